@@ -1,0 +1,58 @@
+# The only interface for people and CI. `make` alone prints this list.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help install invoke test test-unit test-integration test-js lint format typecheck check bench clean
+
+help: ## print this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Cannot install: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=/path/to/python3")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cli]" --group dev
+	@touch $@
+
+install: $(STAMP) ## create .venv with everything, Deno's binary included
+
+invoke: $(STAMP) ## run the hello example through the real runtime and print its result
+	$(BIN)/lambda-deno-spawn invoke examples/hello --event @examples/hello/event.json
+
+test: $(STAMP) ## all tests: unit, JavaScript, integration
+	$(BIN)/python -m pytest
+
+test-unit: $(STAMP) ## the fast ones: no process, no socket
+	$(BIN)/python -m pytest tests/unit
+
+test-integration: $(STAMP) ## real Deno, real HTTP, AWS's emulator
+	$(BIN)/python -m pytest tests/integration
+
+test-js: $(STAMP) ## Deno's own test runner over runtime.js
+	$(BIN)/deno test --no-config --allow-read --allow-env tests/js
+
+lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/deno fmt --check --quiet src/lambda_deno_spawn/js examples tests/js bench
+	$(BIN)/deno lint --quiet src/lambda_deno_spawn/js examples tests/js bench
+	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js examples/*/*.ts
+
+format: $(STAMP) ## rewrite files the way lint wants them
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+	$(BIN)/deno fmt --quiet src/lambda_deno_spawn/js examples tests/js bench
+
+typecheck: $(STAMP) ## mypy --strict over src, tests and bench
+	$(BIN)/mypy
+
+check: lint typecheck test ## exactly what CI runs
+
+bench: $(STAMP) ## ratios, measured side by side in one run
+	$(BIN)/python -m bench
+
+clean: ## remove the environment and every cache
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache dist

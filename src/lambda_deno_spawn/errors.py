@@ -1,0 +1,130 @@
+"""Every exception this project raises on purpose.
+
+A failing handler is not here: it is an ordinary outcome of an invocation, a
+``Failure`` value. These classes mean that a setting is wrong, that the Runtime API
+refused or vanished, or that a Deno process broke its side of the contract. Which
+error type each one becomes for the caller: docs/architecture.md, failure table.
+"""
+
+from __future__ import annotations
+
+
+class LambdaDenoSpawnError(Exception):
+    """Root of the tree; never raised itself."""
+
+
+class ConfigError(LambdaDenoSpawnError):
+    """A setting has a value that cannot be used.
+
+    Attributes:
+        variable: Name of the environment variable (or option) at fault.
+        value: The offending value as it was found, None if it is missing.
+        expected: What would have been accepted.
+    """
+
+    error_type = "Runtime.InvalidConfiguration"
+
+    def __init__(self, variable: str, value: str | None, expected: str) -> None:
+        self.variable = variable
+        self.value = value
+        self.expected = expected
+        found = "it is not set" if value is None else f"its value is {value!r}"
+        super().__init__(f"Cannot use {variable}: {found}; expected {expected}")
+
+
+class HandlerError(LambdaDenoSpawnError):
+    """The handler named by ``_HANDLER`` cannot be found or loaded.
+
+    Attributes:
+        error_type: AWS's name for the cause, such as ``Runtime.HandlerNotFound``.
+    """
+
+    def __init__(self, error_type: str, message: str) -> None:
+        self.error_type = error_type
+        super().__init__(message)
+
+
+class RuntimeApiError(LambdaDenoSpawnError):
+    """A call to the Runtime API was refused or did not get through.
+
+    Attributes:
+        call: One of ``next``, ``response``, ``error``, ``init error``.
+        status: HTTP status, None if there was no answer.
+        is_fatal: True if the environment cannot go on after it.
+    """
+
+    def __init__(
+        self, call: str, detail: str, *, status: int | None = None, is_fatal: bool
+    ) -> None:
+        self.call = call
+        self.status = status
+        self.is_fatal = is_fatal
+        answer = "no answer" if status is None else f"HTTP status {status}"
+        super().__init__(f"Cannot complete Runtime API call {call!r}: {answer}, {detail}")
+
+
+class WorkerError(LambdaDenoSpawnError):
+    """A Deno process broke off or broke the protocol.
+
+    Attributes:
+        error_type: The type its caller is told.
+        pid: Process id, None if no process could be started.
+        stderr_tail: The last lines it wrote to stderr, bounded.
+    """
+
+    error_type = "Runtime.ExitError"
+
+    def __init__(
+        self, message: str, *, pid: int | None = None, stderr_tail: str = ""
+    ) -> None:
+        self.pid = pid
+        self.stderr_tail = stderr_tail
+        super().__init__(message)
+
+
+class WorkerSpawnError(WorkerError):
+    """Deno could not be started: missing binary, no memory, no free process slot."""
+
+    error_type = "Runtime.InvalidEntrypoint"
+
+
+class WorkerExitedError(WorkerError):
+    """The process ended before it answered.
+
+    Attributes:
+        returncode: Exit code; negative: ended by that signal (subprocess's rule).
+    """
+
+    def __init__(
+        self, message: str, *, returncode: int, pid: int, stderr_tail: str
+    ) -> None:
+        self.returncode = returncode
+        super().__init__(message, pid=pid, stderr_tail=stderr_tail)
+
+
+class WorkerOutOfMemoryError(WorkerExitedError):
+    """V8's heap limit or the kernel ended the process for the memory it used."""
+
+    error_type = "Runtime.OutOfMemory"
+
+
+class WorkerTimeoutError(WorkerError):
+    """The process had not answered when the stop margin before the deadline began.
+
+    Attributes:
+        limit_s: How long it had, in seconds since its event arrived.
+    """
+
+    error_type = "Runtime.InvokeTimeout"
+
+    def __init__(
+        self, message: str, *, limit_s: float, pid: int | None, stderr_tail: str
+    ) -> None:
+        self.limit_s = limit_s
+        super().__init__(message, pid=pid, stderr_tail=stderr_tail)
+
+
+class WorkerProtocolError(WorkerError):
+    """The process sent a frame that is broken or that its state does not allow."""
+
+    error_type = "Runtime.WorkerProtocolError"
