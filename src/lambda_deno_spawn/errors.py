@@ -60,7 +60,9 @@ class RuntimeApiError(LambdaDenoSpawnError):
         self.status = status
         self.is_fatal = is_fatal
         answer = "no answer" if status is None else f"HTTP status {status}"
-        super().__init__(f"Cannot complete Runtime API call {call!r}: {answer}, {detail}")
+        super().__init__(
+            f"Cannot complete Runtime API call {call!r}: {answer}, {detail}"
+        )
 
 
 class WorkerError(LambdaDenoSpawnError):

@@ -1,0 +1,162 @@
+"""Starts the runtimes that are compared: ours in each warm mode, and the yardstick.
+
+Knows the environment Lambda would give a runtime and how each contestant is started.
+All get the same handler, the same Runtime API and the same kind of sandbox. Refuses to
+know what is measured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from deno import find_deno_bin
+
+from bench.runtime_api import RuntimeApi
+from bench.sandbox import open_sandbox
+from lambda_deno_spawn.dev.invoke import bootstrap_command
+
+if TYPE_CHECKING:
+    import subprocess
+    from collections.abc import AsyncIterator
+
+    from bench.runtime_api import Answer
+    from bench.sandbox import Sandbox
+
+HERE = Path(__file__).parent
+HANDLERS = HERE / "handlers"
+DENO = find_deno_bin()
+POLLER = "poller"  # the others are named by their warm mode
+WARM_UP_EVENTS = 20  # code caches are written and V8 has compiled what is hot
+LOG_TAIL_BYTES = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class Contestant:
+    """One runtime that waits for its next event.
+
+    Attributes:
+        name: ``ready``, ``background``, ``off`` or ``poller``.
+        process: The process Lambda would have started.
+        sandbox: Everything that process started is in here.
+        started_at_s: Just before it was started (``time.perf_counter``).
+    """
+
+    name: str
+    process: subprocess.Popen[bytes]
+    sandbox: Sandbox
+    started_at_s: float
+    _api: RuntimeApi
+    _log: Path
+
+    async def invoke(self, n: int) -> Answer:
+        """Deliver event number ``n`` and check that it was echoed.
+
+        Raises:
+            RuntimeError: No answer or a wrong one; the message has the end of the log.
+        """
+        try:
+            answer = await self._api.invoke(b'{"n":%d}' % n)
+        except TimeoutError:
+            raise RuntimeError(self._complaint(f"did not answer event {n}")) from None
+        if answer.is_error or answer.body != b'{"ok":true,"n":%d}' % n:
+            raise RuntimeError(self._complaint(f"answered {answer.body[:500]!r}"))
+        return answer
+
+    async def first_poll(self) -> None:
+        """Return when the runtime has called ``next`` for the first time.
+
+        Raises:
+            RuntimeError: It ended instead.
+        """
+        poll = asyncio.ensure_future(self._api.polled())
+        while not poll.done():
+            await asyncio.wait({poll}, timeout=0.1)
+            if self.process.poll() is not None:
+                poll.cancel()
+                raise RuntimeError(self._complaint(f"exited {self.process.returncode}"))
+        await poll
+
+    def _complaint(self, what: str) -> str:
+        tail = self._log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+        return f"Runtime {self.name!r} {what}; its log ends with:\n{tail}"
+
+
+@asynccontextmanager
+async def start(
+    name: str,
+    scratch: Path,
+    *,
+    freezes: bool,
+    warms_up: bool = True,
+    sandbox: Sandbox | None = None,
+) -> AsyncIterator[Contestant]:
+    """Start one contestant, wait for its first ``next`` and warm it up; end it after.
+
+    Args:
+        name: ``ready``, ``background``, ``off`` or ``poller``.
+        scratch: Folder for its temporary files and its log.
+        freezes: Whether the Runtime API freezes it while it waits.
+        warms_up: False returns at once after the start.
+        sandbox: Closed afterwards; None: the best one of this machine.
+    """
+    sandbox = sandbox or open_sandbox(name)
+    log = scratch / f"{name}.log"
+    async with RuntimeApi(sandbox if freezes else None) as api:
+        with log.open("wb") as output, contextlib.closing(sandbox):
+            argv, variables = command(name), environ(name, scratch, api.address)
+            started_at_s = time.perf_counter()
+            process = sandbox.start(argv, variables, output=output)
+            contestant = Contestant(name, process, sandbox, started_at_s, api, log)
+            if warms_up:
+                await contestant.first_poll()
+                for n in range(WARM_UP_EVENTS):
+                    await contestant.invoke(n)
+            yield contestant
+
+
+def command(name: str) -> list[str]:
+    """Return the command line of a contestant."""
+    if name == POLLER:
+        return [DENO, "run", "-A", "--no-config", "--quiet", str(HERE / "poller.js")]
+    return bootstrap_command()
+
+
+def environ(name: str, scratch: Path, address: str) -> dict[str, str]:
+    """Return what Lambda would set, and the warm mode if the contestant is ours."""
+    variables = {
+        **deno_environ(scratch),
+        "_HANDLER": "echo.handler",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "1024",
+        "AWS_LAMBDA_FUNCTION_NAME": "bench",
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_LOG_GROUP_NAME": "/aws/lambda/bench",
+        "AWS_LAMBDA_LOG_STREAM_NAME": "bench",
+        "AWS_LAMBDA_RUNTIME_API": address,
+        "AWS_REGION": "us-east-1",
+        "LAMBDA_TASK_ROOT": str(HANDLERS),
+    }
+    if name == POLLER:
+        return variables
+    return {**variables, "LAMBDA_DENO_BIN": DENO, "LAMBDA_DENO_WARM": name}
+
+
+def deno_environ(scratch: Path) -> dict[str, str]:
+    """Return the variables every Deno process gets, a bare one too."""
+    temp = scratch / "tmp"
+    temp.mkdir(exist_ok=True)
+    return {
+        "DENO_DIR": str(scratch / "deno"),
+        "DENO_NO_UPDATE_CHECK": "1",
+        "HOME": str(scratch),
+        "LANG": "en_US.UTF-8",
+        "PATH": os.environ.get("PATH", os.defpath),
+        "TMPDIR": str(temp),
+    }

@@ -1,0 +1,68 @@
+"""What a whole invocation costs in CPU time, supervisor included.
+
+``off`` starts, feeds and ends one Deno process per event; the yardstick is a bare
+``deno run`` of a module that imports the same handler, calls it once and prints its
+result. User and system time of everything in the contestant's sandbox, in batches that
+take turns. Reproduce with ``python -m bench cpu``.
+"""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+from typing import TYPE_CHECKING
+
+from bench.contestants import DENO, HANDLERS, deno_environ, start
+from bench.figures import Figure
+from bench.sandbox import open_sandbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.sandbox import Sandbox
+
+EVENTS = 200
+BATCH = 10  # a reading is exact to the microsecond in a cgroup, to 10 ms without
+OFF_TO_BARE = 1.25
+
+
+async def run(events: int | None, scratch: Path) -> list[Figure]:
+    """Measure ``events`` invocations and as many bare runs, in turns."""
+    batches = max(1, (events or EVENTS) // BATCH)
+    off_ms: list[float] = []
+    bare_ms: list[float] = []
+    bare = open_sandbox("bare")
+    environ = deno_environ(scratch)
+    try:
+        _run_bare(bare, environ)  # writes the code cache, as the warm-up does for ours
+        async with start("off", scratch, freezes=False) as contestant:
+            for _ in range(batches):
+                before_s = contestant.sandbox.cpu_s()
+                for n in range(BATCH):
+                    await contestant.invoke(n)
+                off_ms.append((contestant.sandbox.cpu_s() - before_s) * 1000 / BATCH)
+                before_s = bare.cpu_s()
+                for _ in range(BATCH):
+                    _run_bare(bare, environ)
+                bare_ms.append((bare.cpu_s() - before_s) * 1000 / BATCH)
+    finally:
+        bare.close()
+    ours, theirs = statistics.median(off_ms), statistics.median(bare_ms)
+    return [
+        Figure(
+            "cpu: off / bare deno run",
+            ours / theirs,
+            "x",
+            OFF_TO_BARE,
+            batches * BATCH,
+            f"{ours:.2f} ms / {theirs:.2f} ms of CPU",
+        )
+    ]
+
+
+def _run_bare(sandbox: Sandbox, environ: dict[str, str]) -> None:
+    program = [DENO, "run", "--no-prompt", "-q", str(HANDLERS / "bare.mjs")]
+    process = sandbox.start(program, environ, output=subprocess.PIPE)
+    printed, _ = process.communicate()
+    if process.returncode != 0 or printed != b'{"ok":true,"n":0}\n':
+        raise RuntimeError(f"Bare run exited {process.returncode}: {printed!r}")

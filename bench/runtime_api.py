@@ -1,0 +1,218 @@
+"""A Runtime API with as little of its own as possible, which freezes like Lambda's.
+
+Serves ``next``, ``response``, ``error`` and ``init error`` to one runtime from an
+``asyncio.Protocol``; answers a post at once; and, if it is given a sandbox, freezes
+that as soon as a ``next`` has arrived in full and thaws it before the next event is
+sent. What is timed lies between writing the event and having the last byte of the
+answer. Refuses everything a benchmark does not need: streams, deadlines that are
+enforced, several runtimes. Specification: AWS Lambda Developer Guide, "Using the Lambda
+runtime API for custom runtimes" and "Understanding the execution environment
+lifecycle".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import time
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from bench.sandbox import Sandbox
+
+ANSWER_TIMEOUT_S = 30.0  # far above any turn: a runtime that is silent so long has died
+DEADLINE_S = 300.0  # no benchmark is about deadlines
+# Threads of a thawed process wake one by one; the event comes when they have, because
+# the time Lambda needs to thaw is not ours to count.
+SETTLE_S = 0.001
+
+_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ ]*(\d+)", re.IGNORECASE)
+_CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ ]*chunked", re.IGNORECASE)
+_ACCEPTED = (
+    b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\n"
+    b'Content-Length: 16\r\n\r\n{"status":"OK"}\n'
+)
+_NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back for one event.
+
+    Attributes:
+        is_error: Posted to ``error`` instead of ``response``.
+        body: As posted.
+        latency_s: From writing the event to having the whole post.
+    """
+
+    is_error: bool
+    body: bytes
+    latency_s: float
+
+
+class RuntimeApi:
+    """The server's side of one runtime; an async context manager.
+
+    Create it inside the event loop. One event at a time: ``invoke`` must not be called
+    concurrently.
+
+    Attributes:
+        address: ``host:port``, known once entered.
+    """
+
+    def __init__(self, sandbox: Sandbox | None = None) -> None:
+        self.address = ""
+        self._sandbox = sandbox
+        self._server: asyncio.Server | None = None
+        loop = asyncio.get_running_loop()
+        self._poll: asyncio.Future[_Connection] = loop.create_future()
+        self._post: asyncio.Future[Answer] = loop.create_future()
+        self._sent_at_s = 0.0
+
+    async def __aenter__(self) -> Self:
+        """Listen on a free port of the loopback interface."""
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: _Connection(self), host="127.0.0.1", port=0
+        )
+        host, port = self._server.sockets[0].getsockname()
+        self.address = f"{host}:{port}"
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Stop listening; the runtime should be gone by now."""
+        assert self._server is not None
+        self._server.close()
+
+    def is_polled(self) -> bool:
+        """Whether the runtime waits in ``next``."""
+        return self._poll.done()
+
+    async def polled(self) -> None:
+        """Return when the runtime waits in ``next``, frozen if there is a sandbox.
+
+        Raises:
+            TimeoutError: It did not come.
+            RuntimeError: It posted an init error instead.
+        """
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            await asyncio.shield(self._poll)
+
+    async def invoke(self, event: bytes) -> Answer:
+        """Deliver one event; return when it is answered *and* ``next`` is called again.
+
+        Raises:
+            TimeoutError: No answer, or no ``next`` after it.
+        """
+        await self.polled()
+        if self._sandbox is not None:
+            self._sandbox.thaw()
+            await asyncio.sleep(SETTLE_S)
+        loop = asyncio.get_running_loop()
+        connection = self._poll.result()
+        self._poll = loop.create_future()
+        self._post = loop.create_future()
+        head = (
+            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+            f"Lambda-Runtime-Aws-Request-Id: {uuid.uuid4()}\r\n"
+            f"Lambda-Runtime-Deadline-Ms: {int((time.time() + DEADLINE_S) * 1000)}\r\n"
+            "Lambda-Runtime-Invoked-Function-Arn: "
+            "arn:aws:lambda:us-east-1:123456789012:function:bench\r\n"
+            f"Content-Length: {len(event)}\r\n\r\n"
+        )
+        message = head.encode() + event
+        self._sent_at_s = time.perf_counter()
+        connection.write(message)
+        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            answer = await self._post
+        await self.polled()
+        return answer
+
+    def handle(
+        self, connection: _Connection, method: bytes, path: bytes, body: bytes
+    ) -> None:
+        """Serve one complete request; called by a connection."""
+        received_at_s = time.perf_counter()
+        if method == b"GET" and path.endswith(b"/invocation/next"):
+            if self._sandbox is not None:
+                self._sandbox.freeze()
+            self._poll.set_result(connection)
+        elif path.endswith((b"/response", b"/error")) and b"/invocation/" in path:
+            connection.write(_ACCEPTED)
+            is_error = path.endswith(b"/error")
+            latency_s = received_at_s - self._sent_at_s
+            self._post.set_result(Answer(is_error, body, latency_s))
+        elif path.endswith(b"/init/error"):
+            connection.write(_ACCEPTED)
+            self._poll.set_exception(RuntimeError(f"Init failed: {body.decode()}"))
+        else:
+            connection.write(_NOT_FOUND)
+
+
+class _Connection(asyncio.Protocol):
+    """Cuts one connection's bytes into requests."""
+
+    def __init__(self, api: RuntimeApi) -> None:
+        self._api = api
+        self._buffer = bytearray()
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        while self._take_request():
+            pass
+
+    def write(self, data: bytes) -> None:
+        assert self._transport is not None
+        self._transport.write(data)
+
+    def _take_request(self) -> bool:
+        head_end = self._buffer.find(b"\r\n\r\n")
+        if head_end < 0:
+            return False
+        head = bytes(self._buffer[:head_end])
+        body_start = head_end + 4
+        if _CHUNKED.search(head):
+            taken = _take_chunks(self._buffer, body_start)
+            if taken is None:
+                return False
+            body, end = taken
+        else:
+            match = _CONTENT_LENGTH.search(head)
+            end = body_start + (int(match[1]) if match else 0)
+            if len(self._buffer) < end:
+                return False
+            body = bytes(self._buffer[body_start:end])
+        del self._buffer[:end]
+        method, path, _ = head.split(b" ", 2)
+        self._api.handle(self, method, path, body)
+        return True
+
+
+def _take_chunks(buffer: bytearray, start: int) -> tuple[bytes, int] | None:
+    """Join the chunks of one body; None while some are missing."""
+    parts: list[bytes] = []
+    while (line_end := buffer.find(b"\r\n", start)) >= 0:
+        size = int(bytes(buffer[start:line_end]).split(b";")[0], 16)
+        end = line_end + 2 + size + 2
+        if len(buffer) < end:
+            return None
+        if size == 0:
+            return b"".join(parts), end
+        parts.append(bytes(buffer[line_end + 2 : line_end + 2 + size]))
+        start = end
+    return None

@@ -1,0 +1,234 @@
+"""Settings of the runtime, parsed once from an environment.
+
+Knows every variable the supervisor reads, its unit, its default and what is accepted.
+Refuses to know the process environment itself (a mapping is an argument) and the file
+system. Platform variables: AWS Lambda Developer Guide, "Working with Lambda environment
+variables"; ours: docs/configuration.md.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import TYPE_CHECKING, TypeVar
+
+from lambda_deno_spawn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+STOP_MARGIN_S = 0.2  # stop the worker this long before the deadline; decision 0004
+# Environments that AWS freezes between invocations; anything else (AWS's emulator,
+# Managed Instances, a test) keeps running and wants its next event at once.
+FREEZING_INITIALIZATION_TYPES = frozenset(
+    {"on-demand", "provisioned-concurrency", "snap-start"}
+)
+OUR_PREFIX = "LAMBDA_DENO_"
+KNOWN_VARIABLES = frozenset(
+    OUR_PREFIX + name
+    for name in (
+        "BIN", "ENV", "PERMISSIONS", "STOP_MARGIN_MS", "STRATEGY", "V8_FLAGS",
+        "WARM", "WARM_MAX_AGE_S",
+    )
+)  # fmt: skip
+
+E = TypeVar("E", bound=StrEnum)
+
+
+class Warm(StrEnum):
+    """When the process for the next event is started."""
+
+    READY = "ready"
+    BACKGROUND = "background"
+    OFF = "off"
+
+
+class Strategy(StrEnum):
+    """How an invocation reaches the handler."""
+
+    FRESH = "fresh"
+
+
+class LogFormat(StrEnum):
+    """How a log record is written."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+class LogLevel(StrEnum):
+    """Application log levels of the platform, least severe first."""
+
+    TRACE = "TRACE"
+    DEBUG = "DEBUG"
+    INFO = "INFO"
+    WARN = "WARN"
+    ERROR = "ERROR"
+    FATAL = "FATAL"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything the supervisor is told by its environment.
+
+    Attributes:
+        runtime_api: ``host:port`` of the Runtime API.
+        handler: ``file.export`` as configured.
+        task_root: Folder of the function; also the working directory of its processes.
+        memory_mb: Memory size of the function, None outside Lambda.
+        warm: When the next process is started.
+        warm_max_age_s: A waiting process older than this is replaced; None: no limit.
+        stop_margin_s: Time kept back before the deadline to stop a worker and report.
+        permissions: ``none``, ``all`` or Deno flags; None: the default set.
+        env_names: Names handed on to the process (``*`` at the end matches any rest);
+            None: everything but the runtime's own.
+        v8_flags: Flags for V8, each with its dashes.
+        deno_bin: Path given by the user, None to search.
+        deno_dir: Deno's cache folder, None to choose.
+        temp_root: Where private folders are made.
+        log_format: Text or JSON lines.
+        log_level: Least level written in JSON format.
+        unknown: Variables with our prefix that mean nothing, most likely mistyped.
+    """
+
+    runtime_api: str
+    handler: str
+    task_root: str
+    function_name: str = ""
+    function_version: str = ""
+    memory_mb: int | None = None
+    log_group_name: str = ""
+    log_stream_name: str = ""
+    strategy: Strategy = Strategy.FRESH
+    warm: Warm = Warm.BACKGROUND
+    warm_max_age_s: float | None = None
+    stop_margin_s: float = STOP_MARGIN_S
+    permissions: str | None = None
+    env_names: tuple[str, ...] | None = None
+    v8_flags: tuple[str, ...] = ()
+    deno_bin: str | None = None
+    deno_dir: str | None = None
+    temp_root: str = "/tmp"
+    log_format: LogFormat = LogFormat.TEXT
+    log_level: LogLevel = LogLevel.INFO
+    unknown: tuple[str, ...] = field(default=())
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str], cwd: str) -> Settings:
+        """Parse and check an environment.
+
+        Args:
+            environ: Variables as Lambda sets them.
+            cwd: Working directory, the task root where no variable names one.
+
+        Raises:
+            ConfigError: A variable is missing or has a value that cannot be used.
+        """
+        initialization_type = environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "")
+        freezes = initialization_type in FREEZING_INITIALIZATION_TYPES
+        names = environ.get("LAMBDA_DENO_ENV")
+        max_age_s = environ.get("LAMBDA_DENO_WARM_MAX_AGE_S")
+        return cls(
+            runtime_api=_required(environ, "AWS_LAMBDA_RUNTIME_API", "host:port"),
+            handler=_required(environ, "_HANDLER", "file.export"),
+            task_root=environ.get("LAMBDA_TASK_ROOT") or cwd,
+            function_name=environ.get("AWS_LAMBDA_FUNCTION_NAME", ""),
+            function_version=environ.get("AWS_LAMBDA_FUNCTION_VERSION", ""),
+            memory_mb=_memory_mb(environ),
+            log_group_name=environ.get("AWS_LAMBDA_LOG_GROUP_NAME", ""),
+            log_stream_name=environ.get("AWS_LAMBDA_LOG_STREAM_NAME", ""),
+            strategy=_choice(environ, "LAMBDA_DENO_STRATEGY", Strategy.FRESH),
+            warm=_choice(
+                environ, "LAMBDA_DENO_WARM", Warm.READY if freezes else Warm.BACKGROUND
+            ),
+            warm_max_age_s=(
+                None
+                if max_age_s is None
+                else _number("LAMBDA_DENO_WARM_MAX_AGE_S", max_age_s, "seconds")
+            ),
+            stop_margin_s=_number(
+                "LAMBDA_DENO_STOP_MARGIN_MS",
+                environ.get("LAMBDA_DENO_STOP_MARGIN_MS", str(STOP_MARGIN_S * 1000)),
+                "milliseconds",
+            )
+            / 1000,
+            permissions=_permissions(environ.get("LAMBDA_DENO_PERMISSIONS")),
+            env_names=None if names is None else tuple(names.replace(",", " ").split()),
+            v8_flags=_v8_flags(environ.get("LAMBDA_DENO_V8_FLAGS", "")),
+            deno_bin=environ.get("LAMBDA_DENO_BIN") or None,
+            deno_dir=environ.get("DENO_DIR") or None,
+            temp_root=environ.get("TMPDIR") or "/tmp",
+            log_format=_choice(environ, "AWS_LAMBDA_LOG_FORMAT", LogFormat.TEXT),
+            log_level=_choice(environ, "AWS_LAMBDA_LOG_LEVEL", LogLevel.INFO),
+            unknown=tuple(
+                sorted(
+                    name
+                    for name in environ
+                    if name.startswith(OUR_PREFIX) and name not in KNOWN_VARIABLES
+                )
+            ),
+        )
+
+
+def _required(environ: Mapping[str, str], variable: str, expected: str) -> str:
+    value = environ.get(variable)
+    if not value:
+        raise ConfigError(variable, value, expected)
+    return value
+
+
+def _choice(environ: Mapping[str, str], variable: str, default: E) -> E:
+    """Read one of a few words; letter case does not matter, as AWS itself varies it."""
+    value = environ.get(variable, "")
+    if not value:
+        return default
+    for member in type(default):
+        if member.value.lower() == value.lower():
+            return member
+    raise ConfigError(variable, value, " or ".join(type(default)))
+
+
+def _number(variable: str, value: str, unit: str) -> float:
+    expected = f"a number of {unit}, zero or more"
+    try:
+        number = float(value)
+    except ValueError:
+        raise ConfigError(variable, value, expected) from None
+    if not 0 <= number < float("inf"):
+        raise ConfigError(variable, value, expected)
+    return number
+
+
+def _memory_mb(environ: Mapping[str, str]) -> int | None:
+    variable = "AWS_LAMBDA_FUNCTION_MEMORY_SIZE"
+    value = environ.get(variable)
+    if not value:
+        return None
+    if not (value.isascii() and value.isdigit() and int(value) > 0):
+        raise ConfigError(variable, value, "a whole number of megabytes")
+    return int(value)
+
+
+def _permissions(value: str | None) -> str | None:
+    if value is None or not value.strip():
+        return None
+    words = value.split()
+    if words in (["none"], ["all"]):
+        return words[0]
+    prefixes = ("--allow-", "--deny-", "--ignore-", "--permission-set", "-P")
+    if all(word.startswith(prefixes) for word in words):
+        return value
+    raise ConfigError(
+        "LAMBDA_DENO_PERMISSIONS",
+        value,
+        "none, all, or Deno's permission flags such as --allow-net=example.com",
+    )
+
+
+def _v8_flags(value: str) -> tuple[str, ...]:
+    flags = tuple(value.replace(",", " ").split())
+    if all(flag.startswith("--") for flag in flags):
+        return flags
+    raise ConfigError(
+        "LAMBDA_DENO_V8_FLAGS", value, "V8 flags such as --max-old-space-size=256"
+    )

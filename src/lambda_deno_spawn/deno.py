@@ -1,0 +1,374 @@
+"""How Deno is started: binary, handler file, permissions, arguments, environment.
+
+Decides what to run and runs nothing. It looks at the file system (does a file exist,
+what does ``deno.json`` say) and writes the entry module; processes belong to
+``process.py``. Defaults and reasons: docs/security.md and decision 0001.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import orjson
+
+from lambda_deno_spawn.errors import ConfigError, HandlerError
+from lambda_deno_spawn.invocation import RESPONSE_LIMIT_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lambda_deno_spawn.config import Settings
+
+RUNTIME_JS = Path(__file__).parent / "js" / "runtime.js"
+LAYER_BINARY = "/opt/bin/deno"
+LAYERS_ROOT = "/opt"
+# A bundle wins over the source it was made from.
+HANDLER_SUFFIXES = (".bundle.js", ".js", ".mjs", ".ts", ".tsx")
+# What V8's heap cannot have: this supervisor, and Deno's own code and buffers. Measured
+# as resident memory outside V8's heap; see docs/decisions/0005.
+MEMORY_OUTSIDE_HEAP_MB = 96
+MINIMUM_HEAP_MB = 48
+# Always handed on, whatever LAMBDA_DENO_ENV says: without them programs cannot run.
+ESSENTIAL_VARIABLES = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH")
+# A Linux pipe takes this much in one piece; a larger write can be torn apart by
+# another writer (pipe(7), PIPE_BUF).
+ATOMIC_WRITE_BYTES = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class Handler:
+    """The file and the export that ``_HANDLER`` names."""
+
+    path: Path
+    export: str
+
+
+@dataclass(frozen=True, slots=True)
+class DenoCommand:
+    """One way to start Deno, the same for every process of an environment.
+
+    Attributes:
+        binary: Deno's executable.
+        arguments: Everything between the binary and the permission flags.
+        permissions: Flags that do not depend on the private folder.
+        private_permissions: Kinds (``read``, ``write``) granted on the private folder.
+        read_paths: Folders readable besides the private one.
+        entry: The entry module.
+        environ: Variables of the process, without the private folder's.
+        cwd: Its working directory.
+        facts: What the process is told in its first line.
+    """
+
+    binary: str
+    arguments: tuple[str, ...]
+    permissions: tuple[str, ...]
+    private_permissions: tuple[str, ...]
+    read_paths: tuple[str, ...]
+    entry: str
+    environ: Mapping[str, str]
+    cwd: str
+    facts: Mapping[str, object]
+
+    def argv(self, private_dir: str) -> list[str]:
+        """Return the whole command line for a process that owns ``private_dir``."""
+        flags = list(self.permissions)
+        if "read" in self.private_permissions:
+            paths = ",".join((*self.read_paths, private_dir))
+            flags.append(f"--allow-read={paths}")
+        if "write" in self.private_permissions:
+            flags.append(f"--allow-write={private_dir}")
+        return [self.binary, *self.arguments, *flags, self.entry]
+
+    def process_environ(self, private_dir: str) -> dict[str, str]:
+        """Return the environment for a process that owns ``private_dir``."""
+        return {**self.environ, "HOME": private_dir, "TMPDIR": private_dir}
+
+
+def deno_command(
+    settings: Settings, environ: Mapping[str, str], state_dir: Path
+) -> DenoCommand:
+    """Decide how this function's processes are started and write its entry module.
+
+    Args:
+        settings: Parsed settings.
+        environ: The environment that processes inherit from.
+        state_dir: Existing folder of this supervisor's own; the entry module goes in.
+
+    Raises:
+        ConfigError: No Deno binary, or the task root is no folder.
+        HandlerError: ``_HANDLER`` is malformed or names no file.
+    """
+    binary = find_binary(settings, environ.get("PATH", ""))
+    task_root = Path(settings.task_root)
+    if not task_root.is_dir():
+        raise ConfigError("LAMBDA_TASK_ROOT", settings.task_root, "an existing folder")
+    if "," in settings.task_root:  # it separates paths in Deno's permission flags
+        raise ConfigError("LAMBDA_TASK_ROOT", settings.task_root, "no comma in it")
+    handler = find_handler(task_root, settings.handler)
+    entry = state_dir / "entry.mjs"
+    entry.write_text(entry_source(handler.path), encoding="utf-8")
+    config = find_config(task_root)
+    permissions, private = _permissions(settings, config)
+    v8_flags = _v8_flags(settings)
+    arguments = [
+        "run", "--quiet", "--no-prompt", *_config_flags(task_root, config),
+        *([f"--v8-flags={','.join(v8_flags)}"] if v8_flags else []),
+    ]  # fmt: skip
+    layers = (LAYERS_ROOT,) if Path(LAYERS_ROOT).is_dir() else ()
+    return DenoCommand(
+        binary=binary,
+        arguments=tuple(arguments),
+        permissions=tuple(permissions),
+        private_permissions=private,
+        read_paths=(str(task_root), *layers),
+        entry=str(entry),
+        environ=_environ(settings, environ, state_dir),
+        cwd=str(task_root),
+        facts=_facts(settings, handler, can_start_programs=_can_run(permissions)),
+    )
+
+
+def find_binary(settings: Settings, path: str) -> str:
+    """Return Deno's executable: the first that exists of setting, layer, PyPI, PATH.
+
+    Raises:
+        ConfigError: There is none, or the one that was named cannot be executed.
+    """
+    if settings.deno_bin is not None:
+        if os.access(settings.deno_bin, os.X_OK) and Path(settings.deno_bin).is_file():
+            return settings.deno_bin
+        raise ConfigError("LAMBDA_DENO_BIN", settings.deno_bin, "an executable file")
+    if os.access(LAYER_BINARY, os.X_OK):
+        return LAYER_BINARY
+    found = _pypi_binary() or _on_path(path)
+    if found is None:
+        raise ConfigError(
+            "LAMBDA_DENO_BIN",
+            None,
+            f"Deno's executable, or one at {LAYER_BINARY} (attach the Deno layer), "
+            "in the PyPI package deno, or on PATH",
+        )
+    return found
+
+
+def _pypi_binary() -> str | None:
+    try:
+        from deno import find_deno_bin
+    except ImportError:
+        return None
+    try:
+        return str(find_deno_bin())
+    except FileNotFoundError:
+        return None
+
+
+def _on_path(path: str) -> str | None:
+    for folder in path.split(os.pathsep):
+        candidate = os.path.join(folder, "deno")  # noqa: PTH118 - "" is the cwd
+        if folder and os.access(candidate, os.X_OK):
+            return candidate
+    return None
+
+
+def find_handler(task_root: Path, handler: str) -> Handler:
+    """Return the file and export named by ``folder/file.export``.
+
+    A file name may itself hold dots; the longest one that exists wins, and what follows
+    it is the export, which may be nested (``file.api.get``).
+
+    Raises:
+        HandlerError: ``Runtime.MalformedHandlerName``: not of that form, or it leaves
+            the task root; ``Runtime.ImportModuleError``: there is no such file.
+    """
+    folder, _, name = handler.rpartition("/")
+    words = name.split(".")
+    parts = folder.split("/") if folder else []
+    if len(words) < 2 or not all(words) or not all(parts) or ".." in parts:
+        raise HandlerError(
+            "Runtime.MalformedHandlerName",
+            f"Cannot use handler {handler!r}: expected file.export, "
+            "such as function.handler or src/api.handler",
+        )
+    for count in range(len(words) - 1, 0, -1):
+        stem = task_root / folder / ".".join(words[:count])
+        for suffix in HANDLER_SUFFIXES:
+            path = stem.with_name(stem.name + suffix)
+            if path.is_file():
+                return Handler(path, ".".join(words[count:]))
+    file = "/".join([*parts, ".".join(words[:-1])])
+    raise HandlerError(
+        "Runtime.ImportModuleError",
+        f"Cannot find the file of handler {handler!r}: none of "
+        f"{', '.join(file + suffix for suffix in HANDLER_SUFFIXES)} "
+        f"exists in {str(task_root)!r}",
+    )
+
+
+def find_config(task_root: Path) -> Path | None:
+    """Return the function's Deno configuration file, None if it has none."""
+    for name in ("deno.json", "deno.jsonc"):
+        if (task_root / name).is_file():
+            return task_root / name
+    return None
+
+
+def entry_source(module: Path) -> str:
+    """Return the entry module for a handler's file.
+
+    The literal import is what makes it need no read permission, and what lets Deno's
+    caches see it; its failure can still be caught (docs/decisions/0003).
+    """
+    return (
+        f"import {{ start }} from {_js_string(_file_url(RUNTIME_JS))};\n"
+        f"start(() => import({_js_string(_file_url(module))}));\n"
+    )
+
+
+def _file_url(path: Path) -> str:
+    return "file://" + quote(str(path.absolute()), safe="/~@:+,=&$!*'();-._")
+
+
+def _js_string(text: str) -> str:
+    return orjson.dumps(text).decode()
+
+
+def _config_flags(task_root: Path, config: Path | None) -> list[str]:
+    """Point Deno at the function's configuration: it would look beside the entry."""
+    if config is not None:
+        return ["--config", str(config)]
+    if (task_root / "node_modules").is_dir():
+        return ["--no-config", "--node-modules-dir=manual"]
+    return ["--no-config"]
+
+
+def _permissions(
+    settings: Settings, config: Path | None
+) -> tuple[list[str], tuple[str, ...]]:
+    """Return the permission flags, and the kinds granted on the private folder."""
+    deny = [f"--deny-net={','.join(runtime_api_spellings(settings.runtime_api))}"]
+    match settings.permissions:
+        case "none":
+            return [], ()
+        case "all":
+            return ["--allow-all", *deny], ()
+        case str(flags):
+            import shlex
+
+            return _merged_deny(shlex.split(flags), deny), ()
+    if config is not None and _has_default_permissions(config):
+        return ["-P", *deny], ()
+    return ["--allow-net", "--allow-env", "--allow-sys", *deny], ("read", "write")
+
+
+def _merged_deny(flags: list[str], deny: list[str]) -> list[str]:
+    """Add our ``--deny-net`` to the user's; Deno accepts the flag only once."""
+    if "--deny-net" in flags:
+        return flags
+    prefix = "--deny-net="
+    own = [flag.removeprefix(prefix) for flag in flags if flag.startswith(prefix)]
+    rest = [flag for flag in flags if not flag.startswith(prefix)]
+    hosts = ",".join([deny[0].removeprefix(prefix), *own])
+    return [*rest, prefix + hosts]
+
+
+def runtime_api_spellings(runtime_api: str) -> list[str]:
+    """Return the ways to write the Runtime API's address that Deno tells apart.
+
+    Deno itself folds 127.1, decimal and IPv6-mapped forms into one (measured on 2.9.8).
+    """
+    host, _, port = runtime_api.rpartition(":")
+    hosts = [host]
+    if host.startswith("127.") or host in ("localhost", "[::1]", "0.0.0.0"):
+        hosts += ["127.0.0.1", "localhost", "0.0.0.0", "[::1]", "[::]"]
+    return [f"{name}:{port}" for name in dict.fromkeys(hosts)]
+
+
+def _has_default_permissions(config: Path) -> bool:
+    text = config.read_bytes()
+    try:
+        content = orjson.loads(text)
+    except orjson.JSONDecodeError:  # comments; Deno itself judges the syntax
+        return b'"permissions"' in text
+    permissions = content.get("permissions") if isinstance(content, dict) else None
+    return isinstance(permissions, dict) and "default" in permissions
+
+
+def _can_run(permissions: list[str]) -> bool:
+    """Tell whether the handler may start programs, which then share its stdout."""
+    kinds = (
+        "--allow-all",
+        "-A",
+        "--allow-run",
+        "--allow-ffi",
+        "-P",
+        "--permission-set",
+    )
+    return any(flag.startswith(kinds) for flag in permissions)
+
+
+def _v8_flags(settings: Settings) -> list[str]:
+    """Let JavaScript memory end as a V8 error before the kernel ends the process."""
+    flags = list(settings.v8_flags)
+    if settings.memory_mb and not any("max-old-space-size" in flag for flag in flags):
+        heap_mb = max(MINIMUM_HEAP_MB, settings.memory_mb - MEMORY_OUTSIDE_HEAP_MB)
+        flags.append(f"--max-old-space-size={heap_mb}")
+    return flags
+
+
+def _environ(
+    settings: Settings, environ: Mapping[str, str], state_dir: Path
+) -> dict[str, str]:
+    names = settings.env_names
+    if names is None:
+        kept = {
+            name: value
+            for name, value in environ.items()
+            if not name.startswith(("_LAMBDA_TELEMETRY", "LAMBDA_DENO_"))
+        }
+    else:
+        exact = {*names, *ESSENTIAL_VARIABLES}
+        prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
+        kept = {
+            name: value
+            for name, value in environ.items()
+            if name in exact or (prefixes and name.startswith(prefixes))
+        }
+    # A handler that polled the Runtime API would steal events. The trace id of the
+    # environment, if there is one, is not that of the invocation to come.
+    for name in ("AWS_LAMBDA_RUNTIME_API", "_X_AMZN_TRACE_ID"):
+        kept.pop(name, None)
+    kept["DENO_DIR"] = settings.deno_dir or str(_own_deno_dir(settings, state_dir))
+    kept["DENO_NO_UPDATE_CHECK"] = "1"
+    kept["NO_COLOR"] = "1"  # nobody reads a log in colour
+    return kept
+
+
+def _own_deno_dir(settings: Settings, state_dir: Path) -> Path:
+    packaged = Path(settings.task_root) / ".deno_dir"
+    return packaged if packaged.is_dir() else state_dir / "deno_dir"
+
+
+def _facts(
+    settings: Settings, handler: Handler, *, can_start_programs: bool
+) -> dict[str, object]:
+    return {
+        "export": handler.export,
+        "module": str(handler.path),
+        "partBytes": ATOMIC_WRITE_BYTES if can_start_programs else 0,
+        "resultLimitBytes": RESPONSE_LIMIT_BYTES,
+        "logFormat": settings.log_format.value,
+        "logLevel": settings.log_level.value,
+        "context": {
+            "functionName": settings.function_name,
+            "functionVersion": settings.function_version,
+            "memoryLimitInMB": ""
+            if settings.memory_mb is None
+            else str(settings.memory_mb),
+            "logGroupName": settings.log_group_name,
+            "logStreamName": settings.log_stream_name,
+        },
+    }

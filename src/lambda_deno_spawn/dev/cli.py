@@ -1,0 +1,384 @@
+"""The command line: arguments in, result and exit code out.
+
+Knows the options, where an event may come from, and what is printed: the result on
+stdout, all else on stderr. Refuses to know how anything is done. Exit codes: 0 the
+function answered, 1 it failed, 2 the command cannot be carried out as given; 130 and
+143 after SIGINT and SIGTERM. Specification: docs/cli.md.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import math
+import sys
+import traceback
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from lambda_deno_spawn import __version__
+from lambda_deno_spawn.config import Warm
+from lambda_deno_spawn.dev.invoke import (
+    InvokeOptions,
+    UsageError,
+    find_function,
+    parse_variables,
+    run,
+)
+from lambda_deno_spawn.errors import LambdaDenoSpawnError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from lambda_deno_spawn.dev.invoke import InvokeResult
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+EXIT_TERMINATED = 143  # 128 + SIGTERM
+CLIENT_CONTEXT_LIMIT_BYTES = 3583  # base64; AWS Lambda API reference, Invoke
+TIMEOUT_LIMIT_S = 900  # AWS "Lambda quotas"
+MEMORY_MIN_MB = 128  # AWS "Lambda quotas"
+MEMORY_MAX_MB = 10_240
+
+
+class Output(StrEnum):
+    """What stdout holds."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+app = typer.Typer(
+    help="Deno on AWS Lambda with a brand-new process for every event.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+def main() -> None:
+    """Run the command line tool."""
+    app(prog_name="lambda-deno-spawn")
+
+
+def _show_version(is_wanted: bool) -> None:  # noqa: FBT001 - typer's call
+    if is_wanted:
+        print(f"lambda-deno-spawn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def invoke(
+    function: Annotated[
+        str,
+        typer.Argument(
+            metavar="FUNCTION", help="The handler's file, or the folder that holds it."
+        ),
+    ],
+    *,
+    event: Annotated[
+        str | None,
+        typer.Option(
+            "--event",
+            "-e",
+            metavar="JSON|@FILE|-",
+            help="Event: JSON text, @ and a file, or - for stdin.  [default: {}]",
+        ),
+    ] = None,
+    event_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="File that holds the event."),
+    ] = None,
+    handler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.EXPORT", help="Handler, if not the one that is found."
+        ),
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS",
+            max=TIMEOUT_LIMIT_S,
+            help="Function timeout; fractions allowed.",
+        ),
+    ] = 3,
+    memory: Annotated[
+        int,
+        typer.Option(
+            metavar="MB",
+            min=MEMORY_MIN_MB,
+            max=MEMORY_MAX_MB,
+            help="Memory size the function is told; its heap limit follows from it. "
+            "Lambda's own default is 128.",
+        ),
+    ] = 512,
+    warm: Annotated[
+        Warm | None,
+        typer.Option(help="When the process for the next event is started."),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Environment variable of the function; may be repeated.",
+        ),
+    ] = None,
+    client_context: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON|@FILE", help="Client context: a JSON object, or @ and a file."
+        ),
+    ] = None,
+    tenant_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="Tenant id in the context.")
+    ] = None,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Show where an unexpected error arose."),
+    ] = False,
+    output: Annotated[
+        Output,
+        typer.Option(
+            "-o",
+            "--output",
+            help="text: the result's bytes; json: one object with result and report.",
+        ),
+    ] = Output.TEXT,
+) -> None:
+    """Run a function once, by the real runtime, and print its result.
+
+    The function's logs and Lambda's START, END and REPORT lines go to stderr.
+    """
+    with _exit_codes(is_verbose=verbose):
+        options = InvokeOptions(
+            function=find_function(Path(function), handler),
+            event=_event(event, event_file),
+            timeout_s=_timeout_s(timeout),
+            memory_mb=memory,
+            warm=None if warm is None else warm.value,
+            variables=parse_variables(env or []),
+            client_context=_client_context(client_context),
+            tenant_id=tenant_id,
+        )
+        _warn_of_shadowing(options, function)
+        _show(run(options), output)
+
+
+@contextmanager
+def _exit_codes(*, is_verbose: bool) -> Iterator[None]:
+    """Turn whatever ends a command into one sentence and an exit code."""
+    try:
+        yield
+    except typer.Exit:
+        raise
+    except UsageError as error:
+        _fail(str(error), EXIT_USAGE, is_verbose=is_verbose)
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except asyncio.CancelledError:
+        raise typer.Exit(EXIT_TERMINATED) from None
+    except LambdaDenoSpawnError as error:
+        _fail(str(error), EXIT_FAILED, is_verbose=is_verbose)
+    except Exception as error:
+        _fail(
+            f"Cannot complete the command: {type(error).__name__}: {error}; "
+            "repeat it with --verbose to see where this arose",
+            EXIT_FAILED,
+            is_verbose=is_verbose,
+        )
+
+
+def _fail(message: str, exit_code: int, *, is_verbose: bool) -> NoReturn:
+    """Print a sentence, with the traceback if wanted, and exit."""
+    if is_verbose:
+        traceback.print_exc()
+    print(message, file=sys.stderr)
+    raise typer.Exit(exit_code)
+
+
+def _event(event: str | None, event_file: str | None) -> bytes:
+    """Return the event's bytes, untouched, after a check that they are JSON."""
+    if event is not None and event_file is not None:
+        raise UsageError(
+            "Cannot use both event sources, --event and --event-file: give one of them"
+        )
+    if event_file is not None:
+        source, content = (
+            f"--event-file {event_file!r}",
+            _file(event_file, "--event-file"),
+        )
+    elif event is None:
+        return b"{}"
+    elif event == "-":
+        source, content = "stdin", sys.stdin.buffer.read()
+    elif event.startswith("@"):
+        source, content = f"--event {event!r}", _file(event[1:], "--event")
+    else:
+        source, content = "--event", event.encode(errors="surrogateescape")
+    _check_json(content, source, "the event")
+    return content
+
+
+def _client_context(client_context: str | None) -> str | None:
+    """Return the client context's JSON text after the checks that Lambda makes."""
+    if client_context is None:
+        return None
+    option = "--client-context"
+    if client_context.startswith("@"):
+        content = _file(client_context[1:], option)
+    else:
+        content = client_context.encode(errors="surrogateescape")
+    _check_json(content, option, "the client context")
+    if content.lstrip()[:1] != b"{":
+        raise UsageError(
+            f"Cannot use {option}: it is JSON, but not an object; "
+            'give something like {"custom":{"key":"value"}}'
+        )
+    size_bytes = len(base64.b64encode(content))
+    if size_bytes > CLIENT_CONTEXT_LIMIT_BYTES:
+        raise UsageError(
+            f"Cannot use {option}: it has {size_bytes} bytes in base64, and Lambda "
+            f"accepts {CLIENT_CONTEXT_LIMIT_BYTES}; shorten it, or move data into the "
+            "event"
+        )
+    return content.decode()
+
+
+def _file(name: str, option: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        state = (error.strerror or type(error).__name__).lower()
+        raise UsageError(
+            f"Cannot read the file {name!r} of {option}: {state}; give the path of a "
+            "readable file"
+        ) from error
+
+
+def _check_json(content: bytes, source: str, what: str) -> None:
+    """Refuse what is not JSON, and say where it stops being JSON."""
+
+    def refuse_constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} is a JavaScript value that JSON does not have")
+
+    try:
+        # Numbers are checked, not converted: their size is the handler's business.
+        json.loads(
+            content.decode(),
+            parse_constant=refuse_constant,
+            parse_int=str,
+            parse_float=str,
+        )
+        return
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        problem = f"line {line}, byte {error.start} is not UTF-8"
+    except json.JSONDecodeError as error:
+        problem = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        problem = problem[:1] + problem[1:].replace("(decode using utf-8-sig)", "")
+    except RecursionError:
+        problem = "it is nested too deeply"
+    except ValueError as error:
+        problem = str(error)
+    raise UsageError(
+        f"Cannot use {what} from {source}: it is not JSON, {problem.strip()}; "
+        "correct it there"
+    )
+
+
+def _timeout_s(timeout: float) -> float:
+    if math.isfinite(timeout) and timeout > 0:
+        return timeout
+    raise UsageError(
+        f"Cannot use --timeout {timeout:g}: it is not above zero; "
+        f"give seconds up to {TIMEOUT_LIMIT_S}"
+    )
+
+
+def _warn_of_shadowing(options: InvokeOptions, shown: str) -> None:
+    if options.function.shadowed_by is not None:
+        print(
+            f"Note: {str(options.function.shadowed_by)!r} runs instead of {shown!r}, "
+            "as it would in Lambda",
+            file=sys.stderr,
+        )
+
+
+def _show(result: InvokeResult, output: Output) -> None:
+    """Print the result; exit 1 if the function failed."""
+    parsed, is_json = _parse(result.payload)
+    if output is Output.JSON:
+        print(json.dumps(_summary(result, parsed, is_json=is_json)))
+    else:
+        sys.stdout.buffer.write(result.payload)
+        if not result.payload.endswith(b"\n"):
+            sys.stdout.buffer.write(b"\n")
+    sys.stdout.flush()
+    if not result.is_ok:
+        print(f"The function failed: {_error_text(parsed)}", file=sys.stderr)
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _summary(
+    result: InvokeResult, parsed: object, *, is_json: bool
+) -> dict[str, object]:
+    report = result.report
+    init_ms = report.init_duration_ms
+    raw = {} if is_json else {"base64": base64.b64encode(result.payload).decode()}
+    return {
+        "ok": result.is_ok,
+        "requestId": result.request_id,
+        "result": parsed if result.is_ok else None,
+        "error": None if result.is_ok else parsed,
+        **raw,
+        "contentType": result.content_type,
+        "status": report.status,
+        "report": {
+            "durationMs": round(report.duration_ms, 2),
+            "billedDurationMs": report.billed_duration_ms,
+            "initDurationMs": None if init_ms is None else round(init_ms, 2),
+            "memorySizeMb": report.memory_size_mb,
+            "maxMemoryUsedMb": report.max_memory_used_mb,
+        },
+    }
+
+
+def _parse(payload: bytes) -> tuple[object, bool]:
+    """Return the value a payload holds and whether it is JSON; None if it is not."""
+    try:
+        return json.loads(payload), True
+    except (ValueError, RecursionError):
+        return None, False
+
+
+def _error_text(parsed: object) -> str:
+    """Return an error body's type and message in one line."""
+    if not isinstance(parsed, dict):
+        return "its error is on stdout"
+    message = str(parsed.get("errorMessage", "")).strip()
+    first_line = message.splitlines()[0] if message else ""
+    parts = (str(parsed.get("errorType", "")), first_line)
+    return ": ".join(part for part in parts if part) or "its error is on stdout"

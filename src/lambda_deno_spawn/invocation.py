@@ -1,0 +1,223 @@
+"""One unit of work and what came of it.
+
+Knows how an invocation is described by the Runtime API's headers, how its outcome is
+written as an error body, and deadline arithmetic. Refuses to know clocks, sockets and
+processes: the present time is always an argument. Specification: AWS Lambda Developer
+Guide, "Using the Lambda runtime API for custom runtimes".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import orjson
+
+from lambda_deno_spawn.errors import RuntimeApiError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lambda_deno_spawn.errors import WorkerError
+
+# Buffered responses: 6 MiB and 100 bytes of envelope, the limit AWS's own emulator
+# enforces and names in its 413 answer.
+RESPONSE_LIMIT_BYTES = 6_291_556
+# The platform stores 64 KiB of the cause and servers limit a header block; half of it
+# keeps the whole request well inside both.
+XRAY_CAUSE_LIMIT_BYTES = 32 * 1024
+# Enough to see what went wrong without turning the error body into a log file.
+LOG_TAIL_LIMIT_LINES = 20
+
+_ERROR_TYPE = re.compile(r"(?:Runtime|Function)\.[A-Z][A-Za-z]+")
+_STACK_FRAME = re.compile(
+    r"^\s*at (?:(?P<label>.*?) \()?(?P<path>[^()]*?):(?P<line>\d+):\d+\)?$"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """One event and the facts that came with it.
+
+    Attributes:
+        request_id: ``Lambda-Runtime-Aws-Request-Id``.
+        deadline_epoch_ms: When the platform stops waiting; Unix time, milliseconds.
+        function_arn: Invoked ARN, with the caller's alias or version.
+        event: The payload exactly as it arrived; never decoded by the supervisor.
+        trace_id: X-Ray header, None if there is none.
+        client_context: JSON text of the caller's client context.
+        cognito_identity: JSON text of the caller's Cognito identity.
+        tenant_id: Tenant of a tenant-isolated function.
+        invocation_id: Opaque value to be echoed with the answer.
+    """
+
+    request_id: str
+    deadline_epoch_ms: int
+    function_arn: str
+    event: bytes
+    trace_id: str | None = None
+    client_context: str | None = None
+    cognito_identity: str | None = None
+    tenant_id: str | None = None
+    invocation_id: str | None = None
+
+    @classmethod
+    def from_headers(cls, headers: Mapping[str, str], event: bytes) -> Invocation:
+        """Build an invocation from the headers of a ``next`` answer.
+
+        Args:
+            headers: Header fields with lower-case names; unknown ones are ignored,
+                empty optional ones count as absent.
+            event: Body of the answer.
+
+        Raises:
+            RuntimeApiError: A header that every invocation has is missing or malformed.
+        """
+        try:
+            request_id = headers["lambda-runtime-aws-request-id"]
+            deadline_epoch_ms = int(headers["lambda-runtime-deadline-ms"])
+        except (KeyError, ValueError) as error:
+            raise RuntimeApiError(
+                "next",
+                f"a required header is missing or malformed: {error}",
+                status=200,
+                is_fatal=True,
+            ) from error
+        return cls(
+            request_id=request_id,
+            deadline_epoch_ms=deadline_epoch_ms,
+            function_arn=headers.get("lambda-runtime-invoked-function-arn", ""),
+            event=event,
+            trace_id=headers.get("lambda-runtime-trace-id") or None,
+            client_context=headers.get("lambda-runtime-client-context") or None,
+            cognito_identity=headers.get("lambda-runtime-cognito-identity") or None,
+            tenant_id=headers.get("lambda-runtime-aws-tenant-id") or None,
+            invocation_id=headers.get("lambda-runtime-invocation-id") or None,
+        )
+
+    def remaining_s(self, now_epoch_s: float) -> float:
+        """Return the time left until the deadline in seconds, never below zero."""
+        return max(0.0, self.deadline_epoch_ms / 1000 - now_epoch_s)
+
+
+def stop_margin_s(remaining_s: float, configured_s: float) -> float:
+    """Return how long before the deadline a worker is stopped, in seconds.
+
+    A short timeout must not be eaten up by the margin, so it is never more than a
+    fifth of the time there was.
+    """
+    return min(configured_s, remaining_s / 5)
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """The handler's result: JSON text, passed on byte for byte."""
+
+    payload: bytes
+    content_type: str = "application/json"
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """An invocation (or the init phase) that ended in an error.
+
+    Attributes:
+        error_type: As the caller sees it in ``errorType``.
+        body: The whole JSON error body.
+    """
+
+    error_type: str
+    body: bytes
+
+    @classmethod
+    def of(
+        cls,
+        error_type: str,
+        message: str,
+        stack_trace: Sequence[str] = (),
+        log_tail: str = "",
+    ) -> Failure:
+        """Write an error body of our own; what is not valid Unicode is replaced."""
+        body: dict[str, object] = {
+            "errorType": error_type,
+            "errorMessage": _clean(message),
+            "stackTrace": [_clean(line) for line in stack_trace],
+        }
+        if log_tail:
+            lines = _clean(log_tail).splitlines()
+            body["logTail"] = lines[-LOG_TAIL_LIMIT_LINES:]
+        return cls(error_type, orjson.dumps(body))
+
+    @classmethod
+    def from_worker_error(cls, error: WorkerError) -> Failure:
+        """Describe a worker that broke off, with the last lines it logged."""
+        return cls.of(error.error_type, str(error), log_tail=error.stderr_tail)
+
+    @property
+    def function_error_type(self) -> str:
+        """Value of ``Lambda-Runtime-Function-Error-Type``: always ``Category.Reason``.
+
+        The platform folds every other form into ``Runtime.Unknown``, so an error of
+        the user's becomes ``Function.<its name>``.
+        """
+        if _ERROR_TYPE.fullmatch(self.error_type):
+            return self.error_type
+        letters = re.sub(r"[^A-Za-z]", "", self.error_type)
+        return (
+            f"Function.{letters[:1].upper()}{letters[1:]}"
+            if len(letters) > 1
+            else ("Function.Unknown")
+        )
+
+    def xray_cause(self, working_directory: str) -> str | None:
+        """Return the one-line JSON of the X-Ray error cause header.
+
+        None if it would not fit; the header is optional.
+        """
+        try:
+            body = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            return None
+        if not isinstance(body, dict):
+            return None
+        stack = [
+            {"path": m["path"], "line": int(m["line"]), "label": m["label"] or ""}
+            for line in body.get("stackTrace") or ()
+            if isinstance(line, str) and (m := _STACK_FRAME.match(line))
+        ]
+        exception = {
+            "type": self.error_type,
+            "message": str(body.get("errorMessage", "")),
+            "stack": stack,
+        }
+        cause = {
+            "working_directory": working_directory,
+            "exceptions": [exception],
+            "paths": sorted({frame["path"] for frame in stack}),
+        }
+        # Header values are single-line latin-1: everything else is escaped.
+        text = _ascii_json(cause)
+        return text if len(text) <= XRAY_CAUSE_LIMIT_BYTES else None
+
+
+Outcome = Success | Failure
+
+
+def _clean(text: str) -> str:
+    return text.encode("utf-8", "replace").decode("utf-8")
+
+
+def _ascii_json(value: object) -> str:
+    text = orjson.dumps(value).decode()
+    return "".join(_escape(character) for character in text)
+
+
+def _escape(character: str) -> str:
+    code = ord(character)
+    if 0x20 <= code < 0x7F:
+        return character
+    if code < 0x10000:
+        return f"\\u{code:04x}"
+    code -= 0x10000
+    return f"\\u{0xD800 + (code >> 10):04x}\\u{0xDC00 + (code & 0x3FF):04x}"

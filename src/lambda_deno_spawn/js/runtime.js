@@ -1,0 +1,715 @@
+// @ts-check
+/**
+ * The worker's end: loads the handler, reads one invocation from stdin, runs it, frames
+ * the outcome on stdout. Normative text: docs/protocol.md; the supervisor's end is
+ * protocol.py. It loads for every event, so each line has to earn its place, and what
+ * can be done in Python is done there.
+ *
+ * @module
+ */
+
+/**
+ * @typedef {object} Hello
+ * @property {number} version Version of the protocol.
+ * @property {string} marker Random bytes that begin and end each frame.
+ * @property {string} export Export to call, nested names joined by dots.
+ * @property {string} module Path of the handler's file, for messages.
+ * @property {number} partBytes Write no more than this at a time; 0: no limit.
+ * @property {number} resultLimitBytes Largest result the platform takes.
+ * @property {"text" | "json"} logFormat
+ * @property {keyof typeof LEVELS} logLevel Least level written in JSON format.
+ * @property {Record<string, string>} context What every invocation has in common.
+ *
+ * @typedef {object} Head
+ * @property {number} eventBytes
+ * @property {string} requestId
+ * @property {number} deadlineEpochMs
+ * @property {number} abortEpochMs
+ * @property {string} functionArn
+ * @property {string | null} traceId
+ * @property {string | null} clientContext JSON text.
+ * @property {string | null} identity JSON text.
+ * @property {string | null} tenantId
+ *
+ * @typedef {"READY" | "PART" | "RESULT" | "ERROR" | "DONE"} FrameKind
+ *
+ * @typedef {object} ErrorBody
+ * @property {string} errorType
+ * @property {string} errorMessage
+ * @property {string[]} stackTrace
+ * @property {ErrorBody} [cause]
+ * @property {ErrorBody[]} [errors]
+ */
+
+const PROTOCOL_VERSION = 1;
+const LEVELS = { TRACE: 0, DEBUG: 1, INFO: 2, WARN: 3, ERROR: 4, FATAL: 5 };
+/** Levels in the order of the numbers that Deno's console passes to its printer. */
+const PRINTER_LEVELS =
+  /** @type {const} */ (["DEBUG", "INFO", "WARN", "ERROR", "TRACE"]);
+/** An error of a chain of causes that is deeper than this is cut off. */
+const CAUSE_LIMIT = 8;
+/** A stuck worker is ended by its supervisor; without one it ends after this long. */
+const LINGER_MS = 10_000;
+
+// Taken before the handler's module can replace them.
+const { parse, stringify } = JSON;
+const encoder = new TextEncoder();
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });
+const { stdin, stdout, stderr, exit } = Deno;
+const readStdin = stdin.readSync.bind(stdin);
+const writeStdout = stdout.writeSync.bind(stdout);
+const writeStderr = stderr.writeSync.bind(stderr);
+
+/** What the worker is doing: which answer an accident has to give. */
+let phase =
+  /** @type {"loading" | "idle" | "running" | "finishing" | "done"} */ ("loading");
+let hello = /** @type {Hello} */ (/** @type {unknown} */ (null));
+let requestId = "";
+let tenantId = /** @type {string | null} */ (null);
+/** Work that the handler wants finished after its answer. @type {Promise<unknown>[]} */
+let afterwards = [];
+
+/** Bytes read from stdin and not used yet. */
+let unread = new Uint8Array(0);
+
+/**
+ * Serve one invocation and end.
+ *
+ * @param {() => Promise<Record<string, unknown>>} load Imports the handler's module; the
+ *   import must be written out where Deno can see it.
+ */
+export async function start(load) {
+  const line = readLine();
+  if (line === null) return;
+  hello = parse(line);
+  if (hello.version !== PROTOCOL_VERSION) {
+    throw new Error(
+      `Cannot speak protocol ${hello.version}: this is ${PROTOCOL_VERSION}`,
+    );
+  }
+  reroute();
+  globalThis.addEventListener("unhandledrejection", onUnhandledRejection);
+  globalThis.addEventListener("error", onUncaughtError);
+  globalThis.addEventListener("beforeunload", onNothingLeft);
+  let handler;
+  try {
+    handler = pick(await load(), hello.export);
+  } catch (error) {
+    fail(error, loadErrorType(error));
+    return finish();
+  }
+  // An accident while the module loaded has been reported already.
+  if (phase !== "loading") return;
+  phase = "idle";
+  sendFrame("READY");
+  const head = readLine();
+  if (head === null) exit(0);
+  phase = "running";
+  await run(handler, parse(/** @type {string} */ (head)));
+}
+
+/**
+ * Run the handler for the invocation whose head was read.
+ *
+ * @param {(event: unknown, context: object) => unknown} handler
+ * @param {Head} head
+ */
+async function run(handler, head) {
+  requestId = head.requestId;
+  tenantId = head.tenantId;
+  setTraceId(head.traceId);
+  const eventBytes = readExactly(head.eventBytes);
+  if (eventBytes === null) exit(0);
+  try {
+    const context = makeContext(head);
+    const event = parseEvent(/** @type {Uint8Array} */ (eventBytes));
+    const result = await handler(event, context);
+    if (phase === "running") answer(result);
+  } catch (error) {
+    if (phase === "running") fail(error);
+  }
+  await finish();
+}
+
+/**
+ * Send the result as the RESULT frame, in parts if other programs may write as well.
+ *
+ * @param {unknown} result
+ * @throws {RuntimeError} It cannot be written as JSON or is too large.
+ */
+function answer(result) {
+  let text;
+  try {
+    text = stringify(result) ?? "null";
+  } catch (error) {
+    throw new RuntimeError(
+      "Runtime.JSONStringifyError",
+      `Cannot write the handler's result as JSON: ${
+        describe(error).errorMessage
+      }`,
+      error,
+    );
+  }
+  const body = encoder.encode(text);
+  if (body.length > hello.resultLimitBytes) {
+    throw new RuntimeError(
+      "Function.ResponseSizeTooLarge",
+      `Cannot return ${body.length} bytes: the limit is ${hello.resultLimitBytes}; ` +
+        "store the result and return where it is, or stream it",
+    );
+  }
+  phase = "finishing";
+  const room = hello.partBytes &&
+    hello.partBytes - 2 * hello.marker.length - 64;
+  let offset = 0;
+  if (room) {
+    for (; body.length - offset > room; offset += room) {
+      sendFrame("PART", body.subarray(offset, offset + room));
+    }
+  }
+  sendFrame(
+    "RESULT",
+    offset ? body.subarray(offset) : body,
+    "",
+    afterwards.length === 0,
+  );
+}
+
+/**
+ * Send an error as the ERROR frame.
+ *
+ * @param {unknown} error Anything that was thrown.
+ * @param {string} [errorType] Overrides the error's own name.
+ */
+function fail(error, errorType) {
+  const body = describe(error);
+  if (errorType) body.errorType = errorType;
+  phase = "finishing";
+  sendFrame("ERROR", encoder.encode(stringify(body)), body.errorType);
+}
+
+/** Wait for what `waitUntil` was given, say that nothing is left, and stand still. */
+async function finish() {
+  while (afterwards.length > 0) {
+    const batch = afterwards;
+    afterwards = [];
+    for (const outcome of await Promise.allSettled(batch)) {
+      if (outcome.status === "rejected") {
+        log("ERROR", ["waitUntil: a promise was rejected", outcome.reason]);
+      }
+    }
+  }
+  end();
+}
+
+/**
+ * End the worker's work for good: no timer and no promise of it runs any more, while
+ * the supervisor, who has the answer, ends the process.
+ */
+function end() {
+  if (phase === "done") return;
+  phase = "done";
+  if (!doneSent) sendFrame("DONE");
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LINGER_MS);
+  exit(0);
+}
+
+/** @param {PromiseRejectionEvent} event */
+function onUnhandledRejection(event) {
+  event.preventDefault();
+  accident(event.reason, "Runtime.UnhandledPromiseRejection");
+}
+
+/** @param {ErrorEvent} event */
+function onUncaughtError(event) {
+  event.preventDefault();
+  accident(event.error);
+}
+
+/**
+ * Answer for an error that no handler caught; after the answer it is only logged.
+ *
+ * @param {unknown} error
+ * @param {string} [errorType]
+ */
+function accident(error, errorType) {
+  if (phase === "loading" || phase === "running") {
+    fail(error, errorType);
+    end();
+  } else {
+    log("ERROR", ["Uncaught error after the answer", error]);
+  }
+}
+
+/** The event loop ran dry: what is still awaited can never come. */
+function onNothingLeft() {
+  if (phase === "running") {
+    fail(
+      new RuntimeError(
+        "Runtime.HandlerNeverSettled",
+        "The handler's promise can never settle: it waits, and no timer, request or " +
+          "other work is left that could wake it",
+      ),
+    );
+  }
+  if (phase === "finishing") {
+    log("WARN", [
+      "waitUntil: a promise can never settle, nothing is left to wake it",
+    ]);
+  }
+  if (phase !== "loading") end();
+}
+
+/** An error of the runtime's own, with the name that the caller is given. */
+class RuntimeError extends Error {
+  /**
+   * @param {string} errorType
+   * @param {string} message
+   * @param {unknown} [cause]
+   */
+  constructor(errorType, message, cause) {
+    super(message, cause === undefined ? undefined : { cause });
+    this.name = errorType;
+  }
+}
+
+/**
+ * Find the handler among a module's exports.
+ *
+ * The default export stands in for `handler`, the conventional name.
+ *
+ * @param {Record<string, unknown>} module
+ * @param {string} path Names joined by dots.
+ * @returns {(event: unknown, context: object) => unknown}
+ * @throws {RuntimeError} There is no such export, or it is no function.
+ */
+function pick(module, path) {
+  const names = path.split(".");
+  let owner = /** @type {unknown} */ (undefined);
+  let value = /** @type {any} */ (module);
+  for (const name of names) {
+    owner = value === module ? undefined : value;
+    value = value?.[name];
+  }
+  if (value === undefined && path === "handler") value = module.default;
+  if (typeof value === "function") return value.bind(owner);
+  const found = Object.keys(module).join(", ") || "nothing";
+  throw new RuntimeError(
+    "Runtime.HandlerNotFound",
+    value === undefined
+      ? `Cannot find export ${quote(path)} in ${
+        quote(hello.module)
+      }: it exports ${found}`
+      : `Cannot call export ${quote(path)} of ${quote(hello.module)}: it is ` +
+        `${
+          value === null ? "null" : `of type ${typeof value}`
+        }, not a function`,
+  );
+}
+
+/**
+ * Name the reason why a module could not be loaded.
+ *
+ * Deno reports what its loader finds as a `TypeError` with a code; what the module
+ * throws itself keeps its own name.
+ *
+ * @param {any} error
+ * @returns {string | undefined}
+ */
+function loadErrorType(error) {
+  const { code, message, name } = attempt(() => ({
+    code: error.code,
+    message: `${error.message}`,
+    name: error.name,
+  })) ?? {};
+  const isSyntaxError = name === "SyntaxError" ||
+    message?.startsWith("SyntaxError:");
+  if (isSyntaxError) return "Runtime.UserCodeSyntaxError";
+  if (code?.startsWith?.("ERR_")) return "Runtime.ImportModuleError";
+  return undefined;
+}
+
+/**
+ * Parse the event.
+ *
+ * @param {Uint8Array} bytes
+ * @throws {RuntimeError} It is no JSON text.
+ */
+function parseEvent(bytes) {
+  try {
+    return parse(decoder.decode(bytes));
+  } catch (error) {
+    throw new RuntimeError(
+      "Runtime.UnmarshalError",
+      `Cannot read the event as JSON: ${describe(error).errorMessage}`,
+    );
+  }
+}
+
+/**
+ * Build the context object of Node's runtime, and what we add to it.
+ *
+ * @param {Head} head
+ */
+function makeContext(head) {
+  /** @type {AbortController | undefined} */
+  let controller;
+  return {
+    ...hello.context,
+    awsRequestId: head.requestId,
+    invokedFunctionArn: head.functionArn,
+    clientContext: parseContext(head.clientContext, "client context"),
+    identity: parseContext(head.identity, "Cognito identity"),
+    tenantId: head.tenantId ?? undefined,
+    xRayTraceId: head.traceId ?? undefined,
+    callbackWaitsForEmptyEventLoop: true,
+    /** @returns {number} Milliseconds until the deadline, never below zero. */
+    getRemainingTimeInMillis: () =>
+      Math.max(0, head.deadlineEpochMs - Date.now()),
+    /** @param {unknown} promise Finished after the answer, before the process ends. */
+    waitUntil(promise) {
+      if (phase === "done") return;
+      // Marked as handled at once: it is reported by `finish`, not as unhandled.
+      const settled = Promise.resolve(promise);
+      settled.catch(() => {});
+      afterwards.push(settled);
+    },
+    /** Aborts shortly before the worker is stopped for its deadline. */
+    get signal() {
+      if (controller === undefined) {
+        const created = controller = new AbortController();
+        const timer = setTimeout(() => {
+          const name = "TimeoutError";
+          created.abort(
+            new DOMException("The invocation is about to time out", name),
+          );
+        }, Math.max(0, head.abortEpochMs - Date.now()));
+        Deno.unrefTimer(timer);
+      }
+      return controller.signal;
+    },
+  };
+}
+
+/**
+ * @param {string | null} text
+ * @param {string} what
+ * @throws {RuntimeError} It is no JSON text.
+ */
+function parseContext(text, what) {
+  if (text === null) return undefined;
+  try {
+    return parse(text);
+  } catch {
+    const shown = quote(text.slice(0, 64));
+    const message = `Cannot read the ${what} as JSON: it begins with ${shown}`;
+    throw new RuntimeError("Runtime.LambdaContextUnmarshalError", message);
+  }
+}
+
+/** @param {string | null} traceId */
+function setTraceId(traceId) {
+  if (traceId === null) return;
+  // Without env permission there is nobody who could read it.
+  attempt(() => Deno.env.set("_X_AMZN_TRACE_ID", traceId));
+}
+
+/**
+ * Describe anything that was thrown. Cannot throw, however hostile the value is.
+ *
+ * @param {any} error
+ * @param {number} [depth]
+ * @returns {ErrorBody}
+ */
+function describe(error, depth = 0) {
+  const isError = attempt(() => error instanceof Error) ?? false;
+  if (!isError) {
+    return {
+      errorType: error === null ? "null" : typeof error,
+      errorMessage: attempt(() =>
+        typeof error === "object" ? stringify(error) ?? "" : String(error)
+      ) ?? "a value that cannot be shown",
+      stackTrace: [],
+    };
+  }
+  const errorType = text(() => error.name) || "Error";
+  const errorMessage = text(() => error.message);
+  /** @type {ErrorBody} */
+  const body = { errorType, errorMessage, stackTrace: stackOf(error) };
+  const cause = attempt(() => error.cause);
+  if (cause !== undefined && depth < CAUSE_LIMIT) {
+    body.cause = describe(cause, depth + 1);
+  }
+  const errors =
+    attempt(() => Array.isArray(error.errors) ? [...error.errors] : []) ?? [];
+  if (errors.length > 0 && depth < CAUSE_LIMIT) {
+    body.errors = errors.slice(0, CAUSE_LIMIT).map((inner) =>
+      describe(inner, depth + 1)
+    );
+  }
+  return body;
+}
+
+/**
+ * The stack as one string per frame, without the message and without our own frames.
+ * Positions are those of the TypeScript file: Deno maps them.
+ *
+ * @param {any} error
+ * @returns {string[]}
+ */
+function stackOf(error) {
+  const stack = text(() => error.stack);
+  const first = stack.search(/^\s+at /m);
+  if (first < 0) return [];
+  return stack.slice(first).split("\n").map((line) => line.trim())
+    .filter((line) =>
+      line.startsWith("at ") && !line.includes(import.meta.url)
+    );
+}
+
+/**
+ * @param {() => unknown} read
+ * @returns {string} What it gives if that is a string, else an attempt at one.
+ */
+function text(read) {
+  return attempt(() => {
+    const value = read();
+    return typeof value === "string"
+      ? value
+      : value === undefined
+      ? ""
+      : String(value);
+  }) ?? "";
+}
+
+/**
+ * @template T
+ * @param {() => T} read
+ * @returns {T | undefined} Undefined if it throws.
+ */
+function attempt(read) {
+  try {
+    return read();
+  } catch {
+    return undefined;
+  }
+}
+
+/** @param {string} value */
+function quote(value) {
+  return `'${value}'`;
+}
+
+/**
+ * Keep stdout for frames and stdin for us: everything a handler writes becomes a log
+ * record, everything it reads is at its end.
+ */
+function reroute() {
+  // Deno's own console with another printer: every method keeps its behaviour.
+  // @ts-ignore not part of the public types
+  const { Console } = Deno[Deno.internal];
+  let pending = "";
+  const rerouted = new Console(
+    (/** @type {string} */ message, /** @type {number} */ level) => {
+      pending += message;
+      // One call may print in pieces; the last one ends the line.
+      if (!pending.endsWith("\n")) return;
+      const record = pending.slice(0, -1);
+      pending = "";
+      log(PRINTER_LEVELS[level] ?? "INFO", [record]);
+    },
+  );
+  Object.assign(console, rerouted, { clear: () => {} });
+  if (hello.logFormat === "json") {
+    // In JSON a value stays a value, so the arguments are needed, not their text.
+    Object.assign(console, {
+      trace: (/** @type {unknown[]} */ ...args) => log("TRACE", args),
+      debug: (/** @type {unknown[]} */ ...args) => log("DEBUG", args),
+      log: (/** @type {unknown[]} */ ...args) => log("INFO", args),
+      info: (/** @type {unknown[]} */ ...args) => log("INFO", args),
+      warn: (/** @type {unknown[]} */ ...args) => log("WARN", args),
+      error: (/** @type {unknown[]} */ ...args) => log("ERROR", args),
+    });
+  }
+  // Node's process.stdout and process.stdin are built on these two objects.
+  /** @param {Uint8Array} bytes */
+  const writeSync = (bytes) => (writeAll(writeStderr, bytes), bytes.length);
+  /** @type {WritableStream<Uint8Array> | undefined} */
+  let writable;
+  const inherited = { configurable: true, enumerable: true };
+  Object.defineProperties(stdout, {
+    writeSync: { ...inherited, writable: true, value: writeSync },
+    write: {
+      ...inherited,
+      writable: true,
+      value: (/** @type {Uint8Array} */ bytes) =>
+        Promise.resolve(writeSync(bytes)),
+    },
+    close: { ...inherited, writable: true, value: () => {} },
+    writable: {
+      ...inherited,
+      get: () =>
+        writable ??= new WritableStream({ write: (c) => void writeSync(c) }),
+    },
+  });
+  Object.defineProperties(stdin, {
+    readSync: { ...inherited, writable: true, value: () => null },
+    read: { ...inherited, writable: true, value: () => Promise.resolve(null) },
+    close: { ...inherited, writable: true, value: () => {} },
+    readable: {
+      ...inherited,
+      get: () =>
+        new ReadableStream({ start: (controller) => controller.close() }),
+    },
+  });
+}
+
+/**
+ * Write one log record to stderr, marked as complete so that nobody formats it again.
+ *
+ * @param {keyof typeof LEVELS} level
+ * @param {unknown[]} args As given to the console method.
+ */
+function log(level, args) {
+  const timestamp = new Date().toISOString();
+  let record;
+  if (hello.logFormat === "json") {
+    // The platform filters levels in JSON format only.
+    if (LEVELS[level] < LEVELS[hello.logLevel]) return;
+    record = jsonRecord({ timestamp, level }, args);
+  } else {
+    // A carriage return keeps the lines of a record together in CloudWatch.
+    const message = format(args).replaceAll("\n", "\r");
+    record = `${timestamp}\t${requestId || "-"}\t${level}\t${message}`;
+  }
+  writeAll(writeStderr, encoder.encode(`${hello.marker}${record}\n`));
+}
+
+/**
+ * The fields of Node's runtime: a single argument stays a JSON value, several are
+ * formatted, and the first error among them is told apart.
+ *
+ * @param {Record<string, unknown>} record
+ * @param {unknown[]} args
+ * @returns {string}
+ */
+function jsonRecord(record, args) {
+  if (requestId) record.requestId = requestId;
+  if (tenantId !== null) record.tenantId = tenantId;
+  const error = args.find((arg) => attempt(() => arg instanceof Error));
+  if (args.length === 1) {
+    record.message = error === undefined ? args[0] : describe(error);
+  } else {
+    record.message = format(args);
+    if (error !== undefined) Object.assign(record, describe(error));
+  }
+  return attempt(() => stringify(record)) ??
+    stringify({ ...record, message: format(args) });
+}
+
+/**
+ * @param {unknown[]} args
+ * @returns {string} What the console would print for them.
+ */
+function format(args) {
+  if (args.length === 1 && typeof args[0] === "string") return args[0];
+  // @ts-ignore not part of the public types
+  return attempt(() => Deno[Deno.internal].inspectArgs(args)) ??
+    "a value that cannot be shown";
+}
+
+let doneSent = false;
+
+/**
+ * Send one frame: marker, header, newline, body, marker, newline.
+ *
+ * @param {FrameKind} kind
+ * @param {Uint8Array} [body]
+ * @param {string} [errorType]
+ * @param {boolean} [isLast] Put the DONE frame into the same write.
+ */
+function sendFrame(kind, body, errorType, isLast = false) {
+  const length = body?.length ?? 0;
+  const type = errorType ? `,"errorType":${stringify(errorType)}` : "";
+  const head = `${hello.marker}{"kind":"${kind}","bytes":${length}${type}}\n`;
+  let tail = `${hello.marker}\n`;
+  if (isLast) {
+    doneSent = true;
+    tail += `${hello.marker}{"kind":"DONE","bytes":0}\n${hello.marker}\n`;
+  }
+  // One write: a short frame then arrives whole, whoever else writes to the pipe.
+  const frame = new Uint8Array(head.length * 3 + length + tail.length);
+  let end = encoder.encodeInto(head, frame).written;
+  if (body) frame.set(body, end);
+  end += length;
+  end += encoder.encodeInto(tail, frame.subarray(end)).written;
+  try {
+    writeAll(writeStdout, frame.subarray(0, end));
+  } catch (error) {
+    // The handler closed it for good; the supervisor knows these words.
+    log("FATAL", ["Cannot write to stdout:", error]);
+    exit(1);
+  }
+}
+
+/**
+ * @param {(bytes: Uint8Array) => number} write
+ * @param {Uint8Array} bytes
+ */
+function writeAll(write, bytes) {
+  // A single write may be short.
+  for (let offset = 0; offset < bytes.length;) {
+    offset += write(bytes.subarray(offset));
+  }
+}
+
+/**
+ * Read up to the next newline. Blocking: a waiting worker does nothing else, and this
+ * answers in less time than an asynchronous read.
+ *
+ * @returns {string | null} Null at the end of stdin.
+ */
+function readLine() {
+  let searched = 0;
+  for (;;) {
+    const newline = unread.indexOf(10, searched);
+    if (newline >= 0) {
+      const line = decoder.decode(unread.subarray(0, newline));
+      unread = unread.subarray(newline + 1);
+      return line;
+    }
+    searched = unread.length;
+    if (!readMore(65_536)) return null;
+  }
+}
+
+/**
+ * @param {number} length Bytes.
+ * @returns {Uint8Array | null} Null if stdin ends before.
+ */
+function readExactly(length) {
+  if (unread.length >= length) return unread.subarray(0, length);
+  const bytes = new Uint8Array(length);
+  bytes.set(unread);
+  for (let offset = unread.length; offset < length;) {
+    const count = readStdin(bytes.subarray(offset));
+    if (count === null) return null;
+    offset += count;
+  }
+  return bytes;
+}
+
+/**
+ * @param {number} size Most bytes to read at once.
+ * @returns {boolean} False at the end of stdin.
+ */
+function readMore(size) {
+  const chunk = new Uint8Array(size);
+  const count = readStdin(chunk);
+  if (count === null) return false;
+  const joined = new Uint8Array(unread.length + count);
+  joined.set(unread);
+  joined.set(chunk.subarray(0, count), unread.length);
+  unread = joined;
+  return true;
+}

@@ -1,0 +1,274 @@
+"""The wire protocol between the supervisor and one Deno process.
+
+A sans-io state machine: bytes in, events out; bytes to write are returned. It knows
+frames, states and limits, and refuses to know pipes, processes and time. The normative
+text is docs/protocol.md; ``js/runtime.js`` holds the other end.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import orjson
+
+from lambda_deno_spawn.errors import WorkerProtocolError
+from lambda_deno_spawn.invocation import RESPONSE_LIMIT_BYTES, Failure, Success
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from lambda_deno_spawn.invocation import Invocation
+
+PROTOCOL_VERSION = 1
+# 128 random bits in hex: no output of a program contains it by accident.
+MARKER_BYTES = 32
+# The longest header we write is below 100 bytes; more is not one of our frames.
+HEADER_LIMIT_BYTES = 1024
+# A worker refuses a larger result itself; a frame may carry a little more because an
+# error body is not bounded by the payload limit.
+FRAME_LIMIT_BYTES = RESPONSE_LIMIT_BYTES + 1024 * 1024
+
+
+class State(StrEnum):
+    """What a worker is doing, as far as its frames tell."""
+
+    STARTING = "STARTING"
+    IDLE = "IDLE"
+    BUSY = "BUSY"
+    FINISHING = "FINISHING"
+    DONE = "DONE"
+    FAILED = "FAILED"
+
+
+class FrameKind(StrEnum):
+    """Kinds of frames a worker sends."""
+
+    READY = "READY"
+    PART = "PART"
+    RESULT = "RESULT"
+    ERROR = "ERROR"
+    DONE = "DONE"
+
+
+# Every legal pair of state and frame; any other pair breaks the protocol. INVOKE takes
+# IDLE to BUSY and is sent by us; end-of-file is handled in receive_eof.
+TRANSITIONS: Mapping[tuple[State, FrameKind], State] = {
+    (State.STARTING, FrameKind.READY): State.IDLE,
+    (State.STARTING, FrameKind.ERROR): State.FINISHING,
+    (State.BUSY, FrameKind.PART): State.BUSY,
+    (State.BUSY, FrameKind.RESULT): State.FINISHING,
+    (State.BUSY, FrameKind.ERROR): State.FINISHING,
+    (State.FINISHING, FrameKind.DONE): State.DONE,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Ready:
+    """The module is loaded, the worker waits for its invocation."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The worker's answer: its handler's outcome, or why its module did not load."""
+
+    outcome: Success | Failure
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The worker has nothing left to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stray:
+    """Bytes on stdout that are no frame: output which escaped the rerouting."""
+
+    data: bytes
+
+
+Event = Ready | Answered | Done | Stray
+
+
+@dataclass(frozen=True, slots=True)
+class _Header:
+    kind: FrameKind
+    length: int
+    error_type: str
+
+
+class WorkerConnection:
+    """The supervisor's end of one worker's stdin and stdout."""
+
+    def __init__(self, marker: str) -> None:
+        """Take the marker, ``MARKER_BYTES`` hexadecimal characters, of this worker."""
+        if len(marker) != MARKER_BYTES:
+            raise ValueError(f"Cannot use marker {marker!r}: not {MARKER_BYTES} long")
+        self.state = State.STARTING
+        self._marker = marker.encode("ascii")
+        self._trailer = self._marker + b"\n"
+        self._buffer = bytearray()
+        self._header: _Header | None = None
+        self._parts: list[bytes] = []
+
+    def hello(self, facts: Mapping[str, object]) -> bytes:
+        """Return the first line for the worker's stdin.
+
+        Args:
+            facts: What stays the same for the process's life: export to call, static
+                context, log settings; must hold what JSON can.
+        """
+        greeting = {"version": PROTOCOL_VERSION, "marker": self._marker.decode()}
+        return orjson.dumps({**greeting, **facts}) + b"\n"
+
+    def invoke(self, invocation: Invocation, abort_epoch_ms: int) -> list[bytes]:
+        """Hand over an invocation; return the buffers to write, then close stdin.
+
+        Args:
+            invocation: The event and its facts.
+            abort_epoch_ms: When the handler's ``signal`` aborts; Unix time.
+
+        Raises:
+            WorkerProtocolError: The worker is not idle.
+        """
+        if self.state is not State.IDLE:
+            raise WorkerProtocolError(
+                f"Cannot send an invocation: the worker is {self.state}"
+            )
+        self.state = State.BUSY
+        head = {
+            "eventBytes": len(invocation.event),
+            "requestId": invocation.request_id,
+            "deadlineEpochMs": invocation.deadline_epoch_ms,
+            "abortEpochMs": abort_epoch_ms,
+            "functionArn": invocation.function_arn,
+            "traceId": invocation.trace_id,
+            "clientContext": invocation.client_context,
+            "identity": invocation.cognito_identity,
+            "tenantId": invocation.tenant_id,
+        }
+        return [orjson.dumps(head) + b"\n", invocation.event]
+
+    def receive_data(self, data: bytes) -> Iterator[Event]:
+        """Take bytes from the worker's stdout and yield what they complete.
+
+        The iterator must be exhausted before the next call. Bytes that cannot belong
+        to a frame are yielded as ``Stray`` as soon as that is certain.
+
+        Raises:
+            WorkerProtocolError: A frame is broken, too large, or not allowed in this
+                state. The connection is FAILED and ignores what follows.
+        """
+        if self.state is State.FAILED:
+            return
+        self._buffer += data
+        while True:
+            if self._header is None:
+                stray = self._take_stray()
+                if stray:
+                    yield Stray(stray)
+                self._header = self._take_header()
+                if self._header is None:
+                    return
+            body = self._take_body(self._header)
+            if body is None:
+                return
+            header, self._header = self._header, None
+            event = self._accept(header, body)
+            if event is not None:
+                yield event
+
+    def receive_eof(self) -> Stray | None:
+        """Take the end of the worker's stdout; return what was left over, if anything.
+
+        What it means is told by ``state``: only after DONE (or while IDLE, when
+        nothing is lost) is it in order. A frame that was cut off is reported as stray
+        bytes, its body included.
+        """
+        rest = bytes(self._buffer)
+        self._buffer.clear()
+        return Stray(rest) if rest and self.state is not State.FAILED else None
+
+    def _take_stray(self) -> bytes:
+        """Cut off everything before the next marker, or before what may become one."""
+        start = self._buffer.find(self._marker)
+        if start < 0:
+            start = len(self._buffer) - self._partial_marker_length()
+        stray = bytes(self._buffer[:start])
+        del self._buffer[:start]
+        return stray
+
+    def _partial_marker_length(self) -> int:
+        """Length of the longest end of the buffer that a marker begins with."""
+        longest = min(len(self._buffer), len(self._marker) - 1)
+        for length in range(longest, 0, -1):
+            if self._buffer.endswith(self._marker[:length]):
+                return length
+        return 0
+
+    def _take_header(self) -> _Header | None:
+        if len(self._buffer) < len(self._marker):
+            return None
+        start = len(self._marker)
+        end = self._buffer.find(b"\n", start, start + HEADER_LIMIT_BYTES)
+        if end < 0:
+            if len(self._buffer) - start >= HEADER_LIMIT_BYTES:
+                self._fail("a frame header does not end", self._buffer[start:])
+            return None
+        line = bytes(self._buffer[start:end])
+        try:
+            fields: Any = orjson.loads(line)
+            kind = FrameKind(fields["kind"])
+            length = fields["bytes"]
+            error_type = fields.get("errorType", "")
+        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+            self._fail("a frame header is malformed", line)
+        if type(length) is not int or not 0 <= length <= FRAME_LIMIT_BYTES:
+            self._fail("a frame's length is out of range", line)
+        if not isinstance(error_type, str):
+            self._fail("a frame's error type is not text", line)
+        if (self.state, kind) not in TRANSITIONS:
+            self._fail(f"frame {kind} is not allowed while {self.state}", line)
+        del self._buffer[: end + 1]
+        return _Header(kind, length, error_type)
+
+    def _take_body(self, header: _Header) -> bytes | None:
+        end = header.length + len(self._trailer)
+        if len(self._buffer) < end:
+            return None
+        if self._buffer[header.length : end] != self._trailer:
+            self._fail(
+                f"frame {header.kind} of {header.length} bytes does not end where its "
+                "header says: another program wrote into it",
+                self._buffer[header.length :],
+            )
+        body = bytes(memoryview(self._buffer)[: header.length])
+        del self._buffer[:end]
+        return body
+
+    def _accept(self, header: _Header, body: bytes) -> Event | None:
+        self.state = TRANSITIONS[self.state, header.kind]
+        match header.kind:
+            case FrameKind.READY:
+                return Ready()
+            case FrameKind.DONE:
+                return Done()
+            case FrameKind.ERROR:
+                return Answered(Failure(header.error_type or "Error", body))
+            case FrameKind.RESULT:
+                parts, self._parts = [*self._parts, body], []
+                return Answered(Success(b"".join(parts) if len(parts) > 1 else body))
+            case FrameKind.PART:
+                self._parts.append(body)
+                if sum(map(len, self._parts)) > FRAME_LIMIT_BYTES:
+                    self._fail("a result's parts are too large together", body)
+                return None
+
+    def _fail(self, problem: str, evidence: bytes | bytearray) -> NoReturn:
+        state, self.state = self.state, State.FAILED
+        self._buffer = bytearray()
+        raise WorkerProtocolError(
+            f"Cannot read the worker's output while {state}: {problem}; "
+            f"it begins with {bytes(evidence[:64])!r}"
+        )

@@ -1,0 +1,176 @@
+"""The Lambda Runtime API: next, response, error, init error.
+
+Knows paths, headers in both directions, and what each status code obliges a runtime to
+do. Refuses to know how an outcome comes about, and sockets. Specification: AWS Lambda
+Developer Guide, "Using the Lambda runtime API for custom runtimes".
+"""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+import httpx
+import orjson
+
+from lambda_deno_spawn import __version__
+from lambda_deno_spawn.errors import ConfigError, RuntimeApiError
+from lambda_deno_spawn.invocation import Failure, Invocation, Success
+from lambda_deno_spawn.logs import logger
+from lambda_deno_spawn.transport import SingleConnectionTransport
+
+if TYPE_CHECKING:
+    from lambda_deno_spawn.invocation import Outcome
+
+API_PATH = "/2018-06-01/runtime"
+USER_AGENT = f"lambda-deno-spawn/{__version__} python/{platform.python_version()}"
+HTTP_ACCEPTED = 202
+HTTP_OK = 200
+HTTP_CONTAINER_ERROR = 500
+# Refusals of an answer that concern this invocation alone: unknown or answered already,
+# wrong state, too late or crossed, too large. Logged, and the next one is served.
+REFUSALS = {
+    400: "the Runtime API does not know this invocation (any more)",
+    403: "the invocation was answered already",
+    410: "the answer came after the timeout, or belongs to another invocation",
+    413: "the response is too large; the caller has been told so",
+}
+
+
+class RuntimeApiClient:
+    """Calls the Runtime API over one kept-alive connection.
+
+    One client serves one loop. Proxy variables are ignored, and nothing here has a
+    timeout: an environment may be frozen for hours inside ``next``.
+    """
+
+    def __init__(self, runtime_api: str, working_directory: str) -> None:
+        """Take the address (``host:port``) and the folder named in X-Ray causes.
+
+        Raises:
+            ConfigError: The address is malformed.
+        """
+        host, separator, port = runtime_api.rpartition(":")
+        if not (separator and host and port.isascii() and port.isdigit()):
+            raise ConfigError("AWS_LAMBDA_RUNTIME_API", runtime_api, "host:port")
+        self._transport = SingleConnectionTransport(host.strip("[]"), int(port))
+        self._root = f"http://{runtime_api}{API_PATH}"
+        self._working_directory = working_directory
+        self._next_url = httpx.URL(f"{self._root}/invocation/next")
+        self._common = [
+            (b"Host", runtime_api.encode("ascii")),
+            (b"User-Agent", USER_AGENT.encode("ascii")),
+        ]
+
+    async def next(self) -> Invocation:
+        """Wait for the next invocation, without a limit.
+
+        Until this call the previous invocation goes on, for the platform and for the
+        bill; inside it the environment may be frozen.
+
+        Raises:
+            RuntimeApiError: Fatal: no invocation can be had any more.
+        """
+        response = await self._send("next", "GET", self._next_url, [])
+        if response.status_code != HTTP_OK:
+            raise RuntimeApiError(
+                "next", _detail(response), status=response.status_code, is_fatal=True
+            )
+        return Invocation.from_headers(response.headers, response.content)
+
+    async def report(self, invocation: Invocation, outcome: Outcome) -> None:
+        """Post what came of an invocation.
+
+        A refusal or a broken connection is logged: it concerns this invocation only.
+
+        Raises:
+            RuntimeApiError: Fatal: the environment must end (HTTP 500).
+        """
+        headers = []
+        if invocation.invocation_id is not None:
+            headers.append(("Lambda-Runtime-Invocation-Id", invocation.invocation_id))
+        if isinstance(outcome, Success):
+            call, body = "response", outcome.payload
+            headers.append(("Content-Type", outcome.content_type))
+        else:
+            call, body = "error", outcome.body
+            headers += self._error_headers(outcome)
+        request_id = quote(invocation.request_id, safe="")
+        try:
+            await self._post(call, f"/invocation/{request_id}/{call}", headers, body)
+        except RuntimeApiError as error:
+            if error.is_fatal:
+                raise
+            logger.error(
+                "%s",
+                error,
+                extra={
+                    "request_id": invocation.request_id,
+                    "tenant_id": invocation.tenant_id,
+                },
+            )
+
+    async def init_error(self, failure: Failure) -> None:
+        """Tell the platform that no invocation can be served; then exit.
+
+        Raises:
+            RuntimeApiError: It could not be told.
+        """
+        headers = self._error_headers(failure)
+        await self._post("init error", "/init/error", headers, failure.body)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        await self._transport.aclose()
+
+    def _error_headers(self, failure: Failure) -> list[tuple[str, str]]:
+        headers = [
+            ("Content-Type", "application/json"),
+            ("Lambda-Runtime-Function-Error-Type", failure.function_error_type),
+        ]
+        cause = failure.xray_cause(self._working_directory)
+        if cause is not None:
+            headers.append(("Lambda-Runtime-Function-XRay-Error-Cause", cause))
+        return headers
+
+    async def _post(
+        self, call: str, path: str, headers: list[tuple[str, str]], body: bytes
+    ) -> None:
+        url = httpx.URL(self._root + path)
+        response = await self._send(call, "POST", url, headers, body)
+        status = response.status_code
+        if status == HTTP_ACCEPTED:
+            return
+        detail = _detail(response)
+        if status in REFUSALS:
+            detail = f"{REFUSALS[status]} ({detail})"
+        raise RuntimeApiError(
+            call, detail, status=status, is_fatal=status >= HTTP_CONTAINER_ERROR
+        )
+
+    async def _send(
+        self,
+        call: str,
+        method: str,
+        url: httpx.URL,
+        headers: list[tuple[str, str]],
+        body: bytes | None = None,
+    ) -> httpx.Response:
+        # Straight to the transport: AsyncClient adds redirects, cookies and auth, which
+        # this API does not have, and half a millisecond (decision 0008).
+        fields = self._common + [(k.encode(), v.encode("latin-1")) for k, v in headers]
+        request = httpx.Request(method, url, headers=fields, content=body)
+        try:
+            return await self._transport.handle_async_request(request)
+        except httpx.TransportError as error:
+            raise RuntimeApiError(call, str(error), is_fatal=call == "next") from error
+
+
+def _detail(response: httpx.Response) -> str:
+    """Return the platform's own words from an error body."""
+    try:
+        body = orjson.loads(response.content)
+        return f"{body['errorType']}: {body['errorMessage']}"
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return repr(response.content[:200])

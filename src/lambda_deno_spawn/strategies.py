@@ -1,0 +1,219 @@
+"""How an invocation reaches a handler: a fresh Deno process for each.
+
+Decides when processes are started, which one serves an invocation, how long it may
+take, and what its failure means to the caller. Refuses to know the Runtime API.
+Decisions 0001 (a process per event), 0004 (who kills when), 0005 (when it is started).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from lambda_deno_spawn.config import Warm
+from lambda_deno_spawn.errors import WorkerError, WorkerSpawnError, WorkerTimeoutError
+from lambda_deno_spawn.invocation import Failure, stop_margin_s
+from lambda_deno_spawn.logs import logger
+from lambda_deno_spawn.worker import TERMINATE_GRACE_S, Worker, start_worker
+
+if TYPE_CHECKING:
+    from lambda_deno_spawn.config import Settings
+    from lambda_deno_spawn.deno import DenoCommand
+    from lambda_deno_spawn.invocation import Invocation, Outcome
+    from lambda_deno_spawn.logs import LogWriter
+    from lambda_deno_spawn.process import Reaper
+    from lambda_deno_spawn.worker import StartedWorker
+
+# Init ends after 10 s on classic Lambda and is then repeated under the function's
+# timeout (AWS Lambda Developer Guide, "Lambda execution environment lifecycle"). Asking
+# for the first event before that keeps a slowly loading module from starting twice.
+INIT_LIMIT_S = 9.0
+# The handler's signal aborts this many stop margins before the deadline: one before the
+# worker is stopped.
+ABORT_MARGINS = 2
+
+
+class FreshProcess:
+    """Serves each invocation with a Deno process of its own, started ahead of it."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        command: DenoCommand,
+        state_dir: str,
+        writer: LogWriter,
+        reaper: Reaper,
+    ) -> None:
+        """Take what is needed to start workers; starts none yet."""
+        self._settings = settings
+        self._command = command
+        self._state_dir = state_dir
+        self._writer = writer
+        self._reaper = reaper
+        self._warm: Worker | None = None
+        self._serving: Worker | None = None
+
+    async def start(self, first: StartedWorker | None) -> Failure | None:
+        """Finish the init phase: adopt the first worker and wait until it is ready.
+
+        Args:
+            first: Process that was started before the event loop, None for ``off``.
+
+        Returns:
+            None, or why no invocation can be served.
+        """
+        if first is None:
+            return None
+        self._warm = self._adopt(first)
+        try:
+            async with asyncio.timeout(INIT_LIMIT_S):
+                return await self._warm.ready()
+        except TimeoutError:
+            logger.warning(
+                "The handler's module is still loading after %.0f s; "
+                "the first invocation will wait for it",
+                INIT_LIMIT_S,
+            )
+            return None
+        except WorkerError as error:
+            return Failure.from_worker_error(error)
+
+    async def execute(self, invocation: Invocation) -> Outcome:
+        """Run one invocation and return what came of it, before its deadline.
+
+        The worker goes on with what its handler left to do until ``settle``.
+        """
+        remaining_s = invocation.remaining_s(time.time())
+        margin_s = stop_margin_s(remaining_s, self._settings.stop_margin_s)
+        limit_s = remaining_s - margin_s
+        abort_epoch_ms = invocation.deadline_epoch_ms - round(
+            ABORT_MARGINS * margin_s * 1000
+        )
+        try:
+            async with asyncio.timeout(limit_s):
+                return await self._run(invocation, abort_epoch_ms)
+        except TimeoutError:
+            return await self._timed_out(limit_s, margin_s)
+        except WorkerError as error:
+            return Failure.from_worker_error(error)
+
+    async def settle(self, invocation: Invocation) -> None:
+        """Do what follows an answer: finish, clean up, start the next worker.
+
+        Lets work handed to ``waitUntil`` end within the deadline, ends the worker and
+        everything it started, and, unless told otherwise, has the next one ready.
+        """
+        worker, self._serving = self._serving, None
+        if worker is not None:
+            await self._finish(worker, invocation)
+            await worker.stop()
+        if self._settings.warm is Warm.OFF or self._warm is not None:
+            return
+        try:
+            self._warm = self._start_worker()
+        except WorkerError as error:
+            logger.warning("Cannot start the next process: %s", error)
+            return
+        if self._settings.warm is Warm.READY:
+            await self._wait_until_ready(self._warm, invocation)
+
+    async def aclose(self) -> None:
+        """End every worker."""
+        workers = [w for w in (self._serving, self._warm) if w is not None]
+        self._serving = self._warm = None
+        for worker in workers:
+            await worker.stop()
+
+    async def _run(self, invocation: Invocation, abort_epoch_ms: int) -> Outcome:
+        worker = await self._take_warm()
+        if worker is None:
+            worker = self._serving = self._start_worker()
+        failure = await worker.ready()
+        if failure is not None:
+            return failure
+        return await worker.invoke(invocation, abort_epoch_ms)
+
+    async def _take_warm(self) -> Worker | None:
+        """Take the waiting worker if it can serve; one that cannot is replaced.
+
+        A waiting worker has not seen any event, so nothing is lost with it.
+        """
+        worker, self._warm = self._warm, None
+        if worker is None:
+            return None
+        self._serving = worker
+        try:
+            if worker.is_usable and not self._is_too_old(worker):
+                if await worker.ready() is None:
+                    return worker
+                problem = "its module did not load"
+            else:
+                problem = "it ended or was too old"
+        except WorkerError as error:
+            problem = str(error)
+        logger.info("Replacing the waiting process %d: %s", worker.pid, problem)
+        self._serving = None
+        await worker.stop()
+        return None
+
+    def _is_too_old(self, worker: Worker) -> bool:
+        limit_s = self._settings.warm_max_age_s
+        return limit_s is not None and time.monotonic() - worker.started_s > limit_s
+
+    async def _timed_out(self, limit_s: float, margin_s: float) -> Failure:
+        worker = self._serving
+        what = "The handler did not answer"
+        if worker is not None and not worker.is_answering:
+            what = "The handler's module did not finish loading"
+        if worker is not None:
+            await worker.terminate(min(TERMINATE_GRACE_S, margin_s / 4))
+        error = WorkerTimeoutError(
+            f"{what} within {limit_s:.2f} seconds and was stopped "
+            f"{margin_s * 1000:.0f} ms before the function's timeout",
+            limit_s=limit_s,
+            pid=None if worker is None else worker.pid,
+            stderr_tail="" if worker is None else worker.log_tail,
+        )
+        return Failure.from_worker_error(error)
+
+    async def _finish(self, worker: Worker, invocation: Invocation) -> None:
+        remaining_s = invocation.remaining_s(time.time())
+        margin_s = stop_margin_s(remaining_s, self._settings.stop_margin_s)
+        try:
+            async with asyncio.timeout(remaining_s - margin_s):
+                await worker.finished()
+        except TimeoutError:
+            logger.warning(
+                "Work handed to waitUntil did not end before the deadline: stopped",
+                extra={
+                    "request_id": invocation.request_id,
+                    "tenant_id": invocation.tenant_id,
+                },
+            )
+            await worker.terminate(min(TERMINATE_GRACE_S, margin_s / 4))
+
+    async def _wait_until_ready(self, worker: Worker, invocation: Invocation) -> None:
+        remaining_s = invocation.remaining_s(time.time())
+        margin_s = stop_margin_s(remaining_s, self._settings.stop_margin_s)
+        try:
+            async with asyncio.timeout(remaining_s - margin_s):
+                failure = await worker.ready()
+        except TimeoutError:
+            return  # it goes on loading in the next invocation's time
+        except WorkerError as error:
+            logger.warning("The next process ended while it loaded: %s", error)
+        else:
+            if failure is not None:
+                logger.warning(
+                    "The next process could not load: %s", failure.error_type
+                )
+
+    def _start_worker(self) -> Worker:
+        try:
+            return self._adopt(start_worker(self._command, self._state_dir))
+        except OSError as error:
+            raise WorkerSpawnError(f"Cannot start a process: {error}") from error
+
+    def _adopt(self, started: StartedWorker) -> Worker:
+        return Worker(started, self._writer, asyncio.get_running_loop(), self._reaper)

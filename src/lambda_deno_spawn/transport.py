@@ -1,0 +1,151 @@
+"""An httpx transport for one plain HTTP/1.1 peer, on asyncio streams and h11.
+
+Knows keep-alive on one connection, sized and chunked bodies both ways. Refuses to know
+proxies, TLS, redirects, pools and timeouts: the peer is the Runtime API on a loopback
+address, and whoever calls decides how long to wait. Why not httpx's own transport:
+decision 0008. Specification: RFC 9112; h11's documentation.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import TYPE_CHECKING
+
+import h11
+import httpx
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+READ_BYTES = 64 * 1024
+# Loopback answers at once or never; a longer wait would only hide a wrong address.
+CONNECT_LIMIT_S = 1.0
+
+
+class ConnectionLostError(httpx.RemoteProtocolError):
+    """The peer closed a connection; says whether it may have seen the request."""
+
+
+class SingleConnectionTransport(httpx.AsyncBaseTransport):
+    """Sends requests one after another over one kept-alive connection.
+
+    Not for concurrent use: give each loop its own. A request that finds the kept
+    connection closed, before any byte of an answer, is sent once more on a new one.
+    """
+
+    def __init__(self, host: str, port: int) -> None:
+        """Take the peer; it is connected to by the first request."""
+        self._host = host
+        self._port = port
+        self._reader: asyncio.StreamReader | None = None
+        self._writer: asyncio.StreamWriter | None = None
+        self._http = h11.Connection(h11.CLIENT)
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        """Send a request and return the whole answer.
+
+        Raises:
+            httpx.ConnectError: The peer cannot be reached.
+            httpx.TransportError: It broke off, or broke HTTP.
+        """
+        is_reused = self._writer is not None
+        try:
+            return await self._exchange(request)
+        except ConnectionLostError:
+            if not is_reused:
+                raise
+            return await self._exchange(request)
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        writer, self._writer, self._reader = self._writer, None, None
+        if writer is not None:
+            writer.close()
+
+    async def _exchange(self, request: httpx.Request) -> httpx.Response:
+        if self._writer is None:
+            await self._connect()
+        is_complete = False
+        try:
+            await self._send(request)
+            response = await self._receive()
+            is_complete = self._http.our_state is self._http.their_state is h11.DONE
+        except h11.LocalProtocolError as error:
+            raise httpx.LocalProtocolError(str(error)) from error
+        except h11.RemoteProtocolError as error:
+            raise httpx.RemoteProtocolError(str(error)) from error
+        except OSError as error:
+            raise ConnectionLostError(f"the connection broke: {error}") from error
+        finally:
+            # Also when cancelled: half an exchange spoils the connection.
+            if is_complete:
+                self._http.start_next_cycle()
+            else:
+                await self.aclose()
+        return response
+
+    async def _connect(self) -> None:
+        try:
+            async with asyncio.timeout(CONNECT_LIMIT_S):
+                self._reader, self._writer = await asyncio.open_connection(
+                    self._host, self._port, limit=READ_BYTES
+                )
+        except (OSError, TimeoutError) as error:
+            reason = str(error) or "timed out"
+            raise httpx.ConnectError(
+                f"cannot connect to {self._host}:{self._port}: {reason}"
+            ) from error
+        sock = self._writer.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._http = h11.Connection(h11.CLIENT)
+
+    async def _send(self, request: httpx.Request) -> None:
+        assert self._writer is not None
+        http = self._http
+        head = h11.Request(
+            method=request.method,
+            target=request.url.raw_path,
+            headers=request.headers.raw,
+        )
+        parts = [http.send(head)]
+        async for chunk in _body(request):
+            if chunk:
+                parts += http.send_with_data_passthrough(h11.Data(chunk)) or []
+        parts += http.send_with_data_passthrough(h11.EndOfMessage()) or []
+        # One write for head and body: two would be two packets.
+        self._writer.writelines([part for part in parts if part])
+        await self._writer.drain()
+
+    async def _receive(self) -> httpx.Response:
+        assert self._reader is not None
+        http = self._http
+        response: h11.Response | None = None
+        body: list[bytes] = []
+        while True:
+            event = http.next_event()
+            if event is h11.NEED_DATA:
+                data = await self._reader.read(READ_BYTES)
+                if not data and response is None:
+                    raise ConnectionLostError("the peer closed the connection")
+                http.receive_data(data)
+            elif isinstance(event, h11.Data):
+                body.append(bytes(event.data))
+            elif isinstance(event, h11.Response):
+                response = event
+            elif isinstance(event, h11.EndOfMessage):
+                assert response is not None
+                return httpx.Response(
+                    response.status_code,
+                    headers=list(response.headers),
+                    content=b"".join(body),
+                )
+            elif not isinstance(event, h11.InformationalResponse):
+                raise httpx.RemoteProtocolError(f"unexpected event {event!r}")
+
+
+async def _body(request: httpx.Request) -> AsyncIterator[bytes]:
+    stream = request.stream
+    if isinstance(stream, httpx.AsyncByteStream):
+        async for chunk in stream:
+            yield chunk

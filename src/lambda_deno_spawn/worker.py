@@ -1,0 +1,369 @@
+"""One Deno process from its start to the last byte it wrote.
+
+Joins a child process, its end of the wire protocol and the relay of its log: what comes
+out is an outcome, or a ``WorkerError`` that says how the process broke off. Refuses to
+know when a worker is started or how many there are; that is ``strategies.py``.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from lambda_deno_spawn.errors import (
+    WorkerError,
+    WorkerExitedError,
+    WorkerOutOfMemoryError,
+    WorkerProtocolError,
+)
+from lambda_deno_spawn.invocation import Failure
+from lambda_deno_spawn.process import ChildProcess, launch
+from lambda_deno_spawn.protocol import (
+    MARKER_BYTES,
+    Answered,
+    Done,
+    Ready,
+    State,
+    Stray,
+    WorkerConnection,
+)
+
+if TYPE_CHECKING:
+    import asyncio
+
+    from lambda_deno_spawn.deno import DenoCommand
+    from lambda_deno_spawn.invocation import Invocation, Outcome
+    from lambda_deno_spawn.logs import LogWriter
+    from lambda_deno_spawn.process import ExitStatus, Launched, Reaper
+
+# A process that closed its stdout is given this long to end by itself, so that its exit
+# code can be told; measured exits of Deno take 1-5 ms, a busy small machine needs more.
+EXIT_GRACE_S = 0.5
+# Between SIGTERM and SIGKILL: time to flush a log, a quarter of the default margin.
+TERMINATE_GRACE_S = 0.05
+# Deno says this when V8's heap limit is reached, then ends by SIGTRAP.
+OUT_OF_MEMORY_SIGNS = (
+    "Fatal JavaScript out of memory",
+    "JavaScript heap out of memory",
+)
+STDOUT_CLOSED_SIGN = "Cannot write to stdout:"
+NEVER_SETTLES_SIGN = "Top-level await promise never resolved"
+
+
+@dataclass(frozen=True, slots=True)
+class StartedWorker:
+    """A worker's process before there is an event loop to serve it."""
+
+    launched: Launched
+    connection: WorkerConnection
+    marker: str
+    private_dir: str
+    started_s: float
+
+
+def start_worker(command: DenoCommand, state_dir: str) -> StartedWorker:
+    """Start one Deno process with an empty private folder. Does not wait for it.
+
+    Args:
+        command: How this function's processes are started.
+        state_dir: Folder in which the private one is made.
+
+    Raises:
+        WorkerSpawnError: The process could not be started.
+        OSError: The private folder could not be made.
+    """
+    private_dir = f"{state_dir}/{os.urandom(8).hex()}"
+    os.mkdir(private_dir, 0o700)  # noqa: PTH102 - in the hot path
+    marker = os.urandom(MARKER_BYTES // 2).hex()
+    connection = WorkerConnection(marker)
+    try:
+        launched = launch(
+            command.argv(private_dir),
+            command.process_environ(private_dir),
+            command.cwd,
+            connection.hello(command.facts),
+        )
+    except WorkerError:
+        os.rmdir(private_dir)  # noqa: PTH106
+        raise
+    return StartedWorker(launched, connection, marker, private_dir, time.monotonic())
+
+
+class Worker:
+    """A running Deno process that can serve one invocation.
+
+    The order of calls is ``ready``, ``invoke``, ``finished``, ``stop``; ``stop`` may
+    come at any point and must come at the end. One caller at a time. A cancelled call
+    leaves the worker as it is.
+    """
+
+    def __init__(
+        self,
+        started: StartedWorker,
+        writer: LogWriter,
+        loop: asyncio.AbstractEventLoop,
+        reaper: Reaper,
+    ) -> None:
+        """Take over a started process."""
+        import asyncio
+
+        from lambda_deno_spawn.logs import Relay
+
+        self.started_s = started.started_s
+        self._connection = started.connection
+        self._private_dir = started.private_dir
+        self._relay = Relay(writer, started.marker)
+        self._stray = Relay(writer, started.marker)
+        self._loop = loop
+        self._reaper = reaper
+        self._ready = asyncio.Event()
+        self._answered = asyncio.Event()
+        self._done = asyncio.Event()
+        self._exited = asyncio.Event()
+        self._load_failure: Failure | None = None
+        self._outcome: Outcome | None = None
+        self._error: WorkerError | None = None
+        self._eof_timer: asyncio.TimerHandle | None = None
+        self._is_stopped = False
+        self._process = ChildProcess(started.launched, self, loop, reaper)
+
+    @property
+    def pid(self) -> int:
+        """Process id of Deno."""
+        return self._process.pid
+
+    @property
+    def is_usable(self) -> bool:
+        """True while an invocation can be given to it, now or once it is ready."""
+        return (
+            self._error is None
+            and self._process.status is None
+            and self._connection.state in (State.STARTING, State.IDLE)
+        )
+
+    @property
+    def is_ready(self) -> bool:
+        """True if the handler's module is loaded."""
+        return self._connection.state is State.IDLE and self._error is None
+
+    @property
+    def is_answering(self) -> bool:
+        """True once an invocation was handed to it."""
+        return self._connection.state not in (State.STARTING, State.IDLE)
+
+    @property
+    def log_tail(self) -> str:
+        """The last lines it logged."""
+        return self._relay.tail
+
+    async def ready(self) -> Failure | None:
+        """Wait until the handler's module is loaded.
+
+        Returns:
+            None, or why the module did not load.
+
+        Raises:
+            WorkerError: The process broke off while it loaded.
+        """
+        await self._ready.wait()
+        if self._load_failure is None and self._error is not None:
+            raise self._error
+        return self._load_failure
+
+    async def invoke(self, invocation: Invocation, abort_epoch_ms: int) -> Outcome:
+        """Hand over an invocation and wait for what came of it, without a time limit.
+
+        Args:
+            invocation: The event and its facts; the worker must be ready.
+            abort_epoch_ms: When the handler's ``signal`` aborts; Unix time.
+
+        Raises:
+            WorkerError: The process broke off before it answered.
+        """
+        for relay in (self._relay, self._stray):
+            relay.request_id = invocation.request_id
+            relay.tenant_id = invocation.tenant_id
+        self._process.write_all(self._connection.invoke(invocation, abort_epoch_ms))
+        await self._answered.wait()
+        if self._outcome is not None:
+            return self._outcome
+        assert self._error is not None
+        raise self._error
+
+    async def finished(self) -> None:
+        """Wait until the worker has nothing left to do, or has ended."""
+        await self._done.wait()
+
+    async def terminate(self, grace_s: float) -> None:
+        """Send SIGTERM, and SIGKILL to what is left of the group after ``grace_s``."""
+        if self._process.status is None:
+            self._process.signal_group(signal.SIGTERM)
+            await self._wait_for_exit(grace_s)
+        self._process.signal_group(signal.SIGKILL)
+
+    async def stop(self) -> None:
+        """End the process and all that descends from it; leave nothing behind."""
+        if self._is_stopped:
+            return
+        self._is_stopped = True
+        self._process.signal_group(signal.SIGKILL)
+        await self._exited.wait()
+        self._relay.flush()
+        self._stray.flush()
+        self._process.close()
+        if self._eof_timer is not None:
+            self._eof_timer.cancel()
+        await self._reaper.sweep()
+        remove_tree(self._private_dir)
+
+    async def _wait_for_exit(self, limit_s: float) -> None:
+        import asyncio
+
+        try:
+            async with asyncio.timeout(limit_s):
+                await self._exited.wait()
+        except TimeoutError:
+            return
+
+    # What the process does (process.ProcessEvents).
+
+    def stdout_received(self, data: bytes) -> None:
+        """Take bytes of frames, and what strayed among them."""
+        try:
+            for event in self._connection.receive_data(data):
+                match event:
+                    case Ready():
+                        self._ready.set()
+                    case Answered(Failure() as failure) if not self._ready.is_set():
+                        self._load_failure = failure
+                        self._ready.set()
+                    case Answered(outcome):
+                        self._outcome = outcome
+                        self._answered.set()
+                    case Done():
+                        self._done.set()
+                    case Stray(stray):
+                        self._stray.feed(stray)
+        except WorkerProtocolError as error:
+            error.pid = self.pid
+            error.stderr_tail = self._relay.tail
+            self._break_off(error)
+
+    def stdout_ended(self) -> None:
+        """Wait a moment for the exit that belongs to this end."""
+        stray = self._connection.receive_eof()
+        if stray is not None:
+            self._stray.feed(stray.data)
+        if self._process.status is None:
+            self._eof_timer = self._loop.call_later(EXIT_GRACE_S, self._stdout_closed)
+
+    def _stdout_closed(self) -> None:
+        self._break_off(
+            WorkerProtocolError(
+                f"Cannot read an answer: the worker closed its stdout while "
+                f"{self._connection.state} and runs on",
+                pid=self.pid,
+                stderr_tail=self._relay.tail,
+            )
+        )
+
+    def stderr_received(self, data: bytes) -> None:
+        """Relay lines of the log."""
+        self._relay.feed(data)
+
+    def process_exited(self, status: ExitStatus) -> None:
+        """Tell the end of the process to whoever waits for something else."""
+        self._relay.flush()
+        self._exited.set()
+        self._break_off(
+            exit_error(
+                status.returncode, self.pid, self._connection.state, self.log_tail
+            )
+        )
+
+    def _break_off(self, error: WorkerError) -> None:
+        """Wake everybody; the error counts for what has not happened yet."""
+        if self._error is None:
+            self._error = error
+        for event in (self._ready, self._answered, self._done):
+            event.set()
+
+
+def exit_error(
+    returncode: int, pid: int, state: State, stderr_tail: str
+) -> WorkerExitedError:
+    """Say what the end of a worker means.
+
+    Args:
+        returncode: Exit code; negative: the signal that ended it.
+        pid: Its process id.
+        state: How far it had come.
+        stderr_tail: The last it wrote to stderr.
+    """
+    doing = "loading the handler's module" if state is State.STARTING else "answering"
+    if any(sign in stderr_tail for sign in OUT_OF_MEMORY_SIGNS):
+        return WorkerOutOfMemoryError(
+            f"The process ran out of JavaScript memory before {doing}: raise the "
+            "function's memory size, or V8's limit with LAMBDA_DENO_V8_FLAGS="
+            "--max-old-space-size=MEGABYTES",
+            returncode=returncode,
+            pid=pid,
+            stderr_tail=stderr_tail,
+        )
+    if returncode == -signal.SIGKILL:
+        # Nobody in the environment may send it but us, and ours are not reported.
+        return WorkerOutOfMemoryError(
+            f"The process was ended by SIGKILL before {doing}, as the kernel does when "
+            "the environment's memory is used up: raise the function's memory size",
+            returncode=returncode,
+            pid=pid,
+            stderr_tail=stderr_tail,
+        )
+    if STDOUT_CLOSED_SIGN in stderr_tail:
+        message = f"The handler closed the stdout of its process before {doing}"
+    elif state is State.STARTING and NEVER_SETTLES_SIGN in stderr_tail:
+        message = (
+            "The handler's module never finished loading: it awaits a promise at its "
+            "top level that can never settle"
+        )
+    elif returncode < 0:
+        name = signal.Signals(-returncode).name
+        message = f"The process was ended by {name} before {doing}"
+    else:
+        message = (
+            f"The process exited with status {returncode} before {doing}: "
+            "a handler must return or throw, not call Deno.exit or process.exit"
+        )
+    return WorkerExitedError(
+        message, returncode=returncode, pid=pid, stderr_tail=stderr_tail
+    )
+
+
+def remove_tree(path: str) -> None:
+    """Remove a worker's private folder, whatever it left in it."""
+    try:
+        os.rmdir(path)  # noqa: PTH106 - most often it is empty
+    except OSError:
+        import shutil
+
+        shutil.rmtree(path, onerror=_make_removable)
+
+
+def _make_removable(function: object, path: str, _: object) -> None:
+    """Open a folder that was closed to its owner and try once more."""
+    import shutil
+
+    try:
+        parent = os.path.dirname(path)  # noqa: PTH120
+        os.chmod(parent, 0o700)  # noqa: PTH101
+        if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
+            os.chmod(path, 0o700)  # noqa: PTH101
+            if function is not os.rmdir:
+                shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.unlink(path)  # noqa: PTH108
+    except OSError:
+        return

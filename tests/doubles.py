@@ -1,0 +1,237 @@
+"""Stand-ins that tests share.
+
+``FakeRuntimeApi`` is a real HTTP server on a loopback port that plays the Runtime API:
+it holds ``next`` until a test hands out an event, records every answer, and can be told
+to refuse, to break off, or to send its body in chunks. It spells headers itself and so
+is a witness against the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+REQUEST_LIMIT_S = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One POST of the runtime.
+
+    Attributes:
+        call: ``response``, ``error`` or ``init/error``.
+        request_id: Which invocation it answers, empty for an init error.
+        headers: Header fields with lower-case names.
+        body: Body as sent.
+        received_s: When it was complete; monotonic clock.
+    """
+
+    call: str
+    request_id: str
+    headers: dict[str, str]
+    body: bytes
+    received_s: float
+
+    def json(self) -> Any:
+        """Return the body as JSON."""
+        return json.loads(self.body)
+
+
+@dataclass(slots=True)
+class Refusal:
+    """What to send instead of 202; ``None`` as status: close the connection."""
+
+    status: int | None
+    error_type: str = "Refused"
+
+
+@dataclass(slots=True)
+class _Delivery:
+    head: list[str]
+    body: bytes
+    is_chunked: bool = False
+
+
+@dataclass(slots=True)
+class FakeRuntimeApi:
+    """A scripted Runtime API.
+
+    Attributes:
+        refusals: Taken one per answer, before 202 is sent again.
+        next_refusals: Taken one per ``next``.
+        user_agents: Every User-Agent seen.
+        connections: How many connections were opened.
+    """
+
+    refusals: list[Refusal] = field(default_factory=list)
+    next_refusals: list[Refusal] = field(default_factory=list)
+    user_agents: set[str] = field(default_factory=set)
+    connections: int = 0
+    answers: asyncio.Queue[Answer] = field(default_factory=asyncio.Queue)
+    _deliveries: asyncio.Queue[_Delivery] = field(default_factory=asyncio.Queue)
+    _waiting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    _server: asyncio.Server | None = None
+    _tasks: set[asyncio.Task[None]] = field(default_factory=set)
+    _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
+
+    async def __aenter__(self) -> Self:
+        """Listen on a free loopback port."""
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close every connection."""
+        assert self._server is not None
+        self._server.close()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def address(self) -> str:
+        """``host:port`` for AWS_LAMBDA_RUNTIME_API."""
+        assert self._server is not None
+        host, port = self._server.sockets[0].getsockname()
+        return f"{host}:{port}"
+
+    async def wait_for_next(self, limit_s: float = REQUEST_LIMIT_S) -> None:
+        """Wait until the runtime has asked for an event; each ``next`` counts once."""
+        async with asyncio.timeout(limit_s):
+            await self._waiting.acquire()
+
+    def deliver(
+        self,
+        event: bytes,
+        *,
+        timeout_s: float = 10.0,
+        request_id: str | None = None,
+        headers: dict[str, str] | None = None,
+        is_chunked: bool = False,
+    ) -> str:
+        """Hand out an event to the ``next`` that waits; return its request id."""
+        request_id = request_id or f"request-{next(self._ids)}"
+        deadline_ms = int((time.time() + timeout_s) * 1000)
+        fields = {
+            "Content-Type": "application/json",
+            "Lambda-Runtime-Aws-Request-Id": request_id,
+            "Lambda-Runtime-Deadline-Ms": str(deadline_ms),
+            "Lambda-Runtime-Invoked-Function-Arn": (
+                "arn:aws:lambda:us-east-1:123456789012:function:test"
+            ),
+            **(headers or {}),
+        }
+        head = [f"{name}: {value}" for name, value in fields.items()]
+        self._deliveries.put_nowait(_Delivery(head, event, is_chunked))
+        return request_id
+
+    async def answer(self, limit_s: float = REQUEST_LIMIT_S) -> Answer:
+        """Return the next answer of the runtime."""
+        async with asyncio.timeout(limit_s):
+            return await self.answers.get()
+
+    async def invoke(
+        self,
+        event: object,
+        *,
+        timeout_s: float = 10.0,
+        headers: dict[str, str] | None = None,
+    ) -> Answer:
+        """Wait for ``next``, deliver an event (JSON, or bytes as they are), answer."""
+        await self.wait_for_next()
+        body = event if isinstance(event, bytes) else json.dumps(event).encode()
+        request_id = self.deliver(body, timeout_s=timeout_s, headers=headers)
+        answer = await self.answer(REQUEST_LIMIT_S + timeout_s)
+        assert answer.request_id == request_id, "exactly one answer for each event"
+        return answer
+
+    async def _accept(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._tasks.add(task)
+        self.connections += 1
+        try:
+            with contextlib.suppress(
+                asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError
+            ):
+                while await self._serve_one(reader, writer):
+                    pass
+        finally:
+            self._tasks.discard(task)
+            writer.close()
+
+    async def _serve_one(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        request_line, *lines = head.rstrip("\r\n").split("\r\n")
+        method, path, _ = request_line.split(" ")
+        headers = {
+            name.lower(): value.strip()
+            for name, _, value in (line.partition(":") for line in lines)
+        }
+        self.user_agents.add(headers.get("user-agent", ""))
+        body = await _read_body(reader, headers)
+        prefix = "/2018-06-01/runtime/"
+        assert path.startswith(prefix), path
+        words = path.removeprefix(prefix).split("/")
+        if method == "GET" and words == ["invocation", "next"]:
+            return await self._next(writer)
+        call = "init/error" if words[0] == "init" else words[2]
+        request_id = "" if words[0] == "init" else words[1]
+        answer = Answer(call, request_id, headers, body, time.monotonic())
+        self.answers.put_nowait(answer)
+        refusal = self.refusals.pop(0) if self.refusals else None
+        return _send(writer, refusal, 202, "Accepted", ["Content-Type: json"], b"{}")
+
+    async def _next(self, writer: asyncio.StreamWriter) -> bool:
+        self._waiting.release()
+        if self.next_refusals:
+            return _send(writer, self.next_refusals.pop(0), 200, "OK", [], b"")
+        delivery = await self._deliveries.get()
+        if delivery.is_chunked:
+            half = len(delivery.body) // 2
+            parts = [p for p in (delivery.body[:half], delivery.body[half:]) if p]
+            chunks = b"".join(b"%x\r\n%s\r\n" % (len(p), p) for p in parts)
+            head = ["HTTP/1.1 200 OK", *delivery.head, "Transfer-Encoding: chunked"]
+            text = "\r\n".join(head) + "\r\n\r\n"
+            writer.write(text.encode("latin-1") + chunks + b"0\r\n\r\n")
+            return True
+        return _send(writer, None, 200, "OK", delivery.head, delivery.body)
+
+
+def _send(
+    writer: asyncio.StreamWriter,
+    refusal: Refusal | None,
+    status: int,
+    reason: str,
+    fields: list[str],
+    body: bytes,
+) -> bool:
+    """Write an answer; False if the connection is to be closed instead."""
+    if refusal is not None:
+        if refusal.status is None:
+            return False
+        status, reason = refusal.status, "Refused"
+        message = {"errorType": refusal.error_type, "errorMessage": "for the test"}
+        body = json.dumps(message).encode()
+    head = [f"HTTP/1.1 {status} {reason}", *fields, f"Content-Length: {len(body)}"]
+    writer.write("\r\n".join(head).encode("latin-1") + b"\r\n\r\n" + body)
+    return True
+
+
+async def _read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    if headers.get("transfer-encoding") != "chunked":
+        return await reader.readexactly(int(headers.get("content-length", 0)))
+    body = b""
+    while size := int(await reader.readline(), 16):
+        body += (await reader.readexactly(size + 2))[:-2]
+    while await reader.readline() != b"\r\n":
+        pass
+    return body

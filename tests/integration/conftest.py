@@ -1,0 +1,72 @@
+"""Fixtures of the tests that cross a process or socket boundary."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+import pytest
+
+from tests.doubles import FakeRuntimeApi
+from tests.integration.harness import RuntimeUnderTest
+from tests.integration.rie import RieUnavailableError
+from tests.integration.rie import rie_binary as find_rie_binary
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+
+class MakeRuntime(Protocol):
+    """Builds a runtime for files given by name; ``async with`` starts it."""
+
+    def __call__(
+        self,
+        files: dict[str, str] | Path,
+        handler: str = "function.handler",
+        **environ: str | None,
+    ) -> RuntimeUnderTest:
+        """Write the files into a task root and return the runtime for it."""
+
+
+@pytest.fixture
+async def api() -> AsyncIterator[FakeRuntimeApi]:
+    """A Runtime API of this test's own."""
+    async with FakeRuntimeApi() as server:
+        yield server
+
+
+@pytest.fixture
+def make_runtime(tmp_path: Path, api: FakeRuntimeApi) -> MakeRuntime:
+    """The real bootstrap for handlers written down in the test."""
+
+    def make(
+        files: dict[str, str] | Path,
+        handler: str = "function.handler",
+        **environ: str | None,
+    ) -> RuntimeUnderTest:
+        temp_root = tmp_path / "tmp"
+        temp_root.mkdir()
+        if isinstance(files, Path):
+            return RuntimeUnderTest(files, handler, api, temp_root, environ)
+        task_root = tmp_path / "task"
+        task_root.mkdir()
+        for name, text in files.items():
+            path = task_root / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        return RuntimeUnderTest(task_root, handler, api, temp_root, environ)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def rie_binary() -> Path:
+    """Return AWS's emulator; missing is a skip here and a failure in CI."""
+    try:
+        return find_rie_binary()
+    except RieUnavailableError as error:
+        reason = f"AWS's Runtime Interface Emulator is missing: {error}"
+    if os.environ.get("CI"):
+        pytest.fail(reason)
+    pytest.skip(reason)

@@ -1,0 +1,158 @@
+"""Runs the real bootstrap as its own process against ``FakeRuntimeApi``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import uuid
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from lambda_deno_spawn.deno import find_binary
+from lambda_deno_spawn.config import Settings
+
+from lambda_deno_spawn.dev.invoke import bootstrap_command
+
+if TYPE_CHECKING:
+    from tests.doubles import FakeRuntimeApi
+
+# Inherited by everything that a runtime under test starts, however it hides.
+TEST_ID_VARIABLE = "LDS_TEST_ID"
+STOP_LIMIT_S = 10.0
+
+
+def deno_binary() -> str:
+    """Return the Deno binary that tests run."""
+    settings = Settings(runtime_api="", handler="", task_root="")
+    return find_binary(settings, os.environ.get("PATH", ""))
+
+
+@dataclass(slots=True)
+class RuntimeUnderTest:
+    """The real bootstrap, started as Lambda would start it.
+
+    Use as an async context manager; leaving it stops the runtime with SIGTERM and fails
+    if anything it started is still there.
+
+    Attributes:
+        task_root: Folder of the function.
+        handler: Value of ``_HANDLER``.
+        api: The Runtime API it talks to.
+        temp_root: Its /tmp.
+        environ: More variables; None removes one.
+        log: Everything it wrote to stdout and stderr so far.
+    """
+
+    task_root: Path
+    handler: str
+    api: FakeRuntimeApi
+    temp_root: Path
+    environ: dict[str, str | None] = field(default_factory=dict)
+    log: str = ""
+    test_id: str = field(default_factory=lambda: uuid.uuid4().hex)
+    _process: asyncio.subprocess.Process | None = None
+    _reading: asyncio.Task[None] | None = None
+    _log_grew: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __aenter__(self) -> Self:
+        """Start it."""
+        wanted: dict[str, str | None] = {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ.get("HOME", "/"),
+            "AWS_LAMBDA_RUNTIME_API": self.api.address,
+            "_HANDLER": self.handler,
+            "LAMBDA_TASK_ROOT": str(self.task_root),
+            "TMPDIR": str(self.temp_root),
+            "LAMBDA_DENO_BIN": deno_binary(),
+            "DENO_DIR": str(self.temp_root.parent / "deno_dir"),
+            "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+            "AWS_LAMBDA_FUNCTION_NAME": "test",
+            "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+            "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "512",
+            TEST_ID_VARIABLE: self.test_id,
+            **self.environ,
+        }
+        self._process = await asyncio.create_subprocess_exec(
+            *bootstrap_command(),
+            env={name: value for name, value in wanted.items() if value is not None},
+            cwd=self.task_root,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.STDOUT,
+            limit=1024 * 1024,
+        )
+        self._reading = asyncio.create_task(self._read_log())
+        return self
+
+    async def __aexit__(self, kind: object, *_: object) -> None:
+        """Stop it and look for leftovers."""
+        try:
+            await self.stop()
+            if kind is None:
+                assert self.survivors() == [], "nothing is left running"
+                assert list(self.temp_root.iterdir()) == [], "no file is left in /tmp"
+        finally:
+            for pid in self.survivors():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    @property
+    def pid(self) -> int:
+        """Process id of the supervisor."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """True until the supervisor has ended."""
+        assert self._process is not None
+        return self._process.returncode is None
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send a signal, wait for the end, return the exit code."""
+        assert self._process is not None
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(number)
+        return await self.wait()
+
+    async def wait(self) -> int:
+        """Wait until the supervisor has ended by itself; return its exit code."""
+        assert self._process is not None
+        assert self._reading is not None
+        async with asyncio.timeout(STOP_LIMIT_S):
+            code = await self._process.wait()
+            await self._reading
+        return code
+
+    async def logged(self, text: str, limit_s: float = 10.0) -> str:
+        """Wait until the log contains a text; return the line it is in."""
+        try:
+            async with asyncio.timeout(limit_s):
+                while text not in self.log:
+                    self._log_grew.clear()
+                    await self._log_grew.wait()
+        except TimeoutError:
+            raise AssertionError(f"{text!r} is not in the log:\n{self.log}") from None
+        return next(line for line in self.log.splitlines() if text in line)
+
+    def survivors(self) -> list[int]:
+        """Return every process with this test's mark, the supervisor included."""
+        mark = f"{TEST_ID_VARIABLE}={self.test_id}".encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if entry.name.isdigit():
+                # A process may end while we look; a zombie has no environment.
+                with contextlib.suppress(OSError):
+                    if mark in (entry / "environ").read_bytes().split(b"\0"):
+                        found.append(int(entry.name))
+        return found
+
+    async def _read_log(self) -> None:
+        assert self._process is not None
+        assert self._process.stdout is not None
+        while data := await self._process.stdout.read(65_536):
+            self.log += data.decode("utf-8", "replace")
+            self._log_grew.set()

@@ -1,0 +1,210 @@
+"""The runtime under AWS's own emulator, invoked by AWS's own SDK.
+
+The reference when our emulator and a guess disagree. What this one cannot show (freeze,
+streams, trace ids, answers before ``next``) is tested against ours.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from typing import TYPE_CHECKING
+
+import psutil
+import pytest
+
+from tests.integration.rie import run_rie
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.integration.rie import Rie
+
+pytestmark = [pytest.mark.rie, pytest.mark.deno]
+
+# Long enough for a cold start on a busy machine, short enough to wait for once.
+TIMEOUT_S = 3
+RESPONSE_LIMIT_BYTES = 6_291_556  # AWS's 413: "Exceeded maximum allowed payload size"
+
+FUNCTION_TS = """
+let calls = 0;
+
+// deno-lint-ignore no-explicit-any
+export async function handler(event: any, context: any): Promise<unknown> {
+  calls += 1;
+  switch (event.do) {
+    case "echo":
+      return event.value;
+    case "throw":
+      throw new TypeError("Grüße: not today");
+    case "exit":
+      return Deno.exit(3);
+    case "hang":
+      setInterval(() => {}, 1000);
+      return await new Promise(() => {});
+    case "who":
+      return { calls, pid: Deno.pid, supervisor: Deno.ppid };
+    case "context":
+      return {
+        awsRequestId: context.awsRequestId,
+        clientContext: context.clientContext,
+        functionName: context.functionName,
+        remaining: context.getRemainingTimeInMillis(),
+        tenantId: context.tenantId,
+      };
+    case "large":
+      return "x".repeat(event.bytes - 2);
+  }
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def task_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("task")
+    (folder / "function.ts").write_text(FUNCTION_TS, encoding="utf-8")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def rie(
+    rie_binary: Path, task_root: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Rie]:
+    log = tmp_path_factory.mktemp("rie") / "log.txt"
+    with run_rie(
+        rie_binary, task_root, "function.handler", log, timeout_s=TIMEOUT_S
+    ) as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        pytest.param('Grüße 🦕 \u2028 \x00 \\ "', id="unicode"),
+        pytest.param([0, -1, 0.1, 1e-7, 2**53 - 1], id="numbers"),
+        pytest.param({"a": [None, True, {}], "b": ""}, id="nested"),
+        pytest.param("é" * 500_000, id="1-mb"),
+    ],
+)
+def test_result_is_what_the_handler_returned(rie: Rie, value: object) -> None:
+    assert rie.invoke({"do": "echo", "value": value}) == value
+
+
+def test_result_is_null_if_the_handler_returns_nothing(rie: Rie) -> None:
+    assert rie.invoke({"do": "nothing"}) is None
+
+
+def test_error_has_name_message_and_stack_if_the_handler_throws(rie: Rie) -> None:
+    error = rie.invoke({"do": "throw"})
+
+    assert error["errorType"] == "TypeError"
+    assert error["errorMessage"] == "Grüße: not today"
+    assert any("function.ts" in line for line in error["stackTrace"])
+
+
+def test_every_event_gets_a_process_of_its_own(rie: Rie) -> None:
+    answers = [rie.invoke({"do": "who"}) for _ in range(3)]
+
+    assert [answer["calls"] for answer in answers] == [1, 1, 1]
+    assert len({answer["pid"] for answer in answers}) == 3
+    assert len({answer["supervisor"] for answer in answers}) == 1
+
+
+def test_supervisor_serves_the_next_event_after_an_exit(rie: Rie) -> None:
+    before = rie.invoke({"do": "who"})
+
+    error = rie.invoke({"do": "exit"})
+
+    assert error["errorType"] == "Runtime.ExitError"
+    assert "status 3" in error["errorMessage"]
+    assert rie.invoke({"do": "who"})["supervisor"] == before["supervisor"]
+
+
+def test_supervisor_serves_the_next_event_after_a_timeout(rie: Rie) -> None:
+    before = rie.invoke({"do": "who"})
+
+    error = rie.invoke({"do": "hang"})
+
+    # The emulator's own timeout is plain text: this came from us, before it.
+    assert error["errorType"] == "Runtime.InvokeTimeout"
+    after = rie.invoke({"do": "who"})
+    assert after["supervisor"] == before["supervisor"]
+    assert after["calls"] == 1
+
+
+def test_supervisor_serves_the_next_event_after_an_oversize_response(rie: Rie) -> None:
+    before = rie.invoke({"do": "who"})
+
+    error = rie.invoke({"do": "large", "bytes": RESPONSE_LIMIT_BYTES + 1})
+
+    assert error["errorType"] == "Function.ResponseSizeTooLarge"
+    assert rie.invoke({"do": "who"})["supervisor"] == before["supervisor"]
+
+
+def test_largest_allowed_response_arrives(rie: Rie) -> None:
+    result = rie.invoke({"do": "large", "bytes": RESPONSE_LIMIT_BYTES})
+
+    assert len(result) == RESPONSE_LIMIT_BYTES - 2  # the two quotation marks
+
+
+def test_context_has_what_the_caller_sent(rie: Rie) -> None:
+    client_context = {"client": {"app_title": "Dino"}, "custom": {"a": "ü"}}
+    request_id = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
+
+    context = rie.invoke(
+        {"do": "context"},
+        headers={"X-Amzn-RequestId": request_id},
+        ClientContext=base64.b64encode(json.dumps(client_context).encode()).decode(),
+        TenantId="tenant-7",
+    )
+
+    assert context["awsRequestId"] == request_id
+    assert context["clientContext"] == client_context
+    assert context["functionName"] == "function"
+    assert 0 < context["remaining"] <= TIMEOUT_S * 1000
+    assert context["tenantId"] == "tenant-7"
+
+
+def test_context_lacks_what_the_caller_did_not_send(rie: Rie) -> None:
+    context = rie.invoke({"do": "context"})
+
+    assert context["awsRequestId"]
+    assert context.get("clientContext") is None
+    assert context.get("tenantId") is None
+
+
+@pytest.mark.parametrize(
+    ("handler", "error_type"),
+    [
+        ("missing.handler", "Runtime.ImportModuleError"),
+        ("function.missing", "Runtime.HandlerNotFound"),
+        ("function", "Runtime.MalformedHandlerName"),
+    ],
+    ids=["no-such-file", "no-such-export", "malformed"],
+)
+def test_init_error_reaches_the_caller_if_the_handler_is_wrong(
+    rie_binary: Path, task_root: Path, tmp_path: Path, handler: str, error_type: str
+) -> None:
+    log = tmp_path / "log.txt"
+    with run_rie(rie_binary, task_root, handler, log, timeout_s=TIMEOUT_S) as rie:
+        answer = rie.post({"do": "echo"})
+
+        assert answer.status_code == 502
+        assert answer.json()["errorType"] == error_type
+        assert handler.rpartition(".")[0] in answer.json()["errorMessage"]
+        _, left = psutil.wait_procs(rie.processes(), timeout=5)
+        assert left == []
+
+
+def test_nothing_is_left_running_when_the_environment_ends(
+    rie_binary: Path, task_root: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log.txt"
+    with run_rie(
+        rie_binary, task_root, "function.handler", log, timeout_s=TIMEOUT_S
+    ) as rie:
+        supervisor = rie.invoke({"do": "who"})["supervisor"]
+        assert supervisor in {process.pid for process in rie.processes()}
+
+        assert rie.stop() == []
