@@ -55,7 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.output == "json":
         print(json.dumps([asdict(figure) for figure in figures], indent=2))
     else:
-        Console().print(_table(figures))
+        # Without a terminal there is no width to fit into.
+        Console(width=None if sys.stdout.isatty() else 120).print(_table(figures))
     return 1 if any(figure.is_missed for figure in figures) else 0
 
 

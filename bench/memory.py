@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import psutil
+import psutil  # type: ignore[import-untyped] # it ships no types
 
 from bench.contestants import start
 from bench.figures import Figure
@@ -51,7 +51,7 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
     span = last - first
     return [
         Figure(
-            "memory: supervisor",
+            "memory: supervisor, resident",
             early.resident_mib,
             "MiB",
             RESIDENT_MIB,
@@ -59,7 +59,7 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
             f"after {first} events",
         ),
         Figure(
-            "memory: growth",
+            "memory: growth of supervisor",
             late.resident_mib - early.resident_mib,
             "MiB",
             RESIDENT_GROWTH_MIB,

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import psutil
+import psutil  # type: ignore[import-untyped] # it ships no types
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

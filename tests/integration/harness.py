@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from lambda_deno_spawn.deno import find_binary
 from lambda_deno_spawn.config import Settings
-
+from lambda_deno_spawn.deno import find_binary
 from lambda_deno_spawn.dev.invoke import bootstrap_command
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class RuntimeUnderTest:
         api: The Runtime API it talks to.
         temp_root: Its /tmp.
         environ: More variables; None removes one.
+        wrapper: Shell script that ends in ``exec "$@"``, run in front of it.
         log: Everything it wrote to stdout and stderr so far.
     """
 
@@ -51,6 +52,7 @@ class RuntimeUnderTest:
     api: FakeRuntimeApi
     temp_root: Path
     environ: dict[str, str | None] = field(default_factory=dict)
+    wrapper: str = ""
     log: str = ""
     test_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _process: asyncio.subprocess.Process | None = None
@@ -75,8 +77,11 @@ class RuntimeUnderTest:
             TEST_ID_VARIABLE: self.test_id,
             **self.environ,
         }
+        command = bootstrap_command()
+        if self.wrapper:
+            command = ["sh", "-c", self.wrapper, "wrapper", *command]
         self._process = await asyncio.create_subprocess_exec(
-            *bootstrap_command(),
+            *command,
             env={name: value for name, value in wanted.items() if value is not None},
             cwd=self.task_root,
             stdin=asyncio.subprocess.DEVNULL,
@@ -150,9 +155,42 @@ class RuntimeUnderTest:
                         found.append(int(entry.name))
         return found
 
+    async def all_gone(self, limit_s: float = 5.0) -> None:
+        """Wait until everything it started has ended."""
+        for pid in self.survivors():
+            await wait_for_end(pid, limit_s)
+
+    def clear_temp_root(self) -> None:
+        """Empty its /tmp, where a test has looked at what is left."""
+        for entry in self.temp_root.iterdir():
+            shutil.rmtree(entry)
+
     async def _read_log(self) -> None:
         assert self._process is not None
         assert self._process.stdout is not None
         while data := await self._process.stdout.read(65_536):
             self.log += data.decode("utf-8", "replace")
             self._log_grew.set()
+
+
+async def kill_and_wait(pid: int, limit_s: float = 5.0) -> None:
+    """Kill a process, whoever's child it is, and wait until it has ended."""
+    os.kill(pid, signal.SIGKILL)
+    await wait_for_end(pid, limit_s)
+
+
+async def wait_for_end(pid: int, limit_s: float) -> None:
+    """Wait until a process has ended, whoever's child it is."""
+    loop = asyncio.get_running_loop()
+    ended = asyncio.Event()
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    loop.add_reader(descriptor, ended.set)
+    try:
+        async with asyncio.timeout(limit_s):
+            await ended.wait()
+    finally:
+        loop.remove_reader(descriptor)
+        os.close(descriptor)

@@ -28,7 +28,7 @@ import boto3
 import botocore.config
 import httpx
 import orjson
-import psutil
+import psutil  # type: ignore[import-untyped] # it ships no types
 from deno import find_deno_bin
 
 from lambda_deno_spawn.dev.invoke import bootstrap_command
@@ -46,9 +46,12 @@ BINARIES = {
 DOWNLOAD_TIMEOUT_S = 50.0  # below the limit of a test, so that the cause is named
 START_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 5.0
+OUTLIVE_TIMEOUT_S = 2.0  # a process that hears of its parent's end needs milliseconds
 READ_TIMEOUT_S = 20.0  # above every timeout a test gives the emulator
 INVOKE_PATH = "/2015-03-31/functions/function/invocations"
-MARK = "LAMBDA_DENO_SPAWN_TEST_RIE"  # inherited by all that an emulator starts
+# Inherited by all that an emulator starts. Not one of ours: the runtime keeps settings
+# that begin with LAMBDA_DENO_ from its processes.
+MARK = "TEST_RIE_MARK"
 
 
 class RieUnavailableError(Exception):
@@ -175,7 +178,7 @@ class Rie:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        psutil.wait_procs(started, timeout=STOP_TIMEOUT_S)
+        psutil.wait_procs(started, timeout=OUTLIVE_TIMEOUT_S)
         left = self.processes()
         names = [_command_line(process) for process in left]
         for process in left:

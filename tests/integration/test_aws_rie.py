@@ -7,10 +7,14 @@ streams, trace ids, answers before ``next``) is tested against ours.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import socket
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import psutil
+import httpx
+import psutil  # type: ignore[import-untyped] # it ships no types
 import pytest
 
 from tests.integration.rie import run_rie
@@ -41,6 +45,7 @@ export async function handler(event: any, context: any): Promise<unknown> {
     case "exit":
       return Deno.exit(3);
     case "hang":
+      if (event.port !== undefined) await Deno.connect({ port: event.port });
       setInterval(() => {}, 1000);
       return await new Promise(() => {});
     case "who":
@@ -197,7 +202,7 @@ def test_init_error_reaches_the_caller_if_the_handler_is_wrong(
         assert left == []
 
 
-def test_nothing_is_left_running_when_the_environment_ends(
+def test_nothing_is_left_running_when_an_idle_environment_ends(
     rie_binary: Path, task_root: Path, tmp_path: Path
 ) -> None:
     log = tmp_path / "log.txt"
@@ -205,6 +210,34 @@ def test_nothing_is_left_running_when_the_environment_ends(
         rie_binary, task_root, "function.handler", log, timeout_s=TIMEOUT_S
     ) as rie:
         supervisor = rie.invoke({"do": "who"})["supervisor"]
-        assert supervisor in {process.pid for process in rie.processes()}
+        running = {process.pid for process in rie.processes()}
+        assert {supervisor} < running, "it and the process for the next event"
 
         assert rie.stop() == []
+
+
+@pytest.mark.xfail(reason="a busy worker outlives a supervisor ended by SIGKILL")
+def test_nothing_is_left_running_when_an_environment_ends_during_an_event(
+    rie_binary: Path, task_root: Path, tmp_path: Path
+) -> None:
+    # As at a timeout: the platform ends the runtime by SIGKILL, which it cannot catch,
+    # and may go on using the environment.
+    log = tmp_path / "log.txt"
+    with (
+        run_rie(
+            rie_binary, task_root, "function.handler", log, timeout_s=TIMEOUT_S
+        ) as rie,
+        socket.create_server(("127.0.0.1", 0)) as server,
+        ThreadPoolExecutor() as pool,
+    ):
+        server.settimeout(TIMEOUT_S)
+        port = server.getsockname()[1]
+        answer = pool.submit(rie.post, {"do": "hang", "port": port})
+        server.accept()[0].close()  # the handler runs
+
+        outlived = rie.stop()
+
+        # The emulator may answer that it was reset, or just drop the connection.
+        with contextlib.suppress(httpx.TransportError):
+            answer.result()
+        assert outlived == []

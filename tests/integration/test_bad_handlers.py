@@ -86,7 +86,8 @@ const cases: Record<string, (event: any, context: any) => unknown> = {
     return "flooded";
   },
   writesEverywhere: async () => {
-    const rubbish = new TextEncoder().encode(("rubbish".repeat(9) + "\\n").repeat(4096));
+    const text = ("rubbish".repeat(9) + "\\n").repeat(4096);
+    const rubbish = new TextEncoder().encode(text);
     Deno.stdout.writeSync(rubbish);
     await Deno.stdout.write(rubbish);
     const writer = Deno.stdout.writable.getWriter();
@@ -253,7 +254,7 @@ async def test_rubbish_on_stdout_is_logged_and_never_spoils_the_result(
     ],
     ids=["file-missing", "malformed", "outside-task-root", "empty"],
 )
-async def test_a_handler_that_cannot_be_found_is_an_init_error(  # noqa: PLR0913
+async def test_a_handler_that_cannot_be_found_is_an_init_error(
     make_runtime: MakeRuntime,
     api: FakeRuntimeApi,
     warm: str,

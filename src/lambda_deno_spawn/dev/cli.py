@@ -67,7 +67,7 @@ def main() -> None:
     app(prog_name="lambda-deno-spawn")
 
 
-def _show_version(is_wanted: bool) -> None:  # noqa: FBT001 - typer's call
+def _show_version(is_wanted: bool) -> None:
     if is_wanted:
         print(f"lambda-deno-spawn {__version__}")
         raise typer.Exit
@@ -226,16 +226,15 @@ def _event(event: str | None, event_file: str | None) -> bytes:
             "Cannot use both event sources, --event and --event-file: give one of them"
         )
     if event_file is not None:
-        source, content = (
-            f"--event-file {event_file!r}",
-            _file(event_file, "--event-file"),
-        )
+        source = f"--event-file {event_file!r}"
+        content = _file(event_file, "--event-file")
     elif event is None:
         return b"{}"
     elif event == "-":
         source, content = "stdin", sys.stdin.buffer.read()
     elif event.startswith("@"):
-        source, content = f"--event {event!r}", _file(event[1:], "--event")
+        source = f"--event {event!r}"
+        content = _file(event[1:], "--event")
     else:
         source, content = "--event", event.encode(errors="surrogateescape")
     _check_json(content, source, "the event")
@@ -279,7 +278,11 @@ def _file(name: str, option: str) -> bytes:
 
 
 def _check_json(content: bytes, source: str, what: str) -> None:
-    """Refuse what is not JSON, and say where it stops being JSON."""
+    """Refuse what is not JSON, and say where it stops being JSON.
+
+    Raises:
+        UsageError: With line and column, as far as they are known.
+    """
 
     def refuse_constant(name: str) -> NoReturn:
         raise ValueError(f"{name} is a JavaScript value that JSON does not have")
@@ -292,21 +295,18 @@ def _check_json(content: bytes, source: str, what: str) -> None:
             parse_int=str,
             parse_float=str,
         )
-        return
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        problem = f"line {line}, byte {error.start} is not UTF-8"
+        problem = f"line {line}: byte {error.start} of it is not UTF-8"
     except json.JSONDecodeError as error:
-        problem = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        problem = problem[:1] + problem[1:].replace("(decode using utf-8-sig)", "")
+        problem = f"line {error.lineno} column {error.colno}: {error.msg}"
     except RecursionError:
         problem = "it is nested too deeply"
     except ValueError as error:
         problem = str(error)
-    raise UsageError(
-        f"Cannot use {what} from {source}: it is not JSON, {problem.strip()}; "
-        "correct it there"
-    )
+    else:
+        return
+    raise UsageError(f"Cannot use {what} from {source}: it is not JSON, {problem}")
 
 
 def _timeout_s(timeout: float) -> float:

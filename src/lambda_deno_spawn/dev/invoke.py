@@ -104,6 +104,7 @@ class InvokeOptions:
     Attributes:
         event: Passed on byte for byte.
         timeout_s: Of the invocation, from delivery.
+        init_limit_s: Of init; as on Lambda, ``timeout_s`` comes on top.
         memory_mb: Told to the runtime and reported; nothing here enforces it.
         warm: Value of ``LAMBDA_DENO_WARM``, None to leave it alone.
         variables: The function's own environment variables.
@@ -118,6 +119,7 @@ class InvokeOptions:
     variables: Mapping[str, str] = field(default_factory=dict)
     client_context: str | None = None
     tenant_id: str | None = None
+    init_limit_s: float = INIT_LIMIT_S
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,8 +229,8 @@ def _guess_handler(task_root: Path, shown: Path) -> str:
     )
     raise UsageError(
         f"Cannot find a handler in {str(shown)!r}: {found}, and none is called "
-        f"{', '.join(SOURCE_NAMES[:-1])} or {SOURCE_NAMES[-1]} with one of the "
-        f"suffixes {', '.join(SOURCE_SUFFIXES)}; give the file, or --handler file.export"
+        f"{', '.join(SOURCE_NAMES[:-1])} or {SOURCE_NAMES[-1]} with a suffix of "
+        f"{', '.join(SOURCE_SUFFIXES)}; give the file, or --handler file.export"
     )
 
 
@@ -702,7 +704,7 @@ async def _follow(
 
     exit_watch = asyncio.create_task(_record_exit(emulator, runtime))
     try:
-        await _wait_for_end(emulator, invocation, options.timeout_s)
+        await _wait_for_end(emulator, invocation, options)
     finally:
         exit_watch.cancel()
     end = invocation.end
@@ -726,7 +728,7 @@ async def _record_exit(emulator: Emulator, runtime: _Runtime) -> None:
 
 
 async def _wait_for_end(
-    emulator: Emulator, invocation: EmulatedInvocation, timeout_s: float
+    emulator: Emulator, invocation: EmulatedInvocation, options: InvokeOptions
 ) -> None:
     """Wait until the invocation is over, at the latest until its deadline.
 
@@ -735,12 +737,12 @@ async def _wait_for_end(
     """
     is_begun = await emulator.wait_until(
         lambda: invocation.delivered_s is not None or invocation.end is not None,
-        INIT_LIMIT_S + timeout_s,
+        options.init_limit_s + options.timeout_s,
     )
     if is_begun and invocation.delivered_s is not None:
         await emulator.wait_until(
             lambda: invocation.end is not None,
-            invocation.delivered_s + timeout_s - time.monotonic(),
+            invocation.delivered_s + options.timeout_s - time.monotonic(),
         )
     emulator.state.time_out(invocation)  # no effect on one that has ended
 

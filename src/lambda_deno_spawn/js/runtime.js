@@ -612,10 +612,16 @@ function jsonRecord(record, args) {
  * @returns {string} What the console would print for them.
  */
 function format(args) {
-  if (args.length === 1 && typeof args[0] === "string") return args[0];
   // @ts-ignore not part of the public types
-  return attempt(() => Deno[Deno.internal].inspectArgs(args)) ??
-    "a value that cannot be shown";
+  const { inspectArgs } = Deno[Deno.internal];
+  const text = args.length === 1 && typeof args[0] === "string"
+    ? args[0]
+    : attempt(() => /** @type {string} */ (inspectArgs(args))) ??
+      "a value that cannot be shown";
+  // Where we called the handler from is of no use to anybody.
+  if (!text.includes(import.meta.url)) return text;
+  const isOurs = (/** @type {string} */ line) => line.includes(import.meta.url);
+  return text.split("\n").filter((line) => !isOurs(line)).join("\n");
 }
 
 let doneSent = false;

@@ -1,0 +1,481 @@
+"""What a handler may count on: its context, its own process, and nobody before it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.integration.harness import kill_and_wait
+
+if TYPE_CHECKING:
+    from tests.doubles import FakeRuntimeApi
+    from tests.integration.conftest import MakeRuntime
+
+pytestmark = pytest.mark.deno
+
+WARM = pytest.mark.parametrize("warm", ["ready", "background", "off"])
+
+FACTS = """
+let served = 0;
+const loadedAt = Deno.pid;
+export async function handler(event: any, context: any) {
+  served += 1;
+  const before = [...Deno.readDirSync(Deno.env.get("TMPDIR")!)].length;
+  Deno.writeTextFileSync(Deno.env.get("TMPDIR") + "/left.txt", "left behind");
+  Deno.env.set("LEFT_BEHIND", "yes");
+  const leftEnv = event.look ? Deno.env.get("LEFT_BEHIND") : undefined;
+  setInterval(() => console.log("a timer that was left behind"), 1);
+  return {
+    served, before, pid: Deno.pid, ppid: Deno.ppid, cwd: Deno.cwd(),
+    home: Deno.env.get("HOME"), tmp: Deno.env.get("TMPDIR"),
+    runtimeApi: Deno.env.get("AWS_LAMBDA_RUNTIME_API") ?? null,
+  };
+}
+"""
+
+
+@WARM
+async def test_every_event_gets_a_process_and_a_folder_of_its_own(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, warm: str
+) -> None:
+    async with make_runtime({"function.ts": FACTS}, LAMBDA_DENO_WARM=warm) as runtime:
+        facts = [(await api.invoke({})).json() for _ in range(5)]
+        await api.wait_for_next()
+        assert [f["served"] for f in facts] == [1] * 5
+        assert [f["before"] for f in facts] == [0] * 5
+        assert len({f["pid"] for f in facts}) == 5
+        assert len({f["tmp"] for f in facts}) == 5
+        assert {f["ppid"] for f in facts} == {runtime.pid}
+        assert {f["runtimeApi"] for f in facts} == {None}
+        assert {f["cwd"] for f in facts} == {str(runtime.task_root)}
+        for fact in facts:
+            assert fact["home"] == fact["tmp"]
+            assert not Path(fact["tmp"]).exists()
+            assert not Path(f"/proc/{fact['pid']}").exists()
+
+
+CONTEXT = """
+export function handler(_event: unknown, context: any) {
+  return {
+    ...context,
+    remaining: context.getRemainingTimeInMillis(),
+    aborted: context.signal.aborted,
+    trace: Deno.env.get("_X_AMZN_TRACE_ID") ?? null,
+  };
+}
+"""
+
+
+async def test_the_context_is_that_of_nodes_runtime_and_ours(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime(
+        {"function.ts": CONTEXT},
+        AWS_LAMBDA_FUNCTION_NAME="greeter",
+        AWS_LAMBDA_FUNCTION_VERSION="7",
+        AWS_LAMBDA_FUNCTION_MEMORY_SIZE="256",
+        AWS_LAMBDA_LOG_GROUP_NAME="/aws/lambda/greeter",
+        AWS_LAMBDA_LOG_STREAM_NAME="2026/11/23/[7]abc",
+    ):
+        answer = await api.invoke(
+            {},
+            timeout_s=30,
+            headers={
+                "Lambda-Runtime-Trace-Id": "Root=1-2-3;Sampled=1",
+                "Lambda-Runtime-Client-Context": '{"custom":{"a":"b"},"env":{}}',
+                "Lambda-Runtime-Cognito-Identity": (
+                    '{"cognitoIdentityId":"i","cognitoIdentityPoolId":"p"}'
+                ),
+                "Lambda-Runtime-Aws-Tenant-Id": "tenant-1",
+                "Lambda-Runtime-Unheard-Of": "ignored",
+            },
+        )
+        context = answer.json()
+        remaining = context.pop("remaining")
+        assert 20_000 < remaining <= 30_000
+        assert context == {
+            "functionName": "greeter",
+            "functionVersion": "7",
+            "memoryLimitInMB": "256",
+            "logGroupName": "/aws/lambda/greeter",
+            "logStreamName": "2026/11/23/[7]abc",
+            "awsRequestId": answer.request_id,
+            "invokedFunctionArn": "arn:aws:lambda:us-east-1:123456789012:function:test",
+            "clientContext": {"custom": {"a": "b"}, "env": {}},
+            "identity": {"cognitoIdentityId": "i", "cognitoIdentityPoolId": "p"},
+            "tenantId": "tenant-1",
+            "xRayTraceId": "Root=1-2-3;Sampled=1",
+            "callbackWaitsForEmptyEventLoop": True,
+            "signal": {},
+            "aborted": False,
+            "trace": "Root=1-2-3;Sampled=1",
+        }
+        bare = (await api.invoke({})).json()
+        assert bare["trace"] is None
+        assert not {"clientContext", "identity", "tenantId", "xRayTraceId"} & set(bare)
+        broken = await api.invoke({}, headers={"Lambda-Runtime-Client-Context": "{no"})
+        assert broken.json()["errorType"] == "Runtime.LambdaContextUnmarshalError"
+        await api.wait_for_next()
+
+
+async def test_an_error_carries_its_cause_and_positions_in_the_typescript_file(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = """interface Order { id: string }
+class OrderError extends Error {
+  override name = "OrderError";
+}
+function find(order: Order): never {
+  throw new OrderError(`no order ${order.id}`, { cause: new RangeError("empty") });
+}
+export const handler = () => find({ id: "7" });
+"""
+    async with make_runtime({"function.ts": source}) as runtime:
+        answer = await api.invoke({})
+        body = answer.json()
+        assert (body["errorType"], body["errorMessage"]) == ("OrderError", "no order 7")
+        path = f"file://{runtime.task_root}/function.ts"
+        assert body["stackTrace"] == [
+            f"at find ({path}:6:9)",
+            f"at handler ({path}:8:30)",
+        ]
+        assert body["cause"]["errorType"] == "RangeError"
+        assert body["cause"]["errorMessage"] == "empty"
+        assert answer.headers["lambda-runtime-function-error-type"] == (
+            "Function.OrderError"
+        )
+        cause = json.loads(answer.headers["lambda-runtime-function-xray-error-cause"])
+        assert cause["working_directory"] == str(runtime.task_root)
+        assert cause["exceptions"][0]["stack"][0] == {
+            "path": path,
+            "line": 6,
+            "label": "find",
+        }
+        await api.wait_for_next()
+
+
+@pytest.mark.parametrize(
+    ("handler", "files"),
+    [
+        ("function.handler", {"function.bundle.js": "export const handler = () => 1",
+                              "function.ts": "export const handler = () => 2"}),
+        ("function.handler", {"function.mjs": "export const handler = () => 1"}),
+        ("function.handler", {"function.tsx": "export const handler = () => 1 as 1"}),
+        ("src/api/users.get", {"src/api/users.ts": "export const get = () => 1"}),
+        ("users.v2.get", {"users.v2.ts": "export const get = () => 1"}),
+        ("api.users.get", {"api.ts": "export const users = { n: 1, get() {"
+                                     " return this.n; } }"}),
+        ("function.handler", {"function.ts": "export default () => 1"}),
+        ("a b#1?%.handler", {"a b#1?%.ts": "export const handler = () => 1"}),
+        ("function.handler", {"function.ts": "import { one } from 'lib';"
+                              "export const handler = () => one",
+                              "deno.json": '{"imports":{"lib":"./lib/one.ts"}}',
+                              "lib/one.ts": "export const one = 1"}),
+        ("function.handler", {"function.ts": "import one from 'one';"
+                              "export const handler = () => one",
+                              "package.json": '{"dependencies":{"one":"*"}}',
+                              "node_modules/one/package.json": '{"main":"i.js"}',
+                              "node_modules/one/i.js": "module.exports = 1"}),
+    ],
+    ids=["bundle-wins", "mjs", "tsx", "nested-folder", "dots-in-file", "nested-export",
+         "default-export", "odd-characters", "deno-json", "node-modules"],
+)  # fmt: skip
+async def test_the_handler_is_found_where_its_name_says(
+    make_runtime: MakeRuntime,
+    api: FakeRuntimeApi,
+    handler: str,
+    files: dict[str, str],
+) -> None:
+    async with make_runtime(files, handler):
+        answer = await api.invoke({})
+        assert (answer.call, answer.json()) == ("response", 1)
+        await api.wait_for_next()
+
+
+LATER = """
+export function handler(event: any, context: any) {
+  const later = async () => {
+    await new Promise((resolve) => setTimeout(resolve, event.ms));
+    console.log("later work is done");
+    if (event.fails) throw new Error("later work failed");
+  };
+  context.waitUntil(later());
+  if (event.never) context.waitUntil(new Promise(() => {}));
+  if (event.throws) throw new Error("thrown");
+  return "answered";
+}
+"""
+
+
+async def test_work_handed_to_wait_until_ends_after_the_answer(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime({"function.ts": LATER}) as runtime:
+        await api.wait_for_next()
+        request_id = api.deliver(b'{"ms":150,"fails":true}')
+        answer = await api.answer()
+        assert answer.json() == "answered"
+        assert "later work is done" not in runtime.log
+        await api.wait_for_next()
+        assert f"{request_id}\tINFO\tlater work is done" in runtime.log
+        assert "waitUntil: a promise was rejected Error: later work failed" in (
+            runtime.log
+        )
+        api.deliver(b'{"ms":1,"throws":true}')
+        assert (await api.answer()).json()["errorMessage"] == "thrown"
+        await api.wait_for_next()
+        assert runtime.log.count("later work is done") == 2
+        api.deliver(b'{"ms":1,"never":true}')
+        assert (await api.answer()).json() == "answered"
+        await api.wait_for_next()
+        assert "a promise can never settle" in runtime.log
+
+
+async def test_wait_until_cannot_hold_the_environment_beyond_the_deadline(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime({"function.ts": LATER}) as runtime:
+        await api.wait_for_next()
+        deadline_s = time.time() + 1.0
+        api.deliver(b'{"ms":60000}', timeout_s=1.0)
+        assert (await api.answer()).json() == "answered"
+        await api.wait_for_next()
+        assert time.time() < deadline_s
+        assert "did not end before the deadline" in runtime.log
+
+
+async def test_the_signal_aborts_before_the_handler_is_stopped(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = """
+export function handler(_: unknown, context: any) {
+  return new Promise((resolve) => context.signal.addEventListener("abort", () =>
+    resolve([context.signal.reason.name, context.getRemainingTimeInMillis()])));
+}
+setInterval(() => {}, 1000);
+"""
+    async with make_runtime({"function.ts": source}):
+        name, remaining_ms = (await api.invoke({}, timeout_s=1.5)).json()
+        assert name == "TimeoutError"
+        assert 200 < remaining_ms <= 400
+        await api.wait_for_next()
+
+
+PERMISSIONS = """
+export async function handler(event: any) {
+  const tries: Record<string, () => unknown> = {
+    task: () => Deno.readTextFileSync(import.meta.dirname + "/function.ts").length > 0,
+    outside: () => Deno.readTextFileSync("/etc/passwd"),
+    writeTask: () => Deno.writeTextFileSync(import.meta.dirname + "/x", ""),
+    writeTmp: () => Deno.writeTextFileSync(Deno.env.get("TMPDIR") + "/x", ""),
+    makeTemp: () => Deno.makeTempFileSync().length > 0,
+    run: () => new Deno.Command("true").outputSync().success,
+    ffi: () => Deno.dlopen("libc.so.6", {}),
+    env: () => Deno.env.get("PATH") !== undefined,
+    sys: () => Deno.hostname().length > 0,
+    net: async () => {
+      try {
+        return (await fetch(event.url)).status;
+      } catch (error) {
+        return (error as Error).name;
+      }
+    },
+  };
+  const results: Record<string, unknown> = {};
+  for (const [name, attempt] of Object.entries(tries)) {
+    try { results[name] = await attempt() ?? true; }
+    catch (error) { results[name] = (error as Error).name; }
+  }
+  return results;
+}
+"""
+DENIED = "NotCapable"
+
+
+@pytest.mark.parametrize(
+    ("settings", "config", "expected"),
+    [
+        ({}, None, {"task": True, "outside": DENIED, "writeTask": DENIED,
+                    "writeTmp": True, "makeTemp": True, "run": DENIED, "ffi": DENIED,
+                    "env": True, "sys": True, "net": DENIED}),
+        ({"LAMBDA_DENO_PERMISSIONS": "none"}, None,
+         dict.fromkeys(["task", "outside", "writeTask", "writeTmp", "makeTemp", "run",
+                        "ffi", "env", "sys", "net"], DENIED)),
+        ({"LAMBDA_DENO_PERMISSIONS": "all"}, None,
+         {"outside": "root:", "run": True, "env": True, "net": DENIED}),
+        ({"LAMBDA_DENO_PERMISSIONS": "--allow-env=PATH --allow-net"}, None,
+         {"task": DENIED, "env": True, "sys": DENIED, "net": DENIED}),
+        ({}, '{"permissions": {"default": {"sys": true, "net": true}}}',
+         {"task": DENIED, "env": DENIED, "sys": True, "net": DENIED}),
+    ],
+    ids=["default", "none", "all", "flags", "deno-json"],
+)  # fmt: skip
+async def test_permissions_are_those_that_were_asked_for(
+    make_runtime: MakeRuntime,
+    api: FakeRuntimeApi,
+    settings: dict[str, str],
+    config: str | None,
+    expected: dict[str, Any],
+) -> None:
+    files = {"function.ts": PERMISSIONS} | ({"deno.json": config} if config else {})
+    async with make_runtime(files, **settings):
+        # The Runtime API's own address is denied whatever is allowed.
+        url = f"http://{api.address}/2018-06-01/runtime/invocation/next"
+        results = (await api.invoke({"url": url})).json()
+        for name, value in expected.items():
+            if name == "outside" and value != DENIED:
+                assert results[name].startswith(value)
+            else:
+                assert results[name] == value, (name, results)
+        await api.wait_for_next()
+
+
+async def test_the_environment_can_be_an_allow_list(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = "export const handler = () => Deno.env.toObject()"
+    async with make_runtime(
+        {"function.ts": source},
+        LAMBDA_DENO_ENV="APP_*, STAGE LDS_TEST_ID",
+        APP_COLOUR="blue",
+        STAGE="test",
+        AWS_SECRET_ACCESS_KEY="not for you",
+        LANG="C.UTF-8",
+    ):
+        environ = (await api.invoke({})).json()
+        assert environ["APP_COLOUR"] == "blue"
+        assert environ["STAGE"] == "test"
+        assert set(environ) == {
+            "APP_COLOUR", "STAGE", "LDS_TEST_ID", "PATH", "LANG", "HOME", "TMPDIR",
+            "DENO_DIR", "DENO_NO_UPDATE_CHECK", "NO_COLOR",
+        }  # fmt: skip
+        await api.wait_for_next()
+
+
+LEFTOVERS = {
+    "plain": "sleep 300 &",
+    "setsid": "setsid sleep 300 &",
+    "double-fork": "(setsid sh -c 'sleep 300 & sleep 300 & wait' &) &",
+    "ignores-signals": "trap '' TERM HUP INT; setsid sleep 300 & sleep 300 &",
+    "inherits-pipes": "setsid sh -c 'while echo noise; do sleep 0.01; done' &",
+}
+
+
+@WARM
+@pytest.mark.parametrize("script", LEFTOVERS.values(), ids=LEFTOVERS.keys())
+async def test_programs_that_outlive_their_handler_are_ended(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, warm: str, script: str
+) -> None:
+    source = """
+export async function handler(event: any) {
+  const child = new Deno.Command("sh", { args: ["-c", event.script],
+    stdin: "inherit", stdout: "inherit", stderr: "inherit" }).spawn();
+  await child.status;
+  return Deno.pid;
+}
+"""
+    async with make_runtime(
+        {"function.ts": source},
+        LAMBDA_DENO_PERMISSIONS="all",
+        LAMBDA_DENO_WARM=warm,
+    ) as runtime:
+        for _ in range(2):
+            answer = await api.invoke({"script": script})
+            assert answer.call == "response", answer.body
+            await api.wait_for_next()
+            api.deliver(b'{"script":"true"}')
+            assert (await api.answer()).call == "response"
+        await api.wait_for_next()
+        commands = [
+            Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0]
+            for pid in runtime.survivors()
+        ]
+        assert not [c for c in commands if c.endswith((b"sleep", b"sh"))]
+
+
+async def test_a_large_result_survives_a_program_that_writes_to_the_same_stdout(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = """
+export function handler() {
+  new Deno.Command("sh", { args: ["-c", "yes rubbish | head -c 1000000"],
+    stdout: "inherit" }).spawn();
+  return "r".repeat(2_000_000);
+}
+"""
+    async with make_runtime(
+        {"function.ts": source}, LAMBDA_DENO_PERMISSIONS="all"
+    ) as runtime:
+        for _ in range(3):
+            answer = await api.invoke({})
+            assert answer.call == "response", answer.body[:500]
+            assert answer.body == b'"' + b"r" * 2_000_000 + b'"'
+        await api.wait_for_next()
+        assert "rubbish" in runtime.log
+
+
+async def test_children_that_were_there_before_us_are_left_alone(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, tmp_path: Path
+) -> None:
+    runtime = make_runtime({"function.ts": "export const handler = () => 1"})
+    # An exec wrapper starts a helper and then becomes the bootstrap.
+    marker = tmp_path / "helper.pid"
+    runtime.wrapper = f'sleep 300 & echo $! > "{marker}"; exec "$@"'
+    async with runtime:
+        for _ in range(3):
+            assert (await api.invoke({})).json() == 1
+        await api.wait_for_next()
+        helper = int(marker.read_text())
+        os.kill(helper, 0)
+        os.kill(helper, signal.SIGKILL)
+
+
+async def test_a_slow_module_does_not_fail_the_init_phase(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = """
+await new Promise((resolve) => setTimeout(resolve, 700));
+export const handler = () => "slow but there";
+"""
+    async with make_runtime({"function.ts": source}, LAMBDA_DENO_WARM="off"):
+        assert (await api.invoke({})).json() == "slow but there"
+        late = await api.invoke({}, timeout_s=0.6)
+        assert late.json()["errorType"] == "Runtime.InvokeTimeout"
+        assert "did not finish loading" in late.json()["errorMessage"]
+        await api.wait_for_next()
+
+
+async def test_a_waiting_process_that_died_is_replaced_and_nothing_is_lost(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = "export const handler = () => Deno.pid"
+    async with make_runtime({"function.ts": source}) as runtime:
+        await api.wait_for_next()
+        [waiting] = [pid for pid in runtime.survivors() if pid != runtime.pid]
+        await kill_and_wait(waiting)
+        api.deliver(b"{}")
+        answer = await api.answer()
+        assert answer.call == "response"
+        assert answer.json() != waiting
+        await runtime.logged("Replacing the waiting process")
+        await api.wait_for_next()
+
+
+async def test_a_waiting_process_that_is_too_old_is_replaced(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = "export const handler = () => Deno.pid"
+    async with make_runtime(
+        {"function.ts": source}, LAMBDA_DENO_WARM_MAX_AGE_S="0"
+    ) as runtime:
+        await api.wait_for_next()
+        [waiting] = [pid for pid in runtime.survivors() if pid != runtime.pid]
+        api.deliver(b"{}")
+        assert (await api.answer()).json() != waiting
+        await api.wait_for_next()

@@ -1,0 +1,792 @@
+"""``invoke``: one local invocation, as a function and as a command.
+
+The first part runs a scripted runtime, which misbehaves as real handlers cannot; the
+second the command with wrong arguments; the third the command with the real runtime.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import io
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lambda_deno_spawn import __version__
+from lambda_deno_spawn.dev.invoke import (
+    Function,
+    InvokeOptions,
+    InvokeResult,
+    UsageError,
+    bootstrap_command,
+    find_function,
+    invoke,
+    lambda_environ,
+    parse_variables,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+FAKE_RUNTIME = Path(__file__).parents[1] / "fixtures" / "fake_runtime.py"
+COMMAND_LIMIT_S = 30.0
+# Inherited by whatever a test starts, however deep.
+MARK_VARIABLE = "LDS_INVOKE_TEST"
+UUID4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+
+
+class Log(io.BytesIO):
+    """A log that tells when something was written to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.grew = asyncio.Event()
+
+    def flush(self) -> None:
+        self.grew.set()
+
+    @property
+    def text(self) -> str:
+        return self.getvalue().decode()
+
+    async def wait_for(self, text: str) -> None:
+        async with asyncio.timeout(COMMAND_LIMIT_S):
+            while text not in self.text:
+                self.grew.clear()
+                await self.grew.wait()
+
+
+@pytest.fixture
+def mark() -> Iterator[str]:
+    """A value that marks this test's processes; none may be left in the end."""
+    value = uuid.uuid4().hex
+    yield value
+    left = survivors(value)
+    for pid in left:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+    assert left == []
+
+
+def survivors(mark: str) -> list[int]:
+    """Return the live processes that carry a mark (a zombie has no environment)."""
+    wanted = f"{MARK_VARIABLE}={mark}".encode()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with contextlib.suppress(OSError):
+                if wanted in (entry / "environ").read_bytes().split(b"\0"):
+                    found.append(int(entry.name))
+    return found
+
+
+def options_for(
+    task_root: Path, *, timeout_s: float = 5.0, init_limit_s: float = 10.0
+) -> InvokeOptions:
+    return InvokeOptions(
+        Function(task_root, "function.handler"),
+        event=b'{ "n" : 1.0 }',
+        timeout_s=timeout_s,
+        init_limit_s=init_limit_s,
+    )
+
+
+async def fake(
+    mode: str,
+    mark: str,
+    options: InvokeOptions,
+    log: Log | None = None,
+    **environ: str,
+) -> tuple[InvokeResult, Log]:
+    log = log or Log()
+    async with asyncio.timeout(COMMAND_LIMIT_S):
+        result = await invoke(
+            options,
+            command=[sys.executable, "-I", "-S", str(FAKE_RUNTIME), mode],
+            environ={"PATH": os.environ["PATH"], MARK_VARIABLE: mark, **environ},
+            log=log,
+        )
+    assert survivors(mark) == []
+    return result, log
+
+
+def error_of(result: InvokeResult) -> tuple[str, str]:
+    assert not result.is_ok
+    body = json.loads(result.payload)
+    return body["errorType"], body["errorMessage"]
+
+
+# --- with a scripted runtime -----------------------------------------------------
+
+
+async def test_result_and_report_of_an_answered_event(
+    tmp_path: Path, mark: str
+) -> None:
+    result, _ = await fake("echo", mark, options_for(tmp_path))
+    report = result.report
+    assert result.is_ok
+    assert result.payload == b'{ "n" : 1.0 }'
+    assert re.fullmatch(UUID4, result.request_id)
+    assert report.init_duration_ms is not None
+    assert 0 < report.duration_ms < 5000
+    assert 0 < report.init_duration_ms < 10_000
+    total_ms = report.duration_ms + report.init_duration_ms
+    assert report.billed_duration_ms == math.ceil(total_ms)
+    assert report.memory_size_mb == 512
+    assert 1 <= report.max_memory_used_mb < 200
+    assert report.status is None
+
+
+async def test_log_is_in_the_order_of_events(tmp_path: Path, mark: str) -> None:
+    result, log = await fake("echo", mark, options_for(tmp_path))
+    lines = log.text.splitlines()
+    assert lines[:-1] == [
+        "init: loading",
+        f"START RequestId: {result.request_id} Version: $LATEST",
+        "first, on stdout",
+        "second, on stderr",
+        "third, on stdout",
+        f"END RequestId: {result.request_id}",
+    ]
+    assert re.fullmatch(
+        rf"REPORT RequestId: {result.request_id}\tDuration: \d+\.\d\d ms\t"
+        r"Billed Duration: \d+ ms\tMemory Size: 512 MB\tMax Memory Used: \d+ MB\t"
+        r"Init Duration: \d+\.\d\d ms",
+        lines[-1],
+    )
+
+
+async def test_log_is_passed_on_while_the_handler_runs(
+    tmp_path: Path, mark: str
+) -> None:
+    log = Log()
+    task = asyncio.create_task(
+        fake("hang", mark, options_for(tmp_path, timeout_s=60), log)
+    )
+    await log.wait_for("waiting for nothing")
+    assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert survivors(mark) == []
+
+
+async def test_flood_of_log_lines_is_passed_on_whole(tmp_path: Path, mark: str) -> None:
+    _, log = await fake("flood", mark, options_for(tmp_path, timeout_s=20))
+    lines = [line for line in log.text.splitlines() if line.startswith("line ")]
+    assert [line.split()[1] for line in lines] == [str(n) for n in range(20_000)]
+    assert log.text.count("y") == 300_000
+
+
+async def test_function_error_is_an_ordinary_end(tmp_path: Path, mark: str) -> None:
+    result, log = await fake("error", mark, options_for(tmp_path))
+    assert error_of(result) == ("TypeError", "no such thing")
+    assert result.report.status is None
+    assert "Status:" not in log.text
+
+
+async def test_timeout_is_told_as_lambda_tells_it(tmp_path: Path, mark: str) -> None:
+    result, log = await fake("hang", mark, options_for(tmp_path, timeout_s=0.5))
+    message = f"RequestId: {result.request_id} Error: Task timed out after 0.50 seconds"
+    assert error_of(result) == ("Sandbox.Timedout", message)
+    assert result.report.duration_ms == 500.0
+    assert result.report.status == "timeout"
+    assert f"{result.request_id} Task timed out after 0.50 seconds\n" in log.text
+    assert log.text.endswith("\tStatus: timeout\n")
+
+
+async def test_timeout_kills_what_has_left_the_group(tmp_path: Path, mark: str) -> None:
+    _, log = await fake("stubborn_hang", mark, options_for(tmp_path, timeout_s=1.0))
+    assert re.search(r"^pids \d+ \d+$", log.text, re.MULTILINE)
+
+
+async def test_timeout_after_the_response_keeps_the_response(
+    tmp_path: Path, mark: str
+) -> None:
+    options = options_for(tmp_path, timeout_s=0.5)
+    result, _ = await fake("hang_after_response", mark, options)
+    assert result.is_ok
+    assert result.payload == b'{ "n" : 1.0 }'
+    assert result.report.status == "timeout"
+
+
+async def test_exit_after_the_response_keeps_the_response(
+    tmp_path: Path, mark: str
+) -> None:
+    result, log = await fake("exit_after_response", mark, options_for(tmp_path))
+    assert result.is_ok
+    assert result.report.status == "error"
+    assert "Error: Runtime exited with error: exit status 7\n" in log.text
+
+
+@pytest.mark.parametrize(
+    ("mode", "text"),
+    [
+        ("exit_3", "Runtime exited with error: exit status 3"),
+        ("exit_0", "Runtime exited without providing a reason"),
+        ("killed", "Runtime exited with error: signal: killed"),
+        ("init_exit", "Runtime exited with error: exit status 4"),
+    ],
+)
+async def test_exit_is_told_as_lambda_tells_it(
+    tmp_path: Path, mark: str, mode: str, text: str
+) -> None:
+    result, log = await fake(mode, mark, options_for(tmp_path))
+    message = f"RequestId: {result.request_id} Error: {text}"
+    assert error_of(result) == ("Runtime.ExitError", message)
+    assert result.report.status == "error"
+    for word in ("START", "END", "REPORT"):
+        assert log.text.count(f"{word} RequestId: {result.request_id}") == 1
+
+
+async def test_last_words_without_a_newline_are_logged(
+    tmp_path: Path, mark: str
+) -> None:
+    result, log = await fake("exit_3", mark, options_for(tmp_path))
+    before_end = log.text.partition(f"END RequestId: {result.request_id}")[0]
+    assert "last words, no newline\n" in before_end
+
+
+async def test_init_error_reaches_the_caller(tmp_path: Path, mark: str) -> None:
+    result, log = await fake("init_error", mark, options_for(tmp_path))
+    assert error_of(result) == ("Runtime.HandlerNotFound", "no handler")
+    assert result.report.init_duration_ms is None
+    assert result.report.status == "error"
+    assert "after the init error\n" in log.text
+
+
+async def test_init_that_does_not_end_times_out(tmp_path: Path, mark: str) -> None:
+    options = options_for(tmp_path, timeout_s=0.3, init_limit_s=0.3)
+    result, _ = await fake("init_hang", mark, options)
+    assert error_of(result)[0] == "Sandbox.Timedout"
+    assert result.report.init_duration_ms is None
+    assert result.report.duration_ms >= 600
+
+
+async def test_runtime_that_ignores_sigterm_is_killed_with_its_children(
+    tmp_path: Path, mark: str
+) -> None:
+    result, _ = await fake("stubborn", mark, options_for(tmp_path))
+    assert len(json.loads(result.payload)) == 2
+
+
+@pytest.mark.parametrize("mode", ["init_hang", "hang", "stubborn_hang"])
+async def test_cancellation_leaves_nothing_behind(
+    tmp_path: Path, mark: str, mode: str
+) -> None:
+    log = Log()
+    task = asyncio.create_task(
+        fake(mode, mark, options_for(tmp_path, timeout_s=60), log)
+    )
+    if mode == "init_hang":
+        async with asyncio.timeout(COMMAND_LIMIT_S):
+            while not survivors(mark):
+                await asyncio.sleep(0)
+    else:
+        await log.wait_for({"hang": "waiting", "stubborn_hang": "pids"}[mode])
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert survivors(mark) == []
+
+
+async def test_invocation_carries_lambdas_headers(tmp_path: Path, mark: str) -> None:
+    options = InvokeOptions(
+        Function(tmp_path, "function.handler"),
+        timeout_s=60,
+        client_context='{"custom":{}}',
+        tenant_id="blue",
+    )
+    before_epoch_ms = time.time() * 1000
+    result, _ = await fake("headers", mark, options, AWS_REGION="eu-west-1")
+    headers = {k.lower(): v for k, v in json.loads(result.payload).items()}
+    deadline_epoch_ms = int(headers["lambda-runtime-deadline-ms"])
+    assert before_epoch_ms + 59_000 < deadline_epoch_ms < before_epoch_ms + 90_000
+    assert headers["lambda-runtime-aws-request-id"] == result.request_id
+    assert headers["lambda-runtime-client-context"] == '{"custom":{}}'
+    assert headers["lambda-runtime-aws-tenant-id"] == "blue"
+    assert re.fullmatch(
+        r"Root=1-[0-9a-f]{8}-[0-9a-f]{24};Parent=[0-9a-f]{16};Sampled=[01];"
+        r"Lineage=.+",
+        headers["lambda-runtime-trace-id"],
+    )
+    arn = headers["lambda-runtime-invoked-function-arn"]
+    assert re.fullmatch(r"arn:aws:lambda:eu-west-1:\d{12}:function:[\w-]+", arn)
+
+
+async def test_runtime_has_lambdas_environment(tmp_path: Path, mark: str) -> None:
+    options = InvokeOptions(
+        Function(tmp_path, "src/api.get"),
+        memory_mb=256,
+        warm="off",
+        variables={"STAGE": "dev", "TZ": "Asia/Tokyo"},
+    )
+    leftovers = {
+        "AWS_LAMBDA_MAX_CONCURRENCY": "4",
+        "AWS_LAMBDA_LOG_FORMAT": "JSON",
+        "_X_AMZN_TRACE_ID": "Root=1",
+        "_HANDLER": "other.handler",
+        "LAMBDA_TASK_ROOT": "/other",
+        "AWS_SECRET_ACCESS_KEY": "kept",
+        "XDG_CACHE_HOME": "/caches",
+    }
+    result, _ = await fake("environ", mark, options, **leftovers)
+    facts = json.loads(result.payload)
+    variables = facts["environ"]
+    name = variables["AWS_LAMBDA_FUNCTION_NAME"]
+    assert facts["cwd"] == str(tmp_path)
+    assert re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name)
+    assert re.fullmatch(r"127\.0\.0\.1:\d+", variables["AWS_LAMBDA_RUNTIME_API"])
+    assert re.fullmatch(
+        r"\d{4}/\d\d/\d\d/\[\$LATEST\][0-9a-f]{32}",
+        variables["AWS_LAMBDA_LOG_STREAM_NAME"],
+    )
+    expected = {
+        "_HANDLER": "src/api.get",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "256",
+        "AWS_LAMBDA_FUNCTION_VERSION": "$LATEST",
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
+        "AWS_LAMBDA_LOG_GROUP_NAME": f"/aws/lambda/{name}",
+        "AWS_REGION": "us-east-1",
+        "AWS_SECRET_ACCESS_KEY": "kept",
+        "DENO_DIR": "/caches/deno",
+        "LAMBDA_DENO_WARM": "off",
+        "LAMBDA_RUNTIME_DIR": "/var/runtime",
+        "LAMBDA_TASK_ROOT": str(tmp_path),
+        "LANG": "en_US.UTF-8",
+        "STAGE": "dev",
+        "TZ": "Asia/Tokyo",
+    }
+    assert {key: variables.get(key) for key in expected} == expected
+    assert not {"AWS_LAMBDA_MAX_CONCURRENCY", "_X_AMZN_TRACE_ID"} & set(variables)
+    assert not Path(variables["TMPDIR"]).exists()
+
+
+# --- decisions that need no process ----------------------------------------------
+
+
+def make_files(folder: Path, *names: str) -> Path:
+    for name in names:
+        (folder / name).write_text("", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("names", "handler"),
+    [
+        (["function.ts"], "function.handler"),
+        (["handler.ts", "index.ts"], "index.handler"),
+        (["main.js", "other.ts", "another.ts"], "main.handler"),
+        (["api.mjs"], "api.handler"),
+        (["api.ts", "api.bundle.js"], "api.handler"),
+        (["api.ts", "api_test.ts", "types.d.ts", "README.md"], "api.handler"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_handler_is_found_in_a_folder(
+    tmp_path: Path, names: list[str], handler: str
+) -> None:
+    function = find_function(make_files(tmp_path, *names))
+    assert function == Function(tmp_path.resolve(), handler)
+
+
+@pytest.mark.parametrize(
+    "names", [[], ["a.ts", "b.ts"], ["README.md"]], ids=["empty", "two", "no source"]
+)
+def test_folder_without_a_clear_handler_is_refused(
+    tmp_path: Path, names: list[str]
+) -> None:
+    with pytest.raises(UsageError) as caught:
+        find_function(make_files(tmp_path, *names))
+    for word in ("function", "index", "main", "mod", "handler", ".bundle.js", ".tsx"):
+        assert word in str(caught.value)
+
+
+def test_handler_option_needs_no_search(tmp_path: Path) -> None:
+    function = find_function(tmp_path, "src/api.get")
+    assert function == Function(tmp_path.resolve(), "src/api.get")
+
+
+def test_file_that_another_wins_over_is_noticed(tmp_path: Path) -> None:
+    make_files(tmp_path, "function.ts", "function.bundle.js")
+    function = find_function(tmp_path / "function.ts")
+    assert function.handler == "function.handler"
+    assert function.shadowed_by == tmp_path / "function.bundle.js"
+    assert find_function(tmp_path / "function.bundle.js").shadowed_by is None
+
+
+def test_linked_file_keeps_its_own_folder(tmp_path: Path) -> None:
+    folder = tmp_path / "linked"
+    folder.mkdir()
+    make_files(tmp_path, "shared.ts")
+    (folder / "function.ts").symlink_to(tmp_path / "shared.ts")
+    function = find_function(folder / "function.ts")
+    assert function == Function(folder.resolve(), "function.handler")
+
+
+def test_variables_keep_everything_after_the_first_equals_sign() -> None:
+    assert parse_variables(["A_1=b=c", "EMPTY="]) == {"A_1": "b=c", "EMPTY": ""}
+
+
+@pytest.mark.parametrize(
+    "assignment", ["NOTHING", "_HANDLER=x", "AWS_REGION=x", "1A=x", "A=x", "A-B=x"]
+)
+def test_bad_variable_is_refused_by_name(assignment: str) -> None:
+    with pytest.raises(UsageError, match=re.escape(assignment.partition("=")[0])):
+        parse_variables([assignment])
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({"DENO_DIR": "/d", "HOME": "/h"}, "/d"),
+        ({"XDG_CACHE_HOME": "/x", "HOME": "/h"}, "/x/deno"),
+        ({}, None),
+    ],
+    ids=["DENO_DIR", "XDG_CACHE_HOME", "nothing"],
+)
+def test_denos_cache_is_the_users(
+    tmp_path: Path, environ: dict[str, str], expected: str | None
+) -> None:
+    variables = lambda_environ(options_for(tmp_path), "127.0.0.1:1", "/tmp", environ)
+    assert variables.get("DENO_DIR") == expected
+
+
+def test_bootstrap_command_runs_isolated_and_without_site() -> None:
+    python, *flags, code = bootstrap_command()
+    probe = code.partition("from lambda_deno_spawn")[0]
+    names = "lambda_deno_spawn, httpx, h11, orjson"
+    assert python == sys.executable
+    assert flags == ["-I", "-S", "-c"]
+    subprocess.run(
+        [python, *flags, f"{probe} import {names}"],
+        check=True,
+        timeout=COMMAND_LIMIT_S,
+        env={},
+    )
+
+
+# --- the command, with arguments that cannot be used ------------------------------
+
+
+def cli(
+    *arguments: str | Path,
+    stdin: bytes = b"",
+    cwd: Path | None = None,
+    mark: str = "",
+) -> subprocess.CompletedProcess[bytes]:
+    return subprocess.run(
+        [sys.executable, "-m", "lambda_deno_spawn", *map(str, arguments)],
+        input=stdin,
+        capture_output=True,
+        timeout=COMMAND_LIMIT_S,
+        cwd=cwd,
+        env={**os.environ, MARK_VARIABLE: mark, "NO_COLOR": "1"},
+        check=False,
+    )
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "function.ts").write_text(
+        "export const handler = (event) => event;", encoding="utf-8"
+    )
+    return tmp_path
+
+
+def test_version_is_printed() -> None:
+    done = cli("--version")
+    assert done.stdout.decode().strip() == f"lambda-deno-spawn {__version__}"
+    assert done.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "stdin", "sentence"),
+    [
+        (
+            ["-e", '{"a":\n tru}'],
+            b"",
+            "Cannot use the event from --event: it is not JSON, "
+            "line 2 column 2: Expecting value",
+        ),
+        (
+            ["-e", "-"],
+            b"{",
+            "Cannot use the event from stdin: it is not JSON, line 1 column 2",
+        ),
+        (["-e", "-"], b"", "Cannot use the event from stdin: it is not JSON"),
+        (["-e", "-"], b'"\xff"', "Cannot use the event from stdin: it is not JSON"),
+        (
+            ["--event-file", "function.ts"],
+            b"",
+            "Cannot use the event from --event-file 'function.ts': it is not JSON, "
+            "line 1 column 1",
+        ),
+        (["-e", "NaN"], b"", "it is not JSON, NaN is"),
+        (["-e", "[" * 100_000], b"", "it is nested too deeply"),
+        (["-e", "@nowhere.json"], b"", "Cannot read the file 'nowhere.json' of"),
+        (["--event-file", "nowhere"], b"", "Cannot read the file 'nowhere' of"),
+        (["-e", "@."], b"", "Cannot read the file '.' of --event: is a directory"),
+        (["-e", "{}", "--event-file", "x"], b"", "Cannot use both event sources"),
+        (["--env", "A_B"], b"", "Cannot use --env 'A_B': there is no '='"),
+        (["--env", "_HANDLER=x"], b"", "Lambda reserves _HANDLER"),
+        (["--timeout", "0"], b"", "Cannot use --timeout 0"),
+        (["--client-context", "{"], b"", "from --client-context: it is not JSON"),
+        (["--client-context", "[]"], b"", "Cannot use --client-context: it is JSON"),
+        (["--client-context", "@no"], b"", "Cannot read the file 'no' of"),
+        (
+            ["--client-context", json.dumps({"k": "x" * 2700})],
+            b"",
+            "it has 3612 bytes in base64, and Lambda accepts 3583",
+        ),
+    ],
+    ids=lambda value: None if isinstance(value, bytes) else str(value)[:24],
+)
+def test_unusable_argument_is_told_in_one_sentence(
+    folder: Path, arguments: Sequence[str], stdin: bytes, sentence: str
+) -> None:
+    done = cli("invoke", folder, *arguments, stdin=stdin, cwd=folder)
+    message = done.stderr.decode()
+    assert sentence in message
+    assert message.count("\n") == 1
+    assert not message.endswith(".\n")
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [
+        ("nowhere", "Cannot find function 'nowhere'"),
+        ("notes.md", "Cannot use function 'notes.md'"),
+        ("empty", "Cannot find a handler in 'empty'"),
+    ],
+)
+def test_unusable_function_is_told_in_one_sentence(
+    tmp_path: Path, name: str, sentence: str
+) -> None:
+    (tmp_path / "empty").mkdir()
+    make_files(tmp_path, "notes.md")
+    done = cli("invoke", name, cwd=tmp_path)
+    assert done.stderr.decode().startswith(sentence)
+    assert done.stderr.count(b"\n") == 1
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--memory", "64"], ["--timeout", "901"], ["--warm", "cold"], ["--unknown"]],
+    ids=" ".join,
+)
+def test_argument_out_of_range_is_a_usage_error(
+    folder: Path, arguments: list[str]
+) -> None:
+    done = cli("invoke", folder, *arguments)
+    assert arguments[0] in done.stderr.decode()
+    assert (done.returncode, done.stdout) == (2, b"")
+
+
+def test_traceback_is_shown_with_verbose_only(folder: Path) -> None:
+    quiet = cli("invoke", folder, "-e", "{")
+    verbose = cli("invoke", folder, "-e", "{", "--verbose")
+    assert b"Traceback" not in quiet.stderr
+    assert b"Traceback" in verbose.stderr
+    assert verbose.returncode == 2
+
+
+# --- the command, with the real runtime -------------------------------------------
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    """Write a handler's module and return its folder."""
+
+    def write(source: str) -> Path:
+        (tmp_path / "function.ts").write_text(source, encoding="utf-8")
+        return tmp_path
+
+    return write
+
+
+@pytest.mark.deno
+def test_result_is_on_stdout_and_the_log_on_stderr(
+    write: Callable[[str], Path], mark: str
+) -> None:
+    folder = write(
+        "export const handler = (event) => {"
+        " console.log('from the handler'); return { got: event }; };"
+    )
+    done = cli("invoke", folder, "-e", '{"a":1.50}', mark=mark)
+    log = done.stderr.decode()
+    assert done.returncode == 0, log
+    assert done.stdout == b'{"got":{"a":1.5}}\n'
+    words = ["START RequestId:", "from the handler", "END RequestId:", "REPORT "]
+    positions = [log.index(word) for word in words]
+    assert positions == sorted(positions)
+    assert log.count("from the handler") == 1
+
+
+@pytest.mark.deno
+@pytest.mark.parametrize("source", ["@event.json", "-", "--event-file"])
+def test_event_comes_from_a_file_or_stdin(
+    write: Callable[[str], Path], mark: str, source: str
+) -> None:
+    folder = write("export const handler = (event) => event.name;")
+    (folder / "event.json").write_bytes(b'{"name":"\xd0\xb6"}')
+    arguments = ["--event-file", "event.json"] if "file" in source else ["-e", source]
+    stdin = b'{"name":"\xd0\xb6"}' if source == "-" else b""
+    done = cli("invoke", ".", *arguments, stdin=stdin, cwd=folder, mark=mark)
+    assert done.stdout == b'"\xd0\xb6"\n', done.stderr.decode()
+
+
+@pytest.mark.deno
+def test_json_output_is_one_object(write: Callable[[str], Path], mark: str) -> None:
+    folder = write("export const handler = () => ({ n: [1, null] });")
+    done = cli("invoke", folder / "function.ts", "-o", "json", mark=mark)
+    output = json.loads(done.stdout)
+    assert output["ok"] is True
+    assert output["result"] == {"n": [1, None]}
+    assert output["error"] is None
+    assert re.fullmatch(UUID4, output["requestId"])
+    report = output["report"]
+    assert set(report) == {
+        "durationMs",
+        "billedDurationMs",
+        "initDurationMs",
+        "memorySizeMb",
+        "maxMemoryUsedMb",
+    }
+    assert report["memorySizeMb"] == 512
+    assert report["maxMemoryUsedMb"] > 0
+
+
+@pytest.mark.deno
+def test_failing_handler_exits_with_1_and_its_error_on_stdout(
+    write: Callable[[str], Path], mark: str
+) -> None:
+    folder = write("export const handler = () => { throw new RangeError('too far'); };")
+    done = cli("invoke", folder, mark=mark)
+    body = json.loads(done.stdout)
+    assert (body["errorType"], body["errorMessage"]) == ("RangeError", "too far")
+    last = done.stderr.decode().splitlines()[-1]
+    assert last == "The function failed: RangeError: too far"
+    assert done.returncode == 1
+
+
+@pytest.mark.deno
+def test_failing_handler_in_json_output(
+    write: Callable[[str], Path], mark: str
+) -> None:
+    folder = write("export const handler = () => { throw new RangeError('too far'); };")
+    done = cli("invoke", folder, "-o", "json", mark=mark)
+    output = json.loads(done.stdout)
+    assert (output["ok"], output["result"]) == (False, None)
+    assert output["error"]["errorType"] == "RangeError"
+    assert done.returncode == 1
+
+
+@pytest.mark.deno
+def test_missing_export_is_an_init_error(
+    write: Callable[[str], Path], mark: str
+) -> None:
+    folder = write("export const other = 1;")
+    done = cli("invoke", folder, mark=mark)
+    assert json.loads(done.stdout)["errorType"] == "Runtime.HandlerNotFound"
+    assert done.returncode == 1
+
+
+@pytest.mark.deno
+def test_handler_option_names_another_export(
+    write: Callable[[str], Path], mark: str
+) -> None:
+    folder = write("export const other = () => 'other';")
+    done = cli("invoke", folder, "--handler", "function.other", mark=mark)
+    assert done.stdout == b'"other"\n', done.stderr.decode()
+
+
+@pytest.mark.deno
+def test_hanging_handler_is_stopped_by_the_runtime_in_time(
+    write: Callable[[str], Path], mark: str
+) -> None:
+    folder = write("export const handler = () => { while (true); };")
+    done = cli("invoke", folder, "--timeout", "1.5", "-o", "json", mark=mark)
+    output = json.loads(done.stdout)
+    assert output["error"]["errorType"] == "Runtime.InvokeTimeout"
+    assert output["report"]["durationMs"] <= 1500
+    assert done.returncode == 1
+
+
+@pytest.mark.deno
+def test_options_reach_the_handler(write: Callable[[str], Path], mark: str) -> None:
+    folder = write(
+        "export const handler = (event, context) => ({"
+        " stage: Deno.env.get('STAGE'), memory: context.memoryLimitInMB,"
+        " custom: context.clientContext?.custom ?? context.clientContext?.Custom,"
+        " tenant: context.tenantId,"
+        " remaining: context.getRemainingTimeInMillis() > 5000 });"
+    )
+    done = cli(
+        "invoke", folder, "--env", "STAGE=a=b", "--memory", "256", "--timeout", "10",
+        "--client-context", '{"custom":{"k":"v"}}', "--tenant-id", "blue",
+        "--warm", "off", mark=mark,
+    )  # fmt: skip
+    assert json.loads(done.stdout or b"null") == {
+        "stage": "a=b",
+        "memory": "256",
+        "custom": {"k": "v"},
+        "tenant": "blue",
+        "remaining": True,
+    }, done.stderr.decode()
+
+
+@pytest.mark.deno
+def test_shadowed_file_is_noted(write: Callable[[str], Path], mark: str) -> None:
+    folder = write("export const handler = () => 'source';")
+    (folder / "function.bundle.js").write_text(
+        "export const handler = () => 'bundle';", encoding="utf-8"
+    )
+    done = cli("invoke", "function.ts", cwd=folder, mark=mark)
+    assert done.stdout == b'"bundle"\n'
+    assert done.stderr.startswith(b"Note: 'function.bundle.js' runs instead of")
+
+
+@pytest.mark.deno
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
+    ids=["SIGINT", "SIGTERM"],
+)
+def test_signal_ends_everything(
+    write: Callable[[str], Path], mark: str, number: signal.Signals, exit_code: int
+) -> None:
+    folder = write(
+        "export const handler = () => {"
+        " console.log('busy'); return new Promise((r) => setTimeout(r, 60000)); };"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-m", "lambda_deno_spawn", "invoke", folder, "--timeout=60"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, MARK_VARIABLE: mark},
+    ) as process:
+        assert process.stderr is not None
+        for line in process.stderr:  # ends with the process; pytest-timeout bounds it
+            if b"busy" in line:
+                break
+        process.send_signal(number)
+        output, log = process.communicate(timeout=COMMAND_LIMIT_S)
+    assert process.returncode == exit_code, log.decode()
+    assert output == b""
+    assert b"Traceback" not in log
+    assert survivors(mark) == []

@@ -1,0 +1,381 @@
+"""The Runtime API's side: every header, every status, broken connections, the end."""
+
+from __future__ import annotations
+
+import json
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lambda_deno_spawn.errors import RuntimeApiError
+from lambda_deno_spawn.invocation import Failure, Success
+from lambda_deno_spawn.runtime_api import RuntimeApiClient
+from tests.doubles import FakeRuntimeApi, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from tests.integration.conftest import MakeRuntime
+
+SOURCE = """
+export function handler(event: any) {
+  if (event.fails) throw new Error(event.fails);
+  return event;
+}
+"""
+
+
+@pytest.fixture
+async def client(api: FakeRuntimeApi) -> AsyncIterator[RuntimeApiClient]:
+    """The real client for the fake server."""
+    client = RuntimeApiClient(api.address, "/var/task")
+    yield client
+    await client.aclose()
+
+
+async def test_next_returns_what_the_headers_and_the_body_say(
+    api: FakeRuntimeApi, client: RuntimeApiClient
+) -> None:
+    api.deliver(
+        b'{"a":\x201}',
+        request_id="8476a536-e9f4-11e8-9739-2dfe598c3fcd",
+        headers={
+            "lambda-runtime-trace-id": "Root=1-5bef4de7;Parent=9a;Sampled=1",
+            "LAMBDA-RUNTIME-CLIENT-CONTEXT": '{"env":{}}',
+            "Lambda-Runtime-Cognito-Identity": "",
+            "Lambda-Runtime-Aws-Tenant-Id": "blue",
+            "Lambda-Runtime-Invocation-Id": "opaque/1",
+        },
+    )
+    invocation = await client.next()
+    assert invocation.event == b'{"a":\x201}'
+    assert invocation.request_id == "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
+    assert invocation.trace_id == "Root=1-5bef4de7;Parent=9a;Sampled=1"
+    assert invocation.client_context == '{"env":{}}'
+    assert invocation.cognito_identity is None
+    assert invocation.tenant_id == "blue"
+    assert invocation.invocation_id == "opaque/1"
+    [agent] = api.user_agents
+    assert agent.startswith("lambda-deno-spawn/")
+    assert "python/3." in agent
+
+
+@pytest.mark.parametrize("is_chunked", [False, True], ids=["sized", "chunked"])
+@pytest.mark.parametrize("size", [0, 1, 65_536, 6_000_000])
+async def test_an_event_of_any_size_arrives_in_either_encoding(
+    api: FakeRuntimeApi, client: RuntimeApiClient, size: int, is_chunked: bool
+) -> None:
+    event = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    api.deliver(event, is_chunked=is_chunked)
+    assert (await client.next()).event == event
+
+
+async def test_answers_echo_the_invocation_id_only_if_there_was_one(
+    api: FakeRuntimeApi, client: RuntimeApiClient
+) -> None:
+    api.deliver(b"{}", headers={"Lambda-Runtime-Invocation-Id": "opaque=1"})
+    await client.report(await client.next(), Success(b"1"))
+    answer = await api.answer()
+    assert answer.headers["lambda-runtime-invocation-id"] == "opaque=1"
+    assert answer.headers["content-type"] == "application/json"
+    assert "lambda-runtime-function-response-mode" not in answer.headers
+    api.deliver(b"{}")
+    await client.report(await client.next(), Failure.of("TypeError", "no"))
+    answer = await api.answer()
+    assert "lambda-runtime-invocation-id" not in answer.headers
+    assert answer.headers["lambda-runtime-function-error-type"] == "Function.TypeError"
+    assert answer.json() == {
+        "errorType": "TypeError",
+        "errorMessage": "no",
+        "stackTrace": [],
+    }
+    assert api.connections == 1
+
+
+async def test_a_request_id_is_percent_encoded_in_the_path(
+    api: FakeRuntimeApi, client: RuntimeApiClient
+) -> None:
+    api.deliver(b"{}", request_id="a/b c%")
+    await client.report(await client.next(), Success(b"1"))
+    assert (await api.answer()).request_id == "a%2Fb%20c%25"
+
+
+@pytest.mark.parametrize("status", [400, 403, 410, 413])
+async def test_a_refused_answer_concerns_one_invocation(
+    api: FakeRuntimeApi,
+    client: RuntimeApiClient,
+    status: int,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    api.refusals.append(Refusal(status, "SomeType"))
+    api.deliver(b"{}")
+    await client.report(await client.next(), Success(b"1"))
+    assert f"HTTP status {status}" in caplog.text
+    assert "SomeType: for the test" in caplog.text
+    await api.answer()
+    api.deliver(b"{}")
+    await client.report(await client.next(), Success(b"2"))
+    assert (await api.answer()).body == b"2"
+    assert api.answers.empty(), "a refused response is not followed by an error"
+
+
+async def test_a_container_error_is_fatal(
+    api: FakeRuntimeApi, client: RuntimeApiClient
+) -> None:
+    api.refusals.append(Refusal(500))
+    api.deliver(b"{}")
+    with pytest.raises(RuntimeApiError) as caught:
+        await client.report(await client.next(), Success(b"1"))
+    assert (caught.value.is_fatal, caught.value.status) == (True, 500)
+
+
+@pytest.mark.parametrize("status", [403, 500, None])
+async def test_a_refused_next_is_fatal(
+    api: FakeRuntimeApi, client: RuntimeApiClient, status: int | None
+) -> None:
+    api.next_refusals += [Refusal(status)] * 2
+    with pytest.raises(RuntimeApiError) as caught:
+        await client.next()
+    assert (caught.value.is_fatal, caught.value.status) == (True, status)
+    assert caught.value.call == "next"
+
+
+async def test_nobody_at_the_address_is_fatal_and_named() -> None:
+    client = RuntimeApiClient("127.0.0.1:1", "/")
+    with pytest.raises(RuntimeApiError, match=r"cannot connect to 127\.0\.0\.1:1"):
+        await client.next()
+
+
+async def test_a_connection_closed_while_idle_is_replaced(
+    api: FakeRuntimeApi, client: RuntimeApiClient
+) -> None:
+    api.deliver(b"{}")
+    invocation = await client.next()
+    # The server closes instead of answering: the client asks again on a new one.
+    api.refusals.append(Refusal(None))
+    await client.report(invocation, Success(b"1"))
+    assert (await api.answer()).body == b"1"
+    assert (await api.answer()).body == b"1"
+    assert api.connections == 2
+
+
+async def test_a_broken_connection_at_the_answer_is_logged_not_fatal(
+    api: FakeRuntimeApi, client: RuntimeApiClient, caplog: pytest.LogCaptureFixture
+) -> None:
+    api.deliver(b"{}")
+    invocation = await client.next()
+    api.refusals += [Refusal(None)] * 2
+    await client.report(invocation, Success(b"1"))
+    assert "Cannot complete Runtime API call 'response'" in caplog.text
+
+
+@pytest.mark.deno
+async def test_a_proxy_in_the_environment_is_ignored(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    nowhere = "http://127.0.0.1:1"
+    async with make_runtime(
+        {"function.ts": SOURCE},
+        HTTP_PROXY=nowhere,
+        http_proxy=nowhere,
+        ALL_PROXY=nowhere,
+    ):
+        assert (await api.invoke({"n": 1})).json() == {"n": 1}
+        await api.wait_for_next()
+
+
+@pytest.mark.deno
+@pytest.mark.parametrize("status", [400, 403, 410, 413, None])
+async def test_the_runtime_goes_on_after_a_refused_answer(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, status: int | None
+) -> None:
+    async with make_runtime({"function.ts": SOURCE}) as runtime:
+        api.refusals += [Refusal(status)] * (2 if status is None else 1)
+        await api.invoke({"n": 1})
+        if status is None:
+            await api.answer()
+        await runtime.logged("\tERROR\tCannot complete Runtime API call 'response'")
+        assert (await api.invoke({"n": 2})).json() == {"n": 2}
+        await api.wait_for_next()
+        assert api.answers.empty()
+
+
+@pytest.mark.deno
+async def test_the_runtime_ends_when_the_platform_says_so(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime({"function.ts": SOURCE}) as runtime:
+        api.refusals.append(Refusal(500))
+        await api.invoke({"n": 1})
+        assert await runtime.wait() == 1
+        assert "HTTP status 500" in runtime.log
+
+
+@pytest.mark.deno
+async def test_the_runtime_ends_when_next_is_refused(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    api.next_refusals.append(Refusal(403))
+    async with make_runtime({"function.ts": SOURCE}) as runtime:
+        assert await runtime.wait() == 1
+        assert "Cannot complete Runtime API call 'next': HTTP status 403" in runtime.log
+
+
+@pytest.mark.deno
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_signal_ends_it_with_exit_code_0(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, number: signal.Signals
+) -> None:
+    async with make_runtime({"function.ts": SOURCE}) as runtime:
+        await api.invoke({"n": 1})
+        await api.wait_for_next()
+        assert await runtime.stop(number) == 0
+
+
+@pytest.mark.deno
+async def test_a_signal_in_the_middle_of_an_invocation_leaves_nothing_behind(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = """
+export function handler() {
+  console.log("here");
+  for (;;);
+}
+"""
+    async with make_runtime({"function.ts": source}) as runtime:
+        await api.wait_for_next()
+        api.deliver(b"{}")
+        await runtime.logged("here")
+        assert await runtime.stop() == 0
+
+
+@pytest.mark.deno
+async def test_a_killed_supervisor_takes_its_waiting_process_along(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime({"function.ts": SOURCE}) as runtime:
+        await api.wait_for_next()
+        assert await runtime.stop(signal.SIGKILL) == -signal.SIGKILL
+        # Its stdin ends, and so does it; its folders are the price of SIGKILL.
+        await runtime.all_gone()
+        for left in runtime.temp_root.rglob("*"):
+            assert left.is_dir() or left.name == "entry.mjs"
+        runtime.clear_temp_root()
+
+
+@pytest.mark.deno
+async def test_json_logs_have_the_platforms_fields(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = """
+import process from "node:process";
+console.info("while loading");
+export function handler() {
+  console.debug("dropped");
+  console.warn({ nested: [1] });
+  console.error("it was", new TypeError("bad"));
+  console.log("two\\nlines");
+  console.table([{ a: 1 }]);
+  process.stdout.write('{"own":"json"}\\n');
+  process.stdout.write("plain text\\n");
+}
+"""
+    async with make_runtime(
+        {"function.ts": source},
+        AWS_LAMBDA_LOG_FORMAT="JSON",
+        AWS_LAMBDA_LOG_LEVEL="info",
+    ) as runtime:
+        answer = await api.invoke({}, headers={"Lambda-Runtime-Aws-Tenant-Id": "t1"})
+        assert answer.body == b"null"
+        await api.wait_for_next()
+        records = [json.loads(line) for line in runtime.log.split("\n") if line]
+    # What follows is the next process, which loads the module as well.
+    loading, warn, error, lines, table, own, plain = records[:7]
+    assert {k: loading[k] for k in loading if k != "timestamp"} == {
+        "level": "INFO",
+        "message": "while loading",
+    }
+    assert warn["message"] == {"nested": [1]}
+    assert (warn["level"], warn["requestId"]) == ("WARN", answer.request_id)
+    assert warn["tenantId"] == "t1"
+    assert (error["level"], error["errorType"]) == ("ERROR", "TypeError")
+    assert error["errorMessage"] == "bad"
+    assert error["message"].startswith("it was TypeError: bad\n    at handler")
+    assert "runtime.js" not in error["message"]
+    assert lines["message"] == "two\nlines"
+    assert "│ a │" in table["message"]
+    assert own == {"own": "json"}
+    assert (plain["message"], plain["requestId"]) == ("plain text", answer.request_id)
+
+
+@pytest.mark.deno
+async def test_text_logs_keep_a_record_on_one_line(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = """
+export function handler() {
+  console.debug("not filtered in text");
+  console.log("a %s of %d", "b", 2);
+  console.group("outer");
+  console.log("one\\ntwo");
+  console.trace("traced");
+  console.assert(false, "asserted");
+  console.count();
+  console.clear();
+}
+"""
+    async with make_runtime(
+        {"function.ts": source}, AWS_LAMBDA_LOG_LEVEL="ERROR"
+    ) as runtime:
+        answer = await api.invoke({})
+        await api.wait_for_next()
+        lines = runtime.log.split("\n")
+    stamped = [line.split("\t", 2) for line in lines if line]
+    assert {line[1] for line in stamped} == {answer.request_id}
+    assert [line[2] for line in stamped[:4]] == [
+        "DEBUG\tnot filtered in text",
+        "INFO\ta b of 2",
+        "INFO\touter",
+        "INFO\t  one\r  two",
+    ]
+    assert stamped[4][2].startswith("TRACE\tTrace: traced\r    at ")
+    assert "runtime.js" not in stamped[4][2]
+    assert [line[2] for line in stamped[5:]] == [
+        "ERROR\t  Assertion failed: asserted",
+        "INFO\t  default: 1",
+    ]
+
+
+@pytest.mark.deno
+async def test_a_mistyped_setting_is_pointed_out(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime(
+        {"function.ts": SOURCE}, LAMBDA_DENO_WRAM="ready"
+    ) as runtime:
+        assert (await api.invoke({})).json() == {}
+        assert "LAMBDA_DENO_WRAM" in await runtime.logged("Unknown settings")
+        await api.wait_for_next()
+
+
+@pytest.mark.deno
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("LAMBDA_DENO_WARM", "sometimes"),
+        ("LAMBDA_DENO_STOP_MARGIN_MS", "-5"),
+        ("LAMBDA_DENO_STRATEGY", "magic"),
+        ("LAMBDA_DENO_PERMISSIONS", "everything"),
+        ("AWS_LAMBDA_LOG_FORMAT", "xml"),
+    ],
+)
+async def test_a_setting_that_cannot_be_used_is_an_init_error(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, variable: str, value: str
+) -> None:
+    async with make_runtime({"function.ts": SOURCE}, **{variable: value}) as runtime:
+        answer = await api.answer()
+        assert answer.call == "init/error"
+        assert answer.json()["errorType"] == "Runtime.InvalidConfiguration"
+        assert f"{variable}: its value is '{value}'" in answer.json()["errorMessage"]
+        assert await runtime.wait() == 1
