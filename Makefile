@@ -5,7 +5,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install invoke test test-unit test-integration test-js lint format typecheck check bench clean
+.PHONY: help install invoke test test-unit test-integration lint format typecheck check bench clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -22,7 +22,7 @@ install: $(STAMP) ## create .venv with everything, Deno's binary included
 invoke: $(STAMP) ## run the hello example through the real runtime and print its result
 	$(BIN)/lambda-deno-spawn invoke examples/hello --event @examples/hello/event.json
 
-test: $(STAMP) ## all tests: unit, JavaScript, integration
+test: $(STAMP) ## all tests: unit and integration
 	$(BIN)/python -m pytest
 
 test-unit: $(STAMP) ## the fast ones: no process, no socket
@@ -31,20 +31,18 @@ test-unit: $(STAMP) ## the fast ones: no process, no socket
 test-integration: $(STAMP) ## real Deno, real HTTP, AWS's emulator
 	$(BIN)/python -m pytest tests/integration
 
-test-js: $(STAMP) ## Deno's own test runner over runtime.js
-	$(BIN)/deno test --no-config --allow-read --allow-env tests/js
-
 lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/deno fmt --check --quiet src/lambda_deno_spawn/js examples tests/js bench
-	$(BIN)/deno lint --quiet src/lambda_deno_spawn/js examples tests/js bench
-	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js examples/*/*.ts
+	$(BIN)/deno fmt --check --quiet src/lambda_deno_spawn/js examples bench
+	$(BIN)/deno lint --quiet src/lambda_deno_spawn/js examples bench
+	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js
+	@for example in examples/*/; do (cd $$example && ../../$(BIN)/deno check --quiet .) || exit 1; done
 
 format: $(STAMP) ## rewrite files the way lint wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/deno fmt --quiet src/lambda_deno_spawn/js examples tests/js bench
+	$(BIN)/deno fmt --quiet src/lambda_deno_spawn/js examples bench
 
 typecheck: $(STAMP) ## mypy --strict over src, tests and bench
 	$(BIN)/mypy

@@ -2,7 +2,7 @@
 
 Decides what to run and runs nothing. It looks at the file system (does a file exist,
 what does ``deno.json`` say) and writes the entry module; processes belong to
-``process.py``. Defaults and reasons: docs/security.md and decision 0001.
+``process.py``. Defaults and reasons: docs/configuration.md.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ LAYERS_ROOT = "/opt"
 # A bundle wins over the source it was made from.
 HANDLER_SUFFIXES = (".bundle.js", ".js", ".mjs", ".ts", ".tsx")
 # What V8's heap cannot have: this supervisor, and Deno's own code and buffers. Measured
-# as resident memory outside V8's heap; see docs/decisions/0005.
+# as resident memory outside V8's heap; see decision 0011.
 MEMORY_OUTSIDE_HEAP_MB = 96
 MINIMUM_HEAP_MB = 48
 # Always handed on, whatever LAMBDA_DENO_ENV says: without them programs cannot run.
@@ -220,7 +220,7 @@ def entry_source(module: Path) -> str:
     """Return the entry module for a handler's file.
 
     The literal import is what makes it need no read permission, and what lets Deno's
-    caches see it; its failure can still be caught (docs/decisions/0003).
+    caches see it; its failure can still be caught (decision 0003).
     """
     return (
         f"import {{ start }} from {_js_string(_file_url(RUNTIME_JS))};\n"

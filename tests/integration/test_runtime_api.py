@@ -343,7 +343,7 @@ export function handler() {
     assert "runtime.js" not in stamped[4][2]
     assert [line[2] for line in stamped[5:]] == [
         "ERROR\t  Assertion failed: asserted",
-        "INFO\t  default: 1",
+        "INFO\tdefault: 1",
     ]
 
 

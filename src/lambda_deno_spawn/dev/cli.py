@@ -3,7 +3,7 @@
 Knows the options, where an event may come from, and what is printed: the result on
 stdout, all else on stderr. Refuses to know how anything is done. Exit codes: 0 the
 function answered, 1 it failed, 2 the command cannot be carried out as given; 130 and
-143 after SIGINT and SIGTERM. Specification: docs/cli.md.
+143 after SIGINT and SIGTERM. Specification: README.md and the help texts below.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import asyncio
 import base64
 import json
 import math
+import os
 import sys
 import traceback
 from contextlib import contextmanager
@@ -184,7 +185,7 @@ def invoke(
             tenant_id=tenant_id,
         )
         _warn_of_shadowing(options, function)
-        _show(run(options), output)
+        _show(run(options, environ=os.environ, log=sys.stderr.buffer), output)
 
 
 @contextmanager
@@ -200,6 +201,9 @@ def _exit_codes(*, is_verbose: bool) -> Iterator[None]:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except asyncio.CancelledError:
         raise typer.Exit(EXIT_TERMINATED) from None
+    except BrokenPipeError:  # nobody reads our result, such as `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(EXIT_FAILED) from None
     except LambdaDenoSpawnError as error:
         _fail(str(error), EXIT_FAILED, is_verbose=is_verbose)
     except Exception as error:

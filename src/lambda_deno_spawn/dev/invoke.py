@@ -39,6 +39,7 @@ INIT_LIMIT_S = 10.0  # on-demand init; AWS "execution environment lifecycle"
 # Enough for the runtime to kill and reap one Deno process several times over.
 STOP_GRACE_S = 2.0
 REAP_LIMIT_S = 5.0  # after SIGKILL only a stuck system call can take this long
+KILL_ROUNDS = 5  # an orphan may start another one while it is looked for
 SAMPLE_INTERVAL_S = 0.05  # memory; reading it takes 1-2 ms for two processes
 LOG_LINE_LIMIT_BYTES = 256 * 1024  # a longer line is split, as CloudWatch splits it
 LOG_READ_LIMIT_BYTES = 64 * 1024  # all that a pipe holds, unless enlarged (pipe(7))
@@ -392,9 +393,9 @@ def _deno_bin() -> str | None:
 def run(
     options: InvokeOptions,
     *,
+    environ: Mapping[str, str],
+    log: BinaryIO,
     command: Sequence[str] | None = None,
-    environ: Mapping[str, str] | None = None,
-    log: BinaryIO | None = None,
 ) -> InvokeResult:
     """Invoke once, from a program without an event loop.
 
@@ -411,7 +412,7 @@ def run(
             raise RuntimeError("Cannot run outside a task")
         for number in (signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        return await invoke(options, command=command, environ=environ, log=log)
+        return await invoke(options, environ=environ, log=log, command=command)
 
     return asyncio.run(cancelled_by_signals())
 
@@ -419,9 +420,9 @@ def run(
 async def invoke(
     options: InvokeOptions,
     *,
+    environ: Mapping[str, str],
+    log: BinaryIO,
     command: Sequence[str] | None = None,
-    environ: Mapping[str, str] | None = None,
-    log: BinaryIO | None = None,
 ) -> InvokeResult:
     """Start a runtime, invoke the function once, and end the runtime again.
 
@@ -429,28 +430,27 @@ async def invoke(
 
     Args:
         options: What to invoke.
-        command: How to start the runtime; None: the real one.
-        environ: The caller's environment; None: this process's.
+        environ: The caller's environment.
         log: Where the runtime's output and the START, END and REPORT lines go, as they
-            come; None: stderr.
+            come.
+        command: How to start the runtime; None: the real one.
     """
     # Slow to import, and not needed for a usage error.
     from lambda_deno_spawn.dev.emulator import Emulator
 
-    environ = os.environ if environ is None else environ
     function = options.function
     arn = (
         f"arn:aws:lambda:{_region(environ)}:000000000000:"
         f"function:{function_name(function)}"
     )
-    tree = ProcessTree()
     with (
-        LogPipe(sys.stderr.buffer if log is None else log) as pipe,
+        LogPipe(log) as pipe,
         # What a killed runtime leaves in its temporary folder goes with the folder.
         tempfile.TemporaryDirectory(
             prefix="lambda-deno-spawn-", ignore_cleanup_errors=True
         ) as temp_dir,
     ):
+        tree = ProcessTree(mark=temp_dir)
         emulator = Emulator(
             arn,
             on_delivery=lambda invocation: pipe.say(_start_line(invocation)),
@@ -547,9 +547,14 @@ class ProcessTree:
         peak_bytes: Most memory seen at once. Proportional set size where the system
             tells it (Linux), else resident size, which counts shared pages twice.
         held_s: How long the runtime was kept waiting for samples to be taken.
+
+    Args:
+        mark: Part of a variable of every process, by which those are found that were
+            never seen as children: their parent was gone too soon.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mark: str) -> None:
+        self._mark = mark
         self.peak_bytes = 0
         self.held_s = 0.0
         self._root: psutil.Process | None = None
@@ -576,8 +581,11 @@ class ProcessTree:
     async def keep_sampling(self) -> None:
         """Look at the tree again and again, until cancelled."""
         while True:
+            started_s = time.monotonic()
             self.sample()
-            await asyncio.sleep(SAMPLE_INTERVAL_S)
+            # With thousands of processes on the machine it takes longer.
+            cost_s = time.monotonic() - started_s
+            await asyncio.sleep(max(SAMPLE_INTERVAL_S, 10 * cost_s))
 
     def kill(self) -> None:
         """Kill everything, also what has left the runtime's process group."""
@@ -596,6 +604,24 @@ class ProcessTree:
         for process in self._seen:
             with contextlib.suppress(psutil.Error):
                 process.kill()
+        for _ in range(KILL_ROUNDS):
+            orphans = self._orphans()
+            if not orphans:
+                break
+            for process in orphans:
+                with contextlib.suppress(psutil.Error):
+                    process.kill()
+
+    def _orphans(self) -> list[psutil.Process]:
+        import psutil
+
+        orphans = []
+        for process in psutil.process_iter():
+            # Not every process lets us look; those that we started do.
+            with contextlib.suppress(psutil.Error, OSError):
+                if any(self._mark in value for value in process.environ().values()):
+                    orphans.append(process)
+        return orphans
 
     def _members(self) -> list[psutil.Process]:
         import psutil
