@@ -48,6 +48,12 @@ const PRINTER_LEVELS =
   /** @type {const} */ (["DEBUG", "INFO", "WARN", "ERROR", "TRACE"]);
 /** An error of a chain of causes that is deeper than this is cut off. */
 const CAUSE_LIMIT = 8;
+/** More than what a RESULT frame and the DONE frame behind it add to the body. */
+const FRAME_OVERHEAD_BYTES = 256;
+/** An invocation as it could come, for `rehearse`. */
+const REHEARSAL =
+  '{"eventBytes":2,"requestId":"","deadlineEpochMs":0,"abortEpochMs":0,"functionArn":"",' +
+  '"traceId":null,"clientContext":null,"identity":null,"tenantId":null}';
 /** A stuck worker is ended by its supervisor; without one it ends after this long. */
 const LINGER_MS = 10_000;
 
@@ -68,6 +74,9 @@ let requestId = "";
 let tenantId = /** @type {string | null} */ (null);
 /** Work that the handler wants finished after its answer. @type {Promise<unknown>[]} */
 let afterwards = [];
+
+/** True once the DONE frame is written, or on its way behind the answer. */
+let isDoneSent = false;
 
 /** Bytes read from stdin and not used yet. */
 let unread = new Uint8Array(0);
@@ -100,44 +109,74 @@ export async function start(load) {
   }
   // An accident while the module loaded has been reported already.
   if (phase !== "loading") return;
+  await rehearse();
+  if (phase !== "loading") return;
   phase = "idle";
-  sendFrame("READY");
-  const head = readLine();
-  if (head === null) exit(0);
+  write(frame("READY"));
+  const second = readLine();
+  if (second === null) exit(0);
   phase = "running";
-  await run(handler, parse(/** @type {string} */ (head)));
-}
-
-/**
- * Run the handler for the invocation whose head was read.
- *
- * @param {(event: unknown, context: object) => unknown} handler
- * @param {Head} head
- */
-async function run(handler, head) {
-  requestId = head.requestId;
-  tenantId = head.tenantId;
-  setTraceId(head.traceId);
+  const head = parse(/** @type {string} */ (second));
   const eventBytes = readExactly(head.eventBytes);
   if (eventBytes === null) exit(0);
-  try {
-    const context = makeContext(head);
-    const event = parseEvent(/** @type {Uint8Array} */ (eventBytes));
-    const result = await handler(event, context);
-    if (phase === "running") answer(result);
-  } catch (error) {
-    if (phase === "running") fail(error);
-  }
+  setTraceId(head.traceId);
+  await run(handler, head, /** @type {Uint8Array} */ (eventBytes), write);
   await finish();
 }
 
 /**
- * Send the result as the RESULT frame, in parts if other programs may write as well.
+ * Run through an invocation that nobody sees. V8 compiles a function when it is first
+ * called: done here, the event that comes does not wait for it.
+ */
+async function rehearse() {
+  const head = parse(REHEARSAL);
+  const eventBytes = encoder.encode("{}");
+  phase = "running";
+  readExactly(0);
+  setTraceId(head.traceId);
+  await run((event) => event, head, eventBytes, () => {});
+  // An accident of the module's may have come in between.
+  if (/** @type {string} */ (phase) === "finishing") phase = "loading";
+  requestId = "";
+  tenantId = null;
+  isDoneSent = false;
+}
+
+/**
+ * Run the handler and write the frames of its outcome.
+ *
+ * @param {(event: unknown, context: object) => unknown} handler
+ * @param {Head} head
+ * @param {Uint8Array} eventBytes
+ * @param {(frame: Uint8Array) => void} write
+ */
+async function run(handler, head, eventBytes, write) {
+  requestId = head.requestId;
+  tenantId = head.tenantId;
+  let frames;
+  try {
+    const context = makeContext(head);
+    const event = parseEvent(eventBytes);
+    frames = resultFrames(await handler(event, context));
+  } catch (error) {
+    frames = [errorFrame(error)];
+  }
+  // An accident in the meantime has been answered for already.
+  if (phase !== "running") return;
+  phase = "finishing";
+  isDoneSent = afterwards.length === 0;
+  for (const bytes of frames) write(bytes);
+}
+
+/**
+ * The result as RESULT frame, in parts if other programs may write to the same pipe,
+ * with the DONE frame behind it if nothing is left to do.
  *
  * @param {unknown} result
+ * @returns {Uint8Array[]} Each is to be written at once.
  * @throws {RuntimeError} It cannot be written as JSON or is too large.
  */
-function answer(result) {
+function resultFrames(result) {
   let text;
   try {
     text = stringify(result) ?? "null";
@@ -150,7 +189,7 @@ function answer(result) {
       error,
     );
   }
-  const body = encoder.encode(text);
+  let body = encoder.encode(text);
   if (body.length > hello.resultLimitBytes) {
     throw new RuntimeError(
       "Function.ResponseSizeTooLarge",
@@ -158,34 +197,40 @@ function answer(result) {
         "store the result and return where it is, or stream it",
     );
   }
-  phase = "finishing";
-  const room = hello.partBytes &&
-    hello.partBytes - 2 * hello.marker.length - 64;
-  let offset = 0;
-  if (room) {
-    for (; body.length - offset > room; offset += room) {
-      sendFrame("PART", body.subarray(offset, offset + room));
+  const frames = [];
+  if (hello.partBytes > 0) {
+    const room = hello.partBytes - FRAME_OVERHEAD_BYTES;
+    for (; body.length > room; body = body.subarray(room)) {
+      frames.push(frame("PART", body.subarray(0, room)));
     }
   }
-  sendFrame(
-    "RESULT",
-    offset ? body.subarray(offset) : body,
-    "",
-    afterwards.length === 0,
-  );
+  frames.push(frame("RESULT", body, "", afterwards.length === 0));
+  return frames;
 }
 
 /**
- * Send an error as the ERROR frame.
- *
  * @param {unknown} error Anything that was thrown.
  * @param {string} [errorType] Overrides the error's own name.
+ * @returns {Uint8Array} The ERROR frame, DONE behind it if nothing is left to do.
  */
-function fail(error, errorType) {
+function errorFrame(error, errorType) {
   const body = describe(error);
   if (errorType) body.errorType = errorType;
+  const bytes = encoder.encode(stringify(body));
+  return frame("ERROR", bytes, body.errorType, afterwards.length === 0);
+}
+
+/**
+ * Answer with an error, unless there was an answer.
+ *
+ * @param {unknown} error
+ * @param {string} [errorType]
+ */
+function fail(error, errorType) {
+  const bytes = errorFrame(error, errorType);
   phase = "finishing";
-  sendFrame("ERROR", encoder.encode(stringify(body)), body.errorType);
+  isDoneSent = afterwards.length === 0;
+  write(bytes);
 }
 
 /** Wait for what `waitUntil` was given, say that nothing is left, and stand still. */
@@ -209,7 +254,7 @@ async function finish() {
 function end() {
   if (phase === "done") return;
   phase = "done";
-  if (!doneSent) sendFrame("DONE");
+  if (!isDoneSent) write(frame("DONE"));
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LINGER_MS);
   exit(0);
 }
@@ -624,33 +669,38 @@ function format(args) {
   return text.split("\n").filter((line) => !isOurs(line)).join("\n");
 }
 
-let doneSent = false;
-
 /**
- * Send one frame: marker, header, newline, body, marker, newline.
+ * Build one frame: marker, header, newline, body, marker, newline. In one piece: a short
+ * frame then arrives whole, whoever else writes to the pipe.
  *
  * @param {FrameKind} kind
  * @param {Uint8Array} [body]
  * @param {string} [errorType]
- * @param {boolean} [isLast] Put the DONE frame into the same write.
+ * @param {boolean} [isLast] Put the DONE frame behind it.
+ * @returns {Uint8Array}
  */
-function sendFrame(kind, body, errorType, isLast = false) {
+function frame(kind, body, errorType, isLast = false) {
+  const { marker } = hello;
   const length = body?.length ?? 0;
   const type = errorType ? `,"errorType":${stringify(errorType)}` : "";
-  const head = `${hello.marker}{"kind":"${kind}","bytes":${length}${type}}\n`;
-  let tail = `${hello.marker}\n`;
-  if (isLast) {
-    doneSent = true;
-    tail += `${hello.marker}{"kind":"DONE","bytes":0}\n${hello.marker}\n`;
-  }
-  // One write: a short frame then arrives whole, whoever else writes to the pipe.
-  const frame = new Uint8Array(head.length * 3 + length + tail.length);
-  let end = encoder.encodeInto(head, frame).written;
-  if (body) frame.set(body, end);
+  const head = `${marker}{"kind":"${kind}","bytes":${length}${type}}\n`;
+  const done = isLast ? `${marker}{"kind":"DONE","bytes":0}\n${marker}\n` : "";
+  const tail = `${marker}\n${done}`;
+  // Only an error type may hold characters of more than one byte, at most three.
+  const bytes = new Uint8Array(
+    head.length + 2 * type.length + length + tail.length,
+  );
+  let end = encoder.encodeInto(head, bytes).written;
+  if (body) bytes.set(body, end);
   end += length;
-  end += encoder.encodeInto(tail, frame.subarray(end)).written;
+  end += encoder.encodeInto(tail, bytes.subarray(end)).written;
+  return bytes.subarray(0, end);
+}
+
+/** @param {Uint8Array} bytes A frame. */
+function write(bytes) {
   try {
-    writeAll(writeStdout, frame.subarray(0, end));
+    writeAll(writeStdout, bytes);
   } catch (error) {
     // The handler closed it for good; the supervisor knows these words.
     log("FATAL", ["Cannot write to stdout:", error]);
