@@ -7,6 +7,7 @@ Developer Guide, "Using the Lambda runtime API for custom runtimes".
 
 from __future__ import annotations
 
+import asyncio
 import platform
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -58,6 +59,7 @@ class RuntimeApiClient:
         self._root = f"http://{runtime_api}{API_PATH}"
         self._working_directory = working_directory
         self._next_url = httpx.URL(f"{self._root}/invocation/next")
+        self._prepared = ("", self._next_url, self._next_url)
         self._common = [
             (b"Host", runtime_api.encode("ascii")),
             (b"User-Agent", USER_AGENT.encode("ascii")),
@@ -77,7 +79,15 @@ class RuntimeApiClient:
             raise RuntimeApiError(
                 "next", _detail(response), status=response.status_code, is_fatal=True
             )
-        return Invocation.from_headers(response.headers, response.content)
+        # httpx looks every name up by scanning; one pass over the raw fields is faster.
+        headers = {
+            name.lower().decode("ascii"): value.decode("latin-1")
+            for name, value in response.headers.raw
+        }
+        invocation = Invocation.from_headers(headers, response.content)
+        # The loop comes to this while the worker runs, so the caller does not wait.
+        asyncio.get_running_loop().call_soon(self._prepare, invocation.request_id)
+        return invocation
 
     async def report(self, invocation: Invocation, outcome: Outcome) -> None:
         """Post what came of an invocation.
@@ -96,9 +106,12 @@ class RuntimeApiClient:
         else:
             call, body = "error", outcome.body
             headers += self._error_headers(outcome)
-        request_id = quote(invocation.request_id, safe="")
+        if self._prepared[0] != invocation.request_id:
+            self._prepare(invocation.request_id)
+        _, response_url, error_url = self._prepared
+        url = response_url if call == "response" else error_url
         try:
-            await self._post(call, f"/invocation/{request_id}/{call}", headers, body)
+            await self._post(call, url, headers, body)
         except RuntimeApiError as error:
             if error.is_fatal:
                 raise
@@ -118,7 +131,8 @@ class RuntimeApiClient:
             RuntimeApiError: It could not be told.
         """
         headers = self._error_headers(failure)
-        await self._post("init error", "/init/error", headers, failure.body)
+        url = httpx.URL(f"{self._root}/init/error")
+        await self._post("init error", url, headers, failure.body)
 
     async def aclose(self) -> None:
         """Close the connection."""
@@ -134,10 +148,18 @@ class RuntimeApiClient:
             headers.append(("Lambda-Runtime-Function-XRay-Error-Cause", cause))
         return headers
 
+    def _prepare(self, request_id: str) -> None:
+        """Work out where an invocation's answer goes; parsing a URL takes its time."""
+        path = f"{self._root}/invocation/{quote(request_id, safe='')}"
+        self._prepared = (
+            request_id,
+            httpx.URL(f"{path}/response"),
+            httpx.URL(f"{path}/error"),
+        )
+
     async def _post(
-        self, call: str, path: str, headers: list[tuple[str, str]], body: bytes
+        self, call: str, url: httpx.URL, headers: list[tuple[str, str]], body: bytes
     ) -> None:
-        url = httpx.URL(self._root + path)
         response = await self._send(call, "POST", url, headers, body)
         status = response.status_code
         if status == HTTP_ACCEPTED:
