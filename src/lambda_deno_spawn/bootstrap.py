@@ -11,6 +11,7 @@ ended it.
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from pathlib import Path
@@ -20,7 +21,8 @@ from lambda_deno_spawn.config import Settings, Warm
 from lambda_deno_spawn.deno import deno_command
 from lambda_deno_spawn.errors import ConfigError, HandlerError, WorkerError
 from lambda_deno_spawn.process import become_subreaper, children
-from lambda_deno_spawn.worker import remove_tree, start_worker
+from lambda_deno_spawn.state import StateDir
+from lambda_deno_spawn.worker import start_worker
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.deno import DenoCommand
@@ -40,34 +42,35 @@ def main() -> NoReturn:
         settings = Settings.from_environ(os.environ, cwd)
     except ConfigError as error:
         sys.exit(_fail_early(error))
-    state_dir = make_state_dir(settings.temp_root)
     try:
-        sys.exit(_start(settings, state_dir, spared))
+        state = StateDir(settings.temp_root)
+    except OSError as error:
+        sys.exit(_fail_early(_no_temp_root(settings.temp_root, error)))
+    try:
+        sys.exit(_start(settings, state, spared))
     finally:
-        remove_tree(state_dir)
+        state.close()
 
 
-def make_state_dir(temp_root: str) -> str:
-    """Create this supervisor's own folder; its name cannot be guessed beforehand."""
-    path = f"{temp_root}/lambda-deno-spawn-{os.urandom(8).hex()}"
-    os.mkdir(path, 0o700)  # noqa: PTH102 - fails if it exists, as it must
-    return path
+def _no_temp_root(temp_root: str, error: OSError) -> ConfigError:
+    return ConfigError("TMPDIR", temp_root, f"a folder to write to ({error.strerror})")
 
 
-def _start(settings: Settings, state_dir: str, spared: frozenset[int]) -> int:
+def _start(settings: Settings, state: StateDir, spared: frozenset[int]) -> int:
     first: StartedWorker | None = None
     try:
-        command = deno_command(settings, os.environ, Path(state_dir))
+        command = deno_command(settings, os.environ, Path(state.path))
         if settings.warm is not Warm.OFF:
-            first = start_worker(command, state_dir)
+            first = start_worker(command, state.path)
     except (ConfigError, HandlerError, WorkerError) as error:
         return _report_init_error(settings.runtime_api, error)
     # Deno is loading the handler now; the slow imports cost no time of their own.
+    state.clear_abandoned()
     become_subreaper()
     _skip_httpx_command_line()
     import asyncio
 
-    return asyncio.run(_serve(settings, command, state_dir, first, spared))
+    return asyncio.run(_serve(settings, command, state.path, first, spared))
 
 
 async def _serve(
@@ -105,6 +108,8 @@ async def _serve(
             await client.init_error(failure)
             logs.logger.error("Init Error\t%s", failure.body.decode())
             return EXIT_FAILED
+        # What lives now lives to the end: no collection needs to look at it again.
+        gc.freeze()
         await run_until(stop, RuntimeLoop(client, strategy))
     except RuntimeApiError as error:
         logs.logger.error("%s", error)

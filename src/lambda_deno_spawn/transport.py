@@ -122,8 +122,8 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
         http = self._http
         response: h11.Response | None = None
         body: list[bytes] = []
+        event: object = h11.NEED_DATA  # the answer cannot be there yet
         while True:
-            event = http.next_event()
             if event is h11.NEED_DATA:
                 data = await self._reader.read(READ_BYTES)
                 if not data and response is None:
@@ -142,6 +142,7 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
                 )
             elif not isinstance(event, h11.InformationalResponse):
                 raise httpx.RemoteProtocolError(f"unexpected event {event!r}")
+            event = http.next_event()
 
 
 async def _body(request: httpx.Request) -> AsyncIterator[bytes]:

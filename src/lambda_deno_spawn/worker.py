@@ -30,6 +30,7 @@ from lambda_deno_spawn.protocol import (
     Stray,
     WorkerConnection,
 )
+from lambda_deno_spawn.state import remove_tree
 
 if TYPE_CHECKING:
     import asyncio
@@ -340,30 +341,3 @@ def exit_error(
     return WorkerExitedError(
         message, returncode=returncode, pid=pid, stderr_tail=stderr_tail
     )
-
-
-def remove_tree(path: str) -> None:
-    """Remove a worker's private folder, whatever it left in it."""
-    try:
-        os.rmdir(path)  # noqa: PTH106 - most often it is empty
-    except OSError:
-        import shutil
-
-        shutil.rmtree(path, onerror=_make_removable)
-
-
-def _make_removable(function: object, path: str, _: object) -> None:
-    """Open a folder that was closed to its owner and try once more."""
-    import shutil
-
-    try:
-        parent = os.path.dirname(path)  # noqa: PTH120
-        os.chmod(parent, 0o700)  # noqa: PTH101
-        if os.path.isdir(path) and not os.path.islink(path):  # noqa: PTH112, PTH114
-            os.chmod(path, 0o700)  # noqa: PTH101
-            if function is not os.rmdir:
-                shutil.rmtree(path, ignore_errors=True)
-        else:
-            os.unlink(path)  # noqa: PTH108
-    except OSError:
-        return

@@ -46,11 +46,11 @@ def make_runtime(tmp_path: Path, api: FakeRuntimeApi) -> MakeRuntime:
         **environ: str | None,
     ) -> RuntimeUnderTest:
         temp_root = tmp_path / "tmp"
-        temp_root.mkdir()
+        temp_root.mkdir(exist_ok=True)
         if isinstance(files, Path):
             return RuntimeUnderTest(files, handler, api, temp_root, environ)
         task_root = tmp_path / "task"
-        task_root.mkdir()
+        task_root.mkdir(exist_ok=True)
         for name, text in files.items():
             path = task_root / name
             path.parent.mkdir(parents=True, exist_ok=True)

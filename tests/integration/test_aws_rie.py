@@ -7,13 +7,9 @@ streams, trace ids, answers before ``next``) is tested against ours.
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
-import socket
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-import httpx
 import psutil  # type: ignore[import-untyped] # it ships no types
 import pytest
 
@@ -214,30 +210,3 @@ def test_nothing_is_left_running_when_an_idle_environment_ends(
         assert {supervisor} < running, "it and the process for the next event"
 
         assert rie.stop() == []
-
-
-@pytest.mark.xfail(reason="a busy worker outlives a supervisor ended by SIGKILL")
-def test_nothing_is_left_running_when_an_environment_ends_during_an_event(
-    rie_binary: Path, task_root: Path, tmp_path: Path
-) -> None:
-    # As at a timeout: the platform ends the runtime by SIGKILL, which it cannot catch,
-    # and may go on using the environment.
-    log = tmp_path / "log.txt"
-    with (
-        run_rie(
-            rie_binary, task_root, "function.handler", log, timeout_s=TIMEOUT_S
-        ) as rie,
-        socket.create_server(("127.0.0.1", 0)) as server,
-        ThreadPoolExecutor() as pool,
-    ):
-        server.settimeout(TIMEOUT_S)
-        port = server.getsockname()[1]
-        answer = pool.submit(rie.post, {"do": "hang", "port": port})
-        server.accept()[0].close()  # the handler runs
-
-        outlived = rie.stop()
-
-        # The emulator may answer that it was reset, or just drop the connection.
-        with contextlib.suppress(httpx.TransportError):
-            answer.result()
-        assert outlived == []

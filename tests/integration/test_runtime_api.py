@@ -12,6 +12,7 @@ from lambda_deno_spawn.errors import RuntimeApiError
 from lambda_deno_spawn.invocation import Failure, Success
 from lambda_deno_spawn.runtime_api import RuntimeApiClient
 from tests.doubles import FakeRuntimeApi, Refusal
+from tests.integration.harness import wait_for_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -257,11 +258,59 @@ async def test_a_killed_supervisor_takes_its_waiting_process_along(
     async with make_runtime({"function.ts": SOURCE}) as runtime:
         await api.wait_for_next()
         assert await runtime.stop(signal.SIGKILL) == -signal.SIGKILL
-        # Its stdin ends, and so does it; its folders are the price of SIGKILL.
-        await runtime.all_gone()
-        for left in runtime.temp_root.rglob("*"):
-            assert left.is_dir() or left.name == "entry.mjs"
+        await runtime.all_gone()  # its stdin has ended
         runtime.clear_temp_root()
+
+
+@pytest.mark.deno
+async def test_the_next_supervisor_clears_up_after_one_that_was_killed(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    # Lambda resets an environment like this: SIGKILL, /tmp kept, the runtime again.
+    source = """
+export function handler(event: any) {
+  console.log("here");
+  while (event.hang) { /* busy */ }
+  return "served";
+}
+"""
+    first = make_runtime({"function.ts": source})
+    async with FakeRuntimeApi() as other:
+        first.api = other
+        await first.__aenter__()
+        await other.wait_for_next()
+        other.deliver(b'{"hang":true}', timeout_s=60)
+        await first.logged("here")
+        await first.stop(signal.SIGKILL)
+        [busy] = first.survivors()
+    # A folder without a lock, and one that is not ours to judge, are left alone.
+    (first.temp_root / "lambda-deno-spawn-unlocked").mkdir()
+    async with make_runtime({"function.ts": source}) as runtime:
+        assert (await api.invoke({})).json() == "served"
+        await api.wait_for_next()
+        await wait_for_end(busy, 5)
+        assert first.survivors() == []
+        (first.temp_root / "lambda-deno-spawn-unlocked").rmdir()
+        assert len(list(runtime.temp_root.iterdir())) == 1, "its own"
+
+
+@pytest.mark.deno
+async def test_two_supervisors_side_by_side_leave_each_other_alone(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with FakeRuntimeApi() as other:
+        first = make_runtime({"function.ts": SOURCE})
+        first.api = other
+        async with first:
+            await other.wait_for_next()
+            second = make_runtime({"function.ts": SOURCE})
+            await second.__aenter__()
+            assert (await api.invoke({"n": 2})).json() == {"n": 2}
+            await api.wait_for_next()
+            other.deliver(b'{"n":1}')
+            assert (await other.answer()).json() == {"n": 1}
+            await other.wait_for_next()
+            assert await second.stop() == 0
 
 
 @pytest.mark.deno
