@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-import psutil  # type: ignore[import-untyped] # it ships no types
+import psutil
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 RUNTIME_JS = Path(__file__).parent / "js" / "runtime.js"
 LAYER_BINARY = "/opt/bin/deno"
 LAYERS_ROOT = "/opt"
+PACKAGED_DENO_DIR = ".deno_dir"  # in the task root, made by `build`
 # A bundle wins over the source it was made from.
 HANDLER_SUFFIXES = (".bundle.js", ".js", ".mjs", ".ts", ".tsx")
 # What V8's heap cannot have: this supervisor, and Deno's own code and buffers. Measured
@@ -144,7 +145,7 @@ def find_binary(settings: Settings, path: str) -> str:
         raise ConfigError("LAMBDA_DENO_BIN", settings.deno_bin, "an executable file")
     if os.access(LAYER_BINARY, os.X_OK):
         return LAYER_BINARY
-    found = _pypi_binary() or _on_path(path)
+    found = pypi_binary() or _on_path(path)
     if found is None:
         raise ConfigError(
             "LAMBDA_DENO_BIN",
@@ -155,7 +156,8 @@ def find_binary(settings: Settings, path: str) -> str:
     return found
 
 
-def _pypi_binary() -> str | None:
+def pypi_binary() -> str | None:
+    """Return the binary of the PyPI package ``deno``, None if it is not installed."""
     try:
         from deno import find_deno_bin
     except ImportError:
@@ -348,7 +350,7 @@ def _environ(
 
 
 def _own_deno_dir(settings: Settings, state_dir: Path) -> Path:
-    packaged = Path(settings.task_root) / ".deno_dir"
+    packaged = Path(settings.task_root) / PACKAGED_DENO_DIR
     return packaged if packaged.is_dir() else state_dir / "deno_dir"
 
 

@@ -44,6 +44,10 @@ class HandlerError(LambdaDenoSpawnError):
         super().__init__(message)
 
 
+class UsageError(LambdaDenoSpawnError):
+    """A command of the command line cannot be carried out as it was given."""
+
+
 class RuntimeApiError(LambdaDenoSpawnError):
     """A call to the Runtime API was refused or did not get through.
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Self
 
 from lambda_deno_spawn.config import Settings
 from lambda_deno_spawn.deno import find_binary
-from lambda_deno_spawn.dev.invoke import bootstrap_command
+from lambda_deno_spawn.dev.local_runtime import bootstrap_command
 
 if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi

@@ -28,10 +28,10 @@ import boto3
 import botocore.config
 import httpx
 import orjson
-import psutil  # type: ignore[import-untyped] # it ships no types
+import psutil
 from deno import find_deno_bin
 
-from lambda_deno_spawn.dev.invoke import bootstrap_command
+from lambda_deno_spawn.dev.local_runtime import bootstrap_command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

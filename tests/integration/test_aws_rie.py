@@ -10,7 +10,7 @@ import base64
 import json
 from typing import TYPE_CHECKING
 
-import psutil  # type: ignore[import-untyped] # it ships no types
+import psutil
 import pytest
 
 from tests.integration.rie import run_rie

@@ -24,17 +24,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_deno_spawn import __version__
-from lambda_deno_spawn.dev.invoke import (
+from lambda_deno_spawn.dev.function import (
     Function,
     InvokeOptions,
-    InvokeResult,
-    UsageError,
-    bootstrap_command,
     find_function,
-    invoke,
-    lambda_environ,
     parse_variables,
 )
+from lambda_deno_spawn.dev.invoke import InvokeResult, invoke
+from lambda_deno_spawn.dev.local_runtime import bootstrap_command, lambda_environ
+from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -24,14 +24,13 @@ import typer
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.config import Warm
-from lambda_deno_spawn.dev.invoke import (
+from lambda_deno_spawn.dev.function import (
     InvokeOptions,
-    UsageError,
     find_function,
     parse_variables,
-    run,
 )
-from lambda_deno_spawn.errors import LambdaDenoSpawnError
+from lambda_deno_spawn.dev.invoke import run
+from lambda_deno_spawn.errors import LambdaDenoSpawnError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
