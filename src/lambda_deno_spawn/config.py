@@ -212,17 +212,19 @@ def _memory_mb(environ: Mapping[str, str]) -> int | None:
 def _permissions(value: str | None) -> str | None:
     if value is None or not value.strip():
         return None
-    words = value.split()
-    if words in (["none"], ["all"]):
-        return words[0]
+    if value.strip() in ("none", "all"):
+        return value.strip()
+    import shlex
+
+    expected = "none, all, or Deno's permission flags such as --allow-net=example.com"
     prefixes = ("--allow-", "--deny-", "--ignore-", "--permission-set", "-P")
-    if all(word.startswith(prefixes) for word in words):
-        return value
-    raise ConfigError(
-        "LAMBDA_DENO_PERMISSIONS",
-        value,
-        "none, all, or Deno's permission flags such as --allow-net=example.com",
-    )
+    try:
+        words = shlex.split(value)
+    except ValueError:  # a quotation that does not end
+        raise ConfigError("LAMBDA_DENO_PERMISSIONS", value, expected) from None
+    if not all(word.startswith(prefixes) for word in words):
+        raise ConfigError("LAMBDA_DENO_PERMISSIONS", value, expected)
+    return value
 
 
 def _v8_flags(value: str) -> tuple[str, ...]:

@@ -31,8 +31,8 @@ PACKAGED_DENO_DIR = ".deno_dir"  # in the task root, made by `build`
 HANDLER_SUFFIXES = (".bundle.js", ".js", ".mjs", ".ts", ".tsx")
 # What V8's heap cannot have: this supervisor, and Deno's own code and buffers. Measured
 # as resident memory outside V8's heap; see decision 0011.
-MEMORY_OUTSIDE_HEAP_MB = 96
-MINIMUM_HEAP_MB = 48
+MEMORY_OUTSIDE_HEAP_MB = 120
+MINIMUM_HEAP_MB = 32
 # Always handed on, whatever LAMBDA_DENO_ENV says: without them programs cannot run.
 ESSENTIAL_VARIABLES = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH")
 # A Linux pipe takes this much in one piece; a larger write can be torn apart by
@@ -107,8 +107,11 @@ def deno_command(
     task_root = Path(settings.task_root)
     if not task_root.is_dir():
         raise ConfigError("LAMBDA_TASK_ROOT", settings.task_root, "an existing folder")
-    if "," in settings.task_root:  # it separates paths in Deno's permission flags
+    # A comma separates paths in Deno's permission flags.
+    if "," in settings.task_root:
         raise ConfigError("LAMBDA_TASK_ROOT", settings.task_root, "no comma in it")
+    if "," in str(state_dir):
+        raise ConfigError("TMPDIR", settings.temp_root, "no comma in it")
     handler = find_handler(task_root, settings.handler)
     entry = state_dir / "entry.mjs"
     entry.write_text(entry_source(handler.path), encoding="utf-8")
@@ -140,10 +143,10 @@ def find_binary(settings: Settings, path: str) -> str:
         ConfigError: There is none, or the one that was named cannot be executed.
     """
     if settings.deno_bin is not None:
-        if os.access(settings.deno_bin, os.X_OK) and Path(settings.deno_bin).is_file():
+        if _is_executable(settings.deno_bin):
             return settings.deno_bin
         raise ConfigError("LAMBDA_DENO_BIN", settings.deno_bin, "an executable file")
-    if os.access(LAYER_BINARY, os.X_OK):
+    if _is_executable(LAYER_BINARY):
         return LAYER_BINARY
     found = pypi_binary() or _on_path(path)
     if found is None:
@@ -171,9 +174,25 @@ def pypi_binary() -> str | None:
 def _on_path(path: str) -> str | None:
     for folder in path.split(os.pathsep):
         candidate = os.path.join(folder, "deno")  # noqa: PTH118 - "" is the cwd
-        if folder and os.access(candidate, os.X_OK):
+        if folder and _is_executable(candidate):
             return candidate
     return None
+
+
+def _is_executable(path: str) -> bool:
+    return os.access(path, os.X_OK) and _is_file(Path(path))
+
+
+def _is_file(path: Path) -> bool:
+    """Tell whether there is a file that we can see.
+
+    A package whose folders are closed to Lambda's user is a mistake people make;
+    ``Path.is_file`` raises for it, and for a name that is too long.
+    """
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def find_handler(task_root: Path, handler: str) -> Handler:
@@ -188,7 +207,7 @@ def find_handler(task_root: Path, handler: str) -> Handler:
     """
     folder, _, name = handler.rpartition("/")
     words = name.split(".")
-    parts = folder.split("/") if folder else []
+    parts = handler.split("/")[:-1]
     if len(words) < 2 or not all(words) or not all(parts) or ".." in parts:
         raise HandlerError(
             "Runtime.MalformedHandlerName",
@@ -199,7 +218,7 @@ def find_handler(task_root: Path, handler: str) -> Handler:
         stem = task_root / folder / ".".join(words[:count])
         for suffix in HANDLER_SUFFIXES:
             path = stem.with_name(stem.name + suffix)
-            if path.is_file():
+            if _is_file(path):
                 return Handler(path, ".".join(words[count:]))
     file = "/".join([*parts, ".".join(words[:-1])])
     raise HandlerError(
@@ -213,7 +232,7 @@ def find_handler(task_root: Path, handler: str) -> Handler:
 def find_config(task_root: Path) -> Path | None:
     """Return the function's Deno configuration file, None if it has none."""
     for name in ("deno.json", "deno.jsonc"):
-        if (task_root / name).is_file():
+        if _is_file(task_root / name):
             return task_root / name
     return None
 
@@ -315,7 +334,10 @@ def _can_run(permissions: list[str]) -> bool:
 def _v8_flags(settings: Settings) -> list[str]:
     """Let JavaScript memory end as a V8 error before the kernel ends the process."""
     flags = list(settings.v8_flags)
-    if settings.memory_mb and not any("max-old-space-size" in flag for flag in flags):
+    # V8 takes a dash and an underscore for the same.
+    names = [flag.split("=")[0].replace("_", "-") for flag in flags]
+    is_limited = "--max-old-space-size" in names or "--max-heap-size" in names
+    if settings.memory_mb and not is_limited:
         heap_mb = max(MINIMUM_HEAP_MB, settings.memory_mb - MEMORY_OUTSIDE_HEAP_MB)
         flags.append(f"--max-old-space-size={heap_mb}")
     return flags

@@ -31,8 +31,12 @@ XRAY_CAUSE_LIMIT_BYTES = 32 * 1024
 LOG_TAIL_LIMIT_LINES = 20
 
 _ERROR_TYPE = re.compile(r"(?:Runtime|Function)\.[A-Z][A-Za-z]+")
+# 15 digits of milliseconds reach past the year 30000 and are exact in JavaScript.
+_DEADLINE_MS = re.compile(r"[0-9]{1,15}")
+# A handler can write anything into its stack: a longer number is no line of a file.
 _STACK_FRAME = re.compile(
-    r"^\s*at (?:(?P<label>.*?) \()?(?P<path>[^()]*?):(?P<line>\d+):\d+\)?$"
+    r"^\s*at (?:(?P<label>.*?) \(|async )?"
+    r"(?P<path>[^()]*?):(?P<line>[0-9]{1,9}):[0-9]+\)?$"
 )
 
 
@@ -74,19 +78,19 @@ class Invocation:
         Raises:
             RuntimeApiError: A header that every invocation has is missing or malformed.
         """
-        try:
-            request_id = headers["lambda-runtime-aws-request-id"]
-            deadline_epoch_ms = int(headers["lambda-runtime-deadline-ms"])
-        except (KeyError, ValueError) as error:
+        request_id = headers.get("lambda-runtime-aws-request-id", "")
+        deadline = headers.get("lambda-runtime-deadline-ms", "")
+        if not request_id or not _DEADLINE_MS.fullmatch(deadline):
             raise RuntimeApiError(
                 "next",
-                f"a required header is missing or malformed: {error}",
+                "a required header is missing or malformed: "
+                f"request id {request_id!r}, deadline {deadline!r}",
                 status=200,
                 is_fatal=True,
-            ) from error
+            )
         return cls(
             request_id=request_id,
-            deadline_epoch_ms=deadline_epoch_ms,
+            deadline_epoch_ms=int(deadline),
             function_arn=headers.get("lambda-runtime-invoked-function-arn", ""),
             event=event,
             trace_id=headers.get("lambda-runtime-trace-id") or None,
@@ -181,9 +185,10 @@ class Failure:
             return None
         if not isinstance(body, dict):
             return None
+        lines = body.get("stackTrace")
         stack = [
             {"path": m["path"], "line": int(m["line"]), "label": m["label"] or ""}
-            for line in body.get("stackTrace") or ()
+            for line in (lines if isinstance(lines, list) else ())
             if isinstance(line, str) and (m := _STACK_FRAME.match(line))
         ]
         exception = {
@@ -192,12 +197,15 @@ class Failure:
             "stack": stack,
         }
         cause = {
-            "working_directory": working_directory,
+            "working_directory": _clean(working_directory),
             "exceptions": [exception],
             "paths": sorted({frame["path"] for frame in stack}),
         }
+        data = orjson.dumps(cause)
+        if len(data) > XRAY_CAUSE_LIMIT_BYTES:  # escaping only adds, and takes its time
+            return None
         # Header values are single-line latin-1: everything else is escaped.
-        text = _ascii_json(cause)
+        text = "".join(map(_escape, data.decode()))
         return text if len(text) <= XRAY_CAUSE_LIMIT_BYTES else None
 
 
@@ -206,11 +214,6 @@ Outcome = Success | Failure
 
 def _clean(text: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def _ascii_json(value: object) -> str:
-    text = orjson.dumps(value).decode()
-    return "".join(_escape(character) for character in text)
 
 
 def _escape(character: str) -> str:

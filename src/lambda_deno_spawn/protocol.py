@@ -111,6 +111,7 @@ class WorkerConnection:
         self._buffer = bytearray()
         self._header: _Header | None = None
         self._parts: list[bytes] = []
+        self._parts_bytes = 0
 
     def hello(self, facts: Mapping[str, object]) -> bytes:
         """Return the first line for the worker's stdin.
@@ -261,7 +262,8 @@ class WorkerConnection:
                 return Answered(Success(b"".join(parts) if len(parts) > 1 else body))
             case FrameKind.PART:
                 self._parts.append(body)
-                if sum(map(len, self._parts)) > FRAME_LIMIT_BYTES:
+                self._parts_bytes += len(body)
+                if self._parts_bytes > FRAME_LIMIT_BYTES:
                     self._fail("a result's parts are too large together", body)
                 return None
 

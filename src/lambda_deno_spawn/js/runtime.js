@@ -48,6 +48,10 @@ const PRINTER_LEVELS =
   /** @type {const} */ (["DEBUG", "INFO", "WARN", "ERROR", "TRACE"]);
 /** An error of a chain of causes that is deeper than this is cut off. */
 const CAUSE_LIMIT = 8;
+/** What is kept of an error's name: it stands in a header, which is short. */
+const ERROR_TYPE_LIMIT = 128;
+/** The longest time a timer takes; a longer one would fire at once. */
+const TIMER_LIMIT_MS = 2 ** 31 - 1;
 /** More than what a RESULT frame and the DONE frame behind it add to the body. */
 const FRAME_OVERHEAD_BYTES = 256;
 /** An invocation as it could come, for `rehearse`. */
@@ -216,6 +220,8 @@ function resultFrames(result) {
 function errorFrame(error, errorType) {
   const body = describe(error);
   if (errorType) body.errorType = errorType;
+  // Half a surrogate pair is no valid JSON for the supervisor.
+  body.errorType = body.errorType.slice(0, ERROR_TYPE_LIMIT).toWellFormed();
   const bytes = encoder.encode(stringify(body));
   return frame("ERROR", bytes, body.errorType, afterwards.length === 0);
 }
@@ -423,12 +429,15 @@ function makeContext(head) {
     get signal() {
       if (controller === undefined) {
         const created = controller = new AbortController();
-        const timer = setTimeout(() => {
-          const name = "TimeoutError";
-          created.abort(
-            new DOMException("The invocation is about to time out", name),
-          );
-        }, Math.max(0, head.abortEpochMs - Date.now()));
+        const timer = setTimeout(
+          () => {
+            const name = "TimeoutError";
+            created.abort(
+              new DOMException("The invocation is about to time out", name),
+            );
+          },
+          Math.min(TIMER_LIMIT_MS, Math.max(0, head.abortEpochMs - Date.now())),
+        );
         Deno.unrefTimer(timer);
       }
       return controller.signal;
