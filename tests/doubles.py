@@ -14,7 +14,10 @@ import itertools
 import json
 import time
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
 
 REQUEST_LIMIT_S = 20.0
 
@@ -29,6 +32,8 @@ class Answer:
         headers: Header fields with lower-case names.
         body: Body as sent.
         received_s: When it was complete; monotonic clock.
+        chunks: When each chunk of a chunked body came; monotonic clock, and bytes.
+        trailers: Trailer fields with lower-case names.
     """
 
     call: str
@@ -36,6 +41,8 @@ class Answer:
     headers: dict[str, str]
     body: bytes
     received_s: float
+    chunks: list[tuple[float, bytes]] = field(default_factory=list)
+    trailers: dict[str, str] = field(default_factory=dict)
 
     def json(self) -> Any:
         """Return the body as JSON."""
@@ -66,12 +73,17 @@ class FakeRuntimeApi:
         next_refusals: Taken one per ``next``.
         user_agents: Every User-Agent seen.
         connections: How many connections were opened.
+        chunk_gate: Awaited before each further chunk of an answer is read.
+        cut_after_chunks: Close the connection after so many chunks: a caller who left.
     """
 
     refusals: list[Refusal] = field(default_factory=list)
     next_refusals: list[Refusal] = field(default_factory=list)
     user_agents: set[str] = field(default_factory=set)
     connections: int = 0
+    chunk_gate: asyncio.Event | None = None
+    cut_after_chunks: int | None = None
+    first_chunk: asyncio.Event = field(default_factory=asyncio.Event)
     answers: asyncio.Queue[Answer] = field(default_factory=asyncio.Queue)
     _deliveries: asyncio.Queue[_Delivery] = field(default_factory=asyncio.Queue)
     _waiting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
@@ -177,7 +189,19 @@ class FakeRuntimeApi:
             for name, _, value in (line.partition(":") for line in lines)
         }
         self.user_agents.add(headers.get("user-agent", ""))
-        body = await _read_body(reader, headers)
+        chunks: list[tuple[float, bytes]] = []
+        trailers: dict[str, str] = {}
+        if headers.get("transfer-encoding") == "chunked":
+            async for chunk in _chunks(reader, trailers):
+                chunks.append((time.monotonic(), chunk))
+                self.first_chunk.set()
+                if len(chunks) == self.cut_after_chunks:
+                    return False
+                if self.chunk_gate is not None:
+                    await self.chunk_gate.wait()
+            body = b"".join(chunk for _, chunk in chunks)
+        else:
+            body = await reader.readexactly(int(headers.get("content-length", 0)))
         prefix = "/2018-06-01/runtime/"
         assert path.startswith(prefix), path
         words = path.removeprefix(prefix).split("/")
@@ -185,7 +209,8 @@ class FakeRuntimeApi:
             return await self._next(writer)
         call = "init/error" if words[0] == "init" else words[2]
         request_id = "" if words[0] == "init" else words[1]
-        answer = Answer(call, request_id, headers, body, time.monotonic())
+        now_s = time.monotonic()
+        answer = Answer(call, request_id, headers, body, now_s, chunks, trailers)
         self.answers.put_nowait(answer)
         refusal = self.refusals.pop(0) if self.refusals else None
         return _send(writer, refusal, 202, "Accepted", ["Content-Type: json"], b"{}")
@@ -226,12 +251,11 @@ def _send(
     return True
 
 
-async def _read_body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
-    if headers.get("transfer-encoding") != "chunked":
-        return await reader.readexactly(int(headers.get("content-length", 0)))
-    body = b""
+async def _chunks(
+    reader: asyncio.StreamReader, trailers: dict[str, str]
+) -> AsyncIterator[bytes]:
     while size := int(await reader.readline(), 16):
-        body += (await reader.readexactly(size + 2))[:-2]
-    while await reader.readline() != b"\r\n":
-        pass
-    return body
+        yield (await reader.readexactly(size + 2))[:-2]
+    while (line := (await reader.readline()).decode("latin-1").rstrip("\r\n")) != "":
+        name, _, value = line.partition(":")
+        trailers[name.lower()] = value.strip()

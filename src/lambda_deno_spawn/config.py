@@ -27,8 +27,8 @@ OUR_PREFIX = "LAMBDA_DENO_"
 KNOWN_VARIABLES = frozenset(
     OUR_PREFIX + name
     for name in (
-        "BIN", "ENV", "PERMISSIONS", "STOP_MARGIN_MS", "STRATEGY", "V8_FLAGS",
-        "WARM", "WARM_MAX_AGE_S",
+        "BIN", "ENV", "PERMISSIONS", "RESPONSE_MODE", "STOP_MARGIN_MS", "STRATEGY",
+        "V8_FLAGS", "WARM", "WARM_MAX_AGE_S",
     )
 )  # fmt: skip
 
@@ -47,6 +47,13 @@ class Strategy(StrEnum):
     """How an invocation reaches the handler."""
 
     FRESH = "fresh"
+
+
+class ResponseMode(StrEnum):
+    """How a ``Response`` is sent; other results tell by what they are."""
+
+    BUFFERED = "buffered"
+    STREAM = "stream"
 
 
 class LogFormat(StrEnum):
@@ -79,6 +86,7 @@ class Settings:
         warm: When the next process is started.
         warm_max_age_s: A waiting process older than this is replaced; None: no limit.
         stop_margin_s: Time kept back before the deadline to stop a worker and report.
+        response_mode: How a ``Response`` is sent.
         permissions: ``none``, ``all`` or Deno flags; None: the default set.
         env_names: Names handed on to the process (``*`` at the end matches any rest);
             None: everything but the runtime's own.
@@ -103,6 +111,7 @@ class Settings:
     warm: Warm = Warm.BACKGROUND
     warm_max_age_s: float | None = None
     stop_margin_s: float = STOP_MARGIN_S
+    response_mode: ResponseMode = ResponseMode.BUFFERED
     permissions: str | None = None
     env_names: tuple[str, ...] | None = None
     v8_flags: tuple[str, ...] = ()
@@ -152,6 +161,9 @@ class Settings:
                 "milliseconds",
             )
             / 1000,
+            response_mode=_choice(
+                environ, "LAMBDA_DENO_RESPONSE_MODE", ResponseMode.BUFFERED
+            ),
             permissions=_permissions(environ.get("LAMBDA_DENO_PERMISSIONS")),
             env_names=None if names is None else tuple(names.replace(",", " ").split()),
             v8_flags=_v8_flags(environ.get("LAMBDA_DENO_V8_FLAGS", "")),

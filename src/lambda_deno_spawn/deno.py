@@ -384,6 +384,7 @@ def _facts(
         "module": str(handler.path),
         "partBytes": ATOMIC_WRITE_BYTES if can_start_programs else 0,
         "resultLimitBytes": RESPONSE_LIMIT_BYTES,
+        "responseMode": settings.response_mode.value,
         "logFormat": settings.log_format.value,
         "logLevel": settings.log_level.value,
         "context": {

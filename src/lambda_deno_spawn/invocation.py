@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import orjson
 
 from lambda_deno_spawn.errors import RuntimeApiError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from lambda_deno_spawn.errors import WorkerError
 
@@ -209,7 +209,36 @@ class Failure:
         return text if len(text) <= XRAY_CAUSE_LIMIT_BYTES else None
 
 
-Outcome = Success | Failure
+class Chunks(Protocol):
+    """The pieces of a streamed answer, as they come.
+
+    Iterating ends with the answer; whether it was complete is then told by ``failure``.
+    """
+
+    @property
+    def failure(self) -> Failure | None:
+        """Why the answer broke off; None while it lasts, and if it did not."""
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        """Iterate once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Streaming:
+    """The handler's result in pieces, whose first one is there.
+
+    Attributes:
+        content_type: Media type of the whole.
+        chunks: The pieces.
+        limit_s: Time until the answer has to be given up, in seconds from now.
+    """
+
+    content_type: str
+    chunks: Chunks
+    limit_s: float
+
+
+Outcome = Success | Failure | Streaming
 
 
 def _clean(text: str) -> str:

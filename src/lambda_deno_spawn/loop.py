@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
-from lambda_deno_spawn.invocation import Failure
+from lambda_deno_spawn.invocation import Failure, Streaming
 from lambda_deno_spawn.logs import logger
 
 if TYPE_CHECKING:
@@ -58,6 +58,8 @@ class RuntimeLoop:
             await self._api.report(invocation, outcome)
             if isinstance(outcome, Failure):
                 log_failure(invocation, outcome)
+            elif isinstance(outcome, Streaming) and outcome.chunks.failure is not None:
+                log_failure(invocation, outcome.chunks.failure)
             await self._strategy.settle(invocation)
 
 

@@ -249,6 +249,21 @@ class ChildProcess:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
 
+    def pause_stdout(self) -> None:
+        """Leave what it writes in the pipe, which makes it wait when that is full."""
+        if self._stdout in self._readers:
+            self._loop.remove_reader(self._stdout)
+
+    def resume_stdout(self) -> None:
+        """Read its stdout again."""
+        if self._stdout in self._readers:
+            self._loop.add_reader(self._stdout, self._readable, self._stdout)
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process alone."""
+        if self.status is None:
+            os.kill(self.pid, number)
+
     def close(self) -> None:
         """Give up the pipes. The process itself must have ended."""
         self.close_stdin()

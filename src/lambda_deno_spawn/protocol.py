@@ -28,6 +28,7 @@ MARKER_BYTES = 32
 HEADER_LIMIT_BYTES = 1024
 # A worker refuses a larger result itself; a frame may carry a little more because an
 # error body is not bounded by the payload limit.
+DEFAULT_CONTENT_TYPE = "application/octet-stream"
 FRAME_LIMIT_BYTES = RESPONSE_LIMIT_BYTES + 1024 * 1024
 
 
@@ -37,6 +38,7 @@ class State(StrEnum):
     STARTING = "STARTING"
     IDLE = "IDLE"
     BUSY = "BUSY"
+    STREAMING = "STREAMING"
     FINISHING = "FINISHING"
     DONE = "DONE"
     FAILED = "FAILED"
@@ -48,6 +50,9 @@ class FrameKind(StrEnum):
     READY = "READY"
     PART = "PART"
     RESULT = "RESULT"
+    STREAM = "STREAM"
+    CHUNK = "CHUNK"
+    END = "END"
     ERROR = "ERROR"
     DONE = "DONE"
 
@@ -60,6 +65,10 @@ TRANSITIONS: Mapping[tuple[State, FrameKind], State] = {
     (State.BUSY, FrameKind.PART): State.BUSY,
     (State.BUSY, FrameKind.RESULT): State.FINISHING,
     (State.BUSY, FrameKind.ERROR): State.FINISHING,
+    (State.BUSY, FrameKind.STREAM): State.STREAMING,
+    (State.STREAMING, FrameKind.CHUNK): State.STREAMING,
+    (State.STREAMING, FrameKind.END): State.FINISHING,
+    (State.STREAMING, FrameKind.ERROR): State.FINISHING,
     (State.FINISHING, FrameKind.DONE): State.DONE,
 }
 
@@ -77,6 +86,27 @@ class Answered:
 
 
 @dataclass(frozen=True, slots=True)
+class StreamBegun:
+    """The answer comes in pieces, of this media type."""
+
+    content_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A piece of a streamed answer."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnded:
+    """The streamed answer is complete, or broken off by an error."""
+
+    failure: Failure | None
+
+
+@dataclass(frozen=True, slots=True)
 class Done:
     """The worker has nothing left to do."""
 
@@ -88,7 +118,7 @@ class Stray:
     data: bytes
 
 
-Event = Ready | Answered | Done | Stray
+Event = Ready | Answered | StreamBegun | Chunk | StreamEnded | Done | Stray
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +126,7 @@ class _Header:
     kind: FrameKind
     length: int
     error_type: str
+    content_type: str
 
 
 class WorkerConnection:
@@ -223,6 +254,7 @@ class WorkerConnection:
             kind = FrameKind(fields["kind"])
             length = fields["bytes"]
             error_type = fields.get("errorType", "")
+            content_type = fields.get("contentType", DEFAULT_CONTENT_TYPE)
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             self._fail("a frame header is malformed", line)
         if type(length) is not int or not 0 <= length <= FRAME_LIMIT_BYTES:
@@ -231,8 +263,10 @@ class WorkerConnection:
             self._fail("a frame's error type is not text", line)
         if (self.state, kind) not in TRANSITIONS:
             self._fail(f"frame {kind} is not allowed while {self.state}", line)
+        if not (isinstance(content_type, str) and content_type.isprintable()):
+            self._fail("a frame's content type is not text on one line", line)
         del self._buffer[: end + 1]
-        return _Header(kind, length, error_type)
+        return _Header(kind, length, error_type, content_type)
 
     def _take_body(self, header: _Header) -> bytes | None:
         end = header.length + len(self._trailer)
@@ -249,8 +283,17 @@ class WorkerConnection:
         return body
 
     def _accept(self, header: _Header, body: bytes) -> Event | None:
+        was_streaming = self.state is State.STREAMING
         self.state = TRANSITIONS[self.state, header.kind]
         match header.kind:
+            case FrameKind.CHUNK:
+                return Chunk(body)
+            case FrameKind.STREAM:
+                return StreamBegun(header.content_type)
+            case FrameKind.END:
+                return StreamEnded(None)
+            case FrameKind.ERROR if was_streaming:
+                return StreamEnded(Failure(header.error_type or "Error", body))
             case FrameKind.READY:
                 return Ready()
             case FrameKind.DONE:
@@ -260,7 +303,7 @@ class WorkerConnection:
             case FrameKind.RESULT:
                 parts, self._parts = [*self._parts, body], []
                 return Answered(Success(b"".join(parts) if len(parts) > 1 else body))
-            case FrameKind.PART:
+            case FrameKind.PART:  # pragma: no branch - there is no other
                 self._parts.append(body)
                 self._parts_bytes += len(body)
                 if self._parts_bytes > FRAME_LIMIT_BYTES:

@@ -8,6 +8,7 @@ Developer Guide, "Using the Lambda runtime API for custom runtimes".
 from __future__ import annotations
 
 import asyncio
+import base64
 import platform
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -17,7 +18,7 @@ import orjson
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.errors import ConfigError, RuntimeApiError
-from lambda_deno_spawn.invocation import Failure, Invocation, Success
+from lambda_deno_spawn.invocation import Failure, Invocation, Streaming, Success
 from lambda_deno_spawn.logs import logger
 from lambda_deno_spawn.transport import SingleConnectionTransport
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 API_PATH = "/2018-06-01/runtime"
 USER_AGENT = f"lambda-deno-spawn/{__version__} python/{platform.python_version()}"
+STREAM_TRAILERS = (
+    "Lambda-Runtime-Function-Error-Type",
+    "Lambda-Runtime-Function-Error-Body",
+)
 HTTP_ACCEPTED = 202
 HTTP_OK = 200
 HTTP_CONTAINER_ERROR = 500
@@ -55,7 +60,8 @@ class RuntimeApiClient:
         host, separator, port = runtime_api.rpartition(":")
         if not (separator and host and port.isascii() and port.isdigit()):
             raise ConfigError("AWS_LAMBDA_RUNTIME_API", runtime_api, "host:port")
-        self._transport = SingleConnectionTransport(host.strip("[]"), int(port))
+        self._host, self._port = host.strip("[]"), int(port)
+        self._transport = SingleConnectionTransport(self._host, self._port)
         self._root = f"http://{runtime_api}{API_PATH}"
         self._working_directory = working_directory
         self._next_url = httpx.URL(f"{self._root}/invocation/next")
@@ -97,21 +103,22 @@ class RuntimeApiClient:
         Raises:
             RuntimeApiError: Fatal: the environment must end (HTTP 500).
         """
-        headers = []
+        headers: list[tuple[str, str]] = []
         if invocation.invocation_id is not None:
             headers.append(("Lambda-Runtime-Invocation-Id", invocation.invocation_id))
-        if isinstance(outcome, Success):
-            call, body = "response", outcome.payload
-            headers.append(("Content-Type", outcome.content_type))
-        else:
-            call, body = "error", outcome.body
-            headers += self._error_headers(outcome)
         if self._prepared[0] != invocation.request_id:
             self._prepare(invocation.request_id)
         _, response_url, error_url = self._prepared
-        url = response_url if call == "response" else error_url
         try:
-            await self._post(call, url, headers, body)
+            match outcome:
+                case Success():
+                    headers.append(("Content-Type", outcome.content_type))
+                    await self._post("response", response_url, headers, outcome.payload)
+                case Failure():
+                    headers += self._error_headers(outcome)
+                    await self._post("error", error_url, headers, outcome.body)
+                case Streaming():
+                    await self._stream(response_url, headers, outcome)
         except RuntimeApiError as error:
             if error.is_fatal:
                 raise
@@ -157,10 +164,51 @@ class RuntimeApiClient:
             httpx.URL(f"{path}/error"),
         )
 
+    async def _stream(
+        self, url: httpx.URL, headers: list[tuple[str, str]], outcome: Streaming
+    ) -> None:
+        """Post an answer in pieces, on a connection of its own, as AWS asks."""
+
+        def trailers() -> list[tuple[str, str]]:
+            failure = outcome.chunks.failure
+            if failure is None:
+                return []
+            error_type, error_body = STREAM_TRAILERS
+            return [
+                (error_type, failure.function_error_type),
+                (error_body, base64.b64encode(failure.body).decode("ascii")),
+            ]
+
+        headers += [
+            ("Content-Type", outcome.content_type),
+            ("Lambda-Runtime-Function-Response-Mode", "streaming"),
+            ("Trailer", ", ".join(STREAM_TRAILERS)),
+        ]
+        fields = self._fields(headers)
+        extensions = {"is_stream": True, "trailers": trailers}
+        request = httpx.Request(
+            "POST", url, headers=fields, content=outcome.chunks, extensions=extensions
+        )
+        transport = SingleConnectionTransport(self._host, self._port)
+        try:
+            async with asyncio.timeout(outcome.limit_s):
+                response = await transport.handle_async_request(request)
+        except TimeoutError:
+            detail = "the response was not taken before the deadline and is cut off"
+            raise RuntimeApiError("response", detail, is_fatal=False) from None
+        except httpx.TransportError as error:
+            raise RuntimeApiError("response", str(error), is_fatal=False) from error
+        finally:
+            await transport.aclose()
+        self._check("response", response)
+
     async def _post(
         self, call: str, url: httpx.URL, headers: list[tuple[str, str]], body: bytes
     ) -> None:
-        response = await self._send(call, "POST", url, headers, body)
+        self._check(call, await self._send(call, "POST", url, headers, body))
+
+    def _check(self, call: str, response: httpx.Response) -> None:
+        """Raise what a status other than 202 means."""
         status = response.status_code
         if status == HTTP_ACCEPTED:
             return
@@ -181,12 +229,16 @@ class RuntimeApiClient:
     ) -> httpx.Response:
         # Straight to the transport: AsyncClient adds redirects, cookies and auth, which
         # this API does not have, and half a millisecond (decision 0008).
-        fields = self._common + [(k.encode(), v.encode("latin-1")) for k, v in headers]
-        request = httpx.Request(method, url, headers=fields, content=body)
+        request = httpx.Request(
+            method, url, headers=self._fields(headers), content=body
+        )
         try:
             return await self._transport.handle_async_request(request)
         except httpx.TransportError as error:
             raise RuntimeApiError(call, str(error), is_fatal=call == "next") from error
+
+    def _fields(self, headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
+        return self._common + [(k.encode(), v.encode("latin-1")) for k, v in headers]
 
 
 def _detail(response: httpx.Response) -> str:

@@ -13,14 +13,22 @@ from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.config import Warm
 from lambda_deno_spawn.errors import WorkerError, WorkerSpawnError, WorkerTimeoutError
-from lambda_deno_spawn.invocation import Failure, stop_margin_s
+from lambda_deno_spawn.invocation import Failure, Streaming, stop_margin_s
 from lambda_deno_spawn.logs import logger
-from lambda_deno_spawn.worker import TERMINATE_GRACE_S, Worker, start_worker
+from lambda_deno_spawn.protocol import StreamEnded
+from lambda_deno_spawn.worker import (
+    TERMINATE_GRACE_S,
+    AnswerBegun,
+    Worker,
+    start_worker,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from lambda_deno_spawn.config import Settings
     from lambda_deno_spawn.deno import DenoCommand
-    from lambda_deno_spawn.invocation import Invocation, Outcome
+    from lambda_deno_spawn.invocation import Invocation, Outcome, Success
     from lambda_deno_spawn.logs import LogWriter
     from lambda_deno_spawn.process import Reaper
     from lambda_deno_spawn.worker import StartedWorker
@@ -92,11 +100,18 @@ class FreshProcess:
         )
         try:
             async with asyncio.timeout(limit_s):
-                return await self._run(invocation, abort_epoch_ms)
+                outcome = await self._run(invocation, abort_epoch_ms)
         except TimeoutError:
             return await self._timed_out(limit_s, margin_s)
         except WorkerError as error:
             return Failure.from_worker_error(error)
+        if not isinstance(outcome, AnswerBegun):
+            return outcome
+        assert self._serving is not None
+        remaining_s = invocation.remaining_s(time.time())
+        chunks = WorkerChunks(self._serving, remaining_s - margin_s, margin_s)
+        # Between the two the answer of a worker that was stopped is brought to its end.
+        return Streaming(outcome.content_type, chunks, remaining_s - margin_s / 2)
 
     async def settle(self, invocation: Invocation) -> None:
         """Do what follows an answer: finish, clean up, start the next worker.
@@ -106,6 +121,7 @@ class FreshProcess:
         """
         worker, self._serving = self._serving, None
         if worker is not None:
+            worker.abandon_stream()
             await self._finish(worker, invocation)
             await worker.stop()
         if self._settings.warm is Warm.OFF or self._warm is not None:
@@ -125,7 +141,9 @@ class FreshProcess:
         for worker in workers:
             await worker.stop()
 
-    async def _run(self, invocation: Invocation, abort_epoch_ms: int) -> Outcome:
+    async def _run(
+        self, invocation: Invocation, abort_epoch_ms: int
+    ) -> Success | Failure | AnswerBegun:
         worker = await self._take_warm()
         if worker is None:
             worker = self._serving = self._start_worker()
@@ -163,19 +181,12 @@ class FreshProcess:
 
     async def _timed_out(self, limit_s: float, margin_s: float) -> Failure:
         worker = self._serving
-        what = "The handler did not answer"
-        if worker is not None and not worker.is_answering:
-            what = "The handler's module did not finish loading"
-        if worker is not None:
-            await worker.terminate(min(TERMINATE_GRACE_S, margin_s / 4))
-        error = WorkerTimeoutError(
-            f"{what} within {limit_s:.2f} seconds and was stopped "
-            f"{margin_s * 1000:.0f} ms before the function's timeout",
-            limit_s=limit_s,
-            pid=None if worker is None else worker.pid,
-            stderr_tail="" if worker is None else worker.log_tail,
-        )
-        return Failure.from_worker_error(error)
+        if worker is None:  # even its process could not be started in time
+            return Failure.of(WorkerTimeoutError.error_type, "There was no time left")
+        what = "did not answer"
+        if not worker.is_answering:
+            what = "has a module that did not finish loading"
+        return await stop_for_deadline(worker, what, limit_s, margin_s)
 
     async def _finish(self, worker: Worker, invocation: Invocation) -> None:
         remaining_s = invocation.remaining_s(time.time())
@@ -217,3 +228,59 @@ class FreshProcess:
 
     def _adopt(self, started: StartedWorker) -> Worker:
         return Worker(started, self._writer, asyncio.get_running_loop(), self._reaper)
+
+
+class WorkerChunks:
+    """A worker's streamed answer, ended in time whatever the worker does."""
+
+    def __init__(self, worker: Worker, limit_s: float, margin_s: float) -> None:
+        """Take the worker, the time it has from now, and the margin after that."""
+        self.failure: Failure | None = None
+        self._worker = worker
+        self._limit_s = limit_s
+        self._margin_s = margin_s
+        self._end_s = asyncio.get_running_loop().time() + limit_s
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the pieces as they come."""
+        while True:
+            try:
+                async with asyncio.timeout_at(self._end_s):
+                    chunk = await self._worker.next_chunk()
+            except TimeoutError:
+                self.failure = await stop_for_deadline(
+                    self._worker,
+                    "did not end its answer",
+                    self._limit_s,
+                    self._margin_s,
+                )
+                return
+            except WorkerError as error:
+                self.failure = Failure.from_worker_error(error)
+                return
+            if isinstance(chunk, StreamEnded):
+                self.failure = chunk.failure
+                return
+            yield chunk
+
+
+async def stop_for_deadline(
+    worker: Worker, what: str, limit_s: float, margin_s: float
+) -> Failure:
+    """End a worker that had its time, and say so.
+
+    Args:
+        worker: Gets SIGTERM, then SIGKILL.
+        what: What the handler did not do, for the message.
+        limit_s: The time it had, in seconds.
+        margin_s: The time kept back before the deadline.
+    """
+    await worker.terminate(min(TERMINATE_GRACE_S, margin_s / 4))
+    error = WorkerTimeoutError(
+        f"The handler {what} within {limit_s:.2f} seconds and was stopped "
+        f"{margin_s * 1000:.0f} ms before the function's timeout",
+        limit_s=limit_s,
+        pid=worker.pid,
+        stderr_tail=worker.log_tail,
+    )
+    return Failure.from_worker_error(error)

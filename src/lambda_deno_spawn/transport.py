@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 READ_BYTES = 64 * 1024
+WRITE_BYTES = 64 * 1024  # a larger body is not copied together with its head
 # Loopback answers at once or never; a longer wait would only hide a wrong address.
 CONNECT_LIMIT_S = 1.0
 
@@ -32,6 +33,9 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
 
     Not for concurrent use: give each loop its own. A request that finds the kept
     connection closed, before any byte of an answer, is sent once more on a new one.
+
+    Two extensions of a request are known: ``is_stream``: each piece of its body is
+    written as it comes; ``trailers``: called after the body, returns trailer fields.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -108,13 +112,24 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
             target=request.url.raw_path,
             headers=request.headers.raw,
         )
-        parts = [http.send(head)]
+        parts: list[bytes | None] = [http.send(head)]
+        # One write for head and body: two would be two packets.
         async for chunk in _body(request):
             if chunk:
                 parts += http.send_with_data_passthrough(h11.Data(chunk)) or []
-        parts += http.send_with_data_passthrough(h11.EndOfMessage()) or []
-        # One write for head and body: two would be two packets.
+                if len(chunk) > WRITE_BYTES or request.extensions.get("is_stream"):
+                    await self._write(parts)
+        trailers = request.extensions.get("trailers", lambda: [])()
+        parts += (
+            http.send_with_data_passthrough(h11.EndOfMessage(headers=trailers)) or []
+        )
+        await self._write(parts)
+
+    async def _write(self, parts: list[bytes | None]) -> None:
+        """Write and wait while the peer is slow; the list is empty afterwards."""
+        assert self._writer is not None
         self._writer.writelines([part for part in parts if part])
+        parts.clear()
         await self._writer.drain()
 
     async def _receive(self) -> httpx.Response:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -24,10 +25,13 @@ from lambda_deno_spawn.process import ChildProcess, launch
 from lambda_deno_spawn.protocol import (
     MARKER_BYTES,
     Answered,
+    Chunk,
     Done,
     Ready,
     State,
     Stray,
+    StreamBegun,
+    StreamEnded,
     WorkerConnection,
 )
 from lambda_deno_spawn.state import remove_tree
@@ -36,7 +40,7 @@ if TYPE_CHECKING:
     import asyncio
 
     from lambda_deno_spawn.deno import DenoCommand
-    from lambda_deno_spawn.invocation import Invocation, Outcome
+    from lambda_deno_spawn.invocation import Invocation, Success
     from lambda_deno_spawn.logs import LogWriter
     from lambda_deno_spawn.process import ExitStatus, Launched, Reaper
 
@@ -52,6 +56,20 @@ OUT_OF_MEMORY_SIGNS = (
 )
 STDOUT_CLOSED_SIGN = "Cannot write to stdout:"
 NEVER_SETTLES_SIGN = "Top-level await promise never resolved"
+
+
+# What is taken from a streaming worker before the caller has taken it from us. Together
+# with the pipe it bounds the memory that a slow caller costs.
+STREAM_BUFFER_BYTES = 256 * 1024
+# Tells the worker that nobody listens to its stream any more; runtime.js knows it.
+CALLER_GONE_SIGNAL = signal.SIGUSR2
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerBegun:
+    """The worker answers in pieces, of this media type; see ``Worker.next_chunk``."""
+
+    content_type: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +143,13 @@ class Worker:
         self._done = asyncio.Event()
         self._exited = asyncio.Event()
         self._load_failure: Failure | None = None
-        self._outcome: Outcome | None = None
+        self._outcome: Success | Failure | AnswerBegun | None = None
+        self._chunks: deque[bytes] = deque()
+        self._chunk_bytes = 0
+        self._is_paused = False
+        self._is_abandoned = False
+        self._chunk_came = asyncio.Event()
+        self._stream_end: StreamEnded | None = None
         self._error: WorkerError | None = None
         self._eof_timer: asyncio.TimerHandle | None = None
         self._is_stopped = False
@@ -174,7 +198,9 @@ class Worker:
             raise self._error
         return self._load_failure
 
-    async def invoke(self, invocation: Invocation, abort_epoch_ms: int) -> Outcome:
+    async def invoke(
+        self, invocation: Invocation, abort_epoch_ms: int
+    ) -> Success | Failure | AnswerBegun:
         """Hand over an invocation and wait for what came of it, without a time limit.
 
         Args:
@@ -193,6 +219,38 @@ class Worker:
             return self._outcome
         assert self._error is not None
         raise self._error
+
+    async def next_chunk(self) -> bytes | StreamEnded:
+        """Wait for the next piece of a streamed answer, without a time limit.
+
+        Raises:
+            WorkerError: The process broke off before the end of its answer.
+        """
+        while not self._chunks:
+            if self._stream_end is not None:
+                return self._stream_end
+            if self._error is not None:
+                raise self._error
+            self._chunk_came.clear()
+            await self._chunk_came.wait()
+        chunk = self._chunks.popleft()
+        self._chunk_bytes -= len(chunk)
+        if self._is_paused and self._chunk_bytes < STREAM_BUFFER_BYTES:
+            self._is_paused = False
+            self._process.resume_stdout()
+        return chunk
+
+    def abandon_stream(self) -> None:
+        """Tell the handler that nobody listens any more, and drop what still comes."""
+        if self._connection.state is not State.STREAMING or self._is_abandoned:
+            return
+        self._is_abandoned = True
+        self._process.signal(CALLER_GONE_SIGNAL)
+        self._chunks.clear()
+        self._chunk_bytes = 0
+        if self._is_paused:
+            self._is_paused = False
+            self._process.resume_stdout()
 
     async def finished(self) -> None:
         """Wait until the worker has nothing left to do, or has ended."""
@@ -244,6 +302,14 @@ class Worker:
                     case Answered(outcome):
                         self._outcome = outcome
                         self._answered.set()
+                    case StreamBegun(content_type):
+                        self._outcome = AnswerBegun(content_type)
+                        self._answered.set()
+                    case Chunk(chunk):
+                        self._take_chunk(chunk)
+                    case StreamEnded() as end:
+                        self._stream_end = end
+                        self._chunk_came.set()
                     case Done():
                         self._done.set()
                     case Stray(stray):
@@ -252,6 +318,16 @@ class Worker:
             error.pid = self.pid
             error.stderr_tail = self._relay.tail
             self._break_off(error)
+
+    def _take_chunk(self, chunk: bytes) -> None:
+        if self._is_abandoned or not chunk:
+            return
+        self._chunks.append(chunk)
+        self._chunk_bytes += len(chunk)
+        self._chunk_came.set()
+        if self._chunk_bytes >= STREAM_BUFFER_BYTES and not self._is_paused:
+            self._is_paused = True
+            self._process.pause_stdout()
 
     def stdout_ended(self) -> None:
         """Wait a moment for the exit that belongs to this end."""
@@ -289,7 +365,7 @@ class Worker:
         """Wake everybody; the error counts for what has not happened yet."""
         if self._error is None:
             self._error = error
-        for event in (self._ready, self._answered, self._done):
+        for event in (self._ready, self._answered, self._chunk_came, self._done):
             event.set()
 
 

@@ -32,7 +32,7 @@ INVOCATION = Invocation(
     event=b'{"key":1}',
 )
 STEPS = pytest.mark.parametrize("step", [1, 7, 65_536], ids="reads-of-{}-bytes".format)
-# 6,291,556 bytes of result (AWS: "Exceeded maximum allowed payload size") and 1 MiB more.
+# 6,291,556 bytes of result, as AWS says in its 413 answer, and 1 MiB more.
 FRAME_LIMIT_BYTES = 7_340_132
 
 READY = b'00000000000000010000000000000002{"kind":"READY","bytes":0}\n'

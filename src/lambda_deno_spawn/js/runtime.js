@@ -18,6 +18,7 @@
  * @property {number} resultLimitBytes Largest result the platform takes.
  * @property {"text" | "json"} logFormat
  * @property {keyof typeof LEVELS} logLevel Least level written in JSON format.
+ * @property {"buffered" | "stream"} responseMode How a `Response` is sent.
  * @property {Record<string, string>} context What every invocation has in common.
  *
  * @typedef {object} Head
@@ -31,7 +32,14 @@
  * @property {string | null} identity JSON text.
  * @property {string | null} tenantId
  *
- * @typedef {"READY" | "PART" | "RESULT" | "ERROR" | "DONE"} FrameKind
+ * @typedef {"READY" | "PART" | "RESULT" | "STREAM" | "CHUNK" | "END" | "ERROR" | "DONE"}
+ *   FrameKind
+ *
+ * @typedef {(event: unknown, context: Context) => unknown} Handler
+ *
+ * @typedef {ReturnType<typeof makeContext>} Context
+ *
+ * @typedef {"loading" | "idle" | "running" | "streaming" | "finishing" | "done"} Phase
  *
  * @typedef {object} ErrorBody
  * @property {string} errorType
@@ -54,6 +62,13 @@ const ERROR_TYPE_LIMIT = 128;
 const TIMER_LIMIT_MS = 2 ** 31 - 1;
 /** More than what a RESULT frame and the DONE frame behind it add to the body. */
 const FRAME_OVERHEAD_BYTES = 256;
+/** Longest body of a CHUNK frame: what a pipe holds. */
+const CHUNK_BYTES = 65_536;
+/** The mark of AWS's own runtime on a handler that writes to a response stream. */
+const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming");
+const HTTP_CONTENT_TYPE = "application/vnd.awslambda.http-integration-response";
+/** The supervisor's word that nobody listens to the stream any more. */
+const CALLER_GONE_SIGNAL = "SIGUSR2";
 /** An invocation as it could come, for `rehearse`. */
 const REHEARSAL =
   '{"eventBytes":2,"requestId":"","deadlineEpochMs":0,"abortEpochMs":0,"functionArn":"",' +
@@ -68,14 +83,20 @@ const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });
 const { stdin, stdout, stderr, exit } = Deno;
 const readStdin = stdin.readSync.bind(stdin);
 const writeStdout = stdout.writeSync.bind(stdout);
+const writeStdoutLater = stdout.write.bind(stdout);
 const writeStderr = stderr.writeSync.bind(stderr);
 
 /** What the worker is doing: which answer an accident has to give. */
-let phase =
-  /** @type {"loading" | "idle" | "running" | "finishing" | "done"} */ ("loading");
+let phase = /** @type {Phase} */ ("loading");
 let hello = /** @type {Hello} */ (/** @type {unknown} */ (null));
 let requestId = "";
 let tenantId = /** @type {string | null} */ (null);
+/** The stream that answers, once its first byte is written. @type {Sink | null} */
+let answering = null;
+/** Why nobody listens to the stream any more. @type {DOMException | null} */
+let callerGone = null;
+/** Aborts `context.signal`, once somebody has asked for it. */
+let abortSignal = (/** @type {unknown} */ _reason) => {};
 /** Work that the handler wants finished after its answer. @type {Promise<unknown>[]} */
 let afterwards = [];
 
@@ -101,12 +122,14 @@ export async function start(load) {
     );
   }
   reroute();
+  // @ts-ignore the global of AWS's own runtime
+  globalThis.awslambda = { streamifyResponse, HttpResponseStream };
   globalThis.addEventListener("unhandledrejection", onUnhandledRejection);
   globalThis.addEventListener("error", onUncaughtError);
   globalThis.addEventListener("beforeunload", onNothingLeft);
   let handler;
   try {
-    handler = pick(await load(), hello.export);
+    handler = await adapt(await load(), hello.export);
   } catch (error) {
     fail(error, loadErrorType(error));
     return finish();
@@ -129,6 +152,31 @@ export async function start(load) {
 }
 
 /**
+ * Mark a handler as one that writes its answer to a stream; AWS's own interface.
+ *
+ * @template {Function} H
+ * @param {H} handler Called with event, response stream and context.
+ * @returns {H}
+ */
+function streamifyResponse(handler) {
+  // @ts-ignore a mark, as AWS's runtime makes it
+  handler[STREAMING] = "response";
+  return handler;
+}
+
+/** AWS's own interface to give a stream a status and headers. */
+const HttpResponseStream = {
+  /**
+   * @param {import("./node_stream.js").ResponseStream} stream
+   * @param {object} prelude `statusCode`, `headers`, `cookies`.
+   */
+  from(stream, prelude) {
+    stream.sink.beginHttp(prelude);
+    return stream;
+  },
+};
+
+/**
  * Run through an invocation that nobody sees. V8 compiles a function when it is first
  * called: done here, the event that comes does not wait for it.
  */
@@ -149,7 +197,7 @@ async function rehearse() {
 /**
  * Run the handler and write the frames of its outcome.
  *
- * @param {(event: unknown, context: object) => unknown} handler
+ * @param {Handler} handler
  * @param {Head} head
  * @param {Uint8Array} eventBytes
  * @param {(frame: Uint8Array) => void} write
@@ -161,8 +209,12 @@ async function run(handler, head, eventBytes, write) {
   try {
     const context = makeContext(head);
     const event = parseEvent(eventBytes);
-    frames = resultFrames(await handler(event, context));
+    const result = await handler(event, context);
+    if (result === STREAMED) return;
+    if (isStream(result)) return await new Sink().pump(result);
+    frames = resultFrames(result);
   } catch (error) {
+    if (answering !== null) return await answering.fail(error);
     frames = [errorFrame(error)];
   }
   // An accident in the meantime has been answered for already.
@@ -170,6 +222,169 @@ async function run(handler, head, eventBytes, write) {
   phase = "finishing";
   isDoneSent = afterwards.length === 0;
   for (const bytes of frames) write(bytes);
+}
+
+/** What a handler's adapter returns when the answer has been streamed. */
+const STREAMED = Symbol("streamed");
+
+/**
+ * @param {unknown} result
+ * @returns {result is AsyncIterable<unknown>}
+ */
+function isStream(result) {
+  return typeof result === "object" && result !== null &&
+    Symbol.asyncIterator in result;
+}
+
+/**
+ * An answer that goes out in pieces. Until its first byte nothing is decided: an error
+ * is an ordinary error, and type and prelude can be set. After it an error ends the
+ * stream, which the caller is told behind it.
+ */
+class Sink {
+  /** Media type of the answer. */
+  contentType = "application/octet-stream";
+  /** Bytes in front of the first byte. */
+  #prelude = new Uint8Array(0);
+  /** Set once nobody listens any more. */
+  isAbandoned = false;
+  /** Rejects when an accident ends the stream while it waits for its source. */
+  #accident = Promise.withResolvers();
+
+  constructor() {
+    this.#accident.promise.catch(() => {});
+  }
+
+  /**
+   * Answer as HTTP: status and headers as JSON, eight zero bytes, then the body.
+   *
+   * @param {object} prelude
+   */
+  beginHttp(prelude) {
+    this.contentType = HTTP_CONTENT_TYPE;
+    this.#prelude = encoder.encode(`${stringify(prelude)}\0\0\0\0\0\0\0\0`);
+  }
+
+  /**
+   * Write what a source gives, and the end.
+   *
+   * @param {AsyncIterable<unknown>} source
+   */
+  async pump(source) {
+    const iterator = source[Symbol.asyncIterator]();
+    try {
+      for (;;) {
+        const next = iterator.next();
+        const { done, value } = /** @type {IteratorResult<unknown>} */ (
+          await Promise.race([next, this.#accident.promise])
+        );
+        if (done) break;
+        await this.write(value);
+        if (this.isAbandoned) {
+          await iterator.return?.();
+          break;
+        }
+      }
+      await this.end();
+    } catch (error) {
+      await this.fail(error);
+    }
+  }
+
+  /**
+   * Write one piece; resolves when the pipe has taken it.
+   *
+   * @param {unknown} chunk Text or bytes.
+   * @throws {RuntimeError} It is neither.
+   */
+  async write(chunk) {
+    let bytes = bytesOf(chunk);
+    if (bytes.length === 0 || this.isAbandoned) return;
+    if (phase === "running") {
+      const first = this.#begin(bytes.subarray(0, CHUNK_BYTES));
+      write(first);
+      bytes = bytes.subarray(CHUNK_BYTES);
+    }
+    const room = hello.partBytes > 0
+      ? hello.partBytes - FRAME_OVERHEAD_BYTES
+      : CHUNK_BYTES;
+    for (; bytes.length > 0; bytes = bytes.subarray(room)) {
+      if (phase !== "streaming" || this.isAbandoned) return;
+      await writeLater(frame("CHUNK", bytes.subarray(0, room)));
+    }
+  }
+
+  /** Say that nothing follows. */
+  async end() {
+    if (phase === "running") write(this.#begin(new Uint8Array(0)));
+    if (phase !== "streaming") return;
+    await lastWrite;
+    phase = "finishing";
+    isDoneSent = afterwards.length === 0;
+    write(frame("END", undefined, "", isDoneSent));
+  }
+
+  /**
+   * End with an error.
+   *
+   * @param {unknown} error
+   * @param {string} [errorType]
+   */
+  async fail(error, errorType) {
+    if (phase === "streaming") await lastWrite;
+    if (phase === "streaming" || phase === "running") fail(error, errorType);
+  }
+
+  /** @param {unknown} error Something that no handler caught. */
+  reject(error) {
+    this.#accident.reject(error);
+  }
+
+  /**
+   * @param {Uint8Array} bytes
+   * @returns {Uint8Array} The frames of the beginning, to be written at once.
+   */
+  #begin(bytes) {
+    Deno.addSignalListener(CALLER_GONE_SIGNAL, () => {
+      this.isAbandoned = true;
+      const message = "Nobody listens to the response any more";
+      callerGone = new DOMException(message, "AbortError");
+      abortSignal(callerGone);
+    });
+    phase = "streaming";
+    answering = this;
+    const body = new Uint8Array(this.#prelude.length + bytes.length);
+    body.set(this.#prelude);
+    body.set(bytes, this.#prelude.length);
+    const head = frame("STREAM", undefined, "", false, this.contentType);
+    if (body.length === 0) return head;
+    const chunk = frame("CHUNK", body);
+    const both = new Uint8Array(head.length + chunk.length);
+    both.set(head);
+    both.set(chunk, head.length);
+    return both;
+  }
+}
+
+/**
+ * @param {unknown} chunk
+ * @returns {Uint8Array}
+ * @throws {RuntimeError} It is neither text nor bytes.
+ */
+function bytesOf(chunk) {
+  if (typeof chunk === "string") return encoder.encode(chunk);
+  if (chunk instanceof Uint8Array) return chunk;
+  if (ArrayBuffer.isView(chunk)) {
+    return new Uint8Array(chunk.buffer, chunk.byteOffset, chunk.byteLength);
+  }
+  if (chunk instanceof ArrayBuffer) return new Uint8Array(chunk);
+  throw new RuntimeError(
+    "Runtime.InvalidStreamingOperation",
+    `Cannot stream a chunk of type ${
+      chunk === null ? "null" : typeof chunk
+    }: ` +
+      "a chunk is text or bytes; write JSON.stringify(value) for a value",
+  );
 }
 
 /**
@@ -284,7 +499,11 @@ function onUncaughtError(event) {
  * @param {string} [errorType]
  */
 function accident(error, errorType) {
-  if (phase === "loading" || phase === "running") {
+  if (phase === "streaming") {
+    // The frame that is being written has to end first.
+    answering?.fail(error, errorType).then(end);
+    answering?.reject(error);
+  } else if (phase === "loading" || phase === "running") {
     fail(error, errorType);
     end();
   } else {
@@ -294,7 +513,7 @@ function accident(error, errorType) {
 
 /** The event loop ran dry: what is still awaited can never come. */
 function onNothingLeft() {
-  if (phase === "running") {
+  if (phase === "running" || phase === "streaming") {
     fail(
       new RuntimeError(
         "Runtime.HandlerNeverSettled",
@@ -325,25 +544,137 @@ class RuntimeError extends Error {
 }
 
 /**
- * Find the handler among a module's exports.
- *
- * The default export stands in for `handler`, the conventional name.
+ * Find the handler among a module's exports and bring it into the form we call.
  *
  * @param {Record<string, unknown>} module
  * @param {string} path Names joined by dots.
- * @returns {(event: unknown, context: object) => unknown}
- * @throws {RuntimeError} There is no such export, or it is no function.
+ * @returns {Promise<Handler>}
+ * @throws {RuntimeError} There is no such export, or it is none of the known forms.
+ */
+async function adapt(module, path) {
+  const { owner, value } = pick(module, path);
+  if (typeof value === "function") {
+    if (STREAMING in value) {
+      const { responseStream } = await import("./node_stream.js");
+      return async (event, context) => {
+        const { stream, finished } = responseStream(new Sink());
+        await value.call(owner, event, stream, context);
+        await finished;
+        return STREAMED;
+      };
+    }
+    const call = value.length > 2 ? withCallback(value) : value;
+    return async (event, context) =>
+      finishResponse(await call.call(owner, event, context), event);
+  }
+  const fallback = module.handler;
+  const { httpShape, toRequest } = await loadHttp();
+  return async (event, context) => {
+    if (httpShape(event) === null) {
+      if (typeof fallback === "function") return fallback(event, context);
+      throw new RuntimeError(
+        "Runtime.UnsupportedEvent",
+        `Cannot turn the event into a Request: it is no HTTP event of API Gateway, a ` +
+          "Function URL or a load balancer; export a handler function beside the " +
+          "default export for events of other kinds",
+      );
+    }
+    const warn = (/** @type {string} */ text) => log("WARN", [text]);
+    const request = toRequest(event, context.signal, warn);
+    const response = await value.fetch(
+      request,
+      Object.assign(context, { event }),
+    );
+    if (!(response instanceof Response)) {
+      throw new RuntimeError(
+        "Runtime.InvalidResponse",
+        `Cannot answer with what fetch returned: it is ${kindOf(response)}, ` +
+          "not a Response",
+      );
+    }
+    return finishResponse(response, event);
+  };
+}
+
+/** Loaded for handlers that speak HTTP only. @returns {Promise<any>} */
+function loadHttp() {
+  return import("./http.js");
+}
+
+/**
+ * Turn a `Response` into what the event's sender understands; leave all else alone.
+ *
+ * @param {unknown} result
+ * @param {unknown} event
+ */
+async function finishResponse(result, event) {
+  if (!(result instanceof Response)) return result;
+  const { fromResponse, httpShape, streamPrelude } = await loadHttp();
+  if (hello.responseMode === "stream") {
+    const sink = new Sink();
+    sink.beginHttp(streamPrelude(result));
+    await sink.pump(result.body ?? NO_BODY);
+    return STREAMED;
+  }
+  if (httpShape(event) === null) {
+    throw new RuntimeError(
+      "Runtime.UnsupportedEvent",
+      "Cannot answer with a Response: the event is no HTTP event; return a value",
+    );
+  }
+  return await fromResponse(result, event);
+}
+
+/** @type {AsyncIterable<Uint8Array>} */
+const NO_BODY = { async *[Symbol.asyncIterator]() {} };
+
+/**
+ * Give a handler of the older form, with a callback, the form of today.
+ *
+ * @param {Function} handler
+ */
+function withCallback(handler) {
+  return function (
+    /** @type {unknown} */ event,
+    /** @type {Context} */ context,
+  ) {
+    // @ts-ignore called as a method of its owner
+    const owner = /** @type {unknown} */ (this);
+    return new Promise((resolve, reject) => {
+      const result = handler.call(
+        owner,
+        event,
+        context,
+        (/** @type {unknown} */ error, /** @type {unknown} */ value) =>
+          error === null || error === undefined
+            ? resolve(value)
+            : reject(error),
+      );
+      // A function that declares a callback and returns a promise means the promise.
+      if (typeof result?.then === "function") resolve(result);
+    });
+  };
+}
+
+/**
+ * Find an export. The default export stands in for `handler`, the conventional name.
+ *
+ * @param {Record<string, unknown>} module
+ * @param {string} path Names joined by dots.
+ * @returns {{ owner: unknown, value: any }} A function, or an object with `fetch`.
+ * @throws {RuntimeError} There is no such export, or it is something else.
  */
 function pick(module, path) {
-  const names = path.split(".");
   let owner = /** @type {unknown} */ (undefined);
   let value = /** @type {any} */ (module);
-  for (const name of names) {
+  for (const name of path.split(".")) {
     owner = value === module ? undefined : value;
     value = value?.[name];
   }
   if (value === undefined && path === "handler") value = module.default;
-  if (typeof value === "function") return value.bind(owner);
+  if (typeof value === "function" || typeof value?.fetch === "function") {
+    return { owner, value };
+  }
   const found = Object.keys(module).join(", ") || "nothing";
   throw new RuntimeError(
     "Runtime.HandlerNotFound",
@@ -352,10 +683,16 @@ function pick(module, path) {
         quote(hello.module)
       }: it exports ${found}`
       : `Cannot call export ${quote(path)} of ${quote(hello.module)}: it is ` +
-        `${
-          value === null ? "null" : `of type ${typeof value}`
-        }, not a function`,
+        `${kindOf(value)}, not a function or an object with a fetch method`,
   );
+}
+
+/**
+ * @param {unknown} value
+ * @returns {string} What it is, for a message.
+ */
+function kindOf(value) {
+  return value === null ? "null" : `of type ${typeof value}`;
 }
 
 /**
@@ -429,6 +766,8 @@ function makeContext(head) {
     get signal() {
       if (controller === undefined) {
         const created = controller = new AbortController();
+        if (callerGone !== null) created.abort(callerGone);
+        abortSignal = (reason) => created.abort(reason);
         const timer = setTimeout(
           () => {
             const name = "TimeoutError";
@@ -686,24 +1025,45 @@ function format(args) {
  * @param {Uint8Array} [body]
  * @param {string} [errorType]
  * @param {boolean} [isLast] Put the DONE frame behind it.
+ * @param {string} [contentType]
  * @returns {Uint8Array}
  */
-function frame(kind, body, errorType, isLast = false) {
+function frame(kind, body, errorType, isLast = false, contentType = undefined) {
   const { marker } = hello;
   const length = body?.length ?? 0;
-  const type = errorType ? `,"errorType":${stringify(errorType)}` : "";
-  const head = `${marker}{"kind":"${kind}","bytes":${length}${type}}\n`;
+  let more = errorType ? `,"errorType":${stringify(errorType)}` : "";
+  if (contentType) more += `,"contentType":${stringify(contentType)}`;
+  const head = `${marker}{"kind":"${kind}","bytes":${length}${more}}\n`;
   const done = isLast ? `${marker}{"kind":"DONE","bytes":0}\n${marker}\n` : "";
   const tail = `${marker}\n${done}`;
-  // Only an error type may hold characters of more than one byte, at most three.
+  // Only what is in `more` may take more than one byte a character, at most three.
   const bytes = new Uint8Array(
-    head.length + 2 * type.length + length + tail.length,
+    head.length + 2 * more.length + length + tail.length,
   );
   let end = encoder.encodeInto(head, bytes).written;
   if (body) bytes.set(body, end);
   end += length;
   end += encoder.encodeInto(tail, bytes.subarray(end)).written;
   return bytes.subarray(0, end);
+}
+
+/** The write that `writeLater` has begun last. */
+let lastWrite = /** @type {Promise<void>} */ (Promise.resolve());
+
+/**
+ * Write a frame without blocking: while the caller is slow, the handler's timers run on.
+ *
+ * @param {Uint8Array} bytes A frame.
+ */
+function writeLater(bytes) {
+  const previous = lastWrite;
+  lastWrite = (async () => {
+    await previous;
+    for (let offset = 0; offset < bytes.length;) {
+      offset += await writeStdoutLater(bytes.subarray(offset));
+    }
+  })();
+  return lastWrite;
 }
 
 /** @param {Uint8Array} bytes A frame. */

@@ -1,0 +1,567 @@
+// @ts-check
+/**
+ * HTTP events as web-standard requests, web-standard responses as the results that
+ * API Gateway, function URLs and load balancers expect. Knows these formats and nothing
+ * of frames, logs or processes; reads no clock and no environment. Loaded only for a
+ * handler with a `fetch` method, so that others do not pay for it.
+ *
+ * Formats: AWS, "Create Lambda proxy integrations for HTTP APIs" (1.0 and 2.0), "Lambda
+ * proxy integrations in API Gateway", "Invoking Lambda function URLs", "Lambda functions
+ * as targets for Application Load Balancers".
+ *
+ * @module
+ */
+
+/**
+ * "v1": REST API, and HTTP API in format 1.0; "v2": HTTP API in format 2.0 and function
+ * URL; "alb": Application Load Balancer.
+ *
+ * @typedef {"v1" | "v2" | "alb"} Shape
+ *
+ * @typedef {object} Prelude
+ * @property {number} statusCode
+ * @property {Record<string, string>} headers Lower-case names, without `set-cookie`.
+ * @property {string[]} cookies One value of `set-cookie` each.
+ *
+ * @typedef {object} HttpResult
+ * @property {number} statusCode
+ * @property {string} [statusDescription]
+ * @property {Record<string, string>} [headers]
+ * @property {Record<string, string[]>} [multiValueHeaders]
+ * @property {string[]} [cookies]
+ * @property {string} body
+ * @property {boolean} isBase64Encoded
+ *
+ * @callback Warn Is told what could not be carried over; never a header's value.
+ * @param {string} message
+ * @returns {void}
+ */
+
+/** Of the whole result as JSON; AWS, "Lambda functions as targets", limits. */
+const ALB_LIMIT_BYTES = 1024 * 1024;
+/** What other events have that look like HTTP: authorizers, and agents of Bedrock. */
+const FOREIGN_MEMBERS = ["methodArn", "routeArn", "apiPath"];
+/** They are about one connection, and the length is the gateway's to count. */
+const DROPPED_HEADERS = new Set([
+  "connection",
+  "content-length",
+  "keep-alive",
+  "transfer-encoding",
+]);
+/** Methods that `Request` refuses, by the fetch standard. */
+const FORBIDDEN_METHOD = /^(?:connect|trace|track)$/i;
+const TOKEN = /^[!#$%&'*+.^_`|~0-9a-z-]+$/i;
+/** Host and port, with nothing that would begin another part of a URL. */
+const HOST = /^[^\s/\\?#@]+$/;
+/** What a URL would cut off, take for another part, or lose. */
+const NOT_IN_PATH = /[\s?#\\]|\p{Cc}|%(?![0-9a-f]{2})/giu;
+const NOT_IN_QUERY = /[\s#]|\p{Cc}/gu;
+const NOT_IN_HEADER = /[\0\r\n]|[^\0-\xff]/;
+const TEXT_TYPE =
+  /^(?:text\/.+|application\/(?:json|xml|x-www-form-urlencoded|(?:x-)?javascript|ecmascript)|.+\+(?:json|xml))$/;
+/** Reason phrases of RFC 9110, and of RFC 6585 for 428 to 511. */
+const REASONS = /** @type {Record<number, string>} */ ({
+  200: "OK",
+  201: "Created",
+  202: "Accepted",
+  203: "Non-Authoritative Information",
+  204: "No Content",
+  205: "Reset Content",
+  206: "Partial Content",
+  300: "Multiple Choices",
+  301: "Moved Permanently",
+  302: "Found",
+  303: "See Other",
+  304: "Not Modified",
+  307: "Temporary Redirect",
+  308: "Permanent Redirect",
+  400: "Bad Request",
+  401: "Unauthorized",
+  402: "Payment Required",
+  403: "Forbidden",
+  404: "Not Found",
+  405: "Method Not Allowed",
+  406: "Not Acceptable",
+  408: "Request Timeout",
+  409: "Conflict",
+  410: "Gone",
+  411: "Length Required",
+  412: "Precondition Failed",
+  413: "Content Too Large",
+  414: "URI Too Long",
+  415: "Unsupported Media Type",
+  416: "Range Not Satisfiable",
+  417: "Expectation Failed",
+  421: "Misdirected Request",
+  422: "Unprocessable Content",
+  426: "Upgrade Required",
+  428: "Precondition Required",
+  429: "Too Many Requests",
+  431: "Request Header Fields Too Large",
+  500: "Internal Server Error",
+  501: "Not Implemented",
+  502: "Bad Gateway",
+  503: "Service Unavailable",
+  504: "Gateway Timeout",
+  511: "Network Authentication Required",
+});
+
+// Taken before a handler at work can replace them.
+const { stringify } = JSON;
+const { entries, fromEntries } = Object;
+const { Headers, Request, URL, encodeURIComponent } = globalThis;
+const encoder = new TextEncoder();
+// A byte order mark is part of the body.
+const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+const fromBase64 = Uint8Array.fromBase64.bind(Uint8Array);
+/** @type {(bytes: Uint8Array) => string} */
+const toBase64 = Function.prototype.call.bind(Uint8Array.prototype.toBase64);
+
+/** The method of an event is none that a `Request` can have: the answer is 405. */
+export class MethodNotAllowedError extends Error {
+  /** @param {string} method As the event has it. */
+  constructor(method) {
+    super(`Cannot make a Request with method '${method}': it is forbidden`);
+    this.name = "MethodNotAllowedError";
+    this.method = method;
+  }
+}
+
+/** An error with the name that the caller is given. */
+class HttpError extends Error {
+  /**
+   * @param {string} name
+   * @param {string} message
+   * @param {ErrorOptions} [options]
+   */
+  constructor(name, message, options) {
+    super(message, options);
+    this.name = name;
+  }
+}
+
+/**
+ * Tell which front door an event came through. Never throws.
+ *
+ * @param {any} event Anything.
+ * @returns {Shape | null} Null: it is no HTTP request to be answered with a response.
+ */
+export function httpShape(event) {
+  try {
+    if (FOREIGN_MEMBERS.some((name) => event[name] !== undefined)) return null;
+    const { version, httpMethod, requestContext } = event;
+    if (requestContext?.elb) {
+      return typeof httpMethod === "string" ? "alb" : null;
+    }
+    // VPC Lattice says 2.0 as well, but has no `http`.
+    if (version === "2.0") {
+      return typeof requestContext?.http?.method === "string" ? "v2" : null;
+    }
+    if (version !== undefined && version !== "1.0") return null;
+    return typeof httpMethod === "string" ? "v1" : null;
+  } catch {
+    return null; // null, undefined, or a getter that throws
+  }
+}
+
+/**
+ * Make the request that the client sent, as far as the event tells.
+ *
+ * The URL has no stage with API Gateway's format 1.0: `path` is what routes match. As
+ * the URL standard wants it, segments `.` and `..` are resolved. The redirect mode is
+ * "manual", so that a handler which passes the request on passes redirects back.
+ *
+ * @param {any} event
+ * @param {AbortSignal | null} [signal] The request's own signal follows it.
+ * @param {Warn} [warn]
+ * @returns {Request}
+ * @throws {MethodNotAllowedError} CONNECT, TRACE, TRACK, or no method at all.
+ * @throws {Error} Named `Runtime.UnmarshalError`: no HTTP event, or its body is no
+ *   string or not the base64 it claims to be.
+ */
+export function toRequest(event, signal, warn = ignore) {
+  const shape = shapeOf(event);
+  const method = methodOf(event, shape);
+  if (FORBIDDEN_METHOD.test(method) || !TOKEN.test(method)) {
+    throw new MethodNotAllowedError(method);
+  }
+  const headers = headersOf(event, shape, warn);
+  let body = bodyOf(event);
+  if (body !== null && /^(?:get|head)$/i.test(method)) {
+    warn(`Cannot pass on the body of a ${method} request: Request takes none`);
+    body = null;
+    headers.delete("content-length");
+  }
+  const url = urlOf(event, shape, headers, warn);
+  return new Request(url, {
+    method,
+    headers,
+    body,
+    signal,
+    redirect: "manual",
+  });
+}
+
+/**
+ * Make the result that the sender of an event expects.
+ *
+ * A response with status 0, such as `Response.error()`, becomes 502. A load balancer
+ * that takes one value for each header gets several cookies under names that differ in
+ * case, which it sends as they are.
+ *
+ * @param {Response} response Its body is read to the end.
+ * @param {any} event What the response answers.
+ * @param {Warn} [warn]
+ * @returns {Promise<HttpResult>}
+ * @throws {TypeError} Not a response, or its body was used before.
+ * @throws {Error} Named `Function.ResponseSizeTooLarge`: more than a load balancer
+ *   takes. Named `Runtime.UnmarshalError`: no HTTP event. Whatever the body's stream
+ *   fails with.
+ */
+export async function fromResponse(response, event, warn = ignore) {
+  const shape = shapeOf(event);
+  const { statusCode, headers, cookies } = streamPrelude(response);
+  const head = /** @type {Partial<HttpResult>} */ ({ statusCode });
+  if (shape === "v2") {
+    head.headers = headers;
+    if (cookies.length > 0) head.cookies = cookies;
+  } else if (shape === "v1") {
+    head.headers = headers;
+    if (cookies.length > 0) head.multiValueHeaders = { "set-cookie": cookies };
+  } else {
+    head.statusDescription = describeStatus(statusCode, response);
+    // A target group understands one of the two and ignores the other.
+    if (isRecord(event.multiValueHeaders)) {
+      const lists = entries(headers).map(([name, value]) => [name, [value]]);
+      if (cookies.length > 0) lists.push(["set-cookie", cookies]);
+      head.multiValueHeaders = fromEntries(lists);
+    } else {
+      head.headers = {
+        ...headers,
+        ...caseVariants("set-cookie", cookies, warn),
+      };
+    }
+  }
+  const bytes = isBodyless(response, event)
+    ? discard(response)
+    : new Uint8Array(await response.arrayBuffer());
+  const result = /** @type {HttpResult} */ ({
+    ...head,
+    ...encodeBody(bytes, headers),
+  });
+  if (shape === "alb") refuseOversize(result);
+  return result;
+}
+
+/**
+ * The part of a streamed answer that goes before its body.
+ *
+ * @param {Response} response Its body is left alone.
+ * @returns {Prelude}
+ * @throws {TypeError} Not a response.
+ */
+export function streamPrelude(response) {
+  if (
+    typeof response?.headers?.getSetCookie !== "function" ||
+    typeof response.arrayBuffer !== "function" ||
+    !Number.isInteger(response.status)
+  ) {
+    const type = response === null ? "null" : typeof response;
+    throw new TypeError(
+      `Cannot answer with what the fetch handler returned: it is of type ${type}, ` +
+        "not a Response",
+    );
+  }
+  const { status, headers } = response;
+  if (status === 0) return { statusCode: 502, headers: {}, cookies: [] };
+  const kept = [...headers].filter(([name]) =>
+    name !== "set-cookie" && !DROPPED_HEADERS.has(name)
+  );
+  return {
+    statusCode: status,
+    headers: fromEntries(kept),
+    cookies: headers.getSetCookie(),
+  };
+}
+
+/**
+ * Tell whether an answer must go without a body, whatever the response holds.
+ *
+ * @param {Response} response
+ * @param {any} event What the response answers.
+ * @returns {boolean}
+ * @throws {Error} Named `Runtime.UnmarshalError`: no HTTP event.
+ */
+export function isBodyless({ status }, event) {
+  return status < 200 || status === 204 || status === 205 || status === 304 ||
+    /^head$/i.test(methodOf(event, shapeOf(event)));
+}
+
+/**
+ * @param {any} event
+ * @returns {Shape}
+ * @throws {HttpError} `Runtime.UnmarshalError`: no HTTP event.
+ */
+function shapeOf(event) {
+  const shape = httpShape(event);
+  if (shape !== null) return shape;
+  throw new HttpError(
+    "Runtime.UnmarshalError",
+    "Cannot treat the event as an HTTP request: it is from neither API Gateway, a " +
+      "function URL nor a load balancer; export a handler function for it",
+  );
+}
+
+/**
+ * @param {any} event
+ * @param {Shape} shape
+ * @returns {string}
+ */
+function methodOf(event, shape) {
+  return shape === "v2" ? event.requestContext.http.method : event.httpMethod;
+}
+
+/**
+ * @param {any} event
+ * @param {Shape} shape
+ * @param {Headers} headers
+ * @param {Warn} warn
+ * @returns {string}
+ */
+function urlOf(event, shape, headers, warn) {
+  const proto = headers.get("x-forwarded-proto")?.split(",")[0].trim();
+  const scheme = proto?.toLowerCase() === "http" ? "http" : "https";
+  const hosts = [headers.get("host"), event.requestContext?.domainName];
+  const host = hosts.find((name) => isHost(name)) ?? "localhost";
+  if (headers.has("host") && host !== hosts[0]) {
+    warn(`Cannot use header 'host' in a URL: using '${host}' in its place`);
+  }
+  const path = shape === "v2" ? event.rawPath : event.path;
+  const query = queryOf(event, shape);
+  return `${scheme}://${host}${encodePath(path)}${query && `?${query}`}`;
+}
+
+/**
+ * @param {unknown} host
+ * @returns {host is string} True if a URL with it has this host and nothing else.
+ */
+function isHost(host) {
+  return typeof host === "string" && HOST.test(host) &&
+    URL.canParse(`https://${host}`);
+}
+
+/**
+ * Encode what a gateway has decoded and a URL cannot hold, and nothing twice.
+ *
+ * @param {unknown} path
+ * @returns {string} Begins with a slash, so it cannot become part of the host.
+ */
+function encodePath(path) {
+  const given = typeof path === "string" ? path : "";
+  const absolute = given.startsWith("/") ? given : `/${given}`;
+  return absolute.replace(NOT_IN_PATH, encodeOne);
+}
+
+/**
+ * @param {any} event
+ * @param {Shape} shape
+ * @returns {string} Without the question mark.
+ */
+function queryOf(event, shape) {
+  if (shape === "v2") {
+    return `${event.rawQueryString ?? ""}`.replace(NOT_IN_QUERY, encodeOne);
+  }
+  const parameters = pairs(
+    fuller(event.multiValueQueryStringParameters, event.queryStringParameters),
+  );
+  // API Gateway decodes names and values, a load balancer leaves them as they came.
+  return shape === "v1"
+    ? parameters.map((pair) => pair.map(encodeOne).join("=")).join("&")
+    : parameters.map((pair) => pair.join("=")).join("&")
+      .replace(NOT_IN_QUERY, encodeOne);
+}
+
+/**
+ * @param {string} text
+ * @returns {string} Percent-encoded; half a surrogate pair as U+FFFD.
+ */
+function encodeOne(text) {
+  return encodeURIComponent(text.toWellFormed());
+}
+
+/**
+ * @param {any} event
+ * @param {Shape} shape
+ * @param {Warn} warn
+ * @returns {Headers}
+ */
+function headersOf(event, shape, warn) {
+  const headers = new Headers();
+  const source = shape === "v2"
+    ? event.headers
+    : fuller(event.multiValueHeaders, event.headers);
+  for (const [name, value] of pairs(source)) {
+    try {
+      headers.append(name, value);
+    } catch {
+      warn(`Cannot pass on header '${name}': its name or value is not legal`);
+    }
+  }
+  if (shape === "v2" && Array.isArray(event.cookies)) {
+    const cookies = event.cookies.filter((/** @type {unknown} */ cookie) =>
+      typeof cookie === "string" && !NOT_IN_HEADER.test(cookie)
+    );
+    if (cookies.length < event.cookies.length) {
+      warn("Cannot pass on every cookie: one is not legal in a header");
+    }
+    // In place of `cookie`, which some senders give as well.
+    if (cookies.length > 0) headers.set("cookie", cookies.join("; "));
+  }
+  return headers;
+}
+
+/**
+ * @param {any} event
+ * @returns {Uint8Array<ArrayBuffer> | null} Bytes even for text: a string would give
+ *   the request a content type that the client did not send.
+ * @throws {HttpError} `Runtime.UnmarshalError`
+ */
+function bodyOf({ body, isBase64Encoded }) {
+  if (body === null || body === undefined || body === "") return null;
+  if (typeof body !== "string") {
+    throw new HttpError(
+      "Runtime.UnmarshalError",
+      `Cannot read the event's body: it is of type ${typeof body}, not a string`,
+    );
+  }
+  if (isBase64Encoded !== true) return encoder.encode(body);
+  try {
+    return fromBase64(body);
+  } catch (cause) {
+    throw new HttpError(
+      "Runtime.UnmarshalError",
+      "Cannot read the event's body: it is not the base64 it claims to be",
+      { cause },
+    );
+  }
+}
+
+/**
+ * @param {unknown} map Names with one value or a list of values.
+ * @returns {[string, string][]} Each name with each of its values.
+ */
+function pairs(map) {
+  if (!isRecord(map)) return [];
+  return entries(map).flatMap(([name, value]) =>
+    (Array.isArray(value) ? value : [value]).map((
+      one,
+    ) => /** @type {[string, string]} */ (
+      [name, one === null || typeof one === "object" ? "" : `${one}`]
+    ))
+  );
+}
+
+/**
+ * @param {unknown} multi Names with lists of values.
+ * @param {unknown} single The same with one value each; the rest is lost.
+ * @returns {unknown} The first, unless it is missing or empty.
+ */
+function fuller(multi, single) {
+  return isRecord(multi) && entries(multi).length > 0 ? multi : single;
+}
+
+/**
+ * @param {unknown} value
+ * @returns {value is Record<string, unknown>}
+ */
+function isRecord(value) {
+  return typeof value === "object" && value !== null;
+}
+
+/**
+ * Choose the form in which every byte reaches the client.
+ *
+ * @param {Uint8Array} bytes
+ * @param {Record<string, string>} headers
+ * @returns {{ body: string, isBase64Encoded: boolean }}
+ */
+function encodeBody(bytes, headers) {
+  const encoding = headers["content-encoding"]?.trim().toLowerCase();
+  const type = headers["content-type"]?.split(/[;,]/)[0].trim().toLowerCase();
+  const isEncoded = Boolean(encoding) && encoding !== "identity";
+  if (bytes.length === 0) return { body: "", isBase64Encoded: false };
+  if (!isEncoded && type !== undefined && TEXT_TYPE.test(type)) {
+    try {
+      return { body: decoder.decode(bytes), isBase64Encoded: false };
+    } catch {
+      // Another charset, or mislabelled: as binary it arrives unchanged.
+    }
+  }
+  return { body: toBase64(bytes), isBase64Encoded: true };
+}
+
+/**
+ * Let go of a body that is not sent, so that its source can stop.
+ *
+ * @param {Response} response
+ * @returns {Uint8Array} No bytes.
+ */
+function discard({ body }) {
+  // A stream that is locked or fails now concerns nobody.
+  body?.cancel?.().catch(ignore);
+  return new Uint8Array(0);
+}
+
+/**
+ * @param {number} statusCode
+ * @param {Response} response
+ * @returns {string} Such as "200 OK".
+ */
+function describeStatus(statusCode, { statusText }) {
+  return `${statusCode} ${statusText || (REASONS[statusCode] ?? "Unknown")}`;
+}
+
+/**
+ * Spell one name in as many ways as there are values.
+ *
+ * @param {string} name
+ * @param {string[]} values
+ * @param {Warn} warn
+ * @returns {Record<string, string>}
+ */
+function caseVariants(name, values, warn) {
+  const letters = name.match(/[a-z]/g)?.length ?? 0;
+  const sendable = values.slice(0, 2 ** letters);
+  if (sendable.length < values.length) {
+    warn(
+      `Cannot send ${values.length} headers '${name}': ${sendable.length} fit`,
+    );
+  }
+  return fromEntries(sendable.map((value, index) => {
+    // Each letter takes its case from one bit of the value's position.
+    let bits = index;
+    const spelled = name.replace(/[a-z]/g, (letter) => {
+      const isUpper = bits & 1;
+      bits >>= 1;
+      return isUpper ? letter.toUpperCase() : letter;
+    });
+    return [spelled, value];
+  }));
+}
+
+/**
+ * @param {HttpResult} result
+ * @throws {HttpError} `Function.ResponseSizeTooLarge`
+ */
+function refuseOversize(result) {
+  const size = encoder.encode(stringify(result)).length;
+  if (size <= ALB_LIMIT_BYTES) return;
+  throw new HttpError(
+    "Function.ResponseSizeTooLarge",
+    `Cannot return ${size} bytes: the limit of a load balancer is ` +
+      `${ALB_LIMIT_BYTES}; store the result and return where it is`,
+  );
+}
+
+/** The default for warnings and for failures nobody needs to hear of. */
+function ignore() {}

@@ -1,0 +1,306 @@
+/**
+ * Types for handlers. They describe what a function is given and what it may return;
+ * nothing here exists at run time.
+ *
+ *     import type { FetchHandler } from ".../lambda.d.ts";
+ *     export default {
+ *       fetch: (request) => new Response(request.url),
+ *     } satisfies FetchHandler;
+ *
+ * @module
+ */
+
+import type { Writable } from "node:stream";
+
+/** What an invocation knows of itself: that of Node's runtime, and ours at the end. */
+export interface Context {
+  readonly functionName: string;
+  /** "$LATEST" or a number. */
+  readonly functionVersion: string;
+  /** With the alias or version that the caller used. */
+  readonly invokedFunctionArn: string;
+  /** Megabytes, as a string. */
+  readonly memoryLimitInMB: string;
+  readonly awsRequestId: string;
+  readonly logGroupName: string;
+  readonly logStreamName: string;
+  /** Given by mobile applications only. */
+  readonly identity?: CognitoIdentity;
+  /** Given by mobile applications, or by whoever invokes with the SDK. */
+  readonly clientContext?: ClientContext;
+  /** There for code that sets it; the answer never waits for an empty event loop. */
+  callbackWaitsForEmptyEventLoop: boolean;
+  /** Milliseconds until the deadline, never below zero. */
+  getRemainingTimeInMillis(): number;
+
+  /** The caller's tenant, if the function isolates tenants. */
+  readonly tenantId?: string;
+  /** The header of X-Ray, as it came: `Root=…;Parent=…;Sampled=…`. */
+  readonly xRayTraceId?: string;
+  /** Aborts with a `TimeoutError` shortly before the handler is stopped. */
+  readonly signal: AbortSignal;
+  /** Finish this after the answer, before the process ends and within the deadline. */
+  waitUntil(promise: unknown): void;
+}
+
+export interface CognitoIdentity {
+  readonly cognitoIdentityId: string;
+  readonly cognitoIdentityPoolId: string;
+}
+
+/** As the caller has written it: nothing in it is sure to be there. */
+export interface ClientContext {
+  // deno-lint-ignore no-explicit-any
+  readonly [member: string]: any;
+  readonly client?: {
+    readonly installation_id?: string;
+    readonly app_title?: string;
+    readonly app_version_name?: string;
+    readonly app_version_code?: string;
+    readonly app_package_name?: string;
+  };
+  // deno-lint-ignore no-explicit-any
+  readonly custom?: any;
+  // deno-lint-ignore no-explicit-any
+  readonly env?: any;
+}
+
+/** `export const handler`, `export default` or any other named export. */
+// deno-lint-ignore no-explicit-any
+export type Handler<E = any, R = any> = (
+  event: E,
+  context: Context,
+) => R | Promise<R>;
+
+/** The context of a fetch handler: the request tells not all that the event does. */
+export interface FetchContext<E extends HttpEvent = HttpEvent> extends Context {
+  /** What the request was made of. */
+  readonly event: E;
+}
+
+/** `export default { fetch }`: API Gateway, function URLs and load balancers. */
+export interface FetchHandler<E extends HttpEvent = HttpEvent> {
+  fetch(
+    request: Request,
+    context: FetchContext<E>,
+  ): Response | Promise<Response>;
+}
+
+/** An event that becomes a `Request`. */
+export type HttpEvent = ApiGatewayV1Event | ApiGatewayV2Event | AlbEvent;
+
+/** REST API, and HTTP API in format 1.0. Empty maps arrive as null. */
+export interface ApiGatewayV1Event {
+  /** "1.0" from an HTTP API, absent from a REST API. */
+  version?: "1.0";
+  resource: string;
+  /** Without the stage. */
+  path: string;
+  httpMethod: string;
+  /** Of a name that came several times, the last value. */
+  headers: Record<string, string | undefined> | null;
+  multiValueHeaders: Record<string, string[] | undefined> | null;
+  /** Decoded. */
+  queryStringParameters: Record<string, string | undefined> | null;
+  multiValueQueryStringParameters: Record<string, string[] | undefined> | null;
+  pathParameters: Record<string, string | undefined> | null;
+  stageVariables: Record<string, string | undefined> | null;
+  requestContext: ApiGatewayV1RequestContext;
+  body: string | null;
+  isBase64Encoded: boolean;
+}
+
+export interface ApiGatewayV1RequestContext {
+  accountId: string;
+  apiId: string;
+  // deno-lint-ignore no-explicit-any
+  authorizer?: Record<string, any> | null;
+  domainName?: string;
+  domainPrefix?: string;
+  extendedRequestId?: string;
+  httpMethod: string;
+  identity: {
+    accessKey: string | null;
+    accountId: string | null;
+    apiKey?: string | null;
+    apiKeyId?: string | null;
+    caller: string | null;
+    // deno-lint-ignore no-explicit-any
+    clientCert?: Record<string, any> | null;
+    cognitoAuthenticationProvider: string | null;
+    cognitoAuthenticationType: string | null;
+    cognitoIdentityId: string | null;
+    cognitoIdentityPoolId: string | null;
+    principalOrgId?: string | null;
+    sourceIp: string;
+    user: string | null;
+    userAgent: string | null;
+    userArn: string | null;
+  };
+  /** With the stage, as the client sent it. */
+  path: string;
+  protocol: string;
+  requestId: string;
+  /** Such as "23/Nov/2026:12:00:00 +0000". */
+  requestTime?: string;
+  /** Unix time, milliseconds. */
+  requestTimeEpoch: number;
+  resourceId: string;
+  resourcePath: string;
+  stage: string;
+}
+
+/** HTTP API in format 2.0. Members that would be empty are absent. */
+export interface ApiGatewayV2Event {
+  version: "2.0";
+  /** "$default", or method and path of the route. */
+  routeKey: string;
+  rawPath: string;
+  /** Without the question mark; "" if there is none. */
+  rawQueryString: string;
+  /** Of the request: `name=value` each. */
+  cookies?: string[];
+  /** Lower-case names; several values are joined by commas. */
+  headers: Record<string, string | undefined>;
+  /** Several values are joined by commas. */
+  queryStringParameters?: Record<string, string | undefined>;
+  pathParameters?: Record<string, string | undefined>;
+  stageVariables?: Record<string, string | undefined>;
+  requestContext: ApiGatewayV2RequestContext;
+  body?: string;
+  isBase64Encoded: boolean;
+}
+
+/** A function URL speaks format 2.0 too. */
+export type FunctionUrlEvent = ApiGatewayV2Event;
+
+export interface ApiGatewayV2RequestContext {
+  accountId: string;
+  apiId: string;
+  authentication?: {
+    clientCert?: {
+      clientCertPem: string;
+      issuerDN: string;
+      serialNumber: string;
+      subjectDN: string;
+      validity: { notAfter: string; notBefore: string };
+    };
+  } | null;
+  authorizer?: {
+    jwt?: {
+      // deno-lint-ignore no-explicit-any
+      claims: Record<string, any>;
+      scopes: string[] | null;
+    };
+    // deno-lint-ignore no-explicit-any
+    lambda?: Record<string, any> | null;
+    // deno-lint-ignore no-explicit-any
+    iam?: Record<string, any>;
+  };
+  domainName: string;
+  domainPrefix: string;
+  http: {
+    method: string;
+    path: string;
+    protocol: string;
+    sourceIp: string;
+    userAgent: string;
+  };
+  requestId: string;
+  routeKey: string;
+  stage: string;
+  /** Such as "23/Nov/2026:12:00:00 +0000". */
+  time: string;
+  /** Unix time, milliseconds. */
+  timeEpoch: number;
+}
+
+/** Application Load Balancer: one value for each name or all, as the target group says. */
+export interface AlbEvent {
+  requestContext: { elb: { targetGroupArn: string } };
+  httpMethod: string;
+  path: string;
+  headers?: Record<string, string | undefined>;
+  multiValueHeaders?: Record<string, string[] | undefined>;
+  /** Not decoded. */
+  queryStringParameters?: Record<string, string | undefined>;
+  multiValueQueryStringParameters?: Record<string, string[] | undefined>;
+  /** "" if there is none. */
+  body: string | null;
+  isBase64Encoded: boolean;
+}
+
+/** What a `handler` may return to API Gateway in format 1.0. */
+export interface ApiGatewayV1Result {
+  statusCode: number;
+  headers?: Record<string, string | number | boolean>;
+  multiValueHeaders?: Record<string, (string | number | boolean)[]>;
+  body?: string;
+  isBase64Encoded?: boolean;
+}
+
+/** What a `handler` may return to API Gateway in format 2.0 and to function URLs. */
+export interface ApiGatewayV2Result {
+  statusCode?: number;
+  headers?: Record<string, string | number | boolean>;
+  cookies?: string[];
+  body?: string;
+  isBase64Encoded?: boolean;
+}
+
+/** What a `handler` may return to a load balancer; at most one megabyte of JSON. */
+export interface AlbResult {
+  statusCode: number;
+  /** Such as "200 OK". */
+  statusDescription?: string;
+  headers?: Record<string, string | number | boolean>;
+  /** Only if the event has them too. */
+  multiValueHeaders?: Record<string, (string | number | boolean)[]>;
+  body?: string;
+  isBase64Encoded?: boolean;
+}
+
+/** The body of a streamed answer. The answer ends when it does. */
+export interface ResponseStream extends Writable {
+  /** Before the first write. */
+  setContentType(contentType: string): void;
+}
+
+/** What goes before the body of a streamed HTTP answer. */
+export interface HttpMetadata {
+  statusCode?: number;
+  /** Without `set-cookie`. */
+  headers?: Record<string, string>;
+  cookies?: string[];
+  /** Understood by REST APIs only. */
+  multiValueHeaders?: Record<string, string[]>;
+}
+
+/** The argument of `awslambda.streamifyResponse`. */
+// deno-lint-ignore no-explicit-any
+export type StreamifyHandler<E = any> = (
+  event: E,
+  responseStream: ResponseStream,
+  context: Context,
+) => unknown;
+
+/** The global `awslambda`, as in Node's runtime. */
+export interface AwsLambda {
+  /** Mark a handler as one that writes its answer to a stream. */
+  // deno-lint-ignore no-explicit-any
+  streamifyResponse<E = any>(
+    handler: StreamifyHandler<E>,
+    options?: { highWaterMark?: number },
+  ): Handler<E, void>;
+  HttpResponseStream: {
+    /** Say status, headers and cookies; write the body to what it returns. */
+    from(
+      responseStream: ResponseStream,
+      metadata: HttpMetadata,
+    ): ResponseStream;
+  };
+}
+
+declare global {
+  var awslambda: AwsLambda;
+}

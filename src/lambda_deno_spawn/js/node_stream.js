@@ -1,0 +1,84 @@
+// @ts-check
+/**
+ * The response stream of `awslambda.streamifyResponse`: a Node `Writable` in front of a
+ * sink. Loaded for such handlers only, because Node's streams take their time to load.
+ *
+ * @module
+ */
+
+import { Writable } from "node:stream";
+
+/**
+ * @typedef {object} Sink Where the bytes go; see runtime.js.
+ * @property {string} contentType
+ * @property {(prelude: object) => void} beginHttp
+ * @property {(chunk: unknown) => Promise<void>} write
+ * @property {() => Promise<void>} end
+ */
+
+/** What a handler writes its answer to. */
+export class ResponseStream extends Writable {
+  /** @param {Sink} sink */
+  constructor(sink) {
+    super();
+    this.sink = sink;
+  }
+
+  /** @param {string} contentType Media type of the answer; before the first byte. */
+  setContentType(contentType) {
+    this.sink.contentType = contentType;
+  }
+
+  /**
+   * As AWS's own stream: what is neither text nor bytes is written as JSON.
+   *
+   * @param {any} chunk
+   * @param {...any} rest
+   * @returns {boolean}
+   */
+  // @ts-ignore the overloads of Node's types
+  write(chunk, ...rest) {
+    const isData = typeof chunk === "string" || ArrayBuffer.isView(chunk);
+    // @ts-ignore the overloads of Node's types
+    return super.write(isData ? chunk : JSON.stringify(chunk), ...rest);
+  }
+
+  /**
+   * @override
+   * @param {any} chunk
+   * @param {string} _encoding
+   * @param {(error?: Error | null) => void} callback
+   */
+  _write(chunk, _encoding, callback) {
+    this.sink.write(chunk).then(() => callback(), callback);
+  }
+
+  /**
+   * @override
+   * @param {(error?: Error | null) => void} callback
+   */
+  _final(callback) {
+    this.sink.end().then(() => callback(), callback);
+  }
+}
+
+/**
+ * @param {Sink} sink
+ * @returns {{ stream: ResponseStream, finished: Promise<void> }} `finished` rejects with
+ *   the error that the stream was destroyed with.
+ */
+export function responseStream(sink) {
+  const stream = new ResponseStream(sink);
+  /** @type {Promise<void>} */
+  const finished = new Promise((resolve, reject) => {
+    stream.once("finish", resolve);
+    stream.once("error", reject);
+    stream.once("close", () => {
+      if (!stream.writableFinished) {
+        reject(new Error("The response stream was destroyed before its end"));
+      }
+    });
+  });
+  finished.catch(() => {});
+  return { stream, finished };
+}

@@ -1,0 +1,345 @@
+"""Answers in pieces: what streams, what the caller gets, and who waits for whom."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import itertools
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.doubles import Answer, FakeRuntimeApi
+    from tests.integration.conftest import MakeRuntime
+
+pytestmark = pytest.mark.deno
+
+FORMS = """
+const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+
+export async function* generator(event: any) {
+  for (let i = 0; i < event.count; i++) {
+    if (i === event.failAt) throw new RangeError(`failed at ${i}`);
+    yield `piece ${i};`;
+    await wait(event.ms ?? 0);
+  }
+}
+
+export const readable = (event: any) => ReadableStream.from(generator(event));
+
+// @ts-ignore the global of AWS's runtime
+export const streamified = awslambda.streamifyResponse(
+  async (event: any, stream: any, context: any) => {
+    stream.setContentType("text/plain");
+    for await (const piece of generator(event)) {
+      if (!stream.write(piece)) {
+        await new Promise((resolve) => stream.once("drain", resolve));
+      }
+    }
+    if (!event.forgetsEnd) stream.end();
+  },
+);
+
+// @ts-ignore the global of AWS's runtime
+export const http = awslambda.streamifyResponse(
+  async (event: any, stream: any) => {
+    // @ts-ignore the global of AWS's runtime
+    stream = awslambda.HttpResponseStream.from(stream, {
+      statusCode: 201,
+      headers: { "content-type": "text/html" },
+      cookies: ["a=1"],
+    });
+    if (event.throws) throw new Error("before the first byte");
+    stream.write("<p>");
+    stream.write({ a: 1 });
+    stream.end("</p>");
+  },
+);
+"""
+
+
+def assert_streamed(answer: Answer, content_type: str) -> None:
+    assert answer.call == "response"
+    headers = answer.headers
+    assert headers["lambda-runtime-function-response-mode"] == "streaming"
+    assert headers["transfer-encoding"] == "chunked"
+    assert headers["trailer"] == (
+        "Lambda-Runtime-Function-Error-Type, Lambda-Runtime-Function-Error-Body"
+    )
+    assert headers["content-type"] == content_type
+    assert "content-length" not in headers
+
+
+@pytest.mark.parametrize(
+    ("form", "content_type"),
+    [
+        ("generator", "application/octet-stream"),
+        ("readable", "application/octet-stream"),
+        ("streamified", "text/plain"),
+    ],
+)
+async def test_every_form_of_stream_reaches_the_caller_as_it_is_made(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, form: str, content_type: str
+) -> None:
+    async with make_runtime({"function.ts": FORMS}, f"function.{form}"):
+        answer = await api.invoke({"count": 4, "ms": 60})
+        assert_streamed(answer, content_type)
+        assert answer.body == b"piece 0;piece 1;piece 2;piece 3;"
+        assert answer.trailers == {}
+        assert [chunk for _, chunk in answer.chunks] == [
+            b"piece 0;", b"piece 1;", b"piece 2;", b"piece 3;"
+        ]  # fmt: skip
+        times_s = [time_s for time_s, _ in answer.chunks]
+        gaps_s = [later - earlier for earlier, later in itertools.pairwise(times_s)]
+        assert min(gaps_s) > 0.03, "pieces came one by one"
+        empty = await api.invoke({"count": 0})
+        assert_streamed(empty, content_type)
+        assert empty.body == b""
+        await api.wait_for_next()
+        assert api.connections == 3, "each stream has a connection of its own"
+
+
+async def test_an_http_stream_begins_with_its_prelude_and_eight_zeros(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime({"function.ts": FORMS}, "function.http"):
+        answer = await api.invoke({})
+        assert_streamed(answer, "application/vnd.awslambda.http-integration-response")
+        prelude, _, body = answer.body.partition(b"\0" * 8)
+        assert json.loads(prelude) == {
+            "statusCode": 201,
+            "headers": {"content-type": "text/html"},
+            "cookies": ["a=1"],
+        }
+        assert body == b'<p>{"a":1}</p>'
+        failed = await api.invoke({"throws": True})
+        assert failed.call == "error"
+        assert failed.json()["errorMessage"] == "before the first byte"
+        await api.wait_for_next()
+
+
+@pytest.mark.parametrize("form", ["generator", "readable", "streamified"])
+async def test_an_error_is_an_error_before_the_first_byte_and_a_trailer_after_it(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, form: str
+) -> None:
+    async with make_runtime({"function.ts": FORMS}, f"function.{form}") as runtime:
+        before = await api.invoke({"count": 3, "failAt": 0})
+        assert before.call == "error"
+        assert before.json()["errorType"] == "RangeError"
+        after = await api.invoke({"count": 3, "failAt": 2})
+        assert after.call == "response"
+        assert after.body == b"piece 0;piece 1;"
+        assert after.trailers["lambda-runtime-function-error-type"] == (
+            "Function.RangeError"
+        )
+        body = json.loads(
+            base64.b64decode(after.trailers["lambda-runtime-function-error-body"])
+        )
+        assert (body["errorType"], body["errorMessage"]) == (
+            "RangeError",
+            "failed at 2",
+        )
+        assert "function.ts:" in body["stackTrace"][0]
+        logged = await runtime.logged(f"{after.request_id}\tERROR\tInvoke Error")
+        assert "failed at 2" in logged
+        assert (await api.invoke({"count": 1})).body == b"piece 0;"
+        await api.wait_for_next()
+
+
+@pytest.mark.parametrize(
+    ("body", "error_type", "message"),
+    [
+        ("yield 'a'; Deno.exit(3)", "Runtime.ExitError", "status 3"),
+        ("yield 'a'; for (;;);", "Runtime.InvokeTimeout", "did not end its answer"),
+        ("yield 'a'; await new Promise(() => {})", "Runtime.HandlerNeverSettled", ""),
+        ("yield 'a'; Promise.reject(new Error('lost')); "
+         "await new Promise((r) => setTimeout(r, 5000))",
+         "Runtime.UnhandledPromiseRejection", "lost"),
+        ("yield 'a'; setTimeout(() => { throw new EvalError('late') }, 1); "
+         "await new Promise((r) => setTimeout(r, 5000))", "EvalError", "late"),
+        ("yield 'a'; yield { a: 1 }", "Runtime.InvalidStreamingOperation", "object"),
+    ],
+    ids=["exits", "loops", "never-settles", "rejects-unawaited", "throws-in-timer",
+         "wrong-chunk"],
+)  # fmt: skip
+async def test_whatever_ends_a_stream_too_early_is_named_in_the_trailers(
+    make_runtime: MakeRuntime,
+    api: FakeRuntimeApi,
+    body: str,
+    error_type: str,
+    message: str,
+) -> None:
+    source = f"export async function* handler() {{ {body} }}"
+    async with make_runtime({"function.ts": source}):
+        answer = await api.invoke({}, timeout_s=1)
+        assert answer.body == b"a"
+        assert answer.trailers["lambda-runtime-function-error-type"] in (
+            error_type,
+            f"Function.{error_type}",
+        )
+        error = json.loads(
+            base64.b64decode(answer.trailers["lambda-runtime-function-error-body"])
+        )
+        assert error["errorType"] == error_type
+        assert message in error["errorMessage"]
+        await api.wait_for_next()
+
+
+async def test_a_stream_that_is_never_ended_is_an_error(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime({"function.ts": FORMS}, "function.streamified"):
+        answer = await api.invoke({"count": 1, "forgetsEnd": True})
+        assert answer.trailers["lambda-runtime-function-error-type"] == (
+            "Runtime.HandlerNeverSettled"
+        )
+        await api.wait_for_next()
+
+
+LARGE = """
+export async function* handler(event: any, context: any) {
+  const piece = new Uint8Array(event.pieceBytes).fill(97);
+  context.signal.addEventListener("abort", () =>
+    console.log(`aborted after ${made}: ${context.signal.reason.name}`));
+  try {
+    for (let i = 0; i < event.count; i++) {
+      yield piece;
+      made += 1;
+    }
+  } finally {
+    console.log("the generator has cleaned up");
+  }
+}
+let made = 0;
+setInterval(() => console.log(`made ${made}`), 50);
+"""
+
+
+def resident_mb(pid: int) -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) / 1024
+    raise AssertionError("no VmHWM")
+
+
+async def test_a_large_stream_is_complete_and_costs_the_supervisor_no_memory(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime({"function.ts": LARGE}) as runtime:
+        answer = await api.invoke({"pieceBytes": 1_000_000, "count": 200}, timeout_s=50)
+        assert len(answer.body) == 200_000_000
+        assert answer.body.count(b"a") == 200_000_000
+        assert answer.trailers == {}
+        await api.wait_for_next()
+        assert resident_mb(runtime.pid) < 64
+
+
+async def test_a_slow_caller_makes_the_handler_wait(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    api.chunk_gate = asyncio.Event()
+    async with make_runtime({"function.ts": LARGE}) as runtime:
+        await api.wait_for_next()
+        api.deliver(b'{"pieceBytes":65536,"count":2000}', timeout_s=30)
+        async with asyncio.timeout(10):
+            await api.first_chunk.wait()
+        # The handler's timer goes on while its stream stands still.
+        await runtime.logged("made ")
+        held = await steady_count(runtime)
+        assert held < 200, "131 MB were not made in advance"
+        api.chunk_gate.set()
+        answer = await api.answer()
+        assert len(answer.body) == 2000 * 65536
+        await api.wait_for_next()
+        assert resident_mb(runtime.pid) < 64
+
+
+async def steady_count(runtime: object) -> int:
+    """Wait until the same count was logged three times in a row."""
+    position = 0
+    last: list[str] = []
+    async with asyncio.timeout(10):
+        while True:
+            log: str = runtime.log  # type: ignore[attr-defined]
+            counts = [
+                line.rsplit(" ", 1)[1]
+                for line in log.split("\n")[:-1]
+                if "\tINFO\tmade " in line
+            ]
+            last = counts[-3:]
+            if len(counts) > position and len(last) == 3 and len(set(last)) == 1:
+                return int(last[0])
+            position = len(counts)
+            runtime._log_grew.clear()  # type: ignore[attr-defined]
+            await runtime._log_grew.wait()  # type: ignore[attr-defined]
+
+
+async def test_a_caller_who_left_aborts_the_signal_of_the_handler(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    api.cut_after_chunks = 3
+    async with make_runtime({"function.ts": LARGE}) as runtime:
+        await api.wait_for_next()
+        api.deliver(b'{"pieceBytes":65536,"count":100000}', timeout_s=30)
+        await runtime.logged("aborted after ")
+        assert "AbortError" in runtime.log
+        await runtime.logged("the generator has cleaned up")
+        await runtime.logged("Cannot complete Runtime API call 'response'")
+        api.cut_after_chunks = None
+        answer = await api.invoke({"pieceBytes": 1, "count": 2})
+        assert answer.body == b"aa"
+        await api.wait_for_next()
+
+
+async def test_a_caller_who_never_reads_cannot_hold_the_environment(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    api.chunk_gate = asyncio.Event()
+    async with make_runtime({"function.ts": LARGE}) as runtime:
+        await api.wait_for_next()
+        api.deliver(b'{"pieceBytes":65536,"count":100000}', timeout_s=1.5)
+        await api.wait_for_next(limit_s=4)
+        assert "before the deadline" in runtime.log
+        api.chunk_gate.set()
+        api.deliver(b'{"pieceBytes":1,"count":1}')
+        while (await api.answer()).body != b"a":
+            pass  # what was left of the first one
+        await api.wait_for_next()
+
+
+async def test_wait_until_works_behind_a_stream(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = """
+export async function* handler(_: unknown, context: any) {
+  context.waitUntil(new Promise((resolve) => setTimeout(resolve, 100))
+    .then(() => console.log("later work is done")));
+  yield "now";
+}
+"""
+    async with make_runtime({"function.ts": source}) as runtime:
+        await api.wait_for_next()
+        api.deliver(b"{}")
+        assert (await api.answer()).body == b"now"
+        assert "later work" not in runtime.log
+        await api.wait_for_next()
+        assert "later work is done" in runtime.log
+
+
+async def test_a_callback_answers_for_handlers_of_the_older_form(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = """
+export function handler(event: any, _context: unknown, callback: any) {
+  setTimeout(() => event.fails ? callback(new Error("called back")) :
+    callback(null, { got: event }), 1);
+}
+"""
+    async with make_runtime({"function.ts": source}):
+        assert (await api.invoke({"a": 1})).json() == {"got": {"a": 1}}
+        failed = await api.invoke({"fails": True})
+        assert failed.json()["errorMessage"] == "called back"
+        await api.wait_for_next()

@@ -1,0 +1,275 @@
+"""Every variable: its default, what is accepted, and what the refusal says."""
+
+from __future__ import annotations
+
+import pytest
+
+from lambda_deno_spawn.config import LogFormat, LogLevel, Settings, Strategy, Warm
+from lambda_deno_spawn.errors import ConfigError
+
+REQUIRED = {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9001", "_HANDLER": "function.handler"}
+PERMISSIONS = "none, all, or Deno's permission flags such as --allow-net=example.com"
+V8_FLAGS = "V8 flags such as --max-old-space-size=256"
+
+
+def parse(**variables: str) -> Settings:
+    return Settings.from_environ({**REQUIRED, **variables}, "/cwd")
+
+
+def test_defaults_need_no_more_than_an_address_and_a_handler() -> None:
+    assert Settings.from_environ(REQUIRED, "/cwd") == Settings(
+        runtime_api="127.0.0.1:9001",
+        handler="function.handler",
+        task_root="/cwd",
+        function_name="",
+        function_version="",
+        memory_mb=None,
+        log_group_name="",
+        log_stream_name="",
+        strategy=Strategy.FRESH,
+        warm=Warm.BACKGROUND,
+        warm_max_age_s=None,
+        stop_margin_s=0.2,
+        permissions=None,
+        env_names=None,
+        v8_flags=(),
+        deno_bin=None,
+        deno_dir=None,
+        temp_root="/tmp",
+        log_format=LogFormat.TEXT,
+        log_level=LogLevel.INFO,
+        unknown=(),
+    )
+
+
+def test_an_environment_of_lambda_s_is_read() -> None:
+    settings = parse(
+        LAMBDA_TASK_ROOT="/var/task",
+        AWS_LAMBDA_FUNCTION_NAME="hello",
+        AWS_LAMBDA_FUNCTION_VERSION="$LATEST",
+        AWS_LAMBDA_FUNCTION_MEMORY_SIZE="1769",
+        AWS_LAMBDA_LOG_GROUP_NAME="/aws/lambda/hello",
+        AWS_LAMBDA_LOG_STREAM_NAME="2026/11/23/[$LATEST]0123",
+        AWS_LAMBDA_INITIALIZATION_TYPE="on-demand",
+        AWS_LAMBDA_LOG_FORMAT="JSON",
+        AWS_LAMBDA_LOG_LEVEL="DEBUG",
+        AWS_REGION="eu-central-1",
+    )
+    assert settings == Settings(
+        runtime_api="127.0.0.1:9001",
+        handler="function.handler",
+        task_root="/var/task",
+        function_name="hello",
+        function_version="$LATEST",
+        memory_mb=1769,
+        log_group_name="/aws/lambda/hello",
+        log_stream_name="2026/11/23/[$LATEST]0123",
+        warm=Warm.READY,
+        log_format=LogFormat.JSON,
+        log_level=LogLevel.DEBUG,
+    )
+
+
+GOOD = [
+    ("LAMBDA_DENO_STRATEGY", "fresh", "strategy", Strategy.FRESH),
+    ("LAMBDA_DENO_WARM", "ready", "warm", Warm.READY),
+    ("LAMBDA_DENO_WARM", "background", "warm", Warm.BACKGROUND),
+    ("LAMBDA_DENO_WARM", "OFF", "warm", Warm.OFF),
+    ("LAMBDA_DENO_WARM_MAX_AGE_S", "0", "warm_max_age_s", 0.0),
+    ("LAMBDA_DENO_WARM_MAX_AGE_S", "2.5", "warm_max_age_s", 2.5),
+    ("LAMBDA_DENO_STOP_MARGIN_MS", "0", "stop_margin_s", 0.0),
+    ("LAMBDA_DENO_STOP_MARGIN_MS", "350", "stop_margin_s", 0.35),
+    ("LAMBDA_DENO_STOP_MARGIN_MS", "1e3", "stop_margin_s", 1.0),
+    ("LAMBDA_DENO_PERMISSIONS", "none", "permissions", "none"),
+    ("LAMBDA_DENO_PERMISSIONS", " all ", "permissions", "all"),
+    ("LAMBDA_DENO_PERMISSIONS", "  ", "permissions", None),
+    ("LAMBDA_DENO_PERMISSIONS", "-P", "permissions", "-P"),
+    ("LAMBDA_DENO_PERMISSIONS", "-P=strict", "permissions", "-P=strict"),
+    (
+        "LAMBDA_DENO_PERMISSIONS",
+        "--allow-net=a.test --deny-env --ignore-read",
+        "permissions",
+        "--allow-net=a.test --deny-env --ignore-read",
+    ),
+    (
+        "LAMBDA_DENO_PERMISSIONS",
+        "--allow-read='/with a space'",
+        "permissions",
+        "--allow-read='/with a space'",
+    ),
+    (
+        "LAMBDA_DENO_PERMISSIONS",
+        "--permission-set=strict",
+        "permissions",
+        "--permission-set=strict",
+    ),
+    ("LAMBDA_DENO_ENV", "A,B_*  C", "env_names", ("A", "B_*", "C")),
+    ("LAMBDA_DENO_ENV", "*", "env_names", ("*",)),
+    ("LAMBDA_DENO_V8_FLAGS", "--a --b=1,--c", "v8_flags", ("--a", "--b=1", "--c")),
+    ("LAMBDA_DENO_BIN", "/opt/other/deno", "deno_bin", "/opt/other/deno"),
+    ("DENO_DIR", "/var/task/cache", "deno_dir", "/var/task/cache"),
+    ("TMPDIR", "/mnt/tmp", "temp_root", "/mnt/tmp"),
+    ("LAMBDA_TASK_ROOT", "/var/task", "task_root", "/var/task"),
+    ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128", "memory_mb", 128),
+    ("AWS_LAMBDA_LOG_FORMAT", "JSON", "log_format", LogFormat.JSON),
+    ("AWS_LAMBDA_LOG_FORMAT", "json", "log_format", LogFormat.JSON),
+    ("AWS_LAMBDA_LOG_FORMAT", "Text", "log_format", LogFormat.TEXT),
+    ("AWS_LAMBDA_LOG_LEVEL", "TRACE", "log_level", LogLevel.TRACE),
+    ("AWS_LAMBDA_LOG_LEVEL", "debug", "log_level", LogLevel.DEBUG),
+    ("AWS_LAMBDA_LOG_LEVEL", "Info", "log_level", LogLevel.INFO),
+    ("AWS_LAMBDA_LOG_LEVEL", "WARN", "log_level", LogLevel.WARN),
+    ("AWS_LAMBDA_LOG_LEVEL", "ERROR", "log_level", LogLevel.ERROR),
+    ("AWS_LAMBDA_LOG_LEVEL", "FATAL", "log_level", LogLevel.FATAL),
+]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "attribute", "expected"),
+    [pytest.param(*case, id=f"{case[0]}={case[1]}") for case in GOOD],
+)
+def test_a_good_value_is_accepted(
+    variable: str, value: str, attribute: str, expected: object
+) -> None:
+    found = getattr(parse(**{variable: value}), attribute)
+    assert found == expected
+    assert type(found) is type(expected)
+
+
+BAD = [
+    ("LAMBDA_DENO_STRATEGY", "server", "fresh"),
+    ("LAMBDA_DENO_WARM", "hot", "ready or background or off"),
+    ("LAMBDA_DENO_WARM", " ready", "ready or background or off"),
+    ("LAMBDA_DENO_WARM_MAX_AGE_S", "-1", "a number of seconds, zero or more"),
+    ("LAMBDA_DENO_WARM_MAX_AGE_S", "1h", "a number of seconds, zero or more"),
+    ("LAMBDA_DENO_WARM_MAX_AGE_S", "inf", "a number of seconds, zero or more"),
+    ("LAMBDA_DENO_WARM_MAX_AGE_S", "", "a number of seconds, zero or more"),
+    ("LAMBDA_DENO_STOP_MARGIN_MS", "-0.1", "a number of milliseconds, zero or more"),
+    ("LAMBDA_DENO_STOP_MARGIN_MS", "nan", "a number of milliseconds, zero or more"),
+    ("LAMBDA_DENO_STOP_MARGIN_MS", "1e999", "a number of milliseconds, zero or more"),
+    ("LAMBDA_DENO_STOP_MARGIN_MS", "", "a number of milliseconds, zero or more"),
+    ("LAMBDA_DENO_PERMISSIONS", "allow-net", PERMISSIONS),
+    ("LAMBDA_DENO_PERMISSIONS", "ALL", PERMISSIONS),
+    ("LAMBDA_DENO_PERMISSIONS", "all none", PERMISSIONS),
+    ("LAMBDA_DENO_PERMISSIONS", "none --allow-net", PERMISSIONS),
+    ("LAMBDA_DENO_PERMISSIONS", "--allow-net --config=x", PERMISSIONS),
+    ("LAMBDA_DENO_PERMISSIONS", "--allow-net other.js", PERMISSIONS),
+    ("LAMBDA_DENO_PERMISSIONS", "--allow-read='/endless", PERMISSIONS),
+    ("LAMBDA_DENO_V8_FLAGS", "max-old-space-size=64", V8_FLAGS),
+    ("LAMBDA_DENO_V8_FLAGS", "--a b", V8_FLAGS),
+    ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0", "a whole number of megabytes"),
+    ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "-128", "a whole number of megabytes"),
+    ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128.5", "a whole number of megabytes"),
+    ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "128 MB", "a whole number of megabytes"),
+    ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "12\uff18", "a whole number of megabytes"),
+    ("AWS_LAMBDA_LOG_FORMAT", "xml", "text or json"),
+    (
+        "AWS_LAMBDA_LOG_LEVEL",
+        "WARNING",
+        "TRACE or DEBUG or INFO or WARN or ERROR or FATAL",
+    ),
+]
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "expected"),
+    [pytest.param(*case, id=f"{case[0]}={case[1]}") for case in BAD],
+)
+def test_a_bad_value_is_refused_by_variable_value_and_what_is_expected(
+    variable: str, value: str, expected: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(**{variable: value})
+    error = caught.value
+    assert (error.variable, error.value, error.expected) == (variable, value, expected)
+    assert str(error) == (
+        f"Cannot use {variable}: its value is {value!r}; expected {expected}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "expected"),
+    [("AWS_LAMBDA_RUNTIME_API", "host:port"), ("_HANDLER", "file.export")],
+)
+@pytest.mark.parametrize("value", [None, ""], ids=["missing", "empty"])
+def test_a_required_variable_has_to_hold_something(
+    variable: str, value: str | None, expected: str
+) -> None:
+    environ = {name: text for name, text in REQUIRED.items() if name != variable}
+    if value is not None:
+        environ[variable] = value
+    with pytest.raises(ConfigError) as caught:
+        Settings.from_environ(environ, "/cwd")
+    assert caught.value.variable == variable
+    assert caught.value.value == value
+    assert caught.value.expected == expected
+
+
+@pytest.mark.parametrize(
+    ("initialization_type", "warm"),
+    [
+        ("on-demand", Warm.READY),
+        ("provisioned-concurrency", Warm.READY),
+        ("snap-start", Warm.READY),
+        ("lambda-managed-instances", Warm.BACKGROUND),
+        ("anything-new", Warm.BACKGROUND),
+        ("", Warm.BACKGROUND),
+    ],
+    ids=lambda value: str(value) or "empty",
+)
+def test_the_next_process_is_awaited_where_environments_freeze(
+    initialization_type: str, warm: Warm
+) -> None:
+    found = parse(AWS_LAMBDA_INITIALIZATION_TYPE=initialization_type)
+    assert found.warm is warm
+
+
+def test_a_choice_of_warm_counts_more_than_the_environment() -> None:
+    settings = parse(AWS_LAMBDA_INITIALIZATION_TYPE="on-demand", LAMBDA_DENO_WARM="off")
+    assert settings.warm is Warm.OFF
+
+
+@pytest.mark.parametrize(
+    "variable",
+    [
+        "LAMBDA_TASK_ROOT",
+        "LAMBDA_DENO_STRATEGY",
+        "LAMBDA_DENO_WARM",
+        "LAMBDA_DENO_PERMISSIONS",
+        "LAMBDA_DENO_V8_FLAGS",
+        "LAMBDA_DENO_BIN",
+        "DENO_DIR",
+        "TMPDIR",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_LOG_FORMAT",
+        "AWS_LAMBDA_LOG_LEVEL",
+    ],
+)
+def test_an_empty_variable_is_as_good_as_none(variable: str) -> None:
+    assert parse(**{variable: ""}) == parse()
+
+
+def test_an_empty_list_of_names_hands_nothing_on() -> None:
+    assert parse(LAMBDA_DENO_ENV="").env_names == ()
+
+
+def test_variables_of_ours_that_mean_nothing_are_listed() -> None:
+    settings = parse(
+        LAMBDA_DENO_WRAM="ready",
+        LAMBDA_DENO_BINARY="x",
+        LAMBDA_DENO_WARM="off",
+        LAMBDA_DENOX="not ours",
+        XLAMBDA_DENO_A="not ours",
+    )
+    assert settings.unknown == ("LAMBDA_DENO_BINARY", "LAMBDA_DENO_WRAM")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BIN", "ENV", "PERMISSIONS", "STOP_MARGIN_MS", "STRATEGY", "V8_FLAGS",
+        "WARM", "WARM_MAX_AGE_S",
+    ],
+)  # fmt: skip
+def test_every_variable_of_ours_is_known(name: str) -> None:
+    values = {"STOP_MARGIN_MS": "1", "WARM_MAX_AGE_S": "1"}
+    assert parse(**{f"LAMBDA_DENO_{name}": values.get(name, "")}).unknown == ()

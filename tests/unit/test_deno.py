@@ -1,0 +1,667 @@
+"""How Deno is started: everything that is decided before a process exists."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+from types import ModuleType
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from lambda_deno_spawn import deno
+from lambda_deno_spawn.config import Settings
+from lambda_deno_spawn.deno import (
+    DenoCommand,
+    Handler,
+    deno_command,
+    entry_source,
+    find_binary,
+    find_config,
+    find_handler,
+    runtime_api_spellings,
+)
+from lambda_deno_spawn.errors import ConfigError, HandlerError
+
+RUNTIME_API = "127.0.0.1:9001"
+DENY = "--deny-net=127.0.0.1:9001,localhost:9001,0.0.0.0:9001,[::1]:9001,[::]:9001"
+
+
+class Function:
+    """A task root, a state folder and a binary under ``tmp_path``."""
+
+    def __init__(self, root: Path) -> None:
+        self.task_root = root / "task"
+        self.state_dir = root / "state"
+        self.layers = root / "layers"
+        self.binary = root / "bin" / "deno"
+        for folder in (self.task_root, self.state_dir):
+            folder.mkdir()
+        write_program(self.binary)
+        self.write("function.ts")
+
+    def write(self, name: str, text: str = "") -> Path:
+        path = self.task_root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    def settings(self, **variables: str) -> Settings:
+        environ = {
+            "AWS_LAMBDA_RUNTIME_API": RUNTIME_API,
+            "_HANDLER": "function.handler",
+            "LAMBDA_TASK_ROOT": str(self.task_root),
+            "LAMBDA_DENO_BIN": str(self.binary),
+            **variables,
+        }
+        return Settings.from_environ(environ, "/")
+
+    def command(
+        self, environ: dict[str, str] | None = None, **variables: str
+    ) -> DenoCommand:
+        settings = self.settings(**variables)
+        return deno_command(settings, environ or {}, self.state_dir)
+
+
+def write_program(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o755)
+    return path
+
+
+@pytest.fixture
+def function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Function:
+    # Places that a machine has or has not, so they belong to its environment.
+    function = Function(tmp_path)
+    monkeypatch.setattr(deno, "LAYERS_ROOT", str(function.layers))
+    monkeypatch.setattr(deno, "LAYER_BINARY", str(function.layers / "bin/deno"))
+    return function
+
+
+# The handler's file.
+
+FOUND = [
+    ("function.ts", "function.handler", "handler"),
+    ("function.mjs", "function.handler", "handler"),
+    ("index.js", "index.default", "default"),
+    ("src/api/users.ts", "src/api/users.handler", "handler"),
+    ("src/api/users.ts", "./src/api/users.handler", "handler"),
+    ("a.b.c.ts", "a.b.c.handler", "handler"),
+    ("a.b.ts", "a.b.c.handler", "c.handler"),
+    ("api.ts", "api.users.get", "users.get"),
+    ("v1.2/api.ts", "v1.2/api.get", "get"),
+    ("with space/übung.ts", "with space/übung.handler", "handler"),
+    ("tsx.tsx", "tsx.handler", "handler"),
+]
+
+
+@pytest.mark.parametrize(
+    ("file", "handler", "export"),
+    [pytest.param(*case, id=f"{case[1]} in {case[0]}") for case in FOUND],
+)
+def test_a_handler_s_file_and_export_are_found(
+    tmp_path: Path, file: str, handler: str, export: str
+) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    assert find_handler(tmp_path, handler) == Handler(path, export)
+
+
+def test_suffixes_are_tried_in_order(tmp_path: Path) -> None:
+    names = ["f.bundle.js", "f.js", "f.mjs", "f.ts", "f.tsx"]
+    for name in names:
+        (tmp_path / name).touch()
+    for name in names:
+        assert find_handler(tmp_path, "f.handler").path.name == name
+        (tmp_path / name).unlink()
+
+
+def test_the_longest_file_name_wins(tmp_path: Path) -> None:
+    (tmp_path / "a.js").touch()
+    (tmp_path / "a.b.tsx").touch()
+    assert find_handler(tmp_path, "a.b.c") == Handler(tmp_path / "a.b.tsx", "c")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "f.js").mkdir()
+    (tmp_path / "f.ts").touch()
+    assert find_handler(tmp_path, "f.handler").path.name == "f.ts"
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        "",
+        "function",
+        "function.",
+        ".handler",
+        "function..handler",
+        "src/function",
+        "src/.handler",
+        "src/",
+        "src//function.handler",
+        "/function.handler",
+        "/var/task/function.handler",
+        "../function.handler",
+        "src/../../function.handler",
+    ],
+    ids=repr,
+)
+def test_a_malformed_handler_is_refused(tmp_path: Path, handler: str) -> None:
+    (tmp_path / "function.js").touch()
+    with pytest.raises(HandlerError) as caught:
+        find_handler(tmp_path, handler)
+    assert caught.value.error_type == "Runtime.MalformedHandlerName"
+    assert str(caught.value) == (
+        f"Cannot use handler {handler!r}: expected file.export, "
+        "such as function.handler or src/api.handler"
+    )
+
+
+def test_a_handler_without_file_names_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(HandlerError) as caught:
+        find_handler(tmp_path, "src/api.handler")
+    assert caught.value.error_type == "Runtime.ImportModuleError"
+    assert str(caught.value) == (
+        "Cannot find the file of handler 'src/api.handler': none of src/api.bundle.js, "
+        "src/api.js, src/api.mjs, src/api.ts, src/api.tsx "
+        f"exists in {str(tmp_path)!r}"
+    )
+
+
+def test_a_name_that_the_file_system_refuses_is_no_file(tmp_path: Path) -> None:
+    """``Path.is_file`` raised, and the runtime ended without an init error."""
+    with pytest.raises(HandlerError, match="Cannot find the file of handler"):
+        find_handler(tmp_path, "f" * 300 + ".handler")
+
+
+# The binary.
+
+
+def test_the_binary_of_the_setting_comes_first(function: Function) -> None:
+    write_program(function.layers / "bin/deno")
+    assert find_binary(function.settings(), "") == str(function.binary)
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "not-executable"])
+def test_a_binary_that_cannot_be_executed_is_refused(
+    function: Function, kind: str
+) -> None:
+    path = function.task_root / "deno"
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "not-executable":
+        path.touch(mode=0o644)
+    write_program(function.layers / "bin/deno")
+    with pytest.raises(ConfigError) as caught:
+        find_binary(function.settings(LAMBDA_DENO_BIN=str(path)), "")
+    assert caught.value.variable == "LAMBDA_DENO_BIN"
+    assert caught.value.value == str(path)
+    assert caught.value.expected == "an executable file"
+
+
+def without_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the import of the PyPI package fail, as where it is not installed."""
+    monkeypatch.setitem(sys.modules, "deno", None)
+
+
+def test_layer_then_package_then_path_are_searched(
+    function: Function, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = function.settings(LAMBDA_DENO_BIN="")
+    in_layer = write_program(function.layers / "bin/deno")
+    packaged = ModuleType("deno")
+    packaged.__dict__["find_deno_bin"] = lambda: "/site/deno"
+    monkeypatch.setitem(sys.modules, "deno", packaged)
+    path = str(function.binary.parent)
+    assert find_binary(settings, path) == str(in_layer)
+    in_layer.unlink()
+    assert find_binary(settings, path) == "/site/deno"
+    without_package(monkeypatch)
+    assert find_binary(settings, path) == str(function.binary)
+
+
+def test_a_package_without_its_binary_is_passed_over(
+    function: Function, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def find_deno_bin() -> str:
+        raise FileNotFoundError
+
+    packaged = ModuleType("deno")
+    packaged.__dict__["find_deno_bin"] = find_deno_bin
+    monkeypatch.setitem(sys.modules, "deno", packaged)
+    settings = function.settings(LAMBDA_DENO_BIN="")
+    path = str(function.binary.parent)
+    assert find_binary(settings, path) == str(function.binary)
+
+
+def test_the_first_executable_on_the_path_is_taken(
+    function: Function, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_package(monkeypatch)
+    monkeypatch.chdir(function.binary.parent)
+    (tmp_path / "folder/deno").mkdir(parents=True)
+    (tmp_path / "plain").mkdir()
+    (tmp_path / "plain/deno").touch(mode=0o644)
+    folders = ["", str(tmp_path / "none"), str(tmp_path / "folder")]
+    folders += [str(tmp_path / "plain"), str(function.binary.parent)]
+    settings = function.settings(LAMBDA_DENO_BIN="")
+    assert find_binary(settings, os.pathsep.join(folders)) == str(function.binary)
+
+
+def test_no_binary_anywhere_says_where_it_may_be(
+    function: Function, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without_package(monkeypatch)
+    with pytest.raises(ConfigError) as caught:
+        find_binary(function.settings(LAMBDA_DENO_BIN=""), "")
+    assert caught.value.variable == "LAMBDA_DENO_BIN"
+    assert caught.value.value is None
+    assert "attach the Deno layer" in caught.value.expected
+
+
+# The entry module.
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "plain.ts",
+        "with space.ts",
+        "quotes'and\".ts",
+        "back\\slash`${x}.ts",
+        "übung-漢-😀.ts",
+        "what?.ts",
+        "half#way.ts",
+        "100%.ts",
+        "already%20encoded.ts",
+        "a&b=c+d,e;f:g@h!i~j*k(l)m$n.ts",
+        "[brackets]{braces}|^.ts",
+        "line\u2028separator\nnewline.ts",
+    ],
+    ids=ascii,
+)
+def test_the_entry_imports_the_very_file_whatever_its_name(
+    tmp_path: Path, name: str
+) -> None:
+    module = tmp_path / "some folder" / name
+    source = entry_source(module)
+    match = re.fullmatch(
+        r'import \{ start \} from (".*?");\nstart\(\(\) => import\((".*")\)\);\n',
+        source,
+    )
+    assert match is not None
+    runtime_url, module_url = (json.loads(text) for text in match.groups())
+    assert file_of(module_url) == str(module)
+    assert file_of(runtime_url).endswith("/lambda_deno_spawn/js/runtime.js")
+    assert Path(file_of(runtime_url)).is_file()
+
+
+def file_of(url: str) -> str:
+    assert url.isascii()
+    # What a URL parser would drop, change or take for something else.
+    assert not re.search(r'[\s"<>\\^`{|}#?]', url)
+    parts = urlsplit(url)
+    assert (parts.scheme, parts.netloc) == ("file", "")
+    assert not re.search(r"%(?![0-9A-F]{2})", parts.path)
+    return unquote(parts.path, errors="strict")
+
+
+def test_the_entry_names_an_absolute_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert f"file://{tmp_path}/f.ts" in entry_source(Path("f.ts"))
+
+
+def test_the_entry_is_written_into_the_state_folder(function: Function) -> None:
+    command = function.command()
+    assert command.entry == str(function.state_dir / "entry.mjs")
+    source = (function.state_dir / "entry.mjs").read_text(encoding="utf-8")
+    assert source == entry_source(function.task_root / "function.ts")
+
+
+# The command line.
+
+
+def test_the_whole_default_command_line(function: Function) -> None:
+    command = function.command(AWS_LAMBDA_FUNCTION_MEMORY_SIZE="512")
+    assert command.argv("/tmp/private") == [
+        str(function.binary),
+        "run",
+        "--quiet",
+        "--no-prompt",
+        "--no-config",
+        "--v8-flags=--max-old-space-size=392",
+        "--allow-net",
+        "--allow-env",
+        "--allow-sys",
+        DENY,
+        f"--allow-read={function.task_root},/tmp/private",
+        "--allow-write=/tmp/private",
+        str(function.state_dir / "entry.mjs"),
+    ]
+    assert command.cwd == str(function.task_root)
+
+
+def test_layers_are_readable_where_there_are_any(function: Function) -> None:
+    function.layers.mkdir()
+    argv = function.command().argv("/p")
+    assert f"--allow-read={function.task_root},{function.layers},/p" in argv
+
+
+PERMISSIONS = [
+    ("none", []),
+    ("all", ["--allow-all", DENY]),
+    ("--allow-env", ["--allow-env", DENY]),
+    ("-P=strict", ["-P=strict", DENY]),
+    ("--allow-read='/a b' --allow-env", ["--allow-read=/a b", "--allow-env", DENY]),
+    ("--allow-net --deny-net", ["--allow-net", "--deny-net"]),
+    (
+        "--deny-net=a.test --allow-net --deny-net=b.test:1",
+        ["--allow-net", f"{DENY},a.test,b.test:1"],
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("value", "flags"), [pytest.param(*case, id=case[0]) for case in PERMISSIONS]
+)
+def test_permissions_of_the_setting_replace_the_default(
+    function: Function, value: str, flags: list[str]
+) -> None:
+    function.write("deno.json", '{"permissions":{"default":{}}}')
+    command = function.command(LAMBDA_DENO_PERMISSIONS=value)
+    assert permission_flags(command) == flags
+
+
+def permission_flags(command: DenoCommand) -> list[str]:
+    return command.argv("/p")[1 + len(command.arguments) : -1]
+
+
+CONFIGS = [
+    ("deno.json", '{"permissions":{"default":{"net":true}}}', True),
+    ("deno.json", '{"permissions":{"strict":{"net":true}}}', False),
+    ("deno.json", '{"permissions":[]}', False),
+    ("deno.json", '{"imports":{}}', False),
+    ("deno.json", "[]", False),
+    ("deno.jsonc", '{"permissions":{"default":{}}}', True),
+    ("deno.jsonc", '{// why\n"permissions":{"default":{}},}', True),
+    ("deno.json", '{/* why */"permissions":{"default":{}}}', True),
+    ("deno.jsonc", '{// why\n"imports":{},}', False),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "is_used"),
+    [pytest.param(*case, id=f"{case[0]}: {case[1]!r}") for case in CONFIGS],
+)
+def test_default_permissions_of_deno_json_are_used(
+    function: Function, name: str, text: str, is_used: bool
+) -> None:
+    function.write(name, text)
+    command = function.command()
+    assert command.arguments[3:5] == ("--config", str(function.task_root / name))
+    if is_used:
+        assert permission_flags(command) == ["-P", DENY]
+    else:
+        assert permission_flags(command)[:4] == [
+            "--allow-net", "--allow-env", "--allow-sys", DENY,
+        ]  # fmt: skip
+
+
+def test_deno_json_comes_before_deno_jsonc(function: Function) -> None:
+    assert find_config(function.task_root) is None
+    jsonc = function.write("deno.jsonc", "{}")
+    assert find_config(function.task_root) == jsonc
+    json_ = function.write("deno.json", "{}")
+    assert find_config(function.task_root) == json_
+
+
+def test_node_modules_are_used_as_they_are_where_no_config_says_more(
+    function: Function,
+) -> None:
+    (function.task_root / "node_modules").mkdir()
+    arguments = ("run", "--quiet", "--no-prompt", "--no-config")
+    assert function.command().arguments == (*arguments, "--node-modules-dir=manual")
+    config = function.write("deno.json", "{}")
+    assert function.command().arguments == (*arguments[:3], "--config", str(config))
+
+
+@pytest.mark.parametrize(
+    ("variables", "flag"),
+    [
+        pytest.param({}, None, id="no-memory-size"),
+        pytest.param({"MEMORY": "128"}, "--max-old-space-size=32", id="smallest"),
+        pytest.param({"MEMORY": "153"}, "--max-old-space-size=33", id="above-minimum"),
+        pytest.param({"MEMORY": "10240"}, "--max-old-space-size=10120", id="largest"),
+        pytest.param(
+            {"MEMORY": "512", "V8": "--expose-gc,--stack-size=900"},
+            "--expose-gc,--stack-size=900,--max-old-space-size=392",
+            id="with-other-flags",
+        ),
+        pytest.param(
+            {"MEMORY": "512", "V8": "--max-old-space-size=64"},
+            "--max-old-space-size=64",
+            id="own-limit",
+        ),
+        pytest.param(
+            {"MEMORY": "512", "V8": "--max_old_space_size=64"},
+            "--max_old_space_size=64",
+            id="own-limit-with-underscores",
+        ),
+        pytest.param(
+            {"MEMORY": "512", "V8": "--max-heap-size=64"},
+            "--max-heap-size=64",
+            id="own-limit-of-the-whole-heap",
+        ),
+    ],
+)
+def test_the_heap_limit_follows_from_the_memory_size_unless_it_is_given(
+    function: Function, variables: dict[str, str], flag: str | None
+) -> None:
+    """V8 takes the last limit it is given: ours came after ``--max_old_space_size``."""
+    names = {"MEMORY": "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "V8": "LAMBDA_DENO_V8_FLAGS"}
+    command = function.command(
+        {}, **{names[key]: text for key, text in variables.items()}
+    )
+    expected = [] if flag is None else [f"--v8-flags={flag}"]
+    assert [a for a in command.arguments if a.startswith("--v8")] == expected
+
+
+def test_a_task_root_that_is_no_folder_is_refused(function: Function) -> None:
+    missing = str(function.task_root / "missing")
+    with pytest.raises(ConfigError, match="expected an existing folder") as caught:
+        function.command(LAMBDA_TASK_ROOT=missing)
+    assert (caught.value.variable, caught.value.value) == ("LAMBDA_TASK_ROOT", missing)
+
+
+@pytest.mark.parametrize("variable", ["LAMBDA_TASK_ROOT", "TMPDIR"])
+def test_a_comma_in_a_folder_is_refused(
+    function: Function, tmp_path: Path, variable: str
+) -> None:
+    """It would split a permission flag: one half of it names another folder."""
+    folder = tmp_path / "a,b"
+    folder.mkdir()
+    state_dir = folder / "state" if variable == "TMPDIR" else function.state_dir
+    with pytest.raises(ConfigError, match="expected no comma in it") as caught:
+        deno_command(function.settings(**{variable: str(folder)}), {}, state_dir)
+    assert (caught.value.variable, caught.value.value) == (variable, str(folder))
+
+
+def test_a_handler_without_file_stops_the_command(function: Function) -> None:
+    with pytest.raises(HandlerError):
+        function.command(_HANDLER="missing.handler")
+    assert not (function.state_dir / "entry.mjs").exists()
+
+
+@pytest.mark.parametrize(
+    ("runtime_api", "spellings"),
+    [
+        (
+            "127.0.0.1:9001",
+            ["127.0.0.1", "localhost", "0.0.0.0", "[::1]", "[::]"],
+        ),
+        (
+            "localhost:9001",
+            ["localhost", "127.0.0.1", "0.0.0.0", "[::1]", "[::]"],
+        ),
+        (
+            "127.0.0.2:9001",
+            ["127.0.0.2", "127.0.0.1", "localhost", "0.0.0.0", "[::1]", "[::]"],
+        ),
+        ("[::1]:9001", ["[::1]", "127.0.0.1", "localhost", "0.0.0.0", "[::]"]),
+        ("0.0.0.0:9001", ["0.0.0.0", "127.0.0.1", "localhost", "[::1]", "[::]"]),
+        ("169.254.100.1:9001", ["169.254.100.1"]),
+        ("runtime.test:9001", ["runtime.test"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_every_spelling_of_the_runtime_api_is_denied(
+    runtime_api: str, spellings: list[str]
+) -> None:
+    assert runtime_api_spellings(runtime_api) == [f"{h}:9001" for h in spellings]
+
+
+# The environment.
+
+
+def test_the_runtime_s_own_variables_are_withheld(function: Function) -> None:
+    environ = {
+        "AWS_LAMBDA_RUNTIME_API": RUNTIME_API,
+        "_X_AMZN_TRACE_ID": "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700",
+        "_LAMBDA_TELEMETRY_LOG_FD": "62",
+        "_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET": "/tmp/s",
+        "LAMBDA_DENO_WARM": "off",
+        "LAMBDA_DENO_WRAM": "off",
+        "_HANDLER": "function.handler",
+        "AWS_SESSION_TOKEN": "token",
+        "AWS_LAMBDA_METADATA_TOKEN": "m",
+        "TABLE": "t",
+    }
+    assert function.command(environ).environ == {
+        "_HANDLER": "function.handler",
+        "AWS_SESSION_TOKEN": "token",
+        "AWS_LAMBDA_METADATA_TOKEN": "m",
+        "TABLE": "t",
+        "DENO_DIR": str(function.state_dir / "deno_dir"),
+        "DENO_NO_UPDATE_CHECK": "1",
+        "NO_COLOR": "1",
+    }
+
+
+@pytest.mark.parametrize(
+    ("names", "kept"),
+    [
+        ("", []),
+        ("TABLE", ["TABLE"]),
+        ("AWS_*", ["AWS_REGION", "AWS_SESSION_TOKEN"]),
+        ("AWS_* TABLE", ["AWS_REGION", "AWS_SESSION_TOKEN", "TABLE"]),
+        ("AWS", []),
+        ("MISSING", []),
+        ("AWS_LAMBDA_RUNTIME_API,_X_AMZN_TRACE_ID", []),
+    ],
+    ids=lambda value: repr(value) if isinstance(value, str) else "",
+)
+def test_an_allow_list_hands_on_what_it_names(
+    function: Function, names: str, kept: list[str]
+) -> None:
+    environ = {
+        "AWS_LAMBDA_RUNTIME_API": RUNTIME_API,
+        "_X_AMZN_TRACE_ID": "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700",
+        "AWS_REGION": "eu-central-1",
+        "AWS_SESSION_TOKEN": "token",
+        "TABLE": "t",
+        "PATH": "/usr/bin",
+        "LANG": "C.UTF-8",
+        "TZ": ":UTC",
+        "LD_LIBRARY_PATH": "/lib64",
+    }
+    command = function.command(environ, LAMBDA_DENO_ENV=names)
+    always = ["PATH", "LANG", "TZ", "LD_LIBRARY_PATH"]
+    always += ["DENO_DIR", "DENO_NO_UPDATE_CHECK", "NO_COLOR"]
+    assert sorted(command.environ) == sorted([*kept, *always])
+
+
+def test_home_and_tmpdir_are_the_process_s_own(function: Function) -> None:
+    command = function.command({"HOME": "/root", "TMPDIR": "/tmp"})
+    environ = command.process_environ("/tmp/private")
+    assert (environ["HOME"], environ["TMPDIR"]) == ("/tmp/private", "/tmp/private")
+    assert command.environ["HOME"] == "/root"
+
+
+def test_deno_s_cache_is_the_given_the_packaged_or_an_own_one(
+    function: Function,
+) -> None:
+    def deno_dir(**variables: str) -> str:
+        return function.command({"DENO_DIR": "/elsewhere"}, **variables).environ[
+            "DENO_DIR"
+        ]
+
+    assert deno_dir() == str(function.state_dir / "deno_dir")
+    (function.task_root / ".deno_dir").mkdir()
+    assert deno_dir() == str(function.task_root / ".deno_dir")
+    assert deno_dir(DENO_DIR="/given") == "/given"
+
+
+# What the process is told.
+
+
+def test_the_facts_are_the_static_part_of_the_context(function: Function) -> None:
+    command = function.command(
+        AWS_LAMBDA_FUNCTION_NAME="hello",
+        AWS_LAMBDA_FUNCTION_VERSION="$LATEST",
+        AWS_LAMBDA_FUNCTION_MEMORY_SIZE="512",
+        AWS_LAMBDA_LOG_GROUP_NAME="/aws/lambda/hello",
+        AWS_LAMBDA_LOG_STREAM_NAME="stream",
+        AWS_LAMBDA_LOG_FORMAT="JSON",
+        AWS_LAMBDA_LOG_LEVEL="WARN",
+    )
+    assert command.facts == {
+        "export": "handler",
+        "module": str(function.task_root / "function.ts"),
+        "partBytes": 0,
+        "resultLimitBytes": 6_291_556,
+        "logFormat": "json",
+        "logLevel": "WARN",
+        "context": {
+            "functionName": "hello",
+            "functionVersion": "$LATEST",
+            "memoryLimitInMB": "512",
+            "logGroupName": "/aws/lambda/hello",
+            "logStreamName": "stream",
+        },
+    }
+
+
+def test_an_unknown_memory_size_is_empty_in_the_context(function: Function) -> None:
+    context = function.command().facts["context"]
+    assert isinstance(context, dict)
+    assert context["memoryLimitInMB"] == ""
+
+
+@pytest.mark.parametrize(
+    ("permissions", "part_bytes"),
+    [
+        ("", 0),
+        ("none", 0),
+        ("--allow-env", 0),
+        ("--deny-run --allow-read", 0),
+        ("all", 4096),
+        ("--allow-all", 4096),
+        ("--allow-run=ls", 4096),
+        ("--allow-ffi", 4096),
+        ("-P", 4096),
+        ("--permission-set=strict", 4096),
+    ],
+    ids=repr,
+)
+def test_a_worker_writes_in_parts_if_other_programs_may_write_too(
+    function: Function, permissions: str, part_bytes: int
+) -> None:
+    command = function.command(LAMBDA_DENO_PERMISSIONS=permissions)
+    assert command.facts["partBytes"] == part_bytes

@@ -1,0 +1,436 @@
+"""Log records, written to a pipe of the test's own, and the relay of workers' lines."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lambda_deno_spawn import logs
+from lambda_deno_spawn.config import LogFormat, LogLevel, Settings
+from lambda_deno_spawn.logs import LogWriter, Relay, SupervisorHandler, utc_timestamp
+
+MARKER = "0123456789abcdef0123456789abcdef"
+TIMESTAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
+
+
+class Pipe:
+    """A pipe whose content can be taken as long as it fits into it."""
+
+    def __init__(self) -> None:
+        self.reader, self.fd = os.pipe()
+        os.set_blocking(self.reader, False)
+
+    def take(self) -> bytes:
+        try:
+            return os.read(self.reader, 1 << 20)
+        except BlockingIOError:
+            return b""
+
+    def lines(self) -> list[bytes]:
+        data = self.take()
+        assert data.endswith(b"\n") or not data
+        return data.split(b"\n")[:-1]
+
+    def close_reader(self) -> None:
+        os.close(self.reader)
+        self.reader = -1
+
+    def close(self) -> None:
+        for fd in (self.reader, self.fd):
+            if fd >= 0:
+                os.close(fd)
+
+
+@pytest.fixture
+def pipe() -> Iterator[Pipe]:
+    pipe = Pipe()
+    yield pipe
+    pipe.close()
+
+
+def text_writer(pipe: Pipe, level: LogLevel = LogLevel.INFO) -> LogWriter:
+    return LogWriter(LogFormat.TEXT, level, pipe.fd)
+
+
+def json_writer(pipe: Pipe, level: LogLevel = LogLevel.INFO) -> LogWriter:
+    return LogWriter(LogFormat.JSON, level, pipe.fd)
+
+
+def text_records(pipe: Pipe) -> list[str]:
+    """Return the records without their timestamps, the form of which is checked."""
+    records = []
+    for line in pipe.lines():
+        match = re.fullmatch(rf"{TIMESTAMP}\t(.*)", line.decode(), re.DOTALL)
+        assert match is not None, line
+        records.append(match[1])
+    return records
+
+
+def json_records(pipe: Pipe) -> list[dict[str, object]]:
+    records = []
+    for line in pipe.lines():
+        record = json.loads(line)
+        assert re.fullmatch(TIMESTAMP, record.pop("timestamp"))
+        records.append(record)
+    return records
+
+
+@pytest.mark.parametrize(
+    ("epoch_s", "timestamp"),
+    [
+        (0.0, "1970-01-01T00:00:00.000Z"),
+        (1_700_000_000.25, "2023-11-14T22:13:20.250Z"),
+        (1_700_000_000.9999, "2023-11-14T22:13:20.999Z"),
+        (1_709_164_799.0, "2024-02-28T23:59:59.000Z"),
+        (1_709_164_800.0, "2024-02-29T00:00:00.000Z"),
+    ],
+    ids=str,
+)
+def test_a_timestamp_is_utc_with_milliseconds(epoch_s: float, timestamp: str) -> None:
+    assert utc_timestamp(epoch_s) == timestamp
+
+
+# Records.
+
+
+def test_a_text_record_has_time_request_level_and_message(pipe: Pipe) -> None:
+    text_writer(pipe).record(LogLevel.WARN, "tea\tis über", "request-1", "blue")
+    assert text_records(pipe) == ["request-1\tWARN\ttea\tis über"]
+
+
+def test_a_text_record_outside_an_invocation_has_a_dash(pipe: Pipe) -> None:
+    text_writer(pipe).record(LogLevel.INFO, "hello", fields={"left": "out"})
+    assert text_records(pipe) == ["-\tINFO\thello"]
+
+
+def test_the_lines_of_a_text_record_stay_together(pipe: Pipe) -> None:
+    text_writer(pipe).record(LogLevel.ERROR, "first\nsecond\n  third")
+    assert text_records(pipe) == ["-\tERROR\tfirst\rsecond\r  third"]
+
+
+def test_a_json_record_has_the_members_of_lambda_s(pipe: Pipe) -> None:
+    writer = json_writer(pipe)
+    writer.record(LogLevel.ERROR, "a\n“b”\t\x00", "request-1", "blue", {"pid": 7})
+    line = pipe.take().decode()
+    assert re.fullmatch(
+        rf'\{{"timestamp":"{TIMESTAMP}","level":"ERROR","requestId":"request-1",'
+        r'"tenantId":"blue","message":"a\\n“b”\\t\\u0000","pid":7\}\n',
+        line,
+    )
+
+
+def test_a_json_record_leaves_out_what_is_absent(pipe: Pipe) -> None:
+    json_writer(pipe).record(LogLevel.INFO, "hello")
+    assert json_records(pipe) == [{"level": "INFO", "message": "hello"}]
+
+
+@pytest.mark.parametrize("log_format", LogFormat)
+def test_what_is_no_unicode_is_replaced_in_a_record(
+    pipe: Pipe, log_format: LogFormat
+) -> None:
+    LogWriter(log_format, LogLevel.INFO, pipe.fd).record(LogLevel.INFO, "a\ud800b")
+    assert b"a?b" in pipe.take()
+
+
+LEVELS = [
+    LogLevel.TRACE,
+    LogLevel.DEBUG,
+    LogLevel.INFO,
+    LogLevel.WARN,
+    LogLevel.ERROR,
+    LogLevel.FATAL,
+]
+
+
+@pytest.mark.parametrize("least", LEVELS)
+def test_json_records_below_the_least_level_are_dropped(
+    pipe: Pipe, least: LogLevel
+) -> None:
+    writer = json_writer(pipe, least)
+    for level in LEVELS:
+        writer.record(level, "m")
+    found = [record["level"] for record in json_records(pipe)]
+    assert found == [level.value for level in LEVELS[LEVELS.index(least) :]]
+
+
+def test_text_records_are_written_whatever_the_level(pipe: Pipe) -> None:
+    writer = text_writer(pipe, LogLevel.FATAL)
+    for level in LEVELS:
+        writer.record(level, "m")
+    assert text_records(pipe) == [f"-\t{level.value}\tm" for level in LEVELS]
+
+
+def test_a_writer_writes_text_from_info_up_unless_told_otherwise(pipe: Pipe) -> None:
+    writer = LogWriter(fd=pipe.fd)
+    assert writer.log_format is LogFormat.TEXT
+    writer.line(b"\xff as it is")
+    assert pipe.take() == b"\xff as it is\n"
+
+
+def test_a_descriptor_somebody_made_non_blocking_loses_nothing(pipe: Pipe) -> None:
+    os.set_blocking(pipe.fd, False)
+    os.set_blocking(pipe.reader, True)
+    filled = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            filled += os.write(pipe.fd, b"-" * 4096)
+    line = b"0123456789abcdef" * 20_000
+    received = bytearray()
+
+    def drain() -> None:
+        while len(received) < filled + len(line) + 1:
+            received.extend(os.read(pipe.reader, 65_536))
+
+    reader = threading.Thread(target=drain)
+    reader.start()
+    text_writer(pipe).line(line)
+    reader.join()
+    assert received == b"-" * filled + line + b"\n"
+
+
+def test_a_log_that_nobody_reads_stops_nothing(pipe: Pipe) -> None:
+    pipe.close_reader()
+    text_writer(pipe).record(LogLevel.INFO, "lost")
+
+
+# The supervisor's own records.
+
+
+@pytest.fixture
+def supervisor_log() -> Iterator[logging.Logger]:
+    """A logger of the test's own; ``logs.logger`` belongs to the process."""
+    logger = logging.Logger("test")
+    yield logger
+    logger.handlers.clear()
+
+
+@pytest.mark.parametrize(
+    ("number", "level"),
+    [
+        (logging.DEBUG, "DEBUG"),
+        (logging.INFO, "INFO"),
+        (logging.WARNING, "WARN"),
+        (logging.ERROR, "ERROR"),
+        (logging.CRITICAL, "FATAL"),
+        (25, "INFO"),
+    ],
+)
+def test_levels_of_python_become_those_of_lambda(
+    pipe: Pipe, supervisor_log: logging.Logger, number: int, level: str
+) -> None:
+    supervisor_log.addHandler(SupervisorHandler(text_writer(pipe)))
+    supervisor_log.log(number, "%d of %d", 1, 2)
+    assert text_records(pipe) == [f"-\t{level}\t1 of 2"]
+
+
+def test_a_record_of_the_supervisor_tells_its_request_and_tenant(
+    pipe: Pipe, supervisor_log: logging.Logger
+) -> None:
+    supervisor_log.addHandler(SupervisorHandler(json_writer(pipe)))
+    supervisor_log.warning("m", extra={"request_id": "request-1", "tenant_id": "blue"})
+    supervisor_log.warning("m")
+    assert json_records(pipe) == [
+        {
+            "level": "WARN",
+            "requestId": "request-1",
+            "tenantId": "blue",
+            "message": "m",
+        },
+        {"level": "WARN", "message": "m"},
+    ]
+
+
+def test_a_traceback_is_part_of_its_record(
+    pipe: Pipe, supervisor_log: logging.Logger
+) -> None:
+    supervisor_log.addHandler(SupervisorHandler(text_writer(pipe)))
+    try:
+        {}["nowhere"]
+    except KeyError:
+        supervisor_log.exception("Cannot go on")
+    [record] = text_records(pipe)
+    head = "-\tERROR\tCannot go on\rTraceback (most recent call last):\r  File "
+    assert record.startswith(head)
+    assert record.endswith("\rKeyError: 'nowhere'")
+
+
+@pytest.mark.parametrize(
+    ("log_level", "level"),
+    [
+        (LogLevel.TRACE, logging.DEBUG),
+        (LogLevel.DEBUG, logging.DEBUG),
+        (LogLevel.INFO, logging.INFO),
+        (LogLevel.FATAL, logging.INFO),
+    ],
+    ids=str,
+)
+def test_configure_replaces_the_handler_and_keeps_to_itself(
+    monkeypatch: pytest.MonkeyPatch, log_level: LogLevel, level: int
+) -> None:
+    # The process has one logger; the test hands it back as it was.
+    monkeypatch.setattr(logs, "logger", logging.Logger("test"))
+    settings = Settings(
+        "a:1", "f.h", "/", log_format=LogFormat.JSON, log_level=log_level
+    )
+    for _ in range(2):
+        writer = logs.configure(settings)
+    assert writer.log_format is LogFormat.JSON
+    [handler] = logs.logger.handlers
+    assert isinstance(handler, SupervisorHandler)
+    assert logs.logger.level == level
+    assert not logs.logger.propagate
+
+
+# The relay.
+
+
+@pytest.fixture
+def relay(pipe: Pipe) -> Relay:
+    relay = Relay(text_writer(pipe), MARKER)
+    relay.request_id = "request-1"
+    return relay
+
+
+def test_lines_become_records_when_they_are_complete(pipe: Pipe, relay: Relay) -> None:
+    relay.feed(b"one\ntw")
+    assert text_records(pipe) == ["request-1\tINFO\tone"]
+    relay.feed(b"o\n\n  \nthree\r\n")
+    assert text_records(pipe) == ["request-1\tINFO\ttwo", "request-1\tINFO\tthree"]
+
+
+def test_flush_writes_the_line_that_never_ended_once(pipe: Pipe, relay: Relay) -> None:
+    relay.feed(b"half a line")
+    assert pipe.take() == b""
+    relay.flush()
+    relay.flush()
+    assert text_records(pipe) == ["request-1\tINFO\thalf a line"]
+
+
+def test_bytes_that_are_no_text_are_replaced(pipe: Pipe, relay: Relay) -> None:
+    relay.feed(b"a\xffb\n")
+    assert text_records(pipe) == ["request-1\tINFO\ta\N{REPLACEMENT CHARACTER}b"]
+
+
+def test_a_marked_record_passes_without_its_marker(pipe: Pipe, relay: Relay) -> None:
+    record = b"2026-11-23T11:45:39.362Z\trequest-1\tINFO\tfrom the console"
+    relay.feed(MARKER.encode() + record + b"\n")
+    assert pipe.take() == record + b"\n"
+
+
+def test_a_record_behind_an_open_line_is_found(pipe: Pipe, relay: Relay) -> None:
+    relay.feed(b"progress ..." + MARKER.encode() + b"the record\n")
+    line, record = pipe.lines()
+    assert line.endswith(b"Z\trequest-1\tINFO\tprogress ...")
+    assert record == b"the record"
+
+
+def test_a_marker_fed_in_pieces_is_found(pipe: Pipe, relay: Relay) -> None:
+    for byte in MARKER.encode() + b"the record\n":
+        relay.feed(bytes([byte]))
+    assert pipe.take() == b"the record\n"
+
+
+def test_lines_in_json_format_tell_request_and_tenant(pipe: Pipe) -> None:
+    relay = Relay(json_writer(pipe), MARKER)
+    relay.feed(b"before\n")
+    relay.request_id, relay.tenant_id = "request-1", "blue"
+    relay.feed(b"during\n")
+    assert json_records(pipe) == [
+        {"level": "INFO", "message": "before"},
+        {
+            "level": "INFO",
+            "requestId": "request-1",
+            "tenantId": "blue",
+            "message": "during",
+        },
+    ]
+
+
+@pytest.mark.parametrize("log_format", LogFormat)
+def test_a_json_object_passes_as_it_is(pipe: Pipe, log_format: LogFormat) -> None:
+    relay = Relay(LogWriter(log_format, LogLevel.FATAL, pipe.fd), MARKER)
+    relay.feed(b'{ "level":"DEBUG", "a":1.0 }\n')
+    assert pipe.take() == b'{ "level":"DEBUG", "a":1.0 }\n'
+
+
+@pytest.mark.parametrize(
+    "line", ["{not json}", "{", '{"a":1} tail', '["a"]', "{}x{}", '"{}"'], ids=repr
+)
+def test_what_only_looks_like_a_json_object_is_wrapped(
+    pipe: Pipe, relay: Relay, line: str
+) -> None:
+    relay.feed(line.encode() + b"\n")
+    assert text_records(pipe) == [f"request-1\tINFO\t{line}"]
+
+
+def test_a_line_that_never_ends_is_cut(tmp_path: Path) -> None:
+    path = tmp_path / "log"  # it takes more than a pipe holds
+    with path.open("wb") as file:
+        relay = Relay(LogWriter(fd=file.fileno()), MARKER)
+        relay.feed(b"x" * 262_143)
+        assert path.read_bytes() == b""
+        relay.feed(b"y")
+        cut = b"x" * 262_143 + b"y\n"
+        assert path.read_bytes().endswith(b"Z\t-\tINFO\t" + cut)
+        relay.feed(b"the rest\n")
+        assert path.read_bytes().endswith(b"Z\t-\tINFO\tthe rest\n")
+
+
+def test_the_tail_is_the_last_lines_and_the_open_one(relay: Relay) -> None:
+    relay.feed(b"one\n" + MARKER.encode() + b"two\nthree\xff\nfo")
+    assert relay.tail == "one\ntwo\nthree\N{REPLACEMENT CHARACTER}\nfo"
+    relay.flush()
+    assert relay.tail == "one\ntwo\nthree\N{REPLACEMENT CHARACTER}\nfo"
+
+
+def test_the_tail_of_nothing_is_empty(relay: Relay) -> None:
+    assert relay.tail == ""
+
+
+@pytest.mark.parametrize(
+    ("data", "tail"),
+    [
+        pytest.param(b"x" * 9_000 + b"end\n", "x" * 4093 + "end", id="one-long-line"),
+        pytest.param(b"x" * 9_000 + b"end", "x" * 4093 + "end", id="one-open-line"),
+        pytest.param(
+            b"".join(b"%04d\n" % number for number in range(5000)),
+            "\n".join(f"{number:04d}" for number in range(3976, 5000)),
+            id="many-short-lines",
+        ),
+        pytest.param(b"x" * 4_000 + b"\n" + b"y" * 100 + b"\n", "y" * 100, id="two"),
+    ],
+)
+def test_the_tail_is_bounded(data: bytes, tail: str) -> None:
+    with Path(os.devnull).open("wb") as file:
+        relay = Relay(LogWriter(fd=file.fileno()), MARKER)
+        relay.feed(data)
+        assert relay.tail == tail
+
+
+@given(
+    lines=st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line)),
+    cuts=st.lists(st.integers(0, 500), max_size=10),
+)
+def test_any_split_of_marked_records_passes_them_all(
+    lines: list[bytes], cuts: list[int]
+) -> None:
+    data = b"".join(MARKER.encode() + line + b"\n" for line in lines)
+    ends = sorted({cut % (len(data) + 1) for cut in cuts})
+    pipe = Pipe()
+    try:
+        relay = Relay(text_writer(pipe), MARKER)
+        for start, end in zip([0, *ends], [*ends, len(data)], strict=True):
+            relay.feed(data[start:end])
+        assert pipe.lines() == lines
+    finally:
+        pipe.close()
