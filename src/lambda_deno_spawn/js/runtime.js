@@ -73,6 +73,10 @@ const CALLER_GONE_SIGNAL = "SIGUSR2";
 const REHEARSAL =
   '{"eventBytes":2,"requestId":"","deadlineEpochMs":0,"abortEpochMs":0,"functionArn":"",' +
   '"traceId":null,"clientContext":null,"identity":null,"tenantId":null}';
+/** The same, for handlers that take a Request. */
+const HTTP_REHEARSAL =
+  '{"version":"2.0","rawPath":"/","headers":{"host":"localhost"},' +
+  '"requestContext":{"http":{"method":"GET"}}}';
 /** A stuck worker is ended by its supervisor; without one it ends after this long. */
 const LINGER_MS = 10_000;
 
@@ -567,24 +571,39 @@ async function adapt(module, path) {
     return async (event, context) =>
       finishResponse(await call.call(owner, event, context), event);
   }
-  const fallback = module.handler;
-  const { httpShape, toRequest } = await loadHttp();
+  return await adaptFetch(value, module.handler);
+}
+
+/**
+ * @param {{ fetch: (request: Request, context: object) => unknown }} app
+ * @param {unknown} fallback For events that are no HTTP requests.
+ * @returns {Promise<Handler>}
+ */
+async function adaptFetch(app, fallback) {
+  const { MethodNotAllowedError, fromResponse, httpShape, toRequest } =
+    await loadHttp();
+  // As `rehearse` does, for what only these handlers need.
+  const sample = parse(HTTP_REHEARSAL);
+  toRequest(sample, null);
+  await fromResponse(new Response("{}"), sample);
   return async (event, context) => {
     if (httpShape(event) === null) {
       if (typeof fallback === "function") return fallback(event, context);
       throw new RuntimeError(
         "Runtime.UnsupportedEvent",
-        `Cannot turn the event into a Request: it is no HTTP event of API Gateway, a ` +
-          "Function URL or a load balancer; export a handler function beside the " +
+        "Cannot turn the event into a Request: it is no HTTP event of API Gateway, " +
+          "a function URL or a load balancer; export a handler function beside the " +
           "default export for events of other kinds",
       );
     }
-    const warn = (/** @type {string} */ text) => log("WARN", [text]);
-    const request = toRequest(event, context.signal, warn);
-    const response = await value.fetch(
-      request,
-      Object.assign(context, { event }),
-    );
+    let response;
+    try {
+      const request = toRequest(event, context.signal, warn);
+      response = await app.fetch(request, Object.assign(context, { event }));
+    } catch (error) {
+      if (!(error instanceof MethodNotAllowedError)) throw error;
+      response = new Response(null, { status: 405 });
+    }
     if (!(response instanceof Response)) {
       throw new RuntimeError(
         "Runtime.InvalidResponse",
@@ -596,7 +615,12 @@ async function adapt(module, path) {
   };
 }
 
-/** Loaded for handlers that speak HTTP only. @returns {Promise<any>} */
+/** @param {string} message What could not be carried over between event and Request. */
+function warn(message) {
+  log("WARN", [message]);
+}
+
+/** Loaded for handlers that speak HTTP only. */
 function loadHttp() {
   return import("./http.js");
 }
@@ -609,20 +633,22 @@ function loadHttp() {
  */
 async function finishResponse(result, event) {
   if (!(result instanceof Response)) return result;
-  const { fromResponse, httpShape, streamPrelude } = await loadHttp();
-  if (hello.responseMode === "stream") {
-    const sink = new Sink();
-    sink.beginHttp(streamPrelude(result));
-    await sink.pump(result.body ?? NO_BODY);
-    return STREAMED;
-  }
+  const { fromResponse, httpShape, isBodyless, streamPrelude } =
+    await loadHttp();
   if (httpShape(event) === null) {
     throw new RuntimeError(
       "Runtime.UnsupportedEvent",
       "Cannot answer with a Response: the event is no HTTP event; return a value",
     );
   }
-  return await fromResponse(result, event);
+  if (hello.responseMode === "buffered") {
+    return fromResponse(result, event, warn);
+  }
+  const sink = new Sink();
+  sink.beginHttp(streamPrelude(result));
+  const hasBody = result.body !== null && !isBodyless(result, event);
+  await sink.pump(hasBody ? result.body : NO_BODY);
+  return STREAMED;
 }
 
 /** @type {AsyncIterable<Uint8Array>} */
