@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from bench import coldstart, cpu, latency, memory
+from bench import coldstart, cpu, forms, latency, memory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -30,6 +30,7 @@ BENCHMARKS: dict[str, Callable[[int | None, Path], Awaitable[list[Figure]]]] = {
     "cpu": cpu.run,
     "coldstart": coldstart.run,
     "memory": memory.run,
+    "forms": forms.run,
 }
 
 

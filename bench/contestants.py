@@ -61,11 +61,22 @@ class Contestant:
         Raises:
             RuntimeError: No answer or a wrong one; the message has the end of the log.
         """
+        answer = await self.send(b'{"n":%d}' % n)
+        if answer.body != b'{"ok":true,"n":%d}' % n:
+            raise RuntimeError(self._complaint(f"answered {answer.body[:500]!r}"))
+        return answer
+
+    async def send(self, event: bytes) -> Answer:
+        """Deliver an event.
+
+        Raises:
+            RuntimeError: No answer, or an error; the message has the end of the log.
+        """
         try:
-            answer = await self._api.invoke(b'{"n":%d}' % n)
+            answer = await self._api.invoke(event)
         except TimeoutError:
-            raise RuntimeError(self._complaint(f"did not answer event {n}")) from None
-        if answer.is_error or answer.body != b'{"ok":true,"n":%d}' % n:
+            raise RuntimeError(self._complaint("did not answer")) from None
+        if answer.is_error:
             raise RuntimeError(self._complaint(f"answered {answer.body[:500]!r}"))
         return answer
 
@@ -96,6 +107,8 @@ async def start(
     freezes: bool,
     warms_up: bool = True,
     sandbox: Sandbox | None = None,
+    handler: str = "echo.handler",
+    warm_up_event: bytes | None = None,
 ) -> AsyncIterator[Contestant]:
     """Start one contestant, wait for its first ``next`` and warm it up; end it after.
 
@@ -105,19 +118,25 @@ async def start(
         freezes: Whether the Runtime API freezes it while it waits.
         warms_up: False returns at once after the start.
         sandbox: Closed afterwards; None: the best one of this machine.
+        handler: ``file.export`` in ``bench/handlers``.
+        warm_up_event: For handlers other than ``echo``.
     """
     sandbox = sandbox or open_sandbox(name)
     log = scratch / f"{name}.log"
     async with RuntimeApi(sandbox if freezes else None) as api:
         with log.open("wb") as output, contextlib.closing(sandbox):
-            argv, variables = command(name), environ(name, scratch, api.address)
+            argv = command(name)
+            variables = {**environ(name, scratch, api.address), "_HANDLER": handler}
             started_at_s = time.perf_counter()
             process = sandbox.start(argv, variables, output=output)
             contestant = Contestant(name, process, sandbox, started_at_s, api, log)
             if warms_up:
                 await contestant.first_poll()
                 for n in range(WARM_UP_EVENTS):
-                    await contestant.invoke(n)
+                    if warm_up_event is None:
+                        await contestant.invoke(n)
+                    else:
+                        await contestant.send(warm_up_event)
             yield contestant
 
 

@@ -4,10 +4,10 @@ Serves ``next``, ``response``, ``error`` and ``init error`` to one runtime from 
 ``asyncio.Protocol``; answers a post at once; and, if it is given a sandbox, freezes
 that as soon as a ``next`` has arrived in full and thaws it before the next event is
 sent. What is timed lies between writing the event and having the last byte of the
-answer. Refuses everything a benchmark does not need: streams, deadlines that are
-enforced, several runtimes. Specification: AWS Lambda Developer Guide, "Using the Lambda
-runtime API for custom runtimes" and "Understanding the execution environment
-lifecycle".
+answer, and the first piece of a streamed one. Refuses everything a benchmark does not
+need: deadlines that are enforced, trailers, several runtimes. Specification: AWS
+Lambda Developer Guide, "Using the Lambda runtime API for custom runtimes" and
+"Understanding the execution environment lifecycle".
 """
 
 from __future__ import annotations
@@ -48,11 +48,14 @@ class Answer:
         is_error: Posted to ``error`` instead of ``response``.
         body: As posted.
         latency_s: From writing the event to having the whole post.
+        first_piece_s: From writing the event to having the first piece of a post that
+            comes in pieces; the same as ``latency_s`` for any other.
     """
 
     is_error: bool
     body: bytes
     latency_s: float
+    first_piece_s: float
 
 
 class RuntimeApi:
@@ -73,6 +76,7 @@ class RuntimeApi:
         self._poll: asyncio.Future[_Connection] = loop.create_future()
         self._post: asyncio.Future[Answer] = loop.create_future()
         self._sent_at_s = 0.0
+        self._first_piece_at_s: float | None = None
 
     async def __aenter__(self) -> Self:
         """Listen on a free port of the loopback interface."""
@@ -131,12 +135,18 @@ class RuntimeApi:
             f"Content-Length: {len(event)}\r\n\r\n"
         )
         message = head.encode() + event
+        self._first_piece_at_s = None
         self._sent_at_s = time.perf_counter()
         connection.write(message)
         async with asyncio.timeout(ANSWER_TIMEOUT_S):
             answer = await self._post
         await self.polled()
         return answer
+
+    def piece_came(self) -> None:
+        """Note the first piece of a post; called by a connection for each read."""
+        if self._first_piece_at_s is None:
+            self._first_piece_at_s = time.perf_counter()
 
     def handle(
         self, connection: _Connection, method: bytes, path: bytes, body: bytes
@@ -151,7 +161,8 @@ class RuntimeApi:
             connection.write(_ACCEPTED)
             is_error = path.endswith(b"/error")
             latency_s = received_at_s - self._sent_at_s
-            self._post.set_result(Answer(is_error, body, latency_s))
+            first_piece_s = (self._first_piece_at_s or received_at_s) - self._sent_at_s
+            self._post.set_result(Answer(is_error, body, latency_s, first_piece_s))
         elif path.endswith(b"/init/error"):
             connection.write(_ACCEPTED)
             self._poll.set_exception(RuntimeError(f"Init failed: {body.decode()}"))
@@ -187,6 +198,8 @@ class _Connection(asyncio.Protocol):
         head = bytes(self._buffer[:head_end])
         body_start = head_end + 4
         if _CHUNKED.search(head):
+            if len(self._buffer) > body_start:
+                self._api.piece_came()
             taken = _take_chunks(self._buffer, body_start)
             if taken is None:
                 return False

@@ -7,6 +7,7 @@ text is docs/protocol.md; ``js/runtime.js`` holds the other end.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -28,8 +29,10 @@ MARKER_BYTES = 32
 HEADER_LIMIT_BYTES = 1024
 # A worker refuses a larger result itself; a frame may carry a little more because an
 # error body is not bounded by the payload limit.
-DEFAULT_CONTENT_TYPE = "application/octet-stream"
 FRAME_LIMIT_BYTES = RESPONSE_LIMIT_BYTES + 1024 * 1024
+DEFAULT_CONTENT_TYPE = "application/octet-stream"
+# A handler chooses it, and it becomes a header field: printable, no blank outside.
+_CONTENT_TYPE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 class State(StrEnum):
@@ -263,8 +266,10 @@ class WorkerConnection:
             self._fail("a frame's error type is not text", line)
         if (self.state, kind) not in TRANSITIONS:
             self._fail(f"frame {kind} is not allowed while {self.state}", line)
-        if not (isinstance(content_type, str) and content_type.isprintable()):
-            self._fail("a frame's content type is not text on one line", line)
+        if not (
+            isinstance(content_type, str) and _CONTENT_TYPE.fullmatch(content_type)
+        ):
+            self._fail("a frame's content type cannot be a header field", line)
         del self._buffer[: end + 1]
         return _Header(kind, length, error_type, content_type)
 

@@ -1,4 +1,4 @@
-"""Who may import whom, enforced by reading the source; docs/architecture.md says why."""
+"""Who may import whom, enforced by reading the source: see docs/architecture.md."""
 
 from __future__ import annotations
 

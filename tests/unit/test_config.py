@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from lambda_deno_spawn.config import LogFormat, LogLevel, Settings, Strategy, Warm
+from lambda_deno_spawn.config import (
+    LogFormat,
+    LogLevel,
+    ResponseMode,
+    Settings,
+    Strategy,
+    Warm,
+)
 from lambda_deno_spawn.errors import ConfigError
 
 REQUIRED = {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9001", "_HANDLER": "function.handler"}
@@ -30,6 +37,7 @@ def test_defaults_need_no_more_than_an_address_and_a_handler() -> None:
         warm=Warm.BACKGROUND,
         warm_max_age_s=None,
         stop_margin_s=0.2,
+        response_mode=ResponseMode.BUFFERED,
         permissions=None,
         env_names=None,
         v8_flags=(),
@@ -80,6 +88,13 @@ GOOD = [
     ("LAMBDA_DENO_STOP_MARGIN_MS", "0", "stop_margin_s", 0.0),
     ("LAMBDA_DENO_STOP_MARGIN_MS", "350", "stop_margin_s", 0.35),
     ("LAMBDA_DENO_STOP_MARGIN_MS", "1e3", "stop_margin_s", 1.0),
+    (
+        "LAMBDA_DENO_RESPONSE_MODE",
+        "buffered",
+        "response_mode",
+        ResponseMode.BUFFERED,
+    ),
+    ("LAMBDA_DENO_RESPONSE_MODE", "Stream", "response_mode", ResponseMode.STREAM),
     ("LAMBDA_DENO_PERMISSIONS", "none", "permissions", "none"),
     ("LAMBDA_DENO_PERMISSIONS", " all ", "permissions", "all"),
     ("LAMBDA_DENO_PERMISSIONS", "  ", "permissions", None),
@@ -147,6 +162,7 @@ BAD = [
     ("LAMBDA_DENO_STOP_MARGIN_MS", "nan", "a number of milliseconds, zero or more"),
     ("LAMBDA_DENO_STOP_MARGIN_MS", "1e999", "a number of milliseconds, zero or more"),
     ("LAMBDA_DENO_STOP_MARGIN_MS", "", "a number of milliseconds, zero or more"),
+    ("LAMBDA_DENO_RESPONSE_MODE", "streaming", "buffered or stream"),
     ("LAMBDA_DENO_PERMISSIONS", "allow-net", PERMISSIONS),
     ("LAMBDA_DENO_PERMISSIONS", "ALL", PERMISSIONS),
     ("LAMBDA_DENO_PERMISSIONS", "all none", PERMISSIONS),
@@ -234,6 +250,7 @@ def test_a_choice_of_warm_counts_more_than_the_environment() -> None:
         "LAMBDA_TASK_ROOT",
         "LAMBDA_DENO_STRATEGY",
         "LAMBDA_DENO_WARM",
+        "LAMBDA_DENO_RESPONSE_MODE",
         "LAMBDA_DENO_PERMISSIONS",
         "LAMBDA_DENO_V8_FLAGS",
         "LAMBDA_DENO_BIN",
@@ -266,8 +283,8 @@ def test_variables_of_ours_that_mean_nothing_are_listed() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "BIN", "ENV", "PERMISSIONS", "STOP_MARGIN_MS", "STRATEGY", "V8_FLAGS",
-        "WARM", "WARM_MAX_AGE_S",
+        "BIN", "ENV", "PERMISSIONS", "RESPONSE_MODE", "STOP_MARGIN_MS", "STRATEGY",
+        "V8_FLAGS", "WARM", "WARM_MAX_AGE_S",
     ],
 )  # fmt: skip
 def test_every_variable_of_ours_is_known(name: str) -> None:

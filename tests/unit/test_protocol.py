@@ -5,6 +5,8 @@ Frames are spelled by hand here: this file is a witness against both ends.
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -13,12 +15,15 @@ from lambda_deno_spawn.errors import WorkerProtocolError
 from lambda_deno_spawn.invocation import Failure, Invocation, Success
 from lambda_deno_spawn.protocol import (
     Answered,
+    Chunk,
     Done,
     Event,
     FrameKind,
     Ready,
     State,
     Stray,
+    StreamBegun,
+    StreamEnded,
     WorkerConnection,
 )
 
@@ -72,17 +77,16 @@ def connection_in(state: State) -> WorkerConnection:
         with pytest.raises(WorkerProtocolError):
             feed(connection, frame("DONE"))
         return connection
-    steps = [State.IDLE, State.BUSY, State.FINISHING, State.DONE]
-    for passed in steps[: steps.index(state) + 1] if state in steps else []:
-        match passed:
-            case State.IDLE:
-                feed(connection, READY)
-            case State.BUSY:
-                connection.invoke(INVOCATION, 0)
-            case State.FINISHING:
-                feed(connection, frame("RESULT", b"1"))
-            case State.DONE:
-                feed(connection, DONE)
+    if state is not State.STARTING:
+        feed(connection, READY)
+    if state not in (State.STARTING, State.IDLE):
+        connection.invoke(INVOCATION, 0)
+    if state is State.STREAMING:
+        feed(connection, frame("STREAM"))
+    if state in (State.FINISHING, State.DONE):
+        feed(connection, frame("RESULT", b"1"))
+    if state is State.DONE:
+        feed(connection, DONE)
     assert connection.state is state
     return connection
 
@@ -93,12 +97,19 @@ LEGAL: dict[tuple[str, str], tuple[str, list[Event]]] = {
     ("BUSY", "PART"): ("BUSY", []),
     ("BUSY", "RESULT"): ("FINISHING", [Answered(Success(b"{}"))]),
     ("BUSY", "ERROR"): ("FINISHING", [Answered(Failure("E", b"{}"))]),
+    ("BUSY", "STREAM"): ("STREAMING", [StreamBegun("text/html")]),
+    ("STREAMING", "CHUNK"): ("STREAMING", [Chunk(b"{}")]),
+    ("STREAMING", "END"): ("FINISHING", [StreamEnded(None)]),
+    ("STREAMING", "ERROR"): ("FINISHING", [StreamEnded(Failure("E", b"{}"))]),
     ("FINISHING", "DONE"): ("DONE", [Done()]),
 }
 FRAMES = {
     "READY": READY,
     "PART": frame("PART", b"{}"),
     "RESULT": frame("RESULT", b"{}"),
+    "STREAM": frame("STREAM", b"", ',"contentType":"text/html"'),
+    "CHUNK": frame("CHUNK", b"{}"),
+    "END": frame("END"),
     "ERROR": frame("ERROR", b"{}", ',"errorType":"E"'),
     "DONE": DONE,
 }
@@ -111,10 +122,10 @@ PAIRS = [
 
 def test_states_and_kinds_are_those_of_the_specification() -> None:
     assert [state.value for state in State] == [
-        "STARTING", "IDLE", "BUSY", "FINISHING", "DONE", "FAILED",
+        "STARTING", "IDLE", "BUSY", "STREAMING", "FINISHING", "DONE", "FAILED",
     ]  # fmt: skip
     assert [kind.value for kind in FrameKind] == [
-        "READY", "PART", "RESULT", "ERROR", "DONE",
+        "READY", "PART", "RESULT", "STREAM", "CHUNK", "END", "ERROR", "DONE",
     ]  # fmt: skip
 
 
@@ -253,6 +264,81 @@ def test_an_error_without_a_type_is_an_error(more: str) -> None:
     assert feed(connection, frame("ERROR", b"{}", more)) == [
         Answered(Failure("Error", b"{}"))
     ]
+
+
+STREAM_EVENTS = [
+    StreamBegun("text/event-stream; charset=utf-8"),
+    Chunk(b"data: 1\n\n"),
+    Chunk(b""),
+    Chunk(READY),
+]
+STREAM = frame("STREAM", b"", ',"contentType":"text/event-stream; charset=utf-8"')
+STREAM += frame("CHUNK", b"data: 1\n\n") + frame("CHUNK") + frame("CHUNK", READY)
+
+
+@STEPS
+def test_a_streamed_answer_comes_out_piece_by_piece(step: int) -> None:
+    connection = connection_in(State.BUSY)
+    assert feed(connection, STREAM + frame("END") + DONE, step) == [
+        *STREAM_EVENTS,
+        StreamEnded(None),
+        Done(),
+    ]
+
+
+@STEPS
+def test_a_streamed_answer_may_break_off_with_an_error(step: int) -> None:
+    connection = connection_in(State.BUSY)
+    error = frame("ERROR", b"{}", ',"errorType":"RangeError"')
+    assert feed(connection, STREAM + error + DONE, step) == [
+        *STREAM_EVENTS,
+        StreamEnded(Failure("RangeError", b"{}")),
+        Done(),
+    ]
+
+
+def test_an_error_without_a_type_ends_a_stream_as_an_error() -> None:
+    connection = connection_in(State.STREAMING)
+    assert feed(connection, frame("ERROR", b"{}")) == [
+        StreamEnded(Failure("Error", b"{}"))
+    ]
+
+
+def test_a_stream_without_a_media_type_is_bytes() -> None:
+    connection = connection_in(State.BUSY)
+    assert feed(connection, frame("STREAM")) == [
+        StreamBegun("application/octet-stream")
+    ]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["a", "text/plain", 'multipart/mixed; boundary="a b~!"'],
+    ids=repr,
+)
+def test_a_media_type_of_printable_ascii_is_taken(content_type: str) -> None:
+    more = f',"contentType":{json.dumps(content_type)}'
+    connection = connection_in(State.BUSY)
+    assert feed(connection, frame("STREAM", b"", more)) == [StreamBegun(content_type)]
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "", " ", " text/plain", "text/plain ", "text/plain\r\nX: y", "text/plain\n",
+        "text/\t", "text/\x7f", "text/\N{LATIN SMALL LETTER E WITH ACUTE}",
+        "text/\N{GREEK SMALL LETTER PI}", 5, None, ["text/plain"],
+    ],
+    ids=ascii,
+)  # fmt: skip
+def test_a_media_type_that_is_no_header_field_breaks_the_protocol(
+    content_type: object,
+) -> None:
+    """A handler chooses it: what is not Latin-1 ended the runtime when it was sent."""
+    more = f',"contentType":{json.dumps(content_type)}'
+    connection = connection_in(State.BUSY)
+    with pytest.raises(WorkerProtocolError, match="cannot be a header field"):
+        feed(connection, frame("STREAM", b"", more))
 
 
 def test_members_of_a_header_that_are_not_known_are_ignored() -> None:
@@ -543,22 +629,36 @@ def split(data: bytes, cuts: list[int]) -> list[bytes]:
     return [data[a:b] for a, b in zip([0, *ends], [*ends, len(data)], strict=True)]
 
 
+def conversation(bodies: list[bytes], kind: str) -> tuple[list[bytes], list[Event]]:
+    """Spell a worker's frames after INVOKE, and the events they stand for."""
+    *pieces, last = bodies
+    error = frame("ERROR", last, ',"errorType":"E"')
+    if kind in ("RESULT", "ERROR"):
+        is_error = kind == "ERROR"
+        frames = [frame("PART", piece) for piece in pieces]
+        frames.append(error if is_error else frame("RESULT", last))
+        outcome = Failure("E", last) if is_error else Success(b"".join(bodies))
+        return [*frames, DONE], [Answered(outcome), Done()]
+    frames = [frame("STREAM", b"", ',"contentType":"a/b"')]
+    frames += [frame("CHUNK", piece) for piece in pieces]
+    frames.append(frame("END") if kind == "END" else error)
+    failure = None if kind == "END" else Failure("E", last)
+    chunks = [Chunk(piece) for piece in pieces]
+    end = StreamEnded(failure)
+    return [*frames, DONE], [StreamBegun("a/b"), *chunks, end, Done()]
+
+
 @settings(deadline=None)
 @given(
     bodies=st.lists(BODIES, min_size=1, max_size=4),
     strays=st.lists(STRAYS, min_size=7, max_size=7),
     cuts=st.lists(st.integers(0, 5000), max_size=20),
-    is_error=st.booleans(),
+    kind=st.sampled_from(["RESULT", "ERROR", "END", "END by ERROR"]),
 )
 def test_any_split_gives_the_same_events_and_loses_no_byte(
-    bodies: list[bytes], strays: list[bytes], cuts: list[int], is_error: bool
+    bodies: list[bytes], strays: list[bytes], cuts: list[int], kind: str
 ) -> None:
-    *parts, last = bodies
-    frames = [frame("PART", part) for part in parts]
-    frames += [
-        frame("ERROR", last, ',"errorType":"E"') if is_error else frame("RESULT", last),
-        DONE,
-    ]
+    frames, expected = conversation(bodies, kind)
     between = strays[1 : len(frames)]
     data = strays[0] + frames[0]
     data += b"".join(a + b for a, b in zip(between, frames[1:], strict=True))
@@ -571,8 +671,7 @@ def test_any_split_gives_the_same_events_and_loses_no_byte(
     ]
     rest = connection.receive_eof()
     found = [event for event in events if not isinstance(event, Stray)]
-    outcome = Failure("E", last) if is_error else Success(b"".join(bodies))
-    assert found == [Answered(outcome), Done()]
+    assert found == expected
     lost = b"".join(event.data for event in events if isinstance(event, Stray))
     assert lost + (rest.data if rest else b"") == expected_strays
     assert connection.state is State.DONE
@@ -613,6 +712,9 @@ NOISE = st.lists(
             DONE,
             frame("PART", b"[1"),
             frame("RESULT", b"[1]"),
+            frame("STREAM"),
+            frame("CHUNK", b"[1]"),
+            frame("END"),
             frame("ERROR", b"{}", ',"errorType":"E"'),
         ]
     ),
@@ -622,7 +724,7 @@ NOISE = st.lists(
 
 @settings(deadline=None)
 @given(
-    state=st.sampled_from([State.STARTING, State.IDLE, State.BUSY, State.FINISHING]),
+    state=st.sampled_from([state for state in State if state is not State.FAILED]),
     data=NOISE,
     cuts=st.lists(st.integers(0, 5000), max_size=20),
 )

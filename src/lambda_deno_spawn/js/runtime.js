@@ -104,6 +104,10 @@ let abortSignal = (/** @type {unknown} */ _reason) => {};
 /** Work that the handler wants finished after its answer. @type {Promise<unknown>[]} */
 let afterwards = [];
 
+/** True while `rehearse` runs: nothing is written. */
+let isRehearsing = false;
+/** Timer of `context.signal`. @type {ReturnType<typeof setTimeout> | undefined} */
+let abortTimer;
 /** True once the DONE frame is written, or on its way behind the answer. */
 let isDoneSent = false;
 
@@ -140,8 +144,6 @@ export async function start(load) {
   }
   // An accident while the module loaded has been reported already.
   if (phase !== "loading") return;
-  await rehearse();
-  if (phase !== "loading") return;
   phase = "idle";
   write(frame("READY"));
   const second = readLine();
@@ -151,7 +153,7 @@ export async function start(load) {
   const eventBytes = readExactly(head.eventBytes);
   if (eventBytes === null) exit(0);
   setTraceId(head.traceId);
-  await run(handler, head, /** @type {Uint8Array} */ (eventBytes), write);
+  await run(handler, head, /** @type {Uint8Array} */ (eventBytes));
   await finish();
 }
 
@@ -181,21 +183,30 @@ const HttpResponseStream = {
 };
 
 /**
- * Run through an invocation that nobody sees. V8 compiles a function when it is first
- * called: done here, the event that comes does not wait for it.
+ * Run through an invocation that nobody sees, with a handler of our own. V8 compiles a
+ * function, and Deno loads parts of itself, when they are first used: done here, the
+ * event that comes does not wait for it.
+ *
+ * @param {Handler} handler
+ * @param {string} [event] JSON text.
  */
-async function rehearse() {
+async function rehearse(handler, event = "{}") {
   const head = parse(REHEARSAL);
-  const eventBytes = encoder.encode("{}");
+  head.abortEpochMs = Date.now() + LINGER_MS;
+  isRehearsing = true;
   phase = "running";
   readExactly(0);
   setTraceId(head.traceId);
-  await run((event) => event, head, eventBytes, () => {});
-  // An accident of the module's may have come in between.
-  if (/** @type {string} */ (phase) === "finishing") phase = "loading";
+  await run(handler, head, encoder.encode(event));
+  if (abortTimer !== undefined) clearTimeout(abortTimer);
+  abortTimer = undefined;
+  abortSignal = () => {};
+  answering = null;
+  isDoneSent = false;
   requestId = "";
   tenantId = null;
-  isDoneSent = false;
+  phase = "loading";
+  isRehearsing = false;
 }
 
 /**
@@ -204,9 +215,8 @@ async function rehearse() {
  * @param {Handler} handler
  * @param {Head} head
  * @param {Uint8Array} eventBytes
- * @param {(frame: Uint8Array) => void} write
  */
-async function run(handler, head, eventBytes, write) {
+async function run(handler, head, eventBytes) {
   requestId = head.requestId;
   tenantId = head.tenantId;
   let frames;
@@ -349,12 +359,7 @@ class Sink {
    * @returns {Uint8Array} The frames of the beginning, to be written at once.
    */
   #begin(bytes) {
-    Deno.addSignalListener(CALLER_GONE_SIGNAL, () => {
-      this.isAbandoned = true;
-      const message = "Nobody listens to the response any more";
-      callerGone = new DOMException(message, "AbortError");
-      abortSignal(callerGone);
-    });
+    listenForCallerGone();
     phase = "streaming";
     answering = this;
     const body = new Uint8Array(this.#prelude.length + bytes.length);
@@ -368,6 +373,21 @@ class Sink {
     both.set(chunk, head.length);
     return both;
   }
+}
+
+let isListening = false;
+
+/** Hear the supervisor's word that nobody listens any more; without it, it kills. */
+function listenForCallerGone() {
+  if (isListening) return;
+  isListening = true;
+  Deno.addSignalListener(CALLER_GONE_SIGNAL, () => {
+    if (answering === null) return;
+    answering.isAbandoned = true;
+    const message = "Nobody listens to the response any more";
+    callerGone = new DOMException(message, "AbortError");
+    abortSignal(callerGone);
+  });
 }
 
 /**
@@ -503,6 +523,11 @@ function onUncaughtError(event) {
  * @param {string} [errorType]
  */
 function accident(error, errorType) {
+  if (isRehearsing) {
+    // It is the module's, and nothing of the rehearsal follows.
+    isRehearsing = false;
+    phase = "loading";
+  }
   if (phase === "streaming") {
     // The frame that is being written has to end first.
     answering?.fail(error, errorType).then(end);
@@ -557,36 +582,70 @@ class RuntimeError extends Error {
  */
 async function adapt(module, path) {
   const { owner, value } = pick(module, path);
-  if (typeof value === "function") {
-    if (STREAMING in value) {
-      const { responseStream } = await import("./node_stream.js");
-      return async (event, context) => {
-        const { stream, finished } = responseStream(new Sink());
-        await value.call(owner, event, stream, context);
-        await finished;
-        return STREAMED;
-      };
-    }
-    const call = value.length > 2 ? withCallback(value) : value;
-    return async (event, context) =>
-      finishResponse(await call.call(owner, event, context), event);
+  if (typeof value !== "function") {
+    const adaptFetch = await fetchAdapter(module.handler);
+    await rehearse(
+      adaptFetch({ fetch: () => new Response("{}") }),
+      HTTP_REHEARSAL,
+    );
+    return adaptFetch(value);
   }
-  return await adaptFetch(value, module.handler);
+  if (STREAMING in value) {
+    const adaptStreaming = await streamingAdapter();
+    await rehearse(adaptStreaming(async (_event, stream) => {
+      await new Promise((resolve) => stream.write("1", resolve));
+      stream.end("2");
+    }, undefined));
+    return adaptStreaming(value, owner);
+  }
+  await rehearse(adaptPlain((event) => event, undefined));
+  if (value[Symbol.toStringTag] === "AsyncGeneratorFunction") {
+    await rehearse(adaptPlain(async function* () {
+      yield "1";
+      yield "2";
+    }, undefined));
+  }
+  return adaptPlain(value.length > 2 ? withCallback(value) : value, owner);
 }
 
 /**
- * @param {{ fetch: (request: Request, context: object) => unknown }} app
- * @param {unknown} fallback For events that are no HTTP requests.
- * @returns {Promise<Handler>}
+ * @param {(event: unknown, context: Context) => unknown} value
+ * @param {unknown} owner
+ * @returns {Handler}
  */
-async function adaptFetch(app, fallback) {
-  const { MethodNotAllowedError, fromResponse, httpShape, toRequest } =
-    await loadHttp();
-  // As `rehearse` does, for what only these handlers need.
-  const sample = parse(HTTP_REHEARSAL);
-  toRequest(sample, null);
-  await fromResponse(new Response("{}"), sample);
-  return async (event, context) => {
+function adaptPlain(value, owner) {
+  return async (event, context) =>
+    finishResponse(await value.call(owner, event, context), event);
+}
+
+/** Load what handlers of AWS's streaming form need. */
+async function streamingAdapter() {
+  const { responseStream } = await import("./node_stream.js");
+  /**
+   * @param {(event: unknown, stream: any, context: Context) => unknown} value
+   * @param {unknown} owner
+   * @returns {Handler}
+   */
+  return (value, owner) => async (event, context) => {
+    const { stream, finished } = responseStream(new Sink());
+    await value.call(owner, event, stream, context);
+    await finished;
+    return STREAMED;
+  };
+}
+
+/**
+ * Load what fetch handlers need.
+ *
+ * @param {unknown} fallback For events that are no HTTP requests.
+ */
+async function fetchAdapter(fallback) {
+  const { MethodNotAllowedError, httpShape, toRequest } = await loadHttp();
+  /**
+   * @param {{ fetch: (request: Request, context: object) => unknown }} app
+   * @returns {Handler}
+   */
+  return (app) => async (event, context) => {
     if (httpShape(event) === null) {
       if (typeof fallback === "function") return fallback(event, context);
       throw new RuntimeError(
@@ -604,7 +663,7 @@ async function adaptFetch(app, fallback) {
       if (!(error instanceof MethodNotAllowedError)) throw error;
       response = new Response(null, { status: 405 });
     }
-    if (!(response instanceof Response)) {
+    if (!isResponse(response)) {
       throw new RuntimeError(
         "Runtime.InvalidResponse",
         `Cannot answer with what fetch returned: it is ${kindOf(response)}, ` +
@@ -632,7 +691,7 @@ function loadHttp() {
  * @param {unknown} event
  */
 async function finishResponse(result, event) {
-  if (!(result instanceof Response)) return result;
+  if (!isResponse(result)) return result;
   const { fromResponse, httpShape, isBodyless, streamPrelude } =
     await loadHttp();
   if (httpShape(event) === null) {
@@ -649,6 +708,18 @@ async function finishResponse(result, event) {
   const hasBody = result.body !== null && !isBodyless(result, event);
   await sink.pump(hasBody ? result.body : NO_BODY);
   return STREAMED;
+}
+
+/**
+ * Deno loads its fetch code when `Response` is first named, which takes 3 ms; whoever
+ * made a response has paid for that, others need not.
+ *
+ * @param {any} value
+ * @returns {value is Response}
+ */
+function isResponse(value) {
+  return typeof value === "object" && value !== null &&
+    value[Symbol.toStringTag] === "Response" && value instanceof Response;
 }
 
 /** @type {AsyncIterable<Uint8Array>} */
@@ -794,7 +865,7 @@ function makeContext(head) {
         const created = controller = new AbortController();
         if (callerGone !== null) created.abort(callerGone);
         abortSignal = (reason) => created.abort(reason);
-        const timer = setTimeout(
+        const timer = abortTimer = setTimeout(
           () => {
             const name = "TimeoutError";
             created.abort(
@@ -1085,6 +1156,7 @@ function writeLater(bytes) {
   const previous = lastWrite;
   lastWrite = (async () => {
     await previous;
+    if (isRehearsing) return;
     for (let offset = 0; offset < bytes.length;) {
       offset += await writeStdoutLater(bytes.subarray(offset));
     }
@@ -1094,6 +1166,7 @@ function writeLater(bytes) {
 
 /** @param {Uint8Array} bytes A frame. */
 function write(bytes) {
+  if (isRehearsing) return;
   try {
     writeAll(writeStdout, bytes);
   } catch (error) {

@@ -1,0 +1,18 @@
+/** The same byte, as a whole and in pieces. */
+export function buffered() {
+  return 1;
+}
+
+export async function* generator() {
+  yield "1";
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  yield "2";
+}
+
+export const streamified = globalThis.awslambda?.streamifyResponse(
+  async (_event, stream) => {
+    stream.write("1");
+    await new Promise((resolve) => setTimeout(resolve, 5));
+    stream.end("2");
+  },
+);
