@@ -61,6 +61,7 @@ class FreshProcess:
         self._reaper = reaper
         self._warm: Worker | None = None
         self._serving: Worker | None = None
+        self._running: set[Worker] = set()
 
     async def start(self, first: StartedWorker | None) -> Failure | None:
         """Finish the init phase: adopt the first worker and wait until it is ready.
@@ -123,7 +124,7 @@ class FreshProcess:
         if worker is not None:
             worker.abandon_stream()
             await self._finish(worker, invocation)
-            await worker.stop()
+            await self._stop(worker)
         if self._settings.warm is Warm.OFF or self._warm is not None:
             return
         try:
@@ -135,11 +136,10 @@ class FreshProcess:
             await self._wait_until_ready(self._warm, invocation)
 
     async def aclose(self) -> None:
-        """End every worker."""
-        workers = [w for w in (self._serving, self._warm) if w is not None]
+        """End every worker, also one whose end was interrupted."""
         self._serving = self._warm = None
-        for worker in workers:
-            await worker.stop()
+        for worker in list(self._running):
+            await self._stop(worker)
 
     async def _run(
         self, invocation: Invocation, abort_epoch_ms: int
@@ -172,7 +172,7 @@ class FreshProcess:
             problem = str(error)
         logger.info("Replacing the waiting process %d: %s", worker.pid, problem)
         self._serving = None
-        await worker.stop()
+        await self._stop(worker)
         return None
 
     def _is_too_old(self, worker: Worker) -> bool:
@@ -227,7 +227,14 @@ class FreshProcess:
             raise WorkerSpawnError(f"Cannot start a process: {error}") from error
 
     def _adopt(self, started: StartedWorker) -> Worker:
-        return Worker(started, self._writer, asyncio.get_running_loop(), self._reaper)
+        loop = asyncio.get_running_loop()
+        worker = Worker(started, self._writer, loop, self._reaper)
+        self._running.add(worker)
+        return worker
+
+    async def _stop(self, worker: Worker) -> None:
+        await worker.stop()
+        self._running.discard(worker)
 
 
 class WorkerChunks:

@@ -264,10 +264,12 @@ class Worker:
         self._process.signal_group(signal.SIGKILL)
 
     async def stop(self) -> None:
-        """End the process and all that descends from it; leave nothing behind."""
+        """End the process and all that descends from it; leave nothing behind.
+
+        Cancelled, it can be called again and does what is left.
+        """
         if self._is_stopped:
             return
-        self._is_stopped = True
         self._process.signal_group(signal.SIGKILL)
         await self._exited.wait()
         self._relay.flush()
@@ -277,6 +279,7 @@ class Worker:
             self._eof_timer.cancel()
         await self._reaper.sweep()
         remove_tree(self._private_dir)
+        self._is_stopped = True
 
     async def _wait_for_exit(self, limit_s: float) -> None:
         import asyncio

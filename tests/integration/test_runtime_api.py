@@ -428,3 +428,24 @@ async def test_a_setting_that_cannot_be_used_is_an_init_error(
         assert answer.json()["errorType"] == "Runtime.InvalidConfiguration"
         assert f"{variable}: its value is '{value}'" in answer.json()["errorMessage"]
         assert await runtime.wait() == 1
+
+
+@pytest.mark.deno
+async def test_a_signal_while_the_last_process_is_cleaned_up_leaves_nothing_behind(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    # waitUntil work keeps the worker in `settle`; its program hides in a session.
+    source = """
+export function handler(_: unknown, context: any) {
+  new Deno.Command("sh", { args: ["-c", "setsid sleep 300 & echo started >&2; wait"],
+    stdin: "null", stdout: "null" }).spawn();
+  context.waitUntil(new Promise((resolve) => setTimeout(resolve, 60_000)));
+  return "answered";
+}
+"""
+    async with make_runtime(
+        {"function.ts": source}, LAMBDA_DENO_PERMISSIONS="all"
+    ) as runtime:
+        assert (await api.invoke({}, timeout_s=50)).json() == "answered"
+        await runtime.logged("started")
+        assert await runtime.stop() == 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lambda_deno_spawn.errors import (
@@ -308,6 +308,7 @@ def test_the_error_type_header_has_a_category_and_a_reason(
     assert Failure(error_type, b"{}").function_error_type == header
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_the_error_type_header_always_fits_the_platform_s_pattern(
     error_type: str,
@@ -496,6 +497,7 @@ JSON_VALUES = st.recursive(
 STACK_LINES = st.from_regex(r"\A *at (async )?(\w+ \()?[a-z:/]*:[0-9]*:[0-9]+\)?\Z")
 
 
+@settings(deadline=None)
 @given(
     error_type=st.text(),
     message=JSON_VALUES,

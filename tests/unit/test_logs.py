@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lambda_deno_spawn import logs
@@ -308,6 +308,11 @@ def test_lines_become_records_when_they_are_complete(pipe: Pipe, relay: Relay) -
     assert text_records(pipe) == ["request-1\tINFO\ttwo", "request-1\tINFO\tthree"]
 
 
+def test_the_blanks_of_a_line_are_kept(pipe: Pipe, relay: Relay) -> None:
+    relay.feed(b"  indented  \r\n")
+    assert text_records(pipe) == ["request-1\tINFO\t  indented  "]
+
+
 def test_flush_writes_the_line_that_never_ended_once(pipe: Pipe, relay: Relay) -> None:
     relay.feed(b"half a line")
     assert pipe.take() == b""
@@ -417,6 +422,7 @@ def test_the_tail_is_bounded(data: bytes, tail: str) -> None:
         assert relay.tail == tail
 
 
+@settings(deadline=None)
 @given(
     lines=st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line)),
     cuts=st.lists(st.integers(0, 500), max_size=10),
