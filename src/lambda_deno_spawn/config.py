@@ -136,11 +136,11 @@ class Settings:
         initialization_type = environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "")
         freezes = initialization_type in FREEZING_INITIALIZATION_TYPES
         names = environ.get("LAMBDA_DENO_ENV")
-        max_age_s = environ.get("LAMBDA_DENO_WARM_MAX_AGE_S")
+        max_age_s = environ.get("LAMBDA_DENO_WARM_MAX_AGE_S") or None
         return cls(
             runtime_api=_required(environ, "AWS_LAMBDA_RUNTIME_API", "host:port"),
             handler=_required(environ, "_HANDLER", "file.export"),
-            task_root=environ.get("LAMBDA_TASK_ROOT") or cwd,
+            task_root=_absolute(environ.get("LAMBDA_TASK_ROOT") or cwd, cwd),
             function_name=environ.get("AWS_LAMBDA_FUNCTION_NAME", ""),
             function_version=environ.get("AWS_LAMBDA_FUNCTION_VERSION", ""),
             memory_mb=_memory_mb(environ),
@@ -157,7 +157,7 @@ class Settings:
             ),
             stop_margin_s=_number(
                 "LAMBDA_DENO_STOP_MARGIN_MS",
-                environ.get("LAMBDA_DENO_STOP_MARGIN_MS", str(STOP_MARGIN_S * 1000)),
+                environ.get("LAMBDA_DENO_STOP_MARGIN_MS") or str(STOP_MARGIN_S * 1000),
                 "milliseconds",
             )
             / 1000,
@@ -180,6 +180,10 @@ class Settings:
                 )
             ),
         )
+
+
+def _absolute(path: str, cwd: str) -> str:
+    return path if path.startswith("/") else f"{cwd}/{path}"
 
 
 def _required(environ: Mapping[str, str], variable: str, expected: str) -> str:

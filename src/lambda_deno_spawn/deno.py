@@ -8,6 +8,7 @@ what does ``deno.json`` say) and writes the entry module; processes belong to
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -107,6 +108,11 @@ def deno_command(
     task_root = Path(settings.task_root)
     if not task_root.is_dir():
         raise ConfigError("LAMBDA_TASK_ROOT", settings.task_root, "an existing folder")
+    try:
+        settings.task_root.encode()
+    except UnicodeEncodeError:
+        expected = "a path in UTF-8"
+        raise ConfigError("LAMBDA_TASK_ROOT", settings.task_root, expected) from None
     # A comma separates paths in Deno's permission flags.
     if "," in settings.task_root:
         raise ConfigError("LAMBDA_TASK_ROOT", settings.task_root, "no comma in it")
@@ -309,13 +315,20 @@ def runtime_api_spellings(runtime_api: str) -> list[str]:
 
 
 def _has_default_permissions(config: Path) -> bool:
-    text = config.read_bytes()
     try:
-        content = orjson.loads(text)
-    except orjson.JSONDecodeError:  # comments; Deno itself judges the syntax
-        return b'"permissions"' in text
+        content = orjson.loads(_without_comments(config.read_text("utf-8")))
+    except (orjson.JSONDecodeError, UnicodeDecodeError):
+        return False  # Deno itself judges the syntax, and refuses to start
     permissions = content.get("permissions") if isinstance(content, dict) else None
     return isinstance(permissions, dict) and "default" in permissions
+
+
+def _without_comments(text: str) -> str:
+    """Turn JSON with comments and trailing commas into JSON."""
+    token = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/|,(?=\s*[}\]])', re.DOTALL)
+    without = token.sub(lambda m: m[0] if m[0].startswith('"') else "", text)
+    # A comma may have stood in front of a comment.
+    return token.sub(lambda m: m[0] if m[0].startswith('"') else "", without)
 
 
 def _can_run(permissions: list[str]) -> bool:
@@ -347,18 +360,17 @@ def _environ(
     settings: Settings, environ: Mapping[str, str], state_dir: Path
 ) -> dict[str, str]:
     names = settings.env_names
-    if names is None:
-        kept = {
-            name: value
-            for name, value in environ.items()
-            if not name.startswith(("_LAMBDA_TELEMETRY", "LAMBDA_DENO_"))
-        }
-    else:
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if not name.startswith(("_LAMBDA_TELEMETRY", "LAMBDA_DENO_"))
+    }
+    if names is not None:
         exact = {*names, *ESSENTIAL_VARIABLES}
         prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
         kept = {
             name: value
-            for name, value in environ.items()
+            for name, value in kept.items()
             if name in exact or (prefixes and name.startswith(prefixes))
         }
     # A handler that polled the Runtime API would steal events. The trace id of the

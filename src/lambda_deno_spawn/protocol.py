@@ -294,6 +294,8 @@ class WorkerConnection:
             case FrameKind.CHUNK:
                 return Chunk(body)
             case FrameKind.STREAM:
+                if self._parts:
+                    self._fail("a stream follows the parts of a result", body)
                 return StreamBegun(header.content_type)
             case FrameKind.END:
                 return StreamEnded(None)

@@ -87,7 +87,7 @@ class RuntimeApiClient:
             )
         # httpx looks every name up by scanning; one pass over the raw fields is faster.
         headers = {
-            name.lower().decode("ascii"): value.decode("latin-1")
+            name.lower().decode("ascii"): _text(value)
             for name, value in response.headers.raw
         }
         invocation = Invocation.from_headers(headers, response.content)
@@ -239,6 +239,14 @@ class RuntimeApiClient:
 
     def _fields(self, headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
         return self._common + [(k.encode(), v.encode("latin-1")) for k, v in headers]
+
+
+def _text(value: bytes) -> str:
+    """Decode a header value: a client context may hold any character."""
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
 
 
 def _detail(response: httpx.Response) -> str:

@@ -41,6 +41,10 @@ class Pipe:
         assert data.endswith(b"\n") or not data
         return data.split(b"\n")[:-1]
 
+    def close_writer(self) -> None:
+        os.close(self.fd)
+        self.fd = -1
+
     def close_reader(self) -> None:
         os.close(self.reader)
         self.reader = -1
@@ -186,14 +190,23 @@ def test_a_descriptor_somebody_made_non_blocking_loses_nothing(pipe: Pipe) -> No
             filled += os.write(pipe.fd, b"-" * 4096)
     line = b"0123456789abcdef" * 20_000
     received = bytearray()
+    is_written = threading.Event()
+    is_draining = threading.Event()
 
     def drain() -> None:
-        while len(received) < filled + len(line) + 1:
-            received.extend(os.read(pipe.reader, 65_536))
+        # Not before the writer has found the pipe full: nothing else makes it block.
+        while not (os.get_blocking(pipe.fd) or is_written.is_set()):
+            os.sched_yield()
+        is_draining.set()
+        while data := os.read(pipe.reader, 65_536):
+            received.extend(data)
 
     reader = threading.Thread(target=drain)
     reader.start()
     text_writer(pipe).line(line)
+    is_written.set()
+    is_draining.wait()
+    pipe.close_writer()
     reader.join()
     assert received == b"-" * filled + line + b"\n"
 

@@ -54,8 +54,10 @@ const LEVELS = { TRACE: 0, DEBUG: 1, INFO: 2, WARN: 3, ERROR: 4, FATAL: 5 };
 /** Levels in the order of the numbers that Deno's console passes to its printer. */
 const PRINTER_LEVELS =
   /** @type {const} */ (["DEBUG", "INFO", "WARN", "ERROR", "TRACE"]);
-/** An error of a chain of causes that is deeper than this is cut off. */
-const CAUSE_LIMIT = 8;
+/** How many errors an error body describes, causes and aggregated ones together. */
+const ERRORS_LIMIT = 32;
+/** How many characters of messages and stacks it keeps, all errors together. */
+const ERROR_TEXT_LIMIT = 262_144;
 /** What is kept of an error's name: it stands in a header, which is short. */
 const ERROR_TYPE_LIMIT = 128;
 /** The longest time a timer takes; a longer one would fire at once. */
@@ -908,36 +910,57 @@ function setTraceId(traceId) {
  * Describe anything that was thrown. Cannot throw, however hostile the value is.
  *
  * @param {any} error
- * @param {number} [depth]
+ * @param {{ left: number, text: number }} [budget] Errors and characters that the body
+ *   may still take; less afterwards.
  * @returns {ErrorBody}
  */
-function describe(error, depth = 0) {
+function describe(
+  error,
+  budget = { left: ERRORS_LIMIT, text: ERROR_TEXT_LIMIT },
+) {
+  budget.left -= 1;
   const isError = attempt(() => error instanceof Error) ?? false;
   if (!isError) {
     return {
       errorType: error === null ? "null" : typeof error,
-      errorMessage: attempt(() =>
-        typeof error === "object" ? stringify(error) ?? "" : String(error)
-      ) ?? "a value that cannot be shown",
+      errorMessage: shortened(
+        attempt(() =>
+          typeof error === "object" ? stringify(error) ?? "" : String(error)
+        ) ?? "a value that cannot be shown",
+        budget,
+      ),
       stackTrace: [],
     };
   }
   const errorType = text(() => error.name) || "Error";
-  const errorMessage = text(() => error.message);
+  const errorMessage = shortened(text(() => error.message), budget);
   /** @type {ErrorBody} */
-  const body = { errorType, errorMessage, stackTrace: stackOf(error) };
+  const body = { errorType, errorMessage, stackTrace: stackOf(error, budget) };
   const cause = attempt(() => error.cause);
-  if (cause !== undefined && depth < CAUSE_LIMIT) {
-    body.cause = describe(cause, depth + 1);
+  if (cause !== undefined && budget.left > 0) {
+    body.cause = describe(cause, budget);
   }
   const errors =
     attempt(() => Array.isArray(error.errors) ? [...error.errors] : []) ?? [];
-  if (errors.length > 0 && depth < CAUSE_LIMIT) {
-    body.errors = errors.slice(0, CAUSE_LIMIT).map((inner) =>
-      describe(inner, depth + 1)
-    );
+  const described = [];
+  for (const inner of errors) {
+    if (budget.left <= 0) break;
+    described.push(describe(inner, budget));
   }
+  if (described.length > 0) body.errors = described;
   return body;
+}
+
+/**
+ * @param {string} text
+ * @param {{ text: number }} budget Characters left, less afterwards.
+ * @returns {string} What of the text fits into the error body.
+ */
+function shortened(text, budget) {
+  const kept = text.slice(0, budget.text);
+  budget.text -= kept.length;
+  const rest = text.length - kept.length;
+  return rest === 0 ? text : `${kept}… (${rest} characters more)`;
 }
 
 /**
@@ -945,10 +968,12 @@ function describe(error, depth = 0) {
  * Positions are those of the TypeScript file: Deno maps them.
  *
  * @param {any} error
+ * @param {{ text: number }} budget Characters left, less afterwards.
  * @returns {string[]}
  */
-function stackOf(error) {
-  const stack = text(() => error.stack);
+function stackOf(error, budget) {
+  const stack = text(() => error.stack).slice(0, budget.text);
+  budget.text -= stack.length;
   const first = stack.search(/^\s+at /m);
   if (first < 0) return [];
   return stack.slice(first).split("\n").map((line) => line.trim())
