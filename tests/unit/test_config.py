@@ -248,6 +248,8 @@ def test_a_choice_of_warm_counts_more_than_the_environment() -> None:
         "LAMBDA_TASK_ROOT",
         "LAMBDA_DENO_STRATEGY",
         "LAMBDA_DENO_WARM",
+        "LAMBDA_DENO_WARM_MAX_AGE_S",
+        "LAMBDA_DENO_STOP_MARGIN_MS",
         "LAMBDA_DENO_RESPONSE_MODE",
         "LAMBDA_DENO_PERMISSIONS",
         "LAMBDA_DENO_V8_FLAGS",
