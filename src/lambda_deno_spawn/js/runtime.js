@@ -75,6 +75,8 @@ const CALLER_GONE_SIGNAL = "SIGUSR2";
 const REHEARSAL =
   '{"eventBytes":2,"requestId":"","deadlineEpochMs":0,"abortEpochMs":0,"functionArn":"",' +
   '"traceId":null,"clientContext":null,"identity":null,"tenantId":null}';
+/** What a Request can have, for an answer that says so. */
+const ALLOWED_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 /** The same, for handlers that take a Request. */
 const HTTP_REHEARSAL =
   '{"version":"2.0","rawPath":"/","headers":{"host":"localhost"},' +
@@ -653,18 +655,25 @@ async function fetchAdapter(fallback) {
       throw new RuntimeError(
         "Runtime.UnsupportedEvent",
         "Cannot turn the event into a Request: it is no HTTP event of API Gateway, " +
-          "a function URL or a load balancer; export a handler function beside the " +
-          "default export for events of other kinds",
+          "a function URL or a load balancer; for other events export a function " +
+          "`handler` beside the default export, and name the latter: file.default",
       );
     }
-    let response;
+    let request;
     try {
-      const request = toRequest(event, context.signal, warn);
-      response = await app.fetch(request, Object.assign(context, { event }));
+      request = toRequest(event, context.signal, warn);
     } catch (error) {
       if (!(error instanceof MethodNotAllowedError)) throw error;
-      response = new Response(null, { status: 405 });
+      const headers = { allow: ALLOWED_METHODS };
+      return finishResponse(
+        new Response(null, { status: 405, headers }),
+        event,
+      );
     }
+    const response = await app.fetch(
+      request,
+      Object.assign(context, { event }),
+    );
     if (!isResponse(response)) {
       throw new RuntimeError(
         "Runtime.InvalidResponse",
@@ -708,6 +717,7 @@ async function finishResponse(result, event) {
   const sink = new Sink();
   sink.beginHttp(streamPrelude(result));
   const hasBody = result.body !== null && !isBodyless(result, event);
+  if (!hasBody) result.body?.cancel().catch(() => {}); // its source need not go on
   await sink.pump(hasBody ? result.body : NO_BODY);
   return STREAMED;
 }
