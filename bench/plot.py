@@ -15,7 +15,7 @@ import matplotlib as mpl
 from matplotlib import pyplot as plt
 
 LABELS = {
-    "latency: poller, p50": "one long-lived process\nthat polls by itself (no isolation)",
+    "latency: poller, p50": "one long-lived process\nthat polls by itself",
     "latency: ready, p50": "a fresh process, waiting\n(ready, the default)",
     "latency: off, p50": "a fresh process, started\nwhen the event arrives (off)",
 }

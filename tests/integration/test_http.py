@@ -196,7 +196,7 @@ async def test_bodies_cookies_and_odd_statuses_survive(
         (v2("/broken"), "RangeError", "the body broke"),
         (v2("/throws"), "TypeError", "fetch threw"),
         (v2("/wrong"), "Runtime.InvalidResponse", "of type string"),
-        ({"Records": []}, "Runtime.UnsupportedEvent", "export a handler function"),
+        ({"Records": []}, "Runtime.UnsupportedEvent", "beside the default export"),
         (v2("/echo", "POST", body=None) | {"body": "!", "isBase64Encoded": True},
          "Runtime.UnmarshalError", "base64"),
     ],
