@@ -74,6 +74,7 @@ class FakeRuntimeApi:
         user_agents: Every User-Agent seen.
         connections: How many connections were opened.
         chunk_gate: Awaited before each further chunk of an answer is read.
+        closes_after_next: Close the connection behind the next event.
         cut_after_chunks: Close the connection after so many chunks: a caller who left.
     """
 
@@ -81,6 +82,7 @@ class FakeRuntimeApi:
     next_refusals: list[Refusal] = field(default_factory=list)
     user_agents: set[str] = field(default_factory=set)
     connections: int = 0
+    closes_after_next: bool = False
     chunk_gate: asyncio.Event | None = None
     cut_after_chunks: int | None = None
     first_chunk: asyncio.Event = field(default_factory=asyncio.Event)
@@ -228,7 +230,9 @@ class FakeRuntimeApi:
             text = "\r\n".join(head) + "\r\n\r\n"
             writer.write(text.encode("latin-1") + chunks + b"0\r\n\r\n")
             return True
-        return _send(writer, None, 200, "OK", delivery.head, delivery.body)
+        _send(writer, None, 200, "OK", delivery.head, delivery.body)
+        is_open, self.closes_after_next = not self.closes_after_next, False
+        return is_open
 
 
 def _send(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -35,6 +36,10 @@ EXIT_FAILED = 1
 
 def main() -> NoReturn:
     """Run the runtime in this process until it is told to stop."""
+    # Until the event loop has its own: whatever was started is ended on the way out.
+    early_exit = EarlyExit()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, early_exit)
     # They were there before us (an exec wrapper may leave a helper behind).
     spared = frozenset(children())
     cwd = os.getcwd()  # noqa: PTH109
@@ -45,43 +50,79 @@ def main() -> NoReturn:
     try:
         state = StateDir(settings.temp_root)
     except OSError as error:
-        sys.exit(_fail_early(_no_temp_root(settings.temp_root, error)))
+        sys.exit(_fail_early(_no_temp_root(settings, error)))
     try:
-        sys.exit(_start(settings, state, spared))
+        sys.exit(_start(settings, state, spared, early_exit))
     finally:
         state.close()
 
 
-def _no_temp_root(temp_root: str, error: OSError) -> ConfigError:
-    return ConfigError("TMPDIR", temp_root, f"a folder to write to ({error.strerror})")
+class EarlyExit:
+    """A signal handler that exits at once, or at the end of what must not be torn."""
+
+    def __init__(self) -> None:
+        self._is_held = False
+        self._has_come = False
+
+    def __call__(self, _number: int, _frame: object) -> None:
+        """Exit, unless held."""
+        self._has_come = True
+        self._exit_if_free()
+
+    def __enter__(self) -> None:
+        """Hold."""
+        self._is_held = True
+
+    def __exit__(self, *_: object) -> None:
+        """Exit if a signal came meanwhile."""
+        self._is_held = False
+        self._exit_if_free()
+
+    def _exit_if_free(self) -> None:
+        if self._has_come and not self._is_held:
+            raise SystemExit(EXIT_OK)
 
 
-def _start(settings: Settings, state: StateDir, spared: frozenset[int]) -> int:
-    first: StartedWorker | None = None
+def _no_temp_root(settings: Settings, error: OSError) -> ConfigError:
+    expected = f"a folder to write to ({error.strerror})"
+    return ConfigError("TMPDIR", settings.temp_root, expected)
+
+
+def _start(
+    settings: Settings, state: StateDir, spared: frozenset[int], early_exit: EarlyExit
+) -> int:
+    # A worker that nobody looks after yet.
+    orphans: list[StartedWorker] = []
     try:
-        command = deno_command(settings, os.environ, Path(state.path))
-        if settings.warm is not Warm.OFF:
-            first = start_worker(command, state.path)
+        try:
+            command = deno_command(settings, os.environ, Path(state.path))
+            if settings.warm is not Warm.OFF:
+                with early_exit:
+                    orphans.append(start_worker(command, state.path))
+        except OSError as error:
+            raise _no_temp_root(settings, error) from error
+        # Deno is loading the handler now; what follows costs no time of its own.
+        become_subreaper()
+        state.clear_abandoned()
+        _skip_httpx_command_line()
+        import asyncio
+
+        return asyncio.run(_serve(settings, command, state.path, orphans, spared))
     except (ConfigError, HandlerError, WorkerError) as error:
         return _report_init_error(settings.runtime_api, error)
-    # Deno is loading the handler now; the slow imports cost no time of their own.
-    state.clear_abandoned()
-    become_subreaper()
-    _skip_httpx_command_line()
-    import asyncio
-
-    return asyncio.run(_serve(settings, command, state.path, first, spared))
+    finally:
+        for orphan in orphans:
+            orphan.launched.abort()
 
 
 async def _serve(
     settings: Settings,
     command: DenoCommand,
     state_dir: str,
-    first: StartedWorker | None,
+    orphans: list[StartedWorker],
     spared: frozenset[int],
 ) -> int:
     import asyncio
-    import signal
 
     from lambda_deno_spawn import logs
     from lambda_deno_spawn.errors import RuntimeApiError
@@ -92,25 +133,28 @@ async def _serve(
 
     writer = logs.configure(settings)
     if settings.unknown:
-        logs.logger.warning(
-            "Unknown settings have no effect: %s", ", ".join(settings.unknown)
-        )
+        names = ", ".join(settings.unknown)
+        logs.logger.warning("Unknown settings have no effect: %s", names)
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    client = RuntimeApiClient(settings.runtime_api, settings.task_root)
     reaper = Reaper(loop, spared)
     strategy = FreshProcess(settings, command, state_dir, writer, reaper)
-    client = RuntimeApiClient(settings.runtime_api, settings.task_root)
-    try:
-        failure = await strategy.start(first)
+
+    async def session() -> int:
+        failure = await strategy.start(orphans.pop() if orphans else None)
         if failure is not None:
-            await client.init_error(failure)
             logs.logger.error("Init Error\t%s", failure.body.decode())
+            await client.init_error(failure)
             return EXIT_FAILED
         # What lives now lives to the end: no collection needs to look at it again.
         gc.freeze()
-        await run_until(stop, RuntimeLoop(client, strategy))
+        return await RuntimeLoop(client, strategy).run()
+
+    try:
+        code = await run_until(stop, session())
     except RuntimeApiError as error:
         logs.logger.error("%s", error)
         return EXIT_FAILED
@@ -118,7 +162,7 @@ async def _serve(
         await strategy.aclose()
         await client.aclose()
         reaper.close()
-    return EXIT_OK
+    return EXIT_OK if code is None else code
 
 
 def _fail_early(error: ConfigError) -> int:

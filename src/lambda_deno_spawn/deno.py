@@ -1,7 +1,7 @@
 """How Deno is started: binary, handler file, permissions, arguments, environment.
 
 Decides what to run and runs nothing. It looks at the file system (does a file exist,
-what does ``deno.json`` say) and writes the entry module; processes belong to
+what does ``deno.json`` say) and can write the entry module; processes belong to
 ``process.py``. Defaults and reasons: docs/configuration.md.
 """
 
@@ -59,7 +59,8 @@ class DenoCommand:
         permissions: Flags that do not depend on the private folder.
         private_permissions: Kinds (``read``, ``write``) granted on the private folder.
         read_paths: Folders readable besides the private one.
-        entry: The entry module.
+        entry: The entry module's file.
+        entry_text: What is in it.
         environ: Variables of the process, without the private folder's.
         cwd: Its working directory.
         facts: What the process is told in its first line.
@@ -71,9 +72,15 @@ class DenoCommand:
     private_permissions: tuple[str, ...]
     read_paths: tuple[str, ...]
     entry: str
+    entry_text: str
     environ: Mapping[str, str]
     cwd: str
     facts: Mapping[str, object]
+
+    def restore_entry(self) -> None:
+        """Write the entry module if it is not there (any more)."""
+        if not os.path.exists(self.entry):  # noqa: PTH110 - in the hot path
+            Path(self.entry).write_text(self.entry_text, encoding="utf-8")
 
     def argv(self, private_dir: str) -> list[str]:
         """Return the whole command line for a process that owns ``private_dir``."""
@@ -93,12 +100,12 @@ class DenoCommand:
 def deno_command(
     settings: Settings, environ: Mapping[str, str], state_dir: Path
 ) -> DenoCommand:
-    """Decide how this function's processes are started and write its entry module.
+    """Decide how this function's processes are started.
 
     Args:
         settings: Parsed settings.
         environ: The environment that processes inherit from.
-        state_dir: Existing folder of this supervisor's own; the entry module goes in.
+        state_dir: Folder of this supervisor's own, where the entry module goes.
 
     Raises:
         ConfigError: No Deno binary, or the task root is no folder.
@@ -119,8 +126,6 @@ def deno_command(
     if "," in str(state_dir):
         raise ConfigError("TMPDIR", settings.temp_root, "no comma in it")
     handler = find_handler(task_root, settings.handler)
-    entry = state_dir / "entry.mjs"
-    entry.write_text(entry_source(handler.path), encoding="utf-8")
     config = find_config(task_root)
     permissions, private = _permissions(settings, config)
     v8_flags = _v8_flags(settings)
@@ -135,7 +140,8 @@ def deno_command(
         permissions=tuple(permissions),
         private_permissions=private,
         read_paths=(str(task_root), *layers),
-        entry=str(entry),
+        entry=str(state_dir / "entry.mjs"),
+        entry_text=entry_source(handler.path),
         environ=_environ(settings, environ, state_dir),
         cwd=str(task_root),
         facts=_facts(settings, handler, can_start_programs=_can_run(permissions)),
@@ -247,7 +253,7 @@ def entry_source(module: Path) -> str:
     """Return the entry module for a handler's file.
 
     The literal import is what makes it need no read permission, and what lets Deno's
-    caches see it; its failure can still be caught (decision 0003).
+    caches see it; its failure can still be caught (decision 0012).
     """
     return (
         f"import {{ start }} from {_js_string(_file_url(RUNTIME_JS))};\n"

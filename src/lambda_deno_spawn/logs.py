@@ -19,13 +19,17 @@ import orjson
 from lambda_deno_spawn.config import LogFormat, LogLevel
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from lambda_deno_spawn.config import Settings
+    from lambda_deno_spawn.invocation import Invocation
 
 LOG_FD = 2
-# CloudWatch cuts an event at 256 KiB or more; a line that never ends must not pile up.
-LINE_LIMIT_BYTES = 256 * 1024
+# CloudWatch takes events of 1 MB; a line that never ends must not pile up.
+LINE_LIMIT_BYTES = 1024 * 1024
 # What is kept of a worker's log for the error message that may follow.
 TAIL_LIMIT_BYTES = 4096
+TAIL_LIMIT_LINES = TAIL_LIMIT_BYTES
 _SEVERITY = {level: number for number, level in enumerate(LogLevel)}
 _LEVELS = {
     logging.DEBUG: LogLevel.DEBUG,
@@ -52,9 +56,9 @@ class LogWriter:
         self._least = _SEVERITY[level]
         self._fd = fd
 
-    def line(self, line: bytes) -> None:
-        """Write a line that is complete as it is, without its newline."""
-        data = memoryview(line + b"\n")
+    def write(self, lines: Iterable[bytes]) -> None:
+        """Write lines that are complete as they are, without their newlines."""
+        data = memoryview(b"".join(line + b"\n" for line in lines))
         while data:
             try:
                 written = os.write(self._fd, data)
@@ -71,32 +75,44 @@ class LogWriter:
         message: str,
         request_id: str = "",
         tenant_id: str | None = None,
-        fields: dict[str, object] | None = None,
     ) -> None:
-        """Write one record; inner newlines are kept together with it.
+        """Write one record; inner newlines are kept together with it."""
+        timestamp = utc_timestamp(time.time())
+        line = self.format(timestamp, level, message, request_id, tenant_id)
+        if line is not None:
+            self.write([line])
+
+    def format(
+        self,
+        timestamp: str,
+        level: LogLevel,
+        message: str,
+        request_id: str,
+        tenant_id: str | None,
+    ) -> bytes | None:
+        """Return a record as a line, None if its level is not wanted.
 
         Args:
+            timestamp: See ``utc_timestamp``.
             level: Its severity; below the least level it is dropped in JSON format.
             message: Text; what is not valid Unicode is replaced.
             request_id: Invocation it belongs to, empty outside of one.
             tenant_id: Tenant of that invocation.
-            fields: More members of a JSON record; left out of a text record.
         """
-        timestamp = utc_timestamp(time.time())
-        message = message.encode("utf-8", "replace").decode()
+        if not message.isascii():
+            message = message.encode("utf-8", "replace").decode()
         if self.log_format is LogFormat.TEXT:
-            text = message.replace("\n", "\r")
-            self.line(f"{timestamp}\t{request_id or '-'}\t{level}\t{text}".encode())
-            return
+            text = message.replace("\n", "\r") if "\n" in message else message
+            return f"{timestamp}\t{request_id or '-'}\t{level}\t{text}".encode()
         if _SEVERITY[level] < self._least:
-            return
+            return None
         record: dict[str, object] = {"timestamp": timestamp, "level": level}
         if request_id:
             record["requestId"] = request_id
         if tenant_id is not None:
             record["tenantId"] = tenant_id
         record["message"] = message
-        self.line(orjson.dumps({**record, **(fields or {})}))
+        return orjson.dumps(record)
 
 
 class SupervisorHandler(logging.Handler):
@@ -121,6 +137,11 @@ class SupervisorHandler(logging.Handler):
             getattr(record, "request_id", ""),
             getattr(record, "tenant_id", None),
         )
+
+
+def log_context(invocation: Invocation) -> dict[str, str | None]:
+    """Return the ``extra`` of a record that belongs to an invocation."""
+    return {"request_id": invocation.request_id, "tenant_id": invocation.tenant_id}
 
 
 def configure(settings: Settings) -> LogWriter:
@@ -155,21 +176,20 @@ class Relay:
         self._tail_bytes = 0
 
     def feed(self, data: bytes) -> None:
-        """Take bytes; write out every line they complete."""
+        """Take bytes; write out every line they complete, all at once."""
         self._partial += data
         *lines, rest = self._partial.split(b"\n")
-        for line in lines:
-            self._line(bytes(line))
         if len(rest) >= LINE_LIMIT_BYTES:
-            self._line(bytes(rest))
+            lines.append(rest)
             rest = bytearray()
         self._partial = rest
+        self._relay(lines)
 
     def flush(self) -> None:
         """Write out the last line although it has no newline."""
         if self._partial:
-            self._line(bytes(self._partial))
-            self._partial.clear()
+            self._relay([self._partial])
+            self._partial = bytearray()
 
     @property
     def tail(self) -> str:
@@ -177,23 +197,34 @@ class Relay:
         lines = [*self._tail, bytes(self._partial[-TAIL_LIMIT_BYTES:])]
         return b"\n".join(line for line in lines if line).decode("utf-8", "replace")
 
-    def _line(self, line: bytes) -> None:
-        # A program that left its line open must not hide the record behind it.
-        before, found, record = line.partition(self._marker)
-        if before.strip():
-            self._remember(before)
-            if before.startswith(b"{") and before.endswith(b"}") and _is_object(before):
-                self._writer.line(before)
-            else:
-                self._writer.record(
-                    LogLevel.INFO,
-                    before.decode("utf-8", "replace").rstrip("\r"),
-                    self.request_id,
-                    self.tenant_id,
-                )
-        if found:
-            self._remember(record)
-            self._writer.line(record)
+    def _relay(self, lines: Sequence[bytes | bytearray]) -> None:
+        if not lines:
+            return
+        timestamp = utc_timestamp(time.time())
+        written: list[bytes] = []
+        remembered: deque[bytes] = deque(maxlen=TAIL_LIMIT_LINES)
+        for line in lines:
+            # A program that left its line open must not hide the record behind it.
+            before, found, record = bytes(line).partition(self._marker)
+            if before and not before.isspace():
+                remembered.append(before)
+                wrapped = self._wrapped(before, timestamp)
+                if wrapped is not None:
+                    written.append(wrapped)
+            if found:
+                remembered.append(record)
+                written.append(record)
+        for line in remembered:
+            self._remember(line)
+        self._writer.write(written)
+
+    def _wrapped(self, line: bytes, timestamp: str) -> bytes | None:
+        if line.startswith(b"{") and line.endswith(b"}") and _is_object(line):
+            return line
+        text = line.decode("utf-8", "replace").rstrip("\r")
+        return self._writer.format(
+            timestamp, LogLevel.INFO, text, self.request_id, self.tenant_id
+        )
 
     def _remember(self, line: bytes) -> None:
         line = line[-TAIL_LIMIT_BYTES:]

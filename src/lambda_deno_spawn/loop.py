@@ -7,13 +7,18 @@ Runtime API and the strategy are what the two protocols below say.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from lambda_deno_spawn.invocation import Failure, Streaming
-from lambda_deno_spawn.logs import logger
+from lambda_deno_spawn.logs import log_context, logger
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
     from lambda_deno_spawn.invocation import Invocation, Outcome
+
+
+T = TypeVar("T")
 
 
 class RuntimeApi(Protocol):
@@ -44,7 +49,7 @@ class RuntimeLoop:
         self._api = api
         self._strategy = strategy
 
-    async def run(self) -> None:
+    async def run(self) -> NoReturn:
         """Serve until cancelled.
 
         Raises:
@@ -66,25 +71,23 @@ class RuntimeLoop:
 def log_failure(invocation: Invocation, failure: Failure) -> None:
     """Write the error to the log as Node's runtime does: one record, body as JSON."""
     body = failure.body.decode("utf-8", "replace")
-    logger.error(
-        "Invoke Error\t%s",
-        body,
-        extra={"request_id": invocation.request_id, "tenant_id": invocation.tenant_id},
-    )
+    logger.error("Invoke Error\t%s", body, extra=log_context(invocation))
 
 
-async def run_until(stop: asyncio.Event, loop: RuntimeLoop) -> None:
-    """Run a loop until it fails or ``stop`` is set, whichever comes first.
+async def run_until(stop: asyncio.Event, work: Coroutine[None, None, T]) -> T | None:
+    """Do some work until it ends or ``stop`` is set, whichever comes first.
+
+    Returns:
+        What the work returned, None if it was stopped.
 
     Raises:
-        RuntimeApiError: The loop failed.
+        RuntimeApiError: The work failed.
     """
-    running = asyncio.create_task(loop.run())
+    running = asyncio.create_task(work)
     stopping = asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({running, stopping}, return_when=asyncio.FIRST_COMPLETED)
-        if running.done():
-            running.result()
+        return running.result() if running.done() else None
     finally:
         for task in (running, stopping):
             task.cancel()

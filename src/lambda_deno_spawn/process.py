@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 READ_BYTES = 64 * 1024
+# Log lines take their time; between two reads a deadline may come.
+READ_LOG_BYTES = 16 * 1024
 # Largest pipe an unprivileged process may ask for (/proc/sys/fs/pipe-max-size).
 LARGE_PIPE_BYTES = 1024 * 1024
 F_SETPIPE_SZ = 1031  # fcntl(2); Python names it since 3.10 on Linux only
-# After a process ended, its pipes hold at most their capacity; a descendant that goes
-# on writing must not keep us reading.
-DRAIN_LIMIT_BYTES = 2 * LARGE_PIPE_BYTES
+# After a process ended, its pipes hold at most their capacity (pipe(7)); a descendant
+# that goes on writing must not keep us reading.
+DRAIN_LIMIT_BYTES = 64 * 1024
 # Killing an orphan hands its children to us: one round per generation.
 SWEEP_ROUNDS = 50
 SWEEP_ROUND_S = 1.0
@@ -36,17 +38,13 @@ SWEEP_ROUND_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class ExitStatus:
-    """How a process ended and what it used.
+    """How a process ended.
 
     Attributes:
         returncode: Exit code; negative: the signal that ended it.
-        cpu_s: Processor time, user and system, in seconds.
-        peak_memory_kb: Largest resident memory (kilobytes on Linux).
     """
 
     returncode: int
-    cpu_s: float
-    peak_memory_kb: int
 
 
 class ProcessEvents(Protocol):
@@ -74,6 +72,15 @@ class Launched:
     stdout: int
     stderr: int
 
+    def abort(self) -> None:
+        """End a process that nobody will watch, and wait for it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        for fd in (self.stdin, self.stdout, self.stderr):
+            os.close(fd)
+
 
 def launch(
     argv: Sequence[str], environ: Mapping[str, str], cwd: str, first_input: bytes
@@ -89,9 +96,15 @@ def launch(
     Raises:
         WorkerSpawnError: The system refused.
     """
-    child_stdin, stdin = os.pipe()
-    stdout, child_stdout = os.pipe()
-    stderr, child_stderr = os.pipe()
+    pipes: list[tuple[int, int]] = []
+    try:
+        for _ in range(3):
+            pipes.append(os.pipe())
+    except OSError as error:
+        for fd in (fd for pipe in pipes for fd in pipe):
+            os.close(fd)
+        raise WorkerSpawnError(f"Cannot start {argv[0]!r}: {error}") from error
+    (child_stdin, stdin), (stdout, child_stdout), (stderr, child_stderr) = pipes
     try:
         process = subprocess.Popen(
             argv,
@@ -113,8 +126,13 @@ def launch(
     for fd in (stdin, stdout, stderr):
         os.set_blocking(fd, False)
     launched = Launched(process.pid, stdin, stdout, stderr)
-    with contextlib.suppress(OSError):  # a process that died already tells it by itself
-        os.write(launched.stdin, first_input)
+    with contextlib.suppress(BrokenPipeError):  # it died, and tells so by itself
+        if os.write(launched.stdin, first_input) < len(first_input):
+            launched.abort()
+            raise WorkerSpawnError(
+                f"Cannot start {argv[0]!r}: {len(first_input)} bytes of settings are "
+                "more than a pipe takes"
+            )
     return launched
 
 
@@ -179,21 +197,20 @@ class Reaper:
         for pid in list(self._watched):
             self._reap_one(pid)
 
+    def poll(self, pid: int) -> None:
+        """Look now whether a watched child has ended, before its signal has told."""
+        if pid in self._watched:
+            self._reap_one(pid)
+
     def _reap_one(self, pid: int) -> None:
         try:
-            reaped, status, usage = os.wait4(pid, os.WNOHANG)
+            reaped, status = os.waitpid(pid, os.WNOHANG)
         except ChildProcessError:  # somebody else waited for it
-            reaped, status, usage = pid, 0, None
+            reaped, status = pid, 0
         if reaped == 0:
             return
         callback = self._watched.pop(pid)
-        callback(
-            ExitStatus(
-                os.waitstatus_to_exitcode(status),
-                usage.ru_utime + usage.ru_stime if usage else 0.0,
-                usage.ru_maxrss if usage else 0,
-            )
-        )
+        callback(ExitStatus(os.waitstatus_to_exitcode(status)))
 
 
 class ChildProcess:
@@ -217,6 +234,10 @@ class ChildProcess:
             launched.stderr: events.stderr_received,
         }
         self._stdout = launched.stdout
+        self._read_bytes = {
+            launched.stdout: READ_BYTES,
+            launched.stderr: READ_LOG_BYTES,
+        }
         self._unwritten: list[memoryview] = []
         for fd in self._readers:
             loop.add_reader(fd, self._readable, fd)
@@ -248,6 +269,9 @@ class ChildProcess:
         # A group that has ended is what was wanted.
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
+        if self.status is None:  # it may have left its group
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.kill(self.pid, number)
 
     def pause_stdout(self) -> None:
         """Leave what it writes in the pipe, which makes it wait when that is full."""
@@ -290,7 +314,7 @@ class ChildProcess:
     def _readable(self, fd: int) -> bool:
         """Read once; return False if there is nothing (more) to read."""
         try:
-            data = os.read(fd, READ_BYTES)
+            data = os.read(fd, self._read_bytes[fd])
         except BlockingIOError:
             return False
         if data:
@@ -312,7 +336,7 @@ class ChildProcess:
         for fd in list(self._readers):
             left = DRAIN_LIMIT_BYTES
             while left > 0 and fd in self._readers and self._readable(fd):
-                left -= READ_BYTES
+                left -= self._read_bytes[fd]
         self.status = status
         self._events.process_exited(status)
 

@@ -64,11 +64,13 @@ class FrameKind(StrEnum):
 # IDLE to BUSY and is sent by us; end-of-file is handled in receive_eof.
 TRANSITIONS: Mapping[tuple[State, FrameKind], State] = {
     (State.STARTING, FrameKind.READY): State.IDLE,
+    (State.STARTING, FrameKind.PART): State.STARTING,
     (State.STARTING, FrameKind.ERROR): State.FINISHING,
     (State.BUSY, FrameKind.PART): State.BUSY,
     (State.BUSY, FrameKind.RESULT): State.FINISHING,
     (State.BUSY, FrameKind.ERROR): State.FINISHING,
     (State.BUSY, FrameKind.STREAM): State.STREAMING,
+    (State.STREAMING, FrameKind.PART): State.STREAMING,
     (State.STREAMING, FrameKind.CHUNK): State.STREAMING,
     (State.STREAMING, FrameKind.END): State.FINISHING,
     (State.STREAMING, FrameKind.ERROR): State.FINISHING,
@@ -290,32 +292,33 @@ class WorkerConnection:
     def _accept(self, header: _Header, body: bytes) -> Event | None:
         was_streaming = self.state is State.STREAMING
         self.state = TRANSITIONS[self.state, header.kind]
+        if header.kind is FrameKind.PART:
+            self._parts.append(body)
+            self._parts_bytes += len(body)
+            if self._parts_bytes > FRAME_LIMIT_BYTES:
+                self._fail("the parts of an answer are too large together", body)
+            return None
+        if self._parts:
+            if header.kind not in (FrameKind.RESULT, FrameKind.ERROR):
+                self._fail(f"frame {header.kind} follows parts of an answer", body)
+            body = b"".join([*self._parts, body])
+            self._parts, self._parts_bytes = [], 0
         match header.kind:
-            case FrameKind.CHUNK:
-                return Chunk(body)
-            case FrameKind.STREAM:
-                if self._parts:
-                    self._fail("a stream follows the parts of a result", body)
-                return StreamBegun(header.content_type)
-            case FrameKind.END:
-                return StreamEnded(None)
-            case FrameKind.ERROR if was_streaming:
-                return StreamEnded(Failure(header.error_type or "Error", body))
             case FrameKind.READY:
                 return Ready()
-            case FrameKind.DONE:
-                return Done()
-            case FrameKind.ERROR:
-                return Answered(Failure(header.error_type or "Error", body))
             case FrameKind.RESULT:
-                parts, self._parts = [*self._parts, body], []
-                return Answered(Success(b"".join(parts) if len(parts) > 1 else body))
-            case FrameKind.PART:  # pragma: no branch - there is no other
-                self._parts.append(body)
-                self._parts_bytes += len(body)
-                if self._parts_bytes > FRAME_LIMIT_BYTES:
-                    self._fail("a result's parts are too large together", body)
-                return None
+                return Answered(Success(body))
+            case FrameKind.ERROR:
+                failure = Failure(header.error_type or "Error", body)
+                return StreamEnded(failure) if was_streaming else Answered(failure)
+            case FrameKind.STREAM:
+                return StreamBegun(header.content_type)
+            case FrameKind.CHUNK:
+                return Chunk(body)
+            case FrameKind.END:
+                return StreamEnded(None)
+            case FrameKind.DONE:  # pragma: no branch - there is no other
+                return Done()
 
     def _fail(self, problem: str, evidence: bytes | bytearray) -> NoReturn:
         state, self.state = self.state, State.FAILED

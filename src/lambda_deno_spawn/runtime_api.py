@@ -19,7 +19,7 @@ import orjson
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.errors import ConfigError, RuntimeApiError
 from lambda_deno_spawn.invocation import Failure, Invocation, Streaming, Success
-from lambda_deno_spawn.logs import logger
+from lambda_deno_spawn.logs import log_context, logger
 from lambda_deno_spawn.transport import SingleConnectionTransport
 
 if TYPE_CHECKING:
@@ -27,10 +27,19 @@ if TYPE_CHECKING:
 
 API_PATH = "/2018-06-01/runtime"
 USER_AGENT = f"lambda-deno-spawn/{__version__} python/{platform.python_version()}"
+# They hold what a caller wrote; all others are ASCII, or opaque and sent back as is.
+UTF8_HEADERS = frozenset(
+    {
+        "lambda-runtime-aws-tenant-id",
+        "lambda-runtime-client-context",
+        "lambda-runtime-cognito-identity",
+    }
+)
 STREAM_TRAILERS = (
     "Lambda-Runtime-Function-Error-Type",
     "Lambda-Runtime-Function-Error-Body",
 )
+PORT_LIMIT = 65_535
 HTTP_ACCEPTED = 202
 HTTP_OK = 200
 HTTP_CONTAINER_ERROR = 500
@@ -58,7 +67,9 @@ class RuntimeApiClient:
             ConfigError: The address is malformed.
         """
         host, separator, port = runtime_api.rpartition(":")
-        if not (separator and host and port.isascii() and port.isdigit()):
+        is_port = port.isascii() and port.isdigit() and int(port) <= PORT_LIMIT
+        is_host = host.isascii() and (":" not in host or host.startswith("["))
+        if not (separator and host and is_host and is_port):
             raise ConfigError("AWS_LAMBDA_RUNTIME_API", runtime_api, "host:port")
         self._host, self._port = host.strip("[]"), int(port)
         self._transport = SingleConnectionTransport(self._host, self._port)
@@ -87,9 +98,11 @@ class RuntimeApiClient:
             )
         # httpx looks every name up by scanning; one pass over the raw fields is faster.
         headers = {
-            name.lower().decode("ascii"): _text(value)
+            name.lower().decode("ascii"): value.decode("latin-1")
             for name, value in response.headers.raw
         }
+        for name in UTF8_HEADERS & headers.keys():
+            headers[name] = _utf8(headers[name])
         invocation = Invocation.from_headers(headers, response.content)
         # The loop comes to this while the worker runs, so the caller does not wait.
         asyncio.get_running_loop().call_soon(self._prepare, invocation.request_id)
@@ -125,10 +138,7 @@ class RuntimeApiClient:
             logger.error(
                 "%s",
                 error,
-                extra={
-                    "request_id": invocation.request_id,
-                    "tenant_id": invocation.tenant_id,
-                },
+                extra=log_context(invocation),
             )
 
     async def init_error(self, failure: Failure) -> None:
@@ -157,7 +167,10 @@ class RuntimeApiClient:
 
     def _prepare(self, request_id: str) -> None:
         """Work out where an invocation's answer goes; parsing a URL takes its time."""
-        path = f"{self._root}/invocation/{quote(request_id, safe='')}"
+        segment = quote(request_id, safe="")
+        if segment in (".", ".."):  # a URL would resolve them
+            segment = segment.replace(".", "%2E")
+        path = f"{self._root}/invocation/{segment}"
         self._prepared = (
             request_id,
             httpx.URL(f"{path}/response"),
@@ -241,12 +254,12 @@ class RuntimeApiClient:
         return self._common + [(k.encode(), v.encode("latin-1")) for k, v in headers]
 
 
-def _text(value: bytes) -> str:
-    """Decode a header value: a client context may hold any character."""
+def _utf8(value: str) -> str:
+    """Read a header value as UTF-8 if it is that."""
     try:
-        return value.decode()
+        return value.encode("latin-1").decode()
     except UnicodeDecodeError:
-        return value.decode("latin-1")
+        return value
 
 
 def _detail(response: httpx.Response) -> str:

@@ -29,16 +29,20 @@ class StateDir:
         """Create the folder and hold its lock.
 
         Raises:
-            OSError: The folder cannot be made.
+            OSError: The folder or its lock cannot be made.
         """
         self._temp_root = temp_root
         while True:
             self.path = f"{temp_root}/{PREFIX}{os.urandom(8).hex()}"
             os.mkdir(self.path, 0o700)  # noqa: PTH102 - fails if it exists, as it must
-            lock = _lock(self.path, os.O_CREAT)
-            if lock is not None:
-                self._lock = lock
-                return
+            try:
+                self._lock = _lock(self.path, os.O_CREAT)
+                break
+            except BlockingIOError:
+                continue  # another one took it for abandoned just now, and removes it
+            except OSError:
+                remove_tree(self.path)
+                raise
 
     def close(self) -> None:
         """Remove the folder and all that is in it."""
@@ -52,16 +56,18 @@ class StateDir:
             How many folders there were.
         """
         abandoned = 0
-        with contextlib.suppress(OSError):
-            for name in os.listdir(self._temp_root):  # noqa: PTH208
-                path = f"{self._temp_root}/{name}"
-                if name.startswith(PREFIX) and path != self.path and _is_ours(path):
+        for name in os.listdir(self._temp_root):  # noqa: PTH208
+            path = f"{self._temp_root}/{name}"
+            if not name.startswith(PREFIX) or path == self.path:
+                continue
+            # Its owner may live and hold the lock, or remove it while we look.
+            with contextlib.suppress(OSError):
+                if os.lstat(path).st_uid == os.geteuid():
                     lock = _lock(path)
-                    if lock is not None:
-                        _end_processes_of(path)
-                        remove_tree(path)
-                        os.close(lock)
-                        abandoned += 1
+                    _end_processes_of(path)
+                    remove_tree(path)
+                    os.close(lock)
+                    abandoned += 1
         return abandoned
 
 
@@ -69,39 +75,37 @@ def remove_tree(path: str) -> None:
     """Remove a folder, whatever was left in it; what cannot be removed stays."""
     try:
         os.rmdir(path)  # noqa: PTH106 - most often it is empty
+    except FileNotFoundError:
+        return
     except OSError:
-        shutil.rmtree(path, onerror=_open_and_retry)
+        _open_folders(path)
+        shutil.rmtree(path, ignore_errors=True)
 
 
-def _open_and_retry(function: object, path: str, _: object) -> None:
-    """Open a folder that its owner has closed to himself, and try once more."""
+def _open_folders(path: str) -> None:
+    """Open the folders below (and this one) that their owner closed to himself."""
     with contextlib.suppress(OSError):
-        os.chmod(os.path.dirname(path), 0o700)  # noqa: PTH101, PTH120
-        if os.path.islink(path) or not os.path.isdir(path):  # noqa: PTH112, PTH114
-            os.unlink(path)  # noqa: PTH108
-        elif function is not os.rmdir:
-            os.chmod(path, 0o700)  # noqa: PTH101
-            shutil.rmtree(path, ignore_errors=True)
+        os.chmod(path, 0o700, follow_symlinks=False)  # noqa: PTH101
+    with contextlib.suppress(OSError), os.scandir(path) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                _open_folders(entry.path)
 
 
-def _is_ours(path: str) -> bool:
-    status = os.lstat(path)
-    return status.st_uid == os.geteuid()
+def _lock(folder: str, flags: int = 0) -> int:
+    """Take a folder's lock.
 
-
-def _lock(folder: str, flags: int = 0) -> int | None:
-    """Take a folder's lock; None if somebody holds it or there is none."""
-    try:
-        descriptor = os.open(
-            f"{folder}/{LOCK}", os.O_RDWR | os.O_NOFOLLOW | flags, 0o600
-        )
-    except OSError:
-        return None
+    Raises:
+        BlockingIOError: Somebody holds it.
+        OSError: There is none, or it cannot be taken.
+    """
+    flags |= os.O_RDWR | os.O_NOFOLLOW
+    descriptor = os.open(f"{folder}/{LOCK}", flags, 0o600)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(descriptor)
-        return None
+        raise
     return descriptor
 
 

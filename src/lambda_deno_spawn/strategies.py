@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from lambda_deno_spawn.config import Warm
 from lambda_deno_spawn.errors import WorkerError, WorkerSpawnError, WorkerTimeoutError
 from lambda_deno_spawn.invocation import Failure, Streaming, stop_margin_s
-from lambda_deno_spawn.logs import logger
+from lambda_deno_spawn.logs import log_context, logger
 from lambda_deno_spawn.protocol import StreamEnded
 from lambda_deno_spawn.worker import (
     TERMINATE_GRACE_S,
@@ -124,7 +124,8 @@ class FreshProcess:
         if worker is not None:
             worker.abandon_stream()
             await self._finish(worker, invocation)
-            await self._stop(worker)
+        for ended in self._running - {self._warm}:
+            await self._stop(ended)
         if self._settings.warm is Warm.OFF or self._warm is not None:
             return
         try:
@@ -162,7 +163,7 @@ class FreshProcess:
             return None
         self._serving = worker
         try:
-            if worker.is_usable and not self._is_too_old(worker):
+            if worker.is_usable() and not self._is_too_old(worker):
                 if await worker.ready() is None:
                     return worker
                 problem = "its module did not load"
@@ -172,7 +173,7 @@ class FreshProcess:
             problem = str(error)
         logger.info("Replacing the waiting process %d: %s", worker.pid, problem)
         self._serving = None
-        await self._stop(worker)
+        worker.kill()  # the rest of its end is left to `settle`: an event waits
         return None
 
     def _is_too_old(self, worker: Worker) -> bool:
@@ -194,13 +195,17 @@ class FreshProcess:
         try:
             async with asyncio.timeout(remaining_s - margin_s):
                 await worker.finished()
+            lost = worker.lost_work
+            if lost is not None:
+                logger.warning(
+                    "Work handed to waitUntil was lost: %s",
+                    lost,
+                    extra=log_context(invocation),
+                )
         except TimeoutError:
             logger.warning(
                 "Work handed to waitUntil did not end before the deadline: stopped",
-                extra={
-                    "request_id": invocation.request_id,
-                    "tenant_id": invocation.tenant_id,
-                },
+                extra=log_context(invocation),
             )
             await worker.terminate(min(TERMINATE_GRACE_S, margin_s / 4))
 

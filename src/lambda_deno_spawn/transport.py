@@ -19,20 +19,23 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 READ_BYTES = 64 * 1024
+# A client context alone may take 3.5 KB; h11's own limit is 16 KB for all together.
+HEADERS_LIMIT_BYTES = 256 * 1024
 WRITE_BYTES = 64 * 1024  # a larger body is not copied together with its head
 # Loopback answers at once or never; a longer wait would only hide a wrong address.
 CONNECT_LIMIT_S = 1.0
 
 
 class ConnectionLostError(httpx.RemoteProtocolError):
-    """The peer closed a connection; says whether it may have seen the request."""
+    """The peer closed a connection before any byte of its answer."""
 
 
 class SingleConnectionTransport(httpx.AsyncBaseTransport):
     """Sends requests one after another over one kept-alive connection.
 
-    Not for concurrent use: give each loop its own. A request that finds the kept
-    connection closed, before any byte of an answer, is sent once more on a new one.
+    Not for concurrent use: give each loop its own. A kept connection that was closed
+    in the meantime is replaced. So is one that breaks before any byte of an answer, for
+    a GET: a POST may have been seen, and is not repeated.
 
     Two extensions of a request are known: ``is_stream``: each piece of its body is
     written as it comes; ``trailers``: called after the body, returns trailer fields.
@@ -44,7 +47,8 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
         self._port = port
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
-        self._http = h11.Connection(h11.CLIENT)
+        self._http = _connection()
+        self._has_received = False
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         """Send a request and return the whole answer.
@@ -53,11 +57,13 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
             httpx.ConnectError: The peer cannot be reached.
             httpx.TransportError: It broke off, or broke HTTP.
         """
+        if self._reader is not None and self._reader.at_eof():
+            await self.aclose()
         is_reused = self._writer is not None
         try:
             return await self._exchange(request)
         except ConnectionLostError:
-            if not is_reused:
+            if not is_reused or request.method != "GET":
                 raise
             return await self._exchange(request)
 
@@ -70,7 +76,7 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
     async def _exchange(self, request: httpx.Request) -> httpx.Response:
         if self._writer is None:
             await self._connect()
-        is_complete = False
+        is_complete = self._has_received = False
         try:
             await self._send(request)
             response = await self._receive()
@@ -80,7 +86,10 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
         except h11.RemoteProtocolError as error:
             raise httpx.RemoteProtocolError(str(error)) from error
         except OSError as error:
-            raise ConnectionLostError(f"the connection broke: {error}") from error
+            lost = f"the connection broke: {error}"
+            if self._has_received:
+                raise httpx.RemoteProtocolError(lost) from error
+            raise ConnectionLostError(lost) from error
         finally:
             # Also when cancelled: half an exchange spoils the connection.
             if is_complete:
@@ -102,7 +111,7 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
             ) from error
         sock = self._writer.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._http = h11.Connection(h11.CLIENT)
+        self._http = _connection()
 
     async def _send(self, request: httpx.Request) -> None:
         assert self._writer is not None
@@ -141,8 +150,9 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
         while True:
             if event is h11.NEED_DATA:
                 data = await self._reader.read(READ_BYTES)
-                if not data and response is None:
+                if not data and not self._has_received:
                     raise ConnectionLostError("the peer closed the connection")
+                self._has_received = True
                 http.receive_data(data)
             elif isinstance(event, h11.Data):
                 body.append(bytes(event.data))
@@ -158,6 +168,10 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
             elif not isinstance(event, h11.InformationalResponse):
                 raise httpx.RemoteProtocolError(f"unexpected event {event!r}")
             event = http.next_event()
+
+
+def _connection() -> h11.Connection:
+    return h11.Connection(h11.CLIENT, max_incomplete_event_size=HEADERS_LIMIT_BYTES)
 
 
 async def _body(request: httpx.Request) -> AsyncIterator[bytes]:

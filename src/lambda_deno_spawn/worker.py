@@ -95,7 +95,11 @@ def start_worker(command: DenoCommand, state_dir: str) -> StartedWorker:
         OSError: The private folder could not be made.
     """
     private_dir = f"{state_dir}/{os.urandom(8).hex()}"
-    os.mkdir(private_dir, 0o700)  # noqa: PTH102 - in the hot path
+    try:
+        os.mkdir(private_dir, 0o700)  # noqa: PTH102 - in the hot path
+    except FileNotFoundError:  # a handler that may write everywhere emptied /tmp
+        os.makedirs(private_dir, 0o700)  # noqa: PTH103
+    command.restore_entry()
     marker = os.urandom(MARKER_BYTES // 2).hex()
     connection = WorkerConnection(marker)
     try:
@@ -160,24 +164,26 @@ class Worker:
         """Process id of Deno."""
         return self._process.pid
 
-    @property
     def is_usable(self) -> bool:
-        """True while an invocation can be given to it, now or once it is ready."""
+        """Tell whether an invocation can be given to it, now or once it is ready."""
+        # After a freeze the event may be read before the end of a process is told.
+        self._reaper.poll(self.pid)
         return (
             self._error is None
             and self._process.status is None
+            and self._eof_timer is None
             and self._connection.state in (State.STARTING, State.IDLE)
         )
-
-    @property
-    def is_ready(self) -> bool:
-        """True if the handler's module is loaded."""
-        return self._connection.state is State.IDLE and self._error is None
 
     @property
     def is_answering(self) -> bool:
         """True once an invocation was handed to it."""
         return self._connection.state not in (State.STARTING, State.IDLE)
+
+    @property
+    def lost_work(self) -> WorkerError | None:
+        """Why work handed to ``waitUntil`` did not end, None if it did."""
+        return self._error if self._connection.state is State.FINISHING else None
 
     @property
     def log_tail(self) -> str:
@@ -256,12 +262,16 @@ class Worker:
         """Wait until the worker has nothing left to do, or has ended."""
         await self._done.wait()
 
+    def kill(self) -> None:
+        """Send SIGKILL to its group; ``stop`` does the rest."""
+        self._process.signal_group(signal.SIGKILL)
+
     async def terminate(self, grace_s: float) -> None:
         """Send SIGTERM, and SIGKILL to what is left of the group after ``grace_s``."""
         if self._process.status is None:
             self._process.signal_group(signal.SIGTERM)
             await self._wait_for_exit(grace_s)
-        self._process.signal_group(signal.SIGKILL)
+        self.kill()
 
     async def stop(self) -> None:
         """End the process and all that descends from it; leave nothing behind.
@@ -270,7 +280,7 @@ class Worker:
         """
         if self._is_stopped:
             return
-        self._process.signal_group(signal.SIGKILL)
+        self.kill()
         await self._exited.wait()
         self._relay.flush()
         self._stray.flush()
@@ -319,7 +329,7 @@ class Worker:
                         self._stray.feed(stray)
         except WorkerProtocolError as error:
             error.pid = self.pid
-            error.stderr_tail = self._relay.tail
+            error.stderr_tail = self.log_tail
             self._break_off(error)
 
     def _take_chunk(self, chunk: bytes) -> None:
@@ -346,7 +356,7 @@ class Worker:
                 f"Cannot read an answer: the worker closed its stdout while "
                 f"{self._connection.state} and runs on",
                 pid=self.pid,
-                stderr_tail=self._relay.tail,
+                stderr_tail=self.log_tail,
             )
         )
 
@@ -384,7 +394,8 @@ def exit_error(
         stderr_tail: The last it wrote to stderr.
     """
     doing = "loading the handler's module" if state is State.STARTING else "answering"
-    if any(sign in stderr_tail for sign in OUT_OF_MEMORY_SIGNS):
+    is_trap = returncode == -signal.SIGTRAP  # how V8 ends a process
+    if is_trap and any(sign in stderr_tail for sign in OUT_OF_MEMORY_SIGNS):
         return WorkerOutOfMemoryError(
             f"The process ran out of JavaScript memory before {doing}: raise the "
             "function's memory size, or V8's limit with LAMBDA_DENO_V8_FLAGS="
@@ -410,8 +421,10 @@ def exit_error(
             "top level that can never settle"
         )
     elif returncode < 0:
-        name = signal.Signals(-returncode).name
-        message = f"The process was ended by {name} before {doing}"
+        name = signal.strsignal(-returncode) or "unknown"
+        message = (
+            f"The process was ended by signal {-returncode} ({name}) before {doing}"
+        )
     else:
         message = (
             f"The process exited with status {returncode} before {doing}: "

@@ -44,6 +44,7 @@ class RuntimeUnderTest:
         temp_root: Its /tmp.
         environ: More variables; None removes one.
         wrapper: Shell script that ends in ``exec "$@"``, run in front of it.
+        keeps_log: False: what it writes is read and thrown away.
         log: Everything it wrote to stdout and stderr so far.
     """
 
@@ -53,6 +54,7 @@ class RuntimeUnderTest:
     temp_root: Path
     environ: dict[str, str | None] = field(default_factory=dict)
     wrapper: str = ""
+    keeps_log: bool = True
     log: str = ""
     test_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _process: asyncio.subprocess.Process | None = None
@@ -169,8 +171,9 @@ class RuntimeUnderTest:
         assert self._process is not None
         assert self._process.stdout is not None
         while data := await self._process.stdout.read(65_536):
-            self.log += data.decode("utf-8", "replace")
-            self._log_grew.set()
+            if self.keeps_log:
+                self.log += data.decode("utf-8", "replace")
+                self._log_grew.set()
 
 
 async def kill_and_wait(pid: int, limit_s: float = 5.0) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from base64 import b64encode
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import httpx
@@ -363,7 +365,294 @@ async def test_streamed_response_is_collected_beyond_the_buffered_limit(
     assert outcome.body == b'{"statusCode":200}' + b"\0" * 8 + b"x" * 7_000_000
 
 
-async def test_response_that_breaks_off_is_truncated(
+class Stream:
+    """A streamed response, spelled byte by byte: no client library sends trailers."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self._reader = reader
+        self._writer = writer
+
+    def send(self, *chunks: bytes) -> None:
+        """Write chunks in one piece."""
+        self._writer.write(b"".join(b"%x\r\n%s\r\n" % (len(c), c) for c in chunks))
+
+    def end(self, *trailers: str) -> None:
+        lines = "".join(f"{trailer}\r\n" for trailer in trailers)
+        self._writer.write(f"0\r\n{lines}\r\n".encode())
+
+    async def status(self) -> int:
+        """Read one answer, whose body has a length."""
+        head = (await self._reader.readuntil(b"\r\n\r\n")).decode().lower()
+        length = re.search("content-length: ([0-9]+)", head)
+        assert length is not None
+        await self._reader.readexactly(int(length[1]))
+        return int(head.split(" ")[1])
+
+    async def cut(self) -> None:
+        self._writer.close()
+        await self._writer.wait_closed()
+
+
+@pytest.fixture
+async def pieces() -> asyncio.Queue[bytes]:
+    """What the caller was handed on, as it came."""
+    return asyncio.Queue()
+
+
+@pytest.fixture
+async def streaming(pieces: asyncio.Queue[bytes]) -> AsyncIterator[Emulator]:
+    """An emulator whose caller looks at streams as they come."""
+
+    async def hand_on(invocation: EmulatedInvocation, chunk: bytes) -> None:
+        assert invocation.phase is Phase.RESPONDING
+        pieces.put_nowait(chunk)
+
+    async with Emulator(on_chunk=hand_on) as emulator:
+        yield emulator
+
+
+@asynccontextmanager
+async def opened(
+    emulator: Emulator, mode: str = "streaming"
+) -> AsyncIterator[tuple[Stream, EmulatedInvocation]]:
+    """Take an event and begin its response, over one connection."""
+    invocation = emulator.state.queue(b"{}", timeout_s=3)
+    host, port = emulator.address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    stream = Stream(reader, writer)
+    try:
+        writer.write(f"GET {NEXT} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        assert await stream.status() == 200
+        writer.write(
+            f"POST {path_of(invocation.request_id, 'response')} HTTP/1.1\r\n"
+            "Host: x\r\nTransfer-Encoding: chunked\r\nContent-Type: text/plain\r\n"
+            f"Lambda-Runtime-Function-Response-Mode: {mode}\r\n"
+            "Trailer: Lambda-Runtime-Function-Error-Type, "
+            "Lambda-Runtime-Function-Error-Body\r\n\r\n".encode()
+        )
+        yield stream, invocation
+    finally:
+        await stream.cut()
+
+
+async def test_chunks_are_handed_on_as_they_arrive(
+    streaming: Emulator, pieces: asyncio.Queue[bytes]
+) -> None:
+    async with opened(streaming) as (stream, invocation):
+        for piece in (b"one", b"\0\xff", b"x" * 50_000):
+            stream.send(piece)  # the next one is sent after this one has come
+            got = b""
+            while len(got) < len(piece):
+                got += await pieces.get()
+            assert got == piece
+            assert invocation.outcome is None
+        stream.end()
+        assert await stream.status() == 202
+        outcome = invocation.outcome
+        assert outcome is not None
+        assert outcome.kind is OutcomeKind.RESPONSE
+        assert outcome.body == b"one\0\xff" + b"x" * 50_000
+        assert (outcome.is_streamed, outcome.error_type) == (True, None)
+        assert pieces.empty()
+
+
+async def test_chunks_of_a_buffered_response_are_not_handed_on(
+    streaming: Emulator, pieces: asyncio.Queue[bytes]
+) -> None:
+    async def chunks() -> AsyncIterator[bytes]:
+        yield b"1"
+        yield b"2"
+
+    async with httpx.AsyncClient(
+        base_url=f"http://{streaming.address}", timeout=WAIT_LIMIT_S, trust_env=False
+    ) as runtime:
+        invocation = await take(streaming, runtime)
+        path = path_of(invocation.request_id, "response")
+        assert (await runtime.post(path, content=chunks())).status_code == 202
+    assert pieces.empty()
+    assert invocation.outcome is not None
+    assert invocation.outcome.body == b"12"
+
+
+@pytest.mark.parametrize("sent", [[], [b"a"], [b"a", b"b"]], ids=len)
+async def test_trailers_break_a_stream_off_with_their_error(
+    streaming: Emulator, pieces: asyncio.Queue[bytes], sent: list[bytes]
+) -> None:
+    async with opened(streaming) as (stream, invocation):
+        stream.send(*sent)
+        body = '{"errorType":"E","errorMessage":"halfway"}'
+        stream.end(
+            "Lambda-Runtime-Function-Error-Type: Function.E",
+            f"Lambda-Runtime-Function-Error-Body: {b64encode(body.encode()).decode()}",
+        )
+        assert await stream.status() == 202
+        outcome = invocation.outcome
+        assert outcome is not None
+        assert (outcome.kind, outcome.error_type) == (OutcomeKind.ERROR, "Function.E")
+        assert outcome.body == body.encode()
+        assert outcome.partial == b"".join(sent)
+        assert (outcome.is_streamed, outcome.content_type) == (True, "text/plain")
+
+
+async def test_trailers_of_one_stream_do_not_reach_the_next(
+    streaming: Emulator,
+) -> None:
+    async with opened(streaming) as (stream, first):
+        stream.end("Lambda-Runtime-Function-Error-Type: Function.E")
+        assert await stream.status() == 202
+        assert first.outcome is not None
+        assert first.outcome.kind is OutcomeKind.ERROR
+        second = streaming.state.queue(b"{}", timeout_s=3)
+        stream._writer.write(
+            f"GET {NEXT} HTTP/1.1\r\nHost: x\r\n\r\n"
+            f"POST {path_of(second.request_id, 'response')} HTTP/1.1\r\nHost: x\r\n"
+            "Lambda-Runtime-Function-Response-Mode: streaming\r\n"
+            "Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n".encode()
+        )
+        assert [await stream.status() for _ in range(2)] == [200, 202]
+        assert second.outcome is not None
+        assert second.outcome.kind is OutcomeKind.RESPONSE
+
+
+async def test_trailers_of_1_mib_are_accepted(streaming: Emulator) -> None:
+    async with opened(streaming) as (stream, invocation):
+        stream.end(
+            "Lambda-Runtime-Function-Error-Type: Function.E",
+            f"Lambda-Runtime-Function-Error-Body: {'YWFh' * 262_144}",
+        )
+        assert await stream.status() == 202
+        assert invocation.outcome is not None
+        assert invocation.outcome.body == b"aaa" * 262_144
+
+
+@pytest.mark.parametrize("sent", [[], [b"hello"], [b"hello", b" you"]], ids=len)
+async def test_stream_that_is_cut_is_truncated_and_nothing_of_it_is_lost(
+    streaming: Emulator, pieces: asyncio.Queue[bytes], sent: list[bytes]
+) -> None:
+    async with opened(streaming) as (stream, invocation):
+        stream.send(*sent)
+        await stream.cut()
+        assert await streaming.wait_until(
+            lambda: invocation.outcome is not None, WAIT_LIMIT_S
+        )
+    outcome = invocation.outcome
+    assert outcome is not None
+    assert outcome.error_type == "Runtime.TruncatedResponse"
+    assert (outcome.partial, outcome.is_streamed) == (b"".join(sent), True)
+    assert b"".join(pieces.get_nowait() for _ in range(pieces.qsize())) == b"".join(
+        sent
+    )
+
+
+async def test_nothing_is_lost_of_a_cut_stream_whose_caller_is_slow() -> None:
+    """uvicorn forgets what it holds when a connection ends."""
+    gate = asyncio.Event()
+    got: list[bytes] = []
+
+    async def hand_on(_: EmulatedInvocation, chunk: bytes) -> None:
+        got.append(chunk)
+        await gate.wait()
+
+    async with Emulator(on_chunk=hand_on) as emulator:
+        async with opened(emulator) as (stream, invocation):
+            stream.send(b"first")
+            assert await emulator.wait_until(
+                lambda: invocation.received == b"first", WAIT_LIMIT_S
+            )
+            stream.send(b", second")
+            await stream.cut()
+            async with httpx.AsyncClient(trust_env=False) as other:
+                # By its answer the server has seen what was sent before.
+                await other.get(f"http://{emulator.address}/2018-06-01/ping")
+            assert (got, invocation.phase) == ([b"first"], Phase.RESPONDING)
+            gate.set()
+            assert await emulator.wait_until(
+                lambda: invocation.outcome is not None, WAIT_LIMIT_S
+            )
+        assert got == [b"first", b", second"]
+        assert invocation.outcome is not None
+        assert invocation.outcome.error_type == "Runtime.TruncatedResponse"
+        assert invocation.outcome.partial == b"first, second"
+
+
+async def test_slow_caller_makes_the_runtime_wait() -> None:
+    gate = asyncio.Event()
+
+    async def hand_on(_: EmulatedInvocation, __: bytes) -> None:
+        await gate.wait()
+
+    async with Emulator(on_chunk=hand_on) as emulator:
+        async with opened(emulator) as (stream, invocation):
+            for _ in range(100):
+                stream.send(b"x" * 1_000_000)
+            assert await emulator.wait_until(
+                lambda: len(invocation.received) > 0, WAIT_LIMIT_S
+            )
+            held_bytes = len(invocation.received)
+            async with httpx.AsyncClient(trust_env=False) as other:
+                for _ in range(3):
+                    await other.get(f"http://{emulator.address}/2018-06-01/ping")
+            assert len(invocation.received) == held_bytes < 1_000_000
+            gate.set()
+            stream.end()
+            assert await stream.status() == 202
+        assert invocation.outcome is not None
+        assert len(invocation.outcome.body) == 100_000_000
+
+
+async def test_complete_stream_counts_though_its_runtime_has_gone() -> None:
+    gate = asyncio.Event()
+
+    async def hand_on(_: EmulatedInvocation, __: bytes) -> None:
+        await gate.wait()
+
+    async with Emulator(on_chunk=hand_on) as emulator:
+        async with opened(emulator) as (stream, invocation):
+            stream.send(b"all")
+            assert await emulator.wait_until(
+                lambda: invocation.received == b"all", WAIT_LIMIT_S
+            )
+            stream.end()
+            await stream.cut()
+            async with httpx.AsyncClient(trust_env=False) as other:
+                await other.get(f"http://{emulator.address}/2018-06-01/ping")
+            gate.set()
+            assert await emulator.wait_until(
+                lambda: invocation.outcome is not None, WAIT_LIMIT_S
+            )
+        assert invocation.outcome is not None
+        assert invocation.outcome.kind is OutcomeKind.RESPONSE
+
+
+async def test_stream_that_is_too_late_is_gone_and_not_handed_on(
+    streaming: Emulator, pieces: asyncio.Queue[bytes]
+) -> None:
+    async with opened(streaming) as (stream, invocation):
+        stream.send(b"in time")
+        assert await pieces.get() == b"in time"
+        streaming.state.time_out(invocation)
+        stream.send(b"late")
+        stream.end()
+        assert await stream.status() == 410
+        assert pieces.empty()
+        assert invocation.outcome is not None
+        assert invocation.outcome.kind is OutcomeKind.TIMEOUT
+        assert invocation.outcome.partial == b"in time"
+
+
+async def test_chunks_behind_an_unknown_mode_are_not_handed_on(
+    streaming: Emulator, pieces: asyncio.Queue[bytes]
+) -> None:
+    async with opened(streaming, mode="Streaming") as (stream, _):
+        stream.send(b"a")
+        stream.end()
+        assert await stream.status() == 400
+        assert pieces.empty()
+
+
+async def test_buffered_response_that_breaks_off_is_truncated(
     emulator: Emulator, runtime: httpx.AsyncClient
 ) -> None:
     invocation = await take(emulator, runtime)
@@ -371,9 +660,7 @@ async def test_response_that_breaks_off_is_truncated(
     _, writer = await asyncio.open_connection(host, int(port))
     path = path_of(invocation.request_id, "response")
     writer.write(
-        f"POST {path} HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n"
-        "Lambda-Runtime-Function-Response-Mode: streaming\r\n\r\n"
-        "5\r\nhello\r\n".encode()
+        f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhello".encode()
     )
     assert await emulator.wait_until(
         lambda: invocation.phase is Phase.RESPONDING, WAIT_LIMIT_S
@@ -383,8 +670,10 @@ async def test_response_that_breaks_off_is_truncated(
     assert await emulator.wait_until(
         lambda: invocation.outcome is not None, WAIT_LIMIT_S
     )
-    assert invocation.outcome is not None
-    assert invocation.outcome.error_type == "Runtime.TruncatedResponse"
+    outcome = invocation.outcome
+    assert outcome is not None
+    assert outcome.error_type == "Runtime.TruncatedResponse"
+    assert (outcome.partial, outcome.is_streamed) == (b"", False)
 
 
 async def test_init_error_is_taken_and_next_is_refused_afterwards(

@@ -7,6 +7,7 @@ second the command with wrong arguments; the third the command with the real run
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import io
 import json
@@ -19,7 +20,7 @@ import sys
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, BinaryIO
 
 import pytest
 
@@ -30,7 +31,12 @@ from lambda_deno_spawn.dev.function import (
     find_function,
     parse_variables,
 )
-from lambda_deno_spawn.dev.invoke import InvokeResult, invoke
+from lambda_deno_spawn.dev.invoke import (
+    HttpPrelude,
+    InvokeResult,
+    invoke,
+    split_prelude,
+)
 from lambda_deno_spawn.dev.local_runtime import bootstrap_command, lambda_environ
 from lambda_deno_spawn.errors import UsageError
 
@@ -106,6 +112,7 @@ async def fake(
     options: InvokeOptions,
     log: Log | None = None,
     environ: Mapping[str, str] | None = None,
+    output: BinaryIO | None = None,
 ) -> tuple[InvokeResult, Log]:
     log = log or Log()
     async with asyncio.timeout(COMMAND_LIMIT_S):
@@ -118,6 +125,7 @@ async def fake(
                 **(environ or {}),
             },
             log=log,
+            output=output,
         )
     assert survivors(mark) == []
     return result, log
@@ -125,7 +133,9 @@ async def fake(
 
 def error_of(result: InvokeResult) -> tuple[str, str]:
     assert not result.is_ok
-    body = json.loads(result.payload)
+    assert result.error is not None
+    assert result.is_streamed or result.error == result.payload
+    body = json.loads(result.error)
     return body["errorType"], body["errorMessage"]
 
 
@@ -305,6 +315,112 @@ async def test_cancellation_leaves_nothing_behind(
     assert survivors(mark) == []
 
 
+HTTP_TYPE = "application/vnd.awslambda.http-integration-response"
+
+
+@pytest.fixture
+def unread() -> Iterator[BinaryIO]:
+    """A pipe that nobody empties."""
+    reader, writer = os.pipe()
+    with os.fdopen(writer, "wb") as file:
+        yield file
+    os.close(reader)
+
+
+async def test_http_prelude_is_told_in_the_log_and_not_in_the_output(
+    tmp_path: Path, mark: str
+) -> None:
+    with (tmp_path / "output").open("wb") as output:
+        result, log = await fake(
+            "stream_http_in_bytes", mark, options_for(tmp_path), output=output
+        )
+    assert (tmp_path / "output").read_bytes() == result.payload == b"not\0found"
+    assert log.text.count("HTTP 404; a: b; set-cookie: c=1; set-cookie: d=2\n") == 1
+    assert (result.is_ok, result.is_streamed) == (True, True)
+    assert result.content_type == HTTP_TYPE
+    assert result.http is not None
+    assert result.http.fields == {
+        "statusCode": 404,
+        "headers": {"a": "b"},
+        "cookies": ["c=1", "d=2"],
+    }
+
+
+async def test_stream_without_output_is_in_the_result_only(
+    tmp_path: Path, mark: str
+) -> None:
+    result, log = await fake("stream_http_in_bytes", mark, options_for(tmp_path))
+    assert result.payload == b"not\0found"
+    assert "HTTP" not in log.text
+
+
+async def test_missing_prelude_is_noted_and_the_bytes_are_shown(
+    tmp_path: Path, mark: str
+) -> None:
+    with (tmp_path / "output").open("wb") as output:
+        result, log = await fake(
+            "stream_http_without_prelude", mark, options_for(tmp_path), output=output
+        )
+    assert (tmp_path / "output").read_bytes() == result.payload == b"no prelude"
+    assert result.http is None
+    assert log.text.count("does not begin with a JSON object and 8 zeros") == 1
+
+
+async def test_exit_in_the_middle_of_a_stream_keeps_what_came(
+    tmp_path: Path, mark: str
+) -> None:
+    with (tmp_path / "output").open("wb") as output:
+        result, log = await fake(
+            "stream_then_exit", mark, options_for(tmp_path), output=output
+        )
+    assert (tmp_path / "output").read_bytes() == result.payload == b"so far"
+    assert error_of(result)[0] == "Runtime.TruncatedResponse"
+    assert result.report.status == "error"
+    assert "Error: Runtime exited with error: exit status 3\n" in log.text
+
+
+async def test_timeout_in_the_middle_of_a_stream_keeps_what_came(
+    tmp_path: Path, mark: str
+) -> None:
+    with (tmp_path / "output").open("wb") as output:
+        result, _ = await fake(
+            "stream_then_hang",
+            mark,
+            options_for(tmp_path, timeout_s=0.5),
+            output=output,
+        )
+    assert (tmp_path / "output").read_bytes() == result.payload == b"so far"
+    assert error_of(result)[0] == "Sandbox.Timedout"
+    assert result.content_type == "text/plain"
+
+
+async def test_reader_who_does_not_read_holds_nothing_up(
+    tmp_path: Path, mark: str, unread: BinaryIO
+) -> None:
+    result, _ = await fake(
+        "stream_without_end", mark, options_for(tmp_path, timeout_s=1.0), output=unread
+    )
+    assert error_of(result)[0] == "Sandbox.Timedout"
+    # A pipe's 64 KiB, and what emulator and view hold; the runtime waits with the rest.
+    assert 65_536 <= len(result.payload) < 1_000_000
+    assert result.report.duration_ms == 1000.0
+
+
+async def test_cancellation_does_not_wait_for_the_reader(
+    tmp_path: Path, mark: str, unread: BinaryIO
+) -> None:
+    log = Log()
+    options = options_for(tmp_path, timeout_s=60)
+    task = asyncio.create_task(
+        fake("stream_without_end", mark, options, log, output=unread)
+    )
+    await log.wait_for("streaming")
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert survivors(mark) == []
+
+
 async def test_invocation_carries_lambdas_headers(tmp_path: Path, mark: str) -> None:
     options = InvokeOptions(
         Function(tmp_path, "function.handler"),
@@ -468,6 +584,58 @@ def test_denos_cache_is_the_users(
 ) -> None:
     variables = lambda_environ(options_for(tmp_path), "127.0.0.1:1", "/tmp", environ)
     assert variables.get("DENO_DIR") == expected
+
+
+PRELUDE = b'{"statusCode":201}' + b"\0" * 8
+
+
+@pytest.mark.parametrize("content_type", [HTTP_TYPE, f"{HTTP_TYPE.upper()}; a=b"])
+def test_prelude_is_split_off_as_soon_as_it_is_complete(content_type: str) -> None:
+    for end in range(len(PRELUDE)):
+        assert split_prelude(PRELUDE[:end], content_type) is None
+    prelude = HttpPrelude({"statusCode": 201, "headers": {}, "cookies": []})
+    assert split_prelude(PRELUDE, content_type) == (prelude, b"")
+    zeros = b"a" + b"\0" * 9
+    assert split_prelude(PRELUDE + zeros, content_type) == (prelude, zeros)
+
+
+@pytest.mark.parametrize(
+    ("payload", "content_type"),
+    [
+        (PRELUDE, "text/plain"),
+        (PRELUDE, ""),
+        (b"[]" + b"\0" * 8, HTTP_TYPE),
+        (b"{" + b"\0" * 8, HTTP_TYPE),
+        (b'"\xff"' + b"\0" * 8, HTTP_TYPE),
+        (b"[" * 16_000 + b"\0" * 8, HTTP_TYPE),
+        (b"x" * (16 * 1024 + 8), HTTP_TYPE),
+        (b"{}" + b" " * (16 * 1024 - 1) + b"\0" * 8, HTTP_TYPE),
+    ],
+    ids=["text", "untyped", "array", "not JSON", "not UTF-8", "deep", "endless",
+         "too late"],
+)  # fmt: skip
+def test_what_is_no_prelude_is_body(payload: bytes, content_type: str) -> None:
+    assert split_prelude(payload, content_type) == (None, payload)
+
+
+@pytest.mark.parametrize(
+    ("prelude", "line"),
+    [
+        ("{}", "HTTP 200"),
+        (
+            '{"statusCode":201,"headers":{"A":"1","B":2},"cookies":["c=1","d=2"]}',
+            "HTTP 201; A: 1; B: 2; set-cookie: c=1; set-cookie: d=2",
+        ),
+        ('{"multiValueHeaders":{"a":["1","2"]}}', "HTTP 200; a: 1; a: 2"),
+        ('{"headers":{"a":"1\\n2"},"cookies":null}', "HTTP 200; a: 1 2"),
+        ('{"headers":[1],"statusCode":null}', "HTTP None"),
+    ],
+    ids=["empty", "all", "REST", "line break", "odd"],
+)
+def test_prelude_is_told_in_one_line(prelude: str, line: str) -> None:
+    parsed = HttpPrelude.from_bytes(prelude.encode())
+    assert parsed is not None
+    assert parsed.line() == line
 
 
 def test_bootstrap_command_runs_isolated_and_without_site() -> None:
@@ -795,4 +963,226 @@ def test_signal_ends_everything(
     assert process.returncode == exit_code, log.decode()
     assert output == b""
     assert b"Traceback" not in log
+    assert survivors(mark) == []
+
+
+# --- the command, with streams ------------------------------------------------------
+
+
+@contextlib.contextmanager
+def running(
+    *arguments: str | Path, mark: str
+) -> Iterator[tuple[subprocess.Popen[bytes], IO[bytes], IO[bytes]]]:
+    """Start the command; yields its stdout and stderr too.
+
+    Reads from them wait without a limit of their own: pytest-timeout bounds them.
+    """
+    with subprocess.Popen(
+        [sys.executable, "-m", "lambda_deno_spawn", *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, MARK_VARIABLE: mark},
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        try:
+            yield process, process.stdout, process.stderr
+        finally:
+            process.kill()
+
+
+TRICKLE = """
+export async function* handler() {
+  yield "first\\n";
+  await Deno.readTextFile(new URL("./gate", import.meta.url));
+  yield "last, without a line break";
+}
+"""
+
+
+@pytest.fixture
+def gate(tmp_path: Path) -> Path:
+    """A named pipe: reading it ends once something was written to it."""
+    path = tmp_path / "gate"
+    os.mkfifo(path)
+    return path
+
+
+@pytest.mark.deno
+def test_stream_is_on_stdout_before_its_end_is_made(
+    write: Callable[[str], Path], mark: str, gate: Path
+) -> None:
+    folder = write(TRICKLE)
+    with running("invoke", folder, "--timeout=30", mark=mark) as (process, out, log):
+        assert out.readline() == b"first\n"
+        assert process.poll() is None
+        gate.write_text("go on")
+        assert out.read() == b"last, without a line break"
+        assert process.wait(COMMAND_LIMIT_S) == 0, log.read().decode()
+        assert b"REPORT RequestId: " in log.read()
+
+
+@pytest.mark.deno
+def test_stream_is_in_json_output_as_text(
+    write: Callable[[str], Path], mark: str, gate: Path
+) -> None:
+    folder = write(TRICKLE)
+    arguments = ("invoke", folder, "-o", "json", "--timeout=30")
+    with running(*arguments, mark=mark) as (process, out, log):
+        gate.write_text("go on")
+        output = json.loads(out.read())
+        assert process.wait(COMMAND_LIMIT_S) == 0, log.read().decode()
+    assert output["ok"] is True
+    assert output["result"] == "first\nlast, without a line break"
+    assert output["streamed"] is True
+    assert output["contentType"] == "application/octet-stream"
+    assert (output["error"], output["http"]) == (None, None)
+    assert "base64" not in output
+
+
+@pytest.mark.deno
+def test_binary_stream_is_kept_byte_for_byte(
+    write: Callable[[str], Path], mark: str
+) -> None:
+    folder = write(
+        "export async function* handler() {"
+        " for (let i = 0; i < 50; i++) yield new Uint8Array(100_000).fill(250 + i); }"
+    )
+    expected = b"".join(bytes([(250 + i) % 256]) * 100_000 for i in range(50))
+    done = cli("invoke", folder, mark=mark)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout == expected
+    done = cli("invoke", folder, "-o", "json", mark=mark)
+    output = json.loads(done.stdout)
+    assert output["result"] is None
+    assert base64.b64decode(output["base64"]) == expected
+
+
+HTTP_STREAM = """
+// @ts-ignore the global of AWS's runtime
+export const handler = awslambda.streamifyResponse(async (_event, stream) => {
+  // @ts-ignore the global of AWS's runtime
+  stream = awslambda.HttpResponseStream.from(stream, {
+    statusCode: 201,
+    headers: { "content-type": "text/html" },
+    cookies: ["a=1"],
+  });
+  stream.write("<p>");
+  stream.end("</p>");
+});
+"""
+
+
+@pytest.mark.deno
+def test_http_stream_has_its_body_on_stdout_and_its_head_on_stderr(
+    write: Callable[[str], Path], mark: str
+) -> None:
+    done = cli("invoke", write(HTTP_STREAM), mark=mark)
+    log = done.stderr.decode()
+    assert (done.returncode, done.stdout) == (0, b"<p></p>"), log
+    assert log.count("\nHTTP 201; content-type: text/html; set-cookie: a=1\n") == 1
+    done = cli("invoke", write(HTTP_STREAM), "-o", "json", mark=mark)
+    output = json.loads(done.stdout)
+    assert output["result"] == "<p></p>"
+    assert output["http"] == {
+        "statusCode": 201,
+        "headers": {"content-type": "text/html"},
+        "cookies": ["a=1"],
+    }
+    assert output["contentType"] == HTTP_TYPE
+    assert b"HTTP 201" not in done.stderr
+
+
+BREAKS_OFF = """
+export async function* handler() {
+  yield "half";
+  throw new RangeError("too far\\nby a mile");
+}
+"""
+
+
+@pytest.mark.deno
+def test_stream_that_breaks_off_keeps_stdout_and_tells_its_error_on_stderr(
+    write: Callable[[str], Path], mark: str
+) -> None:
+    done = cli("invoke", write(BREAKS_OFF), mark=mark)
+    assert (done.returncode, done.stdout) == (1, b"half")
+    *_, body, summary = done.stderr.decode().splitlines()
+    assert json.loads(body)["errorType"] == "RangeError"
+    assert json.loads(body)["errorMessage"] == "too far\nby a mile"
+    assert summary == "The response broke off: RangeError: too far"
+
+
+@pytest.mark.deno
+def test_stream_that_breaks_off_in_json_output(
+    write: Callable[[str], Path], mark: str
+) -> None:
+    done = cli("invoke", write(BREAKS_OFF), "-o", "json", mark=mark)
+    output = json.loads(done.stdout)
+    assert (output["ok"], output["result"]) == (False, "half")
+    assert output["error"]["errorType"] == "RangeError"
+    assert output["streamed"] is True
+    assert done.returncode == 1
+    last = done.stderr.decode().splitlines()[-1]
+    assert last == "The response broke off: RangeError: too far"
+
+
+@pytest.mark.deno
+def test_error_before_the_first_byte_is_an_ordinary_error(
+    write: Callable[[str], Path], mark: str
+) -> None:
+    folder = write("export async function* handler() { throw new RangeError('no'); }")
+    done = cli("invoke", folder, "-o", "json", mark=mark)
+    output = json.loads(done.stdout)
+    assert (output["ok"], output["result"], output["streamed"]) == (False, None, False)
+    assert output["error"]["errorType"] == "RangeError"
+    assert done.returncode == 1
+
+
+ENDLESS = """
+let made = 0;
+export async function* handler() {
+  setInterval(() => console.log(`made ${made}`), 50);
+  for (;;) {
+    made += 1;
+    yield `piece ${made}\\n`.padEnd(10_000, ".");
+  }
+}
+"""
+
+
+@pytest.mark.deno
+def test_reader_who_leaves_ends_everything(
+    write: Callable[[str], Path], mark: str
+) -> None:
+    arguments = ("invoke", write(ENDLESS), "--timeout=60")
+    with running(*arguments, mark=mark) as (process, out, log):
+        assert out.readline() == b"piece 1\n"
+        out.close()
+        assert process.wait(COMMAND_LIMIT_S) == 1
+        assert b"Traceback" not in log.read()
+    assert survivors(mark) == []
+
+
+@pytest.mark.deno
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143)],
+    ids=["SIGINT", "SIGTERM"],
+)
+def test_signal_ends_a_stream_that_nobody_reads(
+    write: Callable[[str], Path], mark: str, number: signal.Signals, exit_code: int
+) -> None:
+    arguments = ("invoke", write(ENDLESS), "--timeout=60")
+    with running(*arguments, mark=mark) as (process, out, log):
+        counts = (line.split()[-1] for line in log if b"made " in line)
+        last = b""
+        for count in counts:  # twice the same: the handler waits for the reader
+            if count == last != b"0":
+                break
+            last = count
+        process.send_signal(number)
+        assert process.wait(COMMAND_LIMIT_S) == exit_code
+        assert out.readline() == b"piece 1\n"
+        assert b"Traceback" not in log.read()
     assert survivors(mark) == []

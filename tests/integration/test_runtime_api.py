@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_deno_spawn.errors import RuntimeApiError
+from lambda_deno_spawn.errors import ConfigError, RuntimeApiError
 from lambda_deno_spawn.invocation import Failure, Success
 from lambda_deno_spawn.runtime_api import RuntimeApiClient
 from tests.doubles import FakeRuntimeApi, Refusal
@@ -151,24 +151,70 @@ async def test_nobody_at_the_address_is_fatal_and_named() -> None:
 async def test_a_connection_closed_while_idle_is_replaced(
     api: FakeRuntimeApi, client: RuntimeApiClient
 ) -> None:
+    api.closes_after_next = True
     api.deliver(b"{}")
     invocation = await client.next()
-    # The server closes instead of answering: the client asks again on a new one.
-    api.refusals.append(Refusal(None))
+    # The end of the connection is there to be read before the answer is sent.
+    reader = client._transport._reader
+    assert reader is not None
+    assert await reader.read() == b""
     await client.report(invocation, Success(b"1"))
     assert (await api.answer()).body == b"1"
-    assert (await api.answer()).body == b"1"
     assert api.connections == 2
+    api.next_refusals.append(Refusal(None))
+    api.deliver(b"2")
+    assert (await client.next()).event == b"2", "a poll may be repeated"
+    assert api.connections == 3
 
 
-async def test_a_broken_connection_at_the_answer_is_logged_not_fatal(
+async def test_an_answer_is_never_sent_twice(
     api: FakeRuntimeApi, client: RuntimeApiClient, caplog: pytest.LogCaptureFixture
 ) -> None:
     api.deliver(b"{}")
     invocation = await client.next()
-    api.refusals += [Refusal(None)] * 2
+    api.refusals.append(Refusal(None))  # it was taken, but the connection breaks
     await client.report(invocation, Success(b"1"))
     assert "Cannot complete Runtime API call 'response'" in caplog.text
+    assert (await api.answer()).body == b"1"
+    assert api.answers.empty()
+    assert api.connections == 1
+
+
+async def test_texts_of_the_caller_are_utf_8_and_opaque_ids_go_back_as_they_came(
+    api: FakeRuntimeApi, client: RuntimeApiClient
+) -> None:
+    def as_latin_1(text: str) -> str:
+        return text.encode().decode("latin-1")
+
+    api.deliver(
+        b"{}",
+        headers={
+            "Lambda-Runtime-Client-Context": as_latin_1('{"custom":{"a":"é漢"}}'),
+            "Lambda-Runtime-Aws-Tenant-Id": as_latin_1("tenant é"),
+            "Lambda-Runtime-Invocation-Id": as_latin_1("é日"),
+        },
+    )
+    invocation = await client.next()
+    assert invocation.client_context == '{"custom":{"a":"é漢"}}'
+    assert invocation.tenant_id == "tenant é"
+    await client.report(invocation, Success(b"1"))
+    answer = await api.answer()
+    assert answer.headers["lambda-runtime-invocation-id"] == as_latin_1("é日")
+
+
+@pytest.mark.parametrize(
+    "address", ["127.0.0.1", ":1", "127.0.0.1:99999", "::1:9001", "höst:80", "a:b"]
+)
+def test_an_address_that_is_none_is_a_setting_that_cannot_be_used(address: str) -> None:
+    with pytest.raises(ConfigError, match="AWS_LAMBDA_RUNTIME_API"):
+        RuntimeApiClient(address, "/")
+
+
+async def test_long_header_fields_are_taken(
+    api: FakeRuntimeApi, client: RuntimeApiClient
+) -> None:
+    api.deliver(b"{}", headers={"Lambda-Runtime-Trace-Id": "x" * 100_000})
+    assert len((await client.next()).trace_id or "") == 100_000
 
 
 @pytest.mark.deno
@@ -192,10 +238,8 @@ async def test_the_runtime_goes_on_after_a_refused_answer(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, status: int | None
 ) -> None:
     async with make_runtime({"function.ts": SOURCE}) as runtime:
-        api.refusals += [Refusal(status)] * (2 if status is None else 1)
+        api.refusals.append(Refusal(status))
         await api.invoke({"n": 1})
-        if status is None:
-            await api.answer()
         await runtime.logged("\tERROR\tCannot complete Runtime API call 'response'")
         assert (await api.invoke({"n": 2})).json() == {"n": 2}
         await api.wait_for_next()

@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "deno": {"config", "errors", "invocation"},
     "state": set(),
     "process": {"errors"},
-    "logs": {"config"},
+    "logs": {"config", "invocation"},
     "worker": {
         "deno", "errors", "invocation", "logs", "process", "protocol", "state",
     },

@@ -321,6 +321,8 @@ def test_the_entry_names_an_absolute_file(
 def test_the_entry_is_written_into_the_state_folder(function: Function) -> None:
     command = function.command()
     assert command.entry == str(function.state_dir / "entry.mjs")
+    command.restore_entry()
+    command.restore_entry()
     source = (function.state_dir / "entry.mjs").read_text(encoding="utf-8")
     assert source == entry_source(function.task_root / "function.ts")
 

@@ -47,8 +47,17 @@ def deliver(state: RuntimeApiState, event: bytes = b"{}") -> EmulatedInvocation:
 def respond(
     state: RuntimeApiState, invocation: EmulatedInvocation, body: bytes = b"1"
 ) -> None:
-    state.begin_response(invocation.request_id, "i-1", None)
-    state.complete_response(invocation, body, "application/json", is_streamed=False)
+    state.begin_response(invocation.request_id, "i-1", None, "application/json")
+    assert state.receive(invocation, body)
+    state.complete_response(invocation)
+
+
+def stream(
+    state: RuntimeApiState, invocation: EmulatedInvocation, *chunks: bytes
+) -> None:
+    state.begin_response(invocation.request_id, "i-1", "streaming", "text/plain")
+    for chunk in chunks:
+        assert state.receive(invocation, chunk)
 
 
 def body_of(invocation: EmulatedInvocation) -> object:
@@ -95,7 +104,7 @@ def test_events_are_delivered_in_order(state: RuntimeApiState) -> None:
     state.poll()
     assert state.deliver() is first
     state.begin_response(first.request_id, None, None)
-    state.complete_response(first, b"1", "", is_streamed=False)
+    state.complete_response(first)
     state.poll()
     assert state.deliver() is second
 
@@ -132,8 +141,10 @@ def test_times_of_an_invocation_are_recorded(
 
 def test_response_is_kept_byte_for_byte(state: RuntimeApiState) -> None:
     invocation = deliver(state)
-    state.begin_response(invocation.request_id, "i-1", "streaming")
-    state.complete_response(invocation, b"\x00\xff", "image/png", is_streamed=True)
+    state.begin_response(invocation.request_id, "i-1", "streaming", "image/png")
+    assert state.receive(invocation, b"\x00")
+    assert state.receive(invocation, b"\xff")
+    state.complete_response(invocation, {})
     outcome = invocation.outcome
     assert outcome is not None
     assert outcome.kind is OutcomeKind.RESPONSE
@@ -238,8 +249,11 @@ def test_unknown_response_mode_fails_the_invocation(state: RuntimeApiState) -> N
 def test_oversized_response_fails_the_invocation(state: RuntimeApiState) -> None:
     invocation = deliver(state)
     state.begin_response(invocation.request_id, None, None)
+    assert state.receive(invocation, b"x" * 6_291_556)
+    assert not state.receive(invocation, b"x")
+    assert not state.receive(invocation, b"")
     with pytest.raises(RefusedCallError) as caught:
-        state.refuse_oversized(invocation)
+        state.complete_response(invocation)
     assert caught.value.status == 413
     assert caught.value.error_type == "RequestEntityTooLarge"
     assert str(caught.value) == (
@@ -254,12 +268,116 @@ def test_oversized_response_fails_the_invocation(state: RuntimeApiState) -> None
     assert refused(call) == (403, "InvalidStateTransition")
 
 
+def test_stream_may_be_larger_than_a_buffered_response(state: RuntimeApiState) -> None:
+    invocation = deliver(state)
+    stream(state, invocation, b"x" * 6_291_556, b"x")
+    state.complete_response(invocation)
+    assert invocation.outcome is not None
+    assert len(invocation.outcome.body) == 6_291_557
+
+
+TYPE = "lambda-runtime-function-error-type"
+BODY = "lambda-runtime-function-error-body"
+
+
+@pytest.mark.parametrize("chunks", [(), (b"a", b"b")], ids=["at once", "later"])
+def test_error_in_the_trailers_breaks_a_stream_off(
+    state: RuntimeApiState, clock: Clock, chunks: tuple[bytes, ...]
+) -> None:
+    invocation = deliver(state)
+    stream(state, invocation, *chunks)
+    clock.now_s = 101.0
+    trailers = {TYPE: "Function.E", BODY: "eyJlcnJvclR5cGUiOiJFIn0="}
+    state.complete_response(invocation, trailers)
+    outcome = invocation.outcome
+    assert outcome is not None
+    assert (outcome.kind, outcome.error_type) == (OutcomeKind.ERROR, "Function.E")
+    assert outcome.body == b'{"errorType":"E"}'
+    assert outcome.partial == b"".join(chunks)
+    assert (outcome.is_streamed, outcome.content_type) == (True, "text/plain")
+    assert (invocation.answered_s, invocation.end) == (101.0, None)
+    state.poll()
+    assert invocation.end is End.NEXT
+
+
+@pytest.mark.parametrize(
+    "trailers",
+    [{TYPE: "Function.E"}, {TYPE: "Function.E", BODY: "no base64!"}],
+    ids=["missing", "malformed"],
+)
+def test_error_in_the_trailers_needs_no_body(
+    state: RuntimeApiState, trailers: dict[str, str]
+) -> None:
+    invocation = deliver(state)
+    stream(state, invocation, b"a")
+    state.complete_response(invocation, trailers)
+    assert invocation.outcome is not None
+    assert invocation.outcome.error_type == "Function.E"
+    assert body_of(invocation) == {"errorType": "Function.E"}
+
+
+@pytest.mark.parametrize(
+    "trailers",
+    [{}, {TYPE: ""}, {BODY: "e30="}, {"checksum": "1"}],
+    ids=["none", "empty type", "body alone", "another"],
+)
+def test_other_trailers_leave_a_stream_complete(
+    state: RuntimeApiState, trailers: dict[str, str]
+) -> None:
+    invocation = deliver(state)
+    stream(state, invocation, b"a")
+    state.complete_response(invocation, trailers)
+    outcome = invocation.outcome
+    assert outcome is not None
+    assert (outcome.kind, outcome.body) == (OutcomeKind.RESPONSE, b"a")
+    assert (outcome.error_type, outcome.partial) == (None, b"")
+
+
+def test_trailers_of_a_buffered_response_mean_nothing(state: RuntimeApiState) -> None:
+    invocation = deliver(state)
+    state.begin_response(invocation.request_id, None, None)
+    state.complete_response(invocation, {TYPE: "Function.E"})
+    assert invocation.outcome is not None
+    assert invocation.outcome.kind is OutcomeKind.RESPONSE
+
+
 def test_truncated_response_fails_the_invocation(state: RuntimeApiState) -> None:
     invocation = deliver(state)
-    state.begin_response(invocation.request_id, None, "streaming")
+    stream(state, invocation, b"a", b"b")
     state.truncate(invocation)
-    assert invocation.outcome is not None
-    assert invocation.outcome.error_type == "Runtime.TruncatedResponse"
+    outcome = invocation.outcome
+    assert outcome is not None
+    assert outcome.error_type == "Runtime.TruncatedResponse"
+    assert (outcome.partial, outcome.is_streamed) == (b"ab", True)
+
+
+def test_truncated_buffered_response_is_no_stream(state: RuntimeApiState) -> None:
+    invocation = deliver(state)
+    state.begin_response(invocation.request_id, None, None)
+    assert state.receive(invocation, b"a")
+    state.truncate(invocation)
+    outcome = invocation.outcome
+    assert outcome is not None
+    assert outcome.error_type == "Runtime.TruncatedResponse"
+    assert (outcome.partial, outcome.is_streamed) == (b"", False)
+
+
+@pytest.mark.parametrize("end", ["timeout", "exit"])
+def test_whatever_ends_a_stream_the_caller_keeps_what_came(
+    state: RuntimeApiState, end: str
+) -> None:
+    invocation = deliver(state)
+    stream(state, invocation, b"a", b"b")
+    if end == "timeout":
+        state.time_out(invocation)
+    else:
+        state.record_exit(1)
+    outcome = invocation.outcome
+    assert outcome is not None
+    assert outcome.kind in (OutcomeKind.TIMEOUT, OutcomeKind.EXIT)
+    assert (outcome.partial, outcome.is_streamed) == (b"ab", True)
+    state.truncate(invocation)  # its connection ends afterwards
+    assert invocation.outcome is outcome
 
 
 def test_init_error_reaches_the_waiting_caller(state: RuntimeApiState) -> None:
@@ -303,8 +421,9 @@ def test_answer_after_the_timeout_is_gone(state: RuntimeApiState, began: bool) -
     state.time_out(invocation)
     late = {
         False: lambda: fail(state, invocation.request_id),
-        True: lambda: state.complete_response(invocation, b"1", "", is_streamed=False),
+        True: lambda: state.complete_response(invocation),
     }
+    assert not state.receive(invocation, b"late")
     assert refused(late[began]) == (410, "InvokeTimeout")
 
 

@@ -94,7 +94,9 @@ def connection_in(state: State) -> WorkerConnection:
 LEGAL: dict[tuple[str, str], tuple[str, list[Event]]] = {
     ("STARTING", "READY"): ("IDLE", [Ready()]),
     ("STARTING", "ERROR"): ("FINISHING", [Answered(Failure("E", b"{}"))]),
+    ("STARTING", "PART"): ("STARTING", []),
     ("BUSY", "PART"): ("BUSY", []),
+    ("STREAMING", "PART"): ("STREAMING", []),
     ("BUSY", "RESULT"): ("FINISHING", [Answered(Success(b"{}"))]),
     ("BUSY", "ERROR"): ("FINISHING", [Answered(Failure("E", b"{}"))]),
     ("BUSY", "STREAM"): ("STREAMING", [StreamBegun("text/html")]),
@@ -252,10 +254,23 @@ def test_parts_are_joined_in_front_of_the_result(step: int) -> None:
     ]
 
 
-def test_an_error_after_parts_counts_and_the_parts_are_dropped() -> None:
+def test_an_error_may_come_in_parts_too() -> None:
     connection = connection_in(State.BUSY)
-    data = frame("PART", b"[1") + frame("ERROR", b"{}", ',"errorType":"RangeError"')
-    assert feed(connection, data) == [Answered(Failure("RangeError", b"{}"))]
+    data = frame("PART", b'{"a"') + frame("ERROR", b":1}", ',"errorType":"RangeError"')
+    assert feed(connection, data) == [Answered(Failure("RangeError", b'{"a":1}'))]
+
+
+@pytest.mark.parametrize(
+    ("state", "kind"),
+    [(State.STARTING, "READY"), (State.BUSY, "STREAM"), (State.STREAMING, "CHUNK"),
+     (State.STREAMING, "END")],
+)  # fmt: skip
+def test_parts_are_followed_by_the_rest_of_an_answer_only(
+    state: State, kind: str
+) -> None:
+    connection = connection_in(state)
+    with pytest.raises(WorkerProtocolError, match="follows parts of an answer"):
+        feed(connection, frame("PART", b"[1") + frame(kind))
 
 
 @pytest.mark.parametrize("more", ["", ',"errorType":""'], ids=["absent", "empty"])
@@ -569,7 +584,7 @@ def test_parts_too_large_together_break_the_protocol() -> None:
     half = bytes(FRAME_LIMIT_BYTES // 2)
     assert feed(connection, frame("PART", half), len(half)) == []
     assert feed(connection, frame("PART", half), len(half)) == []
-    with pytest.raises(WorkerProtocolError, match="parts are too large together"):
+    with pytest.raises(WorkerProtocolError, match="too large together"):
         feed(connection, frame("PART", b"!"))
 
 
@@ -637,7 +652,8 @@ def conversation(bodies: list[bytes], kind: str) -> tuple[list[bytes], list[Even
         is_error = kind == "ERROR"
         frames = [frame("PART", piece) for piece in pieces]
         frames.append(error if is_error else frame("RESULT", last))
-        outcome = Failure("E", last) if is_error else Success(b"".join(bodies))
+        whole = b"".join(bodies)
+        outcome = Failure("E", whole) if is_error else Success(whole)
         return [*frames, DONE], [Answered(outcome), Done()]
     frames = [frame("STREAM", b"", ',"contentType":"a/b"')]
     frames += [frame("CHUNK", piece) for piece in pieces]

@@ -164,7 +164,8 @@ def invoke(
         typer.Option(
             "-o",
             "--output",
-            help="text: the result's bytes; json: one object with result and report.",
+            help="text: the result's bytes, a stream as it comes; "
+            "json: one object with result and report.",
         ),
     ] = Output.TEXT,
 ) -> None:
@@ -184,7 +185,13 @@ def invoke(
             tenant_id=tenant_id,
         )
         _warn_of_shadowing(options, function)
-        _show(run(options, environ=os.environ, log=sys.stderr.buffer), output)
+        result = run(
+            options,
+            environ=os.environ,
+            log=sys.stderr.buffer,
+            output=sys.stdout.buffer if output is Output.TEXT else None,
+        )
+        _show(result, output)
 
 
 @contextmanager
@@ -331,33 +338,39 @@ def _warn_of_shadowing(options: InvokeOptions, shown: str) -> None:
 
 
 def _show(result: InvokeResult, output: Output) -> None:
-    """Print the result; exit 1 if the function failed."""
-    parsed, is_json = _parse(result.payload)
+    """Print the result, as far as it is not printed yet; exit 1 if it is an error."""
     if output is Output.JSON:
-        print(json.dumps(_summary(result, parsed, is_json=is_json)))
-    else:
+        print(json.dumps(_summary(result)))
+    elif not result.is_streamed:
         sys.stdout.buffer.write(result.payload)
         if not result.payload.endswith(b"\n"):
             sys.stdout.buffer.write(b"\n")
+    elif sys.stdout.isatty() and not result.payload.endswith(b"\n"):
+        print()
     sys.stdout.flush()
-    if not result.is_ok:
-        print(f"The function failed: {_error_text(parsed)}", file=sys.stderr)
-        raise typer.Exit(EXIT_FAILED)
+    if result.is_ok:
+        return
+    if result.is_streamed and output is Output.TEXT:
+        print((result.error or b"").decode(errors="replace"), file=sys.stderr)
+    what = "The response broke off" if result.is_streamed else "The function failed"
+    print(f"{what}: {_error_text(result, output)}", file=sys.stderr)
+    raise typer.Exit(EXIT_FAILED)
 
 
-def _summary(
-    result: InvokeResult, parsed: object, *, is_json: bool
-) -> dict[str, object]:
+def _summary(result: InvokeResult) -> dict[str, object]:
     report = result.report
     init_ms = report.init_duration_ms
-    raw = {} if is_json else {"base64": base64.b64encode(result.payload).decode()}
+    value, is_readable = (_text if result.is_streamed else _parse)(result.payload)
+    raw = {} if is_readable else {"base64": base64.b64encode(result.payload).decode()}
     return {
         "ok": result.is_ok,
         "requestId": result.request_id,
-        "result": parsed if result.is_ok else None,
-        "error": None if result.is_ok else parsed,
+        "result": value if result.is_ok or result.is_streamed else None,
+        "error": None if result.error is None else _parse(result.error)[0],
         **raw,
         "contentType": result.content_type,
+        "streamed": result.is_streamed,
+        "http": None if result.http is None else result.http.fields,
         "status": report.status,
         "report": {
             "durationMs": round(report.duration_ms, 2),
@@ -369,6 +382,14 @@ def _summary(
     }
 
 
+def _text(payload: bytes) -> tuple[object, bool]:
+    """Return a payload as text and whether it is any; None if it is not."""
+    try:
+        return payload.decode(), True
+    except UnicodeDecodeError:
+        return None, False
+
+
 def _parse(payload: bytes) -> tuple[object, bool]:
     """Return the value a payload holds and whether it is JSON; None if it is not."""
     try:
@@ -377,11 +398,14 @@ def _parse(payload: bytes) -> tuple[object, bool]:
         return None, False
 
 
-def _error_text(parsed: object) -> str:
+def _error_text(result: InvokeResult, output: Output) -> str:
     """Return an error body's type and message in one line."""
-    if not isinstance(parsed, dict):
-        return "its error is on stdout"
-    message = str(parsed.get("errorMessage", "")).strip()
+    is_above = result.is_streamed and output is Output.TEXT
+    elsewhere = f"its error is {'above' if is_above else 'on stdout'}"
+    error, _ = _parse(result.error or b"")
+    if not isinstance(error, dict):
+        return elsewhere
+    message = str(error.get("errorMessage", "")).strip()
     first_line = message.splitlines()[0] if message else ""
-    parts = (str(parsed.get("errorType", "")), first_line)
-    return ": ".join(part for part in parts if part) or "its error is on stdout"
+    parts = (str(error.get("errorType", "")), first_line)
+    return ": ".join(part for part in parts if part) or elsewhere

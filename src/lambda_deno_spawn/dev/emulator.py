@@ -9,34 +9,40 @@ client and spells every header itself, so that each is a check of the other.
 Specification: AWS Lambda Developer Guide, "Using the Lambda runtime API for custom
 runtimes" and "Lambda execution environment lifecycle"; where they are silent, AWS's
 Runtime Interface Emulator. Known gaps: no Extensions and Telemetry APIs, no SnapStart,
-and the trailers of a streamed response are lost, because uvicorn drops what h11 parsed;
-an error that occurs after the first byte therefore looks like a shorter success.
+and streams are not slowed down after their first 6 MB.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import binascii
+import contextlib
 import json
 import signal
 import socket
 import time
 import uuid
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
+import h11
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from lambda_deno_spawn.errors import LambdaDenoSpawnError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
     from types import TracebackType
+
+    from uvicorn.server import ServerState
 
 # 6 MiB and 100 bytes of envelope: what AWS's emulator enforces and names in its answer.
 RESPONSE_LIMIT_BYTES = 6_291_556
@@ -114,10 +120,12 @@ class EmulatedOutcome:
     Attributes:
         kind: Where it came from.
         body: Bytes of the response, or the JSON error body.
-        content_type: As the runtime sent it; empty if it sent none.
+        content_type: As the runtime sent it; empty if it sent none. Of the response, if
+            that was streamed.
         error_type: ``Lambda-Runtime-Function-Error-Type`` as the runtime sent it, or
             the platform's own type; None for a response or without that header.
         is_streamed: The runtime asked for response streaming.
+        partial: What had come of a streamed response that ended with an error.
     """
 
     kind: OutcomeKind
@@ -125,6 +133,7 @@ class EmulatedOutcome:
     content_type: str = "application/json"
     error_type: str | None = None
     is_streamed: bool = False
+    partial: bytes = b""
 
 
 @dataclass(slots=True, eq=False)
@@ -137,6 +146,10 @@ class EmulatedInvocation:
         delivered_s: When the event was first handed out.
         answered_s: When the outcome was known.
         ended_s: When the environment was done with it; billing runs until here.
+        is_streamed: The runtime asked for response streaming.
+        content_type: Of the response that has begun.
+        received: What has come of a response that is not complete.
+        is_oversized: More came than the limit allows, and was dropped.
     """
 
     request_id: str
@@ -153,6 +166,10 @@ class EmulatedInvocation:
     delivered_s: float | None = None
     answered_s: float | None = None
     ended_s: float | None = None
+    is_streamed: bool = False
+    content_type: str = ""
+    received: bytearray = field(default_factory=bytearray)
+    is_oversized: bool = False
     outcome: EmulatedOutcome | None = None
     end: End | None = None
 
@@ -250,7 +267,11 @@ class RuntimeApiState:
         return current
 
     def begin_response(
-        self, request_id: str, invocation_id: str | None, response_mode: str | None
+        self,
+        request_id: str,
+        invocation_id: str | None,
+        response_mode: str | None,
+        content_type: str = "",
     ) -> EmulatedInvocation:
         """Check a response before its body is read.
 
@@ -264,38 +285,64 @@ class RuntimeApiState:
             self._fail(invocation, "Runtime.InvalidResponseModeHeader", message)
             raise RefusedCallError(400, "InvalidFunctionResponseMode", message)
         invocation.phase = Phase.RESPONDING
+        invocation.is_streamed = response_mode is not None
+        invocation.content_type = content_type
         self._on_change()
         return invocation
 
+    def receive(self, invocation: EmulatedInvocation, chunk: bytes) -> bool:
+        """Take the next bytes of a response; return whether they are for the caller.
+
+        They are not when the invocation is over, nor from the limit on.
+        """
+        if invocation.phase is not Phase.RESPONDING or invocation.is_oversized:
+            return False
+        size_bytes = len(invocation.received) + len(chunk)
+        if size_bytes > _limit_bytes(invocation):
+            invocation.is_oversized = True
+            return False
+        invocation.received += chunk
+        self._on_change()
+        return True
+
     def complete_response(
-        self,
-        invocation: EmulatedInvocation,
-        body: bytes,
-        content_type: str,
-        *,
-        is_streamed: bool,
+        self, invocation: EmulatedInvocation, trailers: Mapping[str, str] | None = None
     ) -> None:
-        """Give the caller the response.
+        """Give the caller the response, or the error that its trailers tell.
+
+        Args:
+            invocation: The one that is responding.
+            trailers: Fields after the body, names in lower case; they count in
+                streamed responses only.
 
         Raises:
-            RefusedCallError: The invocation was ended while the body arrived.
+            RefusedCallError: The invocation was ended while the body arrived, or the
+                body is over the limit: the caller has got an error instead.
         """
-        self._check_responding(invocation)
-        self._answer(
-            invocation,
-            EmulatedOutcome(
-                OutcomeKind.RESPONSE, body, content_type, is_streamed=is_streamed
-            ),
-        )
+        if invocation.phase is not Phase.RESPONDING:
+            raise RefusedCallError(410, "InvokeTimeout", "Invocation timed out")
+        if invocation.is_oversized:
+            self._refuse_oversized(invocation)
+        fields = (trailers or {}) if invocation.is_streamed else {}
+        error_type = fields.get("lambda-runtime-function-error-type")
+        if error_type:
+            encoded = fields.get("lambda-runtime-function-error-body", "")
+            body = _decode(encoded) or _json({"errorType": error_type})
+            outcome = EmulatedOutcome(
+                OutcomeKind.ERROR, body, invocation.content_type, error_type
+            )
+        else:
+            outcome = EmulatedOutcome(
+                OutcomeKind.RESPONSE,
+                bytes(invocation.received),
+                invocation.content_type,
+                is_streamed=invocation.is_streamed,
+            )
+        self._answer(invocation, outcome)
 
-    def refuse_oversized(self, invocation: EmulatedInvocation) -> None:
-        """Give the caller an error instead of a response over the limit.
-
-        Raises:
-            RefusedCallError: Always; it is the runtime's answer.
-        """
-        self._check_responding(invocation)
-        limit = f"exceeded maximum allowed payload size ({RESPONSE_LIMIT_BYTES} bytes)."
+    def _refuse_oversized(self, invocation: EmulatedInvocation) -> NoReturn:
+        limit_bytes = _limit_bytes(invocation)
+        limit = f"exceeded maximum allowed payload size ({limit_bytes} bytes)."
         self._fail(
             invocation,
             "Function.ResponseSizeTooLarge",
@@ -421,10 +468,6 @@ class RuntimeApiState:
             raise _illegal("InvocationResponse", target)
         return current
 
-    def _check_responding(self, invocation: EmulatedInvocation) -> None:
-        if invocation.phase is not Phase.RESPONDING:
-            raise RefusedCallError(410, "InvokeTimeout", "Invocation timed out")
-
     def _fail(
         self, invocation: EmulatedInvocation, error_type: str, message: str
     ) -> None:
@@ -435,6 +478,15 @@ class RuntimeApiState:
         )
 
     def _answer(self, invocation: EmulatedInvocation, outcome: EmulatedOutcome) -> None:
+        if invocation.is_streamed and outcome.kind is not OutcomeKind.RESPONSE:
+            # Whatever ended the stream, the caller has what came of it.
+            outcome = replace(
+                outcome,
+                content_type=invocation.content_type,
+                is_streamed=True,
+                partial=bytes(invocation.received),
+            )
+        invocation.received.clear()
         invocation.outcome = outcome
         invocation.answered_s = self._clock()
         invocation.phase = Phase.ANSWERED
@@ -450,6 +502,51 @@ class RuntimeApiState:
             self._queue.remove(invocation)
 
 
+class _Connection(h11.Connection):
+    """An h11 connection that tells the trailers of each request."""
+
+    def __init__(
+        self, on_end: Callable[[dict[str, str]], None], max_event_bytes: int
+    ) -> None:
+        super().__init__(h11.SERVER, max_event_bytes)
+        self._on_end = on_end
+
+    def next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        """Return what h11 parsed; at the end of a request tell its trailers first."""
+        event = super().next_event()
+        if isinstance(event, h11.EndOfMessage):
+            fields = reversed(list(event.headers))  # the first of a name counts
+            self._on_end({k.decode("latin-1"): v.decode("latin-1") for k, v in fields})
+        return event
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's protocol without two losses: trailers, and the bytes before a cut.
+
+    Adds to a request's state: ``trailers``, once its body is complete, and ``unread``,
+    once its connection is lost: what came and was not asked for before.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.conn = _Connection(self._keep_trailers, HEADERS_LIMIT_BYTES)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Keep what uvicorn would drop with the connection."""
+        if self.cycle is not None:
+            self.scope["state"]["unread"] = bytes(self.cycle.body)
+        super().connection_lost(exc)
+
+    def _keep_trailers(self, trailers: dict[str, str]) -> None:
+        self.scope["state"]["trailers"] = trailers
+
+
 class Emulator:
     """The Runtime API on a loopback port of its own, while the context is entered.
 
@@ -462,7 +559,9 @@ class Emulator:
     Args:
         function_arn: ARN told to the runtime.
         on_delivery: Called before an event is sent for the first time.
-        on_answer: Called when a response or an error arrives, before the runtime is
+        on_chunk: Called with each piece of a streamed response as it arrives; no more
+            is read before it returns. Must not raise.
+        on_answer: Called when a response or an error has arrived, before the runtime is
             told that it did.
     """
 
@@ -471,19 +570,21 @@ class Emulator:
         function_arn: str = DEFAULT_FUNCTION_ARN,
         *,
         on_delivery: Callable[[EmulatedInvocation], None] = lambda _: None,
+        on_chunk: Callable[[EmulatedInvocation, bytes], Awaitable[None]] | None = None,
         on_answer: Callable[[], None] = lambda: None,
     ) -> None:
-        self.state = RuntimeApiState(self._wake)
+        self.state = RuntimeApiState(self.wake)
         self.address = ""
         self._function_arn = function_arn
         self._on_delivery = on_delivery
+        self._on_chunk = on_chunk
         self._on_answer = on_answer
         self._waiters: set[asyncio.Future[None]] = set()
         self._is_closing = False
         self._server = uvicorn.Server(
             uvicorn.Config(
                 self._app(),
-                http="h11",
+                http=_Protocol,
                 ws="none",
                 lifespan="off",
                 log_config=None,
@@ -491,7 +592,6 @@ class Emulator:
                 server_header=False,
                 date_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
-                h11_max_incomplete_event_size=HEADERS_LIMIT_BYTES,
             )
         )
 
@@ -515,7 +615,7 @@ class Emulator:
         for server in self._server.servers:
             server.close()
         self._is_closing = True
-        self._wake()
+        self.wake()
         tasks = set(self._server.server_state.tasks)
         try:
             if tasks:
@@ -531,7 +631,7 @@ class Emulator:
         """Wait for a condition on the state; return whether it holds.
 
         Args:
-            is_true: Asked again after every change.
+            is_true: Asked again after every change, and by ``wake``.
             timeout_s: How long to wait; None: as long as it takes.
         """
         try:
@@ -550,7 +650,8 @@ class Emulator:
         finally:
             self._waiters.discard(waiter)
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Make those that wait look again, after a change outside of the state."""
         for waiter in self._waiters:
             if not waiter.done():
                 waiter.set_result(None)
@@ -576,7 +677,7 @@ class Emulator:
         self.state.poll()
         # A caller that has gone must not take the event with it.
         gone = asyncio.ensure_future(_disconnection(request))
-        gone.add_done_callback(lambda _: self._wake())
+        gone.add_done_callback(lambda _: self.wake())
         try:
             # No limit: the platform holds this call until there is an event.
             await self.wait_until(
@@ -616,36 +717,31 @@ class Emulator:
         return response
 
     async def _response(self, request: Request) -> Response:
-        response_mode = request.headers.get("lambda-runtime-function-response-mode")
         try:
             invocation = self.state.begin_response(
                 request.path_params["request_id"],
                 request.headers.get("lambda-runtime-invocation-id"),
-                response_mode,
+                request.headers.get("lambda-runtime-function-response-mode"),
+                request.headers.get("content-type", ""),
             )
         except RefusedCallError:
             # Unread bytes would spoil the connection for the calls to come.
-            await _read(request, limit_bytes=0)
+            with contextlib.suppress(ClientDisconnect):
+                async for _ in request.stream():
+                    pass
             raise
-        self._on_answer()
-        is_streamed = response_mode is not None
         try:
-            body = await _read(
-                request,
-                STREAM_LIMIT_BYTES if is_streamed else RESPONSE_LIMIT_BYTES,
-            )
+            async for chunk in _chunks(request):
+                is_wanted = self.state.receive(invocation, chunk)
+                if is_wanted and invocation.is_streamed and self._on_chunk is not None:
+                    await self._on_chunk(invocation, chunk)
         except ClientDisconnect:
             self.state.truncate(invocation)
             raise RefusedCallError(
                 400, "TruncatedHTTPRequest", "The request was truncated"
             ) from None
-        if body is None:
-            self.state.refuse_oversized(invocation)
-        else:
-            content_type = request.headers.get("content-type", "")
-            self.state.complete_response(
-                invocation, body, content_type, is_streamed=is_streamed
-            )
+        self._on_answer()
+        self.state.complete_response(invocation, request.state.trailers)
         return _accepted()
 
     async def _error(self, request: Request) -> Response:
@@ -696,6 +792,18 @@ def _illegal(state: str, target: str) -> RefusedCallError:
     )
 
 
+def _limit_bytes(invocation: EmulatedInvocation) -> int:
+    return STREAM_LIMIT_BYTES if invocation.is_streamed else RESPONSE_LIMIT_BYTES
+
+
+def _decode(encoded: str) -> bytes:
+    """Decode base64; what is none counts as empty, as in AWS's emulator."""
+    try:
+        return base64.b64decode(encoded, validate=True)
+    except (binascii.Error, ValueError):
+        return b""
+
+
 def _json(value: dict[str, str]) -> bytes:
     return json.dumps(value, separators=(",", ":")).encode()
 
@@ -718,15 +826,21 @@ async def _refusal(_: Request, error: Exception) -> Response:
     )
 
 
-async def _read(request: Request, limit_bytes: int) -> bytes | None:
-    """Read a body to its end; None if it is over the limit."""
-    body = bytearray()
-    is_oversized = False
-    async for chunk in request.stream():
-        is_oversized = is_oversized or len(body) + len(chunk) > limit_bytes
-        if not is_oversized:
-            body += chunk
-    return None if is_oversized else bytes(body)
+async def _chunks(request: Request) -> AsyncIterator[bytes]:
+    """Yield a body as it arrives, to the last byte before a connection is cut.
+
+    Raises:
+        ClientDisconnect: It was cut in the middle of the body.
+    """
+    try:
+        async for chunk in request.stream():
+            if chunk:
+                yield chunk
+    except ClientDisconnect:
+        if request.state.unread:
+            yield request.state.unread
+        if not hasattr(request.state, "trailers"):
+            raise
 
 
 async def _disconnection(request: Request) -> None:

@@ -58,6 +58,8 @@ const PRINTER_LEVELS =
 const ERRORS_LIMIT = 32;
 /** How many characters of messages and stacks it keeps, all errors together. */
 const ERROR_TEXT_LIMIT = 262_144;
+/** Characters of a log record; CloudWatch takes 1 MB, and one may take several bytes. */
+const RECORD_LIMIT = 256 * 1024;
 /** What is kept of an error's name: it stands in a header, which is short. */
 const ERROR_TYPE_LIMIT = 128;
 /** The longest time a timer takes; a longer one would fire at once. */
@@ -88,7 +90,9 @@ const LINGER_MS = 10_000;
 const { parse, stringify } = JSON;
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });
-const { stdin, stdout, stderr, exit } = Deno;
+const { stdin, stdout, stderr, exit, unrefTimer } = Deno;
+// @ts-ignore not part of the public types
+const { Console, inspectArgs } = Deno[Deno.internal];
 const readStdin = stdin.readSync.bind(stdin);
 const writeStdout = stdout.writeSync.bind(stdout);
 const writeStdoutLater = stdout.write.bind(stdout);
@@ -233,7 +237,7 @@ async function run(handler, head, eventBytes) {
     frames = resultFrames(result);
   } catch (error) {
     if (answering !== null) return await answering.fail(error);
-    frames = [errorFrame(error)];
+    frames = errorFrames(error);
   }
   // An accident in the meantime has been answered for already.
   if (phase !== "running") return;
@@ -318,14 +322,13 @@ class Sink {
   async write(chunk) {
     let bytes = bytesOf(chunk);
     if (bytes.length === 0 || this.isAbandoned) return;
-    if (phase === "running") {
-      const first = this.#begin(bytes.subarray(0, CHUNK_BYTES));
-      write(first);
-      bytes = bytes.subarray(CHUNK_BYTES);
-    }
     const room = hello.partBytes > 0
       ? hello.partBytes - FRAME_OVERHEAD_BYTES
       : CHUNK_BYTES;
+    if (phase === "running") {
+      for (const first of this.#begin(bytes.subarray(0, room))) write(first);
+      bytes = bytes.subarray(room);
+    }
     for (; bytes.length > 0; bytes = bytes.subarray(room)) {
       if (phase !== "streaming" || this.isAbandoned) return;
       await writeLater(frame("CHUNK", bytes.subarray(0, room)));
@@ -334,7 +337,9 @@ class Sink {
 
   /** Say that nothing follows. */
   async end() {
-    if (phase === "running") write(this.#begin(new Uint8Array(0)));
+    if (phase === "running") {
+      for (const first of this.#begin(new Uint8Array(0))) write(first);
+    }
     if (phase !== "streaming") return;
     await lastWrite;
     phase = "finishing";
@@ -360,22 +365,27 @@ class Sink {
 
   /**
    * @param {Uint8Array} bytes
-   * @returns {Uint8Array} The frames of the beginning, to be written at once.
+   * @returns {Uint8Array[]} The beginning; each is to be written at once.
    */
   #begin(bytes) {
     listenForCallerGone();
     phase = "streaming";
     answering = this;
+    const head = frame("STREAM", undefined, "", false, this.contentType);
+    const pieces = [this.#prelude, bytes].filter((piece) => piece.length > 0);
+    if (hello.partBytes > 0) {
+      const frames = pieces.map((piece) => frame("CHUNK", piece));
+      return [head, ...frames];
+    }
     const body = new Uint8Array(this.#prelude.length + bytes.length);
     body.set(this.#prelude);
     body.set(bytes, this.#prelude.length);
-    const head = frame("STREAM", undefined, "", false, this.contentType);
-    if (body.length === 0) return head;
+    if (body.length === 0) return [head];
     const chunk = frame("CHUNK", body);
     const both = new Uint8Array(head.length + chunk.length);
     both.set(head);
     both.set(chunk, head.length);
-    return both;
+    return [both];
   }
 }
 
@@ -436,7 +446,7 @@ function resultFrames(result) {
       error,
     );
   }
-  let body = encoder.encode(text);
+  const body = encoder.encode(text);
   if (body.length > hello.resultLimitBytes) {
     throw new RuntimeError(
       "Function.ResponseSizeTooLarge",
@@ -444,6 +454,43 @@ function resultFrames(result) {
         "store the result and return where it is, or stream it",
     );
   }
+  return framesOf("RESULT", body);
+}
+
+/**
+ * @param {unknown} error Anything that was thrown.
+ * @param {string} [errorType] Overrides the error's own name.
+ * @returns {Uint8Array[]} The frames of an error; each is to be written at once.
+ */
+function errorFrames(error, errorType) {
+  let type, text;
+  try {
+    const body = describe(error);
+    if (errorType) body.errorType = errorType;
+    // Half a surrogate pair is no valid JSON for the supervisor.
+    body.errorType = body.errorType.slice(0, ERROR_TYPE_LIMIT).toWellFormed();
+    type = body.errorType;
+    text = stringify(body);
+  } catch {
+    // The handler has broken what we write with; say at least that.
+    type = errorType ?? "Error";
+    text =
+      `{"errorType":"${type}","errorMessage":"an error that cannot be shown",` +
+      '"stackTrace":[]}';
+  }
+  return framesOf("ERROR", encoder.encode(text), type);
+}
+
+/**
+ * Frame an answer, in parts if other programs may write to the same pipe, with the DONE
+ * frame behind it if nothing is left to do.
+ *
+ * @param {FrameKind} kind
+ * @param {Uint8Array} body
+ * @param {string} [errorType]
+ * @returns {Uint8Array[]}
+ */
+function framesOf(kind, body, errorType) {
   const frames = [];
   if (hello.partBytes > 0) {
     const room = hello.partBytes - FRAME_OVERHEAD_BYTES;
@@ -451,22 +498,8 @@ function resultFrames(result) {
       frames.push(frame("PART", body.subarray(0, room)));
     }
   }
-  frames.push(frame("RESULT", body, "", afterwards.length === 0));
+  frames.push(frame(kind, body, errorType, afterwards.length === 0));
   return frames;
-}
-
-/**
- * @param {unknown} error Anything that was thrown.
- * @param {string} [errorType] Overrides the error's own name.
- * @returns {Uint8Array} The ERROR frame, DONE behind it if nothing is left to do.
- */
-function errorFrame(error, errorType) {
-  const body = describe(error);
-  if (errorType) body.errorType = errorType;
-  // Half a surrogate pair is no valid JSON for the supervisor.
-  body.errorType = body.errorType.slice(0, ERROR_TYPE_LIMIT).toWellFormed();
-  const bytes = encoder.encode(stringify(body));
-  return frame("ERROR", bytes, body.errorType, afterwards.length === 0);
 }
 
 /**
@@ -476,10 +509,10 @@ function errorFrame(error, errorType) {
  * @param {string} [errorType]
  */
 function fail(error, errorType) {
-  const bytes = errorFrame(error, errorType);
+  const frames = errorFrames(error, errorType);
   phase = "finishing";
   isDoneSent = afterwards.length === 0;
-  write(bytes);
+  for (const bytes of frames) write(bytes);
 }
 
 /** Wait for what `waitUntil` was given, say that nothing is left, and stand still. */
@@ -886,7 +919,7 @@ function makeContext(head) {
           },
           Math.min(TIMER_LIMIT_MS, Math.max(0, head.abortEpochMs - Date.now())),
         );
-        Deno.unrefTimer(timer);
+        unrefTimer(timer);
       }
       return controller.signal;
     },
@@ -932,6 +965,8 @@ function describe(
   const isError = attempt(() => error instanceof Error) ?? false;
   if (!isError) {
     return {
+      // @ts-ignore no prototype: what a handler puts into Object's has no part in it
+      __proto__: null,
       errorType: error === null ? "null" : typeof error,
       errorMessage: shortened(
         attempt(() =>
@@ -939,13 +974,19 @@ function describe(
         ) ?? "a value that cannot be shown",
         budget,
       ),
-      stackTrace: [],
+      stackTrace: plain([]),
     };
   }
   const errorType = text(() => error.name) || "Error";
   const errorMessage = shortened(text(() => error.message), budget);
   /** @type {ErrorBody} */
-  const body = { errorType, errorMessage, stackTrace: stackOf(error, budget) };
+  const body = {
+    // @ts-ignore no prototype, as above
+    __proto__: null,
+    errorType,
+    errorMessage,
+    stackTrace: plain(stackOf(error, budget)),
+  };
   const cause = attempt(() => error.cause);
   if (cause !== undefined && budget.left > 0) {
     body.cause = describe(cause, budget);
@@ -957,8 +998,17 @@ function describe(
     if (budget.left <= 0) break;
     described.push(describe(inner, budget));
   }
-  if (described.length > 0) body.errors = described;
+  if (described.length > 0) body.errors = plain(described);
   return body;
+}
+
+/**
+ * @template T
+ * @param {T[]} array
+ * @returns {T[]} The same, out of reach of a `toJSON` that arrays inherit.
+ */
+function plain(array) {
+  return Object.defineProperty(array, "toJSON", { value: undefined });
 }
 
 /**
@@ -1031,8 +1081,6 @@ function quote(value) {
  */
 function reroute() {
   // Deno's own console with another printer: every method keeps its behaviour.
-  // @ts-ignore not part of the public types
-  const { Console } = Deno[Deno.internal];
   let pending = "";
   const rerouted = new Console(
     (/** @type {string} */ message, /** @type {number} */ level) => {
@@ -1101,11 +1149,14 @@ function log(level, args) {
   if (hello.logFormat === "json") {
     // The platform filters levels in JSON format only.
     if (LEVELS[level] < LEVELS[hello.logLevel]) return;
-    record = jsonRecord({ timestamp, level }, args);
+    // @ts-ignore no prototype: what a handler puts into Object's has no part in it
+    record = jsonRecord({ __proto__: null, timestamp, level }, args);
   } else {
     // A carriage return keeps the lines of a record together in CloudWatch.
     const message = format(args).replaceAll("\n", "\r");
-    record = `${timestamp}\t${requestId || "-"}\t${level}\t${message}`;
+    record = `${timestamp}\t${requestId || "-"}\t${level}\t${
+      message.slice(0, RECORD_LIMIT)
+    }`;
   }
   writeAll(writeStderr, encoder.encode(`${hello.marker}${record}\n`));
 }
@@ -1128,8 +1179,17 @@ function jsonRecord(record, args) {
     record.message = format(args);
     if (error !== undefined) Object.assign(record, describe(error));
   }
-  return attempt(() => stringify(record)) ??
-    stringify({ ...record, message: format(args) });
+  const line = attempt(() => stringify(record));
+  if (line !== undefined && line.length <= RECORD_LIMIT) return line;
+  // Not JSON, or more than the log takes: its text, cut.
+  const message = format(args).slice(0, RECORD_LIMIT / 8);
+  // @ts-ignore no prototype, as above
+  return stringify({
+    __proto__: null,
+    ...record,
+    message,
+    stackTrace: undefined,
+  });
 }
 
 /**
@@ -1137,8 +1197,6 @@ function jsonRecord(record, args) {
  * @returns {string} What the console would print for them.
  */
 function format(args) {
-  // @ts-ignore not part of the public types
-  const { inspectArgs } = Deno[Deno.internal];
   const text = args.length === 1 && typeof args[0] === "string"
     ? args[0]
     : attempt(() => /** @type {string} */ (inspectArgs(args))) ??

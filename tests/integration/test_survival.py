@@ -1,0 +1,299 @@
+"""What must not happen to the supervisor, whatever its workers and its host do.
+
+Each case was a defect once; its docstring says which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import stat
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lambda_deno_spawn.state import StateDir, remove_tree
+from tests.doubles import Refusal
+from tests.integration.harness import kill_and_wait
+
+if TYPE_CHECKING:
+    from tests.doubles import FakeRuntimeApi
+    from tests.integration.conftest import MakeRuntime
+
+pytestmark = pytest.mark.deno
+PLAIN = {"function.ts": "export const handler = () => Deno.pid"}
+
+
+async def test_a_handler_that_empties_tmp_costs_one_event(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """The folder of the supervisor was gone and every later event failed."""
+    source = """
+export function handler(event: any) {
+  if (event.clears) {
+    for (const entry of Deno.readDirSync(event.clears)) {
+      Deno.removeSync(`${event.clears}/${entry.name}`, { recursive: true });
+    }
+  }
+  Deno.writeTextFileSync(Deno.env.get("TMPDIR") + "/x", "");
+  return "served";
+}
+"""
+    async with make_runtime(
+        {"function.ts": source}, LAMBDA_DENO_PERMISSIONS="all"
+    ) as runtime:
+        runtime.temp_root.chmod(0o1777)
+        await api.invoke({"clears": str(runtime.temp_root)})
+        for _ in range(2):
+            assert (await api.invoke({})).json() == "served"
+        await api.wait_for_next()
+        assert stat.S_IMODE(runtime.temp_root.stat().st_mode) == 0o1777
+
+
+def test_removing_a_folder_leaves_its_parent_alone(tmp_path: Path) -> None:
+    """A folder that was gone already made us close its parent to all others."""
+    tmp_path.chmod(0o1777)
+    remove_tree(str(tmp_path / "gone"))
+    closed = tmp_path / "closed" / "inner"
+    closed.mkdir(parents=True)
+    (closed / "file").write_text("")
+    closed.chmod(0)
+    closed.parent.chmod(0o500)
+    remove_tree(str(closed.parent))
+    assert not closed.parent.exists()
+    assert stat.S_IMODE(tmp_path.stat().st_mode) == 0o1777
+
+
+async def test_a_process_that_died_while_all_was_frozen_is_replaced(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """The event was read before the end of the process was told, and was lost."""
+    async with make_runtime(PLAIN) as runtime:
+        for _ in range(3):
+            await api.wait_for_next()
+            [waiting] = [pid for pid in runtime.survivors() if pid != runtime.pid]
+            os.kill(runtime.pid, signal.SIGSTOP)
+            await kill_and_wait(waiting)
+            api.deliver(b"{}")
+            os.kill(runtime.pid, signal.SIGCONT)
+            answer = await api.answer()
+            assert answer.call == "response", answer.body
+            assert answer.json() != waiting
+        await api.wait_for_next()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "source",
+    ["for (;;);", "await new Promise((r) => setTimeout(r, 8_000))"],
+    ids=["loops", "waits"],
+)
+async def test_a_signal_while_the_module_loads_ends_all_at_once(
+    make_runtime: MakeRuntime, number: signal.Signals, source: str
+) -> None:
+    """Before the loop ran it left Deno behind; while it waited it did not listen."""
+    runtime = make_runtime({"function.ts": f"{source}; export const handler = 1"})
+    async with runtime:
+        async with asyncio.timeout(5):
+            while len(runtime.survivors()) < 2:  # noqa: ASYNC110 - a look at /proc
+                await asyncio.sleep(0)
+        begun_s = time.monotonic()
+        assert await runtime.stop(number) == 0
+        assert time.monotonic() - begun_s < 4, "it does not wait for the module"
+
+
+async def test_flooding_the_log_does_not_make_it_miss_the_deadline(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """One read of many short lines kept the loop from everything else for 0.2 s."""
+    source = """
+export function handler() {
+  const lines = new TextEncoder().encode("x\\n".repeat(30_000));
+  for (;;) Deno.stderr.writeSync(lines);
+}
+"""
+    runtime = make_runtime({"function.ts": source})
+    runtime.keeps_log = False
+    async with runtime:
+        await api.wait_for_next()
+        deadline_s = time.monotonic() + 1.5
+        api.deliver(b"{}", timeout_s=1.5)
+        answer = await api.answer()
+        assert answer.json()["errorType"] == "Runtime.InvokeTimeout"
+        assert answer.received_s < deadline_s
+        await api.wait_for_next()
+
+
+async def test_invocations_without_any_time_left_leak_nothing(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """Descriptors and folders of processes that were too old stayed behind."""
+    async with make_runtime(PLAIN, LAMBDA_DENO_WARM_MAX_AGE_S="0") as runtime:
+        await api.wait_for_next()
+        descriptors = Path(f"/proc/{runtime.pid}/fd")
+        [state] = runtime.temp_root.iterdir()
+        before = len(list(descriptors.iterdir())), len(list(state.iterdir()))
+        for _ in range(8):
+            api.deliver(b"{}", timeout_s=0)
+            assert (await api.answer()).json()["errorType"] == "Runtime.InvokeTimeout"
+            await api.wait_for_next()
+        assert (len(list(descriptors.iterdir())), len(list(state.iterdir()))) == before
+
+
+async def test_a_torn_error_is_still_that_error(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """Only results were cut into pieces that another program cannot tear."""
+    source = """
+export function handler() {
+  new Deno.Command("sh", { args: ["-c", "yes rubbish | head -c 1000000"],
+    stdout: "inherit" }).spawn();
+  throw new RangeError("m".repeat(200_000));
+}
+"""
+    async with make_runtime({"function.ts": source}, LAMBDA_DENO_PERMISSIONS="all"):
+        for _ in range(3):
+            assert (await api.invoke({})).json()["errorType"] == "RangeError"
+        await api.wait_for_next()
+
+
+async def test_a_process_that_left_its_group_is_ended(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """The kill went to the group alone, and the supervisor waited for ever."""
+    source = """
+export function handler() {
+  const libc = Deno.dlopen("libc.so.6", {
+    setpgid: { parameters: ["i32", "i32"], result: "i32" },
+    getpgid: { parameters: ["i32"], result: "i32" },
+  });
+  return libc.symbols.setpgid(0, libc.symbols.getpgid(Deno.ppid));
+}
+"""
+    async with make_runtime({"function.ts": source}, LAMBDA_DENO_PERMISSIONS="all"):
+        for _ in range(2):
+            assert (await api.invoke({})).json() == 0
+        await api.wait_for_next()
+
+
+HOSTILE = {
+    "no-deno": ("delete (globalThis as any).Deno; console.log('still here'); return 1",
+                None),
+    "to-json": ("(Object.prototype as any).toJSON = () => undefined;"
+                "throw new RangeError('pollution')", "RangeError"),
+    "to-json-throws": ("(Object.prototype as any).toJSON = () => { throw 1 };"
+                       "throw new RangeError('pollution')", "RangeError"),
+    "split": ("String.prototype.split = () => { throw 1 };"
+              "throw new RangeError('broken')", ""),
+    "signal": ("Deno.kill(Deno.pid, 'SIGUSR1'); await new Promise(() => setInterval("
+               "() => {}, 1000))", "Runtime.ExitError"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("body", "error_type"), HOSTILE.values(), ids=HOSTILE.keys())
+async def test_a_handler_that_breaks_what_we_write_with_is_answered_for(
+    make_runtime: MakeRuntime,
+    api: FakeRuntimeApi,
+    body: str,
+    error_type: str | None,
+) -> None:
+    """Errors were lost, empty, or blamed on Deno.exit."""
+    source = f"export async function handler() {{ {body} }}"
+    async with make_runtime({"function.ts": source}, LAMBDA_DENO_PERMISSIONS="all"):
+        answer = await api.invoke({}, timeout_s=5)
+        if error_type is None:
+            assert answer.json() == 1
+        else:
+            assert answer.call == "error"
+            assert answer.json()["errorType"] in (error_type, "Error", "RangeError")
+        await api.wait_for_next()
+
+
+async def test_work_after_the_answer_that_is_lost_is_logged(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """A process that ended in waitUntil work left no trace."""
+    source = """
+export function handler(_: unknown, context: any) {
+  context.waitUntil(new Promise((resolve) => setTimeout(resolve, 20))
+    .then(() => Deno.exit(3)));
+  return "answered";
+}
+"""
+    async with make_runtime({"function.ts": source}) as runtime:
+        assert (await api.invoke({})).json() == "answered"
+        line = await runtime.logged("Work handed to waitUntil was lost")
+        assert "exited with status 3" in line
+        await api.wait_for_next()
+
+
+@pytest.mark.parametrize("message", ["x" * 300_000, "é\n" * 300_000])
+async def test_a_long_record_is_cut_and_stays_one_record(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, message: str
+) -> None:
+    """It came apart into broken JSON, and the rest into a second record."""
+    source = "export const handler = (text: string) => console.warn(text)"
+    async with make_runtime(
+        {"function.ts": source}, AWS_LAMBDA_LOG_FORMAT="JSON"
+    ) as runtime:
+        await api.invoke(message)
+        await api.wait_for_next()
+        lines = [line for line in runtime.log.split("\n") if line]
+        assert len(lines) == 1
+        assert '"level":"WARN"' in lines[0]
+        assert lines[0].endswith("}")
+
+
+async def test_the_reason_of_an_init_error_is_logged_even_if_nobody_takes_it(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """It was posted first, and a refusal hid it."""
+
+    api.refusals.append(Refusal(403))
+    source = "throw new Error('boom failed here')"
+    async with make_runtime({"function.ts": source}) as runtime:
+        await api.answer()
+        assert await runtime.wait() == 1
+        assert "boom failed here" in runtime.log
+
+
+async def test_a_tmp_that_cannot_be_written_to_is_an_init_error(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """It was a traceback that nobody was told of."""
+    async with make_runtime(PLAIN, TMPDIR="/proc/nowhere") as runtime:
+        answer = await api.answer()
+        assert answer.call == "init/error"
+        assert "TMPDIR: its value is '/proc/nowhere'" in answer.json()["errorMessage"]
+        assert await runtime.wait() == 1
+
+
+async def test_what_a_module_starts_while_it_loads_is_ended_too(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """It could leave its session before the supervisor had become its subreaper."""
+    source = """
+new Deno.Command("sh", { args: ["-c", "setsid sleep 300 &"], stdout: "null",
+  stderr: "null" }).outputSync();
+export const handler = () => 1;
+"""
+    async with make_runtime({"function.ts": source}, LAMBDA_DENO_PERMISSIONS="all"):
+        assert (await api.invoke({})).json() == 1
+        await api.wait_for_next()
+
+
+def test_a_folder_that_cannot_be_locked_is_an_error_and_not_a_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every refusal of the lock was taken for one that is held."""
+
+    def refuse(_descriptor: int, _operation: int) -> None:
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(OSError, match="No locks available"):
+        StateDir(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
