@@ -198,7 +198,7 @@ class RuntimeApiClient:
             ("Trailer", ", ".join(STREAM_TRAILERS)),
         ]
         fields = self._fields(headers)
-        extensions = {"is_stream": True, "trailers": trailers}
+        extensions = {"trailers": trailers}
         request = httpx.Request(
             "POST", url, headers=fields, content=outcome.chunks, extensions=extensions
         )

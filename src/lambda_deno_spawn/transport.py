@@ -10,18 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
 
 import h11
 import httpx
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
 READ_BYTES = 64 * 1024
 # A client context alone may take 3.5 KB; h11's own limit is 16 KB for all together.
 HEADERS_LIMIT_BYTES = 256 * 1024
-WRITE_BYTES = 64 * 1024  # a larger body is not copied together with its head
 # Loopback answers at once or never; a longer wait would only hide a wrong address.
 CONNECT_LIMIT_S = 1.0
 
@@ -37,8 +32,8 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
     in the meantime is replaced. So is one that breaks before any byte of an answer, for
     a GET: a POST may have been seen, and is not repeated.
 
-    Two extensions of a request are known: ``is_stream``: each piece of its body is
-    written as it comes; ``trailers``: called after the body, returns trailer fields.
+    One extension of a request is known: ``trailers`` marks a body that comes in pieces,
+    each written as it comes; called after the last one it returns trailer fields.
     """
 
     def __init__(self, host: str, port: int) -> None:
@@ -122,16 +117,20 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
             headers=request.headers.raw,
         )
         parts: list[bytes | None] = [http.send(head)]
-        # One write for head and body: two would be two packets.
-        async for chunk in _body(request):
-            if chunk:
-                parts += http.send_with_data_passthrough(h11.Data(chunk)) or []
-                if len(chunk) > WRITE_BYTES or request.extensions.get("is_stream"):
+        trailers: list[tuple[str, str]] = []
+        if "trailers" in request.extensions:
+            assert isinstance(request.stream, httpx.AsyncByteStream)
+            async for chunk in request.stream:
+                if chunk:
+                    parts += http.send_with_data_passthrough(h11.Data(chunk)) or []
                     await self._write(parts)
-        trailers = request.extensions.get("trailers", lambda: [])()
-        parts += (
-            http.send_with_data_passthrough(h11.EndOfMessage(headers=trailers)) or []
-        )
+            trailers = request.extensions["trailers"]()
+        elif request.content:
+            # Head and body go out together: two writes would be two packets.
+            body = h11.Data(request.content)
+            parts += http.send_with_data_passthrough(body) or []
+        end = h11.EndOfMessage(headers=trailers)
+        parts += http.send_with_data_passthrough(end) or []
         await self._write(parts)
 
     async def _write(self, parts: list[bytes | None]) -> None:
@@ -172,10 +171,3 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
 
 def _connection() -> h11.Connection:
     return h11.Connection(h11.CLIENT, max_incomplete_event_size=HEADERS_LIMIT_BYTES)
-
-
-async def _body(request: httpx.Request) -> AsyncIterator[bytes]:
-    stream = request.stream
-    if isinstance(stream, httpx.AsyncByteStream):
-        async for chunk in stream:
-            yield chunk
