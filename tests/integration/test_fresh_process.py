@@ -479,3 +479,21 @@ async def test_a_waiting_process_that_is_too_old_is_replaced(
         api.deliver(b"{}")
         assert (await api.answer()).json() != waiting
         await api.wait_for_next()
+
+
+async def test_the_signal_waits_for_a_deadline_that_is_weeks_away(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """Deno fires a timer of more than 2**31 ms at once."""
+    source = """
+export async function handler(_: unknown, context: any) {
+  const before = context.signal.aborted;
+  await new Promise((resolve) => setTimeout(resolve, 20));
+  return [before, context.signal.aborted];
+}
+"""
+    async with make_runtime({"function.ts": source}):
+        await api.wait_for_next()
+        api.deliver(b"{}", timeout_s=60 * 24 * 3600)
+        assert (await api.answer()).json() == [False, False]
+        await api.wait_for_next()

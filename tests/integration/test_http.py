@@ -54,6 +54,10 @@ export default {
         }));
       case "/wrong":
         return "no response" as unknown as Response;
+      case "/status":
+        return new Response("", { status: 999 });
+      case "/header":
+        return new Response("", { headers: { "x-bad": "control \0 byte" } });
       case "/throws":
         throw new TypeError("fetch threw");
       case "/tokens":
@@ -195,12 +199,14 @@ async def test_bodies_cookies_and_odd_statuses_survive(
     [
         (v2("/broken"), "RangeError", "the body broke"),
         (v2("/throws"), "TypeError", "fetch threw"),
+        (v2("/status"), "RangeError", "999"),
+        (v2("/header"), "TypeError", "eader"),
         (v2("/wrong"), "Runtime.InvalidResponse", "of type string"),
         ({"Records": []}, "Runtime.UnsupportedEvent", "beside the default export"),
         (v2("/echo", "POST", body=None) | {"body": "!", "isBase64Encoded": True},
          "Runtime.UnmarshalError", "base64"),
     ],
-    ids=["body-breaks", "throws", "no-response", "no-http-event", "no-base64"],
+    ids=["body-breaks", "throws", "status-out-of-range", "control-byte-in-header", "no-response", "no-http-event", "no-base64"],
 )  # fmt: skip
 async def test_what_goes_wrong_in_a_fetch_handler_is_named(
     make_runtime: MakeRuntime,
