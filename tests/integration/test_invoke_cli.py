@@ -25,6 +25,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO
 import pytest
 
 from lambda_deno_spawn import __version__
+from lambda_deno_spawn.dev.emulator import EmulatedInvocation
 from lambda_deno_spawn.dev.function import (
     Function,
     InvokeOptions,
@@ -34,6 +35,7 @@ from lambda_deno_spawn.dev.function import (
 from lambda_deno_spawn.dev.invoke import (
     HttpPrelude,
     InvokeResult,
+    StreamView,
     invoke,
     split_prelude,
 )
@@ -379,6 +381,33 @@ async def test_exit_in_the_middle_of_a_stream_keeps_what_came(
     assert "Error: Runtime exited with error: exit status 3\n" in log.text
 
 
+async def test_response_counts_though_its_runtime_exited_at_once(
+    tmp_path: Path, mark: str
+) -> None:
+    result, log = await fake("respond_then_exit_unheard", mark, options_for(tmp_path))
+    assert result.is_ok
+    assert result.payload == b'{ "n" : 1.0 }'
+    assert "Error: Runtime exited with error: exit status 3\n" in log.text
+
+
+async def test_slow_reader_gets_all_that_a_runtime_sent_before_it_exited(
+    tmp_path: Path, mark: str
+) -> None:
+    reader, writer = os.pipe()
+    log = Log()
+    with os.fdopen(reader, "rb") as output, os.fdopen(writer, "wb") as file:
+        options = options_for(tmp_path, timeout_s=20)
+        task = asyncio.create_task(
+            fake("stream_much_then_exit", mark, options, log, output=file)
+        )
+        await log.wait_for("leaving")  # more than a pipe holds is on its way
+        got = await asyncio.to_thread(output.read, 150_000)
+        result, _ = await task
+    assert got == result.payload == b"x" * 150_000
+    assert error_of(result)[0] == "Runtime.TruncatedResponse"
+    assert "Error: Runtime exited with error: exit status 3\n" in log.text
+
+
 async def test_timeout_in_the_middle_of_a_stream_keeps_what_came(
     tmp_path: Path, mark: str
 ) -> None:
@@ -404,6 +433,43 @@ async def test_reader_who_does_not_read_holds_nothing_up(
     # A pipe's 64 KiB, and what emulator and view hold; the runtime waits with the rest.
     assert 65_536 <= len(result.payload) < 1_000_000
     assert result.report.duration_ms == 1000.0
+
+
+async def test_reader_who_leaves_ends_a_stream_that_waits_for_him(
+    tmp_path: Path, mark: str
+) -> None:
+    reader, writer = os.pipe()
+    log = Log()
+    options = options_for(tmp_path, timeout_s=60)
+    mode = "stream_more_than_a_pipe_holds_then_hang"
+    with os.fdopen(writer, "wb", buffering=0) as output:
+        task = asyncio.create_task(fake(mode, mark, options, log, output=output))
+        await log.wait_for("streaming")
+        os.close(reader)
+        with pytest.raises(BrokenPipeError):
+            await task
+    assert survivors(mark) == []
+
+
+async def test_view_waits_for_its_reader_and_tells_that_he_left() -> None:
+    reader, writer = os.pipe()
+    told: list[str] = []
+    with os.fdopen(writer, "wb", buffering=0) as file:
+        view = StreamView(file, told.append, lambda: told.append("left"))
+        invocation = EmulatedInvocation("r-1", b"{}", timeout_s=3)
+        showing = asyncio.create_task(view.take(invocation, b"x" * 300_000))
+        got = b""
+        async with asyncio.timeout(COMMAND_LIMIT_S):
+            while len(got) < 70_000:  # what the pipe holds, and more
+                got += await asyncio.to_thread(os.read, reader, 4096)
+        assert (told, view.error, showing.done()) == ([], None, False)
+        os.close(reader)
+        async with asyncio.timeout(COMMAND_LIMIT_S):
+            await showing
+        assert told == ["left"]
+        assert isinstance(view.error, BrokenPipeError)
+        await view.take(invocation, b"to nobody")
+        assert told == ["left"]
 
 
 async def test_cancellation_does_not_wait_for_the_reader(
@@ -977,11 +1043,13 @@ def running(
 
     Reads from them wait without a limit of their own: pytest-timeout bounds them.
     """
+    # Whether stdout is flushed must not depend on who runs the tests.
+    environ = {k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"}
     with subprocess.Popen(
         [sys.executable, "-m", "lambda_deno_spawn", *map(str, arguments)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env={**os.environ, MARK_VARIABLE: mark},
+        env={**environ, MARK_VARIABLE: mark},
     ) as process:
         assert process.stdout is not None
         assert process.stderr is not None

@@ -413,6 +413,7 @@ async def _record_exit(
     # No limits: whoever waits for the invocation's end has one.
     returncode = await runtime.process.wait()
     # What the runtime had sent comes first, and the end of its connection.
+    await emulator.catch_up()
     await emulator.wait_until(lambda: invocation.phase is not Phase.RESPONDING)
     emulator.state.record_exit(returncode)
 
