@@ -198,6 +198,8 @@ def invoke(
 def _exit_codes(*, is_verbose: bool) -> Iterator[None]:
     """Turn whatever ends a command into one sentence and an exit code."""
     try:
+        if sys.stdout is None:  # closed by the shell: >&-
+            raise UsageError("Cannot print a result: stdout is closed")  # noqa: TRY301
         yield
     except typer.Exit:
         raise
