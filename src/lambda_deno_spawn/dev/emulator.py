@@ -596,7 +596,7 @@ class Emulator:
         )
 
     async def __aenter__(self) -> Self:
-        # asyncio turns Nagle's algorithm off only where the protocol is spelled out; with
+        # asyncio turns Nagle's algorithm off only where the protocol is spelled out; by
         # it each answer in two writes would take 40 ms more.
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
