@@ -1,0 +1,32 @@
+interface SqsEvent {
+  Records: { messageId: string; body: string }[];
+}
+
+interface Payment {
+  account: string;
+  cents: number;
+}
+
+/** Report the messages that failed: only they come again. */
+export async function handler(event: SqsEvent) {
+  const outcomes = await Promise.allSettled(
+    event.Records.map((record) => book(record.body)),
+  );
+  const batchItemFailures = [];
+  for (const [index, outcome] of outcomes.entries()) {
+    if (outcome.status === "fulfilled") continue;
+    const { messageId } = event.Records[index];
+    console.error(`Message ${messageId} failed:`, outcome.reason);
+    batchItemFailures.push({ itemIdentifier: messageId });
+  }
+  return { batchItemFailures };
+}
+
+// deno-lint-ignore require-await -- stands for a call of a service
+async function book(body: string) {
+  const { account, cents }: Payment = JSON.parse(body);
+  if (!Number.isInteger(cents) || cents <= 0) {
+    throw new RangeError(`Cannot book ${cents} cents for ${account}`);
+  }
+  console.log(`Booked ${cents} cents for ${account}`);
+}
