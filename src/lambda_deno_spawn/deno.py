@@ -29,7 +29,7 @@ LAYER_BINARY = "/opt/bin/deno"
 LAYERS_ROOT = "/opt"
 PACKAGED_DENO_DIR = ".deno_dir"  # in the task root, made by `build`
 # A bundle wins over the source it was made from.
-HANDLER_SUFFIXES = (".bundle.js", ".js", ".mjs", ".ts", ".tsx")
+HANDLER_SUFFIXES = (".bundle.js", ".js", ".mjs", ".cjs", ".ts", ".tsx")
 # What V8's heap cannot have: this supervisor, and Deno's own code and buffers. Measured
 # as resident memory outside V8's heap; see decision 0011.
 MEMORY_OUTSIDE_HEAP_MB = 120
@@ -130,7 +130,10 @@ def deno_command(
     permissions, private = _permissions(settings, config)
     v8_flags = _v8_flags(settings)
     arguments = [
-        "run", "--quiet", "--no-prompt", *_config_flags(task_root, config),
+        "run", "--quiet", "--no-prompt",
+        # Node's rule: a .js file without import and export is CommonJS.
+        "--unstable-detect-cjs",
+        *_config_flags(task_root, config),
         *([f"--v8-flags={','.join(v8_flags)}"] if v8_flags else []),
     ]  # fmt: skip
     layers = (LAYERS_ROOT,) if Path(LAYERS_ROOT).is_dir() else ()
@@ -272,7 +275,9 @@ def _js_string(text: str) -> str:
 def _config_flags(task_root: Path, config: Path | None) -> list[str]:
     """Point Deno at the function's configuration: it would look beside the entry."""
     if config is not None:
-        return ["--config", str(config)]
+        # The task root is not ours to write to; on Lambda it is read-only.
+        lock = "--frozen" if _is_file(task_root / "deno.lock") else "--no-lock"
+        return ["--config", str(config), lock]
     if (task_root / "node_modules").is_dir():
         return ["--no-config", "--node-modules-dir=manual"]
     return ["--no-config"]

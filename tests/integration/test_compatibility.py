@@ -292,7 +292,6 @@ async def test_packages_that_npm_installed_are_found(
 # What follows does not work yet; docs/compatibility.md has the reasons.
 
 
-@pytest.mark.xfail(reason="Deno runs .js as CommonJS with --unstable-detect-cjs only")
 async def test_a_commonjs_handler_runs(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:
@@ -303,7 +302,6 @@ async def test_a_commonjs_handler_runs(
         assert (await api.answer()).json()["body"] == '{"id":"7"}'
 
 
-@pytest.mark.xfail(reason="Deno writes deno.lock unless told --no-lock or --frozen")
 async def test_no_lock_file_is_written_into_the_task_root(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, deno_dir: str
 ) -> None:
@@ -316,7 +314,6 @@ async def test_no_lock_file_is_written_into_the_task_root(
         assert not (runtime.task_root / "deno.lock").exists()
 
 
-@pytest.mark.xfail(reason="fetch gets no third argument, which Hono's context is")
 async def test_hono_has_an_execution_context(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, deno_dir: str
 ) -> None:

@@ -206,7 +206,8 @@ async def test_bodies_cookies_and_odd_statuses_survive(
         (v2("/echo", "POST", body=None) | {"body": "!", "isBase64Encoded": True},
          "Runtime.UnmarshalError", "base64"),
     ],
-    ids=["body-breaks", "throws", "status-out-of-range", "control-byte-in-header", "no-response", "no-http-event", "no-base64"],
+    ids=["body-breaks", "throws", "status-out-of-range", "control-byte-in-header",
+         "no-response", "no-http-event", "no-base64"],
 )  # fmt: skip
 async def test_what_goes_wrong_in_a_fetch_handler_is_named(
     make_runtime: MakeRuntime,

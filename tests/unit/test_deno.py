@@ -112,7 +112,7 @@ def test_a_handler_s_file_and_export_are_found(
 
 
 def test_suffixes_are_tried_in_order(tmp_path: Path) -> None:
-    names = ["f.bundle.js", "f.js", "f.mjs", "f.ts", "f.tsx"]
+    names = ["f.bundle.js", "f.js", "f.mjs", "f.cjs", "f.ts", "f.tsx"]
     for name in names:
         (tmp_path / name).touch()
     for name in names:
@@ -168,7 +168,7 @@ def test_a_handler_without_file_names_what_was_looked_for(tmp_path: Path) -> Non
     assert caught.value.error_type == "Runtime.ImportModuleError"
     assert str(caught.value) == (
         "Cannot find the file of handler 'src/api.handler': none of src/api.bundle.js, "
-        "src/api.js, src/api.mjs, src/api.ts, src/api.tsx "
+        "src/api.js, src/api.mjs, src/api.cjs, src/api.ts, src/api.tsx "
         f"exists in {str(tmp_path)!r}"
     )
 
@@ -337,6 +337,7 @@ def test_the_whole_default_command_line(function: Function) -> None:
         "run",
         "--quiet",
         "--no-prompt",
+        "--unstable-detect-cjs",
         "--no-config",
         "--v8-flags=--max-old-space-size=392",
         "--allow-net",
@@ -407,7 +408,7 @@ def test_default_permissions_of_deno_json_are_used(
 ) -> None:
     function.write(name, text)
     command = function.command()
-    assert command.arguments[3:5] == ("--config", str(function.task_root / name))
+    assert command.arguments[4:6] == ("--config", str(function.task_root / name))
     if is_used:
         assert permission_flags(command) == ["-P", DENY]
     else:
@@ -428,10 +429,21 @@ def test_node_modules_are_used_as_they_are_where_no_config_says_more(
     function: Function,
 ) -> None:
     (function.task_root / "node_modules").mkdir()
-    arguments = ("run", "--quiet", "--no-prompt", "--no-config")
+    arguments: tuple[str, ...] = (
+        "run",
+        "--quiet",
+        "--no-prompt",
+        "--unstable-detect-cjs",
+        "--no-config",
+    )
     assert function.command().arguments == (*arguments, "--node-modules-dir=manual")
-    config = function.write("deno.json", "{}")
-    assert function.command().arguments == (*arguments[:3], "--config", str(config))
+    config = str(function.write("deno.json", "{}"))
+    arguments = arguments[:4]
+    assert function.command().arguments == (
+        *arguments, "--config", config, "--no-lock",
+    )  # fmt: skip
+    function.write("deno.lock", "{}")
+    assert function.command().arguments == (*arguments, "--config", config, "--frozen")
 
 
 @pytest.mark.parametrize(

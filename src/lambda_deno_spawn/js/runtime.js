@@ -679,7 +679,7 @@ async function streamingAdapter() {
 async function fetchAdapter(fallback) {
   const { MethodNotAllowedError, httpShape, toRequest } = await loadHttp();
   /**
-   * @param {{ fetch: (request: Request, context: object) => unknown }} app
+   * @param {{ fetch: (request: Request, ...context: object[]) => unknown }} app
    * @returns {Handler}
    */
   return (app) => async (event, context) => {
@@ -703,10 +703,9 @@ async function fetchAdapter(fallback) {
         event,
       );
     }
-    const response = await app.fetch(
-      request,
-      Object.assign(context, { event }),
-    );
+    const facts = Object.assign(context, { event });
+    // Frameworks that know Workers look for `waitUntil` in the third.
+    const response = await app.fetch(request, facts, facts);
     if (!isResponse(response)) {
       throw new RuntimeError(
         "Runtime.InvalidResponse",
