@@ -98,10 +98,6 @@ class RuntimeApi:
         assert self._server is not None
         self._server.close()
 
-    def is_polled(self) -> bool:
-        """Whether the runtime waits in ``next``."""
-        return self._poll.done()
-
     async def polled(self) -> None:
         """Return when the runtime waits in ``next``, frozen if there is a sandbox.
 

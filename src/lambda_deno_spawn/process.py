@@ -160,13 +160,12 @@ class Reaper:
         self._watched[pid] = callback
         self._reap_one(pid)
 
-    async def sweep(self) -> int:
-        """End every process that was adopted, and its descendants; return how many.
+    async def sweep(self) -> None:
+        """End every process that was adopted, and its descendants.
 
         A process whose parent ended becomes our child (see ``become_subreaper``): this
         is how descendants that left their group are found.
         """
-        ended = 0
         for _ in range(SWEEP_ROUNDS):
             adopted = [
                 pid
@@ -174,12 +173,9 @@ class Reaper:
                 if pid not in self._watched and pid not in self._spared
             ]
             if not adopted:
-                break
-            waits = [self._end(pid) for pid in adopted]
-            ended += len(waits)
-            for gone in waits:
+                return
+            for gone in [self._end(pid) for pid in adopted]:
                 await _within(SWEEP_ROUND_S, gone)
-        return ended
 
     def _end(self, pid: int) -> asyncio.Future[None]:
         gone = self._loop.create_future()

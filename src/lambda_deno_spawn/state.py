@@ -49,13 +49,8 @@ class StateDir:
         remove_tree(self.path)
         os.close(self._lock)
 
-    def clear_abandoned(self) -> int:
-        """End the processes and remove the folders of supervisors that are gone.
-
-        Returns:
-            How many folders there were.
-        """
-        abandoned = 0
+    def clear_abandoned(self) -> None:
+        """End the processes and remove the folders of supervisors that are gone."""
         for name in os.listdir(self._temp_root):  # noqa: PTH208
             path = f"{self._temp_root}/{name}"
             if not name.startswith(PREFIX) or path == self.path:
@@ -67,8 +62,6 @@ class StateDir:
                     _end_processes_of(path)
                     remove_tree(path)
                     os.close(lock)
-                    abandoned += 1
-        return abandoned
 
 
 def remove_tree(path: str) -> None:
