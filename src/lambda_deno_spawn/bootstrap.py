@@ -21,7 +21,11 @@ from typing import TYPE_CHECKING, NoReturn
 from lambda_deno_spawn.config import Settings, Warm
 from lambda_deno_spawn.deno import deno_command
 from lambda_deno_spawn.errors import ConfigError, HandlerError, WorkerError
-from lambda_deno_spawn.process import become_subreaper, children
+from lambda_deno_spawn.process import (
+    become_opaque,
+    become_subreaper,
+    leave_children,
+)
 from lambda_deno_spawn.state import StateDir
 from lambda_deno_spawn.worker import start_worker
 
@@ -32,16 +36,19 @@ if TYPE_CHECKING:
 
 EXIT_OK = 0
 EXIT_FAILED = 1
+# On the way out: after SIGTERM the platform leaves the runtime 150 ms or more
+# (30 % of 500 ms; AWS's emulator, shutdown.go).
+LOG_FLUSH_LIMIT_S = 0.1
 
 
 def main() -> NoReturn:
     """Run the runtime in this process until it is told to stop."""
+    # An exec wrapper may leave a helper behind; it is not ours to end.
+    leave_children()
     # Until the event loop has its own: whatever was started is ended on the way out.
     early_exit = EarlyExit()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, early_exit)
-    # They were there before us (an exec wrapper may leave a helper behind).
-    spared = frozenset(children())
     cwd = os.getcwd()  # noqa: PTH109
     try:
         settings = Settings.from_environ(os.environ, cwd)
@@ -52,7 +59,7 @@ def main() -> NoReturn:
     except OSError as error:
         sys.exit(_fail_early(_no_temp_root(settings, error)))
     try:
-        sys.exit(_start(settings, state, spared, early_exit))
+        sys.exit(_start(settings, state, early_exit))
     finally:
         state.close()
 
@@ -88,26 +95,26 @@ def _no_temp_root(settings: Settings, error: OSError) -> ConfigError:
     return ConfigError("TMPDIR", settings.temp_root, expected)
 
 
-def _start(
-    settings: Settings, state: StateDir, spared: frozenset[int], early_exit: EarlyExit
-) -> int:
+def _start(settings: Settings, state: StateDir, early_exit: EarlyExit) -> int:
     # A worker that nobody looks after yet.
     orphans: list[StartedWorker] = []
     try:
         try:
             command = deno_command(settings, os.environ, Path(state.path))
+            # Before the first line of a handler's module can run.
+            become_subreaper()
+            become_opaque()
             if settings.warm is not Warm.OFF:
                 with early_exit:
-                    orphans.append(start_worker(command, state.path))
+                    orphans.append(start_worker(command, state))
         except OSError as error:
             raise _no_temp_root(settings, error) from error
         # Deno is loading the handler now; what follows costs no time of its own.
-        become_subreaper()
         state.clear_abandoned()
         _skip_httpx_command_line()
         import asyncio
 
-        return asyncio.run(_serve(settings, command, state.path, orphans, spared))
+        return asyncio.run(_serve(settings, command, state, orphans))
     except (ConfigError, HandlerError, WorkerError) as error:
         return _report_init_error(settings.runtime_api, error)
     finally:
@@ -118,9 +125,8 @@ def _start(
 async def _serve(
     settings: Settings,
     command: DenoCommand,
-    state_dir: str,
+    state: StateDir,
     orphans: list[StartedWorker],
-    spared: frozenset[int],
 ) -> int:
     import asyncio
 
@@ -136,12 +142,13 @@ async def _serve(
         names = ", ".join(settings.unknown)
         logs.logger.warning("Unknown settings have no effect: %s", names)
     loop = asyncio.get_running_loop()
+    writer.attach(loop)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     client = RuntimeApiClient(settings.runtime_api, settings.task_root)
-    reaper = Reaper(loop, spared)
-    strategy = FreshProcess(settings, command, state_dir, writer, reaper)
+    reaper = Reaper(loop)
+    strategy = FreshProcess(settings, command, state, writer, reaper)
 
     async def session() -> int:
         failure = await strategy.start(orphans.pop() if orphans else None)
@@ -162,6 +169,7 @@ async def _serve(
         await strategy.aclose()
         await client.aclose()
         reaper.close()
+        writer.detach(LOG_FLUSH_LIMIT_S)
     return EXIT_OK if code is None else code
 
 

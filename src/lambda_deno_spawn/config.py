@@ -27,8 +27,8 @@ OUR_PREFIX = "LAMBDA_DENO_"
 KNOWN_VARIABLES = frozenset(
     OUR_PREFIX + name
     for name in (
-        "BIN", "ENV", "PERMISSIONS", "RESPONSE_MODE", "STOP_MARGIN_MS", "STRATEGY",
-        "V8_FLAGS", "WARM", "WARM_MAX_AGE_S",
+        "BIN", "ENV", "METRICS", "PERMISSIONS", "RESPONSE_MODE", "STOP_MARGIN_MS",
+        "STRATEGY", "V8_FLAGS", "WARM", "WARM_MAX_AGE_S",
     )
 )  # fmt: skip
 
@@ -54,6 +54,14 @@ class ResponseMode(StrEnum):
 
     BUFFERED = "buffered"
     STREAM = "stream"
+
+
+class Metrics(StrEnum):
+    """Whether each invocation leaves a line with what it took in the log."""
+
+    OFF = "off"
+    JSON = "json"
+    EMF = "emf"
 
 
 class LogFormat(StrEnum):
@@ -96,6 +104,7 @@ class Settings:
         temp_root: Where private folders are made.
         log_format: Text or JSON lines.
         log_level: Least level written in JSON format.
+        metrics: How each invocation's measures are written to the log.
         unknown: Variables with our prefix that mean nothing, most likely mistyped.
     """
 
@@ -120,6 +129,7 @@ class Settings:
     temp_root: str = "/tmp"
     log_format: LogFormat = LogFormat.TEXT
     log_level: LogLevel = LogLevel.INFO
+    metrics: Metrics = Metrics.OFF
     unknown: tuple[str, ...] = field(default=())
 
     @classmethod
@@ -172,6 +182,7 @@ class Settings:
             temp_root=environ.get("TMPDIR") or "/tmp",
             log_format=_choice(environ, "AWS_LAMBDA_LOG_FORMAT", LogFormat.TEXT),
             log_level=_choice(environ, "AWS_LAMBDA_LOG_LEVEL", LogLevel.INFO),
+            metrics=_choice(environ, "LAMBDA_DENO_METRICS", Metrics.OFF),
             unknown=tuple(
                 sorted(
                     name

@@ -28,6 +28,7 @@ RUNTIME_JS = Path(__file__).parent / "js" / "runtime.js"
 LAYER_BINARY = "/opt/bin/deno"
 LAYERS_ROOT = "/opt"
 PACKAGED_DENO_DIR = ".deno_dir"  # in the task root, made by `build`
+OWN_DENO_DIR = "deno_dir"  # in the supervisor's folder
 # A bundle wins over the source it was made from.
 HANDLER_SUFFIXES = (".bundle.js", ".js", ".mjs", ".cjs", ".ts", ".tsx")
 # What V8's heap cannot have: this supervisor, and Deno's own code and buffers. Measured
@@ -79,8 +80,14 @@ class DenoCommand:
 
     def restore_entry(self) -> None:
         """Write the entry module if it is not there (any more)."""
-        if not os.path.exists(self.entry):  # noqa: PTH110 - in the hot path
-            Path(self.entry).write_text(self.entry_text, encoding="utf-8")
+        if os.path.exists(self.entry):  # noqa: PTH110 - in the hot path
+            return
+        # Deno keeps what localStorage and the Cache API hold below this name, for all
+        # processes with the same entry module: where a file is it can make no folder.
+        kept = Path(self.entry).parent / OWN_DENO_DIR / "location_data"
+        kept.parent.mkdir(exist_ok=True)
+        kept.touch()
+        Path(self.entry).write_text(self.entry_text, encoding="utf-8")
 
     def argv(self, private_dir: str) -> list[str]:
         """Return the whole command line for a process that owns ``private_dir``."""
@@ -396,7 +403,7 @@ def _environ(
 
 def _own_deno_dir(settings: Settings, state_dir: Path) -> Path:
     packaged = Path(settings.task_root) / PACKAGED_DENO_DIR
-    return packaged if packaged.is_dir() else state_dir / "deno_dir"
+    return packaged if packaged.is_dir() else state_dir / OWN_DENO_DIR
 
 
 def _facts(

@@ -8,6 +8,8 @@ error type each one becomes for the caller: docs/architecture.md, failure table.
 
 from __future__ import annotations
 
+import errno
+
 
 class LambdaDenoSpawnError(Exception):
     """Root of the tree; never raised itself."""
@@ -89,9 +91,54 @@ class WorkerError(LambdaDenoSpawnError):
 
 
 class WorkerSpawnError(WorkerError):
-    """Deno could not be started: missing binary, no memory, no free process slot."""
+    """Deno could not be started: missing binary, no memory, no free process slot.
+
+    Attributes:
+        error_type: ``Runtime.InvalidEntrypoint`` if the fault is the binary's, else
+            which resource was used up.
+    """
 
     error_type = "Runtime.InvalidEntrypoint"
+
+    @classmethod
+    def from_os_error(cls, action: str, error: OSError) -> WorkerSpawnError:
+        """Say what the system refused, and what to do where a resource is used up.
+
+        Args:
+            action: What could not be done, such as ``start 'deno'``.
+            error: Why.
+        """
+        message = f"Cannot {action}: {error.strerror or error}"
+        if error.errno not in _EXHAUSTED:
+            return cls(message)
+        error_type, advice = _EXHAUSTED[error.errno]
+        exhausted = cls(f"{message}; {advice}")
+        exhausted.error_type = error_type
+        return exhausted
+
+
+_NO_SLOT = (
+    "Runtime.ResourceExhausted",
+    "Lambda allows 1,024 processes and threads; end the programs that handlers start",
+)
+_NO_DESCRIPTOR = (
+    "Runtime.ResourceExhausted",
+    "Lambda allows 1,024 open files and sockets; close what handlers open",
+)
+_NO_SPACE = (
+    "Runtime.ResourceExhausted",
+    "/tmp is full; raise the function's ephemeral storage, or write to TMPDIR only, "
+    "which is emptied after each event",
+)
+_NO_MEMORY = ("Runtime.OutOfMemory", "raise the function's memory size")
+_EXHAUSTED = {
+    errno.EAGAIN: _NO_SLOT,
+    errno.EMFILE: _NO_DESCRIPTOR,
+    errno.ENFILE: _NO_DESCRIPTOR,
+    errno.ENOSPC: _NO_SPACE,
+    errno.EDQUOT: _NO_SPACE,
+    errno.ENOMEM: _NO_MEMORY,
+}
 
 
 class WorkerExitedError(WorkerError):
@@ -112,6 +159,12 @@ class WorkerOutOfMemoryError(WorkerExitedError):
     """V8's heap limit or the kernel ended the process for the memory it used."""
 
     error_type = "Runtime.OutOfMemory"
+
+
+class WorkerExhaustedError(WorkerExitedError):
+    """The process ended because the environment has no more of something."""
+
+    error_type = "Runtime.ResourceExhausted"
 
 
 class WorkerTimeoutError(WorkerError):

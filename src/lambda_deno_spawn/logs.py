@@ -8,8 +8,11 @@ are handed in, and written to one descriptor. Forms: AWS Lambda Developer Guide,
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import select
+import stat
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -19,7 +22,8 @@ import orjson
 from lambda_deno_spawn.config import LogFormat, LogLevel
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    import asyncio
+    from collections.abc import Callable, Iterable, Sequence
 
     from lambda_deno_spawn.config import Settings
     from lambda_deno_spawn.invocation import Invocation
@@ -29,7 +33,11 @@ LOG_FD = 2
 LINE_LIMIT_BYTES = 1024 * 1024
 # What is kept of a worker's log for the error message that may follow.
 TAIL_LIMIT_BYTES = 4096
-TAIL_LIMIT_LINES = TAIL_LIMIT_BYTES
+# Kept for a reader who is slow; then workers are made to wait.
+BACKLOG_BYTES = 256 * 1024
+# Kept at the most: what workers had in their pipes when they ended comes on top of it.
+# Beyond this nobody reads, and records are dropped and counted.
+BACKLOG_LIMIT_BYTES = 2 * 1024 * 1024
 _SEVERITY = {level: number for number, level in enumerate(LogLevel)}
 _LEVELS = {
     logging.DEBUG: LogLevel.DEBUG,
@@ -43,7 +51,11 @@ logger = logging.getLogger("lambda_deno_spawn")
 
 
 class LogWriter:
-    """Writes whole records to a descriptor, in the function's log format."""
+    """Writes whole records to a descriptor, in the function's log format and order.
+
+    Attached to an event loop it never blocks: what the descriptor does not take at once
+    follows when it can, and ``is_full`` asks those who write to wait.
+    """
 
     def __init__(
         self,
@@ -55,10 +67,81 @@ class LogWriter:
         self.log_format = log_format
         self._least = _SEVERITY[level]
         self._fd = fd
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._poll = select.poll()
+        self._backlog: deque[memoryview] = deque()
+        self._backlog_bytes = 0
+        self._is_waiting = False
+        self._dropped = 0
+        self._waiters: set[Callable[[], None]] = set()
+
+    def attach(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Do not block from now on."""
+        # A file takes everything at once, and cannot be waited for.
+        with contextlib.suppress(OSError):
+            if stat.S_ISREG(os.fstat(self._fd).st_mode):
+                return
+        self._poll.register(self._fd, select.POLLOUT)
+        self._loop = loop
+
+    def detach(self, limit_s: float) -> None:
+        """Block again; first write what is left, for as long as the limit allows."""
+        if self._loop is None:
+            return
+        self._stop_waiting()
+        self._loop = None
+        give_up_s = time.monotonic() + limit_s
+        while self._backlog:
+            left_s = max(0.0, give_up_s - time.monotonic())
+            if not self._poll.poll(left_s * 1000) or not self._write_some():
+                return
+
+    @property
+    def is_full(self) -> bool:
+        """True while so much waits to be written that nobody should add to it."""
+        return self._backlog_bytes >= BACKLOG_BYTES
+
+    def when_drained(self, callback: Callable[[], None]) -> None:
+        """Call back once when everything is written; the same callback only once."""
+        if self._backlog:
+            self._waiters.add(callback)
+        else:
+            callback()
+
+    async def drained(self, limit_s: float) -> None:
+        """Wait until everything is written, or for so many seconds."""
+        if not self._backlog:
+            return
+        import asyncio
+
+        done = asyncio.Event()
+        self.when_drained(done.set)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await done.wait()
 
     def write(self, lines: Iterable[bytes]) -> None:
         """Write lines that are complete as they are, without their newlines."""
-        data = memoryview(b"".join(line + b"\n" for line in lines))
+        self.write_block(b"".join(line + b"\n" for line in lines))
+
+    def write_block(self, data: bytes) -> None:
+        """Write lines that are complete as they are, each with its newline."""
+        if not data:
+            return
+        if self._loop is None:
+            self._write_blocking(memoryview(data))
+            return
+        if self._dropped or (
+            self._backlog and self._backlog_bytes + len(data) > BACKLOG_LIMIT_BYTES
+        ):
+            self._dropped += data.count(b"\n")
+            return
+        self._backlog.append(memoryview(data))
+        self._backlog_bytes += len(data)
+        if not self._is_waiting:
+            self._flush()
+
+    def _write_blocking(self, data: memoryview) -> None:
         while data:
             try:
                 written = os.write(self._fd, data)
@@ -68,6 +151,50 @@ class LogWriter:
             except OSError:  # nobody reads the log; the invocation matters more
                 return
             data = data[written:]
+
+    def _flush(self) -> None:
+        """Write what the descriptor takes now, and come back for the rest."""
+        while self._backlog:
+            if not self._poll.poll(0) or not self._write_some():
+                self._wait()
+                return
+        self._stop_waiting()
+        if self._dropped:
+            dropped, self._dropped = self._dropped, 0
+            message = f"{dropped} log records were dropped: nobody read the log"
+            self.record(LogLevel.WARN, message)
+        waiters, self._waiters = self._waiters, set()
+        for callback in waiters:
+            callback()
+
+    def _write_some(self) -> bool:
+        """Write a piece; False if the descriptor takes none after all."""
+        piece = self._backlog[0]
+        try:
+            # A pipe that has room takes this much without blocking (pipe(7)).
+            written = os.write(self._fd, piece[: select.PIPE_BUF])
+        except BlockingIOError:  # shared, and somebody changed it
+            return False
+        except OSError:  # nobody reads the log; the invocation matters more
+            self._backlog.clear()
+            self._backlog_bytes = 0
+            return True
+        self._backlog_bytes -= written
+        if written == len(piece):
+            self._backlog.popleft()
+        else:
+            self._backlog[0] = piece[written:]
+        return True
+
+    def _wait(self) -> None:
+        if self._loop is not None and not self._is_waiting:
+            self._is_waiting = True
+            self._loop.add_writer(self._fd, self._flush)
+
+    def _stop_waiting(self) -> None:
+        if self._loop is not None and self._is_waiting:
+            self._is_waiting = False
+            self._loop.remove_writer(self._fd)
 
     def record(
         self,
@@ -103,7 +230,9 @@ class LogWriter:
             message = message.encode("utf-8", "replace").decode()
         if self.log_format is LogFormat.TEXT:
             text = message.replace("\n", "\r") if "\n" in message else message
-            return f"{timestamp}\t{request_id or '-'}\t{level}\t{text}".encode()
+            tenant = f"TenantId: {tenant_id}\t" if tenant_id is not None else ""
+            line = f"{timestamp}\t{request_id or '-'}\t{level}\t{tenant}{text}"
+            return line.encode()
         if _SEVERITY[level] < self._least:
             return None
         record: dict[str, object] = {"timestamp": timestamp, "level": level}
@@ -171,41 +300,53 @@ class Relay:
         self.tenant_id: str | None = None
         self._writer = writer
         self._marker = marker.encode("ascii")
+        self._later_record = b"\n" + self._marker
         self._partial = bytearray()
-        self._tail: deque[bytes] = deque()
-        self._tail_bytes = 0
+        self._tail = b""
 
     def feed(self, data: bytes) -> None:
         """Take bytes; write out every line they complete, all at once."""
-        self._partial += data
-        *lines, rest = self._partial.split(b"\n")
-        if len(rest) >= LINE_LIMIT_BYTES:
-            lines.append(rest)
-            rest = bytearray()
-        self._partial = rest
-        self._relay(lines)
+        end = data.rfind(b"\n") + 1
+        if end == 0:
+            self._partial += data
+            if len(self._partial) >= LINE_LIMIT_BYTES:
+                self.flush()
+            return
+        block = bytes(self._partial) + data[:end]
+        self._partial = bytearray(data[end:])
+        records = block.count(self._marker)
+        # Most often every line is a record: no need to look at them one by one.
+        if (
+            records == block.count(b"\n")
+            and records == block.count(self._later_record) + 1
+            and block.startswith(self._marker)
+        ):
+            text = block.replace(self._marker, b"")
+            self._remember(text)
+            self._writer.write_block(text)
+        else:
+            self._relay(block.split(b"\n")[:-1])
 
     def flush(self) -> None:
         """Write out the last line although it has no newline."""
         if self._partial:
-            self._relay([self._partial])
+            self._relay([bytes(self._partial)])
             self._partial = bytearray()
 
     @property
     def tail(self) -> str:
         """The last lines, at most about ``TAIL_LIMIT_BYTES`` together."""
-        lines = [*self._tail, bytes(self._partial[-TAIL_LIMIT_BYTES:])]
-        return b"\n".join(line for line in lines if line).decode("utf-8", "replace")
+        text = self._tail + bytes(self._partial[-TAIL_LIMIT_BYTES:])
+        lines = [line for line in text.split(b"\n") if line]
+        return b"\n".join(lines).decode("utf-8", "replace")
 
-    def _relay(self, lines: Sequence[bytes | bytearray]) -> None:
-        if not lines:
-            return
+    def _relay(self, lines: Sequence[bytes]) -> None:
         timestamp = utc_timestamp(time.time())
         written: list[bytes] = []
-        remembered: deque[bytes] = deque(maxlen=TAIL_LIMIT_LINES)
+        remembered: list[bytes] = []
         for line in lines:
             # A program that left its line open must not hide the record behind it.
-            before, found, record = bytes(line).partition(self._marker)
+            before, found, record = line.partition(self._marker)
             if before and not before.isspace():
                 remembered.append(before)
                 wrapped = self._wrapped(before, timestamp)
@@ -214,8 +355,7 @@ class Relay:
             if found:
                 remembered.append(record)
                 written.append(record)
-        for line in remembered:
-            self._remember(line)
+        self._remember(b"".join(line + b"\n" for line in remembered))
         self._writer.write(written)
 
     def _wrapped(self, line: bytes, timestamp: str) -> bytes | None:
@@ -226,12 +366,22 @@ class Relay:
             timestamp, LogLevel.INFO, text, self.request_id, self.tenant_id
         )
 
-    def _remember(self, line: bytes) -> None:
-        line = line[-TAIL_LIMIT_BYTES:]
-        self._tail.append(line)
-        self._tail_bytes += len(line)
-        while self._tail_bytes > TAIL_LIMIT_BYTES and len(self._tail) > 1:
-            self._tail_bytes -= len(self._tail.popleft())
+    def _remember(self, text: bytes) -> None:
+        """Keep the last lines of a text that ends with a newline, if it has any."""
+        self._tail = _last_lines(self._tail + text[-2 * TAIL_LIMIT_BYTES :])
+
+
+def _last_lines(text: bytes) -> bytes:
+    """Return whole lines at the end of a text; of one that is too long its end."""
+    # One more for the newline at the end.
+    limit = TAIL_LIMIT_BYTES + 1
+    if len(text) <= limit:
+        return text
+    start = len(text) - limit
+    if text[start - 1 : start] != b"\n":
+        newline = text.find(b"\n", start, -1)
+        start = newline + 1 if newline >= 0 else start
+    return text[start:]
 
 
 def utc_timestamp(epoch_s: float) -> str:

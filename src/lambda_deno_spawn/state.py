@@ -9,6 +9,7 @@ is, by the private folder in its environment. Refuses to know what a worker is.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -16,10 +17,13 @@ import signal
 
 PREFIX = "lambda-deno-spawn-"
 LOCK = "lock"
+SPARE = "spare"
 
 
 class StateDir:
     """A folder of this process's own; its name cannot be guessed beforehand.
+
+    In it are private folders, one for each worker.
 
     Attributes:
         path: Where it is.
@@ -43,6 +47,42 @@ class StateDir:
             except OSError:
                 remove_tree(self.path)
                 raise
+        self._make_spare()
+
+    def make_private(self) -> str:
+        """Make an empty folder for one worker and return its path.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        path = f"{self.path}/{os.urandom(8).hex()}"
+        try:
+            os.mkdir(path, 0o700)  # noqa: PTH102 - in the hot path
+        except FileNotFoundError:  # a handler that may write everywhere emptied /tmp
+            os.makedirs(path, 0o700)  # noqa: PTH103
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            # A handler has filled the disk. A folder that is there needs no room.
+            try:
+                os.rename(f"{self.path}/{SPARE}", path)  # noqa: PTH104
+            except OSError:
+                raise error from None
+            self._has_spare = False
+        return path
+
+    def remove_private(self, path: str) -> int:
+        """Remove a worker's folder; return how many files and folders were in it."""
+        left = remove_tree(path)
+        if not self._has_spare:
+            self._make_spare()
+        return left
+
+    def _make_spare(self) -> None:
+        self._has_spare = False
+        with contextlib.suppress(OSError):
+            os.mkdir(f"{self.path}/{SPARE}", 0o700)  # noqa: PTH102
+            self._has_spare = True
 
     def close(self) -> None:
         """Remove the folder and all that is in it."""
@@ -64,25 +104,38 @@ class StateDir:
                     os.close(lock)
 
 
-def remove_tree(path: str) -> None:
-    """Remove a folder, whatever was left in it; what cannot be removed stays."""
+def remove_tree(path: str) -> int:
+    """Remove a folder, whatever was left in it; what cannot be removed stays.
+
+    Returns:
+        How many files and folders were in it, those that stay included.
+    """
     try:
         os.rmdir(path)  # noqa: PTH106 - most often it is empty
     except FileNotFoundError:
-        return
+        return 0
     except OSError:
-        _open_folders(path)
+        left = _open_folders(path)
         shutil.rmtree(path, ignore_errors=True)
+        return left
+    return 0
 
 
-def _open_folders(path: str) -> None:
-    """Open the folders below (and this one) that their owner closed to himself."""
+def _open_folders(path: str) -> int:
+    """Open the folders below (and this one) that their owner closed to himself.
+
+    Returns:
+        How many files and folders are below.
+    """
+    below = 0
     with contextlib.suppress(OSError):
         os.chmod(path, 0o700, follow_symlinks=False)  # noqa: PTH101
     with contextlib.suppress(OSError), os.scandir(path) as entries:
         for entry in entries:
+            below += 1
             if entry.is_dir(follow_symlinks=False):
-                _open_folders(entry.path)
+                below += _open_folders(entry.path)
+    return below
 
 
 def _lock(folder: str, flags: int = 0) -> int:

@@ -11,14 +11,16 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.config import Warm
+from lambda_deno_spawn.config import Metrics, Warm
 from lambda_deno_spawn.errors import WorkerError, WorkerSpawnError, WorkerTimeoutError
-from lambda_deno_spawn.invocation import Failure, Streaming, stop_margin_s
-from lambda_deno_spawn.logs import log_context, logger
+from lambda_deno_spawn.invocation import Failure, Streaming, Success, stop_margin_s
+from lambda_deno_spawn.logs import log_context, logger, utc_timestamp
+from lambda_deno_spawn.metrics import SUCCESS, Measures, report_line
 from lambda_deno_spawn.protocol import StreamEnded
 from lambda_deno_spawn.worker import (
     TERMINATE_GRACE_S,
     AnswerBegun,
+    Leftovers,
     Worker,
     start_worker,
 )
@@ -28,9 +30,10 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.config import Settings
     from lambda_deno_spawn.deno import DenoCommand
-    from lambda_deno_spawn.invocation import Invocation, Outcome, Success
+    from lambda_deno_spawn.invocation import Invocation, Outcome
     from lambda_deno_spawn.logs import LogWriter
     from lambda_deno_spawn.process import Reaper
+    from lambda_deno_spawn.state import StateDir
     from lambda_deno_spawn.worker import StartedWorker
 
 # Init ends after 10 s on classic Lambda and is then repeated under the function's
@@ -40,6 +43,8 @@ INIT_LIMIT_S = 9.0
 # The handler's signal aborts this many stop margins before the deadline: one before the
 # worker is stopped.
 ABORT_MARGINS = 2
+# Between an invocation and the next, for a log whose reader is slow; it is billed.
+LOG_FLUSH_LIMIT_S = 1.0
 
 
 class FreshProcess:
@@ -49,19 +54,21 @@ class FreshProcess:
         self,
         settings: Settings,
         command: DenoCommand,
-        state_dir: str,
+        state: StateDir,
         writer: LogWriter,
         reaper: Reaper,
     ) -> None:
         """Take what is needed to start workers; starts none yet."""
         self._settings = settings
         self._command = command
-        self._state_dir = state_dir
+        self._state = state
         self._writer = writer
         self._reaper = reaper
         self._warm: Worker | None = None
         self._serving: Worker | None = None
         self._running: set[Worker] = set()
+        self._arrived_s = 0.0
+        self._answer: Success | Failure | WorkerChunks | None = None
 
     async def start(self, first: StartedWorker | None) -> Failure | None:
         """Finish the init phase: adopt the first worker and wait until it is ready.
@@ -93,9 +100,17 @@ class FreshProcess:
 
         The worker goes on with what its handler left to do until ``settle``.
         """
+        self._arrived_s = time.monotonic()
         remaining_s = invocation.remaining_s(time.time())
         margin_s = stop_margin_s(remaining_s, self._settings.stop_margin_s)
-        limit_s = remaining_s - margin_s
+        outcome = await self._execute(invocation, remaining_s - margin_s, margin_s)
+        if not isinstance(outcome, Streaming):
+            self._answer = outcome
+        return outcome
+
+    async def _execute(
+        self, invocation: Invocation, limit_s: float, margin_s: float
+    ) -> Outcome:
         abort_epoch_ms = invocation.deadline_epoch_ms - round(
             ABORT_MARGINS * margin_s * 1000
         )
@@ -111,6 +126,7 @@ class FreshProcess:
         assert self._serving is not None
         remaining_s = invocation.remaining_s(time.time())
         chunks = WorkerChunks(self._serving, remaining_s - margin_s, margin_s)
+        self._answer = chunks
         # Between the two the answer of a worker that was stopped is brought to its end.
         return Streaming(outcome.content_type, chunks, remaining_s - margin_s / 2)
 
@@ -120,12 +136,23 @@ class FreshProcess:
         Lets work handed to ``waitUntil`` end within the deadline, ends the worker and
         everything it started, and, unless told otherwise, has the next one ready.
         """
+        posted_s = time.monotonic()
         worker, self._serving = self._serving, None
         if worker is not None:
             worker.abandon_stream()
             await self._finish(worker, invocation)
+        finished_s = time.monotonic()
         for ended in self._running - {self._warm}:
             await self._stop(ended)
+        if self._settings.metrics is not Metrics.OFF:
+            self._report(invocation, worker, posted_s, finished_s)
+        self._answer = None
+        await self._prepare(invocation)
+        # What is not in the log when the environment is frozen may never be.
+        await self._writer.drained(LOG_FLUSH_LIMIT_S)
+
+    async def _prepare(self, invocation: Invocation) -> None:
+        """Start the next worker, if one is to wait for its event."""
         if self._settings.warm is Warm.OFF or self._warm is not None:
             return
         try:
@@ -227,19 +254,92 @@ class FreshProcess:
 
     def _start_worker(self) -> Worker:
         try:
-            return self._adopt(start_worker(self._command, self._state_dir))
+            return self._adopt(start_worker(self._command, self._state))
         except OSError as error:
-            raise WorkerSpawnError(f"Cannot start a process: {error}") from error
+            action = f"make a folder for the process in {self._state.path!r}"
+            raise WorkerSpawnError.from_os_error(action, error) from error
 
     def _adopt(self, started: StartedWorker) -> Worker:
         loop = asyncio.get_running_loop()
-        worker = Worker(started, self._writer, loop, self._reaper)
+        worker = Worker(started, self._writer, loop, self._reaper, self._state)
         self._running.add(worker)
         return worker
 
     async def _stop(self, worker: Worker) -> None:
-        await worker.stop()
+        if not await worker.stop():
+            logger.error(
+                "Cannot end all that process %d has started: it starts processes "
+                "faster than they can be ended, or one of them does not end; it is "
+                "tried again after the next event",
+                worker.pid,
+            )
         self._running.discard(worker)
+
+    def _report(
+        self,
+        invocation: Invocation,
+        worker: Worker | None,
+        posted_s: float,
+        finished_s: float,
+    ) -> None:
+        """Write down what an invocation took, once all of it has ended."""
+        now_epoch_s = time.time()
+        measures = self._measures(invocation, worker, posted_s, finished_s)
+        epoch_ms = int(now_epoch_s * 1000)
+        line = report_line(
+            measures, self._settings, utc_timestamp(now_epoch_s), epoch_ms
+        )
+        self._writer.write([line])
+
+    def _measures(
+        self,
+        invocation: Invocation,
+        worker: Worker | None,
+        posted_s: float,
+        finished_s: float,
+    ) -> Measures:
+        answer = self._answer
+        match answer:
+            case Success():
+                status, answer_bytes = SUCCESS, len(answer.payload)
+            case Failure():
+                status, answer_bytes = answer.error_type, len(answer.body)
+            case WorkerChunks():
+                failure = answer.failure
+                status = SUCCESS if failure is None else failure.error_type
+                answer_bytes = answer.sent_bytes
+            case _:
+                raise AssertionError("settle follows execute")
+        ready_s = worker.ready_s if worker else None
+        handed_s = worker.handed_over_s if worker else None
+        answered_s = (worker.answered_s if worker else None) or posted_s
+        exited = worker.exit_status if worker else None
+        left = worker.leftovers if worker else Leftovers()
+        return Measures(
+            request_id=invocation.request_id,
+            tenant_id=invocation.tenant_id,
+            status=status,
+            is_warm=worker is not None and worker.started_s < self._arrived_s,
+            spawn_s=worker.spawn_s if worker else None,
+            ready_s=_between(worker.started_s if worker else None, ready_s),
+            idle_s=_between(ready_s, max(self._arrived_s, ready_s or 0.0)),
+            wait_s=_between(self._arrived_s, handed_s),
+            handler_s=_between(handed_s, answered_s),
+            post_s=posted_s - answered_s,
+            finish_s=finished_s - posted_s,
+            cleanup_s=time.monotonic() - finished_s,
+            user_s=exited.user_s if exited else None,
+            system_s=exited.system_s if exited else None,
+            peak_bytes=exited.peak_bytes if exited else None,
+            event_bytes=len(invocation.event),
+            answer_bytes=answer_bytes,
+            left_processes=left.processes,
+            left_files=left.files,
+        )
+
+
+def _between(begin_s: float | None, end_s: float | None) -> float | None:
+    return None if begin_s is None or end_s is None else end_s - begin_s
 
 
 class WorkerChunks:
@@ -248,6 +348,7 @@ class WorkerChunks:
     def __init__(self, worker: Worker, limit_s: float, margin_s: float) -> None:
         """Take the worker, the time it has from now, and the margin after that."""
         self.failure: Failure | None = None
+        self.sent_bytes = 0
         self._worker = worker
         self._limit_s = limit_s
         self._margin_s = margin_s
@@ -273,6 +374,7 @@ class WorkerChunks:
             if isinstance(chunk, StreamEnded):
                 self.failure = chunk.failure
                 return
+            self.sent_bytes += len(chunk)
             yield chunk
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.errors import (
     WorkerError,
+    WorkerExhaustedError,
     WorkerExitedError,
     WorkerOutOfMemoryError,
     WorkerProtocolError,
@@ -34,7 +35,6 @@ from lambda_deno_spawn.protocol import (
     StreamEnded,
     WorkerConnection,
 )
-from lambda_deno_spawn.state import remove_tree
 
 if TYPE_CHECKING:
     import asyncio
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.invocation import Invocation, Success
     from lambda_deno_spawn.logs import LogWriter
     from lambda_deno_spawn.process import ExitStatus, Launched, Reaper
+    from lambda_deno_spawn.state import StateDir
 
 # A process that closed its stdout is given this long to end by itself, so that its exit
 # code can be told; measured exits of Deno take 1-5 ms, a busy small machine needs more.
@@ -54,10 +55,10 @@ OUT_OF_MEMORY_SIGNS = (
     "Fatal JavaScript out of memory",
     "JavaScript heap out of memory",
 )
+# How Rust and Node's part of Deno say that the system grants no further thread.
+NO_THREAD_SIGNS = ("failed to spawn thread", "Resource temporarily unavailable")
 STDOUT_CLOSED_SIGN = "Cannot write to stdout:"
 NEVER_SETTLES_SIGN = "Top-level await promise never resolved"
-
-
 # What is taken from a streaming worker before the caller has taken it from us. Together
 # with the pipe it bounds the memory that a slow caller costs.
 STREAM_BUFFER_BYTES = 256 * 1024
@@ -74,34 +75,37 @@ class AnswerBegun:
 
 @dataclass(frozen=True, slots=True)
 class StartedWorker:
-    """A worker's process before there is an event loop to serve it."""
+    """A worker's process before there is an event loop to serve it.
+
+    Attributes:
+        started_s: When it was about to be started; monotonic clock.
+        spawn_s: How long the call took that started it.
+    """
 
     launched: Launched
     connection: WorkerConnection
     marker: str
     private_dir: str
     started_s: float
+    spawn_s: float
 
 
-def start_worker(command: DenoCommand, state_dir: str) -> StartedWorker:
+def start_worker(command: DenoCommand, state: StateDir) -> StartedWorker:
     """Start one Deno process with an empty private folder. Does not wait for it.
 
     Args:
         command: How this function's processes are started.
-        state_dir: Folder in which the private one is made.
+        state: Where the private folder is made.
 
     Raises:
         WorkerSpawnError: The process could not be started.
         OSError: The private folder could not be made.
     """
-    private_dir = f"{state_dir}/{os.urandom(8).hex()}"
-    try:
-        os.mkdir(private_dir, 0o700)  # noqa: PTH102 - in the hot path
-    except FileNotFoundError:  # a handler that may write everywhere emptied /tmp
-        os.makedirs(private_dir, 0o700)  # noqa: PTH103
+    private_dir = state.make_private()
     command.restore_entry()
     marker = os.urandom(MARKER_BYTES // 2).hex()
     connection = WorkerConnection(marker)
+    started_s = time.monotonic()
     try:
         launched = launch(
             command.argv(private_dir),
@@ -110,9 +114,23 @@ def start_worker(command: DenoCommand, state_dir: str) -> StartedWorker:
             connection.hello(command.facts),
         )
     except WorkerError:
-        os.rmdir(private_dir)  # noqa: PTH106
+        state.remove_private(private_dir)
         raise
-    return StartedWorker(launched, connection, marker, private_dir, time.monotonic())
+    spawn_s = time.monotonic() - started_s
+    return StartedWorker(launched, connection, marker, private_dir, started_s, spawn_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What a worker left behind; all of it is gone.
+
+    Attributes:
+        processes: Programs that were still running.
+        files: Files and folders in its private folder.
+    """
+
+    processes: int = 0
+    files: int = 0
 
 
 class Worker:
@@ -121,6 +139,14 @@ class Worker:
     The order of calls is ``ready``, ``invoke``, ``finished``, ``stop``; ``stop`` may
     come at any point and must come at the end. One caller at a time. A cancelled call
     leaves the worker as it is.
+
+    Attributes:
+        started_s: When it was started; this and the next three on the monotonic clock.
+        ready_s: When its module was loaded; None until then.
+        handed_over_s: When its event was handed over; None until then.
+        answered_s: When its answer had come in full; None until then.
+        spawn_s: How long the call took that started it.
+        leftovers: What it left behind, once it is stopped.
     """
 
     def __init__(
@@ -129,6 +155,7 @@ class Worker:
         writer: LogWriter,
         loop: asyncio.AbstractEventLoop,
         reaper: Reaper,
+        state: StateDir,
     ) -> None:
         """Take over a started process."""
         import asyncio
@@ -136,6 +163,13 @@ class Worker:
         from lambda_deno_spawn.logs import Relay
 
         self.started_s = started.started_s
+        self.spawn_s = started.spawn_s
+        self.ready_s: float | None = None
+        self.handed_over_s: float | None = None
+        self.answered_s: float | None = None
+        self.leftovers = Leftovers()
+        self._state = state
+        self._writer = writer
         self._connection = started.connection
         self._private_dir = started.private_dir
         self._relay = Relay(writer, started.marker)
@@ -150,7 +184,6 @@ class Worker:
         self._outcome: Success | Failure | AnswerBegun | None = None
         self._chunks: deque[bytes] = deque()
         self._chunk_bytes = 0
-        self._is_paused = False
         self._is_abandoned = False
         self._chunk_came = asyncio.Event()
         self._stream_end: StreamEnded | None = None
@@ -186,6 +219,11 @@ class Worker:
         return self._error if self._connection.state is State.FINISHING else None
 
     @property
+    def exit_status(self) -> ExitStatus | None:
+        """How it ended and what it used; None while it runs."""
+        return self._process.status
+
+    @property
     def log_tail(self) -> str:
         """The last lines it logged."""
         return self._relay.tail
@@ -219,6 +257,7 @@ class Worker:
         for relay in (self._relay, self._stray):
             relay.request_id = invocation.request_id
             relay.tenant_id = invocation.tenant_id
+        self.handed_over_s = time.monotonic()
         self._process.write_all(self._connection.invoke(invocation, abort_epoch_ms))
         await self._answered.wait()
         if self._outcome is not None:
@@ -241,9 +280,8 @@ class Worker:
             await self._chunk_came.wait()
         chunk = self._chunks.popleft()
         self._chunk_bytes -= len(chunk)
-        if self._is_paused and self._chunk_bytes < STREAM_BUFFER_BYTES:
-            self._is_paused = False
-            self._process.resume_stdout()
+        if self._chunk_bytes < STREAM_BUFFER_BYTES:
+            self._process.release_stdout("stream")
         return chunk
 
     def abandon_stream(self) -> None:
@@ -254,9 +292,7 @@ class Worker:
         self._process.signal(CALLER_GONE_SIGNAL)
         self._chunks.clear()
         self._chunk_bytes = 0
-        if self._is_paused:
-            self._is_paused = False
-            self._process.resume_stdout()
+        self._process.release_stdout("stream")
 
     async def finished(self) -> None:
         """Wait until the worker has nothing left to do, or has ended."""
@@ -273,13 +309,17 @@ class Worker:
             await self._wait_for_exit(grace_s)
         self.kill()
 
-    async def stop(self) -> None:
+    async def stop(self) -> bool:
         """End the process and all that descends from it; leave nothing behind.
 
         Cancelled, it can be called again and does what is left.
+
+        Returns:
+            False if something it started could not be ended.
         """
         if self._is_stopped:
-            return
+            return True
+        ended_before = self._reaper.ended
         self.kill()
         await self._exited.wait()
         self._relay.flush()
@@ -287,9 +327,11 @@ class Worker:
         self._process.close()
         if self._eof_timer is not None:
             self._eof_timer.cancel()
-        await self._reaper.sweep()
-        remove_tree(self._private_dir)
+        is_swept = await self._reaper.sweep()
+        files = self._state.remove_private(self._private_dir)
+        self.leftovers = Leftovers(self._reaper.ended - ended_before, files)
         self._is_stopped = True
+        return is_swept
 
     async def _wait_for_exit(self, limit_s: float) -> None:
         import asyncio
@@ -308,11 +350,13 @@ class Worker:
             for event in self._connection.receive_data(data):
                 match event:
                     case Ready():
+                        self.ready_s = time.monotonic()
                         self._ready.set()
                     case Answered(Failure() as failure) if not self._ready.is_set():
                         self._load_failure = failure
                         self._ready.set()
                     case Answered(outcome):
+                        self.answered_s = time.monotonic()
                         self._outcome = outcome
                         self._answered.set()
                     case StreamBegun(content_type):
@@ -321,12 +365,15 @@ class Worker:
                     case Chunk(chunk):
                         self._take_chunk(chunk)
                     case StreamEnded() as end:
+                        self.answered_s = time.monotonic()
                         self._stream_end = end
                         self._chunk_came.set()
                     case Done():
                         self._done.set()
                     case Stray(stray):
                         self._stray.feed(stray)
+                        if self._writer.is_full:
+                            self._wait_for_log()
         except WorkerProtocolError as error:
             error.pid = self.pid
             error.stderr_tail = self.log_tail
@@ -338,9 +385,8 @@ class Worker:
         self._chunks.append(chunk)
         self._chunk_bytes += len(chunk)
         self._chunk_came.set()
-        if self._chunk_bytes >= STREAM_BUFFER_BYTES and not self._is_paused:
-            self._is_paused = True
-            self._process.pause_stdout()
+        if self._chunk_bytes >= STREAM_BUFFER_BYTES:
+            self._process.hold_stdout("stream")
 
     def stdout_ended(self) -> None:
         """Wait a moment for the exit that belongs to this end."""
@@ -363,14 +409,33 @@ class Worker:
     def stderr_received(self, data: bytes) -> None:
         """Relay lines of the log."""
         self._relay.feed(data)
+        if self._writer.is_full:
+            self._wait_for_log()
+
+    def _wait_for_log(self) -> None:
+        """Let the worker wait, instead of keeping what nobody takes from us."""
+        self._process.hold_stderr("log")
+        self._process.hold_stdout("log")
+        self._writer.when_drained(self._go_on_logging)
+
+    def _go_on_logging(self) -> None:
+        self._process.release_stderr("log")
+        self._process.release_stdout("log")
 
     def process_exited(self, status: ExitStatus) -> None:
         """Tell the end of the process to whoever waits for something else."""
         self._relay.flush()
         self._exited.set()
+        is_oom = True
+        if status.returncode == -signal.SIGKILL:
+            is_oom = self._reaper.was_oom_kill() is not False
         self._break_off(
             exit_error(
-                status.returncode, self.pid, self._connection.state, self.log_tail
+                status,
+                self.pid,
+                self._connection.state,
+                self.log_tail,
+                is_oom=is_oom,
             )
         )
 
@@ -383,37 +448,42 @@ class Worker:
 
 
 def exit_error(
-    returncode: int, pid: int, state: State, stderr_tail: str
+    status: ExitStatus, pid: int, state: State, stderr_tail: str, *, is_oom: bool
 ) -> WorkerExitedError:
     """Say what the end of a worker means.
 
     Args:
-        returncode: Exit code; negative: the signal that ended it.
+        status: How it ended.
         pid: Its process id.
         state: How far it had come.
         stderr_tail: The last it wrote to stderr.
+        is_oom: The kernel may have sent a SIGKILL because memory was used up.
     """
+    returncode = status.returncode
     doing = "loading the handler's module" if state is State.STARTING else "answering"
-    is_trap = returncode == -signal.SIGTRAP  # how V8 ends a process
-    if is_trap and any(sign in stderr_tail for sign in OUT_OF_MEMORY_SIGNS):
-        return WorkerOutOfMemoryError(
+    ended_by = WorkerExitedError
+    if is_heap_limit(returncode, stderr_tail):
+        ended_by = WorkerOutOfMemoryError
+        message = (
             f"The process ran out of JavaScript memory before {doing}: raise the "
             "function's memory size, or V8's limit with LAMBDA_DENO_V8_FLAGS="
-            "--max-old-space-size=MEGABYTES",
-            returncode=returncode,
-            pid=pid,
-            stderr_tail=stderr_tail,
+            "--max-old-space-size=MEGABYTES"
         )
-    if returncode == -signal.SIGKILL:
-        # Nobody in the environment may send it but us, and ours are not reported.
-        return WorkerOutOfMemoryError(
+    elif returncode == -signal.SIGKILL and is_oom:
+        ended_by = WorkerOutOfMemoryError
+        peak_mb = status.peak_bytes // 2**20
+        message = (
             f"The process was ended by SIGKILL before {doing}, as the kernel does when "
-            "the environment's memory is used up: raise the function's memory size",
-            returncode=returncode,
-            pid=pid,
-            stderr_tail=stderr_tail,
+            f"the environment's memory is used up; it had {peak_mb} MB at most, the "
+            "programs it started not counted: raise the function's memory size"
         )
-    if STDOUT_CLOSED_SIGN in stderr_tail:
+    elif any(sign in stderr_tail for sign in NO_THREAD_SIGNS):
+        ended_by = WorkerExhaustedError
+        message = (
+            f"The process could not start another thread before {doing}: Lambda allows "
+            "1,024 processes and threads; start fewer programs at a time"
+        )
+    elif STDOUT_CLOSED_SIGN in stderr_tail:
         message = f"The handler closed the stdout of its process before {doing}"
     elif state is State.STARTING and NEVER_SETTLES_SIGN in stderr_tail:
         message = (
@@ -430,6 +500,10 @@ def exit_error(
             f"The process exited with status {returncode} before {doing}: "
             "a handler must return or throw, not call Deno.exit or process.exit"
         )
-    return WorkerExitedError(
-        message, returncode=returncode, pid=pid, stderr_tail=stderr_tail
-    )
+    return ended_by(message, returncode=returncode, pid=pid, stderr_tail=stderr_tail)
+
+
+def is_heap_limit(returncode: int, stderr_tail: str) -> bool:
+    """Tell whether V8 ended the process because its heap was full."""
+    is_trap = returncode == -signal.SIGTRAP  # how V8 ends a process
+    return is_trap and any(sign in stderr_tail for sign in OUT_OF_MEMORY_SIGNS)

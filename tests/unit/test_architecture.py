@@ -25,12 +25,13 @@ ALLOWED: dict[str, set[str]] = {
     "state": set(),
     "process": {"errors"},
     "logs": {"config", "invocation"},
+    "metrics": {"config"},
     "worker": {
         "deno", "errors", "invocation", "logs", "process", "protocol", "state",
     },
     "strategies": {
-        "config", "deno", "errors", "invocation", "logs", "process", "protocol",
-        "worker",
+        "config", "deno", "errors", "invocation", "logs", "metrics", "process",
+        "protocol", "state", "worker",
     },
     "transport": set(),
     "runtime_api": {"__init__", "errors", "invocation", "logs", "transport"},
@@ -46,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "dev.invoke": {"dev.emulator", "dev.function", "dev.local_runtime", "errors"},
     "dev.local_runtime": {"deno", "dev.function", "errors"},
 }  # fmt: skip
-PURE = ["errors", "invocation", "protocol", "config"]
+PURE = ["errors", "invocation", "protocol", "config", "metrics"]
 OUTSIDE = {
     "asyncio", "datetime", "httpx", "logging", "os", "pathlib", "random", "select",
     "signal", "socket", "subprocess", "sys", "threading", "time",

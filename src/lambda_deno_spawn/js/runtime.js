@@ -1103,6 +1103,14 @@ function reroute() {
       error: (/** @type {unknown[]} */ ...args) => log("ERROR", args),
     });
   }
+  // Deno keeps both on disk, where the next event's process would find them.
+  Object.defineProperty(globalThis, "localStorage", {
+    configurable: true,
+    enumerable: true,
+    get: () => sessionStorage,
+  });
+  // @ts-ignore as in Node, which has none
+  delete globalThis.caches;
   // Node's process.stdout and process.stdin are built on these two objects.
   /** @param {Uint8Array} bytes */
   const writeSync = (bytes) => (writeAll(writeStderr, bytes), bytes.length);
