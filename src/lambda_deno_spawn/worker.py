@@ -55,8 +55,8 @@ OUT_OF_MEMORY_SIGNS = (
     "Fatal JavaScript out of memory",
     "JavaScript heap out of memory",
 )
-# How Rust and Node's part of Deno say that the system grants no further thread.
-NO_THREAD_SIGNS = ("failed to spawn thread", "Resource temporarily unavailable")
+# How Deno, and Rust below it, say that the system grants no further thread.
+NO_THREAD_SIGNS = ("unable to create worker threads", "failed to spawn thread")
 STDOUT_CLOSED_SIGN = "Cannot write to stdout:"
 NEVER_SETTLES_SIGN = "Top-level await promise never resolved"
 # What is taken from a streaming worker before the caller has taken it from us. Together
