@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+import psutil
+
 from lambda_deno_spawn.config import Settings
 from lambda_deno_spawn.deno import find_binary
 from lambda_deno_spawn.dev.local_runtime import bootstrap_command
@@ -146,16 +148,18 @@ class RuntimeUnderTest:
         return next(line for line in self.log.splitlines() if text in line)
 
     def survivors(self) -> list[int]:
-        """Return every process with this test's mark, the supervisor included."""
-        mark = f"{TEST_ID_VARIABLE}={self.test_id}".encode()
-        found = []
-        for entry in Path("/proc").iterdir():
-            if entry.name.isdigit():
-                # A process may end while we look; a zombie has no environment.
-                with contextlib.suppress(OSError):
-                    if mark in (entry / "environ").read_bytes().split(b"\0"):
-                        found.append(int(entry.name))
-        return found
+        """Return every process of this test that is alive, the supervisor included."""
+        # It may hide its mark, and what a handler starts may have lost it.
+        found = marked(f"{TEST_ID_VARIABLE}={self.test_id}")
+        if self.is_running:
+            found |= {self.pid, *(process.pid for process in descendants(self.pid))}
+        return sorted(found)
+
+    def descriptor_count(self) -> int:
+        """Return how many files the supervisor has open, also if it hides which."""
+        folder = Path(f"/proc/{self.pid}/fd")
+        # Linux 6.2 tells the number to all, before that root has to look.
+        return folder.stat().st_size or len(list(folder.iterdir()))
 
     async def all_gone(self, limit_s: float = 5.0) -> None:
         """Wait until everything it started has ended."""
@@ -174,6 +178,32 @@ class RuntimeUnderTest:
             if self.keeps_log:
                 self.log += data.decode("utf-8", "replace")
                 self._log_grew.set()
+
+
+def marked(entry: str) -> set[int]:
+    """Return the live processes that have an entry in their environment.
+
+    Without root, one that is not dumpable (prctl(2)) keeps its environment to itself.
+    """
+    found = set()
+    for pid in psutil.pids():
+        # A process may end while we look; a zombie has no environment.
+        with contextlib.suppress(OSError):
+            environ = Path(f"/proc/{pid}/environ").read_bytes()
+            if entry.encode() in environ.split(b"\0"):
+                found.add(pid)
+    return found
+
+
+def descendants(pid: int) -> set[psutil.Process]:
+    """Return the live processes that a process has started, and those by them."""
+    found = set()
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for process in psutil.Process(pid).children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                if process.status() != psutil.STATUS_ZOMBIE:
+                    found.add(process)
+    return found
 
 
 async def kill_and_wait(pid: int, limit_s: float = 5.0) -> None:

@@ -21,7 +21,7 @@ import tempfile
 import time
 import uuid
 import zipfile
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ import psutil
 from deno import find_deno_bin
 
 from lambda_deno_spawn.dev.local_runtime import bootstrap_command
+from tests.integration.harness import descendants
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -180,15 +181,15 @@ class Rie:
 
     def processes(self) -> list[psutil.Process]:
         """Return what the emulator started and still runs, orphans included."""
-        found = []
+        found = set()
+        if self.process.returncode is None:
+            found |= descendants(self.process.pid)
         for process in psutil.process_iter():
-            try:
-                is_ours = process.environ().get(MARK) == self._mark
-            except psutil.Error:  # ended meanwhile, a zombie, or somebody else's
-                continue
-            if is_ours and process.pid != self.process.pid:
-                found.append(process)
-        return found
+            # Ended meanwhile, a zombie, or one that keeps its environment to itself.
+            with suppress(psutil.Error):
+                if process.environ().get(MARK) == self._mark:
+                    found.add(process)
+        return [process for process in found if process.pid != self.process.pid]
 
     def stop(self) -> list[str]:
         """End the emulator; return the command lines of processes that outlived it.
@@ -202,8 +203,8 @@ class Rie:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        psutil.wait_procs(started, timeout=OUTLIVE_TIMEOUT_S)
-        left = self.processes()
+        _, left = psutil.wait_procs(started, timeout=OUTLIVE_TIMEOUT_S)
+        left = list({*left, *self.processes()})
         names = [_command_line(process) for process in left]
         for process in left:
             process.kill()

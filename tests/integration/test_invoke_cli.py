@@ -41,6 +41,7 @@ from lambda_deno_spawn.dev.invoke import (
 )
 from lambda_deno_spawn.dev.local_runtime import bootstrap_command, lambda_environ
 from lambda_deno_spawn.errors import UsageError
+from tests.integration.harness import marked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -86,15 +87,8 @@ def mark() -> Iterator[str]:
 
 
 def survivors(mark: str) -> list[int]:
-    """Return the live processes that carry a mark (a zombie has no environment)."""
-    wanted = f"{MARK_VARIABLE}={mark}".encode()
-    found = []
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            with contextlib.suppress(OSError):
-                if wanted in (entry / "environ").read_bytes().split(b"\0"):
-                    found.append(int(entry.name))
-    return found
+    """Return the live processes that carry a mark."""
+    return sorted(marked(f"{MARK_VARIABLE}={mark}"))
 
 
 def options_for(

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import pytest
 
+from tests.fixtures.packages import download
 from tests.integration.harness import deno_binary
 
 ROOT = Path(__file__).parents[2]
+MODULES = ROOT / "tests" / "js"
 
 
 @pytest.mark.deno
 def test_deno_finds_no_fault_in_the_javascript_modules() -> None:
     done = subprocess.run(
-        [deno_binary(), "test", "--no-config", "--allow-read", "--quiet", "tests/js"],
+        [deno_binary(), "test", "--no-config", "--allow-read", "--quiet", str(MODULES)],
         cwd=ROOT,
-        env={**os.environ, "NO_COLOR": "1"},
+        env={**os.environ, "DENO_DIR": download(MODULES), "NO_COLOR": "1"},
         capture_output=True,
         text=True,
         timeout=50,
