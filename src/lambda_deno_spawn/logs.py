@@ -72,6 +72,7 @@ class LogWriter:
         self._backlog: deque[memoryview] = deque()
         self._backlog_bytes = 0
         self._is_waiting = False
+        self._is_stuck = False
         self._dropped = 0
         self._waiters: set[Callable[[], None]] = set()
 
@@ -109,16 +110,22 @@ class LogWriter:
             callback()
 
     async def drained(self, limit_s: float) -> None:
-        """Wait until everything is written, or for so many seconds."""
-        if not self._backlog:
+        """Wait until everything is written, or for so many seconds.
+
+        Not at all if nothing was read since the last wait ended in vain.
+        """
+        if not self._backlog or self._is_stuck:
             return
         import asyncio
 
         done = asyncio.Event()
         self.when_drained(done.set)
-        with contextlib.suppress(TimeoutError):
+        left_bytes = self._backlog_bytes
+        try:
             async with asyncio.timeout(limit_s):
                 await done.wait()
+        except TimeoutError:
+            self._is_stuck = self._backlog_bytes >= left_bytes
 
     def write(self, lines: Iterable[bytes]) -> None:
         """Write lines that are complete as they are, without their newlines."""
@@ -179,6 +186,7 @@ class LogWriter:
             self._backlog.clear()
             self._backlog_bytes = 0
             return True
+        self._is_stuck = False
         self._backlog_bytes -= written
         if written == len(piece):
             self._backlog.popleft()

@@ -373,7 +373,8 @@ class Worker:
                     case Stray(stray):
                         self._stray.feed(stray)
                         if self._writer.is_full:
-                            self._wait_for_log()
+                            self._process.hold_stdout("log")
+                            self._writer.when_drained(self._go_on_logging)
         except WorkerProtocolError as error:
             error.pid = self.pid
             error.stderr_tail = self.log_tail
@@ -409,14 +410,10 @@ class Worker:
     def stderr_received(self, data: bytes) -> None:
         """Relay lines of the log."""
         self._relay.feed(data)
+        # Whoever logs more than is read waits; an answer on stdout does not.
         if self._writer.is_full:
-            self._wait_for_log()
-
-    def _wait_for_log(self) -> None:
-        """Let the worker wait, instead of keeping what nobody takes from us."""
-        self._process.hold_stderr("log")
-        self._process.hold_stdout("log")
-        self._writer.when_drained(self._go_on_logging)
+            self._process.hold_stderr("log")
+            self._writer.when_drained(self._go_on_logging)
 
     def _go_on_logging(self) -> None:
         self._process.release_stderr("log")

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
 import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import psutil
 
@@ -24,12 +25,20 @@ if TYPE_CHECKING:
 # Inherited by everything that a runtime under test starts, however it hides.
 TEST_ID_VARIABLE = "LDS_TEST_ID"
 STOP_LIMIT_S = 10.0
+# What asyncio reads ahead of us, twice.
+LOG_BUFFER_BYTES = 64 * 1024
 
 
 def deno_binary() -> str:
     """Return the Deno binary that tests run."""
     settings = Settings(runtime_api="", handler="", task_root="")
     return find_binary(settings, os.environ.get("PATH", ""))
+
+
+def _open_gate() -> asyncio.Event:
+    gate = asyncio.Event()
+    gate.set()
+    return gate
 
 
 @dataclass(slots=True)
@@ -47,7 +56,7 @@ class RuntimeUnderTest:
         environ: More variables; None removes one.
         wrapper: Shell script that ends in ``exec "$@"``, run in front of it.
         keeps_log: False: what it writes is read and thrown away.
-        log: Everything it wrote to stdout and stderr so far.
+        log_gate: Nothing of what it writes is read while this is not set.
     """
 
     task_root: Path
@@ -57,10 +66,11 @@ class RuntimeUnderTest:
     environ: dict[str, str | None] = field(default_factory=dict)
     wrapper: str = ""
     keeps_log: bool = True
-    log: str = ""
+    log_gate: asyncio.Event = field(default_factory=_open_gate)
     test_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _process: asyncio.subprocess.Process | None = None
     _reading: asyncio.Task[None] | None = None
+    _log: list[str] = field(default_factory=list)
     _log_grew: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def __aenter__(self) -> Self:
@@ -91,7 +101,7 @@ class RuntimeUnderTest:
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-            limit=1024 * 1024,
+            limit=LOG_BUFFER_BYTES,
         )
         self._reading = asyncio.create_task(self._read_log())
         return self
@@ -107,6 +117,12 @@ class RuntimeUnderTest:
             for pid in self.survivors():
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+
+    @property
+    def log(self) -> str:
+        """Everything it wrote to stdout and stderr so far."""
+        self._log[:] = ["".join(self._log)]  # not at each read: it may be 100 MB
+        return self._log[0]
 
     @property
     def pid(self) -> int:
@@ -131,6 +147,7 @@ class RuntimeUnderTest:
         """Wait until the supervisor has ended by itself; return its exit code."""
         assert self._process is not None
         assert self._reading is not None
+        self.log_gate.set()
         async with asyncio.timeout(STOP_LIMIT_S):
             code = await self._process.wait()
             await self._reading
@@ -175,8 +192,9 @@ class RuntimeUnderTest:
         assert self._process is not None
         assert self._process.stdout is not None
         while data := await self._process.stdout.read(65_536):
+            await self.log_gate.wait()
             if self.keeps_log:
-                self.log += data.decode("utf-8", "replace")
+                self._log.append(data.decode("utf-8", "replace"))
                 self._log_grew.set()
 
 
@@ -204,6 +222,12 @@ def descendants(pid: int) -> set[psutil.Process]:
                 if process.status() != psutil.STATUS_ZOMBIE:
                     found.add(process)
     return found
+
+
+def reports(log: str) -> list[dict[str, Any]]:
+    """Return what LAMBDA_DENO_METRICS=json has written, one for each invocation."""
+    lines = [line for line in log.split("\n") if '"lambda-deno-spawn.report"' in line]
+    return [json.loads(line)["record"] for line in lines]
 
 
 async def kill_and_wait(pid: int, limit_s: float = 5.0) -> None:

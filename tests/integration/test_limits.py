@@ -147,7 +147,7 @@ async def test_a_fork_bomb_costs_one_event(
         runtime.wrapper = group.wrapper
         async with runtime:
             for script in ("b() { b | b & }; b; sleep 300", "b() { b & b & wait; }; b"):
-                # A timeout, or the shell that could not fork and ends: both are answers.
+                # A timeout, or a shell that could not fork and ended: both will do.
                 await api.invoke({"script": script}, timeout_s=2)
                 assert (await api.invoke({}, timeout_s=10)).call == "response"
             await api.wait_for_next()
@@ -248,7 +248,7 @@ export function handler(event: any) {
 """
     runtime = make_runtime({"function.ts": source}, LAMBDA_DENO_PERMISSIONS="all")
     # A disk of the runtime's own, with room for little and for few names.
-    mount = "mount -t tmpfs -o size=16m,nr_inodes=60 tmpfs \"$0\" && exec \"$@\""
+    mount = 'mount -t tmpfs -o size=16m,nr_inodes=60 tmpfs "$0" && exec "$@"'
     runtime.wrapper = (
         f"exec unshare --mount sh -c '{mount}' '{runtime.temp_root}' \"$@\""
     )

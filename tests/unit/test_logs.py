@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
 import os
 import re
 import threading
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
@@ -214,6 +215,121 @@ def test_a_descriptor_somebody_made_non_blocking_loses_nothing(pipe: Pipe) -> No
 def test_a_log_that_nobody_reads_stops_nothing(pipe: Pipe) -> None:
     pipe.close_reader()
     text_writer(pipe).record(LogLevel.INFO, "lost")
+
+
+# A writer in an event loop: the reader may be slow, or not there at all.
+
+
+@pytest.fixture
+async def attached(pipe: Pipe) -> AsyncIterator[LogWriter]:
+    writer = text_writer(pipe)
+    writer.attach(asyncio.get_running_loop())
+    yield writer
+    writer.detach(0)
+
+
+async def read_until(pipe: Pipe, end: bytes) -> bytes:
+    """Read until the log ends so, and let the writer go on meanwhile."""
+    data = b""
+    async with asyncio.timeout(10):
+        while not data.endswith(end):
+            data += pipe.take()
+            await asyncio.sleep(0)
+    return data
+
+
+async def test_what_a_full_pipe_does_not_take_follows_in_order(
+    pipe: Pipe, attached: LogWriter
+) -> None:
+    lines = [b"%06d %s" % (number, b"x" * 93) for number in range(2_000)]
+    for line in lines:
+        attached.write([line])
+    attached.write([b"a line that is longer than a pipe " + b"y" * 100_000])
+    attached.write([b"end"])
+    data = await read_until(pipe, b"\nend\n")
+    assert data.split(b"\n")[: len(lines)] == lines
+    assert data.count(b"y") == 100_000
+
+
+async def test_a_backlog_is_full_until_it_is_read(
+    pipe: Pipe, attached: LogWriter
+) -> None:
+    is_drained = asyncio.Event()
+    attached.when_drained(is_drained.set)
+    assert is_drained.is_set(), "at once, if nothing waits"
+    is_drained.clear()
+    while not attached.is_full:
+        attached.write([b"x" * 999])
+    for _ in range(2):
+        attached.when_drained(is_drained.set)
+    await asyncio.sleep(0)
+    assert not is_drained.is_set()
+    attached.write([b"end"])
+    await read_until(pipe, b"end\n")
+    assert is_drained.is_set()
+    assert not attached.is_full
+    await attached.drained(10)
+
+
+async def test_records_nobody_reads_are_dropped_and_counted(
+    pipe: Pipe, attached: LogWriter
+) -> None:
+    written = 3_000
+    for number in range(written):
+        attached.write([b"%06d %s" % (number, b"x" * 992)])
+    data = await read_until(pipe, b"nobody read the log\n")
+    *kept, last = data.split(b"\n")[:-1]
+    match = re.search(rb"\tWARN\t(\d+) log records were dropped", last)
+    assert match is not None
+    assert len(kept) + int(match[1]) == written
+    assert 2_000 < len(kept) < written, "two mebibytes are kept"
+    numbers = [int(line[:6]) for line in kept]
+    assert numbers == list(range(len(kept))), "the first ones, each of them whole"
+    attached.write([b"and on"])
+    assert await read_until(pipe, b"on\n") == b"and on\n"
+
+
+async def test_waiting_for_a_reader_who_is_gone_is_not_repeated(
+    pipe: Pipe, attached: LogWriter
+) -> None:
+    attached.write([b"x" * 200_000])
+    async with asyncio.timeout(10):
+        await attached.drained(0.001)
+        await attached.drained(3_600)
+    attached.write([b"end"])
+    await read_until(pipe, b"end\n")
+    await attached.drained(3_600)
+
+
+async def test_what_is_left_is_written_on_the_way_out_within_its_time(
+    pipe: Pipe, attached: LogWriter
+) -> None:
+    attached.write([b"x" * 100_000])
+    attached.detach(0)
+    assert len(pipe.take()) == 65_536, "what a pipe holds"
+    attached.write([b"blocking from now on"])
+
+
+async def test_a_reader_who_closed_the_log_stops_nothing(
+    pipe: Pipe, attached: LogWriter
+) -> None:
+    attached.write([b"x" * 100_000])
+    is_drained = asyncio.Event()
+    attached.when_drained(is_drained.set)
+    pipe.close_reader()
+    async with asyncio.timeout(10):
+        await is_drained.wait()
+    attached.write([b"lost"])
+    assert not attached.is_full
+
+
+async def test_a_file_takes_everything_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "log"
+    with path.open("wb") as file:
+        writer = LogWriter(fd=file.fileno())
+        writer.attach(asyncio.get_running_loop())
+        writer.write([b"x" * 1_000_000])
+        assert path.stat().st_size == 1_000_001
 
 
 # The supervisor's own records.

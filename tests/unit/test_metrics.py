@@ -1,4 +1,4 @@
-"""The line of measures: names, units, and both forms, against CloudWatch's own rules."""
+"""The line of measures: names, units and both forms, after CloudWatch's rules."""
 
 from __future__ import annotations
 

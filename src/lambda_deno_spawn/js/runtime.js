@@ -1161,7 +1161,8 @@ function log(level, args) {
   } else {
     // A carriage return keeps the lines of a record together in CloudWatch.
     const message = format(args).replaceAll("\n", "\r");
-    record = `${timestamp}\t${requestId || "-"}\t${level}\t${
+    const tenant = tenantId === null ? "" : `TenantId: ${tenantId}\t`;
+    record = `${timestamp}\t${requestId || "-"}\t${level}\t${tenant}${
       message.slice(0, RECORD_LIMIT)
     }`;
   }
