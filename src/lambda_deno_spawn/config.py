@@ -105,6 +105,7 @@ class Settings:
         log_format: Text or JSON lines.
         log_level: Least level written in JSON format.
         metrics: How each invocation's measures are written to the log.
+        telemetry_fd: Descriptor for framed log records; None: the log is stderr.
         unknown: Variables with our prefix that mean nothing, most likely mistyped.
     """
 
@@ -130,6 +131,7 @@ class Settings:
     log_format: LogFormat = LogFormat.TEXT
     log_level: LogLevel = LogLevel.INFO
     metrics: Metrics = Metrics.OFF
+    telemetry_fd: int | None = None
     unknown: tuple[str, ...] = field(default=())
 
     @classmethod
@@ -183,6 +185,7 @@ class Settings:
             log_format=_choice(environ, "AWS_LAMBDA_LOG_FORMAT", LogFormat.TEXT),
             log_level=_choice(environ, "AWS_LAMBDA_LOG_LEVEL", LogLevel.INFO),
             metrics=_choice(environ, "LAMBDA_DENO_METRICS", Metrics.OFF),
+            telemetry_fd=_descriptor(environ.get("_LAMBDA_TELEMETRY_LOG_FD", "")),
             unknown=tuple(
                 sorted(
                     name
@@ -224,6 +227,11 @@ def _number(variable: str, value: str, unit: str) -> float:
     if not 0 <= number < float("inf"):
         raise ConfigError(variable, value, expected)
     return number
+
+
+def _descriptor(value: str) -> int | None:
+    """Read a variable of the platform's own; a senseless one is no reason to fail."""
+    return int(value) if value.isascii() and value.isdigit() else None
 
 
 def _memory_mb(environ: Mapping[str, str]) -> int | None:

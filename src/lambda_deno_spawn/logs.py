@@ -11,8 +11,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import re
 import select
 import stat
+import struct
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -29,6 +31,12 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.invocation import Invocation
 
 LOG_FD = 2
+# Of a record on the telemetry descriptor, which managed runtimes are given: four bytes
+# of type, to which the level is added, four of length, eight of Unix time in
+# microseconds, the record (telemetry-logger.ts of AWS's Node.js runtime client).
+FRAME_HEADER = struct.Struct(">IIQ")
+FRAME_TEXT = 0xA55A0003
+FRAME_JSON = 0xA55A0002
 # CloudWatch takes events of 1 MB; a line that never ends must not pile up.
 LINE_LIMIT_BYTES = 1024 * 1024
 # What is kept of a worker's log for the error message that may follow.
@@ -39,6 +47,10 @@ BACKLOG_BYTES = 256 * 1024
 # Beyond this nobody reads, and records are dropped and counted.
 BACKLOG_LIMIT_BYTES = 2 * 1024 * 1024
 _SEVERITY = {level: number for number, level in enumerate(LogLevel)}
+_FRAME_LEVELS = {
+    level.encode(): (number + 1) << 2 for level, number in _SEVERITY.items()
+}
+_JSON_LEVEL = re.compile(rb'\{"timestamp":"[^"]*","level":"([A-Z]+)"')
 _LEVELS = {
     logging.DEBUG: LogLevel.DEBUG,
     logging.INFO: LogLevel.INFO,
@@ -62,9 +74,15 @@ class LogWriter:
         log_format: LogFormat = LogFormat.TEXT,
         level: LogLevel = LogLevel.INFO,
         fd: int = LOG_FD,
+        *,
+        is_framed: bool = False,
     ) -> None:
-        """Take the format, the least level of JSON records, and the descriptor."""
+        """Take the format, the least level of JSON records, and the descriptor.
+
+        Framed: it is the telemetry descriptor.
+        """
         self.log_format = log_format
+        self._is_framed = is_framed
         self._least = _SEVERITY[level]
         self._fd = fd
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -135,18 +153,38 @@ class LogWriter:
         """Write lines that are complete as they are, each with its newline."""
         if not data:
             return
+        records = data.count(b"\n")
+        if self._is_framed:
+            data = self._frames(data)
         if self._loop is None:
             self._write_blocking(memoryview(data))
             return
         if self._dropped or (
             self._backlog and self._backlog_bytes + len(data) > BACKLOG_LIMIT_BYTES
         ):
-            self._dropped += data.count(b"\n")
+            self._dropped += records
             return
         self._backlog.append(memoryview(data))
         self._backlog_bytes += len(data)
         if not self._is_waiting:
             self._flush()
+
+    def _frames(self, data: bytes) -> bytes:
+        now_us = time.time_ns() // 1000
+        frames: list[bytes] = []
+        for line in data.split(b"\n")[:-1]:
+            if self.log_format is LogFormat.JSON:
+                match = _JSON_LEVEL.match(line)
+                frame_type, level = FRAME_JSON, match[1] if match else b""
+                record = line
+            else:
+                fields = line.split(b"\t", 3)
+                frame_type, level = FRAME_TEXT, fields[2] if len(fields) > 2 else b""
+                # Here a record may have lines.
+                record = line.replace(b"\r", b"\n") + b"\n"
+            frame_type |= _FRAME_LEVELS.get(level, _FRAME_LEVELS[b"INFO"])
+            frames += [FRAME_HEADER.pack(frame_type, len(record), now_us), record]
+        return b"".join(frames)
 
     def _write_blocking(self, data: memoryview) -> None:
         while data:
@@ -283,7 +321,13 @@ def log_context(invocation: Invocation) -> dict[str, str | None]:
 
 def configure(settings: Settings) -> LogWriter:
     """Send the supervisor's log to the function's log and return its writer."""
-    writer = LogWriter(settings.log_format, settings.log_level)
+    is_framed = settings.telemetry_fd is not None
+    fd = LOG_FD if settings.telemetry_fd is None else settings.telemetry_fd
+    try:
+        os.fstat(fd)
+    except OSError:  # it was closed by whoever started us
+        is_framed, fd = False, LOG_FD
+    writer = LogWriter(settings.log_format, settings.log_level, fd, is_framed=is_framed)
     logger.handlers[:] = [SupervisorHandler(writer)]
     logger.setLevel(
         logging.DEBUG

@@ -233,3 +233,35 @@ async def test_nothing_we_write_holds_an_event_a_result_or_a_variable_s_value(
         await api.wait_for_next()
         assert "Invoke Error" in runtime.log
         assert SECRET not in runtime.log
+
+
+async def test_the_telemetry_descriptor_takes_the_log_and_no_worker_has_it(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, tmp_path: Path
+) -> None:
+    source = """
+export function handler() {
+  console.warn("one\\ntwo");
+  const { stdout } = new Deno.Command("ls", { args: ["-l", `/proc/${Deno.pid}/fd`] })
+    .outputSync();
+  const files = new TextDecoder().decode(stdout);
+  return [files, Object.keys(Deno.env.toObject())];
+}
+"""
+    log = tmp_path / "telemetry"
+    runtime = make_runtime(
+        {"function.ts": source},
+        LAMBDA_DENO_PERMISSIONS="all",
+        _LAMBDA_TELEMETRY_LOG_FD="9",
+    )
+    runtime.wrapper = f"exec \"$@\" 9>'{log}'"
+    async with runtime:
+        answer = await api.invoke({})
+        files, names = answer.json()
+        assert "pipe:" in files
+        assert str(log) not in files
+        assert "_LAMBDA_TELEMETRY_LOG_FD" not in names
+        await api.wait_for_next()
+        assert runtime.log == ""
+        data = log.read_bytes()
+        assert data[:4].hex() == "a55a0013"
+        assert data[16:].endswith(f"Z\t{answer.request_id}\tWARN\tone\ntwo\n".encode())

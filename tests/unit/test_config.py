@@ -7,6 +7,7 @@ import pytest
 from lambda_deno_spawn.config import (
     LogFormat,
     LogLevel,
+    Metrics,
     ResponseMode,
     Settings,
     Strategy,
@@ -46,6 +47,8 @@ def test_defaults_need_no_more_than_an_address_and_a_handler() -> None:
         temp_root="/tmp",
         log_format=LogFormat.TEXT,
         log_level=LogLevel.INFO,
+        metrics=Metrics.OFF,
+        telemetry_fd=None,
         unknown=(),
     )
 
@@ -79,6 +82,11 @@ def test_an_environment_of_lambda_s_is_read() -> None:
 
 
 GOOD = [
+    ("LAMBDA_DENO_METRICS", "off", "metrics", Metrics.OFF),
+    ("LAMBDA_DENO_METRICS", "json", "metrics", Metrics.JSON),
+    ("LAMBDA_DENO_METRICS", "EMF", "metrics", Metrics.EMF),
+    ("_LAMBDA_TELEMETRY_LOG_FD", "62", "telemetry_fd", 62),
+    ("_LAMBDA_TELEMETRY_LOG_FD", "none", "telemetry_fd", None),
     ("LAMBDA_DENO_STRATEGY", "fresh", "strategy", Strategy.FRESH),
     ("LAMBDA_DENO_WARM", "ready", "warm", Warm.READY),
     ("LAMBDA_DENO_WARM", "background", "warm", Warm.BACKGROUND),

@@ -9,6 +9,7 @@ import logging
 import os
 import re
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -330,6 +331,60 @@ async def test_a_file_takes_everything_at_once(tmp_path: Path) -> None:
         writer.attach(asyncio.get_running_loop())
         writer.write([b"x" * 1_000_000])
         assert path.stat().st_size == 1_000_001
+
+
+# The descriptor that managed runtimes are given; values from AWS's own clients.
+
+
+def frames(data: bytes) -> list[tuple[int, bytes]]:
+    found = []
+    while data:
+        kind, length = int.from_bytes(data[:4]), int.from_bytes(data[4:8])
+        year = time.gmtime(int.from_bytes(data[8:16]) / 1_000_000).tm_year
+        assert year >= 2026
+        found.append((kind, data[16 : 16 + length]))
+        data = data[16 + length :]
+    return found
+
+
+def test_records_on_the_telemetry_descriptor_are_framed_with_their_level(
+    pipe: Pipe,
+) -> None:
+    text = LogWriter(LogFormat.TEXT, LogLevel.TRACE, pipe.fd, is_framed=True)
+    text.record(LogLevel.ERROR, "one\ntwo", "request-1")
+    text.write([b'{"a": 1}', b""])
+    (error, record), *others = frames(pipe.take())
+    assert error == 0xA55A0017
+    assert record.endswith(b"Z\trequest-1\tERROR\tone\ntwo\n")
+    assert others == [(0xA55A000F, b'{"a": 1}\n'), (0xA55A000F, b"\n")]
+    values = LogWriter(LogFormat.JSON, LogLevel.TRACE, pipe.fd, is_framed=True)
+    for level in LEVELS:
+        values.record(level, "a\nb")
+    values.write([b'{"user": "written"}'])
+    found = frames(pipe.take())
+    assert [kind for kind, _ in found] == [
+        0xA55A0006, 0xA55A000A, 0xA55A000E, 0xA55A0012, 0xA55A0016, 0xA55A001A,
+        0xA55A000E,
+    ]  # fmt: skip
+    assert json.loads(found[0][1])["message"] == "a\nb"
+    assert found[-1][1] == b'{"user": "written"}'
+
+
+@pytest.mark.parametrize("is_open", [True, False])
+def test_the_telemetry_descriptor_is_used_if_it_is_there(
+    monkeypatch: pytest.MonkeyPatch, pipe: Pipe, is_open: bool
+) -> None:
+    monkeypatch.setattr(logs, "logger", logging.Logger("test"))
+    number = pipe.fd
+    if not is_open:
+        pipe.close_writer()
+        # Nothing is written in this test: stderr is pytest's.
+    logs.configure(Settings("a:1", "f.h", "/", telemetry_fd=number))
+    if is_open:
+        logs.logger.error("framed")
+        [(kind, record)] = frames(pipe.take())
+        assert kind == 0xA55A0017
+        assert record.endswith(b"ERROR\tframed\n")
 
 
 # The supervisor's own records.
