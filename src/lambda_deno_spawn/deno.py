@@ -31,9 +31,10 @@ PACKAGED_DENO_DIR = ".deno_dir"  # in the task root, made by `build`
 OWN_DENO_DIR = "deno_dir"  # in the supervisor's folder
 # A bundle wins over the source it was made from.
 HANDLER_SUFFIXES = (".bundle.js", ".js", ".mjs", ".cjs", ".ts", ".tsx")
-# What V8's heap cannot have: this supervisor, and Deno's own code and buffers. Measured
-# as resident memory outside V8's heap; see decision 0011.
+# What V8's old space cannot have: this supervisor, Deno's own code and buffers, and a
+# part that grows with the heap. Measured in a control group; see decision 0016.
 MEMORY_OUTSIDE_HEAP_MB = 120
+MEMORY_OUTSIDE_HEAP_PERCENT = 5
 MINIMUM_HEAP_MB = 32
 # Always handed on, whatever LAMBDA_DENO_ENV says: without them programs cannot run.
 ESSENTIAL_VARIABLES = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH")
@@ -369,7 +370,8 @@ def _v8_flags(settings: Settings) -> list[str]:
     names = [flag.split("=")[0].replace("_", "-") for flag in flags]
     is_limited = "--max-old-space-size" in names or "--max-heap-size" in names
     if settings.memory_mb and not is_limited:
-        heap_mb = max(MINIMUM_HEAP_MB, settings.memory_mb - MEMORY_OUTSIDE_HEAP_MB)
+        usable_mb = settings.memory_mb * (100 - MEMORY_OUTSIDE_HEAP_PERCENT) // 100
+        heap_mb = max(MINIMUM_HEAP_MB, usable_mb - MEMORY_OUTSIDE_HEAP_MB)
         flags.append(f"--max-old-space-size={heap_mb}")
     return flags
 

@@ -339,7 +339,7 @@ def test_the_whole_default_command_line(function: Function) -> None:
         "--no-prompt",
         "--unstable-detect-cjs",
         "--no-config",
-        "--v8-flags=--max-old-space-size=392",
+        "--v8-flags=--max-old-space-size=366",
         "--allow-net",
         "--allow-env",
         "--allow-sys",
@@ -451,11 +451,12 @@ def test_node_modules_are_used_as_they_are_where_no_config_says_more(
     [
         pytest.param({}, None, id="no-memory-size"),
         pytest.param({"MEMORY": "128"}, "--max-old-space-size=32", id="smallest"),
-        pytest.param({"MEMORY": "153"}, "--max-old-space-size=33", id="above-minimum"),
-        pytest.param({"MEMORY": "10240"}, "--max-old-space-size=10120", id="largest"),
+        pytest.param({"MEMORY": "161"}, "--max-old-space-size=32", id="minimum"),
+        pytest.param({"MEMORY": "162"}, "--max-old-space-size=33", id="above-minimum"),
+        pytest.param({"MEMORY": "10240"}, "--max-old-space-size=9608", id="largest"),
         pytest.param(
             {"MEMORY": "512", "V8": "--expose-gc,--stack-size=900"},
-            "--expose-gc,--stack-size=900,--max-old-space-size=392",
+            "--expose-gc,--stack-size=900,--max-old-space-size=366",
             id="with-other-flags",
         ),
         pytest.param(
