@@ -25,7 +25,7 @@ from lambda_deno_spawn.config import LogFormat, LogLevel
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable
 
     from lambda_deno_spawn.config import Settings
     from lambda_deno_spawn.invocation import Invocation
@@ -272,13 +272,32 @@ class LogWriter:
             request_id: Invocation it belongs to, empty outside of one.
             tenant_id: Tenant of that invocation.
         """
-        if not message.isascii():
-            message = message.encode("utf-8", "replace").decode()
+        wrap = self.wrapper(timestamp, level, request_id, tenant_id)
+        return None if wrap is None else wrap(message.encode("utf-8", "replace"))
+
+    def wrapper(
+        self,
+        timestamp: str,
+        level: LogLevel,
+        request_id: str,
+        tenant_id: str | None,
+    ) -> Callable[[bytes], bytes] | None:
+        """Return what makes messages records that have the rest in common.
+
+        Args: As for ``format``.
+
+        Returns:
+            A function from a message to a line; None if the level is not wanted.
+        """
         if self.log_format is LogFormat.TEXT:
-            text = message.replace("\n", "\r") if "\n" in message else message
             tenant = f"TenantId: {tenant_id}\t" if tenant_id is not None else ""
-            line = f"{timestamp}\t{request_id or '-'}\t{level}\t{tenant}{text}"
-            return line.encode()
+            fields = f"{timestamp}\t{request_id or '-'}\t{level}\t{tenant}"
+            head = fields.encode()
+
+            def as_text(message: bytes) -> bytes:
+                return head + _as_utf8(message).replace(b"\n", b"\r")
+
+            return as_text
         if _SEVERITY[level] < self._least:
             return None
         record: dict[str, object] = {"timestamp": timestamp, "level": level}
@@ -286,8 +305,12 @@ class LogWriter:
             record["requestId"] = request_id
         if tenant_id is not None:
             record["tenantId"] = tenant_id
-        record["message"] = message
-        return orjson.dumps(record)
+        start = orjson.dumps(record)[:-1] + b',"message":'
+
+        def as_json(message: bytes) -> bytes:
+            return start + orjson.dumps(message.decode("utf-8", "replace")) + b"}"
+
+        return as_json
 
 
 class SupervisorHandler(logging.Handler):
@@ -377,12 +400,12 @@ class Relay:
             self._remember(text)
             self._writer.write_block(text)
         else:
-            self._relay(block.split(b"\n")[:-1])
+            self._relay(block)
 
     def flush(self) -> None:
         """Write out the last line although it has no newline."""
         if self._partial:
-            self._relay([bytes(self._partial)])
+            self._relay(bytes(self._partial) + b"\n")
             self._partial = bytearray()
 
     @property
@@ -392,31 +415,27 @@ class Relay:
         lines = [line for line in text.split(b"\n") if line]
         return b"\n".join(lines).decode("utf-8", "replace")
 
-    def _relay(self, lines: Sequence[bytes]) -> None:
-        timestamp = utc_timestamp(time.time())
+    def _relay(self, block: bytes) -> None:
+        """Write out lines of any kind, each ended by a newline."""
+        self._remember(block.replace(self._marker, b"\n"))
+        wrap = self._writer.wrapper(
+            utc_timestamp(time.time()),
+            LogLevel.INFO,
+            self.request_id,
+            self.tenant_id,
+        )
         written: list[bytes] = []
-        remembered: list[bytes] = []
-        for line in lines:
+        for line in block.split(b"\n")[:-1]:
             # A program that left its line open must not hide the record behind it.
             before, found, record = line.partition(self._marker)
             if before and not before.isspace():
-                remembered.append(before)
-                wrapped = self._wrapped(before, timestamp)
-                if wrapped is not None:
-                    written.append(wrapped)
+                if before[0] == ord("{") and _is_object(before):
+                    written.append(before)
+                elif wrap is not None:
+                    written.append(wrap(before.rstrip(b"\r")))
             if found:
-                remembered.append(record)
                 written.append(record)
-        self._remember(b"".join(line + b"\n" for line in remembered))
         self._writer.write(written)
-
-    def _wrapped(self, line: bytes, timestamp: str) -> bytes | None:
-        if line.startswith(b"{") and line.endswith(b"}") and _is_object(line):
-            return line
-        text = line.decode("utf-8", "replace").rstrip("\r")
-        return self._writer.format(
-            timestamp, LogLevel.INFO, text, self.request_id, self.tenant_id
-        )
 
     def _remember(self, text: bytes) -> None:
         """Keep the last lines of a text that ends with a newline, if it has any."""
@@ -443,7 +462,13 @@ def utc_timestamp(epoch_s: float) -> str:
     return time.strftime(f"%Y-%m-%dT%H:%M:%S.{milliseconds:03d}Z", time.gmtime(whole_s))
 
 
+def _as_utf8(text: bytes) -> bytes:
+    return text if text.isascii() else text.decode("utf-8", "replace").encode()
+
+
 def _is_object(line: bytes) -> bool:
+    if not line.endswith(b"}"):
+        return False
     try:
         return isinstance(orjson.loads(line), dict)
     except orjson.JSONDecodeError:
