@@ -12,11 +12,11 @@ from lambda_deno_spawn.dev.isolation import (
     compare,
 )
 
-RUNTIME_PID = 7
 
-
-def pair(leaked: bool | None, *, parents: tuple[int, ...] = (7, 7)) -> Pair:
-    return Pair({"thing": Row("a thing", leaked, "seen")}, parents, RUNTIME_PID)
+def pair(
+    leaked: bool | None, *, parents: tuple[int, ...] = (7, 7), is_alive: bool = True
+) -> Pair:
+    return Pair({"thing": Row("a thing", leaked, "seen")}, parents, is_alive)
 
 
 def report(control: Pair, **pairs: Pair) -> IsolationReport:
@@ -56,16 +56,27 @@ def test_nothing_leaked_is_ok() -> None:
     ]
 
 
-@pytest.mark.parametrize("parents", [(7, 8), (8, 8), ()], ids=str)
-def test_another_supervisor_is_not_ok(parents: tuple[int, ...]) -> None:
-    result = report(pair(True), all=pair(False, parents=parents))
+@pytest.mark.parametrize(
+    ("parents", "is_alive", "evidence"),
+    [
+        ((7, 8), True, "served by 7 and 8, alive"),
+        ((7, 7), False, "served by 7 and 7, exited"),
+        ((), True, "served by none, alive"),
+    ],
+    ids=["another", "exited", "none"],
+)
+def test_supervisor_that_does_not_survive_is_not_ok(
+    parents: tuple[int, ...], is_alive: bool, evidence: str
+) -> None:
+    result = report(pair(True), all=pair(False, parents=parents, is_alive=is_alive))
     assert [check.ok for check in result.survival] == [True, False]
+    assert result.survival[1].evidence == evidence
     assert not result.is_ok
 
 
 def test_second_event_without_an_answer_is_not_ok() -> None:
     rows = {"thing": Row("a thing", None, "the second event was not answered")}
-    broken = Pair(rows, (7,), RUNTIME_PID, "it was not answered in time")
+    broken = Pair(rows, (7,), True, "it was not answered in time")
     result = report(pair(True), all=broken)
     assert (result.leaked, result.is_ok) == (0, False)
     assert result.survival[0].evidence == "it was not answered in time"

@@ -85,14 +85,14 @@ class Pair:
 
     Attributes:
         rows: By the id of the check.
-        parents: Parent process of the handler's, event by event.
-        runtime_pid: The process that polls the Runtime API; None if it has exited.
+        parents: Parent process of the handler's, event by event: the supervisor.
+        is_alive: The runtime had not exited when the second event was over.
         failure: Why the second event has no answer; None if it has one.
     """
 
     rows: Mapping[str, Row]
     parents: tuple[int, ...] = ()
-    runtime_pid: int | None = None
+    is_alive: bool = True
     failure: str | None = None
 
 
@@ -209,14 +209,15 @@ def _survival(permissions: Permissions, pair: Pair) -> Iterator[SurvivalCheck]:
         pair.failure is None,
         pair.failure or "its answer is whole",
     )
-    is_same = pair.runtime_pid is not None and set(pair.parents) == {pair.runtime_pid}
+    ids = " and ".join(str(pid) for pid in pair.parents)
+    is_same = len(pair.parents) == 2 and len(set(pair.parents)) == 1
     yield SurvivalCheck(
         "same-supervisor",
         permissions,
-        is_same,
-        f"process {pair.runtime_pid} served both"
-        if is_same
-        else f"parents {pair.parents}, supervisor {pair.runtime_pid}",
+        is_same and pair.is_alive,
+        f"process {pair.parents[0]} served both"
+        if is_same and pair.is_alive
+        else f"served by {ids or 'none'}, {'alive' if pair.is_alive else 'exited'}",
     )
 
 
@@ -338,8 +339,7 @@ async def _pair(
                 second = await _answer(
                     emulator, runtime, {**event, "phase": "look", "planted": planted}
                 )
-                exited = runtime.process.returncode is not None
-                runtime_pid = None if exited else runtime.process.pid
+                is_alive = runtime.process.returncode is None
     late = f"late line {nonce}"
     lines = log.getvalue().decode(errors="replace").splitlines()
     wrong = sum(late in line and second.request_id in line for line in lines)
@@ -352,7 +352,7 @@ async def _pair(
     return Pair(
         rows,
         tuple(int(answer["ppid"]) for answer in answers),
-        runtime_pid,
+        is_alive,
         None if second.failure is None else second.failure + _tail(log),
     )
 

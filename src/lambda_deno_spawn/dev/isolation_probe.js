@@ -49,6 +49,9 @@ import process from "node:process";
 /** It cannot be tried on this machine. */
 class Unavailable extends Error {}
 
+/** The runtime does not give it to handlers: a denial. */
+class Withheld extends Error {}
+
 /** Milliseconds between two signs of life. */
 const BEAT_MS = 20;
 /** Not to be collected as garbage: an open file or a socket would be closed. */
@@ -137,15 +140,12 @@ const PROBES = {
     under: ["all"],
     async plant(event) {
       const file = JSON.stringify(beatFile(event, "web-worker"));
-      const code = `let n = 0; const file = ${file}; setInterval(() => {` +
-        `Deno.writeTextFileSync(file, String(++n)); postMessage(n) }, ${BEAT_MS});`;
-      const url = `data:application/javascript,${encodeURIComponent(code)}`;
-      const worker = new Worker(url, { type: "module" });
-      kept.push(worker);
-      await new Promise((resolve, reject) => {
-        worker.onmessage = resolve;
-        worker.onerror = reject;
-      });
+      kept.push(
+        await worker(
+          `let n = 0; setInterval(() => { postMessage(n);
+           Deno.writeTextFileSync(${file}, String(++n)) }, ${BEAT_MS})`,
+        ),
+      );
     },
     look: (_, event) => isBeating(event, "web-worker"),
   },
@@ -287,9 +287,9 @@ const PROBES = {
   "local-storage": {
     planted: "localStorage.setItem",
     under: ["all", "default"],
-    plant: ({ nonce }) => localStorage.setItem("planted", nonce),
+    plant: ({ nonce }) => given("localStorage").setItem("planted", nonce),
     look(_, { nonce }) {
-      const value = localStorage.getItem("planted");
+      const value = given("localStorage").getItem("planted");
       return [value === nonce, `getItem gives ${value}`];
     },
   },
@@ -306,14 +306,36 @@ const PROBES = {
     planted: "caches.open(...).put(...)",
     under: ["all", "default"],
     async plant({ nonce }) {
-      const cache = await caches.open("planted");
+      const cache = await given("caches").open("planted");
       await cache.put("http://localhost/planted", new Response(nonce));
     },
     async look(_, { nonce }) {
-      const cache = await caches.open("planted");
+      const cache = await given("caches").open("planted");
       const response = await cache.match("http://localhost/planted");
       const text = await response?.text();
       return [text === nonce, `match gives ${text}`];
+    },
+  },
+  "cache-api-in-worker": {
+    planted: "the same in a Web Worker",
+    under: ["all", "default"],
+    async plant({ nonce }) {
+      const [ended, { data }] = await worker(
+        `const cache = await given("caches").open("in-worker");
+         await cache.put("http://localhost/planted", new Response("${nonce}"));
+         postMessage("")`,
+      );
+      ended.terminate();
+      if (data !== "") throw new Withheld(data);
+    },
+    async look(_, { nonce }) {
+      const [ended, { data }] = await worker(
+        `const cache = await given("caches").open("in-worker");
+         const response = await cache.match("http://localhost/planted");
+         postMessage(await response?.text())`,
+      );
+      ended.terminate();
+      return [data === nonce, `match gives ${data}`];
     },
   },
   "deno-kv": {
@@ -350,11 +372,13 @@ const PROBES = {
       const path = beatFile(event, "open-files");
       Deno.writeTextFileSync(path, "");
       for (let i = 0; i < 3; i++) kept.push(Deno.openSync(path));
-      openFiles(Deno.pid);
+      if (openFiles(Deno.pid) === "") {
+        throw new Unavailable("there is no /proc");
+      }
       return path;
     },
     look(path) {
-      const files = [...openFiles(Deno.pid), ...openFiles(Deno.ppid)];
+      const files = `${openFiles(Deno.pid)}${openFiles(Deno.ppid)}`.split("\n");
       const count = files.filter((line) => line.endsWith(` ${path}`)).length;
       return [
         count > 0,
@@ -489,7 +513,8 @@ async function look(id, { look }, event) {
 
 /** @param {unknown} error */
 function isDenial(error) {
-  return error instanceof Deno.errors.NotCapable ||
+  return error instanceof Withheld ||
+    error instanceof Deno.errors.NotCapable ||
     error instanceof Deno.errors.PermissionDenied ||
     /** @type {any} */ (error)?.code === "EACCES" ||
     /** @type {any} */ (error)?.code === "EPERM";
@@ -499,6 +524,16 @@ function isDenial(error) {
 function sentence(error) {
   const text = error instanceof Error ? error.message : String(error);
   return text.split(", run again with ")[0].split("\n")[0];
+}
+
+/**
+ * Return a global, if handlers have it.
+ *
+ * @param {string} name
+ */
+function given(name) {
+  if (scope[name] === undefined) throw new Withheld(`there is no ${name}`);
+  return scope[name];
 }
 
 /** @param {number} ms */
@@ -577,6 +612,27 @@ function currentFolder() {
 }
 
 /**
+ * Start a Web Worker and return it with its first message; an error is one too.
+ *
+ * @param {string} code
+ * @returns {Promise<[Worker, MessageEvent]>}
+ */
+async function worker(code) {
+  const module = `const given = (name) => {
+      if (globalThis[name] === undefined) throw new Error("there is no " + name);
+      return globalThis[name];
+    };
+    try { ${code} } catch (error) { postMessage(error.message) }`;
+  const url = `data:application/javascript,${encodeURIComponent(module)}`;
+  const started = new Worker(url, { type: "module" });
+  const message = await new Promise((resolve, reject) => {
+    started.onmessage = resolve;
+    started.onerror = reject;
+  });
+  return [started, message];
+}
+
+/**
  * Send a text to a local port and return the first bytes of the answer; empty if nobody
  * answers.
  *
@@ -611,7 +667,7 @@ async function connectable(address) {
 
 function openKv() {
   const open = /** @type {any} */ (Deno).openKv;
-  if (open === undefined) throw new Unavailable("it is not enabled");
+  if (open === undefined) throw new Withheld("there is no Deno.openKv");
   return open();
 }
 
@@ -639,24 +695,28 @@ function hasPriority(pid, priority) {
 }
 
 /**
- * List a process's descriptors. Deno itself keeps /proc from all but `--allow-all`
- * without any denial; a program that it starts can look.
+ * List a process's descriptors, as far as it lets us. Deno itself keeps /proc from all
+ * but `--allow-all` without any denial; a program that it starts can look.
  *
  * @param {number} pid
  */
 function openFiles(pid) {
-  return output("ls", "-l", `/proc/${pid}/fd`).split("\n");
+  return output("ls", "-l", `/proc/${pid}/fd`);
 }
 
-/** @param {string[]} command */
+/**
+ * Return what a program prints, whatever its exit code: a descriptor that is gone before
+ * it was looked at is an error to it.
+ *
+ * @param {string[]} command
+ */
 function output(...command) {
   const [program, ...args] = command;
-  const { success, stdout } = new Deno.Command(program, {
+  const { stdout } = new Deno.Command(program, {
     args,
     stderr: "null",
     cwd: "/",
   }).outputSync();
-  if (!success) throw new Unavailable(`${command.join(" ")} failed`);
   return new TextDecoder().decode(stdout);
 }
 
@@ -750,13 +810,9 @@ function stat(pid) {
   } catch {
     return null;
   }
-  try {
-    const text = output("cat", `/proc/${pid}/stat`);
-    // The name in parentheses may hold anything, even parentheses.
-    const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
-    return { state: fields[0], started: fields[19] };
-  } catch (error) {
-    if (error instanceof Unavailable) return { state: "?", started: "" };
-    throw error;
-  }
+  const text = output("cat", `/proc/${pid}/stat`);
+  if (text === "") return { state: "unknown", started: "" };
+  // The name in parentheses may hold anything, even parentheses.
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  return { state: fields[0], started: fields[19] };
 }
