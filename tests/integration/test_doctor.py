@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lambda_deno_spawn.dev.doctor import Check, Status, examine
+from lambda_deno_spawn.dev.function import (
+    InvokeOptions,
+    find_function,
+    parse_variables,
+)
 from tests.integration.harness import marked
 
 if TYPE_CHECKING:
@@ -145,6 +152,24 @@ def checks_of(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, str
     return {check["id"]: check for check in output["checks"]}
 
 
+def examined(
+    place: Place,
+    folder: Path | None = None,
+    handler: str = "",
+    *assignments: str,
+    **environ: str,
+) -> dict[str, Check]:
+    """Return the checks by id; faster than by way of the command line."""
+    options = None
+    if folder is not None:
+        found = find_function(folder, handler or None)
+        options = InvokeOptions(found, variables=parse_variables(assignments))
+    checks = examine({**place.environ, **environ}, options)
+    assert len({check.id for check in checks}) == len(checks)
+    assert [c for c in checks if bool(c.advice) == (c.status is Status.OK)] == []
+    return {check.id: check for check in checks}
+
+
 def function(root: Path, text: str = "", **files: str) -> Path:
     folder = root / "function"
     folder.mkdir()
@@ -171,19 +196,14 @@ def test_this_machine_and_an_example_are_fit(place: Place) -> None:
     assert "deno + runtime + function" in checks["total"]["found"]
 
 
-def test_machine_alone_is_looked_at_without_a_function(place: Place) -> None:
-    checks = checks_of(place.run("doctor", "-o", "json"))
-    groups = {check["group"] for check in checks.values()}
-    assert groups == {"Deno", "Python", "System", "Sizes"}
-
-
-def test_text_is_a_plain_table_where_no_terminal_is(place: Place) -> None:
+def test_machine_alone_is_a_plain_table_where_no_terminal_is(place: Place) -> None:
     done = place.run("doctor")
     assert done.returncode == 0, done.stderr
     first, *_, last = done.stdout.splitlines()
     assert first.split() == ["check", "status", "found"]
     assert last.endswith(" ok") or " ok, " in last
     assert "\x1b" not in done.stdout
+    assert not re.search(r"^(Function|Caches)", done.stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize(
@@ -214,11 +234,11 @@ def test_unfit_deno_is_a_problem_with_advice(
     binary = place.root / "deno"
     binary.write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     binary.chmod(0o755)
-    done = place.run("doctor", "-o", "json", LAMBDA_DENO_BIN=str(binary))
-    checks = checks_of(done)
-    assert checks[check]["status"] == "problem"
-    assert checks[check]["found"] == found
-    assert checks["deno-binary"]["found"] == f"{binary}, by LAMBDA_DENO_BIN"
+    checks = examined(place, LAMBDA_DENO_BIN=str(binary))
+    assert checks[check].status is Status.PROBLEM
+    assert checks[check].found == found
+    assert "install " in checks[check].advice
+    assert checks["deno-binary"].found == f"{binary}, by LAMBDA_DENO_BIN"
 
 
 def test_missing_deno_is_a_problem_with_advice(place: Place) -> None:
@@ -236,9 +256,9 @@ def test_function_that_is_too_large_is_a_problem(place: Place) -> None:
     folder = function(place.root)
     with (folder / "model.bin").open("wb") as file:
         file.truncate(300 * 1024 * 1024)
-    checks = checks_of(place.run("doctor", folder, "-o", "json"))
-    assert checks["total"]["status"] == "problem"
-    assert checks["function"]["found"].startswith("300 MB, zipped about ")
+    checks = examined(place, folder)
+    assert checks["total"].status == "problem"
+    assert checks["function"].found.startswith("300 MB, zipped about ")
 
 
 def test_module_that_is_not_cached_is_a_problem_with_the_command_to_run(
@@ -246,25 +266,23 @@ def test_module_that_is_not_cached_is_a_problem_with_the_command_to_run(
 ) -> None:
     folder = function(place.root, "export { default as handler } from 'npm:left-pad';")
     cache = str(place.root / "deno_dir")
-    checks = checks_of(place.run("doctor", folder, "-o", "json", DENO_DIR=cache))
-    assert checks["modules"]["status"] == "problem"
-    assert "left-pad" in checks["modules"]["found"]
-    assert f"deno cache {folder}/function.ts" in checks["modules"]["advice"]
-    assert checks["deno-dir"]["found"].startswith(f"{cache}; ")
+    checks = examined(place, folder, DENO_DIR=cache)
+    assert checks["modules"].status == "problem"
+    assert "left-pad" in checks["modules"].found
+    assert f"deno cache {folder}/function.ts" in checks["modules"].advice
+    assert checks["deno-dir"].found.startswith(f"{cache}; ")
 
 
 def test_module_that_does_not_parse_is_a_problem(place: Place) -> None:
-    checks = checks_of(
-        place.run("doctor", function(place.root, "const x = ;"), "-o", "json")
-    )
-    assert checks["modules"]["status"] == "problem"
-    assert checks["modules"]["found"].startswith("SyntaxError")
+    checks = examined(place, function(place.root, "const x = ;"))
+    assert checks["modules"].status == "problem"
+    assert checks["modules"].found.startswith("SyntaxError")
 
 
 def test_module_is_not_run(place: Place) -> None:
     text = "Deno.exit(9); export const handler = () => 1;"
-    checks = checks_of(place.run("doctor", function(place.root, text), "-o", "json"))
-    assert checks["modules"]["status"] == checks["modules-on-lambda"]["status"] == "ok"
+    checks = examined(place, function(place.root, text))
+    assert checks["modules"].status is checks["modules-on-lambda"].status is Status.OK
 
 
 def test_permission_set_that_is_used_is_named_and_judged(place: Place) -> None:
@@ -272,14 +290,14 @@ def test_permission_set_that_is_used_is_named_and_judged(place: Place) -> None:
         place.root,
         deno_json='{"permissions": {"default": {"run": ["git"]}, "test": {}}}',
     )
-    checks = checks_of(place.run("doctor", folder, "-o", "json"))
+    checks = examined(place, folder)
     found = "deno.json has default, test; the set `default` is used"
-    assert checks["permission-sets"]["found"] == found
-    assert checks["sandbox"]["status"] == "warning"
-    assert checks["sandbox"]["found"].startswith("undone by --allow-run: ")
-    assert checks["environment"]["status"] == "ok"
-    assert " -P " in checks["command-line"]["found"]
-    assert checks["lock-file"]["status"] == "warning"
+    assert checks["permission-sets"].found == found
+    assert checks["sandbox"].status == "warning"
+    assert checks["sandbox"].found.startswith("undone by --allow-run: ")
+    assert checks["environment"].status == "ok"
+    assert " -P " in checks["command-line"].found
+    assert checks["lock-file"].status == "warning"
 
 
 @pytest.mark.parametrize(
@@ -297,17 +315,16 @@ def test_setting_of_the_function_is_judged(
     place: Place, assignment: str, check: str, status: str, found: str
 ) -> None:
     folder = EXAMPLES / "hello"
-    checks = checks_of(place.run("doctor", folder, "--env", assignment, "-o", "json"))
-    assert checks[check]["status"] == status
-    assert checks[check]["found"].startswith(found)
+    checks = examined(place, folder, "", assignment)
+    assert checks[check].status == status
+    assert checks[check].found.startswith(found)
 
 
 def test_handler_that_is_not_there_is_a_problem(place: Place) -> None:
     folder = function(place.root)
-    done = place.run("doctor", folder, "--handler", "other.handler", "-o", "json")
-    check = checks_of(done)["handler"]
-    assert check["status"] == "problem"
-    assert check["found"].startswith("Cannot find the file of handler 'other.handler'")
+    check = examined(place, folder, "other.handler")["handler"]
+    assert check.status == "problem"
+    assert check.found.startswith("Cannot find the file of handler 'other.handler'")
 
 
 @pytest.mark.parametrize(

@@ -207,7 +207,7 @@ def doctor(
     function: Annotated[
         str | None,
         typer.Argument(
-            metavar="[FUNCTION]",
+            metavar="FUNCTION",
             help="The handler's file, or the folder that holds it, to look at besides.",
         ),
     ] = None,

@@ -68,8 +68,8 @@ PROCESSES_LIMIT = 1024
 TEMP_BYTES = 512 * MB  # of /tmp, unless more is asked for
 NEARLY_FULL = 0.8  # of a limit, from which on it is worth a warning
 RUN_LIMIT_S = 20.0  # for a program that takes tens of milliseconds
-ZIP_SAMPLES = 16  # pieces of a large file that stand for the whole
-ZIP_SAMPLE_BYTES = 256 * 1024
+ZIP_SAMPLES = 8  # pieces of a large file that stand for the whole
+ZIP_SAMPLE_BYTES = 128 * 1024
 PRIVATE_DIR = "PRIVATE_DIR"  # stands for a folder that every process has its own of
 CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 # Permissions with which a handler can do what Deno forbids it.

@@ -48,6 +48,7 @@ CHILDREN = HERE / "isolation_children.py"
 EVENT_LIMIT_S = 30.0
 # How long the second event waits for a sign of life: fifty times its period.
 PATIENCE_MS = 1000
+EVIDENCE_LIMIT = 100  # characters
 REAP_ROUNDS = 20  # each ends one generation of processes
 REAP_ROUND_S = 1.0
 LOG_LINE = "log-line"  # the one check that is decided by the log
@@ -304,9 +305,7 @@ async def _pair(
     from lambda_deno_spawn.dev.emulator import Emulator
 
     options = InvokeOptions(
-        Function(folders.task, f"{PROBE.stem}.handler"),
-        timeout_s=EVENT_LIMIT_S,
-        variables=variables,
+        Function(folders.task, f"{PROBE.stem}.handler"), variables=variables
     )
     nonce = secrets.token_hex(8)
     log = io.BytesIO()
@@ -321,59 +320,62 @@ async def _pair(
             "helper": [sys.executable, "-I", "-S", str(CHILDREN)],
             "patienceMs": PATIENCE_MS,
         }
-        environment = lambda_environ(
+        variables = lambda_environ(
             options, emulator.address, str(folders.temp), environ
         )
         with LogPipe(log) as pipe:
             tree = ProcessTree(mark=str(folders.temp))
-            async with started(
-                command, environment, options.function, pipe, tree
-            ) as runtime:
+            function = options.function
+            async with started(command, variables, function, pipe, tree) as runtime:
                 first = await _answer(emulator, runtime, {**event, "phase": "plant"})
                 if first.failure is not None:
                     raise IsolationError(
                         f"Cannot plant anything ({permissions} permissions): "
                         f"{first.failure}{_tail(log)}"
                     )
-                planted = first.value["rows"]
-                second = await _answer(
-                    emulator, runtime, {**event, "phase": "look", "planted": planted}
-                )
+                event |= {"phase": "look", "planted": first.rows}
+                second = await _answer(emulator, runtime, event)
                 is_alive = runtime.process.returncode is None
     late = f"late line {nonce}"
     lines = log.getvalue().decode(errors="replace").splitlines()
     wrong = sum(late in line and second.request_id in line for line in lines)
-    found = {} if second.failure is not None else second.value["rows"]
     rows = {
-        name: _row(name, fields["planted"], found.get(name), wrong)
-        for name, fields in planted.items()
+        name: _row(name, fields["planted"], second.rows.get(name), wrong, folders)
+        for name, fields in first.rows.items()
     }
-    answers = [answer.value for answer in (first, second) if answer.failure is None]
-    return Pair(
-        rows,
-        tuple(int(answer["ppid"]) for answer in answers),
-        is_alive,
-        None if second.failure is None else second.failure + _tail(log),
-    )
+    failure = None if second.failure is None else second.failure + _tail(log)
+    return Pair(rows, first.parents + second.parents, is_alive, failure)
 
 
 def _row(
-    name: str, planted: str, found: Mapping[str, Any] | None, wrong_lines: int
+    name: str,
+    planted: str,
+    found: Mapping[str, Any] | None,
+    wrong_lines: int,
+    folders: _Folders,
 ) -> Row:
     if found is None:
         return Row(planted, None, "the second event was not answered")
-    if name == LOG_LINE and found["leaked"] is not None:
+    leaked, evidence = found["leaked"], str(found["evidence"])
+    if name == LOG_LINE and leaked is not None:
+        leaked = wrong_lines > 0
         evidence = f"{wrong_lines} lines of the first event carry it"
-        return Row(planted, wrong_lines > 0, evidence)
-    return Row(planted, found["leaked"], str(found["evidence"]))
+    # As they are called on Lambda.
+    evidence = evidence.replace(str(folders.temp), "/tmp")
+    evidence = evidence.replace(str(folders.task), "/var/task")
+    evidence = evidence.replace(sys.executable, Path(sys.executable).name)
+    if len(evidence) > EVIDENCE_LIMIT:
+        evidence = evidence[:EVIDENCE_LIMIT] + "..."
+    return Row(planted, leaked, evidence)
 
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """What came of an event: a value, or a failure in words."""
+    """What came of an event: the handler's rows, or a failure in words."""
 
     request_id: str
-    value: dict[str, Any] = field(default_factory=dict)
+    rows: dict[str, dict[str, Any]] = field(default_factory=dict)
+    parents: tuple[int, ...] = ()
     failure: str | None = None
 
 
@@ -419,7 +421,7 @@ def _read(invocation: EmulatedInvocation, returncode: int | None) -> _Answer:
         value = None
     if outcome.kind is not OutcomeKind.RESPONSE or not isinstance(value, dict):
         return _Answer(invocation.request_id, failure=f"the answer is {text}")
-    return _Answer(invocation.request_id, value)
+    return _Answer(invocation.request_id, value["rows"], (int(value["ppid"]),))
 
 
 def _tail(log: io.BytesIO) -> str:
@@ -432,30 +434,43 @@ class Witness:
 
     def __init__(self) -> None:
         self.port = 0
-        self._open: list[str] = []
+        self._open: dict[asyncio.BaseTransport, str] = {}
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(
+            lambda: _WitnessConnection(self._open), "127.0.0.1", 0
+        )
         self.port = int(self._server.sockets[0].getsockname()[1])
         return self
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        for transport in list(self._open):
+            transport.close()
+        await asyncio.sleep(0)  # let the transports tell that they are closed
 
-    async def _serve(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
-        with contextlib.closing(writer), contextlib.suppress(ConnectionError):
-            verb, _, nonce = (await reader.readline()).decode().strip().partition(" ")
-            if verb == "ask":
-                writer.write(b"open\n" if nonce in self._open else b"closed\n")
-                return
-            self._open.append(nonce)
-            try:
-                writer.write(b"ok\n")
-                await reader.read()  # no limit: to the end of the connection
-            finally:
-                self._open.remove(nonce)
+
+class _WitnessConnection(asyncio.Protocol):
+    """A connection that lasts (``open NAME``), or asks for another (``ask NAME``)."""
+
+    def __init__(self, connections: dict[asyncio.BaseTransport, str]) -> None:
+        self._connections = connections
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = transport
+        self._connections[transport] = ""
+
+    def data_received(self, data: bytes) -> None:
+        verb, _, name = data.decode(errors="replace").strip().partition(" ")
+        answer = b"open\n" if name in self._connections.values() else b"closed\n"
+        if verb == "open":
+            self._connections[self._transport] = name
+        if isinstance(self._transport, asyncio.WriteTransport):
+            self._transport.write(answer)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        del self._connections[self._transport]
 
 
 @contextlib.contextmanager
