@@ -78,7 +78,7 @@ def isolated_python(code: str) -> list[str]:
         _folder(name) for name in ("lambda_deno_spawn", "httpx", "h11", "orjson")
     )
     setup = f"import sys; sys.path.extend({list(folders)!r})"
-    return [sys.executable, "-I", "-S", "-c", f"{setup}\n{code}"]
+    return [sys.executable, "-I", "-S", "-c", f"{setup}; {code}"]
 
 
 def deno_binary(environ: Mapping[str, str]) -> str:
