@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-SCRIPTS := src/lambda_deno_spawn/js tests/js examples bench
+SCRIPTS := src/lambda_deno_spawn/js src/lambda_deno_spawn/dev tests/js examples bench
 
 .DEFAULT_GOAL := help
 .PHONY: help install invoke test test-unit test-integration test-as-lambda coverage lint format typecheck check bench figures clean
@@ -48,7 +48,7 @@ lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check
 	$(BIN)/ruff format --check .
 	$(BIN)/deno fmt --check --quiet $(SCRIPTS)
 	$(BIN)/deno lint --quiet $(SCRIPTS)
-	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js src/lambda_deno_spawn/js/*.d.ts tests/js/*
+	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js src/lambda_deno_spawn/dev/*.js src/lambda_deno_spawn/js/*.d.ts tests/js/*
 	@for example in examples/*/; do (cd $$example && ../../$(BIN)/deno check --quiet .) || exit 1; done
 
 format: $(STAMP) ## rewrite files the way lint wants them

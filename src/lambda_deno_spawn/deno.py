@@ -305,7 +305,7 @@ def _permissions(
             import shlex
 
             return _merged_deny(shlex.split(flags), deny), ()
-    if config is not None and _has_default_permissions(config):
+    if config is not None and "default" in permission_sets(config):
         return ["-P", *deny], ()
     return ["--allow-net", "--allow-env", "--allow-sys", *deny], ("read", "write")
 
@@ -333,13 +333,14 @@ def runtime_api_spellings(runtime_api: str) -> list[str]:
     return [f"{name}:{port}" for name in dict.fromkeys(hosts)]
 
 
-def _has_default_permissions(config: Path) -> bool:
+def permission_sets(config: Path) -> dict[str, object]:
+    """Return the permission sets of a Deno configuration by name."""
     try:
         content = orjson.loads(_without_comments(config.read_text("utf-8")))
     except (orjson.JSONDecodeError, UnicodeDecodeError):
-        return False  # Deno itself judges the syntax, and refuses to start
+        return {}  # Deno itself judges the syntax, and refuses to start
     permissions = content.get("permissions") if isinstance(content, dict) else None
-    return isinstance(permissions, dict) and "default" in permissions
+    return permissions if isinstance(permissions, dict) else {}
 
 
 def _without_comments(text: str) -> str:

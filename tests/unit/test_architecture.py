@@ -41,11 +41,21 @@ ALLOWED: dict[str, set[str]] = {
         "runtime_api", "state", "strategies", "worker",
     },
     "dev.__init__": set(),
-    "dev.cli": {"__init__", "config", "dev.function", "dev.invoke", "errors"},
+    "dev.cli": {
+        "__init__", "config", "dev.doctor", "dev.function", "dev.invoke",
+        "dev.isolation", "dev.local_runtime", "dev.tables", "errors",
+    },
+    "dev.doctor": {"config", "deno", "dev.function", "dev.local_runtime", "errors"},
     "dev.emulator": {"errors"},
     "dev.function": {"deno", "errors"},
     "dev.invoke": {"dev.emulator", "dev.function", "dev.local_runtime", "errors"},
-    "dev.local_runtime": {"deno", "dev.function", "errors"},
+    "dev.isolation": {
+        "config", "dev.emulator", "dev.function", "dev.local_runtime", "errors",
+        "process",
+    },
+    "dev.isolation_children": set(),
+    "dev.local_runtime": {"config", "deno", "dev.function", "errors"},
+    "dev.tables": {"dev.doctor", "dev.isolation"},
 }  # fmt: skip
 PURE = ["errors", "invocation", "protocol", "config", "metrics"]
 OUTSIDE = {

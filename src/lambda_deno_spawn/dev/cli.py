@@ -2,8 +2,9 @@
 
 Knows the options, where an event may come from, and what is printed: the result on
 stdout, all else on stderr. Refuses to know how anything is done. Exit codes: 0 the
-function answered, 1 it failed, 2 the command cannot be carried out as given; 130 and
-143 after SIGINT and SIGTERM. Specification: README.md and the help texts below.
+function answered, or nothing is wrong; 1 it failed, or something is; 2 the command
+cannot be carried out as given; 130 and 143 after SIGINT and SIGTERM. Specification:
+README.md and the help texts below.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import os
 import sys
 import traceback
 from contextlib import contextmanager
+from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
@@ -23,19 +25,25 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 from lambda_deno_spawn import __version__
-from lambda_deno_spawn.config import Warm
+from lambda_deno_spawn.config import Strategy, Warm
+from lambda_deno_spawn.dev.doctor import Status, examine
 from lambda_deno_spawn.dev.function import (
     InvokeOptions,
     find_function,
     parse_variables,
 )
 from lambda_deno_spawn.dev.invoke import run
+from lambda_deno_spawn.dev.isolation import examine_isolation
+from lambda_deno_spawn.dev.local_runtime import run_until_signalled
+from lambda_deno_spawn.dev.tables import write_checks, write_isolation
 from lambda_deno_spawn.errors import LambdaDenoSpawnError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from lambda_deno_spawn.dev.doctor import Check
     from lambda_deno_spawn.dev.invoke import InvokeResult
+    from lambda_deno_spawn.dev.isolation import IsolationReport
 
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -192,6 +200,116 @@ def invoke(
             output=sys.stdout.buffer if output is Output.TEXT else None,
         )
         _show(result, output)
+
+
+@app.command()
+def doctor(
+    function: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FUNCTION",
+            help="The handler's file, or the folder that holds it, to look at besides.",
+        ),
+    ] = None,
+    *,
+    handler: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.EXPORT", help="Handler, if not the one that is found."
+        ),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Environment variable of the function; may be repeated.",
+        ),
+    ] = None,
+    isolation: Annotated[
+        bool,
+        typer.Option(
+            "--isolation",
+            help="Run a hostile pair of events instead, and show what leaks from the "
+            "first to the second.",
+        ),
+    ] = False,
+    strategy: Annotated[
+        Strategy | None,
+        typer.Option(help="With --isolation: how events reach the handler."),
+    ] = None,
+    verbose: Annotated[
+        bool,
+        typer.Option("--verbose", "-v", help="Show where an unexpected error arose."),
+    ] = False,
+    output: Annotated[
+        Output,
+        typer.Option("-o", "--output", help="text: a table; json: one object."),
+    ] = Output.TEXT,
+) -> None:
+    """Check this machine, and a function, for what the runtime needs.
+
+    Exit code 0: no problem, 1: a problem, or something leaked.
+    """
+    with _exit_codes(is_verbose=verbose):
+        if isolation:
+            _refuse_with_isolation(function, handler, env)
+            work = examine_isolation(strategy or Strategy.FRESH, os.environ)
+            _show_isolation(run_until_signalled(work), output)
+        else:
+            options = _doctor_options(function, handler, env, strategy)
+            _show_checks(examine(os.environ, options), output)
+
+
+def _doctor_options(
+    function: str | None,
+    handler: str | None,
+    env: list[str] | None,
+    strategy: Strategy | None,
+) -> InvokeOptions | None:
+    if strategy is not None:
+        raise UsageError("Cannot use --strategy alone: it belongs to --isolation")
+    if function is not None:
+        return InvokeOptions(
+            find_function(Path(function), handler), variables=parse_variables(env or [])
+        )
+    if handler is not None or env:
+        raise UsageError(
+            "Cannot use --handler or --env: there is no function; give one"
+        )
+    return None
+
+
+def _refuse_with_isolation(*options: object) -> None:
+    if any(options):
+        raise UsageError(
+            "Cannot use --isolation with a function or its options: it has a handler "
+            "of its own; leave them out"
+        )
+
+
+def _show_checks(checks: list[Check], output: Output) -> None:
+    """Print what was found; exit 1 if there is a problem."""
+    is_ok = not any(check.status is Status.PROBLEM for check in checks)
+    if output is Output.JSON:
+        fields = [asdict(check) for check in checks]
+        print(json.dumps({"ok": is_ok, "checks": fields}))
+    else:
+        write_checks(checks, sys.stdout)
+    sys.stdout.flush()
+    if not is_ok:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _show_isolation(report: IsolationReport, output: Output) -> None:
+    """Print what leaked; exit 1 if something did."""
+    if output is Output.JSON:
+        counts = {"ok": report.is_ok, "leaked": report.leaked}
+        print(json.dumps({**asdict(report), **counts}))
+    else:
+        write_isolation(report, sys.stdout)
+    sys.stdout.flush()
+    if not report.is_ok:
+        raise typer.Exit(EXIT_FAILED)
 
 
 @contextmanager

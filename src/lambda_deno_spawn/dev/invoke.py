@@ -16,7 +16,6 @@ import json
 import math
 import secrets
 import select
-import signal
 import tempfile
 import time
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from lambda_deno_spawn.dev.local_runtime import (
     bootstrap_command,
     lambda_environ,
     region,
+    run_until_signalled,
     started,
 )
 
@@ -290,18 +290,9 @@ def run(
         asyncio.CancelledError: SIGTERM or SIGHUP came.
         OSError: As for ``invoke``.
     """
-
-    async def cancelled_by_signals() -> InvokeResult:
-        task = asyncio.current_task()
-        if task is None:
-            raise RuntimeError("Cannot run outside a task")
-        for number in (signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
-        return await invoke(
-            options, environ=environ, log=log, output=output, command=command
-        )
-
-    return asyncio.run(cancelled_by_signals())
+    return run_until_signalled(
+        invoke(options, environ=environ, log=log, output=output, command=command)
+    )
 
 
 async def invoke(

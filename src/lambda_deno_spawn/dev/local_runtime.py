@@ -17,14 +17,15 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO, TypeVar
 
-from lambda_deno_spawn.deno import PACKAGED_DENO_DIR, pypi_binary
+from lambda_deno_spawn.config import Settings
+from lambda_deno_spawn.deno import PACKAGED_DENO_DIR, find_binary, pypi_binary
 from lambda_deno_spawn.dev.function import function_name
 from lambda_deno_spawn.errors import LambdaDenoSpawnError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 
     import psutil
 
@@ -38,9 +39,37 @@ SAMPLE_INTERVAL_S = 0.05  # memory; reading it takes 1-2 ms for two processes
 LOG_LINE_LIMIT_BYTES = 256 * 1024  # a longer line is split, as CloudWatch splits it
 LOG_READ_LIMIT_BYTES = 64 * 1024  # all that a pipe holds, unless enlarged (pipe(7))
 
+T = TypeVar("T")
+
+
+def run_until_signalled(work: Coroutine[object, object, T]) -> T:
+    """Run to the end, from a program without an event loop.
+
+    SIGINT, SIGTERM and SIGHUP cancel the work, which cleans up before they take effect.
+
+    Raises:
+        KeyboardInterrupt: SIGINT came.
+        asyncio.CancelledError: SIGTERM or SIGHUP came.
+    """
+
+    async def cancelled_by_signals() -> T:
+        task = asyncio.current_task()
+        if task is None:
+            raise RuntimeError("Cannot run outside a task")
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        return await work
+
+    return asyncio.run(cancelled_by_signals())
+
 
 def bootstrap_command() -> list[str]:
-    """Return the command that starts the runtime as Lambda does.
+    """Return the command that starts the runtime as Lambda does."""
+    return isolated_python("from lambda_deno_spawn.bootstrap import main; main()")
+
+
+def isolated_python(code: str) -> list[str]:
+    """Return the command that runs code as the runtime is run.
 
     Isolated and without site-packages (``-I -S``): neither the user's PYTHON* variables
     nor anything installed nearby reaches it, only the folders of what it imports.
@@ -48,11 +77,19 @@ def bootstrap_command() -> list[str]:
     folders = dict.fromkeys(
         _folder(name) for name in ("lambda_deno_spawn", "httpx", "h11", "orjson")
     )
-    code = (
-        f"import sys; sys.path.extend({list(folders)!r}); "
-        "from lambda_deno_spawn.bootstrap import main; main()"
-    )
-    return [sys.executable, "-I", "-S", "-c", code]
+    setup = f"import sys; sys.path.extend({list(folders)!r})"
+    return [sys.executable, "-I", "-S", "-c", f"{setup}; {code}"]
+
+
+def deno_binary(environ: Mapping[str, str]) -> str:
+    """Return the Deno that a local runtime is started with.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    named = environ.get("LAMBDA_DENO_BIN") or None
+    settings = Settings(runtime_api="", handler="", task_root="", deno_bin=named)
+    return find_binary(settings, environ.get("PATH", ""))
 
 
 def _folder(package: str) -> str:

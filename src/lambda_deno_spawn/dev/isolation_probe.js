@@ -1,0 +1,818 @@
+// @ts-check
+/**
+ * The handler of `doctor --isolation`: its first event plants, its second one looks.
+ *
+ * Hostile on purpose, and told beforehand what it may do. Knows each way by which one
+ * event can reach the next, as a table; refuses to know how it is run, so that it sees
+ * the same in one process for all events and in a process for each. Run by isolation.py.
+ *
+ * @module
+ */
+import os from "node:os";
+import process from "node:process";
+
+/**
+ * @typedef {"control" | "all" | "default"} Permissions What the process may do; control:
+ *   everything, in one process for all events.
+ *
+ * @typedef {object} ProbeEvent
+ * @property {"plant" | "look"} phase
+ * @property {Permissions} permissions
+ * @property {string} nonce Marks what belongs to this pair.
+ * @property {string} scratch Folder outside the function, for heartbeats.
+ * @property {string} tempRoot The environment's `/tmp`.
+ * @property {string} runtimeApi `host:port`.
+ * @property {number} witnessPort Of a server that counts open connections.
+ * @property {string[]} helper Command that starts child processes of each kind.
+ * @property {number} patienceMs How long to wait for a sign of life.
+ * @property {Record<string, Planted>} [planted] What the first event answered.
+ *
+ * @typedef {object} Planted
+ * @property {string} planted In words.
+ * @property {string} [denied] Why the permissions forbade it.
+ * @property {string} [unavailable] Why it is not possible here.
+ * @property {any} [note] What the second event has to know.
+ *
+ * @typedef {object} Found
+ * @property {boolean | null} leaked Null: it could not be seen.
+ * @property {string} evidence
+ *
+ * @typedef {object} Probe
+ * @property {string} planted
+ * @property {Permissions[]} under The control does all of them.
+ * @property {(event: ProbeEvent) => any} plant Returns the note.
+ * @property {(note: any, event: ProbeEvent) => Promise<Verdict> | Verdict} look
+ *
+ * @typedef {[leaked: boolean, evidence: string]} Verdict
+ */
+
+/** It cannot be tried on this machine. */
+class Unavailable extends Error {}
+
+/** The runtime does not give it to handlers: a denial. */
+class Withheld extends Error {}
+
+/** Milliseconds between two signs of life. */
+const BEAT_MS = 20;
+/** Not to be collected as garbage: an open file or a socket would be closed. */
+const kept = /** @type {unknown[]} */ ([]);
+const scope = /** @type {any} */ (globalThis);
+let moduleState = "";
+
+/** @type {Record<string, Probe>} */
+const PROBES = {
+  "global-variable": {
+    planted: "globalThis.planted = ...",
+    under: ["all"],
+    plant: ({ nonce }) => void (scope.planted = nonce),
+    look: (_, { nonce }) => [
+      scope.planted === nonce,
+      `globalThis.planted is ${scope.planted}`,
+    ],
+  },
+  "module-state": {
+    planted: "let at the top of the handler's module",
+    under: ["all"],
+    plant: ({ nonce }) => void (moduleState = nonce),
+    look: (_, { nonce }) => [moduleState === nonce, `it is "${moduleState}"`],
+  },
+  "prototype": {
+    planted: "Object.prototype.isAdmin = ...",
+    under: ["all"],
+    plant: ({ nonce }) =>
+      void (/** @type {any} */ (Object.prototype).isAdmin = nonce),
+    look(_, { nonce }) {
+      const { isAdmin } = /** @type {any} */ ({});
+      return [isAdmin === nonce, `({}).isAdmin is ${isAdmin}`];
+    },
+  },
+  "json-stringify": {
+    planted: "JSON.stringify replaced",
+    under: ["all"],
+    plant({ nonce }) {
+      const { stringify } = JSON;
+      /** @type {any} */ (JSON).stringify = (/** @type {any[]} */ ...args) =>
+        args[0] === nonce
+          ? "stolen"
+          : stringify(.../** @type {[any]} */ (args));
+    },
+    look(_, { nonce }) {
+      const text = JSON.stringify(nonce);
+      return [text === "stolen", `JSON.stringify(secret) is ${text}`];
+    },
+  },
+  "fetch": {
+    planted: "fetch replaced",
+    under: ["all"],
+    plant() {
+      const original = fetch;
+      scope.fetch = (/** @type {[any]} */ ...args) =>
+        args[0] === "data:,original"
+          ? Promise.resolve(new Response("stolen"))
+          : original(...args);
+    },
+    async look() {
+      const text = await (await fetch("data:,original")).text();
+      return [text === "stolen", `fetch answers "${text}"`];
+    },
+  },
+  "timer": {
+    planted: "setInterval that writes to a file",
+    under: ["all"],
+    plant: (event) => void setInterval(() => beat(event, "timer"), BEAT_MS),
+    look: (_, event) => isBeating(event, "timer"),
+  },
+  "unfinished-work": {
+    planted: "async function that goes on after the answer",
+    under: ["all"],
+    plant(event) {
+      (async () => {
+        for (;;) {
+          await pause(BEAT_MS);
+          beat(event, "unfinished-work");
+        }
+      })();
+    },
+    look: (_, event) => isBeating(event, "unfinished-work"),
+  },
+  "web-worker": {
+    planted: "Web Worker that writes to a file",
+    under: ["all"],
+    async plant(event) {
+      const file = JSON.stringify(beatFile(event, "web-worker"));
+      kept.push(
+        await worker(
+          `let n = 0; setInterval(() => { postMessage(n);
+           Deno.writeTextFileSync(${file}, String(++n)) }, ${BEAT_MS})`,
+        ),
+      );
+    },
+    look: (_, event) => isBeating(event, "web-worker"),
+  },
+  "log-line": {
+    planted: "setInterval that logs, under the second event's request id",
+    under: ["all"],
+    plant(event) {
+      setInterval(() => {
+        console.log(`late line ${event.nonce}`);
+        beat(event, "log-line");
+      }, BEAT_MS);
+    },
+    // Whose id the lines carry is seen in the log, by isolation.py.
+    look: (_, event) => isBeating(event, "log-line"),
+  },
+  "listening-port": {
+    planted: "TCP server",
+    under: ["all"],
+    plant({ nonce }) {
+      const listener = Deno.listen({ hostname: "127.0.0.1", port: 0 });
+      (async () => {
+        for await (const connection of listener) {
+          await connection.write(new TextEncoder().encode(nonce));
+          connection.close();
+        }
+      })();
+      return listener.addr.port;
+    },
+    async look(port, { nonce }) {
+      const answer = await ask(port, "");
+      return [answer === nonce, `port ${port}: ${answer || "nobody answers"}`];
+    },
+  },
+  "open-connection": {
+    planted: "TCP connection to a server",
+    under: ["all"],
+    async plant({ nonce, witnessPort }) {
+      const connection = await Deno.connect({ port: witnessPort });
+      kept.push(connection);
+      await connection.write(new TextEncoder().encode(`open ${nonce}\n`));
+      await connection.read(new Uint8Array(16));
+    },
+    async look(_, { nonce, witnessPort }) {
+      const answer = await ask(witnessPort, `ask ${nonce}\n`);
+      if (answer === "") throw new Unavailable("the witness does not answer");
+      const isOpen = answer.trim() === "open";
+      return [isOpen, `the server sees it ${answer.trim()}`];
+    },
+  },
+  "private-file": {
+    planted: "files in TMPDIR and HOME",
+    under: ["all", "default"],
+    plant({ nonce }) {
+      const paths = ["TMPDIR", "HOME"].map((n) => `${Deno.env.get(n)}/planted`);
+      for (const path of paths) Deno.writeTextFileSync(path, nonce);
+      return paths;
+    },
+    look(paths, { nonce }) {
+      const own = ["TMPDIR", "HOME"].map((n) => `${Deno.env.get(n)}/planted`);
+      const left = [...own, ...paths].find((path) => read(path) === nonce);
+      return [left !== undefined, left ?? "none of them is there"];
+    },
+  },
+  "environment-variable": {
+    planted: 'Deno.env.set("PLANTED", ...)',
+    under: ["all"],
+    plant: ({ nonce }) => Deno.env.set("PLANTED", nonce),
+    look(_, { nonce }) {
+      const value = Deno.env.get("PLANTED");
+      return [value === nonce, `PLANTED is ${value}`];
+    },
+  },
+  "working-directory": {
+    planted: "Deno.chdir(TMPDIR)",
+    under: ["all"],
+    plant() {
+      const before = Deno.cwd();
+      Deno.chdir(Deno.env.get("TMPDIR") ?? "/");
+      return { before, after: Deno.cwd() };
+    },
+    look: ({ before, after }) => [
+      before !== after && currentFolder() === after,
+      `it is ${
+        currentFolder() === before ? "the function's" : currentFolder()
+      }`,
+    ],
+  },
+  "umask": {
+    planted: "Deno.umask(...)",
+    under: ["all"],
+    plant() {
+      const mask = (Deno.umask() ^ 0o050) & 0o777;
+      Deno.umask(mask);
+      return mask;
+    },
+    look(mask) {
+      const found = Deno.umask();
+      return [found === mask, `it is 0${found.toString(8).padStart(3, "0")}`];
+    },
+  },
+  "event-listener": {
+    planted: "globalThis.addEventListener",
+    under: ["all"],
+    plant({ nonce }) {
+      globalThis.addEventListener("probe", (event) => {
+        /** @type {CustomEvent} */ (event).detail.push(nonce);
+      });
+    },
+    look(_, { nonce }) {
+      /** @type {string[]} */
+      const heard = [];
+      globalThis.dispatchEvent(new CustomEvent("probe", { detail: heard }));
+      return [heard.includes(nonce), `${heard.length} listeners heard it`];
+    },
+  },
+  "signal-listener": {
+    planted: 'Deno.addSignalListener("SIGUSR1")',
+    under: ["all"],
+    plant: (event) =>
+      Deno.addSignalListener("SIGUSR1", () => beat(event, "signal-listener")),
+    async look(_, event) {
+      // One of our own: without any the signal would end the process.
+      await new Promise((resolve) => {
+        const heard = () => {
+          Deno.removeSignalListener("SIGUSR1", heard);
+          resolve(undefined);
+        };
+        Deno.addSignalListener("SIGUSR1", heard);
+        Deno.kill(Deno.pid, "SIGUSR1");
+      });
+      await pause(BEAT_MS);
+      const isHeard = read(beatFile(event, "signal-listener")) !== null;
+      return [
+        isHeard,
+        isHeard ? "it heard the signal" : "nobody else heard it",
+      ];
+    },
+  },
+  "local-storage": {
+    planted: "localStorage.setItem",
+    under: ["all", "default"],
+    plant: ({ nonce }) => given("localStorage").setItem("planted", nonce),
+    look(_, { nonce }) {
+      const value = given("localStorage").getItem("planted");
+      return [value === nonce, `getItem gives ${value}`];
+    },
+  },
+  "session-storage": {
+    planted: "sessionStorage.setItem",
+    under: ["all"],
+    plant: ({ nonce }) => sessionStorage.setItem("planted", nonce),
+    look(_, { nonce }) {
+      const value = sessionStorage.getItem("planted");
+      return [value === nonce, `getItem gives ${value}`];
+    },
+  },
+  "cache-api": {
+    planted: "caches.open(...).put(...)",
+    under: ["all", "default"],
+    async plant({ nonce }) {
+      const cache = await given("caches").open("planted");
+      await cache.put("http://localhost/planted", new Response(nonce));
+    },
+    async look(_, { nonce }) {
+      const cache = await given("caches").open("planted");
+      const response = await cache.match("http://localhost/planted");
+      const text = await response?.text();
+      return [text === nonce, `match gives ${text}`];
+    },
+  },
+  "cache-api-in-worker": {
+    planted: "the same in a Web Worker",
+    under: ["all", "default"],
+    async plant({ nonce }) {
+      const [ended, { data }] = await worker(
+        `const cache = await given("caches").open("in-worker");
+         await cache.put("http://localhost/planted", new Response("${nonce}"));
+         postMessage("")`,
+      );
+      ended.terminate();
+      if (data !== "") throw new Withheld(data);
+    },
+    async look(_, { nonce }) {
+      const [ended, { data }] = await worker(
+        `const cache = await given("caches").open("in-worker");
+         const response = await cache.match("http://localhost/planted");
+         postMessage(await response?.text())`,
+      );
+      ended.terminate();
+      return [data === nonce, `match gives ${data}`];
+    },
+  },
+  "deno-kv": {
+    planted: "Deno.openKv().set",
+    under: ["all"],
+    async plant({ nonce }) {
+      const kv = await openKv();
+      await kv.set(["planted"], nonce);
+      kv.close();
+    },
+    async look(_, { nonce }) {
+      const kv = await openKv();
+      const { value } = await kv.get(["planted"]);
+      kv.close();
+      return [value === nonce, `get gives ${value}`];
+    },
+  },
+  "priority": {
+    planted: "os.setPriority of itself",
+    under: ["all"],
+    plant: () => lowerPriority(Deno.pid, 3),
+    look: (priority) => hasPriority(Deno.pid, priority),
+  },
+  "parent-priority": {
+    planted: "os.setPriority of its parent",
+    under: ["all", "default"],
+    plant: () => lowerPriority(Deno.ppid, 1),
+    look: (priority) => hasPriority(Deno.ppid, priority),
+  },
+  "open-files": {
+    planted: "three files opened and never closed",
+    under: ["all"],
+    plant(event) {
+      const path = beatFile(event, "open-files");
+      Deno.writeTextFileSync(path, "");
+      for (let i = 0; i < 3; i++) kept.push(Deno.openSync(path));
+      if (openFiles(Deno.pid) === "") {
+        throw new Unavailable("there is no /proc");
+      }
+      return path;
+    },
+    look(path) {
+      const files = `${openFiles(Deno.pid)}${openFiles(Deno.ppid)}`.split("\n");
+      const count = files.filter((line) => line.endsWith(` ${path}`)).length;
+      return [
+        count > 0,
+        `${count} descriptors of it and its parent point there`,
+      ];
+    },
+  },
+  "child": child("program that it started", ["all", "default"]),
+  "child-pipes": {
+    planted: "program that inherited stdout and stderr",
+    under: ["all"],
+    plant: () => identity(start(["sleep", "60"], "inherit").pid),
+    look: (process) => isAlive(process),
+  },
+  "child-session": child("setsid"),
+  "child-double-fork": child("setsid and two forks: a daemon"),
+  "child-renamed": child('setsid, called "[kworker/0:1]"'),
+  "child-clean-environment": child("setsid, no environment"),
+  "child-ignores-signals": child("setsid, ignores all signals it can"),
+  "child-stopped": child("setsid, stopped (SIGSTOP)"),
+  "child-everything": child("daemon with all of these disguises"),
+  "file-in-tmp": {
+    planted: "file in /tmp, outside its private folder",
+    under: ["default"],
+    plant: ({ nonce, tempRoot }) =>
+      Deno.writeTextFileSync(`${tempRoot}/planted`, nonce),
+    look: (_, { nonce, tempRoot }) => isThere(`${tempRoot}/planted`, nonce),
+  },
+  "file-beside-function": {
+    planted: "file in the function's folder",
+    under: ["default"],
+    plant({ nonce }) {
+      const path = new URL("./planted", import.meta.url).pathname;
+      Deno.writeTextFileSync(path, nonce);
+      return path;
+    },
+    look: (path, { nonce }) => isThere(path, nonce),
+  },
+  "file-in-deno-dir": {
+    planted: "file in Deno's cache",
+    under: ["default"],
+    plant({ nonce }) {
+      const path = `${Deno.env.get("DENO_DIR")}/planted`;
+      Deno.writeTextFileSync(path, nonce);
+      return path;
+    },
+    look: (path, { nonce }) => isThere(path, nonce),
+  },
+  "main-module": {
+    planted: "code in the module that the next process begins with",
+    under: ["default"],
+    plant({ nonce }) {
+      const path = new URL(Deno.mainModule).pathname;
+      Deno.writeTextFileSync(path, `// ${nonce}`, { append: true });
+      return path;
+    },
+    look(path, { nonce }) {
+      const isChanged = read(path)?.endsWith(nonce) ?? false;
+      return [isChanged, isChanged ? "it is there" : "the module is as it was"];
+    },
+  },
+  "runtime-api": {
+    planted: "asks the Runtime API for the next event",
+    under: ["all", "default"],
+    plant: ({ runtimeApi }) => connectable(runtimeApi),
+    async look(_, { runtimeApi }) {
+      const [host, port] = runtimeApi.split(":");
+      const head = `GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\n` +
+        `Host: ${host}\r\n\r\n`;
+      const answer = await ask(Number(port), head);
+      return [answer.startsWith("HTTP/1.1 200"), answer.split("\r\n")[0]];
+    },
+  },
+};
+
+/**
+ * Plant, or look for what was planted.
+ *
+ * @param {ProbeEvent} event
+ */
+export async function handler(event) {
+  const { phase, permissions } = event;
+  const wanted = Object.entries(PROBES).filter(([, probe]) =>
+    permissions === "control" || probe.under.includes(permissions)
+  );
+  if (phase === "plant") startChildren(event);
+  const work = phase === "plant" ? plant : look;
+  // Side by side: they wait for signs of life, most of them in vain.
+  const rows = await Promise.all(
+    wanted.map(async ([id, probe]) => [id, await work(id, probe, event)]),
+  );
+  return { pid: Deno.pid, ppid: Deno.ppid, rows: Object.fromEntries(rows) };
+}
+
+/**
+ * @param {string} _
+ * @param {Probe} probe
+ * @param {ProbeEvent} event
+ * @returns {Promise<Planted>}
+ */
+async function plant(_, { planted, plant }, event) {
+  try {
+    return { planted, note: await plant(event) };
+  } catch (error) {
+    const key = isDenial(error) ? "denied" : "unavailable";
+    return { planted, [key]: sentence(error) };
+  }
+}
+
+/**
+ * @param {string} id
+ * @param {Probe} probe
+ * @param {ProbeEvent} event
+ * @returns {Promise<Found>}
+ */
+async function look(id, { look }, event) {
+  const { denied, unavailable, note } = event.planted?.[id] ?? {
+    unavailable: "it was not planted",
+  };
+  if (denied !== undefined) return { leaked: false, evidence: denied };
+  if (unavailable !== undefined) return { leaked: null, evidence: unavailable };
+  try {
+    const [leaked, evidence] = await look(note, event);
+    return { leaked, evidence };
+  } catch (error) {
+    return {
+      leaked: isDenial(error) ? false : null,
+      evidence: sentence(error),
+    };
+  }
+}
+
+/** @param {unknown} error */
+function isDenial(error) {
+  return error instanceof Withheld ||
+    error instanceof Deno.errors.NotCapable ||
+    error instanceof Deno.errors.PermissionDenied ||
+    /** @type {any} */ (error)?.code === "EACCES" ||
+    /** @type {any} */ (error)?.code === "EPERM";
+}
+
+/** @param {unknown} error */
+function sentence(error) {
+  const text = error instanceof Error ? error.message : String(error);
+  return text.split(", run again with ")[0].split("\n")[0];
+}
+
+/**
+ * Return a global, if handlers have it.
+ *
+ * @param {string} name
+ */
+function given(name) {
+  if (scope[name] === undefined) throw new Withheld(`there is no ${name}`);
+  return scope[name];
+}
+
+/** @param {number} ms */
+function pause(ms) {
+  return new Promise((resolve) => setTimeout(resolve, ms));
+}
+
+/**
+ * @param {ProbeEvent} event
+ * @param {string} id
+ */
+function beatFile({ scratch }, id) {
+  return `${scratch}/${id}`;
+}
+
+/**
+ * Give a sign of life.
+ *
+ * @param {ProbeEvent} event
+ * @param {string} id
+ */
+function beat(event, id) {
+  Deno.writeTextFileSync(beatFile(event, id), ".", { append: true });
+}
+
+/**
+ * Wait for a sign of life.
+ *
+ * @param {ProbeEvent} event
+ * @param {string} id
+ * @returns {Promise<Verdict>}
+ */
+async function isBeating(event, id) {
+  const file = beatFile(event, id);
+  const end = performance.now() + event.patienceMs;
+  const before = read(file);
+  while (performance.now() < end) {
+    const now = read(file);
+    // A file that is being written to is empty for a moment.
+    if (now !== before && now !== "") return [true, "it goes on"];
+    await pause(BEAT_MS / 4);
+  }
+  return [false, `no sign of life in ${event.patienceMs} ms`];
+}
+
+/**
+ * @param {string} path
+ * @returns {string | null} Null: there is no such file.
+ */
+function read(path) {
+  try {
+    return Deno.readTextFileSync(path);
+  } catch (error) {
+    if (error instanceof Deno.errors.NotFound) return null;
+    throw error;
+  }
+}
+
+/**
+ * @param {string} path
+ * @param {string} nonce
+ * @returns {Verdict}
+ */
+function isThere(path, nonce) {
+  const isThere = read(path) === nonce;
+  return [isThere, isThere ? "it is there" : "it is not there"];
+}
+
+/** The working directory; it may be gone. */
+function currentFolder() {
+  try {
+    return Deno.cwd();
+  } catch (error) {
+    return sentence(error);
+  }
+}
+
+/**
+ * Start a Web Worker and return it with its first message; an error is one too.
+ *
+ * @param {string} code
+ * @returns {Promise<[Worker, MessageEvent]>}
+ */
+async function worker(code) {
+  const module = `const given = (name) => {
+      if (globalThis[name] === undefined) throw new Error("there is no " + name);
+      return globalThis[name];
+    };
+    try { ${code} } catch (error) { postMessage(error.message) }`;
+  const url = `data:application/javascript,${encodeURIComponent(module)}`;
+  const started = new Worker(url, { type: "module" });
+  const message = await new Promise((resolve, reject) => {
+    started.onmessage = resolve;
+    started.onerror = reject;
+  });
+  return [started, message];
+}
+
+/**
+ * Send a text to a local port and return the first bytes of the answer; empty if nobody
+ * answers.
+ *
+ * @param {number} port
+ * @param {string} text
+ */
+async function ask(port, text) {
+  let connection;
+  try {
+    connection = await Deno.connect({ hostname: "127.0.0.1", port });
+    if (text !== "") await connection.write(new TextEncoder().encode(text));
+    const buffer = new Uint8Array(4096);
+    const count = await connection.read(buffer);
+    return new TextDecoder().decode(buffer.subarray(0, count ?? 0));
+  } catch (error) {
+    if (isDenial(error)) throw error;
+    return "";
+  } finally {
+    connection?.close();
+  }
+}
+
+/**
+ * See whether the permissions let us connect.
+ *
+ * @param {string} address `host:port`.
+ */
+async function connectable(address) {
+  const [hostname, port] = address.split(":");
+  (await Deno.connect({ hostname, port: Number(port) })).close();
+}
+
+function openKv() {
+  const open = /** @type {any} */ (Deno).openKv;
+  if (open === undefined) throw new Withheld("there is no Deno.openKv");
+  return open();
+}
+
+/**
+ * Make a process nicer by some steps, and return where it is then.
+ *
+ * @param {number} pid
+ * @param {number} steps
+ */
+function lowerPriority(pid, steps) {
+  const priority = os.getPriority(pid) + steps;
+  if (priority > 19) throw new Unavailable("it is at the lowest already");
+  os.setPriority(pid, priority);
+  return priority;
+}
+
+/**
+ * @param {number} pid
+ * @param {number} priority
+ * @returns {Verdict}
+ */
+function hasPriority(pid, priority) {
+  const found = os.getPriority(pid);
+  return [found === priority, `it is ${found}`];
+}
+
+/**
+ * List a process's descriptors, as far as it lets us. Deno itself keeps /proc from all
+ * but `--allow-all` without any denial; a program that it starts can look.
+ *
+ * @param {number} pid
+ */
+function openFiles(pid) {
+  return output("ls", "-l", `/proc/${pid}/fd`);
+}
+
+/**
+ * Return what a program prints, whatever its exit code: a descriptor that is gone before
+ * it was looked at is an error to it.
+ *
+ * @param {string[]} command
+ */
+function output(...command) {
+  const [program, ...args] = command;
+  const { stdout } = new Deno.Command(program, {
+    args,
+    stderr: "null",
+    cwd: "/",
+  }).outputSync();
+  return new TextDecoder().decode(stdout);
+}
+
+/**
+ * @param {string[]} command
+ * @param {"inherit" | "piped"} pipes
+ */
+function start(command, pipes) {
+  const [program, ...args] = command;
+  return new Deno.Command(program, {
+    args,
+    stdin: "null",
+    stdout: pipes,
+    stderr: pipes === "inherit" ? "inherit" : "null",
+  }).spawn();
+}
+
+/** Process ids by kind, or why there are none. @type {Promise<Map<string, number>>} */
+let children = Promise.resolve(new Map());
+
+/** @param {ProbeEvent} event */
+function startChildren({ helper }) {
+  children = (async () => {
+    const { stdout } = start(helper, "piped");
+    let text = "";
+    for await (const chunk of stdout.pipeThrough(new TextDecoderStream())) {
+      text += chunk;
+      if (text.endsWith("end\n")) break;
+    }
+    const lines = text.split("\n").map((line) => line.split(" "));
+    return new Map(lines.map(([kind, pid]) => [kind, Number(pid)]));
+  })();
+  children.catch(() => {}); // each probe tells
+}
+
+/**
+ * Return the probe for a kind of child process; its id is the kind.
+ *
+ * @param {string} planted
+ * @param {Permissions[]} under
+ * @returns {Probe}
+ */
+function child(planted, under = ["all"]) {
+  /** @type {Probe} */
+  const probe = {
+    planted,
+    under,
+    async plant() {
+      const pids = await children;
+      const kind = Object.keys(PROBES).find((id) => PROBES[id] === probe) ?? "";
+      const pid = pids.get(kind);
+      if (pid === undefined) throw new Unavailable("it did not start");
+      return identity(pid);
+    },
+    look: (process) => isAlive(process),
+  };
+  return probe;
+}
+
+/**
+ * Tell a process from a later one with the same id.
+ *
+ * @typedef {{ pid: number, started: string }} Identity
+ *
+ * @param {number} pid
+ * @returns {Identity}
+ */
+function identity(pid) {
+  return { pid, started: stat(pid)?.started ?? "" };
+}
+
+/**
+ * @param {Identity} identity
+ * @returns {Verdict}
+ */
+function isAlive({ pid, started }) {
+  const found = stat(pid);
+  const isAlive = found !== null && found.started === started;
+  const state = isAlive ? `state ${found.state}` : "gone";
+  return [isAlive, `process ${pid}: ${state}`];
+}
+
+/**
+ * Look at a process; null if there is none. A zombie counts as one: it takes a slot.
+ *
+ * @param {number} pid
+ */
+function stat(pid) {
+  try {
+    process.kill(pid, 0);
+  } catch {
+    return null;
+  }
+  const text = output("cat", `/proc/${pid}/stat`);
+  if (text === "") return { state: "unknown", started: "" };
+  // The name in parentheses may hold anything, even parentheses.
+  const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
+  return { state: fields[0], started: fields[19] };
+}
