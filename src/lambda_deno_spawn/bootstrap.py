@@ -90,6 +90,12 @@ class EarlyExit:
             raise SystemExit(EXIT_OK)
 
 
+def _guard() -> None:
+    """Keep what handlers start within reach, and this process out of theirs."""
+    become_subreaper()
+    become_opaque()
+
+
 def _no_temp_root(settings: Settings, error: OSError) -> ConfigError:
     expected = f"a folder to write to ({error.strerror})"
     return ConfigError("TMPDIR", settings.temp_root, expected)
@@ -101,12 +107,11 @@ def _start(settings: Settings, state: StateDir, early_exit: EarlyExit) -> int:
     try:
         try:
             command = deno_command(settings, os.environ, Path(state.path))
-            # Before the first line of a handler's module can run.
-            become_subreaper()
-            become_opaque()
-            if settings.warm is not Warm.OFF:
+            if settings.warm is Warm.OFF:
+                _guard()
+            else:
                 with early_exit:
-                    orphans.append(start_worker(command, state))
+                    orphans.append(start_worker(command, state, meanwhile=_guard))
         except OSError as error:
             raise _no_temp_root(settings, error) from error
         # Deno is loading the handler now; what follows costs no time of its own.

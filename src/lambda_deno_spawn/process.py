@@ -84,6 +84,20 @@ class Launched:
     stdout: int
     stderr: int
 
+    def write_first(self, data: bytes) -> None:
+        """Write to its stdin, once and at once; must fit into a pipe.
+
+        Raises:
+            WorkerSpawnError: It does not fit; the process is ended.
+        """
+        with contextlib.suppress(BrokenPipeError):  # it died, and tells so by itself
+            if os.write(self.stdin, data) < len(data):
+                self.abort()
+                raise WorkerSpawnError(
+                    f"Cannot start a process: {len(data)} bytes of settings are more "
+                    "than a pipe takes"
+                )
+
     def abort(self) -> None:
         """End a process that nobody will watch, and wait for it."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -94,16 +108,13 @@ class Launched:
             os.close(fd)
 
 
-def launch(
-    argv: Sequence[str], environ: Mapping[str, str], cwd: str, first_input: bytes
-) -> Launched:
+def launch(argv: Sequence[str], environ: Mapping[str, str], cwd: str) -> Launched:
     """Start a program with pipes, in a process group of its own. Does not wait.
 
     Args:
         argv: Program and arguments.
         environ: Its whole environment.
         cwd: Its working directory.
-        first_input: Written to its stdin at once; must fit into a pipe.
 
     Raises:
         WorkerSpawnError: The system refused.
@@ -138,15 +149,7 @@ def launch(
     for fd in (stdin, stdout, stderr):
         os.set_blocking(fd, False)
     _prefer_for_oom_kill(process.pid)
-    launched = Launched(process.pid, stdin, stdout, stderr)
-    with contextlib.suppress(BrokenPipeError):  # it died, and tells so by itself
-        if os.write(launched.stdin, first_input) < len(first_input):
-            launched.abort()
-            raise WorkerSpawnError(
-                f"Cannot start {argv[0]!r}: {len(first_input)} bytes of settings are "
-                "more than a pipe takes"
-            )
-    return launched
+    return Launched(process.pid, stdin, stdout, stderr)
 
 
 def _prefer_for_oom_kill(pid: int) -> None:

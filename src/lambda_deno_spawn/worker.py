@@ -38,6 +38,7 @@ from lambda_deno_spawn.protocol import (
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from lambda_deno_spawn.deno import DenoCommand
     from lambda_deno_spawn.invocation import Invocation, Success
@@ -90,12 +91,18 @@ class StartedWorker:
     spawn_s: float
 
 
-def start_worker(command: DenoCommand, state: StateDir) -> StartedWorker:
+def start_worker(
+    command: DenoCommand,
+    state: StateDir,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> StartedWorker:
     """Start one Deno process with an empty private folder. Does not wait for it.
 
     Args:
         command: How this function's processes are started.
         state: Where the private folder is made.
+        meanwhile: Done while Deno starts, before anything of the handler's can run:
+            its module is loaded after HELLO.
 
     Raises:
         WorkerSpawnError: The process could not be started.
@@ -111,12 +118,13 @@ def start_worker(command: DenoCommand, state: StateDir) -> StartedWorker:
             command.argv(private_dir),
             command.process_environ(private_dir),
             command.cwd,
-            connection.hello(command.facts),
         )
+        spawn_s = time.monotonic() - started_s
+        meanwhile()
+        launched.write_first(connection.hello(command.facts))
     except WorkerError:
         state.remove_private(private_dir)
         raise
-    spawn_s = time.monotonic() - started_s
     return StartedWorker(launched, connection, marker, private_dir, started_s, spawn_s)
 
 

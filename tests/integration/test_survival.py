@@ -296,3 +296,58 @@ def test_a_folder_that_cannot_be_locked_is_an_error_and_not_a_loop(
     with pytest.raises(OSError, match="No locks available"):
         StateDir(str(tmp_path))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+@pytest.mark.parametrize("warm", ["ready", "off"])
+async def test_a_program_of_the_handler_s_cannot_look_into_the_supervisor(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, warm: str
+) -> None:
+    """It runs as the same user: environment, memory and descriptors lay open to it."""
+    source = """
+const look = () => ["environ", "mem", "fd/0"].map((name) =>
+  new Deno.Command("head", { args: ["-c", "1", `/proc/${Deno.ppid}/${name}`],
+    stdout: "null", stderr: "null" }).outputSync().code);
+const atLoad = look();
+export const handler = () => [...atLoad, ...look()];
+"""
+    async with make_runtime(
+        {"function.ts": source}, LAMBDA_DENO_PERMISSIONS="all", LAMBDA_DENO_WARM=warm
+    ):
+        codes = (await api.invoke({})).json()
+        assert 0 not in codes
+        assert len(codes) == 6
+        await api.wait_for_next()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+async def test_a_bootstrap_that_had_children_ends_with_the_process_it_goes_on_in(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, number: signal.Signals
+) -> None:
+    runtime = make_runtime(PLAIN)
+    runtime.wrapper = f"sleep 300 >'{os.devnull}' 2>&1 & exec \"$@\""
+    async with runtime:
+        assert (await api.invoke({})).call == "response"
+        await api.wait_for_next()
+        helper = next(
+            pid
+            for pid in runtime.survivors()
+            if Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
+        )
+        assert len(runtime.survivors()) == 4, "two bootstraps, helper, worker"
+        code = await runtime.stop(number)
+        assert code == (0 if number == signal.SIGTERM else -number)
+        await kill_and_wait(helper)
+        await runtime.all_gone()
+        runtime.clear_temp_root()
+
+
+async def test_an_init_error_of_a_bootstrap_that_had_children_is_its_exit_code(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    runtime = make_runtime({"function.ts": "throw new Error('broken')"})
+    runtime.wrapper = f"sleep 1 >'{os.devnull}' 2>&1 & exec \"$@\""
+    async with runtime:
+        assert (await api.answer()).call == "init/error"
+        assert await runtime.wait() == 1
+        await runtime.all_gone()
