@@ -128,7 +128,7 @@ def test_a_required_header_that_is_missing_or_malformed_is_fatal(
     assert caught.value.call == "next"
     assert caught.value.status == 200
     assert caught.value.is_fatal
-    assert repr(value or "") in str(caught.value)
+    assert repr((value or "")[:64]) in str(caught.value)
 
 
 # Time.
