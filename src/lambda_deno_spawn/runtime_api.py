@@ -49,7 +49,7 @@ PORT_LIMIT = 65_535
 # An event is at most 6 MiB (AWS "Lambda quotas"), other answers are far shorter: what
 # exceeds this is neither, and is not taken into memory.
 ANSWER_LIMIT_BYTES = 7 * 1024 * 1024
-# Words of the platform in a message of ours.
+# Characters of somebody else's words in a message of ours.
 DETAIL_LIMIT = 200
 # The system's ways to say that there is no room for one more connection.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -289,10 +289,12 @@ class RuntimeApiClient:
             if call != "next" or status != HTTP_OK:
                 return error.response
             raise RuntimeApiError(
-                call, str(error), status=status, is_fatal=True
+                call, _short(error), status=status, is_fatal=True
             ) from error
         except httpx.TransportError as error:
-            raise RuntimeApiError(call, str(error), is_fatal=call == "next") from error
+            raise RuntimeApiError(
+                call, _short(error), is_fatal=call == "next"
+            ) from error
 
     def _connection(self) -> SingleConnectionTransport:
         return SingleConnectionTransport(self._host, self._port, ANSWER_LIMIT_BYTES)
@@ -336,6 +338,11 @@ def _check_repeated(fields: list[tuple[bytes, bytes]]) -> None:
                 status=HTTP_OK,
                 is_fatal=True,
             )
+
+
+def _short(error: httpx.TransportError) -> str:
+    """Return its message; h11 quotes what broke HTTP, however long it is."""
+    return str(error)[:DETAIL_LIMIT]
 
 
 def _detail(response: httpx.Response) -> str:

@@ -215,6 +215,9 @@ FATAL = [
     Fatal("noise", holds(bytes(range(256)) * 4 + b"\n\n"), "illegal status line"),
     Fatal("http-2", holds(HTTP_2_PREFACE), "illegal status line"),
     Fatal("endless-header", floods(NEXT + b"X: ", LONG), "Receive buffer too long"),
+    Fatal(
+        "illegal-header", holds(NEXT + b"x y: " + LONG + b"\r\n\r\n"), "illegal header"
+    ),
     Fatal("endless-headers", floods(NEXT, b"X: y\r\n" * 999), "too long"),
     Fatal("switches-protocols", holds(answer(101, b"")), "_SWITCH_UPGRADE"),
     Fatal("no-request-id", event_with(DEADLINE), "request id ''"),
