@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests import cgroups
 from tests.soak import events, frames, responses
+from tests.soak.__main__ import main
 from tests.soak.hostile import HOSTILE
 
 if TYPE_CHECKING:
@@ -51,6 +53,15 @@ def test_a_plan_has_a_tenth_of_hostile_events_and_each_kind() -> None:
     assert all(counts[kind.case] for kind in HOSTILE)
     assert plan == events.plan(10_000, 1, with_cgroup=True)
     assert plan != events.plan(10_000, 2, with_cgroup=True)
+
+
+def test_what_a_run_found_is_printed_as_json_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["frames", "--count", "20", "--seed", "7", "-o", "json"]) == 0
+    output = json.loads(capsys.readouterr().out)
+    assert (output["count"], output["seed"], output["violations"]) == (20, 7, [])
+    assert sum(sum(kind.values()) for kind in output["kinds"].values()) == 20
 
 
 def assert_passed(report: Report, count: int) -> None:

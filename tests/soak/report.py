@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.table import Table
@@ -61,9 +61,17 @@ class Report:
 
     def as_json(self) -> dict[str, Any]:
         """Return what ``-o json`` prints."""
-        fields = asdict(self)
-        fields.pop("_begun_s")
-        return {**fields, "elapsed_s": round(self.elapsed_s, 1)}
+        return {
+            "name": self.name,
+            "seed": self.seed,
+            "start": self.start,
+            "count": self.count,
+            "elapsed_s": round(self.elapsed_s, 1),
+            "kinds": {kind: dict(self.kinds[kind]) for kind in sorted(self.kinds)},
+            "growth": self.growth,
+            "notes": self.notes,
+            "violations": self.violations,
+        }
 
     def tables(self) -> list[Table]:
         """Return what is printed on a terminal."""
