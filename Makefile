@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 SCRIPTS := src/lambda_deno_spawn/js src/lambda_deno_spawn/dev tests/js examples bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install invoke test test-unit test-integration test-as-lambda coverage lint format typecheck check bench figures clean
+.PHONY: help install invoke test test-unit test-integration test-as-lambda coverage lint format typecheck check bench figures soak clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -68,6 +68,11 @@ figures: $(STAMP) ## run the benchmarks and draw docs/performance.svg from them
 	$(BIN)/python -m pip install --quiet --group plot
 	$(BIN)/python -m bench -o json > docs/performance.json
 	$(BIN)/python -m bench.plot docs/performance.json docs/performance.svg
+
+soak: $(STAMP) ## 100,000 fuzzed streams, 10,000 fuzzed answers, 10,000 events (half an hour)
+	$(BIN)/python -m tests.soak frames
+	$(BIN)/python -m tests.soak responses
+	$(BIN)/python -m tests.soak events
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache dist

@@ -17,7 +17,10 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    # Plays the rest of one exchange; returns False if the connection is to be closed.
+    Fault = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bool]]
 
 REQUEST_LIMIT_S = 20.0
 
@@ -71,6 +74,11 @@ class FakeRuntimeApi:
     Attributes:
         refusals: Taken one per answer, before 202 is sent again.
         next_refusals: Taken one per ``next``.
+        next_faults: Taken one per ``next``, before a delivery is.
+        answer_faults: Taken one per answer, in place of 202.
+        body_faults: Taken one per answer whose head has come, in place of reading its
+            body; such an answer is not recorded.
+        requests: Method and last two words of the path of each request, bodies or not.
         user_agents: Every User-Agent seen.
         connections: How many connections were opened.
         chunk_gate: Awaited before each further chunk of an answer is read.
@@ -80,6 +88,10 @@ class FakeRuntimeApi:
 
     refusals: list[Refusal] = field(default_factory=list)
     next_refusals: list[Refusal] = field(default_factory=list)
+    next_faults: list[Fault] = field(default_factory=list)
+    answer_faults: list[Fault] = field(default_factory=list)
+    body_faults: list[Fault] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
     user_agents: set[str] = field(default_factory=set)
     connections: int = 0
     closes_after_next: bool = False
@@ -117,6 +129,11 @@ class FakeRuntimeApi:
         """Wait until the runtime has asked for an event; each ``next`` counts once."""
         async with asyncio.timeout(limit_s):
             await self._waiting.acquire()
+
+    def stop_listening(self) -> None:
+        """Refuse further connections; those that are there stay."""
+        assert self._server is not None
+        self._server.close()
 
     def deliver(
         self,
@@ -191,6 +208,9 @@ class FakeRuntimeApi:
             for name, _, value in (line.partition(":") for line in lines)
         }
         self.user_agents.add(headers.get("user-agent", ""))
+        self.requests.append(" ".join([method, *path.split("/")[-2:]]))
+        if method == "POST" and self.body_faults:
+            return await self.body_faults.pop(0)(reader, writer)
         chunks: list[tuple[float, bytes]] = []
         trailers: dict[str, str] = {}
         if headers.get("transfer-encoding") == "chunked":
@@ -208,17 +228,23 @@ class FakeRuntimeApi:
         assert path.startswith(prefix), path
         words = path.removeprefix(prefix).split("/")
         if method == "GET" and words == ["invocation", "next"]:
-            return await self._next(writer)
+            return await self._next(reader, writer)
         call = "init/error" if words[0] == "init" else words[2]
         request_id = "" if words[0] == "init" else words[1]
         now_s = time.monotonic()
         answer = Answer(call, request_id, headers, body, now_s, chunks, trailers)
         self.answers.put_nowait(answer)
+        if self.answer_faults:
+            return await self.answer_faults.pop(0)(reader, writer)
         refusal = self.refusals.pop(0) if self.refusals else None
         return _send(writer, refusal, 202, "Accepted", ["Content-Type: json"], b"{}")
 
-    async def _next(self, writer: asyncio.StreamWriter) -> bool:
+    async def _next(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bool:
         self._waiting.release()
+        if self.next_faults:
+            return await self.next_faults.pop(0)(reader, writer)
         if self.next_refusals:
             return _send(writer, self.next_refusals.pop(0), 200, "OK", [], b"")
         delivery = await self._deliveries.get()

@@ -31,6 +31,8 @@ XRAY_CAUSE_LIMIT_BYTES = 32 * 1024
 LOG_TAIL_LIMIT_LINES = 20
 
 _ERROR_TYPE = re.compile(r"(?:Runtime|Function)\.[A-Z][A-Za-z]+")
+# AWS's are 36 characters long; it becomes part of a path, and of each line of the log.
+REQUEST_ID_LIMIT = 1024
 # 15 digits of milliseconds reach past the year 30000 and are exact in JavaScript.
 _DEADLINE_MS = re.compile(r"[0-9]{1,15}")
 # A handler can write anything into its stack: a longer number is no line of a file.
@@ -80,11 +82,12 @@ class Invocation:
         """
         request_id = headers.get("lambda-runtime-aws-request-id", "")
         deadline = headers.get("lambda-runtime-deadline-ms", "")
-        if not request_id or not _DEADLINE_MS.fullmatch(deadline):
+        is_id = 0 < len(request_id) <= REQUEST_ID_LIMIT
+        if not is_id or not _DEADLINE_MS.fullmatch(deadline):
             raise RuntimeApiError(
                 "next",
                 "a required header is missing or malformed: "
-                f"request id {request_id!r}, deadline {deadline!r}",
+                f"request id {request_id[:64]!r}, deadline {deadline[:64]!r}",
                 status=200,
                 is_fatal=True,
             )

@@ -146,8 +146,8 @@ class WorkerConnection:
         self._trailer = self._marker + b"\n"
         self._buffer = bytearray()
         self._header: _Header | None = None
-        self._parts: list[bytes] = []
-        self._parts_bytes = 0
+        # One buffer: thousands of small pieces would cost ten times what they hold.
+        self._parts: bytearray | None = None
 
     def hello(self, facts: Mapping[str, object]) -> bytes:
         """Return the first line for the worker's stdin.
@@ -293,16 +293,17 @@ class WorkerConnection:
         was_streaming = self.state is State.STREAMING
         self.state = TRANSITIONS[self.state, header.kind]
         if header.kind is FrameKind.PART:
-            self._parts.append(body)
-            self._parts_bytes += len(body)
-            if self._parts_bytes > FRAME_LIMIT_BYTES:
+            if self._parts is None:
+                self._parts = bytearray()
+            self._parts += body
+            if len(self._parts) > FRAME_LIMIT_BYTES:
                 self._fail("the parts of an answer are too large together", body)
             return None
-        if self._parts:
+        if self._parts is not None:
             if header.kind not in (FrameKind.RESULT, FrameKind.ERROR):
                 self._fail(f"frame {header.kind} follows parts of an answer", body)
-            body = b"".join([*self._parts, body])
-            self._parts, self._parts_bytes = [], 0
+            self._parts += body
+            body, self._parts = bytes(self._parts), None
         match header.kind:
             case FrameKind.READY:
                 return Ready()
@@ -322,7 +323,7 @@ class WorkerConnection:
 
     def _fail(self, problem: str, evidence: bytes | bytearray) -> NoReturn:
         state, self.state = self.state, State.FAILED
-        self._buffer = bytearray()
+        self._buffer, self._parts = bytearray(), None
         raise WorkerProtocolError(
             f"Cannot read the worker's output while {state}: {problem}; "
             f"it begins with {bytes(evidence[:64])!r}"

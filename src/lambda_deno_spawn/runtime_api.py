@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import errno
 import platform
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -20,7 +21,10 @@ from lambda_deno_spawn import __version__
 from lambda_deno_spawn.errors import ConfigError, RuntimeApiError
 from lambda_deno_spawn.invocation import Failure, Invocation, Streaming, Success
 from lambda_deno_spawn.logs import log_context, logger
-from lambda_deno_spawn.transport import SingleConnectionTransport
+from lambda_deno_spawn.transport import (
+    SingleConnectionTransport,
+    TruncatedResponseError,
+)
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.invocation import Outcome
@@ -35,11 +39,20 @@ UTF8_HEADERS = frozenset(
         "lambda-runtime-cognito-identity",
     }
 )
+# They say which invocation it is, and how long it lasts.
+UNIQUE_HEADERS = (b"lambda-runtime-aws-request-id", b"lambda-runtime-deadline-ms")
 STREAM_TRAILERS = (
     "Lambda-Runtime-Function-Error-Type",
     "Lambda-Runtime-Function-Error-Body",
 )
 PORT_LIMIT = 65_535
+# An event is at most 6 MiB (AWS "Lambda quotas"), other answers are far shorter: what
+# exceeds this is neither, and is not taken into memory.
+ANSWER_LIMIT_BYTES = 7 * 1024 * 1024
+# Characters of somebody else's words in a message of ours.
+DETAIL_LIMIT = 200
+# The system's ways to say that there is no room for one more connection.
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 HTTP_ACCEPTED = 202
 HTTP_OK = 200
 HTTP_CONTAINER_ERROR = 500
@@ -72,7 +85,7 @@ class RuntimeApiClient:
         if not (separator and host and is_host and is_port):
             raise ConfigError("AWS_LAMBDA_RUNTIME_API", runtime_api, "host:port")
         self._host, self._port = host.strip("[]"), int(port)
-        self._transport = SingleConnectionTransport(self._host, self._port)
+        self._transport = self._connection()
         self._root = f"http://{runtime_api}{API_PATH}"
         self._working_directory = working_directory
         self._next_url = httpx.URL(f"{self._root}/invocation/next")
@@ -97,10 +110,13 @@ class RuntimeApiClient:
                 "next", _detail(response), status=response.status_code, is_fatal=True
             )
         # httpx looks every name up by scanning; one pass over the raw fields is faster.
+        fields = response.headers.raw
         headers = {
             name.lower().decode("ascii"): value.decode("latin-1")
-            for name, value in response.headers.raw
+            for name, value in fields
         }
+        if len(headers) < len(fields):
+            _check_repeated(fields)
         for name in UTF8_HEADERS & headers.keys():
             headers[name] = _utf8(headers[name])
         invocation = Invocation.from_headers(headers, response.content)
@@ -131,7 +147,14 @@ class RuntimeApiClient:
                     headers += self._error_headers(outcome)
                     await self._post("error", error_url, headers, outcome.body)
                 case Streaming():
-                    await self._stream(response_url, headers, outcome)
+                    failure = await self._stream(response_url, headers, outcome)
+                    if failure is not None:
+                        headers += self._error_headers(failure)
+                        await self._post("error", error_url, headers, failure.body)
+                        body = failure.body.decode()
+                        logger.error(
+                            "Invoke Error\t%s", body, extra=log_context(invocation)
+                        )
         except RuntimeApiError as error:
             if error.is_fatal:
                 raise
@@ -179,8 +202,12 @@ class RuntimeApiClient:
 
     async def _stream(
         self, url: httpx.URL, headers: list[tuple[str, str]], outcome: Streaming
-    ) -> None:
-        """Post an answer in pieces, on a connection of its own, as AWS asks."""
+    ) -> Failure | None:
+        """Post an answer in pieces, on a connection of its own, as AWS asks.
+
+        Returns:
+            None, or why the answer could not be begun: nothing of it was sent.
+        """
 
         def trailers() -> list[tuple[str, str]]:
             failure = outcome.chunks.failure
@@ -192,28 +219,32 @@ class RuntimeApiClient:
                 (error_body, base64.b64encode(failure.body).decode("ascii")),
             ]
 
-        headers += [
-            ("Content-Type", outcome.content_type),
-            ("Lambda-Runtime-Function-Response-Mode", "streaming"),
-            ("Trailer", ", ".join(STREAM_TRAILERS)),
-        ]
-        fields = self._fields(headers)
+        fields = self._fields(
+            [
+                *headers,
+                ("Content-Type", outcome.content_type),
+                ("Lambda-Runtime-Function-Response-Mode", "streaming"),
+                ("Trailer", ", ".join(STREAM_TRAILERS)),
+            ]
+        )
         extensions = {"trailers": trailers}
         request = httpx.Request(
             "POST", url, headers=fields, content=outcome.chunks, extensions=extensions
         )
-        transport = SingleConnectionTransport(self._host, self._port)
+        transport = self._connection()
         try:
             async with asyncio.timeout(outcome.limit_s):
-                response = await transport.handle_async_request(request)
+                await transport.connect()
+                response = await self._exchange(transport, "response", request)
         except TimeoutError:
             detail = "the response was not taken before the deadline and is cut off"
             raise RuntimeApiError("response", detail, is_fatal=False) from None
-        except httpx.TransportError as error:
-            raise RuntimeApiError("response", str(error), is_fatal=False) from error
+        except httpx.ConnectError as error:
+            return _not_begun(error)
         finally:
             await transport.aclose()
         self._check("response", response)
+        return None
 
     async def _post(
         self, call: str, url: httpx.URL, headers: list[tuple[str, str]], body: bytes
@@ -245,10 +276,28 @@ class RuntimeApiClient:
         request = httpx.Request(
             method, url, headers=self._fields(headers), content=body
         )
+        return await self._exchange(self._transport, call, request)
+
+    async def _exchange(
+        self, transport: SingleConnectionTransport, call: str, request: httpx.Request
+    ) -> httpx.Response:
         try:
-            return await self._transport.handle_async_request(request)
+            return await transport.handle_async_request(request)
+        except TruncatedResponseError as error:
+            # The status says it all, but for an event: that is the body.
+            status = error.response.status_code
+            if call != "next" or status != HTTP_OK:
+                return error.response
+            raise RuntimeApiError(
+                call, _short(error), status=status, is_fatal=True
+            ) from error
         except httpx.TransportError as error:
-            raise RuntimeApiError(call, str(error), is_fatal=call == "next") from error
+            raise RuntimeApiError(
+                call, _short(error), is_fatal=call == "next"
+            ) from error
+
+    def _connection(self) -> SingleConnectionTransport:
+        return SingleConnectionTransport(self._host, self._port, ANSWER_LIMIT_BYTES)
 
     def _fields(self, headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
         return self._common + [(k.encode(), v.encode("latin-1")) for k, v in headers]
@@ -262,10 +311,48 @@ def _utf8(value: str) -> str:
         return value
 
 
+def _not_begun(error: httpx.ConnectError) -> Failure:
+    """Say why there is no connection for a stream."""
+    cause = error.__cause__
+    is_exhausted = isinstance(cause, OSError) and cause.errno in EXHAUSTED
+    return Failure.of(
+        "Runtime.ResourceExhausted" if is_exhausted else "Runtime.StreamUnavailable",
+        f"Cannot stream the answer: {error}",
+    )
+
+
+def _check_repeated(fields: list[tuple[bytes, bytes]]) -> None:
+    """Refuse an invocation of which it is not sure which one it is.
+
+    Of any other field that comes more than once the last one counts.
+
+    Raises:
+        RuntimeApiError: Fatal: there are two request ids or deadlines.
+    """
+    for name in UNIQUE_HEADERS:
+        values = {value for key, value in fields if key.lower() == name}
+        if len(values) > 1:
+            raise RuntimeApiError(
+                "next",
+                f"{name.decode()} comes more than once and differs",
+                status=HTTP_OK,
+                is_fatal=True,
+            )
+
+
+def _short(error: httpx.TransportError) -> str:
+    """Return its message; h11 quotes what broke HTTP, however long it is."""
+    return str(error)[:DETAIL_LIMIT]
+
+
 def _detail(response: httpx.Response) -> str:
     """Return the platform's own words from an error body."""
     try:
         body = orjson.loads(response.content)
-        return f"{body['errorType']}: {body['errorMessage']}"
+        words = [body["errorType"], body["errorMessage"]]
     except (orjson.JSONDecodeError, KeyError, TypeError):
-        return repr(response.content[:200])
+        words = []
+    # Anything else than text may be nested too deep to be written.
+    if words and all(isinstance(word, str) for word in words):
+        return ": ".join(word[:DETAIL_LIMIT] for word in words)
+    return repr(response.content[:DETAIL_LIMIT])

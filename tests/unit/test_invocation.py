@@ -106,6 +106,7 @@ def test_an_invocation_without_an_arn_is_served() -> None:
     [
         pytest.param("lambda-runtime-aws-request-id", None, id="no-request-id"),
         pytest.param("lambda-runtime-aws-request-id", "", id="empty-request-id"),
+        pytest.param("lambda-runtime-aws-request-id", "x" * 1025, id="id-is-huge"),
         pytest.param("lambda-runtime-deadline-ms", None, id="no-deadline"),
         pytest.param("lambda-runtime-deadline-ms", "", id="empty-deadline"),
         pytest.param("lambda-runtime-deadline-ms", "soon", id="deadline-is-a-word"),
@@ -127,7 +128,7 @@ def test_a_required_header_that_is_missing_or_malformed_is_fatal(
     assert caught.value.call == "next"
     assert caught.value.status == 200
     assert caught.value.is_fatal
-    assert repr(value or "") in str(caught.value)
+    assert repr((value or "")[:64]) in str(caught.value)
 
 
 # Time.

@@ -6,6 +6,7 @@ Frames are spelled by hand here: this file is a witness against both ends.
 from __future__ import annotations
 
 import json
+import tracemalloc
 
 import pytest
 from hypothesis import assume, given, settings
@@ -254,6 +255,22 @@ def test_parts_are_joined_in_front_of_the_result(step: int) -> None:
     ]
 
 
+def test_parts_cost_what_they_hold_however_small_they_are() -> None:
+    """Each was kept as an object of its own: 40 bytes for one, and none was counted."""
+    connection = connection_in(State.BUSY)
+    pieces = (frame("PART", b"x") + frame("PART")) * 1000
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(20):
+            assert feed(connection, pieces) == []
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 2 * 20_000
+    assert feed(connection, frame("RESULT")) == [Answered(Success(b"x" * 20_000))]
+
+
 def test_an_error_may_come_in_parts_too() -> None:
     connection = connection_in(State.BUSY)
     data = frame("PART", b'{"a"') + frame("ERROR", b":1}", ',"errorType":"RangeError"')
@@ -268,9 +285,10 @@ def test_an_error_may_come_in_parts_too() -> None:
 def test_parts_are_followed_by_the_rest_of_an_answer_only(
     state: State, kind: str
 ) -> None:
-    connection = connection_in(state)
-    with pytest.raises(WorkerProtocolError, match="follows parts of an answer"):
-        feed(connection, frame("PART", b"[1") + frame(kind))
+    for part in (b"[1", b""):
+        connection = connection_in(state)
+        with pytest.raises(WorkerProtocolError, match="follows parts of an answer"):
+            feed(connection, frame("PART", part) + frame(kind))
 
 
 @pytest.mark.parametrize("more", ["", ',"errorType":""'], ids=["absent", "empty"])

@@ -1,0 +1,60 @@
+"""Run one: ``python -m tests.soak frames|responses|events [--count N] [--seed N]``.
+
+Prints a table of what came out how often; exits 1 if anything happened that must not.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from tests.soak import events, frames, responses
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from tests.soak.report import Report
+
+RUNS: dict[str, tuple[Callable[[int, int, int], Report], int]] = {
+    "frames": (frames.run, 100_000),
+    "responses": (responses.run, 10_000),
+    "events": (events.run, 10_000),
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run what was asked for; return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
+    parser.add_argument("name", choices=RUNS)
+    parser.add_argument("--count", type=int, help="cases; default: the full number")
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument(
+        "--start", type=int, default=0, help="number of the first case, to repeat one"
+    )
+    parser.add_argument("-o", choices=("table", "json"), default="table", dest="output")
+    options = parser.parse_args(arguments)
+    run, full = RUNS[options.name]
+    report = run(options.count or full, options.seed, options.start)
+    if options.output == "json":
+        print(json.dumps(report.as_json(), indent=2))
+    else:
+        # Without a terminal there is no width to fit into.
+        console = Console(width=None if sys.stdout.isatty() else 120)
+        for table in report.tables():
+            console.print(table)
+    errors = Console(stderr=True, soft_wrap=True, markup=False)
+    for note in report.notes:
+        errors.print(f"note: {note}")
+    for violation in report.violations:
+        errors.print(f"VIOLATION: {violation}")
+    verdict = "FAILED" if report.violations else "passed"
+    errors.print(f"{options.name}: {verdict} after {report.elapsed_s:.1f} s")
+    return 1 if report.violations else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
