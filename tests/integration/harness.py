@@ -124,6 +124,10 @@ class RuntimeUnderTest:
         self._log[:] = ["".join(self._log)]  # not at each read: it may be 100 MB
         return self._log[0]
 
+    def clear_log(self) -> None:
+        """Forget what it wrote so far."""
+        self._log.clear()
+
     @property
     def pid(self) -> int:
         """Process id of the supervisor."""

@@ -392,7 +392,7 @@ async def test_an_answer_that_fails_is_logged_never_repeated_and_costs_one_event
             else:
                 api.answer_faults.append(refused.fault)
             await api.wait_for_next()
-            runtime.log = ""
+            runtime.clear_log()
             request_id = api.deliver(json_bytes(event[kind]))
             following = await served_next(api, is_recorded=not refused.is_early)
             assert following.json() == {"follows": True}, refused.name
