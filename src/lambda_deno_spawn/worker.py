@@ -8,6 +8,7 @@ know when a worker is started or how many there are; that is ``strategies.py``.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections import deque
@@ -19,6 +20,7 @@ from lambda_deno_spawn.errors import (
     WorkerExitedError,
     WorkerOutOfMemoryError,
     WorkerProtocolError,
+    WorkerRefusedError,
 )
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.process import ChildProcess, launch
@@ -56,7 +58,10 @@ OUT_OF_MEMORY_SIGNS = (
 )
 STDOUT_CLOSED_SIGN = "Cannot write to stdout:"
 NEVER_SETTLES_SIGN = "Top-level await promise never resolved"
-
+# How Deno begins the reason why it does not start, with exit code 1. An error that a
+# handler's module throws does not end the process, and its console writes records.
+REFUSAL = re.compile(r"^error: (?!Uncaught|Top-level)(.+)", re.MULTILINE)
+REFUSAL_CAUSE = re.compile(r"^Caused by:\n\s+(?:0: )?(.+)", re.MULTILINE)
 
 # What is taken from a streaming worker before the caller has taken it from us. Together
 # with the pipe it bounds the memory that a slow caller costs.
@@ -81,6 +86,7 @@ class StartedWorker:
     marker: str
     private_dir: str
     started_s: float
+    sources: str = ""
 
 
 def start_worker(command: DenoCommand, state_dir: str) -> StartedWorker:
@@ -112,7 +118,9 @@ def start_worker(command: DenoCommand, state_dir: str) -> StartedWorker:
     except WorkerError:
         os.rmdir(private_dir)  # noqa: PTH106
         raise
-    return StartedWorker(launched, connection, marker, private_dir, time.monotonic())
+    started_s = time.monotonic()
+    sources = command.sources
+    return StartedWorker(launched, connection, marker, private_dir, started_s, sources)
 
 
 class Worker:
@@ -138,6 +146,7 @@ class Worker:
         self.started_s = started.started_s
         self._connection = started.connection
         self._private_dir = started.private_dir
+        self._sources = started.sources
         self._relay = Relay(writer, started.marker)
         self._stray = Relay(writer, started.marker)
         self._loop = loop
@@ -370,7 +379,11 @@ class Worker:
         self._exited.set()
         self._break_off(
             exit_error(
-                status.returncode, self.pid, self._connection.state, self.log_tail
+                status.returncode,
+                self.pid,
+                self._connection.state,
+                self.log_tail,
+                self._sources,
             )
         )
 
@@ -383,7 +396,7 @@ class Worker:
 
 
 def exit_error(
-    returncode: int, pid: int, state: State, stderr_tail: str
+    returncode: int, pid: int, state: State, stderr_tail: str, sources: str = ""
 ) -> WorkerExitedError:
     """Say what the end of a worker means.
 
@@ -392,7 +405,20 @@ def exit_error(
         pid: Its process id.
         state: How far it had come.
         stderr_tail: The last it wrote to stderr.
+        sources: Which settings its arguments stem from.
     """
+    refusal = REFUSAL.search(stderr_tail)
+    if state is State.STARTING and returncode == 1 and refusal is not None:
+        cause = REFUSAL_CAUSE.search(stderr_tail)
+        reason = refusal[1]
+        if cause is not None and cause[1] not in reason:
+            reason += f": {cause[1]}"
+        return WorkerRefusedError(
+            f"Deno refuses to start with {sources}: {reason}",
+            returncode=returncode,
+            pid=pid,
+            stderr_tail=stderr_tail,
+        )
     doing = "loading the handler's module" if state is State.STARTING else "answering"
     is_trap = returncode == -signal.SIGTRAP  # how V8 ends a process
     if is_trap and any(sign in stderr_tail for sign in OUT_OF_MEMORY_SIGNS):

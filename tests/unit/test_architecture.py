@@ -20,8 +20,9 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "invocation": {"errors"},
     "protocol": {"errors", "invocation"},
-    "config": {"errors"},
-    "deno": {"config", "errors", "invocation"},
+    "permissions": {"errors"},
+    "config": {"errors", "permissions"},
+    "deno": {"config", "errors", "invocation", "permissions"},
     "state": set(),
     "process": {"errors"},
     "logs": {"config", "invocation"},
@@ -46,7 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "dev.invoke": {"dev.emulator", "dev.function", "dev.local_runtime", "errors"},
     "dev.local_runtime": {"deno", "dev.function", "errors"},
 }  # fmt: skip
-PURE = ["errors", "invocation", "protocol", "config"]
+PURE = ["errors", "invocation", "protocol", "permissions", "config"]
 OUTSIDE = {
     "asyncio", "datetime", "httpx", "logging", "os", "pathlib", "random", "select",
     "signal", "socket", "subprocess", "sys", "threading", "time",
