@@ -86,6 +86,8 @@ class Permissions:
                 value holds an unknown placeholder.
         """
         text = text.strip()
+        if not text:
+            return cls()
         if text == "none":
             return cls(text, Mode.NONE, is_cached_only=True)
         if text == "all":
@@ -97,7 +99,7 @@ class Permissions:
         except ValueError:  # a quotation that does not end
             raise ConfigError(VARIABLE, text, EXPECTED) from None
         mode = Mode.FLAGS
-        if not words or words[0] == "default":
+        if words[0] == "default":
             mode = Mode.DEFAULT
             words = words[1:]
         set_name = ""
