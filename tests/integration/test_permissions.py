@@ -377,6 +377,41 @@ async def test_none_runs_with_packages_that_come_with_the_function(
         await api.wait_for_next()
 
 
+LITERAL = """
+const computed = (...parts: string[]) => parts.join("");
+async function outcome(attempt: () => Promise<any>) {
+  try { return (await attempt()).default; } catch (error) { return error.message; }
+}
+export const handler = () => Promise.all([
+  () => import("%(folder)s/a.json", { with: { type: "json" } }),
+  () => import("file:///proc/self/environ"),
+  () => import(computed("%(folder)s", "/b.json"), { with: { type: "json" } }),
+  () => import(computed("file:///proc/", "self/status")),
+].map(outcome));
+"""
+
+
+async def test_what_a_literal_import_names_is_read_and_no_more(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, tmp_path: Path
+) -> None:
+    """A limit of Deno 2.9.8 that docs/security.md owns up to."""
+    for name in "ab":
+        (tmp_path / f"{name}.json").write_text('"content"')
+    source = LITERAL % {"folder": tmp_path.as_uri()}
+    async with make_runtime(
+        {"function.ts": source},
+        LAMBDA_DENO_PERMISSIONS="none",
+        LAMBDA_DENO_ENV="LDS_TEST_ID",
+    ) as runtime:
+        whole, excerpt, *computed = (await api.invoke({})).json()
+        assert whole == "content"
+        assert "SyntaxError" in excerpt
+        assert "=" in excerpt
+        assert all(text.startswith("Requires read access") for text in computed)
+        assert runtime.is_running
+        await api.wait_for_next()
+
+
 # The environment.
 
 SECRETS = {
