@@ -7,6 +7,7 @@ what does ``deno.json`` say) and can write the entry module; processes belong to
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
@@ -63,7 +64,7 @@ WITHHELD_PREFIXES = ("_LAMBDA_", "LAMBDA_DENO_")
 # A Linux pipe takes this much in one piece; a larger write can be torn apart by
 # another writer (pipe(7), PIPE_BUF).
 ATOMIC_WRITE_BYTES = 4096
-LOOPBACK_IPV6 = "[0000:0000:0000:0000:0000:0000:0000:0001]"
+NETWORK = Path("/proc/net")
 _IPV4 = re.compile(r"[0-9.]+")
 
 
@@ -364,30 +365,35 @@ def runtime_api_spellings(runtime_api: str, local: Iterable[str] = ()) -> list[s
     return [f"{name}:{port}" for name in dict.fromkeys(hosts)]
 
 
-def local_addresses() -> list[str]:
+def local_addresses(listing: Path = NETWORK) -> list[str]:
     """Return the addresses of this machine as the kernel lists them (proc(5)).
 
     Empty where it does not. Loopback is left out: it is known without asking.
     """
     found = []
-    try:
+    with contextlib.suppress(OSError):
         # In each entry the address stands above "/32 host LOCAL".
-        trie = Path("/proc/net/fib_trie").read_text("ascii")
+        trie = (listing / "fib_trie").read_text("latin-1")
         found += re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", trie)
-    except (OSError, UnicodeDecodeError):
-        pass
-    try:
-        for line in Path("/proc/net/if_inet6").read_text("ascii").splitlines():
-            digits = line[:32]
-            groups = [digits[at : at + 4] for at in range(0, 32, 4)]
-            found.append(f"[{':'.join(groups)}]")
-    except (OSError, UnicodeDecodeError):
-        pass
+    with contextlib.suppress(OSError):
+        lines = (listing / "if_inet6").read_text("latin-1").splitlines()
+        found += [f"[{_short_ipv6(line[:32])}]" for line in lines]
     return [
         address
         for address in dict.fromkeys(found)
-        if not address.startswith("127.") and address != LOOPBACK_IPV6
+        if not address.startswith("127.") and address != "[::1]"
     ]
+
+
+def _short_ipv6(digits: str) -> str:
+    """Return 32 hexadecimal digits as Deno writes an address, which is RFC 5952."""
+    text = ":".join(f"{int(digits[at : at + 4], 16):x}" for at in range(0, 32, 4))
+    runs = list(re.finditer(r"\b0(?::0)+\b", text))
+    if not runs:
+        return text
+    longest = max(runs, key=lambda run: len(run[0]))
+    before, after = text[: longest.start()], text[longest.end() :]
+    return f"{before.rstrip(':')}::{after.lstrip(':')}"
 
 
 def _sources(settings: Settings, config: Path | None) -> str:

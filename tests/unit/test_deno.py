@@ -520,12 +520,40 @@ def test_every_way_to_the_runtime_api_is_denied(
     assert found[0] == runtime_api
 
 
-def test_the_machine_s_own_addresses_are_read() -> None:
-    for address in local_addresses():
-        assert re.fullmatch(
-            r"[0-9]+(\.[0-9]+){3}|\[[0-9a-f]{4}(:[0-9a-f]{4}){7}\]", address
-        )
-        assert not address.startswith("127.")
+FIB_TRIE = """Main:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 0.0.0.0
+        /0 universe UNICAST
+     |-- 127.0.0.1
+        /32 host LOCAL
+     |-- 192.0.2.2
+        /32 host LOCAL
+     |-- 192.0.2.255
+        /32 link BROADCAST
+Local:
+     |-- 192.0.2.2
+        /32 host LOCAL
+     |-- 169.254.100.1
+        /32 host LOCAL
+"""
+IF_INET6 = """fe8000000000000000fc00fffe000001 04 40 20 80     eth0
+00000000000000000000000000000001 01 80 10 80       lo
+fd000000000000000000000000000002 04 40 00 82     eth0
+20010db8000100100000000000000000 04 40 00 82     eth0
+20010db8000100020003000400050006 04 40 00 82     eth0
+20010db8001000000000000100000000 04 40 00 82     eth0
+"""
+
+
+def test_the_machine_s_own_addresses_are_read(tmp_path: Path) -> None:
+    assert local_addresses(tmp_path) == []
+    (tmp_path / "fib_trie").write_text(FIB_TRIE)
+    assert local_addresses(tmp_path) == ["192.0.2.2", "169.254.100.1"]
+    (tmp_path / "if_inet6").write_text(IF_INET6)
+    assert local_addresses(tmp_path)[2:] == [
+        "[fe80::fc:ff:fe00:1]", "[fd00::2]", "[2001:db8:1:10::]",
+        "[2001:db8:1:2:3:4:5:6]", "[2001:db8:10::1:0:0]",
+    ]  # fmt: skip
 
 
 # What is shown of all this.
