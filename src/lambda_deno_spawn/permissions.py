@@ -138,6 +138,8 @@ def _flag_names(word: str, text: str) -> list[str]:
 
 
 def _value(flag: str, value: str, text: str) -> str:
+    if flag == "allow-all":
+        raise ConfigError(VARIABLE, text, "no value after --allow-all")
     if not value:
         raise ConfigError(VARIABLE, text, f"a value after --{flag}=, or no =")
     for placeholder in _PLACEHOLDER.findall(value):

@@ -61,6 +61,7 @@ NEVER_SETTLES_SIGN = "Top-level await promise never resolved"
 # How Deno begins the reason why it does not start, with exit code 1. An error that a
 # handler's module throws does not end the process, and its console writes records.
 REFUSAL = re.compile(r"^error: (?!Uncaught|Top-level)(.+)", re.MULTILINE)
+SYSTEM_SIGN = "(os error "  # not the fault of a setting
 REFUSAL_CAUSE = re.compile(r"^Caused by:\n\s+(?:0: )?(.+)", re.MULTILINE)
 
 # What is taken from a streaming worker before the caller has taken it from us. Together
@@ -413,8 +414,11 @@ def exit_error(
         reason = refusal[1]
         if cause is not None and cause[1] not in reason:
             reason += f": {cause[1]}"
-        return WorkerRefusedError(
-            f"Deno refuses to start with {sources}: {reason}",
+        is_refused = SYSTEM_SIGN not in stderr_tail
+        kind = WorkerRefusedError if is_refused else WorkerExitedError
+        verb = f"refuses to start with {sources}" if is_refused else "cannot start"
+        return kind(
+            f"Deno {verb}: {reason}",
             returncode=returncode,
             pid=pid,
             stderr_tail=stderr_tail,

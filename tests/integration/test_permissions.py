@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lambda_deno_spawn.protocol import State
+from lambda_deno_spawn.worker import exit_error
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -264,6 +267,27 @@ async def test_other_reasons_of_deno_s_are_told_too(
         assert await runtime.wait() == 1
 
 
+@pytest.mark.parametrize(
+    ("tail", "error_type", "said"),
+    [
+        ("x\nerror: no\n\nCaused by:\n    0: why\n    1: y", "InvalidConfiguration",
+         "Deno refuses to start with A='b': no: why"),
+        ("error: no space (os error 28)", "ExitError",
+         "Deno cannot start: no space (os error 28)"),
+        ("error: Uncaught Error: x", "ExitError", "The process exited with status 1"),
+        ("an error: x", "ExitError", "The process exited with status 1"),
+    ],
+    ids=["refusal", "system", "uncaught", "printed"],
+)  # fmt: skip
+def test_the_end_of_a_start_is_told_by_whose_fault_it_is(
+    tail: str, error_type: str, said: str
+) -> None:
+    error = exit_error(1, 7, State.STARTING, tail, "A='b'")
+    assert error.error_type == f"Runtime.{error_type}"
+    assert str(error).startswith(said)
+    assert exit_error(1, 7, State.BUSY, tail, "").error_type == "Runtime.ExitError"
+
+
 # Effects outside of the process.
 
 EFFECTS = """
@@ -346,6 +370,7 @@ export async function handler(event: any) {
   for (const name of ["https://esm.sh/a", "npm:a-package-that-is-not-there@1.0.0"]) {
     try { await import(name); } catch (error) { said.push((error as Error).message); }
   }
+  if (event.fails) await import("https://esm.sh/a");
   return said;
 }
 """
@@ -360,6 +385,9 @@ async def test_no_module_is_loaded_from_the_network(
         said = (await api.invoke({})).json()
         assert len(said) == 2
         assert all("cached-only" in text for text in said)
+        told = (await api.invoke({"fails": True})).json()["errorMessage"]
+        assert 'not found in cache: "https://esm.sh/a", and LAMBDA_DENO_PERM' in told
+        assert told.endswith("it has to come with the function.")
         await api.wait_for_next()
 
 

@@ -153,6 +153,8 @@ BAD = [
     ("--cached-only=x", EXPECTED),
     ("--allow-read='/endless", EXPECTED),
     ("--allow-read=", "a value after --allow-read=, or no ="),
+    ("--allow-all=x", "no value after --allow-all"),
+    ("''", EXPECTED),
     ("-R=$HOME", "no other placeholder than $TMPDIR and $LAMBDA_TASK_ROOT"),
     ("--allow-write=$TMPDIRX", "no other placeholder than $TMPDIR and"),
     ("default -P", "one of default and -P, and -P only once"),

@@ -92,9 +92,15 @@ const HTTP_REHEARSAL =
 /** What Deno says of a denied access, and what Node's resolver does. */
 const DENIED =
   /Requires (\w+) access(?: to (?:"(.*?)"|(<\w+>)))?, run again with the --allow-\w+ flag/g;
+const DENIED_LOOKUP = /getaddrinfo EPERM (\S+)/g;
+/** What Deno says of a module that it may not download, and what that means here. */
+const NOT_CACHED = "--cached-only is specified";
+const NOT_PACKAGED =
+  "and LAMBDA_DENO_PERMISSIONS (none, or --cached-only) lets nothing be loaded from " +
+  "the network: it has to come with the function";
+/** Added to what AWS's SDK says. */
 const CREDENTIALS_WITHHELD =
   ": LAMBDA_DENO_ENV withholds the credentials, unless it has @credentials";
-const DENIED_LOOKUP = /getaddrinfo EPERM (\S+)/g;
 /** A stuck worker is ended by its supervisor; without one it ends after this long. */
 const LINGER_MS = 10_000;
 
@@ -1034,6 +1040,9 @@ function advise(text, errorType) {
         DENIED_LOOKUP,
         (said, host) => `${said}: ${remedy("net", host)}`,
       );
+    }
+    if (text.includes(NOT_CACHED)) {
+      return text.replaceAll(NOT_CACHED, NOT_PACKAGED);
     }
     const isLost = errorType === "CredentialsProviderError" &&
       hello.permissions.credentialsWithheld;
