@@ -84,6 +84,9 @@ class FakeRuntimeApi:
         chunk_gate: Awaited before each further chunk of an answer is read.
         closes_after_next: Close the connection behind the next event.
         cut_after_chunks: Close the connection after so many chunks: a caller who left.
+        hosts: Addresses to listen on, all at the same port.
+        port: Port to listen on; 0: a free one.
+        named: Host in ``address``, if not the first of ``hosts``.
     """
 
     refusals: list[Refusal] = field(default_factory=list)
@@ -101,19 +104,25 @@ class FakeRuntimeApi:
     answers: asyncio.Queue[Answer] = field(default_factory=asyncio.Queue)
     _deliveries: asyncio.Queue[_Delivery] = field(default_factory=asyncio.Queue)
     _waiting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
-    _server: asyncio.Server | None = None
+    hosts: tuple[str, ...] = ("127.0.0.1",)
+    port: int = 0
+    named: str = ""
+    _servers: list[asyncio.Server] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
 
     async def __aenter__(self) -> Self:
-        """Listen on a free loopback port."""
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        """Listen."""
+        for host in self.hosts:
+            server = await asyncio.start_server(self._accept, host, self.port)
+            self._servers.append(server)
+            self.port = server.sockets[0].getsockname()[1]
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close every connection."""
-        assert self._server is not None
-        self._server.close()
+        for server in self._servers:
+            server.close()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -121,9 +130,7 @@ class FakeRuntimeApi:
     @property
     def address(self) -> str:
         """``host:port`` for AWS_LAMBDA_RUNTIME_API."""
-        assert self._server is not None
-        host, port = self._server.sockets[0].getsockname()
-        return f"{host}:{port}"
+        return f"{self.named or self.hosts[0]}:{self.port}"
 
     async def wait_for_next(self, limit_s: float = REQUEST_LIMIT_S) -> None:
         """Wait until the runtime has asked for an event; each ``next`` counts once."""
@@ -132,8 +139,8 @@ class FakeRuntimeApi:
 
     def stop_listening(self) -> None:
         """Refuse further connections; those that are there stay."""
-        assert self._server is not None
-        self._server.close()
+        for server in self._servers:
+            server.close()
 
     def deliver(
         self,

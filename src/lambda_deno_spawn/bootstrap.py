@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
-from lambda_deno_spawn.config import Settings, Warm
+from lambda_deno_spawn.config import LogLevel, Settings, Warm
 from lambda_deno_spawn.deno import deno_command
 from lambda_deno_spawn.errors import ConfigError, HandlerError, WorkerError
 from lambda_deno_spawn.process import (
@@ -146,6 +146,8 @@ async def _serve(
     if settings.unknown:
         names = ", ".join(settings.unknown)
         logs.logger.warning("Unknown settings have no effect: %s", names)
+    if settings.log_level in (LogLevel.TRACE, LogLevel.DEBUG):
+        _log_command(settings, command)
     loop = asyncio.get_running_loop()
     writer.attach(loop)
     stop = asyncio.Event()
@@ -176,6 +178,16 @@ async def _serve(
         reaper.close()
         writer.detach(LOG_FLUSH_LIMIT_S)
     return EXIT_OK if code is None else code
+
+
+def _log_command(settings: Settings, command: DenoCommand) -> None:
+    """Say how processes are started: no value of a variable, whatever it is."""
+    from lambda_deno_spawn.deno import shown_command, shown_variables
+    from lambda_deno_spawn.logs import logger
+
+    logger.debug("Each process is started by: %s", shown_command(command))
+    variables = shown_variables(settings, os.environ, command)
+    logger.debug("Its %s", variables)
 
 
 def _fail_early(error: ConfigError) -> int:

@@ -8,11 +8,13 @@ variables"; ours: docs/configuration.md.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, TypeVar
 
 from lambda_deno_spawn.errors import ConfigError
+from lambda_deno_spawn.permissions import Permissions
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -31,6 +33,10 @@ KNOWN_VARIABLES = frozenset(
         "STRATEGY", "V8_FLAGS", "WARM", "WARM_MAX_AGE_S",
     )
 )  # fmt: skip
+
+# In LAMBDA_DENO_ENV: every variable that holds or leads to AWS credentials.
+CREDENTIALS_GROUP = "@credentials"
+_ENV_NAME = re.compile(r"[^*=@]+\*?|\*")
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -95,9 +101,10 @@ class Settings:
         warm_max_age_s: A waiting process older than this is replaced; None: no limit.
         stop_margin_s: Time kept back before the deadline to stop a worker and report.
         response_mode: How a ``Response`` is sent.
-        permissions: ``none``, ``all`` or Deno flags; None: the default set.
-        env_names: Names handed on to the process (``*`` at the end matches any rest);
-            None: everything but the runtime's own.
+        permissions: What the handler may do.
+        env_names: Names handed on to the process (``*`` at the end matches any rest but
+            no credentials, ``CREDENTIALS_GROUP`` means all of them); None: everything
+            but the runtime's own.
         v8_flags: Flags for V8, each with its dashes.
         deno_bin: Path given by the user, None to search.
         deno_dir: Deno's cache folder, None to choose.
@@ -122,7 +129,7 @@ class Settings:
     warm_max_age_s: float | None = None
     stop_margin_s: float = STOP_MARGIN_S
     response_mode: ResponseMode = ResponseMode.BUFFERED
-    permissions: str | None = None
+    permissions: Permissions = field(default_factory=Permissions)
     env_names: tuple[str, ...] | None = None
     v8_flags: tuple[str, ...] = ()
     deno_bin: str | None = None
@@ -176,8 +183,8 @@ class Settings:
             response_mode=_choice(
                 environ, "LAMBDA_DENO_RESPONSE_MODE", ResponseMode.BUFFERED
             ),
-            permissions=_permissions(environ.get("LAMBDA_DENO_PERMISSIONS")),
-            env_names=None if names is None else tuple(names.replace(",", " ").split()),
+            permissions=Permissions.parse(environ.get("LAMBDA_DENO_PERMISSIONS", "")),
+            env_names=None if names is None else _env_names(names),
             v8_flags=_v8_flags(environ.get("LAMBDA_DENO_V8_FLAGS", "")),
             deno_bin=environ.get("LAMBDA_DENO_BIN") or None,
             deno_dir=environ.get("DENO_DIR") or None,
@@ -244,22 +251,16 @@ def _memory_mb(environ: Mapping[str, str]) -> int | None:
     return int(value)
 
 
-def _permissions(value: str | None) -> str | None:
-    if value is None or not value.strip():
-        return None
-    if value.strip() in ("none", "all"):
-        return value.strip()
-    import shlex
-
-    expected = "none, all, or Deno's permission flags such as --allow-net=example.com"
-    prefixes = ("--allow-", "--deny-", "--ignore-", "--permission-set", "-P")
-    try:
-        words = shlex.split(value)
-    except ValueError:  # a quotation that does not end
-        raise ConfigError("LAMBDA_DENO_PERMISSIONS", value, expected) from None
-    if not all(word.startswith(prefixes) for word in words):
-        raise ConfigError("LAMBDA_DENO_PERMISSIONS", value, expected)
-    return value
+def _env_names(value: str) -> tuple[str, ...]:
+    names = tuple(value.replace(",", " ").split())
+    for name in names:
+        if name != CREDENTIALS_GROUP and not _ENV_NAME.fullmatch(name):
+            expected = (
+                "names of variables separated by spaces or commas, with * only as the "
+                f"last character, or {CREDENTIALS_GROUP}; not {name!r}"
+            )
+            raise ConfigError("LAMBDA_DENO_ENV", value, expected)
+    return names
 
 
 def _v8_flags(value: str) -> tuple[str, ...]:

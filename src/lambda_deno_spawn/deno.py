@@ -7,22 +7,26 @@ what does ``deno.json`` say) and can write the entry module; processes belong to
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import orjson
 
+from lambda_deno_spawn.config import CREDENTIALS_GROUP
 from lambda_deno_spawn.errors import ConfigError, HandlerError
 from lambda_deno_spawn.invocation import RESPONSE_LIMIT_BYTES
+from lambda_deno_spawn.permissions import PRIVATE_DIR, PRIVATE_DIR_MARK, grant
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from lambda_deno_spawn.config import Settings
+    from lambda_deno_spawn.permissions import Grant
 
 RUNTIME_JS = Path(__file__).parent / "js" / "runtime.js"
 LAYER_BINARY = "/opt/bin/deno"
@@ -38,9 +42,32 @@ MEMORY_OUTSIDE_HEAP_PERCENT = 5
 MINIMUM_HEAP_MB = 32
 # Always handed on, whatever LAMBDA_DENO_ENV says: without them programs cannot run.
 ESSENTIAL_VARIABLES = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH")
+# What AWS's SDKs take credentials from; no wildcard of LAMBDA_DENO_ENV matches them.
+CREDENTIALS = frozenset(
+    {
+        "AWS_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE",
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+        "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
+        "AWS_LAMBDA_METADATA_TOKEN",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SECRET_KEY",
+        "AWS_SECURITY_TOKEN",
+        "AWS_SESSION_TOKEN",
+        "AWS_WEB_IDENTITY_TOKEN_FILE",
+    }
+)
+# A handler that polled the Runtime API would steal events. The trace id of the
+# environment, if there is one, is not that of the invocation to come.
+WITHHELD = frozenset({"AWS_LAMBDA_RUNTIME_API", "_X_AMZN_TRACE_ID"})
+WITHHELD_PREFIXES = ("_LAMBDA_", "LAMBDA_DENO_")
 # A Linux pipe takes this much in one piece; a larger write can be torn apart by
 # another writer (pipe(7), PIPE_BUF).
 ATOMIC_WRITE_BYTES = 4096
+NETWORK = Path("/proc/net")
+_IPV4 = re.compile(r"[0-9.]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,25 +86,27 @@ class DenoCommand:
         binary: Deno's executable.
         arguments: Everything between the binary and the permission flags.
         permissions: Flags that do not depend on the private folder.
-        private_permissions: Kinds (``read``, ``write``) granted on the private folder.
-        read_paths: Folders readable besides the private one.
+        private_permissions: Flags that hold ``PRIVATE_DIR_MARK`` in its place.
+        permission_set: Set of ``deno.json`` that counts, None if it is none.
         entry: The entry module's file.
         entry_text: What is in it.
         environ: Variables of the process, without the private folder's.
         cwd: Its working directory.
         facts: What the process is told in its first line.
+        sources: Which settings the arguments stem from, should Deno refuse them.
     """
 
     binary: str
     arguments: tuple[str, ...]
     permissions: tuple[str, ...]
     private_permissions: tuple[str, ...]
-    read_paths: tuple[str, ...]
+    permission_set: str | None
     entry: str
     entry_text: str
     environ: Mapping[str, str]
     cwd: str
     facts: Mapping[str, object]
+    sources: str
 
     def restore_entry(self) -> None:
         """Write the entry module if it is not there (any more)."""
@@ -92,13 +121,11 @@ class DenoCommand:
 
     def argv(self, private_dir: str) -> list[str]:
         """Return the whole command line for a process that owns ``private_dir``."""
-        flags = list(self.permissions)
-        if "read" in self.private_permissions:
-            paths = ",".join((*self.read_paths, private_dir))
-            flags.append(f"--allow-read={paths}")
-        if "write" in self.private_permissions:
-            flags.append(f"--allow-write={private_dir}")
-        return [self.binary, *self.arguments, *flags, self.entry]
+        own = [
+            flag.replace(PRIVATE_DIR_MARK, private_dir)
+            for flag in self.private_permissions
+        ]
+        return [self.binary, *self.arguments, *self.permissions, *own, self.entry]
 
     def process_environ(self, private_dir: str) -> dict[str, str]:
         """Return the environment for a process that owns ``private_dir``."""
@@ -135,7 +162,14 @@ def deno_command(
         raise ConfigError("TMPDIR", settings.temp_root, "no comma in it")
     handler = find_handler(task_root, settings.handler)
     config = find_config(task_root)
-    permissions, private = _permissions(settings, config)
+    layers = (LAYERS_ROOT,) if Path(LAYERS_ROOT).is_dir() else ()
+    granted = grant(
+        settings.permissions,
+        {} if config is None else permission_sets(config),
+        read_paths=(str(task_root), *layers),
+        task_root=str(task_root),
+        denied=runtime_api_spellings(settings.runtime_api, local_addresses()),
+    )
     v8_flags = _v8_flags(settings)
     arguments = [
         "run", "--quiet", "--no-prompt",
@@ -144,18 +178,45 @@ def deno_command(
         *_config_flags(task_root, config),
         *([f"--v8-flags={','.join(v8_flags)}"] if v8_flags else []),
     ]  # fmt: skip
-    layers = (LAYERS_ROOT,) if Path(LAYERS_ROOT).is_dir() else ()
+    own_flags = [flag for flag in granted.flags if PRIVATE_DIR_MARK in flag]
     return DenoCommand(
         binary=binary,
         arguments=tuple(arguments),
-        permissions=tuple(permissions),
-        private_permissions=private,
-        read_paths=(str(task_root), *layers),
+        permissions=tuple(flag for flag in granted.flags if flag not in own_flags),
+        private_permissions=tuple(own_flags),
+        permission_set=granted.set_name,
         entry=str(state_dir / "entry.mjs"),
         entry_text=entry_source(handler.path),
         environ=_environ(settings, environ, state_dir),
         cwd=str(task_root),
-        facts=_facts(settings, handler, can_start_programs=_can_run(permissions)),
+        facts=_facts(settings, handler, granted, environ),
+        sources=_sources(settings, config),
+    )
+
+
+def shown_command(command: DenoCommand) -> str:
+    """Return the command line as a shell would take it, for people to read.
+
+    ``$TMPDIR`` stands for the private folder, which is another one for each process.
+    """
+    import shlex
+
+    own = f'"{PRIVATE_DIR}"'
+    return " ".join(
+        own.join(shlex.quote(part) if part else "" for part in word.split(PRIVATE_DIR))
+        for word in command.argv(PRIVATE_DIR)
+    )
+
+
+def shown_variables(
+    settings: Settings, environ: Mapping[str, str], command: DenoCommand
+) -> str:
+    """Return which variables a process gets and which it does not: names, no values."""
+    given = command.process_environ(PRIVATE_DIR)
+    withheld = set(environ) - set(_handed_on(settings, environ)) - set(given)
+    return (
+        f"variables: {', '.join(sorted(given))}; "
+        f"withheld from it: {', '.join(sorted(withheld)) or 'none'}"
     )
 
 
@@ -291,50 +352,74 @@ def _config_flags(task_root: Path, config: Path | None) -> list[str]:
     return ["--no-config"]
 
 
-def _permissions(
-    settings: Settings, config: Path | None
-) -> tuple[list[str], tuple[str, ...]]:
-    """Return the permission flags, and the kinds granted on the private folder."""
-    deny = [f"--deny-net={','.join(runtime_api_spellings(settings.runtime_api))}"]
-    match settings.permissions:
-        case "none":
-            return [], ()
-        case "all":
-            return ["--allow-all", *deny], ()
-        case str(flags):
-            import shlex
+def runtime_api_spellings(runtime_api: str, local: Iterable[str] = ()) -> list[str]:
+    """Return what to deny so that nobody reaches the Runtime API.
 
-            return _merged_deny(shlex.split(flags), deny), ()
-    if config is not None and "default" in permission_sets(config):
-        return ["-P", *deny], ()
-    return ["--allow-net", "--allow-env", "--allow-sys", *deny], ("read", "write")
+    Deno compares addresses, and those that a name resolves to, so one spelling of an
+    address covers all of its others (127.1, decimal, IPv6-mapped); subnets it knows for
+    IPv4 only. A server that listens on every address of this machine is reached by each
+    of them, whatever address the platform names.
 
-
-def _merged_deny(flags: list[str], deny: list[str]) -> list[str]:
-    """Add our ``--deny-net`` to the user's; Deno accepts the flag only once."""
-    if "--deny-net" in flags:
-        return flags
-    prefix = "--deny-net="
-    own = [flag.removeprefix(prefix) for flag in flags if flag.startswith(prefix)]
-    rest = [flag for flag in flags if not flag.startswith(prefix)]
-    hosts = ",".join([deny[0].removeprefix(prefix), *own])
-    return [*rest, prefix + hosts]
-
-
-def runtime_api_spellings(runtime_api: str) -> list[str]:
-    """Return the ways to write the Runtime API's address that Deno tells apart.
-
-    Deno itself folds 127.1, decimal and IPv6-mapped forms into one (measured on 2.9.8).
+    Args:
+        runtime_api: ``host:port``.
+        local: This machine's own addresses.
     """
     host, _, port = runtime_api.rpartition(":")
-    hosts = [host]
-    if host.startswith("127.") or host in ("localhost", "[::1]", "0.0.0.0"):
-        hosts += ["127.0.0.1", "localhost", "0.0.0.0", "[::1]", "[::]"]
+    is_address = host.startswith("[") or _IPV4.fullmatch(host)
+    if not is_address and host != "localhost":
+        # What the name resolves to is not known here: no IPv4 address on that port.
+        local = (*local, "0.0.0.0/0")
+    hosts = [
+        host, "127.0.0.1", "localhost", "127.0.0.0/8", "0.0.0.0", "[::1]", "[::]",
+        *local,
+    ]  # fmt: skip
     return [f"{name}:{port}" for name in dict.fromkeys(hosts)]
 
 
-def permission_sets(config: Path) -> dict[str, object]:
-    """Return the permission sets of a Deno configuration by name."""
+def local_addresses(listing: Path = NETWORK) -> list[str]:
+    """Return the addresses of this machine as the kernel lists them (proc(5)).
+
+    Empty where it does not. Loopback is left out: it is known without asking.
+    """
+    found = []
+    with contextlib.suppress(OSError):
+        # In each entry the address stands above "/32 host LOCAL".
+        trie = (listing / "fib_trie").read_text("latin-1")
+        found += re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", trie)
+    with contextlib.suppress(OSError):
+        lines = (listing / "if_inet6").read_text("latin-1").splitlines()
+        found += [f"[{_short_ipv6(line[:32])}]" for line in lines]
+    return [
+        address
+        for address in dict.fromkeys(found)
+        if not address.startswith("127.") and address != "[::1]"
+    ]
+
+
+def _short_ipv6(digits: str) -> str:
+    """Return 32 hexadecimal digits as Deno writes an address, which is RFC 5952."""
+    text = ":".join(f"{int(digits[at : at + 4], 16):x}" for at in range(0, 32, 4))
+    runs = list(re.finditer(r"\b0(?::0)+\b", text))
+    if not runs:
+        return text
+    longest = max(runs, key=lambda run: len(run[0]))
+    before, after = text[: longest.start()], text[longest.end() :]
+    return f"{before.rstrip(':')}::{after.lstrip(':')}"
+
+
+def _sources(settings: Settings, config: Path | None) -> str:
+    given = {
+        "LAMBDA_DENO_PERMISSIONS": settings.permissions.text,
+        "LAMBDA_DENO_V8_FLAGS": " ".join(settings.v8_flags),
+    }
+    sources = [f"{name}={value!r}" for name, value in given.items() if value]
+    if config is not None:
+        sources.append(str(config))
+    return " and ".join(sources) or "the runtime's defaults"
+
+
+def permission_sets(config: Path) -> dict[str, Any]:
+    """Return the permission sets of a Deno configuration, none if it is unreadable."""
     try:
         content = orjson.loads(_without_comments(config.read_text("utf-8")))
     except (orjson.JSONDecodeError, UnicodeDecodeError):
@@ -349,19 +434,6 @@ def _without_comments(text: str) -> str:
     without = token.sub(lambda m: m[0] if m[0].startswith('"') else "", text)
     # A comma may have stood in front of a comment.
     return token.sub(lambda m: m[0] if m[0].startswith('"') else "", without)
-
-
-def _can_run(permissions: list[str]) -> bool:
-    """Tell whether the handler may start programs, which then share its stdout."""
-    kinds = (
-        "--allow-all",
-        "-A",
-        "--allow-run",
-        "--allow-ffi",
-        "-P",
-        "--permission-set",
-    )
-    return any(flag.startswith(kinds) for flag in permissions)
 
 
 def _v8_flags(settings: Settings) -> list[str]:
@@ -380,28 +452,35 @@ def _v8_flags(settings: Settings) -> list[str]:
 def _environ(
     settings: Settings, environ: Mapping[str, str], state_dir: Path
 ) -> dict[str, str]:
-    names = settings.env_names
-    kept = {
-        name: value
-        for name, value in environ.items()
-        if not name.startswith(("_LAMBDA_TELEMETRY", "LAMBDA_DENO_"))
-    }
-    if names is not None:
-        exact = {*names, *ESSENTIAL_VARIABLES}
-        prefixes = tuple(name[:-1] for name in names if name.endswith("*"))
-        kept = {
-            name: value
-            for name, value in kept.items()
-            if name in exact or (prefixes and name.startswith(prefixes))
-        }
-    # A handler that polled the Runtime API would steal events. The trace id of the
-    # environment, if there is one, is not that of the invocation to come.
-    for name in ("AWS_LAMBDA_RUNTIME_API", "_X_AMZN_TRACE_ID"):
-        kept.pop(name, None)
+    kept = _handed_on(settings, environ)
     kept["DENO_DIR"] = settings.deno_dir or str(_own_deno_dir(settings, state_dir))
     kept["DENO_NO_UPDATE_CHECK"] = "1"
     kept["NO_COLOR"] = "1"  # nobody reads a log in colour
     return kept
+
+
+def _handed_on(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what a process gets of the supervisor's variables."""
+    kept = {
+        name: value
+        for name, value in environ.items()
+        if name not in WITHHELD and not name.startswith(WITHHELD_PREFIXES)
+    }
+    if settings.env_names is None:
+        return kept
+    exact = {*settings.env_names, *ESSENTIAL_VARIABLES}
+    if CREDENTIALS_GROUP in exact:
+        exact |= CREDENTIALS
+    prefixes = tuple(name[:-1] for name in settings.env_names if name.endswith("*"))
+    return {
+        name: value
+        for name, value in kept.items()
+        if name in exact or (name.startswith(prefixes) and name not in CREDENTIALS)
+    }
+
+
+def _withholds_credentials(settings: Settings, environ: Mapping[str, str]) -> bool:
+    return bool(CREDENTIALS & (set(environ) - set(_handed_on(settings, environ))))
 
 
 def _own_deno_dir(settings: Settings, state_dir: Path) -> Path:
@@ -410,16 +489,24 @@ def _own_deno_dir(settings: Settings, state_dir: Path) -> Path:
 
 
 def _facts(
-    settings: Settings, handler: Handler, *, can_start_programs: bool
+    settings: Settings,
+    handler: Handler,
+    granted: Grant,
+    environ: Mapping[str, str],
 ) -> dict[str, object]:
+    hints = {
+        **granted.hints,
+        "credentialsWithheld": _withholds_credentials(settings, environ),
+    }
     return {
         "export": handler.export,
         "module": str(handler.path),
-        "partBytes": ATOMIC_WRITE_BYTES if can_start_programs else 0,
+        "partBytes": ATOMIC_WRITE_BYTES if granted.may_start_programs else 0,
         "resultLimitBytes": RESPONSE_LIMIT_BYTES,
         "responseMode": settings.response_mode.value,
         "logFormat": settings.log_format.value,
         "logLevel": settings.log_level.value,
+        "permissions": hints,
         "context": {
             "functionName": settings.function_name,
             "functionVersion": settings.function_version,

@@ -155,6 +155,12 @@ class WorkerExitedError(WorkerError):
         super().__init__(message, pid=pid, stderr_tail=stderr_tail)
 
 
+class WorkerRefusedError(WorkerExitedError):
+    """Deno itself refused what it was started with, before any code ran."""
+
+    error_type = ConfigError.error_type
+
+
 class WorkerOutOfMemoryError(WorkerExitedError):
     """V8's heap limit or the kernel ended the process for the memory it used."""
 

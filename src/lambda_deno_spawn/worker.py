@@ -8,6 +8,7 @@ know when a worker is started or how many there are; that is ``strategies.py``.
 from __future__ import annotations
 
 import os
+import re
 import signal
 import time
 from collections import deque
@@ -20,6 +21,7 @@ from lambda_deno_spawn.errors import (
     WorkerExitedError,
     WorkerOutOfMemoryError,
     WorkerProtocolError,
+    WorkerRefusedError,
 )
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.process import ChildProcess, launch
@@ -60,6 +62,11 @@ OUT_OF_MEMORY_SIGNS = (
 NO_THREAD_SIGNS = ("unable to create worker threads", "failed to spawn thread")
 STDOUT_CLOSED_SIGN = "Cannot write to stdout:"
 NEVER_SETTLES_SIGN = "Top-level await promise never resolved"
+# How Deno begins the reason why it does not start, with exit code 1. An error that a
+# handler's module throws does not end the process, and its console writes records.
+REFUSAL = re.compile(r"^error: (?!Uncaught|Top-level)(.+)", re.MULTILINE)
+SYSTEM_SIGN = "(os error "  # not the fault of a setting
+REFUSAL_CAUSE = re.compile(r"^Caused by:\n\s+(?:0: )?(.+)", re.MULTILINE)
 # What is taken from a streaming worker before the caller has taken it from us. Together
 # with the pipe it bounds the memory that a slow caller costs.
 STREAM_BUFFER_BYTES = 256 * 1024
@@ -81,6 +88,7 @@ class StartedWorker:
     Attributes:
         started_s: When it was about to be started; monotonic clock.
         spawn_s: How long the call took that started it.
+        sources: Which settings its arguments stem from.
     """
 
     launched: Launched
@@ -89,6 +97,7 @@ class StartedWorker:
     private_dir: str
     started_s: float
     spawn_s: float
+    sources: str
 
 
 def start_worker(
@@ -125,7 +134,10 @@ def start_worker(
     except WorkerError:
         state.remove_private(private_dir)
         raise
-    return StartedWorker(launched, connection, marker, private_dir, started_s, spawn_s)
+    sources = command.sources
+    return StartedWorker(
+        launched, connection, marker, private_dir, started_s, spawn_s, sources
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,6 +192,7 @@ class Worker:
         self._writer = writer
         self._connection = started.connection
         self._private_dir = started.private_dir
+        self._sources = started.sources
         self._relay = Relay(writer, started.marker)
         self._stray = Relay(writer, started.marker)
         self._loop = loop
@@ -440,6 +453,7 @@ class Worker:
                 self.pid,
                 self._connection.state,
                 self.log_tail,
+                self._sources,
                 is_oom=is_oom,
             )
         )
@@ -453,7 +467,13 @@ class Worker:
 
 
 def exit_error(
-    status: ExitStatus, pid: int, state: State, stderr_tail: str, *, is_oom: bool
+    status: ExitStatus,
+    pid: int,
+    state: State,
+    stderr_tail: str,
+    sources: str,
+    *,
+    is_oom: bool,
 ) -> WorkerExitedError:
     """Say what the end of a worker means.
 
@@ -462,10 +482,12 @@ def exit_error(
         pid: Its process id.
         state: How far it had come.
         stderr_tail: The last it wrote to stderr.
+        sources: Which settings its arguments stem from.
         is_oom: The kernel may have sent a SIGKILL because memory was used up.
     """
     returncode = status.returncode
     doing = "loading the handler's module" if state is State.STARTING else "answering"
+    refusal = REFUSAL.search(stderr_tail)
     ended_by = WorkerExitedError
     if is_heap_limit(returncode, stderr_tail):
         ended_by = WorkerOutOfMemoryError
@@ -488,6 +510,16 @@ def exit_error(
             f"The process could not start another thread before {doing}: Lambda allows "
             "1,024 processes and threads; start fewer programs at a time"
         )
+    elif state is State.STARTING and returncode == 1 and refusal is not None:
+        reason = refusal[1]
+        cause = REFUSAL_CAUSE.search(stderr_tail)
+        if cause is not None and cause[1] not in reason:
+            reason += f": {cause[1]}"
+        if SYSTEM_SIGN in stderr_tail:
+            message = f"Deno cannot start: {reason}"
+        else:
+            ended_by = WorkerRefusedError
+            message = f"Deno refuses to start with {sources}: {reason}"
     elif STDOUT_CLOSED_SIGN in stderr_tail:
         message = f"The handler closed the stdout of its process before {doing}"
     elif state is State.STARTING and NEVER_SETTLES_SIGN in stderr_tail:

@@ -20,8 +20,9 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "invocation": {"errors"},
     "protocol": {"errors", "invocation"},
-    "config": {"errors"},
-    "deno": {"config", "errors", "invocation"},
+    "permissions": {"errors"},
+    "config": {"errors", "permissions"},
+    "deno": {"config", "errors", "invocation", "permissions"},
     "state": set(),
     "process": {"errors"},
     "logs": {"config", "invocation"},
@@ -57,7 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "dev.local_runtime": {"config", "deno", "dev.function", "errors"},
     "dev.tables": {"dev.doctor", "dev.isolation"},
 }  # fmt: skip
-PURE = ["errors", "invocation", "protocol", "config", "metrics"]
+PURE = ["errors", "invocation", "protocol", "permissions", "config", "metrics"]
 OUTSIDE = {
     "asyncio", "datetime", "httpx", "logging", "os", "pathlib", "random", "select",
     "signal", "socket", "subprocess", "sys", "threading", "time",

@@ -14,9 +14,16 @@ from lambda_deno_spawn.config import (
     Warm,
 )
 from lambda_deno_spawn.errors import ConfigError
+from lambda_deno_spawn.permissions import Mode, Permissions
 
 REQUIRED = {"AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9001", "_HANDLER": "function.handler"}
-PERMISSIONS = "none, all, or Deno's permission flags such as --allow-net=example.com"
+PERMISSIONS = (
+    "none, all, default, or Deno's permission flags such as --allow-net=example.com"
+)
+NAMES = (
+    "names of variables separated by spaces or commas, with * only as the last "
+    "character, or @credentials"
+)
 V8_FLAGS = "V8 flags such as --max-old-space-size=256"
 
 
@@ -39,7 +46,7 @@ def test_defaults_need_no_more_than_an_address_and_a_handler() -> None:
         warm_max_age_s=None,
         stop_margin_s=0.2,
         response_mode=ResponseMode.BUFFERED,
-        permissions=None,
+        permissions=Permissions(),
         env_names=None,
         v8_flags=(),
         deno_bin=None,
@@ -103,31 +110,16 @@ GOOD = [
         ResponseMode.BUFFERED,
     ),
     ("LAMBDA_DENO_RESPONSE_MODE", "Stream", "response_mode", ResponseMode.STREAM),
-    ("LAMBDA_DENO_PERMISSIONS", "none", "permissions", "none"),
-    ("LAMBDA_DENO_PERMISSIONS", " all ", "permissions", "all"),
-    ("LAMBDA_DENO_PERMISSIONS", "  ", "permissions", None),
-    ("LAMBDA_DENO_PERMISSIONS", "-P", "permissions", "-P"),
-    ("LAMBDA_DENO_PERMISSIONS", "-P=strict", "permissions", "-P=strict"),
+    ("LAMBDA_DENO_PERMISSIONS", "  ", "permissions", Permissions()),
     (
         "LAMBDA_DENO_PERMISSIONS",
-        "--allow-net=a.test --deny-env --ignore-read",
+        " none ",
         "permissions",
-        "--allow-net=a.test --deny-env --ignore-read",
-    ),
-    (
-        "LAMBDA_DENO_PERMISSIONS",
-        "--allow-read='/with a space'",
-        "permissions",
-        "--allow-read='/with a space'",
-    ),
-    (
-        "LAMBDA_DENO_PERMISSIONS",
-        "--permission-set=strict",
-        "permissions",
-        "--permission-set=strict",
+        Permissions("none", Mode.NONE, is_cached_only=True),
     ),
     ("LAMBDA_DENO_ENV", "A,B_*  C", "env_names", ("A", "B_*", "C")),
     ("LAMBDA_DENO_ENV", "*", "env_names", ("*",)),
+    ("LAMBDA_DENO_ENV", "A,@credentials", "env_names", ("A", "@credentials")),
     ("LAMBDA_DENO_V8_FLAGS", "--a --b=1,--c", "v8_flags", ("--a", "--b=1", "--c")),
     ("LAMBDA_DENO_BIN", "/opt/other/deno", "deno_bin", "/opt/other/deno"),
     ("DENO_DIR", "/var/task/cache", "deno_dir", "/var/task/cache"),
@@ -170,12 +162,10 @@ BAD = [
     ("LAMBDA_DENO_STOP_MARGIN_MS", "1e999", "a number of milliseconds, zero or more"),
     ("LAMBDA_DENO_RESPONSE_MODE", "streaming", "buffered or stream"),
     ("LAMBDA_DENO_PERMISSIONS", "allow-net", PERMISSIONS),
-    ("LAMBDA_DENO_PERMISSIONS", "ALL", PERMISSIONS),
-    ("LAMBDA_DENO_PERMISSIONS", "all none", PERMISSIONS),
-    ("LAMBDA_DENO_PERMISSIONS", "none --allow-net", PERMISSIONS),
-    ("LAMBDA_DENO_PERMISSIONS", "--allow-net --config=x", PERMISSIONS),
-    ("LAMBDA_DENO_PERMISSIONS", "--allow-net other.js", PERMISSIONS),
-    ("LAMBDA_DENO_PERMISSIONS", "--allow-read='/endless", PERMISSIONS),
+    ("LAMBDA_DENO_ENV", "A B=c", f"{NAMES}; not 'B=c'"),
+    ("LAMBDA_DENO_ENV", "A_*_B", f"{NAMES}; not 'A_*_B'"),
+    ("LAMBDA_DENO_ENV", "**", f"{NAMES}; not '**'"),
+    ("LAMBDA_DENO_ENV", "@secrets", f"{NAMES}; not '@secrets'"),
     ("LAMBDA_DENO_V8_FLAGS", "max-old-space-size=64", V8_FLAGS),
     ("LAMBDA_DENO_V8_FLAGS", "--a b", V8_FLAGS),
     ("AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "0", "a whole number of megabytes"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -22,12 +23,17 @@ from lambda_deno_spawn.deno import (
     find_binary,
     find_config,
     find_handler,
+    local_addresses,
     runtime_api_spellings,
+    shown_command,
+    shown_variables,
 )
 from lambda_deno_spawn.errors import ConfigError, HandlerError
 
 RUNTIME_API = "127.0.0.1:9001"
-DENY = "--deny-net=127.0.0.1:9001,localhost:9001,0.0.0.0:9001,[::1]:9001,[::]:9001"
+HOSTS = ["127.0.0.1", "localhost", "127.0.0.0/8", "0.0.0.0", "[::1]", "[::]"]
+DENIED = [f"{host}:9001" for host in [*HOSTS, "192.0.2.7"]]
+DENY = f"--deny-net={','.join(DENIED)}"
 
 
 class Function:
@@ -78,6 +84,7 @@ def function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Function:
     function = Function(tmp_path)
     monkeypatch.setattr(deno, "LAYERS_ROOT", str(function.layers))
     monkeypatch.setattr(deno, "LAYER_BINARY", str(function.layers / "bin/deno"))
+    monkeypatch.setattr(deno, "local_addresses", lambda: ["192.0.2.7"])
     return function
 
 
@@ -343,6 +350,7 @@ def test_the_whole_default_command_line(function: Function) -> None:
         "--allow-net",
         "--allow-env",
         "--allow-sys",
+        "--deny-sys=setPriority",
         DENY,
         f"--allow-read={function.task_root},/tmp/private",
         "--allow-write=/tmp/private",
@@ -355,31 +363,6 @@ def test_layers_are_readable_where_there_are_any(function: Function) -> None:
     function.layers.mkdir()
     argv = function.command().argv("/p")
     assert f"--allow-read={function.task_root},{function.layers},/p" in argv
-
-
-PERMISSIONS = [
-    ("none", []),
-    ("all", ["--allow-all", DENY]),
-    ("--allow-env", ["--allow-env", DENY]),
-    ("-P=strict", ["-P=strict", DENY]),
-    ("--allow-read='/a b' --allow-env", ["--allow-read=/a b", "--allow-env", DENY]),
-    ("--allow-net --deny-net", ["--allow-net", "--deny-net"]),
-    (
-        "--deny-net=a.test --allow-net --deny-net=b.test:1",
-        ["--allow-net", f"{DENY},a.test,b.test:1"],
-    ),
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(
-    ("value", "flags"), [pytest.param(*case, id=case[0]) for case in PERMISSIONS]
-)
-def test_permissions_of_the_setting_replace_the_default(
-    function: Function, value: str, flags: list[str]
-) -> None:
-    function.write("deno.json", '{"permissions":{"default":{}}}')
-    command = function.command(LAMBDA_DENO_PERMISSIONS=value)
-    assert permission_flags(command) == flags
 
 
 def permission_flags(command: DenoCommand) -> list[str]:
@@ -412,8 +395,9 @@ def test_default_permissions_of_deno_json_are_used(
     if is_used:
         assert permission_flags(command) == ["-P", DENY]
     else:
-        assert permission_flags(command)[:4] == [
-            "--allow-net", "--allow-env", "--allow-sys", DENY,
+        assert permission_flags(command)[:5] == [
+            "--allow-net", "--allow-env", "--allow-sys", "--deny-sys=setPriority",
+            DENY,
         ]  # fmt: skip
 
 
@@ -515,31 +499,106 @@ def test_a_handler_without_file_stops_the_command(function: Function) -> None:
 
 
 @pytest.mark.parametrize(
-    ("runtime_api", "spellings"),
+    ("runtime_api", "more"),
     [
-        (
-            "127.0.0.1:9001",
-            ["127.0.0.1", "localhost", "0.0.0.0", "[::1]", "[::]"],
-        ),
-        (
-            "localhost:9001",
-            ["localhost", "127.0.0.1", "0.0.0.0", "[::1]", "[::]"],
-        ),
-        (
-            "127.0.0.2:9001",
-            ["127.0.0.2", "127.0.0.1", "localhost", "0.0.0.0", "[::1]", "[::]"],
-        ),
-        ("[::1]:9001", ["[::1]", "127.0.0.1", "localhost", "0.0.0.0", "[::]"]),
-        ("0.0.0.0:9001", ["0.0.0.0", "127.0.0.1", "localhost", "[::1]", "[::]"]),
+        ("127.0.0.1:9001", []),
+        ("localhost:9001", []),
+        ("127.0.0.2:9001", ["127.0.0.2"]),
+        ("[::1]:9001", []),
+        ("0.0.0.0:9001", []),
         ("169.254.100.1:9001", ["169.254.100.1"]),
-        ("runtime.test:9001", ["runtime.test"]),
+        ("[fd00::1]:9001", ["[fd00::1]"]),
+        ("runtime.test:9001", ["runtime.test", "0.0.0.0/0"]),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_every_spelling_of_the_runtime_api_is_denied(
-    runtime_api: str, spellings: list[str]
+def test_every_way_to_the_runtime_api_is_denied(
+    runtime_api: str, more: list[str]
 ) -> None:
-    assert runtime_api_spellings(runtime_api) == [f"{h}:9001" for h in spellings]
+    local = ["192.0.2.2", "[fd00::2]"]
+    found = runtime_api_spellings(runtime_api, local)
+    assert sorted(found) == sorted(f"{h}:9001" for h in [*HOSTS, *local, *more])
+    assert found[0] == runtime_api
+
+
+FIB_TRIE = """Main:
+  +-- 0.0.0.0/0 3 0 5
+     |-- 0.0.0.0
+        /0 universe UNICAST
+     |-- 127.0.0.1
+        /32 host LOCAL
+     |-- 192.0.2.2
+        /32 host LOCAL
+     |-- 192.0.2.255
+        /32 link BROADCAST
+Local:
+     |-- 192.0.2.2
+        /32 host LOCAL
+     |-- 169.254.100.1
+        /32 host LOCAL
+"""
+IF_INET6 = """fe8000000000000000fc00fffe000001 04 40 20 80     eth0
+00000000000000000000000000000001 01 80 10 80       lo
+fd000000000000000000000000000002 04 40 00 82     eth0
+20010db8000100100000000000000000 04 40 00 82     eth0
+20010db8000100020003000400050006 04 40 00 82     eth0
+20010db8001000000000000100000000 04 40 00 82     eth0
+"""
+
+
+def test_the_machine_s_own_addresses_are_read(tmp_path: Path) -> None:
+    assert local_addresses(tmp_path) == []
+    (tmp_path / "fib_trie").write_text(FIB_TRIE)
+    assert local_addresses(tmp_path) == ["192.0.2.2", "169.254.100.1"]
+    (tmp_path / "if_inet6").write_text(IF_INET6)
+    assert local_addresses(tmp_path)[2:] == [
+        "[fe80::fc:ff:fe00:1]", "[fd00::2]", "[2001:db8:1:10::]",
+        "[2001:db8:1:2:3:4:5:6]", "[2001:db8:10::1:0:0]",
+    ]  # fmt: skip
+
+
+# What is shown of all this.
+
+
+def test_the_command_line_is_shown_as_a_shell_takes_it(function: Function) -> None:
+    odd = '/x$"z`\\'
+    command = function.command(LAMBDA_DENO_PERMISSIONS=f"default --allow-read='{odd}'")
+    words = shlex.split(shown_command(command))
+    assert words == command.argv("$TMPDIR")
+    assert shown_command(command).endswith("entry.mjs")
+    assert '--allow-write="$TMPDIR" ' in shown_command(command)
+
+
+def test_variables_are_shown_by_name_only(function: Function) -> None:
+    environ = {"TABLE": "hush", "AWS_LAMBDA_RUNTIME_API": "hush", "SECRET": "hush"}
+    variables = {"LAMBDA_DENO_ENV": "TABLE"}
+    shown = shown_variables(
+        function.settings(**variables), environ, function.command(environ, **variables)
+    )
+    assert shown == (
+        "variables: DENO_DIR, DENO_NO_UPDATE_CHECK, HOME, NO_COLOR, TABLE, TMPDIR; "
+        "withheld from it: AWS_LAMBDA_RUNTIME_API, SECRET"
+    )
+    nothing = shown_variables(function.settings(), {}, function.command())
+    assert nothing.endswith("withheld from it: none")
+
+
+@pytest.mark.parametrize(
+    ("variables", "config", "sources"),
+    [
+        ({}, False, "the runtime's defaults"),
+        ({"PERMISSIONS": "-R"}, False, "LAMBDA_DENO_PERMISSIONS='-R'"),
+        ({"V8_FLAGS": "--a,--b", "PERMISSIONS": "-R"}, True,
+         "LAMBDA_DENO_PERMISSIONS='-R' and LAMBDA_DENO_V8_FLAGS='--a --b' and {}"),
+    ],
+    ids=["none", "one", "all"],
+)  # fmt: skip
+def test_a_refusal_of_deno_s_can_be_traced_to_settings(
+    function: Function, variables: dict[str, str], config: bool, sources: str
+) -> None:
+    path = function.write("deno.json", "{}") if config else None
+    given = {f"LAMBDA_DENO_{name}": value for name, value in variables.items()}
+    assert function.command({}, **given).sources == sources.format(path)
 
 
 # The environment.
@@ -551,6 +610,7 @@ def test_the_runtime_s_own_variables_are_withheld(function: Function) -> None:
         "_X_AMZN_TRACE_ID": "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700",
         "_LAMBDA_TELEMETRY_LOG_FD": "62",
         "_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET": "/tmp/s",
+        "_LAMBDA_CONTROL_SOCKET": "15",
         "LAMBDA_DENO_WARM": "off",
         "LAMBDA_DENO_WRAM": "off",
         "_HANDLER": "function.handler",
@@ -574,8 +634,12 @@ def test_the_runtime_s_own_variables_are_withheld(function: Function) -> None:
     [
         ("", []),
         ("TABLE", ["TABLE"]),
-        ("AWS_*", ["AWS_REGION", "AWS_SESSION_TOKEN"]),
-        ("AWS_* TABLE", ["AWS_REGION", "AWS_SESSION_TOKEN", "TABLE"]),
+        ("AWS_*", ["AWS_REGION"]),
+        ("AWS_* TABLE", ["AWS_REGION", "TABLE"]),
+        ("*", ["AWS_REGION", "TABLE"]),
+        ("AWS_SESSION_TOKEN", ["AWS_SESSION_TOKEN"]),
+        ("AWS_SESSION_T*", []),
+        ("AWS_* @credentials", ["AWS_REGION", "AWS_SESSION_TOKEN"]),
         ("AWS", []),
         ("MISSING", []),
         ("AWS_LAMBDA_RUNTIME_API,_X_AMZN_TRACE_ID", []),
@@ -644,6 +708,13 @@ def test_the_facts_are_the_static_part_of_the_context(function: Function) -> Non
         "responseMode": "buffered",
         "logFormat": "json",
         "logLevel": "WARN",
+        "permissions": {
+            "base": "default",
+            "set": None,
+            "denies": [],
+            "runtimeApi": DENIED,
+            "credentialsWithheld": False,
+        },
         "context": {
             "functionName": "hello",
             "functionVersion": "$LATEST",
@@ -661,23 +732,41 @@ def test_an_unknown_memory_size_is_empty_in_the_context(function: Function) -> N
 
 
 @pytest.mark.parametrize(
-    ("permissions", "part_bytes"),
-    [
-        ("", 0),
-        ("none", 0),
-        ("--allow-env", 0),
-        ("--deny-run --allow-read", 0),
-        ("all", 4096),
-        ("--allow-all", 4096),
-        ("--allow-run=ls", 4096),
-        ("--allow-ffi", 4096),
-        ("-P", 4096),
-        ("--permission-set=strict", 4096),
-    ],
-    ids=repr,
+    ("permissions", "part_bytes"), [("", 0), ("--allow-run=ls", 4096)], ids=repr
 )
 def test_a_worker_writes_in_parts_if_other_programs_may_write_too(
     function: Function, permissions: str, part_bytes: int
 ) -> None:
     command = function.command(LAMBDA_DENO_PERMISSIONS=permissions)
     assert command.facts["partBytes"] == part_bytes
+
+
+ALL_CREDENTIALS = [
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_ACCESS_KEY",
+    "AWS_SECRET_KEY", "AWS_SECURITY_TOKEN", "AWS_CONTAINER_CREDENTIALS_FULL_URI",
+    "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "AWS_CONTAINER_AUTHORIZATION_TOKEN",
+    "AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", "AWS_WEB_IDENTITY_TOKEN_FILE",
+    "AWS_LAMBDA_METADATA_TOKEN",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ALL_CREDENTIALS)
+def test_no_wildcard_matches_credentials(function: Function, name: str) -> None:
+    environ = {name: "secret"}
+
+    def hands_on(names: str | None) -> bool:
+        variables = {} if names is None else {"LAMBDA_DENO_ENV": names}
+        command = function.command(environ, **variables)
+        hints = command.facts["permissions"]
+        assert isinstance(hints, dict)
+        assert hints["credentialsWithheld"] is (name not in command.environ)
+        return name in command.environ
+
+    assert hands_on(None)
+    assert hands_on(name)
+    assert hands_on("@credentials")
+    assert hands_on("* @credentials")
+    assert not hands_on("")
+    assert not hands_on("*")
+    assert not hands_on("AWS_*")
+    assert not hands_on(f"{name}*")

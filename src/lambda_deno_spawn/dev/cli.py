@@ -165,7 +165,12 @@ def invoke(
     ] = None,
     verbose: Annotated[
         bool,
-        typer.Option("--verbose", "-v", help="Show where an unexpected error arose."),
+        typer.Option(
+            "--verbose",
+            "-v",
+            help="Log how the function's processes are started; show where an "
+            "unexpected error arose.",
+        ),
     ] = False,
     output: Annotated[
         Output,
@@ -191,6 +196,7 @@ def invoke(
             variables=parse_variables(env or []),
             client_context=_client_context(client_context),
             tenant_id=tenant_id,
+            is_verbose=verbose,
         )
         _warn_of_shadowing(options, function)
         result = run(

@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.config import Settings
 from lambda_deno_spawn.deno import (
+    CREDENTIALS,
     LAYER_BINARY,
     PACKAGED_DENO_DIR,
     deno_command,
@@ -38,6 +39,7 @@ from lambda_deno_spawn.deno import (
     find_handler,
     permission_sets,
     pypi_binary,
+    shown_command,
 )
 from lambda_deno_spawn.dev.local_runtime import (
     deno_binary,
@@ -70,8 +72,6 @@ NEARLY_FULL = 0.8  # of a limit, from which on it is worth a warning
 RUN_LIMIT_S = 20.0  # for a program that takes tens of milliseconds
 ZIP_SAMPLES = 8  # pieces of a large file that stand for the whole
 ZIP_SAMPLE_BYTES = 128 * 1024
-PRIVATE_DIR = "PRIVATE_DIR"  # stands for a folder that every process has its own of
-CREDENTIALS = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 # Permissions with which a handler can do what Deno forbids it.
 UNDOING = ("all", "run", "ffi")
 
@@ -396,18 +396,16 @@ def _permission_checks(
     group = "Function"
     config = find_config(root)
     sets = {} if config is None else permission_sets(config)
-    is_used = "-P" in command.permissions
+    used = command.permission_set
     if config is None:
         found = "no deno.json"
     elif not sets:
         found = f"{config.name} has no permission sets"
     else:
-        use = "the set `default` is used" if is_used else "none is used"
+        use = f"the set `{used}` is used" if used else "none is used"
         found = f"{config.name} has {', '.join(sets)}; {use}"
     yield Check(group, "permission-sets", Status.OK, found)
-    granted = granted_permissions(
-        command.permissions, sets.get("default") if is_used else None
-    )
+    granted = granted_permissions(command.permissions, sets.get(used or ""))
     yield undoing_check(granted)
     rule = "all but the runtime's own"
     if settings.env_names is not None:
@@ -423,8 +421,7 @@ def _permission_checks(
         )
     else:
         yield Check(group, "environment", Status.OK, rule)
-    line = " ".join(map(shlex.quote, command.argv(PRIVATE_DIR)))
-    yield Check(group, "command-line", Status.OK, line.replace(PRIVATE_DIR, "$TMPDIR"))
+    yield Check(group, "command-line", Status.OK, shown_command(command))
 
 
 def granted_permissions(flags: Sequence[str], used_set: object) -> set[str]:

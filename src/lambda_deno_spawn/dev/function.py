@@ -79,6 +79,7 @@ class InvokeOptions:
         warm: Value of ``LAMBDA_DENO_WARM``, None to leave it alone.
         variables: The function's own environment variables.
         client_context: JSON text.
+        is_verbose: The log tells how the function's processes are started.
     """
 
     function: Function
@@ -90,6 +91,7 @@ class InvokeOptions:
     client_context: str | None = None
     tenant_id: str | None = None
     init_limit_s: float = INIT_LIMIT_S
+    is_verbose: bool = False
 
 
 def find_function(path: Path, handler: str | None = None) -> Function:

@@ -135,6 +135,7 @@ def lambda_environ(
         "DENO_DIR": environ.get("DENO_DIR") or _deno_dir(function, environ),
         "LAMBDA_DENO_BIN": environ.get("LAMBDA_DENO_BIN") or pypi_binary(),
         "LAMBDA_DENO_WARM": options.warm,
+        "AWS_LAMBDA_LOG_LEVEL": "DEBUG" if options.is_verbose else None,
     }
     return {
         **kept,

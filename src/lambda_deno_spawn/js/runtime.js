@@ -20,6 +20,12 @@
  * @property {keyof typeof LEVELS} logLevel Least level written in JSON format.
  * @property {"buffered" | "stream"} responseMode How a `Response` is sent.
  * @property {Record<string, string>} context What every invocation has in common.
+ * @property {object} permissions What to say about a denied access.
+ * @property {string} permissions.base What LAMBDA_DENO_PERMISSIONS holds, or could hold.
+ * @property {string | null} permissions.set Permission set of deno.json that counts.
+ * @property {string[]} permissions.denies Kinds with entries that deny.
+ * @property {string[]} permissions.runtimeApi Hosts and ports that nobody may reach.
+ * @property {boolean} permissions.credentialsWithheld
  *
  * @typedef {object} Head
  * @property {number} eventBytes
@@ -83,6 +89,18 @@ const ALLOWED_METHODS = "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS";
 const HTTP_REHEARSAL =
   '{"version":"2.0","rawPath":"/","headers":{"host":"localhost"},' +
   '"requestContext":{"http":{"method":"GET"}}}';
+/** What Deno says of a denied access, and what Node's resolver does. */
+const DENIED =
+  /Requires (\w+) access(?: to (?:"(.*?)"|(<\w+>)))?, run again with the --allow-\w+ flag/g;
+const DENIED_LOOKUP = /getaddrinfo EPERM (\S+)/g;
+/** What Deno says of a module that it may not download, and what that means here. */
+const NOT_CACHED = "--cached-only is specified";
+const NOT_PACKAGED =
+  "and LAMBDA_DENO_PERMISSIONS (none, or --cached-only) lets nothing be loaded from " +
+  "the network: it has to come with the function";
+/** Added to what AWS's SDK says. */
+const CREDENTIALS_WITHHELD =
+  ": LAMBDA_DENO_ENV withholds the credentials, unless it has @credentials";
 /** A stuck worker is ended by its supervisor; without one it ends after this long. */
 const LINGER_MS = 10_000;
 
@@ -977,7 +995,8 @@ function describe(
     };
   }
   const errorType = text(() => error.name) || "Error";
-  const errorMessage = shortened(text(() => error.message), budget);
+  const message = advise(text(() => error.message), errorType);
+  const errorMessage = shortened(message, budget);
   /** @type {ErrorBody} */
   const body = {
     // @ts-ignore no prototype, as above
@@ -999,6 +1018,65 @@ function describe(
   }
   if (described.length > 0) body.errors = plain(described);
   return body;
+}
+
+/**
+ * Say of a denied access what would allow it here: nobody can run a function again
+ * "with the --allow-read flag".
+ *
+ * @param {string} text
+ * @param {string} [errorType]
+ * @returns {string}
+ */
+function advise(text, errorType) {
+  return attempt(() => {
+    const isDenial = text.includes(", run again with the --allow-");
+    if (isDenial || text.includes("getaddrinfo EPERM ")) {
+      return text.replace(DENIED, (_, kind, target, folder) => {
+        const what = target === undefined ? "" : ` to "${target}"`;
+        const value = folder === "<TMP>" ? "$TMPDIR" : target;
+        return `Requires ${kind} access${what}: ${remedy(kind, value)}`;
+      }).replace(
+        DENIED_LOOKUP,
+        (said, host) => `${said}: ${remedy("net", host)}`,
+      );
+    }
+    if (text.includes(NOT_CACHED)) {
+      return text.replaceAll(NOT_CACHED, NOT_PACKAGED);
+    }
+    const isLost = errorType === "CredentialsProviderError" &&
+      hello.permissions.credentialsWithheld;
+    return isLost ? text + CREDENTIALS_WITHHELD : text;
+  }) ?? text;
+}
+
+/**
+ * @param {string} kind Kind of permission.
+ * @param {string | undefined} target What was accessed, if that is known.
+ * @returns {string} What allows it.
+ */
+function remedy(kind, target) {
+  const { base, set, denies, runtimeApi } = hello.permissions;
+  const port = target?.slice(target.lastIndexOf(":"));
+  const isLoopback = target?.startsWith("127.") &&
+    runtimeApi[0].endsWith(`${port}`);
+  if (target && (runtimeApi.includes(target) || isLoopback)) {
+    return "this is the address of the Runtime API, which no permission opens: a " +
+      "handler that asked it for events would take them from others (only programs " +
+      "that it may start, with run or ffi, are not held back)";
+  }
+  const isPlain = target === undefined || /^[\w@%+=:./$-]+$/.test(target);
+  const value = isPlain ? target : `'${target.replaceAll("'", `'\\''`)}'`;
+  const flag = `--allow-${kind}${value === undefined ? "" : `=${value}`}`;
+  const inJson = set === null
+    ? 'or list what the function may do under "permissions" in deno.json'
+    : `or add it to the permission set "${set}" in deno.json`;
+  const unless = denies.includes(kind)
+    ? `; what is denied for ${kind} there or in deno.json stays denied`
+    : "";
+  return `set LAMBDA_DENO_PERMISSIONS="${
+    base && `${base} `
+  }${flag}", ${inJson}${unless}`;
 }
 
 /**
@@ -1205,10 +1283,12 @@ function jsonRecord(record, args) {
  * @returns {string} What the console would print for them.
  */
 function format(args) {
-  const text = args.length === 1 && typeof args[0] === "string"
-    ? args[0]
-    : attempt(() => /** @type {string} */ (inspectArgs(args))) ??
-      "a value that cannot be shown";
+  const text = advise(
+    args.length === 1 && typeof args[0] === "string"
+      ? args[0]
+      : attempt(() => /** @type {string} */ (inspectArgs(args))) ??
+        "a value that cannot be shown",
+  );
   // Where we called the handler from is of no use to anybody.
   if (!text.includes(import.meta.url)) return text;
   const isOurs = (/** @type {string} */ line) => line.includes(import.meta.url);

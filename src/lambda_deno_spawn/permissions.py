@@ -1,0 +1,325 @@
+"""What a process may do: a setting, or a set in ``deno.json``, becomes Deno's flags.
+
+Knows the words of ``LAMBDA_DENO_PERMISSIONS``, the form of a permission set, how what
+they say adds up, and what is denied in any case. Refuses to know files and the
+environment: text, sets and folders are arguments. Specification: docs/configuration.md,
+"Permissions"; Deno's manual, "Security and permissions"; decision 0015.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from lambda_deno_spawn.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+VARIABLE = "LAMBDA_DENO_PERMISSIONS"
+KINDS = ("read", "write", "net", "env", "sys", "run", "ffi", "import")
+IGNORABLE = ("read", "env")
+FLAG_NAMES = (
+    "allow-all",
+    *(f"allow-{kind}" for kind in KINDS),
+    *(f"deny-{kind}" for kind in KINDS),
+    *(f"ignore-{kind}" for kind in IGNORABLE),
+)
+SHORT_NAMES = {
+    "A": "allow-all", "R": "allow-read", "W": "allow-write", "N": "allow-net",
+    "E": "allow-env", "S": "allow-sys", "I": "allow-import",
+}  # fmt: skip
+# What may stand for a folder in the value of a flag and in a permission set.
+PRIVATE_DIR = "$TMPDIR"
+TASK_ROOT = "$LAMBDA_TASK_ROOT"
+# Stands for the private folder until a process has one; no path can hold it.
+PRIVATE_DIR_MARK = "\0"
+# Lets one process slow down the supervisor, and through it every later one.
+RENICE = "setPriority"
+EXPECTED = (
+    "none, all, default, or Deno's permission flags such as --allow-net=example.com"
+)
+_SHORT_FLAGS = re.compile(r"-([ARWNESI]+)")
+_PLACEHOLDER = re.compile(r"\$\w+")
+
+# Flag names without their dashes, with their values joined by commas; None: everything.
+Flags = dict[str, str | None]
+
+
+class Mode(StrEnum):
+    """What the flags of a setting are added to."""
+
+    DEFAULT = "default"
+    NONE = "none"
+    FLAGS = "flags"
+    SET = "set"
+
+
+@dataclass(frozen=True, slots=True)
+class Permissions:
+    """``LAMBDA_DENO_PERMISSIONS``, understood.
+
+    Attributes:
+        text: As it was written; empty: not set.
+        mode: What the flags are added to.
+        set_name: Name after ``-P``; empty: the set called ``default``.
+        flags: What is allowed and denied besides.
+        is_cached_only: No module is loaded from the network.
+        may_renice: ``setPriority`` was asked for by its name.
+    """
+
+    text: str = ""
+    mode: Mode = Mode.DEFAULT
+    set_name: str = ""
+    flags: tuple[tuple[str, str | None], ...] = ()
+    is_cached_only: bool = False
+    may_renice: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> Permissions:
+        """Read the setting.
+
+        Raises:
+            ConfigError: It is none of the words, a flag is no permission flag, or a
+                value holds an unknown placeholder.
+        """
+        text = text.strip()
+        if not text:
+            return cls()
+        if text == "none":
+            return cls(text, Mode.NONE, is_cached_only=True)
+        if text == "all":
+            return cls(text, Mode.FLAGS, flags=(("allow-all", None),))
+        import shlex  # 1 ms that most cold starts need not pay
+
+        try:
+            words = shlex.split(text)
+        except ValueError:  # a quotation that does not end
+            raise ConfigError(VARIABLE, text, EXPECTED) from None
+        mode = Mode.FLAGS
+        if words[0] == "default":
+            mode = Mode.DEFAULT
+            words = words[1:]
+        set_name = ""
+        is_cached_only = may_renice = False
+        flags: Flags = {}
+        for word in words:
+            name, equals, value = word.partition("=")
+            if name in ("-P", "--permission-set"):
+                if mode is not Mode.FLAGS:
+                    expected = "one of default and -P, and -P only once"
+                    raise ConfigError(VARIABLE, text, expected)
+                mode, set_name = Mode.SET, value
+            elif word == "--cached-only":
+                is_cached_only = True
+            else:
+                for flag in _flag_names(name, text):
+                    _add(flags, flag, _value(flag, value, text) if equals else None)
+                    may_renice |= flag == "allow-sys" and RENICE in value.split(",")
+        is_more = any(flag != "allow-all" and "allow-" in flag for flag in flags)
+        if "allow-all" in flags and (is_more or mode is not Mode.FLAGS):
+            expected = "beside --allow-all no other --allow flag, no default and no -P"
+            raise ConfigError(VARIABLE, text, expected)
+        return cls(
+            text, mode, set_name, tuple(flags.items()), is_cached_only, may_renice
+        )
+
+
+def _flag_names(word: str, text: str) -> list[str]:
+    short = _SHORT_FLAGS.fullmatch(word)
+    if short is not None:
+        return [SHORT_NAMES[letter] for letter in short[1]]
+    name = word.removeprefix("--")
+    if name not in FLAG_NAMES or not word.startswith("--"):
+        raise ConfigError(VARIABLE, text, EXPECTED)
+    return [name]
+
+
+def _value(flag: str, value: str, text: str) -> str:
+    if flag == "allow-all":
+        raise ConfigError(VARIABLE, text, "no value after --allow-all")
+    if not value:
+        raise ConfigError(VARIABLE, text, f"a value after --{flag}=, or no =")
+    for placeholder in _PLACEHOLDER.findall(value):
+        if placeholder not in (PRIVATE_DIR, TASK_ROOT):
+            expected = f"no other placeholder than {PRIVATE_DIR} and {TASK_ROOT}"
+            raise ConfigError(VARIABLE, text, expected)
+    return value
+
+
+def _add(flags: Flags, name: str, value: str | None) -> None:
+    """Add a value to a flag; everything and something is everything."""
+    there = flags.get(name, "")
+    if there is None or value is None:
+        flags[name] = None
+    else:
+        flags[name] = f"{there},{value}" if there else value
+
+
+@dataclass(frozen=True, slots=True)
+class Grant:
+    """What every process of an environment may do.
+
+    Attributes:
+        flags: Arguments for Deno; ``PRIVATE_DIR_MARK`` stands for the private folder.
+        may_start_programs: Other programs can come to share the process's stdout.
+        set_name: Permission set of ``deno.json`` that counts, None if it is none.
+        hints: What an error about a denied access can say; see docs/protocol.md.
+    """
+
+    flags: tuple[str, ...]
+    may_start_programs: bool
+    set_name: str | None
+    hints: Mapping[str, object]
+
+
+def grant(
+    permissions: Permissions,
+    sets: Mapping[str, Any],
+    *,
+    read_paths: Sequence[str],
+    task_root: str,
+    denied: Sequence[str],
+) -> Grant:
+    """Add up what the setting, a permission set and the runtime itself say.
+
+    Args:
+        permissions: The setting.
+        sets: Permission sets of the function's ``deno.json``, by name.
+        read_paths: What can be read by default, besides the private folder.
+        task_root: For its placeholder.
+        denied: Hosts with ports that nobody may connect to.
+
+    Raises:
+        ConfigError: There is no such set, or a flag would have no effect.
+    """
+    if permissions.mode is Mode.NONE:
+        hints = _hints(permissions, None, {}, denied)
+        return Grant(("--cached-only",), False, None, hints)
+    set_name = _set_name(permissions, sets)
+    if set_name is not None:
+        base = _flags_of_set(set_name, sets[set_name])
+    elif permissions.mode is Mode.DEFAULT:
+        folder = PRIVATE_DIR_MARK
+        base = {
+            "allow-net": None, "allow-env": None, "allow-sys": None,
+            "allow-read": ",".join([*read_paths, folder]), "allow-write": folder,
+        }  # fmt: skip
+    else:
+        base = {}
+    total = dict(base)
+    for name, value in permissions.flags:
+        _check_effect(name, value, base, permissions)
+        _add(total, name, value)
+    hints = _hints(permissions, set_name, total, denied)
+    if total.get("allow-sys", "") is None and not permissions.may_renice:
+        _add(total, "deny-sys", RENICE)
+    _deny(total, denied)
+    total = {name: _expanded(value, task_root) for name, value in total.items()}
+    given = total
+    arguments = []
+    if set_name is not None:
+        # A flag counts instead of the set's entry, so it has to hold both.
+        given = {n: v for n, v in total.items() if n not in base or v != base[n]}
+        arguments.append("-P" if set_name == "default" else f"-P={set_name}")
+    if permissions.is_cached_only:
+        arguments.append("--cached-only")
+    arguments += [_argument(name, value) for name, value in given.items()]
+    programs = {"allow-all", "allow-run", "allow-ffi"} & set(total)
+    return Grant(tuple(arguments), bool(programs), set_name, hints)
+
+
+def _set_name(permissions: Permissions, sets: Mapping[str, Any]) -> str | None:
+    """Return the set that counts, None if it is none."""
+    name = permissions.set_name or "default"
+    if permissions.mode is Mode.DEFAULT:
+        return name if name in sets else None
+    if permissions.mode is not Mode.SET:
+        return None
+    if name not in sets:
+        found = ", ".join(sorted(sets)) or "none"
+        expected = f"a permission set of the function's deno.json, which has: {found}"
+        raise ConfigError(VARIABLE, permissions.text, expected)
+    return name
+
+
+def _flags_of_set(name: str, content: Any) -> Flags:
+    """Return a permission set as flags; what is malformed is left for Deno to judge."""
+    flags: Flags = {}
+    if not isinstance(content, dict):
+        return flags
+    if content.get("all") is True:
+        flags["allow-all"] = None
+    for kind in KINDS:
+        entry = content.get(kind)
+        verdicts = entry if isinstance(entry, dict) else {"allow": entry}
+        for verdict in ("allow", "deny", "ignore"):
+            match verdicts.get(verdict):
+                case True:
+                    flags[f"{verdict}-{kind}"] = None
+                case list(values) if values:
+                    for value in values:
+                        if "," in str(value):
+                            place = f"deno.json, permissions.{name}.{kind}"
+                            raise ConfigError(place, str(value), "no comma in it")
+                    flags[f"{verdict}-{kind}"] = ",".join(map(str, values))
+    return flags
+
+
+def _check_effect(
+    name: str, value: str | None, base: Flags, permissions: Permissions
+) -> None:
+    """Refuse a flag that looks as if it narrowed what is allowed anyway."""
+    is_allowed_anyway = base.get(name, "") is None or "allow-all" in base
+    if not (name.startswith("allow-") and value and is_allowed_anyway):
+        return
+    if name == "allow-sys" and permissions.may_renice:
+        return
+    raise ConfigError(
+        VARIABLE,
+        permissions.text,
+        f"no --{name}={value} here: what it is added to allows that without limit; "
+        "to narrow it, list flags only, without default and -P",
+    )
+
+
+def _deny(flags: Flags, denied: Iterable[str]) -> None:
+    """Add what is denied whatever is allowed."""
+    hosts = ",".join(denied)
+    _add_first(flags, "deny-net", hosts)
+    # Modules are loaded by another permission. Unless it was widened it covers a few
+    # public hosts, and a list of addresses would cost a look-up for each of them.
+    if "allow-all" in flags or "allow-import" in flags:
+        _add_first(flags, "deny-import", hosts)
+
+
+def _add_first(flags: Flags, name: str, value: str) -> None:
+    there = flags.pop(name, "")
+    flags[name] = None if there is None else f"{value},{there}" if there else value
+
+
+def _expanded(value: str | None, task_root: str) -> str | None:
+    if value is None or "$" not in value:
+        return value
+    return value.replace(PRIVATE_DIR, PRIVATE_DIR_MARK).replace(TASK_ROOT, task_root)
+
+
+def _argument(name: str, value: str | None) -> str:
+    return f"--{name}" if value is None else f"--{name}={value}"
+
+
+def _hints(
+    permissions: Permissions,
+    set_name: str | None,
+    total: Flags,
+    denied: Sequence[str],
+) -> dict[str, object]:
+    is_none = permissions.mode is Mode.NONE
+    return {
+        "base": "" if is_none else permissions.text or "default",
+        "set": set_name,
+        "denies": [kind for kind in KINDS if f"deny-{kind}" in total],
+        "runtimeApi": list(denied),
+    }

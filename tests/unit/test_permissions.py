@@ -1,0 +1,271 @@
+"""What the setting and permission sets add up to, flag by flag."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lambda_deno_spawn.errors import ConfigError
+from lambda_deno_spawn.permissions import Grant, Mode, Permissions, grant
+
+HOSTS = ["127.0.0.1:9001", "localhost:9001"]
+DENY = "--deny-net=127.0.0.1:9001,localhost:9001"
+DENY_IMPORT = "--deny-import=127.0.0.1:9001,localhost:9001"
+RENICE = "--deny-sys=setPriority"
+EXPECTED = (
+    "none, all, default, or Deno's permission flags such as --allow-net=example.com"
+)
+DEFAULT = [
+    "--allow-net", "--allow-env", "--allow-sys", "--allow-read=/task,/opt,\0",
+    "--allow-write=\0",
+]  # fmt: skip
+
+
+def granted(text: str, sets: dict[str, Any] | None = None) -> Grant:
+    return grant(
+        Permissions.parse(text),
+        sets or {},
+        read_paths=("/task", "/opt"),
+        task_root="/task",
+        denied=HOSTS,
+    )
+
+
+ALONE = [
+    ("", [*DEFAULT, RENICE, DENY]),
+    ("  ", [*DEFAULT, RENICE, DENY]),
+    ("default", [*DEFAULT, RENICE, DENY]),
+    ("none", ["--cached-only"]),
+    (" all ", ["--allow-all", DENY, DENY_IMPORT]),
+    ("-A", ["--allow-all", DENY, DENY_IMPORT]),
+    ("--allow-all --deny-run",
+     ["--allow-all", "--deny-run", DENY, DENY_IMPORT]),
+    ("--allow-env", ["--allow-env", DENY]),
+    ("--allow-env=A --allow-env=B,C", ["--allow-env=A,B,C", DENY]),
+    ("--allow-env=A --allow-env", ["--allow-env", DENY]),
+    ("--allow-env --allow-env=A", ["--allow-env", DENY]),
+    ("--allow-read='/a b'", ["--allow-read=/a b", DENY]),
+    ("-R -W=/w -NE -S=hostname",
+     ["--allow-read", "--allow-write=/w", "--allow-net", "--allow-env",
+      "--allow-sys=hostname", DENY]),
+    ("-I=a.test", ["--allow-import=a.test", DENY, DENY_IMPORT]),
+    ("--allow-import --deny-import=b.test",
+     ["--allow-import", DENY, f"{DENY_IMPORT},b.test"]),
+    ("--allow-env --cached-only", ["--cached-only", "--allow-env", DENY]),
+    ("--ignore-env --ignore-read=/x", ["--ignore-env", "--ignore-read=/x", DENY]),
+    ("--allow-net --deny-net", ["--allow-net", "--deny-net"]),
+    ("--deny-net=a.test --allow-net --deny-net=b.test:1",
+     ["--allow-net", f"{DENY},a.test,b.test:1"]),
+    ("--allow-sys", ["--allow-sys", RENICE, DENY]),
+    ("--allow-sys --deny-sys=hostname",
+     ["--allow-sys", "--deny-sys=hostname,setPriority", DENY]),
+    ("--allow-sys --deny-sys", ["--allow-sys", "--deny-sys", DENY]),
+    ("--allow-sys --allow-sys=setPriority", ["--allow-sys", DENY]),
+    ("--allow-sys=setPriority", ["--allow-sys=setPriority", DENY]),
+    ("--allow-read=$LAMBDA_TASK_ROOT,$TMPDIR --allow-write=$TMPDIR/x",
+     ["--allow-read=/task,\0", "--allow-write=\0/x", DENY]),
+    ("default --allow-run=git", [*DEFAULT, "--allow-run=git", RENICE, DENY]),
+    ("default --allow-read=/mnt --allow-write=/mnt",
+     [*DEFAULT[:3], "--allow-read=/task,/opt,\0,/mnt", "--allow-write=\0,/mnt",
+      RENICE, DENY]),
+    ("default --allow-write", [*DEFAULT[:4], "--allow-write", RENICE, DENY]),
+    ("default --deny-net=10.0.0.0/8", [*DEFAULT, RENICE, f"{DENY},10.0.0.0/8"]),
+    ("default --allow-sys=setPriority", [*DEFAULT, DENY]),
+    ("default --cached-only", ["--cached-only", *DEFAULT, RENICE, DENY]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"), [pytest.param(*case, id=repr(case[0])) for case in ALONE]
+)
+def test_flags_of_a_setting_add_up(text: str, flags: list[str]) -> None:
+    assert list(granted(text).flags) == flags
+
+
+SET = {
+    "default": {
+        "net": {"allow": True, "deny": ["10.0.0.0/8"]},
+        "read": ["./data"],
+        "env": ["A"],
+    },
+    "strict": {},
+    "broad": {"all": True},
+    "system": {"sys": True, "import": ["a.test"]},
+    "places": {"read": ["$LAMBDA_TASK_ROOT", "x"], "write": {"allow": ["$TMPDIR"]}},
+    "shut": {"net": {"deny": True}, "run": False, "ffi": None, "write": []},
+    "hidden": {"env": {"ignore": True}, "read": {"deny": ["/x"], "ignore": ["/y"]}},
+    "programs": {"run": ["git"]},
+    "odd": ["no", "object"],
+    "unknown": {"fs": True},
+}
+BY_SET = [
+    ("", ["-P", f"{DENY},10.0.0.0/8"]),
+    ("-P", ["-P", f"{DENY},10.0.0.0/8"]),
+    ("-P=", ["-P", f"{DENY},10.0.0.0/8"]),
+    ("--permission-set=default", ["-P", f"{DENY},10.0.0.0/8"]),
+    ("-P=strict", ["-P=strict", DENY]),
+    ("--permission-set=strict", ["-P=strict", DENY]),
+    ("-P=broad", ["-P=broad", DENY, DENY_IMPORT]),
+    ("-P=system", ["-P=system", RENICE, DENY, DENY_IMPORT]),
+    ("-P=system --allow-sys=setPriority",
+     ["-P=system", DENY, DENY_IMPORT]),
+    ("-P=places",
+     ["-P=places", "--allow-read=/task,x", "--allow-write=\0", DENY]),
+    ("-P=shut", ["-P=shut"]),
+    ("-P=hidden --deny-read=/z", ["-P=hidden", "--deny-read=/x,/z", DENY]),
+    ("-P=programs --cached-only", ["-P=programs", "--cached-only", DENY]),
+    ("-P=odd", ["-P=odd", DENY]),
+    ("-P=unknown", ["-P=unknown", DENY]),
+    ("default --allow-read=/mnt --deny-net=b.test --allow-run=git",
+     ["-P", "--allow-read=./data,/mnt", "--allow-run=git",
+      f"{DENY},10.0.0.0/8,b.test"]),
+    ("-P=strict --allow-env=B", ["-P=strict", "--allow-env=B", DENY]),
+    ("none", ["--cached-only"]),
+    ("all", ["--allow-all", DENY, DENY_IMPORT]),
+    ("--allow-env", ["--allow-env", DENY]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "flags"), [pytest.param(*case, id=repr(case[0])) for case in BY_SET]
+)
+def test_a_set_keeps_all_it_says_when_flags_are_added(
+    text: str, flags: list[str]
+) -> None:
+    """Deno takes a flag for the set's whole entry: our denial dropped the set's own."""
+    assert list(granted(text, SET).flags) == flags
+
+
+BAD = [
+    ("allow-net", EXPECTED),
+    ("ALL", EXPECTED),
+    ("all none", EXPECTED),
+    ("none --allow-net", EXPECTED),
+    ("--allow-net default", EXPECTED),
+    ("--allow-net --config=x", EXPECTED),
+    ("--allow-net other.js", EXPECTED),
+    ("--allow-hrtime", EXPECTED),
+    ("--ignore-net", EXPECTED),
+    ("-X", EXPECTED),
+    ("-", EXPECTED),
+    ("--no-prompt", EXPECTED),
+    ("--cached-only=x", EXPECTED),
+    ("--allow-read='/endless", EXPECTED),
+    ("--allow-read=", "a value after --allow-read=, or no ="),
+    ("--allow-all=x", "no value after --allow-all"),
+    ("''", EXPECTED),
+    ("-R=$HOME", "no other placeholder than $TMPDIR and $LAMBDA_TASK_ROOT"),
+    ("--allow-write=$TMPDIRX", "no other placeholder than $TMPDIR and"),
+    ("default -P", "one of default and -P, and -P only once"),
+    ("-P=a -P=b", "one of default and -P, and -P only once"),
+    ("default -A", "beside --allow-all no other --allow flag, no default and no -P"),
+    ("-P -A", "beside --allow-all no other --allow flag"),
+    ("-A --allow-net", "beside --allow-all no other --allow flag"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"), [pytest.param(*case, id=repr(case[0])) for case in BAD]
+)
+def test_what_cannot_be_understood_is_refused(text: str, expected: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        Permissions.parse(text)
+    error = caught.value
+    assert (error.variable, error.value) == ("LAMBDA_DENO_PERMISSIONS", text)
+    assert error.expected.startswith(expected)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "default --allow-net=a.test", "default --allow-env=A",
+        "default --allow-sys=hostname", "-P=broad --allow-read=/x",
+        "-P=system --allow-sys=hostname",
+    ],
+)  # fmt: skip
+def test_a_flag_that_only_looks_as_if_it_narrowed_is_refused(text: str) -> None:
+    sets = {} if text.startswith("default") else SET
+    with pytest.raises(ConfigError, match="allows that without limit") as caught:
+        granted(text, sets)
+    assert caught.value.value == text
+
+
+@pytest.mark.parametrize(
+    ("sets", "found"),
+    [({}, "none"), ({"strict": {}, "default": {}}, "default, strict")],
+    ids=["none", "two"],
+)
+def test_an_unknown_set_is_refused_by_those_that_exist(
+    sets: dict[str, Any], found: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        granted("-P=nope", sets)
+    assert str(caught.value) == (
+        "Cannot use LAMBDA_DENO_PERMISSIONS: its value is '-P=nope'; expected a "
+        f"permission set of the function's deno.json, which has: {found}"
+    )
+
+
+def test_a_comma_in_a_set_is_refused() -> None:
+    """Deno's flags have no way to write one, and flags may have to repeat the set."""
+    with pytest.raises(ConfigError, match="expected no comma in it") as caught:
+        granted("-P=a", {"a": {"read": ["/a,b"]}})
+    assert caught.value.variable == "deno.json, permissions.a.read"
+
+
+@pytest.mark.parametrize(
+    ("text", "may"),
+    [
+        ("", False),
+        ("none", False),
+        ("--allow-env", False),
+        ("--deny-run --allow-read", False),
+        ("all", True),
+        ("-A", True),
+        ("--allow-run=ls", True),
+        ("--allow-ffi", True),
+        ("default --allow-run=ls", True),
+        ("-P=strict", False),
+        ("-P=shut", False),
+        ("-P=broad", True),
+        ("-P=programs", True),
+    ],
+)
+def test_who_may_start_programs_is_known(text: str, may: bool) -> None:
+    sets = {} if text.startswith("default") or not text else SET
+    assert granted(text, sets).may_start_programs is may
+
+
+@pytest.mark.parametrize(
+    ("text", "base", "set_name", "denies"),
+    [
+        ("", "default", "default", ["net"]),
+        ("default --allow-run", "default --allow-run", "default", ["net"]),
+        ("none", "", None, []),
+        ("all", "all", None, []),
+        ("--allow-env --deny-read=/x", "--allow-env --deny-read=/x", None, ["read"]),
+        ("-P=hidden", "-P=hidden", "hidden", ["read"]),
+    ],
+)
+def test_hints_name_what_is_there_to_add_to(
+    text: str, base: str, set_name: str | None, denies: list[str]
+) -> None:
+    assert granted(text, SET).hints == {
+        "base": base,
+        "set": set_name,
+        "denies": denies,
+        "runtimeApi": HOSTS,
+    }
+
+
+def test_a_setting_remembers_its_words() -> None:
+    parsed = Permissions.parse(" -P=strict --allow-env=A --cached-only ")
+    assert parsed == Permissions(
+        text="-P=strict --allow-env=A --cached-only",
+        mode=Mode.SET,
+        set_name="strict",
+        flags=(("allow-env", "A"),),
+        is_cached_only=True,
+        may_renice=False,
+    )
