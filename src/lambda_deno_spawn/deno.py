@@ -33,6 +33,16 @@ LAYER_BINARY = "/opt/bin/deno"
 LAYERS_ROOT = "/opt"
 PACKAGED_DENO_DIR = ".deno_dir"  # in the task root, made by `build`
 OWN_DENO_DIR = "deno_dir"  # in the supervisor's folder
+# Where Deno keeps what localStorage, the Cache API and Deno.openKv hold, in its cache:
+# for all processes with the same entry module or configuration.
+KEPT_DATA = "location_data"
+# What is in it besides; what is not there yet is made by the first to need it.
+CACHE_FOLDERS = ("gen", "npm", "remote")
+CACHE_DATABASES = (
+    "check_cache_v2", "dep_analysis_cache_v2", "fast_check_cache_v2",
+    "node_analysis_cache_v2", "v8_code_cache_v2",
+)  # fmt: skip
+DATABASE_COMPANIONS = ("-journal", "-shm", "-wal")  # SQLite finds them by itself
 # A bundle wins over the source it was made from.
 HANDLER_SUFFIXES = (".bundle.js", ".js", ".mjs", ".cjs", ".ts", ".tsx")
 # What V8's old space cannot have: this supervisor, Deno's own code and buffers, and a
@@ -90,6 +100,7 @@ class DenoCommand:
         permission_set: Set of ``deno.json`` that counts, None if it is none.
         entry: The entry module's file.
         entry_text: What is in it.
+        shared_cache: Cache that the one in the supervisor's folder stands in front of.
         environ: Variables of the process, without the private folder's.
         cwd: Its working directory.
         facts: What the process is told in its first line.
@@ -103,20 +114,28 @@ class DenoCommand:
     permission_set: str | None
     entry: str
     entry_text: str
+    shared_cache: Path | None
     environ: Mapping[str, str]
     cwd: str
     facts: Mapping[str, object]
     sources: str
 
+    @property
+    def cache(self) -> Path:
+        """Where Deno finds and puts what it has downloaded and compiled."""
+        return self.shared_cache or Path(self.environ["DENO_DIR"])
+
     def restore_entry(self) -> None:
         """Write the entry module if it is not there (any more)."""
         if os.path.exists(self.entry):  # noqa: PTH110 - in the hot path
             return
-        # Deno keeps what localStorage and the Cache API hold below this name, for all
-        # processes with the same entry module: where a file is it can make no folder.
-        kept = Path(self.entry).parent / OWN_DENO_DIR / "location_data"
-        kept.parent.mkdir(exist_ok=True)
-        kept.touch()
+        cache = Path(self.entry).parent / OWN_DENO_DIR
+        cache.mkdir(exist_ok=True)
+        # Nothing of one event is kept for the next: where a file is, Deno can make no
+        # folder.
+        (cache / KEPT_DATA).touch()
+        if self.shared_cache is not None:
+            _stand_in_front(cache, self.shared_cache)
         Path(self.entry).write_text(self.entry_text, encoding="utf-8")
 
     def argv(self, private_dir: str) -> list[str]:
@@ -170,6 +189,7 @@ def deno_command(
         task_root=str(task_root),
         denied=runtime_api_spellings(settings.runtime_api, local_addresses()),
     )
+    deno_dir, shared_cache = _deno_dir(settings, state_dir)
     v8_flags = _v8_flags(settings)
     arguments = [
         "run", "--quiet", "--no-prompt",
@@ -187,7 +207,8 @@ def deno_command(
         permission_set=granted.set_name,
         entry=str(state_dir / "entry.mjs"),
         entry_text=entry_source(handler.path),
-        environ=_environ(settings, environ, state_dir),
+        shared_cache=shared_cache,
+        environ=_environ(settings, environ, deno_dir),
         cwd=str(task_root),
         facts=_facts(settings, handler, granted, environ),
         sources=_sources(settings, config),
@@ -450,10 +471,10 @@ def _v8_flags(settings: Settings) -> list[str]:
 
 
 def _environ(
-    settings: Settings, environ: Mapping[str, str], state_dir: Path
+    settings: Settings, environ: Mapping[str, str], deno_dir: Path
 ) -> dict[str, str]:
     kept = _handed_on(settings, environ)
-    kept["DENO_DIR"] = settings.deno_dir or str(_own_deno_dir(settings, state_dir))
+    kept["DENO_DIR"] = str(deno_dir)
     kept["DENO_NO_UPDATE_CHECK"] = "1"
     kept["NO_COLOR"] = "1"  # nobody reads a log in colour
     return kept
@@ -483,9 +504,40 @@ def _withholds_credentials(settings: Settings, environ: Mapping[str, str]) -> bo
     return bool(CREDENTIALS & (set(environ) - set(_handed_on(settings, environ))))
 
 
-def _own_deno_dir(settings: Settings, state_dir: Path) -> Path:
+def _deno_dir(settings: Settings, state_dir: Path) -> tuple[Path, Path | None]:
+    """Return Deno's cache, and the one that it stands in front of, if any.
+
+    One that cannot be written to, as on Lambda, is used as it is: nothing can be kept
+    in it.
+    """
+    own = state_dir / OWN_DENO_DIR
     packaged = Path(settings.task_root) / PACKAGED_DENO_DIR
-    return packaged if packaged.is_dir() else state_dir / OWN_DENO_DIR
+    if settings.deno_dir is not None:
+        given = Path(settings.task_root) / settings.deno_dir
+    elif packaged.is_dir():
+        given = packaged
+    else:
+        return own, None
+    return (own, given) if _is_writable(given) else (given, None)
+
+
+def _is_writable(folder: Path) -> bool:
+    """Tell whether files can be made in a folder, which may not be there yet."""
+    there = next((path for path in (folder, *folder.parents) if path.exists()), folder)
+    return os.access(there, os.W_OK)
+
+
+def _stand_in_front(cache: Path, shared: Path) -> None:
+    """Fill a cache with links to what is in another one, but for what is kept there."""
+    # What cannot be shared is made anew in this one.
+    with contextlib.suppress(OSError):
+        for name in CACHE_FOLDERS:
+            (shared / name).mkdir(parents=True, exist_ok=True)
+        names = {*CACHE_DATABASES, *os.listdir(shared)}  # noqa: PTH208
+        for name in names - {KEPT_DATA}:
+            if not name.endswith(DATABASE_COMPANIONS):
+                with contextlib.suppress(FileExistsError):
+                    (cache / name).symlink_to(shared / name)
 
 
 def _facts(

@@ -214,7 +214,8 @@ def grant(
         _check_effect(name, value, base, permissions)
         _add(total, name, value)
     hints = _hints(permissions, set_name, total, denied)
-    if total.get("allow-sys", "") is None and not permissions.may_renice:
+    is_wide = total.get("allow-sys", "") is None or "allow-all" in total
+    if is_wide and not permissions.may_renice:
         _add(total, "deny-sys", RENICE)
     _deny(total, denied)
     total = {name: _expanded(value, task_root) for name, value in total.items()}

@@ -33,7 +33,7 @@ EXAMPLES = ROOT / "examples"
 COMMAND_LIMIT_S = 40.0
 MARK_VARIABLE = "LDS_DOCTOR_TEST"
 # What leaks from one event to the next for now; the tests fail when it does not.
-KNOWN = {"cache-api-in-worker", "deno-kv", "parent-priority"}
+KNOWN: set[str] = set()
 # What lies in the memory of the process: if the control keeps it, the probe works.
 IN_PROCESS = {
     "global-variable", "module-state", "prototype", "json-stringify", "fetch", "timer",

@@ -673,18 +673,52 @@ def test_home_and_tmpdir_are_the_process_s_own(function: Function) -> None:
     assert command.environ["HOME"] == "/root"
 
 
-def test_deno_s_cache_is_the_given_the_packaged_or_an_own_one(
+def test_deno_s_cache_is_an_own_one_in_front_of_the_given_or_the_packaged(
     function: Function,
 ) -> None:
-    def deno_dir(**variables: str) -> str:
-        return function.command({"DENO_DIR": "/elsewhere"}, **variables).environ[
-            "DENO_DIR"
-        ]
+    def caches(**variables: str) -> tuple[str, Path | None]:
+        command = function.command({"DENO_DIR": "/elsewhere"}, **variables)
+        return command.environ["DENO_DIR"], command.shared_cache
 
-    assert deno_dir() == str(function.state_dir / "deno_dir")
-    (function.task_root / ".deno_dir").mkdir()
-    assert deno_dir() == str(function.task_root / ".deno_dir")
-    assert deno_dir(DENO_DIR="/given") == "/given"
+    own = str(function.state_dir / "deno_dir")
+    assert caches() == (own, None)
+    packaged = function.task_root / ".deno_dir"
+    packaged.mkdir()
+    assert caches() == (own, packaged)
+    given = function.task_root / "not" / "there" / "yet"
+    assert caches(DENO_DIR=str(given)) == (own, given)
+    assert caches(DENO_DIR="not/there/yet") == (own, given)
+
+
+def test_a_cache_that_cannot_be_written_to_is_used_as_it_is(
+    function: Function, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda _path, mode: mode != os.W_OK)
+    packaged = function.task_root / ".deno_dir"
+    packaged.mkdir()
+    command = function.command()
+    assert command.environ["DENO_DIR"] == str(packaged)
+    assert command.shared_cache is None
+
+
+def test_what_is_kept_in_a_cache_is_out_of_reach_and_all_else_is_shared(
+    function: Function, tmp_path: Path
+) -> None:
+    given = tmp_path / "given"
+    (given / "location_data").mkdir(parents=True)
+    (given / "npm").mkdir()
+    for name in ("v8_code_cache_v2", "v8_code_cache_v2-wal", "of_the_future"):
+        (given / name).touch()
+    command = function.command(DENO_DIR=str(given))
+    command.restore_entry()
+    own = function.state_dir / "deno_dir"
+    assert (own / "location_data").is_file()
+    for name in ("npm", "gen", "remote", "v8_code_cache_v2", "of_the_future"):
+        assert (own / name).readlink() == given / name
+    assert (given / "gen").is_dir()
+    assert not (own / "v8_code_cache_v2-wal").exists()
+    Path(command.entry).unlink()
+    command.restore_entry()  # everything else is there already
 
 
 # What the process is told.

@@ -470,14 +470,12 @@ def _cache_checks(root: Path, module: Path, command: DenoCommand) -> Iterator[Ch
     group = "Caches"
     is_packaged = (root / PACKAGED_DENO_DIR).is_dir()
     packaged = "packaged" if is_packaged else f"no {PACKAGED_DENO_DIR} is packaged"
-    yield Check(
-        group, "deno-dir", Status.OK, f"{command.environ['DENO_DIR']}; {packaged}"
-    )
+    yield Check(group, "deno-dir", Status.OK, f"{command.cache}; {packaged}")
     yield _lock_check(root, command)
     has_modules = (root / "node_modules").is_dir()
     found = "present" if has_modules else "none"
     yield Check(group, "node_modules", Status.OK, found)
-    here = _missing_modules(command, module, command.environ["DENO_DIR"])
+    here = _missing_modules(command, module, str(command.cache))
     if here:
         advice = "correct it: Deno cannot load the function's modules"
         if NOT_CACHED in here:

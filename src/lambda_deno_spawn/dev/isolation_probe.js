@@ -516,6 +516,8 @@ function isDenial(error) {
   return error instanceof Withheld ||
     error instanceof Deno.errors.NotCapable ||
     error instanceof Deno.errors.PermissionDenied ||
+    // What Deno would keep for later has no place to be kept in.
+    error instanceof Deno.errors.NotADirectory ||
     /** @type {any} */ (error)?.code === "EACCES" ||
     /** @type {any} */ (error)?.code === "EPERM";
 }
