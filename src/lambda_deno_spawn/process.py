@@ -482,6 +482,7 @@ def leave_children() -> None:
         if os.getppid() != parent:
             os._exit(1)
         return
+    become_opaque()  # its environment is that of the supervisor
 
     def hand_on(number: int, _frame: object) -> None:
         with contextlib.suppress(ProcessLookupError):

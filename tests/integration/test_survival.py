@@ -320,6 +320,32 @@ export const handler = () => [...atLoad, ...look()];
         await api.wait_for_next()
 
 
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is closed to root")
+async def test_nor_into_the_bootstrap_that_the_supervisor_went_on_from(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """Its environment is the same, and it stayed open to every program."""
+    source = """
+export function handler() {
+  const script = `parent=$(sed -n 's/^PPid:.//p' /proc/${Deno.ppid}/status)
+    head -c 1 /proc/$parent/environ || echo closed`;
+  const done = new Deno.Command("sh", { args: ["-c", script], stderr: "null" });
+  return new TextDecoder().decode(done.outputSync().stdout);
+}
+"""
+    runtime = make_runtime({"function.ts": source}, LAMBDA_DENO_PERMISSIONS="all")
+    runtime.wrapper = f"sleep 300 >'{os.devnull}' 2>&1 & exec \"$@\""
+    async with runtime:
+        assert (await api.invoke({})).json() == "closed\n"
+        await api.wait_for_next()
+        helper = next(
+            pid
+            for pid in runtime.survivors()
+            if Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
+        )
+        await kill_and_wait(helper)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_bootstrap_that_had_children_ends_with_the_process_it_goes_on_in(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, number: signal.Signals
