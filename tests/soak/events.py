@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 
 # What runs inside: the supervisor, a Deno process, and what a handler may take.
 MEMORY_LIMIT_BYTES = 400 * MIB
+# Threads count as well; Deno has a dozen.
+PROCESSES_LIMIT = 150
 
 PROGRESS_EVENTS = 500
 # Pools and caches of the supervisor are full by then.
@@ -55,12 +57,14 @@ async def soak(count: int, seed: int, folder: Path) -> Report:
     report = Report("events", seed)
     with contextlib.ExitStack() as stack:
         group: Cgroup | None = None
-        if cgroups.available("memory"):
-            group = Cgroup.create(memory_bytes=MEMORY_LIMIT_BYTES)
+        if cgroups.available():
+            group = Cgroup.create(
+                memory_bytes=MEMORY_LIMIT_BYTES, processes=PROCESSES_LIMIT
+            )
             stack.enter_context(group)
         else:
-            reason = cgroups.unavailable("memory")
-            report.notes.append(f"no kernel out-of-memory kill was tried: {reason}")
+            left_out = ", ".join(kind.case for kind in HOSTILE if kind.needs_cgroup)
+            report.notes.append(f"{left_out} not tried: {cgroups.unavailable()}")
         (folder / "task").mkdir()
         (folder / "tmp").mkdir()
         (folder / "task" / "function.ts").write_text(SOURCE, encoding="utf-8")
