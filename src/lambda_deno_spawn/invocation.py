@@ -189,6 +189,10 @@ class Failure:
         if not isinstance(body, dict):
             return None
         lines = body.get("stackTrace")
+        try:
+            message = str(body.get("errorMessage", ""))
+        except RecursionError:  # orjson reads what is nested deeper than str() writes
+            message = ""
         stack = [
             {"path": m["path"], "line": int(m["line"]), "label": m["label"] or ""}
             for line in (lines if isinstance(lines, list) else ())
@@ -196,7 +200,7 @@ class Failure:
         ]
         exception = {
             "type": self.error_type,
-            "message": str(body.get("errorMessage", "")),
+            "message": message,
             "stack": stack,
         }
         cause = {

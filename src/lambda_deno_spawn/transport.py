@@ -159,7 +159,7 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
             body = h11.Data(request.content)
             parts += http.send_with_data_passthrough(body) or []
         parts += http.send_with_data_passthrough(h11.EndOfMessage()) or []
-        self._writer.writelines([part for part in parts if part])
+        self._writer.write(_joined(parts))
         # What is not written yet goes on in the background: an answer may be early.
         response = await self._receive()
         if response.status_code < HTTP_REFUSED:
@@ -204,7 +204,7 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
         whether there was an answer.
         """
         assert self._writer is not None
-        self._writer.writelines([part for part in parts if part])
+        self._writer.write(_joined(parts))
         parts.clear()
         try:
             await self._writer.drain()
@@ -296,6 +296,12 @@ def _head(request: httpx.Request) -> h11.Request:
         target=request.url.raw_path,
         headers=request.headers.raw,
     )
+
+
+def _joined(parts: list[bytes | None]) -> bytes:
+    # Not writelines: in some releases of Python 3.12 and 3.13 it never waits for a slow
+    # peer (CVE-2024-12254).
+    return b"".join([part for part in parts if part])
 
 
 def _answer(response: h11.Response, body: bytearray) -> httpx.Response:

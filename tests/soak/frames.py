@@ -112,12 +112,26 @@ def _one(rng: random.Random, number: int, report: Report) -> None:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
     if first != second:
         report.violate(f"stream {number} ({name}): the reads decide what comes of it")
+    for event in first.events:
+        match event:
+            case Answered(Failure() as failure) | StreamEnded(Failure() as failure):
+                _describe(failure, f"stream {number} ({name})", report)
     if name == "none" and [e for e in first.events if type(e) is not Stray] != expected:
         report.violate(f"stream {number} ({name}): {first.events} for {expected}")
     outcome = next(
         (short for text, short in SHORT.items() if text in first.problem), ""
     )
     report.add(name, outcome or f"{first.problem or 'in order'}, {first.state}")
+
+
+def _describe(failure: Failure, where: str, report: Report) -> None:
+    """Write the headers that an error is reported with."""
+    try:
+        cause = failure.xray_cause("/var/task")
+        written = [failure.function_error_type, *([] if cause is None else [cause])]
+        assert all(text.isascii() and text.isprintable() for text in written)
+    except Exception as error:
+        report.violate(f"{where}: headers: {type(error).__name__}: {error}")
 
 
 def decode(stream: bytes, sizes: list[int]) -> Decoded:
@@ -234,8 +248,30 @@ def body(rng: random.Random) -> bytes:
             return MARK[: rng.randrange(32)] + b"\n"
         case 4 if rng.random() < 0.05:
             return rng.randbytes(rng.randrange(100_000))
+        case 5:
+            return error_body(rng)
         case _:
             return json.dumps({"n": [rng.random()] * rng.randrange(9)}).encode()
+
+
+def error_body(rng: random.Random) -> bytes:
+    """Return an error body as it should not be."""
+    depth = rng.choice([1, 10, 900, 1010, 2000])
+    deep = b"[" * depth + b"]" * depth
+    values = [
+        b'"text"',
+        b"1",
+        b"null",
+        deep,
+        b'"\\ud800"',
+        b'"\\r\\n: x"',
+        b'["\xc3\xa9"]',
+        b'["   at f (file:///a.ts:1:2)"]',
+        b'["at :999999999:9"]',
+    ]
+    names = [b"errorMessage", b"stackTrace", b"errorType"]
+    members = [b'"%s":%s' % (name, rng.choice(values)) for name in names]
+    return b"{" + b",".join(members) + b"}"
 
 
 def stray(rng: random.Random) -> bytes:

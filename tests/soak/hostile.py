@@ -66,6 +66,16 @@ const cases: Record<string, (event: any, context: any) => unknown> = {
     const kept = [];
     for (;;) kept.push(new Uint8Array(16 << 20).fill(1));
   },
+  exhaustsProcesses: () => {
+    const sleeper = new Deno.Command("sleep", {
+      args: ["300"], stdin: "null", stdout: "null", stderr: "null",
+    });
+    try {
+      for (;;) sleeper.spawn();
+    } catch (error) {
+      return String(error);
+    }
+  },
   loops: () => { for (;;); },
   loopsLogging: () => { for (;;) console.log("again"); },
   neverReturns: () => new Promise(() => setInterval(() => {}, 1_000)),
@@ -189,7 +199,7 @@ class Kind:
         is_streamed: The answer comes in pieces, an error in its trailers.
         timeout_s: The function's timeout for this event.
         event: Sent instead of JSON with the case's name.
-        needs_cgroup: Only where the kernel limits memory.
+        needs_cgroup: Only where the kernel limits memory and processes.
     """
 
     case: str
@@ -222,6 +232,8 @@ HOSTILE = [
     Kind("stopsItself", ("Runtime.InvokeTimeout",), timeout_s=SHORT_S),
     Kind("exhaustsHeap", ("Runtime.OutOfMemory",)),
     Kind("exhaustsMemory", ("Runtime.OutOfMemory",), needs_cgroup=True),
+    # Deno itself may be in need of one more thread then.
+    Kind("exhaustsProcesses", ("result", "Runtime.ExitError"), needs_cgroup=True),
     Kind("loops", ("Runtime.InvokeTimeout",), timeout_s=SHORT_S),
     Kind("loopsLogging", ("Runtime.InvokeTimeout",), timeout_s=SHORT_S),
     Kind("neverReturns", ("Runtime.InvokeTimeout",), timeout_s=SHORT_S),

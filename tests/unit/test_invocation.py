@@ -490,6 +490,14 @@ def test_a_message_that_is_no_text_is_shown_as_it_is() -> None:
     ]
 
 
+def test_a_message_that_is_nested_too_deep_is_left_out() -> None:
+    """It ended the supervisor with a RecursionError."""
+    deep = "[" * 1020 + "]" * 1020
+    text = Failure("E", f'{{"errorMessage":{deep}}}'.encode()).xray_cause("/")
+    assert text is not None
+    assert json.loads(text)["exceptions"][0]["message"] == ""
+
+
 JSON_VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
