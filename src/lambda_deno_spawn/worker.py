@@ -343,12 +343,13 @@ class Worker:
         ended_before = self._reaper.ended
         self.kill()
         await self._exited.wait()
+        # While its pipes are open: who writes to a closed one ends by itself.
+        is_swept = await self._reaper.sweep()
         self._relay.flush()
         self._stray.flush()
         self._process.close()
         if self._eof_timer is not None:
             self._eof_timer.cancel()
-        is_swept = await self._reaper.sweep()
         files = self._state.remove_private(self._private_dir)
         self.leftovers = Leftovers(self._reaper.ended - ended_before, files)
         self._is_stopped = True
