@@ -97,6 +97,19 @@ def _common(
     pass
 
 
+HandlerOption = Annotated[
+    str | None,
+    typer.Option(metavar="FILE.EXPORT", help="Handler, if not the one that is found."),
+]
+EnvOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Environment variable of the function; may be repeated.",
+    ),
+]
+
+
 @app.command()
 def invoke(
     function: Annotated[
@@ -119,12 +132,7 @@ def invoke(
         str | None,
         typer.Option(metavar="FILE", help="File that holds the event."),
     ] = None,
-    handler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE.EXPORT", help="Handler, if not the one that is found."
-        ),
-    ] = None,
+    handler: HandlerOption = None,
     timeout: Annotated[
         float,
         typer.Option(
@@ -147,13 +155,7 @@ def invoke(
         Warm | None,
         typer.Option(help="When the process for the next event is started."),
     ] = None,
-    env: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="Environment variable of the function; may be repeated.",
-        ),
-    ] = None,
+    env: EnvOption = None,
     client_context: Annotated[
         str | None,
         typer.Option(
@@ -218,19 +220,8 @@ def doctor(
         ),
     ] = None,
     *,
-    handler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE.EXPORT", help="Handler, if not the one that is found."
-        ),
-    ] = None,
-    env: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=VALUE",
-            help="Environment variable of the function; may be repeated.",
-        ),
-    ] = None,
+    handler: HandlerOption = None,
+    env: EnvOption = None,
     isolation: Annotated[
         bool,
         typer.Option(
