@@ -36,7 +36,7 @@ KNOWN_VARIABLES = frozenset(
 
 # In LAMBDA_DENO_ENV: every variable that holds or leads to AWS credentials.
 CREDENTIALS_GROUP = "@credentials"
-_ENV_NAME = re.compile(r"[^*=@]+\*?|\*")
+_ENV_NAME = r"[^*=@]+\*?|\*"
 
 E = TypeVar("E", bound=StrEnum)
 
@@ -254,7 +254,7 @@ def _memory_mb(environ: Mapping[str, str]) -> int | None:
 def _env_names(value: str) -> tuple[str, ...]:
     names = tuple(value.replace(",", " ").split())
     for name in names:
-        if name != CREDENTIALS_GROUP and not _ENV_NAME.fullmatch(name):
+        if name != CREDENTIALS_GROUP and not re.fullmatch(_ENV_NAME, name):
             expected = (
                 "names of variables separated by spaces or commas, with * only as the "
                 f"last character, or {CREDENTIALS_GROUP}; not {name!r}"

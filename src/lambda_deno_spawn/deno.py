@@ -77,7 +77,6 @@ WITHHELD_PREFIXES = ("_LAMBDA_", "LAMBDA_DENO_")
 # another writer (pipe(7), PIPE_BUF).
 ATOMIC_WRITE_BYTES = 4096
 NETWORK = Path("/proc/net")
-_IPV4 = re.compile(r"[0-9.]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -386,7 +385,7 @@ def runtime_api_spellings(runtime_api: str, local: Iterable[str] = ()) -> list[s
         local: This machine's own addresses.
     """
     host, _, port = runtime_api.rpartition(":")
-    is_address = host.startswith("[") or _IPV4.fullmatch(host)
+    is_address = host.startswith("[") or not host.strip("0123456789.")
     if not is_address and host != "localhost":
         # What the name resolves to is not known here: no IPv4 address on that port.
         local = (*local, "0.0.0.0/0")
@@ -402,30 +401,31 @@ def local_addresses(listing: Path = NETWORK) -> list[str]:
 
     Empty where it does not. Loopback is left out: it is known without asking.
     """
-    found = []
+    found: list[str] = []
     with contextlib.suppress(OSError):
         # In each entry the address stands above "/32 host LOCAL".
-        trie = (listing / "fib_trie").read_text("latin-1")
-        found += re.findall(r"\|-- (\S+)\n\s+/32 host LOCAL", trie)
+        address = ""
+        for line in (listing / "fib_trie").read_text("latin-1").splitlines():
+            if "|-- " in line:
+                address = line.rpartition(" ")[2]
+            elif "/32 host LOCAL" in line and not address.startswith("127."):
+                found.append(address)
     with contextlib.suppress(OSError):
         lines = (listing / "if_inet6").read_text("latin-1").splitlines()
-        found += [f"[{_short_ipv6(line[:32])}]" for line in lines]
-    return [
-        address
-        for address in dict.fromkeys(found)
-        if not address.startswith("127.") and address != "[::1]"
-    ]
+        addresses = [line[:32] for line in lines]
+        found += [f"[{_short_ipv6(a)}]" for a in addresses if int(a, 16) != 1]
+    return list(dict.fromkeys(found))
 
 
 def _short_ipv6(digits: str) -> str:
     """Return 32 hexadecimal digits as Deno writes an address, which is RFC 5952."""
-    text = ":".join(f"{int(digits[at : at + 4], 16):x}" for at in range(0, 32, 4))
-    runs = list(re.finditer(r"\b0(?::0)+\b", text))
-    if not runs:
-        return text
-    longest = max(runs, key=lambda run: len(run[0]))
-    before, after = text[: longest.start()], text[longest.end() :]
-    return f"{before.rstrip(':')}::{after.lstrip(':')}"
+    groups = [f"{int(digits[at : at + 4], 16):x}" for at in range(0, 32, 4)]
+    for length in range(8, 1, -1):  # the first of the longest runs of zeros is left out
+        for start in range(9 - length):
+            if groups[start : start + length] == ["0"] * length:
+                before, after = groups[:start], groups[start + length :]
+                return f"{':'.join(before)}::{':'.join(after)}"
+    return ":".join(groups)
 
 
 def _sources(settings: Settings, config: Path | None) -> str:

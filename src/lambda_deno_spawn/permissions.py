@@ -41,8 +41,8 @@ RENICE = "setPriority"
 EXPECTED = (
     "none, all, default, or Deno's permission flags such as --allow-net=example.com"
 )
-_SHORT_FLAGS = re.compile(r"-([ARWNESI]+)")
-_PLACEHOLDER = re.compile(r"\$\w+")
+_SHORT_FLAGS = r"-([ARWNESI]+)"
+_PLACEHOLDER = r"\$\w+"
 
 # Flag names without their dashes, with their values joined by commas; None: everything.
 Flags = dict[str, str | None]
@@ -128,7 +128,7 @@ class Permissions:
 
 
 def _flag_names(word: str, text: str) -> list[str]:
-    short = _SHORT_FLAGS.fullmatch(word)
+    short = re.fullmatch(_SHORT_FLAGS, word)
     if short is not None:
         return [SHORT_NAMES[letter] for letter in short[1]]
     name = word.removeprefix("--")
@@ -142,7 +142,7 @@ def _value(flag: str, value: str, text: str) -> str:
         raise ConfigError(VARIABLE, text, "no value after --allow-all")
     if not value:
         raise ConfigError(VARIABLE, text, f"a value after --{flag}=, or no =")
-    for placeholder in _PLACEHOLDER.findall(value):
+    for placeholder in re.findall(_PLACEHOLDER, value):
         if placeholder not in (PRIVATE_DIR, TASK_ROOT):
             expected = f"no other placeholder than {PRIVATE_DIR} and {TASK_ROOT}"
             raise ConfigError(VARIABLE, text, expected)

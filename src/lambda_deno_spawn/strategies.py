@@ -20,7 +20,6 @@ from lambda_deno_spawn.protocol import StreamEnded
 from lambda_deno_spawn.worker import (
     TERMINATE_GRACE_S,
     AnswerBegun,
-    Leftovers,
     Worker,
     start_worker,
 )
@@ -314,7 +313,6 @@ class FreshProcess:
         handed_s = worker.handed_over_s if worker else None
         answered_s = (worker.answered_s if worker else None) or posted_s
         exited = worker.exit_status if worker else None
-        left = worker.leftovers if worker else Leftovers()
         return Measures(
             request_id=invocation.request_id,
             tenant_id=invocation.tenant_id,
@@ -333,8 +331,8 @@ class FreshProcess:
             peak_bytes=exited.peak_bytes if exited else None,
             event_bytes=len(invocation.event),
             answer_bytes=answer_bytes,
-            left_processes=left.processes,
-            left_files=left.files,
+            left_processes=worker.left_processes if worker else 0,
+            left_files=worker.left_files if worker else 0,
         )
 
 

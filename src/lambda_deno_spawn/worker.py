@@ -64,9 +64,9 @@ STDOUT_CLOSED_SIGN = "Cannot write to stdout:"
 NEVER_SETTLES_SIGN = "Top-level await promise never resolved"
 # How Deno begins the reason why it does not start, with exit code 1. An error that a
 # handler's module throws does not end the process, and its console writes records.
-REFUSAL = re.compile(r"^error: (?!Uncaught|Top-level)(.+)", re.MULTILINE)
+REFUSAL = r"(?m)^error: (?!Uncaught|Top-level)(.+)"
+REFUSAL_CAUSE = r"(?m)^Caused by:\n\s+(?:0: )?(.+)"
 SYSTEM_SIGN = "(os error "  # not the fault of a setting
-REFUSAL_CAUSE = re.compile(r"^Caused by:\n\s+(?:0: )?(.+)", re.MULTILINE)
 # What is taken from a streaming worker before the caller has taken it from us. Together
 # with the pipe it bounds the memory that a slow caller costs.
 STREAM_BUFFER_BYTES = 256 * 1024
@@ -140,19 +140,6 @@ def start_worker(
     )
 
 
-@dataclass(frozen=True, slots=True)
-class Leftovers:
-    """What a worker left behind; all of it is gone.
-
-    Attributes:
-        processes: Programs that were still running.
-        files: Files and folders in its private folder.
-    """
-
-    processes: int = 0
-    files: int = 0
-
-
 class Worker:
     """A running Deno process that can serve one invocation.
 
@@ -166,7 +153,8 @@ class Worker:
         handed_over_s: When its event was handed over; None until then.
         answered_s: When its answer had come in full; None until then.
         spawn_s: How long the call took that started it.
-        leftovers: What it left behind, once it is stopped.
+        left_processes: Programs that were still running when it was stopped.
+        left_files: Files and folders that were in its private folder then.
     """
 
     def __init__(
@@ -187,7 +175,8 @@ class Worker:
         self.ready_s: float | None = None
         self.handed_over_s: float | None = None
         self.answered_s: float | None = None
-        self.leftovers = Leftovers()
+        self.left_processes = 0
+        self.left_files = 0
         self._state = state
         self._writer = writer
         self._connection = started.connection
@@ -350,8 +339,8 @@ class Worker:
         self._process.close()
         if self._eof_timer is not None:
             self._eof_timer.cancel()
-        files = self._state.remove_private(self._private_dir)
-        self.leftovers = Leftovers(self._reaper.ended - ended_before, files)
+        self.left_processes = self._reaper.ended - ended_before
+        self.left_files = self._state.remove_private(self._private_dir)
         self._is_stopped = True
         return is_swept
 
@@ -488,7 +477,7 @@ def exit_error(
     """
     returncode = status.returncode
     doing = "loading the handler's module" if state is State.STARTING else "answering"
-    refusal = REFUSAL.search(stderr_tail)
+    refusal = re.search(REFUSAL, stderr_tail)
     ended_by = WorkerExitedError
     if is_heap_limit(returncode, stderr_tail):
         ended_by = WorkerOutOfMemoryError
@@ -513,7 +502,7 @@ def exit_error(
         )
     elif state is State.STARTING and returncode == 1 and refusal is not None:
         reason = refusal[1]
-        cause = REFUSAL_CAUSE.search(stderr_tail)
+        cause = re.search(REFUSAL_CAUSE, stderr_tail)
         if cause is not None and cause[1] not in reason:
             reason += f": {cause[1]}"
         if SYSTEM_SIGN in stderr_tail:
