@@ -12,7 +12,6 @@ import contextlib
 import errno
 import fcntl
 import os
-import shutil
 import signal
 
 PREFIX = "lambda-deno-spawn-"
@@ -115,6 +114,8 @@ def remove_tree(path: str) -> int:
     except FileNotFoundError:
         return 0
     except OSError:
+        import shutil  # 2 ms that a cold start need not pay
+
         left = _open_folders(path)
         shutil.rmtree(path, ignore_errors=True)
         return left
