@@ -207,7 +207,7 @@ class _Watch:
                     self._report.violate(
                         f"{name} grew from {baseline[name]} to {value}, seen {when}"
                     )
-        # Memory goes up and down with what is in hand; a leak is still there at the end.
+        # Memory goes up and down with what is in hand; a leak is there at the end.
         is_long = self._report.count > BASELINE_EVENTS
         allowed_kb = MEMORY_GROWTH_LIMIT_KB if is_long else SHORT_GROWTH_LIMIT_KB
         if end["memory_kb"] > baseline["memory_kb"] + allowed_kb:
