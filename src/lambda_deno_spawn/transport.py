@@ -232,7 +232,7 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
         except (h11.RemoteProtocolError, httpx.RemoteProtocolError, OSError) as error:
             if response is None:
                 raise
-            detail = f"the body of its answer is not complete: {error}"
+            detail = f"its body cannot be read: {error}"
             raise TruncatedResponseError(detail, _answer(response, body)) from error
         assert response is not None
         return _answer(response, body)
