@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # Inherited by everything that a runtime under test starts, however it hides.
 TEST_ID_VARIABLE = "LDS_TEST_ID"
 STOP_LIMIT_S = 10.0
+LOG_TAIL_CHARACTERS = 4096
 
 
 def deno_binary() -> str:
@@ -44,8 +45,9 @@ class RuntimeUnderTest:
         temp_root: Its /tmp.
         environ: More variables; None removes one.
         wrapper: Shell script that ends in ``exec "$@"``, run in front of it.
-        keeps_log: False: what it writes is read and thrown away.
+        keeps_log: False: what it writes is read and thrown away, but for its end.
         log: Everything it wrote to stdout and stderr so far.
+        log_tail: The end of that, kept in any case.
     """
 
     task_root: Path
@@ -56,6 +58,7 @@ class RuntimeUnderTest:
     wrapper: str = ""
     keeps_log: bool = True
     log: str = ""
+    log_tail: str = ""
     test_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _process: asyncio.subprocess.Process | None = None
     _reading: asyncio.Task[None] | None = None
@@ -171,8 +174,10 @@ class RuntimeUnderTest:
         assert self._process is not None
         assert self._process.stdout is not None
         while data := await self._process.stdout.read(65_536):
+            text = data.decode("utf-8", "replace")
+            self.log_tail = (self.log_tail + text)[-LOG_TAIL_CHARACTERS:]
             if self.keeps_log:
-                self.log += data.decode("utf-8", "replace")
+                self.log += text
                 self._log_grew.set()
 
 
