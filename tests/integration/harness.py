@@ -27,6 +27,7 @@ TEST_ID_VARIABLE = "LDS_TEST_ID"
 STOP_LIMIT_S = 10.0
 # What asyncio reads ahead of us, twice.
 LOG_BUFFER_BYTES = 64 * 1024
+LOG_TAIL_CHARACTERS = 4096
 
 
 def deno_binary() -> str:
@@ -55,8 +56,9 @@ class RuntimeUnderTest:
         temp_root: Its /tmp.
         environ: More variables; None removes one.
         wrapper: Shell script that ends in ``exec "$@"``, run in front of it.
-        keeps_log: False: what it writes is read and thrown away.
+        keeps_log: False: what it writes is read and thrown away, but for its end.
         log_gate: Nothing of what it writes is read while this is not set.
+        log_tail: The end of what it wrote to stdout and stderr, kept in any case.
     """
 
     task_root: Path
@@ -67,6 +69,7 @@ class RuntimeUnderTest:
     wrapper: str = ""
     keeps_log: bool = True
     log_gate: asyncio.Event = field(default_factory=_open_gate)
+    log_tail: str = ""
     test_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _process: asyncio.subprocess.Process | None = None
     _reading: asyncio.Task[None] | None = None
@@ -197,8 +200,10 @@ class RuntimeUnderTest:
         assert self._process.stdout is not None
         while data := await self._process.stdout.read(65_536):
             await self.log_gate.wait()
+            text = data.decode("utf-8", "replace")
+            self.log_tail = (self.log_tail + text)[-LOG_TAIL_CHARACTERS:]
             if self.keeps_log:
-                self._log.append(data.decode("utf-8", "replace"))
+                self._log.append(text)
                 self._log_grew.set()
 
 

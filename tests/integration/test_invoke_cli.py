@@ -770,6 +770,11 @@ def test_version_is_printed() -> None:
         ),
         (["-e", "NaN"], b"", "it is not JSON, NaN is"),
         (["-e", "[" * 100_000], b"", "it is nested too deeply"),
+        (
+            ["-e", "-"],
+            b'"%s"' % (b"x" * (6 * 1024 * 1024)),
+            "it has 6291458 bytes, and Lambda accepts 6291456",
+        ),
         (["-e", "@nowhere.json"], b"", "Cannot read the file 'nowhere.json' of"),
         (["--event-file", "nowhere"], b"", "Cannot read the file 'nowhere' of"),
         (["-e", "@."], b"", "Cannot read the file '.' of --event: is a directory"),

@@ -155,7 +155,7 @@ class _Watch:
         outcome = _outcome(answer)
         expected = kind.error_types or ("result",)
         if answer.request_id != request_id or outcome not in expected:
-            self._report.violate(
+            self._violate(
                 f"event {number} ({kind.case}): expected {expected}, got {outcome}: "
                 f"{answer.body[:300]!r}"
             )
@@ -170,12 +170,28 @@ class _Watch:
     def _look_for_leftovers(self, kind: Kind, number: int) -> None:
         """The supervisor and the process that waits for the next event, and no more."""
         found = self._processes()
-        if len(found) != 2 or self._pid not in found:
+        if len(found) != 2 or self._pid not in found or self._zombies():
             names = {pid: _name(pid) for pid in found}
-            self._report.violate(
+            self._violate(
                 f"event {number} ({kind.case}): processes {names} are there, "
-                f"the supervisor is {self._pid}"
+                f"and {self._zombies()} zombies; the supervisor is {self._pid}"
             )
+
+    def _violate(self, text: str) -> None:
+        """Keep a violation; the first one with what was logged before it."""
+        if not self._report.violations:
+            text += f"; log:\n{self._runtime.log_tail}"
+        self._report.violate(text)
+
+    def _zombies(self) -> int:
+        """Return how many children of the supervisor have ended and were not reaped."""
+        states = []
+        for task in Path(f"/proc/{self._pid}/task").iterdir():
+            for child in (task / "children").read_text().split():
+                with contextlib.suppress(OSError):
+                    stat = Path(f"/proc/{child}/stat").read_text()
+                    states.append(stat.rpartition(")")[2].split()[0])
+        return states.count("Z")
 
     def _processes(self) -> list[int]:
         if self._group is not None:
@@ -191,7 +207,7 @@ class _Watch:
         status = Path(f"/proc/{self._pid}/status").read_text()
         fields = dict(line.split(":", 1) for line in status.splitlines())
         self._report.growth[when] = {
-            "processes": len(self._processes()),
+            "processes": len(self._processes()) + self._zombies(),
             "threads": int(fields["Threads"]),
             "descriptors": len(list(Path(f"/proc/{self._pid}/fd").iterdir())),
             "files": sum(1 for _ in self._runtime.temp_root.rglob("*")),

@@ -50,6 +50,7 @@ EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EXIT_TERMINATED = 143  # 128 + SIGTERM
 CLIENT_CONTEXT_LIMIT_BYTES = 3583  # base64; AWS Lambda API reference, Invoke
+EVENT_LIMIT_BYTES = 6 * 1024 * 1024  # AWS "Lambda quotas"
 TIMEOUT_LIMIT_S = 900  # AWS "Lambda quotas"
 MEMORY_MIN_MB = 128  # AWS "Lambda quotas"
 MEMORY_MAX_MB = 10_240
@@ -364,6 +365,11 @@ def _event(event: str | None, event_file: str | None) -> bytes:
         content = _file(event[1:], "--event")
     else:
         source, content = "--event", event.encode(errors="surrogateescape")
+    if len(content) > EVENT_LIMIT_BYTES:
+        raise UsageError(
+            f"Cannot use the event from {source}: it has {len(content)} bytes, and "
+            f"Lambda accepts {EVENT_LIMIT_BYTES}; store it and send where it is"
+        )
     _check_json(content, source, "the event")
     return content
 
