@@ -20,11 +20,17 @@ from typing import TYPE_CHECKING, NoReturn
 
 from lambda_deno_spawn.config import LogLevel, Settings, Warm
 from lambda_deno_spawn.deno import deno_command
-from lambda_deno_spawn.errors import ConfigError, HandlerError, WorkerError
-from lambda_deno_spawn.process import (
+from lambda_deno_spawn.descendants import (
     become_opaque,
     become_subreaper,
+    end_children,
     leave_children,
+)
+from lambda_deno_spawn.errors import (
+    ConfigError,
+    HandlerError,
+    WorkerError,
+    WorkerSpawnError,
 )
 from lambda_deno_spawn.state import StateDir
 from lambda_deno_spawn.worker import start_worker
@@ -39,12 +45,17 @@ EXIT_FAILED = 1
 # On the way out: after SIGTERM the platform leaves the runtime 150 ms or more
 # (30 % of 500 ms; AWS's emulator, shutdown.go).
 LOG_FLUSH_LIMIT_S = 0.1
+ABORT_LIMIT_S = 0.1
 
 
 def main() -> NoReturn:
     """Run the runtime in this process until it is told to stop."""
-    # An exec wrapper may leave a helper behind; it is not ours to end.
-    leave_children()
+    # Ignored, as it may have been inherited, it would keep every exit code from us.
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        leave_children()
+    except OSError as error:
+        sys.exit(_fail_early(WorkerSpawnError.from_os_error("start a process", error)))
     # Until the event loop has its own: whatever was started is ended on the way out.
     early_exit = EarlyExit()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -125,6 +136,7 @@ def _start(settings: Settings, state: StateDir, early_exit: EarlyExit) -> int:
     finally:
         for orphan in orphans:
             orphan.launched.abort()
+            end_children(ABORT_LIMIT_S)  # what its module has started
 
 
 async def _serve(
@@ -190,8 +202,8 @@ def _log_command(settings: Settings, command: DenoCommand) -> None:
     logger.debug("Its %s", variables)
 
 
-def _fail_early(error: ConfigError) -> int:
-    """Report a setting that keeps even the settings from being read."""
+def _fail_early(error: ConfigError | WorkerSpawnError) -> int:
+    """Report what keeps even the settings from being read."""
     runtime_api = os.environ.get("AWS_LAMBDA_RUNTIME_API")
     if runtime_api:
         return _report_init_error(runtime_api, error)

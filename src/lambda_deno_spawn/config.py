@@ -192,7 +192,7 @@ class Settings:
             log_format=_choice(environ, "AWS_LAMBDA_LOG_FORMAT", LogFormat.TEXT),
             log_level=_choice(environ, "AWS_LAMBDA_LOG_LEVEL", LogLevel.INFO),
             metrics=_choice(environ, "LAMBDA_DENO_METRICS", Metrics.OFF),
-            telemetry_fd=_descriptor(environ.get("_LAMBDA_TELEMETRY_LOG_FD", "")),
+            telemetry_fd=_telemetry_fd(environ),
             unknown=tuple(
                 sorted(
                     name
@@ -236,8 +236,12 @@ def _number(variable: str, value: str, unit: str) -> float:
     return number
 
 
-def _descriptor(value: str) -> int | None:
+def _telemetry_fd(environ: Mapping[str, str]) -> int | None:
     """Read a variable of the platform's own; a senseless one is no reason to fail."""
+    value = environ.get("_LAMBDA_TELEMETRY_LOG_FD", "")
+    # On Managed Instances it must not be used, and this other variable is set.
+    if "_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET" in environ:
+        return None
     return int(value) if value.isascii() and value.isdigit() else None
 
 

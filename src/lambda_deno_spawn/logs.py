@@ -113,7 +113,10 @@ class LogWriter:
         while self._backlog:
             left_s = max(0.0, give_up_s - time.monotonic())
             if not self._poll.poll(left_s * 1000) or not self._write_some():
+                # Half a record may be written: nothing can follow it.
+                self._fd = -1
                 return
+        self._tell_of_dropped()
 
     @property
     def is_full(self) -> bool:
@@ -126,6 +129,14 @@ class LogWriter:
             self._waiters.add(callback)
         else:
             callback()
+
+    def forget(self, callback: Callable[[], None]) -> None:
+        """Do not call back any more."""
+        self._waiters.discard(callback)
+
+    def drop(self, records: int) -> None:
+        """Count records that are not written because nobody reads."""
+        self._dropped += records
 
     async def drained(self, limit_s: float) -> None:
         """Wait until everything is written, or for so many seconds.
@@ -159,10 +170,8 @@ class LogWriter:
         if self._loop is None:
             self._write_blocking(memoryview(data))
             return
-        if self._dropped or (
-            self._backlog and self._backlog_bytes + len(data) > BACKLOG_LIMIT_BYTES
-        ):
-            self._dropped += records
+        if self._backlog and self._backlog_bytes + len(data) > BACKLOG_LIMIT_BYTES:
+            self.drop(records)
             return
         self._backlog.append(memoryview(data))
         self._backlog_bytes += len(data)
@@ -204,13 +213,16 @@ class LogWriter:
                 self._wait()
                 return
         self._stop_waiting()
+        self._tell_of_dropped()
+        waiters, self._waiters = self._waiters, set()
+        for callback in waiters:
+            callback()
+
+    def _tell_of_dropped(self) -> None:
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
             message = f"{dropped} log records were dropped: nobody read the log"
             self.record(LogLevel.WARN, message)
-        waiters, self._waiters = self._waiters, set()
-        for callback in waiters:
-            callback()
 
     def _write_some(self) -> bool:
         """Write a piece; False if the descriptor takes none after all."""

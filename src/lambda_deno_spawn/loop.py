@@ -27,8 +27,8 @@ class RuntimeApi(Protocol):
     async def next(self) -> Invocation:
         """Wait for the next invocation."""
 
-    async def report(self, invocation: Invocation, outcome: Outcome) -> None:
-        """Post what came of it."""
+    async def report(self, invocation: Invocation, outcome: Outcome) -> str | None:
+        """Post what came of it; return an error type if it was not taken as it is."""
 
 
 class Strategy(Protocol):
@@ -37,8 +37,13 @@ class Strategy(Protocol):
     async def execute(self, invocation: Invocation) -> Outcome:
         """Run it and return what came of it before its deadline."""
 
-    async def settle(self, invocation: Invocation) -> None:
-        """Clean up after the answer and prepare for the next one."""
+    async def settle(self, invocation: Invocation, refusal: str | None) -> None:
+        """Clean up after the answer and prepare for the next one.
+
+        Args:
+            invocation: What was executed.
+            refusal: What ``report`` returned.
+        """
 
 
 class RuntimeLoop:
@@ -60,12 +65,12 @@ class RuntimeLoop:
             # bill ends, only at `next`. So everything slow happens in between.
             invocation = await self._api.next()
             outcome = await self._strategy.execute(invocation)
-            await self._api.report(invocation, outcome)
+            refusal = await self._api.report(invocation, outcome)
             if isinstance(outcome, Failure):
                 log_failure(invocation, outcome)
             elif isinstance(outcome, Streaming) and outcome.chunks.failure is not None:
                 log_failure(invocation, outcome.chunks.failure)
-            await self._strategy.settle(invocation)
+            await self._strategy.settle(invocation, refusal)
 
 
 def log_failure(invocation: Invocation, failure: Failure) -> None:

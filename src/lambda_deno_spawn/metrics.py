@@ -32,6 +32,10 @@ class Measures:
         request_id: Of the invocation.
         tenant_id: Of the invocation.
         status: ``success``, or the error type that the caller was told.
+        finish_s: ``waitUntil`` work after the answer was posted.
+        cleanup_s: Ending the process and all it started, removing its folder.
+        event_bytes: Size of the event.
+        answer_bytes: Size of the answer, or of the error.
         is_warm: Its process had been started before the event came.
         spawn_s: The call that starts the process.
         ready_s: From that call until the handler's module was loaded.
@@ -39,13 +43,9 @@ class Measures:
         wait_s: How long the event waited for the process: what a caller feels of it.
         handler_s: From handing over the event to the (end of the) answer.
         post_s: From the end of the answer until the Runtime API had taken it.
-        finish_s: ``waitUntil`` work after that.
-        cleanup_s: Ending the process and all it started, removing its folder.
         user_s: Processor time of the process in its own code.
         system_s: Processor time of the process in the kernel.
         peak_bytes: Most resident memory of the process, or of a program it ran.
-        event_bytes: Size of the event.
-        answer_bytes: Size of the answer, or of the error.
         left_processes: Programs it had left running; they were ended.
         left_files: Files and folders it had left in its own folder; they are gone.
     """
@@ -53,22 +53,22 @@ class Measures:
     request_id: str
     tenant_id: str | None
     status: str
-    is_warm: bool
-    spawn_s: float | None
-    ready_s: float | None
-    idle_s: float | None
-    wait_s: float | None
-    handler_s: float | None
-    post_s: float
     finish_s: float
     cleanup_s: float
-    user_s: float | None
-    system_s: float | None
-    peak_bytes: int | None
     event_bytes: int
     answer_bytes: int
-    left_processes: int
-    left_files: int
+    is_warm: bool = False
+    spawn_s: float | None = None
+    ready_s: float | None = None
+    idle_s: float | None = None
+    wait_s: float | None = None
+    handler_s: float | None = None
+    post_s: float | None = None
+    user_s: float | None = None
+    system_s: float | None = None
+    peak_bytes: int | None = None
+    left_processes: int = 0
+    left_files: int = 0
 
     def fields(self) -> dict[str, object]:
         """Return the measures under the names of the JSON record."""

@@ -220,12 +220,18 @@ class WorkerConnection:
         """Take the end of the worker's stdout; return what was left over, if anything.
 
         What it means is told by ``state``: only after DONE (or while IDLE, when
-        nothing is lost) is it in order. A frame that was cut off is reported as stray
-        bytes, its body included.
+        nothing is lost) is it in order. Of a frame that was cut off only its size is
+        told: its body may be a result, which is nobody's but the caller's.
         """
         rest = bytes(self._buffer)
-        self._buffer.clear()
-        return Stray(rest) if rest and self.state is not State.FAILED else None
+        header, self._header = self._header, None
+        self._buffer, self._parts = bytearray(), None
+        if self.state is State.FAILED:
+            return None
+        if header is not None:
+            cut = f"{len(rest)} of {header.length} bytes of frame {header.kind}"
+            return Stray(f"{cut} were dropped: the rest never came".encode())
+        return Stray(rest) if rest else None
 
     def _take_stray(self) -> bytes:
         """Cut off everything before the next marker, or before what may become one."""
@@ -297,11 +303,11 @@ class WorkerConnection:
                 self._parts = bytearray()
             self._parts += body
             if len(self._parts) > FRAME_LIMIT_BYTES:
-                self._fail("the parts of an answer are too large together", body)
+                self._fail("the parts of an answer are too large together")
             return None
         if self._parts is not None:
             if header.kind not in (FrameKind.RESULT, FrameKind.ERROR):
-                self._fail(f"frame {header.kind} follows parts of an answer", body)
+                self._fail(f"frame {header.kind} follows parts of an answer")
             self._parts += body
             body, self._parts = bytes(self._parts), None
         match header.kind:
@@ -321,10 +327,12 @@ class WorkerConnection:
             case FrameKind.DONE:  # pragma: no branch - there is no other
                 return Done()
 
-    def _fail(self, problem: str, evidence: bytes | bytearray) -> NoReturn:
+    def _fail(
+        self, problem: str, evidence: bytes | bytearray | None = None
+    ) -> NoReturn:
         state, self.state = self.state, State.FAILED
         self._buffer, self._parts = bytearray(), None
+        shown = "" if evidence is None else f"; it begins with {bytes(evidence[:64])!r}"
         raise WorkerProtocolError(
-            f"Cannot read the worker's output while {state}: {problem}; "
-            f"it begins with {bytes(evidence[:64])!r}"
+            f"Cannot read the worker's output while {state}: {problem}{shown}"
         )

@@ -66,6 +66,11 @@ REFUSALS = {
 }
 
 
+# What the caller was told by the platform, or AWS's name for an answer not taken.
+REFUSED_TYPES = {410: "Sandbox.Timedout", 413: "Function.ResponseSizeTooLarge"}
+NOT_TAKEN = "Runtime.LambdaRuntimeClientError"
+
+
 class RuntimeApiClient:
     """Calls the Runtime API over one kept-alive connection.
 
@@ -124,10 +129,13 @@ class RuntimeApiClient:
         asyncio.get_running_loop().call_soon(self._prepare, invocation.request_id)
         return invocation
 
-    async def report(self, invocation: Invocation, outcome: Outcome) -> None:
+    async def report(self, invocation: Invocation, outcome: Outcome) -> str | None:
         """Post what came of an invocation.
 
         A refusal or a broken connection is logged: it concerns this invocation only.
+
+        Returns:
+            None, or the error type of what came of it instead of the outcome.
 
         Raises:
             RuntimeApiError: Fatal: the environment must end (HTTP 500).
@@ -155,6 +163,7 @@ class RuntimeApiClient:
                         logger.error(
                             "Invoke Error\t%s", body, extra=log_context(invocation)
                         )
+                        return failure.error_type
         except RuntimeApiError as error:
             if error.is_fatal:
                 raise
@@ -163,6 +172,8 @@ class RuntimeApiClient:
                 error,
                 extra=log_context(invocation),
             )
+            return REFUSED_TYPES.get(error.status or 0, NOT_TAKEN)
+        return None
 
     async def init_error(self, failure: Failure) -> None:
         """Tell the platform that no invocation can be served; then exit.

@@ -13,9 +13,11 @@ import errno
 import fcntl
 import os
 import signal
+import stat
 
 PREFIX = "lambda-deno-spawn-"
 LOCK = "lock"
+FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 SPARE = "spare"
 
 
@@ -60,11 +62,12 @@ class StateDir:
         except FileNotFoundError:  # a handler that may write everywhere emptied /tmp
             os.makedirs(path, 0o700)  # noqa: PTH103
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             # A handler has filled the disk. A folder that is there needs no room.
             try:
                 os.rename(f"{self.path}/{SPARE}", path)  # noqa: PTH104
+                _clear(path)  # who may write everywhere may have written there
             except OSError:
                 raise error from None
             self._has_spare = False
@@ -104,39 +107,92 @@ class StateDir:
 
 
 def remove_tree(path: str) -> int:
-    """Remove a folder, whatever was left in it; what cannot be removed stays.
+    """Remove a folder and all that is in it, or what somebody has put in its place.
+
+    What cannot be removed stays.
 
     Returns:
-        How many files and folders were in it, those that stay included.
+        How many files and folders were removed besides the folder itself.
     """
+    removed = 0
     try:
         os.rmdir(path)  # noqa: PTH106 - most often it is empty
     except FileNotFoundError:
-        return 0
+        pass
+    except NotADirectoryError:
+        with contextlib.suppress(OSError):
+            os.unlink(path)  # noqa: PTH108
+            removed = 1
     except OSError:
-        import shutil  # 2 ms that a cold start need not pay
-
-        left = _open_folders(path)
-        shutil.rmtree(path, ignore_errors=True)
-        return left
-    return 0
+        with contextlib.suppress(OSError):
+            removed = _clear(path)
+            os.rmdir(path)  # noqa: PTH106
+    return removed
 
 
-def _open_folders(path: str) -> int:
-    """Open the folders below (and this one) that their owner closed to himself.
+def _clear(path: str) -> int:
+    """Empty a folder, however deep, closed or full of links; follow none of them.
+
+    Folders in it are emptied into it, one level at a time: a path of any length stays
+    short, and no recursion ends with Python's.
 
     Returns:
-        How many files and folders are below.
+        How many files and folders were removed.
+
+    Raises:
+        OSError: It cannot be opened.
     """
-    below = 0
-    with contextlib.suppress(OSError):
-        os.chmod(path, 0o700, follow_symlinks=False)  # noqa: PTH101
-    with contextlib.suppress(OSError), os.scandir(path) as entries:
-        for entry in entries:
-            below += 1
-            if entry.is_dir(follow_symlinks=False):
-                below += _open_folders(entry.path)
-    return below
+    top = _open_folder(path)
+    removed = 0
+    try:
+        while names := os.listdir(top):  # noqa: PTH208 - of a descriptor
+            before = removed
+            for name in names:
+                # Something that cannot be removed must not keep us from the rest.
+                with contextlib.suppress(OSError):
+                    removed += _remove_entry(top, name)
+            if removed == before:
+                break
+    finally:
+        os.close(top)
+    return removed
+
+
+def _remove_entry(top: int, name: str) -> int:
+    """Remove a file, or a folder after what is in it was moved to ``top``."""
+    if not stat.S_ISDIR(os.lstat(name, dir_fd=top).st_mode):
+        os.unlink(name, dir_fd=top)
+        return 1
+    folder = _open_folder(name, top)
+    removed = 0
+    try:
+        for inner in os.listdir(folder):  # noqa: PTH208
+            if stat.S_ISDIR(os.lstat(inner, dir_fd=folder).st_mode):
+                os.close(_open_folder(inner, folder))  # or it could not be moved
+                new = os.urandom(16).hex()
+                os.rename(inner, new, src_dir_fd=folder, dst_dir_fd=top)
+            else:
+                os.unlink(inner, dir_fd=folder)
+                removed += 1
+    finally:
+        os.close(folder)
+    os.rmdir(name, dir_fd=top)
+    return removed + 1
+
+
+def _open_folder(name: str, parent: int | None = None) -> int:
+    """Open a folder, also one that its owner closed to himself; no link to one.
+
+    Raises:
+        OSError: It is none (any more), or somebody else's.
+    """
+    try:
+        folder = os.open(name, FOLDER_FLAGS, dir_fd=parent)
+    except PermissionError:
+        os.chmod(name, 0o700, dir_fd=parent)
+        folder = os.open(name, FOLDER_FLAGS, dir_fd=parent)
+    os.fchmod(folder, 0o700)
+    return folder
 
 
 def _lock(folder: str, flags: int = 0) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.config import Metrics, Warm
@@ -44,6 +45,11 @@ INIT_LIMIT_S = 9.0
 ABORT_MARGINS = 2
 # Between an invocation and the next, for a log whose reader is slow; it is billed.
 LOG_FLUSH_LIMIT_S = 1.0
+# To end a worker and what it started: also where the deadline is over, and where a
+# sweep was in vain before.
+SWEEP_LEAST_S = 0.2
+# On the way out: SIGTERM leaves the runtime little time; ending takes a few ms.
+CLOSE_LIMIT_S = 1.0
 
 
 class FreshProcess:
@@ -66,6 +72,7 @@ class FreshProcess:
         self._warm: Worker | None = None
         self._serving: Worker | None = None
         self._running: set[Worker] = set()
+        self._is_unswept = False
         self._arrived_s = 0.0
         self._answer: Success | Failure | WorkerChunks | None = None
 
@@ -129,11 +136,15 @@ class FreshProcess:
         # Between the two the answer of a worker that was stopped is brought to its end.
         return Streaming(outcome.content_type, chunks, remaining_s - margin_s / 2)
 
-    async def settle(self, invocation: Invocation) -> None:
+    async def settle(self, invocation: Invocation, refusal: str | None) -> None:
         """Do what follows an answer: finish, clean up, start the next worker.
 
         Lets work handed to ``waitUntil`` end within the deadline, ends the worker and
         everything it started, and, unless told otherwise, has the next one ready.
+
+        Args:
+            invocation: What was executed.
+            refusal: Error type of what the caller was told instead; None: nothing else.
         """
         posted_s = time.monotonic()
         worker, self._serving = self._serving, None
@@ -142,13 +153,18 @@ class FreshProcess:
             await self._finish(worker, invocation)
         finished_s = time.monotonic()
         for ended in self._running - {self._warm}:
-            await self._stop(ended)
+            await self._stop(ended, max(self._left_s(invocation), SWEEP_LEAST_S))
         if self._settings.metrics is not Metrics.OFF:
-            self._report(invocation, worker, posted_s, finished_s)
+            self._report(invocation, worker, refusal, (posted_s, finished_s))
         self._answer = None
         await self._prepare(invocation)
         # What is not in the log when the environment is frozen may never be.
-        await self._writer.drained(LOG_FLUSH_LIMIT_S)
+        await self._writer.drained(min(LOG_FLUSH_LIMIT_S, self._left_s(invocation)))
+
+    def _left_s(self, invocation: Invocation) -> float:
+        """Return how long this invocation may still take, its margin kept back."""
+        remaining_s = invocation.remaining_s(time.time())
+        return remaining_s - stop_margin_s(remaining_s, self._settings.stop_margin_s)
 
     async def _prepare(self, invocation: Invocation) -> None:
         """Start the next worker, if one is to wait for its event."""
@@ -166,7 +182,7 @@ class FreshProcess:
         """End every worker, also one whose end was interrupted."""
         self._serving = self._warm = None
         for worker in list(self._running):
-            await self._stop(worker)
+            await self._stop(worker, CLOSE_LIMIT_S)
 
     async def _run(
         self, invocation: Invocation, abort_epoch_ms: int
@@ -216,10 +232,9 @@ class FreshProcess:
         return await stop_for_deadline(worker, what, limit_s, margin_s)
 
     async def _finish(self, worker: Worker, invocation: Invocation) -> None:
-        remaining_s = invocation.remaining_s(time.time())
-        margin_s = stop_margin_s(remaining_s, self._settings.stop_margin_s)
+        limit_s = self._left_s(invocation)
         try:
-            async with asyncio.timeout(remaining_s - margin_s):
+            async with asyncio.timeout(limit_s):
                 await worker.finished()
             lost = worker.lost_work
             if lost is not None:
@@ -233,13 +248,12 @@ class FreshProcess:
                 "Work handed to waitUntil did not end before the deadline: stopped",
                 extra=log_context(invocation),
             )
-            await worker.terminate(min(TERMINATE_GRACE_S, margin_s / 4))
+            left_s = invocation.remaining_s(time.time())
+            await worker.terminate(min(TERMINATE_GRACE_S, left_s / 4))
 
     async def _wait_until_ready(self, worker: Worker, invocation: Invocation) -> None:
-        remaining_s = invocation.remaining_s(time.time())
-        margin_s = stop_margin_s(remaining_s, self._settings.stop_margin_s)
         try:
-            async with asyncio.timeout(remaining_s - margin_s):
+            async with asyncio.timeout(self._left_s(invocation)):
                 failure = await worker.ready()
         except TimeoutError:
             return  # it goes on loading in the next invocation's time
@@ -264,26 +278,31 @@ class FreshProcess:
         self._running.add(worker)
         return worker
 
-    async def _stop(self, worker: Worker) -> None:
-        if not await worker.stop():
+    async def _stop(self, worker: Worker, limit_s: float) -> None:
+        if self._is_unswept:  # what could not be ended then will hardly be now
+            limit_s = min(limit_s, SWEEP_LEAST_S)
+        is_ended = await worker.stop(limit_s)
+        if not is_ended and not self._is_unswept:
             logger.error(
-                "Cannot end all that process %d has started: it starts processes "
-                "faster than they can be ended, or one of them does not end; it is "
-                "tried again after the next event",
+                "Cannot end process %d, or something it has started, within %.1f s: "
+                "the kernel holds it; it is tried again after each event",
                 worker.pid,
+                limit_s,
             )
-        self._running.discard(worker)
+        self._is_unswept = not is_ended
+        if worker.is_stopped:
+            self._running.discard(worker)
 
     def _report(
         self,
         invocation: Invocation,
         worker: Worker | None,
-        posted_s: float,
-        finished_s: float,
+        refusal: str | None,
+        times_s: tuple[float, float],
     ) -> None:
         """Write down what an invocation took, once all of it has ended."""
         now_epoch_s = time.time()
-        measures = self._measures(invocation, worker, posted_s, finished_s)
+        measures = self._measures(invocation, worker, refusal, times_s)
         epoch_ms = int(now_epoch_s * 1000)
         line = report_line(
             measures, self._settings, utc_timestamp(now_epoch_s), epoch_ms
@@ -294,45 +313,48 @@ class FreshProcess:
         self,
         invocation: Invocation,
         worker: Worker | None,
-        posted_s: float,
-        finished_s: float,
+        refusal: str | None,
+        times_s: tuple[float, float],
     ) -> Measures:
+        posted_s, finished_s = times_s
         answer = self._answer
         match answer:
             case Success():
-                status, answer_bytes = SUCCESS, len(answer.payload)
+                failure, answer_bytes = None, len(answer.payload)
             case Failure():
-                status, answer_bytes = answer.error_type, len(answer.body)
+                failure, answer_bytes = answer, len(answer.body)
             case WorkerChunks():
-                failure = answer.failure
-                status = SUCCESS if failure is None else failure.error_type
-                answer_bytes = answer.sent_bytes
+                failure, answer_bytes = answer.failure, answer.sent_bytes
             case _:
                 raise AssertionError("settle follows execute")
-        ready_s = worker.ready_s if worker else None
-        handed_s = worker.handed_over_s if worker else None
-        answered_s = (worker.answered_s if worker else None) or posted_s
-        exited = worker.exit_status if worker else None
-        return Measures(
+        common = Measures(
             request_id=invocation.request_id,
             tenant_id=invocation.tenant_id,
-            status=status,
-            is_warm=worker is not None and worker.started_s < self._arrived_s,
-            spawn_s=worker.spawn_s if worker else None,
-            ready_s=_between(worker.started_s if worker else None, ready_s),
+            status=refusal or (failure.error_type if failure else SUCCESS),
+            finish_s=finished_s - posted_s,
+            cleanup_s=time.monotonic() - finished_s,
+            event_bytes=len(invocation.event),
+            answer_bytes=answer_bytes,
+        )
+        if worker is None:
+            return common
+        ready_s, handed_s = worker.ready_s, worker.handed_over_s
+        answered_s = min(worker.answered_s or posted_s, posted_s)
+        exited = worker.exit_status
+        return replace(
+            common,
+            is_warm=worker.started_s < self._arrived_s,
+            spawn_s=worker.spawn_s,
+            ready_s=_between(worker.started_s, ready_s),
             idle_s=_between(ready_s, max(self._arrived_s, ready_s or 0.0)),
             wait_s=_between(self._arrived_s, handed_s),
             handler_s=_between(handed_s, answered_s),
             post_s=posted_s - answered_s,
-            finish_s=finished_s - posted_s,
-            cleanup_s=time.monotonic() - finished_s,
             user_s=exited.user_s if exited else None,
             system_s=exited.system_s if exited else None,
             peak_bytes=exited.peak_bytes if exited else None,
-            event_bytes=len(invocation.event),
-            answer_bytes=answer_bytes,
-            left_processes=worker.left_processes if worker else 0,
-            left_files=worker.left_files if worker else 0,
+            left_processes=worker.left_processes,
+            left_files=worker.left_files,
         )
 
 

@@ -8,21 +8,15 @@ know when a worker is started or how many there are; that is ``strategies.py``.
 from __future__ import annotations
 
 import os
-import re
 import signal
 import time
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.errors import (
-    WorkerError,
-    WorkerExhaustedError,
-    WorkerExitedError,
-    WorkerOutOfMemoryError,
-    WorkerProtocolError,
-    WorkerRefusedError,
-)
+from lambda_deno_spawn.descendants import oom_kills
+from lambda_deno_spawn.errors import WorkerError, WorkerProtocolError
+from lambda_deno_spawn.exits import exit_error
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.process import ChildProcess, launch
 from lambda_deno_spawn.protocol import (
@@ -53,20 +47,6 @@ if TYPE_CHECKING:
 EXIT_GRACE_S = 0.5
 # Between SIGTERM and SIGKILL: time to flush a log, a quarter of the default margin.
 TERMINATE_GRACE_S = 0.05
-# Deno says this when V8's heap limit is reached, then ends by SIGTRAP.
-OUT_OF_MEMORY_SIGNS = (
-    "Fatal JavaScript out of memory",
-    "JavaScript heap out of memory",
-)
-# How Deno, and Rust below it, say that the system grants no further thread.
-NO_THREAD_SIGNS = ("unable to create worker threads", "failed to spawn thread")
-STDOUT_CLOSED_SIGN = "Cannot write to stdout:"
-NEVER_SETTLES_SIGN = "Top-level await promise never resolved"
-# How Deno begins the reason why it does not start, with exit code 1. An error that a
-# handler's module throws does not end the process, and its console writes records.
-REFUSAL = r"(?m)^error: (?!Uncaught|Top-level)(.+)"
-REFUSAL_CAUSE = r"(?m)^Caused by:\n\s+(?:0: )?(.+)"
-SYSTEM_SIGN = "(os error "  # not the fault of a setting
 # What is taken from a streaming worker before the caller has taken it from us. Together
 # with the pipe it bounds the memory that a slow caller costs.
 STREAM_BUFFER_BYTES = 256 * 1024
@@ -118,11 +98,11 @@ def start_worker(
         OSError: The private folder could not be made.
     """
     private_dir = state.make_private()
-    command.restore_entry()
     marker = os.urandom(MARKER_BYTES // 2).hex()
     connection = WorkerConnection(marker)
     started_s = time.monotonic()
     try:
+        command.restore_entry()
         launched = launch(
             command.argv(private_dir),
             command.process_environ(private_dir),
@@ -131,7 +111,7 @@ def start_worker(
         spawn_s = time.monotonic() - started_s
         meanwhile()
         launched.write_first(connection.hello(command.facts))
-    except WorkerError:
+    except (WorkerError, OSError):
         state.remove_private(private_dir)
         raise
     sources = command.sources
@@ -155,6 +135,7 @@ class Worker:
         spawn_s: How long the call took that started it.
         left_processes: Programs that were still running when it was stopped.
         left_files: Files and folders that were in its private folder then.
+        is_stopped: Nothing of it is left to end.
     """
 
     def __init__(
@@ -177,6 +158,8 @@ class Worker:
         self.answered_s: float | None = None
         self.left_processes = 0
         self.left_files = 0
+        self._ended_before: int | None = None
+        self._oom_kills = oom_kills()
         self._state = state
         self._writer = writer
         self._connection = started.connection
@@ -199,7 +182,7 @@ class Worker:
         self._stream_end: StreamEnded | None = None
         self._error: WorkerError | None = None
         self._eof_timer: asyncio.TimerHandle | None = None
-        self._is_stopped = False
+        self.is_stopped = False
         self._process = ChildProcess(started.launched, self, loop, reaper)
 
     @property
@@ -291,7 +274,7 @@ class Worker:
         chunk = self._chunks.popleft()
         self._chunk_bytes -= len(chunk)
         if self._chunk_bytes < STREAM_BUFFER_BYTES:
-            self._process.release_stdout("stream")
+            self._process.release_stdout()
         return chunk
 
     def abandon_stream(self) -> None:
@@ -302,7 +285,7 @@ class Worker:
         self._process.signal(CALLER_GONE_SIGNAL)
         self._chunks.clear()
         self._chunk_bytes = 0
-        self._process.release_stdout("stream")
+        self._process.release_stdout()
 
     async def finished(self) -> None:
         """Wait until the worker has nothing left to do, or has ended."""
@@ -310,6 +293,7 @@ class Worker:
 
     def kill(self) -> None:
         """Send SIGKILL to its group; ``stop`` does the rest."""
+        self.process_ending()
         self._process.signal_group(signal.SIGKILL)
 
     async def terminate(self, grace_s: float) -> None:
@@ -319,29 +303,37 @@ class Worker:
             await self._wait_for_exit(grace_s)
         self.kill()
 
-    async def stop(self) -> bool:
+    async def stop(self, limit_s: float) -> bool:
         """End the process and all that descends from it; leave nothing behind.
 
-        Cancelled, it can be called again and does what is left.
+        Cancelled or given up, it can be called again and does what is left.
+
+        Args:
+            limit_s: Given up after this long: something is stuck in the kernel.
 
         Returns:
-            False if something it started could not be ended.
+            False if it, or something it started, could not be ended.
         """
-        if self._is_stopped:
+        if self.is_stopped:
             return True
-        ended_before = self._reaper.ended
+        begun_s = self._loop.time()
         self.kill()
-        await self._exited.wait()
+        await self._wait_for_exit(limit_s)
+        if self._process.status is None:
+            return False
         # While its pipes are open: who writes to a closed one ends by itself.
-        is_swept = await self._reaper.sweep()
+        left_s = max(0.0, limit_s - (self._loop.time() - begun_s))
+        is_swept = await self._reaper.sweep(left_s)
+        self._process.drain()
         self._relay.flush()
         self._stray.flush()
         self._process.close()
+        self._writer.forget(self._go_on_logging)
         if self._eof_timer is not None:
             self._eof_timer.cancel()
-        self.left_processes = self._reaper.ended - ended_before
+        self.left_processes = self._reaper.ended - (self._ended_before or 0)
         self.left_files = self._state.remove_private(self._private_dir)
-        self._is_stopped = True
+        self.is_stopped = True
         return is_swept
 
     async def _wait_for_exit(self, limit_s: float) -> None:
@@ -382,10 +374,12 @@ class Worker:
                     case Done():
                         self._done.set()
                     case Stray(stray):
-                        self._stray.feed(stray)
+                        # An answer may come behind it, which must not wait for a log
+                        # that is not read.
                         if self._writer.is_full:
-                            self._process.hold_stdout("log")
-                            self._writer.when_drained(self._go_on_logging)
+                            self._writer.drop(stray.count(b"\n"))
+                        else:
+                            self._stray.feed(stray)
         except WorkerProtocolError as error:
             error.pid = self.pid
             error.stderr_tail = self.log_tail
@@ -398,7 +392,7 @@ class Worker:
         self._chunk_bytes += len(chunk)
         self._chunk_came.set()
         if self._chunk_bytes >= STREAM_BUFFER_BYTES:
-            self._process.hold_stdout("stream")
+            self._process.hold_stdout()
 
     def stdout_ended(self) -> None:
         """Wait a moment for the exit that belongs to this end."""
@@ -423,20 +417,24 @@ class Worker:
         self._relay.feed(data)
         # Whoever logs more than is read waits; an answer on stdout does not.
         if self._writer.is_full:
-            self._process.hold_stderr("log")
+            self._process.hold_stderr()
             self._writer.when_drained(self._go_on_logging)
 
     def _go_on_logging(self) -> None:
-        self._process.release_stderr("log")
-        self._process.release_stdout("log")
+        self._process.release_stderr()
+
+    def process_ending(self) -> None:
+        """Note who was ended before; all who are from now on are what it left."""
+        if self._ended_before is None:
+            self._ended_before = self._reaper.ended
 
     def process_exited(self, status: ExitStatus) -> None:
         """Tell the end of the process to whoever waits for something else."""
         self._relay.flush()
         self._exited.set()
         is_oom = True
-        if status.returncode == -signal.SIGKILL:
-            is_oom = self._reaper.was_oom_kill() is not False
+        if status.returncode == -signal.SIGKILL and self._oom_kills is not None:
+            is_oom = oom_kills() != self._oom_kills
         self._break_off(
             exit_error(
                 status,
@@ -454,83 +452,3 @@ class Worker:
             self._error = error
         for event in (self._ready, self._answered, self._chunk_came, self._done):
             event.set()
-
-
-def exit_error(
-    status: ExitStatus,
-    pid: int,
-    state: State,
-    stderr_tail: str,
-    sources: str,
-    *,
-    is_oom: bool,
-) -> WorkerExitedError:
-    """Say what the end of a worker means.
-
-    Args:
-        status: How it ended.
-        pid: Its process id.
-        state: How far it had come.
-        stderr_tail: The last it wrote to stderr.
-        sources: Which settings its arguments stem from.
-        is_oom: The kernel may have sent a SIGKILL because memory was used up.
-    """
-    returncode = status.returncode
-    doing = "loading the handler's module" if state is State.STARTING else "answering"
-    refusal = re.search(REFUSAL, stderr_tail)
-    ended_by = WorkerExitedError
-    if is_heap_limit(returncode, stderr_tail):
-        ended_by = WorkerOutOfMemoryError
-        message = (
-            f"The process ran out of JavaScript memory before {doing}: raise the "
-            "function's memory size, or V8's limit with LAMBDA_DENO_V8_FLAGS="
-            "--max-old-space-size=MEGABYTES"
-        )
-    elif returncode == -signal.SIGKILL and is_oom:
-        ended_by = WorkerOutOfMemoryError
-        peak_mb = status.peak_bytes // 2**20
-        message = (
-            f"The process was ended by SIGKILL before {doing}, as the kernel does when "
-            f"the environment's memory is used up; it had {peak_mb} MB at most, the "
-            "programs it started not counted: raise the function's memory size"
-        )
-    elif any(sign in stderr_tail for sign in NO_THREAD_SIGNS):
-        ended_by = WorkerExhaustedError
-        message = (
-            f"The process could not start another thread before {doing}: Lambda allows "
-            "1,024 processes and threads; start fewer programs at a time"
-        )
-    elif state is State.STARTING and returncode == 1 and refusal is not None:
-        reason = refusal[1]
-        cause = re.search(REFUSAL_CAUSE, stderr_tail)
-        if cause is not None and cause[1] not in reason:
-            reason += f": {cause[1]}"
-        if SYSTEM_SIGN in stderr_tail:
-            message = f"Deno cannot start: {reason}"
-        else:
-            ended_by = WorkerRefusedError
-            message = f"Deno refuses to start with {sources}: {reason}"
-    elif STDOUT_CLOSED_SIGN in stderr_tail:
-        message = f"The handler closed the stdout of its process before {doing}"
-    elif state is State.STARTING and NEVER_SETTLES_SIGN in stderr_tail:
-        message = (
-            "The handler's module never finished loading: it awaits a promise at its "
-            "top level that can never settle"
-        )
-    elif returncode < 0:
-        name = signal.strsignal(-returncode) or "unknown"
-        message = (
-            f"The process was ended by signal {-returncode} ({name}) before {doing}"
-        )
-    else:
-        message = (
-            f"The process exited with status {returncode} before {doing}: "
-            "a handler must return or throw, not call Deno.exit or process.exit"
-        )
-    return ended_by(message, returncode=returncode, pid=pid, stderr_tail=stderr_tail)
-
-
-def is_heap_limit(returncode: int, stderr_tail: str) -> bool:
-    """Tell whether V8 ended the process because its heap was full."""
-    is_trap = returncode == -signal.SIGTRAP  # how V8 ends a process
-    return is_trap and any(sign in stderr_tail for sign in OUT_OF_MEMORY_SIGNS)

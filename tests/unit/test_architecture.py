@@ -24,11 +24,14 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors", "permissions"},
     "deno": {"config", "errors", "invocation", "permissions"},
     "state": set(),
-    "process": {"errors"},
+    "descendants": set(),
+    "process": {"descendants", "errors"},
+    "exits": {"errors", "process", "protocol"},
     "logs": {"config", "invocation"},
     "metrics": {"config"},
     "worker": {
-        "deno", "errors", "invocation", "logs", "process", "protocol", "state",
+        "deno", "descendants", "errors", "exits", "invocation", "logs", "process",
+        "protocol", "state",
     },
     "strategies": {
         "config", "deno", "errors", "invocation", "logs", "metrics", "process",
@@ -38,8 +41,8 @@ ALLOWED: dict[str, set[str]] = {
     "runtime_api": {"__init__", "errors", "invocation", "logs", "transport"},
     "loop": {"invocation", "logs"},
     "bootstrap": {
-        "config", "deno", "errors", "invocation", "logs", "loop", "process",
-        "runtime_api", "state", "strategies", "worker",
+        "config", "deno", "descendants", "errors", "invocation", "logs", "loop",
+        "process", "runtime_api", "state", "strategies", "worker",
     },
     "dev.__init__": set(),
     "dev.cli": {
@@ -51,8 +54,8 @@ ALLOWED: dict[str, set[str]] = {
     "dev.function": {"deno", "errors"},
     "dev.invoke": {"dev.emulator", "dev.function", "dev.local_runtime", "errors"},
     "dev.isolation": {
-        "config", "dev.emulator", "dev.function", "dev.local_runtime", "errors",
-        "process",
+        "config", "descendants", "dev.emulator", "dev.function", "dev.local_runtime",
+        "errors",
     },
     "dev.isolation_children": set(),
     "dev.local_runtime": {"config", "deno", "dev.function", "errors"},
@@ -65,7 +68,7 @@ OUTSIDE = {
 }  # fmt: skip
 # Who alone may import what reaches outside, in the runtime and anywhere.
 RUNTIME_OWNERS = {
-    "ctypes": {"process"},
+    "ctypes": {"descendants"},
     "fcntl": {"process", "state"},
     "h11": {"transport"},
     "httpx": {"runtime_api", "transport"},

@@ -42,6 +42,7 @@ NOTHING = replace(
     idle_s=None,
     wait_s=None,
     handler_s=None,
+    post_s=None,
     user_s=None,
     system_s=None,
     peak_bytes=None,

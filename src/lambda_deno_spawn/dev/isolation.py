@@ -22,6 +22,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from lambda_deno_spawn.descendants import become_subreaper
 from lambda_deno_spawn.dev.function import Function, InvokeOptions
 from lambda_deno_spawn.dev.local_runtime import (
     LogPipe,
@@ -32,7 +33,6 @@ from lambda_deno_spawn.dev.local_runtime import (
     started,
 )
 from lambda_deno_spawn.errors import LambdaDenoSpawnError
-from lambda_deno_spawn.process import become_subreaper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

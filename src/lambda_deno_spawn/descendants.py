@@ -1,0 +1,265 @@
+"""Who descends from this process, and who must not: the supervisor among processes.
+
+Knows how to become the parent of orphans, how to be closed to other programs, how to
+leave children that are somebody else's, and how to end whole trees of processes.
+Refuses to know what a worker is. Facts used: prctl(2), proc(5) ``children``, ``stat``
+and ``vmstat``, pidfd_open(2). Linux; elsewhere each function does what there is without
+it. Decision 0018.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+PR_SET_PDEATHSIG = 1  # prctl(2), as the two below
+PR_SET_DUMPABLE = 4
+PR_SET_CHILD_SUBREAPER = 36
+# Stopping a tree takes one round per generation that was started meanwhile.
+STOP_ROUNDS = 20
+END_ROUND_S = 0.002
+HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# What a shell makes of a signal that ended a program.
+SIGNAL_EXIT_CODE = 128
+
+
+def become_subreaper() -> bool:
+    """Make the kernel hand orphaned descendants to this process; False if it cannot.
+
+    Without it a descendant that left its process group is not found.
+    """
+    return _prctl(PR_SET_CHILD_SUBREAPER, 1)
+
+
+def become_opaque() -> bool:
+    """Close memory, environment and descriptors of this process to its own user.
+
+    A program that a handler starts runs as the same user: without this it could read
+    ``/proc/PID/environ`` and attach as a debugger. False if it cannot be.
+    """
+    return _prctl(PR_SET_DUMPABLE, 0)
+
+
+def leave_children() -> None:
+    """Go on in a child process if this one has children already, or may get others'.
+
+    Those are not ours to end: an exec wrapper may have started a helper. Nor are their
+    descendants, and orphans come to a subreaper whosever they are, as they come to
+    process 1. So this process stays what it was, their parent, and hands on signals;
+    all children of the new process are ours. Returns in the new process only.
+
+    Raises:
+        OSError: There cannot be another process.
+    """
+    parent = os.getpid()
+    if parent != 1 and not children():
+        return
+    become_opaque()  # its environment is that of the supervisor
+    # Until they are handed on; the new process has no other action yet than to end.
+    signal.pthread_sigmask(signal.SIG_BLOCK, HANDED_ON)
+    try:
+        pid = os.fork()
+        if pid != 0:
+            _stand_for(pid)
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDED_ON)
+    # Without its parent nobody could tell it to stop.
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def _stand_for(child: int) -> None:
+    """Hand on signals, and end as the child ends. Does not return."""
+
+    def hand_on(number: int, _frame: object) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(child, number)
+
+    for number in HANDED_ON:
+        signal.signal(number, hand_on)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDED_ON)
+    reaped, status = 0, 0
+    while reaped != child:
+        reaped, status = os.waitpid(-1, 0)
+    code = os.waitstatus_to_exitcode(status)
+    if code < 0:
+        with contextlib.suppress(OSError):  # some signals have no other action
+            signal.signal(-code, signal.SIG_DFL)
+        os.kill(os.getpid(), -code)
+        code = SIGNAL_EXIT_CODE - code  # process 1 does not end by a signal of its own
+    os._exit(code)
+
+
+def _prctl(option: int, value: int) -> bool:
+    import ctypes
+
+    try:
+        libc = ctypes.CDLL(None, use_errno=True)
+        return bool(libc.prctl(option, value, 0, 0, 0) == 0)
+    except (OSError, AttributeError):
+        return False
+
+
+def oom_kills() -> int | None:
+    """Return how often the kernel ended a process for its memory; None: unknown."""
+    try:
+        text = Path("/proc/vmstat").read_bytes()
+        return int(text[text.index(b"\noom_kill ") + 10 :].split(None, 1)[0])
+    except (OSError, ValueError):
+        return None
+
+
+class ChildList:
+    """The children of this process, also when no descriptor is left to look with."""
+
+    def __init__(self) -> None:
+        """Open the kernel's list, that of the first thread.
+
+        It starts every worker, and orphans come to it.
+        """
+        self._pid = os.getpid()
+        self._fd: int | None = None
+        with contextlib.suppress(OSError):
+            path = f"/proc/{self._pid}/task/{self._pid}/children"
+            self._fd = os.open(path, os.O_RDONLY)
+
+    def read(self) -> list[int]:
+        """Return their process ids, zombies included."""
+        if self._fd is None:
+            return _children_by_scan(self._pid)
+        # The kernel makes the text anew for each read from its beginning.
+        text = b""
+        while data := os.pread(self._fd, 65_536, len(text)):
+            text += data
+        return [int(pid) for pid in text.split()]
+
+    def close(self) -> None:
+        """Close the list."""
+        if self._fd is not None:
+            os.close(self._fd)
+
+
+def children() -> list[int]:
+    """Return the process ids of this process's children, zombies included."""
+    listing = ChildList()
+    try:
+        return listing.read()
+    finally:
+        listing.close()
+
+
+def end_children(limit_s: float) -> None:
+    """End every child of this process and its descendants, and wait for that.
+
+    Blocks; for the way out, where no event loop watches. Given up after ``limit_s``.
+    """
+    give_up_s = time.monotonic() + limit_s
+    while children() and time.monotonic() < give_up_s:
+        end_trees(children)
+        with contextlib.suppress(ChildProcessError):
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
+        time.sleep(END_ROUND_S)
+
+
+def end_trees(roots: Callable[[], list[int]]) -> None:
+    """Send SIGKILL to children of ours and to all that descends from them.
+
+    All of them are stopped first: a process that starts others would be another one by
+    the time it is ended. Does not wait for their end.
+
+    Args:
+        roots: Returns the children. They are not reaped yet, so their numbers are
+            theirs; those of deeper ones are looked up again before each signal.
+    """
+    parents = _stop_trees(roots)
+    for pid in roots():
+        _send(pid, signal.SIGKILL)
+    this = os.getpid()
+    for pid, parent in parents.items():
+        if parent != this:
+            # Its parent may have ended just now; then it is ours.
+            _send_pinned(pid, (parent, this), signal.SIGKILL)
+
+
+def _stop_trees(roots: Callable[[], list[int]]) -> dict[int, int]:
+    """Stop children and their descendants; return each one's parent."""
+    this = os.getpid()
+    stopped: dict[int, int] = {}
+    for _ in range(STOP_ROUNDS):
+        new = [pid for pid in roots() if pid not in stopped]
+        for pid in new:
+            _send(pid, signal.SIGSTOP)
+        stopped.update(dict.fromkeys(new, this))
+        waiting = list(stopped)
+        for parent in waiting:
+            for pid in _children_of(parent):
+                if pid in stopped:
+                    continue
+                if _send_pinned(pid, (parent,), signal.SIGSTOP):
+                    stopped[pid] = parent
+                    waiting.append(pid)
+                    new.append(pid)
+        if not new:
+            break
+    return stopped
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, number)
+
+
+def _send_pinned(pid: int, parents: tuple[int, ...], number: signal.Signals) -> bool:
+    """Send a signal to a process if it is still the child of one of these."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except (OSError, AttributeError):
+        return False
+    try:
+        if _parent(pid) not in parents:
+            return False
+        signal.pidfd_send_signal(descriptor, number)
+    except OSError:
+        return False
+    finally:
+        os.close(descriptor)
+    return True
+
+
+def _children_of(parent: int) -> list[int]:
+    found: list[int] = []
+    # It may have ended, or there is no descriptor left: it is ended all the same, once
+    # its parents are.
+    with contextlib.suppress(OSError):
+        for task in os.listdir(f"/proc/{parent}/task"):  # noqa: PTH208
+            path = f"/proc/{parent}/task/{task}/children"
+            found += map(int, Path(path).read_bytes().split())
+    return found
+
+
+def _children_by_scan(parent: int) -> list[int]:
+    """Find children without the kernel's list, which not every kernel has."""
+    try:
+        names = os.listdir("/proc")  # noqa: PTH208
+    except OSError:
+        return []
+    return [int(name) for name in names if name.isdigit() and _parent(name) == parent]
+
+
+def _parent(pid: int | str) -> int | None:
+    """Return the parent of a process, None if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    # The name in front may hold anything, blanks and brackets too.
+    return int(stat[stat.rindex(b")") + 1 :].split()[1])
