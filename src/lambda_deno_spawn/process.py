@@ -178,7 +178,7 @@ class Reaper:
     It owns SIGCHLD of the event loop; one per process.
 
     Attributes:
-        ended: How many strangers were ended by SIGKILL so far.
+        ended: How many strangers have ended so far.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -253,7 +253,7 @@ class Reaper:
         returncode = os.waitstatus_to_exitcode(status)
         watcher = self._watched.pop(reaped, None)
         if watcher is None:
-            self.ended += returncode == -signal.SIGKILL
+            self.ended += 1
             self._stranger_ended.set()
         else:
             peak_bytes = usage.ru_maxrss * _MAXRSS_UNIT_BYTES

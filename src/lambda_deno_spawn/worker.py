@@ -299,6 +299,7 @@ class Worker:
     async def terminate(self, grace_s: float) -> None:
         """Send SIGTERM, and SIGKILL to what is left of the group after ``grace_s``."""
         if self._process.status is None:
+            self.process_ending()
             self._process.signal_group(signal.SIGTERM)
             await self._wait_for_exit(grace_s)
         self.kill()

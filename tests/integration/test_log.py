@@ -146,6 +146,33 @@ async def test_a_log_that_nobody_reads_holds_up_no_answer_and_no_deadline(
         assert torn == []
 
 
+async def test_an_answer_behind_stray_output_does_not_wait_for_the_log(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """A program that printed one line to stdout made its handler time out."""
+    source = """
+export function handler(event: any) {
+  const line = "x".repeat(1_000);
+  for (let n = 0; n < event.lines; n++) console.log(line);
+  new Deno.Command("echo", { args: ["stray"], stdout: "inherit" }).outputSync();
+  return "answered";
+}
+"""
+    runtime = make_runtime({"function.ts": source}, LAMBDA_DENO_PERMISSIONS="all")
+    async with runtime:
+        await api.wait_for_next()
+        runtime.log_gate.clear()
+        api.deliver(b'{"lines":900}', timeout_s=1)
+        await api.answer()
+        await api.wait_for_next()
+        for _ in range(2):
+            api.deliver(b'{"lines":0}')
+            assert (await api.answer()).json() == "answered"
+            await api.wait_for_next()
+        runtime.log_gate.set()
+        await runtime.logged("log records were dropped")
+
+
 async def test_records_tell_level_request_and_tenant_in_text(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:

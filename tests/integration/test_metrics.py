@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.doubles import Refusal
 from tests.integration.harness import reports
 
 if TYPE_CHECKING:
@@ -95,6 +97,89 @@ async def test_every_invocation_leaves_one_line_that_is_true(
         if warm == "off":
             assert all(r["waitMs"] >= r["readyMs"] for r in found)
             assert all(r["idleMs"] == 0 for r in found)
+
+
+PROGRAMS = """
+export async function handler(event: any) {
+  const quiet = { stdin: "null", stdout: "null", stderr: "null" } as const;
+  new Deno.Command("sleep", { args: ["300"], ...quiet }).spawn();
+  new Deno.Command("setsid", { args: ["sleep", "300"], ...quiet }).spawn();
+  await new Promise((resolve) => setTimeout(resolve, 50));
+  if (event.ends === "exit") Deno.exit(3);
+  if (event.ends === "throw") throw new Error("x");
+  if (event.ends === "wait") await new Promise((resolve) => setTimeout(resolve, 9_000));
+}
+"""
+
+
+@pytest.mark.parametrize("ends", ["return", "throw", "exit", "wait"])
+async def test_programs_left_running_are_counted_however_the_handler_ends(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, ends: str
+) -> None:
+    """What died with the group of a process that ended by itself was not counted."""
+    async with make_runtime(
+        {"function.ts": PROGRAMS},
+        LAMBDA_DENO_METRICS="json",
+        LAMBDA_DENO_PERMISSIONS="all",
+    ) as runtime:
+        await api.invoke({"ends": ends}, timeout_s=1)
+        await api.wait_for_next()
+        [report] = reports(runtime.log)
+        # At a timeout Deno and its child hear SIGTERM at once, and Deno may be second.
+        assert report["leftoverProcesses"] in ((1, 2) if ends == "wait" else (2,))
+
+
+REFUSED = """
+export function handler(event: any) {
+  if (!event.streams) return "answered";
+  let sent = 0;
+  return new ReadableStream({
+    async pull(controller) {
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      controller.enqueue(new Uint8Array(20_000));
+      if (++sent === event.streams) controller.close();
+    },
+  });
+}
+"""
+
+
+async def test_the_status_is_what_the_caller_was_told(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """What the Runtime API did not take was a success all the same."""
+    async with make_runtime(
+        {"function.ts": REFUSED}, LAMBDA_DENO_METRICS="json"
+    ) as runtime:
+
+        async def status(event: bytes, timeout_s: float = 10) -> object:
+            api.deliver(event, timeout_s=timeout_s)
+            await api.wait_for_next()
+            report = reports(runtime.log)[-1]
+            assert report["postMs"] >= 0
+            assert report["handlerMs"] >= 0
+            return report["status"]
+
+        await api.wait_for_next()
+        for refused, expected in (
+            (413, "Function.ResponseSizeTooLarge"),
+            (410, "Sandbox.Timedout"),
+            (403, "Runtime.LambdaRuntimeClientError"),
+        ):
+            for event in (b"{}", b'{"streams":2}'):
+                api.refusals.append(Refusal(refused))
+                assert await status(event) == expected
+        api.cut_after_chunks = 3  # the caller left
+        assert await status(b'{"streams":90}') == "Runtime.LambdaRuntimeClientError"
+        api.cut_after_chunks = None
+        api.chunk_gate = asyncio.Event()  # nobody takes it before the deadline
+        assert await status(b'{"streams":900}', 1.0) == (
+            "Runtime.LambdaRuntimeClientError"
+        )
+        api.chunk_gate = None
+        api.stop_listening()
+        assert await status(b'{"streams":2}') == "Runtime.StreamUnavailable"
+        assert await status(b"{}") == "success"
 
 
 async def test_the_embedded_format_is_one_line_of_json_in_either_log_format(

@@ -9,6 +9,7 @@ import asyncio
 import os
 import signal
 import stat
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,7 +18,7 @@ import pytest
 
 from lambda_deno_spawn.state import StateDir, remove_tree
 from tests.doubles import Refusal
-from tests.integration.harness import kill_and_wait
+from tests.integration.harness import kill_and_wait, reports
 
 if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
@@ -377,3 +378,189 @@ async def test_an_init_error_of_a_bootstrap_that_had_children_is_its_exit_code(
         assert (await api.answer()).call == "init/error"
         assert await runtime.wait() == 1
         await runtime.all_gone()
+
+
+IN_ITS_PLACE = """
+export function handler(event: any) {
+  const folder = Deno.env.get("TMPDIR")!;
+  switch (event.puts) {
+    case "deep":
+      Deno.mkdirSync(folder + "/a".repeat(1_500), { recursive: true });
+      break;
+    case "deeper":  // longer than a path may be
+      new Deno.Command(event.python, { args: ["-S", "-c", `import os
+for _ in range(3_000):
+    os.mkdir("d")
+    os.chdir("d")`], cwd: folder }).outputSync();
+      break;
+    case "closed":
+      Deno.mkdirSync(folder + "/a/b/c", { recursive: true });
+      Deno.writeTextFileSync(folder + "/a/b/c/file", "");
+      for (const path of ["/a/b/c", "/a/b", "/a", ""]) Deno.chmodSync(folder + path, 0);
+      break;
+    case "nothing":
+      Deno.removeSync(folder);
+      break;
+    case "file":
+      Deno.removeSync(folder);
+      Deno.writeTextFileSync(folder, "x".repeat(3_000_000));
+      break;
+    case "link":
+      Deno.removeSync(folder);
+      Deno.symlinkSync(event.to, folder);
+      break;
+    case "links":
+      Deno.symlinkSync(event.to, folder + "/a");
+      Deno.symlinkSync(folder, folder + "/round");
+      Deno.mkdirSync(folder + "/b");
+      Deno.symlinkSync(event.to + "/kept", folder + "/b/c");
+      break;
+  }
+  return "served";
+}
+"""
+
+
+@pytest.mark.parametrize(
+    "puts", ["deep", "deeper", "closed", "nothing", "file", "link", "links"]
+)
+async def test_whatever_stands_in_the_place_of_its_folder_is_removed(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, tmp_path: Path, puts: str
+) -> None:
+    """A deep folder and a link ended the supervisor, a file stayed for ever."""
+    outside = tmp_path / "outside"
+    outside.mkdir(mode=0o755)
+    (outside / "kept").write_text("kept")
+    # With the default permissions, where they allow it.
+    settings = {} if puts in ("deep", "closed", "nothing", "file") else {
+        "LAMBDA_DENO_PERMISSIONS": "all"
+    }  # fmt: skip
+    async with make_runtime({"function.ts": IN_ITS_PLACE}, **settings) as runtime:
+        hostile = {"puts": puts, "to": str(outside), "python": sys.executable}
+        for event in (hostile, {}) * 2:
+            assert (await api.invoke(event)).json() == "served"
+        await api.wait_for_next()
+        [state] = runtime.temp_root.iterdir()
+        [waiting] = [entry for entry in state.iterdir() if len(entry.name) == 16]
+        assert list(waiting.iterdir()) == []
+        assert (outside / "kept").read_text() == "kept"
+        assert stat.S_IMODE(outside.stat().st_mode) == 0o755
+
+
+async def test_a_result_that_was_cut_off_is_in_no_log(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """What had come of it when its process was ended was relayed, megabytes of it."""
+    source = """
+const result = "SECRET".repeat(1_000_000);
+export function handler(ms: number, context: any) {
+  // So late that it is stopped while it answers, most often.
+  while (context.getRemainingTimeInMillis() > ms);
+  return result;
+}
+"""
+    async with make_runtime({"function.ts": source}) as runtime:
+        for n in range(10):
+            await api.invoke(100 + n, timeout_s=0.5)
+        await api.wait_for_next()
+        assert runtime.log.count("SECRET") == 0
+
+
+CHAIN = """
+import os, sys, time
+depth = int(sys.argv[1])
+# Each is the only child of the one before, and in a session of its own.
+for _ in range(depth):
+    if os.fork():
+        break
+    os.setsid()
+else:
+    open(sys.argv[2], "w").close()
+time.sleep(300)
+"""
+
+
+async def test_a_long_line_of_descendants_is_ended_at_once(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, tmp_path: Path
+) -> None:
+    """One generation was ended at a time, and the next event came meanwhile."""
+    (tmp_path / "chain.py").write_text(CHAIN)
+    script = (
+        f"'{sys.executable}' -S '{tmp_path}/chain.py' 300 \"$TMPDIR/there\" "
+        '>/dev/null 2>&1 & until [ -e "$TMPDIR/there" ]; do sleep 0.02; done'
+    )
+    source = """
+export async function handler(event: any) {
+  if (!event.script) return "served";
+  return (await new Deno.Command("sh", { args: ["-c", event.script] }).output()).code;
+}
+"""
+    async with make_runtime(
+        {"function.ts": source},
+        LAMBDA_DENO_METRICS="json",
+        LAMBDA_DENO_PERMISSIONS="all",
+    ) as runtime:
+        assert (await api.invoke({"script": script})).json() == 0
+        await api.wait_for_next()
+        assert len(runtime.survivors()) == 2
+        assert "Cannot end" not in runtime.log
+        [report] = reports(runtime.log)
+        assert report["leftoverProcesses"] == 301
+
+
+async def test_what_follows_an_answer_ends_with_the_deadline_too(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """A log that nobody read held `next` up beyond it."""
+    source = """
+export async function handler(ms: number) {
+  await new Promise((resolve) => setTimeout(resolve, ms));
+  const line = "x".repeat(1_000);
+  for (let n = 0; n < 200; n++) console.log(line);
+}
+"""
+    runtime = make_runtime({"function.ts": source})
+    async with runtime:
+        await api.wait_for_next()
+        runtime.log_gate.clear()
+        deadline_s = time.monotonic() + 1.5
+        api.deliver(b"1000", timeout_s=1.5)
+        assert (await api.answer()).call == "response"
+        await api.wait_for_next()
+        assert time.monotonic() < deadline_s
+
+
+async def test_children_are_waited_for_even_if_that_was_switched_off(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """With SIGCHLD ignored, as it can be inherited, there were no exit codes."""
+    source = "export const handler = () => Deno.exit(3)"
+    runtime = make_runtime({"function.ts": source})
+    ignoring = (
+        "import os, signal, sys; signal.signal(signal.SIGCHLD, signal.SIG_IGN); "
+        "os.execvp(sys.argv[1], sys.argv[1:])"
+    )
+    runtime.wrapper = f"exec '{sys.executable}' -S -c '{ignoring}' \"$@\""
+    async with runtime:
+        for _ in range(2):
+            message = (await api.invoke({})).json()["errorMessage"]
+            assert "exited with status 3" in message
+        await api.wait_for_next()
+
+
+async def test_what_a_module_has_started_is_ended_on_an_early_way_out(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, tmp_path: Path
+) -> None:
+    """Nobody swept before the event loop ran."""
+    os.mkfifo(tmp_path / "started")
+    source = f"""
+const script = "setsid sleep 300 & echo > '{tmp_path}/started'";
+new Deno.Command("sh", {{ args: ["-c", script], stdout: "null", stderr: "null" }})
+  .outputSync();
+for (;;);
+"""
+    runtime = make_runtime({"function.ts": source}, LAMBDA_DENO_PERMISSIONS="all")
+    async with runtime:
+        await asyncio.to_thread((tmp_path / "started").read_text)
+        assert await runtime.stop() == 0
+        assert runtime.survivors() == []
