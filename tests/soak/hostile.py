@@ -128,6 +128,24 @@ const cases: Record<string, (event: any, context: any) => unknown> = {
   },
   returnsTooMuch: () => "x".repeat(7 * 1024 * 1024),
   returnsBigInt: () => 1n,
+  deepensFolder: () => {
+    Deno.mkdirSync(Deno.env.get("TMPDIR") + "/a".repeat(1_500), { recursive: true });
+    return "deep";
+  },
+  putsFileInItsPlace: () => {
+    const folder = Deno.env.get("TMPDIR")!;
+    Deno.removeSync(folder);
+    Deno.writeTextFileSync(folder, "x".repeat(100_000));
+    return "put";
+  },
+  putsLinkInItsPlace: () => {
+    const folder = Deno.env.get("TMPDIR")!;
+    Deno.removeSync(folder);
+    Deno.symlinkSync("/", folder);
+    return "put";
+  },
+  leavesLine: () =>
+    started("l() { if [ $1 -gt 0 ]; then l $(($1 - 1)) & fi; sleep 300; }; l 25 &"),
   fillsFolder: () => {
     const folder = Deno.env.get("TMPDIR");
     const bytes = new Uint8Array(100_000);
@@ -256,7 +274,11 @@ HOSTILE = [
     Kind("floodsStderr"),
     Kind("returnsTooMuch", ("Function.ResponseSizeTooLarge",)),
     Kind("returnsBigInt", ("Runtime.JSONStringifyError",)),
+    Kind("leavesLine"),
     Kind("fillsFolder"),
+    Kind("deepensFolder"),
+    Kind("putsFileInItsPlace"),
+    Kind("putsLinkInItsPlace"),
     Kind("opensMuch"),
     Kind("breaksOffStream", ("RangeError",), is_streamed=True),
     Kind("exitsInStream", ("Runtime.ExitError",), is_streamed=True),

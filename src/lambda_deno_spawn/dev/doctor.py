@@ -80,7 +80,7 @@ NOT_CACHED = ", --cached-only is specified."  # Deno's words for a missing modul
 # Orphans that left their process group must be handed to us, and be found.
 ORPHAN_TEST = """
 import json, os, signal
-from lambda_deno_spawn.process import become_subreaper, children
+from lambda_deno_spawn.descendants import become_subreaper, children
 is_subreaper = become_subreaper()
 reader, writer = os.pipe()
 parent = os.fork()
@@ -357,18 +357,23 @@ def limit_check(name: str, value: int, on_lambda: int) -> Check:
 
 
 def _function_checks(options: InvokeOptions, environ: Mapping[str, str]) -> list[Check]:
+    with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as folder:
+        return _checks_of(options, environ, Path(folder))
+
+
+def _checks_of(
+    options: InvokeOptions, environ: Mapping[str, str], state_dir: Path
+) -> list[Check]:
     group = "Function"
     function = options.function
     try:
         handler = find_handler(function.task_root, function.handler)
         # Lambda puts credentials there, so they are there.
         with_credentials = {**environ, **dict.fromkeys(CREDENTIALS, "secret")}
-        temp_dir = tempfile.gettempdir()
         variables = lambda_environ(
-            options, "127.0.0.1:9001", temp_dir, with_credentials
+            options, "127.0.0.1:9001", str(state_dir.parent), with_credentials
         )
         settings = Settings.from_environ(variables, str(function.task_root))
-        state_dir = Path(temp_dir) / "lambda-deno-spawn-ID"
         command = deno_command(settings, variables, state_dir)
     except HandlerError as error:
         advice = "name the file, or give --handler file.export"
@@ -405,7 +410,8 @@ def _permission_checks(
         use = f"the set `{used}` is used" if used else "none is used"
         found = f"{config.name} has {', '.join(sets)}; {use}"
     yield Check(group, "permission-sets", Status.OK, found)
-    granted = granted_permissions(command.permissions, sets.get(used or ""))
+    flags = [*command.permissions, *command.private_permissions]
+    granted = granted_permissions(flags, sets.get(used or ""))
     yield undoing_check(granted)
     rule = "all but the runtime's own"
     if settings.env_names is not None:
@@ -475,7 +481,8 @@ def _cache_checks(root: Path, module: Path, command: DenoCommand) -> Iterator[Ch
     has_modules = (root / "node_modules").is_dir()
     found = "present" if has_modules else "none"
     yield Check(group, "node_modules", Status.OK, found)
-    here = _missing_modules(command, module, str(command.cache))
+    command.restore_entry()  # and the cache that stands in front of the shared one
+    here = _missing_modules(command, module, command.environ["DENO_DIR"])
     if here:
         advice = "correct it: Deno cannot load the function's modules"
         if NOT_CACHED in here:
