@@ -9,9 +9,8 @@ environment: text, sets and folders are arguments. Specification: docs/configura
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lambda_deno_spawn.errors import ConfigError
 
@@ -57,8 +56,7 @@ class Mode(StrEnum):
     SET = "set"
 
 
-@dataclass(frozen=True, slots=True)
-class Permissions:
+class Permissions(NamedTuple):
     """``LAMBDA_DENO_PERMISSIONS``, understood.
 
     Attributes:
@@ -158,8 +156,7 @@ def _add(flags: Flags, name: str, value: str | None) -> None:
         flags[name] = f"{there},{value}" if there else value
 
 
-@dataclass(frozen=True, slots=True)
-class Grant:
+class Grant(NamedTuple):
     """What every process of an environment may do.
 
     Attributes:

@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lambda_deno_spawn.descendants import ChildList, end_trees
 from lambda_deno_spawn.errors import WorkerSpawnError
@@ -22,6 +22,36 @@ from lambda_deno_spawn.errors import WorkerSpawnError
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping, Sequence
+
+    # What is only looked at costs a cold start nothing.
+
+    class ProcessEvents(Protocol):
+        """Who is told what a process does."""
+
+        def stdout_received(self, data: bytes) -> None:
+            """Bytes arrived on its stdout."""
+
+        def stdout_ended(self) -> None:
+            """Nobody holds the other end of its stdout any more."""
+
+        def stderr_received(self, data: bytes) -> None:
+            """Bytes arrived on its stderr."""
+
+        def process_ending(self) -> None:
+            """It has ended; its group is about to be ended too."""
+
+        def process_exited(self, status: ExitStatus) -> None:
+            """It is gone and reaped; what its pipes held has been delivered before."""
+
+    class Watcher(Protocol):
+        """Who is told of the end of a child."""
+
+        def ending(self) -> None:
+            """It has ended and is not reaped: its number is its own, and its group's."""
+
+        def exited(self, status: ExitStatus) -> None:
+            """It is reaped."""
+
 
 READ_BYTES = 64 * 1024
 # Log lines take their time; between two reads a deadline may come.
@@ -36,8 +66,7 @@ SWEEP_ROUND_S = 0.05
 OOM_SCORE = b"1000"
 
 
-@dataclass(frozen=True, slots=True)
-class ExitStatus:
+class ExitStatus(NamedTuple):
     """How a process ended, and what it had used (wait4(2)).
 
     Attributes:
@@ -51,25 +80,6 @@ class ExitStatus:
     user_s: float = 0.0
     system_s: float = 0.0
     peak_bytes: int = 0
-
-
-class ProcessEvents(Protocol):
-    """Who is told what a process does."""
-
-    def stdout_received(self, data: bytes) -> None:
-        """Bytes arrived on its stdout."""
-
-    def stdout_ended(self) -> None:
-        """Nobody holds the other end of its stdout any more."""
-
-    def stderr_received(self, data: bytes) -> None:
-        """Bytes arrived on its stderr."""
-
-    def process_ending(self) -> None:
-        """It has ended; its group is about to be ended too."""
-
-    def process_exited(self, status: ExitStatus) -> None:
-        """It is gone and reaped; what its pipes held has been delivered before."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,16 +168,6 @@ def _prefer_for_oom_kill(pid: int) -> None:
             os.write(fd, OOM_SCORE)
         finally:
             os.close(fd)
-
-
-class Watcher(Protocol):
-    """Who is told of the end of a child."""
-
-    def ending(self) -> None:
-        """It has ended and is not reaped: its number, and its group's, are its own."""
-
-    def exited(self, status: ExitStatus) -> None:
-        """It is reaped."""
 
 
 class Reaper:
