@@ -47,7 +47,7 @@ if TYPE_CHECKING:
         """Who is told of the end of a child."""
 
         def ending(self) -> None:
-            """It has ended and is not reaped: its number is its own, and its group's."""
+            """It has ended and is not reaped: its number still means it."""
 
         def exited(self, status: ExitStatus) -> None:
             """It is reaped."""
