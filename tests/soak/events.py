@@ -209,7 +209,7 @@ class _Watch:
         self._report.growth[when] = {
             "processes": len(self._processes()) + self._zombies(),
             "threads": int(fields["Threads"]),
-            "descriptors": len(list(Path(f"/proc/{self._pid}/fd").iterdir())),
+            "descriptors": self._runtime.descriptor_count(),
             "files": sum(1 for _ in self._runtime.temp_root.rglob("*")),
             "memory_kb": int(fields["VmRSS"].split()[0]),
         }
