@@ -242,8 +242,10 @@ class Reaper:
     def _wait(self, pid: int) -> bool:
         """Wait for a child that has ended, 0 for any; False if there is none."""
         try:
-            pid = self._announce(pid)
-            reaped, status, usage = os.wait4(pid or -1, os.WNOHANG)
+            ended = self._announce(pid)
+            if ended == 0:
+                return False
+            reaped, status, usage = os.wait4(ended, os.WNOHANG)
         except ChildProcessError:
             if pid in self._watched:  # somebody else waited for it
                 self._watched.pop(pid).exited(ExitStatus(0))
@@ -263,17 +265,17 @@ class Reaper:
         return True
 
     def _announce(self, pid: int) -> int:
-        """Tell of a child's end before it is reaped; return which, or ``pid`` again.
+        """Tell of a child's end before it is reaped; return which, 0 if none has ended.
 
         Raises:
             ChildProcessError: There is no such child.
         """
-        if not hasattr(os, "waitid"):  # macOS
-            return pid
+        if not hasattr(os, "waitid"):  # macOS: it is told afterwards, and by the exit
+            return pid or -1
         which = (os.P_PID, pid) if pid else (os.P_ALL, 0)
         ended = os.waitid(*which, os.WEXITED | os.WNOHANG | os.WNOWAIT)
         if ended is None:
-            return pid
+            return 0
         if ended.si_pid in self._watched:
             self._watched[ended.si_pid].ending()
         return ended.si_pid

@@ -45,8 +45,9 @@ INIT_LIMIT_S = 9.0
 ABORT_MARGINS = 2
 # Between an invocation and the next, for a log whose reader is slow; it is billed.
 LOG_FLUSH_LIMIT_S = 1.0
-# To end a worker and what it started: also where the deadline is over, and where a
-# sweep was in vain before.
+# To end a worker and what it started takes milliseconds, unless the kernel holds it.
+SWEEP_LIMIT_S = 5.0
+# Also where the deadline is over, and where it was in vain before.
 SWEEP_LEAST_S = 0.2
 # On the way out: SIGTERM leaves the runtime little time; ending takes a few ms.
 CLOSE_LIMIT_S = 1.0
@@ -153,7 +154,8 @@ class FreshProcess:
             await self._finish(worker, invocation)
         finished_s = time.monotonic()
         for ended in self._running - {self._warm}:
-            await self._stop(ended, max(self._left_s(invocation), SWEEP_LEAST_S))
+            limit_s = min(self._left_s(invocation), SWEEP_LIMIT_S)
+            await self._stop(ended, max(limit_s, SWEEP_LEAST_S))
         if self._settings.metrics is not Metrics.OFF:
             self._report(invocation, worker, refusal, (posted_s, finished_s))
         self._answer = None

@@ -378,7 +378,7 @@ class Worker:
                         # An answer may come behind it, which must not wait for a log
                         # that is not read.
                         if self._writer.is_full:
-                            self._writer.drop(stray.count(b"\n"))
+                            self._writer.drop(max(1, stray.count(b"\n")))
                         else:
                             self._stray.feed(stray)
         except WorkerProtocolError as error:

@@ -88,6 +88,15 @@ def test_an_environment_of_lambda_s_is_read() -> None:
     )
 
 
+def test_the_telemetry_descriptor_is_not_for_managed_instances() -> None:
+    """There it must not be used (AWS's own clients connect to a socket instead)."""
+    settings = parse(
+        _LAMBDA_TELEMETRY_LOG_FD="62",
+        _LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET="/tmp/socket",
+    )
+    assert settings.telemetry_fd is None
+
+
 GOOD = [
     ("LAMBDA_DENO_METRICS", "off", "metrics", Metrics.OFF),
     ("LAMBDA_DENO_METRICS", "json", "metrics", Metrics.JSON),
