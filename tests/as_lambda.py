@@ -54,9 +54,10 @@ def main() -> NoReturn:
         refuse("it takes root on Linux to make a file system read-only")
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     here = Path.cwd()
-    needed = [here, Path(sys.base_prefix), cache / "lambda-deno-spawn"]
+    interpreter = [Path(sys.prefix), Path(sys.base_prefix)]
+    needed = [here, *interpreter, cache / "lambda-deno-spawn"]
     try:
-        enclose([path.resolve() for path in needed if path.exists()])
+        enclose(outermost(path.resolve() for path in needed if path.exists()))
         os.chdir(here)  # the same folder, but as it is mounted now
     except OSError as error:
         refuse(str(error))

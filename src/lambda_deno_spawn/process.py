@@ -185,6 +185,12 @@ class Reaper:
         """Take the loop; SIGCHLD is listened to from the first ``watch`` on."""
         import asyncio
 
+        # Now: when they are needed there may be no descriptor left to load them with.
+        # os.wait4 itself imports resource.
+        import fcntl  # noqa: F401
+        import resource  # noqa: F401
+        import termios  # noqa: F401
+
         self.ended = 0
         self._loop = loop
         self._watched: dict[int, Watcher] = {}
