@@ -159,7 +159,7 @@ async def _serve(
         names = ", ".join(settings.unknown)
         logs.logger.warning("Unknown settings have no effect: %s", names)
     if settings.log_level in (LogLevel.TRACE, LogLevel.DEBUG):
-        _log_command(settings, command)
+        _log_command(command)
     loop = asyncio.get_running_loop()
     writer.attach(loop)
     stop = asyncio.Event()
@@ -192,14 +192,13 @@ async def _serve(
     return EXIT_OK if code is None else code
 
 
-def _log_command(settings: Settings, command: DenoCommand) -> None:
+def _log_command(command: DenoCommand) -> None:
     """Say how processes are started: no value of a variable, whatever it is."""
     from lambda_deno_spawn.deno import shown_command, shown_variables
     from lambda_deno_spawn.logs import logger
 
     logger.debug("Each process is started by: %s", shown_command(command))
-    variables = shown_variables(settings, os.environ, command)
-    logger.debug("Its %s", variables)
+    logger.debug("Its %s", shown_variables(os.environ, command))
 
 
 def _fail_early(error: ConfigError | WorkerSpawnError) -> int:

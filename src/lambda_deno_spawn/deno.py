@@ -189,6 +189,8 @@ def deno_command(
         denied=runtime_api_spellings(settings.runtime_api, local_addresses()),
     )
     deno_dir, shared_cache = _deno_dir(settings, state_dir)
+    given = _environ(settings, environ, deno_dir)
+    withholds_credentials = bool(CREDENTIALS & (environ.keys() - given.keys()))
     v8_flags = _v8_flags(settings)
     arguments = [
         "run", "--quiet", "--no-prompt",
@@ -207,9 +209,11 @@ def deno_command(
         entry=str(state_dir / "entry.mjs"),
         entry_text=entry_source(handler.path),
         shared_cache=shared_cache,
-        environ=_environ(settings, environ, deno_dir),
+        environ=given,
         cwd=str(task_root),
-        facts=_facts(settings, handler, granted, environ),
+        facts=_facts(
+            settings, handler, granted, withholds_credentials=withholds_credentials
+        ),
         sources=_sources(settings, config),
     )
 
@@ -228,12 +232,10 @@ def shown_command(command: DenoCommand) -> str:
     )
 
 
-def shown_variables(
-    settings: Settings, environ: Mapping[str, str], command: DenoCommand
-) -> str:
+def shown_variables(environ: Mapping[str, str], command: DenoCommand) -> str:
     """Return which variables a process gets and which it does not: names, no values."""
     given = command.process_environ(PRIVATE_DIR)
-    withheld = set(environ) - set(_handed_on(settings, environ)) - set(given)
+    withheld = environ.keys() - given.keys()
     return (
         f"variables: {', '.join(sorted(given))}; "
         f"withheld from it: {', '.join(sorted(withheld)) or 'none'}"
@@ -500,10 +502,6 @@ def _handed_on(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]
     }
 
 
-def _withholds_credentials(settings: Settings, environ: Mapping[str, str]) -> bool:
-    return bool(CREDENTIALS & (set(environ) - set(_handed_on(settings, environ))))
-
-
 def _deno_dir(settings: Settings, state_dir: Path) -> tuple[Path, Path | None]:
     """Return Deno's cache, and the one that it stands in front of, if any.
 
@@ -544,12 +542,9 @@ def _facts(
     settings: Settings,
     handler: Handler,
     granted: Grant,
-    environ: Mapping[str, str],
+    *,
+    withholds_credentials: bool,
 ) -> dict[str, object]:
-    hints = {
-        **granted.hints,
-        "credentialsWithheld": _withholds_credentials(settings, environ),
-    }
     return {
         "export": handler.export,
         "module": str(handler.path),
@@ -558,7 +553,10 @@ def _facts(
         "responseMode": settings.response_mode.value,
         "logFormat": settings.log_format.value,
         "logLevel": settings.log_level.value,
-        "permissions": hints,
+        "permissions": {
+            **granted.hints,
+            "credentialsWithheld": withholds_credentials,
+        },
         "context": {
             "functionName": settings.function_name,
             "functionVersion": settings.function_version,

@@ -60,7 +60,7 @@ def exit_error(
     doing = "loading the handler's module" if state is State.STARTING else "answering"
     refusal = re.search(REFUSAL, stderr_tail)
     ended_by = WorkerExitedError
-    if is_heap_limit(returncode, stderr_tail):
+    if _is_heap_limit(returncode, stderr_tail):
         ended_by = WorkerOutOfMemoryError
         message = (
             f"The process ran out of JavaScript memory before {doing}: raise the "
@@ -111,7 +111,6 @@ def exit_error(
     return ended_by(message, returncode=returncode, pid=pid, stderr_tail=stderr_tail)
 
 
-def is_heap_limit(returncode: int, stderr_tail: str) -> bool:
-    """Tell whether V8 ended the process because its heap was full."""
+def _is_heap_limit(returncode: int, stderr_tail: str) -> bool:
     is_trap = returncode == -signal.SIGTRAP  # how V8 ends a process
     return is_trap and any(sign in stderr_tail for sign in OUT_OF_MEMORY_SIGNS)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from lambda_deno_spawn.config import Settings
-    from lambda_deno_spawn.invocation import Invocation
+    from lambda_deno_spawn.invocation import Failure, Invocation
 
 LOG_FD = 2
 # Of a record on the telemetry descriptor, which managed runtimes are given: four bytes
@@ -352,6 +352,12 @@ class SupervisorHandler(logging.Handler):
 def log_context(invocation: Invocation) -> dict[str, str | None]:
     """Return the ``extra`` of a record that belongs to an invocation."""
     return {"request_id": invocation.request_id, "tenant_id": invocation.tenant_id}
+
+
+def log_failure(invocation: Invocation, failure: Failure) -> None:
+    """Write the error to the log as Node's runtime does: one record, body as JSON."""
+    body = failure.body.decode("utf-8", "replace")
+    logger.error("Invoke Error\t%s", body, extra=log_context(invocation))
 
 
 def configure(settings: Settings) -> LogWriter:

@@ -10,7 +10,7 @@ import asyncio
 from typing import TYPE_CHECKING, NoReturn, Protocol, TypeVar
 
 from lambda_deno_spawn.invocation import Failure, Streaming
-from lambda_deno_spawn.logs import log_context, logger
+from lambda_deno_spawn.logs import log_failure
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -71,12 +71,6 @@ class RuntimeLoop:
             elif isinstance(outcome, Streaming) and outcome.chunks.failure is not None:
                 log_failure(invocation, outcome.chunks.failure)
             await self._strategy.settle(invocation, refusal)
-
-
-def log_failure(invocation: Invocation, failure: Failure) -> None:
-    """Write the error to the log as Node's runtime does: one record, body as JSON."""
-    body = failure.body.decode("utf-8", "replace")
-    logger.error("Invoke Error\t%s", body, extra=log_context(invocation))
 
 
 async def run_until(stop: asyncio.Event, work: Coroutine[None, None, T]) -> T | None:

@@ -20,7 +20,7 @@ import orjson
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.errors import ConfigError, RuntimeApiError
 from lambda_deno_spawn.invocation import Failure, Invocation, Streaming, Success
-from lambda_deno_spawn.logs import log_context, logger
+from lambda_deno_spawn.logs import log_context, log_failure, logger
 from lambda_deno_spawn.transport import (
     SingleConnectionTransport,
     TruncatedResponseError,
@@ -64,8 +64,6 @@ REFUSALS = {
     410: "the answer came after the timeout, or belongs to another invocation",
     413: "the response is too large; the caller has been told so",
 }
-
-
 # What the caller was told by the platform, or AWS's name for an answer not taken.
 REFUSED_TYPES = {410: "Sandbox.Timedout", 413: "Function.ResponseSizeTooLarge"}
 NOT_TAKEN = "Runtime.LambdaRuntimeClientError"
@@ -159,19 +157,12 @@ class RuntimeApiClient:
                     if failure is not None:
                         headers += self._error_headers(failure)
                         await self._post("error", error_url, headers, failure.body)
-                        body = failure.body.decode()
-                        logger.error(
-                            "Invoke Error\t%s", body, extra=log_context(invocation)
-                        )
+                        log_failure(invocation, failure)
                         return failure.error_type
         except RuntimeApiError as error:
             if error.is_fatal:
                 raise
-            logger.error(
-                "%s",
-                error,
-                extra=log_context(invocation),
-            )
+            logger.error("%s", error, extra=log_context(invocation))
             return REFUSED_TYPES.get(error.status or 0, NOT_TAKEN)
         return None
 

@@ -571,15 +571,13 @@ def test_the_command_line_is_shown_as_a_shell_takes_it(function: Function) -> No
 
 def test_variables_are_shown_by_name_only(function: Function) -> None:
     environ = {"TABLE": "hush", "AWS_LAMBDA_RUNTIME_API": "hush", "SECRET": "hush"}
-    variables = {"LAMBDA_DENO_ENV": "TABLE"}
-    shown = shown_variables(
-        function.settings(**variables), environ, function.command(environ, **variables)
-    )
+    command = function.command(environ, LAMBDA_DENO_ENV="TABLE")
+    shown = shown_variables(environ, command)
     assert shown == (
         "variables: DENO_DIR, DENO_NO_UPDATE_CHECK, HOME, NO_COLOR, TABLE, TMPDIR; "
         "withheld from it: AWS_LAMBDA_RUNTIME_API, SECRET"
     )
-    nothing = shown_variables(function.settings(), {}, function.command())
+    nothing = shown_variables({}, function.command())
     assert nothing.endswith("withheld from it: none")
 
 
