@@ -196,7 +196,7 @@ def deno_command(
         "run", "--quiet", "--no-prompt",
         # Node's rule: a .js file without import and export is CommonJS.
         "--unstable-detect-cjs",
-        *_config_flags(task_root, config),
+        *config_flags(task_root, config),
         *([f"--v8-flags={','.join(v8_flags)}"] if v8_flags else []),
     ]  # fmt: skip
     own_flags = [flag for flag in granted.flags if PRIVATE_DIR_MARK in flag]
@@ -343,19 +343,20 @@ def find_config(task_root: Path) -> Path | None:
     return None
 
 
-def entry_source(module: Path) -> str:
+def entry_source(module: Path, runtime_js: Path = RUNTIME_JS) -> str:
     """Return the entry module for a handler's file.
 
     The literal import is what makes it need no read permission, and what lets Deno's
     caches see it; its failure can still be caught (decision 0012).
     """
     return (
-        f"import {{ start }} from {_js_string(_file_url(RUNTIME_JS))};\n"
-        f"start(() => import({_js_string(_file_url(module))}));\n"
+        f"import {{ start }} from {_js_string(file_url(runtime_js))};\n"
+        f"start(() => import({_js_string(file_url(module))}));\n"
     )
 
 
-def _file_url(path: Path) -> str:
+def file_url(path: Path) -> str:
+    """Return a file's address as Deno spells it."""
     return "file://" + quote(str(path.absolute()), safe="/~@:+,=&$!*'();-._")
 
 
@@ -363,7 +364,7 @@ def _js_string(text: str) -> str:
     return orjson.dumps(text).decode()
 
 
-def _config_flags(task_root: Path, config: Path | None) -> list[str]:
+def config_flags(task_root: Path, config: Path | None) -> list[str]:
     """Point Deno at the function's configuration: it would look beside the entry."""
     if config is not None:
         # The task root is not ours to write to; on Lambda it is read-only.
@@ -443,12 +444,17 @@ def _sources(settings: Settings, config: Path | None) -> str:
 
 def permission_sets(config: Path) -> dict[str, Any]:
     """Return the permission sets of a Deno configuration, none if it is unreadable."""
+    permissions = config_content(config).get("permissions")
+    return permissions if isinstance(permissions, dict) else {}
+
+
+def config_content(config: Path) -> dict[str, Any]:
+    """Return a Deno configuration, empty if it is unreadable."""
     try:
         content = orjson.loads(_without_comments(config.read_text("utf-8")))
     except (orjson.JSONDecodeError, UnicodeDecodeError):
         return {}  # Deno itself judges the syntax, and refuses to start
-    permissions = content.get("permissions") if isinstance(content, dict) else None
-    return permissions if isinstance(permissions, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _without_comments(text: str) -> str:

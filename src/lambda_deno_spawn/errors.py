@@ -50,6 +50,14 @@ class UsageError(LambdaDenoSpawnError):
     """A command of the command line cannot be carried out as it was given."""
 
 
+class BuildError(LambdaDenoSpawnError):
+    """A package or a layer cannot be built from what there is."""
+
+
+class DeployError(LambdaDenoSpawnError):
+    """AWS, or the way to it, does not let a command be carried out."""
+
+
 class RuntimeApiError(LambdaDenoSpawnError):
     """A call to the Runtime API was refused or did not get through.
 

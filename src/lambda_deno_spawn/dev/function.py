@@ -171,25 +171,32 @@ def parse_variables(assignments: Sequence[str]) -> dict[str, str]:
     variables = {}
     for assignment in assignments:
         name, separator, value = assignment.partition("=")
-        problem = None
-        if not separator:
-            problem = "there is no '='; give NAME=VALUE"
-        elif name in RESERVED_VARIABLES:
-            problem = (
-                f"Lambda reserves {name}; choose another name, or set it in this "
-                "shell's environment if it is a credential or a region"
-            )
-        elif not VARIABLE_NAME.fullmatch(name):
-            problem = (
-                f"Lambda does not accept the name {name!r}; use two or more letters, "
-                "digits and underscores, a letter first"
-            )
-        elif "\0" in value:
-            problem = "the value holds a NUL character; leave it out"
+        problem = (
+            variable_problem(name, value)
+            if separator
+            else "there is no '='; give NAME=VALUE"
+        )
         if problem is not None:
             raise UsageError(f"Cannot use --env {assignment!r}: {problem}")
         variables[name] = value
     return variables
+
+
+def variable_problem(name: str, value: str) -> str | None:
+    """Return why Lambda would not take a variable, and what to do; None if it would."""
+    if name in RESERVED_VARIABLES:
+        return (
+            f"Lambda reserves {name}; choose another name, or set it in this "
+            "shell's environment if it is a credential or a region"
+        )
+    if not VARIABLE_NAME.fullmatch(name):
+        return (
+            f"Lambda does not accept the name {name!r}; use two or more letters, "
+            "digits and underscores, a letter first"
+        )
+    if "\0" in value:
+        return "the value holds a NUL character; leave it out"
+    return None
 
 
 def function_name(function: Function) -> str:

@@ -1,0 +1,81 @@
+"""What every command shares: exit codes, one sentence for an error, forms of output.
+
+Knows which exit code an error means and where it is printed. Refuses to know any
+command. Exit codes: 0 done; 1 the function failed, or something is wrong; 2 the command
+cannot be carried out as given; 3 a build or a deployment failed; 130 and 143 after
+SIGINT and SIGTERM.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+import traceback
+from contextlib import contextmanager
+from enum import StrEnum
+from typing import TYPE_CHECKING, NoReturn
+
+import typer
+
+from lambda_deno_spawn.errors import (
+    BuildError,
+    DeployError,
+    LambdaDenoSpawnError,
+    UsageError,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+EXIT_BUILD = 3
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+EXIT_TERMINATED = 143  # 128 + SIGTERM
+
+
+class Output(StrEnum):
+    """What stdout holds."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+@contextmanager
+def exit_codes(*, is_verbose: bool) -> Iterator[None]:
+    """Turn whatever ends a command into one sentence and an exit code."""
+    try:
+        if sys.stdout is None:  # closed by the shell: >&-
+            raise UsageError("Cannot print a result: stdout is closed")  # noqa: TRY301
+        yield
+    except typer.Exit:
+        raise
+    except UsageError as error:
+        fail(str(error), EXIT_USAGE, is_verbose=is_verbose)
+    except KeyboardInterrupt:
+        raise typer.Exit(EXIT_INTERRUPTED) from None
+    except asyncio.CancelledError:
+        raise typer.Exit(EXIT_TERMINATED) from None
+    except BrokenPipeError:  # nobody reads our result, such as `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(EXIT_FAILED) from None
+    except (BuildError, DeployError) as error:
+        fail(str(error), EXIT_BUILD, is_verbose=is_verbose)
+    except LambdaDenoSpawnError as error:
+        fail(str(error), EXIT_FAILED, is_verbose=is_verbose)
+    except Exception as error:
+        fail(
+            f"Cannot complete the command: {type(error).__name__}: {error}; "
+            "repeat it with --verbose to see where this arose",
+            EXIT_FAILED,
+            is_verbose=is_verbose,
+        )
+
+
+def fail(message: str, exit_code: int, *, is_verbose: bool) -> NoReturn:
+    """Print a sentence, with the traceback if wanted, and exit."""
+    if is_verbose:
+        traceback.print_exc()
+    print(message, file=sys.stderr)
+    raise typer.Exit(exit_code)
