@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 SCRIPTS := src/lambda_deno_spawn/js src/lambda_deno_spawn/dev tests/js examples bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install invoke test test-unit test-integration test-as-lambda coverage lint format typecheck check bench figures soak clean
+.PHONY: help install invoke test test-unit test-integration test-as-lambda coverage lint format typecheck check layers bench figures soak clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -60,6 +60,9 @@ typecheck: $(STAMP) ## mypy --strict over src, tests and bench
 	$(BIN)/mypy
 
 check: lint typecheck coverage test test-as-lambda ## exactly what CI runs
+
+layers: $(STAMP) ## the deno and the runtime layer for both architectures, in dist/
+	$(BIN)/lambda-deno-spawn layer build --arch both
 
 bench: $(STAMP) ## ratios, measured side by side in one run
 	$(BIN)/python -m bench

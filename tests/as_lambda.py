@@ -55,7 +55,9 @@ def main() -> NoReturn:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     here = Path.cwd()
     interpreter = [Path(sys.prefix), Path(sys.base_prefix)]
-    needed = [here, *interpreter, cache / "lambda-deno-spawn"]
+    # Interpreters that layers are compiled with.
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
+    needed = [here, *interpreter, cache / "lambda-deno-spawn", pyenv]
     try:
         enclose(outermost(path.resolve() for path in needed if path.exists()))
         os.chdir(here)  # the same folder, but as it is mounted now

@@ -1,0 +1,73 @@
+"""What a cold start imports before Deno runs: no more than is written down here.
+
+Names, not times: what is imported decides how long it takes, and does not depend on the
+machine. A module that is needed anyway is added here, by whoever has measured what it
+costs (docs/performance.md).
+"""
+
+from __future__ import annotations
+
+import subprocess
+
+from lambda_deno_spawn.dev.local_runtime import isolated_python
+
+OURS = {
+    "lambda_deno_spawn",
+    "lambda_deno_spawn.bootstrap",
+    "lambda_deno_spawn.config",
+    "lambda_deno_spawn.deno",
+    "lambda_deno_spawn.descendants",
+    "lambda_deno_spawn.errors",
+    "lambda_deno_spawn.exits",
+    "lambda_deno_spawn.invocation",
+    "lambda_deno_spawn.permissions",
+    "lambda_deno_spawn.process",
+    "lambda_deno_spawn.protocol",
+    "lambda_deno_spawn.state",
+    "lambda_deno_spawn.worker",
+}
+OTHERS = {"orjson"}
+# By the name before the first dot. What begins with _ belongs to one of these.
+STANDARD = {
+    "ast", "collections", "contextlib", "copy", "copyreg", "dataclasses", "datetime",
+    "dis", "enum", "errno", "fcntl", "fnmatch", "functools", "gc", "genericpath",
+    "importlib", "inspect", "ipaddress", "itertools", "json", "keyword", "locale",
+    "math", "ntpath", "opcode", "operator", "os", "pathlib", "posixpath", "re",
+    "reprlib", "select", "selectors", "signal", "stat", "subprocess", "threading",
+    "token", "tokenize", "types", "typing", "urllib", "uuid", "warnings", "weakref",
+}  # fmt: skip
+# What only some versions of Python import for the same.
+VARYING = {"glob", "grp", "linecache", "platform", "pwd"}
+REPORT = (
+    "before = set(sys.modules); import lambda_deno_spawn.bootstrap; "
+    "print(*(set(sys.modules) - before))"
+)
+
+
+def test_bootstrap_imports_nothing_beyond_its_budget() -> None:
+    found = imported_by_bootstrap()
+    budget = OURS | OTHERS | STANDARD
+    assert sorted(found - budget - VARYING) == [], "imported, but not in the budget"
+
+
+def test_budget_holds_nothing_that_bootstrap_no_longer_imports() -> None:
+    budget = OURS | OTHERS | STANDARD
+    assert sorted(budget - imported_by_bootstrap()) == [], "in the budget for nothing"
+
+
+def imported_by_bootstrap() -> set[str]:
+    done = subprocess.run(
+        isolated_python(REPORT),
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    names = set(done.stdout.split())
+    packages = {name.partition(".")[0] for name in names if not is_ours(name)}
+    return {name for name in names if is_ours(name)} | {
+        name for name in packages if not name.startswith("_")
+    }
+
+
+def is_ours(name: str) -> bool:
+    return name.partition(".")[0] == "lambda_deno_spawn"
