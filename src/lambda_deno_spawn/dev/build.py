@@ -1,0 +1,404 @@
+"""A function's package: what Lambda unzips to ``/var/task``.
+
+Knows which files belong to it, what it may weigh, and the order of its making: check,
+bundle, load once for the cache, zip. Refuses to know how each of them is done. Whatever
+fails, the last package stays as it was. Specification: docs/build.md; AWS Lambda
+Developer Guide, "Lambda quotas".
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import json
+import os
+import shutil
+import stat
+import subprocess
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lambda_deno_spawn import __version__
+from lambda_deno_spawn.deno import (
+    PACKAGED_DENO_DIR,
+    config_content,
+    find_config,
+    find_handler,
+)
+from lambda_deno_spawn.dev.archive import Member, write_archive
+from lambda_deno_spawn.dev.bundle import Deno, bundle
+from lambda_deno_spawn.dev.layer import LAYER_RUNTIME_JS
+from lambda_deno_spawn.dev.local_runtime import deno_binary
+from lambda_deno_spawn.dev.project import PROJECT_FILE, Arch
+from lambda_deno_spawn.dev.seed import Seed, folder_of_fixed_length, seed_cache
+from lambda_deno_spawn.errors import BuildError, HandlerError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from lambda_deno_spawn.dev.project import Project
+
+MB = 1024 * 1024
+# AWS "Lambda quotas".
+UNZIPPED_LIMIT_BYTES = 250 * MB  # with all layers
+UPLOAD_LIMIT_BYTES = 50 * MB  # given to the API directly; more goes over S3
+SOURCE_SUFFIXES = (".ts", ".tsx", ".mts", ".cts", ".js", ".jsx", ".mjs", ".cjs")
+# What a project's folder holds for the people who work on it. Names with a dot in front
+# are left out besides: secrets and caches live there.
+NEVER_PACKAGED = (
+    PROJECT_FILE, "README*", "*.md", "*.d.ts", "*[._]test.*", "tests", "events",
+    "dist", "coverage", "node_modules", "template.yaml", "samconfig.toml",
+    "deno.json", "deno.jsonc", "deno.lock", "package.json", "package-lock.json",
+    "event.json", "tsconfig.json", "Makefile", "*.zip",
+)  # fmt: skip
+# What a bundle still needs of a configuration: the rest was used to make it.
+BUNDLED_CONFIG_KEYS = ("permissions", "unstable")
+# What Deno looks for when it resolves the imports of files that are kept.
+RESOLUTION_FILES = (
+    "deno.json", "deno.jsonc", "deno.lock", "package.json", ".npmrc",
+)  # fmt: skip
+SEED_FILE = "lambda-deno-spawn.json"  # in the cache: what it was made for
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What to build and how.
+
+    Attributes:
+        arch: Instruction set of the target.
+        out: Folder for the package.
+        is_bundled: One module with all that it imports, or the files as they are.
+        is_checked: Type-check before.
+        is_minified: Make the bundle smaller.
+        has_map: Carry the source map.
+        is_seeded: Carry a cache.
+        target_deno: Deno of the target's instruction set, if this machine can run it.
+        variables: For loading the module, besides the project's own.
+    """
+
+    project: Project
+    arch: Arch
+    out: Path
+    is_bundled: bool = True
+    is_checked: bool = False
+    is_minified: bool = False
+    has_map: bool = True
+    is_seeded: bool = True
+    target_deno: Path | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A package that was built.
+
+    Attributes:
+        path: The zip.
+        sha256: Of the zip, hexadecimal.
+        handler: Value of ``_HANDLER``.
+        deno: Version of the Deno that its cache is for; None without one.
+        members: What went in, by name, with sizes in bytes.
+        notes: What people should know, as sentences.
+    """
+
+    path: Path
+    sha256: str
+    zipped_bytes: int
+    unzipped_bytes: int
+    handler: str
+    arch: Arch
+    deno: str | None
+    members: Mapping[str, int]
+    notes: tuple[str, ...]
+
+
+def build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
+    """Make a function's package.
+
+    Args:
+        options: What to build.
+        environ: The caller's variables.
+
+    Raises:
+        BuildError: It cannot be made; an earlier package is left as it was.
+        ConfigError: There is no Deno.
+    """
+    try:
+        return _build(options, environ)
+    except OSError as error:
+        where = f" at {error.filename!r}" if error.filename else ""
+        raise BuildError(
+            f"Cannot build {options.project.name!r}: {error.strerror or error}{where}"
+        ) from error
+
+
+def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
+    project = options.project
+    deno = Deno(deno_binary(environ), project.function.task_root, environ)
+    with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as name:
+        staged = folder_of_fixed_length(Path(name).resolve(), "t")
+        staged.mkdir()
+        source = _handler_file(project)
+        if options.is_checked:
+            deno.check(source)
+        notes: list[str] = []
+        if options.is_bundled:
+            notes += _stage_bundle(options, deno, source, staged)
+        else:
+            _stage_files(options, deno, source, staged)
+        seed = Seed({}, 0)
+        version = None
+        if options.is_seeded:
+            seed, version = _seed(options, deno, staged)
+            notes += seed.notes
+            _remove_databases(staged)
+        members = [*_members(staged), *_seed_members(seed, version, options.arch)]
+        sizes = {member.name: _size(member) for member in members}
+        unzipped = sum(sizes.values())
+        if unzipped > UNZIPPED_LIMIT_BYTES:
+            raise BuildError(_too_large(unzipped, members))
+        written = write_archive(options.out / f"{project.name}.zip", members)
+    if written.zipped_bytes > UPLOAD_LIMIT_BYTES:
+        notes.append(
+            f"the package has {written.zipped_bytes / MB:.0f} MB zipped, and Lambda "
+            "takes 50 directly: `deploy` sends it over S3"
+        )
+    return Package(
+        path=written.path,
+        sha256=written.sha256,
+        zipped_bytes=written.zipped_bytes,
+        unzipped_bytes=written.unzipped_bytes,
+        handler=project.function.handler,
+        arch=options.arch,
+        deno=version,
+        members=sizes,
+        notes=tuple(notes),
+    )
+
+
+def _handler_file(project: Project) -> Path:
+    """Return the module that the handler's name means."""
+    try:
+        return find_handler(project.function.task_root, project.function.handler).path
+    except HandlerError as error:
+        raise BuildError(f"Cannot build {project.name!r}: {error}") from error
+
+
+def _stage_bundle(
+    options: BuildOptions, deno: Deno, source: Path, staged: Path
+) -> list[str]:
+    """Write the bundle, what is left of the configuration, and the other files."""
+    task_root = deno.task_root
+    for name in packaged_names(options.project):
+        if not name.endswith(SOURCE_SUFFIXES) or _is_included(options.project, name):
+            _copy(task_root / name, staged / name)
+    config = find_config(task_root)
+    content = {} if config is None else config_content(config)
+    kept = {key: content[key] for key in BUNDLED_CONFIG_KEYS if key in content}
+    if kept:
+        (staged / "deno.json").write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
+    folder = source.parent.relative_to(task_root)
+    stem = source.name.removesuffix(source.suffix).removesuffix(".bundle")
+    return bundle(
+        deno,
+        source,
+        staged / folder / f"{stem}.bundle.js",
+        minify=options.is_minified,
+        has_map=options.has_map,
+    )
+
+
+def _stage_files(options: BuildOptions, deno: Deno, source: Path, staged: Path) -> None:
+    """Copy the files as they are, with the packages that they import.
+
+    Raises:
+        BuildError: A module lies outside the project or on a server.
+    """
+    task_root = deno.task_root
+    names = {*packaged_names(options.project)}
+    names |= {name for name in RESOLUTION_FILES if (task_root / name).is_file()}
+    graph = deno.info(source)
+    for module in graph["modules"]:
+        specifier = str(module.get("specifier", ""))
+        local = module.get("local")
+        if specifier.startswith("file:") and local:
+            path = Path(local)
+            if not path.is_relative_to(task_root):
+                raise BuildError(
+                    f"Cannot package {str(path)!r}: it lies outside the project's "
+                    f"folder {str(task_root)!r}; move it there, or bundle it"
+                )
+            name = path.relative_to(task_root).as_posix()
+            if not name.startswith("node_modules/"):  # copied whole, with its links
+                names.add(name)
+        elif specifier.startswith(("http:", "https:", "jsr:")):
+            raise BuildError(
+                f"Cannot package {specifier!r} as it is: it comes from a server; set "
+                '"vendor": true in deno.json and run `deno install`, or bundle it'
+            )
+    for name in sorted(names):
+        _copy(task_root / name, staged / name)
+    if (task_root / "node_modules").is_dir():
+        shutil.copytree(
+            task_root / "node_modules", staged / "node_modules", symlinks=True
+        )
+    else:
+        _stage_npm(graph, staged / PACKAGED_DENO_DIR / "npm")
+
+
+def _stage_npm(graph: Mapping[str, Any], target: Path) -> None:
+    """Copy npm packages from Deno's cache, laid out as it lays them out."""
+    for package in graph.get("npmPackages", {}).values():
+        local = Path(package["localPath"])
+        inner = Path(package["name"]) / package["version"]
+        registry = local.parents[len(inner.parts) - 1]
+        place = target / registry.name / inner
+        shutil.copytree(local, place, symlinks=True, dirs_exist_ok=True)
+        listing = local.parent / "registry.json"
+        if listing.is_file():
+            shutil.copyfile(listing, place.parent / "registry.json")
+
+
+def packaged_names(project: Project) -> Iterator[str]:
+    """Yield the project's files that belong to a package, relative to its folder."""
+    root = project.function.task_root
+    for folder, folders, files in os.walk(root):
+        inner = Path(folder).relative_to(root)
+        folders[:] = sorted(
+            name
+            for name in folders
+            if _is_wanted(project, (inner / name).as_posix(), is_folder=True)
+        )
+        for name in sorted(files):
+            path = (inner / name).as_posix()
+            if _is_wanted(project, path, is_folder=False):
+                yield path
+
+
+def _is_wanted(project: Project, path: str, *, is_folder: bool) -> bool:
+    if _matches(path, project.exclude):
+        return False
+    if _is_included(project, path, is_folder=is_folder):
+        return True
+    name = path.rpartition("/")[2]
+    return not name.startswith(".") and not _matches(name, NEVER_PACKAGED)
+
+
+def _is_included(project: Project, path: str, *, is_folder: bool = False) -> bool:
+    if _matches(path, project.include):
+        return True
+    # A folder may hold what is asked for by a longer pattern.
+    return is_folder and any(
+        fnmatch.fnmatchcase(path, "/".join(pattern.split("/")[: path.count("/") + 1]))
+        for pattern in project.include
+        if "/" in pattern
+    )
+
+
+def _matches(path: str, patterns: tuple[str, ...]) -> bool:
+    return any(
+        fnmatch.fnmatchcase(path, pattern)
+        or fnmatch.fnmatchcase(path, f"{pattern.rstrip('/')}/*")
+        for pattern in patterns
+    )
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        shutil.copyfile(source, target)
+        target.chmod(source.stat().st_mode)
+    except OSError as error:
+        raise BuildError(
+            f"Cannot package {str(source)!r}: {error.strerror or error}"
+        ) from error
+
+
+def _seed(options: BuildOptions, deno: Deno, staged: Path) -> tuple[Seed, str]:
+    """Make the cache by a Deno of the target, or a part of it by this machine's."""
+    binary, note = deno.binary, None
+    has_code = options.arch is Arch.here()
+    if options.target_deno is not None:
+        binary, has_code = str(options.target_deno), True
+    elif not has_code:
+        note = (
+            f"V8's code is not in the cache: it is for one instruction set, and this "
+            f"machine cannot run {options.arch.value}; build there, or give "
+            "--target-deno a Deno of it that runs here, for a faster first start"
+        )
+    version = _version(binary)
+    project = options.project
+    seed = seed_cache(
+        replace(project, env={**project.env, **options.variables}),
+        staged,
+        LAYER_RUNTIME_JS,
+        binary=binary,
+        has_code=has_code,
+        environ=deno.environ,
+    )
+    notes = seed.notes if note is None else (*seed.notes, note)
+    return Seed(seed.files, seed.modules, notes), version
+
+
+def _remove_databases(staged: Path) -> None:
+    """Remove what loading the module has left beside packages."""
+    kept = staged / PACKAGED_DENO_DIR
+    for path in kept.iterdir() if kept.is_dir() else ():
+        if path.name != "npm":
+            path.unlink() if path.is_file() else shutil.rmtree(path)
+
+
+def _version(binary: str) -> str:
+    try:
+        done = subprocess.run(
+            [binary, "--version"], capture_output=True, text=True, check=False
+        )
+    except OSError as error:
+        raise BuildError(
+            f"Cannot start {binary!r}: {error.strerror}; give a Deno that this machine "
+            "can run"
+        ) from error
+    words = done.stdout.split()
+    if words[:1] != ["deno"]:
+        raise BuildError(f"Cannot use {binary!r}: it does not say that it is Deno")
+    return words[1]
+
+
+def _members(staged: Path) -> Iterator[Member]:
+    for folder, folders, files in os.walk(staged):
+        links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        for name in (*files, *links):
+            path = Path(folder) / name
+            inner = path.relative_to(staged).as_posix()
+            if path.is_symlink():
+                target = os.fsencode(path.readlink())
+                yield Member(inner, target, stat.S_IFLNK | 0o777)
+            else:
+                is_program = path.stat().st_mode & stat.S_IXUSR
+                yield Member(inner, path, 0o755 if is_program else 0o644)
+
+
+def _seed_members(seed: Seed, version: str | None, arch: Arch) -> Iterator[Member]:
+    if not seed.files:
+        return
+    for name, content in seed.files.items():
+        yield Member(f"{PACKAGED_DENO_DIR}/{name}", content)
+    made_for = {"deno": version, "arch": arch.value, "runtime": __version__}
+    text = json.dumps(made_for, indent=2) + "\n"
+    yield Member(f"{PACKAGED_DENO_DIR}/{SEED_FILE}", text.encode())
+
+
+def _size(member: Member) -> int:
+    content = member.content
+    return content.stat().st_size if isinstance(content, Path) else len(content)
+
+
+def _too_large(unzipped: int, members: list[Member]) -> str:
+    largest = sorted(members, key=_size, reverse=True)[:3]
+    listed = ", ".join(f"{one.name} ({_size(one) / MB:.0f} MB)" for one in largest)
+    return (
+        f"Cannot build a package of {unzipped / MB:.0f} MB: Lambda unzips at most 250, "
+        f"layers included; the largest files are {listed}; leave out what is not "
+        "needed, by `exclude` in lambda.toml"
+    )

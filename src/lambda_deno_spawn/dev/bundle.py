@@ -1,0 +1,239 @@
+"""One JavaScript file from a handler and all that it imports, with its source map.
+
+Knows ``deno bundle``, ``deno check`` and ``deno info``, and makes what they write the
+same on every machine. Refuses to know packages and Lambda. Specification:
+docs/build.md; Deno manual, "deno bundle"; ECMA-426, source map format.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lambda_deno_spawn.deno import config_flags, find_config
+from lambda_deno_spawn.errors import BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+# In a package kept by Deno: .../npm/REGISTRY/NAME/VERSION/...
+NPM_PATH = re.compile(r"(?:.*/)?npm/[^/]+/((?:@[^/]+/)?[^/]+/\d[^/]*/.*)")
+USES_OWN_PLACE = re.compile(r"\bimport\.meta\.(?:url|dirname|filename)\b")
+READS_BESIDE = re.compile(
+    r"new URL\([^()]*import\.meta\.url|import\.meta\.(?:dirname|filename)\b"
+)
+# What Deno adds to an error for its own developers.
+BACKTRACE = re.compile(r"\n*Stack backtrace:.*", re.DOTALL)
+COLOUR = re.compile(r"\x1b\[[0-9;]*m")
+# Says no more than the lines before it.
+EMPTY_ERROR = re.compile(r"\n*error: bundling failed\n*\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Deno:
+    """Deno for one project.
+
+    Attributes:
+        binary: The executable.
+        task_root: The project's folder, where it runs.
+        environ: The caller's variables.
+    """
+
+    binary: str
+    task_root: Path
+    environ: Mapping[str, str]
+
+    def run(self, action: str, arguments: Sequence[str]) -> str:
+        """Run a subcommand with the project's configuration; return its stdout.
+
+        Args:
+            action: What it is for: ``Cannot <action>``.
+            arguments: Subcommand first.
+
+        Raises:
+            BuildError: It failed; the message holds what it said.
+        """
+        config = find_config(self.task_root)
+        flags = config_flags(self.task_root, config)
+        command = [self.binary, arguments[0], "--quiet", *flags, *arguments[1:]]
+        variables = {**self.environ, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"}
+        try:
+            done = subprocess.run(
+                command,
+                cwd=self.task_root,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                errors="replace",
+                check=False,
+            )
+        except OSError as error:
+            raise BuildError(
+                f"Cannot start {self.binary!r}: {error.strerror}"
+            ) from error
+        if done.returncode != 0:
+            raise BuildError(f"Cannot {action}:\n{_complaint(done)}")
+        return done.stdout
+
+    def check(self, file: Path) -> None:
+        """Check the types of a module and of all that it imports.
+
+        Raises:
+            BuildError: There are errors in them.
+        """
+        self.run(f"check the types of {file.name!r}", ["check", str(file)])
+
+    def info(self, file: Path) -> dict[str, Any]:
+        """Return Deno's account of a module's dependencies.
+
+        Raises:
+            BuildError: One of them is missing or cannot be read.
+        """
+        action = f"read what {file.name!r} imports"
+        graph: dict[str, Any] = json.loads(
+            self.run(action, ["info", "--json", str(file)])
+        )
+        for module in graph["modules"]:
+            if "error" in module:
+                raise BuildError(f"Cannot {action}: {module['error']}")
+        return graph
+
+
+def _complaint(done: subprocess.CompletedProcess[str]) -> str:
+    said = COLOUR.sub("", done.stderr or done.stdout)
+    said = EMPTY_ERROR.sub("", BACKTRACE.sub("", said).strip())
+    return said or f"Deno ended with exit code {done.returncode} and said nothing"
+
+
+def bundle(
+    deno: Deno, file: Path, target: Path, *, minify: bool, has_map: bool
+) -> list[str]:
+    """Write a handler and all that it imports into one file.
+
+    Args:
+        deno: The project's Deno.
+        file: The handler's module.
+        target: Where the bundle goes; its source map goes beside it.
+        minify: Make it smaller, and traces without a map unreadable.
+        has_map: Keep the source map.
+
+    Returns:
+        What people should know about the result, as sentences.
+
+    Raises:
+        BuildError: A module is missing, is no JavaScript, or finds its data by a path
+            that a bundle does not have.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    options = ["--platform=deno", "--format=esm", "--sourcemap=linked"]
+    if minify:
+        options.append("--minify")
+    deno.run(
+        f"bundle {file.name!r}", ["bundle", *options, "-o", str(target), str(file)]
+    )
+    map_file = target.with_name(target.name + ".map")
+    source_map = json.loads(map_file.read_text("utf-8"))
+    here = target.parent.resolve()
+    names = {
+        source: stable_name(source, here, deno.task_root, file.parent)
+        for source in source_map["sources"]
+    }
+    notes = _judge(source_map, names)
+    text = with_names(target.read_text("utf-8"), _as_written(names, here, deno))
+    source_map["sources"] = list(names.values())
+    if has_map:
+        map_file.write_text(
+            json.dumps(source_map, ensure_ascii=False, separators=(",", ":")), "utf-8"
+        )
+    else:
+        map_file.unlink()
+        text = re.sub(r"\n//# sourceMappingURL=[^\n]*\n?\Z", "\n", text)
+    target.write_text(text, "utf-8")
+    return notes
+
+
+def stable_name(source: str, here: Path, task_root: Path, folder: Path) -> str:
+    """Return what a source is called wherever the bundle is made.
+
+    Args:
+        source: As in the source map: relative to the bundle.
+        here: The bundle's folder while it is made.
+        task_root: The project.
+        folder: The handler's folder, where the bundle will lie.
+    """
+    if "://" in source:
+        return source
+    path = Path(os.path.normpath(here / source))
+    if path.is_relative_to(task_root):
+        return os.path.relpath(path, folder)
+    npm = NPM_PATH.fullmatch(path.as_posix())
+    return f"npm/{npm[1]}" if npm else f"elsewhere/{path.name}"
+
+
+def _as_written(names: Mapping[str, str], here: Path, deno: Deno) -> dict[str, str]:
+    """Return the sources' names as they stand in the bundle itself.
+
+    Those are relative to the folder where Deno ran.
+    """
+    return {
+        os.path.relpath(os.path.normpath(here / source), deno.task_root): name
+        for source, name in names.items()
+        if "://" not in source
+    }
+
+
+def with_names(text: str, names: Mapping[str, str]) -> str:
+    """Replace paths of this machine: comments above modules, keys of CommonJS ones."""
+    lines = text.split("\n")
+    for number, line in enumerate(lines):
+        if line.startswith("// ") and line[3:] in names:
+            lines[number] = f"// {names[line[3:]]}"
+        elif line.startswith('  "') and (end := line.find('"(', 3)) > 0:
+            path = line[3:end]
+            if path in names:
+                lines[number] = f'  "{names[path]}{line[end:]}'
+    return "\n".join(lines)
+
+
+def _judge(source_map: dict[str, Any], names: Mapping[str, str]) -> list[str]:
+    """Find modules that look for their data beside themselves.
+
+    In a bundle, ``import.meta`` is the bundle's.
+
+    Raises:
+        BuildError: One of the project's own does so, from another folder.
+    """
+    lost, doubtful = [], []
+    for name, text in zip(
+        names.values(), source_map.get("sourcesContent") or [], strict=False
+    ):
+        if name.startswith("npm/"):
+            if READS_BESIDE.search(text or ""):
+                doubtful.append(name.removeprefix("npm/"))
+        elif "/" in name and USES_OWN_PLACE.search(text or ""):
+            lost.append(name)
+    if lost:
+        raise BuildError(
+            f"Cannot bundle {_listed(lost)}: import.meta there is another place once "
+            "it is bundled, so what it finds by it would be missing; move it into the "
+            "handler's folder, or keep the files with --no-bundle "
+            "(bundle = false in lambda.toml)"
+        )
+    if not doubtful:
+        return []
+    return [
+        f"{_listed(doubtful)} may look for files beside itself, which a bundle does "
+        "not have; test it, or keep the files with --no-bundle"
+    ]
+
+
+def _listed(names: Iterable[str], shown: int = 3) -> str:
+    found = sorted(set(names))
+    more = f" and {len(found) - shown} more" if len(found) > shown else ""
+    return ", ".join(repr(name) for name in found[:shown]) + more

@@ -1,0 +1,331 @@
+"""A cache for Deno that is full before the first process starts.
+
+Loads a handler's module once, as the runtime would, and keeps what Deno found out on
+the way: the imports of each module and V8's code for it. Deno finds such an entry by
+the module's address, so the addresses become those that the modules have in Lambda.
+Refuses to know packages and archives. Specification: decision 0019; docs/build.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+import threading
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lambda_deno_spawn.config import Settings
+from lambda_deno_spawn.deno import (
+    CACHE_DATABASES,
+    CREDENTIALS,
+    DATABASE_COMPANIONS,
+    OWN_DENO_DIR,
+    PACKAGED_DENO_DIR,
+    RUNTIME_JS,
+    deno_command,
+    entry_source,
+    file_url,
+)
+from lambda_deno_spawn.dev.function import Function, InvokeOptions
+from lambda_deno_spawn.dev.local_runtime import lambda_environ
+from lambda_deno_spawn.errors import BuildError, ConfigError, HandlerError
+from lambda_deno_spawn.invocation import Failure
+from lambda_deno_spawn.protocol import (
+    MARKER_BYTES,
+    Answered,
+    Ready,
+    WorkerConnection,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from lambda_deno_spawn.deno import DenoCommand
+    from lambda_deno_spawn.dev.project import Project
+
+# In V8's code: where its checksum is, zeros if there is none, and a string's hash field
+# before there is a hash (kEmptyHashField in name.h).
+CHECKSUM = slice(24, 28)
+UNKNOWN_HASH = b"\x03\0\0\0"
+PATH_LENGTH = 128  # of folders whose length must not matter; longer ones it does
+TASK_ROOT = Path("/var/task")  # in Lambda; AWS "Lambda environment variables"
+LOAD_LIMIT_S = 30.0  # for a module; Lambda gives init 10
+READ_BYTES = 65_536
+CODE_DATABASE = "v8_code_cache_v2"
+# WAL needs its companions beside a database that nobody may write; empty ones will do
+# (sqlite.org/wal.html, "Read-Only Databases").
+COMPANIONS = tuple(end for end in DATABASE_COMPANIONS if end != "-journal")
+UNKNOWN_FORM = (
+    "this Deno keeps its cache in a form that is not known here: the package carries "
+    "none, and each environment starts without it"
+)
+# Errors of the package; others are the module's own, and may be this machine's.
+PACKAGE_ERRORS = (
+    "Runtime.ImportModuleError",
+    "Runtime.UserCodeSyntaxError",
+    "Runtime.HandlerNotFound",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Seed:
+    """What came of loading a module.
+
+    Attributes:
+        files: Of the cache, by name; empty if there is nothing to keep.
+        modules: How many of the function's modules V8's code is there for.
+        notes: What people should know, as sentences.
+    """
+
+    files: Mapping[str, bytes]
+    modules: int
+    notes: tuple[str, ...] = ()
+
+
+def seed_cache(
+    project: Project,
+    staged: Path,
+    runtime_js: str,
+    *,
+    binary: str,
+    has_code: bool,
+    environ: Mapping[str, str],
+) -> Seed:
+    """Load the module of a package and return the cache that this leaves.
+
+    The module's top level runs, with the project's variables and without credentials.
+
+    Args:
+        project: What the package is made from.
+        staged: Folder with the package's files.
+        runtime_js: Where ``runtime.js`` is in Lambda.
+        binary: Deno.
+        has_code: Keep V8's code: that is for one instruction set.
+        environ: The caller's variables.
+
+    Raises:
+        BuildError: The module cannot be found or read, or does not export the handler.
+    """
+    with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as name:
+        state = Path(name).resolve()
+        command = _command(project, staged, state, binary, environ)
+        scripts = folder_of_fixed_length(state, "j")
+        shutil.copytree(RUNTIME_JS.parent, scripts)
+        entry = entry_source(Path(str(command.facts["module"])), scripts / "runtime.js")
+        notes = _load(replace(command, entry_text=entry), state)
+        packaged = TASK_ROOT / PACKAGED_DENO_DIR
+        moves = {
+            file_url(state / OWN_DENO_DIR): file_url(packaged),
+            file_url(staged): file_url(TASK_ROOT),
+            file_url(scripts): file_url(Path(runtime_js).parent),
+        }
+        files: dict[str, bytes] = {}
+        moved: dict[str, int] = {}
+        for database in CACHE_DATABASES:
+            source = command.cache / database
+            if source.exists() and (has_code or database != CODE_DATABASE):
+                files[database], moved[database] = _moved(source, state, moves)
+                files |= {database + end: b"" for end in COMPANIONS}
+    if not any(moved.values()):
+        return Seed({}, 0, (*notes, UNKNOWN_FORM))
+    return Seed(files, moved.get(CODE_DATABASE, 0), tuple(notes))
+
+
+def folder_of_fixed_length(parent: Path, letter: str) -> Path:
+    """Return a folder's path that is equally long wherever the parent is.
+
+    V8's code holds the address of its module, so its length would show.
+    """
+    return parent / (letter * max(1, PATH_LENGTH - len(str(parent)) - 1))
+
+
+def _command(
+    project: Project,
+    staged: Path,
+    state: Path,
+    binary: str,
+    environ: Mapping[str, str],
+) -> DenoCommand:
+    kept = {name: environ[name] for name in environ.keys() - CREDENTIALS - {"DENO_DIR"}}
+    options = InvokeOptions(
+        Function(staged, project.function.handler), variables=project.variables
+    )
+    variables = lambda_environ(options, "127.0.0.1:9", str(state), kept)
+    variables |= {"LAMBDA_DENO_BIN": binary}
+    variables.pop("DENO_DIR", None)
+    try:
+        settings = Settings.from_environ(variables, str(staged))
+        return deno_command(settings, variables, state)
+    except (ConfigError, HandlerError) as error:
+        raise BuildError(f"Cannot load the package: {error}") from error
+
+
+def _load(command: DenoCommand, state: Path) -> list[str]:
+    """Start a process as the runtime does and end its input once it is ready.
+
+    Returns:
+        Why the cache may be incomplete, as sentences.
+
+    Raises:
+        BuildError: The package is at fault.
+    """
+    private = state / "private"
+    private.mkdir()
+    command.restore_entry()
+    connection = WorkerConnection(os.urandom(MARKER_BYTES // 2).hex())
+    with tempfile.TemporaryFile() as stderr:
+        try:
+            process = subprocess.Popen(
+                command.argv(str(private)),
+                cwd=command.cwd,
+                env=command.process_environ(str(private)),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+            )
+        except OSError as error:
+            raise BuildError(
+                f"Cannot start {command.binary!r}: {error.strerror}"
+            ) from error
+        limit = threading.Timer(LOAD_LIMIT_S, process.kill)
+        limit.start()
+        try:
+            event = _first_event(process, connection, command)
+        finally:
+            is_late = not limit.is_alive()
+            limit.cancel()
+            process.kill()
+            process.wait()
+        stderr.seek(0)
+        words = stderr.read().decode(errors="replace").strip().splitlines()
+    if is_late:
+        return [
+            f"the module was not loaded after {LOAD_LIMIT_S:g} s, so its cache is "
+            "incomplete; Lambda gives it 10 s"
+        ]
+    return _judge(event, process.returncode, words)
+
+
+def _first_event(
+    process: subprocess.Popen[bytes], connection: WorkerConnection, command: DenoCommand
+) -> Ready | Failure | None:
+    """Say hello and return whether the module was loaded; None: the process ended.
+
+    One that is ready is given its end of input, at which it writes its cache and exits.
+    """
+    with process:
+        stdin, stdout = process.stdin, process.stdout
+        if stdin is None or stdout is None:
+            raise RuntimeError("Cannot talk to a process without pipes")
+        with contextlib.suppress(BrokenPipeError):  # it has ended: its output says why
+            stdin.write(connection.hello(command.facts))
+            stdin.close()
+        while data := os.read(stdout.fileno(), READ_BYTES):
+            for event in connection.receive_data(data):
+                if isinstance(event, Ready):
+                    process.wait()
+                    return event
+                if isinstance(event, Answered) and isinstance(event.outcome, Failure):
+                    process.kill()
+                    return event.outcome
+    return None
+
+
+def _judge(
+    event: Ready | Failure | None, returncode: int, words: Sequence[str]
+) -> list[str]:
+    """Return why the cache may be incomplete, as sentences.
+
+    Raises:
+        BuildError: The package is at fault.
+    """
+    if isinstance(event, Ready):
+        return []
+    if event is None:
+        last = f": {words[-1]}" if words else ""
+        return [
+            f"Deno ended with exit code {returncode} while the module was loaded here"
+            f"{last}; its cache is incomplete"
+        ]
+    error = json.loads(event.body)
+    kind, message = error["errorType"], error["errorMessage"]
+    if kind in PACKAGE_ERRORS:
+        raise BuildError(f"Cannot load the package: {kind}: {message}")
+    return [
+        f"the module threw while it was loaded here, without credentials: {kind}: "
+        f"{message}; its cache is incomplete; what it needs can be given with --env"
+    ]
+
+
+def _moved(source: Path, state: Path, moves: Mapping[str, str]) -> tuple[bytes, int]:
+    """Copy a database with other addresses in it; the same bytes for the same rows.
+
+    Returns:
+        The copy, and how many rows were moved.
+    """
+    target = state / "moved"
+    target.unlink(missing_ok=True)
+    moved = 0
+    with (
+        contextlib.closing(sqlite3.connect(source)) as old,
+        contextlib.closing(sqlite3.connect(target)) as new,
+    ):
+        new.execute("PRAGMA journal_mode=WAL")
+        for table, sql in old.execute(
+            "SELECT name, sql FROM sqlite_master "
+            "WHERE type = 'table' AND name NOT LIKE 'sqlite_%' ORDER BY name"
+        ).fetchall():
+            new.execute(sql)
+            rows = old.execute(f"SELECT * FROM {table}")
+            columns = [column[0] for column in rows.description]
+            at = columns.index("specifier") if "specifier" in columns else None
+            kept = []
+            for row in rows:
+                fields = list(row)
+                if at is not None and str(row[at]).startswith("file:"):
+                    address = new_address(row[at], moves)
+                    if address is None:
+                        continue
+                    fields = [anonymous(one, row[at], address) for one in row]
+                    fields[at] = address
+                    moved += 1
+                kept.append(fields)
+            marks = ", ".join("?" * len(columns))
+            new.executemany(f"INSERT INTO {table} VALUES ({marks})", sorted(kept))
+        # Deno optimizes what it opens; where nobody may write, that would fail.
+        new.execute("ANALYZE")
+        new.commit()
+        new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return target.read_bytes(), moved
+
+
+def new_address(address: str, moves: Mapping[str, str]) -> str | None:
+    """Return what a module's address is in Lambda; None if it is not there."""
+    for old, new in moves.items():
+        if address.startswith(f"{old}/"):
+            return new + address[len(old) :]
+    return None
+
+
+def anonymous(field: object, address: str, new_address: str) -> object:
+    """Make V8's code the same wherever it was made.
+
+    It holds the address that its module had, as a string with hash and length in front.
+    V8 puts the address that the module has in its place (``SetScriptFieldsFromDetails``
+    in code-serializer.cc), so any other of that length will do, with the mark of a hash
+    that is not known yet. Code with a checksum is left as it is.
+    """
+    if not isinstance(field, bytes) or field[CHECKSUM] != bytes(4):
+        return field
+    old = address.encode()
+    length = len(old).to_bytes(4, "little")
+    new = new_address.encode()[: len(old)].ljust(len(old), b"#")
+    pattern = re.compile(b".{4}" + re.escape(length + old), re.DOTALL)
+    return pattern.sub(lambda _: UNKNOWN_HASH + length + new, field)

@@ -1,0 +1,430 @@
+"""``build`` as people run it, with real Deno and real npm packages."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import subprocess
+import sys
+import zipfile
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import pytest
+
+from lambda_deno_spawn.dev.project import Arch
+from tests.fixtures.packages import download, fetch_bundler
+from tests.integration.harness import deno_binary
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+pytestmark = pytest.mark.deno
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+HANDLER = 'export const handler = () => "here";\n'
+OTHER = next(arch for arch in Arch if arch is not Arch.here())
+NOWHERE = "http://127.0.0.1:9/"  # the discard port: nobody listens
+
+
+class Build(Protocol):
+    """Runs the command; returns the finished process."""
+
+    def __call__(
+        self, *arguments: str, **environ: str
+    ) -> subprocess.CompletedProcess[str]: ...
+
+
+@pytest.fixture(scope="session")
+def deno_dir() -> str:
+    """Deno's cache with the packages of the examples and what bundles them."""
+    download(EXAMPLES / "hono-api")
+    return fetch_bundler()
+
+
+@pytest.fixture
+def build(tmp_path: Path, deno_dir: str) -> Build:
+    def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "lambda_deno_spawn", "build", *arguments],
+            cwd=tmp_path,
+            env={**os.environ, "DENO_DIR": deno_dir, **environ},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+
+    return run
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    folder = tmp_path / "orders"
+    folder.mkdir()
+    return folder
+
+
+def write(folder: Path, files: Mapping[str, str]) -> None:
+    for name, text in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def members(archive: Path) -> dict[str, bytes]:
+    with zipfile.ZipFile(archive) as content:
+        return {name: content.read(name) for name in content.namelist()}
+
+
+def addresses(database: bytes, table: str, scratch: Path) -> list[str]:
+    """Return the modules that a database of the cache knows."""
+    copy = scratch / "copy"
+    copy.write_bytes(database)
+    with closing(sqlite3.connect(copy)) as connection:
+        found = connection.execute(f"SELECT specifier FROM {table}").fetchall()
+    return [address for (address,) in found if address.startswith("file:")]
+
+
+def test_package_holds_bundle_map_data_and_cache(
+    build: Build, project: Path, tmp_path: Path
+) -> None:
+    write(
+        project,
+        {
+            "function.ts": 'import { place } from "./lib/place.ts";\n'
+            "export const handler = (): string => place;\n",
+            "lib/place.ts": 'export const place: string = "here";\n',
+            "data/cities.json": "[]",
+            ".env": "SECRET=1",
+            "README.md": "# Orders",
+        },
+    )
+    done = build("orders")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    assert "dist/orders.zip" in done.stdout
+    assert "(of 50)" in done.stdout
+    assert "(of 250 with layers)" in done.stdout
+    package = members(tmp_path / "dist" / "orders.zip")
+    code = {name for name in package if not name.startswith(".deno_dir/")}
+    assert code == {"data/cities.json", "function.bundle.js", "function.bundle.js.map"}
+    source_map = json.loads(package["function.bundle.js.map"])
+    assert sorted(source_map["sources"]) == ["function.ts", "lib/place.ts"]
+    assert b"// lib/place.ts" in package["function.bundle.js"]
+    databases = {
+        "dep_analysis_cache_v2": "moduleinfocache",
+        "v8_code_cache_v2": "codecache",
+    }
+    for name, table in databases.items():
+        assert "file:///var/task/function.bundle.js" in addresses(
+            package[f".deno_dir/{name}"], table, tmp_path
+        )
+        for end in ("-shm", "-wal"):
+            assert package[f".deno_dir/{name}{end}"] == b""
+    assert (
+        json.loads(package[".deno_dir/lambda-deno-spawn.json"])["arch"] == Arch.here()
+    )
+
+
+def test_package_is_the_same_wherever_it_is_built(
+    build: Build, tmp_path: Path, deno_dir: str
+) -> None:
+    """Another place for the project, for temporary files and for Deno's cache."""
+    built = []
+    for place in ("one", "a-longer-one"):
+        folder = tmp_path / place
+        shutil.copytree(EXAMPLES / "hono-api", folder / "hono-api")
+        (folder / "tmp").mkdir()
+        cache = folder / "cache"
+        cache.symlink_to(deno_dir)
+        done = build(
+            f"{place}/hono-api",
+            "--out",
+            place,
+            TMPDIR=str(folder / "tmp"),
+            DENO_DIR=str(cache),
+        )
+        assert done.returncode == 0, done.stderr
+        built.append((folder / "hono-api.zip").read_bytes())
+        assert list((folder / "tmp").iterdir()) == []
+    assert built[0] == built[1]
+    text = built[0] + b"".join(members(folder / "hono-api.zip").values())
+    assert str(tmp_path).encode() not in text
+    assert str(Path.home() / ".cache").encode() not in text
+
+
+def test_json_tells_a_script_all_of_it(build: Build, project: Path) -> None:
+    write(
+        project, {"src/api.ts": HANDLER, "lambda.toml": 'handler = "src/api.handler"'}
+    )
+    done = build("orders", "--name", "shop", "-o", "json", "--no-cache")
+    package: dict[str, Any] = json.loads(done.stdout)
+    assert Path(package["path"]) == Path("dist/shop.zip")
+    assert package["handler"] == "src/api.handler"
+    assert set(package["files"]) == {"src/api.bundle.js", "src/api.bundle.js.map"}
+    assert package["unzippedBytes"] == sum(package["files"].values())
+    assert package["deno"] is None
+
+
+def test_files_and_their_packages_are_kept_and_run_without_network(
+    build: Build, tmp_path: Path
+) -> None:
+    done = build(str(EXAMPLES / "hono-api"), "--no-bundle")
+    assert done.returncode == 0, done.stderr
+    task = tmp_path / "task"
+    with zipfile.ZipFile(tmp_path / "dist" / "hono-api.zip") as content:
+        content.extractall(task)
+    assert (task / "books.ts").is_file()
+    assert (task / "deno.lock").is_file()
+    program = task / "program.ts"
+    program.write_text(
+        'import app from "./function.ts";\n'
+        'const answer = await app.request("/books?q=pride");\n'
+        "console.log(answer.status);\n"
+    )
+    ran = subprocess.run(
+        [deno_binary(), "run", "--frozen", "--allow-env", "--allow-read", str(program)],
+        env={
+            "DENO_DIR": str(task / ".deno_dir"),
+            "HOME": str(tmp_path),
+            "NPM_CONFIG_REGISTRY": "https://registry.npmjs.org/",
+            "https_proxy": NOWHERE,
+            "PATH": os.environ["PATH"],
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ran.stdout, ran.returncode) == ("200\n", 0), ran.stderr
+
+
+def test_network_is_not_needed_for_what_is_cached(build: Build, tmp_path: Path) -> None:
+    done = build(
+        str(EXAMPLES / "hono-api"), http_proxy=NOWHERE, https_proxy=NOWHERE, no_proxy=""
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "dist" / "hono-api.zip").is_file()
+
+
+def test_node_modules_are_kept_with_their_links(
+    build: Build, project: Path, tmp_path: Path
+) -> None:
+    write(
+        project,
+        {
+            "function.mjs": 'import { word } from "a-word";\n'
+            "export const handler = () => word;\n",
+            "package.json": '{"dependencies": {"a-word": "1.0.0"}}',
+            "node_modules/.store/a-word/package.json": '{"name": "a-word", '
+            '"version": "1.0.0", "type": "module", "exports": "./index.js"}',
+            "node_modules/.store/a-word/index.js": 'export const word = "yes";\n',
+        },
+    )
+    (project / "node_modules" / "a-word").symlink_to(".store/a-word")
+    done = build("orders", "--no-bundle")
+    assert done.returncode == 0, done.stderr
+    with zipfile.ZipFile(tmp_path / "dist" / "orders.zip") as content:
+        link = content.getinfo("node_modules/a-word")
+        assert content.read(link) == b".store/a-word"
+        assert link.external_attr >> 28 == 0o12  # stat(2): S_IFLNK
+        assert "node_modules/.store/a-word/index.js" in content.namelist()
+
+
+def test_permission_sets_are_kept_and_imports_are_not(
+    build: Build, project: Path, tmp_path: Path
+) -> None:
+    config = """{
+      "permissions": { "default": { "net": true } }, // why
+      "imports": { "a": "./a.ts" },
+    }"""
+    write(
+        project,
+        {
+            "function.ts": 'import { b } from "a";\nexport const handler = () => b;\n',
+            "a.ts": "export const b = 1;\n",
+            "deno.json": config,
+        },
+    )
+    assert build("orders").returncode == 0
+    package = members(tmp_path / "dist" / "orders.zip")
+    assert json.loads(package["deno.json"]) == {
+        "permissions": {"default": {"net": True}}
+    }
+
+
+def test_module_is_loaded_without_credentials_and_with_the_project_s_variables(
+    build: Build, project: Path
+) -> None:
+    names = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "TABLE", "GIVEN"]
+    write(
+        project,
+        {
+            "function.ts": f"const seen = {json.dumps(names)}.map((name) => "
+            "Deno.env.get(name) ?? null);\n"
+            "throw new Error(JSON.stringify(seen));\n"
+            "export const handler = () => 1;\n",
+            "lambda.toml": '[env]\nTABLE = "orders"\n',
+        },
+    )
+    done = build(
+        "orders",
+        "--env",
+        "GIVEN=1",
+        AWS_SECRET_ACCESS_KEY="real",
+        AWS_SESSION_TOKEN="real",
+    )
+    assert done.returncode == 0
+    assert 'Error: [null,null,"orders","1"]; its cache is incomplete' in done.stderr
+
+
+def test_code_for_another_machine_is_not_pretended(
+    build: Build, project: Path, tmp_path: Path
+) -> None:
+    write(project, {"function.ts": HANDLER})
+    done = build("orders", "--arch", OTHER)
+    assert done.returncode == 0
+    assert "V8's code is not in the cache" in done.stderr
+    package = members(tmp_path / "dist" / "orders.zip")
+    assert ".deno_dir/dep_analysis_cache_v2" in package
+    assert ".deno_dir/v8_code_cache_v2" not in package
+
+
+def test_deno_of_another_machine_makes_its_code(
+    build: Build, project: Path, tmp_path: Path
+) -> None:
+    """Stood in for by a script around this machine's: that it is asked is the point."""
+    emulated = tmp_path / "deno"
+    emulated.write_text(f'#!/bin/sh\nexec {deno_binary()} "$@"\n')
+    emulated.chmod(0o755)
+    write(project, {"function.ts": HANDLER})
+    done = build("orders", "--arch", OTHER, "--target-deno", str(emulated))
+    assert (done.returncode, done.stderr) == (0, "")
+    package = members(tmp_path / "dist" / "orders.zip")
+    assert ".deno_dir/v8_code_cache_v2" in package
+
+
+@pytest.mark.parametrize(
+    ("files", "arguments", "sentence"),
+    [
+        pytest.param(
+            {"function.ts": 'import "./missing.ts";\n' + HANDLER},
+            [],
+            "Cannot bundle 'function.ts':\nerror: Module not found",
+            id="missing-module",
+        ),
+        pytest.param(
+            {"function.ts": 'import "./missing.ts";\n' + HANDLER},
+            ["--no-bundle"],
+            "Cannot read what 'function.ts' imports: ",
+            id="missing-module-no-bundle",
+        ),
+        pytest.param(
+            {"function.ts": "export const handler = () => (1;\n"},
+            [],
+            "Cannot bundle 'function.ts':\nerror: SyntaxError: Expected ',', got ';'",
+            id="syntax-error",
+        ),
+        pytest.param(
+            {"function.ts": 'export const handler = (): number => "text";\n'},
+            ["--check"],
+            "Cannot check the types of 'function.ts':\n"
+            "TS2322 [ERROR]: Type 'string' is not assignable to type 'number'",
+            id="type-error",
+        ),
+        pytest.param(
+            {"function.ts": "export const other = () => 1;\n"},
+            [],
+            "Cannot load the package: Runtime.HandlerNotFound: ",
+            id="no-such-export",
+        ),
+        pytest.param(
+            {"function.ts": HANDLER},
+            ["--handler", "missing.handler"],
+            "Cannot build 'orders': Cannot find the file of handler 'missing.handler'",
+            id="no-such-file",
+        ),
+        pytest.param(
+            {
+                "function.ts": 'export { handler } from "./lib/data.ts";\n',
+                "lib/data.ts": "export const handler = () => import.meta.dirname;\n",
+            },
+            [],
+            "Cannot bundle 'lib/data.ts': import.meta there is another place",
+            id="own-place-is-lost",
+        ),
+        pytest.param(
+            {"function.ts": 'export { handler } from "../outside.ts";\n'},
+            ["--no-bundle"],
+            "it lies outside the project's folder",
+            id="outside",
+        ),
+        pytest.param(
+            {"function.ts": HANDLER},
+            ["--arch", OTHER, "--target-deno", "/bin/sh"],
+            "Cannot use '/bin/sh': it does not say that it is Deno",
+            id="no-deno",
+        ),
+    ],
+)
+def test_what_cannot_be_built_is_said_and_leaves_the_last_package(
+    build: Build,
+    project: Path,
+    tmp_path: Path,
+    files: dict[str, str],
+    arguments: list[str],
+    sentence: str,
+) -> None:
+    write(project, files)
+    write(tmp_path, {"outside.ts": HANDLER, "dist/orders.zip": "the last one"})
+    done = build("orders", *arguments)
+    assert (done.returncode, done.stdout) == (3, "")
+    assert sentence in done.stderr
+    assert "Stack backtrace" not in done.stderr
+    assert (tmp_path / "dist" / "orders.zip").read_text() == "the last one"
+    assert [path.name for path in (tmp_path / "dist").iterdir()] == ["orders.zip"]
+
+
+def test_types_are_not_checked_unless_asked(build: Build, project: Path) -> None:
+    write(project, {"function.ts": 'export const handler = (): number => "text";\n'})
+    assert build("orders").returncode == 0
+
+
+def test_too_large_a_package_names_what_is_large(
+    build: Build, project: Path, tmp_path: Path
+) -> None:
+    write(project, {"function.ts": HANDLER})
+    with (project / "film.mp4").open("wb") as file:
+        file.truncate(251 * 1024 * 1024)
+    done = build("orders")
+    assert done.returncode == 3
+    assert "Cannot build a package of 251 MB: Lambda unzips at most 250" in done.stderr
+    assert "film.mp4 (251 MB)" in done.stderr
+    assert not (tmp_path / "dist").exists()
+
+
+def test_a_disk_that_is_full_leaves_the_last_package(
+    project: Path, tmp_path: Path, deno_dir: str
+) -> None:
+    """Stood in for by a limit on the size of files, which works for everybody."""
+    write(project, {"function.ts": HANDLER})
+    write(tmp_path, {"dist/orders.zip": "the last one"})
+    for name in ("one.bin", "two.bin"):  # each below the limit
+        (project / name).write_bytes(os.urandom(1_500_000))
+    limit = f"ulimit -f 2000; exec {sys.executable} -m lambda_deno_spawn build orders"
+    done = subprocess.run(
+        ["/bin/bash", "-c", limit],
+        cwd=tmp_path,
+        env={**os.environ, "DENO_DIR": deno_dir},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert "orders.zip'" in done.stderr
+    assert (tmp_path / "dist" / "orders.zip").read_text() == "the last one"
+    assert [path.name for path in (tmp_path / "dist").iterdir()] == ["orders.zip"]

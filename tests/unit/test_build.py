@@ -1,0 +1,183 @@
+"""Which files belong to a package, and what modules are called in it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lambda_deno_spawn.dev.build import packaged_names
+from lambda_deno_spawn.dev.bundle import stable_name, with_names
+from lambda_deno_spawn.dev.function import Function
+from lambda_deno_spawn.dev.project import Project
+from lambda_deno_spawn.dev.seed import (
+    PATH_LENGTH,
+    anonymous,
+    folder_of_fixed_length,
+    new_address,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def names(
+    root: Path,
+    files: Iterable[str],
+    *,
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+) -> list[str]:
+    for name in files:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    project = Project(
+        Function(root, "function.handler"), "name", include=include, exclude=exclude
+    )
+    return list(packaged_names(project))
+
+
+def test_data_belongs_to_a_package(tmp_path: Path) -> None:
+    files = ["function.ts", "data/a/b.json", "page.html", "logo.png"]
+    assert sorted(names(tmp_path, files)) == sorted(files)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".env", ".env.production", ".git/config", ".aws/credentials", "lambda.toml",
+        "README.md", "README", "notes.md", "lambda.d.ts", "function_test.ts",
+        "function.test.ts", "tests/a.json", "events/a.json", "event.json",
+        "dist/name.zip", "old.zip", "node_modules/hono/index.js", "deno.json",
+        "deno.lock", "package.json", "tsconfig.json", "lib/.env", "lib/README.md",
+    ],
+)  # fmt: skip
+def test_what_is_for_developers_does_not(tmp_path: Path, name: str) -> None:
+    assert names(tmp_path, ["function.ts", name]) == ["function.ts"]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("events/*.json", "events/a.json"),
+        ("events", "events/deep/a.json"),
+        ("*.md", "notes.md"),
+        (".config/app.json", ".config/app.json"),
+        ("lib/README.md", "lib/README.md"),
+    ],
+)
+def test_what_is_included_does(tmp_path: Path, pattern: str, name: str) -> None:
+    assert names(tmp_path, [name], include=(pattern,)) == [name]
+
+
+@pytest.mark.parametrize("pattern", ["data", "data/*", "*.json", "data/private/*"])
+def test_what_is_excluded_does_not(tmp_path: Path, pattern: str) -> None:
+    assert names(tmp_path, ["data/private/a.json"], exclude=(pattern,)) == []
+
+
+def test_exclusion_wins_over_inclusion(tmp_path: Path) -> None:
+    files = ["events/a.json", "events/b.json"]
+    found = names(tmp_path, files, include=("events",), exclude=("events/b*",))
+    assert found == ["events/a.json"]
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("../project/function.ts", "function.ts"),
+        ("../project/lib/a.ts", "lib/a.ts"),
+        ("../cache/npm/registry.example/hono/4.1.0/a.js", "npm/hono/4.1.0/a.js"),
+        ("../cache/npm/localhost_4873/@a/b/1.0.0/x.js", "npm/@a/b/1.0.0/x.js"),
+        ("../other/secret/place.ts", "elsewhere/place.ts"),
+        ("https://example.com/mod.ts", "https://example.com/mod.ts"),
+    ],
+    ids=["own", "own-folder", "npm", "npm-scope", "elsewhere", "server"],
+)  # fmt: skip
+def test_a_source_is_called_the_same_on_every_machine(source: str, name: str) -> None:
+    root = Path("/home/ada/project")
+    assert stable_name(source, Path("/home/ada/staged"), root, root) == name
+
+
+def test_sources_are_relative_to_the_handler_s_folder() -> None:
+    root = Path("/home/ada/project")
+    here = Path("/home/ada/staged/src")
+    name = stable_name("../../project/lib/a.ts", here, root, root / "src")
+    assert name == "../lib/a.ts"
+
+
+def test_only_paths_that_are_known_are_replaced_in_a_bundle() -> None:
+    text = "\n".join(
+        [
+            "// ../cache/npm/a.js",
+            'var a = "// ../cache/npm/a.js";',
+            '  "../cache/npm/a.js"(exports, module) {',
+            "// ../cache/npm/b.js",
+        ]
+    )
+    assert with_names(text, {"../cache/npm/a.js": "npm/a.js"}).split("\n") == [
+        "// npm/a.js",
+        'var a = "// ../cache/npm/a.js";',
+        '  "npm/a.js"(exports, module) {',
+        "// ../cache/npm/b.js",
+    ]
+
+
+MOVES = {
+    "file:///tmp/x/deno_dir": "file:///var/task/.deno_dir",
+    "file:///tmp/x/task": "file:///var/task",
+}
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("file:///tmp/x/task/lib/a.js", "file:///var/task/lib/a.js"),
+        ("file:///tmp/x/deno_dir/npm/a.js", "file:///var/task/.deno_dir/npm/a.js"),
+        ("file:///tmp/x/task2/a.js", None),
+        ("file:///tmp/x/entry.mjs", None),
+    ],
+)
+def test_an_address_is_moved_to_where_lambda_has_it(
+    address: str, expected: str | None
+) -> None:
+    assert new_address(address, MOVES) == expected
+
+
+def code(address: bytes, digest: bytes, checksum: bytes = bytes(4)) -> bytes:
+    string = digest + len(address).to_bytes(4, "little") + address
+    return bytes(24) + checksum + b"before" + string + b"after"
+
+
+OLD, NEW = "file:///tmp/x/task/a.js", "file:///var/task/a.js"
+
+
+def test_code_does_not_show_where_it_was_made() -> None:
+    made = code(OLD.encode(), b"\xaed\xd0\xd7")
+    assert anonymous(made, OLD, NEW) == code(b"file:///var/task/a.js##", b"\x03\0\0\0")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        pytest.param(code(OLD.encode(), b"hash", b"sum!"), id="with-checksum"),
+        pytest.param(code(b"file:///tmp/x/task/b.js", b"hash"), id="other-module"),
+        pytest.param(bytes(28) + OLD.encode(), id="part-of-a-longer-string"),
+        pytest.param(b"short", id="short"),
+        pytest.param("text", id="text"),
+        pytest.param(17, id="number"),
+    ],
+)
+def test_what_is_no_such_code_is_left_as_it_is(field: object) -> None:
+    assert anonymous(field, OLD, NEW) == field
+
+
+@pytest.mark.parametrize("parent", ["/tmp/a", "/var/folders/xy/T/lambda-deno-spawn-1"])
+def test_folders_are_equally_long_everywhere(parent: str) -> None:
+    assert len(str(folder_of_fixed_length(Path(parent), "t"))) == PATH_LENGTH
+
+
+def test_a_folder_that_is_too_deep_is_made_all_the_same() -> None:
+    deep = Path("/" + "d" * PATH_LENGTH)
+    assert folder_of_fixed_length(deep, "t") == deep / "t"
