@@ -9,16 +9,12 @@ README.md and the help texts below.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import json
 import math
 import os
 import sys
-import traceback
-from contextlib import contextmanager
 from dataclasses import asdict
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -26,41 +22,36 @@ import typer
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.config import Strategy, Warm
+from lambda_deno_spawn.dev.cli_build import build
+from lambda_deno_spawn.dev.cli_layer import layer_app
+from lambda_deno_spawn.dev.cli_new import new
+from lambda_deno_spawn.dev.console import EXIT_FAILED, Output, exit_codes
 from lambda_deno_spawn.dev.doctor import Status, examine
 from lambda_deno_spawn.dev.function import (
     InvokeOptions,
-    find_function,
     parse_variables,
 )
 from lambda_deno_spawn.dev.invoke import run
 from lambda_deno_spawn.dev.isolation import examine_isolation
 from lambda_deno_spawn.dev.local_runtime import run_until_signalled
+from lambda_deno_spawn.dev.project import (
+    MEMORY_MAX_MB,
+    MEMORY_MIN_MB,
+    TIMEOUT_LIMIT_S,
+    load_project,
+)
 from lambda_deno_spawn.dev.tables import write_checks, write_isolation
-from lambda_deno_spawn.errors import LambdaDenoSpawnError, UsageError
+from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from lambda_deno_spawn.dev.doctor import Check
     from lambda_deno_spawn.dev.invoke import InvokeResult
     from lambda_deno_spawn.dev.isolation import IsolationReport
 
-EXIT_FAILED = 1
-EXIT_USAGE = 2
-EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
-EXIT_TERMINATED = 143  # 128 + SIGTERM
 CLIENT_CONTEXT_LIMIT_BYTES = 3583  # base64; AWS Lambda API reference, Invoke
 EVENT_LIMIT_BYTES = 6 * 1024 * 1024  # AWS "Lambda quotas"
-TIMEOUT_LIMIT_S = 900  # AWS "Lambda quotas"
-MEMORY_MIN_MB = 128  # AWS "Lambda quotas"
-MEMORY_MAX_MB = 10_240
-
-
-class Output(StrEnum):
-    """What stdout holds."""
-
-    TEXT = "text"
-    JSON = "json"
+DEFAULT_TIMEOUT_S = 3.0  # Lambda's own
+DEFAULT_MEMORY_MB = 512
 
 
 app = typer.Typer(
@@ -69,6 +60,11 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+
+app.command()(new)
+app.command()(build)
+app.add_typer(layer_app, name="layer")
 
 
 def main() -> None:
@@ -135,23 +131,24 @@ def invoke(
     ] = None,
     handler: HandlerOption = None,
     timeout: Annotated[
-        float,
+        float | None,
         typer.Option(
             metavar="SECONDS",
             max=TIMEOUT_LIMIT_S,
-            help="Function timeout; fractions allowed.",
+            help="Function timeout; fractions allowed.  [default: lambda.toml's, else "
+            "3]",
         ),
-    ] = 3,
+    ] = None,
     memory: Annotated[
-        int,
+        int | None,
         typer.Option(
             metavar="MB",
             min=MEMORY_MIN_MB,
             max=MEMORY_MAX_MB,
             help="Memory size the function is told; its heap limit follows from it. "
-            "Lambda's own default is 128.",
+            "Lambda's own default is 128.  [default: lambda.toml's, else 512]",
         ),
-    ] = 512,
+    ] = None,
     warm: Annotated[
         Warm | None,
         typer.Option(help="When the process for the next event is started."),
@@ -189,14 +186,17 @@ def invoke(
 
     The function's logs and Lambda's START, END and REPORT lines go to stderr.
     """
-    with _exit_codes(is_verbose=verbose):
+    with exit_codes(is_verbose=verbose):
+        project = load_project(Path(function), handler)
         options = InvokeOptions(
-            function=find_function(Path(function), handler),
+            function=project.function,
             event=_event(event, event_file),
-            timeout_s=_timeout_s(timeout),
-            memory_mb=memory,
+            timeout_s=_timeout_s(timeout)
+            if timeout is not None
+            else project.timeout_s or DEFAULT_TIMEOUT_S,
+            memory_mb=memory or project.memory_mb or DEFAULT_MEMORY_MB,
             warm=None if warm is None else warm.value,
-            variables=parse_variables(env or []),
+            variables={**project.variables, **parse_variables(env or [])},
             client_context=_client_context(client_context),
             tenant_id=tenant_id,
             is_verbose=verbose,
@@ -248,7 +248,7 @@ def doctor(
 
     Exit code 0: no problem, 1: a problem, or something leaked.
     """
-    with _exit_codes(is_verbose=verbose):
+    with exit_codes(is_verbose=verbose):
         if isolation:
             _refuse_with_isolation(function, handler, env)
             work = examine_isolation(strategy or Strategy.FRESH, os.environ)
@@ -267,9 +267,10 @@ def _doctor_options(
     if strategy is not None:
         raise UsageError("Cannot use --strategy alone: it belongs to --isolation")
     if function is not None:
-        return InvokeOptions(
-            find_function(Path(function), handler), variables=parse_variables(env or [])
-        )
+        project = load_project(Path(function), handler)
+        variables = {**project.variables, **parse_variables(env or [])}
+        memory_mb = project.memory_mb or DEFAULT_MEMORY_MB
+        return InvokeOptions(project.function, memory_mb=memory_mb, variables=variables)
     if handler is not None or env:
         raise UsageError(
             "Cannot use --handler or --env: there is no function; give one"
@@ -308,43 +309,6 @@ def _show_isolation(report: IsolationReport, output: Output) -> None:
     sys.stdout.flush()
     if not report.is_ok:
         raise typer.Exit(EXIT_FAILED)
-
-
-@contextmanager
-def _exit_codes(*, is_verbose: bool) -> Iterator[None]:
-    """Turn whatever ends a command into one sentence and an exit code."""
-    try:
-        if sys.stdout is None:  # closed by the shell: >&-
-            raise UsageError("Cannot print a result: stdout is closed")  # noqa: TRY301
-        yield
-    except typer.Exit:
-        raise
-    except UsageError as error:
-        _fail(str(error), EXIT_USAGE, is_verbose=is_verbose)
-    except KeyboardInterrupt:
-        raise typer.Exit(EXIT_INTERRUPTED) from None
-    except asyncio.CancelledError:
-        raise typer.Exit(EXIT_TERMINATED) from None
-    except BrokenPipeError:  # nobody reads our result, such as `| head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(EXIT_FAILED) from None
-    except LambdaDenoSpawnError as error:
-        _fail(str(error), EXIT_FAILED, is_verbose=is_verbose)
-    except Exception as error:
-        _fail(
-            f"Cannot complete the command: {type(error).__name__}: {error}; "
-            "repeat it with --verbose to see where this arose",
-            EXIT_FAILED,
-            is_verbose=is_verbose,
-        )
-
-
-def _fail(message: str, exit_code: int, *, is_verbose: bool) -> NoReturn:
-    """Print a sentence, with the traceback if wanted, and exit."""
-    if is_verbose:
-        traceback.print_exc()
-    print(message, file=sys.stderr)
-    raise typer.Exit(exit_code)
 
 
 def _event(event: str | None, event_file: str | None) -> bytes:
