@@ -1,0 +1,18 @@
+"""Create the stack; ``-c architecture=arm64`` and ``-c urlAuth=NONE`` change it."""
+
+from pathlib import Path
+
+import aws_cdk as cdk
+from deno_spawn_stack import DenoSpawnStack
+
+DIST = Path(__file__).resolve().parents[3] / "dist"
+
+app = cdk.App()
+DenoSpawnStack(
+    app,
+    "DenoSpawnExamples",
+    architecture=app.node.try_get_context("architecture") or "x86_64",
+    url_auth=app.node.try_get_context("urlAuth") or "AWS_IAM",
+    dist=Path(app.node.try_get_context("dist") or DIST),
+)
+app.synth()
