@@ -1,4 +1,4 @@
-"""Memory and process limits as the kernel enforces them on Lambda, for tests as root.
+"""Memory, process and CPU limits as the kernel enforces them on Lambda; need root.
 
 Knows both versions of control groups: each controller is used where it is mounted (v1)
 or enabled (v2). Refuses to know what runs inside. Kernel documentation: "Control Group
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 MIB = 1024 * 1024
-CONTROLLERS = ("memory", "pids")
+CONTROLLERS = ("memory", "pids", "cpu")
+CPU_PERIOD_US = 100_000  # the kernel's own default
 # Killing ends at once but for a stuck system call; a process may fork meanwhile.
 END_LIMIT_S = 5.0
 END_ROUNDS = 50
@@ -87,6 +88,7 @@ def unavailable(*controllers: str) -> str:
         with Cgroup.create(
             memory_bytes=64 * MIB if "memory" in (controllers or CONTROLLERS) else None,
             processes=16 if "pids" in (controllers or CONTROLLERS) else None,
+            cpus=1 if "cpu" in (controllers or CONTROLLERS) else None,
         ):
             return ""
     except OSError as error:
@@ -113,19 +115,24 @@ class Cgroup:
 
     @classmethod
     def create(
-        cls, *, memory_bytes: int | None = None, processes: int | None = None
+        cls,
+        *,
+        memory_bytes: int | None = None,
+        processes: int | None = None,
+        cpus: float | None = None,
     ) -> Self:
-        """Make a group with one limit or both; None: that controller is not used.
+        """Make a group with some limits; None: that controller is not used.
 
         Args:
             memory_bytes: Memory of all together, page cache included; no swap.
             processes: Processes and threads together, as on Lambda.
+            cpus: Share of one CPU, or of several.
 
         Raises:
             OSError: The kernel does not let us; see ``unavailable``.
         """
         name = f"lambda-deno-spawn-test-{os.getpid()}-{next(_numbers)}"
-        limits = {"memory": memory_bytes, "pids": processes}
+        limits = {"memory": memory_bytes, "pids": processes, "cpu": cpus}
         roots: dict[str, _Root] = {}
         for controller, limit in limits.items():
             if limit is not None:
@@ -140,6 +147,8 @@ class Cgroup:
                 group.limit_memory(memory_bytes)
             if processes is not None:
                 group.limit_processes(processes)
+            if cpus is not None:
+                group.limit_cpus(cpus)
         except OSError:
             group.close()
             raise
@@ -187,6 +196,16 @@ class Cgroup:
     def limit_processes(self, limit: int) -> None:
         """Set the limit anew, also while something runs inside."""
         (self.paths["pids"] / "pids.max").write_text(str(limit))
+
+    def limit_cpus(self, cpus: float) -> None:
+        """Set the limit anew, also while something runs inside."""
+        quota = str(int(cpus * CPU_PERIOD_US))
+        path = self.paths["cpu"]
+        if self._roots["cpu"].is_v2:
+            (path / "cpu.max").write_text(f"{quota} {CPU_PERIOD_US}")
+            return
+        (path / "cpu.cfs_period_us").write_text(str(CPU_PERIOD_US))
+        (path / "cpu.cfs_quota_us").write_text(quota)
 
     def process_ids(self) -> list[int]:
         """Return the processes inside, without zombies."""

@@ -37,7 +37,9 @@ from lambda_deno_spawn.dev.local_runtime import bootstrap_command
 from tests.integration.harness import descendants
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from subprocess import Popen
+    from typing import IO
 
 SAM_CLI_VERSION = "1.170.0"
 # Of the wheel, which is the same file for every platform.
@@ -50,6 +52,7 @@ SAMPLE_EVENTS = "samcli/lib/generated_sample_events"
 DOWNLOAD_TIMEOUT_S = 50.0  # below the limit of a test, so that the cause is named
 START_TIMEOUT_S = 5.0
 STOP_TIMEOUT_S = 5.0
+WAIT_STEP_S = 0.05
 OUTLIVE_TIMEOUT_S = 2.0  # a process that hears of its parent's end needs milliseconds
 READ_TIMEOUT_S = 20.0  # above every timeout a test gives the emulator
 INVOKE_PATH = "/2015-03-31/functions/function/invocations"
@@ -203,8 +206,7 @@ class Rie:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-        _, left = psutil.wait_procs(started, timeout=OUTLIVE_TIMEOUT_S)
-        left = list({*left, *self.processes()})
+        left = list({*_outliving(started), *self.processes()})
         names = [_command_line(process) for process in left]
         for process in left:
             process.kill()
@@ -225,12 +227,9 @@ def run_rie(
         log: File for everything that is written.
         timeout_s: Timeout of the function.
     """
-    invoke_address, runtime_api = _free_addresses()
-    mark = uuid.uuid4().hex
-    arguments = ["--runtime-interface-emulator-address", invoke_address]
-    arguments += ["--runtime-api-address", runtime_api]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
+
+    def start(arguments: Sequence[str], output: IO[bytes], mark: str) -> Popen[bytes]:
+        return subprocess.Popen(
             [str(binary), *arguments, *bootstrap_command()],
             cwd=task_root,
             env=_environ(task_root, handler, mark, log.parent, timeout_s),
@@ -239,6 +238,32 @@ def run_rie(
             stderr=output,
             start_new_session=True,
         )
+
+    with running_rie(start, log) as rie:
+        yield rie
+
+
+@contextmanager
+def running_rie(
+    start: Callable[[Sequence[str], IO[bytes], str], Popen[bytes]],
+    log: Path,
+    *,
+    read_timeout_s: float = READ_TIMEOUT_S,
+) -> Iterator[Rie]:
+    """Run an emulator however it is started, with a client for it.
+
+    Args:
+        start: Gets the emulator's options, the file for its output, and the value of
+            ``MARK`` in its environment.
+        log: File for everything that is written.
+        read_timeout_s: How long the client waits for an answer.
+    """
+    invoke_address, runtime_api = _free_addresses()
+    mark = uuid.uuid4().hex
+    arguments = ["--runtime-interface-emulator-address", invoke_address]
+    arguments += ["--runtime-api-address", runtime_api]
+    with log.open("wb") as output:
+        process = start(arguments, output, mark)
     client = boto3.client(
         "lambda",
         endpoint_url=f"http://{invoke_address}",
@@ -247,7 +272,7 @@ def run_rie(
         aws_secret_access_key="test",
         config=botocore.config.Config(
             proxies={},
-            read_timeout=READ_TIMEOUT_S,
+            read_timeout=read_timeout_s,
             retries={"total_max_attempts": 1},
         ),
     )
@@ -310,6 +335,22 @@ def _wait_for_port(rie: Rie) -> None:
         else:
             return
     raise RuntimeError(f"Cannot reach the emulator: {rie.log.read_text()}")
+
+
+def _outliving(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Give processes time to end; return those that have not, zombies left out."""
+    give_up = time.monotonic() + OUTLIVE_TIMEOUT_S
+    while processes and time.monotonic() < give_up:
+        _, alive = psutil.wait_procs(processes, timeout=WAIT_STEP_S)
+        processes = [process for process in alive if _runs(process)]
+    return processes
+
+
+def _runs(process: psutil.Process) -> bool:
+    # A zombie waits for the machine's own init, which takes its time.
+    with suppress(psutil.NoSuchProcess):
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _command_line(process: psutil.Process) -> str:
