@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from bench import coldstart, cpu, forms, latency, memory
+from bench import coldstart, cpu, firststart, forms, latency, memory
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -31,6 +31,7 @@ BENCHMARKS: dict[str, Callable[[int | None, Path], Awaitable[list[Figure]]]] = {
     "coldstart": coldstart.run,
     "memory": memory.run,
     "forms": forms.run,
+    "firststart": firststart.run,
 }
 
 

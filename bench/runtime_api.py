@@ -50,12 +50,14 @@ class Answer:
         latency_s: From writing the event to having the whole post.
         first_piece_s: From writing the event to having the first piece of a post that
             comes in pieces; the same as ``latency_s`` for any other.
+        received_at_s: When the whole post had come (``time.perf_counter``).
     """
 
     is_error: bool
     body: bytes
     latency_s: float
     first_piece_s: float
+    received_at_s: float
 
 
 class RuntimeApi:
@@ -158,7 +160,9 @@ class RuntimeApi:
             is_error = path.endswith(b"/error")
             latency_s = received_at_s - self._sent_at_s
             first_piece_s = (self._first_piece_at_s or received_at_s) - self._sent_at_s
-            self._post.set_result(Answer(is_error, body, latency_s, first_piece_s))
+            self._post.set_result(
+                Answer(is_error, body, latency_s, first_piece_s, received_at_s)
+            )
         elif path.endswith(b"/init/error"):
             connection.write(_ACCEPTED)
             self._poll.set_exception(RuntimeError(f"Init failed: {body.decode()}"))

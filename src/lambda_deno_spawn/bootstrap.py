@@ -15,7 +15,6 @@ import gc
 import os
 import signal
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from lambda_deno_spawn.config import LogLevel, Settings, Warm
@@ -32,13 +31,13 @@ from lambda_deno_spawn.errors import (
     WorkerError,
     WorkerSpawnError,
 )
+from lambda_deno_spawn.spawn import start_worker
 from lambda_deno_spawn.state import StateDir
-from lambda_deno_spawn.worker import start_worker
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.deno import DenoCommand
     from lambda_deno_spawn.invocation import Failure
-    from lambda_deno_spawn.worker import StartedWorker
+    from lambda_deno_spawn.spawn import StartedWorker
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -60,7 +59,7 @@ def main() -> NoReturn:
     early_exit = EarlyExit()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, early_exit)
-    cwd = os.getcwd()  # noqa: PTH109
+    cwd = os.getcwd()
     try:
         settings = Settings.from_environ(os.environ, cwd)
     except ConfigError as error:
@@ -117,7 +116,7 @@ def _start(settings: Settings, state: StateDir, early_exit: EarlyExit) -> int:
     orphans: list[StartedWorker] = []
     try:
         try:
-            command = deno_command(settings, os.environ, Path(state.path))
+            command = deno_command(settings, os.environ, state.path)
             if settings.warm is Warm.OFF:
                 _guard()
             else:
@@ -230,7 +229,7 @@ async def _post_init_error(runtime_api: str, failure: Failure) -> None:
     from lambda_deno_spawn.runtime_api import RuntimeApiClient
 
     try:
-        client = RuntimeApiClient(runtime_api, os.getcwd())  # noqa: PTH109
+        client = RuntimeApiClient(runtime_api, os.getcwd())
         await client.init_error(failure)
         await client.aclose()
     except (ConfigError, RuntimeApiError) as error:

@@ -9,9 +9,8 @@ variables"; ours: docs/configuration.md.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from lambda_deno_spawn.errors import ConfigError
 from lambda_deno_spawn.permissions import Permissions
@@ -88,8 +87,7 @@ class LogLevel(StrEnum):
     FATAL = "FATAL"
 
 
-@dataclass(frozen=True, slots=True)
-class Settings:
+class Settings(NamedTuple):
     """Everything the supervisor is told by its environment.
 
     Attributes:
@@ -129,7 +127,7 @@ class Settings:
     warm_max_age_s: float | None = None
     stop_margin_s: float = STOP_MARGIN_S
     response_mode: ResponseMode = ResponseMode.BUFFERED
-    permissions: Permissions = field(default_factory=Permissions)
+    permissions: Permissions = Permissions()
     env_names: tuple[str, ...] | None = None
     v8_flags: tuple[str, ...] = ()
     deno_bin: str | None = None
@@ -139,7 +137,7 @@ class Settings:
     log_level: LogLevel = LogLevel.INFO
     metrics: Metrics = Metrics.OFF
     telemetry_fd: int | None = None
-    unknown: tuple[str, ...] = field(default=())
+    unknown: tuple[str, ...] = ()
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], cwd: str) -> Settings:

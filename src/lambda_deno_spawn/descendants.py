@@ -13,7 +13,6 @@ import contextlib
 import os
 import signal
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -111,7 +110,7 @@ def _prctl(option: int, value: int) -> bool:
 def oom_kills() -> int | None:
     """Return how often the kernel ended a process for its memory; None: unknown."""
     try:
-        text = Path("/proc/vmstat").read_bytes()
+        text = _read("/proc/vmstat")
         return int(text[text.index(b"\noom_kill ") + 10 :].split(None, 1)[0])
     except (OSError, ValueError):
         return None
@@ -235,21 +234,26 @@ def _send_pinned(pid: int, parents: tuple[int, ...], number: signal.Signals) -> 
     return True
 
 
+def _read(path: str) -> bytes:
+    with open(path, "rb") as file:
+        return file.read()
+
+
 def _children_of(parent: int) -> list[int]:
     found: list[int] = []
     # It may have ended, or there is no descriptor left: it is ended all the same, once
     # its parents are.
     with contextlib.suppress(OSError):
-        for task in os.listdir(f"/proc/{parent}/task"):  # noqa: PTH208
+        for task in os.listdir(f"/proc/{parent}/task"):
             path = f"/proc/{parent}/task/{task}/children"
-            found += map(int, Path(path).read_bytes().split())
+            found += map(int, _read(path).split())
     return found
 
 
 def _children_by_scan(parent: int) -> list[int]:
     """Find children without the kernel's list, which not every kernel has."""
     try:
-        names = os.listdir("/proc")  # noqa: PTH208
+        names = os.listdir("/proc")
     except OSError:
         return []
     return [int(name) for name in names if name.isdigit() and _parent(name) == parent]
@@ -258,7 +262,7 @@ def _children_by_scan(parent: int) -> list[int]:
 def _parent(pid: int | str) -> int | None:
     """Return the parent of a process, None if it is gone."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_bytes()
+        stat = _read(f"/proc/{pid}/stat")
     except OSError:
         return None
     # The name in front may hold anything, blanks and brackets too.

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.errors import WorkerError
 
-# Buffered responses: 6 MiB and 100 bytes of envelope, the limit AWS's own emulator
-# enforces and names in its 413 answer.
-RESPONSE_LIMIT_BYTES = 6_291_556
 # The platform stores 64 KiB of the cause and servers limit a header block; half of it
 # keeps the whole request well inside both.
 XRAY_CAUSE_LIMIT_BYTES = 32 * 1024

@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lambda_deno_spawn.descendants import ChildList, end_trees
@@ -82,8 +81,7 @@ class ExitStatus(NamedTuple):
     peak_bytes: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Launched:
+class Launched(NamedTuple):
     """A process that runs already, before there is an event loop to watch it."""
 
     pid: int

@@ -15,16 +15,14 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import orjson
 
 from lambda_deno_spawn.errors import WorkerProtocolError
-from lambda_deno_spawn.invocation import RESPONSE_LIMIT_BYTES, Failure, Success
+from lambda_deno_spawn.hello import MARKER_BYTES, RESPONSE_LIMIT_BYTES
+from lambda_deno_spawn.invocation import Failure, Success
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from lambda_deno_spawn.invocation import Invocation
 
-PROTOCOL_VERSION = 1
-# 128 random bits in hex: no output of a program contains it by accident.
-MARKER_BYTES = 32
 # The longest header we write is below 100 bytes; more is not one of our frames.
 HEADER_LIMIT_BYTES = 1024
 # A worker refuses a larger result itself; a frame may carry a little more because an
@@ -148,16 +146,6 @@ class WorkerConnection:
         self._header: _Header | None = None
         # One buffer: thousands of small pieces would cost ten times what they hold.
         self._parts: bytearray | None = None
-
-    def hello(self, facts: Mapping[str, object]) -> bytes:
-        """Return the first line for the worker's stdin.
-
-        Args:
-            facts: What stays the same for the process's life: export to call, static
-                context, log settings; must hold what JSON can.
-        """
-        greeting = {"version": PROTOCOL_VERSION, "marker": self._marker.decode()}
-        return orjson.dumps({**greeting, **facts}) + b"\n"
 
     def invoke(self, invocation: Invocation, abort_epoch_ms: int) -> list[bytes]:
         """Hand over an invocation; return the buffers to write, then close stdin.

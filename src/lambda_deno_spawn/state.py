@@ -39,7 +39,7 @@ class StateDir:
         self._temp_root = temp_root
         while True:
             self.path = f"{temp_root}/{PREFIX}{os.urandom(8).hex()}"
-            os.mkdir(self.path, 0o700)  # noqa: PTH102 - fails if it exists, as it must
+            os.mkdir(self.path, 0o700)
             try:
                 self._lock = _lock(self.path, os.O_CREAT)
                 break
@@ -58,15 +58,15 @@ class StateDir:
         """
         path = f"{self.path}/{os.urandom(8).hex()}"
         try:
-            os.mkdir(path, 0o700)  # noqa: PTH102 - in the hot path
+            os.mkdir(path, 0o700)
         except FileNotFoundError:  # a handler that may write everywhere emptied /tmp
-            os.makedirs(path, 0o700)  # noqa: PTH103
+            os.makedirs(path, 0o700)
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
             # A handler has filled the disk. A folder that is there needs no room.
             try:
-                os.rename(f"{self.path}/{SPARE}", path)  # noqa: PTH104
+                os.rename(f"{self.path}/{SPARE}", path)
                 _clear(path)  # who may write everywhere may have written there
             except OSError:
                 raise error from None
@@ -83,7 +83,7 @@ class StateDir:
     def _make_spare(self) -> None:
         self._has_spare = False
         with contextlib.suppress(OSError):
-            os.mkdir(f"{self.path}/{SPARE}", 0o700)  # noqa: PTH102
+            os.mkdir(f"{self.path}/{SPARE}", 0o700)
             self._has_spare = True
 
     def close(self) -> None:
@@ -93,7 +93,7 @@ class StateDir:
 
     def clear_abandoned(self) -> None:
         """End the processes and remove the folders of supervisors that are gone."""
-        for name in os.listdir(self._temp_root):  # noqa: PTH208
+        for name in os.listdir(self._temp_root):
             path = f"{self._temp_root}/{name}"
             if not name.startswith(PREFIX) or path == self.path:
                 continue
@@ -116,17 +116,17 @@ def remove_tree(path: str) -> int:
     """
     removed = 0
     try:
-        os.rmdir(path)  # noqa: PTH106 - most often it is empty
+        os.rmdir(path)
     except FileNotFoundError:
         pass
     except NotADirectoryError:
         with contextlib.suppress(OSError):
-            os.unlink(path)  # noqa: PTH108
+            os.unlink(path)
             removed = 1
     except OSError:
         with contextlib.suppress(OSError):
             removed = _clear(path)
-            os.rmdir(path)  # noqa: PTH106
+            os.rmdir(path)
     return removed
 
 
@@ -145,7 +145,7 @@ def _clear(path: str) -> int:
     top = _open_folder(path)
     removed = 0
     try:
-        while names := os.listdir(top):  # noqa: PTH208 - of a descriptor
+        while names := os.listdir(top):
             before = removed
             for name in names:
                 # Something that cannot be removed must not keep us from the rest.
@@ -166,7 +166,7 @@ def _remove_entry(top: int, name: str) -> int:
     folder = _open_folder(name, top)
     removed = 0
     try:
-        for inner in os.listdir(folder):  # noqa: PTH208
+        for inner in os.listdir(folder):
             if stat.S_ISDIR(os.lstat(inner, dir_fd=folder).st_mode):
                 os.close(_open_folder(inner, folder))  # or it could not be moved
                 new = os.urandom(16).hex()
@@ -215,9 +215,9 @@ def _lock(folder: str, flags: int = 0) -> int:
 def _end_processes_of(folder: str) -> None:
     """Kill every process whose private folder lies in this one."""
     mark = f"TMPDIR={folder}/".encode()
-    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():  # noqa: PTH208, PTH112
+    for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if name.isdigit():
             # A process may end meanwhile; those of other users cannot be read.
-            with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as f:  # noqa: PTH123
+            with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as f:
                 if any(entry.startswith(mark) for entry in f.read().split(b"\0")):
                     os.kill(int(name), signal.SIGKILL)

@@ -18,12 +18,8 @@ from lambda_deno_spawn.invocation import Failure, Streaming, Success, stop_margi
 from lambda_deno_spawn.logs import log_context, logger, utc_timestamp
 from lambda_deno_spawn.metrics import SUCCESS, Measures, report_line
 from lambda_deno_spawn.protocol import StreamEnded
-from lambda_deno_spawn.worker import (
-    TERMINATE_GRACE_S,
-    AnswerBegun,
-    Worker,
-    start_worker,
-)
+from lambda_deno_spawn.spawn import start_worker
+from lambda_deno_spawn.worker import TERMINATE_GRACE_S, AnswerBegun, Worker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -33,8 +29,8 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.invocation import Invocation, Outcome
     from lambda_deno_spawn.logs import LogWriter
     from lambda_deno_spawn.process import Reaper
+    from lambda_deno_spawn.spawn import StartedWorker
     from lambda_deno_spawn.state import StateDir
-    from lambda_deno_spawn.worker import StartedWorker
 
 # Init ends after 10 s on classic Lambda and is then repeated under the function's
 # timeout (AWS Lambda Developer Guide, "Lambda execution environment lifecycle"). Asking

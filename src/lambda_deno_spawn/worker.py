@@ -7,7 +7,6 @@ know when a worker is started or how many there are; that is ``strategies.py``.
 
 from __future__ import annotations
 
-import os
 import signal
 import time
 from collections import deque
@@ -18,9 +17,8 @@ from lambda_deno_spawn.descendants import oom_kills
 from lambda_deno_spawn.errors import WorkerError, WorkerProtocolError
 from lambda_deno_spawn.exits import exit_error
 from lambda_deno_spawn.invocation import Failure
-from lambda_deno_spawn.process import ChildProcess, launch
+from lambda_deno_spawn.process import ChildProcess
 from lambda_deno_spawn.protocol import (
-    MARKER_BYTES,
     Answered,
     Chunk,
     Done,
@@ -34,12 +32,11 @@ from lambda_deno_spawn.protocol import (
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable
 
-    from lambda_deno_spawn.deno import DenoCommand
     from lambda_deno_spawn.invocation import Invocation, Success
     from lambda_deno_spawn.logs import LogWriter
-    from lambda_deno_spawn.process import ExitStatus, Launched, Reaper
+    from lambda_deno_spawn.process import ExitStatus, Reaper
+    from lambda_deno_spawn.spawn import StartedWorker
     from lambda_deno_spawn.state import StateDir
 
 # A process that closed its stdout is given this long to end by itself, so that its exit
@@ -59,65 +56,6 @@ class AnswerBegun:
     """The worker answers in pieces, of this media type; see ``Worker.next_chunk``."""
 
     content_type: str
-
-
-@dataclass(frozen=True, slots=True)
-class StartedWorker:
-    """A worker's process before there is an event loop to serve it.
-
-    Attributes:
-        started_s: When it was about to be started; monotonic clock.
-        spawn_s: How long the call took that started it.
-        sources: Which settings its arguments stem from.
-    """
-
-    launched: Launched
-    connection: WorkerConnection
-    marker: str
-    private_dir: str
-    started_s: float
-    spawn_s: float
-    sources: str
-
-
-def start_worker(
-    command: DenoCommand,
-    state: StateDir,
-    meanwhile: Callable[[], None] = lambda: None,
-) -> StartedWorker:
-    """Start one Deno process with an empty private folder. Does not wait for it.
-
-    Args:
-        command: How this function's processes are started.
-        state: Where the private folder is made.
-        meanwhile: Done while Deno starts, before anything of the handler's can run:
-            its module is loaded after HELLO.
-
-    Raises:
-        WorkerSpawnError: The process could not be started.
-        OSError: The private folder could not be made.
-    """
-    private_dir = state.make_private()
-    marker = os.urandom(MARKER_BYTES // 2).hex()
-    connection = WorkerConnection(marker)
-    started_s = time.monotonic()
-    try:
-        command.restore_entry()
-        launched = launch(
-            command.argv(private_dir),
-            command.process_environ(private_dir),
-            command.cwd,
-        )
-        spawn_s = time.monotonic() - started_s
-        meanwhile()
-        launched.write_first(connection.hello(command.facts))
-    except (WorkerError, OSError):
-        state.remove_private(private_dir)
-        raise
-    sources = command.sources
-    return StartedWorker(
-        launched, connection, marker, private_dir, started_s, spawn_s, sources
-    )
 
 
 class Worker:
@@ -162,7 +100,7 @@ class Worker:
         self._oom_kills = oom_kills()
         self._state = state
         self._writer = writer
-        self._connection = started.connection
+        self._connection = WorkerConnection(started.marker)
         self._private_dir = started.private_dir
         self._sources = started.sources
         self._relay = Relay(writer, started.marker)

@@ -69,7 +69,7 @@ class Function:
         self, environ: dict[str, str] | None = None, **variables: str
     ) -> DenoCommand:
         settings = self.settings(**variables)
-        return deno_command(settings, environ or {}, self.state_dir)
+        return deno_command(settings, environ or {}, str(self.state_dir))
 
 
 def write_program(path: Path) -> Path:
@@ -115,7 +115,7 @@ def test_a_handler_s_file_and_export_are_found(
     path = tmp_path / file
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
-    assert find_handler(tmp_path, handler) == Handler(path, export)
+    assert find_handler(tmp_path, handler) == Handler(str(path), export)
 
 
 def test_suffixes_are_tried_in_order(tmp_path: Path) -> None:
@@ -123,20 +123,20 @@ def test_suffixes_are_tried_in_order(tmp_path: Path) -> None:
     for name in names:
         (tmp_path / name).touch()
     for name in names:
-        assert find_handler(tmp_path, "f.handler").path.name == name
+        assert find_handler(tmp_path, "f.handler").path == str(tmp_path / name)
         (tmp_path / name).unlink()
 
 
 def test_the_longest_file_name_wins(tmp_path: Path) -> None:
     (tmp_path / "a.js").touch()
     (tmp_path / "a.b.tsx").touch()
-    assert find_handler(tmp_path, "a.b.c") == Handler(tmp_path / "a.b.tsx", "c")
+    assert find_handler(tmp_path, "a.b.c") == Handler(str(tmp_path / "a.b.tsx"), "c")
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "f.js").mkdir()
     (tmp_path / "f.ts").touch()
-    assert find_handler(tmp_path, "f.handler").path.name == "f.ts"
+    assert find_handler(tmp_path, "f.handler").path == str(tmp_path / "f.ts")
 
 
 @pytest.mark.parametrize(
@@ -404,9 +404,9 @@ def test_default_permissions_of_deno_json_are_used(
 def test_deno_json_comes_before_deno_jsonc(function: Function) -> None:
     assert find_config(function.task_root) is None
     jsonc = function.write("deno.jsonc", "{}")
-    assert find_config(function.task_root) == jsonc
+    assert find_config(function.task_root) == str(jsonc)
     json_ = function.write("deno.json", "{}")
-    assert find_config(function.task_root) == json_
+    assert find_config(function.task_root) == str(json_)
 
 
 def test_node_modules_are_used_as_they_are_where_no_config_says_more(
@@ -487,8 +487,9 @@ def test_a_comma_in_a_folder_is_refused(
     folder = tmp_path / "a,b"
     folder.mkdir()
     state_dir = folder / "state" if variable == "TMPDIR" else function.state_dir
+    settings = function.settings(**{variable: str(folder)})
     with pytest.raises(ConfigError, match="expected no comma in it") as caught:
-        deno_command(function.settings(**{variable: str(folder)}), {}, state_dir)
+        deno_command(settings, {}, str(state_dir))
     assert (caught.value.variable, caught.value.value) == (variable, str(folder))
 
 
@@ -674,7 +675,7 @@ def test_home_and_tmpdir_are_the_process_s_own(function: Function) -> None:
 def test_deno_s_cache_is_an_own_one_in_front_of_the_given_or_the_packaged(
     function: Function,
 ) -> None:
-    def caches(**variables: str) -> tuple[str, Path | None]:
+    def caches(**variables: str) -> tuple[str, str | None]:
         command = function.command({"DENO_DIR": "/elsewhere"}, **variables)
         return command.environ["DENO_DIR"], command.shared_cache
 
@@ -682,10 +683,10 @@ def test_deno_s_cache_is_an_own_one_in_front_of_the_given_or_the_packaged(
     assert caches() == (own, None)
     packaged = function.task_root / ".deno_dir"
     packaged.mkdir()
-    assert caches() == (own, packaged)
+    assert caches() == (own, str(packaged))
     given = function.task_root / "not" / "there" / "yet"
-    assert caches(DENO_DIR=str(given)) == (own, given)
-    assert caches(DENO_DIR="not/there/yet") == (own, given)
+    assert caches(DENO_DIR=str(given)) == (own, str(given))
+    assert caches(DENO_DIR="not/there/yet") == (own, str(given))
 
 
 def test_a_cache_that_cannot_be_written_to_is_used_as_it_is(

@@ -13,6 +13,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lambda_deno_spawn.errors import WorkerProtocolError
+from lambda_deno_spawn.hello import hello
 from lambda_deno_spawn.invocation import Failure, Invocation, Success
 from lambda_deno_spawn.protocol import (
     Answered,
@@ -177,10 +178,8 @@ def test_a_marker_of_another_length_is_refused(length: int) -> None:
 
 
 def test_hello_is_one_line_with_version_marker_and_facts() -> None:
-    connection = WorkerConnection(MARKER)
-    assert connection.hello(
-        {"export": "handler", "context": {"functionName": "f"}}
-    ) == (
+    facts = {"export": "handler", "context": {"functionName": "f"}}
+    assert hello(MARKER, facts) == (
         b'{"version":1,"marker":"00000000000000010000000000000002",'
         b'"export":"handler","context":{"functionName":"f"}}\n'
     )

@@ -180,7 +180,8 @@ def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
 def _handler_file(project: Project) -> Path:
     """Return the module that the handler's name means."""
     try:
-        return find_handler(project.function.task_root, project.function.handler).path
+        function = project.function
+        return Path(find_handler(function.task_root, function.handler).path)
     except HandlerError as error:
         raise BuildError(f"Cannot build {project.name!r}: {error}") from error
 

@@ -374,14 +374,15 @@ def _checks_of(
             options, "127.0.0.1:9001", str(state_dir.parent), with_credentials
         )
         settings = Settings.from_environ(variables, str(function.task_root))
-        command = deno_command(settings, variables, state_dir)
+        command = deno_command(settings, variables, str(state_dir))
     except HandlerError as error:
         advice = "name the file, or give --handler file.export"
         return [Check(group, "handler", Status.PROBLEM, str(error), advice)]
     except ConfigError as error:
         advice = f"set {error.variable} to {error.expected}"
         return [Check(group, "settings", Status.PROBLEM, str(error), advice)]
-    file = handler.path.relative_to(function.task_root)
+    path = Path(handler.path)
+    file = path.relative_to(function.task_root)
     found = f"{function.handler}: {file} in {function.task_root}"
     checks = [Check(group, "handler", Status.OK, found)]
     if settings.unknown:
@@ -391,7 +392,7 @@ def _checks_of(
     return [
         *checks,
         *_permission_checks(function.task_root, settings, command),
-        *_cache_checks(function.task_root, handler.path, command),
+        *_cache_checks(function.task_root, path, command),
     ]
 
 
@@ -405,10 +406,10 @@ def _permission_checks(
     if config is None:
         found = "no deno.json"
     elif not sets:
-        found = f"{config.name} has no permission sets"
+        found = f"{Path(config).name} has no permission sets"
     else:
         use = f"the set `{used}` is used" if used else "none is used"
-        found = f"{config.name} has {', '.join(sets)}; {use}"
+        found = f"{Path(config).name} has {', '.join(sets)}; {use}"
     yield Check(group, "permission-sets", Status.OK, found)
     flags = [*command.permissions, *command.private_permissions]
     granted = granted_permissions(flags, sets.get(used or ""))

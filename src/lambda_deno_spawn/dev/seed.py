@@ -17,7 +17,7 @@ import sqlite3
 import subprocess
 import tempfile
 import threading
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,9 +36,9 @@ from lambda_deno_spawn.deno import (
 from lambda_deno_spawn.dev.function import Function, InvokeOptions
 from lambda_deno_spawn.dev.local_runtime import lambda_environ
 from lambda_deno_spawn.errors import BuildError, ConfigError, HandlerError
+from lambda_deno_spawn.hello import MARKER_BYTES, hello
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.protocol import (
-    MARKER_BYTES,
     Answered,
     Ready,
     WorkerConnection,
@@ -117,9 +117,9 @@ def seed_cache(
         state = Path(name).resolve()
         command = _command(project, staged, state, binary, environ)
         scripts = folder_of_fixed_length(state, "j")
-        shutil.copytree(RUNTIME_JS.parent, scripts)
-        entry = entry_source(Path(str(command.facts["module"])), scripts / "runtime.js")
-        notes = _load(replace(command, entry_text=entry), state)
+        shutil.copytree(Path(RUNTIME_JS).parent, scripts)
+        entry = entry_source(str(command.facts["module"]), scripts / "runtime.js")
+        notes = _load(command._replace(entry_text=entry), state)
         packaged = TASK_ROOT / PACKAGED_DENO_DIR
         moves = {
             file_url(state / OWN_DENO_DIR): file_url(packaged),
@@ -129,7 +129,7 @@ def seed_cache(
         files: dict[str, bytes] = {}
         moved: dict[str, int] = {}
         for database in CACHE_DATABASES:
-            source = command.cache / database
+            source = Path(command.cache, database)
             if source.exists() and (has_code or database != CODE_DATABASE):
                 files[database], moved[database] = _moved(source, state, moves)
                 files |= {database + end: b"" for end in COMPANIONS}
@@ -162,7 +162,7 @@ def _command(
     variables.pop("DENO_DIR", None)
     try:
         settings = Settings.from_environ(variables, str(staged))
-        return deno_command(settings, variables, state)
+        return deno_command(settings, variables, str(state))
     except (ConfigError, HandlerError) as error:
         raise BuildError(f"Cannot load the package: {error}") from error
 
@@ -179,7 +179,7 @@ def _load(command: DenoCommand, state: Path) -> list[str]:
     private = state / "private"
     private.mkdir()
     command.restore_entry()
-    connection = WorkerConnection(os.urandom(MARKER_BYTES // 2).hex())
+    marker = os.urandom(MARKER_BYTES // 2).hex()
     with tempfile.TemporaryFile() as stderr:
         try:
             process = subprocess.Popen(
@@ -197,7 +197,7 @@ def _load(command: DenoCommand, state: Path) -> list[str]:
         limit = threading.Timer(LOAD_LIMIT_S, process.kill)
         limit.start()
         try:
-            event = _first_event(process, connection, command)
+            event = _first_event(process, marker, command)
         finally:
             is_late = not limit.is_alive()
             limit.cancel()
@@ -214,18 +214,19 @@ def _load(command: DenoCommand, state: Path) -> list[str]:
 
 
 def _first_event(
-    process: subprocess.Popen[bytes], connection: WorkerConnection, command: DenoCommand
+    process: subprocess.Popen[bytes], marker: str, command: DenoCommand
 ) -> Ready | Failure | None:
     """Say hello and return whether the module was loaded; None: the process ended.
 
     One that is ready is given its end of input, at which it writes its cache and exits.
     """
+    connection = WorkerConnection(marker)
     with process:
         stdin, stdout = process.stdin, process.stdout
         if stdin is None or stdout is None:
             raise RuntimeError("Cannot talk to a process without pipes")
         with contextlib.suppress(BrokenPipeError):  # it has ended: its output says why
-            stdin.write(connection.hello(command.facts))
+            stdin.write(hello(marker, command.facts))
             stdin.close()
         while data := os.read(stdout.fileno(), READ_BYTES):
             for event in connection.receive_data(data):

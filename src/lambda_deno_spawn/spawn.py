@@ -1,0 +1,77 @@
+"""The start of one Deno process, before there is an event loop to serve it.
+
+Knows the private folder, the command line and the first line of stdin. Apart from
+``worker.py``, because the first process of an environment is started before whatever is
+slow to import. Refuses to know what becomes of it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, NamedTuple
+
+from lambda_deno_spawn.errors import WorkerError
+from lambda_deno_spawn.hello import MARKER_BYTES, hello
+from lambda_deno_spawn.process import Launched, launch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lambda_deno_spawn.deno import DenoCommand
+    from lambda_deno_spawn.state import StateDir
+
+
+class StartedWorker(NamedTuple):
+    """A worker's process that nobody looks after yet.
+
+    Attributes:
+        started_s: When it was about to be started; monotonic clock.
+        spawn_s: How long the call took that started it.
+        sources: Which settings its arguments stem from.
+    """
+
+    launched: Launched
+    marker: str
+    private_dir: str
+    started_s: float
+    spawn_s: float
+    sources: str
+
+
+def start_worker(
+    command: DenoCommand,
+    state: StateDir,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> StartedWorker:
+    """Start one Deno process with an empty private folder. Does not wait for it.
+
+    Args:
+        command: How this function's processes are started.
+        state: Where the private folder is made.
+        meanwhile: Done while Deno starts, before anything of the handler's can run:
+            its module is loaded after HELLO.
+
+    Raises:
+        WorkerSpawnError: The process could not be started.
+        OSError: The private folder could not be made.
+    """
+    private_dir = state.make_private()
+    marker = os.urandom(MARKER_BYTES // 2).hex()
+    started_s = time.monotonic()
+    try:
+        command.restore_entry()
+        launched = launch(
+            command.argv(private_dir),
+            command.process_environ(private_dir),
+            command.cwd,
+        )
+        spawn_s = time.monotonic() - started_s
+        meanwhile()
+        launched.write_first(hello(marker, command.facts))
+    except (WorkerError, OSError):
+        state.remove_private(private_dir)
+        raise
+    return StartedWorker(
+        launched, marker, private_dir, started_s, spawn_s, command.sources
+    )
