@@ -22,9 +22,12 @@ import typer
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.config import Strategy, Warm
+from lambda_deno_spawn.dev.cli_aws import delete, deploy
 from lambda_deno_spawn.dev.cli_build import build
 from lambda_deno_spawn.dev.cli_layer import layer_app
 from lambda_deno_spawn.dev.cli_new import new
+from lambda_deno_spawn.dev.cli_publish import list_layers, publish
+from lambda_deno_spawn.dev.cli_remote import invoke_remote, logs
 from lambda_deno_spawn.dev.console import EXIT_FAILED, Output, exit_codes
 from lambda_deno_spawn.dev.doctor import Status, examine
 from lambda_deno_spawn.dev.function import (
@@ -44,6 +47,8 @@ from lambda_deno_spawn.dev.tables import write_checks, write_isolation
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lambda_deno_spawn.dev.doctor import Check
     from lambda_deno_spawn.dev.invoke import InvokeResult
     from lambda_deno_spawn.dev.isolation import IsolationReport
@@ -65,6 +70,11 @@ app = typer.Typer(
 app.command()(new)
 app.command()(build)
 app.add_typer(layer_app, name="layer")
+layer_app.command("publish")(publish)
+layer_app.command("list")(list_layers)
+app.command()(deploy)
+app.command()(delete)
+app.command()(logs)
 
 
 def main() -> None:
@@ -110,12 +120,32 @@ EnvOption = Annotated[
 @app.command()
 def invoke(
     function: Annotated[
-        str,
+        str | None,
         typer.Argument(
             metavar="FUNCTION", help="The handler's file, or the folder that holds it."
         ),
-    ],
+    ] = None,
     *,
+    remote: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Invoke this function in AWS instead of one here."
+        ),
+    ] = None,
+    qualifier: Annotated[
+        str | None,
+        typer.Option(help="With --remote: alias or version."),
+    ] = None,
+    is_async: Annotated[
+        bool,
+        typer.Option("--async", help="With --remote: do not wait for the result."),
+    ] = False,
+    region: Annotated[
+        str | None, typer.Option(help="With --remote: AWS region.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="With --remote: profile of AWS's own files.")
+    ] = None,
     event: Annotated[
         str | None,
         typer.Option(
@@ -135,8 +165,8 @@ def invoke(
         typer.Option(
             metavar="SECONDS",
             max=TIMEOUT_LIMIT_S,
-            help="Function timeout; fractions allowed.  [default: lambda.toml's, else "
-            "3]",
+            help="Function timeout; fractions allowed. With --remote: how long to wait."
+            "  [default: lambda.toml's, else 3]",
         ),
     ] = None,
     memory: Annotated[
@@ -187,6 +217,35 @@ def invoke(
     The function's logs and Lambda's START, END and REPORT lines go to stderr.
     """
     with exit_codes(is_verbose=verbose):
+        if remote is not None:
+            here = {
+                "FUNCTION": function, "--handler": handler, "--memory": memory,
+                "--warm": warm, "--env": env,
+            }  # fmt: skip
+            _refuse(here, "--remote", "they are settings of the function there")
+            invoke_remote(
+                remote,
+                _event(event, event_file),
+                qualifier=qualifier,
+                is_async=is_async,
+                tenant_id=tenant_id,
+                client_context=_client_context(client_context),
+                timeout_s=None if timeout is None else _timeout_s(timeout),
+                region=region,
+                profile=profile,
+                output=output,
+            )
+            return
+        there = {
+            "--qualifier": qualifier, "--async": is_async, "--region": region,
+            "--profile": profile,
+        }  # fmt: skip
+        _refuse(there, "a function of this machine", "they belong to --remote NAME")
+        if function is None:
+            raise UsageError(
+                "Cannot invoke: there is no FUNCTION; give the handler's file or its "
+                "folder, or --remote NAME for a function in AWS"
+            )
         project = load_project(Path(function), handler)
         options = InvokeOptions(
             function=project.function,
@@ -276,6 +335,14 @@ def _doctor_options(
             "Cannot use --handler or --env: there is no function; give one"
         )
     return None
+
+
+def _refuse(options: Mapping[str, object], what: str, reason: str) -> None:
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise UsageError(
+            f"Cannot use {' and '.join(given)} with {what}: {reason}; leave them out"
+        )
 
 
 def _refuse_with_isolation(*options: object) -> None:

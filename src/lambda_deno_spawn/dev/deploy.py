@@ -1,0 +1,647 @@
+"""From a function as it is to a function as it is wanted: differences and calls.
+
+Knows in which order a function changes, and how each change is taken back. Refuses to
+know AWS: states in, a plan out, the same for the same states. Specification:
+docs/deploy.md; Lambda API reference, CreateFunction, UpdateFunctionConfiguration,
+UpdateFunctionCode; AWS "Control access to Lambda function URLs".
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lambda_deno_spawn.dev.plan import (
+    Answer,
+    Call,
+    Change,
+    Plan,
+    Step,
+    Wait,
+    shown_value,
+)
+from lambda_deno_spawn.dev.project import RUNTIMES
+from lambda_deno_spawn.dev.publish import (
+    LAYER_PREFIX,
+    base64_digest,
+    content_steps,
+    publish_steps,
+)
+from lambda_deno_spawn.dev.wanted import (
+    OS_ONLY,
+    OUR_TAG,
+    WRAPPER,
+    WRAPPER_PATH,
+    default_log_group,
+    own_role_name,
+    role_policy,
+    role_policy_name,
+)
+from lambda_deno_spawn.errors import DeployError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from lambda_deno_spawn.dev.wanted import Current, FunctionState, Wanted
+
+# What `invoke` runs a function with here; Lambda's own default of 128 MB is slow.
+NEW_MEMORY_MB = 512
+NEW_TIMEOUT_S = 3
+NEW_RETENTION_DAYS = 30
+URL_STATEMENT = "FunctionURLAllowPublicAccess"
+INVOKE_STATEMENT = "FunctionURLInvokeAllowPublicAccess"
+TRUST = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "lambda.amazonaws.com"},
+                "Action": "sts:AssumeRole",
+            }
+        ],
+    }
+)
+ENVIRONMENT_LIMIT_BYTES = 4096  # of all variables, as JSON; AWS "Lambda quotas"
+
+
+def plan_deploy(wanted: Wanted, current: Current) -> Plan:
+    """Plan what makes a function be as it is wanted.
+
+    Raises:
+        UsageError: What is wanted contradicts what is there, and nobody said to
+            replace it.
+        DeployError: It cannot be reached from what is there.
+    """
+    return _Planner(wanted, current).plan()
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """A part of a function's configuration.
+
+    Attributes:
+        name: As people call it.
+        parameter: As the API calls it.
+        wanted: None: it is left alone.
+        unit: Behind the value.
+        is_wrapped: ``{"Size": value}``; EphemeralStorage's form.
+    """
+
+    name: str
+    parameter: str
+    wanted: Any
+    before: Any
+    unit: str = ""
+    is_wrapped: bool = False
+
+    def value(self, value: Any) -> Any:
+        return {"Size": value} if self.is_wrapped else value
+
+    def shown(self, value: Any) -> str:
+        return f"{value or repr('')}{self.unit}"
+
+
+class _Planner:
+    """Collects changes and steps; used once."""
+
+    def __init__(self, wanted: Wanted, current: Current) -> None:
+        self._wanted = wanted
+        self._current = current
+        self._place = current.place
+        self._arn = current.place.function(wanted.name)
+        self._changes: list[Change] = []
+        self._steps: list[Step] = []
+        self._qualified = (
+            {"FunctionName": wanted.name, "Qualifier": wanted.alias}
+            if wanted.alias
+            else {"FunctionName": wanted.name}
+        )
+        self._qualified_arn = (
+            f"{self._arn}:{wanted.alias}" if wanted.alias else self._arn
+        )
+
+    def plan(self) -> Plan:
+        function = self._current.function
+        if function is not None:
+            _check_replaceable(self._wanted, function)
+        role = self._plan_role()
+        layers = self._plan_layers()
+        self._plan_log_group()
+        if function is None:
+            self._plan_creation(role, layers)
+        else:
+            self._plan_update(function, role, layers)
+        self._plan_alias()
+        self._plan_url()
+        return Plan(tuple(self._changes), tuple(self._steps))
+
+    # Each part below says what differs, and adds the steps that remove the difference.
+
+    def _plan_role(self) -> str:
+        """Return the role's ARN, which is known before it is made."""
+        wanted, role = self._wanted, self._current.role
+        if wanted.role is not None:
+            if role is None:
+                raise DeployError(
+                    f"Cannot use the role {wanted.role!r}: IAM has none of that name; "
+                    "leave out --role to have one made"
+                )
+            return role.arn
+        if self._current.function is not None:
+            return self._current.function.role
+        name = own_role_name(wanted.name)
+        arn = self._place.role(name)
+        if role is not None and not role.is_ours:
+            raise DeployError(
+                f"Cannot make the role {name!r}: there is one that this tool did not "
+                f"make; use it with --role {name}, or give another"
+            )
+        if role is None:
+            self._changes.append(Change("new role", None, name))
+            tags = [{"Key": OUR_TAG[0], "Value": OUR_TAG[1]}]
+            self._call(
+                "iam",
+                "CreateRole",
+                arn,
+                {
+                    "RoleName": name,
+                    "AssumeRolePolicyDocument": TRUST,
+                    "Description": f"Of the Lambda function {wanted.name}",
+                    "Tags": tags,
+                },
+            )
+            there = Call("iam", "GetRole", arn, {"RoleName": name})
+            self._steps.append(Step(Wait("role_exists", there)))
+        policy = role_policy(wanted.name, self._place)
+        if role is None or role.policy != policy:
+            if role is not None:
+                self._changes.append(Change("role policy", None, "logs"))
+            self._call(
+                "iam",
+                "PutRolePolicy",
+                arn,
+                {
+                    "RoleName": name,
+                    "PolicyName": role_policy_name(self._place),
+                    "PolicyDocument": json.dumps(policy),
+                },
+            )
+        return arn
+
+    def _plan_layers(self) -> list[str | Answer]:
+        if self._wanted.layers:
+            for arn in self._wanted.layers:
+                version = self._current.layers.get(arn)
+                if version is None:
+                    raise DeployError(
+                        f"Cannot use the layer {arn!r}: there is no such version; see "
+                        "`lambda-deno-spawn layer list`"
+                    )
+                _check_layer(arn, version.archs, version.runtimes, self._wanted)
+            return list(self._wanted.layers)
+        return [self._plan_layer(name) for name in self._wanted.layer_names]
+
+    def _plan_layer(self, name: str) -> str | Answer:
+        version = self._current.layers.get(name)
+        if version is not None:
+            _check_layer(version.arn, version.archs, version.runtimes, self._wanted)
+            return version.arn
+        built = self._current.built.get(name)
+        if built is None:
+            kind = name.removeprefix(LAYER_PREFIX).removesuffix(f"-{self._wanted.arch}")
+            raise DeployError(
+                f"Cannot find the layer {name!r} in {self._place.region}: it is "
+                "neither published nor built; run `lambda-deno-spawn layer build "
+                f"--kind {kind} --arch {self._wanted.arch}` first"
+            )
+        _check_layer(str(built.path), (built.arch,), built.runtimes, self._wanted)
+        self._changes.append(Change(f"layer {name}", None, "published"))
+        self._steps += publish_steps(built, self._place, self._wanted.bucket)
+        return Answer(name, "LayerVersionArn")
+
+    def _plan_log_group(self) -> None:
+        name = default_log_group(self._wanted.name)
+        function = self._current.function
+        if function is not None and function.log_group != name:
+            return  # somebody chose another one, and how long it keeps what
+        is_kept_for = self._current.log_retention_days
+        days = self._wanted.retention_days
+        arn = self._place.log_group(name)
+        if is_kept_for is None:
+            days = days or NEW_RETENTION_DAYS
+            self._changes.append(Change("log group", None, name))
+            self._call("logs", "CreateLogGroup", arn, {"logGroupName": name})
+        elif days is None or days == is_kept_for:
+            return
+        before = None if is_kept_for is None else f"{is_kept_for or 'all'} days"
+        loses = is_kept_for is not None and not 0 < is_kept_for < days
+        self._changes.append(Change("log retention", before, f"{days} days", loses))
+        parameters = {"logGroupName": name, "retentionInDays": days}
+        self._call("logs", "PutRetentionPolicy", arn, parameters)
+
+    def _plan_creation(self, role: str, layers: list[str | Answer]) -> None:
+        wanted = self._wanted
+        variables = merged_variables({}, wanted)
+        tags = {**wanted.tags, OUR_TAG[0]: OUR_TAG[1]}
+        settings = [
+            *_settings(wanted, None, role),
+            _Setting("architecture", "Architectures", [wanted.arch], None),
+        ]
+        given = {
+            s.parameter: s.value(s.wanted) for s in settings if s.wanted is not None
+        }
+        self._changes.append(Change("function", None, wanted.name))
+        for setting in settings:
+            if setting.wanted is not None:
+                shown = setting.wanted
+                text = wanted.arch if isinstance(shown, list) else setting.shown(shown)
+                self._changes.append(Change(setting.name, None, text))
+        self._changes += _layer_changes((), layers)
+        self._changes += variable_changes({}, variables)
+        self._changes += [Change(f"tag {key}", None, tags[key]) for key in sorted(tags)]
+        before, content = self._code()
+        self._steps += before
+        parameters = {
+            "FunctionName": wanted.name,
+            **given,
+            "Layers": layers,
+            "Environment": {"Variables": variables},
+            "Tags": tags,
+            "PackageType": "Zip",
+            "Code": content,
+        }
+        gone = Call(
+            "lambda", "DeleteFunction", self._arn, {"FunctionName": wanted.name}
+        )
+        self._steps.append(
+            Step(
+                Call("lambda", "CreateFunction", self._arn, parameters),
+                key="function",
+                undo=(gone,),
+                retry_while="cannot be assumed by Lambda" if not wanted.role else None,
+            )
+        )
+        self._wait("function_active_v2")
+
+    def _plan_update(
+        self, function: FunctionState, role: str, layers: list[str | Answer]
+    ) -> None:
+        wanted = self._wanted
+        is_repair = function.failure is not None
+        if is_repair:
+            before = f"failed, {function.failure}"
+            self._changes.append(Change("last update", before, "done again"))
+        given: dict[str, Any] = {}
+        previous: dict[str, Any] = {}
+        for setting in _settings(wanted, function, role):
+            if setting.wanted is None:
+                continue
+            is_changed = setting.wanted != setting.before
+            if is_changed:
+                before, after = (
+                    setting.shown(setting.before),
+                    setting.shown(setting.wanted),
+                )
+                loses = setting.name in ("role", "runtime")
+                self._changes.append(Change(setting.name, before, after, loses))
+            if is_changed or is_repair:
+                given[setting.parameter] = setting.value(setting.wanted)
+                previous[setting.parameter] = setting.value(setting.before)
+        if layers != list(function.layers) or is_repair:
+            self._changes += _layer_changes(function.layers, layers)
+            given["Layers"], previous["Layers"] = layers, list(function.layers)
+        variables = merged_variables(function.variables, wanted)
+        if variables != function.variables or is_repair:
+            self._changes += variable_changes(function.variables, variables)
+            given["Environment"] = {"Variables": variables}
+            previous["Environment"] = {"Variables": dict(function.variables)}
+        needs_code = self._needs_code(function)
+        before_code, content = self._code() if needs_code else ((), {})
+        # What takes long and changes nothing comes first.
+        self._steps += before_code
+        if given:
+            self._plan_configuration(given, previous, settles=not needs_code)
+        if needs_code:
+            parameters = {
+                "FunctionName": wanted.name,
+                "Architectures": [wanted.arch],
+                **content,
+            }
+            self._call("lambda", "UpdateFunctionCode", self._arn, parameters)
+            self._wait("function_updated_v2")
+        self._plan_tags(function)
+
+    def _needs_code(self, function: FunctionState) -> bool:
+        wanted = self._wanted
+        digest = base64_digest(wanted.package.sha256)
+        if function.code_sha256 != digest:
+            before, after = function.code_sha256[:12], digest[:12]
+            self._changes.append(Change("code", before, after))
+        if function.arch != wanted.arch:
+            self._changes.append(
+                Change("architecture", function.arch, wanted.arch, loses=True)
+            )
+        is_same = (function.code_sha256, function.arch) == (digest, wanted.arch)
+        return not is_same or function.failure is not None
+
+    def _plan_configuration(
+        self, given: dict[str, Any], previous: dict[str, Any], *, settles: bool
+    ) -> None:
+        """Change the configuration, before the code: it can be taken back."""
+        name = {"FunctionName": self._wanted.name}
+        operation = "UpdateFunctionConfiguration"
+        back = Call("lambda", operation, self._arn, {**name, **previous})
+        wait = Wait(
+            "function_updated_v2", Call("lambda", "GetFunction", self._arn, name)
+        )
+        call = Call("lambda", operation, self._arn, {**name, **given})
+        self._steps.append(Step(call, undo=(back, wait)))
+        self._steps.append(Step(wait, settles=settles))
+
+    def _plan_tags(self, function: FunctionState) -> None:
+        tags = {
+            key: value
+            for key, value in self._wanted.tags.items()
+            if function.tags.get(key) != value
+        }
+        for key in sorted(tags):
+            change = Change(f"tag {key}", function.tags.get(key), tags[key])
+            self._changes.append(change)
+        if tags:
+            parameters = {"Resource": self._arn, "Tags": tags}
+            self._call("lambda", "TagResource", self._arn, parameters)
+
+    def _plan_alias(self) -> None:
+        wanted, current = self._wanted, self._current
+        if wanted.alias is None:
+            return
+        alias, function = current.alias, current.function
+        touched = {
+            "CreateFunction",
+            "UpdateFunctionConfiguration",
+            "UpdateFunctionCode",
+        }
+        is_changed = any(
+            isinstance(step.action, Call) and step.action.operation in touched
+            for step in self._steps
+        )
+        if alias and function and not is_changed and alias.function.runs_as(function):
+            return
+        name = {"FunctionName": wanted.name}
+        digest = base64_digest(wanted.package.sha256)
+        # With the digest, a version of somebody else's code is not published.
+        self._call(
+            "lambda",
+            "PublishVersion",
+            self._arn,
+            {**name, "CodeSha256": digest},
+            key="version",
+        )
+        version = Answer("version", "Version")
+        there = {**name, "Qualifier": version}
+        active = Call("lambda", "GetFunctionConfiguration", self._arn, there)
+        self._steps.append(Step(Wait("published_version_active", active)))
+        parameters = {**name, "Name": wanted.alias, "FunctionVersion": version}
+        if alias is None:
+            self._changes.append(Change(f"alias {wanted.alias}", None, "new version"))
+            self._call("lambda", "CreateAlias", self._qualified_arn, parameters)
+            return
+        before = f"version {alias.version}"
+        if alias.has_weights:
+            before += ", in part another"
+            parameters["RoutingConfig"] = {"AdditionalVersionWeights": {}}
+        self._changes.append(
+            Change(f"alias {wanted.alias}", before, "new version", alias.has_weights)
+        )
+        self._call("lambda", "UpdateAlias", self._qualified_arn, parameters)
+
+    def _plan_url(self) -> None:
+        wanted, url = self._wanted, self._current.url
+        if wanted.url is False and url is not None:
+            self._changes.append(Change("function url", url.url, None, loses=True))
+            self._call_url("DeleteFunctionUrlConfig", {})
+            self._plan_permissions(is_public=False)
+        if not wanted.url:
+            return
+        auth = wanted.url_auth or (url.auth if url else "AWS_IAM")
+        mode = wanted.invoke_mode or (url.invoke_mode if url else "BUFFERED")
+        settings = {"AuthType": auth, "InvokeMode": mode}
+        shown = f"{auth}, {mode}"
+        if url is None:
+            self._changes.append(Change("function url", None, shown))
+            self._call_url("CreateFunctionUrlConfig", settings, key="url")
+        elif (url.auth, url.invoke_mode) != (auth, mode):
+            before = f"{url.auth}, {url.invoke_mode}"
+            loses = auth != url.auth  # callers are shut out, or everybody let in
+            self._changes.append(Change("function url", before, shown, loses))
+            self._call_url("UpdateFunctionUrlConfig", settings, key="url")
+        self._plan_permissions(is_public=auth == "NONE")
+
+    def _plan_permissions(self, *, is_public: bool) -> None:
+        """Let everybody call the URL, or nobody by that way.
+
+        Since October 2025 both statements are needed.
+        """
+        for sid, parameters in (
+            (
+                URL_STATEMENT,
+                {"Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "NONE"},
+            ),
+            (
+                INVOKE_STATEMENT,
+                {"Action": "lambda:InvokeFunction", "InvokedViaFunctionUrl": True},
+            ),
+        ):
+            found = [
+                statement
+                for statement in self._current.statements
+                if _is_public(statement, str(parameters["Action"]))
+            ]
+            if is_public and not found:
+                change = Change(f"{parameters['Action']} by the url", None, "everybody")
+                self._changes.append(change)
+                given = {"StatementId": sid, "Principal": "*", **parameters}
+                self._call_url("AddPermission", given)
+            elif found and not is_public:
+                for statement in found:
+                    change = Change(
+                        f"{parameters['Action']} by the url", "everybody", None, True
+                    )
+                    self._changes.append(change)
+                    given = {"StatementId": statement["Sid"]}
+                    self._call_url("RemovePermission", given)
+
+    def _code(self) -> tuple[tuple[Step, ...], dict[str, Any]]:
+        package = self._wanted.package
+        return content_steps(
+            package.path,
+            package.sha256,
+            package.zipped_bytes,
+            self._place,
+            self._wanted.bucket,
+        )
+
+    def _call(
+        self,
+        service: str,
+        operation: str,
+        arn: str,
+        parameters: dict[str, Any],
+        key: str = "",
+    ) -> None:
+        self._steps.append(Step(Call(service, operation, arn, parameters), key))
+
+    def _call_url(
+        self, operation: str, parameters: dict[str, Any], key: str = ""
+    ) -> None:
+        given = {**self._qualified, **parameters}
+        self._call("lambda", operation, self._qualified_arn, given, key)
+
+    def _wait(self, waiter: str) -> None:
+        name = {"FunctionName": self._wanted.name}
+        wait = Wait(waiter, Call("lambda", "GetFunction", self._arn, name))
+        self._steps.append(Step(wait, settles=True))
+
+
+def _check_replaceable(wanted: Wanted, function: FunctionState) -> None:
+    """Refuse to make a function of ours out of anything else, unless told to."""
+    what = f"Cannot deploy to {wanted.name!r}"
+    if function.package_type != "Zip":
+        raise UsageError(
+            f"{what}: that function is a container image, which Lambda cannot change "
+            "into a zip; choose another --name, or delete it first"
+        )
+    if function.state == "Failed":
+        raise DeployError(
+            f"{what}: AWS could not set that function up, {function.state_reason}; "
+            f"remove it with `lambda-deno-spawn delete {wanted.name}` and deploy again"
+        )
+    if function.environment_error is not None and not wanted.replaces_env:
+        raise DeployError(
+            f"{what}: its environment variables cannot be read and would be lost, "
+            f"{function.environment_error}; get access to its KMS key, or use "
+            "--replace-env"
+        )
+    if wanted.changes_runtime or function.is_ours:
+        return
+    if function.runtime in RUNTIMES:
+        state = f"it runs {function.runtime} without this runtime's layers"
+    else:
+        state = f"its runtime is {function.runtime}"
+    raise UsageError(
+        f"{what}: there is a function of that name that is not of ours, {state}; "
+        "choose another --name, or replace it with --change-runtime"
+    )
+
+
+def _check_layer(
+    shown: str, archs: tuple[str, ...], runtimes: tuple[str, ...], wanted: Wanted
+) -> None:
+    if archs and wanted.arch not in archs:
+        raise DeployError(
+            f"Cannot use the layer {shown!r}: it is for {', '.join(archs)}, and the "
+            f"function for {wanted.arch}; use --arch {archs[0]}, or another layer"
+        )
+    if runtimes and wanted.runtime not in runtimes:
+        raise DeployError(
+            f"Cannot use the layer {shown!r}: it is for {', '.join(runtimes)}, and "
+            f"the function for {wanted.runtime}; use --runtime {runtimes[0]}, or build "
+            "and publish the layer for that runtime"
+        )
+
+
+def _settings(
+    wanted: Wanted, function: FunctionState | None, role: str
+) -> list[_Setting]:
+    memory, timeout = wanted.memory_mb, wanted.timeout_s
+    if function is None:
+        memory, timeout = memory or NEW_MEMORY_MB, timeout or NEW_TIMEOUT_S
+    rows: tuple[tuple[str, str, Any, str, str], ...] = (
+        ("runtime", "Runtime", wanted.runtime, "runtime", ""),
+        ("handler", "Handler", wanted.handler, "handler", ""),
+        ("role", "Role", role, "role", ""),
+        ("memory", "MemorySize", memory, "memory_mb", " MB"),
+        ("timeout", "Timeout", timeout, "timeout_s", " s"),
+        ("storage", "EphemeralStorage", wanted.storage_mb, "storage_mb", " MB"),
+        ("description", "Description", wanted.description, "description", ""),
+    )
+    return [
+        _Setting(
+            name,
+            parameter,
+            value,
+            None if function is None else getattr(function, attribute),
+            unit,
+            is_wrapped=parameter == "EphemeralStorage",
+        )
+        for name, parameter, value, attribute, unit in rows
+    ]
+
+
+def merged_variables(existing: Mapping[str, str], wanted: Wanted) -> dict[str, str]:
+    """Return the variables that a function is to have.
+
+    Raises:
+        UsageError: They are more than Lambda takes.
+    """
+    kept = {} if wanted.replaces_env else dict(existing)
+    if kept.get(WRAPPER) == WRAPPER_PATH:
+        del kept[WRAPPER]  # of another runtime, unless it is set anew below
+    variables = {**kept, **wanted.variables}
+    if wanted.runtime != OS_ONLY:
+        variables[WRAPPER] = WRAPPER_PATH
+    text = json.dumps(variables, separators=(",", ":"), ensure_ascii=False)
+    size_bytes = len(text.encode("utf-8", "surrogatepass"))
+    if size_bytes > ENVIRONMENT_LIMIT_BYTES:
+        raise UsageError(
+            f"Cannot set the environment variables: they have {size_bytes} bytes "
+            f"together, and Lambda takes {ENVIRONMENT_LIMIT_BYTES}; move values to "
+            "Parameter Store or Secrets Manager"
+        )
+    return variables
+
+
+def variable_changes(
+    before: Mapping[str, str], after: Mapping[str, str]
+) -> Iterable[Change]:
+    """Return what is different, without the values of secrets."""
+    for name in sorted({*before, *after}):
+        old, new = before.get(name), after.get(name)
+        if old != new:
+            yield Change(
+                f"env {name}",
+                None if old is None else shown_value(name, old),
+                None if new is None else shown_value(name, new),
+                loses=new is None,
+            )
+
+
+def _layer_changes(
+    before: tuple[str, ...], after: list[str | Answer]
+) -> Iterable[Change]:
+    """Return which layers come, go, and change their version."""
+    old = {arn.rpartition(":")[0]: arn for arn in before}
+    new: dict[str, str | Answer] = {}
+    for item in after:
+        is_known = isinstance(item, str)
+        new[str(item).rpartition(":")[0] if is_known else str(item)] = item
+    for name, item in new.items():
+        if old.get(name) != item:
+            shown = f"{item.step}, once published" if isinstance(item, Answer) else item
+            yield Change("layer", old.get(name), shown)
+    for name, arn in old.items():
+        if name not in new:
+            yield Change("layer", arn, None, loses=True)
+
+
+def _is_public(statement: Mapping[str, Any], action: str) -> bool:
+    """True if a statement lets everybody call a function by its URL."""
+    is_for_all = statement.get("Principal") in ("*", {"AWS": "*"})
+    if not is_for_all or statement.get("Action") != action:
+        return False
+    conditions = json.dumps(statement.get("Condition", {}))
+    if action == "lambda:InvokeFunction":
+        return "lambda:InvokedViaFunctionUrl" in conditions
+    return '"NONE"' in conditions

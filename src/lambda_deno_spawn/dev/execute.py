@@ -1,0 +1,216 @@
+"""A plan, carried out: step by step, with waiting, patience and a way back.
+
+Knows in which order things happen, what is tried again, what is taken back when a step
+fails, and how a file gets into a bucket once. Refuses to know what a plan is for.
+Specification: docs/deploy.md, "When something fails".
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from typing import TYPE_CHECKING, Any, TextIO
+
+from lambda_deno_spawn.dev.aws import AwsError
+from lambda_deno_spawn.dev.plan import Call, Upload, Wait, resolve
+from lambda_deno_spawn.errors import DeployError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from lambda_deno_spawn.dev.aws import Aws
+    from lambda_deno_spawn.dev.plan import Plan, Step
+
+MB = 1024 * 1024
+# A role is known to Lambda some seconds after IAM has it: 80 s in all.
+PAUSES_S = (1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 15.0, 15.0, 15.0)
+
+
+class Execution:
+    """Steps of a plan being done.
+
+    Attributes:
+        answers: What AWS answered, by the keys of the steps.
+        done: What was done, in words.
+    """
+
+    def __init__(
+        self,
+        aws: Aws,
+        log: TextIO,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
+        self.answers: dict[str, Mapping[str, Any]] = {}
+        self.done: list[str] = []
+        self._aws = aws
+        self._log = log
+        self._sleep = sleep
+        self._undo: list[tuple[Call | Wait, ...]] = []
+
+    def run(self, plan: Plan) -> None:
+        """Do all steps; if one fails, take back what is not settled.
+
+        Raises:
+            DeployError: A step failed; it says what was done and what was taken back.
+        """
+        try:
+            for step in plan.steps:
+                self._do(step)
+        except DeployError as error:
+            self._say_done("Done before this failed")
+            raise DeployError(f"{error}{self._take_back()}") from error
+        except KeyboardInterrupt:
+            self._say_done("Interrupted after")
+            raise
+
+    def _do(self, step: Step) -> None:
+        self._say(str(step.action))
+        match step.action:
+            case Wait(waiter, call):
+                self._aws.wait(Wait(waiter, self._ready(call)))
+            case Upload():
+                self._upload(step.action)
+            case Call():
+                answer = self._call(step.action, step.retry_while)
+                if step.key:
+                    self.answers[step.key] = answer
+                # Not before: what AWS refused must not be taken back.
+                if step.undo:
+                    self._undo.append(step.undo)
+        if not isinstance(step.action, Wait):
+            self.done.append(str(step.action))
+        if step.settles:
+            self._undo.clear()
+
+    def _call(self, call: Call, retry_while: str | None) -> Mapping[str, Any]:
+        ready = self._ready(call)
+        for pause_s in PAUSES_S:
+            try:
+                return self._aws.call(ready)
+            except AwsError as error:
+                if error.is_there_already:
+                    return {}  # the aim of the call is reached
+                is_new = retry_while is not None and retry_while in error.detail
+                if not is_new and not error.is_in_progress:
+                    raise
+                self._say(f"  {error.detail}; again in {pause_s:g} s")
+            self._sleep(pause_s)
+        return self._aws.call(ready)
+
+    def _ready(self, call: Call) -> Call:
+        parameters = resolve(call.parameters, self.answers)
+        return dataclasses.replace(call, parameters=parameters)
+
+    def _take_back(self) -> str:
+        """Undo what is not settled, last first; return what came of it, as words."""
+        if not self._undo:
+            return ""
+        for undo in reversed(self._undo):
+            for action in undo:
+                self._say(f"back: {action}")
+                try:
+                    if isinstance(action, Wait):
+                        self._aws.wait(action)
+                    else:
+                        self._call(action, None)
+                except DeployError as error:
+                    return (
+                        f"; going back failed too: {error}; the same command "
+                        "finishes it once the cause is removed"
+                    )
+        return "; what was changed of the function before is taken back"
+
+    def _say(self, text: str) -> None:
+        self._log.write(f"{text}\n")
+        self._log.flush()
+
+    def _say_done(self, heading: str) -> None:
+        if self.done:
+            self._say(f"{heading}: {'; '.join(self.done)}")
+            self._say("The same command goes on from here and finishes it.")
+
+    def _upload(self, upload: Upload) -> None:
+        """Send a file unless it is there; its key is a digest of it."""
+        arn = upload.place.bucket(upload.bucket)
+        at = {"Bucket": upload.bucket, "ExpectedBucketOwner": upload.place.account}
+        if self._aws.find(Call("s3", "HeadBucket", arn, at)) is None:
+            if not upload.is_ours:
+                raise DeployError(
+                    f"Cannot upload to the bucket {upload.bucket!r}: there is none; "
+                    "create it, or leave out --bucket"
+                )
+            for call in bucket_calls(upload):
+                self._call(call, None)
+        where = f"{arn}/{upload.key}"
+        head = Call("s3", "HeadObject", where, {**at, "Key": upload.key})
+        if self._aws.find(head) is not None:
+            self._say("  it is there already")
+            return
+        progress = Progress(upload.path.stat().st_size, self._log)
+        try:
+            self._aws.upload(upload, progress.add)
+        finally:
+            progress.end()
+
+
+def bucket_calls(upload: Upload) -> Sequence[Call]:
+    """Return the calls that make a private bucket of ours."""
+    arn = upload.place.bucket(upload.bucket)
+    at = {"Bucket": upload.bucket}
+    region = upload.place.region
+    # S3 API reference, CreateBucket: us-east-1 is not to be named.
+    location = (
+        {}
+        if region == "us-east-1"
+        else {"CreateBucketConfiguration": {"LocationConstraint": region}}
+    )
+    blocked = (
+        "BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy",
+        "RestrictPublicBuckets",
+    )  # fmt: skip
+    encryption = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
+    return (
+        Call("s3", "CreateBucket", arn, {**at, **location}),
+        Call(
+            "s3",
+            "PutPublicAccessBlock",
+            arn,
+            {**at, "PublicAccessBlockConfiguration": dict.fromkeys(blocked, True)},
+        ),
+        Call(
+            "s3",
+            "PutBucketEncryption",
+            arn,
+            {**at, "ServerSideEncryptionConfiguration": {"Rules": [encryption]}},
+        ),
+    )
+
+
+class Progress:
+    """How much of a file is sent, in one line of a terminal; nothing elsewhere."""
+
+    def __init__(self, size_bytes: int, log: TextIO) -> None:
+        self._size_bytes = size_bytes
+        self._sent_bytes = 0
+        self._shown = -1
+        self._lock = threading.Lock()  # parts are sent by threads
+        self._log = log
+        self._is_shown = log.isatty()
+
+    def add(self, count_bytes: int) -> None:
+        """Count bytes as sent; negative: they have to be sent again."""
+        with self._lock:
+            self._sent_bytes += count_bytes
+            percent = 100 * self._sent_bytes // max(self._size_bytes, 1)
+            if self._is_shown and percent != self._shown:
+                self._shown = percent
+                size = f"{self._size_bytes / MB:.1f} MB"
+                self._log.write(f"\r  {percent:3} % of {size}")
+                self._log.flush()
+
+    def end(self) -> None:
+        """Leave the line."""
+        if self._is_shown and self._shown >= 0:
+            self._log.write("\n")

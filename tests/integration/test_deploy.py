@@ -1,0 +1,518 @@
+"""Deploying and deleting, against moto's server; a relay in front of it answers where
+moto cannot fail, or does not know what Lambda knows."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lambda_deno_spawn.dev.aws import Aws
+from lambda_deno_spawn.dev.execute import Execution
+from lambda_deno_spawn.dev.plan import Call, Plan, Step
+from tests.fixtures.cloud import (
+    ACCOUNT,
+    OTHER_REGION,
+    REGION,
+    Cloud,
+    Reply,
+    moto,
+    reset,
+    write_zip,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+CREATE = "POST /2015-03-31/functions$"
+CONFIGURATION = "PUT /2015-03-31/functions/fn/configuration"
+CODE = "PUT /2015-03-31/functions/fn/code"
+GET = "GET /2015-03-31/functions/fn$"
+FAILED = {
+    "LastUpdateStatus": "Failed",
+    "LastUpdateStatusReason": "The role may not use the KMS key",
+    "LastUpdateStatusReasonCode": "KMSKeyAccessDenied",
+}
+
+
+@pytest.fixture(scope="module")
+def stand_in() -> Iterator[dict[str, str]]:
+    with moto() as environ:
+        yield environ
+
+
+@pytest.fixture
+def cloud(
+    stand_in: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Cloud:
+    reset(stand_in)
+    cloud = Cloud(stand_in, tmp_path, monkeypatch)
+    cloud.build_layers()
+    return cloud
+
+
+def test_a_first_deployment_makes_all_that_a_function_needs(cloud: Cloud) -> None:
+    cloud.write_project(
+        'name = "fn"\nmemory = 256\n[env]\nSTAGE = "test"\n[tags]\nteam = "a"\n'
+    )
+    result = cloud.deployed()
+    assert result["function"] == f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:fn"
+    assert [arn.split(":")[6] for arn in result["layers"]] == [
+        "lambda-deno-spawn-deno-x86_64",
+        "lambda-deno-spawn-runtime-x86_64",
+    ]
+    found = cloud.function()
+    assert found["MemorySize"] == 256
+    assert found["Environment"]["Variables"] == {
+        "AWS_LAMBDA_EXEC_WRAPPER": "/opt/lambda-deno-spawn",
+        "STAGE": "test",
+    }
+    role = cloud.client("iam").get_role(RoleName="fn-role")["Role"]
+    assert role["Arn"] == found["Role"]
+    (group,) = cloud.client("logs").describe_log_groups()["logGroups"]
+    assert (group["logGroupName"], group["retentionInDays"]) == ("/aws/lambda/fn", 30)
+    tags = cloud.client("lambda").list_tags(Resource=result["function"])["Tags"]
+    assert tags == {"team": "a", "created-by": "lambda-deno-spawn"}
+
+
+def test_a_second_deployment_of_the_same_writes_nothing(cloud: Cloud) -> None:
+    cloud.deployed("--alias", "live")
+    with cloud.relay() as relay:
+        finished = cloud.deploy("--alias", "live")
+    assert finished.exit_code == 0
+    assert finished.stderr == "Nothing to do.\n"
+    assert relay.writes == []
+
+
+def test_an_update_says_what_changes_before_it_does(cloud: Cloud) -> None:
+    cloud.deployed("--env", "OLD=1")
+    finished = cloud.deploy("--memory", "1024", "--env", "API_KEY=hush", code="2")
+    lines = finished.stderr.splitlines()
+    assert lines[:2] == ["~ memory: 512 MB -> 1024 MB", "+ env API_KEY: ***"]
+    assert lines[2].startswith("~ code: ")
+    assert lines[3].startswith("lambda:UpdateFunctionConfiguration ")
+    assert "hush" not in finished.stderr + finished.stdout
+    assert f"function: arn:aws:lambda:{REGION}" in finished.stdout
+    found = cloud.function()
+    assert found["MemorySize"] == 1024
+    assert set(found["Environment"]["Variables"]) >= {"OLD", "API_KEY"}
+
+
+def test_a_dry_run_prints_calls_and_makes_none(cloud: Cloud) -> None:
+    with cloud.relay() as relay:
+        finished = cloud.deploy("--dry-run", "-o", "json")
+    assert "lambda:CreateFunction arn:aws:lambda" in " ".join(finished.json["calls"])
+    assert relay.writes == []
+    assert cloud.client("iam").list_roles()["Roles"] == []
+
+
+def test_an_alias_moves_with_each_change(cloud: Cloud) -> None:
+    first = cloud.deployed("--alias", "live")
+    second = cloud.deployed("--alias", "live", code="2")
+    assert (first["version"], second["version"]) == ("1", "2")
+    assert second["alias"].endswith(":function:fn:live")
+    alias = cloud.client("lambda").get_alias(FunctionName="fn", Name="live")
+    assert alias["FunctionVersion"] == "2"
+
+
+def test_a_layer_that_was_built_anew_is_pointed_out(cloud: Cloud) -> None:
+    cloud.deployed()
+    cloud.build_layers(content="2")
+    finished = cloud.deploy()
+    assert finished.exit_code == 0
+    assert "Note: dist holds another build of lambda-deno-spawn-deno-x86_64 " in (
+        finished.stderr
+    )
+    assert "`lambda-deno-spawn layer publish`" in finished.stderr
+
+
+def test_tags_are_merged(cloud: Cloud) -> None:
+    result = cloud.deployed()
+    cloud.write_project('name = "fn"\n[tags]\nteam = "b"\n')
+    cloud.deployed()
+    tags = cloud.client("lambda").list_tags(Resource=result["function"])["Tags"]
+    assert tags == {"team": "b", "created-by": "lambda-deno-spawn"}
+
+
+def test_a_function_url_is_given_and_taken_away(cloud: Cloud) -> None:
+    """moto knows a function's own URL, and no conditions in policies."""
+    result = cloud.deployed("--function-url-auth", "NONE")
+    assert ".lambda-url." in result["url"]
+    policy = cloud.client("lambda").get_policy(FunctionName="fn")["Policy"]
+    assert "lambda:InvokeFunctionUrl" in policy
+    assert "InvokedViaFunctionUrl" in policy
+    finished = cloud.deploy("--no-function-url")
+    assert f"- function url: {result['url']}" in finished.stderr
+
+
+def test_a_package_goes_over_a_private_bucket_once(cloud: Cloud) -> None:
+    bucket = f"lambda-deno-spawn-{ACCOUNT}-{REGION}"
+    path = cloud.folder / "large.zip"
+    write_zip(path, "function.js", "1", padding_bytes=50 * 1024 * 1024)
+    arguments = ("deploy", "project", "--package", str(path))
+    finished = cloud.run(*arguments)
+    assert finished.exit_code == 0, finished.stderr
+    s3 = cloud.client("s3")
+    blocked = s3.get_public_access_block(Bucket=bucket)
+    assert set(blocked["PublicAccessBlockConfiguration"].values()) == {True}
+    (item,) = s3.list_objects_v2(Bucket=bucket)["Contents"]
+    assert item["Size"] == path.stat().st_size
+    cloud.deployed()
+    again = cloud.run(*arguments)
+    assert again.exit_code == 0, again.stderr
+    assert "  it is there already" in again.stderr
+
+
+def test_an_upload_that_breaks_off_is_finished_by_the_same_command(
+    cloud: Cloud,
+) -> None:
+    cloud.client("s3").create_bucket(
+        Bucket="mine", CreateBucketConfiguration={"LocationConstraint": REGION}
+    )
+    with cloud.relay() as relay:
+        relay.answers("PUT /mine/", Reply(status=0, times=99))
+        finished = cloud.deploy("--bucket", "mine")
+    assert finished.exit_code == 3
+    last = finished.stderr.splitlines()[-1]
+    assert last.startswith("Cannot complete s3:PutObject arn:aws:s3:::mine/")
+    assert "the connection broke off" in last
+    with cloud.relay():
+        cloud.deployed("--bucket", "mine")
+    assert cloud.function()["CodeSize"] > 0
+
+
+def test_a_bucket_that_is_given_is_never_made(cloud: Cloud) -> None:
+    finished = cloud.deploy("--bucket", "none-of-that-name")
+    assert finished.exit_code == 3
+    assert "there is none; create it, or leave out --bucket" in finished.stderr
+
+
+def test_a_role_that_is_new_is_waited_for(cloud: Cloud) -> None:
+    """moto knows a role at once; Lambda takes some seconds."""
+    pauses: list[float] = []
+    with cloud.relay() as relay:
+        for _ in range(3):
+            relay.refuses(
+                CREATE,
+                "InvalidParameterValueException",
+                "The role defined for the function cannot be assumed by Lambda.",
+            )
+        plan = _creation(cloud)
+        Execution(Aws(REGION), io.StringIO(), sleep=pauses.append).run(plan)
+    assert pauses == [1.0, 2.0, 4.0]
+
+
+def _creation(cloud: Cloud) -> Plan:
+    role = cloud.client("iam").create_role(
+        RoleName="fn-role", AssumeRolePolicyDocument="{}"
+    )
+    parameters: dict[str, Any] = {
+        "FunctionName": "fn",
+        "Runtime": "python3.13",
+        "Role": role["Role"]["Arn"],
+        "Handler": "function.handler",
+        "Code": {"ZipFile": (cloud.folder / cloud.package()).read_bytes()},
+    }
+    call = Call("lambda", "CreateFunction", "arn", parameters)
+    step = Step(call, retry_while="cannot be assumed by Lambda")
+    return Plan((), (step,))
+
+
+def test_a_role_that_cannot_be_assumed_is_one_sentence(cloud: Cloud) -> None:
+    role = f"arn:aws:iam::{ACCOUNT}:role/not-for-lambda"
+    with cloud.relay() as relay:
+        relay.refuses(
+            CREATE,
+            "InvalidParameterValueException",
+            "The role defined for the function cannot be assumed by Lambda.",
+        )
+        finished = cloud.deploy("--role", role)
+    assert finished.exit_code == 3
+    assert "its trust policy has to allow sts:AssumeRole" in finished.stderr
+    assert relay.writes.count("POST /2015-03-31/functions") == 1
+
+
+def test_a_refused_code_update_restores_the_configuration(cloud: Cloud) -> None:
+    cloud.deployed("--alias", "live")
+    with cloud.relay() as relay:
+        relay.refuses(
+            CODE,
+            "InvalidParameterValueException",
+            "Unzipped size must be smaller than 262144000 bytes",
+        )
+        finished = cloud.deploy("--memory", "1024", "--alias", "live", code="2")
+    assert finished.exit_code == 3
+    last = finished.stderr.splitlines()[-1]
+    assert "Unzipped size must be smaller" in last
+    assert last.endswith("; what was changed of the function before is taken back")
+    assert cloud.function()["MemorySize"] == 512
+    alias = cloud.client("lambda").get_alias(FunctionName="fn", Name="live")
+    assert alias["FunctionVersion"] == "1"
+    with cloud.relay():
+        result = cloud.deployed("--memory", "1024", "--alias", "live", code="2")
+    assert result["version"] == "2"
+    assert cloud.function()["MemorySize"] == 1024
+
+
+def test_a_failed_update_gives_aws_s_reason_and_is_taken_back(cloud: Cloud) -> None:
+    """moto's updates never fail: the relay puts the state into its answer."""
+    cloud.deployed()
+    with cloud.relay() as relay:
+        # The first two read what is there, the third waits for the update.
+        relay.answers(GET, Reply(merged={}, times=2))
+        relay.answers(GET, Reply(merged=FAILED))
+        finished = cloud.deploy("--memory", "1024")
+    assert finished.exit_code == 3
+    last = finished.stderr.splitlines()[-1]
+    assert "AWS could not apply the update (KMSKeyAccessDenied)" in last
+    assert "The role may not use the KMS key" in last
+    assert cloud.function()["MemorySize"] == 512
+
+
+def test_an_update_that_failed_before_is_done_again(cloud: Cloud) -> None:
+    cloud.deployed()
+    with cloud.relay() as relay:
+        relay.answers(GET, Reply(merged=FAILED, times=2))
+        finished = cloud.deploy()
+    assert finished.exit_code == 0, finished.stderr
+    assert "~ last update: failed, The role may not use the KMS key" in finished.stderr
+    assert [line.rpartition("/")[2] for line in relay.writes] == [
+        "configuration",
+        "code",
+    ]
+
+
+def test_a_function_that_could_not_be_set_up_is_removed_again(cloud: Cloud) -> None:
+    failed = {"State": "Failed", "StateReason": "no subnet", "StateReasonCode": "X"}
+    with cloud.relay() as relay:
+        relay.refuses(GET, "ResourceNotFoundException", "Function not found", 404)
+        relay.answers(GET, Reply(merged=failed))
+        finished = cloud.deploy()
+    assert finished.exit_code == 3
+    assert "AWS could not set it up (X), no subnet" in finished.stderr
+    assert cloud.client("lambda").list_functions()["Functions"] == []
+    with cloud.relay():
+        cloud.deployed()
+
+
+def test_a_denied_call_names_the_statement(cloud: Cloud) -> None:
+    with cloud.relay() as relay:
+        relay.refuses(
+            CREATE,
+            "AccessDeniedException",
+            f"User: arn:aws:iam::{ACCOUNT}:user/a is not authorized to perform: "
+            f"lambda:CreateFunction on resource: arn:aws:lambda:{REGION}:{ACCOUNT}:"
+            "function:fn because no identity-based policy allows it",
+            403,
+        )
+        finished = cloud.deploy()
+    assert finished.exit_code == 3
+    assert (
+        '{"Effect": "Allow", "Action": "lambda:CreateFunction", "Resource": '
+        f'"arn:aws:lambda:{REGION}:{ACCOUNT}:function:fn"}}'
+    ) in finished.stderr
+    assert "Done before this failed: iam:CreateRole" in finished.stderr
+
+
+def test_an_update_by_somebody_else_is_waited_for(cloud: Cloud) -> None:
+    cloud.deployed()
+    log, pauses = io.StringIO(), list[float]()
+    call = Call(
+        "lambda",
+        "UpdateFunctionConfiguration",
+        "arn",
+        {"FunctionName": "fn", "Timeout": 9},
+    )
+    with cloud.relay() as relay:
+        relay.refuses(
+            CONFIGURATION,
+            "ResourceConflictException",
+            "The operation cannot be performed at this time. An update is in progress "
+            "for resource: fn",
+            409,
+        )
+        Execution(Aws(REGION), log, sleep=pauses.append).run(Plan((), (Step(call),)))
+    assert pauses == [1.0]
+    assert cloud.function()["Timeout"] == 9
+
+
+def test_interrupting_says_what_was_done(cloud: Cloud) -> None:
+    """Ctrl-C while CreateFunction waits: the role and the log group are there."""
+    held = threading.Event()
+
+    def interrupt() -> None:
+        while not any(line.endswith("/functions") for line in relay.writes):
+            time.sleep(0.01)
+        os.kill(os.getpid(), signal.SIGINT)
+        held.set()
+
+    with cloud.relay() as relay:
+        relay.answers(CREATE, Reply(409, {"Message": "update is in progress"},
+                                    "ResourceConflictException", times=99))  # fmt: skip
+        thread = threading.Thread(target=interrupt)
+        thread.start()
+        finished = cloud.deploy()
+        thread.join()
+    assert held.is_set()
+    assert finished.exit_code == 130
+    assert "Interrupted after: " in finished.stderr
+    assert "iam:CreateRole" in finished.stderr
+    assert "The same command goes on from here and finishes it." in finished.stderr
+    with cloud.relay():
+        cloud.deployed()
+
+
+@pytest.mark.parametrize(
+    ("toml", "arguments", "exit_code", "part"),
+    [
+        ("", ("--name", "a b"), 2, "Cannot use the name 'a b'"),
+        (
+            "",
+            ("--layer", f"arn:aws:lambda:{OTHER_REGION}:{ACCOUNT}:layer:deno:1"),
+            2,
+            f"it is in {OTHER_REGION}, and the function in {REGION}",
+        ),
+        ("", ("--runtime", "nodejs20.x"), 2, "Cannot use the runtime 'nodejs20.x'"),
+        ("", ("--role", "none-of-that-name"), 3, "IAM has none of that name"),
+        (
+            "",
+            ("--layer", f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:deno:1"),
+            3,
+            "there is no such version",
+        ),
+        ("", ("--arch", "arm64"), 3, "layer build --kind deno --arch arm64"),
+        ("", ("--package", "nowhere.zip"), 2, "no such file or directory"),
+        ("", ("--profile", "nobody"), 3, "Cannot use the profile 'nobody'"),
+    ],
+    ids=[
+        "name", "region-of-layer", "runtime", "role", "layer", "architecture",
+        "package", "profile",
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_sentence_and_changes_nothing(
+    cloud: Cloud, toml: str, arguments: tuple[str, ...], exit_code: int, part: str
+) -> None:
+    with cloud.relay() as relay:
+        finished = cloud.deploy(*arguments)
+    assert finished.exit_code == exit_code
+    assert len(finished.stderr.splitlines()) == 1
+    assert finished.stderr.startswith("Cannot ")
+    assert part in finished.stderr
+    assert relay.writes == []
+
+
+def test_a_function_with_another_runtime_is_not_replaced(cloud: Cloud) -> None:
+    role = cloud.client("iam").create_role(
+        RoleName="other", AssumeRolePolicyDocument="{}"
+    )["Role"]["Arn"]
+    code = {"ZipFile": (cloud.folder / cloud.package()).read_bytes()}
+    cloud.client("lambda").create_function(
+        FunctionName="fn", Runtime="nodejs20.x", Role=role, Handler="a.b", Code=code
+    )
+    finished = cloud.deploy()
+    assert finished.exit_code == 2
+    assert "its runtime is nodejs20.x; choose another --name" in finished.stderr
+    cloud.deployed("--change-runtime")
+    found = cloud.function()
+    assert (found["Runtime"], found["Role"]) == ("python3.13", role)
+
+
+def test_missing_credentials_are_one_sentence(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"):
+        monkeypatch.delenv(name)
+    finished = cloud.deploy()
+    assert finished.exit_code == 3
+    assert "there are no credentials; set AWS_PROFILE" in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
+
+
+def test_a_missing_region_is_one_sentence(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("AWS_REGION")
+    finished = cloud.deploy()
+    assert finished.exit_code == 3
+    assert finished.stderr.startswith("Cannot choose a region: none is given")
+
+
+def test_an_expired_token_is_one_sentence(cloud: Cloud) -> None:
+    body = (
+        b'<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error>'
+        b"<Type>Sender</Type><Code>ExpiredToken</Code><Message>The security token "
+        b"included in the request is expired</Message></Error></ErrorResponse>"
+    )
+    with cloud.relay() as relay:
+        relay.answers("POST /$", Reply(403, body))
+        finished = cloud.deploy()
+    assert finished.exit_code == 3
+    assert "the credentials have expired; sign in again" in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
+
+
+def test_deleting_takes_the_role_and_says_so(cloud: Cloud) -> None:
+    cloud.deployed()
+    finished = cloud.run("delete", "fn", "--yes")
+    assert finished.exit_code == 0, finished.stderr
+    assert finished.stdout.splitlines() == [
+        f"deleted function: arn:aws:lambda:{REGION}:{ACCOUNT}:function:fn",
+        f"deleted role policy: logs-{REGION} of fn-role",
+        "deleted role: fn-role",
+    ]
+    assert cloud.client("lambda").list_functions()["Functions"] == []
+    assert cloud.client("iam").list_roles()["Roles"] == []
+    assert len(cloud.client("logs").describe_log_groups()["logGroups"]) == 1
+    logs = cloud.run("delete", "fn", "--yes", "--delete-logs")
+    assert logs.stdout == "deleted log group: /aws/lambda/fn\n"
+    again = cloud.run("delete", "fn", "--yes")
+    assert again.exit_code == 2
+    assert "there is no such function, and nothing of it is left" in again.stderr
+
+
+def test_deleting_without_a_terminal_needs_yes(cloud: Cloud) -> None:
+    cloud.deployed()
+    finished = cloud.run("delete", "fn")
+    assert finished.exit_code == 2
+    assert "- role: fn-role" in finished.stderr
+    assert "use --yes" in finished.stderr.splitlines()[-1]
+    dry = cloud.run("delete", "fn", "--dry-run")
+    assert "lambda:DeleteFunction" in dry.stdout
+    assert cloud.function()["FunctionName"] == "fn"
+
+
+@pytest.mark.parametrize(("answer", "exit_code"), [("n\n", 2), ("y\n", 0)])
+def test_on_a_terminal_what_removes_something_is_asked_about(
+    cloud: Cloud, answer: str, exit_code: int
+) -> None:
+    cloud.deployed("--env", "OLD=1")
+    arguments = ("deploy", "project", "--package", cloud.package(), "--replace-env")
+    finished = cloud.run(*arguments, answer=answer)
+    assert finished.exit_code == exit_code
+    assert "- env OLD: 1" in finished.stderr
+    assert "Go on?" in finished.stderr
+    variables = cloud.function()["Environment"]["Variables"]
+    assert ("OLD" in variables) == (exit_code == 2)
+
+
+def test_on_a_terminal_what_only_adds_is_not_asked_about(cloud: Cloud) -> None:
+    arguments = ("deploy", "project", "--package", cloud.package())
+    finished = cloud.run(*arguments, answer="")
+    assert finished.exit_code == 0, finished.stderr
+    assert "Go on?" not in finished.stderr
+
+
+def test_deleting_keeps_a_role_that_is_not_ours(cloud: Cloud) -> None:
+    role = cloud.client("iam").create_role(
+        RoleName="mine", AssumeRolePolicyDocument="{}"
+    )
+    cloud.deployed("--role", "mine")
+    cloud.run("delete", "fn", "--yes")
+    roles = cloud.client("iam").list_roles()["Roles"]
+    assert [found["Arn"] for found in roles] == [role["Role"]["Arn"]]

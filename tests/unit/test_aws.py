@@ -1,0 +1,255 @@
+"""What boto3 and botocore raise, as sentences."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import botocore.exceptions
+import pytest
+from boto3.exceptions import S3UploadFailedError
+
+from lambda_deno_spawn.dev.aws import AwsError, translate
+from lambda_deno_spawn.dev.plan import (
+    Answer,
+    Call,
+    FileContent,
+    Place,
+    resolve,
+    shown_value,
+)
+
+ARN = "arn:aws:lambda:eu-central-1:123456789012:function:fn"
+CALL = Call("lambda", "UpdateFunctionCode", ARN)
+
+
+def refused(code: str, message: str = "no", call: Call = CALL) -> str:
+    response = {"Error": {"Code": code, "Message": message}}
+    error = botocore.exceptions.ClientError(response, call.operation)
+    return str(translate(error, str(call), call, "eu-central-1"))
+
+
+@pytest.mark.parametrize(
+    ("error", "part"),
+    [
+        (botocore.exceptions.NoCredentialsError(), "set AWS_PROFILE, or"),
+        (
+            botocore.exceptions.PartialCredentialsError(
+                provider="env", cred_var="AWS_SECRET_ACCESS_KEY"
+            ),
+            "AWS_SECRET_ACCESS_KEY is missing",
+        ),
+        (botocore.exceptions.NoRegionError(), "use --region, or set AWS_REGION"),
+        (
+            botocore.exceptions.UnauthorizedSSOTokenError(),
+            "sign in again with `aws sso login`",
+        ),
+        (
+            botocore.exceptions.ConnectionClosedError(endpoint_url="https://s3"),
+            "the connection broke off",
+        ),
+        (
+            botocore.exceptions.ReadTimeoutError(endpoint_url="https://s3"),
+            "the connection broke off",
+        ),
+        (
+            S3UploadFailedError("Failed to upload a.zip to b/c: Connection was closed"),
+            "the connection broke off",
+        ),
+        (botocore.exceptions.DataNotFoundError(data_path="x"), "DataNotFoundError"),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_what_botocore_raises_becomes_a_sentence(error: Exception, part: str) -> None:
+    text = str(translate(error, str(CALL), CALL, "eu-central-1"))
+    assert text.startswith("Cannot ")
+    assert part in text
+    assert "\n" not in text
+    assert not text.endswith(".")
+
+
+@pytest.mark.parametrize("code", ["ExpiredToken", "ExpiredTokenException"])
+def test_an_expired_token_says_how_to_get_another(code: str) -> None:
+    assert "the credentials have expired; sign in again" in refused(code)
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["InvalidClientTokenId", "UnrecognizedClientException", "SignatureDoesNotMatch"],
+)
+def test_unknown_credentials_name_the_variables_to_check(code: str) -> None:
+    text = refused(code)
+    assert code in text
+    assert "AWS_SECRET_ACCESS_KEY" in text
+
+
+def test_a_region_that_is_none_gets_the_nearest_one() -> None:
+    error = botocore.exceptions.EndpointConnectionError(
+        endpoint_url="https://sts.eu-centrall-1.amazonaws.com"
+    )
+    text = str(translate(error, "sts:GetCallerIdentity", None, "eu-centrall-1"))
+    assert text == (
+        "Cannot use the region 'eu-centrall-1': AWS has none; did you mean "
+        "eu-central-1?"
+    )
+
+
+def test_no_answer_in_a_region_that_exists_is_the_network() -> None:
+    error = botocore.exceptions.EndpointConnectionError(endpoint_url="https://sts")
+    text = str(translate(error, "sts:GetCallerIdentity", None, "eu-central-1"))
+    assert "nothing answers at https://sts; check the network" in text
+
+
+def test_a_region_that_is_malformed_is_named() -> None:
+    error = botocore.exceptions.InvalidRegionError(region_name="a b")
+    assert "Cannot use the region 'a b'" in str(translate(error, "x", None, "a b"))
+
+
+@pytest.mark.parametrize(
+    ("service", "operation", "action"),
+    [
+        ("lambda", "UpdateFunctionCode", "lambda:UpdateFunctionCode"),
+        ("lambda", "Invoke", "lambda:InvokeFunction"),
+        ("lambda", "GetLayerVersionByArn", "lambda:GetLayerVersion"),
+        ("s3", "HeadObject", "s3:GetObject"),
+        ("s3", "HeadBucket", "s3:ListBucket"),
+        ("s3", "PutBucketEncryption", "s3:PutEncryptionConfiguration"),
+        ("s3", "PutPublicAccessBlock", "s3:PutBucketPublicAccessBlock"),
+        ("logs", "FilterLogEvents", "logs:FilterLogEvents"),
+    ],
+)
+def test_a_denied_call_names_the_statement_to_add(
+    service: str, operation: str, action: str
+) -> None:
+    text = refused("AccessDenied", "Access Denied", Call(service, operation, ARN))
+    added = json.loads(text.partition("their policy: ")[2])
+    assert added == {"Effect": "Allow", "Action": action, "Resource": ARN}
+
+
+def test_the_action_that_aws_names_is_stronger_than_the_call() -> None:
+    """CreateFunction is denied for iam:PassRole, which is no call at all."""
+    text = refused(
+        "AccessDeniedException",
+        "User: arn:aws:iam::1:user/a is not authorized to perform: iam:PassRole on "
+        "resource: arn:aws:iam::1:role/r because no identity-based policy allows the "
+        "iam:PassRole action",
+    )
+    assert '"Action": "iam:PassRole", "Resource": "arn:aws:iam::1:role/r"' in text
+
+
+def test_an_explicit_deny_is_not_answered_with_a_statement_to_add() -> None:
+    text = refused(
+        "AccessDeniedException",
+        "User: a is not authorized to perform: lambda:UpdateFunctionCode on resource: "
+        "b with an explicit deny in a service control policy",
+    )
+    assert "a policy denies lambda:UpdateFunctionCode on b" in text
+    assert "Effect" not in text
+
+
+@pytest.mark.parametrize(
+    ("code", "message", "part"),
+    [
+        ("TooManyRequestsException", "Rate exceeded", "try again in a minute"),
+        ("Throttling", "Rate exceeded", "try again in a minute"),
+        (
+            "InvalidParameterValueException",
+            "The role defined for the function cannot be assumed by Lambda.",
+            "its trust policy has to allow sts:AssumeRole to the service "
+            "lambda.amazonaws.com",
+        ),
+        (
+            "CodeStorageExceededException",
+            "Code storage limit exceeded.",
+            "delete old versions",
+        ),
+        (
+            "ResourceConflictException",
+            "The operation cannot be performed at this time. An update is in progress "
+            "for resource: " + ARN,
+            "something else is changing it",
+        ),
+        (
+            "InvalidParameterValueException",
+            "Unzipped size must be smaller than 262144000 bytes",
+            "AWS says InvalidParameterValueException, Unzipped size must be smaller",
+        ),
+    ],
+)
+def test_a_refusal_says_what_to_do(code: str, message: str, part: str) -> None:
+    assert part in refused(code, message)
+
+
+def test_a_failed_update_gives_aws_s_reason() -> None:
+    last = {
+        "Configuration": {
+            "State": "Active",
+            "LastUpdateStatus": "Failed",
+            "LastUpdateStatusReason": "The function's KMS key is disabled",
+            "LastUpdateStatusReasonCode": "DisabledKMSKey",
+        }
+    }
+    error = botocore.exceptions.WaiterError("FunctionUpdatedV2", "terminal", last)
+    text = str(translate(error, "wait", CALL, "eu-central-1"))
+    assert text.endswith(
+        "AWS could not apply the update (DisabledKMSKey), The function's KMS key is "
+        "disabled"
+    )
+
+
+def test_a_state_that_does_not_come_is_told_as_such() -> None:
+    last = {"Configuration": {"State": "Pending"}}
+    error = botocore.exceptions.WaiterError("FunctionActiveV2", "Max attempts", last)
+    found = translate(error, "wait", CALL, "eu-central-1")
+    assert isinstance(found, AwsError)
+    assert found.code == "Timeout"
+
+
+def test_an_upload_that_is_refused_is_told_as_the_refusal() -> None:
+    response = {"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}
+    call = Call("s3", "PutObject", "arn:aws:s3:::b/k")
+    error = S3UploadFailedError("Failed to upload")
+    error.__context__ = botocore.exceptions.ClientError(response, "PutObject")
+    text = str(translate(error, str(call), call, "eu-central-1"))
+    assert "s3:PutObject" in text.partition("their policy: ")[2]
+
+
+def test_answers_and_files_take_the_place_of_what_stands_for_them(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "a.zip"
+    path.write_bytes(b"zip")
+    value = {
+        "Layers": [Answer("deno", "LayerVersionArn"), "b"],
+        "Code": {"ZipFile": FileContent(path)},
+        "Size": 3,
+    }
+    assert resolve(value, {"deno": {"LayerVersionArn": "a"}}) == {
+        "Layers": ["a", "b"],
+        "Code": {"ZipFile": b"zip"},
+        "Size": 3,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("STRIPE_KEY", "***"),
+        ("my_secret", "***"),
+        ("SESSION_TOKEN", "***"),
+        ("DbPassword", "***"),
+        ("GOOGLE_CREDENTIALS", "***"),
+        ("STAGE", "value"),
+    ],
+)
+def test_values_of_secrets_are_not_shown(name: str, shown: str) -> None:
+    assert shown_value(name, "value") == shown
+
+
+def test_arns_follow_region_account_and_partition() -> None:
+    place = Place("cn-north-1", "123456789012", "aws-cn")
+    assert place.function("f") == (
+        "arn:aws-cn:lambda:cn-north-1:123456789012:function:f"
+    )
+    assert place.role("r") == "arn:aws-cn:iam::123456789012:role/r"
+    assert place.bucket("b") == "arn:aws-cn:s3:::b"
