@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from lambda_deno_spawn.dev.layer import (
+    DEFAULT_PYTHON,
+    Kind,
+    LayerOptions,
+    build_layers,
+)
 from tests.doubles import FakeRuntimeApi
+from tests.fixtures.layers import layer_python
 from tests.integration.harness import RuntimeUnderTest
 from tests.integration.rie import RieUnavailableError
 from tests.integration.rie import rie_binary as find_rie_binary
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
 
 
 class MakeRuntime(Protocol):
@@ -78,3 +86,21 @@ def rie_binary() -> Path:
     if os.environ.get("CI"):
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def layers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The three zips for this machine, as ``layer build`` writes them."""
+    out = tmp_path_factory.mktemp("layers")
+    prefix = layer_python().path.resolve().parent.parent
+    options = LayerOptions(
+        out=out,
+        environ=os.environ,
+        kinds=(Kind.DENO, Kind.RUNTIME, Kind.PYTHON),
+        pythons=(DEFAULT_PYTHON,),
+        python_dir=prefix,
+        allows_newer_glibc=True,  # this machine's interpreter, for this machine
+    )
+    build_layers(options)
+    yield out
+    shutil.rmtree(out)

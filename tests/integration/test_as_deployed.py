@@ -25,7 +25,7 @@ import pytest
 
 from lambda_deno_spawn.dev.build import BuildOptions, build
 from lambda_deno_spawn.dev.interpreter import find_interpreter
-from lambda_deno_spawn.dev.layer import Kind, LayerOptions, build_layers
+from lambda_deno_spawn.dev.layer import DEFAULT_PYTHON
 from lambda_deno_spawn.dev.project import Arch, load_project
 from tests.cgroups import MIB, Cgroup, unavailable
 from tests.fixtures.aws import aws_stand_in
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.root, pytest.mark.rie, pytest.mark.deno]
 
-PYTHON = "3.13"
+PYTHON = DEFAULT_PYTHON
 EXAMPLES = ROOT / "examples"
 RIE = "/var/rapid/aws-lambda-rie"
 # The emulator runs in the same control group, where Lambda's own part does not.
@@ -57,24 +57,6 @@ class Place:
     places: Mapping[str, Path]
     command: tuple[str, ...]
     environ: Mapping[str, str]
-
-
-@pytest.fixture(scope="session")
-def layers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The three zips for this machine, as ``layer build`` writes them."""
-    out = tmp_path_factory.mktemp("layers")
-    prefix = find_interpreter(PYTHON, os.environ).path.resolve().parent.parent
-    options = LayerOptions(
-        out=out,
-        environ=os.environ,
-        kinds=(Kind.DENO, Kind.RUNTIME, Kind.PYTHON),
-        pythons=(PYTHON,),
-        python_dir=prefix,
-        allows_newer_glibc=True,  # this machine's interpreter, for this machine
-    )
-    build_layers(options)
-    yield out
-    shutil.rmtree(out)
 
 
 def unzip(archives: Sequence[Path], target: Path) -> Path:

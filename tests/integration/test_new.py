@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ import pytest
 
 from lambda_deno_spawn.dev.new import TEMPLATES, write_project
 from lambda_deno_spawn.dev.project import Arch, load_project
-from tests.fixtures.packages import download
+from tests.fixtures.packages import download, fetch_bundler
 from tests.integration.harness import deno_binary
 
 if TYPE_CHECKING:
@@ -113,6 +114,18 @@ def test_new_project_answers_each_of_its_events(
         done = run(command, project.path, deno_dir=deno_dir)
         assert done.returncode == 0, done.stderr
         assert ANSWERS[event](done.stdout), done.stdout
+
+
+@pytest.mark.deno
+@each_template
+def test_new_project_is_built_as_it_is(project: NewProject, deno_dir: str) -> None:
+    fetch_bundler()
+    done = run("lambda-deno-spawn build .", project.path, deno_dir=deno_dir)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    package = project.path / "dist" / f"{project.path.name}.zip"
+    with zipfile.ZipFile(package) as content:
+        code = [name for name in content.namelist() if name.startswith("function")]
+    assert code == ["function.bundle.js", "function.bundle.js.map"]
 
 
 # --- the command -------------------------------------------------------------------
