@@ -23,19 +23,22 @@ install: $(STAMP) ## create .venv with everything, Deno's binary included
 invoke: $(STAMP) ## run the hello example through the real runtime and print its result
 	$(BIN)/lambda-deno-spawn invoke examples/hello --event @examples/hello/event.json
 
+# Files of tests are shared out among the machine's cores.
+PARALLEL := -n auto --dist loadfile
+
 test: $(STAMP) ## all tests: unit and integration
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-unit: $(STAMP) ## the fast ones: no process, no socket
 	$(BIN)/python -m pytest tests/unit
 
 test-integration: $(STAMP) ## real Deno, real HTTP, AWS's emulator
-	$(BIN)/python -m pytest tests/integration
+	$(BIN)/python -m pytest $(PARALLEL) tests/integration
 
 # 69: this machine cannot do it. That is no failure for people; for CI it is.
 test-as-lambda: $(STAMP) ## all tests again without privileges, on a read-only root; needs root
 	$(BIN)/python -m tests.fixtures.downloads
-	$(BIN)/python -m tests.as_lambda $(BIN)/python -m pytest -p no:cacheprovider -rs \
+	$(BIN)/python -m tests.as_lambda $(BIN)/python -m pytest $(PARALLEL) -p no:cacheprovider -rs \
 	  || { code=$$?; [ $$code -eq 69 ] && [ -z "$$CI" ]; }
 
 coverage: $(STAMP) ## every branch of the pure core is tested

@@ -79,7 +79,8 @@ def test_zip_that_is_too_large_for_the_api_can_go_by_s3() -> None:
         (["-P"], {"env": {"allow": ["HOME"]}, "ffi": []}, set()),
         (["-P"], "no object", set()),
     ],
-    ids=str,
+    # Sets have no order, and tests that run in parallel have to have the same names.
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_permissions_that_matter_are_found_in_flags_and_sets(
     flags: list[str], used_set: object, granted: set[str]
