@@ -62,39 +62,52 @@ def leave_children() -> None:
         return
     become_opaque()  # its environment is that of the supervisor
     # Until they are handed on; the new process has no other action yet than to end.
-    signal.pthread_sigmask(signal.SIG_BLOCK, HANDED_ON)
+    waited_for = {*HANDED_ON, signal.SIGCHLD}
+    signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
     try:
         pid = os.fork()
         if pid != 0:
-            _stand_for(pid)
+            _stand_for(pid, waited_for)
     finally:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDED_ON)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, waited_for)
     # Without its parent nobody could tell it to stop.
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         os._exit(1)
 
 
-def _stand_for(child: int) -> None:
-    """Hand on signals, and end as the child ends. Does not return."""
+def _stand_for(child: int, waited_for: set[signal.Signals]) -> None:
+    """Hand on signals, and end as the child ends. Does not return.
 
-    def hand_on(number: int, _frame: object) -> None:
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(child, number)
-
-    for number in HANDED_ON:
-        signal.signal(number, hand_on)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, HANDED_ON)
-    reaped, status = 0, 0
-    while reaped != child:
-        reaped, status = os.waitpid(-1, 0)
+    Args:
+        child: Its process id.
+        waited_for: Signals to hand on, and SIGCHLD; all of them are blocked. A handler
+            would not do: one that comes just before a wait begins is not run before
+            the wait ends.
+    """
+    status = None
+    while status is None:
+        number = signal.sigwait(waited_for)
+        if number == signal.SIGCHLD:
+            status = _reap_until(child)
+        else:
+            os.kill(child, number)  # not reaped, so it is still there
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {-code})
         with contextlib.suppress(OSError):  # some signals have no other action
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
         code = SIGNAL_EXIT_CODE - code  # process 1 does not end by a signal of its own
     os._exit(code)
+
+
+def _reap_until(child: int) -> int | None:
+    """Reap all that have ended; return the status of that child, None if it lives."""
+    reaped = -1
+    while reaped not in (0, child):
+        reaped, status = os.waitpid(-1, os.WNOHANG)
+    return status if reaped == child else None
 
 
 def _prctl(option: int, value: int) -> bool:
