@@ -100,6 +100,7 @@ class DenoCommand(NamedTuple):
         entry: The entry module's file.
         entry_text: What is in it.
         shared_cache: Cache that the one in the supervisor's folder stands in front of.
+        is_shared_kept: Nothing is written to that one: it belongs to a package.
         environ: Variables of the process, without the private folder's.
         cwd: Its working directory.
         facts: What the process is told in its first line.
@@ -114,6 +115,7 @@ class DenoCommand(NamedTuple):
     entry: str
     entry_text: str
     shared_cache: str | None
+    is_shared_kept: bool
     environ: Mapping[str, str]
     cwd: str
     facts: Mapping[str, object]
@@ -136,7 +138,7 @@ class DenoCommand(NamedTuple):
         with open(os.path.join(cache, KEPT_DATA), "a", encoding="utf-8"):
             pass
         if self.shared_cache is not None:
-            _stand_in_front(cache, self.shared_cache)
+            _stand_in_front(cache, self.shared_cache, is_kept=self.is_shared_kept)
         with open(self.entry, "w", encoding="utf-8") as file:
             file.write(self.entry_text)
 
@@ -191,7 +193,7 @@ def deno_command(
         task_root=str(task_root),
         denied=runtime_api_spellings(settings.runtime_api, local_addresses()),
     )
-    deno_dir, shared_cache = _deno_dir(settings, state_dir)
+    deno_dir, shared_cache, is_kept = _deno_dir(settings, state_dir)
     given = _environ(settings, environ, deno_dir)
     withholds_credentials = bool(CREDENTIALS & (environ.keys() - given.keys()))
     v8_flags = _v8_flags(settings)
@@ -212,6 +214,7 @@ def deno_command(
         entry=os.path.join(state_dir, "entry.mjs"),
         entry_text=entry_source(handler.path),
         shared_cache=shared_cache,
+        is_shared_kept=is_kept,
         environ=given,
         cwd=str(task_root),
         facts=_facts(
@@ -519,8 +522,8 @@ def _handed_on(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]
     }
 
 
-def _deno_dir(settings: Settings, state_dir: str) -> tuple[str, str | None]:
-    """Return Deno's cache, and the one that it stands in front of, if any.
+def _deno_dir(settings: Settings, state_dir: str) -> tuple[str, str | None, bool]:
+    """Return Deno's cache, the one it stands in front of, if any, and if that is kept.
 
     One that cannot be written to, as on Lambda, is used as it is: nothing can be kept
     in it.
@@ -532,8 +535,10 @@ def _deno_dir(settings: Settings, state_dir: str) -> tuple[str, str | None]:
     elif os.path.isdir(packaged):
         given = packaged
     else:
-        return own, None
-    return (own, given) if _is_writable(given) else (given, None)
+        return own, None, False
+    if _is_writable(given):
+        return own, given, settings.deno_dir is None
+    return given, None, False
 
 
 def _is_writable(folder: str) -> bool:
@@ -543,10 +548,25 @@ def _is_writable(folder: str) -> bool:
     return os.access(folder, os.W_OK)
 
 
-def _stand_in_front(cache: str, shared: str) -> None:
-    """Fill a cache with links to what is in another one, but for what is kept there."""
+def _stand_in_front(cache: str, shared: str, *, is_kept: bool) -> None:
+    """Fill a cache with links to what is in another one, but for what is kept there.
+
+    Args:
+        cache: The one to fill.
+        shared: The other one.
+        is_kept: Nothing may be written to that: databases are copied, of the rest only
+            packages are linked, which Deno does not change.
+    """
     # What cannot be shared is made anew in this one.
     with contextlib.suppress(OSError):
+        if is_kept:
+            for name in CACHE_DATABASES:
+                with contextlib.suppress(FileNotFoundError):
+                    _copy(os.path.join(shared, name), os.path.join(cache, name))
+            for name in ("npm", "remote"):
+                if os.path.isdir(os.path.join(shared, name)):
+                    os.symlink(os.path.join(shared, name), os.path.join(cache, name))
+            return
         for name in CACHE_FOLDERS:
             os.makedirs(os.path.join(shared, name), exist_ok=True)
         names = {*CACHE_DATABASES, *os.listdir(shared)}
@@ -554,6 +574,11 @@ def _stand_in_front(cache: str, shared: str) -> None:
             if not name.endswith(DATABASE_COMPANIONS):
                 with contextlib.suppress(FileExistsError):
                     os.symlink(os.path.join(shared, name), os.path.join(cache, name))
+
+
+def _copy(source: str, target: str) -> None:
+    with open(source, "rb") as read, open(target, "wb") as written:
+        written.write(read.read())
 
 
 def _facts(

@@ -31,4 +31,5 @@ def hello(marker: str, facts: Mapping[str, object]) -> bytes:
     """
     greeting = {"version": PROTOCOL_VERSION, "marker": marker}
     # Not orjson, which imports a fifth of the standard library.
-    return json.dumps({**greeting, **facts}, separators=(",", ":")).encode() + b"\n"
+    text = json.dumps({**greeting, **facts}, separators=(",", ":"), allow_nan=False)
+    return text.encode() + b"\n"

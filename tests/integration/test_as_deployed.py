@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 import subprocess
 import zipfile
 from contextlib import contextmanager, nullcontext
@@ -64,8 +65,14 @@ def unzip(archives: Sequence[Path], target: Path) -> Path:
     for archive in archives:
         with zipfile.ZipFile(archive) as content:
             for info in content.infolist():
-                path = Path(content.extract(info, target))
-                path.chmod(0o755 if info.external_attr >> 16 & 0o100 else 0o644)
+                mode = info.external_attr >> 16
+                path = target / info.filename
+                if stat.S_ISLNK(mode):
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.symlink_to(content.read(info).decode())
+                else:
+                    content.extract(info, target)
+                    path.chmod(0o755 if mode & stat.S_IXUSR else 0o644)
     for folder, _, _ in os.walk(target):
         Path(folder).chmod(0o755)
     return target

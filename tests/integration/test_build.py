@@ -13,6 +13,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import psutil
 import pytest
 
 from lambda_deno_spawn.dev.project import Arch
@@ -257,29 +258,247 @@ def test_permission_sets_are_kept_and_imports_are_not(
     }
 
 
-def test_module_is_loaded_without_credentials_and_with_the_project_s_variables(
+def test_module_is_loaded_with_the_project_s_variables_and_hardly_any_of_the_caller_s(
     build: Build, project: Path
 ) -> None:
-    names = ["AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "TABLE", "GIVEN"]
     write(
         project,
         {
-            "function.ts": f"const seen = {json.dumps(names)}.map((name) => "
-            "Deno.env.get(name) ?? null);\n"
+            "function.ts": "const seen = Deno.env.toObject();\n"
             "throw new Error(JSON.stringify(seen));\n"
             "export const handler = () => 1;\n",
             "lambda.toml": '[env]\nTABLE = "orders"\n',
         },
     )
-    done = build(
-        "orders",
-        "--env",
-        "GIVEN=1",
-        AWS_SECRET_ACCESS_KEY="real",
-        AWS_SESSION_TOKEN="real",
+    secrets = {
+        "AWS_SECRET_ACCESS_KEY": "a-secret",
+        "AWS_PROFILE": "a-secret",
+        "AWS_SHARED_CREDENTIALS_FILE": "/a-secret",
+        "GITHUB_TOKEN": "a-secret",
+        "HOME": "/a-secret",
+        "NPM_TOKEN": "a-secret",
+    }
+    done = build("orders", "--env", "GIVEN=1", **secrets)
+    assert done.returncode == 0, done.stderr
+    assert '"TABLE":"orders"' in done.stderr
+    assert '"GIVEN":"1"' in done.stderr
+    assert "a-secret" not in done.stderr
+    assert "its cache is incomplete" in done.stderr
+
+
+def test_what_is_given_for_loading_is_not_in_the_package(
+    build: Build, project: Path, tmp_path: Path
+) -> None:
+    write(
+        project,
+        {
+            "function.ts": 'const token = Deno.env.get("API_TOKEN");\n'
+            "await import(`data:text/javascript,export const t = '${token}'`);\n"
+            "new Function(`return '${token}'`)();\n" + HANDLER
+        },
     )
+    done = build("orders", "--env", "API_TOKEN=s3cr3tvalue")
+    assert (done.returncode, done.stderr) == (0, "")
+    package = members(tmp_path / "dist" / "orders.zip")
+    assert ".deno_dir/v8_code_cache_v2" in package
+    assert not [name for name, content in package.items() if b"s3cr3tvalue" in content]
+
+
+def test_loading_a_module_changes_nothing_in_the_package(
+    build: Build, project: Path, tmp_path: Path
+) -> None:
+    write(
+        project,
+        {
+            "function.ts": 'Deno.writeTextFileSync("injected.txt", "");\n'
+            "const own = new URL(import.meta.url);\n"
+            'Deno.writeTextFileSync(own, "replaced");\n' + HANDLER,
+            "lambda.toml": 'permissions = "all"\n',
+        },
+    )
+    done = build("orders")
+    assert (done.returncode, done.stderr) == (0, "")
+    package = members(tmp_path / "dist" / "orders.zip")
+    assert "injected.txt" not in package
+    assert b"replaced" not in package["function.bundle.js"].split(b"\n")[0]
+    assert b"injected.txt" in package["function.bundle.js"]
+
+
+def test_what_a_module_has_started_ends_with_it(
+    build: Build, project: Path, tmp_path: Path
+) -> None:
+    """It held the pipe open, and the build waited for its end."""
+    pid = tmp_path / "pid"
+    write(
+        project,
+        {
+            "function.ts": 'const program = new Deno.Command("sleep", '
+            '{ args: ["300"] }).spawn();\n'
+            f"Deno.writeTextFileSync({json.dumps(str(pid))}, String(program.pid));\n"
+            "Deno.exit(3);\n" + HANDLER,
+            "lambda.toml": 'permissions = "all"\n',
+        },
+    )
+    done = build("orders")
     assert done.returncode == 0
-    assert 'Error: [null,null,"orders","1"]; its cache is incomplete' in done.stderr
+    assert "Deno ended with exit code 3 while the module was loaded here" in done.stderr
+    assert not psutil.pid_exists(int(pid.read_text())) or (
+        psutil.Process(int(pid.read_text())).status() == psutil.STATUS_ZOMBIE
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("function.cjs", "exports.handler = async () => 'here';\n"),
+        ("function.js", "module.exports = { handler: () => 'here' };\n"),
+        ("function.js", "module.exports.handler = () => require('./a.json').a;\n"),
+    ],
+    ids=["cjs", "js", "require"],
+)
+@pytest.mark.parametrize("options", [[], ["--minify"], ["--no-source-map"]], ids=str)
+def test_a_handler_in_commonjs_is_found_in_its_bundle(
+    build: Build,
+    project: Path,
+    tmp_path: Path,
+    name: str,
+    text: str,
+    options: list[str],
+) -> None:
+    write(project, {name: text, "a.json": '{"a": "here"}'})
+    done = build("orders", *options)
+    assert (done.returncode, done.stderr) == (0, "")
+    task = tmp_path / "task"
+    with zipfile.ZipFile(tmp_path / "dist" / "orders.zip") as content:
+        content.extractall(task)
+    assert invoke(task) == "here"
+
+
+def invoke(task: Path) -> object:
+    command = [sys.executable, "-m", "lambda_deno_spawn", "invoke", str(task)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("place", ["ümläut", "h#ash", "per%20cent", "a blank", "[b]"])
+@pytest.mark.parametrize("option", ["--bundle", "--no-bundle"])
+def test_a_project_may_lie_anywhere(
+    build: Build, tmp_path: Path, place: str, option: str
+) -> None:
+    project = tmp_path / place / "orders"
+    write(
+        project,
+        {
+            "function.ts": 'import { street } from "./lib/straße.ts";\n'
+            "export const handler = () => [street, import.meta.dirname !== null];\n",
+            "lib/straße.ts": 'export const street: string = "Hauptstraße";\n',
+        },
+    )
+    done = build(f"{place}/orders", option)
+    assert (done.returncode, done.stderr) == (0, "")
+    archive = tmp_path / "dist" / "orders.zip"
+    package = members(archive)
+    if option == "--bundle":
+        source_map = json.loads(package["function.bundle.js.map"])
+        assert sorted(source_map["sources"]) == ["function.ts", "lib/stra%C3%9Fe.ts"]
+    else:
+        assert "lib/straße.ts" in package
+    table = addresses(package[".deno_dir/v8_code_cache_v2"], "codecache", tmp_path)
+    assert any(address.startswith("file:///var/task/function.") for address in table)
+
+
+def test_a_package_that_is_unpacked_and_used_stays_as_it_is(
+    build: Build, tmp_path: Path
+) -> None:
+    """Deno wrote to the cache in it, which the next one would have packaged."""
+    done = build(str(EXAMPLES / "hono-api"), "--no-bundle")
+    assert done.returncode == 0, done.stderr
+    task = tmp_path / "task"
+    with zipfile.ZipFile(tmp_path / "dist" / "hono-api.zip") as content:
+        content.extractall(task)
+    before = {path: path.read_bytes() for path in task.rglob("*") if path.is_file()}
+    event = EXAMPLES / "hono-api" / "events" / "search.json"
+    command = [sys.executable, "-m", "lambda_deno_spawn", "invoke", str(task)]
+    ran = subprocess.run(
+        [*command, "--event", f"@{event}"],
+        env={k: v for k, v in os.environ.items() if k != "DENO_DIR"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    after = {path: path.read_bytes() for path in task.rglob("*") if path.is_file()}
+    assert after == before
+
+
+def test_tokens_of_npm_are_not_packaged(
+    build: Build, project: Path, tmp_path: Path
+) -> None:
+    write(
+        project,
+        {
+            "function.ts": HANDLER,
+            ".npmrc": "//registry.example/:_authToken=npm_SECRET\n"
+            "registry=https://registry.example/\n"
+            "@ours:registry = https://ada:SECRET@registry.example/\n"
+            "_password=SECRET\n",
+        },
+    )
+    assert build("orders", "--no-bundle").returncode == 0
+    package = members(tmp_path / "dist" / "orders.zip")
+    assert package[".npmrc"] == b"registry=https://registry.example/\n"
+    write(project, {"lambda.toml": 'exclude = [".npmrc"]\n'})
+    assert build("orders", "--no-bundle").returncode == 0
+    assert ".npmrc" not in members(tmp_path / "dist" / "orders.zip")
+
+
+def test_a_link_out_of_the_project_is_told(
+    build: Build, project: Path, tmp_path: Path
+) -> None:
+    write(tmp_path, {"shared/words.txt": "hello"})
+    write(project, {"function.ts": HANDLER})
+    (project / "data").symlink_to("../shared")
+    done = build("orders")
+    assert "'data/words.txt' is a link out of the project" in done.stderr
+    package = members(tmp_path / "dist" / "orders.zip")
+    assert package["data/words.txt"] == b"hello"
+
+
+def test_another_file_that_is_used_is_told(build: Build, project: Path) -> None:
+    write(project, {"function.ts": HANDLER, "function.js": HANDLER})
+    done = build("orders/function.ts")
+    assert "function.js' runs instead of 'orders/function.ts'" in done.stderr
+
+
+def test_a_build_that_is_terminated_leaves_nothing(
+    project: Path, tmp_path: Path, deno_dir: str
+) -> None:
+    started = tmp_path / "started"
+    os.mkfifo(started)
+    write(
+        project,
+        {
+            "function.ts": f"Deno.writeTextFileSync({json.dumps(str(started))}, '');\n"
+            "await new Promise((done) => setTimeout(done, 60_000));\n" + HANDLER,
+            "lambda.toml": 'permissions = "all"\n',
+        },
+    )
+    temp = tmp_path / "temp"
+    temp.mkdir()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "lambda_deno_spawn", "build", "orders"],
+        cwd=tmp_path,
+        env={**os.environ, "DENO_DIR": deno_dir, "TMPDIR": str(temp)},
+        stderr=subprocess.DEVNULL,
+    )
+    started.read_bytes()  # waits until the module is being loaded
+    children = psutil.Process(process.pid).children()
+    process.terminate()
+    assert process.wait(10) == 143
+    _, alive = psutil.wait_procs(children, timeout=5)
+    assert alive == []
+    assert list(temp.iterdir()) == []
 
 
 def test_code_for_another_machine_is_not_pretended(
@@ -358,6 +577,28 @@ def test_deno_of_another_machine_makes_its_code(
             id="own-place-is-lost",
         ),
         pytest.param(
+            {
+                "function.ts": 'export { handler } from "./lib/data.ts";\n',
+                "lib/data.ts": "export const handler = () =>\n"
+                '  import.meta.resolve("a");\n',
+            },
+            [],
+            "Cannot bundle 'lib/data.ts': import.meta there is another place",
+            id="own-place-is-resolved",
+        ),
+        pytest.param(
+            {"function.cjs": "exports.handler = () => __dirname;\n"},
+            [],
+            "Cannot bundle 'function.cjs': a bundle has no __dirname",
+            id="commonjs-place",
+        ),
+        pytest.param(
+            {"function.ts": HANDLER, "a\\b.txt": ""},
+            [],
+            "Cannot build 'orders': ",
+            id="a-name-that-no-zip-holds",
+        ),
+        pytest.param(
             {"function.ts": 'export { handler } from "../outside.ts";\n'},
             ["--no-bundle"],
             "it lies outside the project's folder",
@@ -366,8 +607,14 @@ def test_deno_of_another_machine_makes_its_code(
         pytest.param(
             {"function.ts": HANDLER},
             ["--arch", OTHER, "--target-deno", "/bin/sh"],
-            "Cannot use '/bin/sh': it does not say that it is Deno",
-            id="no-deno",
+            f"Cannot use '/bin/sh' for {OTHER}: it is for ",
+            id="deno-of-another-machine",
+        ),
+        pytest.param(
+            {"function.ts": HANDLER, "deno.sh": "#!/bin/sh\n"},
+            ["--target-deno", "orders/deno.sh"],
+            "Cannot start 'orders/deno.sh': Permission denied",
+            id="deno-that-cannot-run",
         ),
     ],
 )
@@ -387,6 +634,18 @@ def test_what_cannot_be_built_is_said_and_leaves_the_last_package(
     assert "Stack backtrace" not in done.stderr
     assert (tmp_path / "dist" / "orders.zip").read_text() == "the last one"
     assert [path.name for path in (tmp_path / "dist").iterdir()] == ["orders.zip"]
+
+
+def test_a_comment_about_import_meta_is_none(build: Build, project: Path) -> None:
+    write(
+        project,
+        {
+            "function.ts": 'export { handler } from "./lib/data.ts";\n',
+            "lib/data.ts": "// not by import.meta.url\n/* import.meta */\n"
+            "if (import.meta.main) console.log();\n" + HANDLER,
+        },
+    )
+    assert build("orders").returncode == 0
 
 
 def test_types_are_not_checked_unless_asked(build: Build, project: Path) -> None:

@@ -352,7 +352,7 @@ export function handler() {
 async def test_a_bootstrap_that_had_children_misses_no_signal(tmp_path: Path) -> None:
     """One that came as it was about to wait was handed on with the next end only.
 
-    That took microseconds, and was seen once in hundreds of runs: here both come at once.
+    That takes microseconds, and was seen once in hundreds of runs.
     """
     program = """
 import os, signal, sys, time

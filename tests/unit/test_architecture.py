@@ -50,8 +50,8 @@ ALLOWED: dict[str, set[str]] = {
     "dev.archive": {"errors"},
     "dev.aws": {"__init__", "dev.plan", "errors"},
     "dev.build": {
-        "__init__", "deno", "dev.archive", "dev.bundle", "dev.layer",
-        "dev.local_runtime", "dev.project", "dev.seed", "errors",
+        "__init__", "deno", "dev.archive", "dev.bundle", "dev.elf", "dev.layer",
+        "dev.local_runtime", "dev.project", "dev.seed", "dev.selection", "errors",
     },
     "dev.bundle": {"deno", "errors"},
     "dev.cli": {
@@ -116,6 +116,7 @@ ALLOWED: dict[str, set[str]] = {
         "config", "deno", "dev.function", "dev.local_runtime", "dev.project", "errors",
         "hello", "invocation", "protocol",
     },
+    "dev.selection": {"dev.project"},
     "dev.tables": {"dev.doctor", "dev.isolation"},
     "dev.wanted": {"dev.plan", "dev.project", "dev.publish", "errors"},
     "dev.wheels": {"dev.project", "errors"},

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_deno_spawn.dev.build import packaged_names
 from lambda_deno_spawn.dev.bundle import stable_name, with_names
 from lambda_deno_spawn.dev.function import Function
 from lambda_deno_spawn.dev.project import Project
@@ -17,6 +16,7 @@ from lambda_deno_spawn.dev.seed import (
     folder_of_fixed_length,
     new_address,
 )
+from lambda_deno_spawn.dev.selection import select
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +36,7 @@ def names(
     project = Project(
         Function(root, "function.handler"), "name", include=include, exclude=exclude
     )
-    return list(packaged_names(project))
+    return [file.name for file in select(project)]
 
 
 def test_data_belongs_to_a_package(tmp_path: Path) -> None:
@@ -51,11 +51,45 @@ def test_data_belongs_to_a_package(tmp_path: Path) -> None:
         "README.md", "README", "notes.md", "lambda.d.ts", "function_test.ts",
         "function.test.ts", "tests/a.json", "events/a.json", "event.json",
         "dist/name.zip", "old.zip", "node_modules/hono/index.js", "deno.json",
-        "deno.lock", "package.json", "tsconfig.json", "lib/.env", "lib/README.md",
+        "deno.lock", "package.json", "tsconfig.json", "lib/.env", "lib/prod.env",
+        "server.key", "lib/client.pem", "id_rsa", "id_ed25519.pub",
+        "terraform.tfstate", "terraform.tfstate.backup", "cdk.out/tree.json",
     ],
 )  # fmt: skip
 def test_what_is_for_developers_does_not(tmp_path: Path, name: str) -> None:
     assert names(tmp_path, ["function.ts", name]) == ["function.ts"]
+
+
+@pytest.mark.parametrize(
+    "name", ["prompts/system.md", "lib/events/a.json", "data/dist/a.txt", "a/deno.json"]
+)
+def test_what_is_for_developers_at_the_top_is_data_further_down(
+    tmp_path: Path, name: str
+) -> None:
+    assert names(tmp_path, [name]) == [name]
+
+
+def test_what_is_hidden_in_a_folder_is_not_asked_for_with_it(tmp_path: Path) -> None:
+    files = ["assets/.env", "assets/.aws/credentials", "assets/logo.png"]
+    assert names(tmp_path, files, include=("assets",)) == ["assets/logo.png"]
+
+
+def test_links_are_followed_and_told_if_they_lead_out(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    outside = tmp_path / "shared" / "words.txt"
+    outside.parent.mkdir()
+    outside.touch()
+    (root / "data").mkdir(parents=True)
+    (root / "data" / "own.txt").touch()
+    (root / "again").symlink_to("data")
+    (root / "data" / "loop").symlink_to(root)
+    (root / "shared").symlink_to("../shared")
+    found = select(Project(Function(root, "function.handler"), "name"))
+    assert [(file.name, file.target) for file in found] == [
+        ("again/own.txt", None),
+        ("data/own.txt", None),
+        ("shared/words.txt", outside),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -65,7 +99,8 @@ def test_what_is_for_developers_does_not(tmp_path: Path, name: str) -> None:
         ("events", "events/deep/a.json"),
         ("*.md", "notes.md"),
         (".config/app.json", ".config/app.json"),
-        ("lib/README.md", "lib/README.md"),
+        ("certificates/*.pem", "certificates/a.pem"),
+        (".env.defaults", ".env.defaults"),
     ],
 )
 def test_what_is_included_does(tmp_path: Path, pattern: str, name: str) -> None:
@@ -92,8 +127,9 @@ def test_exclusion_wins_over_inclusion(tmp_path: Path) -> None:
         ("../cache/npm/localhost_4873/@a/b/1.0.0/x.js", "npm/@a/b/1.0.0/x.js"),
         ("../other/secret/place.ts", "elsewhere/place.ts"),
         ("https://example.com/mod.ts", "https://example.com/mod.ts"),
+        ("../project/lib/stra%C3%9Fe.ts", "lib/straße.ts"),
     ],
-    ids=["own", "own-folder", "npm", "npm-scope", "elsewhere", "server"],
+    ids=["own", "own-folder", "npm", "npm-scope", "elsewhere", "server", "encoded"],
 )  # fmt: skip
 def test_a_source_is_called_the_same_on_every_machine(source: str, name: str) -> None:
     root = Path("/home/ada/project")
@@ -125,18 +161,23 @@ def test_only_paths_that_are_known_are_replaced_in_a_bundle() -> None:
 
 
 MOVES = {
-    "file:///tmp/x/deno_dir": "file:///var/task/.deno_dir",
-    "file:///tmp/x/task": "file:///var/task",
+    Path("/tmp/x [y]/deno_dir"): Path("/var/task/.deno_dir"),
+    Path("/tmp/x [y]/task"): Path("/var/task"),
 }
 
 
 @pytest.mark.parametrize(
     ("address", "expected"),
     [
-        ("file:///tmp/x/task/lib/a.js", "file:///var/task/lib/a.js"),
-        ("file:///tmp/x/deno_dir/npm/a.js", "file:///var/task/.deno_dir/npm/a.js"),
-        ("file:///tmp/x/task2/a.js", None),
-        ("file:///tmp/x/entry.mjs", None),
+        ("file:///tmp/x%20[y]/task/lib/a.js", "file:///var/task/lib/a.js"),
+        ("file:///tmp/x%20%5By%5D/task/%C3%BC.js", "file:///var/task/%C3%BC.js"),
+        (
+            "file:///tmp/x%20[y]/deno_dir/npm/a.js",
+            "file:///var/task/.deno_dir/npm/a.js",
+        ),
+        ("file:///tmp/x%20[y]/task2/a.js", None),
+        ("file:///tmp/x%20[y]/entry.mjs", None),
+        ("data:text/javascript,secret", None),
     ],
 )
 def test_an_address_is_moved_to_where_lambda_has_it(

@@ -39,7 +39,7 @@ class Member:
     Attributes:
         name: Path inside, with ``/``, relative.
         content: Its bytes, or the file that holds them, read when it is written.
-        mode: Permission bits.
+        mode: Permission bits; with ``stat.S_IFLNK`` it is a link, to its content.
     """
 
     name: str
@@ -123,7 +123,8 @@ def _write(path: Path, members: list[Member]) -> int:
             info = zipfile.ZipInfo(member.name, EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
             info.create_system = UNIX
-            info.external_attr = (stat.S_IFREG | member.mode) << 16
+            kind = stat.S_IFMT(member.mode) or stat.S_IFREG
+            info.external_attr = (kind | stat.S_IMODE(member.mode)) << 16
             content = _content(member)
             archive.writestr(info, content, compresslevel=LEVEL)
             unzipped_bytes += len(content)

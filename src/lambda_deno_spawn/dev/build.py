@@ -8,9 +8,10 @@ Developer Guide, "Lambda quotas".
 
 from __future__ import annotations
 
-import fnmatch
+import contextlib
 import json
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -28,14 +29,21 @@ from lambda_deno_spawn.deno import (
 )
 from lambda_deno_spawn.dev.archive import Member, write_archive
 from lambda_deno_spawn.dev.bundle import Deno, bundle
-from lambda_deno_spawn.dev.layer import LAYER_RUNTIME_JS
+from lambda_deno_spawn.dev.elf import read_binary_file
+from lambda_deno_spawn.dev.layer import LAYER_RUNTIME_JS, MACHINES
 from lambda_deno_spawn.dev.local_runtime import deno_binary
-from lambda_deno_spawn.dev.project import PROJECT_FILE, Arch
+from lambda_deno_spawn.dev.project import Arch
 from lambda_deno_spawn.dev.seed import Seed, folder_of_fixed_length, seed_cache
+from lambda_deno_spawn.dev.selection import (
+    Selected,
+    is_excluded,
+    is_included,
+    select,
+)
 from lambda_deno_spawn.errors import BuildError, HandlerError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from lambda_deno_spawn.dev.project import Project
 
@@ -44,20 +52,13 @@ MB = 1024 * 1024
 UNZIPPED_LIMIT_BYTES = 250 * MB  # with all layers
 UPLOAD_LIMIT_BYTES = 50 * MB  # given to the API directly; more goes over S3
 SOURCE_SUFFIXES = (".ts", ".tsx", ".mts", ".cts", ".js", ".jsx", ".mjs", ".cjs")
-# What a project's folder holds for the people who work on it. Names with a dot in front
-# are left out besides: secrets and caches live there.
-NEVER_PACKAGED = (
-    PROJECT_FILE, "README*", "*.md", "*.d.ts", "*[._]test.*", "tests", "events",
-    "dist", "coverage", "node_modules", "template.yaml", "samconfig.toml",
-    "deno.json", "deno.jsonc", "deno.lock", "package.json", "package-lock.json",
-    "event.json", "tsconfig.json", "Makefile", "*.zip",
-)  # fmt: skip
 # What a bundle still needs of a configuration: the rest was used to make it.
 BUNDLED_CONFIG_KEYS = ("permissions", "unstable")
 # What Deno looks for when it resolves the imports of files that are kept.
-RESOLUTION_FILES = (
-    "deno.json", "deno.jsonc", "deno.lock", "package.json", ".npmrc",
-)  # fmt: skip
+RESOLUTION_FILES = ("deno.json", "deno.jsonc", "deno.lock", "package.json")
+NPMRC = ".npmrc"
+# What of it Deno needs to find packages; the rest may be a token.
+NPMRC_LINE = re.compile(r"(?:@[\w.-]+:)?registry\s*=\s*(?!.*@).*")
 SEED_FILE = "lambda-deno-spawn.json"  # in the cache: what it was made for
 
 
@@ -131,13 +132,16 @@ def build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
         raise BuildError(
             f"Cannot build {options.project.name!r}: {error.strerror or error}{where}"
         ) from error
+    except ValueError as error:  # such as a name that a zip cannot hold
+        raise BuildError(f"Cannot build {options.project.name!r}: {error}") from error
 
 
 def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
     project = options.project
     deno = Deno(deno_binary(environ), project.function.task_root, environ)
     with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as name:
-        staged = folder_of_fixed_length(Path(name).resolve(), "t")
+        scratch = Path(name).resolve()
+        staged = scratch / "task"
         staged.mkdir()
         source = _handler_file(project)
         if options.is_checked:
@@ -146,18 +150,18 @@ def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
         if options.is_bundled:
             notes += _stage_bundle(options, deno, source, staged)
         else:
-            _stage_files(options, deno, source, staged)
+            notes += _stage_files(options, deno, source, staged)
         seed = Seed({}, 0)
         version = None
         if options.is_seeded:
-            seed, version = _seed(options, deno, staged)
+            # A copy: a module may change what is there when it is loaded.
+            loaded = folder_of_fixed_length(scratch, "t")
+            shutil.copytree(staged, loaded, symlinks=True)
+            seed, version = _seed(options, deno, loaded)
             notes += seed.notes
-            _remove_databases(staged)
         members = [*_members(staged), *_seed_members(seed, version, options.arch)]
         sizes = {member.name: _size(member) for member in members}
-        unzipped = sum(sizes.values())
-        if unzipped > UNZIPPED_LIMIT_BYTES:
-            raise BuildError(_too_large(unzipped, members))
+        _refuse_too_large(sizes)
         written = write_archive(options.out / f"{project.name}.zip", members)
     if written.zipped_bytes > UPLOAD_LIMIT_BYTES:
         notes.append(
@@ -191,9 +195,13 @@ def _stage_bundle(
 ) -> list[str]:
     """Write the bundle, what is left of the configuration, and the other files."""
     task_root = deno.task_root
-    for name in packaged_names(options.project):
-        if not name.endswith(SOURCE_SUFFIXES) or _is_included(options.project, name):
-            _copy(task_root / name, staged / name)
+    data = [
+        file
+        for file in select(options.project)
+        if not file.name.endswith(SOURCE_SUFFIXES)
+        or is_included(options.project, file.name)
+    ]
+    notes = _copy_all(data, staged)
     config = find_config(task_root)
     content = {} if config is None else config_content(config)
     kept = {key: content[key] for key in BUNDLED_CONFIG_KEYS if key in content}
@@ -201,24 +209,32 @@ def _stage_bundle(
         (staged / "deno.json").write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
     folder = source.parent.relative_to(task_root)
     stem = source.name.removesuffix(source.suffix).removesuffix(".bundle")
-    return bundle(
+    return notes + bundle(
         deno,
         source,
         staged / folder / f"{stem}.bundle.js",
+        export=_export(options.project),
         minify=options.is_minified,
         has_map=options.has_map,
     )
 
 
-def _stage_files(options: BuildOptions, deno: Deno, source: Path, staged: Path) -> None:
+def _stage_files(
+    options: BuildOptions, deno: Deno, source: Path, staged: Path
+) -> list[str]:
     """Copy the files as they are, with the packages that they import.
+
+    Returns:
+        What people should know, as sentences.
 
     Raises:
         BuildError: A module lies outside the project or on a server.
     """
-    task_root = deno.task_root
-    names = {*packaged_names(options.project)}
-    names |= {name for name in RESOLUTION_FILES if (task_root / name).is_file()}
+    task_root, project = deno.task_root, options.project
+    files = {file.name: file for file in select(project)}
+    for name in RESOLUTION_FILES:
+        if (task_root / name).is_file() and not is_excluded(project, name):
+            files[name] = Selected(name, task_root / name, None)
     graph = deno.info(source)
     for module in graph["modules"]:
         specifier = str(module.get("specifier", ""))
@@ -232,20 +248,59 @@ def _stage_files(options: BuildOptions, deno: Deno, source: Path, staged: Path) 
                 )
             name = path.relative_to(task_root).as_posix()
             if not name.startswith("node_modules/"):  # copied whole, with its links
-                names.add(name)
+                files[name] = Selected(name, path, None)
         elif specifier.startswith(("http:", "https:", "jsr:")):
             raise BuildError(
                 f"Cannot package {specifier!r} as it is: it comes from a server; set "
                 '"vendor": true in deno.json and run `deno install`, or bundle it'
             )
-    for name in sorted(names):
-        _copy(task_root / name, staged / name)
+    notes = _copy_all(list(files.values()), staged)
+    npmrc = task_root / NPMRC
+    if npmrc.is_file() and not is_excluded(project, NPMRC):
+        lines = npmrc.read_text("utf-8").splitlines()
+        kept = [line for line in lines if NPMRC_LINE.fullmatch(line.strip())]
+        if kept:
+            (staged / NPMRC).write_text("\n".join([*kept, ""]), "utf-8")
     if (task_root / "node_modules").is_dir():
-        shutil.copytree(
-            task_root / "node_modules", staged / "node_modules", symlinks=True
-        )
+        _stage_node_modules(project, staged)
     else:
         _stage_npm(graph, staged / PACKAGED_DENO_DIR / "npm")
+    return notes
+
+
+def _stage_node_modules(project: Project, staged: Path) -> None:
+    """Copy packages that npm has installed, with the links among them.
+
+    Raises:
+        BuildError: A link leads out of the project, so to nothing on Lambda.
+    """
+    root = project.function.task_root
+
+    def left_out(folder: str, names: list[str]) -> set[str]:
+        inner = Path(folder).relative_to(root)
+        found = set()
+        for name in names:
+            path = inner / name
+            if is_excluded(project, path.as_posix()) or name.startswith(".env"):
+                found.add(name)
+            elif (root / path).is_symlink():
+                _refuse_foreign_link(root, path)
+        return found
+
+    shutil.copytree(
+        root / "node_modules", staged / "node_modules", symlinks=True, ignore=left_out
+    )
+
+
+def _refuse_foreign_link(root: Path, path: Path) -> None:
+    target = (root / path).readlink()
+    is_inside = (root / path).resolve().is_relative_to(root.resolve())
+    if target.is_absolute() or not is_inside:
+        raise BuildError(
+            f"Cannot package {path.as_posix()!r}: it is a link to {str(target)!r}, "
+            "which Lambda would not have; install the package into node_modules, "
+            "exclude the link in lambda.toml, or bundle it"
+        )
 
 
 def _stage_npm(graph: Mapping[str, Any], target: Path) -> None:
@@ -261,67 +316,51 @@ def _stage_npm(graph: Mapping[str, Any], target: Path) -> None:
             shutil.copyfile(listing, place.parent / "registry.json")
 
 
-def packaged_names(project: Project) -> Iterator[str]:
-    """Yield the project's files that belong to a package, relative to its folder."""
-    root = project.function.task_root
-    for folder, folders, files in os.walk(root):
-        inner = Path(folder).relative_to(root)
-        folders[:] = sorted(
-            name
-            for name in folders
-            if _is_wanted(project, (inner / name).as_posix(), is_folder=True)
-        )
-        for name in sorted(files):
-            path = (inner / name).as_posix()
-            if _is_wanted(project, path, is_folder=False):
-                yield path
+def _export(project: Project) -> str:
+    """Return the first name of the export that the handler means."""
+    function = project.function
+    return find_handler(function.task_root, function.handler).export.split(".")[0]
 
 
-def _is_wanted(project: Project, path: str, *, is_folder: bool) -> bool:
-    if _matches(path, project.exclude):
-        return False
-    if _is_included(project, path, is_folder=is_folder):
-        return True
-    name = path.rpartition("/")[2]
-    return not name.startswith(".") and not _matches(name, NEVER_PACKAGED)
+def _copy_all(files: Sequence[Selected], staged: Path) -> list[str]:
+    """Copy files, after a look at their sizes.
+
+    Returns:
+        Which of them links have brought in, as sentences.
+    """
+    _refuse_too_large({file.name: _file_size(file.path) for file in files})
+    for file in files:
+        target = staged / file.name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            shutil.copyfile(file.path, target)
+            target.chmod(file.path.stat().st_mode)
+        except OSError as error:
+            raise BuildError(
+                f"Cannot package {str(file.path)!r}: {error.strerror or error}"
+            ) from error
+    return [
+        f"{file.name!r} is a link out of the project, to {str(file.target)!r}, whose "
+        "content is packaged"
+        for file in files
+        if file.target is not None
+    ]
 
 
-def _is_included(project: Project, path: str, *, is_folder: bool = False) -> bool:
-    if _matches(path, project.include):
-        return True
-    # A folder may hold what is asked for by a longer pattern.
-    return is_folder and any(
-        fnmatch.fnmatchcase(path, "/".join(pattern.split("/")[: path.count("/") + 1]))
-        for pattern in project.include
-        if "/" in pattern
-    )
-
-
-def _matches(path: str, patterns: tuple[str, ...]) -> bool:
-    return any(
-        fnmatch.fnmatchcase(path, pattern)
-        or fnmatch.fnmatchcase(path, f"{pattern.rstrip('/')}/*")
-        for pattern in patterns
-    )
-
-
-def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
+def _file_size(path: Path) -> int:
     try:
-        shutil.copyfile(source, target)
-        target.chmod(source.stat().st_mode)
-    except OSError as error:
-        raise BuildError(
-            f"Cannot package {str(source)!r}: {error.strerror or error}"
-        ) from error
+        return path.stat().st_size
+    except OSError:
+        return 0  # copying it says why
 
 
-def _seed(options: BuildOptions, deno: Deno, staged: Path) -> tuple[Seed, str]:
+def _seed(options: BuildOptions, deno: Deno, loaded: Path) -> tuple[Seed, str]:
     """Make the cache by a Deno of the target, or a part of it by this machine's."""
     binary, note = deno.binary, None
     has_code = options.arch is Arch.here()
     if options.target_deno is not None:
         binary, has_code = str(options.target_deno), True
+        _check_machine(options.target_deno, options.arch)
     elif not has_code:
         note = (
             f"V8's code is not in the cache: it is for one instruction set, and this "
@@ -330,24 +369,34 @@ def _seed(options: BuildOptions, deno: Deno, staged: Path) -> tuple[Seed, str]:
         )
     version = _version(binary)
     project = options.project
-    seed = seed_cache(
-        replace(project, env={**project.env, **options.variables}),
-        staged,
-        LAYER_RUNTIME_JS,
-        binary=binary,
-        has_code=has_code,
-        environ=deno.environ,
-    )
-    notes = seed.notes if note is None else (*seed.notes, note)
-    return Seed(seed.files, seed.modules, notes), version
+
+    def as_people_know_it(text: str) -> str:
+        return text.replace(str(loaded), str(deno.task_root))
+
+    try:
+        seed = seed_cache(
+            replace(project, env={**project.env, **options.variables}),
+            loaded,
+            LAYER_RUNTIME_JS,
+            binary=binary,
+            has_code=has_code,
+            environ=deno.environ,
+        )
+    except BuildError as error:
+        raise BuildError(as_people_know_it(str(error))) from error
+    notes = [*map(as_people_know_it, seed.notes), *([note] if note else [])]
+    return Seed(seed.files, seed.modules, tuple(notes)), version
 
 
-def _remove_databases(staged: Path) -> None:
-    """Remove what loading the module has left beside packages."""
-    kept = staged / PACKAGED_DENO_DIR
-    for path in kept.iterdir() if kept.is_dir() else ():
-        if path.name != "npm":
-            path.unlink() if path.is_file() else shutil.rmtree(path)
+def _check_machine(binary: Path, arch: Arch) -> None:
+    """Refuse a Deno of another instruction set; a script around one may be any."""
+    with contextlib.suppress(OSError), binary.open("rb") as file:
+        found = read_binary_file(file)
+        if found is not None and found.machine != MACHINES[arch]:
+            raise BuildError(
+                f"Cannot use {str(binary)!r} for {arch.value}: it is for "
+                f"{found.machine}; give a Deno of the target's instruction set"
+            )
 
 
 def _version(binary: str) -> str:
@@ -395,10 +444,13 @@ def _size(member: Member) -> int:
     return content.stat().st_size if isinstance(content, Path) else len(content)
 
 
-def _too_large(unzipped: int, members: list[Member]) -> str:
-    largest = sorted(members, key=_size, reverse=True)[:3]
-    listed = ", ".join(f"{one.name} ({_size(one) / MB:.0f} MB)" for one in largest)
-    return (
+def _refuse_too_large(sizes: Mapping[str, int]) -> None:
+    unzipped = sum(sizes.values())
+    if unzipped <= UNZIPPED_LIMIT_BYTES:
+        return
+    largest = sorted(sizes.items(), key=lambda item: -item[1])[:3]
+    listed = ", ".join(f"{name} ({size / MB:.0f} MB)" for name, size in largest)
+    raise BuildError(
         f"Cannot build a package of {unzipped / MB:.0f} MB: Lambda unzips at most 250, "
         f"layers included; the largest files are {listed}; leave out what is not "
         "needed, by `exclude` in lambda.toml"

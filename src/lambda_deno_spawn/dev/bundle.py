@@ -14,8 +14,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote, unquote
 
-from lambda_deno_spawn.deno import config_flags, find_config
+from lambda_deno_spawn.deno import config_flags, file_url, find_config
 from lambda_deno_spawn.errors import BuildError
 
 if TYPE_CHECKING:
@@ -23,10 +24,22 @@ if TYPE_CHECKING:
 
 # In a package kept by Deno: .../npm/REGISTRY/NAME/VERSION/...
 NPM_PATH = re.compile(r"(?:.*/)?npm/[^/]+/((?:@[^/]+/)?[^/]+/\d[^/]*/.*)")
-USES_OWN_PLACE = re.compile(r"\bimport\.meta\.(?:url|dirname|filename)\b")
+# All but import.meta.main.
+USES_OWN_PLACE = re.compile(r"\bimport\.meta\b(?!\s*\.\s*main\b)")
+# Texts are kept: what looks like a comment in one is none.
+COMMENT = re.compile(
+    r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`)"""
+    r"|//[^\n]*|/\*.*?\*/",
+    re.DOTALL,
+)
+COMMONJS_PLACE = re.compile(r"\b__(?:dirname|filename)\b")
+DECLARES_PLACE = re.compile(r"\b(?:const|let|var)\s[^;=]*\b__(?:dirname|filename)\b")
+# How a bundle ends whose handler's module is CommonJS, whatever that exports.
+COMMONJS_EXPORT = re.compile(r"export default (\w+)\(\);(\s*(?://#[^\n]*)?\s*)\Z")
 READS_BESIDE = re.compile(
     r"new URL\([^()]*import\.meta\.url|import\.meta\.(?:dirname|filename)\b"
 )
+URL_SAFE = "/@:+,=&$!*'();~-._"
 # What Deno adds to an error for its own developers.
 BACKTRACE = re.compile(r"\n*Stack backtrace:.*", re.DOTALL)
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
@@ -87,7 +100,7 @@ class Deno:
         Raises:
             BuildError: There are errors in them.
         """
-        self.run(f"check the types of {file.name!r}", ["check", str(file)])
+        self.run(f"check the types of {file.name!r}", ["check", file_url(file)])
 
     def info(self, file: Path) -> dict[str, Any]:
         """Return Deno's account of a module's dependencies.
@@ -97,7 +110,7 @@ class Deno:
         """
         action = f"read what {file.name!r} imports"
         graph: dict[str, Any] = json.loads(
-            self.run(action, ["info", "--json", str(file)])
+            self.run(action, ["info", "--json", file_url(file)])
         )
         for module in graph["modules"]:
             if "error" in module:
@@ -112,7 +125,13 @@ def _complaint(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def bundle(
-    deno: Deno, file: Path, target: Path, *, minify: bool, has_map: bool
+    deno: Deno,
+    file: Path,
+    target: Path,
+    *,
+    export: str,
+    minify: bool,
+    has_map: bool,
 ) -> list[str]:
     """Write a handler and all that it imports into one file.
 
@@ -120,6 +139,7 @@ def bundle(
         deno: The project's Deno.
         file: The handler's module.
         target: Where the bundle goes; its source map goes beside it.
+        export: Name of the export that has to be there, also if it is CommonJS's.
         minify: Make it smaller, and traces without a map unreadable.
         has_map: Keep the source map.
 
@@ -135,7 +155,7 @@ def bundle(
     if minify:
         options.append("--minify")
     deno.run(
-        f"bundle {file.name!r}", ["bundle", *options, "-o", str(target), str(file)]
+        f"bundle {file.name!r}", ["bundle", *options, "-o", str(target), file_url(file)]
     )
     map_file = target.with_name(target.name + ".map")
     source_map = json.loads(map_file.read_text("utf-8"))
@@ -146,7 +166,8 @@ def bundle(
     }
     notes = _judge(source_map, names)
     text = with_names(target.read_text("utf-8"), _as_written(names, here, deno))
-    source_map["sources"] = list(names.values())
+    text = COMMONJS_EXPORT.sub(_named_export(export), text)
+    source_map["sources"] = [quote(name, safe=URL_SAFE) for name in names.values()]
     if has_map:
         map_file.write_text(
             json.dumps(source_map, ensure_ascii=False, separators=(",", ":")), "utf-8"
@@ -169,11 +190,22 @@ def stable_name(source: str, here: Path, task_root: Path, folder: Path) -> str:
     """
     if "://" in source:
         return source
-    path = Path(os.path.normpath(here / source))
+    path = Path(os.path.normpath(here / unquote(source)))
     if path.is_relative_to(task_root):
         return os.path.relpath(path, folder)
     npm = NPM_PATH.fullmatch(path.as_posix())
     return f"npm/{npm[1]}" if npm else f"elsewhere/{path.name}"
+
+
+def _named_export(name: str) -> str:
+    """Return what makes one of CommonJS's exports an export of the bundle."""
+    if name == "default":
+        return r"export default \1();\2"
+    return (
+        r"var lambdaExports = \1(); export default lambdaExports; "
+        f"var lambdaHandler = lambdaExports.{name}; "
+        rf"export {{ lambdaHandler as {name} }};\2"
+    )
 
 
 def _as_written(names: Mapping[str, str], here: Path, deno: Deno) -> dict[str, str]:
@@ -182,7 +214,7 @@ def _as_written(names: Mapping[str, str], here: Path, deno: Deno) -> dict[str, s
     Those are relative to the folder where Deno ran.
     """
     return {
-        os.path.relpath(os.path.normpath(here / source), deno.task_root): name
+        os.path.relpath(os.path.normpath(here / unquote(source)), deno.task_root): name
         for source, name in names.items()
         if "://" not in source
     }
@@ -209,21 +241,30 @@ def _judge(source_map: dict[str, Any], names: Mapping[str, str]) -> list[str]:
     Raises:
         BuildError: One of the project's own does so, from another folder.
     """
-    lost, doubtful = [], []
+    lost, doubtful, commonjs = [], [], []
     for name, text in zip(
         names.values(), source_map.get("sourcesContent") or [], strict=False
     ):
+        code = COMMENT.sub(lambda found: found[1] or "", text or "")
         if name.startswith("npm/"):
-            if READS_BESIDE.search(text or ""):
+            if READS_BESIDE.search(code):
                 doubtful.append(name.removeprefix("npm/"))
-        elif "/" in name and USES_OWN_PLACE.search(text or ""):
+        elif "/" in name and USES_OWN_PLACE.search(code):
             lost.append(name)
+        elif COMMONJS_PLACE.search(code) and not DECLARES_PLACE.search(code):
+            commonjs.append(name)
     if lost:
         raise BuildError(
             f"Cannot bundle {_listed(lost)}: import.meta there is another place once "
             "it is bundled, so what it finds by it would be missing; move it into the "
             "handler's folder, or keep the files with --no-bundle "
             "(bundle = false in lambda.toml)"
+        )
+    if commonjs:
+        raise BuildError(
+            f"Cannot bundle {_listed(commonjs)}: a bundle has no __dirname and no "
+            "__filename; use import.meta in the handler's folder, or keep the files "
+            "with --no-bundle (bundle = false in lambda.toml)"
         )
     if not doubtful:
         return []

@@ -33,6 +33,7 @@ from lambda_deno_spawn.dev.doctor import Status, examine
 from lambda_deno_spawn.dev.function import (
     InvokeOptions,
     parse_variables,
+    shadowing_note,
 )
 from lambda_deno_spawn.dev.invoke import run
 from lambda_deno_spawn.dev.isolation import examine_isolation
@@ -260,7 +261,8 @@ def invoke(
             tenant_id=tenant_id,
             is_verbose=verbose,
         )
-        _warn_of_shadowing(options, function)
+        if note := shadowing_note(project.function, function):
+            print(note, file=sys.stderr)
         result = run(
             options,
             environ=os.environ,
@@ -480,15 +482,6 @@ def _timeout_s(timeout: float) -> float:
         f"Cannot use --timeout {timeout:g}: it is not above zero; "
         f"give seconds up to {TIMEOUT_LIMIT_S}"
     )
-
-
-def _warn_of_shadowing(options: InvokeOptions, shown: str) -> None:
-    if options.function.shadowed_by is not None:
-        print(
-            f"Note: {str(options.function.shadowed_by)!r} runs instead of {shown!r}, "
-            "as it would in Lambda",
-            file=sys.stderr,
-        )
 
 
 def _show(result: InvokeResult, output: Output) -> None:

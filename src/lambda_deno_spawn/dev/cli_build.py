@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lambda_deno_spawn.dev.console import Output, exit_codes
-from lambda_deno_spawn.dev.function import parse_variables
+from lambda_deno_spawn.dev.function import parse_variables, shadowing_note
 from lambda_deno_spawn.dev.project import Arch, load_project
 from lambda_deno_spawn.dev.tables import write_table
 
@@ -104,6 +104,8 @@ def build(
         from lambda_deno_spawn.dev.build import build as build_package
 
         project = load_project(Path(function), handler, name)
+        if note := shadowing_note(project.function, function):
+            print(note, file=sys.stderr)
         options = BuildOptions(
             project=project,
             arch=arch or project.arch,

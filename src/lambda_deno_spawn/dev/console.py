@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
+import threading
 import traceback
 from contextlib import contextmanager
 from enum import StrEnum
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
@@ -35,6 +37,10 @@ EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EXIT_TERMINATED = 143  # 128 + SIGTERM
 
 
+class Terminated(BaseException):
+    """SIGTERM or SIGHUP came."""
+
+
 class Output(StrEnum):
     """What stdout holds."""
 
@@ -44,7 +50,11 @@ class Output(StrEnum):
 
 @contextmanager
 def exit_codes(*, is_verbose: bool) -> Iterator[None]:
-    """Turn whatever ends a command into one sentence and an exit code."""
+    """Turn whatever ends a command into one sentence and an exit code.
+
+    SIGTERM and SIGHUP end it as Ctrl-C does: what was begun is cleaned up.
+    """
+    before = _end_by(signal.SIGTERM, signal.SIGHUP)
     try:
         if sys.stdout is None:  # closed by the shell: >&-
             raise UsageError("Cannot print a result: stdout is closed")  # noqa: TRY301
@@ -55,7 +65,7 @@ def exit_codes(*, is_verbose: bool) -> Iterator[None]:
         fail(str(error), EXIT_USAGE, is_verbose=is_verbose)
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    except asyncio.CancelledError:
+    except (asyncio.CancelledError, Terminated):
         raise typer.Exit(EXIT_TERMINATED) from None
     except BrokenPipeError:  # nobody reads our result, such as `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -71,6 +81,20 @@ def exit_codes(*, is_verbose: bool) -> Iterator[None]:
             EXIT_FAILED,
             is_verbose=is_verbose,
         )
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_by(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
+    """Let signals raise ``Terminated``; return the handlers that they had."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+
+    def terminate(_number: int, _frame: object) -> NoReturn:
+        raise Terminated
+
+    return {number: signal.signal(number, terminate) for number in numbers}
 
 
 def fail(message: str, exit_code: int, *, is_verbose: bool) -> NoReturn:

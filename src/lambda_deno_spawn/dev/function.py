@@ -199,6 +199,16 @@ def variable_problem(name: str, value: str) -> str | None:
     return None
 
 
+def shadowing_note(function: Function, shown: str) -> str | None:
+    """Return a sentence if another file than the one that was named is the handler."""
+    if function.shadowed_by is None:
+        return None
+    return (
+        f"Note: {str(function.shadowed_by)!r} runs instead of {shown!r}, as it would "
+        "in Lambda"
+    )
+
+
 def function_name(function: Function) -> str:
     """Return a name that Lambda would accept, made from the function's folder."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", function.task_root.name).strip("-")

@@ -267,7 +267,7 @@ def plan_interpreter(
     """
     program = f"{ROOT}/bin/python{version}"
     library = f"{ROOT}/lib/python{version}"
-    # Symbolic links are read as what they lead to: a zip for Lambda has none.
+    # Symbolic links are read as what they lead to: the layer has none.
     files = {program: prefix / "bin" / f"python{version}"}
     for path in _standard_library(prefix / "lib" / f"python{version}"):
         name = path.relative_to(prefix / "lib").as_posix()

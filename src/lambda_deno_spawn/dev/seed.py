@@ -12,19 +12,22 @@ import contextlib
 import json
 import os
 import re
+import select
 import shutil
+import signal
 import sqlite3
 import subprocess
 import tempfile
 import threading
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+from urllib.parse import unquote
 
 from lambda_deno_spawn.config import Settings
 from lambda_deno_spawn.deno import (
     CACHE_DATABASES,
-    CREDENTIALS,
     DATABASE_COMPANIONS,
     OWN_DENO_DIR,
     PACKAGED_DENO_DIR,
@@ -58,6 +61,19 @@ PATH_LENGTH = 128  # of folders whose length must not matter; longer ones it doe
 TASK_ROOT = Path("/var/task")  # in Lambda; AWS "Lambda environment variables"
 LOAD_LIMIT_S = 30.0  # for a module; Lambda gives init 10
 READ_BYTES = 65_536
+# Of the caller's variables, in capitals: what it takes to run here at all.
+HANDED_ON = frozenset(
+    {
+        "ALL_PROXY", "AWS_DEFAULT_REGION", "AWS_REGION", "DENO_CERT",
+        "DENO_TLS_CA_STORE", "HTTPS_PROXY", "HTTP_PROXY", "LANG", "LC_ALL",
+        "LD_LIBRARY_PATH", "NODE_EXTRA_CA_CERTS", "NO_PROXY", "PATH", "SSL_CERT_DIR",
+        "SSL_CERT_FILE", "TZ",
+    }
+)  # fmt: skip
+# Deno's own modules; all others have an address in the package, or are not packaged: an
+# address can hold a whole program, with whatever was put into it (data:).
+OWN_MODULES = ("ext:", "node:")
+LOST_IN_A_BUNDLE = re.compile(r"\b(__dirname|__filename|require|module|exports) is not")
 CODE_DATABASE = "v8_code_cache_v2"
 # WAL needs its companions beside a database that nobody may write; empty ones will do
 # (sqlite.org/wal.html, "Read-Only Databases").
@@ -100,11 +116,12 @@ def seed_cache(
 ) -> Seed:
     """Load the module of a package and return the cache that this leaves.
 
-    The module's top level runs, with the project's variables and without credentials.
+    The module's top level runs, with the project's variables and hardly any of the
+    caller's.
 
     Args:
         project: What the package is made from.
-        staged: Folder with the package's files.
+        staged: Folder with a copy of the package's files, which may be changed.
         runtime_js: Where ``runtime.js`` is in Lambda.
         binary: Deno.
         has_code: Keep V8's code: that is for one instruction set.
@@ -122,16 +139,22 @@ def seed_cache(
         notes = _load(command._replace(entry_text=entry), state)
         packaged = TASK_ROOT / PACKAGED_DENO_DIR
         moves = {
-            file_url(state / OWN_DENO_DIR): file_url(packaged),
-            file_url(staged): file_url(TASK_ROOT),
-            file_url(scripts): file_url(Path(runtime_js).parent),
+            state / OWN_DENO_DIR: packaged,
+            staged: TASK_ROOT,
+            scripts: Path(runtime_js).parent,
         }
         files: dict[str, bytes] = {}
         moved: dict[str, int] = {}
         for database in CACHE_DATABASES:
             source = Path(command.cache, database)
             if source.exists() and (has_code or database != CODE_DATABASE):
-                files[database], moved[database] = _moved(source, state, moves)
+                try:
+                    files[database], moved[database] = _moved(source, state, moves)
+                except sqlite3.Error as error:
+                    raise BuildError(
+                        f"Cannot read Deno's cache {database!r}: {error}; remove it "
+                        f"from the project's {PACKAGED_DENO_DIR!r}, or use --no-cache"
+                    ) from error
                 files |= {database + end: b"" for end in COMPANIONS}
     if not any(moved.values()):
         return Seed({}, 0, (*notes, UNKNOWN_FORM))
@@ -153,12 +176,13 @@ def _command(
     binary: str,
     environ: Mapping[str, str],
 ) -> DenoCommand:
-    kept = {name: environ[name] for name in environ.keys() - CREDENTIALS - {"DENO_DIR"}}
+    # What a build machine has in its environment is none of a package's business.
+    kept = {name: value for name, value in environ.items() if name.upper() in HANDED_ON}
     options = InvokeOptions(
         Function(staged, project.function.handler), variables=project.variables
     )
     variables = lambda_environ(options, "127.0.0.1:9", str(state), kept)
-    variables |= {"LAMBDA_DENO_BIN": binary}
+    variables |= {"LAMBDA_DENO_BIN": binary, "AWS_EC2_METADATA_DISABLED": "true"}
     variables.pop("DENO_DIR", None)
     try:
         settings = Settings.from_environ(variables, str(staged))
@@ -189,23 +213,24 @@ def _load(command: DenoCommand, state: Path) -> list[str]:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,
+                start_new_session=True,
             )
         except OSError as error:
             raise BuildError(
                 f"Cannot start {command.binary!r}: {error.strerror}"
             ) from error
-        limit = threading.Timer(LOAD_LIMIT_S, process.kill)
-        limit.start()
+        deadline_s = time.monotonic() + LOAD_LIMIT_S
+        # When it has ended, so has what it started: that may hold its pipes open.
+        watch = threading.Thread(target=_end_in_time, args=(process,), daemon=True)
+        watch.start()
         try:
-            event = _first_event(process, marker, command)
+            event = _first_event(process, marker, command, deadline_s)
         finally:
-            is_late = not limit.is_alive()
-            limit.cancel()
-            process.kill()
-            process.wait()
+            _end_group(process)
+            watch.join()
         stderr.seek(0)
         words = stderr.read().decode(errors="replace").strip().splitlines()
-    if is_late:
+    if event is None and time.monotonic() > deadline_s:
         return [
             f"the module was not loaded after {LOAD_LIMIT_S:g} s, so its cache is "
             "incomplete; Lambda gives it 10 s"
@@ -213,28 +238,43 @@ def _load(command: DenoCommand, state: Path) -> list[str]:
     return _judge(event, process.returncode, words)
 
 
+def _end_in_time(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(LOAD_LIMIT_S)
+    _end_group(process)
+
+
+def _end_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
 def _first_event(
-    process: subprocess.Popen[bytes], marker: str, command: DenoCommand
+    process: subprocess.Popen[bytes],
+    marker: str,
+    command: DenoCommand,
+    deadline_s: float,
 ) -> Ready | Failure | None:
-    """Say hello and return whether the module was loaded; None: the process ended.
+    """Say hello and return whether the module was loaded; None: it was not in time.
 
     One that is ready is given its end of input, at which it writes its cache and exits.
     """
     connection = WorkerConnection(marker)
-    with process:
-        stdin, stdout = process.stdin, process.stdout
-        if stdin is None or stdout is None:
-            raise RuntimeError("Cannot talk to a process without pipes")
-        with contextlib.suppress(BrokenPipeError):  # it has ended: its output says why
+    stdin, stdout = process.stdin, process.stdout
+    if stdin is None or stdout is None:
+        raise RuntimeError("Cannot talk to a process without pipes")
+    with stdout:
+        with contextlib.suppress(BrokenPipeError), stdin:  # its output says why
             stdin.write(hello(marker, command.facts))
-            stdin.close()
-        while data := os.read(stdout.fileno(), READ_BYTES):
+        while select.select([stdout], [], [], max(0, deadline_s - time.monotonic()))[0]:
+            data = os.read(stdout.fileno(), READ_BYTES)
+            if not data:
+                return None
             for event in connection.receive_data(data):
                 if isinstance(event, Ready):
                     process.wait()
                     return event
                 if isinstance(event, Answered) and isinstance(event.outcome, Failure):
-                    process.kill()
                     return event.outcome
     return None
 
@@ -259,13 +299,18 @@ def _judge(
     kind, message = error["errorType"], error["errorMessage"]
     if kind in PACKAGE_ERRORS:
         raise BuildError(f"Cannot load the package: {kind}: {message}")
+    if kind == "ReferenceError" and LOST_IN_A_BUNDLE.search(message):
+        raise BuildError(
+            f"Cannot load the package: {message}, which CommonJS has and a bundle has "
+            "not; keep the files with --no-bundle (bundle = false in lambda.toml)"
+        )
     return [
         f"the module threw while it was loaded here, without credentials: {kind}: "
         f"{message}; its cache is incomplete; what it needs can be given with --env"
     ]
 
 
-def _moved(source: Path, state: Path, moves: Mapping[str, str]) -> tuple[bytes, int]:
+def _moved(source: Path, state: Path, moves: Mapping[Path, Path]) -> tuple[bytes, int]:
     """Copy a database with other addresses in it; the same bytes for the same rows.
 
     Returns:
@@ -290,7 +335,7 @@ def _moved(source: Path, state: Path, moves: Mapping[str, str]) -> tuple[bytes, 
             kept = []
             for row in rows:
                 fields = list(row)
-                if at is not None and str(row[at]).startswith("file:"):
+                if at is not None and not str(row[at]).startswith(OWN_MODULES):
                     address = new_address(row[at], moves)
                     if address is None:
                         continue
@@ -307,11 +352,18 @@ def _moved(source: Path, state: Path, moves: Mapping[str, str]) -> tuple[bytes, 
     return target.read_bytes(), moved
 
 
-def new_address(address: str, moves: Mapping[str, str]) -> str | None:
-    """Return what a module's address is in Lambda; None if it is not there."""
+def new_address(address: str, moves: Mapping[Path, Path]) -> str | None:
+    """Return what a module's address is in Lambda; None if it is not there.
+
+    Args:
+        address: As Deno spells it, which is not always the same way.
+        moves: Folders here and in Lambda.
+    """
+    parts = address.split("/")
     for old, new in moves.items():
-        if address.startswith(f"{old}/"):
-            return new + address[len(old) :]
+        own = f"file://{old}".split("/")
+        if list(map(unquote, parts[: len(own)])) == own and len(parts) > len(own):
+            return "/".join([file_url(new), *parts[len(own) :]])
     return None
 
 
