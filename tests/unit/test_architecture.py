@@ -121,7 +121,10 @@ ALLOWED: dict[str, set[str]] = {
     "dev.wanted": {"dev.plan", "dev.project", "dev.publish", "errors"},
     "dev.wheels": {"dev.project", "errors"},
 }  # fmt: skip
-PURE = ["errors", "hello", "invocation", "protocol", "permissions", "config", "metrics"]
+PURE = [
+    "errors", "hello", "invocation", "protocol", "permissions", "config", "metrics",
+    "dev.deploy",
+]  # fmt: skip
 OUTSIDE = {
     "asyncio", "datetime", "httpx", "logging", "os", "pathlib", "random", "select",
     "signal", "socket", "subprocess", "sys", "threading", "time",
