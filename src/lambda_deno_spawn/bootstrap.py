@@ -31,6 +31,7 @@ from lambda_deno_spawn.errors import (
     WorkerError,
     WorkerSpawnError,
 )
+from lambda_deno_spawn.process import keep_descriptors
 from lambda_deno_spawn.spawn import start_worker
 from lambda_deno_spawn.state import StateDir
 
@@ -51,6 +52,7 @@ def main() -> NoReturn:
     """Run the runtime in this process until it is told to stop."""
     # Ignored, as it may have been inherited, it would keep every exit code from us.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    keep_descriptors()
     try:
         leave_children()
     except OSError as error:

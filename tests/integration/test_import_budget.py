@@ -27,9 +27,8 @@ OURS = {
 # By the name before the first dot. What begins with _ belongs to one of these.
 STANDARD = {
     "collections", "contextlib", "copyreg", "enum", "errno", "fcntl", "functools",
-    "gc", "genericpath", "itertools", "json", "keyword", "locale", "math", "operator",
-    "os", "posixpath", "re", "reprlib", "select", "selectors", "signal", "stat",
-    "subprocess", "threading", "types", "typing", "warnings",
+    "gc", "genericpath", "itertools", "json", "keyword", "operator", "os", "posixpath",
+    "re", "reprlib", "signal", "stat", "types", "typing", "warnings",
 }  # fmt: skip
 REPORT = (
     "before = set(sys.modules); import lambda_deno_spawn.bootstrap; "

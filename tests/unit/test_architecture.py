@@ -137,7 +137,7 @@ RUNTIME_OWNERS = {
     "httpx": {"runtime_api", "transport"},
     "importlib": set[str](),  # every import can be read
     "socket": {"transport"},
-    "subprocess": {"process"},
+    "subprocess": set[str](),  # os.posix_spawn, see process.launch
 }
 OWNERS = {
     "boto3": {"dev.aws"},
@@ -148,7 +148,9 @@ OWNERS = {
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 # What costs a cold start tens of milliseconds: imported while Deno loads the handler.
 # dataclasses and orjson bring inspect with them.
-SLOW = {"asyncio", "dataclasses", "httpx", "orjson", "pathlib", "urllib"}
+SLOW = {
+    "asyncio", "dataclasses", "httpx", "orjson", "pathlib", "subprocess", "urllib",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
