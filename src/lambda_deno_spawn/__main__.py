@@ -1,6 +1,21 @@
 """``python -m lambda_deno_spawn`` is the command line tool."""
 
-from lambda_deno_spawn.dev.cli import main
+import sys
+
+
+def main() -> None:
+    """Run the command line tool, or say what it lacks."""
+    try:
+        from lambda_deno_spawn.dev.cli import main as run
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("lambda_deno_spawn"):
+            raise
+        sys.exit(
+            f"Cannot start lambda-deno-spawn: the package {error.name!r} is missing; "
+            "install it with `pip install 'lambda-deno-spawn[cli]'`"
+        )
+    run()
+
 
 if __name__ == "__main__":
     main()

@@ -562,12 +562,6 @@ def test_deno_of_another_machine_makes_its_code(
             id="no-such-export",
         ),
         pytest.param(
-            {"function.ts": HANDLER},
-            ["--handler", "missing.handler"],
-            "Cannot build 'orders': Cannot find the file of handler 'missing.handler'",
-            id="no-such-file",
-        ),
-        pytest.param(
             {
                 "function.ts": 'export { handler } from "./lib/data.ts";\n',
                 "lib/data.ts": "export const handler = () => import.meta.dirname;\n",
@@ -634,6 +628,33 @@ def test_what_cannot_be_built_is_said_and_leaves_the_last_package(
     assert "Stack backtrace" not in done.stderr
     assert (tmp_path / "dist" / "orders.zip").read_text() == "the last one"
     assert [path.name for path in (tmp_path / "dist").iterdir()] == ["orders.zip"]
+
+
+def test_a_handler_without_a_file_cannot_be_meant(build: Build, project: Path) -> None:
+    write(project, {"function.ts": HANDLER})
+    done = build("orders", "--handler", "missing.handler")
+    assert done.returncode == 2
+    assert "Cannot find the file of handler 'missing.handler'" in done.stderr
+
+
+def test_an_import_that_is_known_only_when_it_runs_is_told(
+    build: Build, project: Path
+) -> None:
+    write(
+        project,
+        {
+            "function.ts": "export const handler = (name: string) => import(name);\n"
+            'export const other = (n: string) => [import("./a.ts"), '
+            "import(`./mods/${n}.ts`)];\n",
+            "a.ts": "export {};\n",
+            "mods/b.ts": "export {};\n",
+        },
+    )
+    done = build("orders")
+    assert done.returncode == 0, done.stderr
+    assert "'function.ts' imports what is known only when it runs" in done.stderr
+    write(project, {"function.ts": 'export const handler = () => import("./a.ts");\n'})
+    assert build("orders").stderr == ""
 
 
 def test_a_comment_about_import_meta_is_none(build: Build, project: Path) -> None:

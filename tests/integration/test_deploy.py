@@ -386,7 +386,7 @@ def test_interrupting_says_what_was_done(cloud: Cloud) -> None:
             3,
             "there is no such version",
         ),
-        ("", ("--arch", "arm64"), 3, "layer build --kind deno --arch arm64"),
+        ("", ("--arch", "arm64"), 3, "build --kind deno --kind runtime --arch arm64"),
         ("", ("--package", "nowhere.zip"), 2, "no such file or directory"),
         ("", ("--profile", "nobody"), 3, "Cannot use the profile 'nobody'"),
     ],

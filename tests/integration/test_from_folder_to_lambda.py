@@ -10,20 +10,24 @@ import base64
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import pytest
 
+import lambda_deno_spawn
+from lambda_deno_spawn.dev.project import Arch
 from tests.fixtures.aws import aws_stand_in
 from tests.fixtures.packages import download, fetch_bundler
 from tests.integration.test_as_deployed import EXAMPLES, reset
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.deno
 
@@ -119,10 +123,40 @@ def test_a_new_project_is_deployed_changed_and_deleted(
     listed, _ = shell.run("layer", "list")
     assert names[0] in listed
 
-    shell.run("delete", "orders", exit_code=2)  # nobody is there to be asked
+    shell.run("delete", "./orders", exit_code=2)  # nobody is there to be asked
     shell.run("delete", "orders", "--yes")
     assert shell.client("lambda").list_functions()["Functions"] == []
     assert shell.client("iam").list_roles()["Roles"] == []
+
+
+def test_what_is_deployed_is_made_as_the_project_says(
+    tmp_path: Path, aws: dict[str, str], layers: Path
+) -> None:
+    """It was bundled whatever lambda.toml said."""
+    shell = Shell(tmp_path, aws)
+    shutil.copytree(EXAMPLES / "inventory", tmp_path / "inventory")
+    (tmp_path / "dist").symlink_to(layers)
+    shell.run("deploy", "inventory")
+    with zipfile.ZipFile(layers / "inventory.zip") as package:
+        assert "lib/stock.ts" in package.namelist()
+    layer = f"dist/runtime-layer-{Arch.here()}.zip"
+    _, said = shell.run("deploy", "inventory", "--package", layer, exit_code=2)
+    assert "no file in it is the handler 'function.handler'" in said
+
+
+def test_without_its_dependencies_the_command_says_how_to_install_them() -> None:
+    source = Path(lambda_deno_spawn.__file__).parents[1]
+    start = f"import sys; sys.path.append({str(source)!r}); "
+    start += "from lambda_deno_spawn.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-I", "-S", "-c", start],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert "pip install 'lambda-deno-spawn[cli]'" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
         "dev.local_runtime", "dev.project", "dev.tables", "errors",
     },
     "dev.cli_aws": {
-        "config", "dev.aws", "dev.build", "dev.cli_options", "dev.console",
+        "config", "deno", "dev.aws", "dev.build", "dev.cli_options", "dev.console",
         "dev.deploy", "dev.deployment", "dev.execute", "dev.function", "dev.plan",
         "dev.project", "dev.publish", "dev.wanted", "errors",
     },
@@ -78,7 +78,8 @@ ALLOWED: dict[str, set[str]] = {
         "dev.publish", "dev.tables", "errors",
     },
     "dev.cli_remote": {
-        "dev.aws", "dev.cli_options", "dev.console", "dev.remote", "dev.remote_logs",
+        "dev.aws", "dev.cli_options", "dev.console", "dev.project", "dev.remote",
+        "dev.remote_logs",
     },
     "dev.console": {"errors"},
     "dev.deploy": {

@@ -370,7 +370,9 @@ def test_layers_that_are_built_but_not_published_are_published() -> None:
 
 
 def test_layers_that_are_nowhere_are_told_how_to_build() -> None:
-    with pytest.raises(DeployError, match=r"layer build --kind deno --arch x86_64"):
+    with pytest.raises(
+        DeployError, match="build --kind deno --kind runtime --arch x86_64"
+    ):
         plan_deploy(WANTED, replace(NOTHING, layers={}))
 
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import boto3.exceptions
 import botocore.exceptions
+import botocore.session
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.response import StreamingBody
@@ -236,6 +237,15 @@ def _translated(
         boto3.exceptions.Boto3Error,
     ) as error:
         raise translate(error, what, call, region) from error
+    except ValueError as error:  # of urllib3 and botocore, for what is no address
+        raise DeployError(
+            f"Cannot complete {what}: {error}; see --region and AWS_ENDPOINT_URL"
+        ) from error
+    except EOFError as error:
+        raise DeployError(
+            f"Cannot complete {what}: the profile asks for a code, and there is no "
+            "terminal to type it; sign in first"
+        ) from error
 
 
 def translate(
@@ -268,7 +278,7 @@ def translate(
                 f"{error.kwargs.get('cred_var')} is missing; set it too"
             )
         case botocore.exceptions.ProfileNotFound():
-            names = boto3.Session().available_profiles
+            names = botocore.session.Session(profile="default").available_profiles
             known = f"there are {', '.join(names)}" if names else "there is none at all"
             return DeployError(
                 f"Cannot use the profile {error.kwargs.get('profile')!r}: it is not in "

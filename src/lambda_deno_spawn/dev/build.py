@@ -40,7 +40,7 @@ from lambda_deno_spawn.dev.selection import (
     is_included,
     select,
 )
-from lambda_deno_spawn.errors import BuildError, HandlerError
+from lambda_deno_spawn.errors import BuildError, HandlerError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -69,7 +69,8 @@ class BuildOptions:
     Attributes:
         arch: Instruction set of the target.
         out: Folder for the package.
-        is_bundled: One module with all that it imports, or the files as they are.
+        is_bundled: One module with all that it imports, or the files as they are; None:
+            as the project says.
         is_checked: Type-check before.
         is_minified: Make the bundle smaller.
         has_map: Carry the source map.
@@ -81,7 +82,7 @@ class BuildOptions:
     project: Project
     arch: Arch
     out: Path
-    is_bundled: bool = True
+    is_bundled: bool | None = None
     is_checked: bool = False
     is_minified: bool = False
     has_map: bool = True
@@ -147,7 +148,7 @@ def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
         if options.is_checked:
             deno.check(source)
         notes: list[str] = []
-        if options.is_bundled:
+        if options.is_bundled or (options.is_bundled is None and project.bundle):
             notes += _stage_bundle(options, deno, source, staged)
         else:
             notes += _stage_files(options, deno, source, staged)
@@ -187,7 +188,7 @@ def _handler_file(project: Project) -> Path:
         function = project.function
         return Path(find_handler(function.task_root, function.handler).path)
     except HandlerError as error:
-        raise BuildError(f"Cannot build {project.name!r}: {error}") from error
+        raise UsageError(str(error)) from error
 
 
 def _stage_bundle(
@@ -308,6 +309,8 @@ def _stage_npm(graph: Mapping[str, Any], target: Path) -> None:
     for package in graph.get("npmPackages", {}).values():
         local = Path(package["localPath"])
         inner = Path(package["name"]) / package["version"]
+        if not local.is_dir():
+            continue  # for another machine, and optional
         registry = local.parents[len(inner.parts) - 1]
         place = target / registry.name / inner
         shutil.copytree(local, place, symlinks=True, dirs_exist_ok=True)

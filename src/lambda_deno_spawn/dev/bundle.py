@@ -39,6 +39,9 @@ COMMONJS_EXPORT = re.compile(r"export default (\w+)\(\);(\s*(?://#[^\n]*)?\s*)\Z
 READS_BESIDE = re.compile(
     r"new URL\([^()]*import\.meta\.url|import\.meta\.(?:dirname|filename)\b"
 )
+SHOWN_LINES = 20  # of what Deno says
+# An import whose module is not known before it runs; a text with a part to fill in is.
+UNKNOWN_IMPORT = re.compile(r"(?<![\w.$])import\s*\(\s*(?![\"'`\s])")
 URL_SAFE = "/@:+,=&$!*'();~-._"
 # What Deno adds to an error for its own developers.
 BACKTRACE = re.compile(r"\n*Stack backtrace:.*", re.DOTALL)
@@ -61,12 +64,13 @@ class Deno:
     task_root: Path
     environ: Mapping[str, str]
 
-    def run(self, action: str, arguments: Sequence[str]) -> str:
+    def run(self, action: str, arguments: Sequence[str], advice: str = "") -> str:
         """Run a subcommand with the project's configuration; return its stdout.
 
         Args:
             action: What it is for: ``Cannot <action>``.
             arguments: Subcommand first.
+            advice: What to do if it fails.
 
         Raises:
             BuildError: It failed; the message holds what it said.
@@ -91,7 +95,7 @@ class Deno:
                 f"Cannot start {self.binary!r}: {error.strerror}"
             ) from error
         if done.returncode != 0:
-            raise BuildError(f"Cannot {action}:\n{_complaint(done)}")
+            raise BuildError(f"Cannot {action}:\n{_complaint(done)}{advice}")
         return done.stdout
 
     def check(self, file: Path) -> None:
@@ -121,6 +125,10 @@ class Deno:
 def _complaint(done: subprocess.CompletedProcess[str]) -> str:
     said = COLOUR.sub("", done.stderr or done.stdout)
     said = EMPTY_ERROR.sub("", BACKTRACE.sub("", said).strip())
+    lines = said.splitlines()
+    if len(lines) > SHOWN_LINES:
+        more = f"and {len(lines) - SHOWN_LINES} more lines of this kind"
+        said = "\n".join([*lines[:SHOWN_LINES], more])
     return said or f"Deno ended with exit code {done.returncode} and said nothing"
 
 
@@ -155,7 +163,9 @@ def bundle(
     if minify:
         options.append("--minify")
     deno.run(
-        f"bundle {file.name!r}", ["bundle", *options, "-o", str(target), file_url(file)]
+        f"bundle {file.name!r}",
+        ["bundle", *options, "-o", str(target), file_url(file)],
+        "\nWhat cannot be bundled, such as native code, can be kept with --no-bundle",
     )
     map_file = target.with_name(target.name + ".map")
     source_map = json.loads(map_file.read_text("utf-8"))
@@ -241,7 +251,7 @@ def _judge(source_map: dict[str, Any], names: Mapping[str, str]) -> list[str]:
     Raises:
         BuildError: One of the project's own does so, from another folder.
     """
-    lost, doubtful, commonjs = [], [], []
+    lost, doubtful, commonjs, unknown = [], [], [], []
     for name, text in zip(
         names.values(), source_map.get("sourcesContent") or [], strict=False
     ):
@@ -249,7 +259,10 @@ def _judge(source_map: dict[str, Any], names: Mapping[str, str]) -> list[str]:
         if name.startswith("npm/"):
             if READS_BESIDE.search(code):
                 doubtful.append(name.removeprefix("npm/"))
-        elif "/" in name and USES_OWN_PLACE.search(code):
+            continue
+        if UNKNOWN_IMPORT.search(code):
+            unknown.append(name)
+        if "/" in name and USES_OWN_PLACE.search(code):
             lost.append(name)
         elif COMMONJS_PLACE.search(code) and not DECLARES_PLACE.search(code):
             commonjs.append(name)
@@ -266,12 +279,18 @@ def _judge(source_map: dict[str, Any], names: Mapping[str, str]) -> list[str]:
             "__filename; use import.meta in the handler's folder, or keep the files "
             "with --no-bundle (bundle = false in lambda.toml)"
         )
-    if not doubtful:
-        return []
-    return [
-        f"{_listed(doubtful)} may look for files beside itself, which a bundle does "
-        "not have; test it, or keep the files with --no-bundle"
-    ]
+    notes = []
+    if doubtful:
+        notes.append(
+            f"{_listed(doubtful)} may look for files beside itself, which a bundle "
+            "does not have; test it, or keep the files with --no-bundle"
+        )
+    if unknown:
+        notes.append(
+            f"{_listed(unknown)} imports what is known only when it runs, which is not "
+            "in the bundle; write the names out, or keep the files with --no-bundle"
+        )
+    return notes
 
 
 def _listed(names: Iterable[str], shown: int = 3) -> str:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lambda_deno_spawn.config import ResponseMode
+from lambda_deno_spawn.deno import HANDLER_SUFFIXES
 from lambda_deno_spawn.dev.cli_options import (
     BucketOption,
     DryRunOption,
@@ -40,6 +41,7 @@ from lambda_deno_spawn.dev.project import (
     MEMORY_MIN_MB,
     TIMEOUT_LIMIT_S,
     Arch,
+    deployed_name,
     load_project,
 )
 from lambda_deno_spawn.errors import UsageError
@@ -235,7 +237,10 @@ def deploy(
 
 def delete(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Name of the function in Lambda.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="Name of the function in Lambda, or its folder here."
+        ),
     ],
     *,
     keep_role: Annotated[
@@ -262,6 +267,7 @@ def delete(
         from lambda_deno_spawn.dev.deployment import plan_delete, read_leftovers
         from lambda_deno_spawn.dev.wanted import check_name
 
+        name = deployed_name(name)
         check_name(name)
         aws = Aws(region, profile)
         found = read_leftovers(aws, name, keeps_role=keep_role, keeps_logs=keep_logs)
@@ -329,7 +335,8 @@ def _with_package(
     wanted: Wanted, project: Project, package: Path | None, out: Path
 ) -> Wanted:
     if package is not None:
-        return dataclasses.replace(wanted, package=_given_package(package))
+        given = _given_package(package, project.function.handler)
+        return dataclasses.replace(wanted, package=given)
     built, handler = _build_package(project, Arch(wanted.arch), out)
     return dataclasses.replace(wanted, package=built, handler=handler)
 
@@ -346,16 +353,17 @@ def _build_package(project: Project, arch: Arch, out: Path) -> tuple[PackageZip,
     return zipped, package.handler
 
 
-def _given_package(path: Path) -> PackageZip:
+def _given_package(path: Path, handler: str) -> PackageZip:
     """Look at a zip before it is sent.
 
     Raises:
-        UsageError: It is none, or too large.
+        UsageError: It is none, too large, or does not hold the handler.
     """
     from lambda_deno_spawn.dev.wanted import PackageZip
 
     try:
         with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
             unzipped_bytes = sum(item.file_size for item in archive.infolist())
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -371,6 +379,13 @@ def _given_package(path: Path) -> PackageZip:
             f"Cannot use the package {str(path)!r}: it has "
             f"{unzipped_bytes / MB:.1f} MB unzipped, and Lambda takes 250 MB with all "
             "layers; leave out what the handler does not need"
+        )
+    words = handler.split(".")
+    stems = [".".join(words[:count]) for count in range(1, len(words))]
+    if not any(stem + end in names for stem in stems for end in HANDLER_SUFFIXES):
+        raise UsageError(
+            f"Cannot use the package {str(path)!r}: no file in it is the handler "
+            f"{handler!r}; give the package of this function, or its --handler"
         )
     return PackageZip(path, digest, zipped_bytes)
 

@@ -110,7 +110,7 @@ def build(
             project=project,
             arch=arch or project.arch,
             out=out,
-            is_bundled=project.bundle if bundle is None else bundle,
+            is_bundled=bundle,
             is_checked=check,
             is_minified=minify,
             has_map=source_map,
@@ -129,6 +129,7 @@ def show_package(package: Package, output: Output) -> None:
         print(json.dumps(package_fields(package)))
         return
     largest = sorted(package.members.items(), key=lambda item: (-item[1], item[0]))
+    largest = [(name, size) for name, size in largest if size]
     rows = [[name, f"{size / 1024:,.1f} KB"] for name, size in largest[:SHOWN_FILES]]
     write_table(["file", "size"], rows, sys.stdout)
     if len(largest) > SHOWN_FILES:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 layer_app = typer.Typer(
-    help="Build the layers that a function needs.",
+    help="Build, publish and list the layers that a function needs.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

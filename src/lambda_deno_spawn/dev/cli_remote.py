@@ -23,6 +23,7 @@ from lambda_deno_spawn.dev.cli_options import (
     VerboseOption,
 )
 from lambda_deno_spawn.dev.console import EXIT_FAILED, Output, exit_codes
+from lambda_deno_spawn.dev.project import deployed_name
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.dev.remote import RemoteResult
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
 def logs(
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Name of the function in Lambda.")
+        str,
+        typer.Argument(
+            metavar="NAME", help="Name of the function in Lambda, or its folder here."
+        ),
     ],
     *,
     follow: Annotated[
@@ -77,7 +81,7 @@ def logs(
         since_epoch_ms = round((time.time() - parse_since(since)) * 1000)
         pattern = filter_pattern(filter_, request_id)
         aws = Aws(region, profile)
-        log_group = find_log_group(aws, name)
+        log_group = find_log_group(aws, deployed_name(name))
         read = follow_log if follow else read_log
         events = read(aws, log_group, since_epoch_ms=since_epoch_ms, pattern=pattern)
         for count, event in enumerate(events, 1):

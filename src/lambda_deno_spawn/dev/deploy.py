@@ -201,21 +201,34 @@ class _Planner:
                     )
                 _check_layer(arn, version.archs, version.runtimes, self._wanted)
             return list(self._wanted.layers)
+        self._refuse_missing_layers()
         return [self._plan_layer(name) for name in self._wanted.layer_names]
+
+    def _refuse_missing_layers(self) -> None:
+        missing = [
+            name
+            for name in self._wanted.layer_names
+            if self._current.layers.get(name) is None
+            and self._current.built.get(name) is None
+        ]
+        if not missing:
+            return
+        kinds = " ".join(
+            "--kind " + name.removeprefix(LAYER_PREFIX).partition("-")[0]
+            for name in missing
+        )
+        raise DeployError(
+            f"Cannot find the layer {' and '.join(map(repr, missing))} in "
+            f"{self._place.region}: neither published nor built; run "
+            f"`lambda-deno-spawn layer build {kinds} --arch {self._wanted.arch}` first"
+        )
 
     def _plan_layer(self, name: str) -> str | Answer:
         version = self._current.layers.get(name)
         if version is not None:
             _check_layer(version.arn, version.archs, version.runtimes, self._wanted)
             return version.arn
-        built = self._current.built.get(name)
-        if built is None:
-            kind = name.removeprefix(LAYER_PREFIX).removesuffix(f"-{self._wanted.arch}")
-            raise DeployError(
-                f"Cannot find the layer {name!r} in {self._place.region}: it is "
-                "neither published nor built; run `lambda-deno-spawn layer build "
-                f"--kind {kind} --arch {self._wanted.arch}` first"
-            )
+        built = self._current.built[name]
         _check_layer(str(built.path), (built.arch,), built.runtimes, self._wanted)
         self._changes.append(Change(f"layer {name}", None, "published"))
         self._steps += publish_steps(built, self._place, self._wanted.bucket)
@@ -304,7 +317,8 @@ class _Planner:
                     setting.shown(setting.before),
                     setting.shown(setting.wanted),
                 )
-                loses = setting.name in ("role", "runtime")
+                # Another handler may mean that this is another function.
+                loses = setting.name in ("role", "runtime", "handler")
                 self._changes.append(Change(setting.name, before, after, loses))
             if is_changed or is_repair:
                 given[setting.parameter] = setting.value(setting.wanted)
@@ -547,9 +561,15 @@ def _check_layer(
     if runtimes and wanted.runtime not in runtimes:
         raise DeployError(
             f"Cannot use the layer {shown!r}: it is for {', '.join(runtimes)}, and "
-            f"the function for {wanted.runtime}; use --runtime {runtimes[0]}, or build "
-            "and publish the layer for that runtime"
+            f"the function for {wanted.runtime}; use --runtime {_python_of(runtimes)}, "
+            "or build the layer for it with `layer build --kind runtime --python "
+            f"{wanted.runtime.removeprefix('python')}` and publish that"
         )
+
+
+def _python_of(runtimes: tuple[str, ...]) -> str:
+    """Return the runtime that needs no further layer, if there is one."""
+    return next((name for name in runtimes if name.startswith("python")), runtimes[0])
 
 
 def _settings(

@@ -551,7 +551,10 @@ def _size_checks(environ: Mapping[str, str], task_root: Path | None) -> Iterator
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         parts["runtime"] = runtime_files()
     if task_root is not None:
-        parts["function"] = _files(task_root)
+        packages = task_root / "dist"  # what was built from it
+        parts["function"] = [
+            file for file in _files(task_root) if packages not in file.parents
+        ]
     total_bytes = 0
     for name, files in parts.items():
         size_bytes = sum(file.stat().st_size for file in files)

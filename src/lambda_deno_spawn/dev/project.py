@@ -13,6 +13,7 @@ import re
 import tomllib
 from dataclasses import dataclass, field
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from lambda_deno_spawn.config import ResponseMode, Settings, Strategy
@@ -25,7 +26,6 @@ from lambda_deno_spawn.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
 
     from lambda_deno_spawn.dev.function import Function
 
@@ -175,6 +175,18 @@ def load_project(
     table.refuse_the_rest()
     _check_settings(str(file), project)
     return project
+
+
+def deployed_name(name_or_path: str) -> str:
+    """Return the name of a function in Lambda, given that or its folder.
+
+    Raises:
+        UsageError: There is such a folder, but no function in it.
+    """
+    path = Path(name_or_path)
+    if FUNCTION_NAME.fullmatch(name_or_path) or not path.exists():
+        return name_or_path
+    return load_project(path).name
 
 
 def _check_settings(file: str, project: Project) -> None:

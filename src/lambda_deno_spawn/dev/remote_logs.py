@@ -107,7 +107,7 @@ def read_log(
     """
     parameters: dict[str, Any] = {
         "logGroupName": log_group,
-        "startTime": since_epoch_ms,
+        "startTime": int(since_epoch_ms),
     }
     if pattern is not None:
         parameters["filterPattern"] = pattern
@@ -118,7 +118,7 @@ def read_log(
         ):
             yield LogEvent(
                 event["eventId"],
-                event["timestamp"],
+                int(event["timestamp"]),
                 event.get("logStreamName", ""),
                 event["message"].rstrip("\n"),
             )
