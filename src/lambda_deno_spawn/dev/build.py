@@ -308,7 +308,7 @@ def _stage_npm(graph: Mapping[str, Any], target: Path) -> None:
     """Copy npm packages from Deno's cache, laid out as it lays them out."""
     for package in graph.get("npmPackages", {}).values():
         local = Path(package["localPath"])
-        inner = Path(package["name"]) / package["version"]
+        inner = Path(package["name"]) / local.name  # the version, and a copy's number
         if not local.is_dir():
             continue  # for another machine, and optional
         registry = local.parents[len(inner.parts) - 1]
