@@ -56,7 +56,8 @@ ALLOWED: dict[str, set[str]] = {
     "dev.bundle": {"deno", "errors"},
     "dev.cli": {
         "__init__", "config", "dev.cli_aws", "dev.cli_build", "dev.cli_layer",
-        "dev.cli_new", "dev.cli_publish", "dev.cli_remote", "dev.console",
+        "dev.cli_new", "dev.cli_options", "dev.cli_publish", "dev.cli_remote",
+        "dev.console",
         "dev.doctor", "dev.function", "dev.invoke", "dev.isolation",
         "dev.local_runtime", "dev.project", "dev.tables", "errors",
     },
@@ -66,12 +67,12 @@ ALLOWED: dict[str, set[str]] = {
         "dev.project", "dev.publish", "dev.wanted", "errors",
     },
     "dev.cli_build": {
-        "dev.build", "dev.console", "dev.function", "dev.project", "dev.tables",
+        "dev.build", "dev.cli_options", "dev.console", "dev.function", "dev.project", "dev.tables",
     },
     "dev.cli_layer": {
-        "dev.console", "dev.doctor", "dev.layer", "dev.project", "dev.tables",
+        "dev.cli_options", "dev.console", "dev.doctor", "dev.layer", "dev.project", "dev.tables",
     },
-    "dev.cli_new": {"dev.console", "dev.new", "dev.project"},
+    "dev.cli_new": {"dev.cli_options", "dev.console", "dev.new", "dev.project"},
     "dev.cli_options": {"dev.console", "dev.layer", "dev.publish"},
     "dev.cli_publish": {
         "dev.aws", "dev.cli_options", "dev.console", "dev.execute", "dev.project",

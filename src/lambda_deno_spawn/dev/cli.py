@@ -26,6 +26,7 @@ from lambda_deno_spawn.dev.cli_aws import delete, deploy
 from lambda_deno_spawn.dev.cli_build import build
 from lambda_deno_spawn.dev.cli_layer import layer_app
 from lambda_deno_spawn.dev.cli_new import new
+from lambda_deno_spawn.dev.cli_options import VerboseOption
 from lambda_deno_spawn.dev.cli_publish import list_layers, publish
 from lambda_deno_spawn.dev.cli_remote import invoke_remote, logs
 from lambda_deno_spawn.dev.console import EXIT_FAILED, Output, exit_codes
@@ -296,10 +297,7 @@ def doctor(
         Strategy | None,
         typer.Option(help="With --isolation: how events reach the handler."),
     ] = None,
-    verbose: Annotated[
-        bool,
-        typer.Option("--verbose", "-v", help="Show where an unexpected error arose."),
-    ] = False,
+    verbose: VerboseOption = False,
     output: Annotated[
         Output,
         typer.Option("-o", "--output", help="text: a table; json: one object."),

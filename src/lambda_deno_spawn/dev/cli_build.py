@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lambda_deno_spawn.dev.cli_options import VerboseOption
 from lambda_deno_spawn.dev.console import Output, exit_codes
 from lambda_deno_spawn.dev.function import parse_variables, shadowing_note
 from lambda_deno_spawn.dev.project import Arch, load_project
@@ -89,10 +90,7 @@ def build(
             help="Deno of another instruction set that this machine can run.",
         ),
     ] = None,
-    verbose: Annotated[
-        bool,
-        typer.Option("--verbose", "-v", help="Show where an unexpected error arose."),
-    ] = False,
+    verbose: VerboseOption = False,
     output: Annotated[
         Output,
         typer.Option("-o", "--output", help="text: a table; json: one object."),

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
 
 import typer
 
+from lambda_deno_spawn.dev.cli_options import VerboseOption
 from lambda_deno_spawn.dev.console import Output, exit_codes
 from lambda_deno_spawn.dev.doctor import MB, UNZIPPED_LIMIT_BYTES
 from lambda_deno_spawn.dev.layer import (
@@ -105,10 +106,7 @@ def build(
         Path,
         typer.Option(metavar="FOLDER", help="Where the zips and layers.json go."),
     ] = Path("dist"),
-    verbose: Annotated[
-        bool,
-        typer.Option("--verbose", "-v", help="Show where an unexpected error arose."),
-    ] = False,
+    verbose: VerboseOption = False,
     output: Annotated[
         Output,
         typer.Option("-o", "--output", help="text: a table; json: a list."),

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lambda_deno_spawn.dev.cli_options import VerboseOption
 from lambda_deno_spawn.dev.console import Output, exit_codes
 from lambda_deno_spawn.dev.new import TEMPLATES, find_template, write_project
 from lambda_deno_spawn.dev.project import Arch
@@ -49,10 +50,7 @@ def new(
             show_default=False,
         ),
     ] = None,
-    verbose: Annotated[
-        bool,
-        typer.Option("--verbose", "-v", help="Show where an unexpected error arose."),
-    ] = False,
+    verbose: VerboseOption = False,
     output: Annotated[
         Output,
         typer.Option(

@@ -1,4 +1,4 @@
-"""Options that several commands for AWS have, and what they do alike.
+"""Options that several commands have, and what they do alike.
 
 Knows how an option reads in every command that has it. Refuses to know any command.
 Specification: docs/deploy.md.
