@@ -67,10 +67,12 @@ ALLOWED: dict[str, set[str]] = {
         "dev.project", "dev.publish", "dev.wanted", "errors",
     },
     "dev.cli_build": {
-        "dev.build", "dev.cli_options", "dev.console", "dev.function", "dev.project", "dev.tables",
+        "dev.build", "dev.cli_options", "dev.console", "dev.function", "dev.project",
+        "dev.tables",
     },
     "dev.cli_layer": {
-        "dev.cli_options", "dev.console", "dev.doctor", "dev.layer", "dev.project", "dev.tables",
+        "dev.cli_options", "dev.console", "dev.doctor", "dev.layer", "dev.project",
+        "dev.tables",
     },
     "dev.cli_new": {"dev.cli_options", "dev.console", "dev.new", "dev.project"},
     "dev.cli_options": {"dev.console", "dev.layer", "dev.publish"},
