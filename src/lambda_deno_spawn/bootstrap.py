@@ -15,7 +15,6 @@ import gc
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
 
 from lambda_deno_spawn.config import LogLevel, Settings, Warm
 from lambda_deno_spawn.deno import deno_command
@@ -32,10 +31,13 @@ from lambda_deno_spawn.errors import (
     WorkerSpawnError,
 )
 from lambda_deno_spawn.process import keep_descriptors
+from lambda_deno_spawn.records import TYPE_CHECKING
 from lambda_deno_spawn.spawn import start_worker
 from lambda_deno_spawn.state import StateDir
 
 if TYPE_CHECKING:
+    from typing import NoReturn
+
     from lambda_deno_spawn.deno import DenoCommand
     from lambda_deno_spawn.invocation import Failure
     from lambda_deno_spawn.spawn import StartedWorker

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 from lambda_deno_spawn.errors import ConfigError
 from lambda_deno_spawn.permissions import Permissions
+from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import TypeVar
+
+    E = TypeVar("E", bound=StrEnum)
 
 STOP_MARGIN_S = 0.2  # stop the worker this long before the deadline; decision 0004
 # Environments that AWS freezes between invocations; anything else (AWS's emulator,
@@ -36,8 +39,6 @@ KNOWN_VARIABLES = frozenset(
 # In LAMBDA_DENO_ENV: every variable that holds or leads to AWS credentials.
 CREDENTIALS_GROUP = "@credentials"
 _ENV_NAME = r"[^*=@]+\*?|\*"
-
-E = TypeVar("E", bound=StrEnum)
 
 
 class Warm(StrEnum):

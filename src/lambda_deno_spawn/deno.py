@@ -11,15 +11,16 @@ import contextlib
 import json
 import os
 import re
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lambda_deno_spawn.config import CREDENTIALS_GROUP
 from lambda_deno_spawn.errors import ConfigError, HandlerError
 from lambda_deno_spawn.hello import RESPONSE_LIMIT_BYTES
 from lambda_deno_spawn.permissions import PRIVATE_DIR, PRIVATE_DIR_MARK, grant
+from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+    from typing import Any
 
     AnyPath = str | os.PathLike[str]
 

@@ -13,7 +13,8 @@ import contextlib
 import os
 import signal
 import time
-from typing import TYPE_CHECKING
+
+from lambda_deno_spawn.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Callable

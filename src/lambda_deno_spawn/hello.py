@@ -8,7 +8,8 @@ the rest is in ``protocol.py``.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+
+from lambda_deno_spawn.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

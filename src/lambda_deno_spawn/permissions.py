@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import re
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lambda_deno_spawn.errors import ConfigError
+from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from typing import Any
 
 VARIABLE = "LAMBDA_DENO_PERMISSIONS"
 KINDS = ("read", "write", "net", "env", "sys", "run", "ffi", "import")

@@ -12,14 +12,15 @@ import contextlib
 import os
 import signal
 import sys
-from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from lambda_deno_spawn.descendants import ChildList, end_trees
 from lambda_deno_spawn.errors import WorkerSpawnError
+from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Mapping, Sequence
+    from typing import Protocol
 
     # What is only looked at costs a cold start nothing.
 

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import os
 import time
-from typing import TYPE_CHECKING, NamedTuple
 
 from lambda_deno_spawn.errors import WorkerError
 from lambda_deno_spawn.hello import MARKER_BYTES, hello
 from lambda_deno_spawn.process import Launched, launch
+from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable

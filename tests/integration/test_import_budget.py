@@ -21,6 +21,7 @@ OURS = {
     "lambda_deno_spawn.hello",
     "lambda_deno_spawn.permissions",
     "lambda_deno_spawn.process",
+    "lambda_deno_spawn.records",
     "lambda_deno_spawn.spawn",
     "lambda_deno_spawn.state",
 }
@@ -28,7 +29,7 @@ OURS = {
 STANDARD = {
     "collections", "contextlib", "copyreg", "enum", "errno", "fcntl", "functools",
     "gc", "genericpath", "itertools", "json", "keyword", "operator", "os", "posixpath",
-    "re", "reprlib", "signal", "stat", "types", "typing", "warnings",
+    "re", "reprlib", "signal", "stat", "types",
 }  # fmt: skip
 REPORT = (
     "before = set(sys.modules); import lambda_deno_spawn.bootstrap; "

@@ -19,18 +19,19 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"dev.cli"},
     "errors": set(),
     "invocation": {"errors"},
-    "hello": set(),
+    "records": set(),
+    "hello": {"records"},
     "protocol": {"errors", "hello", "invocation"},
-    "permissions": {"errors"},
-    "config": {"errors", "permissions"},
-    "deno": {"config", "errors", "hello", "permissions"},
+    "permissions": {"errors", "records"},
+    "config": {"errors", "permissions", "records"},
+    "deno": {"config", "errors", "hello", "permissions", "records"},
     "state": set(),
-    "descendants": set(),
-    "process": {"descendants", "errors"},
+    "descendants": {"records"},
+    "process": {"descendants", "errors", "records"},
     "exits": {"errors", "process", "protocol"},
     "logs": {"config", "invocation"},
     "metrics": {"config"},
-    "spawn": {"deno", "errors", "hello", "process", "state"},
+    "spawn": {"deno", "errors", "hello", "process", "records", "state"},
     "worker": {
         "descendants", "errors", "exits", "invocation", "logs", "process", "protocol",
         "spawn", "state",
@@ -44,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "loop": {"invocation", "logs"},
     "bootstrap": {
         "config", "deno", "descendants", "errors", "invocation", "logs", "loop",
-        "process", "runtime_api", "spawn", "state", "strategies",
+        "process", "records", "runtime_api", "spawn", "state", "strategies",
     },
     "dev.__init__": set(),
     "dev.archive": {"errors"},
@@ -126,7 +127,8 @@ ALLOWED: dict[str, set[str]] = {
     "dev.wheels": {"dev.project", "errors"},
 }  # fmt: skip
 PURE = [
-    "errors", "hello", "invocation", "protocol", "permissions", "config", "metrics",
+    "errors", "records", "hello", "invocation", "protocol", "permissions", "config",
+    "metrics",
     "dev.deploy",
 ]  # fmt: skip
 OUTSIDE = {
@@ -153,7 +155,8 @@ ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 # What costs a cold start tens of milliseconds: imported while Deno loads the handler.
 # dataclasses and orjson bring inspect with them.
 SLOW = {
-    "asyncio", "dataclasses", "httpx", "orjson", "pathlib", "subprocess", "urllib",
+    "asyncio", "dataclasses", "httpx", "orjson", "pathlib", "subprocess", "typing",
+    "urllib",
 }  # fmt: skip
 
 
