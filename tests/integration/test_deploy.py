@@ -220,7 +220,7 @@ def _creation(cloud: Cloud) -> Plan:
         "Code": {"ZipFile": (cloud.folder / cloud.package()).read_bytes()},
     }
     call = Call("lambda", "CreateFunction", "arn", parameters)
-    step = Step(call, retry_while="cannot be assumed by Lambda")
+    step = Step(call, retry_while=("cannot be assumed by Lambda",))
     return Plan((), (step,))
 
 
@@ -495,7 +495,7 @@ def test_on_a_terminal_what_removes_something_is_asked_about(
     arguments = ("deploy", "project", "--package", cloud.package(), "--replace-env")
     finished = cloud.run(*arguments, answer=answer)
     assert finished.exit_code == exit_code
-    assert "- env OLD: 1" in finished.stderr
+    assert "- env OLD: ***" in finished.stderr
     assert "Go on?" in finished.stderr
     variables = cloud.function()["Environment"]["Variables"]
     assert ("OLD" in variables) == (exit_code == 2)
@@ -516,3 +516,23 @@ def test_deleting_keeps_a_role_that_is_not_ours(cloud: Cloud) -> None:
     cloud.run("delete", "fn", "--yes")
     roles = cloud.client("iam").list_roles()["Roles"]
     assert [found["Arn"] for found in roles] == [role["Role"]["Arn"]]
+
+
+def test_a_function_that_a_stack_owns_is_not_deleted(cloud: Cloud) -> None:
+    cloud.deployed()
+    function = cloud.function()
+    cloud.client("lambda").tag_resource(
+        Resource=function["FunctionArn"], Tags={"aws:cloudformation:stack-name": "shop"}
+    )
+    finished = cloud.run("delete", "fn", "--yes")
+    assert finished.exit_code == 2
+    assert "the CloudFormation stack 'shop' owns it" in finished.stderr
+    assert cloud.function()["FunctionName"] == "fn"
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "PGPASS", "SLACK_WEBHOOK", "DSN"])
+def test_a_value_that_may_be_a_secret_is_not_printed(cloud: Cloud, name: str) -> None:
+    finished = cloud.deploy("--env", f"{name}=a-secret", "--env", "STAGE=test")
+    assert finished.exit_code == 0, finished.stderr
+    assert "a-secret" not in finished.stdout + finished.stderr
+    assert "+ env STAGE: test" in finished.stderr

@@ -159,7 +159,7 @@ def test_a_role_that_is_given_is_not_made_and_its_refusal_not_repeated() -> None
     plan = plan_deploy(replace(WANTED, role="mine"), current)
     assert "iam:CreateRole" not in calls(plan)
     assert parameters(plan, "CreateFunction")["Role"] == role
-    assert {step.retry_while for step in plan.steps} == {None}
+    assert {step.retry_while for step in plan.steps} == {()}
     with pytest.raises(DeployError, match="IAM has none of that name"):
         plan_deploy(replace(WANTED, role="mine"), NOTHING)
 
@@ -256,7 +256,7 @@ def test_variables_are_merged_and_only_removed_when_asked_to() -> None:
     assert merged_variables(existing, wanted) == {"NEW": "2", **WRAPPER}
     function = replace(FUNCTION, variables=existing)
     plan = plan_deploy(wanted, replace(THERE, function=function))
-    assert changes(plan) == ["+ env NEW: 2", "- env OLD: 1"]
+    assert changes(plan) == ["+ env NEW: ***", "- env OLD: ***"]
     assert plan.loses
 
 

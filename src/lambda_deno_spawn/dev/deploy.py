@@ -46,6 +46,12 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.wanted import Current, FunctionState, Wanted
 
 # What `invoke` runs a function with here; Lambda's own default of 128 MB is slow.
+# What CreateFunction says of a role that not all of AWS knows yet.
+NEW_ROLE = (
+    "cannot be assumed by Lambda",
+    "KMS key is invalid for CreateGrant",
+    "execution role does not have permissions",
+)
 NEW_MEMORY_MB = 512
 NEW_TIMEOUT_S = 3
 NEW_RETENTION_DAYS = 30
@@ -293,7 +299,7 @@ class _Planner:
                 Call("lambda", "CreateFunction", self._arn, parameters),
                 key="function",
                 undo=(gone,),
-                retry_while="cannot be assumed by Lambda" if not wanted.role else None,
+                retry_while=NEW_ROLE if not wanted.role else (),
             )
         )
         self._wait("function_active_v2")

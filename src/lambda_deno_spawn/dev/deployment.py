@@ -235,6 +235,8 @@ def read_leftovers(
     """Ask for all that goes with a function; change nothing."""
     check_name(name)
     function = read_function(aws, name)
+    if function is not None:
+        _refuse_foreign(name, function)
     urls = () if function is None else _read_urls(aws, name)
     log_group = default_log_group(name)
     is_log_kept = keeps_logs or read_retention(aws, log_group) is None
@@ -254,6 +256,25 @@ def read_leftovers(
         tuple(policy["PolicyArn"] for policy in attached["AttachedPolicies"]),
         None if is_log_kept else log_group,
     )
+
+
+def _refuse_foreign(name: str, function: FunctionState) -> None:
+    """Refuse to delete what is not ours.
+
+    Raises:
+        UsageError: It is another kind of function, or a stack owns it.
+    """
+    stack = function.tags.get("aws:cloudformation:stack-name")
+    if stack is not None:
+        raise UsageError(
+            f"Cannot delete {name!r}: the CloudFormation stack {stack!r} owns it; "
+            "delete it there"
+        )
+    if not function.is_ours:
+        raise UsageError(
+            f"Cannot delete {name!r}: it has none of our layers, wrapper or tag; if it "
+            "is the one that is meant, delete it with AWS's own tools"
+        )
 
 
 def _read_urls(aws: Aws, name: str) -> tuple[str, ...]:

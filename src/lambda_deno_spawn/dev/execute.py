@@ -84,7 +84,7 @@ class Execution:
         if step.settles:
             self._undo.clear()
 
-    def _call(self, call: Call, retry_while: str | None) -> Mapping[str, Any]:
+    def _call(self, call: Call, retry_while: tuple[str, ...] = ()) -> Mapping[str, Any]:
         ready = self._ready(call)
         for pause_s in PAUSES_S:
             try:
@@ -92,7 +92,7 @@ class Execution:
             except AwsError as error:
                 if error.is_there_already:
                     return {}  # the aim of the call is reached
-                is_new = retry_while is not None and retry_while in error.detail
+                is_new = any(text in error.detail for text in retry_while)
                 if not is_new and not error.is_in_progress:
                     raise
                 self._say(f"  {error.detail}; again in {pause_s:g} s")
@@ -114,7 +114,7 @@ class Execution:
                     if isinstance(action, Wait):
                         self._aws.wait(action)
                     else:
-                        self._call(action, None)
+                        self._call(action)
                 except DeployError as error:
                     return (
                         f"; going back failed too: {error}; the same command "
@@ -142,7 +142,7 @@ class Execution:
                     "create it, or leave out --bucket"
                 )
             for call in bucket_calls(upload):
-                self._call(call, None)
+                self._call(call)
         where = f"{arn}/{upload.key}"
         head = Call("s3", "HeadObject", where, {**at, "Key": upload.key})
         if self._aws.find(head) is not None:

@@ -177,7 +177,8 @@ def parse_variables(assignments: Sequence[str]) -> dict[str, str]:
             else "there is no '='; give NAME=VALUE"
         )
         if problem is not None:
-            raise UsageError(f"Cannot use --env {assignment!r}: {problem}")
+            # Not its value, which may be a secret.
+            raise UsageError(f"Cannot use --env {name!r}: {problem}")
         variables[name] = value
     return variables
 

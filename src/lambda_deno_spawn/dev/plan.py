@@ -30,7 +30,12 @@ ACTIONS = {
     "s3:UploadPart": "s3:PutObject",
     "s3:CompleteMultipartUpload": "s3:PutObject",
 }
-SECRET_NAME = re.compile(r"KEY|SECRET|TOKEN|PASSWORD|CREDENTIAL", re.IGNORECASE)
+# Of which variables the values are printed; any other may be a secret, whatever it is
+# called.
+SHOWN_NAME = re.compile(
+    r"LAMBDA_DENO_\w+|AWS_LAMBDA_EXEC_WRAPPER|AWS_LAMBDA_LOG_\w+|(?:LOG_)?LEVEL|LOG_LEVEL"
+    r"|NODE_ENV|STAGE|TZ"
+)
 MASK = "***"
 
 
@@ -162,15 +167,15 @@ class Step:
         key: Name by which later steps refer to its answer.
         undo: Calls that take it back, if a step up to the next that settles fails.
         settles: Once this is done, nothing before it is taken back any more.
-        retry_while: Made again while AWS refuses it with this text: something that was
-            just created has not become known everywhere.
+        retry_while: Made again while AWS refuses it with one of these texts: something
+            that was just created has not become known everywhere.
     """
 
     action: Call | Wait | Upload
     key: str = ""
     undo: tuple[Call | Wait, ...] = ()
     settles: bool = False
-    retry_while: str | None = None
+    retry_while: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,5 +242,5 @@ def statement(action: str, resource: str) -> str:
 
 
 def shown_value(name: str, value: str) -> str:
-    """Return a variable's value, unless its name says that it is a secret."""
-    return MASK if SECRET_NAME.search(name) else value
+    """Return a variable's value if that can be no secret."""
+    return value if SHOWN_NAME.fullmatch(name) else MASK
