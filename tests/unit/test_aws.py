@@ -83,6 +83,24 @@ def test_unknown_credentials_name_the_variables_to_check(code: str) -> None:
     assert "AWS_SECRET_ACCESS_KEY" in text
 
 
+@pytest.mark.parametrize(
+    ("code", "detail"),
+    [
+        ("RequestTimeTooSkewed", "The difference is too large"),
+        (
+            "InvalidSignatureException",
+            "Signature expired: 20261125T100000Z is now earlier than 20261125T100100Z",
+        ),
+    ],
+)
+def test_a_late_request_is_the_clock_or_the_line_not_the_credentials(
+    code: str, detail: str
+) -> None:
+    text = refused(code, detail)
+    assert "check this machine's clock" in text
+    assert "AWS_SECRET_ACCESS_KEY" not in text
+
+
 def test_a_region_that_is_none_gets_the_nearest_one() -> None:
     error = botocore.exceptions.EndpointConnectionError(
         endpoint_url="https://sts.eu-centrall-1.amazonaws.com"

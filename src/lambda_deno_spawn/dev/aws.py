@@ -35,8 +35,11 @@ CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 ATTEMPTS = 4  # of what may be repeated; botocore decides what that is
 EXPIRED = {
-    "ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired",
+    "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired",
 }  # fmt: skip
+# The signature is looked at once all of a request is there, and is good for 5 minutes.
+LATE = {"RequestExpired", "RequestTimeTooSkewed"}
+LATE_TEXTS = ("Signature expired", "Signature not yet current")
 UNKNOWN_CREDENTIALS = {
     "InvalidClientTokenId", "UnrecognizedClientException", "InvalidAccessKeyId",
     "InvalidSignatureException", "SignatureDoesNotMatch", "IncompleteSignature",
@@ -328,6 +331,11 @@ def _refusal(
         text = (
             "the credentials have expired; sign in again, for example with "
             "`aws sso login`, or set new ones"
+        )
+    elif code in LATE or any(part in detail for part in LATE_TEXTS):
+        text = (
+            "the request came too late for its signature; check this machine's clock, "
+            "and send what is large by --bucket if the connection is slow"
         )
     elif code in UNKNOWN_CREDENTIALS:
         text = (
