@@ -182,7 +182,7 @@ def deno_command(
     # A comma separates paths in Deno's permission flags.
     if "," in settings.task_root:
         raise ConfigError("LAMBDA_TASK_ROOT", settings.task_root, "no comma in it")
-    if "," in str(state_dir):
+    if "," in state_dir:
         raise ConfigError("TMPDIR", settings.temp_root, "no comma in it")
     handler = find_handler(task_root, settings.handler)
     config = find_config(task_root)
@@ -190,8 +190,8 @@ def deno_command(
     granted = grant(
         settings.permissions,
         {} if config is None else permission_sets(config),
-        read_paths=(str(task_root), *layers),
-        task_root=str(task_root),
+        read_paths=(task_root, *layers),
+        task_root=task_root,
         denied=runtime_api_spellings(settings.runtime_api, local_addresses()),
     )
     deno_dir, shared_cache, is_kept = _deno_dir(settings, state_dir)
@@ -217,7 +217,7 @@ def deno_command(
         shared_cache=shared_cache,
         is_shared_kept=is_kept,
         environ=given,
-        cwd=str(task_root),
+        cwd=task_root,
         facts=_facts(
             settings, handler, granted, withholds_credentials=withholds_credentials
         ),

@@ -16,6 +16,7 @@ from lambda_deno_spawn.dev.layer import (
     build_layers,
 )
 from tests.doubles import FakeRuntimeApi
+from tests.fixtures.cloud import Cloud, moto, reset
 from tests.fixtures.layers import layer_python
 from tests.integration.harness import RuntimeUnderTest
 from tests.integration.rie import RieUnavailableError
@@ -104,3 +105,19 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     build_layers(options)
     yield out
     shutil.rmtree(out)
+
+
+@pytest.fixture(scope="module")
+def stand_in() -> Iterator[dict[str, str]]:
+    """moto's AWS, shared by the tests of a file."""
+    with moto() as environ:
+        yield environ
+
+
+@pytest.fixture
+def empty_cloud(
+    stand_in: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Cloud:
+    """An AWS in which there is nothing yet."""
+    reset(stand_in)
+    return Cloud(stand_in, tmp_path, monkeypatch)

@@ -21,14 +21,11 @@ from tests.fixtures.cloud import (
     REGION,
     Cloud,
     Reply,
-    moto,
-    reset,
     write_zip,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    pass
 
 CREATE = "POST /2015-03-31/functions$"
 CONFIGURATION = "PUT /2015-03-31/functions/fn/configuration"
@@ -41,20 +38,10 @@ FAILED = {
 }
 
 
-@pytest.fixture(scope="module")
-def stand_in() -> Iterator[dict[str, str]]:
-    with moto() as environ:
-        yield environ
-
-
 @pytest.fixture
-def cloud(
-    stand_in: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Cloud:
-    reset(stand_in)
-    cloud = Cloud(stand_in, tmp_path, monkeypatch)
-    cloud.build_layers()
-    return cloud
+def cloud(empty_cloud: Cloud) -> Cloud:
+    empty_cloud.build_layers()
+    return empty_cloud
 
 
 def test_a_first_deployment_makes_all_that_a_function_needs(cloud: Cloud) -> None:

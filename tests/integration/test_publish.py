@@ -13,33 +13,20 @@ from tests.fixtures.cloud import (
     REGION,
     Cloud,
     Reply,
-    moto,
-    reset,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from pathlib import Path
+    pass
 
 DENO = "lambda-deno-spawn-deno-x86_64"
 RUNTIME = "lambda-deno-spawn-runtime-x86_64"
 BOTH = f"{REGION},{OTHER_REGION}"
 
 
-@pytest.fixture(scope="module")
-def stand_in() -> Iterator[dict[str, str]]:
-    with moto() as environ:
-        yield environ
-
-
 @pytest.fixture
-def cloud(
-    stand_in: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Cloud:
-    reset(stand_in)
-    cloud = Cloud(stand_in, tmp_path, monkeypatch)
-    cloud.build_layers()
-    return cloud
+def cloud(empty_cloud: Cloud) -> Cloud:
+    empty_cloud.build_layers()
+    return empty_cloud
 
 
 def published(cloud: Cloud, *arguments: str) -> Any:

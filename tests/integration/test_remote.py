@@ -20,11 +20,10 @@ from lambda_deno_spawn.dev.aws import Aws
 from lambda_deno_spawn.dev.cli_remote import invoke_remote
 from lambda_deno_spawn.dev.console import Output, exit_codes
 from lambda_deno_spawn.dev.remote_logs import follow_log
-from tests.fixtures.cloud import REGION, Cloud, Finished, Relay, Reply, moto, reset
+from tests.fixtures.cloud import REGION, Cloud, Finished, Relay, Reply
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 INVOKE = "POST /2015-03-31/functions/fn/invocations"
 CONFIGURATION = "GET /2015-03-31/functions/fn/configuration"
@@ -42,18 +41,9 @@ HEADERS = {
 }
 
 
-@pytest.fixture(scope="module")
-def stand_in() -> Iterator[dict[str, str]]:
-    with moto() as environ:
-        yield environ
-
-
 @pytest.fixture
-def cloud(
-    stand_in: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Cloud:
-    reset(stand_in)
-    return Cloud(stand_in, tmp_path, monkeypatch)
+def cloud(empty_cloud: Cloud) -> Cloud:
+    return empty_cloud
 
 
 @pytest.fixture

@@ -50,34 +50,34 @@ ALLOWED: dict[str, set[str]] = {
     "dev.__init__": set(),
     "dev.archive": {"errors"},
     "dev.aws": {"__init__", "dev.plan", "errors"},
-    "dev.build": {
+    "dev.build": {"dev.quotas",
         "__init__", "deno", "dev.archive", "dev.bundle", "dev.elf", "dev.layer",
         "dev.local_runtime", "dev.project", "dev.seed", "dev.selection", "errors",
     },
     "dev.bundle": {"deno", "errors"},
-    "dev.cli": {
+    "dev.cli": {"dev.quotas",
         "__init__", "config", "dev.cli_aws", "dev.cli_build", "dev.cli_layer",
         "dev.cli_new", "dev.cli_options", "dev.cli_publish", "dev.cli_remote",
         "dev.console",
         "dev.doctor", "dev.function", "dev.invoke", "dev.isolation",
         "dev.local_runtime", "dev.project", "dev.tables", "errors",
     },
-    "dev.cli_aws": {
+    "dev.cli_aws": {"dev.quotas",
         "config", "deno", "dev.aws", "dev.build", "dev.cli_options", "dev.console",
         "dev.deploy", "dev.deployment", "dev.execute", "dev.function", "dev.plan",
         "dev.project", "dev.publish", "dev.wanted", "errors",
     },
-    "dev.cli_build": {
+    "dev.cli_build": {"dev.quotas",
         "dev.build", "dev.cli_options", "dev.console", "dev.function", "dev.project",
         "dev.tables",
     },
-    "dev.cli_layer": {
+    "dev.cli_layer": {"dev.quotas",
         "dev.cli_options", "dev.console", "dev.doctor", "dev.layer", "dev.project",
         "dev.tables",
     },
     "dev.cli_new": {"dev.cli_options", "dev.console", "dev.new", "dev.project"},
     "dev.cli_options": {"dev.console", "dev.layer", "dev.publish"},
-    "dev.cli_publish": {
+    "dev.cli_publish": {"dev.layer",
         "dev.aws", "dev.cli_options", "dev.console", "dev.execute", "dev.project",
         "dev.publish", "dev.tables", "errors",
     },
@@ -92,10 +92,12 @@ ALLOWED: dict[str, set[str]] = {
     "dev.deployment": {
         "dev.aws", "dev.plan", "dev.publish", "dev.wanted", "errors",
     },
-    "dev.doctor": {"config", "deno", "dev.function", "dev.local_runtime", "errors"},
+    "dev.doctor": {
+        "config", "deno", "dev.function", "dev.local_runtime", "dev.quotas", "errors",
+    },
     "dev.elf": {"errors"},
     "dev.emulator": {"errors"},
-    "dev.execute": {"dev.aws", "dev.plan", "errors"},
+    "dev.execute": {"dev.quotas", "dev.aws", "dev.plan", "errors"},
     "dev.function": {"deno", "errors"},
     "dev.interpreter": {"dev.archive", "dev.elf", "dev.project", "errors"},
     "dev.invoke": {"dev.emulator", "dev.function", "dev.local_runtime", "errors"},
@@ -104,15 +106,16 @@ ALLOWED: dict[str, set[str]] = {
         "errors",
     },
     "dev.isolation_children": set(),
-    "dev.layer": {
+    "dev.layer": {"dev.quotas",
         "__init__", "dev.archive", "dev.doctor", "dev.elf", "dev.interpreter",
         "dev.project", "dev.wheels", "errors",
     },
     "dev.local_runtime": {"config", "deno", "dev.function", "errors"},
     "dev.new": {"dev.project", "errors"},
     "dev.plan": set(),
-    "dev.project": {"config", "dev.function", "errors"},
-    "dev.publish": {"dev.aws", "dev.layer", "dev.plan", "errors"},
+    "dev.project": {"dev.quotas", "config", "dev.function", "errors"},
+    "dev.publish": {"dev.quotas", "dev.aws", "dev.layer", "dev.plan", "errors"},
+    "dev.quotas": set(),
     "dev.remote": {"dev.aws", "dev.plan", "errors"},
     "dev.remote_logs": {
         "dev.aws", "dev.deployment", "dev.plan", "dev.wanted", "errors",
@@ -123,7 +126,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.selection": {"dev.project"},
     "dev.tables": {"dev.doctor", "dev.isolation"},
-    "dev.wanted": {"dev.plan", "dev.project", "dev.publish", "errors"},
+    "dev.wanted": {
+        "dev.plan", "dev.project", "dev.publish", "dev.quotas", "errors",
+    },
     "dev.wheels": {"dev.project", "errors"},
 }  # fmt: skip
 PURE = [

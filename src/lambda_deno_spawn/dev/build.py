@@ -33,6 +33,7 @@ from lambda_deno_spawn.dev.elf import read_binary_file
 from lambda_deno_spawn.dev.layer import LAYER_RUNTIME_JS, MACHINES
 from lambda_deno_spawn.dev.local_runtime import deno_binary
 from lambda_deno_spawn.dev.project import Arch
+from lambda_deno_spawn.dev.quotas import MB, UNZIPPED_LIMIT_BYTES, UPLOAD_LIMIT_BYTES
 from lambda_deno_spawn.dev.seed import Seed, folder_of_fixed_length, seed_cache
 from lambda_deno_spawn.dev.selection import (
     Selected,
@@ -47,10 +48,6 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.dev.project import Project
 
-MB = 1024 * 1024
-# AWS "Lambda quotas".
-UNZIPPED_LIMIT_BYTES = 250 * MB  # with all layers
-UPLOAD_LIMIT_BYTES = 50 * MB  # given to the API directly; more goes over S3
 SOURCE_SUFFIXES = (".ts", ".tsx", ".mts", ".cts", ".js", ".jsx", ".mjs", ".cjs")
 # What a bundle still needs of a configuration: the rest was used to make it.
 BUNDLED_CONFIG_KEYS = ("permissions", "unstable")
@@ -152,7 +149,7 @@ def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
             notes += _stage_bundle(options, deno, source, staged)
         else:
             notes += _stage_files(options, deno, source, staged)
-        seed = Seed({}, 0)
+        seed = Seed({})
         version = None
         if options.is_seeded:
             # A copy: a module may change what is there when it is loaded.
@@ -388,7 +385,7 @@ def _seed(options: BuildOptions, deno: Deno, loaded: Path) -> tuple[Seed, str]:
     except BuildError as error:
         raise BuildError(as_people_know_it(str(error))) from error
     notes = [*map(as_people_know_it, seed.notes), *([note] if note else [])]
-    return Seed(seed.files, seed.modules, tuple(notes)), version
+    return Seed(seed.files, tuple(notes)), version
 
 
 def _check_machine(binary: Path, arch: Arch) -> None:

@@ -26,7 +26,7 @@ from lambda_deno_spawn.dev.cli_aws import delete, deploy
 from lambda_deno_spawn.dev.cli_build import build
 from lambda_deno_spawn.dev.cli_layer import layer_app
 from lambda_deno_spawn.dev.cli_new import new
-from lambda_deno_spawn.dev.cli_options import VerboseOption
+from lambda_deno_spawn.dev.cli_options import HandlerOption, VerboseOption
 from lambda_deno_spawn.dev.cli_publish import list_layers, publish
 from lambda_deno_spawn.dev.cli_remote import invoke_remote, logs
 from lambda_deno_spawn.dev.console import EXIT_FAILED, Output, exit_codes
@@ -40,11 +40,9 @@ from lambda_deno_spawn.dev.invoke import run
 from lambda_deno_spawn.dev.isolation import examine_isolation
 from lambda_deno_spawn.dev.local_runtime import run_until_signalled
 from lambda_deno_spawn.dev.project import (
-    MEMORY_MAX_MB,
-    MEMORY_MIN_MB,
-    TIMEOUT_LIMIT_S,
     load_project,
 )
+from lambda_deno_spawn.dev.quotas import MEMORY_MAX_MB, MEMORY_MIN_MB, TIMEOUT_LIMIT_S
 from lambda_deno_spawn.dev.tables import write_checks, write_isolation
 from lambda_deno_spawn.errors import UsageError
 
@@ -106,10 +104,6 @@ def _common(
     pass
 
 
-HandlerOption = Annotated[
-    str | None,
-    typer.Option(metavar="FILE.EXPORT", help="Handler, if not the one that is found."),
-]
 EnvOption = Annotated[
     list[str] | None,
     typer.Option(

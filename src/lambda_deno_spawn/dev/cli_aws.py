@@ -26,6 +26,7 @@ from lambda_deno_spawn.deno import HANDLER_SUFFIXES
 from lambda_deno_spawn.dev.cli_options import (
     BucketOption,
     DryRunOption,
+    HandlerOption,
     OutOption,
     OutputOption,
     ProfileOption,
@@ -37,12 +38,16 @@ from lambda_deno_spawn.dev.cli_options import (
 from lambda_deno_spawn.dev.console import Output, exit_codes
 from lambda_deno_spawn.dev.function import parse_variables
 from lambda_deno_spawn.dev.project import (
-    MEMORY_MAX_MB,
-    MEMORY_MIN_MB,
-    TIMEOUT_LIMIT_S,
     Arch,
     deployed_name,
     load_project,
+)
+from lambda_deno_spawn.dev.quotas import (
+    MB,
+    MEMORY_MAX_MB,
+    MEMORY_MIN_MB,
+    TIMEOUT_LIMIT_S,
+    UNZIPPED_LIMIT_BYTES,
 )
 from lambda_deno_spawn.errors import UsageError
 
@@ -55,9 +60,6 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.project import Project
     from lambda_deno_spawn.dev.publish import LayerZip
     from lambda_deno_spawn.dev.wanted import Current, PackageZip, Wanted
-
-MB = 1024 * 1024
-UNZIPPED_LIMIT_BYTES = 250 * MB  # with all layers; AWS "Lambda quotas"
 
 
 class UrlAuth(StrEnum):
@@ -83,12 +85,7 @@ def deploy(
         str | None,
         typer.Option(help="Name in Lambda.  [default: lambda.toml's, else the folder]"),
     ] = None,
-    handler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE.EXPORT", help="Handler, if not the one that is found."
-        ),
-    ] = None,
+    handler: HandlerOption = None,
     runtime: Annotated[
         str | None,
         typer.Option(

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from lambda_deno_spawn.dev.cli_options import VerboseOption
+from lambda_deno_spawn.dev.cli_options import HandlerOption, VerboseOption
 from lambda_deno_spawn.dev.console import Output, exit_codes
 from lambda_deno_spawn.dev.function import parse_variables, shadowing_note
 from lambda_deno_spawn.dev.project import Arch, load_project
+from lambda_deno_spawn.dev.quotas import MB
 from lambda_deno_spawn.dev.tables import write_table
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.dev.build import Package
 
-MB = 1024 * 1024
 SHOWN_FILES = 20
 
 
@@ -35,12 +35,7 @@ def build(
         ),
     ] = ".",
     *,
-    handler: Annotated[
-        str | None,
-        typer.Option(
-            metavar="FILE.EXPORT", help="Handler, if not the one that is found."
-        ),
-    ] = None,
+    handler: HandlerOption = None,
     name: Annotated[
         str | None,
         typer.Option(help="Name of the package.  [default: the function's]"),

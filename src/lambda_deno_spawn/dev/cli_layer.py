@@ -17,7 +17,6 @@ import typer
 
 from lambda_deno_spawn.dev.cli_options import VerboseOption
 from lambda_deno_spawn.dev.console import Output, exit_codes
-from lambda_deno_spawn.dev.doctor import MB, UNZIPPED_LIMIT_BYTES
 from lambda_deno_spawn.dev.layer import (
     DEFAULT_PYTHON,
     PYTHONS,
@@ -26,6 +25,7 @@ from lambda_deno_spawn.dev.layer import (
     build_layers,
 )
 from lambda_deno_spawn.dev.project import Arch
+from lambda_deno_spawn.dev.quotas import MB, UNZIPPED_LIMIT_BYTES
 from lambda_deno_spawn.dev.tables import write_table
 
 if TYPE_CHECKING:

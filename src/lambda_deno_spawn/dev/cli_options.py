@@ -16,6 +16,10 @@ from lambda_deno_spawn.dev.console import Output
 if TYPE_CHECKING:
     from lambda_deno_spawn.dev.publish import LayerZip
 
+HandlerOption = Annotated[
+    str | None,
+    typer.Option(metavar="FILE.EXPORT", help="Handler, if not the one that is found."),
+]
 RegionOption = Annotated[
     str | None,
     typer.Option(metavar="REGION", help="AWS region.  [default: the profile's]"),

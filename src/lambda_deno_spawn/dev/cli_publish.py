@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import sys
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +25,7 @@ from lambda_deno_spawn.dev.cli_options import (
     layer_zips,
 )
 from lambda_deno_spawn.dev.console import EXIT_BUILD, Output, exit_codes
+from lambda_deno_spawn.dev.layer import Kind
 from lambda_deno_spawn.dev.project import Arch
 from lambda_deno_spawn.dev.tables import write_table
 from lambda_deno_spawn.errors import DeployError
@@ -37,19 +37,11 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.publish import LayerVersion, LayerZip, Published
 
 
-class LayerKind(StrEnum):
-    """What a layer brings."""
-
-    DENO = "deno"
-    RUNTIME = "runtime"
-    PYTHON = "python"
-
-
 def publish(
     *,
     out: OutOption = Path("dist"),
     kind: Annotated[
-        list[LayerKind] | None,
+        list[Kind] | None,
         typer.Option(
             help="Only these; may be repeated.  [default: all that are built]"
         ),

@@ -46,6 +46,12 @@ from lambda_deno_spawn.dev.local_runtime import (
     isolated_python,
     lambda_environ,
 )
+from lambda_deno_spawn.dev.quotas import (
+    LAYERS_LIMIT,
+    MB,
+    UNZIPPED_LIMIT_BYTES,
+    UPLOAD_LIMIT_BYTES,
+)
 from lambda_deno_spawn.errors import ConfigError, HandlerError
 
 if TYPE_CHECKING:
@@ -55,16 +61,12 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.function import InvokeOptions
 
 DISTRIBUTION = "lambda-deno-spawn"
-MB = 1024 * 1024
 DENO_MINIMUM = (2, 9)  # older ones lack flags that the runtime gives
 GLIBC_MINIMUM = (2, 27)  # of Deno's binaries since 2.9
 PYTHON_MINIMUM = (3, 11)  # TaskGroup, asyncio.timeout
 PYTHON_ON_LAMBDA = (3, 12)  # the oldest managed runtime we are made for
 RUNTIME_PACKAGES = ("httpx", "h11", "orjson")
 # AWS "Lambda quotas".
-UNZIPPED_LIMIT_BYTES = 250 * MB  # function and layers together
-UPLOAD_LIMIT_BYTES = 50 * MB  # a zip given to the API directly, not by S3
-LAYERS_LIMIT = 5
 DESCRIPTORS_LIMIT = 1024
 PROCESSES_LIMIT = 1024
 TEMP_BYTES = 512 * MB  # of /tmp, unless more is asked for

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 from lambda_deno_spawn.dev.aws import AwsError
 from lambda_deno_spawn.dev.plan import Call, Upload, Wait, resolve
+from lambda_deno_spawn.dev.quotas import MB
 from lambda_deno_spawn.errors import DeployError
 
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.aws import Aws
     from lambda_deno_spawn.dev.plan import Plan, Step
 
-MB = 1024 * 1024
 # A role is known to Lambda some seconds after IAM has it: 80 s in all.
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 15.0, 15.0, 15.0)
 

@@ -26,7 +26,7 @@ from lambda_deno_spawn.dev.archive import (
     write_archive,
     write_text,
 )
-from lambda_deno_spawn.dev.doctor import DENO_MINIMUM, MB, UNZIPPED_LIMIT_BYTES
+from lambda_deno_spawn.dev.doctor import DENO_MINIMUM
 from lambda_deno_spawn.dev.elf import read_binary_file
 from lambda_deno_spawn.dev.interpreter import (
     compile_sources,
@@ -36,6 +36,7 @@ from lambda_deno_spawn.dev.interpreter import (
     prefix_version,
 )
 from lambda_deno_spawn.dev.project import Arch
+from lambda_deno_spawn.dev.quotas import MB, UNZIPPED_LIMIT_BYTES
 from lambda_deno_spawn.dev.wheels import (
     Requirement,
     Target,

@@ -33,8 +33,7 @@ ACTIONS = {
 # Of which variables the values are printed; any other may be a secret, whatever it is
 # called.
 SHOWN_NAME = re.compile(
-    r"LAMBDA_DENO_\w+|AWS_LAMBDA_EXEC_WRAPPER|AWS_LAMBDA_LOG_\w+|(?:LOG_)?LEVEL|LOG_LEVEL"
-    r"|NODE_ENV|STAGE|TZ"
+    r"LAMBDA_DENO_\w+|AWS_LAMBDA_EXEC_WRAPPER|LOG_LEVEL|NODE_ENV|STAGE|TZ"
 )
 MASK = "***"
 

@@ -22,6 +22,14 @@ from lambda_deno_spawn.dev.function import (
     function_name,
     variable_problem,
 )
+from lambda_deno_spawn.dev.quotas import (
+    LAYERS_LIMIT,
+    MEMORY_MAX_MB,
+    MEMORY_MIN_MB,
+    STORAGE_MAX_MB,
+    STORAGE_MIN_MB,
+    TIMEOUT_LIMIT_S,
+)
 from lambda_deno_spawn.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -30,13 +38,6 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.function import Function
 
 PROJECT_FILE = "lambda.toml"
-# AWS "Lambda quotas".
-MEMORY_MIN_MB = 128
-MEMORY_MAX_MB = 10_240
-TIMEOUT_LIMIT_S = 900
-STORAGE_MIN_MB = 512
-STORAGE_MAX_MB = 10_240
-LAYERS_LIMIT = 5
 DESCRIPTION_LIMIT = 256
 FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 NAME_RULE = "1 to 64 letters, digits, - and _"

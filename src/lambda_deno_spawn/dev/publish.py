@@ -22,6 +22,7 @@ from lambda_deno_spawn.dev.plan import (
     Step,
     Upload,
 )
+from lambda_deno_spawn.dev.quotas import UPLOAD_LIMIT_BYTES
 from lambda_deno_spawn.errors import DeployError, UsageError
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.layer import BuiltLayer
     from lambda_deno_spawn.dev.plan import Place
 
-MB = 1024 * 1024
-UPLOAD_LIMIT_BYTES = 50 * MB  # in a call; more goes over S3; AWS "Lambda quotas"
 LAYER_PREFIX = "lambda-deno-spawn-"
 PUBLIC_STATEMENT = "public"
 

@@ -96,12 +96,10 @@ class Seed:
 
     Attributes:
         files: Of the cache, by name; empty if there is nothing to keep.
-        modules: How many of the function's modules V8's code is there for.
         notes: What people should know, as sentences.
     """
 
     files: Mapping[str, bytes]
-    modules: int
     notes: tuple[str, ...] = ()
 
 
@@ -144,21 +142,22 @@ def seed_cache(
             scripts: Path(runtime_js).parent,
         }
         files: dict[str, bytes] = {}
-        moved: dict[str, int] = {}
+        moved = 0
         for database in CACHE_DATABASES:
             source = Path(command.cache, database)
             if source.exists() and (has_code or database != CODE_DATABASE):
                 try:
-                    files[database], moved[database] = _moved(source, state, moves)
+                    files[database], count = _moved(source, state, moves)
                 except sqlite3.Error as error:
                     raise BuildError(
                         f"Cannot read Deno's cache {database!r}: {error}; remove it "
                         f"from the project's {PACKAGED_DENO_DIR!r}, or use --no-cache"
                     ) from error
                 files |= {database + end: b"" for end in COMPANIONS}
-    if not any(moved.values()):
-        return Seed({}, 0, (*notes, UNKNOWN_FORM))
-    return Seed(files, moved.get(CODE_DATABASE, 0), tuple(notes))
+                moved += count
+    if not moved:
+        return Seed({}, (*notes, UNKNOWN_FORM))
+    return Seed(files, tuple(notes))
 
 
 def folder_of_fixed_length(parent: Path, letter: str) -> Path:
@@ -305,7 +304,7 @@ def _judge(
             "not; keep the files with --no-bundle (bundle = false in lambda.toml)"
         )
     return [
-        f"the module threw while it was loaded here, without credentials: {kind}: "
+        f"the module threw while it was loaded here: {kind}: "
         f"{message}; its cache is incomplete; what it needs can be given with --env"
     ]
 

@@ -17,16 +17,18 @@ from lambda_deno_spawn.dev.project import (
     DESCRIPTION_LIMIT,
     FUNCTION_NAME,
     LAYER_ARN,
+    ROLE_ARN,
+    RUNTIMES,
+)
+from lambda_deno_spawn.dev.publish import LAYER_PREFIX
+from lambda_deno_spawn.dev.quotas import (
     LAYERS_LIMIT,
     MEMORY_MAX_MB,
     MEMORY_MIN_MB,
-    ROLE_ARN,
-    RUNTIMES,
     STORAGE_MAX_MB,
     STORAGE_MIN_MB,
     TIMEOUT_LIMIT_S,
 )
-from lambda_deno_spawn.dev.publish import LAYER_PREFIX
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
