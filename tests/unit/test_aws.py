@@ -128,7 +128,6 @@ def test_a_region_that_is_malformed_is_named() -> None:
     [
         ("lambda", "UpdateFunctionCode", "lambda:UpdateFunctionCode"),
         ("lambda", "Invoke", "lambda:InvokeFunction"),
-        ("lambda", "GetLayerVersionByArn", "lambda:GetLayerVersion"),
         ("s3", "HeadObject", "s3:GetObject"),
         ("s3", "HeadBucket", "s3:ListBucket"),
         ("s3", "PutBucketEncryption", "s3:PutEncryptionConfiguration"),

@@ -35,6 +35,7 @@ from lambda_deno_spawn.dev.wanted import (
     WRAPPER_PATH,
     default_log_group,
     own_role_name,
+    qualified,
     role_policy,
     role_policy_name,
 )
@@ -45,13 +46,13 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.dev.wanted import Current, FunctionState, Wanted
 
-# What `invoke` runs a function with here; Lambda's own default of 128 MB is slow.
 # What CreateFunction says of a role that not all of AWS knows yet.
 NEW_ROLE = (
     "cannot be assumed by Lambda",
     "KMS key is invalid for CreateGrant",
     "execution role does not have permissions",
 )
+# What `invoke` runs a function with here; Lambda's own default of 128 MB is slow.
 NEW_MEMORY_MB = 512
 NEW_TIMEOUT_S = 3
 NEW_RETENTION_DAYS = 30
@@ -119,14 +120,7 @@ class _Planner:
         self._arn = current.place.function(wanted.name)
         self._changes: list[Change] = []
         self._steps: list[Step] = []
-        self._qualified = (
-            {"FunctionName": wanted.name, "Qualifier": wanted.alias}
-            if wanted.alias
-            else {"FunctionName": wanted.name}
-        )
-        self._qualified_arn = (
-            f"{self._arn}:{wanted.alias}" if wanted.alias else self._arn
-        )
+        self._qualified_arn, self._qualified = qualified(wanted, current.place)
 
     def plan(self) -> Plan:
         function = self._current.function

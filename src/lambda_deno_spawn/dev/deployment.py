@@ -25,6 +25,7 @@ from lambda_deno_spawn.dev.wanted import (
     check_name,
     default_log_group,
     own_role_name,
+    qualified,
     role_policy_name,
 )
 from lambda_deno_spawn.errors import UsageError
@@ -120,19 +121,8 @@ def _read_alias(aws: Aws, wanted: Wanted) -> AliasState | None:
     return AliasState(version, FunctionState.from_answer(answer), bool(weights))
 
 
-def _qualified(aws: Aws, wanted: Wanted) -> tuple[str, dict[str, Any]]:
-    """Return ARN and parameters of what the URL belongs to."""
-    arn = aws.place.function(wanted.name)
-    if wanted.alias is None:
-        return arn, {"FunctionName": wanted.name}
-    return f"{arn}:{wanted.alias}", {
-        "FunctionName": wanted.name,
-        "Qualifier": wanted.alias,
-    }
-
-
 def _read_url(aws: Aws, wanted: Wanted) -> UrlState | None:
-    arn, parameters = _qualified(aws, wanted)
+    arn, parameters = qualified(wanted, aws.place)
     answer = aws.find(Call("lambda", "GetFunctionUrlConfig", arn, parameters))
     if answer is None:
         return None
@@ -141,7 +131,7 @@ def _read_url(aws: Aws, wanted: Wanted) -> UrlState | None:
 
 
 def _read_statements(aws: Aws, wanted: Wanted) -> tuple[Mapping[str, Any], ...]:
-    arn, parameters = _qualified(aws, wanted)
+    arn, parameters = qualified(wanted, aws.place)
     answer = aws.find(Call("lambda", "GetPolicy", arn, parameters))
     if answer is None:
         return ()

@@ -274,6 +274,17 @@ def own_role_name(name: str) -> str:
     return f"{name[:50]}-{digest}-role"
 
 
+def qualified(wanted: Wanted, place: Place) -> tuple[str, dict[str, Any]]:
+    """Return ARN and parameters of what a URL belongs to: the alias if there is one."""
+    arn = place.function(wanted.name)
+    if wanted.alias is None:
+        return arn, {"FunctionName": wanted.name}
+    return f"{arn}:{wanted.alias}", {
+        "FunctionName": wanted.name,
+        "Qualifier": wanted.alias,
+    }
+
+
 def role_policy_name(place: Place) -> str:
     """Return the name of a role's inline policy; one role serves every region."""
     return f"logs-{place.region}"
