@@ -138,20 +138,25 @@ def test_a_function_url_is_given_and_taken_away(cloud: Cloud) -> None:
     assert f"- function url: {result['url']}" in finished.stderr
 
 
-def test_a_package_goes_over_a_private_bucket_once(cloud: Cloud) -> None:
+def test_a_package_goes_over_a_bucket_of_ours_once(cloud: Cloud) -> None:
     bucket = f"lambda-deno-spawn-{ACCOUNT}-{REGION}"
     path = cloud.folder / "large.zip"
     write_zip(path, "function.js", "1", padding_bytes=50 * 1024 * 1024)
     arguments = ("deploy", "project", "--package", str(path))
-    finished = cloud.run(*arguments)
+    with cloud.relay() as relay:
+        finished = cloud.run(*arguments)
     assert finished.exit_code == 0, finished.stderr
+    of_bucket = [
+        line for line, _ in relay.seen if line.partition("?")[0].endswith(f"/{bucket}")
+    ]
+    # Looked for, made, and waited for; that it is private is S3's own doing.
+    assert of_bucket == [f"{method} /{bucket}" for method in ("HEAD", "PUT", "HEAD")]
     s3 = cloud.client("s3")
-    blocked = s3.get_public_access_block(Bucket=bucket)
-    assert set(blocked["PublicAccessBlockConfiguration"].values()) == {True}
     (item,) = s3.list_objects_v2(Bucket=bucket)["Contents"]
     assert item["Size"] == path.stat().st_size
-    cloud.deployed()
-    again = cloud.run(*arguments)
+    with cloud.relay():
+        cloud.deployed()
+        again = cloud.run(*arguments)
     assert again.exit_code == 0, again.stderr
     assert "  it is there already" in again.stderr
 

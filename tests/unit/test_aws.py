@@ -130,8 +130,6 @@ def test_a_region_that_is_malformed_is_named() -> None:
         ("lambda", "Invoke", "lambda:InvokeFunction"),
         ("s3", "HeadObject", "s3:GetObject"),
         ("s3", "HeadBucket", "s3:ListBucket"),
-        ("s3", "PutBucketEncryption", "s3:PutEncryptionConfiguration"),
-        ("s3", "PutPublicAccessBlock", "s3:PutBucketPublicAccessBlock"),
         ("logs", "FilterLogEvents", "logs:FilterLogEvents"),
     ],
 )

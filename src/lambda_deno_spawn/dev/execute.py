@@ -141,8 +141,11 @@ class Execution:
                     f"Cannot upload to the bucket {upload.bucket!r}: there is none; "
                     "create it, or leave out --bucket"
                 )
-            for call in bucket_calls(upload):
-                self._call(call)
+            for action in bucket_steps(upload):
+                if isinstance(action, Wait):
+                    self._aws.wait(action)
+                else:
+                    self._call(action)
         where = f"{arn}/{upload.key}"
         head = Call("s3", "HeadObject", where, {**at, "Key": upload.key})
         if self._aws.find(head) is not None:
@@ -155,8 +158,11 @@ class Execution:
             progress.end()
 
 
-def bucket_calls(upload: Upload) -> Sequence[Call]:
-    """Return the calls that make a private bucket of ours."""
+def bucket_steps(upload: Upload) -> Sequence[Call | Wait]:
+    """Return what makes a bucket of ours, and waits until requests find it.
+
+    S3 encrypts every new bucket and blocks public access to it by itself, since 2023.
+    """
     arn = upload.place.bucket(upload.bucket)
     at = {"Bucket": upload.bucket}
     region = upload.place.region
@@ -166,25 +172,9 @@ def bucket_calls(upload: Upload) -> Sequence[Call]:
         if region == "us-east-1"
         else {"CreateBucketConfiguration": {"LocationConstraint": region}}
     )
-    blocked = (
-        "BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy",
-        "RestrictPublicBuckets",
-    )  # fmt: skip
-    encryption = {"ApplyServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}
     return (
         Call("s3", "CreateBucket", arn, {**at, **location}),
-        Call(
-            "s3",
-            "PutPublicAccessBlock",
-            arn,
-            {**at, "PublicAccessBlockConfiguration": dict.fromkeys(blocked, True)},
-        ),
-        Call(
-            "s3",
-            "PutBucketEncryption",
-            arn,
-            {**at, "ServerSideEncryptionConfiguration": {"Rules": [encryption]}},
-        ),
+        Wait("bucket_exists", Call("s3", "HeadBucket", arn, at)),
     )
 
 

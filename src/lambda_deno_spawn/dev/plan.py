@@ -22,8 +22,6 @@ ACTIONS = {
     "lambda:Invoke": "lambda:InvokeFunction",
     "s3:HeadBucket": "s3:ListBucket",
     "s3:HeadObject": "s3:GetObject",
-    "s3:PutBucketEncryption": "s3:PutEncryptionConfiguration",
-    "s3:PutPublicAccessBlock": "s3:PutBucketPublicAccessBlock",
 }
 # Of which variables the values are printed; any other may be a secret, whatever it is
 # called.
