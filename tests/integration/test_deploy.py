@@ -267,6 +267,30 @@ def test_a_failed_update_gives_aws_s_reason_and_is_taken_back(cloud: Cloud) -> N
     assert cloud.function()["MemorySize"] == 512
 
 
+def test_a_code_update_that_was_accepted_is_never_taken_back(cloud: Cloud) -> None:
+    """It used to restore the configuration before, under the new code."""
+    cloud.deployed()
+    with cloud.relay() as relay:
+        # Two reads, and the wait for the configuration; then the one for the code.
+        relay.answers(GET, Reply(merged={}, times=3))
+        relay.answers(GET, Reply(merged=FAILED))
+        finished = cloud.deploy("--memory", "1024", code="2")
+    assert finished.exit_code == 3
+    last = finished.stderr.splitlines()[-1]
+    assert "AWS could not apply the update (KMSKeyAccessDenied)" in last
+    assert "taken back" not in last
+    assert [line.rpartition("/")[2] for line in relay.writes] == [
+        "configuration",
+        "code",
+    ]
+    assert cloud.function()["MemorySize"] == 1024
+    with cloud.relay() as relay:
+        relay.answers(GET, Reply(merged=FAILED, times=2))
+        again = cloud.deploy("--memory", "1024", code="2")
+    assert again.exit_code == 0, again.stderr
+    assert len(relay.writes) == 2
+
+
 def test_an_update_that_failed_before_is_done_again(cloud: Cloud) -> None:
     cloud.deployed()
     with cloud.relay() as relay:
@@ -284,13 +308,30 @@ def test_a_function_that_could_not_be_set_up_is_removed_again(cloud: Cloud) -> N
     failed = {"State": "Failed", "StateReason": "no subnet", "StateReasonCode": "X"}
     with cloud.relay() as relay:
         relay.refuses(GET, "ResourceNotFoundException", "Function not found", 404)
-        relay.answers(GET, Reply(merged=failed))
+        # The wait sees it, and so does who decides whether it has to go.
+        relay.answers(GET, Reply(merged=failed, times=2))
         finished = cloud.deploy()
     assert finished.exit_code == 3
     assert "AWS could not set it up (X), no subnet" in finished.stderr
     assert cloud.client("lambda").list_functions()["Functions"] == []
     with cloud.relay():
         cloud.deployed()
+
+
+def test_a_function_that_could_not_be_waited_for_stays(cloud: Cloud) -> None:
+    with cloud.relay() as relay:
+        relay.refuses(GET, "ResourceNotFoundException", "Function not found", 404)
+        relay.refuses(GET, "AccessDeniedException", "not now", 403)
+        finished = cloud.deploy()
+    assert finished.exit_code == 3
+    last = finished.stderr.splitlines()[-1]
+    assert last.endswith(
+        "; what was made stays, and the same command goes on from there"
+    )
+    assert not any(line.startswith("DELETE") for line in relay.writes)
+    with cloud.relay() as relay:
+        cloud.deployed()
+    assert relay.writes == []
 
 
 def test_a_denied_call_names_the_statement(cloud: Cloud) -> None:

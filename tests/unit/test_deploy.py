@@ -12,7 +12,7 @@ import pytest
 
 from lambda_deno_spawn.dev.deploy import merged_variables, plan_deploy
 from lambda_deno_spawn.dev.deployment import Leftovers, plan_delete
-from lambda_deno_spawn.dev.plan import Call, Place, Plan, Upload, Wait
+from lambda_deno_spawn.dev.plan import Call, Only, Place, Plan, Upload, Wait
 from lambda_deno_spawn.dev.publish import LayerVersion, LayerZip, plan_publish
 from lambda_deno_spawn.dev.remote_logs import filter_pattern, parse_since
 from lambda_deno_spawn.dev.wanted import (
@@ -220,7 +220,22 @@ def test_the_configuration_changes_first_and_can_be_taken_back() -> None:
     back = plan.steps[0].undo[0]
     assert isinstance(back, Call)
     assert back.parameters == {"FunctionName": "fn", "MemorySize": 128}
-    assert [step.settles for step in plan.steps] == [False, False, False, True]
+    # Accepted code is not left with the configuration of the code before.
+    assert [step.settles for step in plan.steps] == [False, False, True, True]
+
+
+def test_a_new_function_is_taken_back_only_if_it_failed() -> None:
+    step = next(
+        step
+        for step in plan_deploy(WANTED, NOTHING).steps
+        if isinstance(step.action, Call) and step.action.operation == "CreateFunction"
+    )
+    (undo,) = step.undo
+    assert isinstance(undo, Only)
+    assert undo.call.operation == "DeleteFunction"
+    assert (undo.asks.operation, undo.name, undo.value) == (
+        "GetFunction", "Configuration.State", "Failed",
+    )  # fmt: skip
 
 
 def test_another_architecture_sends_the_code_again() -> None:

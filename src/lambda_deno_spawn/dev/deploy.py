@@ -16,6 +16,7 @@ from lambda_deno_spawn.dev.plan import (
     Answer,
     Call,
     Change,
+    Only,
     Plan,
     Step,
     Wait,
@@ -285,8 +286,13 @@ class _Planner:
             "PackageType": "Zip",
             "Code": content,
         }
-        gone = Call(
-            "lambda", "DeleteFunction", self._arn, {"FunctionName": wanted.name}
+        name = {"FunctionName": wanted.name}
+        # One that is only slow, or out of sight, is a function: the next run goes on.
+        gone = Only(
+            Call("lambda", "DeleteFunction", self._arn, name),
+            asks=Call("lambda", "GetFunction", self._arn, name),
+            name="Configuration.State",
+            value="Failed",
         )
         self._steps.append(
             Step(
@@ -343,7 +349,10 @@ class _Planner:
                 "Architectures": [wanted.arch],
                 **content,
             }
-            self._call("lambda", "UpdateFunctionCode", self._arn, parameters)
+            call = Call("lambda", "UpdateFunctionCode", self._arn, parameters)
+            # Code that is accepted runs with its own configuration or not at all: what
+            # goes wrong from here on is repaired by going on, never by going back.
+            self._steps.append(Step(call, settles=True))
             self._wait("function_updated_v2")
         self._plan_tags(function)
 

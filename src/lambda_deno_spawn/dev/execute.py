@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lambda_deno_spawn.dev.aws import AwsError
-from lambda_deno_spawn.dev.plan import Call, Upload, Wait, resolve
+from lambda_deno_spawn.dev.plan import Call, Only, Upload, Wait, part, resolve
 from lambda_deno_spawn.dev.quotas import MB
 from lambda_deno_spawn.errors import DeployError
 
@@ -47,7 +47,7 @@ class Execution:
         self._aws = aws
         self._log = log
         self._sleep = sleep
-        self._undo: list[tuple[Call | Wait, ...]] = []
+        self._undo: list[tuple[Call | Wait | Only, ...]] = []
 
     def run(self, plan: Plan) -> None:
         """Do all steps; if one fails, take back what is not settled.
@@ -107,20 +107,36 @@ class Execution:
         """Undo what is not settled, last first; return what came of it, as words."""
         if not self._undo:
             return ""
+        is_back = False
         for undo in reversed(self._undo):
             for action in undo:
-                self._say(f"back: {action}")
                 try:
-                    if isinstance(action, Wait):
-                        self._aws.wait(action)
-                    else:
-                        self._call(action)
+                    is_back |= self._back(action)
                 except DeployError as error:
                     return (
                         f"; going back failed too: {error}; the same command "
                         "finishes it once the cause is removed"
                     )
-        return "; what was changed of the function before is taken back"
+        if is_back:
+            return "; what was changed of the function before is taken back"
+        return "; what was made stays, and the same command goes on from there"
+
+    def _back(self, action: Call | Wait | Only) -> bool:
+        """Take a step back; False: things stand so that it must not be."""
+        if isinstance(action, Only):
+            try:
+                found = part(self._aws.call(action.asks), action.name)
+            except AwsError:
+                return False  # nobody knows how it stands
+            if found != action.value:
+                return False
+            action = action.call
+        self._say(f"back: {action}")
+        if isinstance(action, Wait):
+            self._aws.wait(action)
+        else:
+            self._call(action)
+        return True
 
     def _say(self, text: str) -> None:
         self._log.write(f"{text}\n")

@@ -130,6 +130,26 @@ class Wait:
 
 
 @dataclass(frozen=True, slots=True)
+class Only:
+    """A call that is made only while something has a state.
+
+    Attributes:
+        call: What is made.
+        asks: The call that tells the state.
+        name: Which part of its answer; dots lead into it.
+        value: What that has to be.
+    """
+
+    call: Call
+    asks: Call
+    name: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.call} if {self.name} is {self.value}"
+
+
+@dataclass(frozen=True, slots=True)
 class Upload:
     """A file that has to be in a bucket; it is sent unless it is there.
 
@@ -165,7 +185,7 @@ class Step:
 
     action: Call | Wait | Upload
     key: str = ""
-    undo: tuple[Call | Wait, ...] = ()
+    undo: tuple[Call | Wait | Only, ...] = ()
     settles: bool = False
     retry_while: tuple[str, ...] = ()
 
@@ -226,6 +246,19 @@ def resolve(value: Any, answers: Mapping[str, Mapping[str, Any]]) -> Any:
         case Sequence():
             return [resolve(item, answers) for item in value]
     return value
+
+
+def part(answer: Mapping[str, Any], name: str) -> Any:
+    """Return a part of an answer, None if it has none of that name.
+
+    Args:
+        answer: Of AWS.
+        name: Dots lead into what is nested.
+    """
+    found: Any = answer
+    for word in name.split("."):
+        found = found.get(word) if isinstance(found, Mapping) else None
+    return found
 
 
 def statement(action: str, resource: str) -> str:
