@@ -147,6 +147,18 @@ def test_a_role_that_an_interrupted_run_left_is_used() -> None:
     )
 
 
+def test_a_role_policy_that_somebody_changed_is_shown_before_it_is_replaced() -> None:
+    role = RoleState(PLACE.role("fn-role"), is_ours=True, policy={"Statement": []})
+    plan = plan_deploy(WANTED, replace(NOTHING, role=role))
+    assert plan.loses
+    (change,) = [item for item in plan.changes if item.what.startswith("role policy")]
+    assert change.what == "role policy logs-eu-central-1"
+    assert change.before == '{"Statement": []}'
+    assert "logs:PutLogEvents" in str(change.after)
+    missing = plan_deploy(WANTED, replace(NOTHING, role=replace(role, policy=None)))
+    assert not missing.loses
+
+
 def test_a_role_of_that_name_that_is_not_ours_is_not_touched() -> None:
     current = replace(NOTHING, role=RoleState(PLACE.role("fn-role")))
     with pytest.raises(DeployError, match="use it with --role fn-role"):
@@ -273,6 +285,16 @@ def test_variables_are_merged_and_only_removed_when_asked_to() -> None:
     plan = plan_deploy(wanted, replace(THERE, function=function))
     assert changes(plan) == ["+ env NEW: ***", "- env OLD: ***"]
     assert plan.loses
+
+
+def test_variables_that_cannot_be_read_are_not_erased_by_going_back() -> None:
+    function = replace(FUNCTION, variables={}, environment_error="AccessDenied")
+    wanted = replace(WANTED, replaces_env=True, memory_mb=512)
+    plan = plan_deploy(wanted, replace(THERE, function=function))
+    assert "Environment" in parameters(plan, "UpdateFunctionConfiguration")
+    back = plan.steps[0].undo[0]
+    assert isinstance(back, Call)
+    assert back.parameters == {"FunctionName": "fn", "MemorySize": 128}
 
 
 def test_the_wrapper_belongs_to_managed_runtimes_only() -> None:
@@ -527,6 +549,13 @@ def test_what_made_a_url_public_goes_with_it(
     plan = plan_deploy(replace(WANTED, **wanted), current)
     assert calls(plan) == [f"lambda:{operation}", *["lambda:RemovePermission"] * 2]
     assert plan.loses
+
+
+def test_what_made_a_url_public_goes_even_if_the_url_is_gone() -> None:
+    """A run was interrupted between the two: the next URL would be public."""
+    current = replace(THERE, statements=PUBLIC)
+    plan = plan_deploy(replace(WANTED, url=False), current)
+    assert calls(plan) == ["lambda:RemovePermission"] * 2
 
 
 def test_a_streaming_function_has_a_streaming_url() -> None:

@@ -176,16 +176,19 @@ class _Planner:
             there = Call("iam", "GetRole", arn, {"RoleName": name})
             self._steps.append(Step(Wait("role_exists", there)))
         policy = role_policy(wanted.name, self._place)
+        policy_name = role_policy_name(self._place)
         if role is None or role.policy != policy:
             if role is not None:
-                self._changes.append(Change("role policy", None, "logs"))
+                before = None if role.policy is None else json.dumps(role.policy)
+                what, loses = f"role policy {policy_name}", before is not None
+                self._changes.append(Change(what, before, json.dumps(policy), loses))
             self._call(
                 "iam",
                 "PutRolePolicy",
                 arn,
                 {
                     "RoleName": name,
-                    "PolicyName": role_policy_name(self._place),
+                    "PolicyName": policy_name,
                     "PolicyDocument": json.dumps(policy),
                 },
             )
@@ -336,7 +339,8 @@ class _Planner:
         if variables != function.variables or is_repair:
             self._changes += variable_changes(function.variables, variables)
             given["Environment"] = {"Variables": variables}
-            previous["Environment"] = {"Variables": dict(function.variables)}
+            if function.environment_error is None:  # else nobody knows what it was
+                previous["Environment"] = {"Variables": dict(function.variables)}
         needs_code = self._needs_code(function)
         before_code, content = self._code() if needs_code else ((), {})
         # What takes long and changes nothing comes first.
@@ -442,9 +446,12 @@ class _Planner:
 
     def _plan_url(self) -> None:
         wanted, url = self._wanted, self._current.url
-        if wanted.url is False and url is not None:
-            self._changes.append(Change("function url", url.url, None, loses=True))
-            self._call_url("DeleteFunctionUrlConfig", {})
+        if wanted.url is False:
+            if url is not None:
+                self._changes.append(Change("function url", url.url, None, loses=True))
+                self._call_url("DeleteFunctionUrlConfig", {})
+            # They may be there without it, after a run that was interrupted; the next
+            # URL, whoever makes it, would be public.
             self._plan_permissions(is_public=False)
         if not wanted.url:
             return
