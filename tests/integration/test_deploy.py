@@ -134,7 +134,8 @@ def test_a_function_url_is_given_and_taken_away(cloud: Cloud) -> None:
     policy = cloud.client("lambda").get_policy(FunctionName="fn")["Policy"]
     assert "lambda:InvokeFunctionUrl" in policy
     assert "InvokedViaFunctionUrl" in policy
-    finished = cloud.deploy("--no-function-url")
+    finished = cloud.deploy("--no-function-url", "--yes")
+    assert finished.exit_code == 0, finished.stderr
     assert f"- function url: {result['url']}" in finished.stderr
 
 
@@ -451,7 +452,7 @@ def test_a_function_with_another_runtime_is_not_replaced(cloud: Cloud) -> None:
     finished = cloud.deploy()
     assert finished.exit_code == 2
     assert "its runtime is nodejs20.x; choose another --name" in finished.stderr
-    cloud.deployed("--change-runtime")
+    cloud.deployed("--change-runtime", "--yes")
     found = cloud.function()
     assert (found["Runtime"], found["Role"]) == ("python3.13", role)
 
@@ -534,6 +535,44 @@ def test_on_a_terminal_what_removes_something_is_asked_about(
     assert ("OLD" in variables) == (exit_code == 2)
 
 
+def test_without_a_terminal_what_removes_something_needs_yes(cloud: Cloud) -> None:
+    cloud.deployed("--env", "OLD=1", "--env", "STAGE=a")
+    arguments = ("--replace-env", "--env", "STAGE=b")
+    with cloud.relay() as relay:
+        refused = cloud.deploy(*arguments)
+    assert refused.exit_code == 2
+    assert relay.writes == []
+    *shown, last = refused.stderr.splitlines()
+    assert shown == ["- env OLD: ***", "~ env STAGE: a -> b"]
+    assert last == (
+        "Cannot deploy 'fn': it would remove or replace env OLD, and nobody can be "
+        "asked, as this is no terminal; nothing was changed; use --yes"
+    )
+    with cloud.relay():
+        cloud.deployed(*arguments, "--yes")
+    assert "OLD" not in cloud.function()["Environment"]["Variables"]
+
+
+def test_without_a_terminal_an_update_goes_on(cloud: Cloud) -> None:
+    cloud.deployed("--env", "STAGE=a", "--alias", "live")
+    cloud.deployed("--env", "STAGE=b", "--alias", "live", "--memory", "256", code="2")
+    assert cloud.function()["Environment"]["Variables"]["STAGE"] == "b"
+
+
+def test_layers_of_others_are_kept_and_shown(cloud: Cloud) -> None:
+    ours = cloud.deployed()["layers"]
+    content = {"ZipFile": (cloud.folder / cloud.package()).read_bytes()}
+    other = cloud.client("lambda").publish_layer_version(
+        LayerName="other", Content=content
+    )["LayerVersionArn"]
+    cloud.client("lambda").update_function_configuration(
+        FunctionName="fn", Layers=[other, *ours]
+    )
+    assert cloud.deployed("--memory", "256")["layers"] == [other, *ours]
+    found = [layer["Arn"] for layer in cloud.function()["Layers"]]
+    assert found == [other, *ours]
+
+
 def test_on_a_terminal_what_only_adds_is_not_asked_about(cloud: Cloud) -> None:
     arguments = ("deploy", "project", "--package", cloud.package())
     finished = cloud.run(*arguments, answer="")
@@ -549,6 +588,19 @@ def test_deleting_keeps_a_role_that_is_not_ours(cloud: Cloud) -> None:
     cloud.run("delete", "fn", "--yes")
     roles = cloud.client("iam").list_roles()["Roles"]
     assert [found["Arn"] for found in roles] == [role["Role"]["Arn"]]
+
+
+def test_a_function_that_a_stack_owns_is_not_changed(cloud: Cloud) -> None:
+    cloud.deployed()
+    cloud.client("lambda").tag_resource(
+        Resource=cloud.function()["FunctionArn"],
+        Tags={"aws:cloudformation:stack-name": "shop"},
+    )
+    with cloud.relay() as relay:
+        finished = cloud.deploy(code="2")
+    assert finished.exit_code == 2
+    assert "the CloudFormation stack 'shop' owns it" in finished.stderr
+    assert relay.writes == []
 
 
 def test_a_function_that_a_stack_owns_is_not_deleted(cloud: Cloud) -> None:

@@ -64,8 +64,9 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.cli_aws": {"dev.quotas",
         "config", "deno", "dev.aws", "dev.build", "dev.cli_options", "dev.console",
-        "dev.deploy", "dev.deployment", "dev.execute", "dev.function", "dev.plan",
-        "dev.project", "dev.publish", "dev.wanted", "errors",
+        "dev.deploy", "dev.deploy_layers", "dev.deployment", "dev.execute",
+        "dev.function", "dev.plan", "dev.project", "dev.publish", "dev.wanted",
+        "errors",
     },
     "dev.cli_build": {"dev.quotas",
         "dev.build", "dev.cli_options", "dev.console", "dev.function", "dev.project",
@@ -87,7 +88,11 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.console": {"errors"},
     "dev.deploy": {
-        "dev.plan", "dev.project", "dev.publish", "dev.wanted", "errors",
+        "dev.deploy_layers", "dev.plan", "dev.project", "dev.publish", "dev.wanted",
+        "errors",
+    },
+    "dev.deploy_layers": {
+        "dev.plan", "dev.publish", "dev.quotas", "dev.wanted", "errors",
     },
     "dev.deployment": {
         "dev.aws", "dev.plan", "dev.publish", "dev.wanted", "errors",
@@ -134,7 +139,7 @@ ALLOWED: dict[str, set[str]] = {
 PURE = [
     "errors", "records", "hello", "invocation", "protocol", "permissions", "config",
     "metrics",
-    "dev.deploy",
+    "dev.deploy", "dev.deploy_layers",
 ]  # fmt: skip
 OUTSIDE = {
     "asyncio", "datetime", "httpx", "logging", "os", "pathlib", "random", "select",

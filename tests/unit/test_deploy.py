@@ -348,6 +348,47 @@ def test_a_function_of_another_kind_is_replaced_when_asked_to() -> None:
     assert plan.loses
 
 
+def test_a_function_of_a_stack_is_only_replaced_when_asked_to() -> None:
+    tags = {"aws:cloudformation:stack-name": "shop", "created-by": "lambda-deno-spawn"}
+    current = replace(THERE, function=replace(FUNCTION, tags=tags))
+    with pytest.raises(
+        UsageError, match=r"the CloudFormation stack 'shop' owns it.*change it there"
+    ):
+        plan_deploy(WANTED, current)
+    assert plan_deploy(replace(WANTED, changes_runtime=True), current).steps == ()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "function", "loses"),
+    [
+        ({"variables": {"STAGE": "b"}}, {"variables": {**WRAPPER, "STAGE": "a"}},
+         False),
+        ({"memory_mb": 512}, {}, False),
+        ({"runtime": "python3.13"}, {"runtime": "python3.12"}, False),
+        ({"package": replace(PACKAGE, sha256="cd" * 32)}, {}, False),
+        ({"layers": ARNS}, {"layers": (ARNS[0] + "0", ARNS[1])}, False),
+        ({"variables": {}, "replaces_env": True},
+         {"variables": {**WRAPPER, "OLD": "1"}}, True),
+        ({"layers": ARNS}, {"layers": (*ARNS, "arn:aws:lambda:r:1:layer:x:1")}, True),
+        ({"handler": "a.b"}, {}, True),
+        ({"package": replace(PACKAGE, sha256="cd" * 32), "changes_runtime": True},
+         {"variables": {}, "layers": ()}, True),
+    ],
+    ids=[
+        "variable-changed", "memory", "python", "code", "layer-version",
+        "variable-removed", "layer-removed", "handler", "code-of-others",
+    ],
+)  # fmt: skip
+def test_what_is_lost_is_what_cannot_be_had_back(
+    wanted: dict[str, Any], function: dict[str, Any], loses: bool
+) -> None:
+    layers = {version.arn: version for version in LAYERS.values() if version}
+    current = replace(
+        THERE, function=replace(FUNCTION, **function), layers={**LAYERS, **layers}
+    )
+    assert plan_deploy(replace(WANTED, **wanted), current).loses is loses
+
+
 @pytest.mark.parametrize(
     ("wanted", "match"),
     [
@@ -404,6 +445,48 @@ def test_layers_that_are_built_but_not_published_are_published() -> None:
     assert [str(layer) for layer in layers] == [
         f"<LayerVersionArn of {name}>" for name in built
     ]
+
+
+OTHERS = tuple(f"arn:aws:lambda:eu-central-1:1:layer:{name}:7" for name in "abcd")
+
+
+@pytest.mark.parametrize(
+    ("there", "then"),
+    [
+        ((OTHERS[0], ARNS[0] + "0", OTHERS[1], ARNS[1]),
+         (OTHERS[0], ARNS[0], OTHERS[1], ARNS[1])),
+        ((ARNS[1], OTHERS[0]), (ARNS[1], OTHERS[0], ARNS[0])),
+        ((OTHERS[1], OTHERS[0]), (OTHERS[1], OTHERS[0], *ARNS)),
+        ((layer_version("python").arn, *ARNS), ARNS),
+    ],
+    ids=["in-place", "appended", "all-new", "no-longer-needed"],
+)  # fmt: skip
+def test_layers_of_others_stay_where_they_are(
+    there: tuple[str, ...], then: tuple[str, ...]
+) -> None:
+    function = replace(FUNCTION, layers=there)
+    wanted = replace(WANTED, changes_runtime=True)
+    plan = plan_deploy(wanted, replace(THERE, function=function))
+    given = parameters(plan, "UpdateFunctionConfiguration")["Layers"]
+    assert tuple(given) == then
+    assert not any(OTHERS[0] in change for change in changes(plan))
+
+
+def test_layers_that_are_given_are_all_that_there_are() -> None:
+    layers = {version.arn: version for version in LAYERS.values() if version}
+    function = replace(FUNCTION, layers=(OTHERS[0], *ARNS))
+    current = replace(THERE, function=function, layers=dict(layers))
+    plan = plan_deploy(replace(WANTED, layers=ARNS), current)
+    assert parameters(plan, "UpdateFunctionConfiguration")["Layers"] == list(ARNS)
+    assert plan.loses
+
+
+def test_more_layers_than_lambda_takes_are_refused_with_those_of_others() -> None:
+    function = replace(FUNCTION, layers=OTHERS)
+    with pytest.raises(
+        UsageError, match="Cannot use 6 layers: the function needs 2 of ours, has 4"
+    ):
+        plan_deploy(WANTED, replace(THERE, function=function))
 
 
 def test_layers_that_are_nowhere_are_told_how_to_build() -> None:

@@ -174,7 +174,8 @@ def deploy(
     change_runtime: Annotated[
         bool,
         typer.Option(
-            "--change-runtime", help="Replace a function that is not one of ours."
+            "--change-runtime",
+            help="Replace a function that is not one of ours, or is a stack's.",
         ),
     ] = False,
     bucket: BucketOption = None,
@@ -227,7 +228,9 @@ def deploy(
         current = read_current(aws, wanted, _built_layers(out, wanted))
         _note_other_builds(current, out)
         plan = plan_deploy(wanted, current)
-        execution = _carry_out(aws, plan, output, is_dry=dry_run, is_sure=yes)
+        execution = _carry_out(
+            aws, plan, f"deploy {wanted.name!r}", output, is_dry=dry_run, is_sure=yes
+        )
         if execution is not None:
             _show_deployed(wanted, current, plan, execution, output)
 
@@ -269,13 +272,9 @@ def delete(
         aws = Aws(region, profile)
         found = read_leftovers(aws, name, keeps_role=keep_role, keeps_logs=keep_logs)
         plan = plan_delete(name, found, aws.place)
-        if not (yes or dry_run or _is_terminal()):
-            _show_changes(plan)
-            raise UsageError(
-                f"Cannot delete {name!r}: nobody can be asked, as this is no terminal; "
-                "use --yes"
-            )
-        execution = _carry_out(aws, plan, output, is_dry=dry_run, is_sure=yes)
+        execution = _carry_out(
+            aws, plan, f"delete {name!r}", output, is_dry=dry_run, is_sure=yes
+        )
         if execution is None:
             return
         if output is Output.JSON:
@@ -419,21 +418,35 @@ def _is_terminal() -> bool:
 
 
 def _carry_out(
-    aws: Aws, plan: Plan, output: Output, *, is_dry: bool, is_sure: bool
+    aws: Aws, plan: Plan, what: str, output: Output, *, is_dry: bool, is_sure: bool
 ) -> Execution | None:
-    """Show a plan, ask if something goes, and do it; None: it was only shown."""
+    """Show a plan, ask if something goes, and do it; None: it was only shown.
+
+    Raises:
+        UsageError: Something goes, and nobody said yes.
+    """
     from lambda_deno_spawn.dev.execute import Execution
 
     if is_dry:
         _show_plan(plan, output)
         return None
     _show_changes(plan)
-    is_asked = plan.loses and not is_sure and _is_terminal()
-    if is_asked and not typer.confirm("Go on?", err=True):
-        raise UsageError("Cannot go on: the answer was no; nothing was changed")
+    if plan.loses and not is_sure:
+        _ask(plan, what)
     execution = Execution(aws, sys.stderr)
     execution.run(plan)
     return execution
+
+
+def _ask(plan: Plan, what: str) -> None:
+    if not _is_terminal():
+        gone = dict.fromkeys(change.what for change in plan.changes if change.loses)
+        raise UsageError(
+            f"Cannot {what}: it would remove or replace {', '.join(gone)}, and nobody "
+            "can be asked, as this is no terminal; nothing was changed; use --yes"
+        )
+    if not typer.confirm("Go on?", err=True):
+        raise UsageError("Cannot go on: the answer was no; nothing was changed")
 
 
 # Showing it
@@ -479,6 +492,9 @@ class _Deployed:
 
 
 def _deployed(wanted: Wanted, current: Current, execution: Execution) -> _Deployed:
+    from lambda_deno_spawn.dev.deploy_layers import planned_layers
+    from lambda_deno_spawn.dev.plan import resolve
+
     answers = execution.answers
     arn = current.place.function(wanted.name)
     version = current.alias.version if current.alias else None
@@ -487,16 +503,7 @@ def _deployed(wanted: Wanted, current: Current, execution: Execution) -> _Deploy
     url = current.url.url if current.url and wanted.url else None
     if "url" in answers:
         url = str(answers["url"]["FunctionUrl"])
-    layers = []
-    for name in wanted.layers or wanted.layer_names:
-        known = current.layers.get(name)
-        layers.append(
-            str(answers[name]["LayerVersionArn"])
-            if name in answers
-            else name
-            if known is None
-            else known.arn
-        )
+    layers = resolve(planned_layers(wanted, current), answers)
     alias = None if wanted.alias is None else f"{arn}:{wanted.alias}"
     return _Deployed(arn, version, alias, url, tuple(layers))
 

@@ -36,7 +36,7 @@ DryRunOption = Annotated[
     typer.Option("--dry-run", help="Print what would be done; change nothing."),
 ]
 YesOption = Annotated[
-    bool, typer.Option("--yes", "-y", help="Ask nothing, not even on a terminal.")
+    bool, typer.Option("--yes", "-y", help="Remove and replace without asking.")
 ]
 BucketOption = Annotated[
     str | None,

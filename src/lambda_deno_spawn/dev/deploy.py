@@ -12,6 +12,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lambda_deno_spawn.dev.deploy_layers import (
+    layer_changes,
+    planned_layers,
+    unpublished_layers,
+)
 from lambda_deno_spawn.dev.plan import (
     Answer,
     Call,
@@ -24,7 +29,6 @@ from lambda_deno_spawn.dev.plan import (
 )
 from lambda_deno_spawn.dev.project import RUNTIMES
 from lambda_deno_spawn.dev.publish import (
-    LAYER_PREFIX,
     base64_digest,
     content_steps,
     publish_steps,
@@ -195,48 +199,11 @@ class _Planner:
         return arn
 
     def _plan_layers(self) -> list[str | Answer]:
-        if self._wanted.layers:
-            for arn in self._wanted.layers:
-                version = self._current.layers.get(arn)
-                if version is None:
-                    raise DeployError(
-                        f"Cannot use the layer {arn!r}: there is no such version; see "
-                        "`lambda-deno-spawn layer list`"
-                    )
-                _check_layer(arn, version.archs, version.runtimes, self._wanted)
-            return list(self._wanted.layers)
-        self._refuse_missing_layers()
-        return [self._plan_layer(name) for name in self._wanted.layer_names]
-
-    def _refuse_missing_layers(self) -> None:
-        missing = [
-            name
-            for name in self._wanted.layer_names
-            if self._current.layers.get(name) is None
-            and self._current.built.get(name) is None
-        ]
-        if not missing:
-            return
-        kinds = " ".join(
-            "--kind " + name.removeprefix(LAYER_PREFIX).partition("-")[0]
-            for name in missing
-        )
-        raise DeployError(
-            f"Cannot find the layer {' and '.join(map(repr, missing))} in "
-            f"{self._place.region}: neither published nor built; run "
-            f"`lambda-deno-spawn layer build {kinds} --arch {self._wanted.arch}` first"
-        )
-
-    def _plan_layer(self, name: str) -> str | Answer:
-        version = self._current.layers.get(name)
-        if version is not None:
-            _check_layer(version.arn, version.archs, version.runtimes, self._wanted)
-            return version.arn
-        built = self._current.built[name]
-        _check_layer(str(built.path), (built.arch,), built.runtimes, self._wanted)
-        self._changes.append(Change(f"layer {name}", None, "published"))
-        self._steps += publish_steps(built, self._place, self._wanted.bucket)
-        return Answer(name, "LayerVersionArn")
+        layers = planned_layers(self._wanted, self._current)
+        for built in unpublished_layers(self._wanted, self._current):
+            self._changes.append(Change(f"layer {built.name}", None, "published"))
+            self._steps += publish_steps(built, self._place, self._wanted.bucket)
+        return layers
 
     def _plan_log_group(self) -> None:
         name = default_log_group(self._wanted.name)
@@ -275,7 +242,7 @@ class _Planner:
                 shown = setting.wanted
                 text = wanted.arch if isinstance(shown, list) else setting.shown(shown)
                 self._changes.append(Change(setting.name, None, text))
-        self._changes += _layer_changes((), layers)
+        self._changes += layer_changes((), layers)
         self._changes += variable_changes({}, variables)
         self._changes += [Change(f"tag {key}", None, tags[key]) for key in sorted(tags)]
         before, content = self._code()
@@ -326,14 +293,17 @@ class _Planner:
                     setting.shown(setting.before),
                     setting.shown(setting.wanted),
                 )
-                # Another handler may mean that this is another function.
-                loses = setting.name in ("role", "runtime", "handler")
+                # Another handler may mean that this is another function; one version
+                # of Python after another does not.
+                loses = setting.name in ("role", "handler") or (
+                    setting.name == "runtime" and setting.before not in RUNTIMES
+                )
                 self._changes.append(Change(setting.name, before, after, loses))
             if is_changed or is_repair:
                 given[setting.parameter] = setting.value(setting.wanted)
                 previous[setting.parameter] = setting.value(setting.before)
         if layers != list(function.layers) or is_repair:
-            self._changes += _layer_changes(function.layers, layers)
+            self._changes += layer_changes(function.layers, layers)
             given["Layers"], previous["Layers"] = layers, list(function.layers)
         variables = merged_variables(function.variables, wanted)
         if variables != function.variables or is_repair:
@@ -365,7 +335,9 @@ class _Planner:
         digest = base64_digest(wanted.package.sha256)
         if function.code_sha256 != digest:
             before, after = function.code_sha256[:12], digest[:12]
-            self._changes.append(Change("code", before, after))
+            # Of ours there is a source; of others this may be the only copy.
+            loses = not function.is_ours
+            self._changes.append(Change("code", before, after, loses))
         if function.arch != wanted.arch:
             self._changes.append(
                 Change("architecture", function.arch, wanted.arch, loses=True)
@@ -554,7 +526,15 @@ def _check_replaceable(wanted: Wanted, function: FunctionState) -> None:
             f"{function.environment_error}; get access to its KMS key, or use "
             "--replace-env"
         )
-    if wanted.changes_runtime or function.is_ours:
+    if wanted.changes_runtime:
+        return
+    if function.stack is not None:
+        raise UsageError(
+            f"{what}: the CloudFormation stack {function.stack!r} owns it, and its "
+            "next update would undo this; change it there, choose another --name, or "
+            "replace it all the same with --change-runtime"
+        )
+    if function.is_ours:
         return
     if function.runtime in RUNTIMES:
         state = f"it runs {function.runtime} without this runtime's layers"
@@ -564,28 +544,6 @@ def _check_replaceable(wanted: Wanted, function: FunctionState) -> None:
         f"{what}: there is a function of that name that is not of ours, {state}; "
         "choose another --name, or replace it with --change-runtime"
     )
-
-
-def _check_layer(
-    shown: str, archs: tuple[str, ...], runtimes: tuple[str, ...], wanted: Wanted
-) -> None:
-    if archs and wanted.arch not in archs:
-        raise DeployError(
-            f"Cannot use the layer {shown!r}: it is for {', '.join(archs)}, and the "
-            f"function for {wanted.arch}; use --arch {archs[0]}, or another layer"
-        )
-    if runtimes and wanted.runtime not in runtimes:
-        raise DeployError(
-            f"Cannot use the layer {shown!r}: it is for {', '.join(runtimes)}, and "
-            f"the function for {wanted.runtime}; use --runtime {_python_of(runtimes)}, "
-            "or build the layer for it with `layer build --kind runtime --python "
-            f"{wanted.runtime.removeprefix('python')}` and publish that"
-        )
-
-
-def _python_of(runtimes: tuple[str, ...]) -> str:
-    """Return the runtime that needs no further layer, if there is one."""
-    return next((name for name in runtimes if name.startswith("python")), runtimes[0])
 
 
 def _settings(
@@ -652,24 +610,6 @@ def variable_changes(
                 None if new is None else shown_value(name, new),
                 loses=new is None,
             )
-
-
-def _layer_changes(
-    before: tuple[str, ...], after: list[str | Answer]
-) -> Iterable[Change]:
-    """Return which layers come, go, and change their version."""
-    old = {arn.rpartition(":")[0]: arn for arn in before}
-    new: dict[str, str | Answer] = {}
-    for item in after:
-        is_known = isinstance(item, str)
-        new[str(item).rpartition(":")[0] if is_known else str(item)] = item
-    for name, item in new.items():
-        if old.get(name) != item:
-            shown = f"{item.step}, once published" if isinstance(item, Answer) else item
-            yield Change("layer", old.get(name), shown)
-    for name, arn in old.items():
-        if name not in new:
-            yield Change("layer", arn, None, loses=True)
 
 
 def _is_public(statement: Mapping[str, Any], action: str) -> bool:

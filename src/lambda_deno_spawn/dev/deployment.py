@@ -254,11 +254,10 @@ def _refuse_foreign(name: str, function: FunctionState) -> None:
     Raises:
         UsageError: It is another kind of function, or a stack owns it.
     """
-    stack = function.tags.get("aws:cloudformation:stack-name")
-    if stack is not None:
+    if function.stack is not None:
         raise UsageError(
-            f"Cannot delete {name!r}: the CloudFormation stack {stack!r} owns it; "
-            "delete it there"
+            f"Cannot delete {name!r}: the CloudFormation stack {function.stack!r} owns "
+            "it; delete it there"
         )
     if not function.is_ours:
         raise UsageError(

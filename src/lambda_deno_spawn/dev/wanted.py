@@ -179,6 +179,11 @@ class FunctionState:
         )
 
     @property
+    def stack(self) -> str | None:
+        """Name of the CloudFormation stack that owns it, None if none does."""
+        return self.tags.get("aws:cloudformation:stack-name")
+
+    @property
     def is_ours(self) -> bool:
         """True if it runs Deno by this runtime, or was made by this tool."""
         return (
