@@ -4,6 +4,7 @@ moto cannot fail, or does not know what Lambda knows."""
 from __future__ import annotations
 
 import io
+import json
 import os
 import signal
 import threading
@@ -352,6 +353,27 @@ def test_a_denied_call_names_the_statement(cloud: Cloud) -> None:
         f'"arn:aws:lambda:{REGION}:{ACCOUNT}:function:fn"}}'
     ) in finished.stderr
     assert "Done before this failed: iam:CreateRole" in finished.stderr
+
+
+def test_a_change_by_somebody_else_is_not_overwritten(cloud: Cloud) -> None:
+    """moto has no revisions: the relay answers as Lambda does."""
+    cloud.deployed("--alias", "live")
+    with cloud.relay() as relay:
+        relay.answers(GET, Reply(merged={"RevisionId": "r1"}, times=2))
+        relay.refuses(
+            CONFIGURATION,
+            "PreconditionFailedException",
+            "The Revision Id provided does not match the latest Revision Id. Call the "
+            "GetFunction/GetAlias API to retrieve the latest Revision Id",
+            412,
+        )
+        finished = cloud.deploy("--memory", "1024", "--alias", "live", code="2")
+    assert finished.exit_code == 3
+    last = finished.stderr.splitlines()[-1]
+    assert "it is not what it was when it was read; somebody else changed it" in last
+    assert last.endswith("run the command again, which compares anew")
+    ((_, body),) = [item for item in relay.seen if item[0].startswith("PUT ")]
+    assert json.loads(body)["RevisionId"] == "r1"
 
 
 def test_an_update_by_somebody_else_is_waited_for(cloud: Cloud) -> None:

@@ -124,6 +124,30 @@ def test_a_region_that_is_malformed_is_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("code", "message", "part"),
+    [
+        ("ResourceConflictException", "Function already exist: fn", "it exists now"),
+        ("ResourceConflictException", "Alias already exists: arn", "it exists now"),
+        ("ResourceConflictException", "The statement id (a) provided already exists. "
+         "Please provide a new statement id", "it exists now"),
+        ("ResourceConflictException", "Failed to create function url config. Error "
+         "message:  FunctionUrlConfig exists for this Lambda function", "exists now"),
+        ("PreconditionFailedException", "The Revision Id provided does not match",
+         "somebody else changed it"),
+        ("InvalidParameterValueException", "CodeSHA256 (a) is different from current "
+         "CodeSHA256 in $LATEST (b). Please try again", "somebody else changed it"),
+    ],
+    ids=["function", "alias", "statement", "url", "revision", "code"],
+)  # fmt: skip
+def test_what_changed_in_the_meantime_is_compared_anew(
+    code: str, message: str, part: str
+) -> None:
+    text = refused(code, message)
+    assert part in text
+    assert text.endswith("; run the command again, which compares anew")
+
+
+@pytest.mark.parametrize(
     ("service", "operation", "action"),
     [
         ("lambda", "UpdateFunctionCode", "lambda:UpdateFunctionCode"),

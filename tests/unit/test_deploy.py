@@ -484,7 +484,7 @@ def test_layers_that_are_given_are_all_that_there_are() -> None:
 def test_more_layers_than_lambda_takes_are_refused_with_those_of_others() -> None:
     function = replace(FUNCTION, layers=OTHERS)
     with pytest.raises(
-        UsageError, match="Cannot use 6 layers: the function needs 2 of ours, has 4"
+        UsageError, match="Cannot use 6 layers: the function needs 2 of ours and has 4"
     ):
         plan_deploy(WANTED, replace(THERE, function=function))
 
@@ -551,6 +551,40 @@ def test_an_alias_that_an_interrupted_run_left_behind_moves() -> None:
     routing = parameters(plan, "UpdateAlias")["RoutingConfig"]
     assert routing == {"AdditionalVersionWeights": {}}
     assert plan.loses
+
+
+def revisions(plan: Plan) -> dict[str, str]:
+    return {
+        step.action.operation: step.action.parameters["RevisionId"]
+        for step in plan.steps
+        if isinstance(step.action, Call) and "RevisionId" in step.action.parameters
+    }
+
+
+@pytest.mark.parametrize(
+    ("wanted", "first"),
+    [
+        ({"memory_mb": 512, "package": replace(PACKAGE, sha256="cd" * 32)},
+         {"UpdateFunctionConfiguration": "r1"}),
+        ({"package": replace(PACKAGE, sha256="cd" * 32)}, {"UpdateFunctionCode": "r1"}),
+        ({}, {"PublishVersion": "r1"}),
+        ({"tags": {"team": "a"}}, {}),
+    ],
+    ids=["configuration", "code", "version", "tags"],
+)  # fmt: skip
+def test_only_the_first_write_depends_on_what_was_read(
+    wanted: dict[str, Any], first: dict[str, str]
+) -> None:
+    """Lambda makes new revisions while it applies a write: the next would fail."""
+    alias = AliasState("7", replace(FUNCTION, memory_mb=64), revision="a1")
+    current = replace(THERE, function=replace(FUNCTION, revision="r1"), alias=alias)
+    plan = plan_deploy(replace(WANTED, alias="live", **wanted), current)
+    assert revisions(plan) == {**first, "UpdateAlias": "a1"}
+    for step in plan.steps:
+        for back in step.undo:
+            assert isinstance(back, Call | Wait)
+            if isinstance(back, Call):
+                assert "RevisionId" not in back.parameters
 
 
 def test_a_url_is_for_aws_accounts_unless_told_otherwise() -> None:
@@ -675,10 +709,12 @@ def test_a_state_is_read_from_lambda_s_answer() -> None:
         "Architectures": ["arm64"],
         "EphemeralStorage": {"Size": 1024},
         "LoggingConfig": {"LogFormat": "Text", "LogGroup": "/shared"},
+        "RevisionId": "b2d1",
     }
     state = FunctionState.from_answer(answer, {"team": "a"})
     assert (state.arch, state.storage_mb, state.failure) == ("arm64", 1024, "why")
     assert (state.layers, state.log_group) == (("layer:1",), "/shared")
+    assert state.revision == "b2d1"
 
 
 def test_a_layer_is_published_once_for_the_same_bytes() -> None:

@@ -65,6 +65,9 @@ THROTTLED = {
 }  # fmt: skip
 NO_ROLE = "cannot be assumed by Lambda"
 IN_PROGRESS = "in progress"
+# Of Lambda, in a ResourceConflictException.
+EXISTS_NOW = re.compile(r"already exists?\b|UrlConfig exists")
+OTHER_CODE = "is different from current CodeSHA256"
 
 
 class AwsError(DeployError):
@@ -359,6 +362,17 @@ def _refusal(
         )
     elif code == "ResourceConflictException" and IN_PROGRESS in detail:
         text = f"something else is changing it, {detail}; try again in a minute"
+    elif code == "ResourceConflictException" and EXISTS_NOW.search(detail):
+        text = (
+            f"it exists now, {detail}; somebody else made it, or this call did and its "
+            "answer was lost; run the command again, which compares anew"
+        )
+    elif code == "PreconditionFailedException" or OTHER_CODE in detail:
+        text = (
+            "it is not what it was when it was read; somebody else changed it, or this "
+            "call did and its answer was lost; run the command again, which compares "
+            "anew"
+        )
     else:
         text = f"AWS says {code}, {detail or 'and nothing more'}"
     return AwsError(f"Cannot complete {what}: {text}", code=code, detail=detail)

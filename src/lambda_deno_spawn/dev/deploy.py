@@ -125,6 +125,7 @@ class _Planner:
         self._arn = current.place.function(wanted.name)
         self._changes: list[Change] = []
         self._steps: list[Step] = []
+        self._revision = current.function.revision if current.function else ""
         self._qualified_arn, self._qualified = qualified(wanted, current.place)
 
     def plan(self) -> Plan:
@@ -322,6 +323,7 @@ class _Planner:
                 "FunctionName": wanted.name,
                 "Architectures": [wanted.arch],
                 **content,
+                **self._take_revision(),
             }
             call = Call("lambda", "UpdateFunctionCode", self._arn, parameters)
             # Code that is accepted runs with its own configuration or not at all: what
@@ -355,9 +357,21 @@ class _Planner:
         wait = Wait(
             "function_updated_v2", Call("lambda", "GetFunction", self._arn, name)
         )
-        call = Call("lambda", operation, self._arn, {**name, **given})
+        call = Call(
+            "lambda", operation, self._arn, {**name, **given, **self._take_revision()}
+        )
         self._steps.append(Step(call, undo=(back, wait)))
         self._steps.append(Step(wait, settles=settles))
+
+    def _take_revision(self) -> dict[str, str]:
+        """Return the revision that was read, for the first call that writes.
+
+        Lambda refuses that call if somebody else has written since. Later ones have
+        none: a write makes a new revision, applying it one more, and publishing
+        another, so that what a call answers is out of date before the next is made.
+        """
+        revision, self._revision = self._revision, ""
+        return {"RevisionId": revision} if revision else {}
 
     def _plan_tags(self, function: FunctionState) -> None:
         tags = {
@@ -370,6 +384,7 @@ class _Planner:
             self._changes.append(change)
         if tags:
             parameters = {"Resource": self._arn, "Tags": tags}
+            self._take_revision()  # assumed: tags make a new one
             self._call("lambda", "TagResource", self._arn, parameters)
 
     def _plan_alias(self) -> None:
@@ -395,7 +410,7 @@ class _Planner:
             "lambda",
             "PublishVersion",
             self._arn,
-            {**name, "CodeSha256": digest},
+            {**name, "CodeSha256": digest, **self._take_revision()},
             key="version",
         )
         version = Answer("version", "Version")
@@ -414,6 +429,8 @@ class _Planner:
         self._changes.append(
             Change(f"alias {wanted.alias}", before, "new version", alias.has_weights)
         )
+        if alias.revision:
+            parameters["RevisionId"] = alias.revision
         self._call("lambda", "UpdateAlias", self._qualified_arn, parameters)
 
     def _plan_url(self) -> None:

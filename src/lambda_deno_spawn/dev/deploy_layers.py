@@ -49,9 +49,9 @@ def planned_layers(wanted: Wanted, current: Current) -> list[str | Answer]:
     if len(layers) > LAYERS_LIMIT:
         others = len(layers) - len(ours)
         raise UsageError(
-            f"Cannot use {len(layers)} layers: the function needs {len(ours)} of ours, "
-            f"has {others} of others, and Lambda takes {LAYERS_LIMIT}; name all that it "
-            "is to have with --layer"
+            f"Cannot use {len(layers)} layers: the function needs {len(ours)} of ours "
+            f"and has {others} of others, and Lambda takes {LAYERS_LIMIT}; name all "
+            "that it is to have with --layer"
         )
     return layers
 

@@ -118,7 +118,12 @@ def _read_alias(aws: Aws, wanted: Wanted) -> AliasState | None:
     arn = f"{aws.place.function(wanted.name)}:{version}"
     answer = aws.call(Call("lambda", "GetFunctionConfiguration", arn, there))
     weights = (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights")
-    return AliasState(version, FunctionState.from_answer(answer), bool(weights))
+    return AliasState(
+        version,
+        FunctionState.from_answer(answer),
+        bool(weights),
+        alias.get("RevisionId") or "",
+    )
 
 
 def _read_url(aws: Aws, wanted: Wanted) -> UrlState | None:

@@ -122,6 +122,7 @@ class FunctionState:
         failure: Why the last update failed, None if it did not.
         log_group: Name of its log group.
         environment_error: Why the variables cannot be read, None if they can.
+        revision: Changes with everything that is written; empty if AWS gave none.
     """
 
     arn: str
@@ -142,6 +143,7 @@ class FunctionState:
     failure: str | None = None
     log_group: str = ""
     environment_error: str | None = None
+    revision: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -175,6 +177,7 @@ class FunctionState:
             log_group=(answer.get("LoggingConfig") or {}).get("LogGroup")
             or default_log_group(name),
             environment_error=error.get("Message") or error.get("ErrorCode"),
+            revision=answer.get("RevisionId") or "",
             tags=dict(tags or {}),
         )
 
@@ -211,11 +214,13 @@ class AliasState:
 
     Attributes:
         has_weights: A part of the invocations goes to another version.
+        revision: Changes with everything that is written; empty if AWS gave none.
     """
 
     version: str
     function: FunctionState
     has_weights: bool = False
+    revision: str = ""
 
 
 @dataclass(frozen=True, slots=True)
