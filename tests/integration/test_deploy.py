@@ -398,6 +398,58 @@ def test_an_update_by_somebody_else_is_waited_for(cloud: Cloud) -> None:
     assert cloud.function()["Timeout"] == 9
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call("lambda", "DeleteFunction", "arn", {"FunctionName": "none"}),
+        Call("iam", "DeleteRole", "arn", {"RoleName": "none"}),
+        Call("lambda", "RemovePermission", "arn",
+             {"FunctionName": "none", "StatementId": "a"}),
+        Call("logs", "DeleteLogGroup", "arn", {"logGroupName": "none"}),
+    ],
+    ids=lambda call: call.operation,
+)  # fmt: skip
+def test_what_is_gone_already_counts_as_removed(cloud: Cloud, call: Call) -> None:
+    """botocore repeats a call whose answer was lost, and finds nothing."""
+    execution = Execution(Aws(REGION), io.StringIO())
+    execution.run(Plan((), (Step(call),)))
+    assert execution.done == [str(call)]
+
+
+def test_a_layer_is_never_published_twice_by_itself(cloud: Cloud) -> None:
+    """A lost answer ends the command, which finds the version when it is run again."""
+    with cloud.relay() as relay:
+        relay.answers("POST /2018-10-31/layers/", Reply(status=0))
+        finished = cloud.deploy()
+    assert finished.exit_code == 3
+    assert "the connection broke off" in finished.stderr.splitlines()[-1]
+    assert sum("/layers/" in line for line in relay.writes) == 1
+    with cloud.relay() as relay:
+        relay.refuses("POST /2018-10-31/layers/", "TooManyRequestsException", "no", 429)
+        log, pauses = io.StringIO(), list[float]()
+        content = (cloud.folder / cloud.package()).read_bytes()
+        call = Call(
+            "lambda",
+            "PublishLayerVersion",
+            "arn",
+            {"LayerName": "a", "Content": {"ZipFile": content}},
+        )
+        Execution(Aws(REGION), log, sleep=pauses.append).run(Plan((), (Step(call),)))
+    assert pauses == [1.0]
+
+
+def test_a_function_that_exists_now_is_compared_anew(cloud: Cloud) -> None:
+    with cloud.relay() as relay:
+        relay.refuses(
+            CREATE, "ResourceConflictException", "Function already exist: fn", 409
+        )
+        finished = cloud.deploy()
+    assert finished.exit_code == 3
+    last = finished.stderr.splitlines()[-1]
+    assert last.endswith("; run the command again, which compares anew")
+    assert not any(line.startswith("DELETE") for line in relay.writes)
+
+
 def test_interrupting_says_what_was_done(cloud: Cloud) -> None:
     """Ctrl-C while CreateFunction waits: the role and the log group are there."""
     held = threading.Event()

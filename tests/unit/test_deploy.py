@@ -668,6 +668,14 @@ def test_what_made_a_url_public_goes_with_it(
     assert plan.loses
 
 
+def test_a_statement_that_says_something_else_keeps_its_name() -> None:
+    other = {"Sid": "FunctionURLAllowPublicAccess", "Principal": {"AWS": "1"}}
+    current = replace(THERE, statements=(other,))
+    plan = plan_deploy(replace(WANTED, url=True, url_auth="NONE"), current)
+    given = parameters(plan, "AddPermission")
+    assert given["StatementId"] == "FunctionURLAllowPublicAccess-1"
+
+
 def test_what_made_a_url_public_goes_even_if_the_url_is_gone() -> None:
     """A run was interrupted between the two: the next URL would be public."""
     current = replace(THERE, statements=PUBLIC)

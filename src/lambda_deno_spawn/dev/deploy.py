@@ -463,6 +463,7 @@ class _Planner:
 
         Since October 2025 both statements are needed.
         """
+        taken = {statement.get("Sid") for statement in self._current.statements}
         for sid, parameters in (
             (
                 URL_STATEMENT,
@@ -479,6 +480,8 @@ class _Planner:
                 if _is_public(statement, str(parameters["Action"]))
             ]
             if is_public and not found:
+                while sid in taken:  # by a statement that says something else
+                    sid += "-1"
                 change = Change(f"{parameters['Action']} by the url", None, "everybody")
                 self._changes.append(change)
                 given = {"StatementId": sid, "Principal": "*", **parameters}

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from lambda_deno_spawn.dev.aws import AwsError
+from lambda_deno_spawn.dev.aws import THROTTLED, AwsError
 from lambda_deno_spawn.dev.plan import Call, Only, Upload, Wait, part, resolve
 from lambda_deno_spawn.dev.quotas import MB
 from lambda_deno_spawn.errors import DeployError
@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 # A role is known to Lambda some seconds after IAM has it: 80 s in all.
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 15.0, 15.0, 15.0)
+
+# A layer is unpacked before its version is answered; nothing is won by giving up.
+ONCE_READS_FOR_S = 300.0
 
 
 class Execution:
@@ -88,16 +91,30 @@ class Execution:
         ready = self._ready(call)
         for pause_s in PAUSES_S:
             try:
-                return self._aws.call(ready)
+                return self._make(ready)
             except AwsError as error:
-                if error.is_there_already:
-                    return {}  # the aim of the call is reached
                 is_new = any(text in error.detail for text in retry_while)
-                if not is_new and not error.is_in_progress:
+                is_early = error.code in THROTTLED and not ready.is_repeatable
+                if not is_new and not is_early and not error.is_in_progress:
                     raise
                 self._say(f"  {error.detail}; again in {pause_s:g} s")
             self._sleep(pause_s)
-        return self._aws.call(ready)
+        return self._make(ready)
+
+    def _make(self, call: Call) -> Mapping[str, Any]:
+        """Make a call; that its aim is reached already is no error.
+
+        It may have been reached by this very call: botocore makes it again if its
+        answer is lost.
+        """
+        try:
+            if call.is_repeatable:
+                return self._aws.call(call)
+            return self._aws.call(call, reads_for_s=ONCE_READS_FOR_S)
+        except AwsError as error:
+            if error.is_there_already or (error.is_not_found and call.is_removal):
+                return {}
+            raise
 
     def _ready(self, call: Call) -> Call:
         parameters = resolve(call.parameters, self.answers)

@@ -23,6 +23,8 @@ ACTIONS = {
     "s3:HeadBucket": "s3:ListBucket",
     "s3:HeadObject": "s3:GetObject",
 }
+# What AWS does twice if it is told twice: the second version of a layer is a new one.
+NOT_REPEATABLE = {"lambda:PublishLayerVersion"}
 # Of which variables the values are printed; any other may be a secret, whatever it is
 # called.
 SHOWN_NAME = re.compile(
@@ -111,6 +113,16 @@ class Call:
         """The IAM action that it takes."""
         name = f"{self.service}:{self.operation}"
         return ACTIONS.get(name, name)
+
+    @property
+    def is_repeatable(self) -> bool:
+        """False if it must not be made again when its answer is lost."""
+        return f"{self.service}:{self.operation}" not in NOT_REPEATABLE
+
+    @property
+    def is_removal(self) -> bool:
+        """True if its aim is that something is not there."""
+        return self.operation.startswith(("Delete", "Detach", "Remove"))
 
 
 @dataclass(frozen=True, slots=True)
