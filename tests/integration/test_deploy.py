@@ -450,6 +450,46 @@ def test_a_function_that_exists_now_is_compared_anew(cloud: Cloud) -> None:
     assert not any(line.startswith("DELETE") for line in relay.writes)
 
 
+@pytest.mark.parametrize(
+    ("line", "operation", "answer"),
+    [
+        (CREATE, "CreateFunction", {"CodeSha256": "b3RoZXI="}),
+        (CODE, "UpdateFunctionCode", {"CodeSha256": "b3RoZXI="}),
+        ("POST /2018-10-31/layers/", "PublishLayerVersion",
+         {"Content": {"CodeSha256": "b3RoZXI="}}),
+    ],
+    ids=["new-function", "code", "layer"],
+)  # fmt: skip
+def test_other_bytes_than_were_sent_are_a_failure(
+    cloud: Cloud, line: str, operation: str, answer: dict[str, Any]
+) -> None:
+    if operation == "UpdateFunctionCode":
+        cloud.deployed()
+    with cloud.relay() as relay:
+        relay.answers(line, Reply(201, answer))
+        finished = cloud.deploy("--memory", "1024", code="2")
+    assert finished.exit_code == 3
+    last = finished.stderr.splitlines()[-1]
+    assert last.startswith(f"Cannot go on after lambda:{operation} arn:aws:lambda:")
+    assert "AWS has other bytes than were to be sent, their SHA-256 is b3RoZXI=" in last
+    assert "taken back" not in last
+
+
+@pytest.mark.parametrize(("state", "asked"), [("Active", 0), ("Pending", 1)])
+def test_a_version_is_waited_for_only_if_it_has_to_be(
+    cloud: Cloud, state: str, asked: int
+) -> None:
+    cloud.deployed()
+    version = {"Version": "$LATEST", "State": state}  # any that moto has
+    with cloud.relay() as relay:
+        relay.answers("POST /2015-03-31/functions/fn/versions", Reply(201, version))
+        finished = cloud.deploy("--alias", "live")
+    assert finished.exit_code == 0, finished.stderr
+    lines = [line for line, _ in relay.seen]
+    assert len([line for line in lines if "/configuration?" in line]) == asked
+    assert ("wait published_version_active" in finished.stderr) == bool(asked)
+
+
 def test_interrupting_says_what_was_done(cloud: Cloud) -> None:
     """Ctrl-C while CreateFunction waits: the role and the log group are there."""
     held = threading.Event()

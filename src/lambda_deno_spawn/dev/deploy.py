@@ -270,6 +270,7 @@ class _Planner:
                 Call("lambda", "CreateFunction", self._arn, parameters),
                 key="function",
                 undo=(gone,),
+                digest=("CodeSha256", base64_digest(wanted.package.sha256)),
                 retry_while=NEW_ROLE if not wanted.role else (),
             )
         )
@@ -328,7 +329,8 @@ class _Planner:
             call = Call("lambda", "UpdateFunctionCode", self._arn, parameters)
             # Code that is accepted runs with its own configuration or not at all: what
             # goes wrong from here on is repaired by going on, never by going back.
-            self._steps.append(Step(call, settles=True))
+            digest = ("CodeSha256", base64_digest(wanted.package.sha256))
+            self._steps.append(Step(call, settles=True, digest=digest))
             self._wait("function_updated_v2")
         self._plan_tags(function)
 
@@ -416,7 +418,10 @@ class _Planner:
         version = Answer("version", "Version")
         there = {**name, "Qualifier": version}
         active = Call("lambda", "GetFunctionConfiguration", self._arn, there)
-        self._steps.append(Step(Wait("published_version_active", active)))
+        # Pending are those in a VPC, or with a snapshot of their start.
+        is_active = (Answer("version", "State"), "Active")
+        wait = Wait("published_version_active", active, unless=is_active)
+        self._steps.append(Step(wait))
         parameters = {**name, "Name": wanted.alias, "FunctionVersion": version}
         if alias is None:
             self._changes.append(Change(f"alias {wanted.alias}", None, "new version"))

@@ -132,10 +132,12 @@ class Wait:
     Attributes:
         waiter: Name of botocore's waiter.
         call: What it asks, again and again.
+        unless: Nothing is waited for if an earlier step answered this value.
     """
 
     waiter: str
     call: Call
+    unless: tuple[Answer, str] | None = None
 
     def __str__(self) -> str:
         return f"wait {self.waiter} {self.call.resource}"
@@ -191,6 +193,8 @@ class Step:
         key: Name by which later steps refer to its answer.
         undo: Calls that take it back, if a step up to the next that settles fails.
         settles: Once this is done, nothing before it is taken back any more.
+        digest: Part of the answer and what it has to be: SHA-256 of the bytes that
+            were sent, in base64; dots lead into the answer.
         retry_while: Made again while AWS refuses it with one of these texts: something
             that was just created has not become known everywhere.
     """
@@ -199,6 +203,7 @@ class Step:
     key: str = ""
     undo: tuple[Call | Wait | Only, ...] = ()
     settles: bool = False
+    digest: tuple[str, str] | None = None
     retry_while: tuple[str, ...] = ()
 
 

@@ -169,7 +169,8 @@ def publish_steps(
             "LicenseInfo": layer.licenses[:512],
         },
     )
-    return (*before, Step(call, key=layer.name))
+    digest = ("Content.CodeSha256", base64_digest(layer.sha256))
+    return (*before, Step(call, key=layer.name, digest=digest))
 
 
 def plan_publish(
