@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lambda_deno_spawn.dev.aws import Aws
+from lambda_deno_spawn.dev.deployment import Leftovers, plan_delete
 from lambda_deno_spawn.dev.execute import Execution
 from lambda_deno_spawn.dev.plan import Call, Plan, Step
 from tests.fixtures.cloud import (
@@ -692,6 +693,55 @@ def test_on_a_terminal_what_only_adds_is_not_asked_about(cloud: Cloud) -> None:
     finished = cloud.run(*arguments, answer="")
     assert finished.exit_code == 0, finished.stderr
     assert "Go on?" not in finished.stderr
+
+
+@pytest.mark.parametrize("first", ["delete", "detach all"])
+def test_a_role_goes_once_iam_knows_that_its_policies_are_gone(
+    cloud: Cloud, first: str
+) -> None:
+    cloud.client("iam").create_role(RoleName="fn-role", AssumeRolePolicyDocument="{}")
+    aws, pauses = Aws(REGION), list[float]()
+    plan = plan_delete("fn", Leftovers(None, role="fn-role"), aws.place)
+    body = (
+        '<ErrorResponse xmlns="https://iam.amazonaws.com/doc/2010-05-08/"><Error><Type>'
+        "Sender</Type><Code>DeleteConflict</Code><Message>Cannot delete entity, must "
+        f"{first} policies first.</Message></Error></ErrorResponse>"
+    )
+    with cloud.relay() as relay:
+        relay.answers("POST /$", Reply(409, body.encode(), times=2))
+        Execution(Aws(REGION), io.StringIO(), sleep=pauses.append).run(plan)
+    assert pauses == [1.0, 2.0]
+    assert cloud.client("iam").list_roles()["Roles"] == []
+
+
+def test_deleting_keeps_a_role_that_another_function_uses(cloud: Cloud) -> None:
+    role = cloud.deployed() and cloud.function()["Role"]
+    code = {"ZipFile": (cloud.folder / cloud.package()).read_bytes()}
+    cloud.client("lambda").create_function(
+        FunctionName="other", Runtime="python3.13", Role=role, Handler="a", Code=code
+    )
+    finished = cloud.run("delete", "fn", "--yes")
+    assert finished.exit_code == 0, finished.stderr
+    assert "Note: the role fn-role stays: used by other\n" in finished.stderr
+    assert len(finished.stdout.splitlines()) == 1
+    (policy,) = cloud.client("iam").list_role_policies(RoleName="fn-role")[
+        "PolicyNames"
+    ]
+    assert policy == f"logs-{REGION}"
+
+
+def test_deleting_keeps_a_role_whose_users_are_not_shown(cloud: Cloud) -> None:
+    cloud.deployed()
+    with cloud.relay() as relay:
+        relay.refuses(
+            r"GET /2015-03-31/functions(/?\?.*|/?)$", "AccessDenied", "no", 403
+        )
+        finished = cloud.run("delete", "fn", "--yes")
+    assert finished.exit_code == 0, finished.stderr
+    assert "allow lambda:ListFunctions and run the command again" in finished.stderr
+    with cloud.relay():
+        again = cloud.run("delete", "fn", "--yes")
+    assert "deleted role: fn-role" in again.stdout
 
 
 def test_deleting_keeps_a_role_that_is_not_ours(cloud: Cloud) -> None:

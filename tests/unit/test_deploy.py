@@ -751,26 +751,52 @@ def test_a_layer_is_made_public_once() -> None:
     assert calls(shared) == []
 
 
-def test_a_role_stays_while_another_region_s_function_uses_it() -> None:
-    policies = ("logs-eu-central-1", "logs-us-east-1")
-    found = Leftovers(FUNCTION, role="fn-role", role_policies=policies)
-    assert calls(plan_delete("fn", found, PLACE)) == [
-        "lambda:DeleteFunction", "iam:DeleteRolePolicy",
-    ]  # fmt: skip
+@pytest.mark.parametrize(
+    ("left", "operations", "note"),
+    [
+        ({"role_policies": ("logs-eu-central-1", "logs-us-east-1")},
+         ["iam:DeleteRolePolicy"], "used by functions in us-east-1"),
+        ({"role_policies": ("logs-eu-central-1", "logs-to-siem")},
+         ["iam:DeleteRolePolicy"], "somebody gave it the policies logs-to-siem;"),
+        ({"role_policies": ("logs-eu-central-1",),
+          "attached": ("arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess",)},
+         ["iam:DeleteRolePolicy"],
+         "policies arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess;"),
+        ({"role_policies": ("logs-eu-central-1",), "role_users": ("other",)},
+         [], "used by other"),
+        ({"role_policies": ("logs-eu-central-1",), "role_users": None},
+         [], "allow lambda:ListFunctions"),
+    ],
+    ids=["another-region", "inline", "attached", "another-function", "unknown"],
+)  # fmt: skip
+def test_a_role_stays_while_anything_else_may_need_it(
+    left: dict[str, Any], operations: list[str], note: str
+) -> None:
+    plan = plan_delete("fn", Leftovers(FUNCTION, role="fn-role", **left), PLACE)
+    assert calls(plan) == ["lambda:DeleteFunction", *operations]
+    assert plan.notes[0].startswith("the role fn-role stays: ")
+    assert note in plan.notes[0]
 
 
-def test_everything_of_a_role_of_ours_goes_with_it() -> None:
+@pytest.mark.parametrize("region", ["us-gov-west-1", "eusc-de-east-1", "ap-south-1"])
+def test_a_policy_of_any_region_is_known_as_ours(region: str) -> None:
+    found = Leftovers(None, role="fn-role", role_policies=(f"logs-{region}",))
+    with pytest.raises(UsageError, match=f"used by functions in {region}"):
+        plan_delete("fn", found, PLACE)
+
+
+def test_a_role_of_ours_goes_with_its_function() -> None:
     found = Leftovers(
         None,
         role="fn-role",
-        role_policies=("logs-eu-central-1", "more"),
-        attached=("arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess",),
+        role_policies=("logs-eu-central-1",),
         log_group="/aws/lambda/fn",
     )
-    assert calls(plan_delete("fn", found, PLACE)) == [
-        "iam:DeleteRolePolicy", "iam:DeleteRolePolicy", "iam:DetachRolePolicy",
-        "iam:DeleteRole", "logs:DeleteLogGroup",
+    plan = plan_delete("fn", found, PLACE)
+    assert calls(plan) == [
+        "iam:DeleteRolePolicy", "iam:DeleteRole", "logs:DeleteLogGroup",
     ]  # fmt: skip
+    assert plan.notes == ()
 
 
 def test_deleting_nothing_is_an_error() -> None:

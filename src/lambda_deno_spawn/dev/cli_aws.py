@@ -455,10 +455,17 @@ def _ask(plan: Plan, what: str) -> None:
 def _show_changes(plan: Plan) -> None:
     for change in plan.changes:
         print(change, file=sys.stderr)
+    _show_notes(plan)
+
+
+def _show_notes(plan: Plan) -> None:
+    for note in plan.notes:
+        print(f"Note: {note}", file=sys.stderr)
     sys.stderr.flush()
 
 
 def _show_plan(plan: Plan, output: Output) -> None:
+    _show_notes(plan)
     calls = [str(step.action) for step in plan.steps]
     if output is Output.JSON:
         changes = [dataclasses.asdict(change) for change in plan.changes]

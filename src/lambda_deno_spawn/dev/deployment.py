@@ -17,6 +17,7 @@ from lambda_deno_spawn.dev.plan import Call, Change, Plan, Step, Wait
 from lambda_deno_spawn.dev.publish import find_version, newest_version
 from lambda_deno_spawn.dev.wanted import (
     OUR_TAG,
+    ROLE_POLICY_NAME,
     AliasState,
     Current,
     FunctionState,
@@ -37,6 +38,12 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.plan import Place
     from lambda_deno_spawn.dev.publish import LayerVersion, LayerZip
     from lambda_deno_spawn.dev.wanted import Wanted
+
+# What IAM says of a role while not all of it knows that its policies are gone.
+STILL_HAS_POLICIES = (
+    "must delete policies first",
+    "must detach all policies first",
+)
 
 
 def read_current(aws: Aws, wanted: Wanted, built: Sequence[LayerZip]) -> Current:
@@ -213,6 +220,8 @@ class Leftovers:
         role: Name of the role that this tool made for it.
         role_policies: The role's inline policies.
         attached: ARNs of the policies that were attached to the role.
+        role_users: Other functions of this region that use the role; None: AWS does
+            not say.
         log_group: Its name; None: there is none, or it is to be kept.
     """
 
@@ -221,6 +230,7 @@ class Leftovers:
     role: str | None = None
     role_policies: tuple[str, ...] = ()
     attached: tuple[str, ...] = ()
+    role_users: tuple[str, ...] | None = ()
     log_group: str | None = None
 
 
@@ -249,6 +259,7 @@ def read_leftovers(
         role,
         tuple(inline["PolicyNames"]),
         tuple(policy["PolicyArn"] for policy in attached["AttachedPolicies"]),
+        _read_role_users(aws, state.arn, name),
         None if is_log_kept else log_group,
     )
 
@@ -269,6 +280,20 @@ def _refuse_foreign(name: str, function: FunctionState) -> None:
             f"Cannot delete {name!r}: it has none of our layers, wrapper or tag; if it "
             "is the one that is meant, delete it with AWS's own tools"
         )
+
+
+def _read_role_users(aws: Aws, role_arn: str, name: str) -> tuple[str, ...] | None:
+    """Return which functions but one use a role, None if these credentials may not."""
+    try:
+        return tuple(
+            function["FunctionName"]
+            for function in aws.pages(Call("lambda", "ListFunctions", "*"), "Functions")
+            if function.get("Role") == role_arn and function["FunctionName"] != name
+        )
+    except AwsError as error:
+        if error.is_denied:
+            return None
+        raise
 
 
 def _read_urls(aws: Aws, name: str) -> tuple[str, ...]:
@@ -298,14 +323,16 @@ def plan_delete(name: str, found: Leftovers, place: Place) -> Plan:
         what: str, shown: str, service: str, operation: str, arn: str, **given: str
     ) -> None:
         changes.append(Change(what, shown, None, loses=True))
-        steps.append(Step(Call(service, operation, arn, given)))
+        retry_while = STILL_HAS_POLICIES if operation == "DeleteRole" else ()
+        call = Call(service, operation, arn, given)
+        steps.append(Step(call, retry_while=retry_while))
 
     arn = place.function(name)
     if found.function is not None:
         # Versions, aliases and URLs go with it.
         changes += [Change("function url", url, None, loses=True) for url in found.urls]
         remove("function", arn, "lambda", "DeleteFunction", arn, FunctionName=name)
-    _plan_role_removal(found, place, remove)
+    notes = _plan_role_removal(found, place, remove)
     if found.log_group is not None:
         group = found.log_group
         group_arn = place.log_group(group)
@@ -313,40 +340,50 @@ def plan_delete(name: str, found: Leftovers, place: Place) -> Plan:
             "log group", group, "logs", "DeleteLogGroup", group_arn, logGroupName=group
         )
     if not steps:
+        left = f"; {'; '.join(notes)}" if notes else ""
         raise UsageError(
             f"Cannot delete {name!r} in {place.region}: there is no such function, "
-            "and nothing of it is left; see --region and --profile"
+            f"and nothing of it is left; see --region and --profile{left}"
         )
-    return Plan(tuple(changes), tuple(steps))
+    return Plan(tuple(changes), tuple(steps), notes)
 
 
 def _plan_role_removal(
     found: Leftovers, place: Place, remove: Callable[..., None]
-) -> None:
-    """Remove the role, or only this region's part of it while others use it."""
+) -> tuple[str, ...]:
+    """Remove the role, or only this region's part of it, or nothing.
+
+    Returns:
+        Why it stays, if it does.
+    """
     if found.role is None:
-        return
+        return ()
     role, arn = found.role, place.role(found.role)
+    stays = f"the role {role} stays"
+    if found.role_users is None:
+        return (
+            f"{stays}: these credentials may not see whether other functions use it; "
+            "allow lambda:ListFunctions and run the command again, or delete it "
+            "yourself",
+        )
+    if found.role_users:
+        return (f"{stays}: used by {', '.join(found.role_users)}",)
     ours = role_policy_name(place)
-    others = [policy for policy in found.role_policies if policy != ours]
     if ours in found.role_policies:
         shown = f"{ours} of {role}"
         remove(
             "role policy", shown, "iam", "DeleteRolePolicy", arn,
             RoleName=role, PolicyName=ours,
         )  # fmt: skip
-    if any(policy.startswith("logs-") for policy in others):
-        return
-    for policy in others:
-        shown = f"{policy} of {role}"
-        remove(
-            "role policy", shown, "iam", "DeleteRolePolicy", arn,
-            RoleName=role, PolicyName=policy,
-        )  # fmt: skip
-    for policy in found.attached:
-        shown = f"{policy} from {role}"
-        remove(
-            "role policy", shown, "iam", "DetachRolePolicy", arn,
-            RoleName=role, PolicyArn=policy,
-        )  # fmt: skip
+    others = [policy for policy in found.role_policies if policy != ours]
+    regions = [match[1] for match in map(ROLE_POLICY_NAME.fullmatch, others) if match]
+    if regions:
+        return (f"{stays}: used by functions in {', '.join(regions)}",)
+    # Somebody gave the role more to do than this tool did, perhaps for something else.
+    if foreign := [*others, *found.attached]:
+        return (
+            f"{stays}: somebody gave it the policies {', '.join(foreign)}; delete it "
+            "yourself if nothing else needs it",
+        )
     remove("role", role, "iam", "DeleteRole", arn, RoleName=role)
+    return ()

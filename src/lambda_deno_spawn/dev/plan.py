@@ -238,10 +238,12 @@ class Plan:
     Attributes:
         changes: For people.
         steps: For AWS; none: there is nothing to do.
+        notes: For people: what might be expected and is not done, and why.
     """
 
     changes: tuple[Change, ...]
     steps: tuple[Step, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def loses(self) -> bool:

@@ -49,6 +49,8 @@ RETENTIONS_DAYS = (
 ALIAS_NAME = re.compile(r"(?!\d+$)[A-Za-z0-9_-]{1,128}")
 ROLE_NAME = re.compile(r"[\w+=,.@-]{1,64}")
 ROLE_NAME_LIMIT = 64  # IAM and AWS STS quotas
+# What role_policy_name gives, of any region.
+ROLE_POLICY_NAME = re.compile(r"logs-([a-z]+(?:-[a-z]+)+-\d+)")
 OUR_TAG = ("created-by", "lambda-deno-spawn")
 
 
