@@ -317,6 +317,18 @@ def test_more_variables_than_lambda_takes_are_refused(characters: int) -> None:
         merged_variables({}, replace(WANTED, variables={"A1": "x" * characters}))
 
 
+def test_variables_are_measured_as_lambda_does_and_as_they_are_sent() -> None:
+    quoted = {"A1": '"' * 2100}  # an escape each
+    with pytest.raises(UsageError, match="Lambda takes 4096"):
+        merged_variables({}, replace(WANTED, variables=quoted))
+    short = replace(WANTED, variables={"A1": "ü" * 700})
+    assert calls(plan_deploy(short, THERE)) == ["lambda:UpdateFunctionConfiguration"]
+    long = replace(WANTED, variables={"A1": "ü" * 1000})
+    with pytest.raises(UsageError, match="Lambda takes less than 5120"):
+        plan_deploy(long, THERE)
+    assert "lambda:CreateFunction" in calls(plan_deploy(long, NOTHING))
+
+
 @pytest.mark.parametrize(
     ("function", "match"),
     [

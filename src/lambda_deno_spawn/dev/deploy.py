@@ -75,7 +75,11 @@ TRUST = json.dumps(
         ],
     }
 )
-ENVIRONMENT_LIMIT_BYTES = 4096  # of all variables, as JSON; AWS "Lambda quotas"
+# Of all variables, as compact JSON in UTF-8: what Lambda's refusal quotes as the string
+# that it measured. AWS "Lambda quotas".
+ENVIRONMENT_LIMIT_BYTES = 4096
+# Of UpdateFunctionConfiguration, which has to be smaller; Lambda's own refusal says so.
+REQUEST_LIMIT_BYTES = 5120
 
 
 def plan_deploy(wanted: Wanted, current: Current) -> Plan:
@@ -359,9 +363,9 @@ class _Planner:
         wait = Wait(
             "function_updated_v2", Call("lambda", "GetFunction", self._arn, name)
         )
-        call = Call(
-            "lambda", operation, self._arn, {**name, **given, **self._take_revision()}
-        )
+        given = {**given, **self._take_revision()}
+        _check_request(given)
+        call = Call("lambda", operation, self._arn, {**name, **given})
         self._steps.append(Step(call, undo=(back, wait)))
         self._steps.append(Step(wait, settles=settles))
 
@@ -620,6 +624,22 @@ def merged_variables(existing: Mapping[str, str], wanted: Wanted) -> dict[str, s
             "Parameter Store or Secrets Manager"
         )
     return variables
+
+
+def _check_request(given: Mapping[str, Any]) -> None:
+    """Refuse a request that is too large as botocore spells it: in ASCII.
+
+    Raises:
+        UsageError: It is.
+    """
+    size_bytes = len(json.dumps(given, default=str))
+    if size_bytes >= REQUEST_LIMIT_BYTES:
+        raise UsageError(
+            f"Cannot change the configuration: the request has {size_bytes} bytes, and "
+            f"Lambda takes less than {REQUEST_LIMIT_BYTES}; a character that is not "
+            "ASCII takes 6 or 12; move values of variables to Parameter Store or "
+            "Secrets Manager"
+        )
 
 
 def variable_changes(
