@@ -294,6 +294,24 @@ def test_a_code_update_that_was_accepted_is_never_taken_back(cloud: Cloud) -> No
     assert len(relay.writes) == 2
 
 
+def test_a_code_update_whose_answer_is_lost_may_have_been_accepted(
+    cloud: Cloud,
+) -> None:
+    cloud.deployed()
+    with cloud.relay() as relay:
+        # Two reads and a wait; then the code is there, whatever the answer was.
+        relay.answers(GET, Reply(merged={}, times=3))
+        relay.answers(GET, Reply(merged={"CodeSha256": "bmV3"}))
+        relay.answers(CODE, Reply(504, b"", times=99))
+        finished = cloud.deploy("--memory", "1024", code="2")
+    assert finished.exit_code == 3
+    last = finished.stderr.splitlines()[-1]
+    assert last.endswith(
+        "; what was made stays, and the same command goes on from there"
+    )
+    assert cloud.function()["MemorySize"] == 1024
+
+
 def test_an_update_that_failed_before_is_done_again(cloud: Cloud) -> None:
     cloud.deployed()
     with cloud.relay() as relay:

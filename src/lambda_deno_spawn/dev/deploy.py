@@ -322,7 +322,8 @@ class _Planner:
         # What takes long and changes nothing comes first.
         self._steps += before_code
         if given:
-            self._plan_configuration(given, previous, settles=not needs_code)
+            code = function.code_sha256 if needs_code else None
+            self._plan_configuration(given, previous, code)
         if needs_code:
             parameters = {
                 "FunctionName": wanted.name,
@@ -354,20 +355,29 @@ class _Planner:
         return not is_same or function.failure is not None
 
     def _plan_configuration(
-        self, given: dict[str, Any], previous: dict[str, Any], *, settles: bool
+        self, given: dict[str, Any], previous: dict[str, Any], code: str | None
     ) -> None:
-        """Change the configuration, before the code: it can be taken back."""
+        """Change the configuration, before the code: it can be taken back.
+
+        Args:
+            given: What changes.
+            previous: What that was.
+            code: Digest of the code that is there, None if it stays.
+        """
         name = {"FunctionName": self._wanted.name}
         operation = "UpdateFunctionConfiguration"
-        back = Call("lambda", operation, self._arn, {**name, **previous})
-        wait = Wait(
-            "function_updated_v2", Call("lambda", "GetFunction", self._arn, name)
-        )
+        asks = Call("lambda", "GetFunction", self._arn, name)
+        wait = Wait("function_updated_v2", asks)
+        restore = Call("lambda", operation, self._arn, {**name, **previous})
+        back: Call | Only = restore
+        if code is not None:
+            # The new code may have been accepted though the answer was lost.
+            back = Only(restore, asks, "Configuration.CodeSha256", code)
         given = {**given, **self._take_revision()}
         _check_request(given)
         call = Call("lambda", operation, self._arn, {**name, **given})
         self._steps.append(Step(call, undo=(back, wait)))
-        self._steps.append(Step(wait, settles=settles))
+        self._steps.append(Step(wait, settles=code is None))
 
     def _take_revision(self) -> dict[str, str]:
         """Return the revision that was read, for the first call that writes.

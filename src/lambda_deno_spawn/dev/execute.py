@@ -140,7 +140,9 @@ class Execution:
         for undo in reversed(self._undo):
             for action in undo:
                 try:
-                    is_back |= self._back(action)
+                    if not self._back(action):
+                        break
+                    is_back = True
                 except DeployError as error:
                     return (
                         f"; going back failed too: {error}; the same command "
