@@ -9,7 +9,7 @@ import botocore.exceptions
 import pytest
 from boto3.exceptions import S3UploadFailedError
 
-from lambda_deno_spawn.dev.aws import AwsError, translate
+from lambda_deno_spawn.dev.aws_errors import AwsError, translate
 from lambda_deno_spawn.dev.plan import (
     Answer,
     Call,
