@@ -113,6 +113,21 @@ def test_an_upload_that_breaks_off_publishes_nothing(cloud: Cloud) -> None:
         assert cloud.run(*arguments).exit_code == 0
 
 
+def test_a_denied_upload_names_the_statement_for_the_object(cloud: Cloud) -> None:
+    cloud.client("s3").create_bucket(
+        Bucket="mine", CreateBucketConfiguration={"LocationConstraint": REGION}
+    )
+    denied = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+    with cloud.relay() as relay:
+        relay.answers("PUT /mine/", Reply(403, denied))
+        finished = cloud.run("publish", "--kind", "deno", "--bucket", "mine")
+    assert finished.exit_code == 3
+    last = finished.stderr.splitlines()[-1]
+    added = json.loads(last.partition("their policy: ")[2])
+    assert added["Action"] == "s3:PutObject"
+    assert added["Resource"].startswith("arn:aws:s3:::mine/lambda-deno-spawn/")
+
+
 def test_a_dry_run_publishes_nothing(cloud: Cloud) -> None:
     finished = cloud.run("publish", "--dry-run", "--public")
     assert finished.exit_code == 0

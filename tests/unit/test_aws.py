@@ -155,14 +155,183 @@ def test_the_action_that_aws_names_is_stronger_than_the_call() -> None:
     assert '"Action": "iam:PassRole", "Resource": "arn:aws:iam::1:role/r"' in text
 
 
-def test_an_explicit_deny_is_not_answered_with_a_statement_to_add() -> None:
+ROLE = "arn:aws:iam::123456789012:role/fn-role"
+OBJECT = "arn:aws:s3:::b/lambda-deno-spawn/a.zip"
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/0a1b-2c"
+WHO = "User: arn:aws:sts::123456789012:assumed-role/ci/s is not authorized to perform: "
+
+
+@pytest.mark.parametrize(
+    ("call", "detail", "action", "resource"),
+    [
+        pytest.param(
+            CALL,
+            f"{WHO}lambda:UpdateFunctionCode on resource: {ARN} because no "
+            "identity-based policy allows the lambda:UpdateFunctionCode action",
+            "lambda:UpdateFunctionCode",
+            ARN,
+            id="arn",
+        ),
+        pytest.param(
+            Call("s3", "PutObject", "x"),
+            f'{WHO}s3:PutObject on resource: "{OBJECT}" because no identity-based '
+            "policy allows the s3:PutObject action",
+            "s3:PutObject",
+            OBJECT,
+            id="quoted",
+        ),
+        pytest.param(
+            Call("iam", "GetRole", ROLE),
+            f"{WHO}iam:GetRole on resource: role fn-role because no identity-based "
+            "policy allows the iam:GetRole action",
+            "iam:GetRole",
+            ROLE,
+            id="role-by-name",
+        ),
+        pytest.param(
+            CALL, f"{WHO}lambda:ListLayers on resource: *", "lambda:ListLayers", "*",
+            id="all",
+        ),
+        pytest.param(
+            CALL,
+            f"{WHO}kms:Decrypt on resource: {KEY} because no identity-based policy "
+            "allows the kms:Decrypt action",
+            "kms:Decrypt",
+            KEY,
+            id="key",
+        ),
+        pytest.param(
+            CALL,
+            f"KMS does not allow it: kms:CreateGrant for {KEY}.",
+            "kms:CreateGrant",
+            KEY,
+            id="key-in-other-words",
+        ),
+    ],
+)  # fmt: skip
+def test_a_denial_names_action_and_resource_as_aws_means_them(
+    call: Call, detail: str, action: str, resource: str
+) -> None:
+    text = refused("AccessDenied", detail, call)
+    added = json.loads(text.partition("their policy: ")[2])
+    assert added == {"Effect": "Allow", "Action": action, "Resource": resource}
+
+
+@pytest.mark.parametrize(
+    ("context", "kind", "owner"),
+    [
+        (
+            "with an explicit deny in a service control policy",
+            "a service control policy denies",
+            "the organization's administrator",
+        ),
+        (
+            "with an explicit deny in a service control policy: "
+            "arn:aws:organizations::111122223333:policy/o-a/service_control_policy/p-b",
+            "a service control policy denies",
+            "the organization's administrator",
+        ),
+        (
+            "because no service control policy allows the lambda:UpdateFunctionCode "
+            "action",
+            "no service control policy allows",
+            "the organization's administrator",
+        ),
+        (
+            "because no resource control policy allows the "
+            "lambda:UpdateFunctionCode action",
+            "no resource control policy allows",
+            "the organization's administrator",
+        ),
+        (
+            "because no permissions boundary allows the lambda:UpdateFunctionCode "
+            "action",
+            "no permissions boundary allows",
+            "who administers users and roles",
+        ),
+        (
+            "with an explicit deny in a permissions boundary",
+            "a permissions boundary denies",
+            "who administers users and roles",
+        ),
+        (
+            "because no session policy allows the lambda:UpdateFunctionCode action",
+            "no session policy allows",
+            "who hands out these credentials",
+        ),
+        (
+            "with an explicit deny in a sessions policy",
+            "a session policy denies",
+            "who hands out these credentials",
+        ),
+        (
+            "because no VPC endpoint policy allows the lambda:UpdateFunctionCode "
+            "action",
+            "no VPC endpoint policy allows",
+            "who administers the network",
+        ),
+        (
+            "because no resource-based policy allows the lambda:UpdateFunctionCode "
+            "action",
+            "no resource-based policy allows",
+            "the owner of what is asked for",
+        ),
+        (
+            "because the resource does not exist in this Region, no resource-based "
+            "policies allow access, or a resource-based policy explicitly denies it",
+            "no resource-based policy allows",
+            "the owner of what is asked for",
+        ),
+        (
+            "with an explicit deny in an identity-based policy",
+            "an identity-based policy denies",
+            "its author",
+        ),
+        ("with an explicit deny", "a policy denies", "its author"),
+    ],
+)
+def test_a_policy_that_no_statement_outweighs_is_named_with_its_owner(
+    context: str, kind: str, owner: str
+) -> None:
     text = refused(
         "AccessDeniedException",
-        "User: a is not authorized to perform: lambda:UpdateFunctionCode on resource: "
-        "b with an explicit deny in a service control policy",
+        f"{WHO}lambda:UpdateFunctionCode on resource: {ARN} {context}",
     )
-    assert "a policy denies lambda:UpdateFunctionCode on b" in text
+    assert f": {kind} lambda:UpdateFunctionCode on {ARN}, " in text
+    assert text.endswith(f"; {owner} has to change it")
     assert "Effect" not in text
+
+
+@pytest.mark.parametrize(
+    ("code", "message"), [("AccessDenied", "Access Denied"), ("403", "Forbidden")]
+)
+def test_s3_does_not_say_why_it_denies(code: str, message: str) -> None:
+    text = refused(code, message, Call("s3", "HeadObject", OBJECT))
+    assert "denied by S3, which does not say why" in text
+    assert json.loads(text.partition("their policy: ")[2])["Action"] == "s3:GetObject"
+
+
+def test_a_bucket_that_is_denied_may_be_another_account_s() -> None:
+    call = Call("s3", "HeadBucket", "arn:aws:s3:::b", {"Bucket": "b"})
+    text = refused("403", "Forbidden", call)
+    assert "the bucket belongs to another account, as names of buckets are" in text
+    assert "use another bucket, or add this statement to their policy" in text
+    added = json.loads(text.partition("their policy: ")[2])
+    assert added["Action"] == "s3:ListBucket"
+
+
+def test_a_function_s_key_is_denied_to_its_role_not_to_the_caller() -> None:
+    text = refused(
+        "KMSAccessDeniedException",
+        "Lambda was unable to decrypt the environment variables because KMS access was "
+        "denied. Please check the function's KMS key settings. KMS Exception: "
+        f"AccessDeniedException KMS Message: {WHO}kms:Decrypt on resource: {KEY} "
+        "because no identity-based policy allows the kms:Decrypt action",
+        Call("lambda", "Invoke", ARN),
+    )
+    assert "arn:aws:sts::123456789012:assumed-role/ci/s may not do it" in text
+    assert f'"Action": "kms:Decrypt", "Resource": "{KEY}"' in text
+    assert "these credentials" not in text
 
 
 @pytest.mark.parametrize(

@@ -20,13 +20,13 @@ from botocore.response import StreamingBody
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.dev.aws_errors import AwsError, translate
-from lambda_deno_spawn.dev.plan import Place
+from lambda_deno_spawn.dev.plan import Call, Place
 from lambda_deno_spawn.errors import DeployError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from lambda_deno_spawn.dev.plan import Call, Upload, Wait
+    from lambda_deno_spawn.dev.plan import Upload, Wait
 
 __all__ = ["Aws", "AwsError"]
 
@@ -127,7 +127,9 @@ class Aws:
             upload: Which file, and where it goes.
             on_progress: Called with a number of bytes more, from other threads.
         """
-        with _translated(str(upload), region=self.region):
+        arn = f"{upload.place.bucket(upload.bucket)}/{upload.key}"
+        call = Call("s3", "PutObject", arn)
+        with _translated(str(upload), call, self.region):
             self._client("s3").upload_file(
                 str(upload.path),
                 upload.bucket,

@@ -41,6 +41,27 @@ DENIED = {
     "AccessDenied", "AccessDeniedException", "UnauthorizedOperation",
     "AuthorizationError", "AllAccessDisabled", "403",
 }  # fmt: skip
+KMS_DENIED = "KMSAccessDeniedException"  # not to the caller, but to a function's role
+# IAM User Guide, "Troubleshoot access denied error messages". The resource is an ARN,
+# within quotes in S3's texts, and `role NAME` in IAM's of what is not there.
+NOT_AUTHORIZED = re.compile(
+    r"not authorized to perform: ([\w-]+:\w+)(?: on resource: [\"']?([^\s\"']+))?"
+)
+PRINCIPAL = re.compile(r"User: (\S+) is not")
+KMS_ACTION = re.compile(r"kms:[A-Z]\w+")
+KMS_KEY = re.compile(r"arn:[\w-]+:kms:[\w:/-]+")
+ABOUT_POLICY = re.compile(
+    r"(?:because|,) no ([\w -]+?) allows? |explicit deny in an? ([\w -]+?)(?:$|[.,:;])"
+)
+# Policies that a statement in the caller's own does not outweigh, and whose they are.
+OWNERS = {
+    "service control policy": "the organization's administrator",
+    "resource control policy": "the organization's administrator",
+    "permissions boundary": "who administers users and roles",
+    "session policy": "who hands out these credentials",
+    "VPC endpoint policy": "who administers the network",
+    "resource-based policy": "the owner of what is asked for",
+}
 NOT_FOUND = {
     "ResourceNotFoundException", "NoSuchEntity", "NoSuchBucket", "NoSuchKey",
     "NotFound", "404",
@@ -167,7 +188,7 @@ def _refusal(
     error: Mapping[str, Any], what: str, call: Call | None, region: str
 ) -> AwsError:
     code = str(error.get("Code", ""))
-    detail = " ".join(str(error.get("Message", "")).split())
+    detail = " ".join(str(error.get("Message", "")).split()).rstrip(".")
     if code in EXPIRED or ("security token" in detail and "expired" in detail):
         text = (
             "the credentials have expired; sign in again, for example with "
@@ -186,6 +207,8 @@ def _refusal(
         )
     elif code in DENIED:
         text = _denied(detail, call)
+    elif code == KMS_DENIED:
+        text = _key_denied(detail)
     elif code in THROTTLED:
         text = f"AWS takes no more calls right now ({code}); try again in a minute"
     elif NO_ROLE in detail:
@@ -206,23 +229,71 @@ def _refusal(
 
 
 def _denied(detail: str, call: Call | None) -> str:
-    """Say which statement is missing: by AWS's own words, else by the call."""
-    named = re.search(
-        r"not authorized to perform: ([\w-]+:\w+)(?: on resource: (\S+))?", detail
-    )
-    action = named[1] if named else call.action if call else ""
-    resource = (named[2] if named else None) or (call.resource if call else "")
-    resource = resource.rstrip(".,")
-    if "explicit deny" in detail:
-        return (
-            f"a policy denies {action} on {resource}, {detail}; whoever wrote that "
-            "policy has to change it"
-        )
+    """Say what has to be allowed, and by whom: by AWS's own words, else by the call."""
+    named = NOT_AUTHORIZED.search(detail)
+    action, resource = _what_is_denied(named, detail, call)
+    if (found := _policy(detail)) is not None:
+        return f"{found[0]} {action} on {resource}, {detail}; {found[1]}"
     if not action:
-        return f"these credentials may not do it, {detail}"
+        return f"these credentials may not do it, {detail or 'and AWS says no more'}"
+    added = f"add this statement to their policy: {statement(action, resource)}"
+    if named is not None or call is None:
+        return f"these credentials may not do it; {added}"
+    if call.operation == "HeadBucket":
+        return (
+            "denied by S3: the bucket belongs to another account, as names of buckets "
+            "are global, or these credentials may not look at it; use another bucket, "
+            f"or {added}"
+        )
+    if call.service == "s3":
+        return f"denied by S3, which does not say why; if it is missing, {added}"
+    return f"these credentials may not do it, {detail or 'AWS says no more'}; {added}"
+
+
+def _what_is_denied(
+    named: re.Match[str] | None, detail: str, call: Call | None
+) -> tuple[str, str]:
+    """Return action and resource; no action if neither AWS nor the call tells it."""
+    if named is None and (action := KMS_ACTION.search(detail)):
+        key = KMS_KEY.search(detail)
+        return action[0], key[0] if key else "*"
+    if named is None:
+        return (call.action, call.resource) if call else ("", "*")
+    resource = (named[2] or "").rstrip(".,;")
+    if resource.startswith("arn:") or resource == "*":
+        return named[1], resource
+    return named[1], call.resource if call else "*"
+
+
+def _policy(detail: str) -> tuple[str, str] | None:
+    """Return which policy denies, and what to do about it; None: one is missing."""
+    found = ABOUT_POLICY.search(detail)
+    if found is None:
+        is_denied = "explicit deny" in detail
+        return ("a policy denies", "its author has to change it") if is_denied else None
+    kind = (
+        (found[1] or found[2])
+        .replace("policies", "policy")
+        .replace("sessions", "session")
+    )
+    owner = OWNERS.get(kind)
+    if found[2]:
+        article = "an" if kind[0] in "aeiou" else "a"
+        return f"{article} {kind} denies", f"{owner or 'its author'} has to change it"
+    # Else it is the caller's own that does not allow it: a statement mends that.
+    return (f"no {kind} allows", f"{owner} has to change it") if owner else None
+
+
+def _key_denied(detail: str) -> str:
+    """Say what a function's role is missing to decrypt the function's variables."""
+    who = PRINCIPAL.search(detail)
+    action, resource = _what_is_denied(NOT_AUTHORIZED.search(detail), detail, None)
+    if not action:
+        return f"the function's key cannot be used, {detail}; check the key's policy"
     return (
-        "these credentials may not do it; add this statement to their policy: "
-        f"{statement(action, resource or '*')}"
+        "the function's key cannot be used: "
+        f"{who[1] if who else 'the role'} may not do it; add this statement to that "
+        f"role's policy, or allow it in the key's: {statement(action, resource)}"
     )
 
 
