@@ -340,6 +340,13 @@ def test_a_function_s_key_is_denied_to_its_role_not_to_the_caller() -> None:
         ("TooManyRequestsException", "Rate exceeded", "try again in a minute"),
         ("Throttling", "Rate exceeded", "try again in a minute"),
         (
+            "ThrottlingException",
+            "Rate exceeded",
+            "(ThrottlingException), Rate exceeded",
+        ),
+        ("SlowDown", "Please reduce your request rate.", "try again in a minute"),
+        ("EC2ThrottledException", "", "try again in a minute"),
+        (
             "InvalidParameterValueException",
             "The role defined for the function cannot be assumed by Lambda.",
             "its trust policy has to allow sts:AssumeRole to the service "
@@ -365,6 +372,80 @@ def test_a_function_s_key_is_denied_to_its_role_not_to_the_caller() -> None:
 )
 def test_a_refusal_says_what_to_do(code: str, message: str, part: str) -> None:
     assert part in refused(code, message)
+
+
+@pytest.mark.parametrize(
+    ("code", "detail", "is_in_progress"),
+    [
+        (
+            "ResourceConflictException",
+            "The operation cannot be performed at this time. An update is in progress "
+            f"for resource: {ARN}",
+            True,
+        ),
+        (
+            "ResourceConflictException",
+            "The operation cannot be performed at this time. The function is currently "
+            "in the following state: Pending",
+            True,
+        ),
+        (
+            "ResourceConflictException",
+            f"The operation cannot be performed at this time. The resource {ARN} is "
+            "currently in the following state: 'Pending'. StateReasonCode: 'Creating'",
+            True,
+        ),
+        (
+            "ResourceConflictException",
+            "The operation cannot be performed at this time. The function is currently "
+            "in the following state: Failed",
+            False,
+        ),
+        ("ResourceConflictException", "Function already exist: fn", False),
+        (
+            "OperationAborted",
+            "A conflicting conditional operation is currently in progress against this "
+            "resource. Please try again.",
+            True,
+        ),
+        (
+            "OperationAbortedException",
+            "Multiple concurrent requests to update the same resource were in conflict",
+            True,
+        ),
+        ("ConcurrentModification", "", True),
+        (
+            "ConcurrentModificationException",
+            "Another request updating the entity is in progress.",
+            True,
+        ),
+        ("AccessDenied", "in progress", False),
+    ],
+)
+def test_what_is_busy_is_told_from_what_is_refused(
+    code: str, detail: str, is_in_progress: bool
+) -> None:
+    response = {"Error": {"Code": code, "Message": detail}}
+    error = botocore.exceptions.ClientError(response, CALL.operation)
+    found = translate(error, str(CALL), CALL, "eu-central-1")
+    assert isinstance(found, AwsError)
+    assert found.is_in_progress == is_in_progress
+    assert ("something else is changing it, " in str(found)) == is_in_progress
+    assert found.detail, "shown while it is tried again"
+
+
+@pytest.mark.parametrize(
+    ("code", "detail"),
+    [
+        ("LimitExceededException", "Resource limit exceeded."),
+        ("LimitExceeded", "Cannot exceed quota for RolesPerAccount: 1000"),
+        ("TooManyBuckets", "You have attempted to create more buckets than allowed"),
+    ],
+)
+def test_a_quota_is_no_matter_of_waiting(code: str, detail: str) -> None:
+    text = refused(code, detail)
+    assert f"a quota of the account is used up ({code}), {detail.rstrip('.')}; " in text
+    assert "try again" not in text
 
 
 def test_a_failed_update_gives_aws_s_reason() -> None:

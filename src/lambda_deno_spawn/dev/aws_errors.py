@@ -71,12 +71,26 @@ EXISTS = {
     "EntityAlreadyExists",
     "BucketAlreadyOwnedByYou",
 }
+# What other calls to the same thing cause, and what passes by itself: IAM, CloudWatch
+# Logs and S3 have codes for it, Lambda has texts.
+BUSY = {
+    "ConcurrentModification", "ConcurrentModificationException",
+    "EntityTemporarilyUnmodifiable", "EntityTemporarilyUnmodifiableException",
+    "OperationAborted", "OperationAbortedException",
+}  # fmt: skip
+BUSY_TEXT = re.compile(r"in progress|in the following state: '?(?!Failed)\w")
+# Calls that come too fast: botocore's own list, less LimitExceededException.
 THROTTLED = {
-    "TooManyRequestsException", "Throttling", "ThrottlingException", "SlowDown",
-    "RequestLimitExceeded", "LimitExceededException", "EC2ThrottledException",
+    "BandwidthLimitExceeded", "EC2ThrottledException", "RequestLimitExceeded",
+    "RequestThrottled", "RequestThrottledException", "SlowDown", "ThrottledException",
+    "Throttling", "ThrottlingException", "TooManyRequestsException",
+}  # fmt: skip
+# How much there may be of something: no waiting helps.
+OVER_QUOTA = {
+    "LimitExceeded", "LimitExceededException", "ServiceQuotaExceededException",
+    "TooManyBuckets",
 }  # fmt: skip
 NO_ROLE = "cannot be assumed by Lambda"
-IN_PROGRESS = "in progress"
 
 
 class AwsError(DeployError):
@@ -110,7 +124,13 @@ class AwsError(DeployError):
     @property
     def is_in_progress(self) -> bool:
         """True if something else is being done to it right now."""
-        return self.code == "ResourceConflictException" and IN_PROGRESS in self.detail
+        return _is_busy(self.code, self.detail)
+
+
+def _is_busy(code: str, detail: str) -> bool:
+    if code == "ResourceConflictException":
+        return BUSY_TEXT.search(detail) is not None
+    return code in BUSY
 
 
 def translate(
@@ -210,7 +230,16 @@ def _refusal(
     elif code == KMS_DENIED:
         text = _key_denied(detail)
     elif code in THROTTLED:
-        text = f"AWS takes no more calls right now ({code}); try again in a minute"
+        text = (
+            f"AWS takes no more calls right now ({code}), "
+            f"{detail or 'and says no more'}; try again in a minute"
+        )
+    elif code in OVER_QUOTA:
+        text = (
+            f"a quota of the account is used up ({code}), "
+            f"{detail or 'AWS does not say which'}; remove what is not needed, or ask "
+            "AWS for more"
+        )
     elif NO_ROLE in detail:
         text = (
             "the role cannot be assumed by Lambda; its trust policy has to allow "
@@ -221,11 +250,12 @@ def _refusal(
             f"the region's storage for code and layers is full, {detail}; delete old "
             "versions of functions and layers, or ask AWS for more"
         )
-    elif code == "ResourceConflictException" and IN_PROGRESS in detail:
-        text = f"something else is changing it, {detail}; try again in a minute"
+    elif _is_busy(code, detail):
+        text = f"something else is changing it, {detail or code}; try again in a minute"
     else:
         text = f"AWS says {code}, {detail or 'and nothing more'}"
-    return AwsError(f"Cannot complete {what}: {text}", code=code, detail=detail)
+    text = f"Cannot complete {what}: {text}"
+    return AwsError(text, code=code, detail=detail or code)
 
 
 def _denied(detail: str, call: Call | None) -> str:
