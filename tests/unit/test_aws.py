@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import boto3
 import botocore.exceptions
 import pytest
 from boto3.exceptions import S3UploadFailedError
@@ -45,6 +46,24 @@ def refused(code: str, message: str = "no", call: Call = CALL) -> str:
             "sign in again with `aws sso login`",
         ),
         (
+            botocore.exceptions.SSOTokenLoadError(error_msg="no such file"),
+            "sign in again with `aws sso login`",
+        ),
+        (
+            botocore.exceptions.TokenRetrievalError(provider="sso", error_msg="gone"),
+            "sign in again with `aws sso login`",
+        ),
+        (
+            botocore.exceptions.LoginRefreshRequired(),
+            "sign in again with `aws login`",
+        ),
+        (
+            botocore.exceptions.CredentialRetrievalError(
+                provider="custom-process", error_msg="no\nnetwork\n"
+            ),
+            "custom-process: no network; check what the profile gets them from",
+        ),
+        (
             botocore.exceptions.ConnectionClosedError(endpoint_url="https://s3"),
             "the connection broke off",
         ),
@@ -70,7 +89,11 @@ def test_what_botocore_raises_becomes_a_sentence(error: Exception, part: str) ->
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "ExpiredTokenException"])
 def test_an_expired_token_says_how_to_get_another(code: str) -> None:
-    assert "the credentials have expired; sign in again" in refused(code)
+    """Where it came from is not known: single sign-on renews its own."""
+    text = refused(code)
+    assert "the credentials have expired; sign in again, or set new ones" in text
+    assert "AWS_SESSION_TOKEN" in text
+    assert "sso" not in text
 
 
 @pytest.mark.parametrize(
@@ -107,9 +130,18 @@ def test_a_region_that_is_none_gets_the_nearest_one() -> None:
     )
     text = str(translate(error, "sts:GetCallerIdentity", None, "eu-centrall-1"))
     assert text == (
-        "Cannot use the region 'eu-centrall-1': AWS has none; did you mean "
-        "eu-central-1?"
+        f"Cannot use the region 'eu-centrall-1': boto3 {boto3.__version__} does not "
+        "know it; did you mean eu-central-1? For a region that is newer, upgrade "
+        "boto3, or set AWS_ENDPOINT_URL"
     )
+
+
+def test_an_address_of_one_s_own_is_not_taken_for_an_unknown_region() -> None:
+    error = botocore.exceptions.EndpointConnectionError(
+        endpoint_url="http://127.0.0.1:4566/"
+    )
+    text = str(translate(error, "sts:GetCallerIdentity", None, "local-1"))
+    assert "nothing answers at http://127.0.0.1:4566/; check the network" in text
 
 
 def test_no_answer_in_a_region_that_exists_is_the_network() -> None:

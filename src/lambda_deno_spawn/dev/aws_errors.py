@@ -175,23 +175,20 @@ def translate(
             )
         case botocore.exceptions.InvalidRegionError():
             return _unknown_region(str(error.kwargs.get("region_name", region)))
-        case (
-            botocore.exceptions.UnauthorizedSSOTokenError()
-            | botocore.exceptions.SSOTokenLoadError()
-            | botocore.exceptions.TokenRetrievalError()
-            | botocore.exceptions.CredentialRetrievalError()
-        ):
-            return AwsError(
-                f"Cannot complete {what}: the credentials cannot be renewed, {error}; "
-                "sign in again with `aws sso login`"
-            )
+        case botocore.exceptions.SSOError() | botocore.exceptions.TokenRetrievalError():
+            return _not_renewed(what, error, "sign in again with `aws sso login`")
+        case botocore.exceptions.LoginError():
+            return _not_renewed(what, error, "sign in again with `aws login`")
+        case botocore.exceptions.CredentialRetrievalError():
+            return _not_renewed(what, error, "check what the profile gets them from")
         case botocore.exceptions.EndpointConnectionError():
-            if region and _nearest(region) is not None:
+            url = str(error.kwargs.get("endpoint_url"))
+            # Not if the address is that of AWS_ENDPOINT_URL.
+            if region and region in url and _nearest(region) is not None:
                 return _unknown_region(region)
             return AwsError(
-                f"Cannot complete {what}: nothing answers at "
-                f"{error.kwargs.get('endpoint_url')}; check the network, and the proxy "
-                "or AWS_ENDPOINT_URL if one is set"
+                f"Cannot complete {what}: nothing answers at {url}; check the network, "
+                "and the proxy or AWS_ENDPOINT_URL if one is set"
             )
         case botocore.exceptions.WaiterError():
             return _never_came(error, what, call, region)
@@ -204,6 +201,12 @@ def translate(
     return AwsError(text, detail=str(error))
 
 
+def _not_renewed(what: str, error: Exception, advice: str) -> AwsError:
+    detail = " ".join(str(error).split()).rstrip(".")  # a program's, maybe, in lines
+    text = f"the credentials cannot be renewed, {detail}; {advice}"
+    return AwsError(f"Cannot complete {what}: {text}", detail=detail)
+
+
 def _refusal(
     error: Mapping[str, Any], what: str, call: Call | None, region: str
 ) -> AwsError:
@@ -211,8 +214,8 @@ def _refusal(
     detail = " ".join(str(error.get("Message", "")).split()).rstrip(".")
     if code in EXPIRED or ("security token" in detail and "expired" in detail):
         text = (
-            "the credentials have expired; sign in again, for example with "
-            "`aws sso login`, or set new ones"
+            "the credentials have expired; sign in again, or set new ones, in the "
+            "profile or AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
         )
     elif code in LATE or any(part in detail for part in LATE_TEXTS):
         text = (
@@ -381,5 +384,8 @@ def _nearest(region: str) -> str | None:
 
 def _unknown_region(region: str) -> DeployError:
     nearest = _nearest(region)
-    hint = f"did you mean {nearest}?" if nearest else "give one such as eu-central-1"
-    return DeployError(f"Cannot use the region {region!r}: AWS has none; {hint}")
+    hint = f"did you mean {nearest}?" if nearest else "give one such as eu-central-1."
+    return DeployError(
+        f"Cannot use the region {region!r}: boto3 {boto3.__version__} does not know "
+        f"it; {hint} For a region that is newer, upgrade boto3, or set AWS_ENDPOINT_URL"
+    )
