@@ -10,6 +10,7 @@ import base64
 import contextlib
 import io
 import json
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -126,7 +127,9 @@ def test_an_invocation_is_never_repeated(api: Relay) -> None:
     api.answers(INVOKE, Reply(500, {"Message": "later"}, "ServiceException", times=9))
     finished = invoke()
     assert finished.exit_code == 3
-    assert "AWS says ServiceException, later" in finished.stderr
+    assert "AWS says ServiceException, later; the function may have run all the " in (
+        finished.stderr
+    )
     assert [line for line, _ in api.seen].count(INVOKE) == 1
 
 
@@ -136,6 +139,52 @@ def test_an_answer_that_is_lost_may_have_been_an_invocation(api: Relay) -> None:
     assert finished.exit_code == 3
     assert "the function may have run all the same" in finished.stderr
     assert [line for line, _ in api.seen].count(INVOKE) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(429, "TooManyRequestsException"), (403, "AccessDeniedException")],
+)
+def test_what_lambda_refused_has_not_run(api: Relay, status: int, code: str) -> None:
+    api.refuses(INVOKE, code, "no", status)
+    finished = invoke()
+    assert finished.exit_code == 3
+    assert f"arn:aws:lambda:{REGION}:*:function:fn" in finished.stderr
+    assert "may have run" not in finished.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [{"timeout_s": 5.0}, {"is_async": True}], ids=["sync", "async"]
+)
+def test_what_was_never_sent_has_not_run(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = closed.getsockname()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{address[1]}")
+    finished = invoke(**options)
+    assert finished.exit_code == 3
+    assert "nothing answers at http://127.0.0.1:" in finished.stderr
+    assert "may" not in finished.stderr
+
+
+def test_what_fails_before_the_invocation_is_no_invocation(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Relay(None) as api:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", api.url)
+        # Of these statuses one that botocore does not repeat after a pause.
+        api.refuses(CONFIGURATION, "ServiceException", "later", 501)
+        finished = invoke()
+    assert finished.exit_code == 3
+    assert "AWS says ServiceException, later" in finished.stderr
+    assert "may have run" not in finished.stderr
+
+
+def test_arns_in_messages_are_of_the_region_s_partition(api: Relay) -> None:
+    api.refuses(INVOKE, "AccessDeniedException", "no", 403)
+    finished = invoke(region="cn-north-1")
+    assert '"arn:aws-cn:lambda:cn-north-1:*:function:fn"' in finished.stderr
 
 
 def test_a_timeout_that_may_not_be_read_is_the_longest(

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import boto3
 import botocore.exceptions
+import botocore.parsers
 import pytest
 from boto3.exceptions import S3UploadFailedError
 
@@ -464,6 +465,56 @@ def test_what_is_busy_is_told_from_what_is_refused(
     assert found.is_in_progress == is_in_progress
     assert ("something else is changing it, " in str(found)) == is_in_progress
     assert found.detail, "shown while it is tried again"
+
+
+def client_error(code: str, status: int) -> Exception:
+    response = {
+        "Error": {"Code": code, "Message": "no"},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    error: Exception = botocore.exceptions.ClientError(response, "Invoke")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "may_be_done", "is_passing"),
+    [
+        (botocore.exceptions.EndpointConnectionError(endpoint_url="u"), False, True),
+        (botocore.exceptions.ConnectTimeoutError(endpoint_url="u"), False, True),
+        (botocore.exceptions.ProxyConnectionError(proxy_url="u"), False, True),
+        (
+            botocore.exceptions.SSLError(
+                endpoint_url="u", error="[SSL: CERTIFICATE_VERIFY_FAILED] unable"
+            ),
+            False,
+            False,
+        ),
+        (botocore.exceptions.NoCredentialsError(), False, False),
+        (botocore.exceptions.ParamValidationError(report="r"), False, False),
+        (client_error("TooManyRequestsException", 429), False, True),
+        (client_error("AccessDeniedException", 403), False, False),
+        (client_error("ResourceNotFoundException", 404), False, False),
+        (client_error("ServiceException", 500), True, True),
+        (client_error("502", 502), True, True),
+        (botocore.exceptions.ReadTimeoutError(endpoint_url="u"), True, True),
+        (botocore.exceptions.ConnectionClosedError(endpoint_url="u"), True, True),
+        (botocore.exceptions.SSLError(endpoint_url="u", error="bad MAC"), True, True),
+        (botocore.exceptions.ResponseStreamingError(error="e"), True, True),
+        (
+            botocore.exceptions.IncompleteReadError(actual_bytes=1, expected_bytes=2),
+            True,
+            True,
+        ),
+        (botocore.parsers.ResponseParserError("no JSON"), True, True),
+    ],
+    ids=str,
+)
+def test_what_may_be_done_all_the_same_was_sent_and_not_refused(
+    error: Exception, may_be_done: bool, is_passing: bool
+) -> None:
+    found = translate(error, str(CALL), CALL, "eu-central-1")
+    assert isinstance(found, AwsError)
+    assert (found.may_be_done, found.is_passing) == (may_be_done, is_passing)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import boto3.exceptions
 import botocore.exceptions
+import botocore.parsers
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.response import StreamingBody
@@ -60,6 +61,15 @@ class Aws:
         self.region: str = found
         self._clients: dict[str, Any] = {}
         self._place: Place | None = None
+
+    @property
+    def partition(self) -> str:
+        """The partition that the region is in; asks nobody."""
+        try:
+            found: str = self._session.get_partition_for_region(self.region)
+        except botocore.exceptions.BotoCoreError:
+            return "aws"  # a region that only AWS_ENDPOINT_URL knows
+        return found
 
     @property
     def place(self) -> Place:
@@ -173,6 +183,7 @@ def _translated(
     except (
         botocore.exceptions.BotoCoreError,
         botocore.exceptions.ClientError,
+        botocore.parsers.ResponseParserError,
         boto3.exceptions.Boto3Error,
     ) as error:
         raise translate(error, what, call, region) from error

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import boto3
 import boto3.exceptions
 import botocore.exceptions
+import botocore.parsers
 import botocore.session
 
 from lambda_deno_spawn.dev.plan import statement
@@ -90,6 +91,8 @@ OVER_QUOTA = {
     "LimitExceeded", "LimitExceededException", "ServiceQuotaExceededException",
     "TooManyBuckets",
 }  # fmt: skip
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # OpenSSL's reason
+INTERNAL_ERROR = 500  # HTTP status: from here on AWS is at fault
 NO_ROLE = "cannot be assumed by Lambda"
 
 
@@ -99,12 +102,38 @@ class AwsError(DeployError):
     Attributes:
         code: AWS's name for it; empty if there was no answer.
         detail: AWS's own text.
+        status: HTTP status of the answer; 0 if there was none.
+        is_unreached: No connection came about: nothing was sent.
+        is_broken_off: All or part of it was sent, and no whole answer came.
     """
 
-    def __init__(self, message: str, *, code: str = "", detail: str = "") -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str = "",
+        detail: str = "",
+        status: int = 0,
+        is_unreached: bool = False,
+        is_broken_off: bool = False,
+    ) -> None:
         self.code = code
         self.detail = detail
+        self.status = status
+        self.is_unreached = is_unreached
+        self.is_broken_off = is_broken_off
         super().__init__(message)
+
+    @property
+    def may_be_done(self) -> bool:
+        """True if AWS may have done what was asked for, all the same."""
+        return self.is_broken_off or self.status >= INTERNAL_ERROR
+
+    @property
+    def is_passing(self) -> bool:
+        """True if the same call may well succeed in a while."""
+        is_lost = self.is_unreached or self.is_broken_off
+        return is_lost or self.code in THROTTLED or self.status >= INTERNAL_ERROR
 
     @property
     def is_not_found(self) -> bool:
@@ -146,7 +175,7 @@ def translate(
     """
     match error:
         case botocore.exceptions.ClientError(response=response):
-            return _refusal(response.get("Error", {}), what, call, region)
+            return _refusal(response, what, call, region)
         case boto3.exceptions.S3UploadFailedError():
             # Its cause is only in its text: s3transfer does not chain it.
             if isinstance(error.__context__, botocore.exceptions.ClientError):
@@ -186,19 +215,44 @@ def translate(
             # Not if the address is that of AWS_ENDPOINT_URL.
             if region and region in url and _nearest(region) is not None:
                 return _unknown_region(region)
+            return _unreached(what, url)
+        case botocore.exceptions.ConnectTimeoutError():
+            return _unreached(what, str(error.kwargs.get("endpoint_url")))
+        case botocore.exceptions.ProxyConnectionError():
+            return _unreached(what, f"the proxy {error.kwargs.get('proxy_url')}")
+        case botocore.exceptions.SSLError() if UNTRUSTED in str(error):
             return AwsError(
-                f"Cannot complete {what}: nothing answers at {url}; check the network, "
-                "and the proxy or AWS_ENDPOINT_URL if one is set"
+                f"Cannot complete {what}: the certificate of "
+                f"{error.kwargs.get('endpoint_url')} is not trusted; if a proxy "
+                "answers in AWS's place, set AWS_CA_BUNDLE to its certificate",
+                detail=str(error),
             )
         case botocore.exceptions.WaiterError():
             return _never_came(error, what, call, region)
         case (
             botocore.exceptions.ConnectionError()
             | botocore.exceptions.HTTPClientError()
+            | botocore.exceptions.IncompleteReadError()
         ):
             return _broken_off(what, str(error))
+        case botocore.parsers.ResponseParserError():
+            return AwsError(
+                f"Cannot complete {what}: the answer is none of AWS's; check the proxy "
+                "or AWS_ENDPOINT_URL if one is set",
+                detail=str(error),
+                is_broken_off=True,
+            )
     text = f"Cannot complete {what}: {type(error).__name__}, {error}"
     return AwsError(text, detail=str(error))
+
+
+def _unreached(what: str, where: str) -> AwsError:
+    return AwsError(
+        f"Cannot complete {what}: nothing answers at {where}; check the network, and "
+        "the proxy or AWS_ENDPOINT_URL if one is set",
+        detail=f"nothing answers at {where}",
+        is_unreached=True,
+    )
 
 
 def _not_renewed(what: str, error: Exception, advice: str) -> AwsError:
@@ -208,8 +262,9 @@ def _not_renewed(what: str, error: Exception, advice: str) -> AwsError:
 
 
 def _refusal(
-    error: Mapping[str, Any], what: str, call: Call | None, region: str
+    response: Mapping[str, Any], what: str, call: Call | None, region: str
 ) -> AwsError:
+    error = response.get("Error", {})
     code = str(error.get("Code", ""))
     detail = " ".join(str(error.get("Message", "")).split()).rstrip(".")
     if code in EXPIRED or ("security token" in detail and "expired" in detail):
@@ -258,7 +313,8 @@ def _refusal(
     else:
         text = f"AWS says {code}, {detail or 'and nothing more'}"
     text = f"Cannot complete {what}: {text}"
-    return AwsError(text, code=code, detail=detail or code)
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    return AwsError(text, code=code, detail=detail or code, status=status)
 
 
 def _denied(detail: str, call: Call | None) -> str:
@@ -335,6 +391,7 @@ def _broken_off(what: str, detail: str) -> AwsError:
         f"Cannot complete {what}: the connection broke off, {detail}; check the "
         "network, and repeat the command",
         detail=detail,
+        is_broken_off=True,
     )
 
 
@@ -346,8 +403,8 @@ def _never_came(
 ) -> DeployError:
     """Say why a state is not reached, in AWS's words."""
     last = error.last_response or {}
-    if refusal := last.get("Error"):
-        return _refusal(refusal, what, call, region)
+    if "Error" in last:
+        return _refusal(last, what, call, region)
     seen = last.get("Configuration", {})
     reason = seen.get("LastUpdateStatusReason") or seen.get("StateReason")
     if seen.get("LastUpdateStatus") == "Failed":
