@@ -236,6 +236,16 @@ def test_an_event_over_the_limit_is_not_sent(
     assert api.seen == []
 
 
+def test_a_client_context_that_lambda_would_drop_is_refused(api: Relay) -> None:
+    """Lambda API reference, Invoke: synchronous invocations only."""
+    finished = invoke(is_async=True, client_context='{"custom":{}}')
+    assert finished.exit_code == 2
+    assert "Cannot use --client-context with --async: Lambda passes it to" in (
+        finished.stderr
+    )
+    assert api.seen == []
+
+
 def test_a_name_with_illegal_characters_is_not_sent(api: Relay) -> None:
     finished = invoke("../fn")
     assert finished.exit_code == 2

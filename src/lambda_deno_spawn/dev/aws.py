@@ -163,7 +163,9 @@ class Aws:
                 connect_timeout=CONNECT_TIMEOUT_S,
                 read_timeout=reads_for_s,
                 retries={"mode": "standard", "total_max_attempts": attempts},
-                tcp_keepalive=True,  # an invocation may be silent for 15 minutes
+                # An invocation may be silent for 15 minutes. When the first probe is
+                # sent is the system's setting: docs/deploy.md, "invoke --remote".
+                tcp_keepalive=True,
                 user_agent_extra=f"lambda-deno-spawn/{__version__}",
             ),
         )

@@ -113,6 +113,11 @@ def _check(options: RemoteOptions) -> None:
             f"Cannot invoke {options.name!r}: it is no name of a function; give the "
             "name it was deployed with, or its ARN"
         )
+    if options.is_async and options.client_context is not None:
+        raise UsageError(
+            "Cannot use --client-context with --async: Lambda passes it to synchronous "
+            "invocations only; move it into the event, or leave out one of both"
+        )
     limit = ASYNC_EVENT_LIMIT_BYTES if options.is_async else EVENT_LIMIT_BYTES
     if len(options.event) > limit:
         kind = "asynchronous " if options.is_async else ""
