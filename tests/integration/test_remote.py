@@ -116,6 +116,54 @@ def test_json_holds_result_and_report(api: Relay) -> None:
     }
 
 
+# Lambda Developer Guide, "Telemetry API Event schema reference", platform.report.
+JSON_REPORT = (
+    '{"time":"2025-01-01T00:00:00.000Z","type":"platform.report","record":{'
+    f'"requestId":"{REQUEST_ID}","metrics":{{"durationMs":101.51,'
+    '"billedDurationMs":300,"memorySizeMB":512,"maxMemoryUsedMB":33,'
+    '"initDurationMs":116.67},"status":"success"}}\n'
+)
+JSON_FIGURES = {
+    "durationMs": 101.51,
+    "billedDurationMs": 300.0,
+    "initDurationMs": 116.67,
+    "memorySizeMb": 512.0,
+    "maxMemoryUsedMb": 33.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("log", "report"),
+    [
+        pytest.param(JSON_REPORT, JSON_FIGURES, id="json"),
+        pytest.param(
+            f'uestId":"x","metrics":{{}}}}}}\n["a"]\n{{"level":"INFO"}}\n{JSON_REPORT}',
+            JSON_FIGURES,
+            id="from-the-middle-of-a-line",
+        ),
+        pytest.param(
+            f"{JSON_REPORT}\xff text, no JSON\n", JSON_FIGURES, id="more-after"
+        ),
+        pytest.param(
+            JSON_REPORT.replace(',"initDurationMs":116.67', ""),
+            {**JSON_FIGURES, "initDurationMs": None},
+            id="without-init",
+        ),
+        pytest.param(JSON_REPORT[20:], None, id="only-its-end"),
+        pytest.param('{"type":"platform.report","record":{}}\n', None, id="no-metrics"),
+        pytest.param("", None, id="nothing"),
+    ],
+)
+def test_a_report_is_found_in_a_log_in_json(
+    api: Relay, log: str, report: dict[str, float | None] | None
+) -> None:
+    encoded = base64.b64encode(log.encode("latin-1")).decode()
+    headers = {**HEADERS, "X-Amz-Log-Result": encoded}
+    api.answers(INVOKE, Reply(200, b"[1]", headers=headers))
+    finished = invoke(output=Output.JSON)
+    assert finished.json["report"] == report
+
+
 def test_an_asynchronous_invocation_gives_its_request_id(api: Relay) -> None:
     api.answers(INVOKE, Reply(202, b"", headers={"x-amzn-RequestId": REQUEST_ID}))
     finished = invoke(is_async=True)
