@@ -337,7 +337,11 @@ def test_following_gives_each_event_once(cloud: Cloud) -> None:
         write_log(cloud, next(rounds))
 
     events = follow_log(
-        Aws(REGION), "/aws/lambda/fn", since_epoch_ms=0, sleep=write_more
+        Aws(REGION),
+        "/aws/lambda/fn",
+        since_epoch_ms=0,
+        warn=pytest.fail,
+        sleep=write_more,
     )
     found = [next(events).message for _ in range(3)]
     assert found == ["one", "two", "three"]

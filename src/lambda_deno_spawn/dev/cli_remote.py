@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -82,7 +83,7 @@ def logs(
         pattern = filter_pattern(filter_, request_id)
         aws = Aws(region, profile)
         log_group = find_log_group(aws, deployed_name(name))
-        read = follow_log if follow else read_log
+        read = partial(follow_log, warn=_warn) if follow else read_log
         events = read(aws, log_group, since_epoch_ms=since_epoch_ms, pattern=pattern)
         for count, event in enumerate(events, 1):
             _show_event(event, output)
@@ -138,6 +139,10 @@ def invoke_remote(
         region = name.split(":")[3]
     result = invoke(Aws(region, profile), options)
     _show_remote(result, output, is_async=is_async)
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _show_event(event: LogEvent, output: Output) -> None:
