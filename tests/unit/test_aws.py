@@ -280,28 +280,28 @@ def test_a_denial_names_action_and_resource_as_aws_means_them(
             "because no permissions boundary allows the lambda:UpdateFunctionCode "
             "action",
             "no permissions boundary allows",
-            "who administers users and roles",
+            "whoever administers users and roles",
         ),
         (
             "with an explicit deny in a permissions boundary",
             "a permissions boundary denies",
-            "who administers users and roles",
+            "whoever administers users and roles",
         ),
         (
             "because no session policy allows the lambda:UpdateFunctionCode action",
             "no session policy allows",
-            "who hands out these credentials",
+            "whoever hands out these credentials",
         ),
         (
             "with an explicit deny in a sessions policy",
             "a session policy denies",
-            "who hands out these credentials",
+            "whoever hands out these credentials",
         ),
         (
             "because no VPC endpoint policy allows the lambda:UpdateFunctionCode "
             "action",
             "no VPC endpoint policy allows",
-            "who administers the network",
+            "whoever administers the network",
         ),
         (
             "because no resource-based policy allows the lambda:UpdateFunctionCode "

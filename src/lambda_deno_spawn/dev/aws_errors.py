@@ -58,9 +58,9 @@ ABOUT_POLICY = re.compile(
 OWNERS = {
     "service control policy": "the organization's administrator",
     "resource control policy": "the organization's administrator",
-    "permissions boundary": "who administers users and roles",
-    "session policy": "who hands out these credentials",
-    "VPC endpoint policy": "who administers the network",
+    "permissions boundary": "whoever administers users and roles",
+    "session policy": "whoever hands out these credentials",
+    "VPC endpoint policy": "whoever administers the network",
     "resource-based policy": "the owner of what is asked for",
 }
 NOT_FOUND = {
