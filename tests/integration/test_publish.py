@@ -74,6 +74,50 @@ def test_a_public_layer_is_made_public_once(cloud: Cloud) -> None:
     assert statement["Action"] == "lambda:GetLayerVersion"
 
 
+@pytest.mark.parametrize(
+    ("statement", "is_public"),
+    [
+        ({"Effect": "Allow", "Principal": "*"}, True),
+        ({"Effect": "Allow", "Principal": {"AWS": "*"}}, True),
+        (
+            {
+                "Effect": "Allow",
+                "Principal": "*",
+                "Condition": {"StringEquals": {"aws:PrincipalOrgID": "o-a1b2c3d4e5"}},
+            },
+            False,
+        ),
+        ({"Effect": "Deny", "Principal": "*"}, False),
+        ({"Effect": "Allow", "Principal": {"AWS": "111122223333"}}, False),
+    ],
+    ids=["everybody", "every-aws-account", "an-organization", "nobody", "an-account"],
+)
+def test_a_layer_is_public_only_if_everybody_may_use_it(
+    cloud: Cloud, statement: dict[str, Any], is_public: bool
+) -> None:
+    published(cloud, "--kind", "deno")
+    policy = {"Version": "2012-10-17", "Statement": [statement]}
+    with cloud.relay() as relay:
+        relay.answers("GET .*/policy", Reply(200, {"Policy": json.dumps(policy)}))
+        published(cloud, "--public", "--kind", "deno")
+    assert (relay.writes == []) == is_public
+
+
+def test_a_zip_just_below_the_limit_fits_into_a_request(cloud: Cloud) -> None:
+    """Base64 makes 50 MB of zip 69,905,068 bytes, and the request has more in it."""
+    cloud.build_layers(padding_bytes=50 * 1024 * 1024 - 64 * 1024 - 1024)
+    with cloud.relay() as relay:
+        published(cloud, "--kind", "deno")
+        (body,) = (
+            len(body) for line, body in relay.seen if line.startswith("POST /20")
+        )
+        assert 69_000_000 < body < 69_905_067
+    cloud.build_layers(padding_bytes=50 * 1024 * 1024 - 1024)
+    with cloud.relay() as relay:
+        published(cloud, "--kind", "deno")
+    assert any(line.startswith("PUT /lambda-deno-spawn-") for line, _ in relay.seen)
+
+
 def test_a_region_that_fails_does_not_hide_the_others(cloud: Cloud) -> None:
     with cloud.relay() as relay:
         relay.refuses(
@@ -113,6 +157,21 @@ def test_an_upload_that_breaks_off_publishes_nothing(cloud: Cloud) -> None:
         assert cloud.run(*arguments).exit_code == 0
 
 
+def test_a_denied_upload_names_the_statement_for_the_object(cloud: Cloud) -> None:
+    cloud.client("s3").create_bucket(
+        Bucket="mine", CreateBucketConfiguration={"LocationConstraint": REGION}
+    )
+    denied = b"<Error><Code>AccessDenied</Code><Message>Access Denied</Message></Error>"
+    with cloud.relay() as relay:
+        relay.answers("PUT /mine/", Reply(403, denied))
+        finished = cloud.run("publish", "--kind", "deno", "--bucket", "mine")
+    assert finished.exit_code == 3
+    last = finished.stderr.splitlines()[-1]
+    added = json.loads(last.partition("their policy: ")[2])
+    assert added["Action"] == "s3:PutObject"
+    assert added["Resource"].startswith("arn:aws:s3:::mine/lambda-deno-spawn/")
+
+
 def test_a_dry_run_publishes_nothing(cloud: Cloud) -> None:
     finished = cloud.run("publish", "--dry-run", "--public")
     assert finished.exit_code == 0
@@ -142,6 +201,11 @@ def test_versions_are_listed_with_what_they_hold(cloud: Cloud) -> None:
     [
         (("--out", "nowhere"), 2, "run `lambda-deno-spawn layer build` first"),
         (("--arch", "arm64"), 2, f"there are {DENO}, {RUNTIME}"),
+        (
+            ("--region", BOTH, "--bucket", "mine"),
+            2,
+            f"Cannot publish to {REGION}, {OTHER_REGION} by the bucket 'mine': it is",
+        ),
         (("--profile", "nobody"), 3, "Cannot use the profile 'nobody'"),
     ],
 )

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import io
 import json
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -115,6 +116,54 @@ def test_json_holds_result_and_report(api: Relay) -> None:
     }
 
 
+# Lambda Developer Guide, "Telemetry API Event schema reference", platform.report.
+JSON_REPORT = (
+    '{"time":"2025-01-01T00:00:00.000Z","type":"platform.report","record":{'
+    f'"requestId":"{REQUEST_ID}","metrics":{{"durationMs":101.51,'
+    '"billedDurationMs":300,"memorySizeMB":512,"maxMemoryUsedMB":33,'
+    '"initDurationMs":116.67},"status":"success"}}\n'
+)
+JSON_FIGURES = {
+    "durationMs": 101.51,
+    "billedDurationMs": 300.0,
+    "initDurationMs": 116.67,
+    "memorySizeMb": 512.0,
+    "maxMemoryUsedMb": 33.0,
+}
+
+
+@pytest.mark.parametrize(
+    ("log", "report"),
+    [
+        pytest.param(JSON_REPORT, JSON_FIGURES, id="json"),
+        pytest.param(
+            f'uestId":"x","metrics":{{}}}}}}\n["a"]\n{{"level":"INFO"}}\n{JSON_REPORT}',
+            JSON_FIGURES,
+            id="from-the-middle-of-a-line",
+        ),
+        pytest.param(
+            f"{JSON_REPORT}\xff text, no JSON\n", JSON_FIGURES, id="more-after"
+        ),
+        pytest.param(
+            JSON_REPORT.replace(',"initDurationMs":116.67', ""),
+            {**JSON_FIGURES, "initDurationMs": None},
+            id="without-init",
+        ),
+        pytest.param(JSON_REPORT[20:], None, id="only-its-end"),
+        pytest.param('{"type":"platform.report","record":{}}\n', None, id="no-metrics"),
+        pytest.param("", None, id="nothing"),
+    ],
+)
+def test_a_report_is_found_in_a_log_in_json(
+    api: Relay, log: str, report: dict[str, float | None] | None
+) -> None:
+    encoded = base64.b64encode(log.encode("latin-1")).decode()
+    headers = {**HEADERS, "X-Amz-Log-Result": encoded}
+    api.answers(INVOKE, Reply(200, b"[1]", headers=headers))
+    finished = invoke(output=Output.JSON)
+    assert finished.json["report"] == report
+
+
 def test_an_asynchronous_invocation_gives_its_request_id(api: Relay) -> None:
     api.answers(INVOKE, Reply(202, b"", headers={"x-amzn-RequestId": REQUEST_ID}))
     finished = invoke(is_async=True)
@@ -126,7 +175,9 @@ def test_an_invocation_is_never_repeated(api: Relay) -> None:
     api.answers(INVOKE, Reply(500, {"Message": "later"}, "ServiceException", times=9))
     finished = invoke()
     assert finished.exit_code == 3
-    assert "AWS says ServiceException, later" in finished.stderr
+    assert "AWS says ServiceException, later; the function may have run all the " in (
+        finished.stderr
+    )
     assert [line for line, _ in api.seen].count(INVOKE) == 1
 
 
@@ -136,6 +187,52 @@ def test_an_answer_that_is_lost_may_have_been_an_invocation(api: Relay) -> None:
     assert finished.exit_code == 3
     assert "the function may have run all the same" in finished.stderr
     assert [line for line, _ in api.seen].count(INVOKE) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(429, "TooManyRequestsException"), (403, "AccessDeniedException")],
+)
+def test_what_lambda_refused_has_not_run(api: Relay, status: int, code: str) -> None:
+    api.refuses(INVOKE, code, "no", status)
+    finished = invoke()
+    assert finished.exit_code == 3
+    assert f"arn:aws:lambda:{REGION}:*:function:fn" in finished.stderr
+    assert "may have run" not in finished.stderr
+
+
+@pytest.mark.parametrize(
+    "options", [{"timeout_s": 5.0}, {"is_async": True}], ids=["sync", "async"]
+)
+def test_what_was_never_sent_has_not_run(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        address = closed.getsockname()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{address[1]}")
+    finished = invoke(**options)
+    assert finished.exit_code == 3
+    assert "nothing answers at http://127.0.0.1:" in finished.stderr
+    assert "may" not in finished.stderr
+
+
+def test_what_fails_before_the_invocation_is_no_invocation(
+    cloud: Cloud, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with Relay(None) as api:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", api.url)
+        # Of these statuses one that botocore does not repeat after a pause.
+        api.refuses(CONFIGURATION, "ServiceException", "later", 501)
+        finished = invoke()
+    assert finished.exit_code == 3
+    assert "AWS says ServiceException, later" in finished.stderr
+    assert "may have run" not in finished.stderr
+
+
+def test_arns_in_messages_are_of_the_region_s_partition(api: Relay) -> None:
+    api.refuses(INVOKE, "AccessDeniedException", "no", 403)
+    finished = invoke(region="cn-north-1")
+    assert '"arn:aws-cn:lambda:cn-north-1:*:function:fn"' in finished.stderr
 
 
 def test_a_timeout_that_may_not_be_read_is_the_longest(
@@ -187,6 +284,16 @@ def test_an_event_over_the_limit_is_not_sent(
     assert api.seen == []
 
 
+def test_a_client_context_that_lambda_would_drop_is_refused(api: Relay) -> None:
+    """Lambda API reference, Invoke: synchronous invocations only."""
+    finished = invoke(is_async=True, client_context='{"custom":{}}')
+    assert finished.exit_code == 2
+    assert "Cannot use --client-context with --async: Lambda passes it to" in (
+        finished.stderr
+    )
+    assert api.seen == []
+
+
 def test_a_name_with_illegal_characters_is_not_sent(api: Relay) -> None:
     finished = invoke("../fn")
     assert finished.exit_code == 2
@@ -230,7 +337,11 @@ def test_following_gives_each_event_once(cloud: Cloud) -> None:
         write_log(cloud, next(rounds))
 
     events = follow_log(
-        Aws(REGION), "/aws/lambda/fn", since_epoch_ms=0, sleep=write_more
+        Aws(REGION),
+        "/aws/lambda/fn",
+        since_epoch_ms=0,
+        warn=pytest.fail,
+        sleep=write_more,
     )
     found = [next(events).message for _ in range(3)]
     assert found == ["one", "two", "three"]

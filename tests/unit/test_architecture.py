@@ -49,7 +49,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.__init__": set(),
     "dev.archive": {"errors"},
-    "dev.aws": {"__init__", "dev.plan", "errors"},
+    "dev.aws": {"__init__", "dev.aws_errors", "dev.plan", "errors"},
+    "dev.aws_errors": {"dev.plan", "errors"},
     "dev.build": {"dev.quotas",
         "__init__", "deno", "dev.archive", "dev.bundle", "dev.elf", "dev.layer",
         "dev.local_runtime", "dev.project", "dev.seed", "dev.selection", "errors",
@@ -102,7 +103,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.elf": {"errors"},
     "dev.emulator": {"errors"},
-    "dev.execute": {"dev.quotas", "dev.aws", "dev.plan", "errors"},
+    "dev.execute": {"dev.quotas", "dev.aws", "dev.aws_errors", "dev.plan", "errors"},
     "dev.function": {"deno", "errors"},
     "dev.interpreter": {"dev.archive", "dev.elf", "dev.project", "errors"},
     "dev.invoke": {"dev.emulator", "dev.function", "dev.local_runtime", "errors"},
@@ -156,8 +157,8 @@ RUNTIME_OWNERS = {
     "subprocess": set[str](),  # os.posix_spawn, see process.launch
 }
 OWNERS = {
-    "boto3": {"dev.aws"},
-    "botocore": {"dev.aws"},
+    "boto3": {"dev.aws", "dev.aws_errors"},
+    "botocore": {"dev.aws", "dev.aws_errors"},
     "elftools": {"dev.elf"},
     "sqlite3": {"dev.seed"},
 }

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import boto3
 import botocore.exceptions
+import botocore.parsers
 import pytest
 from boto3.exceptions import S3UploadFailedError
 
-from lambda_deno_spawn.dev.aws import AwsError, translate
+from lambda_deno_spawn.dev.aws_errors import AwsError, translate
 from lambda_deno_spawn.dev.plan import (
     Answer,
     Call,
@@ -45,6 +47,24 @@ def refused(code: str, message: str = "no", call: Call = CALL) -> str:
             "sign in again with `aws sso login`",
         ),
         (
+            botocore.exceptions.SSOTokenLoadError(error_msg="no such file"),
+            "sign in again with `aws sso login`",
+        ),
+        (
+            botocore.exceptions.TokenRetrievalError(provider="sso", error_msg="gone"),
+            "sign in again with `aws sso login`",
+        ),
+        (
+            botocore.exceptions.LoginRefreshRequired(),
+            "sign in again with `aws login`",
+        ),
+        (
+            botocore.exceptions.CredentialRetrievalError(
+                provider="custom-process", error_msg="no\nnetwork\n"
+            ),
+            "custom-process: no network; check what the profile gets them from",
+        ),
+        (
             botocore.exceptions.ConnectionClosedError(endpoint_url="https://s3"),
             "the connection broke off",
         ),
@@ -70,7 +90,11 @@ def test_what_botocore_raises_becomes_a_sentence(error: Exception, part: str) ->
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "ExpiredTokenException"])
 def test_an_expired_token_says_how_to_get_another(code: str) -> None:
-    assert "the credentials have expired; sign in again" in refused(code)
+    """Where it came from is not known: single sign-on renews its own."""
+    text = refused(code)
+    assert "the credentials have expired; sign in again, or set new ones" in text
+    assert "AWS_SESSION_TOKEN" in text
+    assert "sso" not in text
 
 
 @pytest.mark.parametrize(
@@ -107,9 +131,18 @@ def test_a_region_that_is_none_gets_the_nearest_one() -> None:
     )
     text = str(translate(error, "sts:GetCallerIdentity", None, "eu-centrall-1"))
     assert text == (
-        "Cannot use the region 'eu-centrall-1': AWS has none; did you mean "
-        "eu-central-1?"
+        f"Cannot use the region 'eu-centrall-1': boto3 {boto3.__version__} does not "
+        "know it; did you mean eu-central-1? For a region that is newer, upgrade "
+        "boto3, or set AWS_ENDPOINT_URL"
     )
+
+
+def test_an_address_of_one_s_own_is_not_taken_for_an_unknown_region() -> None:
+    error = botocore.exceptions.EndpointConnectionError(
+        endpoint_url="http://127.0.0.1:4566/"
+    )
+    text = str(translate(error, "sts:GetCallerIdentity", None, "local-1"))
+    assert "nothing answers at http://127.0.0.1:4566/; check the network" in text
 
 
 def test_no_answer_in_a_region_that_exists_is_the_network() -> None:
@@ -176,14 +209,183 @@ def test_the_action_that_aws_names_is_stronger_than_the_call() -> None:
     assert '"Action": "iam:PassRole", "Resource": "arn:aws:iam::1:role/r"' in text
 
 
-def test_an_explicit_deny_is_not_answered_with_a_statement_to_add() -> None:
+ROLE = "arn:aws:iam::123456789012:role/fn-role"
+OBJECT = "arn:aws:s3:::b/lambda-deno-spawn/a.zip"
+KEY = "arn:aws:kms:eu-central-1:123456789012:key/0a1b-2c"
+WHO = "User: arn:aws:sts::123456789012:assumed-role/ci/s is not authorized to perform: "
+
+
+@pytest.mark.parametrize(
+    ("call", "detail", "action", "resource"),
+    [
+        pytest.param(
+            CALL,
+            f"{WHO}lambda:UpdateFunctionCode on resource: {ARN} because no "
+            "identity-based policy allows the lambda:UpdateFunctionCode action",
+            "lambda:UpdateFunctionCode",
+            ARN,
+            id="arn",
+        ),
+        pytest.param(
+            Call("s3", "PutObject", "x"),
+            f'{WHO}s3:PutObject on resource: "{OBJECT}" because no identity-based '
+            "policy allows the s3:PutObject action",
+            "s3:PutObject",
+            OBJECT,
+            id="quoted",
+        ),
+        pytest.param(
+            Call("iam", "GetRole", ROLE),
+            f"{WHO}iam:GetRole on resource: role fn-role because no identity-based "
+            "policy allows the iam:GetRole action",
+            "iam:GetRole",
+            ROLE,
+            id="role-by-name",
+        ),
+        pytest.param(
+            CALL, f"{WHO}lambda:ListLayers on resource: *", "lambda:ListLayers", "*",
+            id="all",
+        ),
+        pytest.param(
+            CALL,
+            f"{WHO}kms:Decrypt on resource: {KEY} because no identity-based policy "
+            "allows the kms:Decrypt action",
+            "kms:Decrypt",
+            KEY,
+            id="key",
+        ),
+        pytest.param(
+            CALL,
+            f"KMS does not allow it: kms:CreateGrant for {KEY}.",
+            "kms:CreateGrant",
+            KEY,
+            id="key-in-other-words",
+        ),
+    ],
+)  # fmt: skip
+def test_a_denial_names_action_and_resource_as_aws_means_them(
+    call: Call, detail: str, action: str, resource: str
+) -> None:
+    text = refused("AccessDenied", detail, call)
+    added = json.loads(text.partition("their policy: ")[2])
+    assert added == {"Effect": "Allow", "Action": action, "Resource": resource}
+
+
+@pytest.mark.parametrize(
+    ("context", "kind", "owner"),
+    [
+        (
+            "with an explicit deny in a service control policy",
+            "a service control policy denies",
+            "the organization's administrator",
+        ),
+        (
+            "with an explicit deny in a service control policy: "
+            "arn:aws:organizations::111122223333:policy/o-a/service_control_policy/p-b",
+            "a service control policy denies",
+            "the organization's administrator",
+        ),
+        (
+            "because no service control policy allows the lambda:UpdateFunctionCode "
+            "action",
+            "no service control policy allows",
+            "the organization's administrator",
+        ),
+        (
+            "because no resource control policy allows the "
+            "lambda:UpdateFunctionCode action",
+            "no resource control policy allows",
+            "the organization's administrator",
+        ),
+        (
+            "because no permissions boundary allows the lambda:UpdateFunctionCode "
+            "action",
+            "no permissions boundary allows",
+            "whoever administers users and roles",
+        ),
+        (
+            "with an explicit deny in a permissions boundary",
+            "a permissions boundary denies",
+            "whoever administers users and roles",
+        ),
+        (
+            "because no session policy allows the lambda:UpdateFunctionCode action",
+            "no session policy allows",
+            "whoever hands out these credentials",
+        ),
+        (
+            "with an explicit deny in a sessions policy",
+            "a session policy denies",
+            "whoever hands out these credentials",
+        ),
+        (
+            "because no VPC endpoint policy allows the lambda:UpdateFunctionCode "
+            "action",
+            "no VPC endpoint policy allows",
+            "whoever administers the network",
+        ),
+        (
+            "because no resource-based policy allows the lambda:UpdateFunctionCode "
+            "action",
+            "no resource-based policy allows",
+            "the owner of what is asked for",
+        ),
+        (
+            "because the resource does not exist in this Region, no resource-based "
+            "policies allow access, or a resource-based policy explicitly denies it",
+            "no resource-based policy allows",
+            "the owner of what is asked for",
+        ),
+        (
+            "with an explicit deny in an identity-based policy",
+            "an identity-based policy denies",
+            "its author",
+        ),
+        ("with an explicit deny", "a policy denies", "its author"),
+    ],
+)
+def test_a_policy_that_no_statement_outweighs_is_named_with_its_owner(
+    context: str, kind: str, owner: str
+) -> None:
     text = refused(
         "AccessDeniedException",
-        "User: a is not authorized to perform: lambda:UpdateFunctionCode on resource: "
-        "b with an explicit deny in a service control policy",
+        f"{WHO}lambda:UpdateFunctionCode on resource: {ARN} {context}",
     )
-    assert "a policy denies lambda:UpdateFunctionCode on b" in text
+    assert f": {kind} lambda:UpdateFunctionCode on {ARN}, " in text
+    assert text.endswith(f"; {owner} has to change it")
     assert "Effect" not in text
+
+
+@pytest.mark.parametrize(
+    ("code", "message"), [("AccessDenied", "Access Denied"), ("403", "Forbidden")]
+)
+def test_s3_does_not_say_why_it_denies(code: str, message: str) -> None:
+    text = refused(code, message, Call("s3", "HeadObject", OBJECT))
+    assert "denied by S3, which does not say why" in text
+    assert json.loads(text.partition("their policy: ")[2])["Action"] == "s3:GetObject"
+
+
+def test_a_bucket_that_is_denied_may_be_another_account_s() -> None:
+    call = Call("s3", "HeadBucket", "arn:aws:s3:::b", {"Bucket": "b"})
+    text = refused("403", "Forbidden", call)
+    assert "the bucket belongs to another account, as names of buckets are" in text
+    assert "use another bucket, or add this statement to their policy" in text
+    added = json.loads(text.partition("their policy: ")[2])
+    assert added["Action"] == "s3:ListBucket"
+
+
+def test_a_function_s_key_is_denied_to_its_role_not_to_the_caller() -> None:
+    text = refused(
+        "KMSAccessDeniedException",
+        "Lambda was unable to decrypt the environment variables because KMS access was "
+        "denied. Please check the function's KMS key settings. KMS Exception: "
+        f"AccessDeniedException KMS Message: {WHO}kms:Decrypt on resource: {KEY} "
+        "because no identity-based policy allows the kms:Decrypt action",
+        Call("lambda", "Invoke", ARN),
+    )
+    assert "arn:aws:sts::123456789012:assumed-role/ci/s may not do it" in text
+    assert f'"Action": "kms:Decrypt", "Resource": "{KEY}"' in text
+    assert "these credentials" not in text
 
 
 @pytest.mark.parametrize(
@@ -191,6 +393,13 @@ def test_an_explicit_deny_is_not_answered_with_a_statement_to_add() -> None:
     [
         ("TooManyRequestsException", "Rate exceeded", "try again in a minute"),
         ("Throttling", "Rate exceeded", "try again in a minute"),
+        (
+            "ThrottlingException",
+            "Rate exceeded",
+            "(ThrottlingException), Rate exceeded",
+        ),
+        ("SlowDown", "Please reduce your request rate.", "try again in a minute"),
+        ("EC2ThrottledException", "", "try again in a minute"),
         (
             "InvalidParameterValueException",
             "The role defined for the function cannot be assumed by Lambda.",
@@ -217,6 +426,130 @@ def test_an_explicit_deny_is_not_answered_with_a_statement_to_add() -> None:
 )
 def test_a_refusal_says_what_to_do(code: str, message: str, part: str) -> None:
     assert part in refused(code, message)
+
+
+@pytest.mark.parametrize(
+    ("code", "detail", "is_in_progress"),
+    [
+        (
+            "ResourceConflictException",
+            "The operation cannot be performed at this time. An update is in progress "
+            f"for resource: {ARN}",
+            True,
+        ),
+        (
+            "ResourceConflictException",
+            "The operation cannot be performed at this time. The function is currently "
+            "in the following state: Pending",
+            True,
+        ),
+        (
+            "ResourceConflictException",
+            f"The operation cannot be performed at this time. The resource {ARN} is "
+            "currently in the following state: 'Pending'. StateReasonCode: 'Creating'",
+            True,
+        ),
+        (
+            "ResourceConflictException",
+            "The operation cannot be performed at this time. The function is currently "
+            "in the following state: Failed",
+            False,
+        ),
+        ("ResourceConflictException", "Function already exist: fn", False),
+        (
+            "OperationAborted",
+            "A conflicting conditional operation is currently in progress against this "
+            "resource. Please try again.",
+            True,
+        ),
+        (
+            "OperationAbortedException",
+            "Multiple concurrent requests to update the same resource were in conflict",
+            True,
+        ),
+        ("ConcurrentModification", "", True),
+        (
+            "ConcurrentModificationException",
+            "Another request updating the entity is in progress.",
+            True,
+        ),
+        ("AccessDenied", "in progress", False),
+    ],
+)
+def test_what_is_busy_is_told_from_what_is_refused(
+    code: str, detail: str, is_in_progress: bool
+) -> None:
+    response = {"Error": {"Code": code, "Message": detail}}
+    error = botocore.exceptions.ClientError(response, CALL.operation)
+    found = translate(error, str(CALL), CALL, "eu-central-1")
+    assert isinstance(found, AwsError)
+    assert found.is_in_progress == is_in_progress
+    assert ("something else is changing it, " in str(found)) == is_in_progress
+    assert found.detail, "shown while it is tried again"
+
+
+def client_error(code: str, status: int) -> Exception:
+    response = {
+        "Error": {"Code": code, "Message": "no"},
+        "ResponseMetadata": {"HTTPStatusCode": status},
+    }
+    error: Exception = botocore.exceptions.ClientError(response, "Invoke")
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "may_be_done", "is_passing"),
+    [
+        (botocore.exceptions.EndpointConnectionError(endpoint_url="u"), False, True),
+        (botocore.exceptions.ConnectTimeoutError(endpoint_url="u"), False, True),
+        (botocore.exceptions.ProxyConnectionError(proxy_url="u"), False, True),
+        (
+            botocore.exceptions.SSLError(
+                endpoint_url="u", error="[SSL: CERTIFICATE_VERIFY_FAILED] unable"
+            ),
+            False,
+            False,
+        ),
+        (botocore.exceptions.NoCredentialsError(), False, False),
+        (botocore.exceptions.ParamValidationError(report="r"), False, False),
+        (client_error("TooManyRequestsException", 429), False, True),
+        (client_error("AccessDeniedException", 403), False, False),
+        (client_error("ResourceNotFoundException", 404), False, False),
+        (client_error("ServiceException", 500), True, True),
+        (client_error("502", 502), True, True),
+        (botocore.exceptions.ReadTimeoutError(endpoint_url="u"), True, True),
+        (botocore.exceptions.ConnectionClosedError(endpoint_url="u"), True, True),
+        (botocore.exceptions.SSLError(endpoint_url="u", error="bad MAC"), True, True),
+        (botocore.exceptions.ResponseStreamingError(error="e"), True, True),
+        (
+            botocore.exceptions.IncompleteReadError(actual_bytes=1, expected_bytes=2),
+            True,
+            True,
+        ),
+        (botocore.parsers.ResponseParserError("no JSON"), True, True),
+    ],
+    ids=str,
+)
+def test_what_may_be_done_all_the_same_was_sent_and_not_refused(
+    error: Exception, may_be_done: bool, is_passing: bool
+) -> None:
+    found = translate(error, str(CALL), CALL, "eu-central-1")
+    assert isinstance(found, AwsError)
+    assert (found.may_be_done, found.is_passing) == (may_be_done, is_passing)
+
+
+@pytest.mark.parametrize(
+    ("code", "detail"),
+    [
+        ("LimitExceededException", "Resource limit exceeded."),
+        ("LimitExceeded", "Cannot exceed quota for RolesPerAccount: 1000"),
+        ("TooManyBuckets", "You have attempted to create more buckets than allowed"),
+    ],
+)
+def test_a_quota_is_no_matter_of_waiting(code: str, detail: str) -> None:
+    text = refused(code, detail)
+    assert f"a quota of the account is used up ({code}), {detail.rstrip('.')}; " in text
+    assert "try again" not in text
 
 
 def test_a_failed_update_gives_aws_s_reason() -> None:

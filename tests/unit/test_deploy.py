@@ -518,8 +518,8 @@ def test_the_os_only_runtime_needs_an_interpreter_besides() -> None:
 @pytest.mark.parametrize(
     ("zipped_bytes", "bucket", "target"),
     [
-        (50 * 1024 * 1024, None, None),
-        (50 * 1024 * 1024 + 1, None, "lambda-deno-spawn-123456789012-eu-central-1"),
+        (50 * 1024 * 1024 - 64 * 1024, None, None),
+        (50 * 1024 * 1024, None, "lambda-deno-spawn-123456789012-eu-central-1"),
         (10, "mine", "mine"),
     ],
 )

@@ -58,7 +58,7 @@ def test_unzipped_size_has_a_limit_and_a_warning_before_it(
 
 
 def test_zip_that_is_too_large_for_the_api_can_go_by_s3() -> None:
-    assert upload_check("deno", 90 * MB, 40 * MB).status is Status.OK
+    assert upload_check("deno", 90 * MB, 39 * MB).status is Status.OK
     check = upload_check("deno", 90 * MB, 41 * MB)
     assert check.status is Status.WARNING
     assert "S3" in check.advice

@@ -28,7 +28,7 @@ from lambda_deno_spawn.dev.console import EXIT_BUILD, Output, exit_codes
 from lambda_deno_spawn.dev.layer import Kind
 from lambda_deno_spawn.dev.project import Arch
 from lambda_deno_spawn.dev.tables import write_table
-from lambda_deno_spawn.errors import DeployError
+from lambda_deno_spawn.errors import DeployError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,12 +76,19 @@ def publish(
     with exit_codes(is_verbose=verbose):
         from lambda_deno_spawn.dev.publish import choose_layers
 
+        regions = _regions(region)
+        if bucket is not None and len(regions) > 1:
+            raise UsageError(
+                f"Cannot publish to {', '.join(map(str, regions))} by the bucket "
+                f"{bucket!r}: it is in one region, and Lambda takes zips from its own "
+                "only; publish to one region at a time, or leave out --bucket"
+            )
         kinds = [item.value for item in kind or []]
         archs = [item.value for item in arch or []]
         layers = choose_layers(layer_zips(out), out, kinds, archs)
         results = [
             result
-            for name in _regions(region)
+            for name in regions
             for result in _publish_in_region(
                 name, profile, layers, bucket, is_public=public, is_dry=dry_run
             )

@@ -13,6 +13,7 @@ import re
 import sys
 import time
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -82,7 +83,7 @@ def logs(
         pattern = filter_pattern(filter_, request_id)
         aws = Aws(region, profile)
         log_group = find_log_group(aws, deployed_name(name))
-        read = follow_log if follow else read_log
+        read = partial(follow_log, warn=_warn) if follow else read_log
         events = read(aws, log_group, since_epoch_ms=since_epoch_ms, pattern=pattern)
         for count, event in enumerate(events, 1):
             _show_event(event, output)
@@ -138,6 +139,10 @@ def invoke_remote(
         region = name.split(":")[3]
     result = invoke(Aws(region, profile), options)
     _show_remote(result, output, is_async=is_async)
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _show_event(event: LogEvent, output: Output) -> None:
@@ -200,12 +205,20 @@ def _parse(payload: bytes) -> tuple[Any, bool]:
 
 
 def _report(log: str) -> dict[str, float | None] | None:
-    """Return the figures of the REPORT line at the end of a log, None without one."""
-    line = next(
-        (line for line in reversed(log.splitlines()) if line.startswith("REPORT ")),
-        None,
-    )
-    if line is None:
+    """Return the figures of the report at the end of a log, None without one.
+
+    Args:
+        log: The tail, in text or in JSON; may begin in the middle of a line.
+    """
+    for line in reversed(log.splitlines()):
+        if (figures := _text_figures(line) or _json_figures(line)) is not None:
+            return figures
+    return None
+
+
+def _text_figures(line: str) -> dict[str, float | None] | None:
+    """Return the figures of a REPORT line, None if it is none."""
+    if not line.startswith("REPORT "):
         return None
 
     def figure(name: str) -> float | None:
@@ -218,6 +231,30 @@ def _report(log: str) -> dict[str, float | None] | None:
         "initDurationMs": figure("Init Duration"),
         "memorySizeMb": figure("Memory Size"),
         "maxMemoryUsedMb": figure("Max Memory Used"),
+    }
+
+
+def _json_figures(line: str) -> dict[str, float | None] | None:
+    """Return the figures of a ``platform.report``, None if it is none.
+
+    Lambda Developer Guide, "Telemetry API Event schema reference".
+    """
+    match _parse(line.encode())[0]:
+        case {"type": "platform.report", "record": {"metrics": {**metrics}}}:
+            pass
+        case _:
+            return None
+
+    def figure(name: str) -> float | None:
+        value = metrics.get(name)
+        return float(value) if isinstance(value, int | float) else None
+
+    return {
+        "durationMs": figure("durationMs"),
+        "billedDurationMs": figure("billedDurationMs"),
+        "initDurationMs": figure("initDurationMs"),
+        "memorySizeMb": figure("memorySizeMB"),
+        "maxMemoryUsedMb": figure("maxMemoryUsedMB"),
     }
 
 

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any, TextIO
 
-from lambda_deno_spawn.dev.aws import THROTTLED, AwsError
+from lambda_deno_spawn.dev.aws_errors import THROTTLED, AwsError
 from lambda_deno_spawn.dev.plan import Call, Only, Upload, Wait, part, resolve
 from lambda_deno_spawn.dev.quotas import MB
 from lambda_deno_spawn.errors import DeployError

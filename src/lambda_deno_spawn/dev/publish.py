@@ -256,7 +256,12 @@ def is_shared(aws: Aws, version: LayerVersion) -> bool:
     call = Call("lambda", "GetLayerVersionPolicy", version.arn, parameters)
     policy = aws.find(call)
     statements = [] if policy is None else json.loads(policy["Policy"])["Statement"]
-    return any(item.get("Principal") in ("*", {"AWS": "*"}) for item in statements)
+    return any(
+        item.get("Effect") == "Allow"
+        and item.get("Principal") in ("*", {"AWS": "*"})
+        and not item.get("Condition")  # such as aws:PrincipalOrgID: one organization
+        for item in statements
+    )
 
 
 def list_versions(aws: Aws) -> list[LayerVersion]:

@@ -93,7 +93,10 @@ def invoke(aws: Aws, options: RemoteOptions) -> RemoteResult:
     try:
         answer = aws.call(call, reads_for_s=reads_for_s)
     except AwsError as error:
-        raise _explained(error, options, aws.region) from error
+        if not error.may_be_done:
+            raise _explained(error, options, aws.region) from error
+        may = "may run" if options.is_async else "may have run"
+        raise DeployError(f"{error}; the function {may} all the same") from error
     return RemoteResult(
         request_id=answer["ResponseMetadata"].get("RequestId", ""),
         status=answer["StatusCode"],
@@ -109,6 +112,11 @@ def _check(options: RemoteOptions) -> None:
         raise UsageError(
             f"Cannot invoke {options.name!r}: it is no name of a function; give the "
             "name it was deployed with, or its ARN"
+        )
+    if options.is_async and options.client_context is not None:
+        raise UsageError(
+            "Cannot use --client-context with --async: Lambda passes it to synchronous "
+            "invocations only; move it into the event, or leave out one of both"
         )
     limit = ASYNC_EVENT_LIMIT_BYTES if options.is_async else EVENT_LIMIT_BYTES
     if len(options.event) > limit:
@@ -141,7 +149,9 @@ def _arn(aws: Aws, name: str) -> str:
     """Return the ARN for a message; the account is not worth a call before each."""
     if name.startswith("arn:"):
         return name
-    return f"arn:aws:lambda:{aws.region}:*:function:{name}"
+    if ":function:" in name:  # with its account
+        return f"arn:{aws.partition}:lambda:{aws.region}:{name}"
+    return f"arn:{aws.partition}:lambda:{aws.region}:*:function:{name}"
 
 
 def _timeout_s(aws: Aws, options: RemoteOptions) -> int:
@@ -160,9 +170,7 @@ def _timeout_s(aws: Aws, options: RemoteOptions) -> int:
 
 
 def _explained(error: AwsError, options: RemoteOptions, region: str) -> DeployError:
-    """Say what a refusal means for an invocation."""
-    if not error.code:  # no answer at all
-        return DeployError(f"{error}; the function may have run all the same")
+    """Say what it means that there was no invocation."""
     if not error.is_not_found:
         return error
     what = options.name

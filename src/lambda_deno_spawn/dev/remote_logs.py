@@ -24,8 +24,16 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.aws import Aws
 
 POLL_PAUSE_S = 2.0  # FilterLogEvents is limited to 5 to 10 calls a second per account
-# Events of one moment may become visible this much later than their neighbours.
-LATE_MS = 60_000
+# Events of one moment may become visible this much later than their neighbours: most
+# do within seconds, a delayed ingestion takes minutes.
+LATE_MS = 180_000
+# This machine's clock may be wrong by 5 minutes before AWS refuses its signatures.
+CLOCK_MS = 300_000
+REMEMBERED = 100_000  # ids of events that were shown, some 15 MB
+# After a failure that passes; what is asked for stays until it is answered.
+FIRST_PAUSE_S = 4.0
+LONGEST_PAUSE_S = 60.0
+GIVES_UP_AFTER_S = 600.0
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -132,25 +140,101 @@ def read_log(
         ) from error
 
 
+class LogWindow:
+    """From when on a log that grows is read again, and what of it was seen.
+
+    Attributes:
+        since_epoch_ms: Earlier events are not asked for any more.
+    """
+
+    def __init__(self, since_epoch_ms: int, remembered: int = REMEMBERED) -> None:
+        """Begin at a moment.
+
+        Args:
+            since_epoch_ms: The moment.
+            remembered: Of how many events the ids are kept, from read to read.
+        """
+        self.since_epoch_ms = since_epoch_ms
+        self._remembered = remembered
+        self._seen: dict[str, int] = {}
+
+    def is_new(self, event: LogEvent) -> bool:
+        """Return whether an event was not there yet, and remember it."""
+        if event.id in self._seen:
+            return False
+        self._seen[event.id] = event.time_epoch_ms
+        if len(self._seen) > 2 * self._remembered:  # seldom, as it sorts
+            self._forget()
+        return True
+
+    def move(self, now_epoch_ms: int) -> None:
+        """Go on to what may still become visible, once all has been read up to now."""
+        newest = max(self._seen.values(), default=0)
+        self._begin(
+            max(
+                # Anybody may write events of the future into a log of one's own.
+                min(newest, now_epoch_ms) - LATE_MS,
+                now_epoch_ms - LATE_MS - CLOCK_MS,
+            )
+        )
+        if len(self._seen) > self._remembered:
+            self._forget()
+
+    def _forget(self) -> None:
+        """Begin after the oldest events: what is forgotten is not read again."""
+        times = sorted(self._seen.values())
+        self._begin(times[-self._remembered - 1] + 1)
+
+    def _begin(self, since_epoch_ms: int) -> None:
+        since = self.since_epoch_ms = max(self.since_epoch_ms, since_epoch_ms)
+        self._seen = {id: when for id, when in self._seen.items() if when >= since}
+
+
 def follow_log(
     aws: Aws,
     log_group: str,
     *,
     since_epoch_ms: int,
     pattern: str | None = None,
+    warn: Callable[[str], None],
     sleep: Callable[[float], None] = time.sleep,
+    clock: Callable[[], float] = time.time,
 ) -> Iterator[LogEvent]:
-    """Return events, each once, as they become visible; never ends by itself."""
-    seen: dict[str, int] = {}
+    """Return events, each once, as they become visible; never ends by itself.
+
+    Args:
+        aws: Where.
+        log_group: Name of the log group.
+        since_epoch_ms: From when on.
+        pattern: CloudWatch's, or None.
+        warn: Told once that AWS does not answer, each time that this begins.
+        sleep: Waits some seconds.
+        clock: The time of day, in seconds.
+
+    Raises:
+        DeployError: It is refused, there is no such log group, or AWS has not answered
+            for ten minutes.
+    """
+    window = LogWindow(since_epoch_ms)
+    pause_s, waited_s = FIRST_PAUSE_S, 0.0
     while True:
-        for event in read_log(
-            aws, log_group, since_epoch_ms=since_epoch_ms, pattern=pattern
-        ):
-            if event.id not in seen:
-                seen[event.id] = event.time_epoch_ms
-                yield event
-        if seen:
-            # Asked for again from here on, in case some come late.
-            since_epoch_ms = max(since_epoch_ms, max(seen.values()) - LATE_MS)
-            seen = {id: when for id, when in seen.items() if when >= since_epoch_ms}
-        sleep(POLL_PAUSE_S)
+        begun_epoch_ms = round(clock() * 1000)
+        since_epoch_ms = window.since_epoch_ms
+        try:
+            for event in read_log(
+                aws, log_group, since_epoch_ms=since_epoch_ms, pattern=pattern
+            ):
+                if window.is_new(event):
+                    yield event
+        except AwsError as error:
+            if not error.is_passing or waited_s >= GIVES_UP_AFTER_S:
+                raise
+            if not waited_s:
+                warn(f"{error}; going on as soon as AWS answers")
+            sleep(pause_s)
+            waited_s += pause_s
+            pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
+        else:
+            window.move(begun_epoch_ms)
+            pause_s, waited_s = FIRST_PAUSE_S, 0.0
+            sleep(POLL_PAUSE_S)
