@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 
-from lambda_deno_spawn.config import LogLevel, Settings, Warm
+from lambda_deno_spawn.config import LogLevel, Settings, Strategy, Warm
 from lambda_deno_spawn.deno import deno_command
 from lambda_deno_spawn.descendants import (
     become_opaque,
@@ -152,10 +152,11 @@ async def _serve(
 
     from lambda_deno_spawn import logs
     from lambda_deno_spawn.errors import RuntimeApiError
+    from lambda_deno_spawn.execution import Executor
     from lambda_deno_spawn.loop import RuntimeLoop, run_until
     from lambda_deno_spawn.process import Reaper
     from lambda_deno_spawn.runtime_api import RuntimeApiClient
-    from lambda_deno_spawn.strategies import FreshProcess
+    from lambda_deno_spawn.strategies import FreshProcess, SharedServer, Workers
 
     writer = logs.configure(settings)
     if settings.unknown:
@@ -170,7 +171,9 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     client = RuntimeApiClient(settings.runtime_api, settings.task_root)
     reaper = Reaper(loop)
-    strategy = FreshProcess(settings, command, state, writer, reaper)
+    workers = Workers(command, state, writer, reaper)
+    is_server = settings.strategy is Strategy.SERVER
+    strategy = (SharedServer if is_server else FreshProcess)(settings, workers)
 
     async def session() -> int:
         failure = await strategy.start(orphans.pop() if orphans else None)
@@ -180,7 +183,7 @@ async def _serve(
             return EXIT_FAILED
         # What lives now lives to the end: no collection needs to look at it again.
         gc.freeze()
-        return await RuntimeLoop(client, strategy).run()
+        return await RuntimeLoop(client, Executor(settings, strategy, writer)).run()
 
     try:
         code = await run_until(stop, session())

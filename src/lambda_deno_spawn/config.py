@@ -31,8 +31,8 @@ OUR_PREFIX = "LAMBDA_DENO_"
 KNOWN_VARIABLES = frozenset(
     OUR_PREFIX + name
     for name in (
-        "BIN", "ENV", "METRICS", "PERMISSIONS", "RESPONSE_MODE", "STOP_MARGIN_MS",
-        "STRATEGY", "V8_FLAGS", "WARM", "WARM_MAX_AGE_S",
+        "BIN", "ENV", "MAX_INVOCATIONS", "METRICS", "PERMISSIONS", "RESPONSE_MODE",
+        "STOP_MARGIN_MS", "STRATEGY", "V8_FLAGS", "WARM", "WARM_MAX_AGE_S",
     )
 )  # fmt: skip
 
@@ -53,6 +53,7 @@ class Strategy(StrEnum):
     """How an invocation reaches the handler."""
 
     FRESH = "fresh"
+    SERVER = "server"
 
 
 class ResponseMode(StrEnum):
@@ -96,6 +97,9 @@ class Settings(NamedTuple):
         handler: ``file.export`` as configured.
         task_root: Folder of the function; also the working directory of its processes.
         memory_mb: Memory size of the function, None outside Lambda.
+        strategy: How an invocation reaches the handler.
+        max_invocations: A process that has served so many is replaced; None: not set.
+        concurrency: How many invocations may run at once.
         warm: When the next process is started.
         warm_max_age_s: A waiting process older than this is replaced; None: no limit.
         stop_margin_s: Time kept back before the deadline to stop a worker and report.
@@ -124,6 +128,8 @@ class Settings(NamedTuple):
     log_group_name: str = ""
     log_stream_name: str = ""
     strategy: Strategy = Strategy.FRESH
+    max_invocations: int | None = None
+    concurrency: int = 1
     warm: Warm = Warm.BACKGROUND
     warm_max_age_s: float | None = None
     stop_margin_s: float = STOP_MARGIN_S
@@ -139,6 +145,12 @@ class Settings(NamedTuple):
     metrics: Metrics = Metrics.OFF
     telemetry_fd: int | None = None
     unknown: tuple[str, ...] = ()
+
+    @property
+    def invocations(self) -> int:
+        """How many invocations a process serves; 0: no limit."""
+        default = 1 if self.strategy is Strategy.FRESH else 0
+        return self.max_invocations or default
 
     @classmethod
     def from_environ(cls, environ: Mapping[str, str], cwd: str) -> Settings:
@@ -165,6 +177,8 @@ class Settings(NamedTuple):
             log_group_name=environ.get("AWS_LAMBDA_LOG_GROUP_NAME", ""),
             log_stream_name=environ.get("AWS_LAMBDA_LOG_STREAM_NAME", ""),
             strategy=_choice(environ, "LAMBDA_DENO_STRATEGY", Strategy.FRESH),
+            max_invocations=_count(environ, "LAMBDA_DENO_MAX_INVOCATIONS"),
+            concurrency=_count(environ, "AWS_LAMBDA_MAX_CONCURRENCY") or 1,
             warm=_choice(
                 environ, "LAMBDA_DENO_WARM", Warm.READY if freezes else Warm.BACKGROUND
             ),
@@ -200,6 +214,15 @@ class Settings(NamedTuple):
                 )
             ),
         )
+
+
+def _count(environ: Mapping[str, str], variable: str) -> int | None:
+    value = environ.get(variable)
+    if not value:
+        return None
+    if not (value.isascii() and value.isdigit() and int(value) > 0):
+        raise ConfigError(variable, value, "a whole number, one or more")
+    return int(value)
 
 
 def _absolute(path: str, cwd: str) -> str:

@@ -12,7 +12,7 @@ import json
 import os
 import re
 
-from lambda_deno_spawn.config import CREDENTIALS_GROUP
+from lambda_deno_spawn.config import CREDENTIALS_GROUP, Strategy
 from lambda_deno_spawn.errors import ConfigError, HandlerError
 from lambda_deno_spawn.hello import RESPONSE_LIMIT_BYTES
 from lambda_deno_spawn.permissions import PRIVATE_DIR, PRIVATE_DIR_MARK, grant
@@ -106,6 +106,8 @@ class DenoCommand(NamedTuple):
         cwd: Its working directory.
         facts: What the process is told in its first line.
         sources: Which settings the arguments stem from, should Deno refuse them.
+        invocations: How many a process serves; 0: no limit.
+        listens: It is reached by a socket.
     """
 
     binary: str
@@ -121,6 +123,8 @@ class DenoCommand(NamedTuple):
     cwd: str
     facts: Mapping[str, object]
     sources: str
+    invocations: int = 1
+    listens: bool = False
 
     @property
     def cache(self) -> str:
@@ -193,6 +197,7 @@ def deno_command(
         read_paths=(task_root, *layers),
         task_root=task_root,
         denied=runtime_api_spellings(settings.runtime_api, local_addresses()),
+        listens=settings.strategy is Strategy.SERVER,
     )
     deno_dir, shared_cache, is_kept = _deno_dir(settings, state_dir)
     given = _environ(settings, environ, deno_dir)
@@ -222,6 +227,8 @@ def deno_command(
             settings, handler, granted, withholds_credentials=withholds_credentials
         ),
         sources=_sources(settings, config),
+        invocations=settings.invocations,
+        listens=settings.strategy is Strategy.SERVER,
     )
 
 
@@ -592,7 +599,13 @@ def _facts(
     return {
         "export": handler.export,
         "module": handler.path,
-        "partBytes": ATOMIC_WRITE_BYTES if granted.may_start_programs else 0,
+        "partBytes": ATOMIC_WRITE_BYTES
+        if granted.may_start_programs and settings.strategy is Strategy.FRESH
+        else 0,
+        "invocations": settings.invocations,
+        "concurrency": settings.concurrency
+        if settings.strategy is Strategy.SERVER
+        else 1,
         "resultLimitBytes": RESPONSE_LIMIT_BYTES,
         "responseMode": settings.response_mode.value,
         "logFormat": settings.log_format.value,

@@ -14,7 +14,7 @@ from lambda_deno_spawn.records import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 # 128 random bits in hex: no output of a program contains it by accident.
 MARKER_BYTES = 32
 # Buffered responses: 6 MiB and 100 bytes of envelope, the limit AWS's own emulator

@@ -426,6 +426,10 @@ class Relay:
             self._relay(bytes(self._partial) + b"\n")
             self._partial = bytearray()
 
+    def forget(self) -> None:
+        """Begin a new tail."""
+        self._tail = b""
+
     @property
     def tail(self) -> str:
         """The last lines, at most about ``TAIL_LIMIT_BYTES`` together."""

@@ -1,7 +1,7 @@
 """The runtime's loop: next, execute, report, settle.
 
 Knows the order of the calls and when it ends. Refuses to know how they are done: the
-Runtime API and the strategy are what the two protocols below say.
+Runtime API and the executor are what the two protocols below say.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class RuntimeApi(Protocol):
         """Post what came of it; return an error type if it was not taken as it is."""
 
 
-class Strategy(Protocol):
+class Executor(Protocol):
     """How an invocation is executed."""
 
     async def execute(self, invocation: Invocation) -> Outcome:
@@ -49,10 +49,10 @@ class Strategy(Protocol):
 class RuntimeLoop:
     """Serves one invocation after another."""
 
-    def __init__(self, api: RuntimeApi, strategy: Strategy) -> None:
+    def __init__(self, api: RuntimeApi, executor: Executor) -> None:
         """Take both ends; the loop owns neither."""
         self._api = api
-        self._strategy = strategy
+        self._executor = executor
 
     async def run(self) -> NoReturn:
         """Serve until cancelled.
@@ -64,13 +64,13 @@ class RuntimeLoop:
             # The caller has its answer at `report`; the environment is frozen, and the
             # bill ends, only at `next`. So everything slow happens in between.
             invocation = await self._api.next()
-            outcome = await self._strategy.execute(invocation)
+            outcome = await self._executor.execute(invocation)
             refusal = await self._api.report(invocation, outcome)
             if isinstance(outcome, Failure):
                 log_failure(invocation, outcome)
             elif isinstance(outcome, Streaming) and outcome.chunks.failure is not None:
                 log_failure(invocation, outcome.chunks.failure)
-            await self._strategy.settle(invocation, refusal)
+            await self._executor.settle(invocation, refusal)
 
 
 async def run_until(stop: asyncio.Event, work: Coroutine[None, None, T]) -> T | None:

@@ -36,6 +36,8 @@ PRIVATE_DIR = "$TMPDIR"
 TASK_ROOT = "$LAMBDA_TASK_ROOT"
 # Stands for the private folder until a process has one; no path can hold it.
 PRIVATE_DIR_MARK = "\0"
+# In the private folder, for a process that is reached over HTTP.
+SOCKET = "socket"
 # Lets one process slow down the supervisor, and through it every later one.
 RENICE = "setPriority"
 EXPECTED = (
@@ -180,6 +182,7 @@ def grant(
     read_paths: Sequence[str],
     task_root: str,
     denied: Sequence[str],
+    listens: bool = False,
 ) -> Grant:
     """Add up what the setting, a permission set and the runtime itself say.
 
@@ -189,13 +192,18 @@ def grant(
         read_paths: What can be read by default, besides the private folder.
         task_root: For its placeholder.
         denied: Hosts with ports that nobody may connect to.
+        listens: The process is reached by a socket in its private folder.
 
     Raises:
         ConfigError: There is no such set, or a flag would have no effect.
     """
     if permissions.mode is Mode.NONE:
         hints = _hints(permissions, None, {}, denied)
-        return Grant(("--cached-only",), False, None, hints)
+        own: Flags = {}
+        if listens:
+            _allow_socket(own)
+        arguments = [_argument(name, value) for name, value in own.items()]
+        return Grant(("--cached-only", *arguments), False, None, hints)
     set_name = _set_name(permissions, sets)
     if set_name is not None:
         base = _flags_of_set(set_name, sets[set_name])
@@ -215,6 +223,8 @@ def grant(
     is_wide = total.get("allow-sys", "") is None or "allow-all" in total
     if is_wide and not permissions.may_renice:
         _add(total, "deny-sys", RENICE)
+    if listens:
+        _allow_socket(total)
     _deny(total, denied)
     total = {name: _expanded(value, task_root) for name, value in total.items()}
     given = total
@@ -282,6 +292,16 @@ def _check_effect(
         f"no --{name}={value} here: what it is added to allows that without limit; "
         "to narrow it, list flags only, without default and -P",
     )
+
+
+def _allow_socket(flags: Flags) -> None:
+    """Let a process listen where it is reached, and nowhere else."""
+    if "allow-all" in flags:
+        return
+    path = f"{PRIVATE_DIR_MARK}/{SOCKET}"
+    _add(flags, "allow-read", path)
+    _add(flags, "allow-write", path)
+    _add(flags, "allow-net", f"unix:{path}")
 
 
 def _deny(flags: Flags, denied: Iterable[str]) -> None:

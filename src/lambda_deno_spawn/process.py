@@ -344,15 +344,21 @@ class ChildProcess:
         self._stderr = launched.stderr
         self._held: set[int] = set()
         self._unwritten: list[memoryview] = []
+        self._ends = False
         for fd in self._readers:
             loop.add_reader(fd, self._readable, fd)
         reaper.watch(self.pid, self)
 
-    def write_all(self, buffers: Sequence[bytes]) -> None:
-        """Write to its stdin and close it; what does not fit follows by itself.
+    def write_all(self, buffers: Sequence[bytes], *, ends: bool) -> None:
+        """Write to its stdin; what does not fit follows by itself.
 
         A process that no longer reads is no error here: its end tells more.
+
+        Args:
+            buffers: What to write.
+            ends: Close it after that.
         """
+        self._ends = ends
         if sum(map(len, buffers)) > READ_BYTES:
             _enlarge_pipe(self._stdin)
             self._unwritten += [memoryview(buffer) for buffer in buffers]
@@ -436,8 +442,11 @@ class ChildProcess:
             self._loop.add_writer(self._stdin, self._writable)
             return
         except BrokenPipeError:
-            pass
-        self.close_stdin()
+            self._ends = True
+        if self._ends:
+            self.close_stdin()
+        else:
+            self._loop.remove_writer(self._stdin)
 
     def _readable(self, fd: int) -> bool:
         """Read once; return False if there is nothing (more) to read."""
@@ -477,17 +486,25 @@ class ChildProcess:
         A stranger that writes on must not keep us, nor one that reads from them.
         """
         for fd in list(self._readers):
-            left = _readable_bytes(fd)
-            while left > 0 and fd in self._readers:
-                try:
-                    data = os.read(fd, min(left, self._read_bytes[fd]))
-                except BlockingIOError:
-                    break
-                if not data:
-                    break
-                left -= len(data)
-                self._readers[fd](data)
+            self._drain(fd)
             self._readable(fd)  # the end, if nobody else can write to it
+
+    def drain_stderr(self) -> None:
+        """Deliver what stderr holds now, unless it is held up."""
+        if self._stderr in self._readers and self._stderr not in self._held:
+            self._drain(self._stderr)
+
+    def _drain(self, fd: int) -> None:
+        left = _readable_bytes(fd)
+        while left > 0 and fd in self._readers:
+            try:
+                data = os.read(fd, min(left, self._read_bytes[fd]))
+            except BlockingIOError:
+                return
+            if not data:
+                return
+            left -= len(data)
+            self._readers[fd](data)
 
 
 def _readable_bytes(fd: int) -> int:

@@ -59,7 +59,8 @@ class FrameKind(StrEnum):
 
 
 # Every legal pair of state and frame; any other pair breaks the protocol. INVOKE takes
-# IDLE to BUSY and is sent by us; end-of-file is handled in receive_eof.
+# IDLE to BUSY and is sent by us; end-of-file is handled in receive_eof. A DONE frame
+# that says so leads back to IDLE.
 TRANSITIONS: Mapping[tuple[State, FrameKind], State] = {
     (State.STARTING, FrameKind.READY): State.IDLE,
     (State.STARTING, FrameKind.PART): State.STARTING,
@@ -130,16 +131,26 @@ class _Header:
     length: int
     error_type: str
     content_type: str
+    is_more: bool
 
 
 class WorkerConnection:
-    """The supervisor's end of one worker's stdin and stdout."""
+    """The supervisor's end of one worker's stdin and stdout, or of one HTTP exchange.
 
-    def __init__(self, marker: str) -> None:
-        """Take the marker, ``MARKER_BYTES`` hexadecimal characters, of this worker."""
+    Attributes:
+        state: What the worker is doing.
+    """
+
+    def __init__(self, marker: str, state: State = State.STARTING) -> None:
+        """Take the marker, ``MARKER_BYTES`` hexadecimal characters, of this worker.
+
+        Args:
+            marker: The worker's.
+            state: IDLE for an HTTP exchange, which begins with INVOKE.
+        """
         if len(marker) != MARKER_BYTES:
             raise ValueError(f"Cannot use marker {marker!r}: not {MARKER_BYTES} long")
-        self.state = State.STARTING
+        self.state = state
         self._marker = marker.encode("ascii")
         self._trailer = self._marker + b"\n"
         self._buffer = bytearray()
@@ -148,7 +159,7 @@ class WorkerConnection:
         self._parts: bytearray | None = None
 
     def invoke(self, invocation: Invocation, abort_epoch_ms: int) -> list[bytes]:
-        """Hand over an invocation; return the buffers to write, then close stdin.
+        """Hand over an invocation; return the buffers to write.
 
         Args:
             invocation: The event and its facts.
@@ -207,8 +218,8 @@ class WorkerConnection:
     def receive_eof(self) -> Stray | None:
         """Take the end of the worker's stdout; return what was left over, if anything.
 
-        What it means is told by ``state``: only after DONE (or while IDLE, when
-        nothing is lost) is it in order. Of a frame that was cut off only its size is
+        What it means is told by ``state``: only after DONE, or while IDLE, when
+        nothing is lost, is it in order. Of a frame that was cut off only its size is
         told: its body may be a result, which is nobody's but the caller's.
         """
         rest = bytes(self._buffer)
@@ -254,6 +265,7 @@ class WorkerConnection:
             length = fields["bytes"]
             error_type = fields.get("errorType", "")
             content_type = fields.get("contentType", DEFAULT_CONTENT_TYPE)
+            is_more = fields.get("more") is True
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             self._fail("a frame header is malformed", line)
         if type(length) is not int or not 0 <= length <= FRAME_LIMIT_BYTES:
@@ -267,7 +279,7 @@ class WorkerConnection:
         ):
             self._fail("a frame's content type cannot be a header field", line)
         del self._buffer[: end + 1]
-        return _Header(kind, length, error_type, content_type)
+        return _Header(kind, length, error_type, content_type, is_more)
 
     def _take_body(self, header: _Header) -> bytes | None:
         end = header.length + len(self._trailer)
@@ -313,6 +325,8 @@ class WorkerConnection:
             case FrameKind.END:
                 return StreamEnded(None)
             case FrameKind.DONE:  # pragma: no branch - there is no other
+                if header.is_more:
+                    self.state = State.IDLE
                 return Done()
 
     def _fail(

@@ -12,6 +12,7 @@ import time
 
 from lambda_deno_spawn.errors import WorkerError
 from lambda_deno_spawn.hello import MARKER_BYTES, hello
+from lambda_deno_spawn.permissions import SOCKET
 from lambda_deno_spawn.process import Launched, launch
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
@@ -29,6 +30,8 @@ class StartedWorker(NamedTuple):
         started_s: When it was about to be started; monotonic clock.
         spawn_s: How long the call took that started it.
         sources: Which settings its arguments stem from.
+        invocations: How many it serves; 0: no limit.
+        socket: Where it listens; None: invocations go to its stdin.
     """
 
     launched: Launched
@@ -37,6 +40,8 @@ class StartedWorker(NamedTuple):
     started_s: float
     spawn_s: float
     sources: str
+    invocations: int = 1
+    socket: str | None = None
 
 
 def start_worker(
@@ -58,6 +63,7 @@ def start_worker(
     """
     private_dir = state.make_private()
     marker = os.urandom(MARKER_BYTES // 2).hex()
+    socket = f"{private_dir}/{SOCKET}" if command.listens else None
     started_s = time.monotonic()
     try:
         command.restore_entry()
@@ -68,10 +74,17 @@ def start_worker(
         )
         spawn_s = time.monotonic() - started_s
         meanwhile()
-        launched.write_first(hello(marker, command.facts))
+        launched.write_first(hello(marker, {**command.facts, "socket": socket}))
     except (WorkerError, OSError):
         state.remove_private(private_dir)
         raise
     return StartedWorker(
-        launched, marker, private_dir, started_s, spawn_s, command.sources
+        launched,
+        marker,
+        private_dir,
+        started_s,
+        spawn_s,
+        command.sources,
+        command.invocations,
+        socket,
     )

@@ -1,32 +1,30 @@
-"""How an invocation reaches a handler: a fresh Deno process for each.
+"""How an invocation reaches a handler: by a process of its own, or by one for all.
 
-Decides when processes are started, which one serves an invocation, how long it may
-take, and what its failure means to the caller. Refuses to know the Runtime API.
-Decisions 0001 (a process per event), 0004 (who kills when), 0005 (when it is started).
+Decides when processes are started, which one serves, and when it is ended. Refuses to
+know what an invocation is, and how long it may take. Decisions 0001 (a process per
+event), 0005 (when it is started), 0021 (processes that serve more than one).
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import replace
+from collections import deque
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.config import Metrics, Warm
-from lambda_deno_spawn.errors import WorkerError, WorkerSpawnError, WorkerTimeoutError
-from lambda_deno_spawn.invocation import Failure, Streaming, Success, stop_margin_s
-from lambda_deno_spawn.logs import log_context, logger, utc_timestamp
-from lambda_deno_spawn.metrics import SUCCESS, Measures, report_line
-from lambda_deno_spawn.protocol import StreamEnded
+from lambda_deno_spawn.config import Warm
+from lambda_deno_spawn.errors import WorkerError, WorkerSpawnError
+from lambda_deno_spawn.invocation import Failure
+from lambda_deno_spawn.logs import logger
 from lambda_deno_spawn.spawn import start_worker
-from lambda_deno_spawn.worker import TERMINATE_GRACE_S, AnswerBegun, Worker
+from lambda_deno_spawn.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import Callable
 
     from lambda_deno_spawn.config import Settings
     from lambda_deno_spawn.deno import DenoCommand
-    from lambda_deno_spawn.invocation import Invocation, Outcome
+    from lambda_deno_spawn.exchange import Exchange
     from lambda_deno_spawn.logs import LogWriter
     from lambda_deno_spawn.process import Reaper
     from lambda_deno_spawn.spawn import StartedWorker
@@ -36,11 +34,6 @@ if TYPE_CHECKING:
 # timeout (AWS Lambda Developer Guide, "Lambda execution environment lifecycle"). Asking
 # for the first event before that keeps a slowly loading module from starting twice.
 INIT_LIMIT_S = 9.0
-# The handler's signal aborts this many stop margins before the deadline: one before the
-# worker is stopped.
-ABORT_MARGINS = 2
-# Between an invocation and the next, for a log whose reader is slow; it is billed.
-LOG_FLUSH_LIMIT_S = 1.0
 # To end a worker and what it started takes milliseconds, unless the kernel holds it.
 SWEEP_LIMIT_S = 5.0
 # Also where the deadline is over, and where it was in vain before.
@@ -49,29 +42,138 @@ SWEEP_LEAST_S = 0.2
 CLOSE_LIMIT_S = 1.0
 
 
-class FreshProcess:
-    """Serves each invocation with a Deno process of its own, started ahead of it."""
+class Workers:
+    """Every worker that there is: starts them, and ends each for certain."""
 
     def __init__(
-        self,
-        settings: Settings,
-        command: DenoCommand,
-        state: StateDir,
-        writer: LogWriter,
-        reaper: Reaper,
+        self, command: DenoCommand, state: StateDir, writer: LogWriter, reaper: Reaper
     ) -> None:
         """Take what is needed to start workers; starts none yet."""
-        self._settings = settings
         self._command = command
         self._state = state
         self._writer = writer
         self._reaper = reaper
-        self._warm: Worker | None = None
-        self._serving: Worker | None = None
         self._running: set[Worker] = set()
+        self._stopping: set[Worker] = set()
         self._is_unswept = False
-        self._arrived_s = 0.0
-        self._answer: Success | Failure | WorkerChunks | None = None
+
+    def start(self) -> Worker:
+        """Start one; does not wait for it.
+
+        Raises:
+            WorkerError: It cannot be started.
+        """
+        try:
+            return self.adopt(start_worker(self._command, self._state))
+        except OSError as error:
+            action = f"make a folder for the process in {self._state.path!r}"
+            raise WorkerSpawnError.from_os_error(action, error) from error
+
+    def adopt(self, started: StartedWorker) -> Worker:
+        """Take over a process that runs already."""
+        loop = asyncio.get_running_loop()
+        worker = Worker(started, self._writer, loop, self._reaper, self._state)
+        self._running.add(worker)
+        return worker
+
+    async def stop(self, worker: Worker, limit_s: float) -> None:
+        """End a worker; what could not be ended is tried again with the next one."""
+        if self._is_unswept:  # what could not be ended then will hardly be now
+            limit_s = min(limit_s, SWEEP_LEAST_S)
+        self._stopping.add(worker)
+        try:
+            is_ended = await worker.stop(limit_s)
+        finally:
+            self._stopping.discard(worker)
+        if not is_ended and not self._is_unswept:
+            logger.error(
+                "Cannot end process %d, or something it has started, within %.1f s: "
+                "the kernel holds it; it is tried again after each event",
+                worker.pid,
+                limit_s,
+            )
+        self._is_unswept = not is_ended
+        if worker.is_stopped:
+            self._running.discard(worker)
+
+    async def stop_all_but(self, kept: set[Worker], limit_s: float) -> None:
+        """End every worker that is not kept, and that nobody is ending."""
+        for worker in self._running - kept - self._stopping:
+            await self.stop(worker, min(SWEEP_LIMIT_S, max(limit_s, SWEEP_LEAST_S)))
+
+
+class _Common:
+    """What both strategies do: load at init, and wait for what loads."""
+
+    def __init__(self, settings: Settings, workers: Workers) -> None:
+        self._settings = settings
+        self._workers = workers
+
+    async def _load(self, worker: Worker) -> Failure | None:
+        """Wait in the init phase until a worker is ready."""
+        try:
+            async with asyncio.timeout(INIT_LIMIT_S):
+                return await worker.ready()
+        except TimeoutError:
+            logger.warning(
+                "The handler's module is still loading after %.0f s; "
+                "the first invocation will wait for it",
+                INIT_LIMIT_S,
+            )
+            return None
+        except WorkerError as error:
+            return Failure.from_worker_error(error)
+
+    def _start_next(self) -> Worker | None:
+        """Start a worker before its event has come, if that can be done."""
+        try:
+            return self._workers.start()
+        except WorkerError as error:
+            logger.warning("Cannot start the next process: %s", error)
+            return None
+
+    async def _wait_until_ready(self, worker: Worker, limit_s: float) -> None:
+        try:
+            async with asyncio.timeout(limit_s):
+                failure = await worker.ready()
+        except TimeoutError:
+            return  # it goes on loading in the next invocation's time
+        except WorkerError as error:
+            logger.warning("The next process ended while it loaded: %s", error)
+        else:
+            if failure is not None:
+                logger.warning(
+                    "The next process could not load: %s", failure.error_type
+                )
+
+    async def _find_problem(self, worker: Worker) -> str | None:
+        """Return why a waiting worker cannot serve; it has seen no event."""
+        try:
+            if not worker.is_usable() or self._is_too_old(worker):
+                return "it ended or was too old"
+            if await worker.ready() is not None:
+                return "its module did not load"
+        except WorkerError as error:
+            return str(error)
+        return None
+
+    def _is_too_old(self, worker: Worker) -> bool:
+        limit_s = self._settings.warm_max_age_s
+        return limit_s is not None and time.monotonic() - worker.started_s > limit_s
+
+    async def aclose(self) -> None:
+        """End every worker, also one whose end was interrupted."""
+        await self._workers.stop_all_but(set(), CLOSE_LIMIT_S)
+
+
+class FreshProcess(_Common):
+    """A process of its own for each invocation, or for a few, started ahead of them."""
+
+    def __init__(self, settings: Settings, workers: Workers) -> None:
+        """Take what starts workers; starts none yet."""
+        super().__init__(settings, workers)
+        self._waiting: deque[Worker] = deque()
+        self._serving: set[Worker] = set()
 
     async def start(self, first: StartedWorker | None) -> Failure | None:
         """Finish the init phase: adopt the first worker and wait until it is ready.
@@ -84,335 +186,130 @@ class FreshProcess:
         """
         if first is None:
             return None
-        self._warm = self._adopt(first)
-        try:
-            async with asyncio.timeout(INIT_LIMIT_S):
-                return await self._warm.ready()
-        except TimeoutError:
-            logger.warning(
-                "The handler's module is still loading after %.0f s; "
-                "the first invocation will wait for it",
-                INIT_LIMIT_S,
-            )
-            return None
-        except WorkerError as error:
-            return Failure.from_worker_error(error)
+        worker = self._workers.adopt(first)
+        self._waiting.append(worker)
+        return await self._load(worker)
 
-    async def execute(self, invocation: Invocation) -> Outcome:
-        """Run one invocation and return what came of it, before its deadline.
-
-        The worker goes on with what its handler left to do until ``settle``.
-        """
-        self._arrived_s = time.monotonic()
-        remaining_s = invocation.remaining_s(time.time())
-        margin_s = stop_margin_s(remaining_s, self._settings.stop_margin_s)
-        outcome = await self._execute(invocation, remaining_s - margin_s, margin_s)
-        if not isinstance(outcome, Streaming):
-            self._answer = outcome
-        return outcome
-
-    async def _execute(
-        self, invocation: Invocation, limit_s: float, margin_s: float
-    ) -> Outcome:
-        abort_epoch_ms = invocation.deadline_epoch_ms - round(
-            ABORT_MARGINS * margin_s * 1000
-        )
-        try:
-            async with asyncio.timeout(limit_s):
-                outcome = await self._run(invocation, abort_epoch_ms)
-        except TimeoutError:
-            return await self._timed_out(limit_s, margin_s)
-        except WorkerError as error:
-            return Failure.from_worker_error(error)
-        if not isinstance(outcome, AnswerBegun):
-            return outcome
-        assert self._serving is not None
-        remaining_s = invocation.remaining_s(time.time())
-        chunks = WorkerChunks(self._serving, remaining_s - margin_s, margin_s)
-        self._answer = chunks
-        # Between the two the answer of a worker that was stopped is brought to its end.
-        return Streaming(outcome.content_type, chunks, remaining_s - margin_s / 2)
-
-    async def settle(self, invocation: Invocation, refusal: str | None) -> None:
-        """Do what follows an answer: finish, clean up, start the next worker.
-
-        Lets work handed to ``waitUntil`` end within the deadline, ends the worker and
-        everything it started, and, unless told otherwise, has the next one ready.
-
-        Args:
-            invocation: What was executed.
-            refusal: Error type of what the caller was told instead; None: nothing else.
-        """
-        posted_s = time.monotonic()
-        worker, self._serving = self._serving, None
-        if worker is not None:
-            worker.abandon_stream()
-            await self._finish(worker, invocation)
-        finished_s = time.monotonic()
-        for ended in self._running - {self._warm}:
-            limit_s = min(self._left_s(invocation), SWEEP_LIMIT_S)
-            await self._stop(ended, max(limit_s, SWEEP_LEAST_S))
-        if self._settings.metrics is not Metrics.OFF:
-            self._report(invocation, worker, refusal, (posted_s, finished_s))
-        self._answer = None
-        await self._prepare(invocation)
-        # What is not in the log when the environment is frozen may never be.
-        await self._writer.drained(min(LOG_FLUSH_LIMIT_S, self._left_s(invocation)))
-
-    def _left_s(self, invocation: Invocation) -> float:
-        """Return how long this invocation may still take, its margin kept back."""
-        remaining_s = invocation.remaining_s(time.time())
-        return remaining_s - stop_margin_s(remaining_s, self._settings.stop_margin_s)
-
-    async def _prepare(self, invocation: Invocation) -> None:
-        """Start the next worker, if one is to wait for its event."""
-        if self._settings.warm is Warm.OFF or self._warm is not None:
-            return
-        try:
-            self._warm = self._start_worker()
-        except WorkerError as error:
-            logger.warning("Cannot start the next process: %s", error)
-            return
-        if self._settings.warm is Warm.READY:
-            await self._wait_until_ready(self._warm, invocation)
-
-    async def aclose(self) -> None:
-        """End every worker, also one whose end was interrupted."""
-        self._serving = self._warm = None
-        for worker in list(self._running):
-            await self._stop(worker, CLOSE_LIMIT_S)
-
-    async def _run(
-        self, invocation: Invocation, abort_epoch_ms: int
-    ) -> Success | Failure | AnswerBegun:
-        worker = await self._take_warm()
-        if worker is None:
-            worker = self._serving = self._start_worker()
-        failure = await worker.ready()
-        if failure is not None:
-            return failure
-        return await worker.invoke(invocation, abort_epoch_ms)
-
-    async def _take_warm(self) -> Worker | None:
-        """Take the waiting worker if it can serve; one that cannot is replaced.
-
-        A waiting worker has not seen any event, so nothing is lost with it.
-        """
-        worker, self._warm = self._warm, None
-        if worker is None:
-            return None
-        self._serving = worker
-        try:
-            if worker.is_usable() and not self._is_too_old(worker):
-                if await worker.ready() is None:
-                    return worker
-                problem = "its module did not load"
-            else:
-                problem = "it ended or was too old"
-        except WorkerError as error:
-            problem = str(error)
-        logger.info("Replacing the waiting process %d: %s", worker.pid, problem)
-        self._serving = None
-        worker.kill()  # the rest of its end is left to `settle`: an event waits
-        return None
-
-    def _is_too_old(self, worker: Worker) -> bool:
-        limit_s = self._settings.warm_max_age_s
-        return limit_s is not None and time.monotonic() - worker.started_s > limit_s
-
-    async def _timed_out(self, limit_s: float, margin_s: float) -> Failure:
-        worker = self._serving
-        if worker is None:  # even its process could not be started in time
-            return Failure.of(WorkerTimeoutError.error_type, "There was no time left")
-        what = "did not answer"
-        if not worker.is_answering:
-            what = "has a module that did not finish loading"
-        return await stop_for_deadline(worker, what, limit_s, margin_s)
-
-    async def _finish(self, worker: Worker, invocation: Invocation) -> None:
-        limit_s = self._left_s(invocation)
-        try:
-            async with asyncio.timeout(limit_s):
-                await worker.finished()
-            lost = worker.lost_work
-            if lost is not None:
-                logger.warning(
-                    "Work handed to waitUntil was lost: %s",
-                    lost,
-                    extra=log_context(invocation),
-                )
-        except TimeoutError:
-            logger.warning(
-                "Work handed to waitUntil did not end before the deadline: stopped",
-                extra=log_context(invocation),
-            )
-            left_s = invocation.remaining_s(time.time())
-            await worker.terminate(min(TERMINATE_GRACE_S, left_s / 4))
-
-    async def _wait_until_ready(self, worker: Worker, invocation: Invocation) -> None:
-        try:
-            async with asyncio.timeout(self._left_s(invocation)):
-                failure = await worker.ready()
-        except TimeoutError:
-            return  # it goes on loading in the next invocation's time
-        except WorkerError as error:
-            logger.warning("The next process ended while it loaded: %s", error)
-        else:
-            if failure is not None:
-                logger.warning(
-                    "The next process could not load: %s", failure.error_type
-                )
-
-    def _start_worker(self) -> Worker:
-        try:
-            return self._adopt(start_worker(self._command, self._state))
-        except OSError as error:
-            action = f"make a folder for the process in {self._state.path!r}"
-            raise WorkerSpawnError.from_os_error(action, error) from error
-
-    def _adopt(self, started: StartedWorker) -> Worker:
-        loop = asyncio.get_running_loop()
-        worker = Worker(started, self._writer, loop, self._reaper, self._state)
-        self._running.add(worker)
+    async def take(self) -> Worker:
+        """Return the waiting worker, or a new one; see ``execution.Strategy``."""
+        while self._waiting:
+            worker = self._waiting.popleft()
+            self._serving.add(worker)
+            problem = await self._find_problem(worker)
+            if problem is None:
+                return worker
+            logger.info("Replacing the waiting process %d: %s", worker.pid, problem)
+            self._serving.discard(worker)
+            worker.kill()  # the rest of its end is left to `give_back`: an event waits
+        worker = self._workers.start()
+        self._serving.add(worker)
         return worker
 
-    async def _stop(self, worker: Worker, limit_s: float) -> None:
-        if self._is_unswept:  # what could not be ended then will hardly be now
-            limit_s = min(limit_s, SWEEP_LEAST_S)
-        is_ended = await worker.stop(limit_s)
-        if not is_ended and not self._is_unswept:
-            logger.error(
-                "Cannot end process %d, or something it has started, within %.1f s: "
-                "the kernel holds it; it is tried again after each event",
-                worker.pid,
-                limit_s,
-            )
-        self._is_unswept = not is_ended
-        if worker.is_stopped:
-            self._running.discard(worker)
-
-    def _report(
-        self,
-        invocation: Invocation,
-        worker: Worker | None,
-        refusal: str | None,
-        times_s: tuple[float, float],
+    async def stop_for_deadline(
+        self, worker: Worker, _exchange: Exchange | None, grace_s: float
     ) -> None:
-        """Write down what an invocation took, once all of it has ended."""
-        now_epoch_s = time.time()
-        measures = self._measures(invocation, worker, refusal, times_s)
-        epoch_ms = int(now_epoch_s * 1000)
-        line = report_line(
-            measures, self._settings, utc_timestamp(now_epoch_s), epoch_ms
-        )
-        self._writer.write([line])
+        """End the worker; see ``execution.Strategy``."""
+        await worker.terminate(grace_s)
 
-    def _measures(
-        self,
-        invocation: Invocation,
-        worker: Worker | None,
-        refusal: str | None,
-        times_s: tuple[float, float],
-    ) -> Measures:
-        posted_s, finished_s = times_s
-        answer = self._answer
-        match answer:
-            case Success():
-                failure, answer_bytes = None, len(answer.payload)
-            case Failure():
-                failure, answer_bytes = answer, len(answer.body)
-            case WorkerChunks():
-                failure, answer_bytes = answer.failure, answer.sent_bytes
-            case _:
-                raise AssertionError("settle follows execute")
-        common = Measures(
-            request_id=invocation.request_id,
-            tenant_id=invocation.tenant_id,
-            status=refusal or (failure.error_type if failure else SUCCESS),
-            finish_s=finished_s - posted_s,
-            cleanup_s=time.monotonic() - finished_s,
-            event_bytes=len(invocation.event),
-            answer_bytes=answer_bytes,
-        )
+    async def give_back(
+        self, worker: Worker, exchange: Exchange | None, limit_s: float
+    ) -> None:
+        """Keep the worker if it serves more, else end it with all it has started."""
+        if exchange is not None:
+            worker.end(exchange)
+            if exchange.leaves_worker_usable and worker.is_usable():
+                self._waiting.appendleft(worker)
+        self._serving.discard(worker)
+        await self._workers.stop_all_but({*self._waiting, *self._serving}, limit_s)
+
+    async def prepare(self, limit_s: Callable[[], float]) -> None:
+        """Start the next worker, if one is to wait for its event."""
+        if self._settings.warm is Warm.OFF or self._waiting:
+            return
+        worker = self._start_next()
         if worker is None:
-            return common
-        ready_s, handed_s = worker.ready_s, worker.handed_over_s
-        answered_s = min(worker.answered_s or posted_s, posted_s)
-        exited = worker.exit_status
-        return replace(
-            common,
-            is_warm=worker.started_s < self._arrived_s,
-            spawn_s=worker.spawn_s,
-            ready_s=_between(worker.started_s, ready_s),
-            idle_s=_between(ready_s, max(self._arrived_s, ready_s or 0.0)),
-            wait_s=_between(self._arrived_s, handed_s),
-            handler_s=_between(handed_s, answered_s),
-            post_s=posted_s - answered_s,
-            user_s=exited.user_s if exited else None,
-            system_s=exited.system_s if exited else None,
-            peak_bytes=exited.peak_bytes if exited else None,
-            left_processes=worker.left_processes,
-            left_files=worker.left_files,
-        )
+            return
+        self._waiting.append(worker)
+        if self._settings.warm is Warm.READY:
+            await self._wait_until_ready(worker, limit_s())
 
 
-def _between(begin_s: float | None, end_s: float | None) -> float | None:
-    return None if begin_s is None or end_s is None else end_s - begin_s
+class SharedServer(_Common):
+    """One long-lived process that all invocations go to, several at a time."""
 
+    def __init__(self, settings: Settings, workers: Workers) -> None:
+        """Take what starts workers; starts none yet."""
+        super().__init__(settings, workers)
+        self._server: Worker | None = None
+        # No new invocations go to these; they end with their last one.
+        self._retired: set[Worker] = set()
+        self._replacing = asyncio.Lock()
 
-class WorkerChunks:
-    """A worker's streamed answer, ended in time whatever the worker does."""
+    async def start(self, first: StartedWorker | None) -> Failure | None:
+        """Finish the init phase; as ``FreshProcess.start``."""
+        if first is None:
+            return None
+        self._server = self._workers.adopt(first)
+        return await self._load(self._server)
 
-    def __init__(self, worker: Worker, limit_s: float, margin_s: float) -> None:
-        """Take the worker, the time it has from now, and the margin after that."""
-        self.failure: Failure | None = None
-        self.sent_bytes = 0
-        self._worker = worker
-        self._limit_s = limit_s
-        self._margin_s = margin_s
-        self._end_s = asyncio.get_running_loop().time() + limit_s
+    async def take(self) -> Worker:
+        """Return the process, or another one if it cannot serve any more."""
+        async with self._replacing:  # nobody else starts one meanwhile
+            server = self._server
+            if server is not None:
+                problem = await self._find_problem(server)
+                if problem is None and self._has_room(server):
+                    return server
+                logger.info("Replacing the waiting process %d: %s", server.pid, problem)
+                self._retire(server)
+            self._server = self._workers.start()
+            return self._server
 
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the pieces as they come."""
-        while True:
-            try:
-                async with asyncio.timeout_at(self._end_s):
-                    chunk = await self._worker.next_chunk()
-            except TimeoutError:
-                self.failure = await stop_for_deadline(
-                    self._worker,
-                    "did not end its answer",
-                    self._limit_s,
-                    self._margin_s,
-                )
-                return
-            except WorkerError as error:
-                self.failure = Failure.from_worker_error(error)
-                return
-            if isinstance(chunk, StreamEnded):
-                self.failure = chunk.failure
-                return
-            self.sent_bytes += len(chunk)
-            yield chunk
+    def _has_room(self, server: Worker) -> bool:
+        limit = self._settings.max_invocations
+        return limit is None or server.begun < limit
 
+    def _retire(self, worker: Worker) -> None:
+        if worker is self._server:
+            self._server = None
+        self._retired.add(worker)
 
-async def stop_for_deadline(
-    worker: Worker, what: str, limit_s: float, margin_s: float
-) -> Failure:
-    """End a worker that had its time, and say so.
+    async def stop_for_deadline(
+        self, worker: Worker, exchange: Exchange | None, grace_s: float
+    ) -> None:
+        """End the process, or if others are served by it, what goes on in it.
 
-    Args:
-        worker: Gets SIGTERM, then SIGKILL.
-        what: What the handler did not do, for the message.
-        limit_s: The time it had, in seconds.
-        margin_s: The time kept back before the deadline.
-    """
-    await worker.terminate(min(TERMINATE_GRACE_S, margin_s / 4))
-    error = WorkerTimeoutError(
-        f"The handler {what} within {limit_s:.2f} seconds and was stopped "
-        f"{margin_s * 1000:.0f} ms before the function's timeout",
-        limit_s=limit_s,
-        pid=worker.pid,
-        stderr_tail=worker.log_tail,
-    )
-    return Failure.from_worker_error(error)
+        What a handler that had its time still does cannot be stopped from outside, so
+        the process serves no other one.
+        """
+        if exchange is None and self._settings.concurrency > 1:
+            return  # others may wait for the same module, and have more time
+        self._retire(worker)
+        if exchange is not None and worker.exchanges > 1:
+            worker.end(exchange)
+        else:
+            await worker.terminate(grace_s)
+
+    async def give_back(
+        self, worker: Worker, exchange: Exchange | None, limit_s: float
+    ) -> None:
+        """End a process that serves no more, with its last invocation."""
+        if exchange is None:
+            if not worker.is_usable():
+                self._retire(worker)
+        else:
+            worker.end(exchange)
+            if not exchange.leaves_worker_usable:
+                self._retire(worker)
+        ended = {retired for retired in self._retired if not retired.exchanges}
+        self._retired -= ended
+        for retired in ended:
+            await self._workers.stop(retired, max(limit_s, SWEEP_LEAST_S))
+
+    async def prepare(self, limit_s: Callable[[], float]) -> None:
+        """Start the process again if it had to end."""
+        if self._settings.warm is Warm.OFF or self._server is not None:
+            return
+        self._server = self._start_next()
+        if self._server is not None and self._settings.warm is Warm.READY:
+            await self._wait_until_ready(self._server, limit_s())

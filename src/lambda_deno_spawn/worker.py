@@ -1,39 +1,36 @@
 """One Deno process from its start to the last byte it wrote.
 
 Joins a child process, its end of the wire protocol and the relay of its log: what comes
-out is an outcome, or a ``WorkerError`` that says how the process broke off. Refuses to
+out are exchanges, and for each a ``WorkerError`` if the process broke off. Refuses to
 know when a worker is started or how many there are; that is ``strategies.py``.
 """
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import time
-from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.descendants import oom_kills
 from lambda_deno_spawn.errors import WorkerError, WorkerProtocolError
+from lambda_deno_spawn.exchange import Exchange
 from lambda_deno_spawn.exits import exit_error
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.process import ChildProcess
 from lambda_deno_spawn.protocol import (
     Answered,
-    Chunk,
-    Done,
     Ready,
     State,
     Stray,
-    StreamBegun,
-    StreamEnded,
     WorkerConnection,
 )
 
 if TYPE_CHECKING:
     import asyncio
 
-    from lambda_deno_spawn.invocation import Invocation, Success
+    from lambda_deno_spawn.http_exchange import HttpLink
+    from lambda_deno_spawn.invocation import Invocation
     from lambda_deno_spawn.logs import LogWriter
     from lambda_deno_spawn.process import ExitStatus, Reaper
     from lambda_deno_spawn.spawn import StartedWorker
@@ -44,33 +41,22 @@ if TYPE_CHECKING:
 EXIT_GRACE_S = 0.5
 # Between SIGTERM and SIGKILL: time to flush a log, a quarter of the default margin.
 TERMINATE_GRACE_S = 0.05
-# What is taken from a streaming worker before the caller has taken it from us. Together
-# with the pipe it bounds the memory that a slow caller costs.
-STREAM_BUFFER_BYTES = 256 * 1024
 # Tells the worker that nobody listens to its stream any more; runtime.js knows it.
 CALLER_GONE_SIGNAL = signal.SIGUSR2
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerBegun:
-    """The worker answers in pieces, of this media type; see ``Worker.next_chunk``."""
-
-    content_type: str
-
-
 class Worker:
-    """A running Deno process that can serve one invocation.
+    """A running Deno process that can serve invocations.
 
-    The order of calls is ``ready``, ``invoke``, ``finished``, ``stop``; ``stop`` may
-    come at any point and must come at the end. One caller at a time. A cancelled call
-    leaves the worker as it is.
+    The order of calls is ``ready``, ``begin``, ``stop``; ``stop`` may come at any point
+    and must come at the end. One exchange at a time, unless it is reached by a socket.
+    A cancelled call leaves the worker as it is.
 
     Attributes:
-        started_s: When it was started; this and the next three on the monotonic clock.
+        started_s: When it was started; this and the next on the monotonic clock.
         ready_s: When its module was loaded; None until then.
-        handed_over_s: When its event was handed over; None until then.
-        answered_s: When its answer had come in full; None until then.
         spawn_s: How long the call took that started it.
+        begun: How many invocations were handed to it.
         left_processes: Programs that were still running when it was stopped.
         left_files: Files and folders that were in its private folder then.
         is_stopped: Nothing of it is left to end.
@@ -92,8 +78,7 @@ class Worker:
         self.started_s = started.started_s
         self.spawn_s = started.spawn_s
         self.ready_s: float | None = None
-        self.handed_over_s: float | None = None
-        self.answered_s: float | None = None
+        self.begun = 0
         self.left_processes = 0
         self.left_files = 0
         self._ended_before: int | None = None
@@ -103,21 +88,20 @@ class Worker:
         self._connection = WorkerConnection(started.marker)
         self._private_dir = started.private_dir
         self._sources = started.sources
+        self._socket = started.socket
+        self._invocations = started.invocations
+        self._exchanges: set[Exchange] = set()
+        self._links: list[HttpLink] = []
+        self._carriers: dict[Exchange, HttpLink] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._marker = started.marker
         self._relay = Relay(writer, started.marker)
         self._stray = Relay(writer, started.marker)
         self._loop = loop
         self._reaper = reaper
         self._ready = asyncio.Event()
-        self._answered = asyncio.Event()
-        self._done = asyncio.Event()
         self._exited = asyncio.Event()
         self._load_failure: Failure | None = None
-        self._outcome: Success | Failure | AnswerBegun | None = None
-        self._chunks: deque[bytes] = deque()
-        self._chunk_bytes = 0
-        self._is_abandoned = False
-        self._chunk_came = asyncio.Event()
-        self._stream_end: StreamEnded | None = None
         self._error: WorkerError | None = None
         self._eof_timer: asyncio.TimerHandle | None = None
         self.is_stopped = False
@@ -140,14 +124,9 @@ class Worker:
         )
 
     @property
-    def is_answering(self) -> bool:
-        """True once an invocation was handed to it."""
-        return self._connection.state not in (State.STARTING, State.IDLE)
-
-    @property
-    def lost_work(self) -> WorkerError | None:
-        """Why work handed to ``waitUntil`` did not end, None if it did."""
-        return self._error if self._connection.state is State.FINISHING else None
+    def exchanges(self) -> int:
+        """How many invocations are on their way through it."""
+        return len(self._exchanges)
 
     @property
     def exit_status(self) -> ExitStatus | None:
@@ -156,8 +135,8 @@ class Worker:
 
     @property
     def log_tail(self) -> str:
-        """The last lines it logged."""
-        return self._relay.tail
+        """The last lines it logged; empty if they may be those of another's."""
+        return self._relay.tail if len(self._exchanges) < 2 else ""
 
     async def ready(self) -> Failure | None:
         """Wait until the handler's module is loaded.
@@ -173,61 +152,112 @@ class Worker:
             raise self._error
         return self._load_failure
 
-    async def invoke(
-        self, invocation: Invocation, abort_epoch_ms: int
-    ) -> Success | Failure | AnswerBegun:
-        """Hand over an invocation and wait for what came of it, without a time limit.
+    async def begin(self, invocation: Invocation, abort_epoch_ms: int) -> Exchange:
+        """Hand over an invocation.
 
         Args:
             invocation: The event and its facts; the worker must be ready.
             abort_epoch_ms: When the handler's ``signal`` aborts; Unix time.
 
         Raises:
-            WorkerError: The process broke off before it answered.
+            WorkerError: The process cannot be reached.
         """
+        self.begun += 1
+        self._attribute_log(invocation)
+        if self._socket is not None:
+            return await self._begin_http(self._socket, invocation, abort_epoch_ms)
+        exchange = Exchange(self._connection, self)
+        self._exchanges.add(exchange)
+        buffers = self._connection.invoke(invocation, abort_epoch_ms)
+        self._process.write_all(buffers, ends=self.begun == self._invocations)
+        return exchange
+
+    async def _begin_http(
+        self, socket: str, invocation: Invocation, abort_epoch_ms: int
+    ) -> Exchange:
+        link = await self._link(socket)
+        number = self.begun
+        exchange = link.begin(
+            self._marker,
+            number,
+            invocation,
+            abort_epoch_ms,
+            on_lost=self._link_lost,
+            on_abandon=lambda: self._abandon(socket, number),
+        )
+        self._exchanges.add(exchange)
+        self._carriers[exchange] = link
+        return exchange
+
+    async def _link(self, socket: str) -> HttpLink:
+        from lambda_deno_spawn.http_exchange import HttpLink
+
+        while self._links:
+            link = self._links.pop()
+            if link.is_open:
+                return link
+        try:
+            return await HttpLink.connect(socket, self._links.append)
+        except OSError as error:
+            await self._wait_for_exit(EXIT_GRACE_S)
+            raise self._error or self._unreachable(str(error)) from error
+
+    def _link_lost(self, exchange: Exchange) -> None:
+        """Wait a moment for the exit that belongs to the end of a connection."""
+        error = self._unreachable("it closed the connection")
+        self._loop.call_later(EXIT_GRACE_S, exchange.break_off, error)
+
+    def _unreachable(self, reason: str) -> WorkerProtocolError:
+        return WorkerProtocolError(
+            f"Cannot reach the worker's server: {reason}, and the process runs on",
+            pid=self.pid,
+            stderr_tail=self.log_tail,
+        )
+
+    def _abandon(self, socket: str, number: int) -> None:
+        async def tell() -> None:
+            with contextlib.suppress(WorkerError):  # its end tells more
+                (await self._link(socket)).abandon(number)
+
+        task = self._loop.create_task(tell())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def end(self, exchange: Exchange) -> None:
+        """Forget an exchange that has ended, or that nobody waits for any more."""
+        self.drain_log()
+        self._exchanges.discard(exchange)
+        link = self._carriers.pop(exchange, None)
+        if link is not None and not exchange.leaves_worker_usable:
+            link.close()
+
+    def drain_log(self) -> None:
+        """Relay what it has written to stderr by now: it belongs to what ran by now."""
+        self._process.drain_stderr()
+
+    def _attribute_log(self, invocation: Invocation) -> None:
+        """Let what it writes to stderr belong to an invocation, if that is certain."""
+        is_alone = not self._exchanges
         for relay in (self._relay, self._stray):
-            relay.request_id = invocation.request_id
-            relay.tenant_id = invocation.tenant_id
-        self.handed_over_s = time.monotonic()
-        self._process.write_all(self._connection.invoke(invocation, abort_epoch_ms))
-        await self._answered.wait()
-        if self._outcome is not None:
-            return self._outcome
-        assert self._error is not None
-        raise self._error
+            relay.request_id = invocation.request_id if is_alone else ""
+            relay.tenant_id = invocation.tenant_id if is_alone else None
+        # Nobody is told what was logged for another.
+        if self.begun > 1:
+            self._relay.forget()
 
-    async def next_chunk(self) -> bytes | StreamEnded:
-        """Wait for the next piece of a streamed answer, without a time limit.
+    # What an exchange asks of its way, if that are the pipes (exchange.Carrier).
 
-        Raises:
-            WorkerError: The process broke off before the end of its answer.
-        """
-        while not self._chunks:
-            if self._stream_end is not None:
-                return self._stream_end
-            if self._error is not None:
-                raise self._error
-            self._chunk_came.clear()
-            await self._chunk_came.wait()
-        chunk = self._chunks.popleft()
-        self._chunk_bytes -= len(chunk)
-        if self._chunk_bytes < STREAM_BUFFER_BYTES:
-            self._process.release_stdout()
-        return chunk
+    def hold(self) -> None:
+        """Leave frames in the pipe."""
+        self._process.hold_stdout()
 
-    def abandon_stream(self) -> None:
-        """Tell the handler that nobody listens any more, and drop what still comes."""
-        if self._connection.state is not State.STREAMING or self._is_abandoned:
-            return
-        self._is_abandoned = True
-        self._process.signal(CALLER_GONE_SIGNAL)
-        self._chunks.clear()
-        self._chunk_bytes = 0
+    def release(self) -> None:
+        """Take frames again."""
         self._process.release_stdout()
 
-    async def finished(self) -> None:
-        """Wait until the worker has nothing left to do, or has ended."""
-        await self._done.wait()
+    def tell_caller_gone(self) -> None:
+        """Tell it that nobody listens to its stream any more."""
+        self._process.signal(CALLER_GONE_SIGNAL)
 
     def kill(self) -> None:
         """Send SIGKILL to its group; ``stop`` does the rest."""
@@ -267,6 +297,8 @@ class Worker:
         self._relay.flush()
         self._stray.flush()
         self._process.close()
+        for link in [*self._links, *self._carriers.values()]:
+            link.close()
         self._writer.forget(self._go_on_logging)
         if self._eof_timer is not None:
             self._eof_timer.cancel()
@@ -297,21 +329,6 @@ class Worker:
                     case Answered(Failure() as failure) if not self._ready.is_set():
                         self._load_failure = failure
                         self._ready.set()
-                    case Answered(outcome):
-                        self.answered_s = time.monotonic()
-                        self._outcome = outcome
-                        self._answered.set()
-                    case StreamBegun(content_type):
-                        self._outcome = AnswerBegun(content_type)
-                        self._answered.set()
-                    case Chunk(chunk):
-                        self._take_chunk(chunk)
-                    case StreamEnded() as end:
-                        self.answered_s = time.monotonic()
-                        self._stream_end = end
-                        self._chunk_came.set()
-                    case Done():
-                        self._done.set()
                     case Stray(stray):
                         # An answer may come behind it, which must not wait for a log
                         # that is not read.
@@ -319,19 +336,13 @@ class Worker:
                             self._writer.drop(max(1, stray.count(b"\n")))
                         else:
                             self._stray.feed(stray)
+                    case _:
+                        for exchange in self._exchanges:
+                            exchange.take(event)
         except WorkerProtocolError as error:
             error.pid = self.pid
             error.stderr_tail = self.log_tail
             self._break_off(error)
-
-    def _take_chunk(self, chunk: bytes) -> None:
-        if self._is_abandoned or not chunk:
-            return
-        self._chunks.append(chunk)
-        self._chunk_bytes += len(chunk)
-        self._chunk_came.set()
-        if self._chunk_bytes >= STREAM_BUFFER_BYTES:
-            self._process.hold_stdout()
 
     def stdout_ended(self) -> None:
         """Wait a moment for the exit that belongs to this end."""
@@ -374,20 +385,21 @@ class Worker:
         is_oom = True
         if status.returncode == -signal.SIGKILL and self._oom_kills is not None:
             is_oom = oom_kills() != self._oom_kills
-        self._break_off(
-            exit_error(
-                status,
-                self.pid,
-                self._connection.state,
-                self.log_tail,
-                self._sources,
-                is_oom=is_oom,
-            )
+        error = exit_error(
+            status,
+            self.pid,
+            self._connection.state,
+            self._relay.tail,
+            self._sources,
+            is_oom=is_oom,
         )
+        error.stderr_tail = self.log_tail
+        self._break_off(error)
 
     def _break_off(self, error: WorkerError) -> None:
         """Wake everybody; the error counts for what has not happened yet."""
         if self._error is None:
             self._error = error
-        for event in (self._ready, self._answered, self._chunk_came, self._done):
-            event.set()
+        self._ready.set()
+        for exchange in self._exchanges:
+            exchange.break_off(error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -53,17 +54,52 @@ async def api() -> AsyncIterator[FakeRuntimeApi]:
         yield server
 
 
+# Ways in which the same handler can be reached, by the settings that choose them.
+WAYS = {
+    "fresh": {},
+    "reuse": {"LAMBDA_DENO_MAX_INVOCATIONS": "1000"},
+    "server": {"LAMBDA_DENO_STRATEGY": "server"},
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run tests marked ``every_way`` in each way, or in those that the mark names."""
+    if "make_runtime" not in metafunc.fixturenames:
+        return
+    marker = metafunc.definition.get_closest_marker("every_way")
+    if marker is not None:
+        ways = [way for way in WAYS if way in (marker.args or WAYS)]
+        metafunc.parametrize("way", ways, indirect=True)
+
+
 @pytest.fixture
-def make_runtime(tmp_path: Path, api: FakeRuntimeApi) -> MakeRuntime:
+def way(request: pytest.FixtureRequest) -> str:
+    """Return how the runtime of this test reaches handlers."""
+    return getattr(request, "param", "fresh")
+
+
+@pytest.fixture
+def short_tmp_path() -> Iterator[Path]:
+    """Return a folder whose name leaves room for that of a socket in it."""
+    with tempfile.TemporaryDirectory(prefix="lds-") as path:
+        yield Path(path)
+
+
+@pytest.fixture
+def make_runtime(
+    tmp_path: Path, short_tmp_path: Path, api: FakeRuntimeApi, way: str
+) -> MakeRuntime:
     """The real bootstrap for handlers written down in the test."""
+    ways = WAYS[way]
 
     def make(
         files: dict[str, str] | Path,
         handler: str = "function.handler",
         **environ: str | None,
     ) -> RuntimeUnderTest:
-        temp_root = tmp_path / "tmp"
+        temp_root = (short_tmp_path if way == "server" else tmp_path) / "tmp"
         temp_root.mkdir(exist_ok=True)
+        environ = {**ways, **environ}
         if isinstance(files, Path):
             return RuntimeUnderTest(files, handler, api, temp_root, environ)
         task_root = tmp_path / "task"

@@ -31,21 +31,29 @@ ALLOWED: dict[str, set[str]] = {
     "exits": {"errors", "process", "protocol"},
     "logs": {"config", "invocation"},
     "metrics": {"config"},
-    "spawn": {"deno", "errors", "hello", "process", "records", "state"},
+    "spawn": {
+        "deno", "errors", "hello", "permissions", "process", "records", "state",
+    },
+    "exchange": {"errors", "invocation", "protocol"},
+    "http_exchange": {"errors", "exchange", "invocation", "protocol"},
     "worker": {
-        "descendants", "errors", "exits", "invocation", "logs", "process", "protocol",
-        "spawn", "state",
+        "descendants", "errors", "exchange", "exits", "http_exchange", "invocation",
+        "logs", "process", "protocol", "spawn", "state",
     },
     "strategies": {
-        "config", "deno", "errors", "invocation", "logs", "metrics", "process",
-        "protocol", "spawn", "state", "worker",
+        "config", "deno", "errors", "exchange", "invocation", "logs", "process",
+        "spawn", "state", "worker",
+    },
+    "execution": {
+        "config", "errors", "exchange", "invocation", "logs", "metrics", "protocol",
+        "worker",
     },
     "transport": set(),
     "runtime_api": {"__init__", "errors", "invocation", "logs", "transport"},
     "loop": {"invocation", "logs"},
     "bootstrap": {
-        "config", "deno", "descendants", "errors", "invocation", "logs", "loop",
-        "process", "records", "runtime_api", "spawn", "state", "strategies",
+        "config", "deno", "descendants", "errors", "execution", "invocation", "logs",
+        "loop", "process", "records", "runtime_api", "spawn", "state", "strategies",
     },
     "dev.__init__": set(),
     "dev.archive": {"errors"},
@@ -150,7 +158,7 @@ OUTSIDE = {
 RUNTIME_OWNERS = {
     "ctypes": {"descendants"},
     "fcntl": {"process", "state"},
-    "h11": {"transport"},
+    "h11": {"http_exchange", "transport"},
     "httpx": {"runtime_api", "transport"},
     "importlib": set[str](),  # every import can be read
     "socket": {"transport"},

@@ -104,6 +104,11 @@ GOOD = [
     ("_LAMBDA_TELEMETRY_LOG_FD", "62", "telemetry_fd", 62),
     ("_LAMBDA_TELEMETRY_LOG_FD", "none", "telemetry_fd", None),
     ("LAMBDA_DENO_STRATEGY", "fresh", "strategy", Strategy.FRESH),
+    ("LAMBDA_DENO_STRATEGY", "Server", "strategy", Strategy.SERVER),
+    ("LAMBDA_DENO_STRATEGY", "fresh", "invocations", 1),
+    ("LAMBDA_DENO_STRATEGY", "server", "invocations", 0),
+    ("LAMBDA_DENO_MAX_INVOCATIONS", "20", "invocations", 20),
+    ("AWS_LAMBDA_MAX_CONCURRENCY", "16", "concurrency", 16),
     ("LAMBDA_DENO_WARM", "ready", "warm", Warm.READY),
     ("LAMBDA_DENO_WARM", "background", "warm", Warm.BACKGROUND),
     ("LAMBDA_DENO_WARM", "OFF", "warm", Warm.OFF),
@@ -160,7 +165,10 @@ def test_a_good_value_is_accepted(
 
 
 BAD = [
-    ("LAMBDA_DENO_STRATEGY", "server", "fresh"),
+    ("LAMBDA_DENO_STRATEGY", "pool", "fresh or server"),
+    ("LAMBDA_DENO_MAX_INVOCATIONS", "0", "a whole number, one or more"),
+    ("LAMBDA_DENO_MAX_INVOCATIONS", "many", "a whole number, one or more"),
+    ("AWS_LAMBDA_MAX_CONCURRENCY", "-1", "a whole number, one or more"),
     ("LAMBDA_DENO_WARM", "hot", "ready or background or off"),
     ("LAMBDA_DENO_WARM", " ready", "ready or background or off"),
     ("LAMBDA_DENO_WARM_MAX_AGE_S", "-1", "a number of seconds, zero or more"),
@@ -290,7 +298,8 @@ def test_variables_of_ours_that_mean_nothing_are_listed() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "BIN", "ENV", "PERMISSIONS", "RESPONSE_MODE", "STOP_MARGIN_MS", "STRATEGY",
+        "BIN", "ENV", "MAX_INVOCATIONS", "PERMISSIONS", "RESPONSE_MODE",
+        "STOP_MARGIN_MS", "STRATEGY",
         "V8_FLAGS", "WARM", "WARM_MAX_AGE_S",
     ],
 )  # fmt: skip

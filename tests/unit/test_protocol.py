@@ -180,7 +180,7 @@ def test_a_marker_of_another_length_is_refused(length: int) -> None:
 def test_hello_is_one_line_with_version_marker_and_facts() -> None:
     facts = {"export": "handler", "context": {"functionName": "f"}}
     assert hello(MARKER, facts) == (
-        b'{"version":1,"marker":"00000000000000010000000000000002",'
+        b'{"version":2,"marker":"00000000000000010000000000000002",'
         b'"export":"handler","context":{"functionName":"f"}}\n'
     )
 

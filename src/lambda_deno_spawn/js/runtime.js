@@ -1,9 +1,10 @@
 // @ts-check
 /**
- * The worker's end: loads the handler, reads one invocation from stdin, runs it, frames
- * the outcome on stdout. Normative text: docs/protocol.md; the supervisor's end is
- * protocol.py. It loads for every event, so each line has to earn its place, and what
- * can be done in Python is done there.
+ * The worker's end: loads the handler, reads an invocation from stdin, runs it, frames
+ * the outcome on stdout; or, for the strategy `server`, both over HTTP (server.js).
+ * Normative text: docs/protocol.md; the supervisor's end is protocol.py. It loads for
+ * every event, so each line has to earn its place, and what can be done in Python is
+ * done there.
  *
  * @module
  */
@@ -19,6 +20,9 @@
  * @property {"text" | "json"} logFormat
  * @property {keyof typeof LEVELS} logLevel Least level written in JSON format.
  * @property {"buffered" | "stream"} responseMode How a `Response` is sent.
+ * @property {number} invocations How many this process serves; 0: no limit.
+ * @property {string | null} socket Where it listens; null: invocations come on stdin.
+ * @property {number} concurrency How many may run at once.
  * @property {Record<string, string>} context What every invocation has in common.
  * @property {object} permissions What to say about a denied access.
  * @property {string} permissions.base What LAMBDA_DENO_PERMISSIONS holds, or could hold.
@@ -41,9 +45,16 @@
  * @typedef {"READY" | "PART" | "RESULT" | "STREAM" | "CHUNK" | "END" | "ERROR" | "DONE"}
  *   FrameKind
  *
- * @typedef {(event: unknown, context: Context) => unknown} Handler
+ * @typedef {(event: unknown, context: Context, job: Job) => unknown} Handler
  *
  * @typedef {ReturnType<typeof makeContext>} Context
+ *
+ * @typedef {object} Output Where the frames of an invocation go.
+ * @property {(bytes: Uint8Array, isLast: boolean) => void} write At once; `isLast`: no
+ *   other frame follows.
+ * @property {(bytes: Uint8Array) => Promise<void>} writeLater Resolves once there is
+ *   room for more.
+ * @property {(job: Job) => void} end All is done, or will never be.
  *
  * @typedef {"loading" | "idle" | "running" | "streaming" | "finishing" | "done"} Phase
  *
@@ -55,7 +66,7 @@
  * @property {ErrorBody[]} [errors]
  */
 
-const PROTOCOL_VERSION = 1;
+const PROTOCOL_VERSION = 2;
 const LEVELS = { TRACE: 0, DEBUG: 1, INFO: 2, WARN: 3, ERROR: 4, FATAL: 5 };
 /** Levels in the order of the numbers that Deno's console passes to its printer. */
 const PRINTER_LEVELS =
@@ -101,6 +112,11 @@ const NOT_PACKAGED =
 /** Added to what AWS's SDK says. */
 const CREDENTIALS_WITHHELD =
   ": LAMBDA_DENO_ENV withholds the credentials, unless it has @credentials";
+/** The folder of this file, in lines of a stack. */
+const OUR_FILES = import.meta.url.slice(
+  0,
+  import.meta.url.lastIndexOf("/") + 1,
+);
 /** A stuck worker is ended by its supervisor; without one it ends after this long. */
 const LINGER_MS = 10_000;
 
@@ -109,6 +125,7 @@ const { parse, stringify } = JSON;
 const encoder = new TextEncoder();
 const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: false });
 const { stdin, stdout, stderr, exit, unrefTimer } = Deno;
+const clearTimer = clearTimeout;
 // @ts-ignore not part of the public types
 const { Console, inspectArgs } = Deno[Deno.internal];
 const readStdin = stdin.readSync.bind(stdin);
@@ -116,32 +133,176 @@ const writeStdout = stdout.writeSync.bind(stdout);
 const writeStdoutLater = stdout.write.bind(stdout);
 const writeStderr = stderr.writeSync.bind(stderr);
 
-/** What the worker is doing: which answer an accident has to give. */
-let phase = /** @type {Phase} */ ("loading");
 let hello = /** @type {Hello} */ (/** @type {unknown} */ (null));
-let requestId = "";
-let tenantId = /** @type {string | null} */ (null);
-/** The stream that answers, once its first byte is written. @type {Sink | null} */
-let answering = null;
-/** Why nobody listens to the stream any more. @type {DOMException | null} */
-let callerGone = null;
-/** Aborts `context.signal`, once somebody has asked for it. */
-let abortSignal = (/** @type {unknown} */ _reason) => {};
-/** Work that the handler wants finished after its answer. @type {Promise<unknown>[]} */
-let afterwards = [];
+/** How many more invocations this process may serve. */
+let left = 1;
 
-/** True while `rehearse` runs: nothing is written. */
-let isRehearsing = false;
-/** Timer of `context.signal`. @type {ReturnType<typeof setTimeout> | undefined} */
-let abortTimer;
-/** True once the DONE frame is written, or on its way behind the answer. */
-let isDoneSent = false;
+/**
+ * One invocation, or the loading of the module before the first: what it is doing, and
+ * which answer an accident has to give.
+ */
+class Job {
+  requestId = "";
+  tenantId = /** @type {string | null} */ (null);
+  /** The stream that answers, once its first byte is written. @type {Sink | null} */
+  answering = null;
+  /** Why nobody listens to the stream any more. @type {DOMException | null} */
+  callerGone = null;
+  /** Aborts `context.signal`, once somebody has asked for it. */
+  abortSignal = (/** @type {unknown} */ _reason) => {};
+  /** Timer of `context.signal`. @type {ReturnType<typeof setTimeout> | undefined} */
+  abortTimer = undefined;
+  /** Work that the handler wants finished after its answer. @type {Promise<unknown>[]} */
+  afterwards = [];
+  /** True once the DONE frame is written, or on its way behind the answer. */
+  isDoneSent = false;
+  /** True if nobody can tell what state the process is in. */
+  isFatal = false;
+  /** True if the process may serve others after it. */
+  goesOn = false;
+  /** The write that `writeLater` has begun last. */
+  lastWrite = /** @type {Promise<void>} */ (Promise.resolve());
+
+  /**
+   * @param {Phase} phase
+   * @param {Output} output
+   * @param {Head} [head]
+   */
+  constructor(phase, output, head) {
+    this.phase = phase;
+    this.output = output;
+    if (head === undefined) return;
+    this.requestId = head.requestId;
+    this.tenantId = head.tenantId;
+  }
+
+  /**
+   * @param {Uint8Array} bytes A frame.
+   * @param {boolean} [isLast]
+   */
+  write(bytes, isLast = false) {
+    this.output.write(bytes, isLast);
+  }
+
+  /**
+   * Write a frame without blocking: while the caller is slow, the handler's timers run
+   * on.
+   *
+   * @param {Uint8Array} bytes A frame.
+   */
+  writeLater(bytes) {
+    const previous = this.lastWrite;
+    this.lastWrite = (async () => {
+      await previous;
+      await this.output.writeLater(bytes);
+    })();
+    return this.lastWrite;
+  }
+
+  /**
+   * Write what ends the answer, with the DONE frame behind it if nothing is left to do.
+   *
+   * @param {Uint8Array[]} frames Each is to be written at once; the last one was made
+   *   with `doneBehind`.
+   */
+  answer(frames) {
+    this.phase = "finishing";
+    const last = frames.length - 1;
+    for (const [at, bytes] of frames.entries()) {
+      this.write(bytes, at === last && this.isDoneSent);
+    }
+  }
+
+  /**
+   * Decide what stands behind the answer's last frame.
+   *
+   * @param {boolean} isError
+   * @returns {string} The DONE frame if nothing is left to do, else nothing.
+   */
+  doneBehind(isError) {
+    // A long-lived process goes on after an ordinary error, as everywhere else.
+    const isSpent = hello.socket === null && (left === 0 || isError);
+    this.goesOn = !this.isFatal && !isSpent;
+    this.isDoneSent = this.afterwards.length === 0;
+    return this.isDoneSent ? doneFrame(this.goesOn) : "";
+  }
+
+  /**
+   * Answer with an error, unless there was an answer.
+   *
+   * @param {unknown} error
+   * @param {string} [errorType]
+   */
+  fail(error, errorType) {
+    this.answer(errorFrames(this, error, errorType));
+  }
+
+  /** Hear that nobody listens to the answer any more. */
+  abandon() {
+    if (this.answering !== null) this.answering.isAbandoned = true;
+    const message = "Nobody listens to the response any more";
+    this.callerGone = new DOMException(message, "AbortError");
+    this.abortSignal(this.callerGone);
+  }
+
+  /** Wait for what `waitUntil` was given, and say that nothing is left. */
+  async finish() {
+    while (this.afterwards.length > 0) {
+      const batch = this.afterwards;
+      this.afterwards = [];
+      for (const outcome of await Promise.allSettled(batch)) {
+        if (outcome.status === "rejected") {
+          log("ERROR", ["waitUntil: a promise was rejected", outcome.reason]);
+        }
+      }
+    }
+    this.end();
+  }
+
+  /** Say that nothing is left to do. */
+  end() {
+    if (this.phase === "done") return;
+    this.phase = "done";
+    runningJobs.delete(this);
+    // What still listens must not hear of a deadline that is another's by then.
+    if (this.abortTimer !== undefined) clearTimer(this.abortTimer);
+    if (!this.isDoneSent) {
+      this.write(encoder.encode(doneFrame(this.goesOn)), true);
+    }
+    this.output.end(this);
+  }
+}
+
+/** @type {Output} */
+const STDOUT = {
+  write(bytes) {
+    write(bytes);
+  },
+  async writeLater(bytes) {
+    for (let offset = 0; offset < bytes.length;) {
+      offset += await writeStdoutLater(bytes.subarray(offset));
+    }
+  },
+  end(job) {
+    if (!job.goesOn) standStill();
+  },
+};
+
+/** Of an invocation that nobody sees. @type {Output} */
+const NOWHERE = { write() {}, async writeLater() {}, end() {} };
+
+/** What is being done; of several at once the last that began. */
+let latestJob = new Job("loading", STDOUT);
+/** All that are being done. @type {Set<Job>} */
+const runningJobs = new Set();
+/** What is being done where this is called; null: one of several. */
+let currentJob = /** @type {() => Job | null} */ (() => latestJob);
 
 /** Bytes read from stdin and not used yet. */
 let unread = new Uint8Array(0);
 
 /**
- * Serve one invocation and end.
+ * Serve as many invocations as HELLO says, and end.
  *
  * @param {() => Promise<Record<string, unknown>>} load Imports the handler's module; the
  *   import must be written out where Deno can see it.
@@ -155,32 +316,76 @@ export async function start(load) {
       `Cannot speak protocol ${hello.version}: this is ${PROTOCOL_VERSION}`,
     );
   }
+  left = hello.invocations || Infinity;
   reroute();
   // @ts-ignore the global of AWS's own runtime
   globalThis.awslambda = { streamifyResponse, HttpResponseStream };
   globalThis.addEventListener("unhandledrejection", onUnhandledRejection);
   globalThis.addEventListener("error", onUncaughtError);
   globalThis.addEventListener("beforeunload", onNothingLeft);
+  const loading = latestJob;
   let handler;
   try {
     handler = await adapt(await load(), hello.export);
+    if (hello.socket !== null) await serve(hello.socket, handler);
   } catch (error) {
-    fail(error, loadErrorType(error));
-    return finish();
+    loading.isFatal = true;
+    loading.fail(error, loadErrorType(error));
+    return loading.finish();
   }
   // An accident while the module loaded has been reported already.
-  if (phase !== "loading") return;
-  phase = "idle";
+  if (loading.phase !== "loading") return;
+  loading.phase = "idle";
   write(frame("READY"));
-  const second = readLine();
-  if (second === null) exit(0);
-  phase = "running";
-  const head = parse(/** @type {string} */ (second));
-  const eventBytes = readExactly(head.eventBytes);
-  if (eventBytes === null) exit(0);
-  setTraceId(head.traceId);
-  await run(handler, head, /** @type {Uint8Array} */ (eventBytes));
-  await finish();
+  if (hello.socket === null) await readInvocations(handler);
+}
+
+/** @param {Handler} handler */
+async function readInvocations(handler) {
+  while (left > 0) {
+    const line = readLine();
+    if (line === null) exit(0);
+    const head = /** @type {Head} */ (parse(/** @type {string} */ (line)));
+    const eventBytes = readExactly(head.eventBytes);
+    if (eventBytes === null) exit(0);
+    left -= 1;
+    const job = latestJob = new Job("running", STDOUT, head);
+    await run(job, handler, head, /** @type {Uint8Array} */ (eventBytes));
+    await job.finish();
+  }
+}
+
+/**
+ * Serve invocations over HTTP, as they come.
+ *
+ * @param {string} path Of the Unix socket.
+ * @param {Handler} handler
+ */
+async function serve(path, handler) {
+  const { listen, scopes } = await import("./server.js");
+  /** @type {(job: Job, work: () => Promise<void>) => Promise<void>} */
+  let within = (_job, work) => work();
+  if (hello.concurrency > 1) {
+    const jobs = await scopes();
+    within = (job, work) => jobs.run(job, work);
+    currentJob = () => jobs.getStore() ?? onlyJob();
+  }
+  await listen(path, (line, eventBytes, output) => {
+    const head = /** @type {Head} */ (parse(decoder.decode(line)));
+    const job = latestJob = new Job("running", output, head);
+    runningJobs.add(job);
+    within(job, async () => {
+      await run(job, handler, head, eventBytes);
+      await job.finish();
+    });
+    return () => job.abandon();
+  });
+}
+
+/** @returns {Job | null} */
+function onlyJob() {
+  const [job] = runningJobs;
+  return runningJobs.size === 1 ? job : null;
 }
 
 /**
@@ -219,49 +424,36 @@ const HttpResponseStream = {
 async function rehearse(handler, event = "{}") {
   const head = parse(REHEARSAL);
   head.abortEpochMs = Date.now() + LINGER_MS;
-  isRehearsing = true;
-  phase = "running";
   readExactly(0);
-  setTraceId(head.traceId);
-  await run(handler, head, encoder.encode(event));
-  if (abortTimer !== undefined) clearTimeout(abortTimer);
-  abortTimer = undefined;
-  abortSignal = () => {};
-  answering = null;
-  isDoneSent = false;
-  requestId = "";
-  tenantId = null;
-  phase = "loading";
-  isRehearsing = false;
+  const job = new Job("running", NOWHERE, head);
+  await run(job, handler, head, encoder.encode(event));
+  if (job.abortTimer !== undefined) clearTimer(job.abortTimer);
 }
 
 /**
  * Run the handler and write the frames of its outcome.
  *
+ * @param {Job} job
  * @param {Handler} handler
  * @param {Head} head
  * @param {Uint8Array} eventBytes
  */
-async function run(handler, head, eventBytes) {
-  requestId = head.requestId;
-  tenantId = head.tenantId;
+async function run(job, handler, head, eventBytes) {
   let frames;
   try {
-    const context = makeContext(head);
+    setTraceId(head.traceId);
+    const context = makeContext(job, head);
     const event = parseEvent(eventBytes);
-    const result = await handler(event, context);
+    const result = await handler(event, context, job);
     if (result === STREAMED) return;
-    if (isStream(result)) return await new Sink().pump(result);
-    frames = resultFrames(result);
+    if (isStream(result)) return await new Sink(job).pump(result);
+    frames = resultFrames(job, result);
   } catch (error) {
-    if (answering !== null) return await answering.fail(error);
-    frames = errorFrames(error);
+    if (job.answering !== null) return await job.answering.fail(error);
+    frames = errorFrames(job, error);
   }
   // An accident in the meantime has been answered for already.
-  if (phase !== "running") return;
-  phase = "finishing";
-  isDoneSent = afterwards.length === 0;
-  for (const bytes of frames) write(bytes);
+  if (job.phase === "running") job.answer(frames);
 }
 
 /** What a handler's adapter returns when the answer has been streamed. */
@@ -291,7 +483,9 @@ class Sink {
   /** Rejects when an accident ends the stream while it waits for its source. */
   #accident = Promise.withResolvers();
 
-  constructor() {
+  /** @param {Job} job What it answers. */
+  constructor(job) {
+    this.job = job;
     this.#accident.promise.catch(() => {});
   }
 
@@ -340,29 +534,31 @@ class Sink {
   async write(chunk) {
     let bytes = bytesOf(chunk);
     if (bytes.length === 0 || this.isAbandoned) return;
+    const { job } = this;
     const room = hello.partBytes > 0
       ? hello.partBytes - FRAME_OVERHEAD_BYTES
       : CHUNK_BYTES;
-    if (phase === "running") {
-      for (const first of this.#begin(bytes.subarray(0, room))) write(first);
+    if (job.phase === "running") {
+      for (const first of this.#begin(bytes.subarray(0, room))) {
+        job.write(first);
+      }
       bytes = bytes.subarray(room);
     }
     for (; bytes.length > 0; bytes = bytes.subarray(room)) {
-      if (phase !== "streaming" || this.isAbandoned) return;
-      await writeLater(frame("CHUNK", bytes.subarray(0, room)));
+      if (job.phase !== "streaming" || this.isAbandoned) return;
+      await job.writeLater(frame("CHUNK", bytes.subarray(0, room)));
     }
   }
 
   /** Say that nothing follows. */
   async end() {
-    if (phase === "running") {
-      for (const first of this.#begin(new Uint8Array(0))) write(first);
+    const { job } = this;
+    if (job.phase === "running") {
+      for (const first of this.#begin(new Uint8Array(0))) job.write(first);
     }
-    if (phase !== "streaming") return;
-    await lastWrite;
-    phase = "finishing";
-    isDoneSent = afterwards.length === 0;
-    write(frame("END", undefined, "", isDoneSent));
+    if (job.phase !== "streaming") return;
+    await job.lastWrite;
+    job.answer([frame("END", undefined, "", job.doneBehind(false))]);
   }
 
   /**
@@ -372,8 +568,11 @@ class Sink {
    * @param {string} [errorType]
    */
   async fail(error, errorType) {
-    if (phase === "streaming") await lastWrite;
-    if (phase === "streaming" || phase === "running") fail(error, errorType);
+    const { job } = this;
+    if (job.phase === "streaming") await job.lastWrite;
+    if (job.phase === "streaming" || job.phase === "running") {
+      job.fail(error, errorType);
+    }
   }
 
   /** @param {unknown} error Something that no handler caught. */
@@ -387,9 +586,9 @@ class Sink {
    */
   #begin(bytes) {
     listenForCallerGone();
-    phase = "streaming";
-    answering = this;
-    const head = frame("STREAM", undefined, "", false, this.contentType);
+    this.job.phase = "streaming";
+    this.job.answering = this;
+    const head = frame("STREAM", undefined, "", "", this.contentType);
     const pieces = [this.#prelude, bytes].filter((piece) => piece.length > 0);
     if (hello.partBytes > 0) {
       const frames = pieces.map((piece) => frame("CHUNK", piece));
@@ -411,14 +610,11 @@ let isListening = false;
 
 /** Hear the supervisor's word that nobody listens any more; without it, it kills. */
 function listenForCallerGone() {
-  if (isListening) return;
+  if (isListening || hello.socket !== null) return;
   isListening = true;
   Deno.addSignalListener(CALLER_GONE_SIGNAL, () => {
-    if (answering === null) return;
-    answering.isAbandoned = true;
-    const message = "Nobody listens to the response any more";
-    callerGone = new DOMException(message, "AbortError");
-    abortSignal(callerGone);
+    // It may have been meant for a stream that has ended by itself.
+    if (latestJob.answering !== null) latestJob.abandon();
   });
 }
 
@@ -447,11 +643,12 @@ function bytesOf(chunk) {
  * The result as RESULT frame, in parts if other programs may write to the same pipe,
  * with the DONE frame behind it if nothing is left to do.
  *
+ * @param {Job} job
  * @param {unknown} result
  * @returns {Uint8Array[]} Each is to be written at once.
  * @throws {RuntimeError} It cannot be written as JSON or is too large.
  */
-function resultFrames(result) {
+function resultFrames(job, result) {
   let text;
   try {
     text = stringify(result) ?? "null";
@@ -472,15 +669,16 @@ function resultFrames(result) {
         "store the result and return where it is, or stream it",
     );
   }
-  return framesOf("RESULT", body);
+  return framesOf("RESULT", body, "", job.doneBehind(false));
 }
 
 /**
+ * @param {Job} job
  * @param {unknown} error Anything that was thrown.
  * @param {string} [errorType] Overrides the error's own name.
  * @returns {Uint8Array[]} The frames of an error; each is to be written at once.
  */
-function errorFrames(error, errorType) {
+function errorFrames(job, error, errorType) {
   let type, text;
   try {
     const body = describe(error);
@@ -496,19 +694,19 @@ function errorFrames(error, errorType) {
       `{"errorType":"${type}","errorMessage":"an error that cannot be shown",` +
       '"stackTrace":[]}';
   }
-  return framesOf("ERROR", encoder.encode(text), type);
+  return framesOf("ERROR", encoder.encode(text), type, job.doneBehind(true));
 }
 
 /**
- * Frame an answer, in parts if other programs may write to the same pipe, with the DONE
- * frame behind it if nothing is left to do.
+ * Frame an answer, in parts if other programs may write to the same pipe.
  *
  * @param {FrameKind} kind
  * @param {Uint8Array} body
- * @param {string} [errorType]
+ * @param {string} errorType
+ * @param {string} behind What follows the last frame.
  * @returns {Uint8Array[]}
  */
-function framesOf(kind, body, errorType) {
+function framesOf(kind, body, errorType, behind) {
   const frames = [];
   if (hello.partBytes > 0) {
     const room = hello.partBytes - FRAME_OVERHEAD_BYTES;
@@ -516,45 +714,15 @@ function framesOf(kind, body, errorType) {
       frames.push(frame("PART", body.subarray(0, room)));
     }
   }
-  frames.push(frame(kind, body, errorType, afterwards.length === 0));
+  frames.push(frame(kind, body, errorType, behind));
   return frames;
-}
-
-/**
- * Answer with an error, unless there was an answer.
- *
- * @param {unknown} error
- * @param {string} [errorType]
- */
-function fail(error, errorType) {
-  const frames = errorFrames(error, errorType);
-  phase = "finishing";
-  isDoneSent = afterwards.length === 0;
-  for (const bytes of frames) write(bytes);
-}
-
-/** Wait for what `waitUntil` was given, say that nothing is left, and stand still. */
-async function finish() {
-  while (afterwards.length > 0) {
-    const batch = afterwards;
-    afterwards = [];
-    for (const outcome of await Promise.allSettled(batch)) {
-      if (outcome.status === "rejected") {
-        log("ERROR", ["waitUntil: a promise was rejected", outcome.reason]);
-      }
-    }
-  }
-  end();
 }
 
 /**
  * End the worker's work for good: no timer and no promise of it runs any more, while
  * the supervisor, who has the answer, ends the process.
  */
-function end() {
-  if (phase === "done") return;
-  phase = "done";
-  if (!isDoneSent) write(frame("DONE"));
+function standStill() {
   Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LINGER_MS);
   exit(0);
 }
@@ -578,27 +746,47 @@ function onUncaughtError(event) {
  * @param {string} [errorType]
  */
 function accident(error, errorType) {
-  if (isRehearsing) {
-    // It is the module's, and nothing of the rehearsal follows.
-    isRehearsing = false;
-    phase = "loading";
-  }
-  if (phase === "streaming") {
-    // The frame that is being written has to end first.
-    answering?.fail(error, errorType).then(end);
-    answering?.reject(error);
-  } else if (phase === "loading" || phase === "running") {
-    fail(error, errorType);
-    end();
-  } else {
+  const job = currentJob();
+  // Whose it is may be unknown: then it may have spoilt what each of them relies on.
+  const hit = (job === null ? [...runningJobs] : [job]).filter(isAnswerDue);
+  if (hit.length === 0) {
     log("ERROR", ["Uncaught error after the answer", error]);
+  }
+  for (const one of hit) failByAccident(one, error, errorType);
+}
+
+/**
+ * @param {Job} job
+ * @returns {boolean} True until its answer is decided.
+ */
+function isAnswerDue({ phase }) {
+  return phase === "loading" || phase === "running" || phase === "streaming";
+}
+
+/**
+ * @param {Job} job
+ * @param {unknown} error
+ * @param {string} [errorType]
+ */
+function failByAccident(job, error, errorType) {
+  job.isFatal = true;
+  if (job.phase === "streaming") {
+    // The frame that is being written has to end first.
+    job.answering?.fail(error, errorType).then(() => job.end());
+    job.answering?.reject(error);
+  } else {
+    job.fail(error, errorType);
+    job.end();
   }
 }
 
 /** The event loop ran dry: what is still awaited can never come. */
 function onNothingLeft() {
-  if (phase === "running" || phase === "streaming") {
-    fail(
+  const job = latestJob;
+  const isUnanswered = job.phase === "running" || job.phase === "streaming";
+  if (isUnanswered) {
+    job.isFatal = true;
+    job.fail(
       new RuntimeError(
         "Runtime.HandlerNeverSettled",
         "The handler's promise can never settle: it waits, and no timer, request or " +
@@ -606,12 +794,14 @@ function onNothingLeft() {
       ),
     );
   }
-  if (phase === "finishing") {
+  if (!isUnanswered && job.phase === "finishing") {
+    // What waits for it in `finish` waits for ever, so nothing can follow.
+    job.goesOn = false;
     log("WARN", [
       "waitUntil: a promise can never settle, nothing is left to wake it",
     ]);
   }
-  if (phase !== "loading") end();
+  if (job.phase !== "loading" && job.phase !== "idle") job.end();
 }
 
 /** An error of the runtime's own, with the name that the caller is given. */
@@ -669,8 +859,8 @@ async function adapt(module, path) {
  * @returns {Handler}
  */
 function adaptPlain(value, owner) {
-  return async (event, context) =>
-    finishResponse(await value.call(owner, event, context), event);
+  return async (event, context, job) =>
+    finishResponse(await value.call(owner, event, context), event, job);
 }
 
 /** Load what handlers of AWS's streaming form need. */
@@ -681,8 +871,8 @@ async function streamingAdapter() {
    * @param {unknown} owner
    * @returns {Handler}
    */
-  return (value, owner) => async (event, context) => {
-    const { stream, finished } = responseStream(new Sink());
+  return (value, owner) => async (event, context, job) => {
+    const { stream, finished } = responseStream(new Sink(job));
     await value.call(owner, event, stream, context);
     await finished;
     return STREAMED;
@@ -700,7 +890,7 @@ async function fetchAdapter(fallback) {
    * @param {{ fetch: (request: Request, ...context: object[]) => unknown }} app
    * @returns {Handler}
    */
-  return (app) => async (event, context) => {
+  return (app) => async (event, context, job) => {
     if (httpShape(event) === null) {
       if (typeof fallback === "function") return fallback(event, context);
       throw new RuntimeError(
@@ -719,6 +909,7 @@ async function fetchAdapter(fallback) {
       return finishResponse(
         new Response(null, { status: 405, headers }),
         event,
+        job,
       );
     }
     const facts = Object.assign(context, { event });
@@ -731,7 +922,7 @@ async function fetchAdapter(fallback) {
           "not a Response",
       );
     }
-    return finishResponse(response, event);
+    return finishResponse(response, event, job);
   };
 }
 
@@ -750,8 +941,9 @@ function loadHttp() {
  *
  * @param {unknown} result
  * @param {unknown} event
+ * @param {Job} job
  */
-async function finishResponse(result, event) {
+async function finishResponse(result, event, job) {
   if (!isResponse(result)) return result;
   const { fromResponse, httpShape, isBodyless, streamPrelude } =
     await loadHttp();
@@ -764,7 +956,7 @@ async function finishResponse(result, event) {
   if (hello.responseMode === "buffered") {
     return fromResponse(result, event, warn);
   }
-  const sink = new Sink();
+  const sink = new Sink(job);
   sink.beginHttp(streamPrelude(result));
   const hasBody = result.body !== null && !isBodyless(result, event);
   if (!hasBody) result.body?.cancel().catch(() => {}); // its source need not go on
@@ -896,9 +1088,10 @@ function parseEvent(bytes) {
 /**
  * Build the context object of Node's runtime, and what we add to it.
  *
+ * @param {Job} job
  * @param {Head} head
  */
-function makeContext(head) {
+function makeContext(job, head) {
   /** @type {AbortController | undefined} */
   let controller;
   return {
@@ -915,19 +1108,19 @@ function makeContext(head) {
       Math.max(0, head.deadlineEpochMs - Date.now()),
     /** @param {unknown} promise Finished after the answer, before the process ends. */
     waitUntil(promise) {
-      if (phase === "done") return;
+      if (job.phase === "done") return;
       // Marked as handled at once: it is reported by `finish`, not as unhandled.
       const settled = Promise.resolve(promise);
       settled.catch(() => {});
-      afterwards.push(settled);
+      job.afterwards.push(settled);
     },
     /** Aborts shortly before the worker is stopped for its deadline. */
     get signal() {
       if (controller === undefined) {
         const created = controller = new AbortController();
-        if (callerGone !== null) created.abort(callerGone);
-        abortSignal = (reason) => created.abort(reason);
-        const timer = abortTimer = setTimeout(
+        if (job.callerGone !== null) created.abort(job.callerGone);
+        job.abortSignal = (reason) => created.abort(reason);
+        const timer = job.abortTimer = setTimeout(
           () => {
             const name = "TimeoutError";
             created.abort(
@@ -959,11 +1152,19 @@ function parseContext(text, what) {
   }
 }
 
+let hasTraceId = false;
+
 /** @param {string | null} traceId */
 function setTraceId(traceId) {
-  if (traceId === null) return;
+  // Of several at once none may speak for all: it is in the context.
+  if (hello.concurrency > 1 || (traceId === null && !hasTraceId)) return;
+  hasTraceId = traceId !== null;
   // Without env permission there is nobody who could read it.
-  attempt(() => Deno.env.set("_X_AMZN_TRACE_ID", traceId));
+  attempt(() =>
+    traceId === null
+      ? Deno.env.delete("_X_AMZN_TRACE_ID")
+      : Deno.env.set("_X_AMZN_TRACE_ID", traceId)
+  );
 }
 
 /**
@@ -1114,9 +1315,7 @@ function stackOf(error, budget) {
   const first = stack.search(/^\s+at /m);
   if (first < 0) return [];
   return stack.slice(first).split("\n").map((line) => line.trim())
-    .filter((line) =>
-      line.startsWith("at ") && !line.includes(import.meta.url)
-    );
+    .filter((line) => line.startsWith("at ") && !line.includes(OUR_FILES));
 }
 
 /**
@@ -1222,6 +1421,9 @@ function reroute() {
   });
 }
 
+/** Whose record it is, where that cannot be told. */
+const NOBODY = { requestId: "", tenantId: null };
+
 /**
  * Write one log record to stderr, marked as complete so that nobody formats it again.
  *
@@ -1239,6 +1441,7 @@ function log(level, args) {
   } else {
     // A carriage return keeps the lines of a record together in CloudWatch.
     const message = format(args).replaceAll("\n", "\r");
+    const { requestId, tenantId } = currentJob() ?? NOBODY;
     const tenant = tenantId === null ? "" : `TenantId: ${tenantId}\t`;
     record = `${timestamp}\t${requestId || "-"}\t${level}\t${tenant}${
       message.slice(0, RECORD_LIMIT)
@@ -1256,6 +1459,7 @@ function log(level, args) {
  * @returns {string}
  */
 function jsonRecord(record, args) {
+  const { requestId, tenantId } = currentJob() ?? NOBODY;
   if (requestId) record.requestId = requestId;
   if (tenantId !== null) record.tenantId = tenantId;
   const error = args.find((arg) => attempt(() => arg instanceof Error));
@@ -1290,8 +1494,8 @@ function format(args) {
         "a value that cannot be shown",
   );
   // Where we called the handler from is of no use to anybody.
-  if (!text.includes(import.meta.url)) return text;
-  const isOurs = (/** @type {string} */ line) => line.includes(import.meta.url);
+  if (!text.includes(OUR_FILES)) return text;
+  const isOurs = (/** @type {string} */ line) => line.includes(OUR_FILES);
   return text.split("\n").filter((line) => !isOurs(line)).join("\n");
 }
 
@@ -1302,18 +1506,17 @@ function format(args) {
  * @param {FrameKind} kind
  * @param {Uint8Array} [body]
  * @param {string} [errorType]
- * @param {boolean} [isLast] Put the DONE frame behind it.
+ * @param {string} [behind] Written behind it, by the same call.
  * @param {string} [contentType]
  * @returns {Uint8Array}
  */
-function frame(kind, body, errorType, isLast = false, contentType = undefined) {
+function frame(kind, body, errorType, behind = "", contentType = undefined) {
   const { marker } = hello;
   const length = body?.length ?? 0;
   let more = errorType ? `,"errorType":${stringify(errorType)}` : "";
   if (contentType) more += `,"contentType":${stringify(contentType)}`;
   const head = `${marker}{"kind":"${kind}","bytes":${length}${more}}\n`;
-  const done = isLast ? `${marker}{"kind":"DONE","bytes":0}\n${marker}\n` : "";
-  const tail = `${marker}\n${done}`;
+  const tail = `${marker}\n${behind}`;
   // Only what is in `more` may take more than one byte a character, at most three.
   const bytes = new Uint8Array(
     head.length + 2 * more.length + length + tail.length,
@@ -1325,29 +1528,17 @@ function frame(kind, body, errorType, isLast = false, contentType = undefined) {
   return bytes.subarray(0, end);
 }
 
-/** The write that `writeLater` has begun last. */
-let lastWrite = /** @type {Promise<void>} */ (Promise.resolve());
-
 /**
- * Write a frame without blocking: while the caller is slow, the handler's timers run on.
- *
- * @param {Uint8Array} bytes A frame.
+ * @param {boolean} goesOn The process takes another invocation.
+ * @returns {string} The frame that says that nothing is left to do.
  */
-function writeLater(bytes) {
-  const previous = lastWrite;
-  lastWrite = (async () => {
-    await previous;
-    if (isRehearsing) return;
-    for (let offset = 0; offset < bytes.length;) {
-      offset += await writeStdoutLater(bytes.subarray(offset));
-    }
-  })();
-  return lastWrite;
+function doneFrame(goesOn) {
+  const more = goesOn ? ',"more":true' : "";
+  return `${hello.marker}{"kind":"DONE","bytes":0${more}}\n${hello.marker}\n`;
 }
 
 /** @param {Uint8Array} bytes A frame. */
 function write(bytes) {
-  if (isRehearsing) return;
   try {
     writeAll(writeStdout, bytes);
   } catch (error) {
@@ -1393,10 +1584,16 @@ function readLine() {
  * @returns {Uint8Array | null} Null if stdin ends before.
  */
 function readExactly(length) {
-  if (unread.length >= length) return unread.subarray(0, length);
+  if (unread.length >= length) {
+    const there = unread.subarray(0, length);
+    unread = unread.subarray(length);
+    return there;
+  }
   const bytes = new Uint8Array(length);
   bytes.set(unread);
-  for (let offset = unread.length; offset < length;) {
+  const begun = unread.length;
+  unread = new Uint8Array(0);
+  for (let offset = begun; offset < length;) {
     const count = readStdin(bytes.subarray(offset));
     if (count === null) return null;
     offset += count;

@@ -1,0 +1,340 @@
+"""One invocation from its event to its end, in a worker that a strategy gives.
+
+Knows how long an invocation may take, what the failure of a worker means to the
+caller, what follows an answer, and what is measured. Refuses to know where workers come
+from, and the Runtime API. Decision 0004 (who kills when).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+from lambda_deno_spawn.config import Metrics
+from lambda_deno_spawn.errors import WorkerError, WorkerTimeoutError
+from lambda_deno_spawn.exchange import AnswerBegun
+from lambda_deno_spawn.invocation import Failure, Streaming, Success, stop_margin_s
+from lambda_deno_spawn.logs import log_context, logger, utc_timestamp
+from lambda_deno_spawn.metrics import SUCCESS, Measures, report_line
+from lambda_deno_spawn.protocol import StreamEnded
+from lambda_deno_spawn.worker import TERMINATE_GRACE_S
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from lambda_deno_spawn.config import Settings
+    from lambda_deno_spawn.exchange import Exchange
+    from lambda_deno_spawn.invocation import Invocation, Outcome
+    from lambda_deno_spawn.logs import LogWriter
+    from lambda_deno_spawn.worker import Worker
+
+# The handler's signal aborts this many stop margins before the deadline: one before the
+# worker is stopped.
+ABORT_MARGINS = 2
+# Between an invocation and the next, for a log whose reader is slow; it is billed.
+LOG_FLUSH_LIMIT_S = 1.0
+
+
+class Strategy(Protocol):
+    """Where workers come from, and what becomes of them."""
+
+    async def take(self) -> Worker:
+        """Return a worker for one invocation; it may still be loading.
+
+        Raises:
+            WorkerError: None can be started.
+        """
+
+    async def stop_for_deadline(
+        self, worker: Worker, exchange: Exchange | None, grace_s: float
+    ) -> None:
+        """End what goes on in a worker that had its time.
+
+        Args:
+            worker: It.
+            exchange: What goes on; None: it is still loading.
+            grace_s: Between SIGTERM and SIGKILL.
+        """
+
+    async def give_back(
+        self, worker: Worker, exchange: Exchange | None, limit_s: float
+    ) -> None:
+        """Take a worker back after an invocation: to be used again, or to be ended.
+
+        Args:
+            worker: It.
+            exchange: What went on; None: it was never handed over.
+            limit_s: Time for the end of it.
+        """
+
+    async def prepare(self, limit_s: Callable[[], float]) -> None:
+        """Have a worker for the next invocation.
+
+        Args:
+            limit_s: Tells how much time is left for it.
+        """
+
+
+class Executor:
+    """Executes one invocation at a time; ``loop.Executor``."""
+
+    def __init__(
+        self, settings: Settings, strategy: Strategy, writer: LogWriter
+    ) -> None:
+        """Take where workers come from; several executors may share it."""
+        self._settings = settings
+        self._strategy = strategy
+        self._writer = writer
+        self._worker: Worker | None = None
+        self._exchange: Exchange | None = None
+        self._arrived_s = 0.0
+        self._answer: Success | Failure | WorkerChunks | None = None
+
+    async def execute(self, invocation: Invocation) -> Outcome:
+        """Run one invocation and return what came of it, before its deadline.
+
+        The worker goes on with what its handler left to do until ``settle``.
+        """
+        self._arrived_s = time.monotonic()
+        remaining_s = invocation.remaining_s(time.time())
+        margin_s = stop_margin_s(remaining_s, self._settings.stop_margin_s)
+        outcome = await self._execute(invocation, remaining_s - margin_s, margin_s)
+        if not isinstance(outcome, Streaming):
+            self._answer = outcome
+        if isinstance(outcome, Failure) and self._worker is not None:
+            self._worker.drain_log()  # what led to the error stands before it
+        return outcome
+
+    async def settle(self, invocation: Invocation, refusal: str | None) -> None:
+        """Do what follows an answer: finish, clean up, prepare for the next event.
+
+        Lets work handed to ``waitUntil`` end within the deadline, gives the worker back
+        and, unless told otherwise, has one ready for the next event.
+
+        Args:
+            invocation: What was executed.
+            refusal: Error type of what the caller was told instead; None: nothing else.
+        """
+        posted_s = time.monotonic()
+        worker, self._worker = self._worker, None
+        exchange, self._exchange = self._exchange, None
+        if worker is not None and exchange is not None:
+            exchange.abandon_stream()
+            await self._finish(worker, exchange, invocation)
+        finished_s = time.monotonic()
+        if worker is not None:
+            await self._strategy.give_back(worker, exchange, self._left_s(invocation))
+        if self._settings.metrics is not Metrics.OFF:
+            self._report(invocation, worker, exchange, refusal, (posted_s, finished_s))
+        self._answer = None
+        await self._strategy.prepare(lambda: self._left_s(invocation))
+        # What is not in the log when the environment is frozen may never be.
+        await self._writer.drained(min(LOG_FLUSH_LIMIT_S, self._left_s(invocation)))
+
+    async def _execute(
+        self, invocation: Invocation, limit_s: float, margin_s: float
+    ) -> Outcome:
+        abort_epoch_ms = invocation.deadline_epoch_ms - round(
+            ABORT_MARGINS * margin_s * 1000
+        )
+        try:
+            async with asyncio.timeout(limit_s):
+                outcome = await self._run(invocation, abort_epoch_ms)
+        except TimeoutError:
+            return await self._timed_out(limit_s, margin_s)
+        except WorkerError as error:
+            return Failure.from_worker_error(error)
+        if not isinstance(outcome, AnswerBegun):
+            return outcome
+        remaining_s = invocation.remaining_s(time.time())
+        assert self._exchange is not None
+        limit_s = remaining_s - margin_s
+        chunks = WorkerChunks(self._exchange, limit_s, margin_s, self._stop_late)
+        self._answer = chunks
+        # Between the two the answer of a worker that was stopped is brought to its end.
+        return Streaming(outcome.content_type, chunks, remaining_s - margin_s / 2)
+
+    async def _run(
+        self, invocation: Invocation, abort_epoch_ms: int
+    ) -> Success | Failure | AnswerBegun:
+        worker = self._worker = await self._strategy.take()
+        failure = await worker.ready()
+        if failure is not None:
+            return failure
+        self._exchange = await worker.begin(invocation, abort_epoch_ms)
+        return await self._exchange.answer()
+
+    async def _timed_out(self, limit_s: float, margin_s: float) -> Failure:
+        if self._worker is None:  # even its process could not be started in time
+            return Failure.of(WorkerTimeoutError.error_type, "There was no time left")
+        what = "did not answer"
+        if self._exchange is None:
+            what = "has a module that did not finish loading"
+        return await self._stop_late(what, limit_s, margin_s)
+
+    async def _stop_late(self, what: str, limit_s: float, margin_s: float) -> Failure:
+        """End a worker that had its time, and say so.
+
+        Args:
+            what: What the handler did not do, for the message.
+            limit_s: The time it had, in seconds.
+            margin_s: The time kept back before the deadline.
+        """
+        worker = self._worker
+        assert worker is not None
+        tail = worker.log_tail
+        await self._strategy.stop_for_deadline(
+            worker, self._exchange, min(TERMINATE_GRACE_S, margin_s / 4)
+        )
+        error = WorkerTimeoutError(
+            f"The handler {what} within {limit_s:.2f} seconds and was stopped "
+            f"{margin_s * 1000:.0f} ms before the function's timeout",
+            limit_s=limit_s,
+            pid=worker.pid,
+            stderr_tail=worker.log_tail or tail,
+        )
+        return Failure.from_worker_error(error)
+
+    async def _finish(
+        self, worker: Worker, exchange: Exchange, invocation: Invocation
+    ) -> None:
+        try:
+            async with asyncio.timeout(self._left_s(invocation)):
+                await exchange.finished()
+            lost = exchange.lost_work
+            if lost is not None:
+                logger.warning(
+                    "Work handed to waitUntil was lost: %s",
+                    lost,
+                    extra=log_context(invocation),
+                )
+        except TimeoutError:
+            logger.warning(
+                "Work handed to waitUntil did not end before the deadline: stopped",
+                extra=log_context(invocation),
+            )
+            left_s = invocation.remaining_s(time.time())
+            grace_s = min(TERMINATE_GRACE_S, left_s / 4)
+            await self._strategy.stop_for_deadline(worker, exchange, grace_s)
+
+    def _left_s(self, invocation: Invocation) -> float:
+        """Return how long this invocation may still take, its margin kept back."""
+        remaining_s = invocation.remaining_s(time.time())
+        return remaining_s - stop_margin_s(remaining_s, self._settings.stop_margin_s)
+
+    def _report(
+        self,
+        invocation: Invocation,
+        worker: Worker | None,
+        exchange: Exchange | None,
+        refusal: str | None,
+        times_s: tuple[float, float],
+    ) -> None:
+        """Write down what an invocation took, once all of it has ended."""
+        now_epoch_s = time.time()
+        measures = self._measures(invocation, worker, exchange, refusal, times_s)
+        epoch_ms = int(now_epoch_s * 1000)
+        line = report_line(
+            measures, self._settings, utc_timestamp(now_epoch_s), epoch_ms
+        )
+        self._writer.write([line])
+
+    def _measures(
+        self,
+        invocation: Invocation,
+        worker: Worker | None,
+        exchange: Exchange | None,
+        refusal: str | None,
+        times_s: tuple[float, float],
+    ) -> Measures:
+        posted_s, finished_s = times_s
+        answer = self._answer
+        match answer:
+            case Success():
+                failure, answer_bytes = None, len(answer.payload)
+            case Failure():
+                failure, answer_bytes = answer, len(answer.body)
+            case WorkerChunks():
+                failure, answer_bytes = answer.failure, answer.sent_bytes
+            case _:
+                raise AssertionError("settle follows execute")
+        common = Measures(
+            request_id=invocation.request_id,
+            tenant_id=invocation.tenant_id,
+            status=refusal or (failure.error_type if failure else SUCCESS),
+            finish_s=finished_s - posted_s,
+            cleanup_s=time.monotonic() - finished_s,
+            event_bytes=len(invocation.event),
+            answer_bytes=answer_bytes,
+        )
+        if worker is None:
+            return common
+        ready_s = worker.ready_s
+        handed_s = None if exchange is None else exchange.handed_over_s
+        answered_s = posted_s if exchange is None else exchange.answered_s or posted_s
+        answered_s = min(answered_s, posted_s)
+        exited = worker.exit_status
+        # Of a worker that goes on, all that was before is not this invocation's.
+        is_first = worker.begun <= 1
+        return replace(
+            common,
+            is_warm=worker.started_s < self._arrived_s,
+            spawn_s=worker.spawn_s if is_first else None,
+            ready_s=_between(worker.started_s, ready_s) if is_first else None,
+            idle_s=_between(ready_s, max(self._arrived_s, ready_s or 0.0))
+            if is_first
+            else None,
+            wait_s=_between(self._arrived_s, handed_s),
+            handler_s=_between(handed_s, answered_s),
+            post_s=posted_s - answered_s,
+            user_s=exited.user_s if exited else None,
+            system_s=exited.system_s if exited else None,
+            peak_bytes=exited.peak_bytes if exited else None,
+            left_processes=worker.left_processes,
+            left_files=worker.left_files,
+        )
+
+
+def _between(begin_s: float | None, end_s: float | None) -> float | None:
+    return None if begin_s is None or end_s is None else end_s - begin_s
+
+
+class WorkerChunks:
+    """A worker's streamed answer, ended in time whatever the worker does."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        limit_s: float,
+        margin_s: float,
+        stop: Callable[[str, float, float], Awaitable[Failure]],
+    ) -> None:
+        """Take the exchange, the time it has from now, and what ends it then."""
+        self.failure: Failure | None = None
+        self.sent_bytes = 0
+        self._exchange = exchange
+        self._limit_s = limit_s
+        self._margin_s = margin_s
+        self._stop = stop
+        self._end_s = asyncio.get_running_loop().time() + limit_s
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield the pieces as they come."""
+        while True:
+            try:
+                async with asyncio.timeout_at(self._end_s):
+                    chunk = await self._exchange.next_chunk()
+            except TimeoutError:
+                what = "did not end its answer"
+                self.failure = await self._stop(what, self._limit_s, self._margin_s)
+                return
+            except WorkerError as error:
+                self.failure = Failure.from_worker_error(error)
+                return
+            if isinstance(chunk, StreamEnded):
+                self.failure = chunk.failure
+                return
+            self.sent_bytes += len(chunk)
+            yield chunk

@@ -1,0 +1,189 @@
+"""Invocations over HTTP: one connection to a worker's Unix socket.
+
+Knows how an invocation is posted, that the body of its answer holds frames, and what it
+means when a connection ends. Refuses to know what becomes of the process. Normative
+text: docs/protocol.md, "Over HTTP"; ``js/server.js`` is the other end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import h11
+
+from lambda_deno_spawn.errors import WorkerProtocolError
+from lambda_deno_spawn.exchange import Exchange
+from lambda_deno_spawn.protocol import State, Stray, WorkerConnection
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self
+
+    from lambda_deno_spawn.invocation import Invocation
+
+HOST = (b"Host", b"worker")
+HTTP_OK = 200
+
+
+class HttpLink(asyncio.Protocol):
+    """A kept-alive connection that carries one exchange at a time.
+
+    Attributes:
+        is_open: False once it is of no use any more.
+    """
+
+    def __init__(self, on_free: Callable[[HttpLink], None]) -> None:
+        """Take who is told that the link can carry another exchange."""
+        self.is_open = True
+        self._on_free = on_free
+        self._http = h11.Connection(h11.CLIENT)
+        self._transport: asyncio.Transport | None = None
+        self._connection: WorkerConnection | None = None
+        self._exchange: Exchange | None = None
+        self._on_lost: Callable[[Exchange], None] = lambda _: None
+        self._on_abandon: Callable[[], None] = lambda: None
+
+    @classmethod
+    async def connect(cls, path: str, on_free: Callable[[HttpLink], None]) -> Self:
+        """Connect to a worker that listens.
+
+        Raises:
+            OSError: It does not, or not any more.
+        """
+        loop = asyncio.get_running_loop()
+        _, link = await loop.create_unix_connection(lambda: cls(on_free), path)
+        return link
+
+    def begin(
+        self,
+        marker: str,
+        number: int,
+        invocation: Invocation,
+        abort_epoch_ms: int,
+        *,
+        on_lost: Callable[[Exchange], None],
+        on_abandon: Callable[[], None],
+    ) -> Exchange:
+        """Post an invocation.
+
+        Args:
+            marker: The worker's.
+            number: No other of this worker has it.
+            invocation: The event and its facts.
+            abort_epoch_ms: When the handler's ``signal`` aborts; Unix time.
+            on_lost: Told if the connection ends before the answer does.
+            on_abandon: Told if nobody listens to the answer any more.
+        """
+        self._connection = WorkerConnection(marker, State.IDLE)
+        self._exchange = Exchange(self._connection, self)
+        self._on_lost, self._on_abandon = on_lost, on_abandon
+        buffers = self._connection.invoke(invocation, abort_epoch_ms)
+        self._send("POST", number, b"".join(buffers))
+        return self._exchange
+
+    def abandon(self, number: int) -> None:
+        """Say that nobody listens to the answer of an invocation any more."""
+        self._send("DELETE", number, b"")
+
+    def close(self) -> None:
+        """Give it up, whatever it carries."""
+        self.is_open = False
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What an exchange asks of its way (exchange.Carrier).
+
+    def hold(self) -> None:
+        """Leave frames in the socket."""
+        if self._transport is not None:
+            self._transport.pause_reading()
+
+    def release(self) -> None:
+        """Take frames again."""
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def tell_caller_gone(self) -> None:
+        """Pass it on: the connection itself still carries the end of the answer."""
+        self._on_abandon()
+
+    # What the event loop tells (asyncio.Protocol).
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of answers."""
+        try:
+            self._http.receive_data(data)
+            while self._accept(self._http.next_event()):
+                pass
+        except (h11.RemoteProtocolError, WorkerProtocolError) as error:
+            self._break_off(error)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        """Tell whose answer will not come."""
+        self.is_open = False
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            self._on_lost(exchange)
+
+    def _send(self, method: str, number: int, body: bytes) -> None:
+        assert self._transport is not None
+        headers = [HOST, (b"Content-Length", b"%d" % len(body))]
+        request = h11.Request(method=method, target=f"/{number}", headers=headers)
+        parts = [self._http.send(request) or b""]
+        if body:
+            parts += self._http.send_with_data_passthrough(h11.Data(body)) or []
+        parts += self._http.send_with_data_passthrough(h11.EndOfMessage()) or []
+        self._transport.write(b"".join(parts))
+
+    def _accept(self, event: object) -> bool:
+        """Take what HTTP brought; False if more has to come first."""
+        match event:
+            case h11.Response(status_code=status) if status != HTTP_OK:
+                raise WorkerProtocolError(
+                    f"Cannot read an answer: the worker's server says {status}"
+                )
+            case h11.Data(data=data):
+                self._take(bytes(data))
+            case h11.EndOfMessage():
+                self._ended()
+                return False
+            case h11.NEED_DATA | h11.PAUSED:
+                return False
+            case h11.ConnectionClosed():
+                return False
+        return True
+
+    def _take(self, data: bytes) -> None:
+        if self._connection is None or self._exchange is None:
+            return
+        for event in self._connection.receive_data(data):
+            if isinstance(event, Stray):
+                shown = bytes(event.data[:64])
+                raise WorkerProtocolError(
+                    f"Cannot read an answer: between its frames is {shown!r}"
+                )
+            self._exchange.take(event)
+
+    def _ended(self) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None and exchange.state not in (State.IDLE, State.DONE):
+            self._on_lost(exchange)
+        if self._http.our_state is self._http.their_state is h11.DONE:
+            self._http.start_next_cycle()
+            self._on_free(self)
+        else:
+            self.close()
+
+    def _break_off(self, error: Exception) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            if not isinstance(error, WorkerProtocolError):
+                error = WorkerProtocolError(f"Cannot read an answer: {error}")
+            exchange.break_off(error)
+        self.close()
