@@ -1,4 +1,4 @@
-"""Starts the runtimes that are compared: ours in each warm mode, and the yardstick.
+"""Starts the runtimes that are compared: ours in each way, and the yardstick.
 
 Knows the environment Lambda would give a runtime and how each contestant is started.
 All get the same handler, the same Runtime API and the same kind of sandbox. Refuses to
@@ -32,7 +32,11 @@ if TYPE_CHECKING:
 HERE = Path(__file__).parent
 HANDLERS = HERE / "handlers"
 DENO = find_deno_bin()
-POLLER = "poller"  # the others are named by their warm mode
+POLLER = "poller"  # the others are named by their warm mode, or by what these set
+SETTINGS = {
+    "reuse": {"LAMBDA_DENO_WARM": "ready", "LAMBDA_DENO_MAX_INVOCATIONS": "1000000"},
+    "server": {"LAMBDA_DENO_WARM": "ready", "LAMBDA_DENO_STRATEGY": "server"},
+}
 WARM_UP_EVENTS = 20  # code caches are written and V8 has compiled what is hot
 LOG_TAIL_BYTES = 2000
 
@@ -42,7 +46,7 @@ class Contestant:
     """One runtime that waits for its next event.
 
     Attributes:
-        name: ``ready``, ``background``, ``off`` or ``poller``.
+        name: ``ready``, ``background``, ``off``, ``reuse``, ``server`` or ``poller``.
         process: The process Lambda would have started.
         sandbox: Everything that process started is in here.
         started_at_s: Just before it was started (``time.perf_counter``).
@@ -113,7 +117,7 @@ async def start(
     """Start one contestant, wait for its first ``next`` and warm it up; end it after.
 
     Args:
-        name: ``ready``, ``background``, ``off`` or ``poller``.
+        name: ``ready``, ``background``, ``off``, ``reuse``, ``server`` or ``poller``.
         scratch: Folder for its temporary files and its log.
         freezes: Whether the Runtime API freezes it while it waits.
         warms_up: False returns at once after the start.
@@ -164,7 +168,8 @@ def environ(name: str, scratch: Path, address: str) -> dict[str, str]:
     }
     if name == POLLER:
         return variables
-    return {**variables, "LAMBDA_DENO_BIN": DENO, "LAMBDA_DENO_WARM": name}
+    chosen = SETTINGS.get(name, {"LAMBDA_DENO_WARM": name})
+    return {**variables, "LAMBDA_DENO_BIN": DENO, **chosen}
 
 
 def deno_environ(scratch: Path) -> dict[str, str]:

@@ -34,6 +34,8 @@ BACKGROUND_PACE_S = 0.05  # several times what a process needs to start
 BLOCK = 20  # events in a row; long enough to be warm after the first few
 READY_TO_OFF = 1 / 12
 READY_TO_POLLER = 4.0
+LONG_LIVED = ("reuse", "server")
+LONG_LIVED_TO_POLLER = 1.5
 
 
 async def run(events: int | None, scratch: Path) -> list[Figure]:
@@ -46,11 +48,20 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
     return [
         _quotient("latency: ready / off", ready, off, READY_TO_OFF),
         _quotient("latency: ready / poller", ready, poller, READY_TO_POLLER),
-        _quotient(
-            "latency: ready / poller, unfrozen",
-            in_blocks["ready"],
-            in_blocks[POLLER],
-            None,
+        *(
+            _quotient(
+                f"latency: {name} / poller", frozen[name], poller, LONG_LIVED_TO_POLLER
+            )
+            for name in LONG_LIVED
+        ),
+        *(
+            _quotient(
+                f"latency: {name} / poller, unfrozen",
+                in_blocks[name],
+                in_blocks[POLLER],
+                None,
+            )
+            for name in ("ready", *LONG_LIVED)
         ),
         *(
             Figure(
@@ -67,7 +78,9 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
 
 
 async def _frozen(count: int, scratch: Path) -> dict[str, list[float]]:
-    samples_ms: dict[str, list[float]] = {"ready": [], "off": [], POLLER: []}
+    samples_ms: dict[str, list[float]] = {
+        name: [] for name in ("ready", "off", *LONG_LIVED, POLLER)
+    }
     async with AsyncExitStack() as stack:
         contestants = [
             await stack.enter_async_context(start(name, scratch, freezes=True))
@@ -83,7 +96,9 @@ async def _frozen(count: int, scratch: Path) -> dict[str, list[float]]:
 
 
 async def _in_blocks(count: int, scratch: Path) -> dict[str, list[float]]:
-    samples_ms: dict[str, list[float]] = {"ready": [], POLLER: []}
+    samples_ms: dict[str, list[float]] = {
+        name: [] for name in ("ready", *LONG_LIVED, POLLER)
+    }
     async with AsyncExitStack() as stack:
         contestants = [
             await stack.enter_async_context(start(name, scratch, freezes=False))

@@ -603,6 +603,7 @@ def _facts(
         if granted.may_start_programs and settings.strategy is Strategy.FRESH
         else 0,
         "invocations": settings.invocations,
+        "socket": None,  # each process that listens has its own
         "concurrency": settings.concurrency
         if settings.strategy is Strategy.SERVER
         else 1,

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = [pytest.mark.deno, pytest.mark.every_way]
+pytestmark = [pytest.mark.deno, pytest.mark.every_way("fresh", "server")]
 
 APP = """
 export default {

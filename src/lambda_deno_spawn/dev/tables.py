@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.isolation import IsolationReport
 
 GAP = "  "
-STRATEGY_NAMES = {"fresh": "fresh process"}
+STRATEGY_NAMES = {"fresh": "fresh process", "server": "shared server"}
 STYLES = {
     "ok": "green",
     "no": "green",

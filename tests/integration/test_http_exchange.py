@@ -1,0 +1,157 @@
+"""Exchanges over HTTP with servers that answer in parts, wrongly, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lambda_deno_spawn.errors import WorkerProtocolError
+from lambda_deno_spawn.http_exchange import HttpLink
+from lambda_deno_spawn.invocation import Invocation, Success
+from lambda_deno_spawn.protocol import State
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from lambda_deno_spawn.exchange import Exchange
+
+MARKER = "0123456789abcdef" * 2
+RESULT = f'{MARKER}{{"kind":"RESULT","bytes":2}}\n42{MARKER}\n'
+DONE = f'{MARKER}{{"kind":"DONE","bytes":0,"more":true}}\n{MARKER}\n'
+INVOCATION = Invocation("id", 1_000, "arn", b'{"n":1}')
+
+
+class Lost(list["Exchange"]):
+    """Exchanges whose connection ended too early."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came = asyncio.Event()
+
+    def append(self, exchange: Exchange) -> None:
+        super().append(exchange)
+        self.came.set()
+
+
+class Server:
+    """Answers each request with pieces, written one after the other."""
+
+    def __init__(self, *pieces: str, closes: bool = False) -> None:
+        self.requests: list[tuple[str, bytes]] = []
+        self._pieces = pieces
+        self._closes = closes
+        self.tasks: set[asyncio.Task[None] | None] = set()
+
+    async def serve(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        self.tasks.add(asyncio.current_task())
+        with contextlib.suppress(ConnectionResetError):  # the link was closed
+            while head := await reader.read(65_536):
+                line, _, body = head.partition(b"\r\n\r\n")
+                self.requests.append((line.split(b"\r\n")[0].decode(), body))
+                for piece in self._pieces:
+                    writer.write(piece.encode())
+                    await writer.drain()
+                    await asyncio.sleep(0)
+                if self._closes:
+                    break
+        writer.close()
+        with contextlib.suppress(OSError):
+            await writer.wait_closed()
+
+
+@asynccontextmanager
+async def begun(
+    path: Path, server: Server
+) -> AsyncIterator[tuple[Exchange, list[HttpLink], Lost]]:
+    """Post an invocation to a server; yield it, the free links and the lost ones."""
+    free: list[HttpLink] = []
+    lost = Lost()
+    listening = await asyncio.start_unix_server(server.serve, path / "s")
+    link = await HttpLink.connect(str(path / "s"), free.append)
+    exchange = link.begin(
+        MARKER, 1, INVOCATION, 900, on_lost=lost.append, on_abandon=lambda: None
+    )
+    yield exchange, free, lost
+    link.close()
+    listening.close()
+    await asyncio.gather(*(task for task in server.tasks if task is not None))
+    await listening.wait_closed()
+
+
+def sized(body: str) -> str:
+    return f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\n\r\n{body}"
+
+
+async def test_an_answer_frees_its_connection_for_the_next(
+    short_tmp_path: Path,
+) -> None:
+    server = Server(sized(RESULT + DONE))
+    async with begun(short_tmp_path, server) as (exchange, free, lost):
+        assert await exchange.answer() == Success(b"42")
+        await exchange.finished()
+        assert exchange.leaves_worker_usable
+        [link] = free
+        again = link.begin(
+            MARKER, 2, INVOCATION, 900, on_lost=lost.append, on_abandon=lambda: None
+        )
+        assert await again.answer() == Success(b"42")
+        assert [line for line, _ in server.requests] == [
+            "POST /1 HTTP/1.1",
+            "POST /2 HTTP/1.1",
+        ]
+        assert server.requests[0][1].endswith(b'\n{"n":1}')
+        assert lost == []
+
+
+async def test_an_answer_may_come_in_pieces_of_any_size(short_tmp_path: Path) -> None:
+    body = RESULT + DONE
+    chunks = [f"{len(part):x}\r\n{part}\r\n" for part in (body[:7], body[7:])]
+    head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+    pieces = [head[:9], head[9:], *chunks, "0\r\n\r\n"]
+    async with begun(short_tmp_path, Server(*pieces)) as (exchange, _, lost):
+        assert await exchange.answer() == Success(b"42")
+        await exchange.finished()
+        assert exchange.state is State.IDLE
+        assert lost == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "message"),
+    [
+        ("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n", "says 500"),
+        ("not HTTP at all\r\n\r\n", "illegal status line"),
+        (sized("rubbish" + RESULT + DONE), "between its frames is b'rubbish'"),
+        (sized(f'{MARKER}{{"kind":"READY","bytes":0}}\n'), "READY is not allowed"),
+    ],
+    ids=["status", "no-http", "stray", "wrong-frame"],
+)
+async def test_what_is_no_answer_breaks_the_exchange_off(
+    short_tmp_path: Path, answer: str, message: str
+) -> None:
+    async with begun(short_tmp_path, Server(answer)) as (exchange, free, _):
+        with pytest.raises(WorkerProtocolError, match=message):
+            await exchange.answer()
+        await exchange.finished()
+        assert not exchange.leaves_worker_usable
+        assert free == []
+
+
+@pytest.mark.parametrize(
+    "pieces", [(), (sized(RESULT),), (sized(RESULT + DONE)[:-9],)],
+    ids=["nothing", "no-done", "cut-off"],
+)  # fmt: skip
+async def test_a_connection_that_ends_too_early_is_told(
+    short_tmp_path: Path, pieces: tuple[str, ...]
+) -> None:
+    server = Server(*pieces, closes=True)
+    async with begun(short_tmp_path, server) as (exchange, _, lost):
+        async with asyncio.timeout(5):
+            await lost.came.wait()
+        assert lost == [exchange]
