@@ -269,3 +269,42 @@ def test_a_setting_remembers_its_words() -> None:
         is_cached_only=True,
         may_renice=False,
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("all", set()),
+        (
+            "none",
+            {
+                "--cached-only", "--allow-read=\0/socket", "--allow-write=\0/socket",
+                "--allow-net=unix:\0/socket",
+            },
+        ),
+        (
+            "--allow-net=example.com --allow-read",
+            {
+                "--allow-read", "--allow-write=\0/socket",
+                "--allow-net=example.com,unix:\0/socket",
+            },
+        ),
+        ("default", {"--allow-net", "--allow-write=\0,\0/socket"}),
+    ],
+)  # fmt: skip
+def test_a_process_that_listens_may_do_that_and_no_more(
+    text: str, expected: set[str]
+) -> None:
+    found = grant(
+        Permissions.parse(text),
+        {},
+        read_paths=("/task",),
+        task_root="/task",
+        denied=HOSTS,
+        listens=True,
+    )
+    assert expected <= set(found.flags)
+    if text == "all":
+        assert not any("socket" in flag for flag in found.flags)
+    if text == "none":
+        assert set(found.flags) == expected

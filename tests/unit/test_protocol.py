@@ -807,3 +807,27 @@ def test_a_damaged_stream_gives_at_most_one_answer(
     events, problem, state = events_or_failure(State.BUSY, split(data, cuts))
     assert sum(isinstance(event, Answered) for event in events) <= 1
     assert (problem is not None) == (state is State.FAILED)
+
+
+def test_a_worker_that_takes_more_is_idle_again_and_takes_the_next_event() -> None:
+    connection = connection_in(State.FINISHING)
+    assert feed(connection, frame("DONE", more=',"more":true')) == [Done()]
+    assert connection.state is State.IDLE
+    connection.invoke(INVOCATION, 0)
+    data = frame("RESULT", b"1") + frame("DONE")
+    assert feed(connection, data) == [Answered(Success(b"1")), Done()]
+    # The type checker takes the state for what it was before.
+    assert str(connection.state) == "DONE"
+
+
+@pytest.mark.parametrize("more", [',"more":false', ',"more":1', ',"more":"true"'])
+def test_only_true_means_more(more: str) -> None:
+    connection = connection_in(State.FINISHING)
+    assert feed(connection, frame("DONE", more=more)) == [Done()]
+    assert connection.state is State.DONE
+
+
+def test_an_exchange_over_http_begins_with_the_invocation() -> None:
+    connection = WorkerConnection(MARKER, State.IDLE)
+    connection.invoke(INVOCATION, 0)
+    assert feed(connection, frame("RESULT", b"1")) == [Answered(Success(b"1"))]
