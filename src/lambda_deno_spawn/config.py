@@ -173,7 +173,11 @@ class Settings(NamedTuple):
             task_root=_absolute(environ.get("LAMBDA_TASK_ROOT") or cwd, cwd),
             function_name=environ.get("AWS_LAMBDA_FUNCTION_NAME", ""),
             function_version=environ.get("AWS_LAMBDA_FUNCTION_VERSION", ""),
-            memory_mb=_memory_mb(environ),
+            memory_mb=_count(
+                environ,
+                "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+                "a whole number of megabytes",
+            ),
             log_group_name=environ.get("AWS_LAMBDA_LOG_GROUP_NAME", ""),
             log_stream_name=environ.get("AWS_LAMBDA_LOG_STREAM_NAME", ""),
             strategy=_choice(environ, "LAMBDA_DENO_STRATEGY", Strategy.FRESH),
@@ -216,12 +220,16 @@ class Settings(NamedTuple):
         )
 
 
-def _count(environ: Mapping[str, str], variable: str) -> int | None:
+def _count(
+    environ: Mapping[str, str],
+    variable: str,
+    expected: str = "a whole number, one or more",
+) -> int | None:
     value = environ.get(variable)
     if not value:
         return None
     if not (value.isascii() and value.isdigit() and int(value) > 0):
-        raise ConfigError(variable, value, "a whole number, one or more")
+        raise ConfigError(variable, value, expected)
     return int(value)
 
 
@@ -265,16 +273,6 @@ def _telemetry_fd(environ: Mapping[str, str]) -> int | None:
     if "_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET" in environ:
         return None
     return int(value) if value.isascii() and value.isdigit() else None
-
-
-def _memory_mb(environ: Mapping[str, str]) -> int | None:
-    variable = "AWS_LAMBDA_FUNCTION_MEMORY_SIZE"
-    value = environ.get(variable)
-    if not value:
-        return None
-    if not (value.isascii() and value.isdigit() and int(value) > 0):
-        raise ConfigError(variable, value, "a whole number of megabytes")
-    return int(value)
 
 
 def _env_names(value: str) -> tuple[str, ...]:

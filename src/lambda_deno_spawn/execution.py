@@ -127,7 +127,8 @@ class Executor:
         if worker is not None:
             await self._strategy.give_back(worker, exchange, self._left_s(invocation))
         if self._settings.metrics is not Metrics.OFF:
-            self._report(invocation, worker, exchange, refusal, (posted_s, finished_s))
+            times_s = (posted_s, finished_s)
+            self._report(self._measures(invocation, worker, exchange, refusal, times_s))
         self._answer = None
         await self._strategy.prepare(lambda: self._left_s(invocation))
         # What is not in the log when the environment is frozen may never be.
@@ -224,20 +225,14 @@ class Executor:
         remaining_s = invocation.remaining_s(time.time())
         return remaining_s - stop_margin_s(remaining_s, self._settings.stop_margin_s)
 
-    def _report(
-        self,
-        invocation: Invocation,
-        worker: Worker | None,
-        exchange: Exchange | None,
-        refusal: str | None,
-        times_s: tuple[float, float],
-    ) -> None:
+    def _report(self, measures: Measures) -> None:
         """Write down what an invocation took, once all of it has ended."""
         now_epoch_s = time.time()
-        measures = self._measures(invocation, worker, exchange, refusal, times_s)
-        epoch_ms = int(now_epoch_s * 1000)
         line = report_line(
-            measures, self._settings, utc_timestamp(now_epoch_s), epoch_ms
+            measures,
+            self._settings,
+            utc_timestamp(now_epoch_s),
+            int(now_epoch_s * 1000),
         )
         self._writer.write([line])
 

@@ -153,9 +153,7 @@ class HttpLink(asyncio.Protocol):
             case h11.EndOfMessage():
                 self._ended()
                 return False
-            case h11.NEED_DATA | h11.PAUSED:
-                return False
-            case h11.ConnectionClosed():
+            case h11.NEED_DATA | h11.PAUSED | h11.ConnectionClosed():
                 return False
         return True
 

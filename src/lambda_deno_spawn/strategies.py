@@ -258,16 +258,18 @@ class SharedServer(_Common):
             server = self._server
             if server is not None:
                 problem = await self._find_problem(server)
-                if problem is None and self._has_room(server):
+                if problem is None and self._is_spent(server):
+                    problem = "it serves as many events as it may"
+                if problem is None:
                     return server
                 logger.info("Replacing the waiting process %d: %s", server.pid, problem)
                 self._retire(server)
             self._server = self._workers.start()
             return self._server
 
-    def _has_room(self, server: Worker) -> bool:
+    def _is_spent(self, server: Worker) -> bool:
         limit = self._settings.max_invocations
-        return limit is None or server.begun < limit
+        return limit is not None and server.begun >= limit
 
     def _retire(self, worker: Worker) -> None:
         if worker is self._server:
@@ -299,7 +301,8 @@ class SharedServer(_Common):
                 self._retire(worker)
         else:
             worker.end(exchange)
-            if not exchange.leaves_worker_usable:
+            # Now, so that the next one does not start while an event waits.
+            if not exchange.leaves_worker_usable or self._is_spent(worker):
                 self._retire(worker)
         ended = {retired for retired in self._retired if not retired.exchanges}
         self._retired -= ended

@@ -90,9 +90,9 @@ class Worker:
         self._sources = started.sources
         self._socket = started.socket
         self._invocations = started.invocations
-        self._exchanges: set[Exchange] = set()
+        # With the connection that each is on, if that is not the pipes.
+        self._exchanges: dict[Exchange, HttpLink | None] = {}
         self._links: list[HttpLink] = []
-        self._carriers: dict[Exchange, HttpLink] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._marker = started.marker
         self._relay = Relay(writer, started.marker)
@@ -167,7 +167,7 @@ class Worker:
         if self._socket is not None:
             return await self._begin_http(self._socket, invocation, abort_epoch_ms)
         exchange = Exchange(self._connection, self)
-        self._exchanges.add(exchange)
+        self._exchanges[exchange] = None
         buffers = self._connection.invoke(invocation, abort_epoch_ms)
         self._process.write_all(buffers, ends=self.begun == self._invocations)
         return exchange
@@ -185,8 +185,7 @@ class Worker:
             on_lost=self._link_lost,
             on_abandon=lambda: self._abandon(socket, number),
         )
-        self._exchanges.add(exchange)
-        self._carriers[exchange] = link
+        self._exchanges[exchange] = link
         return exchange
 
     async def _link(self, socket: str) -> HttpLink:
@@ -226,8 +225,7 @@ class Worker:
     def end(self, exchange: Exchange) -> None:
         """Forget an exchange that has ended, or that nobody waits for any more."""
         self.drain_log()
-        self._exchanges.discard(exchange)
-        link = self._carriers.pop(exchange, None)
+        link = self._exchanges.pop(exchange, None)
         if link is not None and not exchange.leaves_worker_usable:
             link.close()
 
@@ -297,8 +295,9 @@ class Worker:
         self._relay.flush()
         self._stray.flush()
         self._process.close()
-        for link in [*self._links, *self._carriers.values()]:
-            link.close()
+        for link in [*self._links, *self._exchanges.values()]:
+            if link is not None:
+                link.close()
         self._writer.forget(self._go_on_logging)
         if self._eof_timer is not None:
             self._eof_timer.cancel()

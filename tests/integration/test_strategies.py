@@ -65,10 +65,14 @@ async def test_a_process_serves_as_many_events_as_it_is_told_to(
 async def test_a_server_is_replaced_after_as_many_events_as_it_is_told_to(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:
-    async with make_runtime({"function.ts": SOURCE}, LAMBDA_DENO_MAX_INVOCATIONS="2"):
+    async with make_runtime(
+        {"function.ts": SOURCE}, LAMBDA_DENO_MAX_INVOCATIONS="2"
+    ) as runtime:
         found = [(await api.invoke({})).json() for _ in range(5)]
         await api.wait_for_next()
         assert [f["served"] for f in found] == [1, 2, 1, 2, 1]
+        # The next one was started before its event came.
+        assert "Replacing" not in runtime.log
 
 
 @pytest.mark.every_way("reuse", "server")

@@ -18,7 +18,7 @@ import botocore.exceptions
 import botocore.parsers
 import botocore.session
 
-from lambda_deno_spawn.dev.plan import statement
+from lambda_deno_spawn.dev.plan import NO_ROLE, statement
 from lambda_deno_spawn.errors import DeployError
 
 if TYPE_CHECKING:
@@ -93,7 +93,6 @@ OVER_QUOTA = {
 }  # fmt: skip
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # OpenSSL's reason
 INTERNAL_ERROR = 500  # HTTP status: from here on AWS is at fault
-NO_ROLE = "cannot be assumed by Lambda"
 # Of Lambda, in a ResourceConflictException.
 EXISTS_NOW = re.compile(r"already exists?\b|UrlConfig exists")
 OTHER_CODE = "is different from current CodeSHA256"

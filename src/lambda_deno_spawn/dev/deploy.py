@@ -18,6 +18,7 @@ from lambda_deno_spawn.dev.deploy_layers import (
     unpublished_layers,
 )
 from lambda_deno_spawn.dev.plan import (
+    NO_ROLE,
     Answer,
     Call,
     Change,
@@ -53,7 +54,7 @@ if TYPE_CHECKING:
 
 # What CreateFunction says of a role that not all of AWS knows yet.
 NEW_ROLE = (
-    "cannot be assumed by Lambda",
+    NO_ROLE,
     "KMS key is invalid for CreateGrant",
     "execution role does not have permissions",
 )

@@ -23,6 +23,8 @@ ACTIONS = {
     "s3:HeadBucket": "s3:ListBucket",
     "s3:HeadObject": "s3:GetObject",
 }
+# What Lambda says of a role that it may not use, or that it does not know yet.
+NO_ROLE = "cannot be assumed by Lambda"
 # What AWS does twice if it is told twice: the second version of a layer is a new one.
 NOT_REPEATABLE = {"lambda:PublishLayerVersion"}
 # Of which variables the values are printed; any other may be a secret, whatever it is
