@@ -46,6 +46,7 @@ EXIT_OK = 0
 EXIT_FAILED = 1
 # On the way out: after SIGTERM the platform leaves the runtime 150 ms or more
 # (30 % of 500 ms; AWS's emulator, shutdown.go).
+DRAIN_LIMIT_S = 0.1
 LOG_FLUSH_LIMIT_S = 0.1
 ABORT_LIMIT_S = 0.1
 
@@ -149,11 +150,17 @@ async def _serve(
     orphans: list[StartedWorker],
 ) -> int:
     import asyncio
+    from functools import partial
 
     from lambda_deno_spawn import logs
     from lambda_deno_spawn.errors import RuntimeApiError
-    from lambda_deno_spawn.execution import Executor
-    from lambda_deno_spawn.loop import RuntimeLoop, run_until
+    from lambda_deno_spawn.execution import Execution
+    from lambda_deno_spawn.loop import (
+        PersistentRuntimeApi,
+        RuntimeLoop,
+        run_until,
+        serve,
+    )
     from lambda_deno_spawn.process import Reaper
     from lambda_deno_spawn.runtime_api import RuntimeApiClient
     from lambda_deno_spawn.strategies import FreshProcess, SharedServer, Workers
@@ -169,33 +176,46 @@ async def _serve(
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    client = RuntimeApiClient(settings.runtime_api, settings.task_root)
+    clients = [
+        RuntimeApiClient(settings.runtime_api, settings.task_root)
+        for _ in range(settings.concurrency)
+    ]
     reaper = Reaper(loop)
     workers = Workers(command, state, writer, reaper)
     is_server = settings.strategy is Strategy.SERVER
     strategy = (SharedServer if is_server else FreshProcess)(settings, workers)
-
-    async def session() -> int:
-        failure = await strategy.start(orphans.pop() if orphans else None)
+    begin = partial(Execution, settings, strategy, writer)
+    if settings.is_managed_instance:
+        loops = [
+            RuntimeLoop(PersistentRuntimeApi(client), begin, settles_beside=True)
+            for client in clients
+        ]
+        drain_limit_s = None
+    else:
+        loops = [RuntimeLoop(clients[0], begin)]
+        drain_limit_s = DRAIN_LIMIT_S
+    try:
+        first = orphans.pop() if orphans else None
+        failure = await run_until(stop, strategy.start(first))
         if failure is not None:
             logs.logger.error("Init Error\t%s", failure.body.decode())
-            await client.init_error(failure)
+            await run_until(stop, clients[0].init_error(failure))
             return EXIT_FAILED
+        if stop.is_set():
+            return EXIT_OK
         # What lives now lives to the end: no collection needs to look at it again.
         gc.freeze()
-        return await RuntimeLoop(client, Executor(settings, strategy, writer)).run()
-
-    try:
-        code = await run_until(stop, session())
+        await serve(loops, stop, drain_limit_s)
     except RuntimeApiError as error:
         logs.logger.error("%s", error)
         return EXIT_FAILED
     finally:
         await strategy.aclose()
-        await client.aclose()
+        for client in clients:
+            await client.aclose()
         reaper.close()
         writer.detach(LOG_FLUSH_LIMIT_S)
-    return EXIT_OK if code is None else code
+    return EXIT_OK
 
 
 def _log_command(command: DenoCommand) -> None:

@@ -100,6 +100,8 @@ class Settings(NamedTuple):
         strategy: How an invocation reaches the handler.
         max_invocations: A process that has served so many is replaced; None: not set.
         concurrency: How many invocations may run at once.
+        is_managed_instance: It is a Lambda Managed Instance: it is never frozen, and
+            nothing restarts it.
         warm: When the next process is started.
         warm_max_age_s: A waiting process older than this is replaced; None: no limit.
         stop_margin_s: Time kept back before the deadline to stop a worker and report.
@@ -130,6 +132,7 @@ class Settings(NamedTuple):
     strategy: Strategy = Strategy.FRESH
     max_invocations: int | None = None
     concurrency: int = 1
+    is_managed_instance: bool = False
     warm: Warm = Warm.BACKGROUND
     warm_max_age_s: float | None = None
     stop_margin_s: float = STOP_MARGIN_S
@@ -164,6 +167,7 @@ class Settings(NamedTuple):
             ConfigError: A variable is missing or has a value that cannot be used.
         """
         initialization_type = environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "")
+        concurrency = _count(environ, "AWS_LAMBDA_MAX_CONCURRENCY")
         freezes = initialization_type in FREEZING_INITIALIZATION_TYPES
         names = environ.get("LAMBDA_DENO_ENV")
         max_age_s = environ.get("LAMBDA_DENO_WARM_MAX_AGE_S") or None
@@ -182,7 +186,8 @@ class Settings(NamedTuple):
             log_stream_name=environ.get("AWS_LAMBDA_LOG_STREAM_NAME", ""),
             strategy=_choice(environ, "LAMBDA_DENO_STRATEGY", Strategy.FRESH),
             max_invocations=_count(environ, "LAMBDA_DENO_MAX_INVOCATIONS"),
-            concurrency=_count(environ, "AWS_LAMBDA_MAX_CONCURRENCY") or 1,
+            concurrency=concurrency or 1,
+            is_managed_instance=concurrency is not None,
             warm=_choice(
                 environ, "LAMBDA_DENO_WARM", Warm.READY if freezes else Warm.BACKGROUND
             ),
@@ -206,7 +211,10 @@ class Settings(NamedTuple):
             deno_bin=environ.get("LAMBDA_DENO_BIN") or None,
             deno_dir=environ.get("DENO_DIR") or None,
             temp_root=environ.get("TMPDIR") or "/tmp",
-            log_format=_choice(environ, "AWS_LAMBDA_LOG_FORMAT", LogFormat.TEXT),
+            # Lines of several invocations stand among each other there.
+            log_format=_choice(environ, "AWS_LAMBDA_LOG_FORMAT", LogFormat.TEXT)
+            if concurrency is None
+            else LogFormat.JSON,
             log_level=_choice(environ, "AWS_LAMBDA_LOG_LEVEL", LogLevel.INFO),
             metrics=_choice(environ, "LAMBDA_DENO_METRICS", Metrics.OFF),
             telemetry_fd=_telemetry_fd(environ),

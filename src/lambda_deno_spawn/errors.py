@@ -67,6 +67,8 @@ class RuntimeApiError(LambdaDenoSpawnError):
         is_fatal: True if the environment cannot go on after it.
     """
 
+    error_type = "Runtime.LambdaRuntimeClientError"  # AWS's name for it
+
     def __init__(
         self, call: str, detail: str, *, status: int | None = None, is_fatal: bool
     ) -> None:

@@ -77,72 +77,73 @@ class Strategy(Protocol):
         """
 
 
-class Executor:
-    """Executes one invocation at a time; ``loop.Executor``."""
+class Execution:
+    """One invocation as it is executed; ``loop.Execution``."""
 
     def __init__(
-        self, settings: Settings, strategy: Strategy, writer: LogWriter
+        self,
+        settings: Settings,
+        strategy: Strategy,
+        writer: LogWriter,
+        invocation: Invocation,
     ) -> None:
-        """Take where workers come from; several executors may share it."""
+        """Take the invocation, which has just arrived, and where workers come from."""
         self._settings = settings
         self._strategy = strategy
         self._writer = writer
+        self._invocation = invocation
         self._worker: Worker | None = None
         self._exchange: Exchange | None = None
-        self._arrived_s = 0.0
+        self._arrived_s = time.monotonic()
         self._answer: Success | Failure | WorkerChunks | None = None
 
-    async def execute(self, invocation: Invocation) -> Outcome:
-        """Run one invocation and return what came of it, before its deadline.
+    async def run(self) -> Outcome:
+        """Run the invocation and return what came of it, before its deadline.
 
         The worker goes on with what its handler left to do until ``settle``.
         """
-        self._arrived_s = time.monotonic()
-        remaining_s = invocation.remaining_s(time.time())
+        remaining_s = self._invocation.remaining_s(time.time())
         margin_s = stop_margin_s(remaining_s, self._settings.stop_margin_s)
-        outcome = await self._execute(invocation, remaining_s - margin_s, margin_s)
+        outcome = await self._execute(remaining_s - margin_s, margin_s)
         if not isinstance(outcome, Streaming):
             self._answer = outcome
         if isinstance(outcome, Failure) and self._worker is not None:
             self._worker.drain_log()  # what led to the error stands before it
         return outcome
 
-    async def settle(self, invocation: Invocation, refusal: str | None) -> None:
+    async def settle(self, refusal: str | None) -> None:
         """Do what follows an answer: finish, clean up, prepare for the next event.
 
         Lets work handed to ``waitUntil`` end within the deadline, gives the worker back
         and, unless told otherwise, has one ready for the next event.
 
         Args:
-            invocation: What was executed.
             refusal: Error type of what the caller was told instead; None: nothing else.
         """
         posted_s = time.monotonic()
-        worker, self._worker = self._worker, None
-        exchange, self._exchange = self._exchange, None
+        worker, exchange = self._worker, self._exchange
         if worker is not None and exchange is not None:
             exchange.abandon_stream()
-            await self._finish(worker, exchange, invocation)
+            await self._finish(worker, exchange)
         finished_s = time.monotonic()
         if worker is not None:
-            await self._strategy.give_back(worker, exchange, self._left_s(invocation))
+            await self._strategy.give_back(worker, exchange, self._left_s())
         if self._settings.metrics is not Metrics.OFF:
-            times_s = (posted_s, finished_s)
-            self._report(self._measures(invocation, worker, exchange, refusal, times_s))
-        self._answer = None
-        await self._strategy.prepare(lambda: self._left_s(invocation))
+            self._report(
+                self._measures(worker, exchange, refusal, posted_s, finished_s)
+            )
+        await self._strategy.prepare(self._left_s)
         # What is not in the log when the environment is frozen may never be.
-        await self._writer.drained(min(LOG_FLUSH_LIMIT_S, self._left_s(invocation)))
+        await self._writer.drained(min(LOG_FLUSH_LIMIT_S, self._left_s()))
 
-    async def _execute(
-        self, invocation: Invocation, limit_s: float, margin_s: float
-    ) -> Outcome:
+    async def _execute(self, limit_s: float, margin_s: float) -> Outcome:
+        invocation = self._invocation
         abort_epoch_ms = invocation.deadline_epoch_ms - round(
             ABORT_MARGINS * margin_s * 1000
         )
         try:
             async with asyncio.timeout(limit_s):
-                outcome = await self._run(invocation, abort_epoch_ms)
+                outcome = await self._run(abort_epoch_ms)
         except TimeoutError:
             return await self._timed_out(limit_s, margin_s)
         except WorkerError as error:
@@ -157,14 +158,12 @@ class Executor:
         # Between the two the answer of a worker that was stopped is brought to its end.
         return Streaming(outcome.content_type, chunks, remaining_s - margin_s / 2)
 
-    async def _run(
-        self, invocation: Invocation, abort_epoch_ms: int
-    ) -> Success | Failure | AnswerBegun:
+    async def _run(self, abort_epoch_ms: int) -> Success | Failure | AnswerBegun:
         worker = self._worker = await self._strategy.take()
         failure = await worker.ready()
         if failure is not None:
             return failure
-        self._exchange = await worker.begin(invocation, abort_epoch_ms)
+        self._exchange = await worker.begin(self._invocation, abort_epoch_ms)
         return await self._exchange.answer()
 
     async def _timed_out(self, limit_s: float, margin_s: float) -> Failure:
@@ -198,11 +197,10 @@ class Executor:
         )
         return Failure.from_worker_error(error)
 
-    async def _finish(
-        self, worker: Worker, exchange: Exchange, invocation: Invocation
-    ) -> None:
+    async def _finish(self, worker: Worker, exchange: Exchange) -> None:
+        invocation = self._invocation
         try:
-            async with asyncio.timeout(self._left_s(invocation)):
+            async with asyncio.timeout(self._left_s()):
                 await exchange.finished()
             lost = exchange.lost_work
             if lost is not None:
@@ -220,9 +218,9 @@ class Executor:
             grace_s = min(TERMINATE_GRACE_S, left_s / 4)
             await self._strategy.stop_for_deadline(worker, exchange, grace_s)
 
-    def _left_s(self, invocation: Invocation) -> float:
-        """Return how long this invocation may still take, its margin kept back."""
-        remaining_s = invocation.remaining_s(time.time())
+    def _left_s(self) -> float:
+        """Return how long the invocation may still take, its margin kept back."""
+        remaining_s = self._invocation.remaining_s(time.time())
         return remaining_s - stop_margin_s(remaining_s, self._settings.stop_margin_s)
 
     def _report(self, measures: Measures) -> None:
@@ -238,14 +236,13 @@ class Executor:
 
     def _measures(
         self,
-        invocation: Invocation,
         worker: Worker | None,
         exchange: Exchange | None,
         refusal: str | None,
-        times_s: tuple[float, float],
+        posted_s: float,
+        finished_s: float,
     ) -> Measures:
-        posted_s, finished_s = times_s
-        answer = self._answer
+        invocation, answer = self._invocation, self._answer
         match answer:
             case Success():
                 failure, answer_bytes = None, len(answer.payload)
@@ -254,7 +251,7 @@ class Executor:
             case WorkerChunks():
                 failure, answer_bytes = answer.failure, answer.sent_bytes
             case _:
-                raise AssertionError("settle follows execute")
+                raise AssertionError("settle follows run")
         common = Measures(
             request_id=invocation.request_id,
             tenant_id=invocation.tenant_id,

@@ -19,7 +19,7 @@ from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import Protocol
 
     # What is only looked at costs a cold start nothing.
@@ -82,6 +82,20 @@ class ExitStatus(NamedTuple):
     user_s: float = 0.0
     system_s: float = 0.0
     peak_bytes: int = 0
+
+
+class Footprint(NamedTuple):
+    """What a process takes up while it runs (proc(5), ``status``).
+
+    Attributes:
+        own_bytes: Memory that no other process shares with it.
+        file_bytes: Pages of files, mostly of its program: others share them.
+        threads: How many it has.
+    """
+
+    own_bytes: int
+    file_bytes: int
+    threads: int
 
 
 class Launched(NamedTuple):
@@ -176,7 +190,7 @@ def keep_descriptors() -> None:
     for folder in ("/proc/self/fd", "/dev/fd"):
         # Other systems have only the second; the one of the list itself is gone by now.
         with contextlib.suppress(OSError):
-            for name in os.listdir(folder):  # noqa: PTH208
+            for name in os.listdir(folder):
                 if int(name) > STDERR:
                     with contextlib.suppress(OSError):
                         os.set_inheritable(int(name), False)
@@ -237,22 +251,27 @@ class Reaper:
             self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
         self._loop.call_soon(self.poll, pid)
 
-    async def sweep(self, limit_s: float) -> bool:
+    async def sweep(self, limit_s: float, spares: Callable[[int], bool]) -> bool:
         """End every stranger and its descendants; False if some are left.
 
         Nothing but children of ours and their descendants is ever sent a signal.
 
         Args:
             limit_s: Given up after this long: something is stuck in the kernel.
+            spares: Tells of a stranger's process id that it is to be left alone.
         """
+
+        def unspared() -> list[int]:
+            return [pid for pid in self._strangers() if not spares(pid)]
+
         give_up_s = self._loop.time() + limit_s
         while True:
             self._reap()
-            if not self._strangers():
+            if not unspared():
                 return True
             if self._loop.time() > give_up_s:
                 return False
-            end_trees(self._strangers)
+            end_trees(unspared)
             self._stranger_ended.clear()
             await _set_within(SWEEP_ROUND_S, self._stranger_ended)
 
@@ -311,6 +330,7 @@ class Reaper:
         return ended.si_pid
 
 
+_FOOTPRINT = (b"RssAnon:", b"RssFile:", b"Threads:")
 # What getrusage(2) counts ru_maxrss in.
 _MAXRSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
@@ -348,6 +368,17 @@ class ChildProcess:
         for fd in self._readers:
             loop.add_reader(fd, self._readable, fd)
         reaper.watch(self.pid, self)
+
+    def footprint(self) -> Footprint | None:
+        """Return what it takes up; None if it has ended, or the system does not say."""
+        try:
+            with open(f"/proc/{self.pid}/status", "rb") as file:
+                lines = [line.split() for line in file]
+            fields = {line[0]: int(line[1]) for line in lines if line[0] in _FOOTPRINT}
+            own, shared, threads = (fields[name] for name in _FOOTPRINT)
+        except (OSError, KeyError):
+            return None
+        return Footprint(own * 1024, shared * 1024, threads)
 
     def write_all(self, buffers: Sequence[bytes], *, ends: bool) -> None:
         """Write to its stdin; what does not fit follows by itself.

@@ -73,6 +73,18 @@ class StateDir:
             self._has_spare = False
         return path
 
+    def private_dir_of(self, pid: int) -> str | None:
+        """Return in which private folder a process was started, or what started it.
+
+        None if its environment does not tell, or is closed to us.
+        """
+        mark = f"{self.path}/".encode()
+        with contextlib.suppress(OSError):
+            for folder in _temp_dirs(pid):
+                if folder.startswith(mark):
+                    return os.fsdecode(folder)
+        return None
+
     def remove_private(self, path: str) -> int:
         """Remove a worker's folder; return how many files and folders were in it."""
         left = remove_tree(path)
@@ -214,10 +226,22 @@ def _lock(folder: str, flags: int = 0) -> int:
 
 def _end_processes_of(folder: str) -> None:
     """Kill every process whose private folder lies in this one."""
-    mark = f"TMPDIR={folder}/".encode()
+    mark = f"{folder}/".encode()
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if name.isdigit():
             # A process may end meanwhile; those of other users cannot be read.
-            with contextlib.suppress(OSError), open(f"/proc/{name}/environ", "rb") as f:
-                if any(entry.startswith(mark) for entry in f.read().split(b"\0")):
+            with contextlib.suppress(OSError):
+                if any(path.startswith(mark) for path in _temp_dirs(int(name))):
                     os.kill(int(name), signal.SIGKILL)
+
+
+def _temp_dirs(pid: int) -> list[bytes]:
+    """Return what ``TMPDIR`` is in the environment that a process was started with.
+
+    Raises:
+        OSError: It has ended, or is closed to us.
+    """
+    with open(f"/proc/{pid}/environ", "rb") as file:
+        entries = file.read().split(b"\0")
+    name = b"TMPDIR="
+    return [entry[len(name) :] for entry in entries if entry.startswith(name)]

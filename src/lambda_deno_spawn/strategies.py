@@ -2,7 +2,8 @@
 
 Decides when processes are started, which one serves, and when it is ended. Refuses to
 know what an invocation is, and how long it may take. Decisions 0001 (a process per
-event), 0005 (when it is started), 0021 (processes that serve more than one).
+event), 0005 (when it is started), 0021 (processes that serve more than one), 0024
+(several invocations at once).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from lambda_deno_spawn.config import Warm
 from lambda_deno_spawn.errors import WorkerError, WorkerSpawnError
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.logs import logger
+from lambda_deno_spawn.pool import MEBIBYTE, ONE_AT_A_TIME, pool_size
 from lambda_deno_spawn.spawn import start_worker
 from lambda_deno_spawn.worker import Worker
 
@@ -26,7 +28,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.deno import DenoCommand
     from lambda_deno_spawn.exchange import Exchange
     from lambda_deno_spawn.logs import LogWriter
-    from lambda_deno_spawn.process import Reaper
+    from lambda_deno_spawn.process import Footprint, Reaper
     from lambda_deno_spawn.spawn import StartedWorker
     from lambda_deno_spawn.state import StateDir
 
@@ -38,6 +40,8 @@ INIT_LIMIT_S = 9.0
 SWEEP_LIMIT_S = 5.0
 # Also where the deadline is over, and where it was in vain before.
 SWEEP_LEAST_S = 0.2
+# How many processes that have ended tell how large the next ones may become.
+SIZES_KEPT = 32
 # On the way out: SIGTERM leaves the runtime little time; ending takes a few ms.
 CLOSE_LIMIT_S = 1.0
 
@@ -76,13 +80,18 @@ class Workers:
         self._running.add(worker)
         return worker
 
+    @property
+    def stopping(self) -> int:
+        """How many are being ended."""
+        return len(self._stopping)
+
     async def stop(self, worker: Worker, limit_s: float) -> None:
         """End a worker; what could not be ended is tried again with the next one."""
         if self._is_unswept:  # what could not be ended then will hardly be now
             limit_s = min(limit_s, SWEEP_LEAST_S)
         self._stopping.add(worker)
         try:
-            is_ended = await worker.stop(limit_s)
+            is_ended = await worker.stop(limit_s, self._is_of_another)
         finally:
             self._stopping.discard(worker)
         if not is_ended and not self._is_unswept:
@@ -98,8 +107,17 @@ class Workers:
 
     async def stop_all_but(self, kept: set[Worker], limit_s: float) -> None:
         """End every worker that is not kept, and that nobody is ending."""
-        for worker in self._running - kept - self._stopping:
-            await self.stop(worker, min(SWEEP_LIMIT_S, max(limit_s, SWEEP_LEAST_S)))
+        for worker in self._running - kept:
+            if worker not in self._stopping:
+                await self.stop(worker, min(SWEEP_LIMIT_S, max(limit_s, SWEEP_LEAST_S)))
+
+    def _is_of_another(self, pid: int) -> bool:
+        """Tell whether a process whose parent is gone stems from one that goes on."""
+        others = self._running - self._stopping
+        folder = self._state.private_dir_of(pid) if others else None
+        return folder is not None and any(
+            f"{folder}/".startswith(f"{other.private_dir}/") for other in others
+        )
 
 
 class _Common:
@@ -146,15 +164,12 @@ class _Common:
                     "The next process could not load: %s", failure.error_type
                 )
 
-    async def _find_problem(self, worker: Worker) -> str | None:
-        """Return why a waiting worker cannot serve; it has seen no event."""
-        try:
-            if not worker.is_usable() or self._is_too_old(worker):
-                return "it ended or was too old"
-            if await worker.ready() is not None:
-                return "its module did not load"
-        except WorkerError as error:
-            return str(error)
+    def _problem_of(self, worker: Worker) -> str | None:
+        """Return why a waiting worker cannot serve; it may still be loading."""
+        if not worker.is_usable() or self._is_too_old(worker):
+            return "it ended or was too old"
+        if worker.load_failure is not None:
+            return "its module did not load"
         return None
 
     def _is_too_old(self, worker: Worker) -> bool:
@@ -174,6 +189,12 @@ class FreshProcess(_Common):
         super().__init__(settings, workers)
         self._waiting: deque[Worker] = deque()
         self._serving: set[Worker] = set()
+        self._size = ONE_AT_A_TIME
+        self._footprint: Footprint | None = None
+        self._sizes_bytes: deque[int] = deque(maxlen=SIZES_KEPT)
+        # Events that wait until there may be one more process.
+        self._queued = 0
+        self._has_room = asyncio.Event()
 
     async def start(self, first: StartedWorker | None) -> Failure | None:
         """Finish the init phase: adopt the first worker and wait until it is ready.
@@ -188,21 +209,22 @@ class FreshProcess(_Common):
             return None
         worker = self._workers.adopt(first)
         self._waiting.append(worker)
-        return await self._load(worker)
+        failure = await self._load(worker)
+        if failure is None and self._settings.is_managed_instance:
+            self._footprint = worker.footprint()
+            self._resize()
+            self._fill()
+        return failure
 
     async def take(self) -> Worker:
-        """Return the waiting worker, or a new one; see ``execution.Strategy``."""
-        while self._waiting:
-            worker = self._waiting.popleft()
-            self._serving.add(worker)
-            problem = await self._find_problem(worker)
-            if problem is None:
-                return worker
-            logger.info("Replacing the waiting process %d: %s", worker.pid, problem)
-            self._serving.discard(worker)
-            worker.kill()  # the rest of its end is left to `give_back`: an event waits
-        worker = self._workers.start()
-        self._serving.add(worker)
+        """Return a waiting worker, or a new one; see ``execution.Strategy``."""
+        while (worker := self._take_waiting() or self._start_if_room()) is None:
+            self._has_room.clear()
+            self._queued += 1
+            try:
+                await self._has_room.wait()
+            finally:
+                self._queued -= 1
         return worker
 
     async def stop_for_deadline(
@@ -220,18 +242,94 @@ class FreshProcess(_Common):
             if exchange.leaves_worker_usable and worker.is_usable():
                 self._waiting.appendleft(worker)
         self._serving.discard(worker)
-        await self._workers.stop_all_but({*self._waiting, *self._serving}, limit_s)
+        try:
+            await self._workers.stop_all_but({*self._waiting, *self._serving}, limit_s)
+        finally:
+            self._learn_from(worker)
+            self._has_room.set()
 
     async def prepare(self, limit_s: Callable[[], float]) -> None:
         """Start the next worker, if one is to wait for its event."""
-        if self._settings.warm is Warm.OFF or self._waiting:
+        if self._settings.warm is Warm.OFF:
             return
-        worker = self._start_next()
-        if worker is None:
+        started = self._fill()
+        if started is not None and self._settings.warm is Warm.READY:
+            await self._wait_until_ready(started, limit_s())
+
+    def _take_waiting(self) -> Worker | None:
+        """Return the worker that has waited longest, None if there is none."""
+        while self._waiting:
+            worker = self._waiting.popleft()
+            problem = self._problem_of(worker)
+            if problem is None:
+                self._serving.add(worker)
+                return worker
+            logger.info("Replacing the waiting process %d: %s", worker.pid, problem)
+            worker.kill()  # the rest of its end is left to `give_back`: an event waits
+        return None
+
+    def _start_if_room(self) -> Worker | None:
+        """Start a worker for an event that waits; None if there are as many as may be.
+
+        Raises:
+            WorkerError: It cannot be started.
+        """
+        if not self._is_room():
+            return None
+        worker = self._workers.start()
+        self._serving.add(worker)
+        return worker
+
+    def _fill(self) -> Worker | None:
+        """Start as many as are to wait for their events; return the last one."""
+        started = None
+        # Who waits for room comes first.
+        while (
+            len(self._waiting) < self._size.waiting
+            and self._is_room()
+            and not self._queued
+        ):
+            started = self._start_next()
+            if started is None:
+                break
+            self._waiting.append(started)
+        return started
+
+    def _is_room(self) -> bool:
+        there = len(self._waiting) + len(self._serving) + self._workers.stopping
+        return there < self._size.processes
+
+    def _learn_from(self, worker: Worker) -> None:
+        """Note how large a process became that has ended."""
+        exited = worker.exit_status
+        if self._footprint is None or exited is None:
             return
-        self._waiting.append(worker)
-        if self._settings.warm is Warm.READY:
-            await self._wait_until_ready(worker, limit_s())
+        self._sizes_bytes.append(exited.peak_bytes - self._footprint.file_bytes)
+        self._resize()
+
+    def _resize(self) -> None:
+        """Work out how many processes fit, by the largest of late."""
+        if self._footprint is None:  # not known on this system: what is usual
+            process_bytes = process_threads = 0
+        else:
+            process_bytes = max(self._footprint.own_bytes, *self._sizes_bytes, 0)
+            process_threads = self._footprint.threads
+        size = pool_size(
+            self._settings.concurrency,
+            self._settings.memory_mb,
+            process_bytes,
+            process_threads,
+        )
+        if size.processes < min(self._settings.concurrency, self._size.processes):
+            logger.warning(
+                "There is room for %d processes of %.0f MB each, and up to %d events "
+                "may come at once: some will wait; more memory, or a lower "
+                "concurrency of the function, would help",
+                size.processes,
+                process_bytes / MEBIBYTE,
+                self._settings.concurrency,
+            )
+        self._size = size
 
 
 class SharedServer(_Common):
@@ -243,7 +341,6 @@ class SharedServer(_Common):
         self._server: Worker | None = None
         # No new invocations go to these; they end with their last one.
         self._retired: set[Worker] = set()
-        self._replacing = asyncio.Lock()
 
     async def start(self, first: StartedWorker | None) -> Failure | None:
         """Finish the init phase; as ``FreshProcess.start``."""
@@ -254,18 +351,17 @@ class SharedServer(_Common):
 
     async def take(self) -> Worker:
         """Return the process, or another one if it cannot serve any more."""
-        async with self._replacing:  # nobody else starts one meanwhile
-            server = self._server
-            if server is not None:
-                problem = await self._find_problem(server)
-                if problem is None and self._is_spent(server):
-                    problem = "it serves as many events as it may"
-                if problem is None:
-                    return server
-                logger.info("Replacing the waiting process %d: %s", server.pid, problem)
-                self._retire(server)
-            self._server = self._workers.start()
-            return self._server
+        server = self._server
+        if server is not None:
+            problem = self._problem_of(server)
+            if problem is None and self._is_spent(server):
+                problem = "it serves as many events as it may"
+            if problem is None:
+                return server
+            logger.info("Replacing the waiting process %d: %s", server.pid, problem)
+            self._retire(server)
+        self._server = self._workers.start()
+        return self._server
 
     def _is_spent(self, server: Worker) -> bool:
         limit = self._settings.max_invocations

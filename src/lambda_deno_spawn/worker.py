@@ -28,11 +28,12 @@ from lambda_deno_spawn.protocol import (
 
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from lambda_deno_spawn.http_exchange import HttpLink
     from lambda_deno_spawn.invocation import Invocation
     from lambda_deno_spawn.logs import LogWriter
-    from lambda_deno_spawn.process import ExitStatus, Reaper
+    from lambda_deno_spawn.process import ExitStatus, Footprint, Reaper
     from lambda_deno_spawn.spawn import StartedWorker
     from lambda_deno_spawn.state import StateDir
 
@@ -56,6 +57,7 @@ class Worker:
         started_s: When it was started; this and the next on the monotonic clock.
         ready_s: When its module was loaded; None until then.
         spawn_s: How long the call took that started it.
+        private_dir: Its folder, in the environment of it and of what it starts.
         begun: How many invocations were handed to it.
         left_processes: Programs that were still running when it was stopped.
         left_files: Files and folders that were in its private folder then.
@@ -86,7 +88,7 @@ class Worker:
         self._state = state
         self._writer = writer
         self._connection = WorkerConnection(started.marker)
-        self._private_dir = started.private_dir
+        self.private_dir = started.private_dir
         self._sources = started.sources
         self._socket = started.socket
         self._invocations = started.invocations
@@ -132,6 +134,15 @@ class Worker:
     def exit_status(self) -> ExitStatus | None:
         """How it ended and what it used; None while it runs."""
         return self._process.status
+
+    @property
+    def load_failure(self) -> Failure | None:
+        """Why its module did not load; None if it did, or loads."""
+        return self._load_failure
+
+    def footprint(self) -> Footprint | None:
+        """Return what its process takes up now; None if that is not known."""
+        return self._process.footprint()
 
     @property
     def log_tail(self) -> str:
@@ -270,13 +281,15 @@ class Worker:
             await self._wait_for_exit(grace_s)
         self.kill()
 
-    async def stop(self, limit_s: float) -> bool:
+    async def stop(self, limit_s: float, spares: Callable[[int], bool]) -> bool:
         """End the process and all that descends from it; leave nothing behind.
 
         Cancelled or given up, it can be called again and does what is left.
 
         Args:
             limit_s: Given up after this long: something is stuck in the kernel.
+            spares: Tells of a process whose parent is gone that it belongs to a worker
+                that goes on.
 
         Returns:
             False if it, or something it started, could not be ended.
@@ -290,7 +303,7 @@ class Worker:
             return False
         # While its pipes are open: who writes to a closed one ends by itself.
         left_s = max(0.0, limit_s - (self._loop.time() - begun_s))
-        is_swept = await self._reaper.sweep(left_s)
+        is_swept = await self._reaper.sweep(left_s, spares)
         self._process.drain()
         self._relay.flush()
         self._stray.flush()
@@ -302,7 +315,7 @@ class Worker:
         if self._eof_timer is not None:
             self._eof_timer.cancel()
         self.left_processes = self._reaper.ended - (self._ended_before or 0)
-        self.left_files = self._state.remove_private(self._private_dir)
+        self.left_files = self._state.remove_private(self.private_dir)
         self.is_stopped = True
         return is_swept
 

@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "exits": {"errors", "process", "protocol"},
     "logs": {"config", "invocation"},
     "metrics": {"config"},
+    "pool": {"records"},
     "spawn": {
         "deno", "errors", "hello", "permissions", "process", "records", "state",
     },
@@ -41,8 +42,8 @@ ALLOWED: dict[str, set[str]] = {
         "logs", "process", "protocol", "spawn", "state",
     },
     "strategies": {
-        "config", "deno", "errors", "exchange", "invocation", "logs", "process",
-        "spawn", "state", "worker",
+        "config", "deno", "errors", "exchange", "invocation", "logs", "pool",
+        "process", "spawn", "state", "worker",
     },
     "execution": {
         "config", "errors", "exchange", "invocation", "logs", "metrics", "protocol",
@@ -50,7 +51,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "transport": set(),
     "runtime_api": {"__init__", "errors", "invocation", "logs", "transport"},
-    "loop": {"invocation", "logs"},
+    "loop": {"errors", "invocation", "logs"},
     "bootstrap": {
         "config", "deno", "descendants", "errors", "execution", "invocation", "logs",
         "loop", "process", "records", "runtime_api", "spawn", "state", "strategies",
@@ -147,7 +148,7 @@ ALLOWED: dict[str, set[str]] = {
 }  # fmt: skip
 PURE = [
     "errors", "records", "hello", "invocation", "protocol", "permissions", "config",
-    "metrics",
+    "metrics", "pool",
     "dev.deploy", "dev.deploy_layers",
 ]  # fmt: skip
 OUTSIDE = {
