@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from bench import coldstart, cpu, firststart, forms, latency, memory
+from bench import coldstart, cpu, firststart, forms, latency, memory, throughput
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -32,6 +32,7 @@ BENCHMARKS: dict[str, Callable[[int | None, Path], Awaitable[list[Figure]]]] = {
     "memory": memory.run,
     "forms": forms.run,
     "firststart": firststart.run,
+    "throughput": throughput.run,
 }
 
 

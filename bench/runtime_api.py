@@ -17,7 +17,7 @@ import re
 import time
 import uuid
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -33,7 +33,7 @@ SETTLE_S = 0.001
 
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ ]*(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ ]*chunked", re.IGNORECASE)
-_ACCEPTED = (
+ACCEPTED = (
     b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\n"
     b'Content-Length: 16\r\n\r\n{"status":"OK"}\n'
 )
@@ -75,7 +75,7 @@ class RuntimeApi:
         self._sandbox = sandbox
         self._server: asyncio.Server | None = None
         loop = asyncio.get_running_loop()
-        self._poll: asyncio.Future[_Connection] = loop.create_future()
+        self._poll: asyncio.Future[Connection] = loop.create_future()
         self._post: asyncio.Future[Answer] = loop.create_future()
         self._sent_at_s = 0.0
         self._first_piece_at_s: float | None = None
@@ -84,7 +84,7 @@ class RuntimeApi:
         """Listen on a free port of the loopback interface."""
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: _Connection(self), host="127.0.0.1", port=0
+            lambda: Connection(self), host="127.0.0.1", port=0
         )
         host, port = self._server.sockets[0].getsockname()
         self.address = f"{host}:{port}"
@@ -124,15 +124,7 @@ class RuntimeApi:
         connection = self._poll.result()
         self._poll = loop.create_future()
         self._post = loop.create_future()
-        head = (
-            "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-            f"Lambda-Runtime-Aws-Request-Id: {uuid.uuid4()}\r\n"
-            f"Lambda-Runtime-Deadline-Ms: {int((time.time() + DEADLINE_S) * 1000)}\r\n"
-            "Lambda-Runtime-Invoked-Function-Arn: "
-            "arn:aws:lambda:us-east-1:123456789012:function:bench\r\n"
-            f"Content-Length: {len(event)}\r\n\r\n"
-        )
-        message = head.encode() + event
+        message = delivery(str(uuid.uuid4()), event)
         self._first_piece_at_s = None
         self._sent_at_s = time.perf_counter()
         connection.write(message)
@@ -147,7 +139,7 @@ class RuntimeApi:
             self._first_piece_at_s = time.perf_counter()
 
     def handle(
-        self, connection: _Connection, method: bytes, path: bytes, body: bytes
+        self, connection: Connection, method: bytes, path: bytes, body: bytes
     ) -> None:
         """Serve one complete request; called by a connection."""
         received_at_s = time.perf_counter()
@@ -156,7 +148,7 @@ class RuntimeApi:
                 self._sandbox.freeze()
             self._poll.set_result(connection)
         elif path.endswith((b"/response", b"/error")) and b"/invocation/" in path:
-            connection.write(_ACCEPTED)
+            connection.write(ACCEPTED)
             is_error = path.endswith(b"/error")
             latency_s = received_at_s - self._sent_at_s
             first_piece_s = (self._first_piece_at_s or received_at_s) - self._sent_at_s
@@ -164,30 +156,58 @@ class RuntimeApi:
                 Answer(is_error, body, latency_s, first_piece_s, received_at_s)
             )
         elif path.endswith(b"/init/error"):
-            connection.write(_ACCEPTED)
+            connection.write(ACCEPTED)
             self._poll.set_exception(RuntimeError(f"Init failed: {body.decode()}"))
         else:
             connection.write(_NOT_FOUND)
 
 
-class _Connection(asyncio.Protocol):
+def delivery(request_id: str, event: bytes) -> bytes:
+    """Return the answer to ``next`` that hands out an event."""
+    head = (
+        "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+        f"Lambda-Runtime-Aws-Request-Id: {request_id}\r\n"
+        f"Lambda-Runtime-Deadline-Ms: {int((time.time() + DEADLINE_S) * 1000)}\r\n"
+        "Lambda-Runtime-Invoked-Function-Arn: "
+        "arn:aws:lambda:us-east-1:123456789012:function:bench\r\n"
+        f"Content-Length: {len(event)}\r\n\r\n"
+    )
+    return head.encode() + event
+
+
+class Requests(Protocol):
+    """Who serves the requests of connections."""
+
+    def piece_came(self) -> None:
+        """Note a piece of a post that is not complete."""
+
+    def handle(
+        self, connection: Connection, method: bytes, path: bytes, body: bytes
+    ) -> None:
+        """Serve one complete request."""
+
+
+class Connection(asyncio.Protocol):
     """Cuts one connection's bytes into requests."""
 
-    def __init__(self, api: RuntimeApi) -> None:
+    def __init__(self, api: Requests) -> None:
         self._api = api
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        """Serve the requests that are complete."""
         self._buffer += data
         while self._take_request():
             pass
 
     def write(self, data: bytes) -> None:
+        """Send some bytes."""
         assert self._transport is not None
         self._transport.write(data)
 

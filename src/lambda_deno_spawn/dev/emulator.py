@@ -1,14 +1,16 @@
 """AWS Lambda's Runtime API, served to a runtime on this machine.
 
 Knows the calls, their headers, which order of calls is legal and how the platform
-answers the others, for one execution environment that handles one invocation at a time.
+answers the others, for one execution environment: one that handles one invocation at a
+time, or a Lambda Managed Instance, where each ``next`` that waits gets an event.
 Refuses to know processes and timers: its owner starts the runtime, and says when a
 deadline has passed or the runtime has exited. It shares no code with the runtime's own
 client and spells every header itself, so that each is a check of the other.
 
 Specification: AWS Lambda Developer Guide, "Using the Lambda runtime API for custom
-runtimes" and "Lambda execution environment lifecycle"; where they are silent, AWS's
-Runtime Interface Emulator. Known gaps: no Extensions and Telemetry APIs, no SnapStart,
+runtimes", "Lambda execution environment lifecycle" and "Understanding the Lambda
+Managed Instances execution environment"; where they are silent, AWS's Runtime
+Interface Emulator. Known gaps: no Extensions and Telemetry APIs, no SnapStart,
 and streams are not slowed down after their first 6 MB.
 """
 
@@ -98,6 +100,7 @@ class End(StrEnum):
     """What ended an invocation."""
 
     NEXT = "next"  # the orderly way: the runtime asked for the next event
+    ANSWER = "answer"  # the same on Managed Instances: others go on beside it
     TIMEOUT = "timeout"
     EXIT = "exit"
     INIT_ERROR = "init error"
@@ -187,6 +190,7 @@ class RuntimeApiState:
         on_change: Called after every change.
         clock: Monotonic seconds.
         epoch_clock: Seconds of Unix time.
+        is_managed_instance: Any number of invocations may be in flight.
     """
 
     def __init__(
@@ -194,6 +198,8 @@ class RuntimeApiState:
         on_change: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
         epoch_clock: Callable[[], float] = time.time,
+        *,
+        is_managed_instance: bool = False,
     ) -> None:
         self.init_finished_s: float | None = None
         self.init_error: EmulatedOutcome | None = None
@@ -201,7 +207,9 @@ class RuntimeApiState:
         self._clock = clock
         self._epoch_clock = epoch_clock
         self._queue: deque[EmulatedInvocation] = deque()
-        self._current: EmulatedInvocation | None = None
+        self._is_managed_instance = is_managed_instance
+        # By request id; more than one only on a Managed Instance.
+        self._delivered: dict[str, EmulatedInvocation] = {}
         self._timed_out_ids: set[str] = set()
 
     def queue(
@@ -257,7 +265,8 @@ class RuntimeApiState:
         """Hand out the unanswered invocation once more, else the first that waits."""
         current = self._current
         if current is None:
-            current = self._current = self._queue.popleft()
+            current = self._queue.popleft()
+            self._delivered[current.request_id] = current
             current.phase = Phase.IN_FLIGHT
             current.delivered_s = self._clock()
             deadline_epoch_s = self._epoch_clock() + current.timeout_s
@@ -405,7 +414,8 @@ class RuntimeApiState:
     def time_out(self, invocation: EmulatedInvocation) -> None:
         """Note that the deadline passed; a caller without an answer gets the error.
 
-        The environment is to be ended and ``reset`` afterwards.
+        The environment is to be ended and ``reset`` afterwards, unless it is a Managed
+        Instance: there everything goes on.
         """
         if invocation.end is not None:
             return
@@ -422,15 +432,15 @@ class RuntimeApiState:
         self._on_change()
 
     def record_exit(self, returncode: int) -> None:
-        """Note that the runtime exited by itself; its invocation, if any, is over.
+        """Note that the runtime exited by itself; its invocations are over.
 
         Args:
             returncode: Exit code; negative: ended by that signal.
         """
-        invocation = self._current
-        if invocation is None and self.init_finished_s is None and not self.init_error:
-            invocation = self._queue[0] if self._queue else None
-        if invocation is not None:
+        hit = list(self._delivered.values())
+        if not hit and self.init_finished_s is None and not self.init_error:
+            hit = [self._queue[0]] if self._queue else []
+        for invocation in hit:
             if invocation.outcome is None:
                 text = exit_text(returncode)
                 self._answer(
@@ -448,11 +458,18 @@ class RuntimeApiState:
         self.init_error = None
         self._on_change()
 
+    @property
+    def _current(self) -> EmulatedInvocation | None:
+        """The invocation that keeps the environment from others."""
+        if self._is_managed_instance:
+            return None
+        return next(iter(self._delivered.values()), None)
+
     def _in_flight(
         self, request_id: str, invocation_id: str | None, target: str
     ) -> EmulatedInvocation:
-        current = self._current
-        if current is None or current.request_id != request_id:
+        current = self._delivered.get(request_id)
+        if current is None:
             if request_id in self._timed_out_ids:
                 raise RefusedCallError(410, "InvokeTimeout", "Invocation timed out")
             raise RefusedCallError(400, "InvalidRequestID", "Invalid request ID")
@@ -490,15 +507,18 @@ class RuntimeApiState:
         invocation.outcome = outcome
         invocation.answered_s = self._clock()
         invocation.phase = Phase.ANSWERED
+        is_runtimes = outcome.kind in (OutcomeKind.RESPONSE, OutcomeKind.ERROR)
+        if self._is_managed_instance and is_runtimes:
+            self._end(invocation, End.ANSWER)
         self._on_change()
 
     def _end(self, invocation: EmulatedInvocation, end: End) -> None:
         invocation.phase = Phase.ENDED
         invocation.end = end
         invocation.ended_s = self._clock()
-        if invocation is self._current:
-            self._current = None
-        elif invocation in self._queue:
+        if self._delivered.pop(invocation.request_id, None) is None and (
+            invocation in self._queue
+        ):
             self._queue.remove(invocation)
 
 
@@ -563,6 +583,7 @@ class Emulator:
             is read before it returns. Must not raise.
         on_answer: Called when a response or an error has arrived, before the runtime is
             told that it did.
+        is_managed_instance: Any number of invocations may be in flight.
     """
 
     def __init__(
@@ -572,8 +593,9 @@ class Emulator:
         on_delivery: Callable[[EmulatedInvocation], None] = lambda _: None,
         on_chunk: Callable[[EmulatedInvocation, bytes], Awaitable[None]] | None = None,
         on_answer: Callable[[], None] = lambda: None,
+        is_managed_instance: bool = False,
     ) -> None:
-        self.state = RuntimeApiState(self.wake)
+        self.state = RuntimeApiState(self.wake, is_managed_instance=is_managed_instance)
         self.address = ""
         self._function_arn = function_arn
         self._on_delivery = on_delivery

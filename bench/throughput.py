@@ -1,0 +1,226 @@
+"""Events per second where several run at once, and the memory that this takes.
+
+The runtime of Managed Instances, fresh processes, an echo handler, and a Runtime API
+that has a further event for each ``next`` at once. The yardstick is what the CPU
+allows: the number of cores, divided by the CPU time of one bare ``deno run`` of the
+same handler (see ``cpu.py``), of which as many run side by side as there are cores,
+before and after. Every answer is compared. Memory is the proportional set size of the
+whole tree, looked at each second. Reproduce with ``python -m bench throughput``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import statistics
+import subprocess
+import time
+from typing import TYPE_CHECKING
+
+import psutil
+
+from bench.contestants import DENO, HANDLERS, deno_environ, environ
+from bench.figures import Figure
+from bench.runtime_api import ACCEPTED, Connection, delivery
+from bench.sandbox import open_sandbox
+from lambda_deno_spawn.dev.local_runtime import bootstrap_command
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from bench.sandbox import Sandbox
+
+CONCURRENCY = 8
+MEMORY_MB = 2048
+DURATION_S = 60.0
+WARM_UP_EVENTS = 40
+BARE_RUNS = 40
+SAMPLE_S = 1.0
+SUSTAINED = 0.85
+# Of the memory that was taken early, how much may be taken late.
+MEMORY_GROWTH = 1.1
+
+
+async def run(events: int | None, scratch: Path) -> list[Figure]:
+    """Measure for a minute, or until ``events`` have been answered."""
+    cores = len(os.sched_getaffinity(0))
+    bare_s = [_bare_cpu_s(cores, scratch)]
+    load = await _load(events, scratch)
+    bare_s.append(_bare_cpu_s(cores, scratch))
+    cpu_s = statistics.mean(bare_s)
+    possible = cores / cpu_s
+    early, late = load.memory_mib(first=True), load.memory_mib(first=False)
+    count = len(load.answered_at_s)
+    return [
+        Figure(
+            "throughput: possible / sustained",
+            possible / load.per_s,
+            "x",
+            1 / SUSTAINED,
+            count,
+            f"{load.per_s:.1f} of {possible:.1f} events/s in {load.duration_s:.0f} s; "
+            f"bare {cpu_s * 1000:.1f} ms of CPU, ours {load.cpu_s / count * 1000:.1f}",
+        ),
+        Figure(
+            "throughput: memory late / early",
+            late / early,
+            "x",
+            MEMORY_GROWTH,
+            len(load.samples_mib),
+            f"{early:.0f} then {late:.0f} MiB at most, of {MEMORY_MB} MB",
+        ),
+    ]
+
+
+class Load:
+    """A Runtime API that always has a further event, and what came of them.
+
+    Attributes:
+        answered_at_s: When each event was answered (``time.perf_counter``).
+        samples_mib: Memory of everything that the runtime started.
+        cpu_s: CPU time of the same.
+        duration_s: From the first event that counts to the last.
+    """
+
+    def __init__(self) -> None:
+        self.answered_at_s: list[float] = []
+        self.samples_mib: list[float] = []
+        self.cpu_s = 0.0
+        self.duration_s = 0.0
+        self.warm = asyncio.Event()
+        self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._sent = 0
+        self._warming = WARM_UP_EVENTS
+        self._in_flight: dict[bytes, bytes] = {}
+
+    @property
+    def per_s(self) -> float:
+        """Events answered per second."""
+        return len(self.answered_at_s) / self.duration_s
+
+    def memory_mib(self, *, first: bool) -> float:
+        """Return the most memory in the first or the last third."""
+        third = max(1, len(self.samples_mib) // 3)
+        return max(self.samples_mib[:third] if first else self.samples_mib[-third:])
+
+    def piece_came(self) -> None:
+        """Nothing is streamed here."""
+
+    def handle(
+        self, connection: Connection, method: bytes, path: bytes, body: bytes
+    ) -> None:
+        """Hand out an event, or take an answer."""
+        if method == b"GET":
+            self._sent += 1
+            request_id, event = b"r-%d" % self._sent, b'{"n":%d}' % self._sent
+            self._in_flight[request_id] = b'{"ok":true,"n":%d}' % self._sent
+            connection.write(delivery(request_id.decode(), event))
+            return
+        connection.write(ACCEPTED)
+        request_id = path.split(b"/")[-2]
+        expected = self._in_flight.pop(request_id, None)
+        if (body != expected or not path.endswith(b"/response")) and (
+            not self.failed.done()
+        ):
+            problem = f"{request_id!r}: {body[:500]!r} instead of {expected!r}"
+            self.failed.set_exception(RuntimeError(problem))
+        if self._warming:
+            self._warming -= 1
+            if not self._warming:
+                self.warm.set()
+        else:
+            self.answered_at_s.append(time.perf_counter())
+
+
+async def _load(events: int | None, scratch: Path) -> Load:
+    load = Load()
+    server = await asyncio.get_running_loop().create_server(
+        lambda: Connection(load), host="127.0.0.1", port=0
+    )
+    host, port = server.sockets[0].getsockname()
+    variables = {
+        **environ("background", scratch, f"{host}:{port}"),
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(MEMORY_MB),
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "lambda-managed-instances",
+        "AWS_LAMBDA_MAX_CONCURRENCY": str(CONCURRENCY),
+    }
+    log = scratch / "managed.log"
+    with log.open("wb") as output, contextlib.closing(open_sandbox("busy")) as sandbox:
+        process = sandbox.start(bootstrap_command(), variables, output=output)
+        sampling = asyncio.create_task(_sample(load, process))
+        try:
+            async with asyncio.timeout(60):
+                await _first_of(load, load.warm.wait())
+            load.samples_mib.clear()
+            begun_s, cpu_s = time.perf_counter(), sandbox.cpu_s()
+            while (
+                time.perf_counter() - begun_s < DURATION_S
+                if events is None
+                else len(load.answered_at_s) < events
+            ):
+                await _first_of(load, asyncio.sleep(0.05))
+            load.duration_s = time.perf_counter() - begun_s
+            load.cpu_s = sandbox.cpu_s() - cpu_s
+            # So many were answered until here; what is in flight is not counted.
+            end_s = begun_s + load.duration_s
+            load.answered_at_s[:] = [s for s in load.answered_at_s if s <= end_s]
+        except (RuntimeError, TimeoutError) as error:
+            tail = log.read_bytes()[-2000:].decode(errors="replace")
+            raise RuntimeError(f"{error}; the log ends with:\n{tail}") from error
+        finally:
+            sampling.cancel()
+            server.close()
+            process.terminate()
+            await asyncio.to_thread(process.wait, 10)
+    return load
+
+
+async def _first_of(load: Load, work: object) -> None:
+    """Wait for some work, or until an answer was wrong."""
+    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    await asyncio.wait({task, load.failed}, return_when=asyncio.FIRST_COMPLETED)
+    if load.failed.done():
+        task.cancel()
+        load.failed.result()
+
+
+async def _sample(load: Load, process: subprocess.Popen[bytes]) -> None:
+    top = psutil.Process(process.pid)
+    while True:
+        await asyncio.sleep(SAMPLE_S)
+        load.samples_mib.append(await asyncio.to_thread(_memory_mib, top))
+
+
+def _memory_mib(top: psutil.Process) -> float:
+    total = 0
+    for one in [top, *top.children(recursive=True)]:
+        with contextlib.suppress(psutil.Error):  # it may end while we look
+            memory = one.memory_full_info()
+            total += getattr(memory, "pss", 0) or memory.rss
+    return total / 2**20
+
+
+def _bare_cpu_s(cores: int, scratch: Path) -> float:
+    """Return what one bare run costs in CPU time, while all cores do the same."""
+    sandbox = open_sandbox("bare")
+    try:
+        _bare_runs(sandbox, scratch, cores)  # writes the code cache
+        before_s = sandbox.cpu_s()
+        for _ in range(BARE_RUNS // cores):
+            _bare_runs(sandbox, scratch, cores)
+        return (sandbox.cpu_s() - before_s) / (BARE_RUNS // cores * cores)
+    finally:
+        sandbox.close()
+
+
+def _bare_runs(sandbox: Sandbox, scratch: Path, count: int) -> None:
+    argv = [DENO, "run", "--no-prompt", "-q", str(HANDLERS / "bare.mjs")]
+    running = [
+        sandbox.start(argv, deno_environ(scratch), output=subprocess.PIPE)
+        for _ in range(count)
+    ]
+    for process in running:
+        printed, _ = process.communicate()
+        if process.returncode != 0 or printed != b'{"ok":true,"n":0}\n':
+            raise RuntimeError(f"Bare run exited {process.returncode}: {printed!r}")
