@@ -158,6 +158,7 @@ async def _serve(
     from lambda_deno_spawn.loop import (
         PersistentRuntimeApi,
         RuntimeLoop,
+        Stop,
         run_until,
         serve,
     )
@@ -173,9 +174,9 @@ async def _serve(
         _log_command(command)
     loop = asyncio.get_running_loop()
     writer.attach(loop)
-    stop = asyncio.Event()
+    stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+        loop.add_signal_handler(number, stop.ask)
     clients = [
         RuntimeApiClient(settings.runtime_api, settings.task_root)
         for _ in range(settings.concurrency)
@@ -196,12 +197,12 @@ async def _serve(
         drain_limit_s = DRAIN_LIMIT_S
     try:
         first = orphans.pop() if orphans else None
-        failure = await run_until(stop, strategy.start(first))
+        failure = await run_until(stop.asked, strategy.start(first))
         if failure is not None:
             logs.logger.error("Init Error\t%s", failure.body.decode())
-            await run_until(stop, clients[0].init_error(failure))
+            await run_until(stop.asked, clients[0].init_error(failure))
             return EXIT_FAILED
-        if stop.is_set():
+        if stop.asked.is_set():
             return EXIT_OK
         # What lives now lives to the end: no collection needs to look at it again.
         gc.freeze()

@@ -140,6 +140,10 @@ class Exchange:
         """Wait until the worker has nothing left to do for it, or has ended."""
         await self._done.wait()
 
+    def close(self) -> None:
+        """Count it as finished, whatever still comes of it."""
+        self._done.set()
+
     def take(self, event: Event) -> None:
         """Take what a frame has told."""
         match event:

@@ -167,8 +167,9 @@ class Execution:
         return await self._exchange.answer()
 
     async def _timed_out(self, limit_s: float, margin_s: float) -> Failure:
-        if self._worker is None:  # even its process could not be started in time
-            return Failure.of(WorkerTimeoutError.error_type, "There was no time left")
+        if self._worker is None:
+            message = "There was no room for another process in time"
+            return Failure.of(WorkerTimeoutError.error_type, message)
         what = "did not answer"
         if self._exchange is None:
             what = "has a module that did not finish loading"

@@ -94,6 +94,11 @@ class RuntimeLoop:
             for task in self._settling:
                 task.cancel()
 
+    @property
+    def is_busy(self) -> bool:
+        """True while an invocation runs, or settles."""
+        return not self._is_polling or bool(self._settling)
+
     def stop(self) -> None:
         """Ask for no more invocations; the one that runs goes on to its end."""
         self._is_stopping = True
@@ -182,14 +187,32 @@ class PersistentRuntimeApi:
             return error.error_type
 
 
+class Stop:
+    """That the runtime is to end, and how soon; told by signals.
+
+    Attributes:
+        asked: No further invocation is to be asked for.
+        urged: What runs is not waited for either.
+    """
+
+    def __init__(self) -> None:
+        """Nobody has asked yet."""
+        self.asked = asyncio.Event()
+        self.urged = asyncio.Event()
+
+    def ask(self) -> None:
+        """Ask for the end, and the second time urge it."""
+        (self.urged if self.asked.is_set() else self.asked).set()
+
+
 async def serve(
-    loops: Sequence[RuntimeLoop], stop: asyncio.Event, drain_limit_s: float | None
+    loops: Sequence[RuntimeLoop], stop: Stop, drain_limit_s: float | None
 ) -> None:
-    """Run loops side by side until ``stop`` is set, or one of them fails.
+    """Run loops side by side until they are to stop, or one of them fails.
 
     Args:
         loops: Not running yet.
-        stop: Set: each loop ends with the invocation that it has.
+        stop: Asked for: each loop ends with the invocation that it has.
         drain_limit_s: What has not ended so long after that is cancelled; None: what
             runs has deadlines of its own.
 
@@ -197,14 +220,22 @@ async def serve(
         RuntimeApiError: The Runtime API ended it.
     """
     running = [asyncio.create_task(loop.run()) for loop in loops]
-    stopping = asyncio.create_task(stop.wait())
+    stopping = asyncio.create_task(stop.asked.wait())
     tasks: list[asyncio.Task[Any]] = [stopping, *running]
     try:
         await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        if stop.is_set():
+        if stop.asked.is_set():
+            busy = sum(loop.is_busy for loop in loops)
+            if busy:
+                logger.info("Stopping once %d invocation(s) have ended", busy)
             for loop in loops:
                 loop.stop()
-            await asyncio.wait(running, timeout=drain_limit_s)
+            ends = [
+                asyncio.create_task(asyncio.wait(running, timeout=drain_limit_s)),
+                asyncio.create_task(stop.urged.wait()),
+            ]
+            tasks += ends
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         for task in running:
             if task.done():
                 task.result()

@@ -225,6 +225,9 @@ class FreshProcess(_Common):
                 await self._has_room.wait()
             finally:
                 self._queued -= 1
+        if self._settings.is_managed_instance and self._settings.warm is not Warm.OFF:
+            # Others may come before this one ends; but it has its event first.
+            asyncio.get_running_loop().call_soon(self._fill)
         return worker
 
     async def stop_for_deadline(

@@ -237,6 +237,7 @@ class Worker:
         """Forget an exchange that has ended, or that nobody waits for any more."""
         self.drain_log()
         link = self._exchanges.pop(exchange, None)
+        exchange.close()
         if link is not None and not exchange.leaves_worker_usable:
             link.close()
 

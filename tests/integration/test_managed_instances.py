@@ -1,48 +1,364 @@
-"""Several invocations at once, as on Lambda Managed Instances."""
+"""Several invocations at once, as on Lambda Managed Instances.
+
+Against AWS's own emulator in that mode: test_as_deployed.py.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import TYPE_CHECKING
+import os
+import signal
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lambda_deno_spawn.dev.emulator import EmulatedInvocation, Emulator, End
+from tests.doubles import FakeRuntimeApi, Refusal
+from tests.integration.harness import RuntimeUnderTest, reports, wait_for_end
+
 if TYPE_CHECKING:
-    from tests.doubles import FakeRuntimeApi
+    from pathlib import Path
+
     from tests.integration.conftest import MakeRuntime
 
 pytestmark = pytest.mark.deno
 
+CONCURRENCY = 16
 ECHO = """
 export const handler = async (event, context) => {
+  console.log("serving", event.n);
+  const begun = Date.now();
   await new Promise((resolve) => setTimeout(resolve, event.wait ?? 0));
-  return { event, id: context.awsRequestId, pid: Deno.pid };
+  return {
+    event, id: context.awsRequestId, pid: Deno.pid, begun, ended: Date.now(),
+  };
 };
 """
-MANAGED = {
-    "AWS_LAMBDA_MAX_CONCURRENCY": "16",
-    "AWS_LAMBDA_INITIALIZATION_TYPE": "lambda-managed-instances",
-    "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "2048",
-}
+# What one of them does must not reach the others.
+MISBEHAVING = """
+export const handler = async (event) => {
+  if (event.does === "hang") for (;;);
+  if (event.does === "wait") await new Promise((go) => setTimeout(go, 600_000));
+  if (event.does === "exit") Deno.exit(3);
+  if (event.does === "throw") throw new RangeError("for the test");
+  if (event.does === "fill") {
+    const kept = [];
+    for (;;) kept.push(new Array(100_000).fill({ ...kept }));
+  }
+  return event;
+};
+"""
+
+
+def managed(concurrency: int = CONCURRENCY, memory_mb: int = 2048) -> dict[str, str]:
+    """Return what tells the runtime where it is."""
+    return {
+        "AWS_LAMBDA_MAX_CONCURRENCY": str(concurrency),
+        "AWS_LAMBDA_INITIALIZATION_TYPE": "lambda-managed-instances",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory_mb),
+    }
+
+
+async def invoke_all(
+    api: FakeRuntimeApi, events: list[dict[str, Any]], timeout_s: float = 20.0
+) -> list[Any]:
+    """Deliver events at once; return each one's answer, in their order."""
+    ids = [api.deliver(json.dumps(e).encode(), timeout_s=timeout_s) for e in events]
+    answers = {}
+    for _ in ids:
+        answer = await api.answer()
+        assert answer.request_id not in answers, "exactly one answer for each event"
+        answers[answer.request_id] = answer
+    return [answers[request_id] for request_id in ids]
 
 
 @pytest.mark.every_way
 async def test_answers_of_events_in_flight_together_are_never_crossed(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:
-    runtime = make_runtime({"function.mjs": ECHO}, **MANAGED)
-    async with runtime:
-        for _ in range(16):
+    async with make_runtime({"function.mjs": ECHO}, **managed()) as runtime:
+        for _ in range(CONCURRENCY):
             await api.wait_for_next()
-        for round_number in range(3):
-            ids = {}
-            for n in range(16):
-                event = {"n": n, "round": round_number, "wait": 40 * (n % 3)}
-                ids[api.deliver(json.dumps(event).encode(), timeout_s=20)] = event
-            for _ in range(16):
-                answer = await api.answer()
-                result = answer.json()
-                assert answer.call == "response", result
-                assert result["event"] == ids.pop(answer.request_id)
-                assert result["id"] == answer.request_id
-            assert ids == {}
+        pids = set()
+        for number in range(3):
+            events = [
+                {"n": f"{number}-{n}", "wait": 40 * (n % 3)} for n in range(CONCURRENCY)
+            ]
+            answers = await invoke_all(api, events)
+            for event, answer in zip(events, answers, strict=True):
+                assert answer.call == "response", answer.body
+                assert answer.json()["event"] == event
+                assert answer.json()["id"] == answer.request_id
+                pids.add(answer.json()["pid"])
+                line = json.loads(await runtime.logged(f"serving {event['n']}"))
+                assert line["requestId"] == answer.request_id
+        is_fresh = "LAMBDA_DENO_STRATEGY" not in runtime.environ
+        if is_fresh and "LAMBDA_DENO_MAX_INVOCATIONS" not in runtime.environ:
+            assert len(pids) == 3 * CONCURRENCY
+
+
+async def test_sixteen_events_in_flight_against_the_emulator(
+    tmp_path: Path, api: FakeRuntimeApi, make_runtime: MakeRuntime
+) -> None:
+    runtime = make_runtime({"function.mjs": ECHO}, **managed())
+    async with Emulator(is_managed_instance=True) as emulator:
+        runtime.environ["AWS_LAMBDA_RUNTIME_API"] = emulator.address
+        async with runtime:
+            for number in range(2):
+                made = [
+                    emulator.state.queue(
+                        json.dumps({"n": n, "wait": 300}).encode(),
+                        timeout_s=20,
+                        invocation_id=f"invocation-{number}-{n}",
+                    )
+                    for n in range(CONCURRENCY)
+                ]
+                await emulator.wait_until(partial(all_answered, made), 20)
+                for n, one in enumerate(made):
+                    assert one.end is End.ANSWER
+                    assert one.deliveries == 1
+                    assert one.outcome is not None
+                    result = json.loads(one.outcome.body)
+                    assert result["event"]["n"] == n
+                    assert result["id"] == one.request_id
+                begun = [one.delivered_s or 0 for one in made]
+                answered = [one.answered_s or 0 for one in made]
+                assert max(begun) < min(answered), "all were in flight together"
+
+
+def all_answered(made: list[EmulatedInvocation]) -> bool:
+    return all(one.outcome is not None for one in made)
+
+
+@pytest.mark.every_way("fresh", "reuse")
+async def test_what_one_does_is_no_matter_of_the_others(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    runtime = make_runtime(
+        {"function.mjs": MISBEHAVING},
+        LAMBDA_DENO_V8_FLAGS="--max-old-space-size=64",
+        **managed(),
+    )
+    async with runtime:
+        pid = runtime.pid
+        bad = ["hang", "exit", "throw", "wait", "fill"]
+        events = [{"n": n, "does": bad[n] if n < len(bad) else ""} for n in range(16)]
+        answers = await invoke_all(api, events, timeout_s=4)
+        kinds = [
+            None if answer.call == "response" else answer.json()["errorType"]
+            for answer in answers
+        ]
+        assert kinds == [
+            "Runtime.InvokeTimeout", "Runtime.ExitError", "RangeError",
+            "Runtime.InvokeTimeout", "Runtime.OutOfMemory", *[None] * 11,
+        ]  # fmt: skip
+        for event, answer in zip(events[5:], answers[5:], strict=True):
+            assert answer.json() == event
+        [after] = await invoke_all(api, [{"n": 99}])
+        assert after.json() == {"n": 99}
+        assert runtime.pid == pid
+        assert runtime.is_running
+
+
+@pytest.mark.every_way("server")
+async def test_a_server_that_ends_fails_all_that_it_serves_and_is_replaced(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime({"function.mjs": MISBEHAVING}, **managed()) as runtime:
+        for _ in range(CONCURRENCY):
+            await api.wait_for_next()
+        waiting = {"does": "wait"}
+        ids = [api.deliver(json.dumps(waiting).encode()) for _ in range(3)]
+        # They are in the process: it answers one that came after them.
+        [answer] = await invoke_all(api, [{"n": 1}])
+        assert answer.json() == {"n": 1}
+        ids.append(api.deliver(b'{"does":"exit"}'))
+        hit = {
+            answer.request_id: answer for answer in [await api.answer() for _ in ids]
+        }
+        assert hit.keys() == set(ids)
+        for answer in hit.values():
+            assert answer.json()["errorType"] == "Runtime.ExitError"
+        events = [{"n": n} for n in range(CONCURRENCY)]
+        answers = await invoke_all(api, events)
+        assert [answer.json() for answer in answers] == events
+        assert runtime.is_running
+
+
+@pytest.mark.every_way("server")
+async def test_of_events_in_one_server_each_has_its_own_deadline(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    files = {"function.mjs": ECHO}
+    async with make_runtime(files, **managed()):
+        late = api.deliver(b'{"n":1,"wait":600000}', timeout_s=1)
+        other = api.deliver(b'{"n":2,"wait":1500}', timeout_s=20)
+        answer = await api.answer()
+        assert answer.request_id == late
+        assert answer.json()["errorType"] == "Runtime.InvokeTimeout"
+        answer = await api.answer()
+        assert answer.request_id == other
+        assert answer.json().get("event") == {"n": 2, "wait": 1500}, answer.json()
+
+
+async def test_an_answer_that_is_refused_as_too_late_ends_nothing(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    api.refusals += [Refusal(410, "InvokeTimeout"), Refusal(500, "InternalServerError")]
+    runtime = make_runtime(
+        {"function.mjs": ECHO}, LAMBDA_DENO_METRICS="json", **managed()
+    )
+    async with runtime:
+        await invoke_all(api, [{"n": 1}])
+        await runtime.logged("the answer came after the timeout")
+        await invoke_all(api, [{"n": 2}])
+        await runtime.logged("HTTP status 500")
+        [answer] = await invoke_all(api, [{"n": 3}])
+        assert answer.json()["event"] == {"n": 3}
+        await runtime.stop()
+        assert [report["status"] for report in reports(runtime.log)] == [
+            "Sandbox.Timedout", "Runtime.LambdaRuntimeClientError", "success",
+        ]  # fmt: skip
+
+
+async def test_next_is_asked_for_again_if_it_fails(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    api.next_refusals += [
+        Refusal(500, "InternalServerError"), Refusal(403, "Forbidden"), Refusal(None),
+    ]  # fmt: skip
+    async with make_runtime({"function.mjs": ECHO}, **managed(2)) as runtime:
+        for _ in range(5):
+            await api.wait_for_next()
+        await runtime.logged("asked again in 0.1 s")
+        answers = await invoke_all(api, [{"n": 1}, {"n": 2}])
+        assert [answer.json()["event"]["n"] for answer in answers] == [1, 2]
+
+
+async def test_log_is_json_whatever_was_asked_for(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    runtime = make_runtime(
+        {"function.mjs": ECHO}, AWS_LAMBDA_LOG_FORMAT="Text", **managed(2)
+    )
+    async with runtime:
+        [answer] = await invoke_all(api, [{"n": 7}])
+        line = json.loads(await runtime.logged("serving 7"))
+        assert line["requestId"] == answer.request_id
+        assert line["level"] == "INFO"
+
+
+@pytest.mark.every_way
+async def test_what_runs_ends_in_order_before_the_runtime_does(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime({"function.mjs": ECHO}, **managed(4)) as runtime:
+        for _ in range(4):
+            await api.wait_for_next()
+        ids = {api.deliver(b'{"n":%d,"wait":400}' % n) for n in range(3)}
+        for n in range(3):
+            await runtime.logged(f"serving {n}")
+        stopping = asyncio.create_task(runtime.stop())
+        answers = [await api.answer() for _ in ids]
+        assert {answer.request_id for answer in answers} == ids
+        assert {answer.call for answer in answers} == {"response"}
+        assert await stopping == 0
+        requests = [request for request in api.requests if "next" in request]
+        assert len(requests) == 4, "nothing more was asked for"
+
+
+async def test_there_are_never_more_processes_than_memory_has_room_for(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    # 160 MB are not for processes, and each counts 24 MB at least.
+    variables = managed(8, memory_mb=160 + 2 * 24 + 10)
+    async with make_runtime({"function.mjs": ECHO}, **variables) as runtime:
+        line = json.loads(await runtime.logged("There is room for"))
+        assert "There is room for 2 processes" in line["message"]
+        for _ in range(2):
+            answers = await invoke_all(api, [{"n": n, "wait": 60} for n in range(8)])
+            spans = [(a.json()["begun"], a.json()["ended"]) for a in answers]
+            at_once = [
+                sum(begun <= moment < ended for begun, ended in spans)
+                for moment, _ in spans
+            ]
+            assert max(at_once) <= 2
+            assert len({answer.json()["pid"] for answer in answers}) == 8
+
+
+async def test_an_event_that_waits_for_room_is_told_if_there_is_none_in_time(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    variables = managed(2, memory_mb=160 + 24)
+    async with make_runtime({"function.mjs": ECHO}, **variables) as runtime:
+        first = api.deliver(b'{"n":1,"wait":2000}', timeout_s=20)
+        await runtime.logged("serving 1")
+        second = api.deliver(b'{"n":2}', timeout_s=1)
+        answer = await api.answer()
+        assert answer.request_id == second
+        assert answer.json()["errorType"] == "Runtime.InvokeTimeout"
+        assert "no room for another process" in answer.json()["errorMessage"]
+        assert (await api.answer()).request_id == first
+
+
+ORPHANS = """
+const run = (text) => new Deno.Command("sh", { args: ["-c", text] }).output();
+export const handler = async (event) => {
+  if (!event.starts) return "other";
+  const { stdout } = await run("setsid sleep 1000 >/dev/null 2>&1 & echo $!");
+  const pid = new TextDecoder().decode(stdout).trim();
+  console.log("started", pid);
+  await Deno.open(Deno.env.get("FIFO"));  // until the test opens its other end
+  return { pid: Number(pid), isAlive: (await run(`kill -0 ${pid}`)).success };
+};
+"""
+
+
+async def test_what_one_has_started_outlives_the_others_and_not_itself(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, tmp_path: Path
+) -> None:
+    runtime = make_runtime(
+        {"function.mjs": ORPHANS},
+        LAMBDA_DENO_PERMISSIONS="all",
+        LAMBDA_DENO_METRICS="json",
+        FIFO=str(tmp_path / "fifo"),
+        **managed(2),
+    )
+    os.mkfifo(tmp_path / "fifo")
+    async with runtime:
+        await api.wait_for_next()
+        await api.wait_for_next()
+        starting = api.deliver(b'{"starts":true}')
+        await runtime.logged("started")
+        # The program's parent has ended; it would be a stranger to any other worker.
+        for _ in range(3):
+            [other] = await invoke_all(api, [{}])
+            assert other.json() == "other"
+        await reported(runtime, 3)
+        with (tmp_path / "fifo").open("wb"):
+            pass
+        answer = await api.answer()
+        assert answer.request_id == starting
+        assert answer.json()["isAlive"] is True, runtime.log
+        await wait_for_end(answer.json()["pid"], 5.0)
+
+
+async def reported(runtime: RuntimeUnderTest, count: int) -> None:
+    """Wait until so many invocations are over and cleaned up after."""
+    async with asyncio.timeout(10):
+        while len(reports(runtime.log)) < count:
+            runtime._log_grew.clear()
+            await runtime._log_grew.wait()
+
+
+async def test_a_second_signal_does_not_wait(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime({"function.mjs": ECHO}, **managed(2)) as runtime:
+        api.deliver(b'{"n":1,"wait":600000}', timeout_s=600)
+        await runtime.logged("serving 1")
+        os.kill(runtime.pid, signal.SIGTERM)
+        await runtime.logged("Stopping once 1 invocation")
+        assert await runtime.stop(signal.SIGINT) == 0
