@@ -3,7 +3,8 @@
 ``PLACE`` is ``/opt=FOLDER``, ``/var/task=FOLDER`` and so on: what is shown there,
 read-only, in a mount namespace of its own. After ``--`` comes the command. The rest of
 the file system is read-only but for a fresh ``/tmp``; the user, the limits and the lack
-of privileges are those of ``tests.as_lambda``. Needs root and Linux 5.12.
+of privileges are those of ``tests.as_lambda``, unless the first argument is
+``--as-root``: for who drops them for others. Needs root and Linux 5.12.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ VAR = Path("/var")  # nothing of this machine's is left in it
 # nanoseconds of ``time.perf_counter``, which on Linux is one clock for all processes.
 STARTED_FD = "LAMBDA_ROOT_STARTED_FD"
 ROOT = Path(__file__).parents[1]
+AS_ROOT = "--as-root"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,20 +51,24 @@ class LambdaRoot:
 
     Attributes:
         places: Folder or file of this machine by its path inside.
+        as_root: Keep the privileges.
     """
 
     places: Mapping[str, Path] = field(default_factory=dict)
+    as_root: bool = False
 
     def command(self, argv: Sequence[str]) -> list[str]:
         """Return the command that runs another one inside; to be run in ``ROOT``."""
         shown = [f"{place}={source}" for place, source in self.places.items()]
-        return [sys.executable, "-m", "tests.lambda_root", *shown, "--", *argv]
+        flags = [AS_ROOT] if self.as_root else []
+        return [sys.executable, "-m", "tests.lambda_root", *flags, *shown, "--", *argv]
 
 
 def main() -> NoReturn:
     """Show the places and become the command."""
     at = sys.argv.index("--")
-    places = dict(one.split("=", 1) for one in sys.argv[1:at])
+    as_root = sys.argv[1] == AS_ROOT
+    places = dict(one.split("=", 1) for one in sys.argv[1 + as_root : at])
     command = sys.argv[at + 1 :]
     if sys.platform != "linux" or os.geteuid() != 0:
         refuse("it takes root on Linux to mount")
@@ -71,7 +77,8 @@ def main() -> NoReturn:
         os.chdir("/var/task")
     except OSError as error:
         refuse(str(error))
-    drop_privileges()
+    if not as_root:
+        drop_privileges()
     # Whoever measures does not want to measure the above.
     if descriptor := os.environ.pop(STARTED_FD, None):
         os.write(int(descriptor), str(time.perf_counter_ns()).encode())

@@ -9,6 +9,7 @@ few lines of AWS's own start script (tests/fixtures/var_runtime).
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import stat
@@ -31,7 +32,7 @@ from lambda_deno_spawn.dev.project import Arch, load_project
 from tests.cgroups import MIB, Cgroup, unavailable
 from tests.fixtures.aws import aws_stand_in
 from tests.fixtures.packages import DENO_DIR, download, fetch_bundler
-from tests.integration.rie import MARK, running_rie
+from tests.integration.rie import INVOKE_PATH, MARK, running_rie
 from tests.lambda_root import ROOT, LambdaRoot
 
 if TYPE_CHECKING:
@@ -167,9 +168,11 @@ class Deploy:
         memory_mb: int = 512,
         is_limited: bool = False,
         environ: Mapping[str, str] | None = None,
+        as_root: bool = False,
     ) -> Iterator[Rie]:
         """Start the emulator there; with limits it has the CPU that goes with them."""
-        root = LambdaRoot({**place.places, "/var/task": task, RIE: self._rie})
+        places = {**place.places, "/var/task": task, RIE: self._rie}
+        root = LambdaRoot(places, as_root=as_root)
         limits = (
             Cgroup.create(
                 memory_bytes=memory_mb * MIB + EMULATOR_BYTES,
@@ -372,3 +375,58 @@ def test_layer_for_another_python_says_so(managed: Place, deploy: Deploy) -> Non
         "the runtime layer is not made for it (it is for: python3.13)"
     )
     assert sentence in rie.log.read_text()
+
+
+CONCURRENCY = 16
+# The emulator's name for: nobody has asked for an event.
+UNAVAILABLE = "Runtime.Unavailable"
+LOOK = """
+export const handler = async (event, context) => {
+  await new Promise((go) => setTimeout(go, event.wait));
+  return { n: event.n, id: context.awsRequestId, pid: Deno.pid, uid: Deno.uid() };
+};
+"""
+
+
+@pytest.mark.parametrize("strategy", ["fresh", "server"])
+def test_sixteen_events_in_flight_on_a_managed_instance(
+    os_only: Place, deploy: Deploy, tmp_path: Path, strategy: str
+) -> None:
+    task = tmp_path / "task"
+    task.mkdir()
+    (task / "function.mjs").write_text(LOOK)
+    environ = {
+        "AWS_LAMBDA_MAX_CONCURRENCY": str(CONCURRENCY),
+        "LAMBDA_DENO_STRATEGY": strategy,
+    }
+    # The emulator of this mode starts its runtime as Lambda's user by itself.
+    with deploy.run(
+        os_only, task, memory_mb=2048, environ=environ, as_root=True
+    ) as rie:
+        for number in range(3):
+            answers = asyncio.run(post_all(rie, number))
+            assert [answer["n"] for answer in answers] == [
+                f"{number}-{n}" for n in range(CONCURRENCY)
+            ]
+            assert {answer["uid"] for answer in answers} == {993}
+            assert len({answer["id"] for answer in answers}) == CONCURRENCY
+            pids = {answer["pid"] for answer in answers}
+            assert len(pids) == (CONCURRENCY if strategy == "fresh" else 1)
+
+
+async def post_all(rie: Rie, number: int) -> list[Any]:
+    """Send events at once, each again while nobody has asked for it."""
+    url = f"http://{rie.address}{INVOKE_PATH}"
+    limits = httpx.Limits(max_connections=CONCURRENCY)
+    async with httpx.AsyncClient(
+        trust_env=False, timeout=READ_TIMEOUT_S, limits=limits
+    ) as client:
+
+        async def post(n: int) -> Any:
+            event = {"n": f"{number}-{n}", "wait": 300 + 10 * n}
+            while True:
+                answer = await client.post(url, json=event)
+                if answer.headers.get("Error-Type") != UNAVAILABLE:
+                    return answer.json()
+
+        return await asyncio.gather(*(post(n) for n in range(CONCURRENCY)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -139,3 +140,27 @@ export async function handler() {
         assert may["net"] == (permissions in ("all", "default"))
         assert may["write"] == (permissions == "all")
         await api.wait_for_next()
+
+
+@pytest.mark.every_way("reuse", "server")
+async def test_a_waiting_process_ends_with_a_supervisor_that_was_killed(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime({"function.ts": SOURCE}) as runtime:
+        await api.invoke({})
+        await api.wait_for_next()
+        assert await runtime.stop(signal.SIGKILL) == -signal.SIGKILL
+        await runtime.all_gone()
+        runtime.clear_temp_root()
+
+
+@pytest.mark.every_way("server")
+async def test_what_a_server_is_not_asked_for_reads_nothing_of_ours(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = """
+    export const handler = async () => await Deno.stdin.read(new Uint8Array(9));
+    """
+    async with make_runtime({"function.ts": source}):
+        assert (await api.invoke({})).json() is None
+        assert (await api.invoke({})).json() is None

@@ -128,6 +128,7 @@ const { stdin, stdout, stderr, exit, unrefTimer } = Deno;
 // @ts-ignore not part of the public types
 const { Console, inspectArgs } = Deno[Deno.internal];
 const readStdin = stdin.readSync.bind(stdin);
+const readStdinLater = stdin.read.bind(stdin);
 const writeStdout = stdout.writeSync.bind(stdout);
 const writeStdoutLater = stdout.write.bind(stdout);
 const writeStderr = stderr.writeSync.bind(stderr);
@@ -379,6 +380,13 @@ async function serve(path, handler) {
     });
     return () => job.abandon();
   });
+  endWithSupervisor();
+}
+
+/** End when stdin does: the supervisor holds its other end for as long as it lives. */
+async function endWithSupervisor() {
+  while (await readStdinLater(new Uint8Array(1)) !== null);
+  exit(0);
 }
 
 /** @returns {Job | null} */
