@@ -405,3 +405,27 @@ export async function handler(_: unknown, context: any) {
         api.deliver(b"{}", timeout_s=60 * 24 * 3600)
         assert (await api.answer()).json() == [False, False]
         await api.wait_for_next()
+
+
+NAMED_FIRST = """
+const used = () => Deno.memoryUsage().heapUsed;
+export const handler = () =>
+  ["clearTimeout", "Response"].map((name) => {
+    const before = used();
+    globalThis[name];
+    return used() - before;
+  });
+"""
+
+
+@pytest.mark.every_way("fresh")
+async def test_what_deno_loads_late_is_not_loaded_for_handlers_that_do_not_need_it(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    # Each of them takes a process several milliseconds once it is named.
+    async with make_runtime({"function.mjs": NAMED_FIRST}):
+        for _ in range(2):
+            timers, fetch = (await api.invoke({})).json()
+            # Bytes of the heap; 2,000 or so if it was loaded before.
+            assert timers > 500_000
+            assert fetch > 10_000
