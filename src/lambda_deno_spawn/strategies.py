@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 # timeout (AWS Lambda Developer Guide, "Lambda execution environment lifecycle"). Asking
 # for the first event before that keeps a slowly loading module from starting twice.
 INIT_LIMIT_S = 9.0
+# On Managed Instances it is 130 s or more.
+MANAGED_INIT_LIMIT_S = 120.0
 # To end a worker and what it started takes milliseconds, unless the kernel holds it.
 SWEEP_LIMIT_S = 5.0
 # Also where the deadline is over, and where it was in vain before.
@@ -129,14 +131,16 @@ class _Common:
 
     async def _load(self, worker: Worker) -> Failure | None:
         """Wait in the init phase until a worker is ready."""
+        is_managed = self._settings.is_managed_instance
+        limit_s = MANAGED_INIT_LIMIT_S if is_managed else INIT_LIMIT_S
         try:
-            async with asyncio.timeout(INIT_LIMIT_S):
+            async with asyncio.timeout(limit_s):
                 return await worker.ready()
         except TimeoutError:
             logger.warning(
                 "The handler's module is still loading after %.0f s; "
                 "the first invocation will wait for it",
-                INIT_LIMIT_S,
+                limit_s,
             )
             return None
         except WorkerError as error:
