@@ -6,17 +6,19 @@ process, wait until it is ready, ask for events. It owns ``os.environ``, the sig
 the exit code, and knows nothing of how an invocation is served.
 
 Exit codes: 0 after SIGTERM or SIGINT, 1 after an init error or when the Runtime API
-ended it.
+ended it; under SnapStart 64 if no snapshot can be taken and 65 if what was restored is
+of no use, as of AWS's own Python runtime.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
 import sys
 
-from lambda_deno_spawn.config import LogLevel, Settings, Strategy, Warm
+from lambda_deno_spawn.config import LogLevel, Settings, Sigterm, Strategy, Warm
 from lambda_deno_spawn.deno import deno_command
 from lambda_deno_spawn.descendants import (
     become_opaque,
@@ -36,14 +38,21 @@ from lambda_deno_spawn.spawn import start_worker
 from lambda_deno_spawn.state import StateDir
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
     from typing import NoReturn
 
+    from lambda_deno_spawn.credentials import CredentialsKeeper
     from lambda_deno_spawn.deno import DenoCommand
     from lambda_deno_spawn.invocation import Failure
+    from lambda_deno_spawn.runtime_api import RuntimeApiClient
+    from lambda_deno_spawn.snapshot import SnapStart
     from lambda_deno_spawn.spawn import StartedWorker
 
 EXIT_OK = 0
 EXIT_FAILED = 1
+EXIT_BEFORE_SNAPSHOT = 64
+EXIT_AFTER_RESTORE = 65
 # On the way out: after SIGTERM the platform leaves the runtime 150 ms or more
 # (30 % of 500 ms; AWS's emulator, shutdown.go).
 LOG_FLUSH_LIMIT_S = 0.1
@@ -121,7 +130,8 @@ def _start(settings: Settings, state: StateDir, early_exit: EarlyExit) -> int:
     try:
         try:
             command = deno_command(settings, os.environ, state.path)
-            if settings.warm is Warm.OFF:
+            # Under SnapStart the first one needs credentials, and nobody waits for it.
+            if settings.warm is Warm.OFF or settings.is_snap_start:
                 _guard()
             else:
                 with early_exit:
@@ -171,19 +181,32 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
     client = RuntimeApiClient(settings.runtime_api, settings.task_root)
     reaper = Reaper(loop)
-    workers = Workers(command, state, writer, reaper)
+    credentials = _credentials(settings, client)
+    workers = Workers(command, state, writer, reaper, credentials)
     is_server = settings.strategy is Strategy.SERVER
     strategy = (SharedServer if is_server else FreshProcess)(settings, workers)
 
-    async def session() -> int:
+    async def init() -> int | None:
+        if settings.is_snap_start:
+            from lambda_deno_spawn.snapshot import SnapStart
+
+            snap_start = SnapStart(
+                settings, client, strategy, workers, writer, credentials
+            )
+            return await _start_by_snapshot(snap_start, client)
         failure = await strategy.start(orphans.pop() if orphans else None)
-        if failure is not None:
-            logs.logger.error("Init Error\t%s", failure.body.decode())
-            await client.init_error(failure)
-            return EXIT_FAILED
-        # What lives now lives to the end: no collection needs to look at it again.
-        gc.freeze()
-        return await RuntimeLoop(client, Executor(settings, strategy, writer)).run()
+        if failure is None:
+            return None
+        return await _fail("Init Error", failure, client.init_error, EXIT_FAILED)
+
+    async def session() -> int:
+        async with _extension(settings, client):
+            code = await init()
+            if code is not None:
+                return code
+            # What lives now lives to the end: no collection needs to look at it again.
+            gc.freeze()
+            return await RuntimeLoop(client, Executor(settings, strategy, writer)).run()
 
     try:
         code = await run_until(stop, session())
@@ -196,6 +219,61 @@ async def _serve(
         reaper.close()
         writer.detach(LOG_FLUSH_LIMIT_S)
     return EXIT_OK if code is None else code
+
+
+def _credentials(
+    settings: Settings, client: RuntimeApiClient
+) -> CredentialsKeeper | None:
+    if settings.credentials_uri is None:
+        return None
+    from lambda_deno_spawn.credentials import CredentialsKeeper
+
+    return CredentialsKeeper(settings, client)
+
+
+def _extension(
+    settings: Settings, client: RuntimeApiClient
+) -> AbstractAsyncContextManager[None]:
+    """Return what makes Lambda send SIGTERM while it is entered, if that is wanted."""
+    if settings.sigterm is Sigterm.OFF:
+        return contextlib.nullcontext()
+    from lambda_deno_spawn.extension import registered
+
+    return registered(client)
+
+
+async def _start_by_snapshot(
+    snap_start: SnapStart, client: RuntimeApiClient
+) -> int | None:
+    """Go from init to a restored environment; return an exit code if that fails."""
+    steps = (
+        (snap_start.load, "Init Error", client.init_error, EXIT_FAILED),
+        (snap_start.suspend, "Init Error", client.init_error, EXIT_BEFORE_SNAPSHOT),
+        (snap_start.resume, "Restore Error", client.restore_error, EXIT_AFTER_RESTORE),
+    )
+    for step, title, report, code in steps:
+        failure = await step()
+        if failure is not None:
+            return await _fail(title, failure, report, code)
+    return None
+
+
+async def _fail(
+    title: str,
+    failure: Failure,
+    report: Callable[[Failure], Awaitable[None]],
+    code: int,
+) -> int:
+    """Say why nothing can be served, to the log and to the platform."""
+    from lambda_deno_spawn.errors import RuntimeApiError
+    from lambda_deno_spawn.logs import logger
+
+    logger.error("%s\t%s", title, failure.body.decode())
+    try:
+        await report(failure)
+    except RuntimeApiError as error:
+        logger.error("%s", error)
+    return code
 
 
 def _log_command(command: DenoCommand) -> None:

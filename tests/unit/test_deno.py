@@ -738,6 +738,7 @@ def test_the_facts_are_the_static_part_of_the_context(function: Function) -> Non
         "module": str(function.task_root / "function.ts"),
         "partBytes": 0,
         "invocations": 1,
+        "closeMs": 70,
         "socket": None,
         "concurrency": 1,
         "resultLimitBytes": 6_291_556,
