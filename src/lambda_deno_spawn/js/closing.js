@@ -10,6 +10,7 @@
 // Taken before the handler's module can replace them.
 const { exit, unrefTimer } = Deno;
 const setTimer = setTimeout;
+const clearTimer = clearTimeout;
 
 /**
  * Listen to the supervisor's word that the end has come, before the handler's own
@@ -33,6 +34,9 @@ export function listenForTheEnd(limitMs, onClosing) {
     onClosing();
     resolve();
   });
-  return () =>
-    Promise.race([promise, new Promise((r) => setTimer(r, limitMs))]);
+  return async () => {
+    const timer = setTimer(resolve, limitMs);
+    await promise;
+    clearTimer(timer);
+  };
 }
