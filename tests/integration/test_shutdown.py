@@ -144,11 +144,12 @@ export const handler = () => 1;
     assert runtime.log.endswith("\ttold\n")
 
 
-@pytest.mark.every_way("reuse")
+@pytest.mark.every_way
 async def test_a_process_whose_supervisor_is_gone_ends_by_itself(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:
-    async with make_runtime({"function.ts": UNLOAD + HANDLER}) as runtime:
+    """A server stayed for ever, and so did one for several events with a timer."""
+    async with make_runtime({"function.ts": KEEPS_OPEN + HANDLER}) as runtime:
         await api.invoke({})
         await api.wait_for_next()
         await runtime.stop(signal.SIGKILL)

@@ -19,8 +19,8 @@ const clearTimer = clearTimeout;
  *
  * @param {number} limitMs After the word, until it exits whatever is open.
  * @param {() => void} onClosing Called when the word has come.
- * @returns {() => Promise<void>} Waits for the word, which may come behind the end of
- *   stdin, for no longer than the limit.
+ * @returns {() => Promise<void>} To be called at the end of stdin: waits for the word,
+ *   which may come behind it. If it does not, the supervisor is gone: exits.
  */
 export function listenForTheEnd(limitMs, onClosing) {
   /** @type {PromiseWithResolvers<void>} */
@@ -35,7 +35,7 @@ export function listenForTheEnd(limitMs, onClosing) {
     resolve();
   });
   return async () => {
-    const timer = setTimer(resolve, limitMs);
+    const timer = setTimer(() => exit(0), limitMs);
     await promise;
     clearTimer(timer);
   };

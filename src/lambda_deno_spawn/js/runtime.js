@@ -130,6 +130,7 @@ const clearTimer = clearTimeout;
 // @ts-ignore not part of the public types
 const { Console, inspectArgs } = Deno[Deno.internal];
 const readStdin = stdin.readSync.bind(stdin);
+const readStdinLater = stdin.read.bind(stdin);
 const writeStdout = stdout.writeSync.bind(stdout);
 const writeStdoutLater = stdout.write.bind(stdout);
 const writeStderr = stderr.writeSync.bind(stderr);
@@ -398,6 +399,8 @@ async function serve(path, handler) {
     });
     return () => job.abandon();
   });
+  // Nothing is written to it; it ends with the supervisor, or before the end.
+  readStdinLater(new Uint8Array(1)).then(untilTheEnd);
 }
 
 /** @returns {Job | null} */
