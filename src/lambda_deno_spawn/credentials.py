@@ -26,6 +26,8 @@ from lambda_deno_spawn.errors import RuntimeApiError
 from lambda_deno_spawn.logs import logger
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from lambda_deno_spawn.config import Settings
     from lambda_deno_spawn.deno import DenoCommand
 
@@ -76,11 +78,10 @@ class Credentials:
         variables = dict(zip(FETCHED_CREDENTIALS, values, strict=True))
         return cls(variables, expires_epoch_s)
 
-    def lasts(self, needed_s: float) -> bool:
+    def lasts(self, needed_s: float, now_epoch_s: float) -> bool:
         """Tell whether they are of use for so long from now."""
-        return self.expires_epoch_s is None or (
-            time.time() + needed_s < self.expires_epoch_s
-        )
+        expires_epoch_s = self.expires_epoch_s
+        return expires_epoch_s is None or now_epoch_s + needed_s < expires_epoch_s
 
 
 def _epoch_s(timestamp: str) -> float:
@@ -99,8 +100,14 @@ class CredentialsKeeper:
         current: Those for the next process; None: none.
     """
 
-    def __init__(self, settings: Settings, source: Source) -> None:
-        """Take where they come from; fetches none yet."""
+    def __init__(
+        self,
+        settings: Settings,
+        source: Source,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Take where they come from and what tells Unix time; fetches none yet."""
+        self._clock = clock
         self.current: Credentials | None = None
         self._settings = settings
         self._source = source
@@ -117,7 +124,7 @@ class CredentialsKeeper:
         uri = self._settings.credentials_uri
         if uri is None or not self._is_needed:
             return
-        if self.current is not None and self.current.lasts(needed_s):
+        if self.current is not None and self.lasts(self.current, needed_s):
             return
         try:
             async with asyncio.timeout(FETCH_LIMIT_S):
@@ -133,6 +140,10 @@ class CredentialsKeeper:
             if fetched != self.current:
                 logger.debug("Credentials of the function's role were fetched")
             self.current = fetched
+
+    def lasts(self, credentials: Credentials, needed_s: float) -> bool:
+        """Tell whether some are of use for so long from now."""
+        return credentials.lasts(needed_s, self._clock())
 
     def forget(self) -> None:
         """Have none, so that no snapshot holds those that there were."""

@@ -120,8 +120,9 @@ class Workers:
         if self._credentials is None:
             return False
         own = self._started_with.get(worker)
-        is_newest = own == self._credentials.current
-        return not is_newest and (own is None or not own.lasts(needed_s))
+        if own == self._credentials.current:
+            return False
+        return own is None or not self._credentials.lasts(own, needed_s)
 
     @property
     def is_empty(self) -> bool:
