@@ -30,7 +30,7 @@ class Answer:
     """One POST of the runtime.
 
     Attributes:
-        call: ``response``, ``error`` or ``init/error``.
+        call: ``response``, ``error``, ``init/error`` or ``restore/error``.
         request_id: Which invocation it answers, empty for an init error.
         headers: Header fields with lower-case names.
         body: Body as sent.
@@ -87,6 +87,11 @@ class FakeRuntimeApi:
         hosts: Addresses to listen on, all at the same port.
         port: Port to listen on; 0: a free one.
         named: Host in ``address``, if not the first of ``hosts``.
+        restore_refusals: Taken one per ``restore/next``.
+        register_refusals: Taken one per registration of an extension.
+        credentials: What is sent to who shows the token; None: nothing is.
+        credentials_token: That token.
+        extensions: Name and body of each registration.
     """
 
     refusals: list[Refusal] = field(default_factory=list)
@@ -107,6 +112,14 @@ class FakeRuntimeApi:
     hosts: tuple[str, ...] = ("127.0.0.1",)
     port: int = 0
     named: str = ""
+    restore_refusals: list[Refusal] = field(default_factory=list)
+    register_refusals: list[Refusal] = field(default_factory=list)
+    credentials: bytes | None = None
+    credentials_token: str = ""
+    extensions: list[tuple[str, bytes]] = field(default_factory=list)
+    _snapshots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
+    _restored: asyncio.Event = field(default_factory=asyncio.Event)
+    _extension_waits: asyncio.Event = field(default_factory=asyncio.Event)
     _servers: list[asyncio.Server] = field(default_factory=list)
     _tasks: set[asyncio.Task[None]] = field(default_factory=set)
     _ids: itertools.count[int] = field(default_factory=lambda: itertools.count(1))
@@ -136,6 +149,20 @@ class FakeRuntimeApi:
         """Wait until the runtime has asked for an event; each ``next`` counts once."""
         async with asyncio.timeout(limit_s):
             await self._waiting.acquire()
+
+    async def wait_for_snapshot(self, limit_s: float = REQUEST_LIMIT_S) -> None:
+        """Wait until the runtime lets the snapshot be taken."""
+        async with asyncio.timeout(limit_s):
+            await self._snapshots.acquire()
+
+    def restore(self) -> None:
+        """Answer ``restore/next``, now or as soon as it is asked for."""
+        self._restored.set()
+
+    async def wait_for_extension(self, limit_s: float = REQUEST_LIMIT_S) -> None:
+        """Wait until an extension has asked for its first event; it never gets one."""
+        async with asyncio.timeout(limit_s):
+            await self._extension_waits.wait()
 
     def stop_listening(self) -> None:
         """Refuse further connections; those that are there stay."""
@@ -231,13 +258,23 @@ class FakeRuntimeApi:
             body = b"".join(chunk for _, chunk in chunks)
         else:
             body = await reader.readexactly(int(headers.get("content-length", 0)))
+        if not path.startswith("/2018-06-01/"):
+            return await self._serve_neighbour(path, headers, body, writer)
         prefix = "/2018-06-01/runtime/"
         assert path.startswith(prefix), path
         words = path.removeprefix(prefix).split("/")
         if method == "GET" and words == ["invocation", "next"]:
             return await self._next(reader, writer)
-        call = "init/error" if words[0] == "init" else words[2]
-        request_id = "" if words[0] == "init" else words[1]
+        if method == "GET":
+            assert words == ["restore", "next"], path
+            self._snapshots.release()
+            if self.restore_refusals:
+                return _send(writer, self.restore_refusals.pop(0), 200, "OK", [], b"")
+            await self._restored.wait()
+            return _send(writer, None, 200, "OK", [], b"")
+        is_of_environment = words[0] in ("init", "restore")
+        call = "/".join(words) if is_of_environment else words[2]
+        request_id = "" if is_of_environment else words[1]
         now_s = time.monotonic()
         answer = Answer(call, request_id, headers, body, now_s, chunks, trailers)
         self.answers.put_nowait(answer)
@@ -245,6 +282,33 @@ class FakeRuntimeApi:
             return await self.answer_faults.pop(0)(reader, writer)
         refusal = self.refusals.pop(0) if self.refusals else None
         return _send(writer, refusal, 202, "Accepted", ["Content-Type: json"], b"{}")
+
+    async def _serve_neighbour(
+        self,
+        path: str,
+        headers: dict[str, str],
+        body: bytes,
+        writer: asyncio.StreamWriter,
+    ) -> bool:
+        """Play what else there is on the Runtime API's address."""
+        match path:
+            case "/2021-04-23/credentials":
+                shown = headers.get("authorization")
+                if self.credentials is None or shown != self.credentials_token:
+                    return _send(writer, Refusal(404), 200, "OK", [], b"")
+                return _send(writer, None, 200, "OK", [], self.credentials)
+            case "/2020-01-01/extension/register":
+                self.extensions.append((headers["lambda-extension-name"], body))
+                refusal = (
+                    self.register_refusals.pop(0) if self.register_refusals else None
+                )
+                identifier = ["Lambda-Extension-Identifier: the-extension"]
+                return _send(writer, refusal, 200, "OK", identifier, b"{}")
+            case "/2020-01-01/extension/event/next":
+                assert headers["lambda-extension-identifier"] == "the-extension"
+                self._extension_waits.set()
+                await asyncio.Event().wait()
+        raise AssertionError(path)
 
     async def _next(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter

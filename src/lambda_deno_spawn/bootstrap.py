@@ -6,17 +6,19 @@ process, wait until it is ready, ask for events. It owns ``os.environ``, the sig
 the exit code, and knows nothing of how an invocation is served.
 
 Exit codes: 0 after SIGTERM or SIGINT, 1 after an init error or when the Runtime API
-ended it.
+ended it; under SnapStart 64 if no snapshot can be taken and 65 if what was restored is
+of no use, as of AWS's own Python runtime.
 """
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import signal
 import sys
 
-from lambda_deno_spawn.config import LogLevel, Settings, Strategy, Warm
+from lambda_deno_spawn.config import LogLevel, Settings, Sigterm, Strategy, Warm
 from lambda_deno_spawn.deno import deno_command
 from lambda_deno_spawn.descendants import (
     become_opaque,
@@ -36,14 +38,21 @@ from lambda_deno_spawn.spawn import start_worker
 from lambda_deno_spawn.state import StateDir
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
     from typing import NoReturn
 
+    from lambda_deno_spawn.credentials import CredentialsKeeper
     from lambda_deno_spawn.deno import DenoCommand
     from lambda_deno_spawn.invocation import Failure
+    from lambda_deno_spawn.runtime_api import RuntimeApiClient
+    from lambda_deno_spawn.snapshot import SnapStart
     from lambda_deno_spawn.spawn import StartedWorker
 
 EXIT_OK = 0
 EXIT_FAILED = 1
+EXIT_BEFORE_SNAPSHOT = 64
+EXIT_AFTER_RESTORE = 65
 # On the way out: after SIGTERM the platform leaves the runtime 150 ms or more
 # (30 % of 500 ms; AWS's emulator, shutdown.go).
 DRAIN_LIMIT_S = 0.1
@@ -122,7 +131,8 @@ def _start(settings: Settings, state: StateDir, early_exit: EarlyExit) -> int:
     try:
         try:
             command = deno_command(settings, os.environ, state.path)
-            if settings.warm is Warm.OFF:
+            # Under SnapStart the first one needs credentials, and nobody waits for it.
+            if settings.warm is Warm.OFF or settings.is_snap_start:
                 _guard()
             else:
                 with early_exit:
@@ -182,7 +192,8 @@ async def _serve(
         for _ in range(settings.concurrency)
     ]
     reaper = Reaper(loop)
-    workers = Workers(command, state, writer, reaper)
+    credentials = _credentials(settings, clients[0])
+    workers = Workers(command, state, writer, reaper, credentials)
     is_server = settings.strategy is Strategy.SERVER
     strategy = (SharedServer if is_server else FreshProcess)(settings, workers)
     begin = partial(Execution, settings, strategy, writer)
@@ -195,18 +206,27 @@ async def _serve(
     else:
         loops = [RuntimeLoop(clients[0], begin)]
         drain_limit_s = DRAIN_LIMIT_S
+
+    async def init() -> int | None:
+        if settings.is_snap_start:
+            from lambda_deno_spawn.snapshot import SnapStart
+
+            snap_start = SnapStart(
+                settings, clients[0], strategy, workers, writer, credentials
+            )
+            return await _start_by_snapshot(snap_start, clients[0])
+        failure = await strategy.start(orphans.pop() if orphans else None)
+        if failure is None:
+            return None
+        return await _fail("Init Error", failure, clients[0].init_error, EXIT_FAILED)
+
     try:
-        first = orphans.pop() if orphans else None
-        failure = await run_until(stop.asked, strategy.start(first))
-        if failure is not None:
-            logs.logger.error("Init Error\t%s", failure.body.decode())
-            await run_until(stop.asked, clients[0].init_error(failure))
-            return EXIT_FAILED
-        if stop.asked.is_set():
-            return EXIT_OK
-        # What lives now lives to the end: no collection needs to look at it again.
-        gc.freeze()
-        await serve(loops, stop, drain_limit_s)
+        async with _extension(settings, clients[0]):
+            code = await run_until(stop.asked, init())
+            if code is None and not stop.asked.is_set():
+                # What lives now lives to the end: no collection looks at it again.
+                gc.freeze()
+                await serve(loops, stop, drain_limit_s)
     except RuntimeApiError as error:
         logs.logger.error("%s", error)
         return EXIT_FAILED
@@ -216,7 +236,62 @@ async def _serve(
             await client.aclose()
         reaper.close()
         writer.detach(LOG_FLUSH_LIMIT_S)
-    return EXIT_OK
+    return EXIT_OK if code is None else code
+
+
+def _credentials(
+    settings: Settings, client: RuntimeApiClient
+) -> CredentialsKeeper | None:
+    if settings.credentials_uri is None:
+        return None
+    from lambda_deno_spawn.credentials import CredentialsKeeper
+
+    return CredentialsKeeper(settings, client)
+
+
+def _extension(
+    settings: Settings, client: RuntimeApiClient
+) -> AbstractAsyncContextManager[None]:
+    """Return what makes Lambda send SIGTERM while it is entered, if that is wanted."""
+    if settings.sigterm is Sigterm.OFF:
+        return contextlib.nullcontext()
+    from lambda_deno_spawn.extension import registered
+
+    return registered(client)
+
+
+async def _start_by_snapshot(
+    snap_start: SnapStart, client: RuntimeApiClient
+) -> int | None:
+    """Go from init to a restored environment; return an exit code if that fails."""
+    steps = (
+        (snap_start.load, "Init Error", client.init_error, EXIT_FAILED),
+        (snap_start.suspend, "Init Error", client.init_error, EXIT_BEFORE_SNAPSHOT),
+        (snap_start.resume, "Restore Error", client.restore_error, EXIT_AFTER_RESTORE),
+    )
+    for step, title, report, code in steps:
+        failure = await step()
+        if failure is not None:
+            return await _fail(title, failure, report, code)
+    return None
+
+
+async def _fail(
+    title: str,
+    failure: Failure,
+    report: Callable[[Failure], Awaitable[None]],
+    code: int,
+) -> int:
+    """Say why nothing can be served, to the log and to the platform."""
+    from lambda_deno_spawn.errors import RuntimeApiError
+    from lambda_deno_spawn.logs import logger
+
+    logger.error("%s\t%s", title, failure.body.decode())
+    try:
+        await report(failure)
+    except RuntimeApiError as error:
+        logger.error("%s", error)
+    return code
 
 
 def _log_command(command: DenoCommand) -> None:

@@ -22,23 +22,30 @@ if TYPE_CHECKING:
     E = TypeVar("E", bound=StrEnum)
 
 STOP_MARGIN_S = 0.2  # stop the worker this long before the deadline; decision 0004
+# On the way out, of the 150 ms or more that Lambda leaves the runtime; decision 0024.
+CLOSE_GRACE_S = 0.1
 # Environments that AWS freezes between invocations; anything else (AWS's emulator,
 # Managed Instances, a test) keeps running and wants its next event at once.
+SNAP_START = "snap-start"
 FREEZING_INITIALIZATION_TYPES = frozenset(
-    {"on-demand", "provisioned-concurrency", "snap-start"}
+    {"on-demand", "provisioned-concurrency", SNAP_START}
 )
 OUR_PREFIX = "LAMBDA_DENO_"
 KNOWN_VARIABLES = frozenset(
     OUR_PREFIX + name
     for name in (
-        "BIN", "ENV", "MAX_INVOCATIONS", "METRICS", "PERMISSIONS", "RESPONSE_MODE",
-        "STOP_MARGIN_MS", "STRATEGY", "V8_FLAGS", "WARM", "WARM_MAX_AGE_S",
+        "BIN", "CLOSE_GRACE_MS", "ENV", "MAX_INVOCATIONS", "METRICS", "PERMISSIONS",
+        "RESPONSE_MODE", "SIGTERM", "STOP_MARGIN_MS", "STRATEGY", "V8_FLAGS", "WARM",
+        "WARM_MAX_AGE_S",
     )
 )  # fmt: skip
 
 # In LAMBDA_DENO_ENV: every variable that holds or leads to AWS credentials.
 CREDENTIALS_GROUP = "@credentials"
 _ENV_NAME = r"[^*=@]+\*?|\*"
+_CREDENTIALS_URI = (
+    r"http://(?P<host>\[[0-9a-fA-F:]+\]|[^/?#@:\[\]\s]+):(?P<port>[0-9]{1,5})/[^#\s]*"
+)
 
 
 class Warm(StrEnum):
@@ -69,6 +76,13 @@ class Metrics(StrEnum):
     OFF = "off"
     JSON = "json"
     EMF = "emf"
+
+
+class Sigterm(StrEnum):
+    """Whether Lambda is asked to say that it ends the environment."""
+
+    OFF = "off"
+    ON = "on"
 
 
 class LogFormat(StrEnum):
@@ -117,6 +131,13 @@ class Settings(NamedTuple):
         log_format: Text or JSON lines.
         log_level: Least level written in JSON format.
         metrics: How each invocation's measures are written to the log.
+        sigterm: Whether to register as an extension, without which Lambda sends none.
+        close_grace_s: How long a process that has served may take to close.
+        is_snap_start: A snapshot is taken after init, and restored before each first
+            invocation.
+        credentials_uri: Where to fetch credentials for processes that may not do so
+            themselves; None: they may, or have theirs in the environment.
+        credentials_token: What to show there.
         telemetry_fd: Descriptor for framed log records; None: the log is stderr.
         unknown: Variables with our prefix that mean nothing, most likely mistyped.
     """
@@ -146,6 +167,11 @@ class Settings(NamedTuple):
     log_format: LogFormat = LogFormat.TEXT
     log_level: LogLevel = LogLevel.INFO
     metrics: Metrics = Metrics.OFF
+    sigterm: Sigterm = Sigterm.OFF
+    close_grace_s: float = CLOSE_GRACE_S
+    is_snap_start: bool = False
+    credentials_uri: str | None = None
+    credentials_token: str = ""
     telemetry_fd: int | None = None
     unknown: tuple[str, ...] = ()
 
@@ -169,10 +195,12 @@ class Settings(NamedTuple):
         initialization_type = environ.get("AWS_LAMBDA_INITIALIZATION_TYPE", "")
         concurrency = _count(environ, "AWS_LAMBDA_MAX_CONCURRENCY")
         freezes = initialization_type in FREEZING_INITIALIZATION_TYPES
+        runtime_api = _required(environ, "AWS_LAMBDA_RUNTIME_API", "host:port")
+        is_snap_start = initialization_type == SNAP_START
         names = environ.get("LAMBDA_DENO_ENV")
         max_age_s = environ.get("LAMBDA_DENO_WARM_MAX_AGE_S") or None
         return cls(
-            runtime_api=_required(environ, "AWS_LAMBDA_RUNTIME_API", "host:port"),
+            runtime_api=runtime_api,
             handler=_required(environ, "_HANDLER", "file.export"),
             task_root=_absolute(environ.get("LAMBDA_TASK_ROOT") or cwd, cwd),
             function_name=environ.get("AWS_LAMBDA_FUNCTION_NAME", ""),
@@ -196,12 +224,9 @@ class Settings(NamedTuple):
                 if max_age_s is None
                 else _number("LAMBDA_DENO_WARM_MAX_AGE_S", max_age_s, "seconds")
             ),
-            stop_margin_s=_number(
-                "LAMBDA_DENO_STOP_MARGIN_MS",
-                environ.get("LAMBDA_DENO_STOP_MARGIN_MS") or str(STOP_MARGIN_S * 1000),
-                "milliseconds",
-            )
-            / 1000,
+            stop_margin_s=_milliseconds(
+                environ, "LAMBDA_DENO_STOP_MARGIN_MS", STOP_MARGIN_S
+            ),
             response_mode=_choice(
                 environ, "LAMBDA_DENO_RESPONSE_MODE", ResponseMode.BUFFERED
             ),
@@ -217,6 +242,15 @@ class Settings(NamedTuple):
             else LogFormat.JSON,
             log_level=_choice(environ, "AWS_LAMBDA_LOG_LEVEL", LogLevel.INFO),
             metrics=_choice(environ, "LAMBDA_DENO_METRICS", Metrics.OFF),
+            sigterm=_choice(environ, "LAMBDA_DENO_SIGTERM", Sigterm.OFF),
+            close_grace_s=_milliseconds(
+                environ, "LAMBDA_DENO_CLOSE_GRACE_MS", CLOSE_GRACE_S
+            ),
+            is_snap_start=is_snap_start,
+            credentials_uri=_credentials_uri(
+                environ, runtime_api, is_snap_start=is_snap_start
+            ),
+            credentials_token=environ.get("AWS_CONTAINER_AUTHORIZATION_TOKEN", ""),
             telemetry_fd=_telemetry_fd(environ),
             unknown=tuple(
                 sorted(
@@ -272,6 +306,34 @@ def _number(variable: str, value: str, unit: str) -> float:
     if not 0 <= number < float("inf"):
         raise ConfigError(variable, value, expected)
     return number
+
+
+def _milliseconds(environ: Mapping[str, str], variable: str, default_s: float) -> float:
+    """Return a length of time in seconds."""
+    value = environ.get(variable)
+    if not value:
+        return default_s
+    return _number(variable, value, "milliseconds") / 1000
+
+
+def _credentials_uri(
+    environ: Mapping[str, str], runtime_api: str, *, is_snap_start: bool
+) -> str | None:
+    """Return where credentials are that a process cannot fetch for itself.
+
+    Under SnapStart they are behind the Runtime API's address, which is denied to every
+    process. Anywhere else that a variable leads to is the processes' own affair.
+    """
+    uri = environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "")
+    found = re.fullmatch(_CREDENTIALS_URI, uri)
+    # An SDK takes keys of the environment first.
+    if found is None or environ.get("AWS_ACCESS_KEY_ID"):
+        return None
+    host, port = found["host"], found["port"]
+    api_host, _, api_port = runtime_api.rpartition(":")
+    is_local = host in (api_host, "localhost", "[::1]") or host.startswith("127.")
+    is_denied = is_local and port == api_port
+    return uri if is_snap_start or is_denied else None
 
 
 def _telemetry_fd(environ: Mapping[str, str]) -> int | None:

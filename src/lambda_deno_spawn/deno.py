@@ -68,6 +68,16 @@ CREDENTIALS = frozenset(
         "AWS_WEB_IDENTITY_TOKEN_FILE",
     }
 )
+# What leads to credentials that the supervisor fetches, and has a secret in it.
+FETCHED_FROM = frozenset(
+    {"AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_CREDENTIALS_FULL_URI"}
+)
+# What it hands on of them.
+FETCHED_CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN",
+)  # fmt: skip
+# Of the time that a process is given to close, until it exits by itself.
+CLOSE_SHARE = 0.7
 # A handler that polled the Runtime API would steal events. The trace id of the
 # environment, if there is one, is not that of the invocation to come.
 WITHHELD = frozenset({"AWS_LAMBDA_RUNTIME_API", "_X_AMZN_TRACE_ID"})
@@ -201,7 +211,12 @@ def deno_command(
     )
     deno_dir, shared_cache, is_kept = _deno_dir(settings, state_dir)
     given = _environ(settings, environ, deno_dir)
-    withholds_credentials = bool(CREDENTIALS & (environ.keys() - given.keys()))
+    wanted = set(given)
+    if settings.credentials_uri is not None:
+        if not withheld_credentials(settings):
+            wanted |= FETCHED_FROM  # by what was fetched from there
+        given = {name: given[name] for name in given.keys() - FETCHED_FROM}
+    withholds_credentials = bool(CREDENTIALS & (environ.keys() - wanted))
     v8_flags = _v8_flags(settings)
     arguments = [
         "run", "--quiet", "--no-prompt",
@@ -503,15 +518,21 @@ def _read(path: AnyPath, encoding: str) -> str:
 def _environ(
     settings: Settings, environ: Mapping[str, str], deno_dir: str
 ) -> dict[str, str]:
-    kept = _handed_on(settings, environ)
+    kept = handed_on(settings, environ)
     kept["DENO_DIR"] = deno_dir
     kept["DENO_NO_UPDATE_CHECK"] = "1"
     kept["NO_COLOR"] = "1"  # nobody reads a log in colour
     return kept
 
 
-def _handed_on(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what a process gets of the supervisor's variables."""
+def withheld_credentials(settings: Settings) -> set[str]:
+    """Return which variables of fetched credentials a process does not get."""
+    names = dict.fromkeys(FETCHED_CREDENTIALS, "")
+    return names.keys() - handed_on(settings, names).keys()
+
+
+def handed_on(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return what a process gets of these variables."""
     kept = {
         name: value
         for name, value in environ.items()
@@ -603,6 +624,7 @@ def _facts(
         if granted.may_start_programs and settings.strategy is Strategy.FRESH
         else 0,
         "invocations": settings.invocations,
+        "closeMs": round(settings.close_grace_s * CLOSE_SHARE * 1000),
         "socket": None,  # each process that listens has its own
         "concurrency": settings.concurrency
         if settings.strategy is Strategy.SERVER

@@ -2,7 +2,7 @@
 
 Knows the order of the calls, when a loop ends, and what differs where nothing restarts
 an environment (Managed Instances). Refuses to know how calls are done: the Runtime API
-and executions are what the two protocols below say. Decision 0024 (several loops).
+and executions are what the two protocols below say. Decision 0025 (several loops).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """How many processes there may be where several invocations run at once.
 
 A pure function of what is known of the function and of its processes. Refuses to know
-processes, and when one is started. Decision 0024; sources of the limits: AWS Lambda
+processes, and when one is started. Decision 0025; sources of the limits: AWS Lambda
 Developer Guide, "Lambda quotas" and "Lambda Managed Instances execution environment".
 """
 

@@ -417,9 +417,10 @@ class ChildProcess:
     def _signal_group(self, number: signal.Signals) -> None:
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, number)
-        # It may have left its group.
+        # It may have left its group; who has not is not to be told twice.
         with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(self.pid, number)
+            if os.getpgid(self.pid) != self.pid:
+                os.kill(self.pid, number)
 
     def hold_stdout(self) -> None:
         """Leave what it writes in the pipe, which makes it wait when that is full."""

@@ -1,8 +1,10 @@
-"""The Lambda Runtime API: next, response, error, init error.
+"""The Lambda Runtime API: next, response, error, init error, and what is beside it.
 
 Knows paths, headers in both directions, and what each status code obliges a runtime to
-do. Refuses to know how an outcome comes about, and sockets. Specification: AWS Lambda
-Developer Guide, "Using the Lambda runtime API for custom runtimes".
+do; also the few calls of its neighbours on the same address: restore, extensions,
+credentials. Refuses to know how an outcome comes about, and sockets. Specification: AWS
+Lambda Developer Guide, "Using the Lambda runtime API for custom runtimes", "Using the
+Lambda Extensions API to create extensions"; restore: decision 0023.
 """
 
 from __future__ import annotations
@@ -27,9 +29,13 @@ from lambda_deno_spawn.transport import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from lambda_deno_spawn.invocation import Outcome
 
 API_PATH = "/2018-06-01/runtime"
+EXTENSIONS_PATH = "/2020-01-01/extension"
+EXTENSION_NAME = "lambda-deno-spawn"
 USER_AGENT = f"lambda-deno-spawn/{__version__} python/{platform.python_version()}"
 # They hold what a caller wrote; all others are ASCII, or opaque and sent back as is.
 UTF8_HEADERS = frozenset(
@@ -45,6 +51,7 @@ STREAM_TRAILERS = (
     "Lambda-Runtime-Function-Error-Type",
     "Lambda-Runtime-Function-Error-Body",
 )
+DEFAULT_PORT = 80
 PORT_LIMIT = 65_535
 # An event is at most 6 MiB (AWS "Lambda quotas"), other answers are far shorter: what
 # exceeds this is neither, and is not taken into memory.
@@ -90,6 +97,7 @@ class RuntimeApiClient:
         self._host, self._port = host.strip("[]"), int(port)
         self._transport = self._connection()
         self._root = f"http://{runtime_api}{API_PATH}"
+        self._extensions = f"http://{runtime_api}{EXTENSIONS_PATH}"
         self._working_directory = working_directory
         self._next_url = httpx.URL(f"{self._root}/invocation/next")
         self._prepared = ("", self._next_url, self._next_url)
@@ -176,14 +184,88 @@ class RuntimeApiClient:
         url = httpx.URL(f"{self._root}/init/error")
         await self._post("init error", url, headers, failure.body)
 
+    async def restore_next(self) -> None:
+        """Let the snapshot be taken; returns in an environment restored from it.
+
+        On a connection of its own: none that was open before is used after it.
+
+        Raises:
+            RuntimeApiError: No snapshot can be taken.
+        """
+        url = f"{self._root}/restore/next"
+        self._check_ok("restore next", await self._alone("restore next", "GET", url))
+
+    async def restore_error(self, failure: Failure) -> None:
+        """Tell the platform that the restored environment is of no use; then exit.
+
+        Raises:
+            RuntimeApiError: It could not be told.
+        """
+        # The body has the module's own error, the header says when it happened.
+        headers = self._error_headers(failure, "Runtime.AfterRestoreError")
+        url = httpx.URL(f"{self._root}/restore/error")
+        await self._post("restore error", url, headers, failure.body)
+
+    async def register_extension(self) -> str:
+        """Register this process as an extension without events; return its identifier.
+
+        Raises:
+            RuntimeApiError: It cannot be one.
+        """
+        call = "register extension"
+        response = await self._alone(
+            call,
+            "POST",
+            f"{self._extensions}/register",
+            [
+                ("Lambda-Extension-Name", EXTENSION_NAME),
+                ("Content-Type", "application/json"),
+            ],
+            b'{"events":[]}',
+        )
+        self._check_ok(call, response)
+        identifier: str = response.headers.get("Lambda-Extension-Identifier", "")
+        if not identifier:
+            raise RuntimeApiError(call, "no identifier", status=HTTP_OK, is_fatal=False)
+        return identifier
+
+    async def extension_next(self, identifier: str) -> None:
+        """Say that an extension has nothing to do; for one without events for ever.
+
+        Raises:
+            RuntimeApiError: It was refused, or the connection broke.
+        """
+        call = "extension next"
+        url = f"{self._extensions}/event/next"
+        headers = [("Lambda-Extension-Identifier", identifier)]
+        self._check_ok(call, await self._alone(call, "GET", url, headers))
+
+    async def credentials(self, uri: str, token: str) -> bytes:
+        """Fetch credentials as JSON from where the environment says that they are.
+
+        Args:
+            uri: Most likely at the Runtime API's address, but not of it.
+            token: What is shown for them.
+
+        Raises:
+            RuntimeApiError: There are none.
+        """
+        headers = [("Authorization", token)] if token else []
+        response = await self._alone("credentials", "GET", uri, headers)
+        self._check_ok("credentials", response)
+        return response.content
+
     async def aclose(self) -> None:
         """Close the connection."""
         await self._transport.aclose()
 
-    def _error_headers(self, failure: Failure) -> list[tuple[str, str]]:
+    def _error_headers(
+        self, failure: Failure, error_type: str | None = None
+    ) -> list[tuple[str, str]]:
+        error_type = error_type or failure.function_error_type
         headers = [
             ("Content-Type", "application/json"),
-            ("Lambda-Runtime-Function-Error-Type", failure.function_error_type),
+            ("Lambda-Runtime-Function-Error-Type", error_type),
         ]
         cause = failure.xray_cause(self._working_directory)
         if cause is not None:
@@ -252,6 +334,34 @@ class RuntimeApiClient:
         self, call: str, url: httpx.URL, headers: list[tuple[str, str]], body: bytes
     ) -> None:
         self._check(call, await self._send(call, "POST", url, headers, body))
+
+    async def _alone(
+        self,
+        call: str,
+        method: str,
+        address: str,
+        headers: Sequence[tuple[str, str]] = (),
+        body: bytes | None = None,
+    ) -> httpx.Response:
+        """Make a call on a connection of its own, for as long as that takes."""
+        url = httpx.URL(address)
+        transport = SingleConnectionTransport(
+            url.host, url.port or DEFAULT_PORT, ANSWER_LIMIT_BYTES
+        )
+        fields = self._fields(list(headers))
+        fields[0] = (b"Host", url.netloc)
+        request = httpx.Request(method, url, headers=fields, content=body)
+        try:
+            return await self._exchange(transport, call, request)
+        finally:
+            await transport.aclose()
+
+    def _check_ok(self, call: str, response: httpx.Response) -> None:
+        """Raise what a status other than 200 means; its words hold no secret."""
+        if response.status_code != HTTP_OK:
+            raise RuntimeApiError(
+                call, _detail(response), status=response.status_code, is_fatal=False
+            )
 
     def _check(self, call: str, response: httpx.Response) -> None:
         """Raise what a status other than 202 means."""

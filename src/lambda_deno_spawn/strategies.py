@@ -2,7 +2,7 @@
 
 Decides when processes are started, which one serves, and when it is ended. Refuses to
 know what an invocation is, and how long it may take. Decisions 0001 (a process per
-event), 0005 (when it is started), 0021 (processes that serve more than one), 0024
+event), 0005 (when it is started), 0021 (processes that serve more than one), 0025
 (several invocations at once).
 """
 
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lambda_deno_spawn.config import Settings
+    from lambda_deno_spawn.credentials import Credentials, CredentialsKeeper
     from lambda_deno_spawn.deno import DenoCommand
     from lambda_deno_spawn.exchange import Exchange
     from lambda_deno_spawn.logs import LogWriter
@@ -44,6 +45,11 @@ SWEEP_LIMIT_S = 5.0
 SWEEP_LEAST_S = 0.2
 # How many processes that have ended tell how large the next ones may become.
 SIZES_KEPT = 32
+# Credentials that a process was started with have to last for the longest invocation
+# (AWS "Lambda quotas"), and a minute for clocks that differ.
+NEEDED_S = 15 * 60 + 60
+# Between two events they are renewed earlier, so that none has to wait for that.
+RENEW_BEFORE_S = 30 * 60
 # On the way out: SIGTERM leaves the runtime little time; ending takes a few ms.
 CLOSE_LIMIT_S = 1.0
 
@@ -52,10 +58,25 @@ class Workers:
     """Every worker that there is: starts them, and ends each for certain."""
 
     def __init__(
-        self, command: DenoCommand, state: StateDir, writer: LogWriter, reaper: Reaper
+        self,
+        command: DenoCommand,
+        state: StateDir,
+        writer: LogWriter,
+        reaper: Reaper,
+        credentials: CredentialsKeeper | None = None,
     ) -> None:
-        """Take what is needed to start workers; starts none yet."""
+        """Take what is needed to start workers; starts none yet.
+
+        Args:
+            command: How they are started.
+            state: Where their folders are.
+            writer: Where their logs go.
+            reaper: Who waits for them.
+            credentials: What has to be fetched for them; None: nothing.
+        """
         self._command = command
+        self._credentials = credentials
+        self._started_with: dict[Worker, Credentials | None] = {}
         self._state = state
         self._writer = writer
         self._reaper = reaper
@@ -69,8 +90,19 @@ class Workers:
         Raises:
             WorkerError: It cannot be started.
         """
+        return self.adopt(self.launch())
+
+    def launch(self) -> StartedWorker:
+        """Start a process that is to be adopted at once.
+
+        Raises:
+            WorkerError: It cannot be started.
+        """
+        command = self._command
+        if self._credentials is not None:
+            command = self._credentials.command(command)
         try:
-            return self.adopt(start_worker(self._command, self._state))
+            return start_worker(command, self._state)
         except OSError as error:
             action = f"make a folder for the process in {self._state.path!r}"
             raise WorkerSpawnError.from_os_error(action, error) from error
@@ -80,12 +112,42 @@ class Workers:
         loop = asyncio.get_running_loop()
         worker = Worker(started, self._writer, loop, self._reaper, self._state)
         self._running.add(worker)
+        if self._credentials is not None:
+            self._started_with[worker] = self._credentials.current
         return worker
 
     @property
     def stopping(self) -> int:
         """How many are being ended."""
         return len(self._stopping)
+
+    async def renew_credentials(self, needed_s: float) -> None:
+        """Have credentials for the next process that last so long, if there are any."""
+        if self._credentials is not None:
+            await self._credentials.refresh(needed_s)
+
+    def is_outdated(self, worker: Worker, needed_s: float) -> bool:
+        """Tell whether its credentials do not last so long, and another's would."""
+        if self._credentials is None:
+            return False
+        own = self._started_with.get(worker)
+        if own == self._credentials.current:
+            return False
+        return own is None or not self._credentials.lasts(own, needed_s)
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing runs that was started here."""
+        return not self._running and not self._is_unswept
+
+    async def close_all(self, grace_s: float) -> None:
+        """Let those that have seen an event close, all at once; ``stop`` does the rest.
+
+        Args:
+            grace_s: How long they may take.
+        """
+        closing = [w for w in self._running - self._stopping if w.begun]
+        await asyncio.gather(*(worker.close(grace_s) for worker in closing))
 
     async def stop(self, worker: Worker, limit_s: float) -> None:
         """End a worker; what could not be ended is tried again with the next one."""
@@ -106,6 +168,7 @@ class Workers:
         self._is_unswept = not is_ended
         if worker.is_stopped:
             self._running.discard(worker)
+            self._started_with.pop(worker, None)
 
     async def stop_all_but(self, kept: set[Worker], limit_s: float) -> None:
         """End every worker that is not kept, and that nobody is ending."""
@@ -129,10 +192,10 @@ class _Common:
         self._settings = settings
         self._workers = workers
 
-    async def _load(self, worker: Worker) -> Failure | None:
+    async def _load(self, worker: Worker, limit_s: float) -> Failure | None:
         """Wait in the init phase until a worker is ready."""
-        is_managed = self._settings.is_managed_instance
-        limit_s = MANAGED_INIT_LIMIT_S if is_managed else INIT_LIMIT_S
+        if self._settings.is_managed_instance:
+            limit_s = MANAGED_INIT_LIMIT_S
         try:
             async with asyncio.timeout(limit_s):
                 return await worker.ready()
@@ -172,6 +235,8 @@ class _Common:
         """Return why a waiting worker cannot serve; it may still be loading."""
         if not worker.is_usable() or self._is_too_old(worker):
             return "it ended or was too old"
+        if self._workers.is_outdated(worker, NEEDED_S):
+            return "its credentials are about to expire"
         if worker.load_failure is not None:
             return "its module did not load"
         return None
@@ -180,8 +245,18 @@ class _Common:
         limit_s = self._settings.warm_max_age_s
         return limit_s is not None and time.monotonic() - worker.started_s > limit_s
 
+    def _forget_all(self) -> None:
+        """Use none of the workers any more."""
+
+    async def clear(self) -> bool:
+        """End every worker; others can be started afterwards. False: some live on."""
+        self._forget_all()
+        await self._workers.stop_all_but(set(), SWEEP_LIMIT_S)
+        return self._workers.is_empty
+
     async def aclose(self) -> None:
         """End every worker, also one whose end was interrupted."""
+        await self._workers.close_all(self._settings.close_grace_s)
         await self._workers.stop_all_but(set(), CLOSE_LIMIT_S)
 
 
@@ -200,11 +275,14 @@ class FreshProcess(_Common):
         self._queued = 0
         self._has_room = asyncio.Event()
 
-    async def start(self, first: StartedWorker | None) -> Failure | None:
+    async def start(
+        self, first: StartedWorker | None, limit_s: float = INIT_LIMIT_S
+    ) -> Failure | None:
         """Finish the init phase: adopt the first worker and wait until it is ready.
 
         Args:
             first: Process that was started before the event loop, None for ``off``.
+            limit_s: If it takes longer, the first invocation waits for the rest.
 
         Returns:
             None, or why no invocation can be served.
@@ -213,15 +291,20 @@ class FreshProcess(_Common):
             return None
         worker = self._workers.adopt(first)
         self._waiting.append(worker)
-        failure = await self._load(worker)
+        failure = await self._load(worker, limit_s)
         if failure is None and self._settings.is_managed_instance:
             self._footprint = worker.footprint()
             self._resize()
             self._fill()
         return failure
 
+    def _forget_all(self) -> None:
+        self._waiting.clear()
+        self._serving.clear()
+
     async def take(self) -> Worker:
         """Return a waiting worker, or a new one; see ``execution.Strategy``."""
+        await self._workers.renew_credentials(NEEDED_S)
         while (worker := self._take_waiting() or self._start_if_room()) is None:
             self._has_room.clear()
             self._queued += 1
@@ -246,7 +329,11 @@ class FreshProcess(_Common):
         """Keep the worker if it serves more, else end it with all it has started."""
         if exchange is not None:
             worker.end(exchange)
-            if exchange.leaves_worker_usable and worker.is_usable():
+            if (
+                exchange.leaves_worker_usable
+                and worker.is_usable()
+                and not self._workers.is_outdated(worker, RENEW_BEFORE_S)
+            ):
                 self._waiting.appendleft(worker)
         self._serving.discard(worker)
         try:
@@ -257,6 +344,7 @@ class FreshProcess(_Common):
 
     async def prepare(self, limit_s: Callable[[], float]) -> None:
         """Start the next worker, if one is to wait for its event."""
+        await self._workers.renew_credentials(RENEW_BEFORE_S)
         if self._settings.warm is Warm.OFF:
             return
         started = self._fill()
@@ -349,15 +437,22 @@ class SharedServer(_Common):
         # No new invocations go to these; they end with their last one.
         self._retired: set[Worker] = set()
 
-    async def start(self, first: StartedWorker | None) -> Failure | None:
+    async def start(
+        self, first: StartedWorker | None, limit_s: float = INIT_LIMIT_S
+    ) -> Failure | None:
         """Finish the init phase; as ``FreshProcess.start``."""
         if first is None:
             return None
         self._server = self._workers.adopt(first)
-        return await self._load(self._server)
+        return await self._load(self._server, limit_s)
+
+    def _forget_all(self) -> None:
+        self._server = None
+        self._retired.clear()
 
     async def take(self) -> Worker:
         """Return the process, or another one if it cannot serve any more."""
+        await self._workers.renew_credentials(NEEDED_S)
         server = self._server
         if server is not None:
             problem = self._problem_of(server)
@@ -405,7 +500,11 @@ class SharedServer(_Common):
         else:
             worker.end(exchange)
             # Now, so that the next one does not start while an event waits.
-            if not exchange.leaves_worker_usable or self._is_spent(worker):
+            if (
+                not exchange.leaves_worker_usable
+                or self._is_spent(worker)
+                or self._workers.is_outdated(worker, RENEW_BEFORE_S)
+            ):
                 self._retire(worker)
         ended = {retired for retired in self._retired if not retired.exchanges}
         self._retired -= ended
@@ -414,6 +513,7 @@ class SharedServer(_Common):
 
     async def prepare(self, limit_s: Callable[[], float]) -> None:
         """Start the process again if it had to end."""
+        await self._workers.renew_credentials(RENEW_BEFORE_S)
         if self._settings.warm is Warm.OFF or self._server is not None:
             return
         self._server = self._start_next()

@@ -282,6 +282,20 @@ class Worker:
             await self._wait_for_exit(grace_s)
         self.kill()
 
+    async def close(self, grace_s: float) -> None:
+        """Let it close what it has open: SIGTERM and the end of stdin, for a while.
+
+        The signal wakes no process that is blocked in a read; the end of stdin does.
+
+        Args:
+            grace_s: How long its end is waited for.
+        """
+        if self._process.status is None:
+            self.process_ending()
+            self._process.signal_group(signal.SIGTERM)
+            self._process.close_stdin()
+            await self._wait_for_exit(grace_s)
+
     async def stop(self, limit_s: float, spares: Callable[[int], bool]) -> bool:
         """End the process and all that descends from it; leave nothing behind.
 

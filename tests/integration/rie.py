@@ -216,7 +216,13 @@ class Rie:
 
 @contextmanager
 def run_rie(
-    binary: Path, task_root: Path, handler: str, log: Path, *, timeout_s: int
+    binary: Path,
+    task_root: Path,
+    handler: str,
+    log: Path,
+    *,
+    timeout_s: int,
+    settings: Mapping[str, str] | None = None,
 ) -> Iterator[Rie]:
     """Run an emulator whose runtime is ours; it starts that at the first invocation.
 
@@ -226,13 +232,17 @@ def run_rie(
         handler: Value of ``_HANDLER``.
         log: File for everything that is written.
         timeout_s: Timeout of the function.
+        settings: More variables of the runtime's.
     """
 
     def start(arguments: Sequence[str], output: IO[bytes], mark: str) -> Popen[bytes]:
         return subprocess.Popen(
             [str(binary), *arguments, *bootstrap_command()],
             cwd=task_root,
-            env=_environ(task_root, handler, mark, log.parent, timeout_s),
+            env={
+                **_environ(task_root, handler, mark, log.parent, timeout_s),
+                **(settings or {}),
+            },
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,

@@ -210,3 +210,42 @@ def test_nothing_is_left_running_when_an_idle_environment_ends(
         assert {supervisor} < running, "it and the process for the next event"
 
         assert rie.stop() == []
+
+
+CLOSING_JS = """
+addEventListener("unload", () => console.log("unloaded"));
+Deno.addSignalListener("SIGTERM", () => console.log("closing"));
+export const handler = () => Deno.pid;
+"""
+
+
+@pytest.mark.parametrize("strategy", ["server", "reuse"])
+@pytest.mark.parametrize("sigterm", ["on", "off"])
+def test_a_process_hears_of_the_end_if_the_runtime_is_an_extension(
+    rie_binary: Path, short_tmp_path: Path, strategy: str, sigterm: str
+) -> None:
+    (short_tmp_path / "function.js").write_text(CLOSING_JS, encoding="utf-8")
+    log = short_tmp_path / "log.txt"
+    settings = {
+        "LAMBDA_DENO_SIGTERM": sigterm,
+        "LAMBDA_DENO_CLOSE_GRACE_MS": "400",  # of 600 that the emulator leaves
+    }
+    if strategy == "server":
+        settings["LAMBDA_DENO_STRATEGY"] = "server"
+    else:
+        settings["LAMBDA_DENO_MAX_INVOCATIONS"] = "100"
+    with run_rie(
+        rie_binary,
+        short_tmp_path,
+        "function.handler",
+        log,
+        timeout_s=TIMEOUT_S,
+        settings=settings,
+    ) as rie:
+        assert rie.invoke({}) == rie.invoke({}), "one process for both"
+
+        assert rie.stop() == []
+    said = log.read_text(encoding="utf-8")
+    assert ("\tclosing\n" in said) == (sigterm == "on")
+    assert ("\tunloaded\n" in said) == (sigterm == "on")
+    assert "may send no SIGTERM" not in said

@@ -42,9 +42,15 @@ ALLOWED: dict[str, set[str]] = {
         "logs", "process", "protocol", "spawn", "state",
     },
     "strategies": {
-        "config", "deno", "errors", "exchange", "invocation", "logs", "pool",
+        "config", "credentials", "deno", "errors", "exchange", "invocation", "logs",
+        "pool",
         "process", "spawn", "state", "worker",
     },
+    "credentials": {"config", "deno", "errors", "logs"},
+    "snapshot": {
+        "config", "credentials", "errors", "invocation", "logs", "spawn", "strategies",
+    },
+    "extension": {"errors", "logs"},
     "execution": {
         "config", "errors", "exchange", "invocation", "logs", "metrics", "protocol",
         "worker",
@@ -53,8 +59,9 @@ ALLOWED: dict[str, set[str]] = {
     "runtime_api": {"__init__", "errors", "invocation", "logs", "transport"},
     "loop": {"errors", "invocation", "logs"},
     "bootstrap": {
-        "config", "deno", "descendants", "errors", "execution", "invocation", "logs",
-        "loop", "process", "records", "runtime_api", "spawn", "state", "strategies",
+        "config", "credentials", "deno", "descendants", "errors", "execution",
+        "extension", "invocation", "logs", "loop", "process", "records", "runtime_api",
+        "snapshot", "spawn", "state", "strategies",
     },
     "dev.__init__": set(),
     "dev.archive": {"errors"},

@@ -10,6 +10,7 @@ from lambda_deno_spawn.config import (
     Metrics,
     ResponseMode,
     Settings,
+    Sigterm,
     Strategy,
     Warm,
 )
@@ -55,6 +56,11 @@ def test_defaults_need_no_more_than_an_address_and_a_handler() -> None:
         log_format=LogFormat.TEXT,
         log_level=LogLevel.INFO,
         metrics=Metrics.OFF,
+        sigterm=Sigterm.OFF,
+        close_grace_s=0.1,
+        is_snap_start=False,
+        credentials_uri=None,
+        credentials_token="",
         telemetry_fd=None,
         unknown=(),
     )
@@ -101,6 +107,12 @@ GOOD = [
     ("LAMBDA_DENO_METRICS", "off", "metrics", Metrics.OFF),
     ("LAMBDA_DENO_METRICS", "json", "metrics", Metrics.JSON),
     ("LAMBDA_DENO_METRICS", "EMF", "metrics", Metrics.EMF),
+    ("LAMBDA_DENO_SIGTERM", "ON", "sigterm", Sigterm.ON),
+    ("LAMBDA_DENO_SIGTERM", "off", "sigterm", Sigterm.OFF),
+    ("LAMBDA_DENO_CLOSE_GRACE_MS", "0", "close_grace_s", 0.0),
+    ("LAMBDA_DENO_CLOSE_GRACE_MS", "550", "close_grace_s", 0.55),
+    ("AWS_LAMBDA_INITIALIZATION_TYPE", "snap-start", "is_snap_start", True),
+    ("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand", "is_snap_start", False),
     ("_LAMBDA_TELEMETRY_LOG_FD", "62", "telemetry_fd", 62),
     ("_LAMBDA_TELEMETRY_LOG_FD", "none", "telemetry_fd", None),
     ("LAMBDA_DENO_STRATEGY", "fresh", "strategy", Strategy.FRESH),
@@ -177,6 +189,8 @@ BAD = [
     ("LAMBDA_DENO_STOP_MARGIN_MS", "-0.1", "a number of milliseconds, zero or more"),
     ("LAMBDA_DENO_STOP_MARGIN_MS", "nan", "a number of milliseconds, zero or more"),
     ("LAMBDA_DENO_STOP_MARGIN_MS", "1e999", "a number of milliseconds, zero or more"),
+    ("LAMBDA_DENO_SIGTERM", "yes", "off or on"),
+    ("LAMBDA_DENO_CLOSE_GRACE_MS", "-1", "a number of milliseconds, zero or more"),
     ("LAMBDA_DENO_RESPONSE_MODE", "streaming", "buffered or stream"),
     ("LAMBDA_DENO_PERMISSIONS", "allow-net", PERMISSIONS),
     ("LAMBDA_DENO_ENV", "A B=c", f"{NAMES}; not 'B=c'"),
@@ -265,6 +279,8 @@ def test_a_choice_of_warm_counts_more_than_the_environment() -> None:
         "LAMBDA_DENO_WARM",
         "LAMBDA_DENO_WARM_MAX_AGE_S",
         "LAMBDA_DENO_STOP_MARGIN_MS",
+        "LAMBDA_DENO_CLOSE_GRACE_MS",
+        "LAMBDA_DENO_SIGTERM",
         "LAMBDA_DENO_RESPONSE_MODE",
         "LAMBDA_DENO_PERMISSIONS",
         "LAMBDA_DENO_V8_FLAGS",
@@ -298,11 +314,67 @@ def test_variables_of_ours_that_mean_nothing_are_listed() -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        "BIN", "ENV", "MAX_INVOCATIONS", "PERMISSIONS", "RESPONSE_MODE",
-        "STOP_MARGIN_MS", "STRATEGY",
+        "BIN", "CLOSE_GRACE_MS", "ENV", "MAX_INVOCATIONS", "PERMISSIONS",
+        "RESPONSE_MODE", "SIGTERM", "STOP_MARGIN_MS", "STRATEGY",
         "V8_FLAGS", "WARM", "WARM_MAX_AGE_S",
     ],
 )  # fmt: skip
 def test_every_variable_of_ours_is_known(name: str) -> None:
     values = {"STOP_MARGIN_MS": "1", "WARM_MAX_AGE_S": "1"}
     assert parse(**{f"LAMBDA_DENO_{name}": values.get(name, "")}).unknown == ()
+
+
+@pytest.mark.parametrize(
+    ("runtime_api", "uri"),
+    [
+        ("127.0.0.1:9001", "http://127.0.0.1:9001/2021-04-23/credentials"),
+        ("127.0.0.1:9001", "http://localhost:9001/"),
+        ("169.254.100.1:9001", "http://127.0.0.1:9001/2021-04-23/credentials"),
+        ("169.254.100.1:9001", "http://169.254.100.1:9001/credentials?a=b"),
+        ("[::1]:9001", "http://[::1]:9001/credentials"),
+    ],
+)
+def test_credentials_behind_the_runtime_api_s_address_are_fetched(
+    runtime_api: str, uri: str
+) -> None:
+    settings = parse(
+        AWS_LAMBDA_RUNTIME_API=runtime_api,
+        AWS_CONTAINER_CREDENTIALS_FULL_URI=uri,
+        AWS_CONTAINER_AUTHORIZATION_TOKEN="token",
+    )
+    assert settings.credentials_uri == uri
+    assert settings.credentials_token == "token"
+
+
+@pytest.mark.parametrize(
+    "uri",
+    [
+        "",
+        "http://127.0.0.1:9002/credentials",
+        "http://192.0.2.1:9001/credentials",
+        "https://127.0.0.1:9001/credentials",
+        "http://127.0.0.1:9001",
+        "http://user@127.0.0.1:9001/credentials",
+        "http://127.0.0.1/credentials",
+        "127.0.0.1:9001/credentials",
+    ],
+)
+def test_credentials_elsewhere_are_the_processes_own_affair(uri: str) -> None:
+    assert parse(AWS_CONTAINER_CREDENTIALS_FULL_URI=uri).credentials_uri is None
+
+
+def test_under_snapstart_they_are_fetched_behind_a_proxy_too() -> None:
+    """An extension may stand between us and the API, whose port is then another."""
+    uri = "http://127.0.0.1:9001/2021-04-23/credentials"
+    settings = parse(
+        AWS_LAMBDA_RUNTIME_API="127.0.0.1:9009",
+        AWS_LAMBDA_INITIALIZATION_TYPE="snap-start",
+        AWS_CONTAINER_CREDENTIALS_FULL_URI=uri,
+    )
+    assert settings.credentials_uri == uri
+
+
+def test_keys_of_the_environment_come_first() -> None:
+    uri = "http://127.0.0.1:9001/2021-04-23/credentials"
+    settings = parse(AWS_CONTAINER_CREDENTIALS_FULL_URI=uri, AWS_ACCESS_KEY_ID="key")
+    assert settings.credentials_uri is None

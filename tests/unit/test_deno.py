@@ -27,6 +27,7 @@ from lambda_deno_spawn.deno import (
     runtime_api_spellings,
     shown_command,
     shown_variables,
+    withheld_credentials,
 )
 from lambda_deno_spawn.errors import ConfigError, HandlerError
 
@@ -738,6 +739,7 @@ def test_the_facts_are_the_static_part_of_the_context(function: Function) -> Non
         "module": str(function.task_root / "function.ts"),
         "partBytes": 0,
         "invocations": 1,
+        "closeMs": 70,
         "socket": None,
         "concurrency": 1,
         "resultLimitBytes": 6_291_556,
@@ -806,3 +808,31 @@ def test_no_wildcard_matches_credentials(function: Function, name: str) -> None:
     assert not hands_on("*")
     assert not hands_on("AWS_*")
     assert not hands_on(f"{name}*")
+
+
+@pytest.mark.parametrize(
+    ("names", "withheld"),
+    [
+        (None, []),
+        ("@credentials", []),
+        ("AWS_SESSION_TOKEN", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"]),
+        ("*", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"]),
+    ],
+)
+def test_what_leads_to_fetched_credentials_is_withheld(
+    function: Function, names: str | None, withheld: list[str]
+) -> None:
+    """It leads to the Runtime API's address, which no process may reach."""
+    environ = {
+        "AWS_CONTAINER_CREDENTIALS_FULL_URI": f"http://{RUNTIME_API}/credentials",
+        "AWS_CONTAINER_AUTHORIZATION_TOKEN": "token",
+        "TABLE": "t",
+    }
+    variables = {} if names is None else {"LAMBDA_DENO_ENV": f"TABLE {names}"}
+    command = function.command(environ, **environ, **variables)
+    settings = function.settings(**environ, **variables)
+    assert command.environ.keys() & environ.keys() == {"TABLE"}
+    assert sorted(withheld_credentials(settings)) == withheld
+    hints = command.facts["permissions"]
+    assert isinstance(hints, dict)
+    assert hints["credentialsWithheld"] is bool(withheld)

@@ -23,6 +23,7 @@
  * @property {number} invocations How many this process serves; 0: no limit.
  * @property {string | null} socket Where it listens; null: invocations come on stdin.
  * @property {number} concurrency How many may run at once.
+ * @property {number} closeMs How long one that serves more than one event may close.
  * @property {Record<string, string>} context What every invocation has in common.
  * @property {object} permissions What to say about a denied access.
  * @property {string} permissions.base What LAMBDA_DENO_PERMISSIONS holds, or could hold.
@@ -326,6 +327,7 @@ export async function start(load) {
   const loading = latestJob;
   let handler;
   try {
+    if (left > 1) await expectTheEnd();
     handler = await adapt(await load(), hello.export);
     if (hello.socket !== null) await serve(hello.socket, handler);
   } catch (error) {
@@ -344,6 +346,7 @@ export async function start(load) {
 async function readInvocations(handler) {
   while (left > 0) {
     const line = readLine();
+    if (line === null && latestJob.phase === "done") return await untilTheEnd();
     if (line === null) exit(0);
     const head = /** @type {Head} */ (parse(/** @type {string} */ (line)));
     const eventBytes = readExactly(head.eventBytes);
@@ -353,6 +356,21 @@ async function readInvocations(handler) {
     await run(job, handler, head, /** @type {Uint8Array} */ (eventBytes));
     await job.finish();
   }
+}
+
+/** Waits for the word that the end has come. */
+let untilTheEnd = async () => {};
+/** Called with that word. */
+let stopServing = () => {};
+
+/** Be told of the end, if there may be something to close then. */
+async function expectTheEnd() {
+  const { listenForTheEnd } = await import("./closing.js");
+  untilTheEnd = listenForTheEnd(hello.closeMs, () => {
+    // What is logged from now on is no invocation's.
+    if (latestJob.phase === "done") latestJob = new Job("idle", NOWHERE);
+    stopServing();
+  });
 }
 
 /**
@@ -370,7 +388,7 @@ async function serve(path, handler) {
     within = (job, work) => jobs.run(job, work);
     currentJob = () => jobs.getStore() ?? onlyJob();
   }
-  await listen(path, (line, eventBytes, output) => {
+  stopServing = await listen(path, (line, eventBytes, output) => {
     const head = /** @type {Head} */ (parse(decoder.decode(line)));
     const job = latestJob = new Job("running", output, head);
     runningJobs.add(job);
@@ -380,13 +398,8 @@ async function serve(path, handler) {
     });
     return () => job.abandon();
   });
-  endWithSupervisor();
-}
-
-/** End when stdin does: the supervisor holds its other end for as long as it lives. */
-async function endWithSupervisor() {
-  while (await readStdinLater(new Uint8Array(1)) !== null);
-  exit(0);
+  // Nothing is written to it; it ends with the supervisor, or before the end.
+  readStdinLater(new Uint8Array(1)).then(untilTheEnd);
 }
 
 /** @returns {Job | null} */

@@ -27,30 +27,35 @@ const NEWLINE = 10;
  *
  * @param {string} path Of the socket.
  * @param {Invoke} invoke
+ * @returns {Promise<() => void>} Takes no more invocations, but ends those that run.
  */
 export async function listen(path, invoke) {
   /** @type {PromiseWithResolvers<void>} */
   const { promise, resolve } = Promise.withResolvers();
   /** What ends the answers that are on their way. @type {Map<string, () => void>} */
   const cancels = new Map();
-  Deno.serve({ path, onListen: () => resolve() }, async (request) => {
-    const { method, url } = request;
-    const number = url.slice(url.lastIndexOf("/"));
-    if (method === "DELETE") {
-      cancels.get(number)?.();
-      return new Response();
-    }
-    const body = await request.bytes();
-    const end = body.indexOf(NEWLINE);
-    const answer = new Answer();
-    const line = body.subarray(0, end);
-    const cancel = invoke(line, body.subarray(end + 1), answer);
-    cancels.set(number, cancel);
-    answer.onCancel = cancel;
-    answer.onEnd = () => cancels.delete(number);
-    return answer.response;
-  });
+  const server = Deno.serve(
+    { path, onListen: () => resolve() },
+    async (request) => {
+      const { method, url } = request;
+      const number = url.slice(url.lastIndexOf("/"));
+      if (method === "DELETE") {
+        cancels.get(number)?.();
+        return new Response();
+      }
+      const body = await request.bytes();
+      const end = body.indexOf(NEWLINE);
+      const answer = new Answer();
+      const line = body.subarray(0, end);
+      const cancel = invoke(line, body.subarray(end + 1), answer);
+      cancels.set(number, cancel);
+      answer.onCancel = cancel;
+      answer.onEnd = () => cancels.delete(number);
+      return answer.response;
+    },
+  );
   await promise;
+  return () => void server.shutdown();
 }
 
 /** Frames as the body of a `Response`: in one piece if there is only one. */

@@ -1,0 +1,216 @@
+"""The way out: who hears of it, and how long a process that has served may close."""
+
+from __future__ import annotations
+
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.doubles import Refusal
+
+if TYPE_CHECKING:
+    from tests.doubles import FakeRuntimeApi
+    from tests.integration.conftest import MakeRuntime
+
+pytestmark = pytest.mark.deno
+
+# More than a busy machine needs; nobody waits for it where a process closes.
+LONG = {"LAMBDA_DENO_CLOSE_GRACE_MS": "8000"}
+UNLOAD = 'addEventListener("unload", () => console.log("unloaded"));\n'
+HANDLER = "export const handler = () => Deno.pid;\n"
+KEEPS_OPEN = "setInterval(() => {}, 1000);\n"
+LISTENERS = {
+    "flushes": """
+Deno.addSignalListener("SIGTERM", async () => {
+  console.log("closing");
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  console.log("flushed");
+});
+""",
+    "exits": """
+Deno.addSignalListener("SIGTERM", async () => {
+  console.log("closing");
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  console.log("flushed");
+  Deno.exit(0);
+});
+""",
+    "of-node": """
+import process from "node:process";
+process.on("SIGTERM", () => {
+  console.log("closing");
+  setTimeout(() => { console.log("flushed"); process.exit(0) }, 5);
+});
+""",
+}
+
+
+@pytest.mark.every_way("reuse", "server")
+@pytest.mark.parametrize("listener", LISTENERS)
+@pytest.mark.parametrize("keeps_open", [False, True], ids=["idle", "timer"])
+async def test_a_process_that_has_served_may_close(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, listener: str, *, keeps_open: bool
+) -> None:
+    source = LISTENERS[listener] + UNLOAD + (KEEPS_OPEN if keeps_open else "") + HANDLER
+    grace = {"LAMBDA_DENO_CLOSE_GRACE_MS": "3000"}
+    async with make_runtime({"function.ts": source}, **grace) as runtime:
+        await api.invoke({})
+        await api.wait_for_next()
+        assert await runtime.stop() == 0
+    said = [line.split("\t") for line in runtime.log.splitlines()]
+    assert [line[-1] for line in said] == ["closing", "flushed", "unloaded"]
+    assert {line[1] for line in said} == {"-"}, "of no invocation"
+
+
+@pytest.mark.every_way("reuse", "server")
+async def test_unload_is_told_where_nobody_listens(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime({"function.ts": UNLOAD + HANDLER}, **LONG) as runtime:
+        await api.invoke({})
+        await api.wait_for_next()
+        assert await runtime.stop() == 0
+    assert runtime.log.count("unloaded") == 1
+
+
+@pytest.mark.every_way("reuse", "server")
+async def test_what_was_streamed_and_what_is_kept_alive_does_not_hold_up_the_end(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = (
+        UNLOAD
+        + """
+export async function* handler() { yield "a"; yield "b"; }
+"""
+    )
+    async with make_runtime({"function.ts": source}, **LONG) as runtime:
+        for _ in range(3):
+            await api.invoke({})
+        await api.wait_for_next()
+        assert await runtime.stop() == 0
+    assert runtime.log.count("unloaded") == 1
+
+
+@pytest.mark.every_way("reuse", "server")
+@pytest.mark.parametrize(
+    "source",
+    [
+        'Deno.addSignalListener("SIGTERM", () => { for (;;); });',
+        'addEventListener("unload", () => { for (;;); });',
+        'Deno.addSignalListener("SIGTERM", () => { throw new Error("no") });',
+    ],
+    ids=["loops", "loops-in-unload", "throws"],
+)
+async def test_who_does_not_close_in_time_is_killed(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, source: str
+) -> None:
+    async with make_runtime({"function.ts": f"{source}\n{HANDLER}"}) as runtime:
+        await api.invoke({})
+        await api.wait_for_next()
+        assert await runtime.stop() == 0
+
+
+@pytest.mark.every_way
+async def test_a_process_that_has_seen_no_event_is_killed(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = UNLOAD + LISTENERS["flushes"] + HANDLER
+    async with make_runtime({"function.ts": source}, **LONG) as runtime:
+        await api.wait_for_next()
+        assert await runtime.stop() == 0
+    assert runtime.log == ""
+
+
+@pytest.mark.every_way("server")
+async def test_a_program_that_a_handler_has_started_hears_of_it_too(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = """
+const script = 'trap "echo told; exit" TERM; echo ready; sleep 600 & wait';
+const program = new Deno.Command("sh", { args: ["-c", script], stdout: "piped" });
+const reader = program.spawn().stdout.pipeThrough(new TextDecoderStream()).getReader();
+let said = "";
+while (!said.includes("ready")) said += (await reader.read()).value;
+reader.read().then(({ value }) => console.log(value.trim()));
+export const handler = () => 1;
+"""
+    async with make_runtime(
+        {"function.ts": source}, LAMBDA_DENO_PERMISSIONS="all", **LONG
+    ) as runtime:
+        await api.invoke({})
+        await api.wait_for_next()
+        assert await runtime.stop() == 0
+    assert runtime.log.endswith("\ttold\n")
+
+
+@pytest.mark.every_way
+async def test_a_process_whose_supervisor_is_gone_ends_by_itself(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """A server stayed for ever, and so did one for several events with a timer."""
+    async with make_runtime({"function.ts": KEEPS_OPEN + HANDLER}) as runtime:
+        await api.invoke({})
+        await api.wait_for_next()
+        await runtime.stop(signal.SIGKILL)
+        await runtime.all_gone()
+        runtime.clear_temp_root()
+
+
+# Lambda sends no SIGTERM to a runtime without an extension.
+
+
+async def test_it_is_an_extension_without_events_if_that_is_wanted(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime(
+        {"function.ts": HANDLER}, LAMBDA_DENO_SIGTERM="on"
+    ) as runtime:
+        await api.wait_for_extension()
+        await api.wait_for_next()
+        assert api.requests[0] == "POST extension register"
+        assert api.extensions == [("lambda-deno-spawn", b'{"events":[]}')]
+        api.deliver(b"{}")
+        assert (await api.answer()).call == "response"
+        await api.wait_for_next()
+        assert await runtime.stop() == 0
+    assert runtime.log == ""
+    assert api.requests.count("GET event next") == 1
+
+
+async def test_it_is_none_otherwise(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime({"function.ts": HANDLER}):
+        await api.wait_for_next()
+    assert api.requests == ["GET invocation next"]
+
+
+@pytest.mark.parametrize("status", [403, 500, None])
+async def test_a_refusal_to_be_one_is_a_warning(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, status: int | None
+) -> None:
+    api.register_refusals.append(Refusal(status))
+    async with make_runtime(
+        {"function.ts": HANDLER}, LAMBDA_DENO_SIGTERM="on"
+    ) as runtime:
+        assert (await api.invoke({})).call == "response"
+        await api.wait_for_next()
+        await runtime.logged("Lambda may send no SIGTERM (LAMBDA_DENO_SIGTERM)")
+    assert "GET event next" not in api.requests
+
+
+async def test_an_extension_registers_before_a_snapshot_is_taken(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime(
+        {"function.ts": HANDLER},
+        LAMBDA_DENO_SIGTERM="on",
+        AWS_LAMBDA_INITIALIZATION_TYPE="snap-start",
+    ):
+        await api.wait_for_extension()
+        await api.wait_for_snapshot()
+        assert api.requests[0] == "POST extension register"
+        api.restore()
+        assert (await api.invoke({})).call == "response"
+        await api.wait_for_next()
