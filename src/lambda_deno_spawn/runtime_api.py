@@ -14,24 +14,29 @@ import base64
 import errno
 import platform
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-import httpx
 import orjson
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.errors import ConfigError, RuntimeApiError
+from lambda_deno_spawn.http1 import request_head
 from lambda_deno_spawn.invocation import Failure, Invocation, Streaming, Success
 from lambda_deno_spawn.logs import log_context, log_failure, logger
 from lambda_deno_spawn.transport import (
-    SingleConnectionTransport,
-    TruncatedResponseError,
+    ConnectError,
+    HttpConnection,
+    TransportError,
+    TruncatedAnswerError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lambda_deno_spawn.invocation import Outcome
+    from lambda_deno_spawn.transport import Answer
+
+    Fields = Sequence[tuple[str, str]]
 
 API_PATH = "/2018-06-01/runtime"
 EXTENSIONS_PATH = "/2020-01-01/extension"
@@ -46,7 +51,7 @@ UTF8_HEADERS = frozenset(
     }
 )
 # They say which invocation it is, and how long it lasts.
-UNIQUE_HEADERS = (b"lambda-runtime-aws-request-id", b"lambda-runtime-deadline-ms")
+UNIQUE_HEADERS = ("lambda-runtime-aws-request-id", "lambda-runtime-deadline-ms")
 STREAM_TRAILERS = (
     "Lambda-Runtime-Function-Error-Type",
     "Lambda-Runtime-Function-Error-Body",
@@ -95,16 +100,12 @@ class RuntimeApiClient:
         if not (separator and host and is_host and is_port):
             raise ConfigError("AWS_LAMBDA_RUNTIME_API", runtime_api, "host:port")
         self._host, self._port = host.strip("[]"), int(port)
-        self._transport = self._connection()
-        self._root = f"http://{runtime_api}{API_PATH}"
-        self._extensions = f"http://{runtime_api}{EXTENSIONS_PATH}"
+        self._connection = self._connect()
         self._working_directory = working_directory
-        self._next_url = httpx.URL(f"{self._root}/invocation/next")
-        self._prepared = ("", self._next_url, self._next_url)
-        self._common = [
-            (b"Host", runtime_api.encode("ascii")),
-            (b"User-Agent", USER_AGENT.encode("ascii")),
-        ]
+        self._common = [("Host", runtime_api), ("User-Agent", USER_AGENT)]
+        target = f"{API_PATH}/invocation/next"
+        self._next_message = request_head("GET", target, self._common)
+        self._prepared = ("", "")
 
     async def next(self) -> Invocation:
         """Wait for the next invocation, without a limit.
@@ -115,22 +116,19 @@ class RuntimeApiClient:
         Raises:
             RuntimeApiError: Fatal: no invocation can be had any more.
         """
-        response = await self._send("next", "GET", self._next_url, [])
-        if response.status_code != HTTP_OK:
+        answer = await self._ask(
+            self._connection, "next", self._next_message, is_repeatable=True
+        )
+        if answer.status != HTTP_OK:
             raise RuntimeApiError(
-                "next", _detail(response), status=response.status_code, is_fatal=True
+                "next", _detail(answer), status=answer.status, is_fatal=True
             )
-        # httpx looks every name up by scanning; one pass over the raw fields is faster.
-        fields = response.headers.raw
-        headers = {
-            name.lower().decode("ascii"): value.decode("latin-1")
-            for name, value in fields
-        }
-        if len(headers) < len(fields):
-            _check_repeated(fields)
+        headers = dict(answer.fields)
+        if len(headers) < len(answer.fields):
+            _check_repeated(answer.fields)
         for name in UTF8_HEADERS & headers.keys():
             headers[name] = _utf8(headers[name])
-        invocation = Invocation.from_headers(headers, response.content)
+        invocation = Invocation.from_headers(headers, answer.body)
         # The loop comes to this while the worker runs, so the caller does not wait.
         asyncio.get_running_loop().call_soon(self._prepare, invocation.request_id)
         return invocation
@@ -151,20 +149,24 @@ class RuntimeApiClient:
             headers.append(("Lambda-Runtime-Invocation-Id", invocation.invocation_id))
         if self._prepared[0] != invocation.request_id:
             self._prepare(invocation.request_id)
-        _, response_url, error_url = self._prepared
+        target = self._prepared[1]
         try:
             match outcome:
                 case Success():
                     headers.append(("Content-Type", outcome.content_type))
-                    await self._post("response", response_url, headers, outcome.payload)
+                    await self._post(
+                        "response", f"{target}/response", headers, outcome.payload
+                    )
                 case Failure():
                     headers += self._error_headers(outcome)
-                    await self._post("error", error_url, headers, outcome.body)
+                    await self._post("error", f"{target}/error", headers, outcome.body)
                 case Streaming():
-                    failure = await self._stream(response_url, headers, outcome)
+                    failure = await self._stream(f"{target}/response", headers, outcome)
                     if failure is not None:
                         headers += self._error_headers(failure)
-                        await self._post("error", error_url, headers, failure.body)
+                        await self._post(
+                            "error", f"{target}/error", headers, failure.body
+                        )
                         log_failure(invocation, failure)
                         return failure.error_type
         except RuntimeApiError as error:
@@ -181,8 +183,7 @@ class RuntimeApiClient:
             RuntimeApiError: It could not be told.
         """
         headers = self._error_headers(failure)
-        url = httpx.URL(f"{self._root}/init/error")
-        await self._post("init error", url, headers, failure.body)
+        await self._post("init error", f"{API_PATH}/init/error", headers, failure.body)
 
     async def restore_next(self) -> None:
         """Let the snapshot be taken; returns in an environment restored from it.
@@ -192,8 +193,8 @@ class RuntimeApiClient:
         Raises:
             RuntimeApiError: No snapshot can be taken.
         """
-        url = f"{self._root}/restore/next"
-        self._check_ok("restore next", await self._alone("restore next", "GET", url))
+        call = "restore next"
+        self._check_ok(call, await self._alone(call, "GET", f"{API_PATH}/restore/next"))
 
     async def restore_error(self, failure: Failure) -> None:
         """Tell the platform that the restored environment is of no use; then exit.
@@ -203,8 +204,8 @@ class RuntimeApiClient:
         """
         # The body has the module's own error, the header says when it happened.
         headers = self._error_headers(failure, "Runtime.AfterRestoreError")
-        url = httpx.URL(f"{self._root}/restore/error")
-        await self._post("restore error", url, headers, failure.body)
+        target = f"{API_PATH}/restore/error"
+        await self._post("restore error", target, headers, failure.body)
 
     async def register_extension(self) -> str:
         """Register this process as an extension without events; return its identifier.
@@ -213,18 +214,18 @@ class RuntimeApiClient:
             RuntimeApiError: It cannot be one.
         """
         call = "register extension"
-        response = await self._alone(
+        answer = await self._alone(
             call,
             "POST",
-            f"{self._extensions}/register",
+            f"{EXTENSIONS_PATH}/register",
             [
                 ("Lambda-Extension-Name", EXTENSION_NAME),
                 ("Content-Type", "application/json"),
             ],
             b'{"events":[]}',
         )
-        self._check_ok(call, response)
-        identifier: str = response.headers.get("Lambda-Extension-Identifier", "")
+        self._check_ok(call, answer)
+        identifier = dict(answer.fields).get("lambda-extension-identifier", "")
         if not identifier:
             raise RuntimeApiError(call, "no identifier", status=HTTP_OK, is_fatal=False)
         return identifier
@@ -236,9 +237,9 @@ class RuntimeApiClient:
             RuntimeApiError: It was refused, or the connection broke.
         """
         call = "extension next"
-        url = f"{self._extensions}/event/next"
+        target = f"{EXTENSIONS_PATH}/event/next"
         headers = [("Lambda-Extension-Identifier", identifier)]
-        self._check_ok(call, await self._alone(call, "GET", url, headers))
+        self._check_ok(call, await self._alone(call, "GET", target, headers))
 
     async def credentials(self, uri: str, token: str) -> bytes:
         """Fetch credentials as JSON from where the environment says that they are.
@@ -250,14 +251,15 @@ class RuntimeApiClient:
         Raises:
             RuntimeApiError: There are none.
         """
+        call = "credentials"
         headers = [("Authorization", token)] if token else []
-        response = await self._alone("credentials", "GET", uri, headers)
-        self._check_ok("credentials", response)
-        return response.content
+        answer = await self._alone(call, "GET", uri, headers)
+        self._check_ok(call, answer)
+        return answer.body
 
     async def aclose(self) -> None:
         """Close the connection."""
-        await self._transport.aclose()
+        await self._connection.aclose()
 
     def _error_headers(
         self, failure: Failure, error_type: str | None = None
@@ -273,19 +275,14 @@ class RuntimeApiClient:
         return headers
 
     def _prepare(self, request_id: str) -> None:
-        """Work out where an invocation's answer goes; parsing a URL takes its time."""
+        """Work out where an invocation's answer goes; quoting takes its time."""
         segment = quote(request_id, safe="")
-        if segment in (".", ".."):  # a URL would resolve them
+        if segment in (".", ".."):  # a server would resolve them
             segment = segment.replace(".", "%2E")
-        path = f"{self._root}/invocation/{segment}"
-        self._prepared = (
-            request_id,
-            httpx.URL(f"{path}/response"),
-            httpx.URL(f"{path}/error"),
-        )
+        self._prepared = (request_id, f"{API_PATH}/invocation/{segment}")
 
     async def _stream(
-        self, url: httpx.URL, headers: list[tuple[str, str]], outcome: Streaming
+        self, target: str, headers: Fields, outcome: Streaming
     ) -> Failure | None:
         """Post an answer in pieces, on a connection of its own, as AWS asks.
 
@@ -303,116 +300,137 @@ class RuntimeApiClient:
                 (error_body, base64.b64encode(failure.body).decode("ascii")),
             ]
 
-        fields = self._fields(
-            [
-                *headers,
-                ("Content-Type", outcome.content_type),
-                ("Lambda-Runtime-Function-Response-Mode", "streaming"),
-                ("Trailer", ", ".join(STREAM_TRAILERS)),
-            ]
-        )
-        extensions = {"trailers": trailers}
-        request = httpx.Request(
-            "POST", url, headers=fields, content=outcome.chunks, extensions=extensions
-        )
-        transport = self._connection()
+        call = "response"
+        fields = [
+            *headers,
+            ("Content-Type", outcome.content_type),
+            ("Lambda-Runtime-Function-Response-Mode", "streaming"),
+            ("Trailer", ", ".join(STREAM_TRAILERS)),
+            ("Transfer-Encoding", "chunked"),
+        ]
+        head = self._head(call, "POST", target, fields)
+        connection = self._connect()
         try:
             async with asyncio.timeout(outcome.limit_s):
-                await transport.connect()
-                response = await self._exchange(transport, "response", request)
+                await connection.connect()
+                answer = await connection.request_in_pieces(
+                    head, outcome.chunks, trailers
+                )
         except TimeoutError:
             detail = "the response was not taken before the deadline and is cut off"
-            raise RuntimeApiError("response", detail, is_fatal=False) from None
-        except httpx.ConnectError as error:
+            raise RuntimeApiError(call, detail, is_fatal=False) from None
+        except ConnectError as error:
             return _not_begun(error)
+        except TransportError as error:
+            answer = _understood(call, error)
         finally:
-            await transport.aclose()
-        self._check("response", response)
+            await connection.aclose()
+        self._check(call, answer)
         return None
 
-    async def _post(
-        self, call: str, url: httpx.URL, headers: list[tuple[str, str]], body: bytes
-    ) -> None:
-        self._check(call, await self._send(call, "POST", url, headers, body))
+    async def _post(self, call: str, target: str, headers: Fields, body: bytes) -> None:
+        fields = [*headers, ("Content-Length", str(len(body)))]
+        # Head and body go out together: two writes would be two packets.
+        message = self._head(call, "POST", target, fields) + body
+        self._check(call, await self._ask(self._connection, call, message))
 
     async def _alone(
         self,
         call: str,
         method: str,
         address: str,
-        headers: Sequence[tuple[str, str]] = (),
+        headers: Fields = (),
         body: bytes | None = None,
-    ) -> httpx.Response:
-        """Make a call on a connection of its own, for as long as that takes."""
-        url = httpx.URL(address)
-        transport = SingleConnectionTransport(
-            url.host, url.port or DEFAULT_PORT, ANSWER_LIMIT_BYTES
-        )
-        fields = self._fields(list(headers))
-        fields[0] = (b"Host", url.netloc)
-        request = httpx.Request(method, url, headers=fields, content=body)
-        try:
-            return await self._exchange(transport, call, request)
-        finally:
-            await transport.aclose()
+    ) -> Answer:
+        """Make a call on a connection of its own, for as long as that takes.
 
-    def _check_ok(self, call: str, response: httpx.Response) -> None:
+        Args:
+            call: For messages.
+            method: Of HTTP.
+            address: Path at the Runtime API, or where else it goes.
+            headers: Besides those of every call.
+            body: None: it has none.
+        """
+        url = urlsplit(address)
+        sized = [] if body is None else [("Content-Length", str(len(body)))]
+        if url.hostname is None:
+            target, connection = address, self._connect()
+            head = self._head(call, method, target, [*headers, *sized])
+        else:
+            target = url._replace(scheme="", netloc="").geturl() or "/"
+            connection = HttpConnection(
+                url.hostname, url.port or DEFAULT_PORT, ANSWER_LIMIT_BYTES
+            )
+            common = [("Host", url.netloc), *self._common[1:]]
+            head = _request_head(call, method, target, [*common, *headers, *sized])
+        try:
+            return await self._ask(connection, call, head + (body or b""))
+        finally:
+            await connection.aclose()
+
+    def _check_ok(self, call: str, answer: Answer) -> None:
         """Raise what a status other than 200 means; its words hold no secret."""
-        if response.status_code != HTTP_OK:
+        if answer.status != HTTP_OK:
             raise RuntimeApiError(
-                call, _detail(response), status=response.status_code, is_fatal=False
+                call, _detail(answer), status=answer.status, is_fatal=False
             )
 
-    def _check(self, call: str, response: httpx.Response) -> None:
+    def _check(self, call: str, answer: Answer) -> None:
         """Raise what a status other than 202 means."""
-        status = response.status_code
+        status = answer.status
         if status == HTTP_ACCEPTED:
             return
-        detail = _detail(response)
+        detail = _detail(answer)
         if status in REFUSALS:
             detail = f"{REFUSALS[status]} ({detail})"
         raise RuntimeApiError(
             call, detail, status=status, is_fatal=status >= HTTP_CONTAINER_ERROR
         )
 
-    async def _send(
+    async def _ask(
         self,
+        connection: HttpConnection,
         call: str,
-        method: str,
-        url: httpx.URL,
-        headers: list[tuple[str, str]],
-        body: bytes | None = None,
-    ) -> httpx.Response:
-        # Straight to the transport: AsyncClient adds redirects, cookies and auth, which
-        # this API does not have, and half a millisecond (decision 0008).
-        request = httpx.Request(
-            method, url, headers=self._fields(headers), content=body
-        )
-        return await self._exchange(self._transport, call, request)
-
-    async def _exchange(
-        self, transport: SingleConnectionTransport, call: str, request: httpx.Request
-    ) -> httpx.Response:
+        message: bytes,
+        *,
+        is_repeatable: bool = False,
+    ) -> Answer:
         try:
-            return await transport.handle_async_request(request)
-        except TruncatedResponseError as error:
-            # The status says it all, but for an event: that is the body.
-            status = error.response.status_code
-            if call != "next" or status != HTTP_OK:
-                return error.response
-            raise RuntimeApiError(
-                call, _short(error), status=status, is_fatal=True
-            ) from error
-        except httpx.TransportError as error:
-            raise RuntimeApiError(
-                call, _short(error), is_fatal=call == "next"
-            ) from error
+            return await connection.request(message, is_repeatable=is_repeatable)
+        except TransportError as error:
+            return _understood(call, error)
 
-    def _connection(self) -> SingleConnectionTransport:
-        return SingleConnectionTransport(self._host, self._port, ANSWER_LIMIT_BYTES)
+    def _connect(self) -> HttpConnection:
+        return HttpConnection(self._host, self._port, ANSWER_LIMIT_BYTES)
 
-    def _fields(self, headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-        return self._common + [(k.encode(), v.encode("latin-1")) for k, v in headers]
+    def _head(self, call: str, method: str, target: str, fields: Fields) -> bytes:
+        return _request_head(call, method, target, [*self._common, *fields])
+
+
+def _request_head(
+    call: str, method: str, target: str, fields: list[tuple[str, str]]
+) -> bytes:
+    try:
+        return request_head(method, target, fields)
+    except ValueError as error:
+        raise RuntimeApiError(call, _short(error), is_fatal=call == "next") from error
+
+
+def _understood(call: str, error: TransportError) -> Answer:
+    """Return what can be taken for an answer though it broke off.
+
+    Raises:
+        RuntimeApiError: Nothing can.
+    """
+    status = None
+    if isinstance(error, TruncatedAnswerError):
+        # The status says it all, but for an event: that is the body.
+        status = error.answer.status
+        if call != "next" or status != HTTP_OK:
+            return error.answer
+    raise RuntimeApiError(
+        call, _short(error), status=status, is_fatal=call == "next"
+    ) from error
 
 
 def _utf8(value: str) -> str:
@@ -423,7 +441,7 @@ def _utf8(value: str) -> str:
         return value
 
 
-def _not_begun(error: httpx.ConnectError) -> Failure:
+def _not_begun(error: ConnectError) -> Failure:
     """Say why there is no connection for a stream."""
     cause = error.__cause__
     is_exhausted = isinstance(cause, OSError) and cause.errno in EXHAUSTED
@@ -433,7 +451,7 @@ def _not_begun(error: httpx.ConnectError) -> Failure:
     )
 
 
-def _check_repeated(fields: list[tuple[bytes, bytes]]) -> None:
+def _check_repeated(fields: Fields) -> None:
     """Refuse an invocation of which it is not sure which one it is.
 
     Of any other field that comes more than once the last one counts.
@@ -442,29 +460,29 @@ def _check_repeated(fields: list[tuple[bytes, bytes]]) -> None:
         RuntimeApiError: Fatal: there are two request ids or deadlines.
     """
     for name in UNIQUE_HEADERS:
-        values = {value for key, value in fields if key.lower() == name}
+        values = {value for key, value in fields if key == name}
         if len(values) > 1:
             raise RuntimeApiError(
                 "next",
-                f"{name.decode()} comes more than once and differs",
+                f"{name} comes more than once and differs",
                 status=HTTP_OK,
                 is_fatal=True,
             )
 
 
-def _short(error: httpx.TransportError) -> str:
+def _short(error: Exception) -> str:
     """Return its message; h11 quotes what broke HTTP, however long it is."""
     return str(error)[:DETAIL_LIMIT]
 
 
-def _detail(response: httpx.Response) -> str:
+def _detail(answer: Answer) -> str:
     """Return the platform's own words from an error body."""
     try:
-        body = orjson.loads(response.content)
+        body = orjson.loads(answer.body)
         words = [body["errorType"], body["errorMessage"]]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         words = []
     # Anything else than text may be nested too deep to be written.
     if words and all(isinstance(word, str) for word in words):
         return ": ".join(word[:DETAIL_LIMIT] for word in words)
-    return repr(response.content[:DETAIL_LIMIT])
+    return repr(answer.body[:DETAIL_LIMIT])

@@ -1,10 +1,11 @@
-"""An httpx transport for one plain HTTP/1.1 peer, on asyncio streams and h11.
+"""One kept-alive HTTP/1.1 connection to a plain peer on this machine.
 
-Knows keep-alive on one connection, sized and chunked bodies both ways, and an answer
-that comes before the request is complete. Refuses to know proxies, TLS, redirects,
-content codings, pools and timeouts: the peer is the Runtime API on a loopback
-address, and whoever calls decides how long to wait. Why not httpx's own transport:
-decision 0008. Specification: RFC 9112; h11's documentation.
+Knows keep-alive, sized requests and such that come in pieces, an answer that comes
+before the request is complete, and whom to ask about answers of an odd kind: h11, which
+is loaded for those alone. Refuses to know proxies, TLS, redirects, content codings,
+pools and timeouts: the peer is the Runtime API on a loopback address, and whoever calls
+decides how long to wait. Why neither httpx nor h11 for all: decision 0022.
+Specification: RFC 9112; h11's documentation.
 """
 
 from __future__ import annotations
@@ -12,45 +13,65 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
-import h11
-import httpx
+from lambda_deno_spawn.http1 import AnswerReader, OddAnswerError, chunk, last_chunk
 
-READ_BYTES = 64 * 1024
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable
+
 # A client context alone may take 3.5 KB; h11's own limit is 16 KB for all together.
 HEADERS_LIMIT_BYTES = 256 * 1024
+# Of what came and nobody has read, before the peer has to wait.
+UNREAD_LIMIT_BYTES = 1024 * 1024
 # Loopback answers at once or never; a longer wait would only hide a wrong address.
 CONNECT_LIMIT_S = 1.0
 HTTP_REFUSED = 400  # from here on a status says no (RFC 9110, section 15)
 
 
-class ConnectionLostError(httpx.RemoteProtocolError):
+class Answer(NamedTuple):
+    """What a peer answers.
+
+    Attributes:
+        status: Three digits.
+        fields: Names in lower case and values, both as latin-1.
+        body: All of it, or of a truncated one what there is.
+    """
+
+    status: int
+    fields: list[tuple[str, str]]
+    body: bytes
+
+
+class TransportError(Exception):
+    """There is no answer."""
+
+
+class ConnectError(TransportError):
+    """The peer cannot be reached; nothing was sent. Its cause has the reason."""
+
+
+class ConnectionLostError(TransportError):
     """The peer closed a connection before any byte of its answer."""
 
 
-class TruncatedResponseError(httpx.RemoteProtocolError):
+class TruncatedAnswerError(TransportError):
     """The head of an answer came, its body did not, or is too large.
 
     Attributes:
-        response: The answer with what there is of its body.
+        answer: With what there is of its body.
     """
 
-    def __init__(self, message: str, response: httpx.Response) -> None:
-        self.response = response
+    def __init__(self, message: str, answer: Answer) -> None:
+        self.answer = answer
         super().__init__(message)
 
 
-class SingleConnectionTransport(httpx.AsyncBaseTransport):
+class HttpConnection:
     """Sends requests one after another over one kept-alive connection.
 
     Not for concurrent use: give each loop its own. A kept connection that was closed
-    in the meantime, or on which something came unasked, is replaced. So is one that
-    breaks before any byte of an answer, for a GET: a POST may have been seen, and is
-    not repeated.
-
-    One extension of a request is known: ``trailers`` marks a body that comes in pieces,
-    each written as it comes; called after the last one it returns trailer fields.
+    in the meantime, or on which something came unasked, is replaced.
     """
 
     def __init__(self, host: str, port: int, body_limit_bytes: int) -> None:
@@ -58,168 +79,165 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
         self._host = host
         self._port = port
         self._body_limit_bytes = body_limit_bytes
-        self._reader: _Reader | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._http = _connection()
-        self._has_received = False
+        self._stream: _Stream | None = None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    async def request(self, message: bytes, *, is_repeatable: bool = False) -> Answer:
         """Send a request and return the whole answer.
 
         An answer that refuses ends the request, also if it comes before the end of it.
 
+        Args:
+            message: All of it.
+            is_repeatable: Send it again if a kept connection breaks before any byte of
+                an answer: for requests that change nothing. Others may have been seen.
+
         Raises:
-            httpx.ConnectError: The peer cannot be reached; nothing was sent.
-            TruncatedResponseError: The answer has a head and no whole body.
-            httpx.TransportError: The peer broke off, or broke HTTP.
+            ConnectError: The peer cannot be reached; nothing was sent.
+            TruncatedAnswerError: The answer has a head and no whole body.
+            TransportError: The peer broke off, or broke HTTP.
         """
-        if self._reader is not None and not self._reader.is_idle:
+        if self._stream is not None and not self._stream.is_idle:
             await self.aclose()
-        is_reused = self._writer is not None
+        is_kept = self._stream is not None
         try:
-            return await self._exchange(request)
+            return await self._request(message)
         except ConnectionLostError:
-            if not is_reused or request.method != "GET":
+            if not (is_kept and is_repeatable):
                 raise
-            return await self._exchange(request)
+            return await self._request(message)
+
+    async def request_in_pieces(
+        self,
+        head: bytes,
+        pieces: AsyncIterable[bytes],
+        trailers: Callable[[], list[tuple[str, str]]],
+    ) -> Answer:
+        """Send a request as its pieces come, each of them at once.
+
+        Args:
+            head: Up to the body, which it says to be chunked.
+            pieces: Those of the body.
+            trailers: Called after the last one for what follows it.
+
+        Raises:
+            ValueError: A trailer would be read as something else.
+            TransportError: As ``request``.
+        """
+        async with self._exchange() as stream:
+            receiving = asyncio.create_task(self._receive(stream))
+            sending = asyncio.create_task(_send(stream, head, pieces, trailers))
+            tasks = {receiving, sending}
+            try:
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+                is_early = receiving.done()
+                if not is_early or receiving.result().status < HTTP_REFUSED:
+                    await sending
+                return await receiving
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
 
     async def connect(self) -> None:
         """Connect now instead of with the first request.
 
         Raises:
-            httpx.ConnectError: The peer cannot be reached. Its cause has the system's
-                reason.
+            ConnectError: The peer cannot be reached.
         """
-        reader = _Reader()
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_LIMIT_S):
-                transport, protocol = await loop.create_connection(
-                    lambda: asyncio.StreamReaderProtocol(reader, loop=loop),
-                    self._host,
-                    self._port,
+                _, self._stream = await loop.create_connection(
+                    _Stream, self._host, self._port
                 )
         except (OSError, TimeoutError) as error:
             reason = str(error) or "timed out"
-            raise httpx.ConnectError(
+            raise ConnectError(
                 f"cannot connect to {self._host}:{self._port}: {reason}"
             ) from error
-        # Drained means: the kernel has all of it.
-        transport.set_write_buffer_limits(0)
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._reader = reader
-        self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        self._http = _connection()
 
     async def aclose(self) -> None:
         """Close the connection; what was not sent yet is dropped."""
-        writer, self._writer, self._reader = self._writer, None, None
-        if writer is not None:
-            writer.transport.abort()
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.abort()
 
-    async def _exchange(self, request: httpx.Request) -> httpx.Response:
-        if self._writer is None:
+    async def _request(self, message: bytes) -> Answer:
+        async with self._exchange() as stream:
+            # What cannot be written yet goes on in the background: an answer may be
+            # early.
+            stream.write(message)
+            answer = await self._receive(stream)
+            if answer.status < HTTP_REFUSED:
+                with contextlib.suppress(OSError):  # the answer is here
+                    await stream.drained()
+            return answer
+
+    @contextlib.asynccontextmanager
+    async def _exchange(self) -> Any:
+        """Have a connection for one exchange; keep it only if nothing is left of it."""
+        if self._stream is None:
             await self.connect()
-        assert self._writer is not None
-        is_complete = self._has_received = False
+        stream = self._stream
+        assert stream is not None
+        stream.begin()
         try:
-            if "trailers" in request.extensions:
-                response = await self._stream(request)
-            else:
-                response = await self._send_and_receive(request)
-            is_complete = (
-                self._http.our_state is self._http.their_state is h11.DONE
-                and self._writer.transport.get_write_buffer_size() == 0
-                and not self._http.trailing_data[0]
-            )
-        except h11.LocalProtocolError as error:
-            raise httpx.LocalProtocolError(str(error)) from error
-        except h11.RemoteProtocolError as error:
-            raise httpx.RemoteProtocolError(str(error)) from error
+            yield stream
         except OSError as error:
             lost = f"the connection broke: {error}"
-            if self._has_received:
-                raise httpx.RemoteProtocolError(lost) from error
-            raise ConnectionLostError(lost) from error
+            kind = TransportError if stream.has_received else ConnectionLostError
+            raise kind(lost) from error
         finally:
             # Also when cancelled: half an exchange spoils the connection.
-            if is_complete:
-                self._http.start_next_cycle()
-            else:
+            if not (stream.can_go_on and stream.is_written):
                 await self.aclose()
-        return response
 
-    async def _send_and_receive(self, request: httpx.Request) -> httpx.Response:
-        assert self._writer is not None
-        http = self._http
-        # Head and body go out together: two writes would be two packets.
-        parts: list[bytes | None] = [http.send(_head(request))]
-        if request.content:
-            body = h11.Data(request.content)
-            parts += http.send_with_data_passthrough(body) or []
-        parts += http.send_with_data_passthrough(h11.EndOfMessage()) or []
-        self._writer.write(_joined(parts))
-        # What is not written yet goes on in the background: an answer may be early.
-        response = await self._receive()
-        if response.status_code < HTTP_REFUSED:
-            with contextlib.suppress(OSError):  # the answer is here
-                await self._writer.drain()
-        return response
-
-    async def _stream(self, request: httpx.Request) -> httpx.Response:
-        receiving = asyncio.create_task(self._receive())
-        sending = asyncio.create_task(self._send_pieces(request))
+    async def _receive(self, stream: _Stream) -> Answer:
+        reader = AnswerReader()
+        raw: list[bytes] = []
+        pieces: list[bytes] = []
+        size_bytes = 0
         try:
-            await asyncio.wait(
-                {receiving, sending}, return_when=asyncio.FIRST_COMPLETED
-            )
-            is_early = receiving.done()
-            if not is_early or receiving.result().status_code < HTTP_REFUSED:
-                await sending
-            return await receiving
-        finally:
-            for task in (receiving, sending):
-                task.cancel()
-            await asyncio.gather(receiving, sending, return_exceptions=True)
+            while not reader.is_complete:
+                data = await stream.read()
+                if not data:
+                    _broke_off()
+                raw.append(data)
+                for piece in reader.receive(data):
+                    pieces.append(piece)
+                    size_bytes += len(piece)
+                if reader.head is not None:
+                    self._check_size(max(size_bytes, reader.head.body_bytes))
+        except OddAnswerError:
+            return await self._receive_odd(stream, b"".join(raw))
+        except (TransportError, OSError) as error:
+            if reader.head is None:
+                raise
+            head = reader.head
+            answer = Answer(head.status, head.fields, b"".join(pieces))
+            detail = f"its body cannot be read: {error}"
+            raise TruncatedAnswerError(detail, answer) from error
+        assert reader.head is not None
+        stream.can_go_on = not reader.has_surplus and stream.is_idle
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return Answer(reader.head.status, reader.head.fields, body)
 
-    async def _send_pieces(self, request: httpx.Request) -> None:
-        """Send a request as its pieces come, or until the connection breaks."""
-        assert isinstance(request.stream, httpx.AsyncByteStream)
-        http = self._http
-        parts: list[bytes | None] = [http.send(_head(request))]
-        async for chunk in request.stream:
-            if chunk:
-                parts += http.send_with_data_passthrough(h11.Data(chunk)) or []
-                if not await self._write(parts):
-                    return
-        end = h11.EndOfMessage(headers=request.extensions["trailers"]())
-        parts += http.send_with_data_passthrough(end) or []
-        await self._write(parts)
+    async def _receive_odd(self, stream: _Stream, begun: bytes) -> Answer:
+        """Read an answer of which some bytes have come as h11 understands it."""
+        import h11
 
-    async def _write(self, parts: list[bytes | None]) -> bool:
-        """Write and wait while the peer is slow; the list is empty afterwards.
-
-        False if the connection broke. That ends the reading as well, which knows
-        whether there was an answer.
-        """
-        assert self._writer is not None
-        self._writer.write(_joined(parts))
-        parts.clear()
-        try:
-            await self._writer.drain()
-        except OSError:
-            return False
-        return True
-
-    async def _receive(self) -> httpx.Response:
+        http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEADERS_LIMIT_BYTES)
+        # How the request was does not matter for what is an answer to it.
+        http.send(h11.Request(method="GET", target="/", headers=[("Host", "")]))
+        http.send(h11.EndOfMessage())
         response: h11.Response | None = None
         body = bytearray()
-        event: object = h11.NEED_DATA  # the answer cannot be there yet
         try:
+            http.receive_data(begun)
+            event: object = http.next_event()
             while not isinstance(event, h11.EndOfMessage):
                 if event is h11.NEED_DATA:
-                    self._http.receive_data(await self._read())
+                    http.receive_data(await stream.read())
                 elif isinstance(event, h11.Data):
                     body += event.data
                     self._check_size(len(body))
@@ -228,83 +246,182 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
                     for name, value in event.headers:
                         if name == b"content-length":
                             self._check_size(int(value))
-                event = self._http.next_event()
-        except (h11.RemoteProtocolError, httpx.RemoteProtocolError, OSError) as error:
+                event = http.next_event()
+        except (h11.RemoteProtocolError, TransportError, OSError) as error:
             if response is None:
+                if isinstance(error, h11.RemoteProtocolError):
+                    raise TransportError(str(error)) from error
                 raise
             detail = f"its body cannot be read: {error}"
-            raise TruncatedResponseError(detail, _answer(response, body)) from error
+            raise TruncatedAnswerError(detail, _odd_answer(response, body)) from error
         assert response is not None
-        return _answer(response, body)
-
-    async def _read(self) -> bytes:
-        assert self._reader is not None
-        data = await self._reader.read(READ_BYTES)
-        if not data and self._reader.lost is not None:
-            raise self._reader.lost
-        if not data and not self._has_received:
-            raise ConnectionLostError("the peer closed the connection")
-        self._has_received = True
-        return data
+        stream.can_go_on = (
+            http.our_state is http.their_state is h11.DONE
+            and not http.trailing_data[0]
+            and stream.is_idle
+        )
+        return _odd_answer(response, body)
 
     def _check_size(self, size_bytes: int) -> None:
         if size_bytes > self._body_limit_bytes:
-            raise httpx.RemoteProtocolError(
-                f"it is longer than {self._body_limit_bytes} bytes"
-            )
+            raise TransportError(f"it is longer than {self._body_limit_bytes} bytes")
 
 
-class _Reader(asyncio.StreamReader):
-    """Keeps what came before a connection broke, and knows what nobody has read.
+class _Stream(asyncio.Protocol):
+    """The bytes of one connection, in both directions.
 
     Attributes:
-        lost: How the connection broke; None if it did not, or was closed in order.
+        has_received: Something has come since ``begin``.
+        can_go_on: Whoever has read the last answer says that another may follow.
     """
 
     def __init__(self) -> None:
-        super().__init__(limit=READ_BYTES, loop=asyncio.get_running_loop())
-        self.lost: OSError | None = None
+        self.has_received = False
+        self.can_go_on = False
+        self._transport: asyncio.Transport | None = None
+        self._unread: list[bytes] = []
         self._unread_bytes = 0
+        self._is_at_end = False
+        self._lost: OSError | None = None
+        self._came: asyncio.Future[None] | None = None
+        self._has_room: asyncio.Future[None] | None = None
+        self._is_full = False
 
     @property
     def is_idle(self) -> bool:
         """True while nothing came that was not read, the end included."""
-        return self._unread_bytes == 0 and not self.at_eof()
+        return not self._unread and not self._is_at_end
 
-    def feed_data(self, data: Any) -> None:
+    @property
+    def is_written(self) -> bool:
+        """True if the kernel has all that was written."""
+        return not self._is_full and not self._is_at_end
+
+    def begin(self) -> None:
+        """Begin an exchange."""
+        self.has_received = self.can_go_on = False
+
+    def write(self, data: bytes) -> None:
+        """Write; what the kernel does not take at once follows by itself."""
+        assert self._transport is not None
+        self._transport.write(data)
+
+    async def drained(self) -> None:
+        """Wait until the kernel has all that was written.
+
+        Raises:
+            OSError: The connection broke.
+        """
+        if self._is_full and not self._is_at_end:
+            self._has_room = asyncio.get_running_loop().create_future()
+            await self._has_room
+        if self._lost is not None:
+            raise self._lost
+
+    async def read(self) -> bytes:
+        """Wait for what comes next; nothing at the end of an answer that had begun.
+
+        Raises:
+            ConnectionLostError: It ended before any byte of an answer.
+            OSError: It broke.
+        """
+        if not self._unread and not self._is_at_end:
+            self._came = asyncio.get_running_loop().create_future()
+            await self._came
+        if self._unread:
+            data = b"".join(self._unread)
+            self._unread.clear()
+            if self._unread_bytes > UNREAD_LIMIT_BYTES and self._transport is not None:
+                self._transport.resume_reading()
+            self._unread_bytes = 0
+            self.has_received = True
+            return data
+        if self._lost is not None:
+            raise self._lost
+        if not self.has_received:
+            raise ConnectionLostError("the peer closed the connection")
+        return b""
+
+    def abort(self) -> None:
+        """Close it; what was not sent yet is dropped."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # What the event loop tells (asyncio.Protocol).
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        # Drained means: the kernel has all of it.
+        transport.set_write_buffer_limits(0)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Keep bytes for whoever reads."""
+        self._unread.append(data)
         self._unread_bytes += len(data)
-        super().feed_data(data)
+        if self._unread_bytes > UNREAD_LIMIT_BYTES and self._transport is not None:
+            self._transport.pause_reading()
+        _wake(self._came)
 
-    def set_exception(self, exc: BaseException) -> None:
-        """End the stream as it would in order: what came can still be read."""
-        self.lost = exc if isinstance(exc, OSError) else ConnectionError(str(exc))
-        self.feed_eof()
+    def eof_received(self) -> bool:
+        """Tell the end; what was not sent yet still may be."""
+        self._is_at_end = True
+        _wake(self._came)
+        return True
 
-    async def read(self, n: int = -1) -> bytes:
-        data = await super().read(n)
-        self._unread_bytes -= len(data)
-        return data
+    def connection_lost(self, error: Exception | None) -> None:
+        """Tell the end, and how it came; what was received can still be read."""
+        if isinstance(error, OSError):
+            self._lost = error
+        elif error is not None:
+            self._lost = ConnectionError(str(error))
+        self._is_at_end = True
+        _wake(self._came)
+        _wake(self._has_room)
 
+    def pause_writing(self) -> None:
+        """Note that the kernel has no room."""
+        self._is_full = True
 
-def _connection() -> h11.Connection:
-    return h11.Connection(h11.CLIENT, max_incomplete_event_size=HEADERS_LIMIT_BYTES)
-
-
-def _head(request: httpx.Request) -> h11.Request:
-    return h11.Request(
-        method=request.method,
-        target=request.url.raw_path,
-        headers=request.headers.raw,
-    )
-
-
-def _joined(parts: list[bytes | None]) -> bytes:
-    # Not writelines: in some releases of Python 3.12 and 3.13 it never waits for a slow
-    # peer (CVE-2024-12254).
-    return b"".join([part for part in parts if part])
+    def resume_writing(self) -> None:
+        """Note that it has all of it."""
+        self._is_full = False
+        _wake(self._has_room)
 
 
-def _answer(response: h11.Response, body: bytearray) -> httpx.Response:
-    # httpx would undo a content coding; whatever it is called, the body is the event.
-    headers = [field for field in response.headers if field[0] != b"content-encoding"]
-    return httpx.Response(response.status_code, headers=headers, content=bytes(body))
+def _broke_off() -> NoReturn:
+    raise TransportError("the peer unexpectedly closed the connection")
+
+
+def _wake(waiting: asyncio.Future[None] | None) -> None:
+    if waiting is not None and not waiting.done():
+        waiting.set_result(None)
+
+
+async def _send(
+    stream: _Stream,
+    head: bytes,
+    pieces: AsyncIterable[bytes],
+    trailers: Callable[[], list[tuple[str, str]]],
+) -> None:
+    """Send a request as its pieces come, or until the connection breaks.
+
+    That ends the reading as well, which knows whether there was an answer.
+    """
+    with contextlib.suppress(OSError):
+        unsent = head
+        async for piece in pieces:
+            if piece:
+                stream.write(unsent + chunk(piece))
+                unsent = b""
+                await stream.drained()
+        stream.write(unsent + last_chunk(trailers()))
+        await stream.drained()
+
+
+def _odd_answer(response: Any, body: bytearray) -> Answer:
+    fields = [(k.decode("ascii"), v.decode("latin-1")) for k, v in response.headers]
+    return Answer(response.status_code, fields, bytes(body))
