@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import h11
-
 from lambda_deno_spawn.errors import WorkerProtocolError
 from lambda_deno_spawn.exchange import Exchange
+from lambda_deno_spawn.http1 import AnswerReader, OddAnswerError
 from lambda_deno_spawn.protocol import State, Stray, WorkerConnection
 
 if TYPE_CHECKING:
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.invocation import Invocation
 
-HOST = (b"Host", b"worker")
 HTTP_OK = 200
+SHOWN_BYTES = 64  # of what is no answer, in a message
 
 
 class HttpLink(asyncio.Protocol):
@@ -37,7 +36,8 @@ class HttpLink(asyncio.Protocol):
         """Take who is told that the link can carry another exchange."""
         self.is_open = True
         self._on_free = on_free
-        self._http = h11.Connection(h11.CLIENT)
+        # Answers that have not come in full: of an invocation, and to `abandon`.
+        self._reader: AnswerReader | None = None
         self._transport: asyncio.Transport | None = None
         self._connection: WorkerConnection | None = None
         self._exchange: Exchange | None = None
@@ -118,10 +118,11 @@ class HttpLink(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         """Take bytes of answers."""
         try:
-            self._http.receive_data(data)
-            while self._accept(self._http.next_event()):
-                pass
-        except (h11.RemoteProtocolError, WorkerProtocolError) as error:
+            self._receive(data)
+        except OddAnswerError:
+            shown = data[:SHOWN_BYTES]
+            self._break_off(f"Cannot read an answer: no plain HTTP in {shown!r}")
+        except WorkerProtocolError as error:
             self._break_off(error)
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -133,55 +134,59 @@ class HttpLink(asyncio.Protocol):
 
     def _send(self, method: str, number: int, body: bytes) -> None:
         assert self._transport is not None
-        headers = [HOST, (b"Content-Length", b"%d" % len(body))]
-        request = h11.Request(method=method, target=f"/{number}", headers=headers)
-        parts = [self._http.send(request) or b""]
-        if body:
-            parts += self._http.send_with_data_passthrough(h11.Data(body)) or []
-        parts += self._http.send_with_data_passthrough(h11.EndOfMessage()) or []
-        self._transport.write(b"".join(parts))
+        self._reader = AnswerReader()
+        head = (
+            f"{method} /{number} HTTP/1.1\r\nHost: worker\r\n"
+            f"Content-Length: {len(body)}\r\n\r\n"
+        )
+        self._transport.write(head.encode("ascii") + body)
 
-    def _accept(self, event: object) -> bool:
-        """Take what HTTP brought; False if more has to come first."""
-        match event:
-            case h11.Response(status_code=status) if status != HTTP_OK:
-                raise WorkerProtocolError(
-                    f"Cannot read an answer: the worker's server says {status}"
-                )
-            case h11.Data(data=data):
-                self._take(bytes(data))
-            case h11.EndOfMessage():
-                self._ended()
-                return False
-            case h11.NEED_DATA | h11.PAUSED | h11.ConnectionClosed():
-                return False
-        return True
+    def _receive(self, data: bytes) -> None:
+        """Take bytes of answers.
+
+        Raises:
+            OddAnswerError: They are none of a kind that the worker's server sends.
+            WorkerProtocolError: They are, and not those of the protocol.
+        """
+        reader = self._reader
+        if reader is None:  # unasked
+            raise OddAnswerError
+        pieces = reader.receive(data)
+        if reader.head is not None and reader.head.status != HTTP_OK:
+            status = reader.head.status
+            raise WorkerProtocolError(
+                f"Cannot read an answer: the worker's server says {status}"
+            )
+        for piece in pieces:
+            self._take(piece)
+        if reader.is_complete:
+            self._ended(can_go_on=not reader.has_surplus)
 
     def _take(self, data: bytes) -> None:
         if self._connection is None or self._exchange is None:
             return
         for event in self._connection.receive_data(data):
             if isinstance(event, Stray):
-                shown = bytes(event.data[:64])
+                shown = bytes(event.data[:SHOWN_BYTES])
                 raise WorkerProtocolError(
                     f"Cannot read an answer: between its frames is {shown!r}"
                 )
             self._exchange.take(event)
 
-    def _ended(self) -> None:
+    def _ended(self, *, can_go_on: bool) -> None:
+        self._reader = None
         exchange, self._exchange = self._exchange, None
         if exchange is not None and exchange.state not in (State.IDLE, State.DONE):
             self._on_lost(exchange)
-        if self._http.our_state is self._http.their_state is h11.DONE:
-            self._http.start_next_cycle()
+        if can_go_on:
             self._on_free(self)
         else:
             self.close()
 
-    def _break_off(self, error: Exception) -> None:
+    def _break_off(self, error: WorkerProtocolError | str) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            if not isinstance(error, WorkerProtocolError):
-                error = WorkerProtocolError(f"Cannot read an answer: {error}")
+            if isinstance(error, str):
+                error = WorkerProtocolError(error)
             exchange.break_off(error)
         self.close()
