@@ -18,8 +18,10 @@ CHUNKED = -1
 # Statuses whose answers have no body, whatever their fields say.
 BODILESS = frozenset({204, 304})
 
-_STATUS_LINE = re.compile(r"HTTP/1\.1 ([2-5][0-9][0-9]) [\t -~\x80-\xff]*")
-_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_STATUS_LINE = re.compile(r"HTTP/1\.1 ([2-5][0-9][0-9]) [\t -~\x80-\xff]*\r\n")
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_NAME = re.compile(_TOKEN)
+_FIELD_LINES = re.compile(rf"(?:{_TOKEN}:[\t -~\x80-\xff]*\r\n)+")
 # Without blanks at its ends.
 _VALUE = re.compile(r"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
 _TARGET = re.compile(r"[!-~]+")
@@ -111,7 +113,7 @@ class AnswerReader:
                 self._begun = data
                 _check_begun_head(data)
                 return []
-            self.head = _parse_head(data[:end])
+            self.head = _parse_head(data[: end + 2])
             self._begun = b""
             self._left = max(0, self.head.body_bytes)
             data = data[end + 4 :]
@@ -168,29 +170,31 @@ def _check_begun_head(data: bytes) -> None:
 def _parse_head(data: bytes) -> Head:
     if len(data) > HEAD_LIMIT_BYTES:
         raise OddAnswerError
-    status_line, *lines = data.decode("latin-1").split("\r\n")
-    status = _STATUS_LINE.fullmatch(status_line)
-    if status is None or int(status[1]) in BODILESS:
+    text = data.decode("latin-1")
+    status = _STATUS_LINE.match(text)
+    if status is None or not _FIELD_LINES.fullmatch(text, status.end()):
         raise OddAnswerError
     fields = []
-    lengths = []
-    for line in lines:
-        name, colon, value = line.partition(":")
-        value = value.strip(" \t")
-        if not (colon and _NAME.fullmatch(name) and _VALUE.fullmatch(value)):
-            raise OddAnswerError
-        name = name.lower()
-        if name == "content-length" and _LENGTH.fullmatch(value):
-            lengths.append(int(value))
-        elif name == "transfer-encoding" and value == "chunked":
-            lengths.append(CHUNKED)
-        elif name in _DECIDING:
-            raise OddAnswerError
+    deciding = []
+    for line in text[status.end() : -2].split("\r\n"):
+        name, _, value = line.partition(":")
+        name, value = name.lower(), value.strip(" \t")
+        if name in _DECIDING:
+            deciding.append((name, value))
         fields.append((name, value))
-    if len(lengths) != 1:  # none means: until the end of the connection
+    if len(deciding) != 1 or int(status[1]) in BODILESS:
         raise OddAnswerError
-    return Head(int(status[1]), fields, lengths[0])
+    return Head(int(status[1]), fields, _body_bytes(*deciding[0]))
 
 
-# Fields that decide where a body ends and what follows it.
+def _body_bytes(name: str, value: str) -> int:
+    if name == "content-length" and _LENGTH.fullmatch(value):
+        return int(value)
+    if name == "transfer-encoding" and value == "chunked":
+        return CHUNKED
+    raise OddAnswerError
+
+
+# Fields that decide where a body ends and what follows it. None of them means: with the
+# connection.
 _DECIDING = frozenset({"content-length", "transfer-encoding", "connection"})

@@ -277,7 +277,8 @@ class Reaper:
 
     def poll(self, pid: int) -> None:
         """Look now whether a watched child has ended, before its signal has told."""
-        if pid in self._watched:
+        # An ordinary wait for each event would take longer than this look.
+        if pid in self._watched and _has_ended(pid):
             self._wait(pid)
 
     def _strangers(self) -> list[int]:
@@ -330,7 +331,18 @@ class Reaper:
         return ended.si_pid
 
 
+_LOOK = getattr(os, "WEXITED", 0) | os.WNOHANG | getattr(os, "WNOWAIT", 0)
 _FOOTPRINT = (b"RssAnon:", b"RssFile:", b"Threads:")
+
+
+def _has_ended(pid: int) -> bool:
+    """Tell whether a child has ended, or is not there; it stays to be reaped."""
+    try:
+        return os.waitid(os.P_PID, pid, _LOOK) is not None
+    except (ChildProcessError, AttributeError):  # macOS has no waitid
+        return True
+
+
 # What getrusage(2) counts ru_maxrss in.
 _MAXRSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
@@ -395,7 +407,7 @@ class ChildProcess:
             self._unwritten += [memoryview(buffer) for buffer in buffers]
         else:
             self._unwritten.append(memoryview(b"".join(buffers)))
-        self._writable()
+        self._write()
 
     def close_stdin(self) -> None:
         """Let the process read end-of-file."""
@@ -461,6 +473,12 @@ class ChildProcess:
             self._stop_reading(fd)
 
     def _writable(self) -> None:
+        """Go on writing, now that there is room."""
+        if self._stdin is not None:
+            self._loop.remove_writer(self._stdin)
+            self._write()
+
+    def _write(self) -> None:
         if self._stdin is None:
             return
         try:
@@ -477,8 +495,6 @@ class ChildProcess:
             self._ends = True
         if self._ends:
             self.close_stdin()
-        else:
-            self._loop.remove_writer(self._stdin)
 
     def _readable(self, fd: int) -> bool:
         """Read once; return False if there is nothing (more) to read."""

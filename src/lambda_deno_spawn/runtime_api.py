@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import errno
 import platform
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import quote, urlsplit
 
 import orjson
@@ -65,6 +66,7 @@ ANSWER_LIMIT_BYTES = 7 * 1024 * 1024
 DETAIL_LIMIT = 200
 # The system's ways to say that there is no room for one more connection.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+JSON = "application/json"
 HTTP_ACCEPTED = 202
 HTTP_OK = 200
 HTTP_CONTAINER_ERROR = 500
@@ -79,6 +81,20 @@ REFUSALS = {
 # What the caller was told by the platform, or AWS's name for an answer not taken.
 REFUSED_TYPES = {410: "Sandbox.Timedout", 413: "Function.ResponseSizeTooLarge"}
 NOT_TAKEN = "Runtime.LambdaRuntimeClientError"
+
+
+class Prepared(NamedTuple):
+    """What is worked out for an answer before there is one.
+
+    Attributes:
+        request_id: Of the invocation.
+        target: Path of its answer, but for the last word.
+        head: What stands before a JSON result but for its size; None: it cannot.
+    """
+
+    request_id: str
+    target: str
+    head: bytes | None
 
 
 class RuntimeApiClient:
@@ -105,7 +121,7 @@ class RuntimeApiClient:
         self._common = [("Host", runtime_api), ("User-Agent", USER_AGENT)]
         target = f"{API_PATH}/invocation/next"
         self._next_message = request_head("GET", target, self._common)
-        self._prepared = ("", "")
+        self._prepared = Prepared("", "", None)
 
     async def next(self) -> Invocation:
         """Wait for the next invocation, without a limit.
@@ -126,11 +142,12 @@ class RuntimeApiClient:
         headers = dict(answer.fields)
         if len(headers) < len(answer.fields):
             _check_repeated(answer.fields)
-        for name in UTF8_HEADERS & headers.keys():
-            headers[name] = _utf8(headers[name])
+        for name in UTF8_HEADERS:
+            if name in headers:
+                headers[name] = _utf8(headers[name])
         invocation = Invocation.from_headers(headers, answer.body)
         # The loop comes to this while the worker runs, so the caller does not wait.
-        asyncio.get_running_loop().call_soon(self._prepare, invocation.request_id)
+        asyncio.get_running_loop().call_soon(self._prepare, invocation)
         return invocation
 
     async def report(self, invocation: Invocation, outcome: Outcome) -> str | None:
@@ -144,14 +161,17 @@ class RuntimeApiClient:
         Raises:
             RuntimeApiError: Fatal: the environment must end (HTTP 500).
         """
-        headers: list[tuple[str, str]] = []
-        if invocation.invocation_id is not None:
-            headers.append(("Lambda-Runtime-Invocation-Id", invocation.invocation_id))
-        if self._prepared[0] != invocation.request_id:
-            self._prepare(invocation.request_id)
-        target = self._prepared[1]
+        if self._prepared.request_id != invocation.request_id:
+            self._prepare(invocation)
+        _, target, head = self._prepared
+        headers = _echoed(invocation)
         try:
             match outcome:
+                case Success(payload, content_type) if content_type == JSON and head:
+                    length = b"Content-Length: %d\r\n\r\n" % len(payload)
+                    message = head + length + payload
+                    call = "response"
+                    self._check(call, await self._ask(self._connection, call, message))
                 case Success():
                     headers.append(("Content-Type", outcome.content_type))
                     await self._post(
@@ -220,7 +240,7 @@ class RuntimeApiClient:
             f"{EXTENSIONS_PATH}/register",
             [
                 ("Lambda-Extension-Name", EXTENSION_NAME),
-                ("Content-Type", "application/json"),
+                ("Content-Type", JSON),
             ],
             b'{"events":[]}',
         )
@@ -266,7 +286,7 @@ class RuntimeApiClient:
     ) -> list[tuple[str, str]]:
         error_type = error_type or failure.function_error_type
         headers = [
-            ("Content-Type", "application/json"),
+            ("Content-Type", JSON),
             ("Lambda-Runtime-Function-Error-Type", error_type),
         ]
         cause = failure.xray_cause(self._working_directory)
@@ -274,12 +294,17 @@ class RuntimeApiClient:
             headers.append(("Lambda-Runtime-Function-XRay-Error-Cause", cause))
         return headers
 
-    def _prepare(self, request_id: str) -> None:
-        """Work out where an invocation's answer goes; quoting takes its time."""
-        segment = quote(request_id, safe="")
+    def _prepare(self, invocation: Invocation) -> None:
+        """Work out where an invocation's answer goes, and what stands before it."""
+        segment = quote(invocation.request_id, safe="")
         if segment in (".", ".."):  # a server would resolve them
             segment = segment.replace(".", "%2E")
-        self._prepared = (request_id, f"{API_PATH}/invocation/{segment}")
+        target = f"{API_PATH}/invocation/{segment}"
+        fields = [*_echoed(invocation), ("Content-Type", JSON)]
+        head = None
+        with contextlib.suppress(RuntimeApiError):  # it is told by the answer itself
+            head = self._head("response", "POST", f"{target}/response", fields)[:-2]
+        self._prepared = Prepared(invocation.request_id, target, head)
 
     async def _stream(
         self, target: str, headers: Fields, outcome: Streaming
@@ -405,6 +430,13 @@ class RuntimeApiClient:
 
     def _head(self, call: str, method: str, target: str, fields: Fields) -> bytes:
         return _request_head(call, method, target, [*self._common, *fields])
+
+
+def _echoed(invocation: Invocation) -> list[tuple[str, str]]:
+    """Return the field that tells two deliveries of one event apart, if it came."""
+    if invocation.invocation_id is None:
+        return []
+    return [("Lambda-Runtime-Invocation-Id", invocation.invocation_id)]
 
 
 def _request_head(

@@ -123,20 +123,23 @@ class HttpConnection:
             ValueError: A trailer would be read as something else.
             TransportError: As ``request``.
         """
-        async with self._exchange() as stream:
-            receiving = asyncio.create_task(self._receive(stream))
-            sending = asyncio.create_task(_send(stream, head, pieces, trailers))
-            tasks = {receiving, sending}
-            try:
-                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-                is_early = receiving.done()
-                if not is_early or receiving.result().status < HTTP_REFUSED:
-                    await sending
-                return await receiving
-            finally:
-                for task in tasks:
-                    task.cancel()
-                await asyncio.gather(*tasks, return_exceptions=True)
+        stream = await self._begin()
+        receiving = asyncio.create_task(self._receive(stream))
+        sending = asyncio.create_task(_send(stream, head, pieces, trailers))
+        tasks = {receiving, sending}
+        try:
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            is_early = receiving.done()
+            if not is_early or receiving.result().status < HTTP_REFUSED:
+                await sending
+            return await receiving
+        except OSError as error:
+            raise _lost(stream, error) from error
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._end(stream)
 
     async def connect(self) -> None:
         """Connect now instead of with the first request.
@@ -163,34 +166,40 @@ class HttpConnection:
             stream.abort()
 
     async def _request(self, message: bytes) -> Answer:
-        async with self._exchange() as stream:
+        stream = await self._begin()
+        try:
             # What cannot be written yet goes on in the background: an answer may be
             # early.
             stream.write(message)
             answer = await self._receive(stream)
-            if answer.status < HTTP_REFUSED:
+            if answer.status < HTTP_REFUSED and not stream.is_written:
                 with contextlib.suppress(OSError):  # the answer is here
                     await stream.drained()
+        except OSError as error:
+            raise _lost(stream, error) from error
+        else:
             return answer
+        finally:
+            self._end(stream)
 
-    @contextlib.asynccontextmanager
-    async def _exchange(self) -> Any:
-        """Have a connection for one exchange; keep it only if nothing is left of it."""
+    async def _begin(self) -> _Stream:
+        """Have a connection for one exchange.
+
+        Raises:
+            ConnectError: The peer cannot be reached.
+        """
         if self._stream is None:
             await self.connect()
-        stream = self._stream
-        assert stream is not None
-        stream.begin()
-        try:
-            yield stream
-        except OSError as error:
-            lost = f"the connection broke: {error}"
-            kind = TransportError if stream.has_received else ConnectionLostError
-            raise kind(lost) from error
-        finally:
-            # Also when cancelled: half an exchange spoils the connection.
-            if not (stream.can_go_on and stream.is_written):
-                await self.aclose()
+        assert self._stream is not None
+        self._stream.begin()
+        return self._stream
+
+    def _end(self, stream: _Stream) -> None:
+        """Keep the connection only if nothing is left of the exchange."""
+        # Also when cancelled: half an exchange spoils it.
+        if not (stream.can_go_on and stream.is_written):
+            stream.abort()
+            self._stream = None
 
     async def _receive(self, stream: _Stream) -> Answer:
         reader = AnswerReader()
@@ -390,6 +399,11 @@ class _Stream(asyncio.Protocol):
         """Note that it has all of it."""
         self._is_full = False
         _wake(self._has_room)
+
+
+def _lost(stream: _Stream, error: OSError) -> TransportError:
+    kind = TransportError if stream.has_received else ConnectionLostError
+    return kind(f"the connection broke: {error}")
 
 
 def _broke_off() -> NoReturn:

@@ -301,6 +301,8 @@ let currentJob = /** @type {() => Job | null} */ (() => latestJob);
 
 /** Bytes read from stdin and not used yet. */
 let unread = new Uint8Array(0);
+/** What is read into; a new one for each read would be new memory each time. */
+const page = new Uint8Array(65_536);
 
 /**
  * Serve as many invocations as HELLO says, and end.
@@ -1599,7 +1601,7 @@ function readLine() {
       return line;
     }
     searched = unread.length;
-    if (!readMore(65_536)) return null;
+    if (!readMore()) return null;
   }
 }
 
@@ -1625,17 +1627,13 @@ function readExactly(length) {
   return bytes;
 }
 
-/**
- * @param {number} size Most bytes to read at once.
- * @returns {boolean} False at the end of stdin.
- */
-function readMore(size) {
-  const chunk = new Uint8Array(size);
-  const count = readStdin(chunk);
+/** @returns {boolean} False at the end of stdin. */
+function readMore() {
+  const count = readStdin(page);
   if (count === null) return false;
   const joined = new Uint8Array(unread.length + count);
   joined.set(unread);
-  joined.set(chunk.subarray(0, count), unread.length);
+  joined.set(page.subarray(0, count), unread.length);
   unread = joined;
   return true;
 }
