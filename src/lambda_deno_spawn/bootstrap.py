@@ -1,9 +1,9 @@
 """What Lambda starts: from an environment to a running loop, and its exit code.
 
 The composition root. In order: read the settings, start the first Deno process, and
-only then import what is slow (asyncio, httpx) while Deno loads the handler; adopt the
-process, wait until it is ready, ask for events. It owns ``os.environ``, the signals and
-the exit code, and knows nothing of how an invocation is served.
+only then import what is slow (asyncio) while Deno loads the handler; adopt the process,
+wait until it is ready, ask for events. It owns ``os.environ``, the signals and the exit
+code, and knows nothing of how an invocation is served.
 
 Exit codes: 0 after SIGTERM or SIGINT, 1 after an init error or when the Runtime API
 ended it; under SnapStart 64 if no snapshot can be taken and 65 if what was restored is
@@ -141,7 +141,6 @@ def _start(settings: Settings, state: StateDir, early_exit: EarlyExit) -> int:
             raise _no_temp_root(settings, error) from error
         # Deno is loading the handler now; what follows costs no time of its own.
         state.clear_abandoned()
-        _skip_httpx_command_line()
         import asyncio
 
         return asyncio.run(_serve(settings, command, state, orphans))
@@ -318,7 +317,6 @@ def _report_init_error(
     """Post an init error, write it to the log, and return the exit code."""
     import asyncio
 
-    _skip_httpx_command_line()
     from lambda_deno_spawn.invocation import Failure
 
     failure = Failure.of(error.error_type, str(error))
@@ -337,15 +335,6 @@ async def _post_init_error(runtime_api: str, failure: Failure) -> None:
         await client.aclose()
     except (ConfigError, RuntimeApiError) as error:
         sys.stderr.write(f"{error}\n")
-
-
-def _skip_httpx_command_line() -> None:
-    """Keep httpx from importing its own command line, which it does if it can.
-
-    Where click and rich happen to be installed that costs more than all the rest; httpx
-    itself falls back to a stub on ImportError.
-    """
-    sys.modules.setdefault("httpx._main", None)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":
