@@ -13,9 +13,9 @@ const setTimer = setTimeout;
 const clearTimer = clearTimeout;
 
 /**
- * Listen to the supervisor's word that the end has come, before the handler's own
- * listeners do. A process that nobody listens in would end at once, without `unload`;
- * one in which a handler listens might never end.
+ * Listen to the supervisor's word that the end has come, as the handler may too. A
+ * process in which nobody listened would end at once, without `unload`; one in which
+ * only a handler does might never end.
  *
  * @param {number} limitMs After the word, until it exits whatever is open.
  * @param {() => void} onClosing Called when the word has come.
