@@ -390,6 +390,34 @@ async def test_a_handler_that_needs_no_credentials_is_served_without(
         await api.wait_for_next()
 
 
+@pytest.mark.parametrize("permissions", ["default", "all"])
+async def test_no_process_can_fetch_them_itself(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, permissions: str
+) -> None:
+    """An SDK did that, and found none: it may not reach the Runtime API's address."""
+    source = """
+export async function handler({ uri, token }) {
+  try {
+    const answer = await fetch(uri, { headers: { authorization: token } });
+    return await answer.json();
+  } catch (error) {
+    return error.name;
+  }
+}
+"""
+    variables = with_credentials(api)
+    uri = variables["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
+    api.restore()
+    async with make_runtime(
+        {"function.js": source}, LAMBDA_DENO_PERMISSIONS=permissions, **variables
+    ):
+        answer = await api.invoke({"uri": uri, "token": TOKEN})
+        assert answer.json() == "NotCapable"
+        await api.wait_for_next()
+        # At init, and after the restore: by the supervisor.
+        assert api.requests.count("GET 2021-04-23 credentials") == 2
+
+
 async def test_an_address_that_is_not_denied_is_left_to_the_process(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:
