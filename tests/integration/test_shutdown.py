@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.doubles import Refusal
+from tests.doubles import Refusal, cut, hang
 
 if TYPE_CHECKING:
-    from tests.doubles import FakeRuntimeApi
+    from tests.doubles import FakeRuntimeApi, Fault
     from tests.integration.conftest import MakeRuntime
 
 pytestmark = pytest.mark.deno
@@ -198,6 +198,19 @@ async def test_a_refusal_to_be_one_is_a_warning(
         await api.wait_for_next()
         await runtime.logged("Lambda may send no SIGTERM (LAMBDA_DENO_SIGTERM)")
     assert "GET event next" not in api.requests
+
+
+@pytest.mark.parametrize("fault", [hang, cut], ids=["hangs", "cut"])
+async def test_a_registration_that_is_not_answered_holds_up_nothing(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, fault: Fault
+) -> None:
+    api.neighbour_faults.append(fault)
+    async with make_runtime(
+        {"function.ts": HANDLER}, LAMBDA_DENO_SIGTERM="on"
+    ) as runtime:
+        assert (await api.invoke({})).call == "response"
+        await api.wait_for_next()
+        await runtime.logged("Lambda may send no SIGTERM (LAMBDA_DENO_SIGTERM)")
 
 
 async def test_an_extension_registers_before_a_snapshot_is_taken(

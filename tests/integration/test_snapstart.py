@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.doubles import Refusal
+from tests.doubles import Refusal, cut, hang
 
 if TYPE_CHECKING:
-    from tests.doubles import FakeRuntimeApi
+    from tests.doubles import FakeRuntimeApi, Fault
     from tests.integration.conftest import MakeRuntime
     from tests.integration.harness import RuntimeUnderTest
 
@@ -388,6 +388,21 @@ async def test_a_handler_that_needs_no_credentials_is_served_without(
         api.deliver(b"{}")
         assert (await api.answer()).json()["key"] == "key of B", "they came after all"
         await api.wait_for_next()
+
+
+@pytest.mark.parametrize("fault", [hang, cut], ids=["hangs", "cut"])
+async def test_credentials_that_do_not_come_hold_up_nothing(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, fault: Fault
+) -> None:
+    variables = with_credentials(api)
+    api.neighbour_faults += [fault, fault]
+    api.restore()
+    async with make_runtime(FUNCTION, **variables) as runtime:
+        answer = (await api.invoke({})).json()
+        assert given(answer) == ["key of A", "secret of A", "session of A"]
+        await api.wait_for_next()
+    said = "Cannot fetch the credentials of the function's role"
+    assert runtime.log.count(said) == 2
 
 
 @pytest.mark.parametrize("permissions", ["default", "all"])
