@@ -75,6 +75,27 @@ async def test_unload_is_told_where_nobody_listens(
 
 
 @pytest.mark.every_way("reuse", "server")
+async def test_a_handler_that_replaces_what_we_close_with_ends_as_well(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = (
+        KEEPS_OPEN
+        + """
+globalThis.setTimeout = () => { throw new Error("a fake clock"); };
+Deno.exit = () => { throw new Error("no exit"); };
+"""
+    )
+    grace = {"LAMBDA_DENO_CLOSE_GRACE_MS": "1000"}
+    files = {"function.js": UNLOAD + source + HANDLER}
+    async with make_runtime(files, **grace) as runtime:
+        await api.invoke({})
+        await api.wait_for_next()
+        assert await runtime.stop() == 0
+    assert "unloaded" in runtime.log
+    assert "a fake clock" not in runtime.log
+
+
+@pytest.mark.every_way("reuse", "server")
 async def test_what_was_streamed_and_what_is_kept_alive_does_not_hold_up_the_end(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:

@@ -8,7 +8,7 @@
  */
 
 // Taken before the handler's module can replace them.
-const { exit, unrefTimer } = Deno;
+const { addSignalListener, exit, unrefTimer } = Deno;
 const setTimer = setTimeout;
 const clearTimer = clearTimeout;
 
@@ -26,7 +26,7 @@ export function listenForTheEnd(limitMs, onClosing) {
   /** @type {PromiseWithResolvers<void>} */
   const { promise, resolve } = Promise.withResolvers();
   let isClosing = false;
-  Deno.addSignalListener("SIGTERM", () => {
+  addSignalListener("SIGTERM", () => {
     if (isClosing) return;
     isClosing = true;
     // Not awaited by the event loop: with nothing left to do the process ends earlier.

@@ -328,9 +328,12 @@ export async function start(load) {
   const loading = latestJob;
   let handler;
   try {
+    // Before the handler's module, which may replace what it takes.
+    const servesMore = left > 1 || hello.socket !== null;
+    if (servesMore) ({ listenForTheEnd } = await import("./closing.js"));
     handler = await adapt(await load(), hello.export);
     if (hello.socket !== null) await serve(hello.socket, handler);
-    else if (left > 1) await expectTheEnd(() => {});
+    else if (servesMore) expectTheEnd(() => {});
   } catch (error) {
     loading.isFatal = true;
     loading.fail(error, loadErrorType(error));
@@ -359,16 +362,18 @@ async function readInvocations(handler) {
   }
 }
 
+/** Of closing.js. @type {typeof import("./closing.js").listenForTheEnd} */
+let listenForTheEnd;
 /** Waits for the word that the end has come. */
 let untilTheEnd = async () => {};
+
 /**
  * Be told of the end, for there may be something to close then. Not while the module
  * loads: who listens keeps Deno from finding that it never will have.
  *
  * @param {() => void} stopServing
  */
-async function expectTheEnd(stopServing) {
-  const { listenForTheEnd } = await import("./closing.js");
+function expectTheEnd(stopServing) {
   untilTheEnd = listenForTheEnd(hello.closeMs, stopServing);
 }
 
@@ -397,7 +402,7 @@ async function serve(path, handler) {
     });
     return () => job.abandon();
   });
-  await expectTheEnd(stopServing);
+  expectTheEnd(stopServing);
   // Nothing is written to it; it ends with the supervisor, or at the end.
   readStdinLater(new Uint8Array(1)).then(untilTheEnd);
 }
