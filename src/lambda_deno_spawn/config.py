@@ -318,9 +318,12 @@ def _credentials_uri(
     process. Anywhere else that a variable leads to is the processes' own affair.
     """
     uri = environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "")
+    # An SDK takes keys of the environment first. Mostly there is no address, and an
+    # expression takes its time to be compiled.
+    if not uri or environ.get("AWS_ACCESS_KEY_ID"):
+        return None
     found = re.fullmatch(_CREDENTIALS_URI, uri)
-    # An SDK takes keys of the environment first.
-    if found is None or environ.get("AWS_ACCESS_KEY_ID"):
+    if found is None:
         return None
     host, port = found["host"], found["port"]
     if int(port) > PORT_LIMIT:

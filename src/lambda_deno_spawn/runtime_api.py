@@ -348,8 +348,10 @@ class RuntimeApiClient:
         transport = SingleConnectionTransport(
             url.host, url.port or DEFAULT_PORT, ANSWER_LIMIT_BYTES
         )
-        fields = self._fields(list(headers))
-        fields[0] = (b"Host", url.netloc)
+        fields = [
+            (name, url.netloc if name == b"Host" else value)
+            for name, value in self._fields(list(headers))
+        ]
         request = httpx.Request(method, url, headers=fields, content=body)
         try:
             return await self._exchange(transport, call, request)
