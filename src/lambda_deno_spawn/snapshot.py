@@ -80,7 +80,7 @@ class SnapStart:
         self._credentials = credentials
 
     async def load(self) -> Failure | None:
-        """Load the module once: it may fail, and it fills Deno's and the kernel's cache.
+        """Load the module once: it may fail, and it fills caches, the kernel's too.
 
         Also with ``off``, as no event waits for it and no caller pays.
         """
