@@ -92,6 +92,7 @@ class FakeRuntimeApi:
         credentials: What is sent to who shows the token; None: nothing is.
         credentials_token: That token.
         extensions: Name and body of each registration.
+        neighbour_faults: Taken one per call beside the Runtime API's own.
     """
 
     refusals: list[Refusal] = field(default_factory=list)
@@ -117,6 +118,7 @@ class FakeRuntimeApi:
     credentials: bytes | None = None
     credentials_token: str = ""
     extensions: list[tuple[str, bytes]] = field(default_factory=list)
+    neighbour_faults: list[Fault] = field(default_factory=list)
     _snapshots: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
     _restored: asyncio.Event = field(default_factory=asyncio.Event)
     _extension_waits: asyncio.Event = field(default_factory=asyncio.Event)
@@ -259,6 +261,8 @@ class FakeRuntimeApi:
         else:
             body = await reader.readexactly(int(headers.get("content-length", 0)))
         if not path.startswith("/2018-06-01/"):
+            if self.neighbour_faults:
+                return await self.neighbour_faults.pop(0)(reader, writer)
             return await self._serve_neighbour(path, headers, body, writer)
         prefix = "/2018-06-01/runtime/"
         assert path.startswith(prefix), path
@@ -350,6 +354,18 @@ def _send(
     head = [f"HTTP/1.1 {status} {reason}", *fields, f"Content-Length: {len(body)}"]
     writer.write("\r\n".join(head).encode("latin-1") + b"\r\n\r\n" + body)
     return True
+
+
+async def hang(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> bool:
+    """Never answer; a fault."""
+    await asyncio.Event().wait()
+    return False
+
+
+async def cut(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """Break off in the middle of an answer; a fault."""
+    writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
+    return False
 
 
 async def _chunks(

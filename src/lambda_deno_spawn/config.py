@@ -26,6 +26,7 @@ STOP_MARGIN_S = 0.2  # stop the worker this long before the deadline; decision 0
 CLOSE_GRACE_S = 0.1
 # Environments that AWS freezes between invocations; anything else (AWS's emulator,
 # Managed Instances, a test) keeps running and wants its next event at once.
+PORT_LIMIT = 65_535
 SNAP_START = "snap-start"
 FREEZING_INITIALIZATION_TYPES = frozenset(
     {"on-demand", "provisioned-concurrency", SNAP_START}
@@ -325,11 +326,16 @@ def _credentials_uri(
     process. Anywhere else that a variable leads to is the processes' own affair.
     """
     uri = environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "")
+    # An SDK takes keys of the environment first. Mostly there is no address, and an
+    # expression takes its time to be compiled.
+    if not uri or environ.get("AWS_ACCESS_KEY_ID"):
+        return None
     found = re.fullmatch(_CREDENTIALS_URI, uri)
-    # An SDK takes keys of the environment first.
-    if found is None or environ.get("AWS_ACCESS_KEY_ID"):
+    if found is None:
         return None
     host, port = found["host"], found["port"]
+    if int(port) > PORT_LIMIT:
+        return None
     api_host, _, api_port = runtime_api.rpartition(":")
     is_local = host in (api_host, "localhost", "[::1]") or host.startswith("127.")
     is_denied = is_local and port == api_port

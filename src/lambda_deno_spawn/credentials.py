@@ -73,8 +73,8 @@ class Credentials:
             expires_epoch_s = None if expires is None else _epoch_s(expires)
         except (ValueError, KeyError, TypeError, AttributeError):
             values = []
-        if not values or not all(isinstance(v, str) and v for v in values):
-            raise ValueError("what came are no credentials")
+        if not values or not all(map(_is_key, values)):
+            raise ValueError("the answer holds no credentials")
         variables = dict(zip(FETCHED_CREDENTIALS, values, strict=True))
         return cls(variables, expires_epoch_s)
 
@@ -82,6 +82,13 @@ class Credentials:
         """Tell whether they are of use for so long from now."""
         expires_epoch_s = self.expires_epoch_s
         return expires_epoch_s is None or now_epoch_s + needed_s < expires_epoch_s
+
+
+def _is_key(value: object) -> bool:
+    """Tell whether it can be the value of a variable, and is something."""
+    if not isinstance(value, str) or not value:
+        return False
+    return value.isascii() and value.isprintable()
 
 
 def _epoch_s(timestamp: str) -> float:

@@ -58,8 +58,8 @@ class Strategy(Protocol):
 class SnapStart:
     """The steps of a start by snapshot; each returns why it failed, None if not.
 
-    Nothing of a process may be in a snapshot: V8 and Deno draw their random numbers
-    from a seed that they never renew, so all clones would draw the same.
+    Nothing of a process may be in a snapshot: V8 and Deno draw random numbers from
+    seeds that no restore renews, so all clones would draw the same.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class SnapStart:
         self._credentials = credentials
 
     async def load(self) -> Failure | None:
-        """Load the module once: it may fail, and it fills Deno's cache and the page's.
+        """Load the module once: it may fail, and it fills caches, the kernel's too.
 
         Also with ``off``, as no event waits for it and no caller pays.
         """

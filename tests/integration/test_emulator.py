@@ -71,6 +71,28 @@ async def test_ping_is_answered(runtime: httpx.AsyncClient) -> None:
     assert (response.status_code, response.text) == (200, "pong")
 
 
+async def test_the_runtime_may_register_as_an_extension_that_gets_no_events(
+    emulator: Emulator, runtime: httpx.AsyncClient
+) -> None:
+    register = "/2020-01-01/extension/register"
+    name = {"Lambda-Extension-Name": "runtime"}
+    response = await runtime.post(register, headers=name, json={"events": []})
+    assert response.status_code == 200
+    identifier = response.headers["lambda-extension-identifier"]
+    waiting = asyncio.create_task(
+        runtime.get(
+            "/2020-01-01/extension/event/next",
+            headers={"Lambda-Extension-Identifier": identifier},
+        )
+    )
+    await take(emulator, runtime)
+    assert not waiting.done()
+    waiting.cancel()
+    refused = await runtime.post(register, json={"events": []})
+    assert refused.status_code == 403
+    assert refused.json()["errorType"] == "Extension.InvalidExtensionName"
+
+
 async def test_next_carries_every_header(
     emulator: Emulator, runtime: httpx.AsyncClient
 ) -> None:

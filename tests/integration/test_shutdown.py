@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.doubles import Refusal
+from tests.doubles import Refusal, cut, hang
 
 if TYPE_CHECKING:
-    from tests.doubles import FakeRuntimeApi
+    from tests.doubles import FakeRuntimeApi, Fault
     from tests.integration.conftest import MakeRuntime
 
 pytestmark = pytest.mark.deno
@@ -60,7 +60,7 @@ async def test_a_process_that_has_served_may_close(
         assert await runtime.stop() == 0
     said = [line.split("\t") for line in runtime.log.splitlines()]
     assert [line[-1] for line in said] == ["closing", "flushed", "unloaded"]
-    assert {line[1] for line in said} == {"-"}, "of no invocation"
+    assert {line[1] for line in said} == {"request-1"}, "the last that was served"
 
 
 @pytest.mark.every_way("reuse", "server")
@@ -72,6 +72,27 @@ async def test_unload_is_told_where_nobody_listens(
         await api.wait_for_next()
         assert await runtime.stop() == 0
     assert runtime.log.count("unloaded") == 1
+
+
+@pytest.mark.every_way("reuse", "server")
+async def test_a_handler_that_replaces_what_we_close_with_ends_as_well(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = (
+        KEEPS_OPEN
+        + """
+globalThis.setTimeout = () => { throw new Error("a fake clock"); };
+Deno.exit = () => { throw new Error("no exit"); };
+"""
+    )
+    grace = {"LAMBDA_DENO_CLOSE_GRACE_MS": "1000"}
+    files = {"function.js": UNLOAD + source + HANDLER}
+    async with make_runtime(files, **grace) as runtime:
+        await api.invoke({})
+        await api.wait_for_next()
+        assert await runtime.stop() == 0
+    assert "unloaded" in runtime.log
+    assert "a fake clock" not in runtime.log
 
 
 @pytest.mark.every_way("reuse", "server")
@@ -198,6 +219,19 @@ async def test_a_refusal_to_be_one_is_a_warning(
         await api.wait_for_next()
         await runtime.logged("Lambda may send no SIGTERM (LAMBDA_DENO_SIGTERM)")
     assert "GET event next" not in api.requests
+
+
+@pytest.mark.parametrize("fault", [hang, cut], ids=["hangs", "cut"])
+async def test_a_registration_that_is_not_answered_holds_up_nothing(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, fault: Fault
+) -> None:
+    api.neighbour_faults.append(fault)
+    async with make_runtime(
+        {"function.ts": HANDLER}, LAMBDA_DENO_SIGTERM="on"
+    ) as runtime:
+        assert (await api.invoke({})).call == "response"
+        await api.wait_for_next()
+        await runtime.logged("Lambda may send no SIGTERM (LAMBDA_DENO_SIGTERM)")
 
 
 async def test_an_extension_registers_before_a_snapshot_is_taken(

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.doubles import Refusal
+from tests.doubles import Refusal, cut, hang
 
 if TYPE_CHECKING:
-    from tests.doubles import FakeRuntimeApi
+    from tests.doubles import FakeRuntimeApi, Fault
     from tests.integration.conftest import MakeRuntime
     from tests.integration.harness import RuntimeUnderTest
 
@@ -388,6 +388,49 @@ async def test_a_handler_that_needs_no_credentials_is_served_without(
         api.deliver(b"{}")
         assert (await api.answer()).json()["key"] == "key of B", "they came after all"
         await api.wait_for_next()
+
+
+@pytest.mark.parametrize("fault", [hang, cut], ids=["hangs", "cut"])
+async def test_credentials_that_do_not_come_hold_up_nothing(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, fault: Fault
+) -> None:
+    variables = with_credentials(api)
+    api.neighbour_faults += [fault, fault]
+    api.restore()
+    async with make_runtime(FUNCTION, **variables) as runtime:
+        answer = (await api.invoke({})).json()
+        assert given(answer) == ["key of A", "secret of A", "session of A"]
+        await api.wait_for_next()
+    said = "Cannot fetch the credentials of the function's role"
+    assert runtime.log.count(said) == 2
+
+
+@pytest.mark.parametrize("permissions", ["default", "all"])
+async def test_no_process_can_fetch_them_itself(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, permissions: str
+) -> None:
+    """An SDK did that, and found none: it may not reach the Runtime API's address."""
+    source = """
+export async function handler({ uri, token }) {
+  try {
+    const answer = await fetch(uri, { headers: { authorization: token } });
+    return await answer.json();
+  } catch (error) {
+    return error.name;
+  }
+}
+"""
+    variables = with_credentials(api)
+    uri = variables["AWS_CONTAINER_CREDENTIALS_FULL_URI"]
+    api.restore()
+    async with make_runtime(
+        {"function.js": source}, LAMBDA_DENO_PERMISSIONS=permissions, **variables
+    ):
+        answer = await api.invoke({"uri": uri, "token": TOKEN})
+        assert answer.json() == "NotCapable"
+        await api.wait_for_next()
+        # At init, and after the restore: by the supervisor.
+        assert api.requests.count("GET 2021-04-23 credentials") == 2
 
 
 async def test_an_address_that_is_not_denied_is_left_to_the_process(

@@ -357,6 +357,7 @@ def test_credentials_behind_the_runtime_api_s_address_are_fetched(
         "http://user@127.0.0.1:9001/credentials",
         "http://127.0.0.1/credentials",
         "127.0.0.1:9001/credentials",
+        "http://127.0.0.1:99999/credentials",
     ],
 )
 def test_credentials_elsewhere_are_the_processes_own_affair(uri: str) -> None:

@@ -70,12 +70,14 @@ def test_an_expiration_is_unix_time(
         keys(Token=None),
         keys(Token=""),
         keys(Token=["session"]),
+        keys(Token="session\0"),
+        keys(Token="s\u00e9ance"),
         keys(Expiration="soon"),
         keys(Expiration=5),
     ],
 )
 def test_anything_else_is_no_credentials_and_is_not_quoted(body: bytes) -> None:
-    with pytest.raises(ValueError, match=r"^what came are no credentials$"):
+    with pytest.raises(ValueError, match=r"^the answer holds no credentials$"):
         Credentials.from_json(body)
 
 

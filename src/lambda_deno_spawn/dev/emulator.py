@@ -700,6 +700,7 @@ class Emulator:
     def _app(self) -> Starlette:
         runtime = "/2018-06-01/runtime"
         invocation = f"{runtime}/invocation/{{request_id}}"
+        extension = "/2020-01-01/extension"
         return Starlette(
             routes=[
                 Route("/2018-06-01/ping", self._ping, methods=["GET"]),
@@ -707,6 +708,8 @@ class Emulator:
                 Route(f"{invocation}/response", self._response, methods=["POST"]),
                 Route(f"{invocation}/error", self._error, methods=["POST"]),
                 Route(f"{runtime}/init/error", self._init_error, methods=["POST"]),
+                Route(f"{extension}/register", self._register, methods=["POST"]),
+                Route(f"{extension}/event/next", self._no_event, methods=["GET"]),
             ],
             exception_handlers={RefusedCallError: _refusal},
         )
@@ -735,6 +738,27 @@ class Emulator:
         if invocation.deliveries == 1:
             self._on_delivery(invocation)
         return self._event_response(invocation)
+
+    async def _register(self, request: Request) -> Response:
+        """Take an extension inside of the runtime; it is told nothing."""
+        if not request.headers.get("lambda-extension-name"):
+            raise RefusedCallError(
+                403, "Extension.InvalidExtensionName", "Empty extension name"
+            )
+        return Response(
+            b"{}",
+            media_type="application/json",
+            headers={"Lambda-Extension-Identifier": str(uuid.uuid4())},
+        )
+
+    async def _no_event(self, request: Request) -> Response:
+        gone = asyncio.ensure_future(_disconnection(request))
+        gone.add_done_callback(lambda _: self.wake())
+        try:
+            await self.wait_until(lambda: self._is_closing or gone.done())
+        finally:
+            gone.cancel()
+        raise RefusedCallError(500, "InternalServerError", "The emulator is closing")
 
     def _event_response(self, invocation: EmulatedInvocation) -> Response:
         fields = {

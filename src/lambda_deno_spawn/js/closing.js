@@ -8,14 +8,14 @@
  */
 
 // Taken before the handler's module can replace them.
-const { exit, unrefTimer } = Deno;
+const { addSignalListener, exit, unrefTimer } = Deno;
 const setTimer = setTimeout;
 const clearTimer = clearTimeout;
 
 /**
- * Listen to the supervisor's word that the end has come, before the handler's own
- * listeners do. A process that nobody listens in would end at once, without `unload`;
- * one in which a handler listens might never end.
+ * Listen to the supervisor's word that the end has come, as the handler may too. A
+ * process in which nobody listened would end at once, without `unload`; one in which
+ * only a handler does might never end.
  *
  * @param {number} limitMs After the word, until it exits whatever is open.
  * @param {() => void} onClosing Called when the word has come.
@@ -26,7 +26,7 @@ export function listenForTheEnd(limitMs, onClosing) {
   /** @type {PromiseWithResolvers<void>} */
   const { promise, resolve } = Promise.withResolvers();
   let isClosing = false;
-  Deno.addSignalListener("SIGTERM", () => {
+  addSignalListener("SIGTERM", () => {
     if (isClosing) return;
     isClosing = true;
     // Not awaited by the event loop: with nothing left to do the process ends earlier.

@@ -329,9 +329,12 @@ export async function start(load) {
   const loading = latestJob;
   let handler;
   try {
-    if (left > 1) await expectTheEnd();
+    // Before the handler's module, which may replace what it takes.
+    const servesMore = left > 1 || hello.socket !== null;
+    if (servesMore) ({ listenForTheEnd } = await import("./closing.js"));
     handler = await adapt(await load(), hello.export);
     if (hello.socket !== null) await serve(hello.socket, handler);
+    else if (servesMore) expectTheEnd(() => {});
   } catch (error) {
     loading.isFatal = true;
     loading.fail(error, loadErrorType(error));
@@ -360,19 +363,19 @@ async function readInvocations(handler) {
   }
 }
 
+/** Of closing.js. @type {typeof import("./closing.js").listenForTheEnd} */
+let listenForTheEnd;
 /** Waits for the word that the end has come. */
 let untilTheEnd = async () => {};
-/** Called with that word. */
-let stopServing = () => {};
 
-/** Be told of the end, if there may be something to close then. */
-async function expectTheEnd() {
-  const { listenForTheEnd } = await import("./closing.js");
-  untilTheEnd = listenForTheEnd(hello.closeMs, () => {
-    // What is logged from now on is no invocation's.
-    if (latestJob.phase === "done") latestJob = new Job("idle", NOWHERE);
-    stopServing();
-  });
+/**
+ * Be told of the end, for there may be something to close then. Not while the module
+ * loads: who listens keeps Deno from finding that it never will have.
+ *
+ * @param {() => void} stopServing
+ */
+function expectTheEnd(stopServing) {
+  untilTheEnd = listenForTheEnd(hello.closeMs, stopServing);
 }
 
 /**
@@ -390,7 +393,7 @@ async function serve(path, handler) {
     within = (job, work) => jobs.run(job, work);
     currentJob = () => jobs.getStore() ?? onlyJob();
   }
-  stopServing = await listen(path, (line, eventBytes, output) => {
+  const stopServing = await listen(path, (line, eventBytes, output) => {
     const head = /** @type {Head} */ (parse(decoder.decode(line)));
     const job = latestJob = new Job("running", output, head);
     runningJobs.add(job);
@@ -400,7 +403,8 @@ async function serve(path, handler) {
     });
     return () => job.abandon();
   });
-  // Nothing is written to it; it ends with the supervisor, or before the end.
+  expectTheEnd(stopServing);
+  // Nothing is written to it; it ends with the supervisor, or at the end.
   readStdinLater(new Uint8Array(1)).then(untilTheEnd);
 }
 
