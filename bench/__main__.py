@@ -18,7 +18,16 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from bench import coldstart, cpu, firststart, forms, latency, memory, throughput
+from bench import (
+    coldstart,
+    cpu,
+    firststart,
+    forms,
+    latency,
+    memory,
+    sizes,
+    throughput,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -32,6 +41,7 @@ BENCHMARKS: dict[str, Callable[[int | None, Path], Awaitable[list[Figure]]]] = {
     "memory": memory.run,
     "forms": forms.run,
     "firststart": firststart.run,
+    "sizes": sizes.run,
     "throughput": throughput.run,
 }
 

@@ -55,7 +55,7 @@ EXIT_BEFORE_SNAPSHOT = 64
 EXIT_AFTER_RESTORE = 65
 # On the way out: after SIGTERM the platform leaves the runtime 150 ms or more
 # (30 % of 500 ms; AWS's emulator, shutdown.go).
-DRAIN_LIMIT_S = 0.1
+DRAIN_LIMIT_S = 0.05
 LOG_FLUSH_LIMIT_S = 0.1
 ABORT_LIMIT_S = 0.1
 

@@ -1,0 +1,4 @@
+/** Returns what it gets, whatever its size. */
+export function handler(event) {
+  return event;
+}
