@@ -16,12 +16,13 @@ from lambda_deno_spawn.http1 import AnswerReader, OddAnswerError
 from lambda_deno_spawn.protocol import State, Stray, WorkerConnection
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from typing import Self
 
     from lambda_deno_spawn.invocation import Invocation
 
 HTTP_OK = 200
+JOINED_BYTES = 64 * 1024
 SHOWN_BYTES = 64  # of what is no answer, in a message
 
 
@@ -78,13 +79,12 @@ class HttpLink(asyncio.Protocol):
         self._connection = WorkerConnection(marker, State.IDLE)
         self._exchange = Exchange(self._connection, self)
         self._on_lost, self._on_abandon = on_lost, on_abandon
-        buffers = self._connection.invoke(invocation, abort_epoch_ms)
-        self._send("POST", number, b"".join(buffers))
+        self._send("POST", number, self._connection.invoke(invocation, abort_epoch_ms))
         return self._exchange
 
     def abandon(self, number: int) -> None:
         """Say that nobody listens to the answer of an invocation any more."""
-        self._send("DELETE", number, b"")
+        self._send("DELETE", number, [])
 
     def close(self) -> None:
         """Give it up, whatever it carries."""
@@ -132,14 +132,20 @@ class HttpLink(asyncio.Protocol):
         if exchange is not None:
             self._on_lost(exchange)
 
-    def _send(self, method: str, number: int, body: bytes) -> None:
+    def _send(self, method: str, number: int, body: Sequence[bytes]) -> None:
         assert self._transport is not None
         self._reader = AnswerReader()
+        size_bytes = sum(map(len, body))
         head = (
             f"{method} /{number} HTTP/1.1\r\nHost: worker\r\n"
-            f"Content-Length: {len(body)}\r\n\r\n"
-        )
-        self._transport.write(head.encode("ascii") + body)
+            f"Content-Length: {size_bytes}\r\n\r\n"
+        ).encode("ascii")
+        if size_bytes <= JOINED_BYTES:
+            self._transport.write(b"".join((head, *body)))
+            return
+        # What is large is not copied to save a packet.
+        for buffer in (head, *body):
+            self._transport.write(buffer)
 
     def _receive(self, data: bytes) -> None:
         """Take bytes of answers.
