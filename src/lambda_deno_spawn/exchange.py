@@ -141,7 +141,8 @@ class Exchange:
 
     def close(self) -> None:
         """Count it as finished, whatever still comes of it."""
-        self._done.set()
+        self._is_done = True
+        self._tell()
 
     def take(self, event: Event) -> None:
         """Take what a frame has told."""

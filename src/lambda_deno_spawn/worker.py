@@ -158,7 +158,8 @@ class Worker:
         Raises:
             WorkerError: The process broke off while it loaded.
         """
-        await self._ready.wait()
+        if not self._ready.is_set():
+            await self._ready.wait()
         if self._load_failure is None and self._error is not None:
             raise self._error
         return self._load_failure
@@ -174,13 +175,14 @@ class Worker:
             WorkerError: The process cannot be reached.
         """
         self.begun += 1
-        self._attribute_log(invocation)
         if self._socket is not None:
             return await self._begin_http(self._socket, invocation, abort_epoch_ms)
-        exchange = Exchange(self._connection, self)
-        self._exchanges[exchange] = None
+        # Written first: nothing is read before this returns, so the rest can follow.
         buffers = self._connection.invoke(invocation, abort_epoch_ms)
         self._process.write_all(buffers, ends=self.begun == self._invocations)
+        self._attribute_log(invocation)
+        exchange = Exchange(self._connection, self)
+        self._exchanges[exchange] = None
         return exchange
 
     async def _begin_http(
@@ -196,6 +198,7 @@ class Worker:
             on_lost=self._link_lost,
             on_abandon=lambda: self._abandon(socket, number),
         )
+        self._attribute_log(invocation)
         self._exchanges[exchange] = link
         return exchange
 
