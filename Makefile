@@ -70,10 +70,10 @@ layers: $(STAMP) ## the deno and the runtime layer for both architectures, in di
 bench: $(STAMP) ## ratios, measured side by side in one run
 	$(BIN)/python -m bench
 
-figures: $(STAMP) ## run the benchmarks and draw docs/performance.svg from them
+figures: $(STAMP) ## run the benchmarks and draw the pictures of docs/ from them
 	$(BIN)/python -m pip install --quiet --group plot
 	$(BIN)/python -m bench -o json > docs/performance.json
-	$(BIN)/python -m bench.plot docs/performance.json docs/performance.svg
+	$(BIN)/python -m bench.plot docs/performance.json docs
 
 soak: $(STAMP) ## 100,000 fuzzed streams, 10,000 fuzzed answers, 10,000 events (half an hour)
 	$(BIN)/python -m tests.soak frames

@@ -27,6 +27,7 @@ from bench import (
     memory,
     sizes,
     throughput,
+    ways,
 )
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ BENCHMARKS: dict[str, Callable[[int | None, Path], Awaitable[list[Figure]]]] = {
     "forms": forms.run,
     "firststart": firststart.run,
     "sizes": sizes.run,
+    "ways": ways.run,
     "throughput": throughput.run,
 }
 

@@ -1,8 +1,9 @@
-"""Draws what the benchmarks measured: ``python -m bench.plot FIGURES.json OUT.svg``.
+"""Draws what the benchmarks measured: ``python -m bench.plot FIGURES.json FOLDER``.
 
-One panel, bars for the time from event to response, because that is what a caller
-feels. Reads the JSON of ``python -m bench -o json``; needs the dependency group
-``plot``.
+``performance.svg``: the time from event to response, because that is what a caller
+feels. ``choosing.svg``: the same for each way to serve events, beside the CPU time and
+the memory that it takes. Reads the JSON of ``python -m bench -o json``; needs the
+dependency group ``plot``.
 """
 
 from __future__ import annotations
@@ -10,32 +11,83 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import matplotlib as mpl
 from matplotlib import pyplot as plt
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
+
 LABELS = {
-    "latency: poller, p50": "one long-lived process\nthat polls by itself",
-    "latency: ready, p50": "a fresh process, waiting\n(ready, the default)",
-    "latency: off, p50": "a fresh process, started\nwhen the event arrives (off)",
+    "poller": "one long-lived process\nthat polls by itself",
+    "ready": "a fresh process, waiting\n(ready, the default)",
+    "off": "a fresh process, started\nwhen the event arrives (off)",
 }
 COLOURS = ("#9aa5b1", "#0b7285", "#e8590c")
+WAYS = {
+    "off": "fresh, off",
+    "background": "fresh, background",
+    "ready": "fresh, ready",
+    "reuse": "fresh, reuse",
+    "server": "server",
+    "poller": "a process that\npolls by itself",
+}
+PANELS = (
+    ("latency: {}, p50", "event to response, ms"),
+    ("ways: {}, CPU per event", "CPU time per event, ms"),
+    ("ways: {}, memory", "memory while it waits, MiB"),
+)
 
 
 def main() -> None:
-    """Draw the figure."""
-    source, target = (Path(argument) for argument in sys.argv[1:3])
-    figures = {figure["name"]: figure for figure in json.loads(source.read_text())}
-    values_ms = [figures[name]["measured"] for name in LABELS]
+    """Draw the figures."""
+    source, folder = (Path(argument) for argument in sys.argv[1:3])
+    measured = {
+        figure["name"]: figure["measured"] for figure in json.loads(source.read_text())
+    }
     mpl.rcParams["svg.hashsalt"] = "lambda-deno-spawn"  # the same bytes twice
+    _draw_performance(measured, folder / "performance.svg")
+    _draw_choosing(measured, folder / "choosing.svg")
+
+
+def _draw_performance(measured: Mapping[str, float], target: Path) -> None:
+    values_ms = [measured[f"latency: {name}, p50"] for name in LABELS]
     figure, axes = plt.subplots(figsize=(8, 2.6), layout="constrained")
-    bars = axes.barh(list(LABELS.values()), values_ms, color=COLOURS, height=0.62)
-    axes.bar_label(bars, labels=[f"{value:.2f} ms" for value in values_ms], padding=5)
+    texts = [f"{value:.2f} ms" for value in values_ms]
+    _bars(axes, list(LABELS.values()), values_ms, texts, COLOURS)
     axes.invert_yaxis()
-    axes.set_xlim(0, max(values_ms) * 1.15)
     axes.set_xlabel("event to response, median, environment frozen in between")
-    axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(target, metadata={"Date": None})
+
+
+def _draw_choosing(measured: Mapping[str, float], target: Path) -> None:
+    figure, panels = plt.subplots(
+        1, len(PANELS), figsize=(10, 3.0), layout="constrained", sharey=True
+    )
+    colours = [COLOURS[0] if name == "poller" else COLOURS[1] for name in WAYS]
+    for axes, (figure_name, title) in zip(panels, PANELS, strict=True):
+        values = [measured[figure_name.format(name)] for name in WAYS]
+        texts = [f"{value:.3g}" for value in values]
+        _bars(axes, list(WAYS.values()), values, texts, colours)
+        axes.set_xlabel(title)
+    panels[0].invert_yaxis()  # once for all, as they share it
+    figure.savefig(target, metadata={"Date": None})
+
+
+def _bars(
+    axes: Axes,
+    labels: Sequence[str],
+    values: Sequence[float],
+    texts: Sequence[str],
+    colours: Sequence[str],
+) -> None:
+    bars = axes.barh(labels, values, color=colours, height=0.62)
+    axes.bar_label(bars, labels=texts, padding=4)
+    axes.set_xlim(0, max(values) * 1.25)
+    axes.spines[["top", "right"]].set_visible(False)
 
 
 if __name__ == "__main__":

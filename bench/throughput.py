@@ -18,12 +18,11 @@ import subprocess
 import time
 from typing import TYPE_CHECKING
 
-import psutil
-
 from bench.contestants import DENO, HANDLERS, deno_environ, environ
 from bench.figures import Figure
 from bench.runtime_api import ACCEPTED, Connection, delivery
 from bench.sandbox import open_sandbox
+from bench.ways import pss_mib
 from lambda_deno_spawn.dev.local_runtime import bootstrap_command
 
 if TYPE_CHECKING:
@@ -148,7 +147,7 @@ async def _load(events: int | None, scratch: Path) -> Load:
     log = scratch / "managed.log"
     with log.open("wb") as output, contextlib.closing(open_sandbox("busy")) as sandbox:
         process = sandbox.start(bootstrap_command(), variables, output=output)
-        sampling = asyncio.create_task(_sample(load, process))
+        sampling = asyncio.create_task(_sample(load, sandbox))
         try:
             async with asyncio.timeout(60):
                 await _first_of(load, load.warm.wait())
@@ -185,20 +184,11 @@ async def _first_of(load: Load, work: object) -> None:
         load.failed.result()
 
 
-async def _sample(load: Load, process: subprocess.Popen[bytes]) -> None:
-    top = psutil.Process(process.pid)
+async def _sample(load: Load, sandbox: Sandbox) -> None:
     while True:
         await asyncio.sleep(SAMPLE_S)
-        load.samples_mib.append(await asyncio.to_thread(_memory_mib, top))
-
-
-def _memory_mib(top: psutil.Process) -> float:
-    total = 0
-    for one in [top, *top.children(recursive=True)]:
-        with contextlib.suppress(psutil.Error):  # it may end while we look
-            memory = one.memory_full_info()
-            total += getattr(memory, "pss", 0) or memory.rss
-    return total / 2**20
+        sample = await asyncio.to_thread(lambda: pss_mib(sandbox.process_ids()))
+        load.samples_mib.append(sample)
 
 
 def _bare_cpu_s(cores: int, scratch: Path) -> float:

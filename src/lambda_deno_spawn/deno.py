@@ -15,7 +15,12 @@ import re
 from lambda_deno_spawn.config import CREDENTIALS_GROUP, Strategy
 from lambda_deno_spawn.errors import ConfigError, HandlerError
 from lambda_deno_spawn.hello import RESPONSE_LIMIT_BYTES
-from lambda_deno_spawn.permissions import PRIVATE_DIR, PRIVATE_DIR_MARK, grant
+from lambda_deno_spawn.permissions import (
+    PRIVATE_DIR,
+    PRIVATE_DIR_MARK,
+    SOCKET,
+    grant,
+)
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -49,6 +54,9 @@ HANDLER_SUFFIXES = (".bundle.js", ".js", ".mjs", ".cjs", ".ts", ".tsx")
 MEMORY_OUTSIDE_HEAP_MB = 120
 MEMORY_OUTSIDE_HEAP_PERCENT = 5
 MINIMUM_HEAP_MB = 32
+# unix(7), ``sun_path`` without its last byte; and what state.py adds for each process.
+SOCKET_PATH_LIMIT_BYTES = 107
+PRIVATE_NAME_LENGTH = 16
 # Always handed on, whatever LAMBDA_DENO_ENV says: without them programs cannot run.
 ESSENTIAL_VARIABLES = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH")
 # What AWS's SDKs take credentials from; no wildcard of LAMBDA_DENO_ENV matches them.
@@ -198,6 +206,8 @@ def deno_command(
         raise ConfigError("LAMBDA_TASK_ROOT", settings.task_root, "no comma in it")
     if "," in state_dir:
         raise ConfigError("TMPDIR", settings.temp_root, "no comma in it")
+    if settings.strategy is Strategy.SERVER:
+        _check_room_for_socket(settings, state_dir)
     handler = find_handler(task_root, settings.handler)
     config = find_config(task_root)
     layers = (LAYERS_ROOT,) if os.path.isdir(LAYERS_ROOT) else ()
@@ -359,6 +369,16 @@ def find_handler(task_root: AnyPath, handler: str) -> Handler:
         f"{', '.join(wanted + suffix for suffix in HANDLER_SUFFIXES)} "
         f"exists in {str(task_root)!r}",
     )
+
+
+def _check_room_for_socket(settings: Settings, state_dir: str) -> None:
+    """Refuse a folder in which the system takes no socket, before Deno says it."""
+    path = f"{state_dir}/{'0' * PRIVATE_NAME_LENGTH}/{SOCKET}"
+    excess = len(os.fsencode(path)) - SOCKET_PATH_LIMIT_BYTES
+    if excess > 0:
+        room = len(os.fsencode(settings.temp_root)) - excess
+        expected = f"a path of at most {room} bytes: the server's socket is in it"
+        raise ConfigError("TMPDIR", settings.temp_root, expected)
 
 
 def find_config(task_root: AnyPath) -> str | None:

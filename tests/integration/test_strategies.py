@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.doubles import FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
@@ -164,3 +166,31 @@ async def test_what_a_server_is_not_asked_for_reads_nothing_of_ours(
     async with make_runtime({"function.ts": source}):
         assert (await api.invoke({})).json() is None
         assert (await api.invoke({})).json() is None
+
+
+async def test_a_server_says_which_folder_is_too_deep_for_its_socket(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, tmp_path: Path
+) -> None:
+    runtime = make_runtime({"function.ts": SOURCE}, LAMBDA_DENO_STRATEGY="server")
+    deep = tmp_path / ("d" * 60)
+    deep.mkdir()
+    runtime.environ["TMPDIR"] = str(deep)
+    async with runtime:
+        error = (await api.answer()).json()
+        assert error["errorType"] == "Runtime.InvalidConfiguration"
+        assert "Cannot use TMPDIR" in error["errorMessage"]
+        assert "a path of at most 48 bytes" in error["errorMessage"]
+        assert await runtime.wait() == 1
+        assert list(deep.iterdir()) == []
+
+
+@pytest.mark.every_way("server")
+async def test_the_deepest_folder_that_is_not_too_deep_is_used(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, short_tmp_path: Path
+) -> None:
+    runtime = make_runtime({"function.ts": SOURCE})
+    deepest = short_tmp_path / ("d" * (47 - len(str(short_tmp_path))))
+    deepest.mkdir()
+    runtime.environ["TMPDIR"] = str(deepest)
+    async with runtime:
+        assert (await api.invoke({})).call == "response"

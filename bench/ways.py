@@ -1,0 +1,72 @@
+"""What each way to serve events takes: CPU time per event, and memory while it waits.
+
+An echo handler, unfrozen, in blocks that take turns; user and system time of
+everything in the contestant's sandbox, and the proportional set size of the same after
+the last event, when it waits for another. Latency is in ``latency.py``. For
+information: docs/choosing.md. Reproduce with ``python -m bench ways``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING
+
+import psutil
+
+from bench.contestants import POLLER, start
+from bench.figures import Figure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+EVENTS = 300
+BLOCK = 50
+WAYS = ("ready", "background", "off", "reuse", "server", POLLER)
+
+
+async def run(events: int | None, scratch: Path) -> list[Figure]:
+    """Measure each way, ``events`` times."""
+    count = max(BLOCK, (events or EVENTS) // BLOCK * BLOCK)
+    async with AsyncExitStack() as stack:
+        contestants = [
+            await stack.enter_async_context(start(name, scratch, freezes=False))
+            for name in WAYS
+        ]
+        cpu_s = dict.fromkeys(WAYS, 0.0)
+        for first in range(0, count, BLOCK):
+            for one in contestants:
+                before_s = one.sandbox.cpu_s()
+                for n in range(first, first + BLOCK):
+                    await one.invoke(n)
+                cpu_s[one.name] += one.sandbox.cpu_s() - before_s
+        memory_mib = {
+            one.name: pss_mib(one.sandbox.process_ids()) for one in contestants
+        }
+    return [
+        *(
+            Figure(
+                f"ways: {name}, CPU per event",
+                cpu_s[name] / count * 1000,
+                "ms",
+                None,
+                count,
+            )
+            for name in WAYS
+        ),
+        *(
+            Figure(f"ways: {name}, memory", memory_mib[name], "MiB", None, 1)
+            for name in WAYS
+        ),
+    ]
+
+
+def pss_mib(pids: Iterable[int]) -> float:
+    """Return the memory of some processes, what they share counted once."""
+    total = 0
+    for pid in pids:
+        with contextlib.suppress(psutil.Error):  # it may end while we look
+            memory = psutil.Process(pid).memory_full_info()
+            total += getattr(memory, "pss", 0) or memory.rss
+    return total / 2**20
