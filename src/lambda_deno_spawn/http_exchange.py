@@ -10,10 +10,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-import h11
-
 from lambda_deno_spawn.errors import WorkerProtocolError
 from lambda_deno_spawn.exchange import Exchange
+from lambda_deno_spawn.http1 import AnswerReader, RemoteProtocolError, request_head
 from lambda_deno_spawn.protocol import State, Stray, WorkerConnection
 
 if TYPE_CHECKING:
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.invocation import Invocation
 
-HOST = (b"Host", b"worker")
+HOST = ("Host", "worker")
 HTTP_OK = 200
 
 
@@ -37,7 +36,7 @@ class HttpLink(asyncio.Protocol):
         """Take who is told that the link can carry another exchange."""
         self.is_open = True
         self._on_free = on_free
-        self._http = h11.Connection(h11.CLIENT)
+        self._reader: AnswerReader | None = None
         self._transport: asyncio.Transport | None = None
         self._connection: WorkerConnection | None = None
         self._exchange: Exchange | None = None
@@ -78,13 +77,12 @@ class HttpLink(asyncio.Protocol):
         self._connection = WorkerConnection(marker, State.IDLE)
         self._exchange = Exchange(self._connection, self)
         self._on_lost, self._on_abandon = on_lost, on_abandon
-        buffers = self._connection.invoke(invocation, abort_epoch_ms)
-        self._send("POST", number, b"".join(buffers))
+        self._send("POST", number, self._connection.invoke(invocation, abort_epoch_ms))
         return self._exchange
 
     def abandon(self, number: int) -> None:
         """Say that nobody listens to the answer of an invocation any more."""
-        self._send("DELETE", number, b"")
+        self._send("DELETE", number, [])
 
     def close(self) -> None:
         """Give it up, whatever it carries."""
@@ -116,12 +114,18 @@ class HttpLink(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes of answers."""
+        """Take bytes of an answer."""
+        reader = self._reader
+        if reader is None:
+            self._break_off(RemoteProtocolError("nothing was asked"))
+            return
         try:
-            self._http.receive_data(data)
-            while self._accept(self._http.next_event()):
-                pass
-        except (h11.RemoteProtocolError, WorkerProtocolError) as error:
+            reader.receive_data(data)
+            if reader.status:
+                self._check(reader.status)
+            if reader.is_complete:
+                self._ended(reader)
+        except (RemoteProtocolError, WorkerProtocolError) as error:
             self._break_off(error)
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -131,33 +135,22 @@ class HttpLink(asyncio.Protocol):
         if exchange is not None:
             self._on_lost(exchange)
 
-    def _send(self, method: str, number: int, body: bytes) -> None:
+    def _send(self, method: str, number: int, body: list[bytes]) -> None:
         assert self._transport is not None
-        headers = [HOST, (b"Content-Length", b"%d" % len(body))]
-        request = h11.Request(method=method, target=f"/{number}", headers=headers)
-        parts = [self._http.send(request) or b""]
-        if body:
-            parts += self._http.send_with_data_passthrough(h11.Data(body)) or []
-        parts += self._http.send_with_data_passthrough(h11.EndOfMessage()) or []
-        self._transport.write(b"".join(parts))
+        length = ("Content-Length", str(sum(map(len, body))))
+        self._reader = AnswerReader(self._take)
+        head = request_head(method, f"/{number}", [HOST, length])
+        self._transport.write(b"".join([head, *body]))
 
-    def _accept(self, event: object) -> bool:
-        """Take what HTTP brought; False if more has to come first."""
-        match event:
-            case h11.Response(status_code=status) if status != HTTP_OK:
-                raise WorkerProtocolError(
-                    f"Cannot read an answer: the worker's server says {status}"
-                )
-            case h11.Data(data=data):
-                self._take(bytes(data))
-            case h11.EndOfMessage():
-                self._ended()
-                return False
-            case h11.NEED_DATA | h11.PAUSED | h11.ConnectionClosed():
-                return False
-        return True
+    def _check(self, status: int) -> None:
+        if status != HTTP_OK:
+            raise WorkerProtocolError(
+                f"Cannot read an answer: the worker's server says {status}"
+            )
 
     def _take(self, data: bytes) -> None:
+        if self._reader is not None:
+            self._check(self._reader.status)
         if self._connection is None or self._exchange is None:
             return
         for event in self._connection.receive_data(data):
@@ -168,15 +161,15 @@ class HttpLink(asyncio.Protocol):
                 )
             self._exchange.take(event)
 
-    def _ended(self) -> None:
+    def _ended(self, reader: AnswerReader) -> None:
+        self._reader = None
         exchange, self._exchange = self._exchange, None
         if exchange is not None and exchange.state not in (State.IDLE, State.DONE):
             self._on_lost(exchange)
-        if self._http.our_state is self._http.their_state is h11.DONE:
-            self._http.start_next_cycle()
-            self._on_free(self)
-        else:
+        if reader.is_last:
             self.close()
+        else:
+            self._on_free(self)
 
     def _break_off(self, error: Exception) -> None:
         exchange, self._exchange = self._exchange, None

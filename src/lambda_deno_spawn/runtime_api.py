@@ -14,20 +14,23 @@ import platform
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
-import httpx
 import orjson
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.errors import ConfigError, RuntimeApiError
+from lambda_deno_spawn.http1 import HttpError, request_head
 from lambda_deno_spawn.invocation import Failure, Invocation, Streaming, Success
 from lambda_deno_spawn.logs import log_context, log_failure, logger
 from lambda_deno_spawn.transport import (
-    SingleConnectionTransport,
-    TruncatedResponseError,
+    ConnectError,
+    HttpTransport,
+    TruncatedAnswerError,
 )
 
 if TYPE_CHECKING:
+    from lambda_deno_spawn.http1 import Field
     from lambda_deno_spawn.invocation import Outcome
+    from lambda_deno_spawn.transport import Answer
 
 API_PATH = "/2018-06-01/runtime"
 USER_AGENT = f"lambda-deno-spawn/{__version__} python/{platform.python_version()}"
@@ -40,7 +43,7 @@ UTF8_HEADERS = frozenset(
     }
 )
 # They say which invocation it is, and how long it lasts.
-UNIQUE_HEADERS = (b"lambda-runtime-aws-request-id", b"lambda-runtime-deadline-ms")
+UNIQUE_HEADERS = ("lambda-runtime-aws-request-id", "lambda-runtime-deadline-ms")
 STREAM_TRAILERS = (
     "Lambda-Runtime-Function-Error-Type",
     "Lambda-Runtime-Function-Error-Body",
@@ -89,14 +92,8 @@ class RuntimeApiClient:
             raise ConfigError("AWS_LAMBDA_RUNTIME_API", runtime_api, "host:port")
         self._host, self._port = host.strip("[]"), int(port)
         self._transport = self._connection()
-        self._root = f"http://{runtime_api}{API_PATH}"
         self._working_directory = working_directory
-        self._next_url = httpx.URL(f"{self._root}/invocation/next")
-        self._prepared = ("", self._next_url, self._next_url)
-        self._common = [
-            (b"Host", runtime_api.encode("ascii")),
-            (b"User-Agent", USER_AGENT.encode("ascii")),
-        ]
+        self._common = [("Host", runtime_api), ("User-Agent", USER_AGENT)]
 
     async def next(self) -> Invocation:
         """Wait for the next invocation, without a limit.
@@ -107,25 +104,17 @@ class RuntimeApiClient:
         Raises:
             RuntimeApiError: Fatal: no invocation can be had any more.
         """
-        response = await self._send("next", "GET", self._next_url, [])
-        if response.status_code != HTTP_OK:
+        answer = await self._get("next", "/invocation/next")
+        if answer.status != HTTP_OK:
             raise RuntimeApiError(
-                "next", _detail(response), status=response.status_code, is_fatal=True
+                "next", _detail(answer), status=answer.status, is_fatal=True
             )
-        # httpx looks every name up by scanning; one pass over the raw fields is faster.
-        fields = response.headers.raw
-        headers = {
-            name.lower().decode("ascii"): value.decode("latin-1")
-            for name, value in fields
-        }
-        if len(headers) < len(fields):
-            _check_repeated(fields)
+        headers = answer.headers
+        if answer.ambiguous:
+            _check_unique(answer)
         for name in UTF8_HEADERS & headers.keys():
             headers[name] = _utf8(headers[name])
-        invocation = Invocation.from_headers(headers, response.content)
-        # The loop comes to this while the worker runs, so the caller does not wait.
-        asyncio.get_running_loop().call_soon(self._prepare, invocation.request_id)
-        return invocation
+        return Invocation.from_headers(headers, answer.body)
 
     async def report(self, invocation: Invocation, outcome: Outcome) -> str | None:
         """Post what came of an invocation.
@@ -138,25 +127,23 @@ class RuntimeApiClient:
         Raises:
             RuntimeApiError: Fatal: the environment must end (HTTP 500).
         """
-        headers: list[tuple[str, str]] = []
+        path = _path(invocation.request_id)
+        fields: list[Field] = []
         if invocation.invocation_id is not None:
-            headers.append(("Lambda-Runtime-Invocation-Id", invocation.invocation_id))
-        if self._prepared[0] != invocation.request_id:
-            self._prepare(invocation.request_id)
-        _, response_url, error_url = self._prepared
+            fields.append(("Lambda-Runtime-Invocation-Id", invocation.invocation_id))
         try:
             match outcome:
-                case Success():
-                    headers.append(("Content-Type", outcome.content_type))
-                    await self._post("response", response_url, headers, outcome.payload)
-                case Failure():
-                    headers += self._error_headers(outcome)
-                    await self._post("error", error_url, headers, outcome.body)
+                case Success(payload, content_type):
+                    fields.append(("Content-Type", content_type))
+                    await self._post("response", f"{path}/response", fields, payload)
+                case Failure(body=body):
+                    fields += self._error_fields(outcome)
+                    await self._post("error", f"{path}/error", fields, body)
                 case Streaming():
-                    failure = await self._stream(response_url, headers, outcome)
+                    failure = await self._stream(f"{path}/response", fields, outcome)
                     if failure is not None:
-                        headers += self._error_headers(failure)
-                        await self._post("error", error_url, headers, failure.body)
+                        fields += self._error_fields(failure)
+                        await self._post("error", f"{path}/error", fields, failure.body)
                         log_failure(invocation, failure)
                         return failure.error_type
         except RuntimeApiError as error:
@@ -172,38 +159,25 @@ class RuntimeApiClient:
         Raises:
             RuntimeApiError: It could not be told.
         """
-        headers = self._error_headers(failure)
-        url = httpx.URL(f"{self._root}/init/error")
-        await self._post("init error", url, headers, failure.body)
+        fields = self._error_fields(failure)
+        await self._post("init error", "/init/error", fields, failure.body)
 
     async def aclose(self) -> None:
         """Close the connection."""
         await self._transport.aclose()
 
-    def _error_headers(self, failure: Failure) -> list[tuple[str, str]]:
-        headers = [
+    def _error_fields(self, failure: Failure) -> list[Field]:
+        fields = [
             ("Content-Type", "application/json"),
             ("Lambda-Runtime-Function-Error-Type", failure.function_error_type),
         ]
         cause = failure.xray_cause(self._working_directory)
         if cause is not None:
-            headers.append(("Lambda-Runtime-Function-XRay-Error-Cause", cause))
-        return headers
-
-    def _prepare(self, request_id: str) -> None:
-        """Work out where an invocation's answer goes; parsing a URL takes its time."""
-        segment = quote(request_id, safe="")
-        if segment in (".", ".."):  # a URL would resolve them
-            segment = segment.replace(".", "%2E")
-        path = f"{self._root}/invocation/{segment}"
-        self._prepared = (
-            request_id,
-            httpx.URL(f"{path}/response"),
-            httpx.URL(f"{path}/error"),
-        )
+            fields.append(("Lambda-Runtime-Function-XRay-Error-Cause", cause))
+        return fields
 
     async def _stream(
-        self, url: httpx.URL, headers: list[tuple[str, str]], outcome: Streaming
+        self, path: str, fields: list[Field], outcome: Streaming
     ) -> Failure | None:
         """Post an answer in pieces, on a connection of its own, as AWS asks.
 
@@ -211,7 +185,7 @@ class RuntimeApiClient:
             None, or why the answer could not be begun: nothing of it was sent.
         """
 
-        def trailers() -> list[tuple[str, str]]:
+        def trailers() -> list[Field]:
             failure = outcome.chunks.failure
             if failure is None:
                 return []
@@ -221,88 +195,82 @@ class RuntimeApiClient:
                 (error_body, base64.b64encode(failure.body).decode("ascii")),
             ]
 
-        fields = self._fields(
-            [
-                *headers,
-                ("Content-Type", outcome.content_type),
-                ("Lambda-Runtime-Function-Response-Mode", "streaming"),
-                ("Trailer", ", ".join(STREAM_TRAILERS)),
-            ]
-        )
-        extensions = {"trailers": trailers}
-        request = httpx.Request(
-            "POST", url, headers=fields, content=outcome.chunks, extensions=extensions
-        )
         transport = self._connection()
         try:
+            head = self._head(
+                "POST",
+                path,
+                [
+                    *fields,
+                    ("Content-Type", outcome.content_type),
+                    ("Lambda-Runtime-Function-Response-Mode", "streaming"),
+                    ("Trailer", ", ".join(STREAM_TRAILERS)),
+                    ("Transfer-Encoding", "chunked"),
+                ],
+            )
             async with asyncio.timeout(outcome.limit_s):
                 await transport.connect()
-                response = await self._exchange(transport, "response", request)
+                answer = await transport.stream(head, outcome.chunks, trailers)
         except TimeoutError:
             detail = "the response was not taken before the deadline and is cut off"
             raise RuntimeApiError("response", detail, is_fatal=False) from None
-        except httpx.ConnectError as error:
+        except ConnectError as error:
             return _not_begun(error)
+        except HttpError as error:
+            answer = _known_answer("response", error)
         finally:
             await transport.aclose()
-        self._check("response", response)
+        self._check("response", answer)
         return None
 
-    async def _post(
-        self, call: str, url: httpx.URL, headers: list[tuple[str, str]], body: bytes
-    ) -> None:
-        self._check(call, await self._send(call, "POST", url, headers, body))
+    # What a further call of the API needs is one of these two.
 
-    def _check(self, call: str, response: httpx.Response) -> None:
+    async def _get(self, call: str, path: str) -> Answer:
+        """Ask, and ask again if a kept connection breaks before it has answered.
+
+        Raises:
+            RuntimeApiError: There is no answer; fatal if it was to be an event.
+        """
+        return await self._send(call, "GET", path, [], b"")
+
+    async def _post(
+        self, call: str, path: str, fields: list[Field], body: bytes
+    ) -> None:
+        """Tell something, once.
+
+        Raises:
+            RuntimeApiError: It was not accepted; fatal if the status says so.
+        """
+        fields = [*fields, ("Content-Length", str(len(body)))]
+        self._check(call, await self._send(call, "POST", path, fields, body))
+
+    async def _send(
+        self, call: str, method: str, path: str, fields: list[Field], body: bytes
+    ) -> Answer:
+        try:
+            head = self._head(method, path, fields)
+            is_repeatable = method == "GET"
+            return await self._transport.send(head, body, is_repeatable=is_repeatable)
+        except HttpError as error:
+            return _known_answer(call, error)
+
+    def _check(self, call: str, answer: Answer) -> None:
         """Raise what a status other than 202 means."""
-        status = response.status_code
+        status = answer.status
         if status == HTTP_ACCEPTED:
             return
-        detail = _detail(response)
+        detail = _detail(answer)
         if status in REFUSALS:
             detail = f"{REFUSALS[status]} ({detail})"
         raise RuntimeApiError(
             call, detail, status=status, is_fatal=status >= HTTP_CONTAINER_ERROR
         )
 
-    async def _send(
-        self,
-        call: str,
-        method: str,
-        url: httpx.URL,
-        headers: list[tuple[str, str]],
-        body: bytes | None = None,
-    ) -> httpx.Response:
-        # Straight to the transport: AsyncClient adds redirects, cookies and auth, which
-        # this API does not have, and half a millisecond (decision 0008).
-        request = httpx.Request(
-            method, url, headers=self._fields(headers), content=body
-        )
-        return await self._exchange(self._transport, call, request)
+    def _connection(self) -> HttpTransport:
+        return HttpTransport(self._host, self._port, ANSWER_LIMIT_BYTES)
 
-    async def _exchange(
-        self, transport: SingleConnectionTransport, call: str, request: httpx.Request
-    ) -> httpx.Response:
-        try:
-            return await transport.handle_async_request(request)
-        except TruncatedResponseError as error:
-            # The status says it all, but for an event: that is the body.
-            status = error.response.status_code
-            if call != "next" or status != HTTP_OK:
-                return error.response
-            raise RuntimeApiError(
-                call, _short(error), status=status, is_fatal=True
-            ) from error
-        except httpx.TransportError as error:
-            raise RuntimeApiError(
-                call, _short(error), is_fatal=call == "next"
-            ) from error
-
-    def _connection(self) -> SingleConnectionTransport:
-        return SingleConnectionTransport(self._host, self._port, ANSWER_LIMIT_BYTES)
-
-    def _fields(self, headers: list[tuple[str, str]]) -> list[tuple[bytes, bytes]]:
-        return self._common + [(k.encode(), v.encode("latin-1")) for k, v in headers]
+    def _head(self, method: str, path: str, fields: list[Field]) -> bytes:
+        return request_head(method, API_PATH + path, [*self._common, *fields])
 
 
 def _utf8(value: str) -> str:
@@ -313,7 +281,31 @@ def _utf8(value: str) -> str:
         return value
 
 
-def _not_begun(error: httpx.ConnectError) -> Failure:
+def _path(request_id: str) -> str:
+    segment = quote(request_id, safe="")
+    if segment in (".", ".."):  # a path would resolve them
+        segment = segment.replace(".", "%2E")
+    return f"/invocation/{segment}"
+
+
+def _known_answer(call: str, error: HttpError) -> Answer:
+    """Return the answer if its head, which says it all, has come.
+
+    Raises:
+        RuntimeApiError: It has not, or the answer was to be an event: that is the body.
+    """
+    is_next = call == "next"
+    if not isinstance(error, TruncatedAnswerError):
+        raise RuntimeApiError(call, _short(error), is_fatal=is_next) from error
+    status = error.answer.status
+    if is_next and status == HTTP_OK:
+        raise RuntimeApiError(
+            call, _short(error), status=status, is_fatal=True
+        ) from error
+    return error.answer
+
+
+def _not_begun(error: ConnectError) -> Failure:
     """Say why there is no connection for a stream."""
     cause = error.__cause__
     is_exhausted = isinstance(cause, OSError) and cause.errno in EXHAUSTED
@@ -323,7 +315,7 @@ def _not_begun(error: httpx.ConnectError) -> Failure:
     )
 
 
-def _check_repeated(fields: list[tuple[bytes, bytes]]) -> None:
+def _check_unique(answer: Answer) -> None:
     """Refuse an invocation of which it is not sure which one it is.
 
     Of any other field that comes more than once the last one counts.
@@ -332,29 +324,28 @@ def _check_repeated(fields: list[tuple[bytes, bytes]]) -> None:
         RuntimeApiError: Fatal: there are two request ids or deadlines.
     """
     for name in UNIQUE_HEADERS:
-        values = {value for key, value in fields if key.lower() == name}
-        if len(values) > 1:
+        if name in answer.ambiguous:
             raise RuntimeApiError(
                 "next",
-                f"{name.decode()} comes more than once and differs",
-                status=HTTP_OK,
+                f"{name} comes more than once and differs",
+                status=answer.status,
                 is_fatal=True,
             )
 
 
-def _short(error: httpx.TransportError) -> str:
+def _short(error: HttpError) -> str:
     """Return its message; h11 quotes what broke HTTP, however long it is."""
     return str(error)[:DETAIL_LIMIT]
 
 
-def _detail(response: httpx.Response) -> str:
+def _detail(answer: Answer) -> str:
     """Return the platform's own words from an error body."""
     try:
-        body = orjson.loads(response.content)
+        body = orjson.loads(answer.body)
         words = [body["errorType"], body["errorMessage"]]
     except (orjson.JSONDecodeError, KeyError, TypeError):
         words = []
     # Anything else than text may be nested too deep to be written.
     if words and all(isinstance(word, str) for word in words):
         return ": ".join(word[:DETAIL_LIMIT] for word in words)
-    return repr(response.content[:DETAIL_LIMIT])
+    return repr(answer.body[:DETAIL_LIMIT])

@@ -1,56 +1,83 @@
-"""An httpx transport for one plain HTTP/1.1 peer, on asyncio streams and h11.
+"""One plain HTTP/1.1 peer: requests sent, answers awaited, on asyncio's transports.
 
-Knows keep-alive on one connection, sized and chunked bodies both ways, and an answer
-that comes before the request is complete. Refuses to know proxies, TLS, redirects,
-content codings, pools and timeouts: the peer is the Runtime API on a loopback
-address, and whoever calls decides how long to wait. Why not httpx's own transport:
-decision 0008. Specification: RFC 9112; h11's documentation.
+Knows keep-alive on one connection, when a request may be repeated, and an answer that
+comes before the request is complete. Refuses to know proxies, TLS, redirects, content
+codings, pools and timeouts: the peer is the Runtime API on a loopback address, and
+whoever calls decides how long to wait. What HTTP looks like is in ``http1``. Why no
+client of others: decision 0022.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import h11
-import httpx
+from lambda_deno_spawn.http1 import (
+    AnswerReader,
+    HttpError,
+    RemoteProtocolError,
+    chunk,
+    end_of_chunks,
+)
 
-READ_BYTES = 64 * 1024
-# A client context alone may take 3.5 KB; h11's own limit is 16 KB for all together.
-HEADERS_LIMIT_BYTES = 256 * 1024
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterable, Callable, Iterable
+
+    from lambda_deno_spawn.http1 import Field
+
 # Loopback answers at once or never; a longer wait would only hide a wrong address.
 CONNECT_LIMIT_S = 1.0
 HTTP_REFUSED = 400  # from here on a status says no (RFC 9110, section 15)
+READ_BYTES = 64 * 1024
+# Up to here head and body are joined: two writes would be two packets. A copy of more
+# takes longer than a packet.
+JOINED_BYTES = 64 * 1024
 
 
-class ConnectionLostError(httpx.RemoteProtocolError):
-    """The peer closed a connection before any byte of its answer."""
+class ConnectError(HttpError):
+    """The peer cannot be reached; nothing was sent. Its cause is the system's."""
 
 
-class TruncatedResponseError(httpx.RemoteProtocolError):
+class ConnectionLostError(HttpError):
+    """The connection ended before any byte of an answer."""
+
+
+class TruncatedAnswerError(HttpError):
     """The head of an answer came, its body did not, or is too large.
 
     Attributes:
-        response: The answer with what there is of its body.
+        answer: The answer with what there is of its body.
     """
 
-    def __init__(self, message: str, response: httpx.Response) -> None:
-        self.response = response
+    def __init__(self, message: str, answer: Answer) -> None:
+        self.answer = answer
         super().__init__(message)
 
 
-class SingleConnectionTransport(httpx.AsyncBaseTransport):
+class Answer(NamedTuple):
+    """An answer.
+
+    Attributes:
+        status: Of the answer.
+        headers: Fields, names in lower case; the last one counts of those that repeat.
+        ambiguous: Names of fields that came more than once and differ.
+        body: All of it, whatever its coding is called.
+    """
+
+    status: int
+    headers: dict[str, str]
+    ambiguous: frozenset[str]
+    body: bytes
+
+
+class HttpTransport:
     """Sends requests one after another over one kept-alive connection.
 
     Not for concurrent use: give each loop its own. A kept connection that was closed
-    in the meantime, or on which something came unasked, is replaced. So is one that
-    breaks before any byte of an answer, for a GET: a POST may have been seen, and is
-    not repeated.
-
-    One extension of a request is known: ``trailers`` marks a body that comes in pieces,
-    each written as it comes; called after the last one it returns trailer fields.
+    in the meantime, or on which something came unasked, is replaced.
     """
 
     def __init__(self, host: str, port: int, body_limit_bytes: int) -> None:
@@ -58,253 +85,298 @@ class SingleConnectionTransport(httpx.AsyncBaseTransport):
         self._host = host
         self._port = port
         self._body_limit_bytes = body_limit_bytes
-        self._reader: _Reader | None = None
-        self._writer: asyncio.StreamWriter | None = None
-        self._http = _connection()
-        self._has_received = False
+        self._connection: _Connection | None = None
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+    @property
+    def is_idle(self) -> bool:
+        """True if there is a connection that a request can be sent on."""
+        return self._connection is not None and self._connection.is_idle
+
+    async def send(
+        self, head: bytes, body: bytes = b"", *, is_repeatable: bool = False
+    ) -> Answer:
         """Send a request and return the whole answer.
 
         An answer that refuses ends the request, also if it comes before the end of it.
+        Cancelled, it gives the connection up.
+
+        Args:
+            head: Of the request.
+            body: Of the request.
+            is_repeatable: Send it again if a kept connection breaks before any byte of
+                an answer: it may have been seen.
 
         Raises:
-            httpx.ConnectError: The peer cannot be reached; nothing was sent.
-            TruncatedResponseError: The answer has a head and no whole body.
-            httpx.TransportError: The peer broke off, or broke HTTP.
+            ConnectError: The peer cannot be reached; nothing was sent.
+            TruncatedAnswerError: The answer has a head and no whole body.
+            HttpError: The peer broke off, or broke HTTP.
         """
-        if self._reader is not None and not self._reader.is_idle:
+        if not self.is_idle:
             await self.aclose()
-        is_reused = self._writer is not None
+        is_kept = self._connection is not None
         try:
-            return await self._exchange(request)
+            return await self._exchange(head, body)
         except ConnectionLostError:
-            if not is_reused or request.method != "GET":
+            if not (is_kept and is_repeatable):
                 raise
-            return await self._exchange(request)
+            return await self._exchange(head, body)
+
+    async def stream(
+        self,
+        head: bytes,
+        pieces: AsyncIterable[bytes],
+        trailers: Callable[[], Iterable[Field]],
+    ) -> Answer:
+        """Send a request in pieces, each as it comes, and return the whole answer.
+
+        As ``send``, but the connection is given up behind it in any case.
+
+        Args:
+            head: Of the request; says that it is chunked.
+            pieces: The body.
+            trailers: Called after the last one: fields that follow it.
+        """
+        connection = await self._connected()
+        try:
+            receiving = connection.expect_answer(self._body_limit_bytes)
+            sending = asyncio.create_task(
+                connection.send_pieces(head, pieces, trailers)
+            )
+            try:
+                both: set[asyncio.Future[Any]] = {receiving, sending}
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                is_early = receiving.done()
+                if not is_early or receiving.result().status < HTTP_REFUSED:
+                    await sending
+                return await receiving
+            finally:
+                for waiting in (receiving, sending):
+                    waiting.cancel()
+                await asyncio.gather(receiving, sending, return_exceptions=True)
+        finally:
+            await self.aclose()
 
     async def connect(self) -> None:
         """Connect now instead of with the first request.
 
         Raises:
-            httpx.ConnectError: The peer cannot be reached. Its cause has the system's
-                reason.
+            ConnectError: The peer cannot be reached.
         """
-        reader = _Reader()
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_LIMIT_S):
-                transport, protocol = await loop.create_connection(
-                    lambda: asyncio.StreamReaderProtocol(reader, loop=loop),
-                    self._host,
-                    self._port,
+                _, self._connection = await loop.create_connection(
+                    _Connection, self._host, self._port
                 )
         except (OSError, TimeoutError) as error:
             reason = str(error) or "timed out"
-            raise httpx.ConnectError(
+            raise ConnectError(
                 f"cannot connect to {self._host}:{self._port}: {reason}"
             ) from error
-        # Drained means: the kernel has all of it.
-        transport.set_write_buffer_limits(0)
-        sock = transport.get_extra_info("socket")
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._reader = reader
-        self._writer = asyncio.StreamWriter(transport, protocol, reader, loop)
-        self._http = _connection()
 
     async def aclose(self) -> None:
         """Close the connection; what was not sent yet is dropped."""
-        writer, self._writer, self._reader = self._writer, None, None
-        if writer is not None:
-            writer.transport.abort()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
 
-    async def _exchange(self, request: httpx.Request) -> httpx.Response:
-        if self._writer is None:
+    async def _connected(self) -> _Connection:
+        if self._connection is None:
             await self.connect()
-        assert self._writer is not None
-        is_complete = self._has_received = False
+        assert self._connection is not None
+        return self._connection
+
+    async def _exchange(self, head: bytes, body: bytes) -> Answer:
+        connection = self._connection or await self._connected()
         try:
-            if "trailers" in request.extensions:
-                response = await self._stream(request)
-            else:
-                response = await self._send_and_receive(request)
-            is_complete = (
-                self._http.our_state is self._http.their_state is h11.DONE
-                and self._writer.transport.get_write_buffer_size() == 0
-                and not self._http.trailing_data[0]
-            )
-        except h11.LocalProtocolError as error:
-            raise httpx.LocalProtocolError(str(error)) from error
-        except h11.RemoteProtocolError as error:
-            raise httpx.RemoteProtocolError(str(error)) from error
-        except OSError as error:
-            lost = f"the connection broke: {error}"
-            if self._has_received:
-                raise httpx.RemoteProtocolError(lost) from error
-            raise ConnectionLostError(lost) from error
+            receiving = connection.expect_answer(self._body_limit_bytes)
+            connection.write(head, body)
+            # What is not written yet goes on in the background: an answer may be early.
+            answer = await receiving
+            if answer.status < HTTP_REFUSED:
+                await connection.written()
         finally:
             # Also when cancelled: half an exchange spoils the connection.
-            if is_complete:
-                self._http.start_next_cycle()
-            else:
+            if not connection.is_idle:
                 await self.aclose()
-        return response
-
-    async def _send_and_receive(self, request: httpx.Request) -> httpx.Response:
-        assert self._writer is not None
-        http = self._http
-        # Head and body go out together: two writes would be two packets.
-        parts: list[bytes | None] = [http.send(_head(request))]
-        if request.content:
-            body = h11.Data(request.content)
-            parts += http.send_with_data_passthrough(body) or []
-        parts += http.send_with_data_passthrough(h11.EndOfMessage()) or []
-        self._writer.write(_joined(parts))
-        # What is not written yet goes on in the background: an answer may be early.
-        response = await self._receive()
-        if response.status_code < HTTP_REFUSED:
-            with contextlib.suppress(OSError):  # the answer is here
-                await self._writer.drain()
-        return response
-
-    async def _stream(self, request: httpx.Request) -> httpx.Response:
-        receiving = asyncio.create_task(self._receive())
-        sending = asyncio.create_task(self._send_pieces(request))
-        try:
-            await asyncio.wait(
-                {receiving, sending}, return_when=asyncio.FIRST_COMPLETED
-            )
-            is_early = receiving.done()
-            if not is_early or receiving.result().status_code < HTTP_REFUSED:
-                await sending
-            return await receiving
-        finally:
-            for task in (receiving, sending):
-                task.cancel()
-            await asyncio.gather(receiving, sending, return_exceptions=True)
-
-    async def _send_pieces(self, request: httpx.Request) -> None:
-        """Send a request as its pieces come, or until the connection breaks."""
-        assert isinstance(request.stream, httpx.AsyncByteStream)
-        http = self._http
-        parts: list[bytes | None] = [http.send(_head(request))]
-        async for chunk in request.stream:
-            if chunk:
-                parts += http.send_with_data_passthrough(h11.Data(chunk)) or []
-                if not await self._write(parts):
-                    return
-        end = h11.EndOfMessage(headers=request.extensions["trailers"]())
-        parts += http.send_with_data_passthrough(end) or []
-        await self._write(parts)
-
-    async def _write(self, parts: list[bytes | None]) -> bool:
-        """Write and wait while the peer is slow; the list is empty afterwards.
-
-        False if the connection broke. That ends the reading as well, which knows
-        whether there was an answer.
-        """
-        assert self._writer is not None
-        self._writer.write(_joined(parts))
-        parts.clear()
-        try:
-            await self._writer.drain()
-        except OSError:
-            return False
-        return True
-
-    async def _receive(self) -> httpx.Response:
-        response: h11.Response | None = None
-        body = bytearray()
-        event: object = h11.NEED_DATA  # the answer cannot be there yet
-        try:
-            while not isinstance(event, h11.EndOfMessage):
-                if event is h11.NEED_DATA:
-                    self._http.receive_data(await self._read())
-                elif isinstance(event, h11.Data):
-                    body += event.data
-                    self._check_size(len(body))
-                elif isinstance(event, h11.Response):
-                    response = event
-                    for name, value in event.headers:
-                        if name == b"content-length":
-                            self._check_size(int(value))
-                event = self._http.next_event()
-        except (h11.RemoteProtocolError, httpx.RemoteProtocolError, OSError) as error:
-            if response is None:
-                raise
-            detail = f"its body cannot be read: {error}"
-            raise TruncatedResponseError(detail, _answer(response, body)) from error
-        assert response is not None
-        return _answer(response, body)
-
-    async def _read(self) -> bytes:
-        assert self._reader is not None
-        data = await self._reader.read(READ_BYTES)
-        if not data and self._reader.lost is not None:
-            raise self._reader.lost
-        if not data and not self._has_received:
-            raise ConnectionLostError("the peer closed the connection")
-        self._has_received = True
-        return data
-
-    def _check_size(self, size_bytes: int) -> None:
-        if size_bytes > self._body_limit_bytes:
-            raise httpx.RemoteProtocolError(
-                f"it is longer than {self._body_limit_bytes} bytes"
-            )
+        return answer
 
 
-class _Reader(asyncio.StreamReader):
-    """Keeps what came before a connection broke, and knows what nobody has read.
-
-    Attributes:
-        lost: How the connection broke; None if it did not, or was closed in order.
-    """
+class _Connection(asyncio.Protocol):
+    """One connection, and the answer that is awaited on it."""
 
     def __init__(self) -> None:
-        super().__init__(limit=READ_BYTES, loop=asyncio.get_running_loop())
-        self.lost: OSError | None = None
-        self._unread_bytes = 0
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._reader: AnswerReader | None = None
+        self._receiving: asyncio.Future[Answer] | None = None
+        self._body: list[bytes] = []
+        self._written: asyncio.Future[None] | None = None
+        self._is_spent = False
+        self._is_lost = False
 
     @property
     def is_idle(self) -> bool:
-        """True while nothing came that was not read, the end included."""
-        return self._unread_bytes == 0 and not self.at_eof()
+        """True while a request can be sent: nothing is on its way, nothing came."""
+        return self._reader is None and not self._is_spent and self._written is None
 
-    def feed_data(self, data: Any) -> None:
-        self._unread_bytes += len(data)
-        super().feed_data(data)
+    def expect_answer(self, limit_bytes: int) -> asyncio.Future[Answer]:
+        """Begin to wait for an answer whose body is no longer than that.
 
-    def set_exception(self, exc: BaseException) -> None:
-        """End the stream as it would in order: what came can still be read."""
-        self.lost = exc if isinstance(exc, OSError) else ConnectionError(str(exc))
-        self.feed_eof()
+        The future fails as ``HttpTransport.send`` does.
+        """
+        self._body = []
+        self._reader = AnswerReader(self._body.append, limit_bytes)
+        self._receiving = self._loop.create_future()
+        return self._receiving
 
-    async def read(self, n: int = -1) -> bytes:
-        data = await super().read(n)
-        self._unread_bytes -= len(data)
-        return data
+    def write(self, head: bytes, body: bytes) -> None:
+        """Write a request; what the kernel does not take yet follows by itself."""
+        assert self._transport is not None
+        # Not writelines: in some releases of Python 3.12 and 3.13 it never waits for a
+        # slow peer (CVE-2024-12254).
+        if len(body) <= JOINED_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(body)
 
+    async def written(self) -> bool:
+        """Wait until the kernel has all of it; False if the connection broke."""
+        if self._written is not None:
+            await self._written
+        return not self._is_lost
 
-def _connection() -> h11.Connection:
-    return h11.Connection(h11.CLIENT, max_incomplete_event_size=HEADERS_LIMIT_BYTES)
+    async def send_pieces(
+        self,
+        head: bytes,
+        pieces: AsyncIterable[bytes],
+        trailers: Callable[[], Iterable[Field]],
+    ) -> None:
+        """Send a request as its pieces come, or until the connection breaks.
 
+        That ends the waiting for the answer as well, which knows whether there was one.
+        """
+        async for piece in pieces:
+            if piece:
+                self.write(head, chunk(piece))
+                head = b""
+                if not await self.written():
+                    return
+        self.write(head, end_of_chunks(trailers()))
+        await self.written()
 
-def _head(request: httpx.Request) -> h11.Request:
-    return h11.Request(
-        method=request.method,
-        target=request.url.raw_path,
-        headers=request.headers.raw,
-    )
+    def abort(self) -> None:
+        """Give it up."""
+        self._is_spent = True
+        if self._transport is not None:
+            self._transport.abort()
 
+    # What the event loop tells (asyncio.Protocol).
 
-def _joined(parts: list[bytes | None]) -> bytes:
-    # Not writelines: in some releases of Python 3.12 and 3.13 it never waits for a slow
-    # peer (CVE-2024-12254).
-    return b"".join([part for part in parts if part])
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take the transport."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        # Written means: the kernel has all of it.
+        transport.set_write_buffer_limits(0)
+        sock = transport.get_extra_info("socket")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
+    def data_received(self, data: bytes) -> None:
+        """Take bytes of the answer; unasked they spoil the connection."""
+        reader = self._reader
+        if reader is None:
+            self._spoil()
+            return
+        try:
+            reader.receive_data(data)
+        except RemoteProtocolError as error:
+            self._fail(error)
+        else:
+            if reader.is_complete:
+                self._succeed(reader)
 
-def _answer(response: h11.Response, body: bytearray) -> httpx.Response:
-    # httpx would undo a content coding; whatever it is called, the body is the event.
-    headers = [field for field in response.headers if field[0] != b"content-encoding"]
-    return httpx.Response(response.status_code, headers=headers, content=bytes(body))
+    def eof_received(self) -> bool:
+        """Take the end of what the peer sends."""
+        self._end(ConnectionLostError("the peer closed the connection"))
+        return True  # what is being written may still be taken
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Take the end of the connection."""
+        self._is_lost = True
+        if error is not None:
+            self._read_rest()
+        self.resume_writing()
+        lost = f"the connection broke: {error or 'it was given up'}"
+        cause = ConnectionLostError(lost)
+        cause.__cause__ = error
+        self._end(cause, is_broken=True)
+
+    def pause_writing(self) -> None:
+        """Note that the kernel has not taken all."""
+        self._written = self._loop.create_future()
+
+    def resume_writing(self) -> None:
+        """Note that it has."""
+        written, self._written = self._written, None
+        if written is not None and not written.done():
+            written.set_result(None)
+
+    def _read_rest(self) -> None:
+        """Read what the kernel still has: a refusal, on which the writing broke."""
+        assert self._transport is not None
+        fd = self._transport.get_extra_info("socket").fileno()
+        with contextlib.suppress(OSError):
+            while self._reader is not None and (data := os.read(fd, READ_BYTES)):
+                self.data_received(data)
+
+    def _end(self, error: ConnectionLostError, *, is_broken: bool = False) -> None:
+        """Bring what is awaited to its end, because nothing more comes."""
+        self._is_spent = True
+        reader = self._reader
+        if reader is None:
+            return
+        if not reader.has_begun:
+            self._fail(error)
+        elif is_broken:
+            self._fail(RemoteProtocolError(str(error)))
+        else:
+            try:
+                reader.receive_eof()
+            except RemoteProtocolError as early:
+                self._fail(early)
+            else:
+                self._succeed(reader)
+
+    def _spoil(self) -> None:
+        self._is_spent = True
+        assert self._transport is not None
+        self._transport.pause_reading()
+
+    def _succeed(self, reader: AnswerReader) -> None:
+        self._reader = None
+        self._is_spent = self._is_spent or reader.is_last
+        receiving, self._receiving = self._receiving, None
+        if receiving is not None and not receiving.done():
+            receiving.set_result(self._answer(reader))
+
+    def _fail(self, error: HttpError) -> None:
+        reader, self._reader = self._reader, None
+        self._is_spent = True
+        receiving, self._receiving = self._receiving, None
+        if receiving is None or receiving.done():
+            return
+        if reader is not None and reader.status:
+            answer = self._answer(reader)
+            detail = f"its body cannot be read: {error}"
+            truncated = TruncatedAnswerError(detail, answer)
+            truncated.__cause__ = error
+            receiving.set_exception(truncated)
+        else:
+            receiving.set_exception(error)
+
+    def _answer(self, reader: AnswerReader) -> Answer:
+        pieces, self._body = self._body, []
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return Answer(reader.status, reader.headers, reader.ambiguous, body)

@@ -35,7 +35,7 @@ ALLOWED: dict[str, set[str]] = {
         "deno", "errors", "hello", "permissions", "process", "records", "state",
     },
     "exchange": {"errors", "invocation", "protocol"},
-    "http_exchange": {"errors", "exchange", "invocation", "protocol"},
+    "http_exchange": {"errors", "exchange", "http1", "invocation", "protocol"},
     "worker": {
         "descendants", "errors", "exchange", "exits", "http_exchange", "invocation",
         "logs", "process", "protocol", "spawn", "state",
@@ -48,8 +48,11 @@ ALLOWED: dict[str, set[str]] = {
         "config", "errors", "exchange", "invocation", "logs", "metrics", "protocol",
         "worker",
     },
-    "transport": set(),
-    "runtime_api": {"__init__", "errors", "invocation", "logs", "transport"},
+    "http1": set(),
+    "transport": {"http1"},
+    "runtime_api": {
+        "__init__", "errors", "http1", "invocation", "logs", "transport",
+    },
     "loop": {"invocation", "logs"},
     "bootstrap": {
         "config", "deno", "descendants", "errors", "execution", "invocation", "logs",
@@ -147,7 +150,7 @@ ALLOWED: dict[str, set[str]] = {
 }  # fmt: skip
 PURE = [
     "errors", "records", "hello", "invocation", "protocol", "permissions", "config",
-    "metrics",
+    "http1", "metrics",
     "dev.deploy", "dev.deploy_layers",
 ]  # fmt: skip
 OUTSIDE = {
@@ -158,8 +161,8 @@ OUTSIDE = {
 RUNTIME_OWNERS = {
     "ctypes": {"descendants"},
     "fcntl": {"process", "state"},
-    "h11": {"http_exchange", "transport"},
-    "httpx": {"runtime_api", "transport"},
+    "h11": {"http1"},
+    "httpx": set[str](),  # see decision 0022
     "importlib": set[str](),  # every import can be read
     "socket": {"transport"},
     "subprocess": set[str](),  # os.posix_spawn, see process.launch

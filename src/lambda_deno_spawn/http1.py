@@ -1,0 +1,231 @@
+"""HTTP/1.1 as far as one client needs it: requests are written, answers are read.
+
+Writes requests by itself. Reads an answer by itself too if it is entirely plain: its
+head comes at once and in full, in the usual characters, each field once, with a length
+and nothing that says more about the connection. Every other answer is read by h11 from
+its first byte on, so what is odd means what h11 says. Refuses to know sockets, and what
+is asked for. Why not h11 for all: decision 0022. Specification: RFC 9112.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+import h11
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    Field = tuple[str, str]
+
+# A client context alone may take 3.5 KB; h11's own limit is 16 KB for all together.
+HEAD_LIMIT_BYTES = 256 * 1024
+END_OF_HEAD = b"\r\n\r\n"
+# Their length, if they have one, is not that of their body.
+_BODYLESS = frozenset({204, 304})
+# They say where the answer ends, or what follows it.
+_NOT_PLAIN = frozenset({"connection", "transfer-encoding"})
+_TOKEN = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
+_VALUE = r"(?:[!-~\x80-\xff](?:[ -~\x80-\xff]*[!-~\x80-\xff])?)?"
+_HEAD = re.compile(
+    rf"HTTP/1\.1 ([2-5][0-9][0-9]) [ -~]*((?:\r\n{_TOKEN}: ?{_VALUE})+)"
+)
+# Of lines that the one above has let through.
+_FIELD = re.compile(r"\r\n([^:]+): ?([^\r]*)")
+_LENGTH = re.compile(r"0|[1-9][0-9]{0,11}")
+# What a value we write may consist of: h11's rule, for no more than latin-1.
+_WRITABLE = re.compile(
+    r"(?:[\x01-\x08\x0e-\x1f!-\xff](?:[\x01-\x09\x0e-\xff]*[\x01-\x08\x0e-\x1f!-\xff])?)?"
+)
+
+
+class HttpError(Exception):
+    """An exchange did not come about, or not in full."""
+
+
+class LocalProtocolError(HttpError):
+    """What was to be sent would not be HTTP; nothing of it was."""
+
+
+class RemoteProtocolError(HttpError):
+    """What came is not HTTP, or not all of it came."""
+
+
+def request_head(method: str, target: str, fields: Iterable[Field]) -> bytes:
+    """Write the head of a request.
+
+    Args:
+        method: GET, POST ...
+        target: Path, percent-encoded.
+        fields: Header fields. Names are ours, values may be anybody's.
+
+    Raises:
+        LocalProtocolError: A value would not stay one value.
+    """
+    head = f"{method} {target} HTTP/1.1\r\n{_lines(fields)}\r\n"
+    return head.encode("latin-1")
+
+
+def chunk(data: bytes) -> bytes:
+    """Write one piece of a body that comes in chunks; an empty one would end it."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def end_of_chunks(trailers: Iterable[Field]) -> bytes:
+    """Write the end of a body that came in chunks.
+
+    Raises:
+        LocalProtocolError: A value would not stay one value.
+    """
+    return f"0\r\n{_lines(trailers)}\r\n".encode("latin-1")
+
+
+def _lines(fields: Iterable[Field]) -> str:
+    lines = ""
+    for name, value in fields:
+        if not _WRITABLE.fullmatch(value):
+            shown = value[:64]
+            raise LocalProtocolError(f"illegal header value {shown!r} of {name}")
+        lines += f"{name}: {value}\r\n"
+    return lines
+
+
+class AnswerReader:
+    """Reads one answer, from its first byte to its last.
+
+    Attributes:
+        status: Of the answer; 0 until its head has come.
+        headers: Fields, names in lower case; the last one counts of those that repeat.
+        ambiguous: Names of fields that came more than once and differ.
+        is_complete: True once all of it has come.
+        is_last: True if no other answer can follow on this connection, or something
+            has already that nobody asked for. Known when it is complete.
+    """
+
+    def __init__(
+        self, on_body: Callable[[bytes], object], limit_bytes: int | None = None
+    ) -> None:
+        """Take who is given the body as it comes, and how long that may be."""
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.ambiguous: frozenset[str] = frozenset()
+        self.is_complete = False
+        self.is_last = False
+        self._on_body = on_body
+        self._limit_bytes = limit_bytes
+        self._left_bytes = 0  # of the body, if the answer is plain
+        self._come_bytes = 0  # of the body, if it is not
+        self._http: h11.Connection | None = None
+
+    @property
+    def has_begun(self) -> bool:
+        """True once any byte of it has come."""
+        return self.status != 0 or self._http is not None
+
+    def receive_data(self, data: bytes) -> None:
+        """Take what has come of an answer that is not complete.
+
+        Raises:
+            RemoteProtocolError: It is no HTTP, or too long. What came of the body
+                before that has been passed on.
+        """
+        if self._http is not None:
+            self._receive_odd(self._http, data)
+        elif self.status:
+            self._receive_plain(data)
+        elif end := self._read_head(data):
+            self._check_size(self._left_bytes)
+            self._receive_plain(data[end:])
+        else:
+            self._http = _awaiting_answer()
+            self._receive_odd(self._http, data)
+
+    def receive_eof(self) -> None:
+        """Take the end of the connection, which may be that of the answer.
+
+        Raises:
+            RemoteProtocolError: It is too early.
+        """
+        if self._http is None:
+            raise RemoteProtocolError(
+                f"peer closed the connection, {self._left_bytes} bytes of the body "
+                "were missing"
+            )
+        self._receive_odd(self._http, b"")
+
+    def _read_head(self, data: bytes) -> int:
+        """Read a plain head; return its length, 0 if it is not plain."""
+        end = data.find(END_OF_HEAD)
+        match = _HEAD.fullmatch(data[:end].decode("latin-1")) if end > 0 else None
+        if match is None:
+            return 0
+        fields = _FIELD.findall(match[2])
+        headers = {name.lower(): value for name, value in fields}
+        length = headers.get("content-length", "")
+        status = int(match[1])
+        if (
+            not _LENGTH.fullmatch(length)
+            or len(headers) < len(fields)
+            or status in _BODYLESS
+            or not _NOT_PLAIN.isdisjoint(headers)
+        ):
+            return 0
+        self.status, self.headers, self._left_bytes = status, headers, int(length)
+        return end + len(END_OF_HEAD)
+
+    def _receive_plain(self, data: bytes) -> None:
+        behind = len(data) - self._left_bytes
+        self._left_bytes = max(0, -behind)
+        body = data[: len(data) - behind] if behind > 0 else data
+        if body:
+            self._on_body(body)
+        self.is_complete = behind >= 0
+        self.is_last = behind > 0
+
+    def _receive_odd(self, http: h11.Connection, data: bytes) -> None:
+        try:
+            http.receive_data(data)
+            while self._take(http.next_event()):
+                pass
+        except h11.RemoteProtocolError as error:
+            raise RemoteProtocolError(str(error)) from error
+        if self.is_complete:
+            is_kept = http.their_state is h11.DONE
+            self.is_last = not is_kept or bool(http.trailing_data[0])
+
+    def _take(self, event: object) -> bool:
+        """Take what h11 has read; False if nothing follows, or not yet."""
+        match event:
+            case h11.Response():
+                self._take_head(event)
+            case h11.Data(data=data):
+                self._come_bytes += len(data)
+                self._check_size(self._come_bytes)
+                self._on_body(bytes(data))
+            case h11.EndOfMessage():
+                self.is_complete = True
+        return isinstance(event, h11.Response | h11.Data | h11.InformationalResponse)
+
+    def _take_head(self, head: h11.Response) -> None:
+        self.status = head.status_code
+        ambiguous = set()
+        for raw_name, raw_value in head.headers:
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            if self.headers.setdefault(name, value) != value:
+                ambiguous.add(name)
+                self.headers[name] = value
+        self.ambiguous = frozenset(ambiguous)
+        self._check_size(int(self.headers.get("content-length", "0")))
+
+    def _check_size(self, size_bytes: int) -> None:
+        if self._limit_bytes is not None and size_bytes > self._limit_bytes:
+            raise RemoteProtocolError(f"it is longer than {self._limit_bytes} bytes")
+
+
+def _awaiting_answer() -> h11.Connection:
+    """Return a connection that has sent a request: which one does not matter."""
+    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT_BYTES)
+    http.send(h11.Request(method="GET", target="/", headers=[("Host", "peer")]))
+    http.send(h11.EndOfMessage())
+    return http
