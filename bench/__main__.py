@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.table import Table
 
-from bench import coldstart, cpu, firststart, forms, latency, memory
+from bench import coldstart, cpu, firststart, forms, latency, memory, sizes
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 BENCHMARKS: dict[str, Callable[[int | None, Path], Awaitable[list[Figure]]]] = {
     "latency": latency.run,
+    "sizes": sizes.run,
     "cpu": cpu.run,
     "coldstart": coldstart.run,
     "memory": memory.run,
