@@ -25,10 +25,13 @@ if TYPE_CHECKING:
 
 # The longest header we write is below 100 bytes; more is not one of our frames.
 HEADER_LIMIT_BYTES = 1024
+# Pieces of a body are put together up to here: each costs an object of its own.
+SMALL_BYTES = 4096
 # A worker refuses a larger result itself; a frame may carry a little more because an
 # error body is not bounded by the payload limit.
 FRAME_LIMIT_BYTES = RESPONSE_LIMIT_BYTES + 1024 * 1024
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
+_LENGTH = re.compile(rb"0|[1-9][0-9]{0,6}")
 # A handler chooses it, and it becomes a header field: printable, no blank outside.
 _CONTENT_TYPE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
@@ -153,8 +156,19 @@ class WorkerConnection:
         self.state = state
         self._marker = marker.encode("ascii")
         self._trailer = self._marker + b"\n"
+        self._result = b'%b{"kind":"RESULT","bytes":' % self._marker
+        # What of an answer that came at once may stand behind its body.
+        done = b'%b%b{"kind":"DONE","bytes":0' % (self._trailer, self._marker)
+        self._ends = {
+            self._trailer: State.FINISHING,
+            b"%b}\n%b" % (done, self._trailer): State.DONE,
+            b'%b,"more":true}\n%b' % (done, self._trailer): State.IDLE,
+        }
         self._buffer = bytearray()
         self._header: _Header | None = None
+        # What has come of a body, joined at its end, and how much has not.
+        self._pieces: list[bytes] = []
+        self._missing_bytes = 0
         # One buffer: thousands of small pieces would cost ten times what they hold.
         self._parts: bytearray | None = None
 
@@ -198,6 +212,18 @@ class WorkerConnection:
         """
         if self.state is State.FAILED:
             return
+        if self.state is State.BUSY and not self._is_within:
+            whole = self._read_whole_result(data)
+            if whole is not None:
+                result, state = whole
+                self.state = State.FINISHING
+                yield Answered(Success(result))
+                if state is not State.FINISHING:
+                    self.state = state
+                    yield Done()
+                return
+        if self._missing_bytes:
+            data = self._fill_body(data)
         self._buffer += data
         while True:
             if self._header is None:
@@ -215,6 +241,28 @@ class WorkerConnection:
             if event is not None:
                 yield event
 
+    @property
+    def _is_within(self) -> bool:
+        """True if something has come that what comes next is the rest of."""
+        return bool(self._buffer or self._header) or self._parts is not None
+
+    def _read_whole_result(self, data: bytes) -> tuple[bytes, State] | None:
+        """Read what nearly every answer is: a result that came whole, and no more.
+
+        Returns:
+            The result and the state behind it; None, and nothing is decided, if it is
+            anything else.
+        """
+        start = len(self._result)
+        end = data.find(b"}\n", start, start + HEADER_LIMIT_BYTES)
+        digits = data[start:end]
+        if end < 0 or not (data.startswith(self._result) and _LENGTH.fullmatch(digits)):
+            return None
+        body_start = end + 2
+        body_end = body_start + int(digits)
+        state = self._ends.get(data[body_end:])
+        return None if state is None else (data[body_start:body_end], state)
+
     def receive_eof(self) -> Stray | None:
         """Take the end of the worker's stdout; return what was left over, if anything.
 
@@ -222,15 +270,19 @@ class WorkerConnection:
         nothing is lost, is it in order. Of a frame that was cut off only its size is
         told: its body may be a result, which is nobody's but the caller's.
         """
-        rest = bytes(self._buffer)
+        rest = b"".join([*self._pieces, self._buffer])
         header, self._header = self._header, None
-        self._buffer, self._parts = bytearray(), None
+        self._forget()
         if self.state is State.FAILED:
             return None
         if header is not None:
             cut = f"{len(rest)} of {header.length} bytes of frame {header.kind}"
             return Stray(f"{cut} were dropped: the rest never came".encode())
         return Stray(rest) if rest else None
+
+    def _forget(self) -> None:
+        self._buffer, self._parts = bytearray(), None
+        self._pieces, self._missing_bytes = [], 0
 
     def _take_stray(self) -> bytes:
         """Cut off everything before the next marker, or before what may become one."""
@@ -278,22 +330,32 @@ class WorkerConnection:
             isinstance(content_type, str) and _CONTENT_TYPE.fullmatch(content_type)
         ):
             self._fail("a frame's content type cannot be a header field", line)
-        del self._buffer[: end + 1]
+        self._missing_bytes = length
+        self._buffer = bytearray(self._fill_body(bytes(self._buffer[end + 1 :])))
         return _Header(kind, length, error_type, content_type, is_more)
 
+    def _fill_body(self, data: bytes) -> bytes:
+        """Take what is missing of a body; return what follows it."""
+        piece = data[: self._missing_bytes]
+        if self._pieces and len(self._pieces[-1]) < SMALL_BYTES:
+            self._pieces[-1] += piece
+        else:
+            self._pieces.append(piece)
+        self._missing_bytes -= len(piece)
+        return data[len(piece) :]
+
     def _take_body(self, header: _Header) -> bytes | None:
-        end = header.length + len(self._trailer)
-        if len(self._buffer) < end:
+        if self._missing_bytes or len(self._buffer) < len(self._trailer):
             return None
-        if self._buffer[header.length : end] != self._trailer:
+        if not self._buffer.startswith(self._trailer):
             self._fail(
                 f"frame {header.kind} of {header.length} bytes does not end where its "
                 "header says: another program wrote into it",
-                self._buffer[header.length :],
+                self._buffer,
             )
-        body = bytes(memoryview(self._buffer)[: header.length])
-        del self._buffer[:end]
-        return body
+        del self._buffer[: len(self._trailer)]
+        pieces, self._pieces = self._pieces, []
+        return pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
     def _accept(self, header: _Header, body: bytes) -> Event | None:
         was_streaming = self.state is State.STREAMING
@@ -333,8 +395,8 @@ class WorkerConnection:
         self, problem: str, evidence: bytes | bytearray | None = None
     ) -> NoReturn:
         state, self.state = self.state, State.FAILED
-        self._buffer, self._parts = bytearray(), None
         shown = "" if evidence is None else f"; it begins with {bytes(evidence[:64])!r}"
+        self._forget()
         raise WorkerProtocolError(
             f"Cannot read the worker's output while {state}: {problem}{shown}"
         )

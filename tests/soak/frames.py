@@ -156,8 +156,8 @@ def decode(stream: bytes, sizes: list[int]) -> Decoded:
             assert connection.state is State.FAILED
             assert not was_failed
             problem, _, _ = str(error).partition("; it begins")
-        parts = connection._parts or b""
-        assert len(connection._buffer) + len(parts) <= BUFFER_LIMIT_BYTES
+        held = [connection._buffer, connection._parts or b"", *connection._pieces]
+        assert sum(map(len, held)) <= BUFFER_LIMIT_BYTES
         at += size
     left = connection.receive_eof()
     stray = b"" if left is None else left.data
