@@ -55,7 +55,7 @@ class Exchange:
     """An invocation that was handed to a worker.
 
     The order of calls is ``answer``, ``next_chunk`` if the answer comes in pieces,
-    ``finished``. A cancelled call leaves it as it is.
+    ``finished``; one at a time. A cancelled call leaves it as it is.
 
     Attributes:
         handed_over_s: When the event was handed over; monotonic clock.
@@ -68,9 +68,8 @@ class Exchange:
         self.answered_s: float | None = None
         self._connection = connection
         self._carrier = carrier
-        self._answered = asyncio.Event()
-        self._chunk_came = asyncio.Event()
-        self._done = asyncio.Event()
+        self._news: asyncio.Future[None] | None = None
+        self._is_done = False
         self._outcome: Success | Failure | AnswerBegun | None = None
         self._chunks: deque[bytes] = deque()
         self._chunk_bytes = 0
@@ -101,11 +100,11 @@ class Exchange:
         Raises:
             WorkerError: The process broke off before it answered.
         """
-        await self._answered.wait()
-        if self._outcome is not None:
-            return self._outcome
-        assert self._error is not None
-        raise self._error
+        while self._outcome is None:
+            if self._error is not None:
+                raise self._error
+            await self._something_new()
+        return self._outcome
 
     async def next_chunk(self) -> bytes | StreamEnded:
         """Wait for the next piece of a streamed answer, without a time limit.
@@ -118,8 +117,7 @@ class Exchange:
                 return self._stream_end
             if self._error is not None:
                 raise self._error
-            self._chunk_came.clear()
-            await self._chunk_came.wait()
+            await self._something_new()
         chunk = self._chunks.popleft()
         self._chunk_bytes -= len(chunk)
         if self._chunk_bytes < STREAM_BUFFER_BYTES:
@@ -138,7 +136,8 @@ class Exchange:
 
     async def finished(self) -> None:
         """Wait until the worker has nothing left to do for it, or has ended."""
-        await self._done.wait()
+        while not self._is_done and self._error is None:
+            await self._something_new()
 
     def take(self, event: Event) -> None:
         """Take what a frame has told."""
@@ -146,31 +145,35 @@ class Exchange:
             case Answered(outcome):
                 self.answered_s = time.monotonic()
                 self._outcome = outcome
-                self._answered.set()
             case StreamBegun(content_type):
                 self._outcome = AnswerBegun(content_type)
-                self._answered.set()
             case Chunk(chunk):
                 self._take_chunk(chunk)
             case StreamEnded() as end:
                 self.answered_s = time.monotonic()
                 self._stream_end = end
-                self._chunk_came.set()
             case Done():
-                self._done.set()
+                self._is_done = True
+        self._tell()
 
     def break_off(self, error: WorkerError) -> None:
         """Wake whoever waits; the error counts for what has not happened yet."""
         if self._error is None:
             self._error = error
-        for event in (self._answered, self._chunk_came, self._done):
-            event.set()
+        self._tell()
+
+    async def _something_new(self) -> None:
+        self._news = asyncio.get_running_loop().create_future()
+        await self._news
+
+    def _tell(self) -> None:
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
 
     def _take_chunk(self, chunk: bytes) -> None:
         if self._is_abandoned or not chunk:
             return
         self._chunks.append(chunk)
         self._chunk_bytes += len(chunk)
-        self._chunk_came.set()
         if self._chunk_bytes >= STREAM_BUFFER_BYTES:
             self._carrier.hold()
