@@ -28,9 +28,7 @@ _BODYLESS = frozenset({204, 304})
 _NOT_PLAIN = frozenset({"connection", "transfer-encoding"})
 _TOKEN = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 _VALUE = r"(?:[!-~\x80-\xff](?:[ -~\x80-\xff]*[!-~\x80-\xff])?)?"
-_HEAD = re.compile(
-    rf"HTTP/1\.1 ([2-5][0-9][0-9]) [ -~]*((?:\r\n{_TOKEN}: ?{_VALUE})+)"
-)
+_HEAD = re.compile(rf"HTTP/1\.1 ([2-5][0-9][0-9]) [ -~]*((?:\r\n{_TOKEN}: ?{_VALUE})+)")
 # Of lines that the one above has let through.
 _FIELD = re.compile(r"\r\n([^:]+): ?([^\r]*)")
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,11}")
@@ -52,18 +50,40 @@ class RemoteProtocolError(HttpError):
     """What came is not HTTP, or not all of it came."""
 
 
-def request_head(method: str, target: str, fields: Iterable[Field]) -> bytes:
+def field_lines(fields: Iterable[Field]) -> str:
+    """Write header fields, or trailers.
+
+    Args:
+        fields: Names are ours, values may be anybody's.
+
+    Raises:
+        LocalProtocolError: A value would not stay one value.
+    """
+    lines = ""
+    for name, value in fields:
+        if not _WRITABLE.fullmatch(value):
+            shown = value[:64]
+            raise LocalProtocolError(f"illegal header value {shown!r} of {name}")
+        lines += f"{name}: {value}\r\n"
+    return lines
+
+
+def request_head(method: str, target: str, lines: str, length: int | None) -> bytes:
     """Write the head of a request.
 
     Args:
         method: GET, POST ...
         target: Path, percent-encoded.
-        fields: Header fields. Names are ours, values may be anybody's.
-
-    Raises:
-        LocalProtocolError: A value would not stay one value.
+        lines: From ``field_lines``, without those that frame the body.
+        length: Of the body, 0 also if there is none; None: it comes in chunks.
     """
-    head = f"{method} {target} HTTP/1.1\r\n{_lines(fields)}\r\n"
+    if length:
+        framing = f"Content-Length: {length}\r\n"
+    elif length is None:
+        framing = "Transfer-Encoding: chunked\r\n"
+    else:
+        framing = "" if method == "GET" else "Content-Length: 0\r\n"
+    head = f"{method} {target} HTTP/1.1\r\n{lines}{framing}\r\n"
     return head.encode("latin-1")
 
 
@@ -73,22 +93,8 @@ def chunk(data: bytes) -> bytes:
 
 
 def end_of_chunks(trailers: Iterable[Field]) -> bytes:
-    """Write the end of a body that came in chunks.
-
-    Raises:
-        LocalProtocolError: A value would not stay one value.
-    """
-    return f"0\r\n{_lines(trailers)}\r\n".encode("latin-1")
-
-
-def _lines(fields: Iterable[Field]) -> str:
-    lines = ""
-    for name, value in fields:
-        if not _WRITABLE.fullmatch(value):
-            shown = value[:64]
-            raise LocalProtocolError(f"illegal header value {shown!r} of {name}")
-        lines += f"{name}: {value}\r\n"
-    return lines
+    """Write the end of a body that came in chunks; raises as ``field_lines``."""
+    return f"0\r\n{field_lines(trailers)}\r\n".encode("latin-1")
 
 
 class AnswerReader:

@@ -12,7 +12,12 @@ from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.errors import WorkerProtocolError
 from lambda_deno_spawn.exchange import Exchange
-from lambda_deno_spawn.http1 import AnswerReader, RemoteProtocolError, request_head
+from lambda_deno_spawn.http1 import (
+    AnswerReader,
+    RemoteProtocolError,
+    field_lines,
+    request_head,
+)
 from lambda_deno_spawn.protocol import State, Stray, WorkerConnection
 
 if TYPE_CHECKING:
@@ -21,7 +26,9 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.invocation import Invocation
 
-HOST = ("Host", "worker")
+HOST = field_lines([("Host", "worker")])
+# Up to here head and body are joined: a copy of more takes longer than a write.
+JOINED_BYTES = 64 * 1024
 HTTP_OK = 200
 
 
@@ -137,10 +144,15 @@ class HttpLink(asyncio.Protocol):
 
     def _send(self, method: str, number: int, body: list[bytes]) -> None:
         assert self._transport is not None
-        length = ("Content-Length", str(sum(map(len, body))))
         self._reader = AnswerReader(self._take)
-        head = request_head(method, f"/{number}", [HOST, length])
-        self._transport.write(b"".join([head, *body]))
+        length = sum(map(len, body))
+        head = request_head(method, f"/{number}", HOST, length)
+        if length <= JOINED_BYTES:
+            self._transport.write(b"".join([head, *body]))
+        else:
+            self._transport.write(head)
+            for part in body:
+                self._transport.write(memoryview(part))  # of which a rest is no copy
 
     def _check(self, status: int) -> None:
         if status != HTTP_OK:

@@ -18,7 +18,7 @@ import orjson
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.errors import ConfigError, RuntimeApiError
-from lambda_deno_spawn.http1 import HttpError, request_head
+from lambda_deno_spawn.http1 import HttpError, field_lines, request_head
 from lambda_deno_spawn.invocation import Failure, Invocation, Streaming, Success
 from lambda_deno_spawn.logs import log_context, log_failure, logger
 from lambda_deno_spawn.transport import (
@@ -93,7 +93,7 @@ class RuntimeApiClient:
         self._host, self._port = host.strip("[]"), int(port)
         self._transport = self._connection()
         self._working_directory = working_directory
-        self._common = [("Host", runtime_api), ("User-Agent", USER_AGENT)]
+        self._common = field_lines([("Host", runtime_api), ("User-Agent", USER_AGENT)])
 
     async def next(self) -> Invocation:
         """Wait for the next invocation, without a limit.
@@ -197,17 +197,13 @@ class RuntimeApiClient:
 
         transport = self._connection()
         try:
-            head = self._head(
-                "POST",
-                path,
-                [
-                    *fields,
-                    ("Content-Type", outcome.content_type),
-                    ("Lambda-Runtime-Function-Response-Mode", "streaming"),
-                    ("Trailer", ", ".join(STREAM_TRAILERS)),
-                    ("Transfer-Encoding", "chunked"),
-                ],
-            )
+            fields = [
+                *fields,
+                ("Content-Type", outcome.content_type),
+                ("Lambda-Runtime-Function-Response-Mode", "streaming"),
+                ("Trailer", ", ".join(STREAM_TRAILERS)),
+            ]
+            head = self._head("POST", path, fields, None)
             async with asyncio.timeout(outcome.limit_s):
                 await transport.connect()
                 answer = await transport.stream(head, outcome.chunks, trailers)
@@ -241,14 +237,13 @@ class RuntimeApiClient:
         Raises:
             RuntimeApiError: It was not accepted; fatal if the status says so.
         """
-        fields = [*fields, ("Content-Length", str(len(body)))]
         self._check(call, await self._send(call, "POST", path, fields, body))
 
     async def _send(
         self, call: str, method: str, path: str, fields: list[Field], body: bytes
     ) -> Answer:
         try:
-            head = self._head(method, path, fields)
+            head = self._head(method, path, fields, len(body))
             is_repeatable = method == "GET"
             return await self._transport.send(head, body, is_repeatable=is_repeatable)
         except HttpError as error:
@@ -269,8 +264,11 @@ class RuntimeApiClient:
     def _connection(self) -> HttpTransport:
         return HttpTransport(self._host, self._port, ANSWER_LIMIT_BYTES)
 
-    def _head(self, method: str, path: str, fields: list[Field]) -> bytes:
-        return request_head(method, API_PATH + path, [*self._common, *fields])
+    def _head(
+        self, method: str, path: str, fields: list[Field], length: int | None
+    ) -> bytes:
+        lines = self._common + field_lines(fields)
+        return request_head(method, API_PATH + path, lines, length)
 
 
 def _utf8(value: str) -> str:

@@ -239,7 +239,7 @@ class _Connection(asyncio.Protocol):
             self._transport.write(head + body)
         else:
             self._transport.write(head)
-            self._transport.write(body)
+            self._transport.write(memoryview(body))  # of which a rest is no copy
 
     async def written(self) -> bool:
         """Wait until the kernel has all of it; False if the connection broke."""
