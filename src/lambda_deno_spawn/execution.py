@@ -140,9 +140,16 @@ class Executor:
         abort_epoch_ms = invocation.deadline_epoch_ms - round(
             ABORT_MARGINS * margin_s * 1000
         )
+        loop = asyncio.get_running_loop()
+        end_s = loop.time() + limit_s
         try:
-            async with asyncio.timeout(limit_s):
-                outcome = await self._run(invocation, abort_epoch_ms)
+            async with asyncio.timeout(None) as limit:
+                # Set when something is waited for: the event is handed over by then.
+                setting = loop.call_soon(limit.reschedule, end_s)
+                try:
+                    outcome = await self._run(invocation, abort_epoch_ms)
+                finally:
+                    setting.cancel()
         except TimeoutError:
             return await self._timed_out(limit_s, margin_s)
         except WorkerError as error:

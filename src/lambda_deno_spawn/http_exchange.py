@@ -81,10 +81,12 @@ class HttpLink(asyncio.Protocol):
             on_lost: Told if the connection ends before the answer does.
             on_abandon: Told if nobody listens to the answer any more.
         """
-        self._connection = WorkerConnection(marker, State.IDLE)
-        self._exchange = Exchange(self._connection, self)
+        connection = WorkerConnection(marker, State.IDLE)
+        # Sent first: nothing is read before this returns, so the rest can follow.
+        self._send("POST", number, connection.invoke(invocation, abort_epoch_ms))
+        self._connection = connection
+        self._exchange = Exchange(connection, self)
         self._on_lost, self._on_abandon = on_lost, on_abandon
-        self._send("POST", number, self._connection.invoke(invocation, abort_epoch_ms))
         return self._exchange
 
     def abandon(self, number: int) -> None:
@@ -144,7 +146,6 @@ class HttpLink(asyncio.Protocol):
 
     def _send(self, method: str, number: int, body: list[bytes]) -> None:
         assert self._transport is not None
-        self._reader = AnswerReader(self._take)
         length = sum(map(len, body))
         head = request_head(method, f"/{number}", HOST, length)
         if length <= JOINED_BYTES:
@@ -153,6 +154,7 @@ class HttpLink(asyncio.Protocol):
             self._transport.write(head)
             for part in body:
                 self._transport.write(memoryview(part))  # of which a rest is no copy
+        self._reader = AnswerReader(self._take)
 
     def _check(self, status: int) -> None:
         if status != HTTP_OK:

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import errno
 import platform
+import re
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
@@ -48,6 +49,8 @@ STREAM_TRAILERS = (
     "Lambda-Runtime-Function-Error-Type",
     "Lambda-Runtime-Function-Error-Body",
 )
+# As AWS writes it, a path needs no escapes for it; quote() takes its time.
+_PLAIN_ID = re.compile(r"[-0-9A-Za-z]+")
 PORT_LIMIT = 65_535
 # An event is at most 6 MiB (AWS "Lambda quotas"), other answers are far shorter: what
 # exceeds this is neither, and is not taken into memory.
@@ -280,6 +283,9 @@ def _utf8(value: str) -> str:
 
 
 def _path(request_id: str) -> str:
+    """Return where an invocation's answer goes."""
+    if _PLAIN_ID.fullmatch(request_id):
+        return f"/invocation/{request_id}"
     segment = quote(request_id, safe="")
     if segment in (".", ".."):  # a path would resolve them
         segment = segment.replace(".", "%2E")

@@ -189,11 +189,11 @@ class HttpTransport:
     async def _exchange(self, head: bytes, body: bytes) -> Answer:
         connection = self._connection or await self._connected()
         try:
-            receiving = connection.expect_answer(self._body_limit_bytes)
             connection.write(head, body)
+            receiving = connection.expect_answer(self._body_limit_bytes)
             # What is not written yet goes on in the background: an answer may be early.
             answer = await receiving
-            if answer.status < HTTP_REFUSED:
+            if connection.is_writing and answer.status < HTTP_REFUSED:
                 await connection.written()
         finally:
             # Also when cancelled: half an exchange spoils the connection.
@@ -219,6 +219,11 @@ class _Connection(asyncio.Protocol):
     def is_idle(self) -> bool:
         """True while a request can be sent: nothing is on its way, nothing came."""
         return self._reader is None and not self._is_spent and self._written is None
+
+    @property
+    def is_writing(self) -> bool:
+        """True while the kernel has not taken all of the request."""
+        return self._written is not None
 
     def expect_answer(self, limit_bytes: int) -> asyncio.Future[Answer]:
         """Begin to wait for an answer whose body is no longer than that.

@@ -16,6 +16,7 @@ from lambda_deno_spawn.descendants import oom_kills
 from lambda_deno_spawn.errors import WorkerError, WorkerProtocolError
 from lambda_deno_spawn.exchange import Exchange
 from lambda_deno_spawn.exits import exit_error
+from lambda_deno_spawn.http_exchange import HttpLink
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.process import ChildProcess
 from lambda_deno_spawn.protocol import (
@@ -29,7 +30,6 @@ from lambda_deno_spawn.protocol import (
 if TYPE_CHECKING:
     import asyncio
 
-    from lambda_deno_spawn.http_exchange import HttpLink
     from lambda_deno_spawn.invocation import Invocation
     from lambda_deno_spawn.logs import LogWriter
     from lambda_deno_spawn.process import ExitStatus, Reaper
@@ -147,7 +147,8 @@ class Worker:
         Raises:
             WorkerError: The process broke off while it loaded.
         """
-        await self._ready.wait()
+        if not self._ready.is_set():
+            await self._ready.wait()
         if self._load_failure is None and self._error is not None:
             raise self._error
         return self._load_failure
@@ -163,13 +164,14 @@ class Worker:
             WorkerError: The process cannot be reached.
         """
         self.begun += 1
-        self._attribute_log(invocation)
         if self._socket is not None:
             return await self._begin_http(self._socket, invocation, abort_epoch_ms)
-        exchange = Exchange(self._connection, self)
-        self._exchanges[exchange] = None
+        # Written first: nothing is read before this returns, so the rest can follow.
         buffers = self._connection.invoke(invocation, abort_epoch_ms)
         self._process.write_all(buffers, ends=self.begun == self._invocations)
+        self._attribute_log(invocation)
+        exchange = Exchange(self._connection, self)
+        self._exchanges[exchange] = None
         return exchange
 
     async def _begin_http(
@@ -185,12 +187,11 @@ class Worker:
             on_lost=self._link_lost,
             on_abandon=lambda: self._abandon(socket, number),
         )
+        self._attribute_log(invocation)
         self._exchanges[exchange] = link
         return exchange
 
     async def _link(self, socket: str) -> HttpLink:
-        from lambda_deno_spawn.http_exchange import HttpLink
-
         while self._links:
             link = self._links.pop()
             if link.is_open:
