@@ -31,44 +31,61 @@ const NEWLINE = 10;
 export async function listen(path, invoke) {
   /** @type {PromiseWithResolvers<void>} */
   const { promise, resolve } = Promise.withResolvers();
-  /** What ends the answers that are on their way. @type {Map<string, () => void>} */
-  const cancels = new Map();
   Deno.serve({ path, onListen: () => resolve() }, async (request) => {
-    const { method, url } = request;
-    const number = url.slice(url.lastIndexOf("/"));
-    if (method === "DELETE") {
-      cancels.get(number)?.();
-      return new Response();
-    }
     const body = await request.bytes();
+    // Deno asks the server for method and address when they are first read; of nearly
+    // all requests nobody needs to know them.
+    if (body.length === 0) return abandon(request);
     const end = body.indexOf(NEWLINE);
-    const answer = new Answer();
-    const line = body.subarray(0, end);
-    const cancel = invoke(line, body.subarray(end + 1), answer);
-    cancels.set(number, cancel);
-    answer.onCancel = cancel;
-    answer.onEnd = () => cancels.delete(number);
-    return answer.response;
+    /** @type {PromiseWithResolvers<Response>} */
+    const response = Promise.withResolvers();
+    const answer = new Answer(request, response.resolve);
+    answer.cancel = invoke(
+      body.subarray(0, end),
+      body.subarray(end + 1),
+      answer,
+    );
+    return response.promise;
   });
   await promise;
+}
+
+/** The answers that come in pieces, by their number. @type {Map<string, Answer>} */
+const streams = new Map();
+
+/**
+ * Hear that nobody listens to a stream any more.
+ *
+ * @param {Request} request DELETE, with its number.
+ */
+function abandon(request) {
+  streams.get(numberOf(request))?.cancel();
+  return new Response();
+}
+
+/** @param {Request} request */
+function numberOf({ url }) {
+  return url.slice(url.lastIndexOf("/"));
 }
 
 /** Frames as the body of a `Response`: in one piece if there is only one. */
 class Answer {
   /** Called if the body is not taken to its end. */
-  onCancel = () => {};
-  /** Called at the end of the invocation. */
-  onEnd = () => {};
-  /** @type {PromiseWithResolvers<Response>} */
-  #response = Promise.withResolvers();
+  cancel = () => {};
   /** @type {ReadableStreamDefaultController<any> | undefined} */
-  #controller;
+  #controller = undefined;
   /** Resolves the wait of `writeLater`. */
   #onRoom = () => {};
   #isCancelled = false;
+  #number = "";
 
-  get response() {
-    return this.#response.promise;
+  /**
+   * @param {Request} request
+   * @param {(response: Response) => void} respond Called once.
+   */
+  constructor(request, respond) {
+    this.request = request;
+    this.respond = respond;
   }
 
   /**
@@ -78,9 +95,7 @@ class Answer {
   write(bytes, isLast) {
     if (this.#controller === undefined) {
       if (isLast) {
-        return this.#response.resolve(
-          new Response(/** @type {BodyInit} */ (bytes)),
-        );
+        return this.respond(new Response(/** @type {BodyInit} */ (bytes)));
       }
       this.#begin();
     }
@@ -99,10 +114,12 @@ class Answer {
 
   /** What comes last has closed the body. */
   end() {
-    this.onEnd();
+    streams.delete(this.#number);
   }
 
   #begin() {
+    this.#number = numberOf(this.request);
+    streams.set(this.#number, this);
     const body = new ReadableStream({
       start: (controller) => {
         this.#controller = controller;
@@ -110,11 +127,11 @@ class Answer {
       pull: () => this.#onRoom(),
       cancel: () => {
         this.#isCancelled = true;
-        this.onCancel();
+        this.cancel();
         this.#onRoom();
       },
     }, { highWaterMark: BUFFER_BYTES, size: (bytes) => bytes.byteLength });
-    this.#response.resolve(new Response(body));
+    this.respond(new Response(body));
   }
 }
 
