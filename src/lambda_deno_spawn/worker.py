@@ -177,7 +177,7 @@ class Worker:
     async def _begin_http(
         self, socket: str, invocation: Invocation, abort_epoch_ms: int
     ) -> Exchange:
-        link = await self._link(socket)
+        link = self._free_link() or await self._connect(socket)
         number = self.begun
         exchange = link.begin(
             self._marker,
@@ -191,11 +191,14 @@ class Worker:
         self._exchanges[exchange] = link
         return exchange
 
-    async def _link(self, socket: str) -> HttpLink:
+    def _free_link(self) -> HttpLink | None:
         while self._links:
             link = self._links.pop()
             if link.is_open:
                 return link
+        return None
+
+    async def _connect(self, socket: str) -> HttpLink:
         try:
             return await HttpLink.connect(socket, self._links.append)
         except OSError as error:
@@ -217,7 +220,8 @@ class Worker:
     def _abandon(self, socket: str, number: int) -> None:
         async def tell() -> None:
             with contextlib.suppress(WorkerError):  # its end tells more
-                (await self._link(socket)).abandon(number)
+                link = self._free_link() or await self._connect(socket)
+                link.abandon(number)
 
         task = self._loop.create_task(tell())
         self._tasks.add(task)

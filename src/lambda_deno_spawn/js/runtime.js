@@ -1575,7 +1575,7 @@ function readLine() {
       return line;
     }
     searched = unread.length;
-    if (!readMore(65_536)) return null;
+    if (!readMore()) return null;
   }
 }
 
@@ -1601,17 +1601,22 @@ function readExactly(length) {
   return bytes;
 }
 
-/**
- * @param {number} size Most bytes to read at once.
- * @returns {boolean} False at the end of stdin.
- */
-function readMore(size) {
-  const chunk = new Uint8Array(size);
+/** What is read into while nothing is unread: a new one each time takes its time. */
+const readBuffer = new Uint8Array(65_536);
+
+/** @returns {boolean} False at the end of stdin. */
+function readMore() {
+  const chunk = unread.length === 0 ? readBuffer : new Uint8Array(65_536);
   const count = readStdin(chunk);
   if (count === null) return false;
-  const joined = new Uint8Array(unread.length + count);
-  joined.set(unread);
-  joined.set(chunk.subarray(0, count), unread.length);
-  unread = joined;
+  const come = chunk.subarray(0, count);
+  if (unread.length === 0) {
+    unread = come;
+  } else {
+    const joined = new Uint8Array(unread.length + count);
+    joined.set(unread);
+    joined.set(come, unread.length);
+    unread = joined;
+  }
   return true;
 }
