@@ -370,7 +370,7 @@ async function serve(path, handler) {
     within = (job, work) => jobs.run(job, work);
     currentJob = () => jobs.getStore() ?? onlyJob();
   }
-  await listen(path, (line, eventBytes, output) => {
+  listen(path, (line, eventBytes, output) => {
     const head = /** @type {Head} */ (parse(decoder.decode(line)));
     const job = latestJob = new Job("running", output, head);
     runningJobs.add(job);
