@@ -44,7 +44,7 @@ test-as-lambda: $(STAMP) ## all tests again without privileges, on a read-only r
 coverage: $(STAMP) ## every branch of the pure core is tested
 	$(BIN)/python -m pytest tests/unit --quiet --cov=lambda_deno_spawn --cov-branch --cov-report=
 	$(BIN)/coverage report --fail-under=100 --show-missing \
-	  --include='*/lambda_deno_spawn/errors.py,*/invocation.py,*/protocol.py,*/lambda_deno_spawn/config.py,*/permissions.py,*/lambda_deno_spawn/hello.py,*/metrics.py'
+	  --include='*/lambda_deno_spawn/errors.py,*/lambda_deno_spawn/http1.py,*/invocation.py,*/protocol.py,*/lambda_deno_spawn/config.py,*/permissions.py,*/lambda_deno_spawn/hello.py,*/metrics.py'
 
 lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check
 	$(BIN)/ruff check .
