@@ -177,8 +177,8 @@ ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 # What costs a cold start tens of milliseconds: imported while Deno loads the handler.
 # dataclasses and orjson bring inspect with them.
 SLOW = {
-    "asyncio", "dataclasses", "httpx", "orjson", "pathlib", "subprocess", "typing",
-    "urllib",
+    "asyncio", "dataclasses", "h11", "httpx", "orjson", "pathlib", "subprocess",
+    "typing", "urllib",
 }  # fmt: skip
 
 

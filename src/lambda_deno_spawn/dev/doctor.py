@@ -65,7 +65,7 @@ DENO_MINIMUM = (2, 9)  # older ones lack flags that the runtime gives
 GLIBC_MINIMUM = (2, 27)  # of Deno's binaries since 2.9
 PYTHON_MINIMUM = (3, 11)  # TaskGroup, asyncio.timeout
 PYTHON_ON_LAMBDA = (3, 12)  # the oldest managed runtime we are made for
-RUNTIME_PACKAGES = ("httpx", "h11", "orjson")
+RUNTIME_PACKAGES = ("h11", "orjson")
 # AWS "Lambda quotas".
 DESCRIPTORS_LIMIT = 1024
 PROCESSES_LIMIT = 1024
@@ -249,9 +249,7 @@ def _python_checks() -> Iterator[Check]:
         note = f"{found} (on Lambda: the managed runtime python{on_lambda} or newer)"
         yield Check(group, "python-version", Status.OK, note)
     yield _packages_check()
-    run = _run(
-        isolated_python("import lambda_deno_spawn.bootstrap, httpx, h11, orjson")
-    )
+    run = _run(isolated_python("import lambda_deno_spawn.bootstrap, h11, orjson"))
     if run.is_ok:
         found = f"imports in {run.duration_s * 1000:.0f} ms, isolated (-I -S)"
         yield Check(group, "bootstrap", Status.OK, found)

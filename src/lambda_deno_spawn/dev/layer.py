@@ -59,7 +59,7 @@ INDEX = "layers.json"
 MANIFEST = "manifest.json"
 DISTRIBUTION = "lambda-deno-spawn"
 # What the runtime imports, with what that imports: tests/integration/test_layer_zip.py.
-RUNTIME_PACKAGES = ("httpx", "h11", "idna", "orjson")
+RUNTIME_PACKAGES = ("h11", "orjson")
 # Runtimes on Amazon Linux 2023; AWS Lambda Developer Guide, "Lambda runtimes".
 PYTHONS = ("3.12", "3.13", "3.14")
 DEFAULT_PYTHON = "3.13"

@@ -75,7 +75,7 @@ def isolated_python(code: str) -> list[str]:
     nor anything installed nearby reaches it, only the folders of what it imports.
     """
     folders = dict.fromkeys(
-        _folder(name) for name in ("lambda_deno_spawn", "httpx", "h11", "orjson")
+        _folder(name) for name in ("lambda_deno_spawn", "h11", "orjson")
     )
     setup = f"import sys; sys.path.extend({list(folders)!r})"
     return [sys.executable, "-I", "-S", "-c", f"{setup}; {code}"]
