@@ -19,6 +19,7 @@ from lambda_deno_spawn.http1 import (
     request_head,
 )
 from lambda_deno_spawn.protocol import State, Stray, WorkerConnection
+from lambda_deno_spawn.transport import Receiver
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,7 +33,7 @@ JOINED_BYTES = 64 * 1024
 HTTP_OK = 200
 
 
-class HttpLink(asyncio.Protocol):
+class HttpLink(Receiver):
     """A kept-alive connection that carries one exchange at a time.
 
     Attributes:

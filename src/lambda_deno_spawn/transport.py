@@ -31,7 +31,8 @@ if TYPE_CHECKING:
 # Loopback answers at once or never; a longer wait would only hide a wrong address.
 CONNECT_LIMIT_S = 1.0
 HTTP_REFUSED = 400  # from here on a status says no (RFC 9110, section 15)
-READ_BYTES = 64 * 1024
+# As much as asyncio takes at once.
+READ_BYTES = 256 * 1024
 # Up to here head and body are joined: two writes would be two packets. A copy of more
 # takes longer than a packet.
 JOINED_BYTES = 64 * 1024
@@ -202,7 +203,30 @@ class HttpTransport:
         return answer
 
 
-class _Connection(asyncio.Protocol):
+class Receiver(asyncio.BufferedProtocol):
+    """A protocol that is given what has come, read into one buffer for all.
+
+    asyncio's other way makes an object of 256 KiB for each read and cuts it: memory is
+    asked for and given back each time, 30 µs for 300 bytes (decision 0022).
+    """
+
+    def get_buffer(self, _size_hint: int) -> memoryview:
+        """Lend the buffer; what it holds is taken before anybody else reads."""
+        return _BUFFER
+
+    def buffer_updated(self, count: int) -> None:
+        """Take what was read."""
+        self.data_received(bytes(_BUFFER[:count]))
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes."""
+        raise NotImplementedError
+
+
+_BUFFER = memoryview(bytearray(READ_BYTES))
+
+
+class _Connection(Receiver):
     """One connection, and the answer that is awaited on it."""
 
     def __init__(self) -> None:

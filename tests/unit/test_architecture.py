@@ -35,7 +35,9 @@ ALLOWED: dict[str, set[str]] = {
         "deno", "errors", "hello", "permissions", "process", "records", "state",
     },
     "exchange": {"errors", "invocation", "protocol"},
-    "http_exchange": {"errors", "exchange", "http1", "invocation", "protocol"},
+    "http_exchange": {
+        "errors", "exchange", "http1", "invocation", "protocol", "transport",
+    },
     "worker": {
         "descendants", "errors", "exchange", "exits", "http_exchange", "invocation",
         "logs", "process", "protocol", "spawn", "state",
