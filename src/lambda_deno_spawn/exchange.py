@@ -94,6 +94,11 @@ class Exchange:
         is_clean = self._error is None and not self._is_abandoned
         return is_clean and self.state is State.IDLE
 
+    @property
+    def has_finished(self) -> bool:
+        """True if ``finished`` would not wait."""
+        return self._is_done or self._error is not None
+
     async def answer(self) -> Success | Failure | AnswerBegun:
         """Wait for what came of it, without a time limit.
 
@@ -136,7 +141,7 @@ class Exchange:
 
     async def finished(self) -> None:
         """Wait until the worker has nothing left to do for it, or has ended."""
-        while not self._is_done and self._error is None:
+        while not self.has_finished:
             await self._something_new()
 
     def close(self) -> None:

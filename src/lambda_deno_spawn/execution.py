@@ -141,16 +141,9 @@ class Execution:
         abort_epoch_ms = invocation.deadline_epoch_ms - round(
             ABORT_MARGINS * margin_s * 1000
         )
-        loop = asyncio.get_running_loop()
-        end_s = loop.time() + limit_s
         try:
-            async with asyncio.timeout(None) as limit:
-                # Set when something is waited for: the event is handed over by then.
-                setting = loop.call_soon(limit.reschedule, end_s)
-                try:
-                    outcome = await self._run(abort_epoch_ms)
-                finally:
-                    setting.cancel()
+            with TimeLimit(limit_s):
+                outcome = await self._run(abort_epoch_ms)
         except TimeoutError:
             return await self._timed_out(limit_s, margin_s)
         except WorkerError as error:
@@ -208,8 +201,9 @@ class Execution:
     async def _finish(self, worker: Worker, exchange: Exchange) -> None:
         invocation = self._invocation
         try:
-            async with asyncio.timeout(self._left_s()):
-                await exchange.finished()
+            if not exchange.has_finished:
+                async with asyncio.timeout(self._left_s()):
+                    await exchange.finished()
             lost = exchange.lost_work
             if lost is not None:
                 logger.warning(
@@ -299,6 +293,47 @@ class Execution:
 
 def _between(begin_s: float | None, end_s: float | None) -> float | None:
     return None if begin_s is None or end_s is None else end_s - begin_s
+
+
+class TimeLimit:
+    """Cancels the task that entered it after a time; raises TimeoutError then.
+
+    As ``asyncio.timeout``, but nothing is on the event's way: the clock is set once the
+    task waits, and by then the worker has its event (decision 0022).
+    """
+
+    def __init__(self, limit_s: float) -> None:
+        """Take the time from now."""
+        self._loop = asyncio.get_running_loop()
+        self._end_s = self._loop.time() + limit_s
+        self._is_over = False
+
+    def __enter__(self) -> None:
+        """Begin."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._cancels_before = task.cancelling()
+        self._handle: asyncio.Handle = self._loop.call_soon(self._set_clock)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, _: object
+    ) -> None:
+        """End; what cancelled the task, if not the clock, goes on."""
+        self._handle.cancel()
+        if (
+            self._is_over
+            and self._task.uncancel() <= self._cancels_before
+            and kind is asyncio.CancelledError
+        ):
+            raise TimeoutError from error
+
+    def _set_clock(self) -> None:
+        self._handle = self._loop.call_at(self._end_s, self._expire)
+
+    def _expire(self) -> None:
+        self._is_over = True
+        self._task.cancel()
 
 
 class WorkerChunks:

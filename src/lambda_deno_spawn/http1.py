@@ -1,200 +1,244 @@
-"""HTTP/1.1 as peers on this machine write it: bytes in, one answer out; requests.
+"""HTTP/1.1 as far as one client needs it: requests are written, answers are read.
 
-Knows status lines, fields, sized bodies and chunks of the plain kind, strictly:
-whatever else the specification allows, or forbids, is an ``OddAnswerError``, and
-whoever reads asks a library that knows all of it, or gives up. So nothing here has to
-be lenient, and an answer takes 7 µs where h11 takes 71 (decision 0022). Refuses to know
-sockets. Specification: RFC 9112.
+Writes requests by itself. Reads an answer by itself too if it is entirely plain: its
+head comes at once and in full, in the usual characters, each field once, with a length
+and nothing that says more about the connection. Every other answer is read by h11 from
+its first byte on, so what is odd means what h11 says. Refuses to know sockets, and what
+is asked for. Why not h11 for all: decision 0022. Specification: RFC 9112.
 """
 
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-# Of a plain answer's head; those of the Runtime API have half a kilobyte.
-HEAD_LIMIT_BYTES = 16 * 1024
-CHUNKED = -1
-# Statuses whose answers have no body, whatever their fields say.
-BODILESS = frozenset({204, 304})
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
 
-_STATUS_LINE = re.compile(r"HTTP/1\.1 ([2-5][0-9][0-9]) [\t -~\x80-\xff]*\r\n")
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
-_NAME = re.compile(_TOKEN)
-_FIELD_LINES = re.compile(rf"(?:{_TOKEN}:[\t -~\x80-\xff]*\r\n)+")
-# Without blanks at its ends.
-_VALUE = re.compile(r"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
-_TARGET = re.compile(r"[!-~]+")
-_LENGTH = re.compile(r"[0-9]{1,15}")
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
-_CHUNK_SIZE_BEGUN = re.compile(rb"[0-9A-Fa-f]{1,8}\r?")
+    import h11
 
+    Field = tuple[str, str]
 
-class OddAnswerError(Exception):
-    """An answer is not of the plain kind; it may be right all the same."""
-
-
-class Head(NamedTuple):
-    """What stands before the body of an answer.
-
-    Attributes:
-        status: Three digits.
-        fields: Names in lower case and values, both as latin-1.
-        body_bytes: Size of the body, ``CHUNKED`` if it comes in pieces.
-    """
-
-    status: int
-    fields: list[tuple[str, str]]
-    body_bytes: int
+# A client context alone may take 3.5 KB; h11's own limit is 16 KB for all together.
+HEAD_LIMIT_BYTES = 256 * 1024
+END_OF_HEAD = b"\r\n\r\n"
+# Their length, if they have one, is not that of their body.
+_BODYLESS = frozenset({204, 304})
+# They say where the answer ends, or what follows it.
+_NOT_PLAIN = frozenset({"connection", "transfer-encoding"})
+_TOKEN = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
+_VALUE = r"(?:[!-~\x80-\xff](?:[ -~\x80-\xff]*[!-~\x80-\xff])?)?"
+_HEAD = re.compile(rf"HTTP/1\.1 ([2-5][0-9][0-9]) [ -~]*((?:\r\n{_TOKEN}: ?{_VALUE})+)")
+# Of lines that the one above has let through.
+_FIELD = re.compile(r"\r\n([^:]+): ?([^\r]*)")
+_LENGTH = re.compile(r"0|[1-9][0-9]{0,11}")
+# What a value we write may consist of: h11's rule, for no more than latin-1.
+_WRITABLE = re.compile(
+    r"(?:[\x01-\x08\x0e-\x1f!-\xff](?:[\x01-\x09\x0e-\xff]*[\x01-\x08\x0e-\x1f!-\xff])?)?"
+)
 
 
-def request_head(method: str, target: str, fields: list[tuple[str, str]]) -> bytes:
-    """Write a request up to its body.
+class HttpError(Exception):
+    """An exchange did not come about, or not in full."""
+
+
+class LocalProtocolError(HttpError):
+    """What was to be sent would not be HTTP; nothing of it was."""
+
+
+class RemoteProtocolError(HttpError):
+    """What came is not HTTP, or not all of it came."""
+
+
+def field_lines(fields: Iterable[Field]) -> str:
+    """Write header fields, or trailers.
+
+    Args:
+        fields: Names are ours, values may be anybody's.
 
     Raises:
-        ValueError: A name, a value or the target would be read as something else.
+        LocalProtocolError: A value would not stay one value.
     """
-    if not _TARGET.fullmatch(target):
-        raise ValueError(f"illegal target {target!r}")
-    lines = [f"{method} {target} HTTP/1.1\r\n"]
+    lines = ""
     for name, value in fields:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"illegal field name {name!r}")
-        if not _VALUE.fullmatch(value):
-            raise ValueError(f"illegal value {value!r} of field {name!r}")
-        lines.append(f"{name}: {value}\r\n")
-    lines.append("\r\n")
-    return "".join(lines).encode("latin-1")
+        if not _WRITABLE.fullmatch(value):
+            shown = value[:64]
+            raise LocalProtocolError(f"illegal header value {shown!r} of {name}")
+        lines += f"{name}: {value}\r\n"
+    return lines
+
+
+def request_head(method: str, target: str, lines: str, length: int | None) -> bytes:
+    """Write the head of a request.
+
+    Args:
+        method: GET, POST ...
+        target: Path, percent-encoded.
+        lines: From ``field_lines``, without those that frame the body.
+        length: Of the body, 0 also if there is none; None: it comes in chunks.
+    """
+    if length:
+        framing = f"Content-Length: {length}\r\n"
+    elif length is None:
+        framing = "Transfer-Encoding: chunked\r\n"
+    else:
+        framing = "" if method == "GET" else "Content-Length: 0\r\n"
+    head = f"{method} {target} HTTP/1.1\r\n{lines}{framing}\r\n"
+    return head.encode("latin-1")
 
 
 def chunk(data: bytes) -> bytes:
-    """Write a piece of a chunked body, which must not be empty."""
+    """Write one piece of a body that comes in chunks; an empty one would end it."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def last_chunk(trailers: list[tuple[str, str]]) -> bytes:
-    """Write the end of a chunked body.
-
-    Raises:
-        ValueError: As for ``request_head``.
-    """
-    return b"0\r\n" + request_head("GET", "/", trailers).partition(b"\r\n")[2]
+def end_of_chunks(trailers: Iterable[Field]) -> bytes:
+    """Write the end of a body that came in chunks; raises as ``field_lines``."""
+    return f"0\r\n{field_lines(trailers)}\r\n".encode("latin-1")
 
 
 class AnswerReader:
-    """Reads one answer.
+    """Reads one answer, from its first byte to its last.
 
     Attributes:
-        head: None until it has come.
-        is_complete: True once the last byte of the body has come.
-        has_surplus: True if something came behind it.
+        status: Of the answer; 0 until its head has come.
+        headers: Fields, names in lower case; the last one counts of those that repeat.
+        ambiguous: Names of fields that came more than once and differ.
+        is_complete: True once all of it has come.
+        is_last: True if no other answer can follow on this connection, or something
+            has already that nobody asked for. Known when it is complete.
     """
 
-    def __init__(self) -> None:
-        """Nothing has come yet."""
-        self.head: Head | None = None
+    def __init__(
+        self, on_body: Callable[[bytes], object], limit_bytes: int | None = None
+    ) -> None:
+        """Take who is given the body as it comes, and how long that may be."""
+        self.status = 0
+        self.headers: dict[str, str] = {}
+        self.ambiguous: frozenset[str] = frozenset()
         self.is_complete = False
-        self.has_surplus = False
-        self._begun = b""  # of a head, or of a line between chunks
-        self._left = 0  # bytes of the body, or of the chunk
-        self._is_behind_chunk = False
-        self._is_behind_last = False
+        self.is_last = False
+        self._on_body = on_body
+        self._limit_bytes = limit_bytes
+        self._left_bytes = 0  # of the body, if the answer is plain
+        self._come_bytes = 0  # of the body, if it is not
+        self._http: h11.Connection | None = None
 
-    def receive(self, data: bytes) -> list[bytes]:
-        """Take what has come; return the pieces of the body that are in it.
+    @property
+    def has_begun(self) -> bool:
+        """True once any byte of it has come."""
+        return self.status != 0 or self._http is not None
+
+    def receive_data(self, data: bytes) -> None:
+        """Take what has come of an answer that is not complete.
 
         Raises:
-            OddAnswerError: It is not of the plain kind; the reader is of no more use.
+            RemoteProtocolError: It is no HTTP, or too long. What came of the body
+                before that has been passed on.
         """
-        if self.head is None:
-            data = self._begun + data if self._begun else data
-            end = data.find(b"\r\n\r\n")
-            if end < 0:
-                self._begun = data
-                _check_begun_head(data)
-                return []
-            self.head = _parse_head(data[: end + 2])
-            self._begun = b""
-            self._left = max(0, self.head.body_bytes)
-            data = data[end + 4 :]
-        if self.head.body_bytes == CHUNKED:
-            return self._take_chunks(data)
-        taken = data[: self._left] if len(data) > self._left else data
-        self._left -= len(taken)
-        self.is_complete = self._left == 0
-        self.has_surplus = len(taken) < len(data)
-        return [taken] if taken else []
+        if self._http is not None:
+            self._receive_odd(self._http, data)
+        elif self.status:
+            self._receive_plain(data)
+        elif end := self._read_head(data):
+            self._check_size(self._left_bytes)
+            self._receive_plain(data[end:])
+        else:
+            self._http = _awaiting_answer()
+            self._receive_odd(self._http, data)
 
-    def _take_chunks(self, data: bytes) -> list[bytes]:
-        pieces = []
-        if self._begun:
-            data, self._begun = self._begun + data, b""
-        at = 0
-        while at < len(data) and not self.is_complete:
-            if self._left:
-                piece = data[at : at + self._left]
-                at += len(piece)
-                self._left -= len(piece)
-                self._is_behind_chunk = self._left == 0
-                pieces.append(piece)
-            elif self._is_behind_chunk or self._is_behind_last:
-                line_end = data[at : at + 2]
-                if line_end == b"\r":
-                    self._begun = line_end
-                    return pieces
-                if line_end != b"\r\n":  # or it has trailers
-                    raise OddAnswerError
-                at += 2
-                self.is_complete = self._is_behind_last
-                self._is_behind_chunk = False
-            else:
-                size = _CHUNK_SIZE.match(data, at)
-                if size is None:
-                    self._begun = data[at:]
-                    if not _CHUNK_SIZE_BEGUN.fullmatch(self._begun):
-                        raise OddAnswerError
-                    return pieces
-                at = size.end()
-                self._left = int(size[1], 16)
-                self._is_behind_last = self._left == 0
-        self.has_surplus = at < len(data)
-        return pieces
+    def receive_eof(self) -> None:
+        """Take the end of the connection, which may be that of the answer.
+
+        Raises:
+            RemoteProtocolError: It is too early.
+        """
+        if self._http is None:
+            raise RemoteProtocolError(
+                f"peer closed the connection, {self._left_bytes} bytes of the body "
+                "were missing"
+            )
+        self._receive_odd(self._http, b"")
+
+    def _read_head(self, data: bytes) -> int:
+        """Read a plain head; return its length, 0 if it is not plain."""
+        end = data.find(END_OF_HEAD)
+        match = _HEAD.fullmatch(data[:end].decode("latin-1")) if end > 0 else None
+        if match is None:
+            return 0
+        fields = _FIELD.findall(match[2])
+        headers = {name.lower(): value for name, value in fields}
+        length = headers.get("content-length", "")
+        status = int(match[1])
+        if (
+            not _LENGTH.fullmatch(length)
+            or len(headers) < len(fields)
+            or status in _BODYLESS
+            or not _NOT_PLAIN.isdisjoint(headers)
+        ):
+            return 0
+        self.status, self.headers, self._left_bytes = status, headers, int(length)
+        return end + len(END_OF_HEAD)
+
+    def _receive_plain(self, data: bytes) -> None:
+        behind = len(data) - self._left_bytes
+        self._left_bytes = max(0, -behind)
+        body = data[: len(data) - behind] if behind > 0 else data
+        if body:
+            self._on_body(body)
+        self.is_complete = behind >= 0
+        self.is_last = behind > 0
+
+    def _receive_odd(self, http: h11.Connection, data: bytes) -> None:
+        import h11
+
+        try:
+            http.receive_data(data)
+            while self._take(http.next_event()):
+                pass
+        except h11.RemoteProtocolError as error:
+            raise RemoteProtocolError(str(error)) from error
+        if self.is_complete:
+            is_kept = http.their_state is h11.DONE
+            self.is_last = not is_kept or bool(http.trailing_data[0])
+
+    def _take(self, event: object) -> bool:
+        """Take what h11 has read; False if nothing follows, or not yet."""
+        import h11
+
+        match event:
+            case h11.Response():
+                self._take_head(event)
+            case h11.Data(data=data):
+                self._come_bytes += len(data)
+                self._check_size(self._come_bytes)
+                self._on_body(bytes(data))
+            case h11.EndOfMessage():
+                self.is_complete = True
+        return isinstance(event, h11.Response | h11.Data | h11.InformationalResponse)
+
+    def _take_head(self, head: h11.Response) -> None:
+        self.status = head.status_code
+        ambiguous = set()
+        for raw_name, raw_value in head.headers:
+            name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
+            if self.headers.setdefault(name, value) != value:
+                ambiguous.add(name)
+                self.headers[name] = value
+        self.ambiguous = frozenset(ambiguous)
+        self._check_size(int(self.headers.get("content-length", "0")))
+
+    def _check_size(self, size_bytes: int) -> None:
+        if self._limit_bytes is not None and size_bytes > self._limit_bytes:
+            raise RemoteProtocolError(f"it is longer than {self._limit_bytes} bytes")
 
 
-def _check_begun_head(data: bytes) -> None:
-    # Lines may end in other ways, and then the end of the head would never come.
-    if len(data) > HEAD_LIMIT_BYTES or data.count(b"\n") != data.count(b"\r\n"):
-        raise OddAnswerError
+def _awaiting_answer() -> h11.Connection:
+    """Return a connection that has sent a request: which one does not matter."""
+    # A cold start does not need it, nor do most environments in all their time.
+    import h11
 
-
-def _parse_head(data: bytes) -> Head:
-    if len(data) > HEAD_LIMIT_BYTES:
-        raise OddAnswerError
-    text = data.decode("latin-1")
-    status = _STATUS_LINE.match(text)
-    if status is None or not _FIELD_LINES.fullmatch(text, status.end()):
-        raise OddAnswerError
-    fields = []
-    deciding = []
-    for line in text[status.end() : -2].split("\r\n"):
-        name, _, value = line.partition(":")
-        name, value = name.lower(), value.strip(" \t")
-        if name in _DECIDING:
-            deciding.append((name, value))
-        fields.append((name, value))
-    if len(deciding) != 1 or int(status[1]) in BODILESS:
-        raise OddAnswerError
-    return Head(int(status[1]), fields, _body_bytes(*deciding[0]))
-
-
-def _body_bytes(name: str, value: str) -> int:
-    if name == "content-length" and _LENGTH.fullmatch(value):
-        return int(value)
-    if name == "transfer-encoding" and value == "chunked":
-        return CHUNKED
-    raise OddAnswerError
-
-
-# Fields that decide where a body ends and what follows it. None of them means: with the
-# connection.
-_DECIDING = frozenset({"content-length", "transfer-encoding", "connection"})
+    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT_BYTES)
+    http.send(h11.Request(method="GET", target="/", headers=[("Host", "peer")]))
+    http.send(h11.EndOfMessage())
+    return http

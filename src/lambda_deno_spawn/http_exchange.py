@@ -12,21 +12,28 @@ from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.errors import WorkerProtocolError
 from lambda_deno_spawn.exchange import Exchange
-from lambda_deno_spawn.http1 import AnswerReader, OddAnswerError
+from lambda_deno_spawn.http1 import (
+    AnswerReader,
+    RemoteProtocolError,
+    field_lines,
+    request_head,
+)
 from lambda_deno_spawn.protocol import State, Stray, WorkerConnection
+from lambda_deno_spawn.transport import Receiver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable
     from typing import Self
 
     from lambda_deno_spawn.invocation import Invocation
 
-HTTP_OK = 200
+HOST = field_lines([("Host", "worker")])
+# Up to here head and body are joined: a copy of more takes longer than a write.
 JOINED_BYTES = 64 * 1024
-SHOWN_BYTES = 64  # of what is no answer, in a message
+HTTP_OK = 200
 
 
-class HttpLink(asyncio.Protocol):
+class HttpLink(Receiver):
     """A kept-alive connection that carries one exchange at a time.
 
     Attributes:
@@ -37,7 +44,6 @@ class HttpLink(asyncio.Protocol):
         """Take who is told that the link can carry another exchange."""
         self.is_open = True
         self._on_free = on_free
-        # Answers that have not come in full: of an invocation, and to `abandon`.
         self._reader: AnswerReader | None = None
         self._transport: asyncio.Transport | None = None
         self._connection: WorkerConnection | None = None
@@ -76,10 +82,12 @@ class HttpLink(asyncio.Protocol):
             on_lost: Told if the connection ends before the answer does.
             on_abandon: Told if nobody listens to the answer any more.
         """
-        self._connection = WorkerConnection(marker, State.IDLE)
-        self._exchange = Exchange(self._connection, self)
+        connection = WorkerConnection(marker, State.IDLE)
+        # Sent first: nothing is read before this returns, so the rest can follow.
+        self._send("POST", number, connection.invoke(invocation, abort_epoch_ms))
+        self._connection = connection
+        self._exchange = Exchange(connection, self)
         self._on_lost, self._on_abandon = on_lost, on_abandon
-        self._send("POST", number, self._connection.invoke(invocation, abort_epoch_ms))
         return self._exchange
 
     def abandon(self, number: int) -> None:
@@ -116,13 +124,18 @@ class HttpLink(asyncio.Protocol):
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes of answers."""
+        """Take bytes of an answer."""
+        reader = self._reader
+        if reader is None:
+            self._break_off(RemoteProtocolError("nothing was asked"))
+            return
         try:
-            self._receive(data)
-        except OddAnswerError:
-            shown = data[:SHOWN_BYTES]
-            self._break_off(f"Cannot read an answer: no plain HTTP in {shown!r}")
-        except WorkerProtocolError as error:
+            reader.receive_data(data)
+            if reader.status:
+                self._check(reader.status)
+            if reader.is_complete:
+                self._ended(reader)
+        except (RemoteProtocolError, WorkerProtocolError) as error:
             self._break_off(error)
 
     def connection_lost(self, _error: Exception | None) -> None:
@@ -132,67 +145,51 @@ class HttpLink(asyncio.Protocol):
         if exchange is not None:
             self._on_lost(exchange)
 
-    def _send(self, method: str, number: int, body: Sequence[bytes]) -> None:
+    def _send(self, method: str, number: int, body: list[bytes]) -> None:
         assert self._transport is not None
-        self._reader = AnswerReader()
-        size_bytes = sum(map(len, body))
-        head = (
-            f"{method} /{number} HTTP/1.1\r\nHost: worker\r\n"
-            f"Content-Length: {size_bytes}\r\n\r\n"
-        ).encode("ascii")
-        if size_bytes <= JOINED_BYTES:
-            self._transport.write(b"".join((head, *body)))
-            return
-        # What is large is not copied to save a packet.
-        for buffer in (head, *body):
-            self._transport.write(buffer)
+        length = sum(map(len, body))
+        head = request_head(method, f"/{number}", HOST, length)
+        if length <= JOINED_BYTES:
+            self._transport.write(b"".join([head, *body]))
+        else:
+            self._transport.write(head)
+            for part in body:
+                self._transport.write(memoryview(part))  # of which a rest is no copy
+        self._reader = AnswerReader(self._take)
 
-    def _receive(self, data: bytes) -> None:
-        """Take bytes of answers.
-
-        Raises:
-            OddAnswerError: They are none of a kind that the worker's server sends.
-            WorkerProtocolError: They are, and not those of the protocol.
-        """
-        reader = self._reader
-        if reader is None:  # unasked
-            raise OddAnswerError
-        pieces = reader.receive(data)
-        if reader.head is not None and reader.head.status != HTTP_OK:
-            status = reader.head.status
+    def _check(self, status: int) -> None:
+        if status != HTTP_OK:
             raise WorkerProtocolError(
                 f"Cannot read an answer: the worker's server says {status}"
             )
-        for piece in pieces:
-            self._take(piece)
-        if reader.is_complete:
-            self._ended(can_go_on=not reader.has_surplus)
 
     def _take(self, data: bytes) -> None:
+        if self._reader is not None:
+            self._check(self._reader.status)
         if self._connection is None or self._exchange is None:
             return
         for event in self._connection.receive_data(data):
             if isinstance(event, Stray):
-                shown = bytes(event.data[:SHOWN_BYTES])
+                shown = bytes(event.data[:64])
                 raise WorkerProtocolError(
                     f"Cannot read an answer: between its frames is {shown!r}"
                 )
             self._exchange.take(event)
 
-    def _ended(self, *, can_go_on: bool) -> None:
+    def _ended(self, reader: AnswerReader) -> None:
         self._reader = None
         exchange, self._exchange = self._exchange, None
         if exchange is not None and exchange.state not in (State.IDLE, State.DONE):
             self._on_lost(exchange)
-        if can_go_on:
-            self._on_free(self)
-        else:
+        if reader.is_last:
             self.close()
+        else:
+            self._on_free(self)
 
-    def _break_off(self, error: WorkerProtocolError | str) -> None:
+    def _break_off(self, error: Exception) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            if isinstance(error, str):
-                error = WorkerProtocolError(error)
+            if not isinstance(error, WorkerProtocolError):
+                error = WorkerProtocolError(f"Cannot read an answer: {error}")
             exchange.break_off(error)
         self.close()

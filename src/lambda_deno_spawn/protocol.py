@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import orjson
@@ -137,6 +138,25 @@ class _Header:
     is_more: bool
 
 
+@lru_cache(maxsize=4)  # a server has one marker for many connections
+def _spelling(marker: str) -> tuple[bytes, bytes, bytes, Mapping[bytes, State]]:
+    """Spell what a marker decides.
+
+    Returns:
+        The marker; what ends a frame; how RESULT begins; what can stand behind the body
+        of a RESULT that came whole, with the state that follows.
+    """
+    start = marker.encode("ascii")
+    trailer = start + b"\n"
+    done = b'%b%b{"kind":"DONE","bytes":0' % (trailer, start)
+    ends = {
+        trailer: State.FINISHING,
+        b"%b}\n%b" % (done, trailer): State.DONE,
+        b'%b,"more":true}\n%b' % (done, trailer): State.IDLE,
+    }
+    return start, trailer, b'%b{"kind":"RESULT","bytes":' % start, ends
+
+
 class WorkerConnection:
     """The supervisor's end of one worker's stdin and stdout, or of one HTTP exchange.
 
@@ -154,16 +174,7 @@ class WorkerConnection:
         if len(marker) != MARKER_BYTES:
             raise ValueError(f"Cannot use marker {marker!r}: not {MARKER_BYTES} long")
         self.state = state
-        self._marker = marker.encode("ascii")
-        self._trailer = self._marker + b"\n"
-        self._result = b'%b{"kind":"RESULT","bytes":' % self._marker
-        # What of an answer that came at once may stand behind its body.
-        done = b'%b%b{"kind":"DONE","bytes":0' % (self._trailer, self._marker)
-        self._ends = {
-            self._trailer: State.FINISHING,
-            b"%b}\n%b" % (done, self._trailer): State.DONE,
-            b'%b,"more":true}\n%b' % (done, self._trailer): State.IDLE,
-        }
+        self._marker, self._trailer, self._result, self._ends = _spelling(marker)
         self._buffer = bytearray()
         self._header: _Header | None = None
         # What has come of a body, joined at its end, and how much has not.
@@ -212,7 +223,8 @@ class WorkerConnection:
         """
         if self.state is State.FAILED:
             return
-        if self.state is State.BUSY and not self._is_within:
+        is_within = self._buffer or self._header or self._parts is not None
+        if self.state is State.BUSY and not is_within:
             whole = self._read_whole_result(data)
             if whole is not None:
                 result, state = whole
@@ -240,11 +252,6 @@ class WorkerConnection:
             event = self._accept(header, body)
             if event is not None:
                 yield event
-
-    @property
-    def _is_within(self) -> bool:
-        """True if something has come that what comes next is the rest of."""
-        return bool(self._buffer or self._header) or self._parts is not None
 
     def _read_whole_result(self, data: bytes) -> tuple[bytes, State] | None:
         """Read what nearly every answer is: a result that came whole, and no more.

@@ -11,33 +11,31 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import errno
 import platform
-from typing import TYPE_CHECKING, NamedTuple
+import re
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 import orjson
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.errors import ConfigError, RuntimeApiError
-from lambda_deno_spawn.http1 import request_head
+from lambda_deno_spawn.http1 import HttpError, field_lines, request_head
 from lambda_deno_spawn.invocation import Failure, Invocation, Streaming, Success
 from lambda_deno_spawn.logs import log_context, log_failure, logger
 from lambda_deno_spawn.transport import (
     ConnectError,
-    HttpConnection,
-    TransportError,
+    HttpTransport,
     TruncatedAnswerError,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lambda_deno_spawn.http1 import Field
     from lambda_deno_spawn.invocation import Outcome
     from lambda_deno_spawn.transport import Answer
-
-    Fields = Sequence[tuple[str, str]]
 
 API_PATH = "/2018-06-01/runtime"
 EXTENSIONS_PATH = "/2020-01-01/extension"
@@ -57,6 +55,8 @@ STREAM_TRAILERS = (
     "Lambda-Runtime-Function-Error-Type",
     "Lambda-Runtime-Function-Error-Body",
 )
+# As AWS writes it, a path needs no escapes for it; quote() takes its time.
+_PLAIN_ID = re.compile(r"[-0-9A-Za-z]+")
 DEFAULT_PORT = 80
 PORT_LIMIT = 65_535
 # An event is at most 6 MiB (AWS "Lambda quotas"), other answers are far shorter: what
@@ -66,7 +66,6 @@ ANSWER_LIMIT_BYTES = 7 * 1024 * 1024
 DETAIL_LIMIT = 200
 # The system's ways to say that there is no room for one more connection.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-JSON = "application/json"
 HTTP_ACCEPTED = 202
 HTTP_OK = 200
 HTTP_CONTAINER_ERROR = 500
@@ -78,23 +77,8 @@ REFUSALS = {
     410: "the answer came after the timeout, or belongs to another invocation",
     413: "the response is too large; the caller has been told so",
 }
-# What the caller was told by the platform, or AWS's name for an answer not taken.
+# What the caller was told by the platform.
 REFUSED_TYPES = {410: "Sandbox.Timedout", 413: "Function.ResponseSizeTooLarge"}
-NOT_TAKEN = "Runtime.LambdaRuntimeClientError"
-
-
-class Prepared(NamedTuple):
-    """What is worked out for an answer before there is one.
-
-    Attributes:
-        request_id: Of the invocation.
-        target: Path of its answer, but for the last word.
-        head: What stands before a JSON result but for its size; None: it cannot.
-    """
-
-    request_id: str
-    target: str
-    head: bytes | None
 
 
 class RuntimeApiClient:
@@ -116,12 +100,10 @@ class RuntimeApiClient:
         if not (separator and host and is_host and is_port):
             raise ConfigError("AWS_LAMBDA_RUNTIME_API", runtime_api, "host:port")
         self._host, self._port = host.strip("[]"), int(port)
-        self._connection = self._connect()
+        self._transport = self._connection()
         self._working_directory = working_directory
-        self._common = [("Host", runtime_api), ("User-Agent", USER_AGENT)]
-        target = f"{API_PATH}/invocation/next"
-        self._next_message = request_head("GET", target, self._common)
-        self._prepared = Prepared("", "", None)
+        self._host_field = runtime_api
+        self._common = field_lines([("Host", runtime_api), ("User-Agent", USER_AGENT)])
 
     async def next(self) -> Invocation:
         """Wait for the next invocation, without a limit.
@@ -132,23 +114,17 @@ class RuntimeApiClient:
         Raises:
             RuntimeApiError: Fatal: no invocation can be had any more.
         """
-        answer = await self._ask(
-            self._connection, "next", self._next_message, is_repeatable=True
-        )
+        answer = await self._get("next", "/invocation/next")
         if answer.status != HTTP_OK:
             raise RuntimeApiError(
                 "next", _detail(answer), status=answer.status, is_fatal=True
             )
-        headers = dict(answer.fields)
-        if len(headers) < len(answer.fields):
-            _check_repeated(answer.fields)
-        for name in UTF8_HEADERS:
-            if name in headers:
-                headers[name] = _utf8(headers[name])
-        invocation = Invocation.from_headers(headers, answer.body)
-        # The loop comes to this while the worker runs, so the caller does not wait.
-        asyncio.get_running_loop().call_soon(self._prepare, invocation)
-        return invocation
+        headers = answer.headers
+        if answer.ambiguous:
+            _check_unique(answer)
+        for name in UTF8_HEADERS & headers.keys():
+            headers[name] = _utf8(headers[name])
+        return Invocation.from_headers(headers, answer.body)
 
     async def report(self, invocation: Invocation, outcome: Outcome) -> str | None:
         """Post what came of an invocation.
@@ -161,39 +137,30 @@ class RuntimeApiClient:
         Raises:
             RuntimeApiError: Fatal: the environment must end (HTTP 500).
         """
-        if self._prepared.request_id != invocation.request_id:
-            self._prepare(invocation)
-        _, target, head = self._prepared
-        headers = _echoed(invocation)
+        path = _path(invocation.request_id)
+        fields: list[Field] = []
+        if invocation.invocation_id is not None:
+            fields.append(("Lambda-Runtime-Invocation-Id", invocation.invocation_id))
         try:
             match outcome:
-                case Success(payload, content_type) if content_type == JSON and head:
-                    length = b"Content-Length: %d\r\n\r\n" % len(payload)
-                    message = head + length + payload
-                    call = "response"
-                    self._check(call, await self._ask(self._connection, call, message))
-                case Success():
-                    headers.append(("Content-Type", outcome.content_type))
-                    await self._post(
-                        "response", f"{target}/response", headers, outcome.payload
-                    )
-                case Failure():
-                    headers += self._error_headers(outcome)
-                    await self._post("error", f"{target}/error", headers, outcome.body)
+                case Success(payload, content_type):
+                    fields.append(("Content-Type", content_type))
+                    await self._post("response", f"{path}/response", fields, payload)
+                case Failure(body=body):
+                    fields += self._error_fields(outcome)
+                    await self._post("error", f"{path}/error", fields, body)
                 case Streaming():
-                    failure = await self._stream(f"{target}/response", headers, outcome)
+                    failure = await self._stream(f"{path}/response", fields, outcome)
                     if failure is not None:
-                        headers += self._error_headers(failure)
-                        await self._post(
-                            "error", f"{target}/error", headers, failure.body
-                        )
+                        fields += self._error_fields(failure)
+                        await self._post("error", f"{path}/error", fields, failure.body)
                         log_failure(invocation, failure)
                         return failure.error_type
         except RuntimeApiError as error:
             if error.is_fatal:
                 raise
             logger.error("%s", error, extra=log_context(invocation))
-            return REFUSED_TYPES.get(error.status or 0, NOT_TAKEN)
+            return REFUSED_TYPES.get(error.status or 0, error.error_type)
         return None
 
     async def init_error(self, failure: Failure) -> None:
@@ -202,8 +169,8 @@ class RuntimeApiClient:
         Raises:
             RuntimeApiError: It could not be told.
         """
-        headers = self._error_headers(failure)
-        await self._post("init error", f"{API_PATH}/init/error", headers, failure.body)
+        fields = self._error_fields(failure)
+        await self._post("init error", "/init/error", fields, failure.body)
 
     async def restore_next(self) -> None:
         """Let the snapshot be taken; returns in an environment restored from it.
@@ -213,8 +180,7 @@ class RuntimeApiClient:
         Raises:
             RuntimeApiError: No snapshot can be taken.
         """
-        call = "restore next"
-        self._check_ok(call, await self._alone(call, "GET", f"{API_PATH}/restore/next"))
+        await self._alone("restore next", "GET", f"{API_PATH}/restore/next")
 
     async def restore_error(self, failure: Failure) -> None:
         """Tell the platform that the restored environment is of no use; then exit.
@@ -223,9 +189,8 @@ class RuntimeApiClient:
             RuntimeApiError: It could not be told.
         """
         # The body has the module's own error, the header says when it happened.
-        headers = self._error_headers(failure, "Runtime.AfterRestoreError")
-        target = f"{API_PATH}/restore/error"
-        await self._post("restore error", target, headers, failure.body)
+        fields = self._error_fields(failure, "Runtime.AfterRestoreError")
+        await self._post("restore error", "/restore/error", fields, failure.body)
 
     async def register_extension(self) -> str:
         """Register this process as an extension without events; return its identifier.
@@ -240,12 +205,11 @@ class RuntimeApiClient:
             f"{EXTENSIONS_PATH}/register",
             [
                 ("Lambda-Extension-Name", EXTENSION_NAME),
-                ("Content-Type", JSON),
+                ("Content-Type", "application/json"),
             ],
             b'{"events":[]}',
         )
-        self._check_ok(call, answer)
-        identifier = dict(answer.fields).get("lambda-extension-identifier", "")
+        identifier = answer.headers.get("lambda-extension-identifier", "")
         if not identifier:
             raise RuntimeApiError(call, "no identifier", status=HTTP_OK, is_fatal=False)
         return identifier
@@ -256,10 +220,9 @@ class RuntimeApiClient:
         Raises:
             RuntimeApiError: It was refused, or the connection broke.
         """
-        call = "extension next"
-        target = f"{EXTENSIONS_PATH}/event/next"
-        headers = [("Lambda-Extension-Identifier", identifier)]
-        self._check_ok(call, await self._alone(call, "GET", target, headers))
+        path = f"{EXTENSIONS_PATH}/event/next"
+        fields = [("Lambda-Extension-Identifier", identifier)]
+        await self._alone("extension next", "GET", path, fields)
 
     async def credentials(self, uri: str, token: str) -> bytes:
         """Fetch credentials as JSON from where the environment says that they are.
@@ -271,43 +234,28 @@ class RuntimeApiClient:
         Raises:
             RuntimeApiError: There are none.
         """
-        call = "credentials"
-        headers = [("Authorization", token)] if token else []
-        answer = await self._alone(call, "GET", uri, headers)
-        self._check_ok(call, answer)
-        return answer.body
+        fields = [("Authorization", token)] if token else []
+        return (await self._alone("credentials", "GET", uri, fields)).body
 
     async def aclose(self) -> None:
         """Close the connection."""
-        await self._connection.aclose()
+        await self._transport.aclose()
 
-    def _error_headers(
+    def _error_fields(
         self, failure: Failure, error_type: str | None = None
-    ) -> list[tuple[str, str]]:
+    ) -> list[Field]:
         error_type = error_type or failure.function_error_type
-        headers = [
-            ("Content-Type", JSON),
+        fields = [
+            ("Content-Type", "application/json"),
             ("Lambda-Runtime-Function-Error-Type", error_type),
         ]
         cause = failure.xray_cause(self._working_directory)
         if cause is not None:
-            headers.append(("Lambda-Runtime-Function-XRay-Error-Cause", cause))
-        return headers
-
-    def _prepare(self, invocation: Invocation) -> None:
-        """Work out where an invocation's answer goes, and what stands before it."""
-        segment = quote(invocation.request_id, safe="")
-        if segment in (".", ".."):  # a server would resolve them
-            segment = segment.replace(".", "%2E")
-        target = f"{API_PATH}/invocation/{segment}"
-        fields = [*_echoed(invocation), ("Content-Type", JSON)]
-        head = None
-        with contextlib.suppress(RuntimeApiError):  # it is told by the answer itself
-            head = self._head("response", "POST", f"{target}/response", fields)[:-2]
-        self._prepared = Prepared(invocation.request_id, target, head)
+            fields.append(("Lambda-Runtime-Function-XRay-Error-Cause", cause))
+        return fields
 
     async def _stream(
-        self, target: str, headers: Fields, outcome: Streaming
+        self, path: str, fields: list[Field], outcome: Streaming
     ) -> Failure | None:
         """Post an answer in pieces, on a connection of its own, as AWS asks.
 
@@ -315,7 +263,7 @@ class RuntimeApiClient:
             None, or why the answer could not be begun: nothing of it was sent.
         """
 
-        def trailers() -> list[tuple[str, str]]:
+        def trailers() -> list[Field]:
             failure = outcome.chunks.failure
             if failure is None:
                 return []
@@ -325,80 +273,99 @@ class RuntimeApiClient:
                 (error_body, base64.b64encode(failure.body).decode("ascii")),
             ]
 
-        call = "response"
-        fields = [
-            *headers,
-            ("Content-Type", outcome.content_type),
-            ("Lambda-Runtime-Function-Response-Mode", "streaming"),
-            ("Trailer", ", ".join(STREAM_TRAILERS)),
-            ("Transfer-Encoding", "chunked"),
-        ]
-        head = self._head(call, "POST", target, fields)
-        connection = self._connect()
+        transport = self._connection()
         try:
+            fields = [
+                *fields,
+                ("Content-Type", outcome.content_type),
+                ("Lambda-Runtime-Function-Response-Mode", "streaming"),
+                ("Trailer", ", ".join(STREAM_TRAILERS)),
+            ]
+            head = self._head("POST", path, fields, None)
             async with asyncio.timeout(outcome.limit_s):
-                await connection.connect()
-                answer = await connection.request_in_pieces(
-                    head, outcome.chunks, trailers
-                )
+                await transport.connect()
+                answer = await transport.stream(head, outcome.chunks, trailers)
         except TimeoutError:
             detail = "the response was not taken before the deadline and is cut off"
-            raise RuntimeApiError(call, detail, is_fatal=False) from None
+            raise RuntimeApiError("response", detail, is_fatal=False) from None
         except ConnectError as error:
             return _not_begun(error)
-        except TransportError as error:
-            answer = _understood(call, error)
+        except HttpError as error:
+            answer = _known_answer("response", error)
         finally:
-            await connection.aclose()
-        self._check(call, answer)
+            await transport.aclose()
+        self._check("response", answer)
         return None
-
-    async def _post(self, call: str, target: str, headers: Fields, body: bytes) -> None:
-        fields = [*headers, ("Content-Length", str(len(body)))]
-        # Head and body go out together: two writes would be two packets.
-        message = self._head(call, "POST", target, fields) + body
-        self._check(call, await self._ask(self._connection, call, message))
 
     async def _alone(
         self,
         call: str,
         method: str,
         address: str,
-        headers: Fields = (),
-        body: bytes | None = None,
+        fields: Sequence[Field] = (),
+        body: bytes = b"",
     ) -> Answer:
         """Make a call on a connection of its own, for as long as that takes.
 
         Args:
             call: For messages.
             method: Of HTTP.
-            address: Path at the Runtime API, or where else it goes.
-            headers: Besides those of every call.
-            body: None: it has none.
+            address: Path at the Runtime API's address, or where else it goes.
+            fields: Besides those of every call.
+            body: Of the request.
+
+        Raises:
+            RuntimeApiError: The answer is not 200; its words hold no secret.
         """
         url = urlsplit(address)
-        sized = [] if body is None else [("Content-Length", str(len(body)))]
-        if url.hostname is None:
-            target, connection = address, self._connect()
-            head = self._head(call, method, target, [*headers, *sized])
-        else:
-            target = url._replace(scheme="", netloc="").geturl() or "/"
-            connection = HttpConnection(
-                url.hostname, url.port or DEFAULT_PORT, ANSWER_LIMIT_BYTES
-            )
-            common = [("Host", url.netloc), *self._common[1:]]
-            head = _request_head(call, method, target, [*common, *headers, *sized])
+        transport, host = self._connection(), self._host_field
+        if url.hostname is not None:
+            port = url.port or DEFAULT_PORT
+            transport = HttpTransport(url.hostname, port, ANSWER_LIMIT_BYTES)
+            host = url.netloc
+        target = url._replace(scheme="", netloc="").geturl() or "/"
         try:
-            return await self._ask(connection, call, head + (body or b""))
+            lines = field_lines([("Host", host), ("User-Agent", USER_AGENT), *fields])
+            head = request_head(method, target, lines, len(body))
+            answer = await transport.send(head, body)
+        except HttpError as error:
+            answer = _known_answer(call, error)
         finally:
-            await connection.aclose()
-
-    def _check_ok(self, call: str, answer: Answer) -> None:
-        """Raise what a status other than 200 means; its words hold no secret."""
+            await transport.aclose()
         if answer.status != HTTP_OK:
-            raise RuntimeApiError(
-                call, _detail(answer), status=answer.status, is_fatal=False
-            )
+            detail = _detail(answer)
+            raise RuntimeApiError(call, detail, status=answer.status, is_fatal=False)
+        return answer
+
+    # What a further call of the API needs is one of these two.
+
+    async def _get(self, call: str, path: str) -> Answer:
+        """Ask, and ask again if a kept connection breaks before it has answered.
+
+        Raises:
+            RuntimeApiError: There is no answer; fatal if it was to be an event.
+        """
+        return await self._send(call, "GET", path, [], b"")
+
+    async def _post(
+        self, call: str, path: str, fields: list[Field], body: bytes
+    ) -> None:
+        """Tell something, once.
+
+        Raises:
+            RuntimeApiError: It was not accepted; fatal if the status says so.
+        """
+        self._check(call, await self._send(call, "POST", path, fields, body))
+
+    async def _send(
+        self, call: str, method: str, path: str, fields: list[Field], body: bytes
+    ) -> Answer:
+        try:
+            head = self._head(method, path, fields, len(body))
+            is_repeatable = method == "GET"
+            return await self._transport.send(head, body, is_repeatable=is_repeatable)
+        except HttpError as error:
+            return _known_answer(call, error)
 
     def _check(self, call: str, answer: Answer) -> None:
         """Raise what a status other than 202 means."""
@@ -412,57 +379,14 @@ class RuntimeApiClient:
             call, detail, status=status, is_fatal=status >= HTTP_CONTAINER_ERROR
         )
 
-    async def _ask(
-        self,
-        connection: HttpConnection,
-        call: str,
-        message: bytes,
-        *,
-        is_repeatable: bool = False,
-    ) -> Answer:
-        try:
-            return await connection.request(message, is_repeatable=is_repeatable)
-        except TransportError as error:
-            return _understood(call, error)
+    def _connection(self) -> HttpTransport:
+        return HttpTransport(self._host, self._port, ANSWER_LIMIT_BYTES)
 
-    def _connect(self) -> HttpConnection:
-        return HttpConnection(self._host, self._port, ANSWER_LIMIT_BYTES)
-
-    def _head(self, call: str, method: str, target: str, fields: Fields) -> bytes:
-        return _request_head(call, method, target, [*self._common, *fields])
-
-
-def _echoed(invocation: Invocation) -> list[tuple[str, str]]:
-    """Return the field that tells two deliveries of one event apart, if it came."""
-    if invocation.invocation_id is None:
-        return []
-    return [("Lambda-Runtime-Invocation-Id", invocation.invocation_id)]
-
-
-def _request_head(
-    call: str, method: str, target: str, fields: list[tuple[str, str]]
-) -> bytes:
-    try:
-        return request_head(method, target, fields)
-    except ValueError as error:
-        raise RuntimeApiError(call, _short(error), is_fatal=call == "next") from error
-
-
-def _understood(call: str, error: TransportError) -> Answer:
-    """Return what can be taken for an answer though it broke off.
-
-    Raises:
-        RuntimeApiError: Nothing can.
-    """
-    status = None
-    if isinstance(error, TruncatedAnswerError):
-        # The status says it all, but for an event: that is the body.
-        status = error.answer.status
-        if call != "next" or status != HTTP_OK:
-            return error.answer
-    raise RuntimeApiError(
-        call, _short(error), status=status, is_fatal=call == "next"
-    ) from error
+    def _head(
+        self, method: str, path: str, fields: list[Field], length: int | None
+    ) -> bytes:
+        lines = self._common + field_lines(fields)
+        return request_head(method, API_PATH + path, lines, length)
 
 
 def _utf8(value: str) -> str:
@@ -471,6 +395,33 @@ def _utf8(value: str) -> str:
         return value.encode("latin-1").decode()
     except UnicodeDecodeError:
         return value
+
+
+def _path(request_id: str) -> str:
+    """Return where an invocation's answer goes."""
+    if _PLAIN_ID.fullmatch(request_id):
+        return f"/invocation/{request_id}"
+    segment = quote(request_id, safe="")
+    if segment in (".", ".."):  # a path would resolve them
+        segment = segment.replace(".", "%2E")
+    return f"/invocation/{segment}"
+
+
+def _known_answer(call: str, error: HttpError) -> Answer:
+    """Return the answer if its head, which says it all, has come.
+
+    Raises:
+        RuntimeApiError: It has not, or the answer was to be an event: that is the body.
+    """
+    is_next = call == "next"
+    if not isinstance(error, TruncatedAnswerError):
+        raise RuntimeApiError(call, _short(error), is_fatal=is_next) from error
+    status = error.answer.status
+    if is_next and status == HTTP_OK:
+        raise RuntimeApiError(
+            call, _short(error), status=status, is_fatal=True
+        ) from error
+    return error.answer
 
 
 def _not_begun(error: ConnectError) -> Failure:
@@ -483,7 +434,7 @@ def _not_begun(error: ConnectError) -> Failure:
     )
 
 
-def _check_repeated(fields: Fields) -> None:
+def _check_unique(answer: Answer) -> None:
     """Refuse an invocation of which it is not sure which one it is.
 
     Of any other field that comes more than once the last one counts.
@@ -492,17 +443,16 @@ def _check_repeated(fields: Fields) -> None:
         RuntimeApiError: Fatal: there are two request ids or deadlines.
     """
     for name in UNIQUE_HEADERS:
-        values = {value for key, value in fields if key == name}
-        if len(values) > 1:
+        if name in answer.ambiguous:
             raise RuntimeApiError(
                 "next",
                 f"{name} comes more than once and differs",
-                status=HTTP_OK,
+                status=answer.status,
                 is_fatal=True,
             )
 
 
-def _short(error: Exception) -> str:
+def _short(error: HttpError) -> str:
     """Return its message; h11 quotes what broke HTTP, however long it is."""
     return str(error)[:DETAIL_LIMIT]
 

@@ -1,65 +1,56 @@
-"""One kept-alive HTTP/1.1 connection to a plain peer on this machine.
+"""One plain HTTP/1.1 peer: requests sent, answers awaited, on asyncio's transports.
 
-Knows keep-alive, sized requests and such that come in pieces, an answer that comes
-before the request is complete, and whom to ask about answers of an odd kind: h11, which
-is loaded for those alone. Refuses to know proxies, TLS, redirects, content codings,
-pools and timeouts: the peer is the Runtime API on a loopback address, and whoever calls
-decides how long to wait. Why neither httpx nor h11 for all: decision 0022.
-Specification: RFC 9112; h11's documentation.
+Knows keep-alive on one connection, when a request may be repeated, and an answer that
+comes before the request is complete. Refuses to know proxies, TLS, redirects, content
+codings, pools and timeouts: the peer is the Runtime API on a loopback address, and
+whoever calls decides how long to wait. What HTTP looks like is in ``http1``. Why no
+client of others: decision 0022.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import socket
-from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from lambda_deno_spawn.http1 import AnswerReader, OddAnswerError, chunk, last_chunk
+from lambda_deno_spawn.http1 import (
+    AnswerReader,
+    HttpError,
+    RemoteProtocolError,
+    chunk,
+    end_of_chunks,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterable, Callable
+    from collections.abc import AsyncIterable, Callable, Iterable
 
-# A client context alone may take 3.5 KB; h11's own limit is 16 KB for all together.
-HEADERS_LIMIT_BYTES = 256 * 1024
-# Of what came and nobody has read, before the peer has to wait.
-UNREAD_LIMIT_BYTES = 1024 * 1024
+    from lambda_deno_spawn.http1 import Field
+
 # Loopback answers at once or never; a longer wait would only hide a wrong address.
 CONNECT_LIMIT_S = 1.0
 HTTP_REFUSED = 400  # from here on a status says no (RFC 9110, section 15)
+# As much as asyncio takes at once.
+READ_BYTES = 256 * 1024
+# Up to here head and body are joined: two writes would be two packets. A copy of more
+# takes longer than a packet.
+JOINED_BYTES = 64 * 1024
 
 
-class Answer(NamedTuple):
-    """What a peer answers.
-
-    Attributes:
-        status: Three digits.
-        fields: Names in lower case and values, both as latin-1.
-        body: All of it, or of a truncated one what there is.
-    """
-
-    status: int
-    fields: list[tuple[str, str]]
-    body: bytes
+class ConnectError(HttpError):
+    """The peer cannot be reached; nothing was sent. Its cause is the system's."""
 
 
-class TransportError(Exception):
-    """There is no answer."""
+class ConnectionLostError(HttpError):
+    """The connection ended before any byte of an answer."""
 
 
-class ConnectError(TransportError):
-    """The peer cannot be reached; nothing was sent. Its cause has the reason."""
-
-
-class ConnectionLostError(TransportError):
-    """The peer closed a connection before any byte of its answer."""
-
-
-class TruncatedAnswerError(TransportError):
+class TruncatedAnswerError(HttpError):
     """The head of an answer came, its body did not, or is too large.
 
     Attributes:
-        answer: With what there is of its body.
+        answer: The answer with what there is of its body.
     """
 
     def __init__(self, message: str, answer: Answer) -> None:
@@ -67,7 +58,23 @@ class TruncatedAnswerError(TransportError):
         super().__init__(message)
 
 
-class HttpConnection:
+class Answer(NamedTuple):
+    """An answer.
+
+    Attributes:
+        status: Of the answer.
+        headers: Fields, names in lower case; the last one counts of those that repeat.
+        ambiguous: Names of fields that came more than once and differ.
+        body: All of it, whatever its coding is called.
+    """
+
+    status: int
+    headers: dict[str, str]
+    ambiguous: frozenset[str]
+    body: bytes
+
+
+class HttpTransport:
     """Sends requests one after another over one kept-alive connection.
 
     Not for concurrent use: give each loop its own. A kept connection that was closed
@@ -79,67 +86,76 @@ class HttpConnection:
         self._host = host
         self._port = port
         self._body_limit_bytes = body_limit_bytes
-        self._stream: _Stream | None = None
+        self._connection: _Connection | None = None
 
-    async def request(self, message: bytes, *, is_repeatable: bool = False) -> Answer:
+    @property
+    def is_idle(self) -> bool:
+        """True if there is a connection that a request can be sent on."""
+        return self._connection is not None and self._connection.is_idle
+
+    async def send(
+        self, head: bytes, body: bytes = b"", *, is_repeatable: bool = False
+    ) -> Answer:
         """Send a request and return the whole answer.
 
         An answer that refuses ends the request, also if it comes before the end of it.
+        Cancelled, it gives the connection up.
 
         Args:
-            message: All of it.
+            head: Of the request.
+            body: Of the request.
             is_repeatable: Send it again if a kept connection breaks before any byte of
-                an answer: for requests that change nothing. Others may have been seen.
+                an answer: it may have been seen.
 
         Raises:
             ConnectError: The peer cannot be reached; nothing was sent.
             TruncatedAnswerError: The answer has a head and no whole body.
-            TransportError: The peer broke off, or broke HTTP.
+            HttpError: The peer broke off, or broke HTTP.
         """
-        if self._stream is not None and not self._stream.is_idle:
+        if not self.is_idle:
             await self.aclose()
-        is_kept = self._stream is not None
+        is_kept = self._connection is not None
         try:
-            return await self._request(message)
+            return await self._exchange(head, body)
         except ConnectionLostError:
             if not (is_kept and is_repeatable):
                 raise
-            return await self._request(message)
+            return await self._exchange(head, body)
 
-    async def request_in_pieces(
+    async def stream(
         self,
         head: bytes,
         pieces: AsyncIterable[bytes],
-        trailers: Callable[[], list[tuple[str, str]]],
+        trailers: Callable[[], Iterable[Field]],
     ) -> Answer:
-        """Send a request as its pieces come, each of them at once.
+        """Send a request in pieces, each as it comes, and return the whole answer.
+
+        As ``send``, but the connection is given up behind it in any case.
 
         Args:
-            head: Up to the body, which it says to be chunked.
-            pieces: Those of the body.
-            trailers: Called after the last one for what follows it.
-
-        Raises:
-            ValueError: A trailer would be read as something else.
-            TransportError: As ``request``.
+            head: Of the request; says that it is chunked.
+            pieces: The body.
+            trailers: Called after the last one: fields that follow it.
         """
-        stream = await self._begin()
-        receiving = asyncio.create_task(self._receive(stream))
-        sending = asyncio.create_task(_send(stream, head, pieces, trailers))
-        tasks = {receiving, sending}
+        connection = await self._connected()
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-            is_early = receiving.done()
-            if not is_early or receiving.result().status < HTTP_REFUSED:
-                await sending
-            return await receiving
-        except OSError as error:
-            raise _lost(stream, error) from error
+            receiving = connection.expect_answer(self._body_limit_bytes)
+            sending = asyncio.create_task(
+                connection.send_pieces(head, pieces, trailers)
+            )
+            try:
+                both: set[asyncio.Future[Any]] = {receiving, sending}
+                await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+                is_early = receiving.done()
+                if not is_early or receiving.result().status < HTTP_REFUSED:
+                    await sending
+                return await receiving
+            finally:
+                for waiting in (receiving, sending):
+                    waiting.cancel()
+                await asyncio.gather(receiving, sending, return_exceptions=True)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            self._end(stream)
+            await self.aclose()
 
     async def connect(self) -> None:
         """Connect now instead of with the first request.
@@ -150,8 +166,8 @@ class HttpConnection:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(CONNECT_LIMIT_S):
-                _, self._stream = await loop.create_connection(
-                    _Stream, self._host, self._port
+                _, self._connection = await loop.create_connection(
+                    _Connection, self._host, self._port
                 )
         except (OSError, TimeoutError) as error:
             reason = str(error) or "timed out"
@@ -161,198 +177,127 @@ class HttpConnection:
 
     async def aclose(self) -> None:
         """Close the connection; what was not sent yet is dropped."""
-        stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.abort()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.abort()
 
-    async def _request(self, message: bytes) -> Answer:
-        stream = await self._begin()
-        try:
-            # What cannot be written yet goes on in the background: an answer may be
-            # early.
-            stream.write(message)
-            answer = await self._receive(stream)
-            if answer.status < HTTP_REFUSED and not stream.is_written:
-                with contextlib.suppress(OSError):  # the answer is here
-                    await stream.drained()
-        except OSError as error:
-            raise _lost(stream, error) from error
-        else:
-            return answer
-        finally:
-            self._end(stream)
-
-    async def _begin(self) -> _Stream:
-        """Have a connection for one exchange.
-
-        Raises:
-            ConnectError: The peer cannot be reached.
-        """
-        if self._stream is None:
+    async def _connected(self) -> _Connection:
+        if self._connection is None:
             await self.connect()
-        assert self._stream is not None
-        self._stream.begin()
-        return self._stream
+        assert self._connection is not None
+        return self._connection
 
-    def _end(self, stream: _Stream) -> None:
-        """Keep the connection only if nothing is left of the exchange."""
-        # Also when cancelled: half an exchange spoils it.
-        if not (stream.can_go_on and stream.is_written):
-            stream.abort()
-            self._stream = None
-
-    async def _receive(self, stream: _Stream) -> Answer:
-        reader = AnswerReader()
-        raw: list[bytes] = []
-        pieces: list[bytes] = []
-        size_bytes = 0
+    async def _exchange(self, head: bytes, body: bytes) -> Answer:
+        connection = self._connection or await self._connected()
         try:
-            while not reader.is_complete:
-                data = await stream.read()
-                if not data:
-                    _broke_off()
-                raw.append(data)
-                for piece in reader.receive(data):
-                    pieces.append(piece)
-                    size_bytes += len(piece)
-                if reader.head is not None:
-                    self._check_size(max(size_bytes, reader.head.body_bytes))
-        except OddAnswerError:
-            return await self._receive_odd(stream, b"".join(raw))
-        except (TransportError, OSError) as error:
-            if reader.head is None:
-                raise
-            head = reader.head
-            answer = Answer(head.status, head.fields, b"".join(pieces))
-            detail = f"its body cannot be read: {error}"
-            raise TruncatedAnswerError(detail, answer) from error
-        assert reader.head is not None
-        stream.can_go_on = not reader.has_surplus and stream.is_idle
-        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return Answer(reader.head.status, reader.head.fields, body)
-
-    async def _receive_odd(self, stream: _Stream, begun: bytes) -> Answer:
-        """Read an answer of which some bytes have come as h11 understands it."""
-        import h11
-
-        http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEADERS_LIMIT_BYTES)
-        # How the request was does not matter for what is an answer to it.
-        http.send(h11.Request(method="GET", target="/", headers=[("Host", "")]))
-        http.send(h11.EndOfMessage())
-        response: h11.Response | None = None
-        body = bytearray()
-        try:
-            http.receive_data(begun)
-            event: object = http.next_event()
-            while not isinstance(event, h11.EndOfMessage):
-                if event is h11.NEED_DATA:
-                    http.receive_data(await stream.read())
-                elif isinstance(event, h11.Data):
-                    body += event.data
-                    self._check_size(len(body))
-                elif isinstance(event, h11.Response):
-                    response = event
-                    for name, value in event.headers:
-                        if name == b"content-length":
-                            self._check_size(int(value))
-                event = http.next_event()
-        except (h11.RemoteProtocolError, TransportError, OSError) as error:
-            if response is None:
-                if isinstance(error, h11.RemoteProtocolError):
-                    raise TransportError(str(error)) from error
-                raise
-            detail = f"its body cannot be read: {error}"
-            raise TruncatedAnswerError(detail, _odd_answer(response, body)) from error
-        assert response is not None
-        stream.can_go_on = (
-            http.our_state is http.their_state is h11.DONE
-            and not http.trailing_data[0]
-            and stream.is_idle
-        )
-        return _odd_answer(response, body)
-
-    def _check_size(self, size_bytes: int) -> None:
-        if size_bytes > self._body_limit_bytes:
-            raise TransportError(f"it is longer than {self._body_limit_bytes} bytes")
+            connection.write(head, body)
+            receiving = connection.expect_answer(self._body_limit_bytes)
+            # What is not written yet goes on in the background: an answer may be early.
+            answer = await receiving
+            if connection.is_writing and answer.status < HTTP_REFUSED:
+                await connection.written()
+        finally:
+            # Also when cancelled: half an exchange spoils the connection.
+            if not connection.is_idle:
+                await self.aclose()
+        return answer
 
 
-class _Stream(asyncio.Protocol):
-    """The bytes of one connection, in both directions.
+class Receiver(asyncio.BufferedProtocol):
+    """A protocol that is given what has come, read into one buffer for all.
 
-    Attributes:
-        has_received: Something has come since ``begin``.
-        can_go_on: Whoever has read the last answer says that another may follow.
+    asyncio's other way makes an object of 256 KiB for each read and cuts it: memory is
+    asked for and given back each time, 30 µs for 300 bytes (decision 0022).
     """
 
+    def get_buffer(self, _size_hint: int) -> memoryview:
+        """Lend the buffer; what it holds is taken before anybody else reads."""
+        return _BUFFER
+
+    def buffer_updated(self, count: int) -> None:
+        """Take what was read."""
+        self.data_received(bytes(_BUFFER[:count]))
+
+    def data_received(self, data: bytes) -> None:
+        """Take bytes."""
+        raise NotImplementedError
+
+
+_BUFFER = memoryview(bytearray(READ_BYTES))
+
+
+class _Connection(Receiver):
+    """One connection, and the answer that is awaited on it."""
+
     def __init__(self) -> None:
-        self.has_received = False
-        self.can_go_on = False
+        self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._unread: list[bytes] = []
-        self._unread_bytes = 0
-        self._is_at_end = False
-        self._lost: OSError | None = None
-        self._came: asyncio.Future[None] | None = None
-        self._has_room: asyncio.Future[None] | None = None
-        self._is_full = False
+        self._reader: AnswerReader | None = None
+        self._receiving: asyncio.Future[Answer] | None = None
+        self._body: list[bytes] = []
+        self._written: asyncio.Future[None] | None = None
+        self._is_spent = False
+        self._is_lost = False
 
     @property
     def is_idle(self) -> bool:
-        """True while nothing came that was not read, the end included."""
-        return not self._unread and not self._is_at_end
+        """True while a request can be sent: nothing is on its way, nothing came."""
+        return self._reader is None and not self._is_spent and self._written is None
 
     @property
-    def is_written(self) -> bool:
-        """True if the kernel has all that was written."""
-        return not self._is_full and not self._is_at_end
+    def is_writing(self) -> bool:
+        """True while the kernel has not taken all of the request."""
+        return self._written is not None
 
-    def begin(self) -> None:
-        """Begin an exchange."""
-        self.has_received = self.can_go_on = False
+    def expect_answer(self, limit_bytes: int) -> asyncio.Future[Answer]:
+        """Begin to wait for an answer whose body is no longer than that.
 
-    def write(self, data: bytes) -> None:
-        """Write; what the kernel does not take at once follows by itself."""
+        The future fails as ``HttpTransport.send`` does.
+        """
+        self._body = []
+        self._reader = AnswerReader(self._body.append, limit_bytes)
+        self._receiving = self._loop.create_future()
+        return self._receiving
+
+    def write(self, head: bytes, body: bytes) -> None:
+        """Write a request; what the kernel does not take yet follows by itself."""
         assert self._transport is not None
-        self._transport.write(data)
+        # Not writelines: in some releases of Python 3.12 and 3.13 it never waits for a
+        # slow peer (CVE-2024-12254).
+        if len(body) <= JOINED_BYTES:
+            self._transport.write(head + body)
+        else:
+            self._transport.write(head)
+            self._transport.write(memoryview(body))  # of which a rest is no copy
 
-    async def drained(self) -> None:
-        """Wait until the kernel has all that was written.
+    async def written(self) -> bool:
+        """Wait until the kernel has all of it; False if the connection broke."""
+        if self._written is not None:
+            await self._written
+        return not self._is_lost
 
-        Raises:
-            OSError: The connection broke.
+    async def send_pieces(
+        self,
+        head: bytes,
+        pieces: AsyncIterable[bytes],
+        trailers: Callable[[], Iterable[Field]],
+    ) -> None:
+        """Send a request as its pieces come, or until the connection breaks.
+
+        That ends the waiting for the answer as well, which knows whether there was one.
         """
-        if self._is_full and not self._is_at_end:
-            self._has_room = asyncio.get_running_loop().create_future()
-            await self._has_room
-        if self._lost is not None:
-            raise self._lost
-
-    async def read(self) -> bytes:
-        """Wait for what comes next; nothing at the end of an answer that had begun.
-
-        Raises:
-            ConnectionLostError: It ended before any byte of an answer.
-            OSError: It broke.
-        """
-        if not self._unread and not self._is_at_end:
-            self._came = asyncio.get_running_loop().create_future()
-            await self._came
-        if self._unread:
-            data = b"".join(self._unread)
-            self._unread.clear()
-            if self._unread_bytes > UNREAD_LIMIT_BYTES and self._transport is not None:
-                self._transport.resume_reading()
-            self._unread_bytes = 0
-            self.has_received = True
-            return data
-        if self._lost is not None:
-            raise self._lost
-        if not self.has_received:
-            raise ConnectionLostError("the peer closed the connection")
-        return b""
+        async for piece in pieces:
+            if piece:
+                self.write(head, chunk(piece))
+                head = b""
+                if not await self.written():
+                    return
+        self.write(head, end_of_chunks(trailers()))
+        await self.written()
 
     def abort(self) -> None:
-        """Close it; what was not sent yet is dropped."""
+        """Give it up."""
+        self._is_spent = True
         if self._transport is not None:
             self._transport.abort()
 
@@ -361,81 +306,106 @@ class _Stream(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the transport."""
         assert isinstance(transport, asyncio.Transport)
-        # Drained means: the kernel has all of it.
+        self._transport = transport
+        # Written means: the kernel has all of it.
         transport.set_write_buffer_limits(0)
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Keep bytes for whoever reads."""
-        self._unread.append(data)
-        self._unread_bytes += len(data)
-        if self._unread_bytes > UNREAD_LIMIT_BYTES and self._transport is not None:
-            self._transport.pause_reading()
-        _wake(self._came)
+        """Take bytes of the answer; unasked they spoil the connection."""
+        reader = self._reader
+        if reader is None:
+            self._spoil()
+            return
+        try:
+            reader.receive_data(data)
+        except RemoteProtocolError as error:
+            self._fail(error)
+        else:
+            if reader.is_complete:
+                self._succeed(reader)
 
     def eof_received(self) -> bool:
-        """Tell the end; what was not sent yet still may be."""
-        self._is_at_end = True
-        _wake(self._came)
-        return True
+        """Take the end of what the peer sends."""
+        self._end(ConnectionLostError("the peer closed the connection"))
+        return True  # what is being written may still be taken
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Tell the end, and how it came; what was received can still be read."""
-        if isinstance(error, OSError):
-            self._lost = error
-        elif error is not None:
-            self._lost = ConnectionError(str(error))
-        self._is_at_end = True
-        _wake(self._came)
-        _wake(self._has_room)
+        """Take the end of the connection."""
+        self._is_lost = True
+        if error is not None:
+            self._read_rest()
+        self.resume_writing()
+        lost = f"the connection broke: {error or 'it was given up'}"
+        cause = ConnectionLostError(lost)
+        cause.__cause__ = error
+        self._end(cause, is_broken=True)
 
     def pause_writing(self) -> None:
-        """Note that the kernel has no room."""
-        self._is_full = True
+        """Note that the kernel has not taken all."""
+        self._written = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        """Note that it has all of it."""
-        self._is_full = False
-        _wake(self._has_room)
+        """Note that it has."""
+        written, self._written = self._written, None
+        if written is not None and not written.done():
+            written.set_result(None)
 
+    def _read_rest(self) -> None:
+        """Read what the kernel still has: a refusal, on which the writing broke."""
+        assert self._transport is not None
+        fd = self._transport.get_extra_info("socket").fileno()
+        with contextlib.suppress(OSError):
+            while self._reader is not None and (data := os.read(fd, READ_BYTES)):
+                self.data_received(data)
 
-def _lost(stream: _Stream, error: OSError) -> TransportError:
-    kind = TransportError if stream.has_received else ConnectionLostError
-    return kind(f"the connection broke: {error}")
+    def _end(self, error: ConnectionLostError, *, is_broken: bool = False) -> None:
+        """Bring what is awaited to its end, because nothing more comes."""
+        self._is_spent = True
+        reader = self._reader
+        if reader is None:
+            return
+        if not reader.has_begun:
+            self._fail(error)
+        elif is_broken:
+            self._fail(RemoteProtocolError(str(error)))
+        else:
+            try:
+                reader.receive_eof()
+            except RemoteProtocolError as early:
+                self._fail(early)
+            else:
+                self._succeed(reader)
 
+    def _spoil(self) -> None:
+        self._is_spent = True
+        assert self._transport is not None
+        self._transport.pause_reading()
 
-def _broke_off() -> NoReturn:
-    raise TransportError("the peer unexpectedly closed the connection")
+    def _succeed(self, reader: AnswerReader) -> None:
+        self._reader = None
+        self._is_spent = self._is_spent or reader.is_last
+        receiving, self._receiving = self._receiving, None
+        if receiving is not None and not receiving.done():
+            receiving.set_result(self._answer(reader))
 
+    def _fail(self, error: HttpError) -> None:
+        reader, self._reader = self._reader, None
+        self._is_spent = True
+        receiving, self._receiving = self._receiving, None
+        if receiving is None or receiving.done():
+            return
+        if reader is not None and reader.status:
+            answer = self._answer(reader)
+            detail = f"its body cannot be read: {error}"
+            truncated = TruncatedAnswerError(detail, answer)
+            truncated.__cause__ = error
+            receiving.set_exception(truncated)
+        else:
+            receiving.set_exception(error)
 
-def _wake(waiting: asyncio.Future[None] | None) -> None:
-    if waiting is not None and not waiting.done():
-        waiting.set_result(None)
-
-
-async def _send(
-    stream: _Stream,
-    head: bytes,
-    pieces: AsyncIterable[bytes],
-    trailers: Callable[[], list[tuple[str, str]]],
-) -> None:
-    """Send a request as its pieces come, or until the connection breaks.
-
-    That ends the reading as well, which knows whether there was an answer.
-    """
-    with contextlib.suppress(OSError):
-        unsent = head
-        async for piece in pieces:
-            if piece:
-                stream.write(unsent + chunk(piece))
-                unsent = b""
-                await stream.drained()
-        stream.write(unsent + last_chunk(trailers()))
-        await stream.drained()
-
-
-def _odd_answer(response: Any, body: bytearray) -> Answer:
-    fields = [(k.decode("ascii"), v.decode("latin-1")) for k, v in response.headers]
-    return Answer(response.status_code, fields, bytes(body))
+    def _answer(self, reader: AnswerReader) -> Answer:
+        pieces, self._body = self._body, []
+        body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+        return Answer(reader.status, reader.headers, reader.ambiguous, body)

@@ -16,6 +16,7 @@ from lambda_deno_spawn.descendants import oom_kills
 from lambda_deno_spawn.errors import WorkerError, WorkerProtocolError
 from lambda_deno_spawn.exchange import Exchange
 from lambda_deno_spawn.exits import exit_error
+from lambda_deno_spawn.http_exchange import HttpLink
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.process import ChildProcess
 from lambda_deno_spawn.protocol import (
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable
 
-    from lambda_deno_spawn.http_exchange import HttpLink
     from lambda_deno_spawn.invocation import Invocation
     from lambda_deno_spawn.logs import LogWriter
     from lambda_deno_spawn.process import ExitStatus, Footprint, Reaper
@@ -188,7 +188,7 @@ class Worker:
     async def _begin_http(
         self, socket: str, invocation: Invocation, abort_epoch_ms: int
     ) -> Exchange:
-        link = await self._link(socket)
+        link = self._free_link() or await self._connect(socket)
         number = self.begun
         exchange = link.begin(
             self._marker,
@@ -202,13 +202,14 @@ class Worker:
         self._exchanges[exchange] = link
         return exchange
 
-    async def _link(self, socket: str) -> HttpLink:
-        from lambda_deno_spawn.http_exchange import HttpLink
-
+    def _free_link(self) -> HttpLink | None:
         while self._links:
             link = self._links.pop()
             if link.is_open:
                 return link
+        return None
+
+    async def _connect(self, socket: str) -> HttpLink:
         try:
             return await HttpLink.connect(socket, self._links.append)
         except OSError as error:
@@ -230,7 +231,8 @@ class Worker:
     def _abandon(self, socket: str, number: int) -> None:
         async def tell() -> None:
             with contextlib.suppress(WorkerError):  # its end tells more
-                (await self._link(socket)).abandon(number)
+                link = self._free_link() or await self._connect(socket)
+                link.abandon(number)
 
         task = self._loop.create_task(tell())
         self._tasks.add(task)

@@ -126,7 +126,7 @@ async def test_an_answer_may_come_in_pieces_of_any_size(short_tmp_path: Path) ->
     ("answer", "message"),
     [
         ("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n", "says 500"),
-        ("not HTTP at all\r\n\r\n", "no plain HTTP in b'not HTTP"),
+        ("not HTTP at all\r\n\r\n", "illegal status line"),
         (sized("rubbish" + RESULT + DONE), "between its frames is b'rubbish'"),
         (sized(f'{MARKER}{{"kind":"READY","bytes":0}}\n'), "READY is not allowed"),
     ],

@@ -156,10 +156,9 @@ async def test_a_connection_closed_while_idle_is_replaced(
     api.deliver(b"{}")
     invocation = await client.next()
     # The end of the connection is there to be read before the answer is sent.
-    stream = client._connection._stream
-    assert stream is not None
-    while stream.is_idle:  # noqa: ASYNC110 - until the loop has seen it
-        await asyncio.sleep(0)
+    async with asyncio.timeout(10):
+        while client._transport.is_idle:  # noqa: ASYNC110 - until the loop has seen it
+            await asyncio.sleep(0)
     await client.report(invocation, Success(b"1"))
     assert (await api.answer()).body == b"1"
     assert api.connections == 2

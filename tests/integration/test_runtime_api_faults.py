@@ -572,14 +572,12 @@ async def test_a_connection_that_broke_or_spoke_while_idle_is_not_used_for_an_an
     api.next_faults.append(fault)
     async with asyncio.timeout(10):
         invocation = await client.next()
-        stream = client._connection._stream
-        assert stream is not None
         [writer] = writers
         if unasked:
             writer.write(unasked)
         else:
             reset(writer)
-        while stream.is_idle:  # noqa: ASYNC110 - until the loop has seen it
+        while client._transport.is_idle:  # noqa: ASYNC110 - until the loop has seen it
             await asyncio.sleep(0)
         await client.report(invocation, Success(b"1"))
         assert (await api.answer()).body == b"1"

@@ -36,7 +36,9 @@ ALLOWED: dict[str, set[str]] = {
         "deno", "errors", "hello", "permissions", "process", "records", "state",
     },
     "exchange": {"errors", "invocation", "protocol"},
-    "http_exchange": {"errors", "exchange", "http1", "invocation", "protocol"},
+    "http_exchange": {
+        "errors", "exchange", "http1", "invocation", "protocol", "transport",
+    },
     "worker": {
         "descendants", "errors", "exchange", "exits", "http_exchange", "invocation",
         "logs", "process", "protocol", "spawn", "state",
@@ -167,7 +169,7 @@ OUTSIDE = {
 RUNTIME_OWNERS = {
     "ctypes": {"descendants"},
     "fcntl": {"process", "state"},
-    "h11": {"transport"},
+    "h11": {"http1"},
     "httpx": set[str](),  # decision 0022
     "importlib": set[str](),  # every import can be read
     "socket": {"transport"},

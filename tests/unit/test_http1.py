@@ -1,6 +1,8 @@
-"""Answers of the plain kind: what is taken, what is left to h11, in any pieces."""
+"""Answers read by ourselves and by h11: which ones, with what result, in any pieces."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import h11
 import pytest
@@ -8,204 +10,322 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambda_deno_spawn.http1 import (
-    CHUNKED,
-    HEAD_LIMIT_BYTES,
     AnswerReader,
-    OddAnswerError,
+    LocalProtocolError,
+    RemoteProtocolError,
     chunk,
-    last_chunk,
+    end_of_chunks,
+    field_lines,
     request_head,
 )
 
-SIZED = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 5\r\n\r\nhello"
-PIECES = (
-    b"HTTP/1.1 202 Accepted\r\ntransfer-encoding: chunked\r\n\r\n"
-    b"3\r\nhel\r\n02\r\nlo\r\n0\r\n\r\n"
+NEXT = (
+    b"HTTP/1.1 200 OK\r\n"
+    b"Content-Type: application/json\r\n"
+    b"Lambda-Runtime-Aws-Request-Id: 8476a536-e9f4-11e8-9739-2dfe598c3fcd\r\n"
+    b"Lambda-Runtime-Deadline-Ms: 1542409706888\r\n"
+    b"Lambda-Runtime-Client-Context: {}\r\n"
+    b"Content-Length: 7\r\n\r\n"
+    b'{"a":1}'
 )
 
 
-def read(*data: bytes) -> tuple[AnswerReader, bytes]:
-    """Return the reader after some reads, and the body."""
-    reader = AnswerReader()
-    body = b"".join(piece for one in data for piece in reader.receive(one))
-    return reader, body
+@dataclass(frozen=True)
+class Read:
+    """What a reader made of some bytes.
+
+    Attributes:
+        ends: How it stands: complete, last, broken, or waiting for more.
+    """
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+    ends: str
 
 
-@pytest.mark.parametrize("answer", [SIZED, PIECES], ids=["sized", "chunked"])
-def test_an_answer_is_the_same_wherever_it_is_cut(answer: bytes) -> None:
-    for at in range(len(answer) + 1):
-        reader, body = read(answer[:at], answer[at:])
-        assert body == b"hello"
-        assert reader.is_complete
-        assert not reader.has_surplus
-    reader, body = read(*(answer[n : n + 1] for n in range(len(answer))))
-    assert (body, reader.is_complete) == (b"hello", True)
-
-
-def test_head_has_names_in_lower_case_and_values_without_blanks() -> None:
-    reader, _ = read(
-        b"HTTP/1.1 404 Not Found\r\nA-b:\t 1 2 \r\nEmpty:\r\nLatin: \xe4\r\n"
-        b"A-B: 3\r\ncontent-length: 0\r\n\r\n"
-    )
-    assert reader.head == (
-        404,
-        [
-            ("a-b", "1 2"), ("empty", ""), ("latin", "\xe4"), ("a-b", "3"),
-            ("content-length", "0"),
-        ],
-        0,
-    )  # fmt: skip
-    assert reader.is_complete
-
-
-def test_nothing_is_complete_before_its_last_byte() -> None:
-    for answer in (SIZED, PIECES):
-        for at in range(len(answer)):
-            assert not read(answer[:at])[0].is_complete
-
-
-@pytest.mark.parametrize("answer", [SIZED, PIECES], ids=["sized", "chunked"])
-def test_what_comes_behind_an_answer_is_told(answer: bytes) -> None:
-    reader, body = read(answer + b"H")
-    assert (body, reader.is_complete, reader.has_surplus) == (b"hello", True, True)
-
-
-def test_size_is_known_before_the_body() -> None:
-    assert read(SIZED[:-5])[0].head == (200, *read(SIZED)[0].head[1:])  # type: ignore[index]
-    head = read(PIECES.split(b"3\r\n")[0])[0].head
-    assert head is not None
-    assert head.body_bytes == CHUNKED
-
-
-HEAD = b"HTTP/1.1 200 OK\r\n"
-ODD = {
-    "no http": b"rubbish\r\n\r\n",
-    "http 1.0": b"HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n",
-    "no reason": b"HTTP/1.1 200\r\nContent-Length: 0\r\n\r\n",
-    "information": b"HTTP/1.1 100 Continue\r\n\r\n",
-    "no content": b"HTTP/1.1 204 No Content\r\nContent-Length: 0\r\n\r\n",
-    "not modified": b"HTTP/1.1 304 Not Modified\r\nContent-Length: 3\r\n\r\n",
-    "no size": HEAD + b"A: b\r\n\r\n",
-    "no fields": HEAD + b"\r\n",
-    "two sizes": HEAD + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
-    "size and chunks": HEAD
-    + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    "sign": HEAD + b"Content-Length: +3\r\n\r\nabc",
-    "negative": HEAD + b"Content-Length: -3\r\n\r\nabc",
-    "list of sizes": HEAD + b"Content-Length: 3, 3\r\n\r\nabc",
-    "huge": HEAD + b"Content-Length: 1234567890123456\r\n\r\nabc",
-    "other digits": HEAD + "Content-Length: ٣\r\n\r\nabc".encode(),
-    "coding": HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-    "close": HEAD + b"Connection: close\r\nContent-Length: 0\r\n\r\n",
-    "keep-alive": HEAD + b"Connection: keep-alive\r\nContent-Length: 0\r\n\r\n",
-    "folded": HEAD + b"A: b\r\n c\r\nContent-Length: 0\r\n\r\n",
-    "blank before colon": HEAD + b"Content-Length : 0\r\n\r\n",
-    "no colon": HEAD + b"Content-Length\r\n\r\n",
-    "no name": HEAD + b": 3\r\nContent-Length: 0\r\n\r\n",
-    "control in a value": HEAD + b"A: \x01\r\nContent-Length: 0\r\n\r\n",
-    "nul": HEAD + b"A: \x00\r\nContent-Length: 0\r\n\r\n",
-    "bare newlines": HEAD.replace(b"\r", b"") + b"Content-Length: 0\n\n",
-    "a bare newline": HEAD + b"A: b\nC: d\r\nContent-Length: 0\r\n\r\n",
-    "a bare return": HEAD + b"A: b\rC: d\r\nContent-Length: 0\r\n\r\n",
-    "blank line first": b"\r\n" + SIZED,
-    "chunk extension": PIECES.replace(b"3\r\n", b"3;a=b\r\n"),
-    "no size of a chunk": PIECES.replace(b"3\r\n", b"\r\n"),
-    "size in other digits": PIECES.replace(b"3\r\n", b"0x3\r\n"),
-    "size of a chunk too long": PIECES.replace(b"3\r\n", b"000000003\r\n"),
-    "chunk longer than it says": PIECES.replace(b"hel", b"hell"),
-    "bare newline behind a size": PIECES.replace(b"3\r\n", b"3\n"),
-    "bare newline behind a chunk": PIECES.replace(b"hel\r\n", b"hel\n"),
-    "trailers": PIECES[:-2] + b"A: b\r\n\r\n",
-    "long head": HEAD + b"A: " + b"b" * HEAD_LIMIT_BYTES + b"\r\n\r\n",
-    "endless head": HEAD + b"A: " + b"b" * HEAD_LIMIT_BYTES,
-}
-
-
-@pytest.mark.parametrize("answer", ODD.values(), ids=ODD.keys())
-def test_an_odd_answer_is_told_as_one_wherever_it_is_cut(answer: bytes) -> None:
-    cuts = range(len(answer)) if len(answer) < 1000 else (0, 17, len(answer) - 1)
-    for at in cuts:
-        with pytest.raises(OddAnswerError):
-            read(answer[:at], answer[at:])
-
-
-NAMES = st.sampled_from(["Content-Type", "X-A", "Content-Length", "Transfer-Encoding"])
-VALUES = st.sampled_from(
-    ["0", "3", "text/plain", "chunked", "Chunked", " 3", "a\tb", "é", "3, 3"]
-)
-BODIES = st.sampled_from([b"", b"abc", b"abcd", b"0\r\n\r\n", b"3\r\nabc\r\n0\r\n\r\n"])
-STATUS_LINES = st.sampled_from(
-    [b"HTTP/1.1 200 OK", b"HTTP/1.1 410 ", b"HTTP/1.0 200 OK"]
-)
-
-
-@given(STATUS_LINES, st.lists(st.tuples(NAMES, VALUES), max_size=4), BODIES, st.data())
-def test_whatever_is_taken_h11_takes_for_the_same(
-    status_line: bytes, fields: list[tuple[str, str]], body: bytes, data: st.DataObject
-) -> None:
-    lines = [status_line, *(f"{n}: {v}".encode("latin-1") for n, v in fields)]
-    answer = b"\r\n".join(lines) + b"\r\n\r\n" + body
-    at = data.draw(st.integers(0, len(answer)))
+def read(pieces: list[bytes], *, is_closed: bool = False) -> tuple[Read, bool]:
+    """Read pieces; tell as well whether h11 had to."""
+    body: list[bytes] = []
+    reader = AnswerReader(body.append)
+    ends = "waiting"
     try:
-        reader, taken = read(answer[:at], answer[at:])
-    except OddAnswerError:
-        return
-    http = h11.Connection(h11.CLIENT)
-    http.send(h11.Request(method="GET", target="/", headers=[("Host", "a")]))
+        for piece in pieces:
+            if not reader.is_complete:
+                reader.receive_data(piece)
+        if is_closed and not reader.is_complete:
+            reader.receive_eof()
+    except RemoteProtocolError:
+        ends = "broken"
+    if reader.is_complete:
+        ends = "last" if reader.is_last else "complete"
+    result = Read(reader.status, reader.headers, b"".join(body), ends)
+    return result, reader._http is not None
+
+
+def read_by_h11(data: bytes, *, is_closed: bool = False) -> Read:
+    """Read with h11 alone, as a witness."""
+    http = h11.Connection(h11.CLIENT, max_incomplete_event_size=256 * 1024)
+    http.send(h11.Request(method="GET", target="/x", headers=[("Host", "h")]))
     http.send(h11.EndOfMessage())
-    http.receive_data(answer)
-    response = http.next_event()
-    assert isinstance(response, h11.Response)
-    assert reader.head is not None
-    assert response.status_code == reader.head.status
-    assert [(k.decode(), v.decode("latin-1")) for k, v in response.headers] == (
-        reader.head.fields
-    )
-    theirs = b""
-    while isinstance(event := http.next_event(), h11.Data):
-        theirs += event.data
-    assert taken == theirs
-    assert reader.is_complete == isinstance(event, h11.EndOfMessage)
-    if reader.is_complete:  # before, it is what h11 has not understood yet
-        assert reader.has_surplus == bool(http.trailing_data[0])
+    status, headers, body, ends = 0, {}, b"", "waiting"
+    try:
+        http.receive_data(data)
+        if is_closed:
+            http.receive_data(b"")
+        while True:
+            event = http.next_event()
+            if isinstance(event, h11.Response):
+                status = event.status_code
+                headers = {k.decode(): v.decode("latin-1") for k, v in event.headers}
+            elif isinstance(event, h11.Data):
+                body += bytes(event.data)
+            elif isinstance(event, h11.EndOfMessage):
+                is_kept = http.their_state is h11.DONE and not http.trailing_data[0]
+                ends = "complete" if is_kept else "last"
+                break
+            elif not isinstance(event, h11.InformationalResponse):
+                break
+    except h11.RemoteProtocolError:
+        ends = "broken"
+    return Read(status, headers, body, ends)
 
 
-def test_request_head() -> None:
-    head = request_head("GET", "/a?b", [("Host", "x"), ("A", ""), ("B", "\xe4 \t~")])
-    assert head == b"GET /a?b HTTP/1.1\r\nHost: x\r\nA: \r\nB: \xe4 \t~\r\n\r\n"
+def answer(
+    fields: str, status_line: str = "HTTP/1.1 200 OK", body: str = "{}"
+) -> bytes:
+    head = "".join(f"{field}\r\n" for field in fields.split("|") if field)
+    return f"{status_line}\r\n{head}\r\n{body}".encode("latin-1")
+
+
+PLAIN = {
+    "next": NEXT,
+    "accepted": answer("Content-Length: 2", "HTTP/1.1 202 Accepted"),
+    "no-body": answer("Content-Length: 0", body=""),
+    "no-reason": answer("Content-Length: 2", "HTTP/1.1 200 "),
+    "no-blank": answer("content-length:2"),
+    "no-value": answer("X:|Content-Length: 2|Y: "),
+    "refused": answer("Content-Length: 2", "HTTP/1.1 413 Payload Too Large"),
+    "utf-8": answer("X: \xc3\xa9|Content-Length: 2"),
+    "odd-names": answer("!#$%&'*+-.^_`|~09aZ: x|Content-Length: 2".replace("`|", "`")),
+    "longer-than-a-read": answer("Content-Length: 300000", body="x" * 300_000),
+    "a-second-answer-behind": answer("Content-Length: 2") * 2,
+    "cut-off": answer("Content-Length: 9"),
+}
+ODD = {
+    "nothing": b"",
+    "no-end-of-head": NEXT[:100],
+    "no-http": b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
+    "http-1.0": answer("Content-Length: 2", "HTTP/1.0 200 OK"),
+    "http-2": answer("Content-Length: 2", "HTTP/2.0 200 OK"),
+    "no-reason-nor-blank": answer("Content-Length: 2", "HTTP/1.1 200"),
+    "two-blanks": answer("Content-Length: 2", "HTTP/1.1  200 OK"),
+    "status-of-two-digits": answer("Content-Length: 2", "HTTP/1.1 20 OK"),
+    "status-of-four-digits": answer("Content-Length: 2", "HTTP/1.1 2000 OK"),
+    "status-999": answer("Content-Length: 2", "HTTP/1.1 999 OK"),
+    "control-in-reason": answer("Content-Length: 2", "HTTP/1.1 200 O\x01K"),
+    "latin-1-in-reason": answer("Content-Length: 2", "HTTP/1.1 200 \xe9"),
+    "continue": answer("", "HTTP/1.1 100 Continue", "") + NEXT,
+    "switching-protocols": answer("", "HTTP/1.1 101 Switching", ""),
+    "204": answer("Content-Length: 2", "HTTP/1.1 204 No Content"),
+    "304": answer("Content-Length: 2", "HTTP/1.1 304 Not Modified"),
+    "no-field": answer(""),
+    "no-length": answer("X: y"),
+    "length-empty": answer("Content-Length:"),
+    "length-negative": answer("Content-Length: -2"),
+    "length-signed": answer("Content-Length: +2"),
+    "length-no-number": answer("Content-Length: two"),
+    "length-hexadecimal": answer("Content-Length: 0x2"),
+    "length-with-zeros": answer("Content-Length: 02"),
+    "length-in-superscript": answer("Content-Length: \xb2"),
+    "length-huge": answer("Content-Length: " + "9" * 19),
+    "lengths-alike": answer("Content-Length: 2|content-length: 2"),
+    "lengths-that-differ": answer("Content-Length: 2|Content-Length: 1"),
+    "lengths-in-a-list": answer("Content-Length: 2, 2"),
+    "any-field-twice": answer("X: 1|x: 2|Content-Length: 2"),
+    "chunked": answer("Transfer-Encoding: chunked", body="2\r\n{}\r\n0\r\n\r\n"),
+    "chunked-and-length": answer(
+        "Transfer-Encoding: chunked|Content-Length: 2", body="2\r\n{}\r\n0\r\n\r\n"
+    ),
+    "identity": answer("Transfer-Encoding: identity|Content-Length: 2"),
+    "close": answer("Connection: close|Content-Length: 2"),
+    "keep-alive": answer("Connection: keep-alive|Content-Length: 2"),
+    "folded": answer("X: y|  z|Content-Length: 2"),
+    "two-blanks-before-a-value": answer("X:  y|Content-Length: 2"),
+    "blank-behind-a-value": answer("X: y |Content-Length: 2"),
+    "blank-behind-a-name": answer("X : y|Content-Length: 2"),
+    "tab-before-a-value": answer("X:\ty|Content-Length: 2"),
+    "tab-within-a-value": answer("X: y\tz|Content-Length: 2"),
+    "nul": answer("X: y\0z|Content-Length: 2"),
+    "carriage-return": answer("X: y\rz|Content-Length: 2"),
+    "newline": answer("X: y\nz: 1|Content-Length: 2"),
+    "newlines-only": NEXT.replace(b"\r\n", b"\n"),
+    "no-name": answer(": y|Content-Length: 2"),
+    "no-colon": answer("X|Content-Length: 2"),
+    "name-in-latin-1": answer("\xe9: y|Content-Length: 2"),
+    "newline-first": b"\r\n" + NEXT,
+}  # fmt: skip
+CLOSED = pytest.mark.parametrize("is_closed", [False, True], ids=["open", "closed"])
+
+
+@CLOSED
+@pytest.mark.parametrize("data", PLAIN.values(), ids=PLAIN)
+def test_a_plain_answer_is_read_by_ourselves_as_h11_would(
+    data: bytes, is_closed: bool
+) -> None:
+    result, is_odd = read([data], is_closed=is_closed)
+    assert not is_odd
+    assert result == read_by_h11(data, is_closed=is_closed)
+
+
+@CLOSED
+@pytest.mark.parametrize("data", ODD.values(), ids=ODD)
+def test_an_odd_answer_is_what_h11_says(data: bytes, is_closed: bool) -> None:
+    result, is_odd = read([data], is_closed=is_closed)
+    assert is_odd
+    assert result == read_by_h11(data, is_closed=is_closed)
 
 
 @pytest.mark.parametrize(
-    ("target", "name", "value"),
-    [
-        ("/a b", "A", "b"),
-        ("/\r\nA: b", "A", "b"),
-        ("", "A", "b"),
-        ("/\xe4", "A", "b"),
-        ("/", "A b", "c"),
-        ("/", "", "c"),
-        ("/", "A:", "c"),
-        ("/", "A\n", "c"),
-        ("/", "A", "b\r\nC: d"),
-        ("/", "A", "b\n"),
-        ("/", "A", "b\rc"),
-        ("/", "A", "b\0"),
-        ("/", "A", "b\x7f"),
-        ("/", "A", " b"),
-        ("/", "A", "b "),
-        ("/", "A", "\u20ac"),
-    ],
+    "data",
+    [*(data for data in PLAIN.values() if len(data) < 1000), *ODD.values()],
+    ids=[*(name for name, data in PLAIN.items() if len(data) < 1000), *ODD],
 )
-def test_a_request_cannot_be_made_to_say_something_else(
-    target: str, name: str, value: str
+def test_it_does_not_matter_where_an_answer_is_cut(data: bytes) -> None:
+    expected = read_by_h11(data, is_closed=True)
+    for at in range(1, len(data)):
+        # What comes behind a complete answer is another read's matter.
+        result, _ = read([data[:at], data[at:]], is_closed=True)
+        is_cut_behind = result.ends == "complete" and expected.ends == "last"
+        assert result == expected or is_cut_behind, at
+    result, _ = read([data[at : at + 1] for at in range(len(data))], is_closed=True)
+    assert (result.status, result.headers, result.body) == (
+        expected.status,
+        expected.headers,
+        expected.body,
+    )
+
+
+NAMES = st.sampled_from(
+    ["Content-Length", "content-length", "Connection", "Transfer-Encoding", "X", "Y-Z"]
+)
+VALUES = st.one_of(
+    st.sampled_from(["2", "0", "02", "close", "chunked", "", " ", "a b", "a\tb"]),
+    st.text(st.characters(max_codepoint=255), max_size=4),
+)
+ANSWERS = st.builds(
+    lambda version, status, reason, fields, colon, body: (
+        f"HTTP/{version} {status} {reason}\r\n"
+        + "".join(f"{name}{colon}{value}\r\n" for name, value in fields)
+        + f"\r\n{body}"
+    ).encode("latin-1"),
+    st.sampled_from(["1.1", "1.1", "1.1", "1.0"]),
+    st.sampled_from([200, 202, 204, 304, 403, 500, 101, 999]),
+    st.sampled_from(["OK", "", "Not Found", "\xe9", "\t"]),
+    st.lists(st.tuples(NAMES, VALUES), max_size=3),
+    st.sampled_from([": ", ": ", ":", " :", ":  "]),
+    st.sampled_from(["{}", "", "{}{}", "2\r\n{}\r\n0\r\n\r\n"]),
+)
+
+
+@given(ANSWERS, st.data())
+def test_what_we_read_h11_reads_with_the_same_result(
+    data: bytes, choose: st.DataObject
 ) -> None:
-    with pytest.raises(ValueError, match="illegal"):
-        request_head("GET", target, [(name, value)])
-    with pytest.raises(ValueError, match="illegal"):
-        last_chunk([("A", "b\r\n\r\n")])
+    at = choose.draw(st.integers(0, len(data)))
+    garbled = choose.draw(st.sampled_from([b"", b"\r", b"\n", b"\0", b" ", b":"]))
+    data = data[:at] + garbled + data[at:]
+    assert read([data])[0] == read_by_h11(data)
+    assert read([data], is_closed=True)[0] == read_by_h11(data, is_closed=True)
 
 
-def test_chunks() -> None:
-    assert chunk(b"x" * 17) == b"11\r\n" + b"x" * 17 + b"\r\n"
-    assert last_chunk([]) == b"0\r\n\r\n"
-    assert last_chunk([("A", "b"), ("C", "d")]) == b"0\r\nA: b\r\nC: d\r\n\r\n"
+def test_of_a_field_that_repeats_the_last_one_counts_and_a_difference_is_told() -> None:
+    reader = AnswerReader(lambda _: None)
+    reader.receive_data(answer("A: 1|B: 1|a: 1|b: 2|Content-Length: 2"))
+    assert reader.headers == {"a": "1", "b": "2", "content-length": "2"}
+    assert reader.ambiguous == {"b"}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        answer("Content-Length: 11"),
+        answer("Content-Length: 011"),
+        answer("", body="x" * 11),
+        answer("Transfer-Encoding: chunked", body="b\r\n" + "x" * 11 + "\r\n"),
+    ],
+    ids=["plain", "odd", "until-closed", "chunked"],
+)
+def test_an_answer_is_no_longer_than_its_limit(data: bytes) -> None:
+    reader = AnswerReader(lambda _: None, limit_bytes=10)
+    with pytest.raises(RemoteProtocolError, match="longer than 10 bytes"):
+        reader.receive_data(data)
+    assert reader.status == 200
+
+
+def test_a_body_is_passed_on_as_it_comes() -> None:
+    body: list[bytes] = []
+    reader = AnswerReader(body.append)
+    assert not reader.has_begun
+    reader.receive_data(NEXT[:-5])
+    assert reader.has_begun
+    assert body == [b'{"']
+    reader.receive_data(b'a":1')
+    reader.receive_data(b"}")
+    assert body == [b'{"', b'a":1', b"}"]
+    assert reader.is_complete
+    assert not reader.is_last
+
+
+# What we send.
+
+
+def test_a_request_is_written_as_the_specification_has_it() -> None:
+    lines = field_lines([("Host", "127.0.0.1:9001"), ("X", "a b\tc"), ("Y", "")])
+    assert request_head("GET", "/a", lines, 0) == (
+        b"GET /a HTTP/1.1\r\nHost: 127.0.0.1:9001\r\nX: a b\tc\r\nY: \r\n\r\n"
+    )
+    assert request_head("POST", "/a", "", 0) == (
+        b"POST /a HTTP/1.1\r\nContent-Length: 0\r\n\r\n"
+    )
+    assert request_head("POST", "/a", "", 12) == (
+        b"POST /a HTTP/1.1\r\nContent-Length: 12\r\n\r\n"
+    )
+    assert request_head("POST", "/a", "", None) == (
+        b"POST /a HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n"
+    )
+    assert chunk(b"x" * 26) == b"1a\r\n" + b"x" * 26 + b"\r\n"
+    assert end_of_chunks([]) == b"0\r\n\r\n"
+    assert end_of_chunks([("A", "b")]) == b"0\r\nA: b\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["a\r\nX: y", "a\rb", "a\nb", "\n", "a\n", "a\0b", " a", "a ", "\ta", "a\x0bb",
+     "a\x0cb", "\N{GREEK SMALL LETTER PI}"],
+    ids=ascii,
+)  # fmt: skip
+def test_a_value_that_would_be_more_than_one_is_never_written(value: str) -> None:
+    with pytest.raises(LocalProtocolError, match=r"illegal header value .* of X"):
+        field_lines([("Host", "h"), ("X", value)])
+    with pytest.raises(LocalProtocolError):
+        end_of_chunks([("X", value)])
+
+
+@given(st.text(st.characters(max_codepoint=300), max_size=6))
+def test_a_value_is_written_if_h11_would_write_it(value: str) -> None:
+    """Latin-1 is all that a header can hold."""
+    try:
+        h11.Request(
+            method="GET",
+            target="/",
+            headers=[(b"Host", b"h"), (b"X", value.encode("latin-1"))],
+        )
+        is_legal = True
+    except (h11.LocalProtocolError, UnicodeEncodeError):
+        is_legal = False
+    try:
+        is_written = field_lines([("X", value)]) == f"X: {value}\r\n"
+    except LocalProtocolError:
+        is_written = False
+    assert is_written == is_legal

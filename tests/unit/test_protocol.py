@@ -245,6 +245,38 @@ def test_a_result_survives_any_read_size(body: bytes, step: int) -> None:
 
 
 @STEPS
+@pytest.mark.parametrize("length", ["02", "+2", "2.0", "2e0", '"2"', "-2", "99999999"])
+def test_a_length_is_a_number_whether_a_result_comes_whole_or_in_pieces(
+    length: str, step: int
+) -> None:
+    connection = connection_in(State.BUSY)
+    data = frame("RESULT", b"42").replace(b'"bytes":2', f'"bytes":{length}'.encode())
+    with pytest.raises(WorkerProtocolError, match=r"malformed|out of range"):
+        feed(connection, data + DONE, step)
+
+
+@STEPS
+@pytest.mark.parametrize("behind", [b"", b"{}", DONE[:-1], DONE + b"x", DONE + DONE])
+def test_what_stands_behind_a_result_is_read_the_same_in_any_pieces(
+    behind: bytes, step: int
+) -> None:
+    whole, pieces = connection_in(State.BUSY), connection_in(State.BUSY)
+    data = frame("RESULT", b"42") + behind
+    results: list[object] = []
+    for connection, size in ((whole, len(data)), (pieces, step)):
+        events: list[Event] = []
+        try:
+            for start in range(0, len(data), size):
+                events += connection.receive_data(data[start : start + size])
+        except WorkerProtocolError as error:
+            results.append(str(error).partition(";")[0])
+        results.append((join_strays(events), connection.state))
+        rest = connection.receive_eof()
+        results.append(rest)
+    assert results[: len(results) // 2] == results[len(results) // 2 :]
+
+
+@STEPS
 def test_parts_are_joined_in_front_of_the_result(step: int) -> None:
     connection = connection_in(State.BUSY)
     data = frame("PART", b'{"a":') + frame("PART", b"[1,2") + frame("RESULT", b"]}")

@@ -301,8 +301,6 @@ let currentJob = /** @type {() => Job | null} */ (() => latestJob);
 
 /** Bytes read from stdin and not used yet. */
 let unread = new Uint8Array(0);
-/** What is read into; a new one for each read would be new memory each time. */
-const page = new Uint8Array(65_536);
 
 /**
  * Serve as many invocations as HELLO says, and end.
@@ -393,7 +391,7 @@ async function serve(path, handler) {
     within = (job, work) => jobs.run(job, work);
     currentJob = () => jobs.getStore() ?? onlyJob();
   }
-  const stopServing = await listen(path, (line, eventBytes, output) => {
+  const stopServing = listen(path, (line, eventBytes, output) => {
     const head = /** @type {Head} */ (parse(decoder.decode(line)));
     const job = latestJob = new Job("running", output, head);
     runningJobs.add(job);
@@ -1631,13 +1629,22 @@ function readExactly(length) {
   return bytes;
 }
 
+/** What is read into while nothing is unread: a new one each time takes its time. */
+const readBuffer = new Uint8Array(65_536);
+
 /** @returns {boolean} False at the end of stdin. */
 function readMore() {
-  const count = readStdin(page);
+  const chunk = unread.length === 0 ? readBuffer : new Uint8Array(65_536);
+  const count = readStdin(chunk);
   if (count === null) return false;
-  const joined = new Uint8Array(unread.length + count);
-  joined.set(unread);
-  joined.set(page.subarray(0, count), unread.length);
-  unread = joined;
+  const come = chunk.subarray(0, count);
+  if (unread.length === 0) {
+    unread = come;
+  } else {
+    const joined = new Uint8Array(unread.length + count);
+    joined.set(unread);
+    joined.set(come, unread.length);
+    unread = joined;
+  }
   return true;
 }

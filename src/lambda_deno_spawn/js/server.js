@@ -5,12 +5,27 @@
  * body of its answer the frames that a worker otherwise writes to stdout. Normative text:
  * docs/protocol.md.
  *
+ * Its only client is the supervisor, whose requests all look the same: anything else ends
+ * the connection. Why not Deno's own server: decision 0022.
+ *
  * @module
  */
 
-/** What the supervisor has not taken yet may be this much before the handler waits. */
-const BUFFER_BYTES = 65_536;
+const READ_BYTES = 65_536;
+/** Up to here an answer's head and body are joined: two writes take longer than a copy. */
+const JOINED_BYTES = 65_536;
 const NEWLINE = 10;
+/** How the supervisor asks; all of it in a character a byte. */
+const HEAD =
+  /^(POST|DELETE) \/(\d+) HTTP\/1\.1\r\nHost: worker\r\nContent-Length: (\d+)\r\n\r\n/;
+/** The longest of these is shorter. */
+const HEAD_LIMIT_BYTES = 256;
+/** Between two attempts to take a connection, when no descriptor is left. */
+const ACCEPT_PAUSE_MS = 10;
+const CHUNKED = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+const encoder = new TextEncoder();
+const decoder = new TextDecoder();
 
 /**
  * @typedef {object} Output As in runtime.js.
@@ -19,78 +34,141 @@ const NEWLINE = 10;
  * @property {() => void} end
  *
  * @typedef {(line: Uint8Array, event: Uint8Array, output: Output) => () => void} Invoke
- *   Begins an invocation; what it returns is called if nobody takes its stream any more.
+ *   Begins an invocation, and has read both when it returns; what it returns is called if
+ *   nobody takes its stream any more.
  */
 
+/** The answers that come in pieces, by their number. @type {Map<string, Answer>} */
+const streams = new Map();
+
+/** Connections on which nothing is asked. @type {Set<Deno.Conn>} */
+const idle = new Set();
+let isStopping = false;
+
 /**
- * Listen; resolves once that has begun.
+ * Listen; that has begun when it returns.
  *
  * @param {string} path Of the socket.
  * @param {Invoke} invoke
- * @returns {Promise<() => void>} Takes no more invocations, but ends those that run.
+ * @returns {() => void} Ends that: what is asked already is answered.
  */
-export async function listen(path, invoke) {
-  /** @type {PromiseWithResolvers<void>} */
-  const { promise, resolve } = Promise.withResolvers();
-  const server = Deno.serve(
-    { path, onListen: () => resolve() },
-    async (request) => {
-      const body = await request.bytes();
-      // Deno asks the server for method and address when they are first read; of
-      // nearly all requests nobody needs to know them.
-      if (body.length === 0) return abandon(request);
+export function listen(path, invoke) {
+  const listener = Deno.listen({ transport: "unix", path });
+  (async () => {
+    while (!isStopping) {
+      try {
+        converse(await listener.accept(), invoke);
+      } catch {
+        if (isStopping) return;
+        await new Promise((resolve) => setTimeout(resolve, ACCEPT_PAUSE_MS));
+      }
+    }
+  })();
+  return () => {
+    isStopping = true;
+    listener.close();
+    // Each of them is being read from, and would keep the process from its end.
+    for (const connection of idle) connection.close();
+  };
+}
+
+/**
+ * Answer one request after another.
+ *
+ * @param {Deno.Conn} connection
+ * @param {Invoke} invoke
+ */
+async function converse(connection, invoke) {
+  const buffer = new Uint8Array(READ_BYTES);
+  try {
+    while (!isStopping) {
+      idle.add(connection);
+      const request = await readRequest(connection, buffer);
+      idle.delete(connection);
+      if (request === null) break;
+      const { method, number, body } = request;
+      const answer = new Answer(connection, number);
+      if (method === "DELETE") {
+        streams.get(number)?.cancel();
+        answer.write(new Uint8Array(0), true);
+        continue;
+      }
       const end = body.indexOf(NEWLINE);
-      /** @type {PromiseWithResolvers<Response>} */
-      const response = Promise.withResolvers();
-      const answer = new Answer(request, response.resolve);
       answer.cancel = invoke(
         body.subarray(0, end),
         body.subarray(end + 1),
         answer,
       );
-      return response.promise;
-    },
-  );
-  await promise;
-  return () => void server.shutdown();
+      await answer.ended.promise;
+    }
+  } catch {
+    // It broke; whose answer was on its way hears it from his write.
+  }
+  idle.delete(connection);
+  try {
+    connection.close();
+  } catch {
+    // It was closed while it was read.
+  }
 }
-
-/** The answers that come in pieces, by their number. @type {Map<string, Answer>} */
-const streams = new Map();
 
 /**
- * Hear that nobody listens to a stream any more.
+ * Read a request.
  *
- * @param {Request} request DELETE, with its number.
+ * @param {Deno.Conn} connection
+ * @param {Uint8Array} buffer Holds a short request until the next one is read.
+ * @returns {Promise<{ method: string, number: string, body: Uint8Array } | null>} Null
+ *   at the end of the connection, or for what is no request of the supervisor's.
  */
-function abandon(request) {
-  streams.get(numberOf(request))?.cancel();
-  return new Response();
+async function readRequest(connection, buffer) {
+  let come = 0;
+  for (;;) {
+    const count = await connection.read(buffer.subarray(come));
+    if (count === null) return null;
+    come += count;
+    const head = HEAD.exec(
+      decoder.decode(buffer.subarray(0, Math.min(come, HEAD_LIMIT_BYTES))),
+    );
+    if (head === null) {
+      if (come >= HEAD_LIMIT_BYTES) return null;
+      continue;
+    }
+    const method = head[1], number = head[2], length = Number(head[3]);
+    const start = head[0].length;
+    const end = start + length;
+    if (come > end) return null;
+    if (come === end) {
+      return { method, number, body: buffer.subarray(start, end) };
+    }
+    const body = new Uint8Array(length);
+    body.set(buffer.subarray(start, come));
+    for (let at = come - start; at < body.length;) {
+      const more = await connection.read(body.subarray(at));
+      if (more === null) return null;
+      at += more;
+    }
+    return { method, number, body };
+  }
 }
 
-/** @param {Request} request */
-function numberOf({ url }) {
-  return url.slice(url.lastIndexOf("/"));
-}
-
-/** Frames as the body of a `Response`: in one piece if there is only one. */
+/** Frames as the body of an answer: with its length if there is only one. */
 class Answer {
-  /** Called if the body is not taken to its end. */
+  /** Called if nobody takes it to its end. */
   cancel = () => {};
-  /** @type {ReadableStreamDefaultController<any> | undefined} */
-  #controller = undefined;
-  /** Resolves the wait of `writeLater`. */
-  #onRoom = () => {};
+  /** Resolves when the invocation has ended. @type {PromiseWithResolvers<void>} */
+  ended = Promise.withResolvers();
+  #hasBegun = false;
   #isCancelled = false;
-  #number = "";
+  /** The write that has begun last. @type {Promise<void> | undefined} */
+  #lastWrite = undefined;
 
   /**
-   * @param {Request} request
-   * @param {(response: Response) => void} respond Called once.
+   * @param {Deno.Conn} connection
+   * @param {string} number Of the invocation.
    */
-  constructor(request, respond) {
-    this.request = request;
-    this.respond = respond;
+  constructor(connection, number) {
+    this.connection = connection;
+    this.number = number;
   }
 
   /**
@@ -98,46 +176,85 @@ class Answer {
    * @param {boolean} isLast
    */
   write(bytes, isLast) {
-    if (this.#controller === undefined) {
-      if (isLast) {
-        return this.respond(new Response(/** @type {BodyInit} */ (bytes)));
-      }
-      this.#begin();
+    if (!this.#hasBegun && isLast) {
+      this.#send(
+        `HTTP/1.1 200 OK\r\nContent-Length: ${bytes.length}\r\n\r\n`,
+        bytes,
+        "",
+      );
+      return;
     }
-    if (this.#isCancelled) return;
-    this.#controller?.enqueue(bytes);
-    if (isLast) this.#controller?.close();
+    let head = "";
+    if (!this.#hasBegun) {
+      this.#hasBegun = true;
+      streams.set(this.number, this);
+      head = CHUNKED;
+    }
+    this.#send(
+      `${head}${bytes.length.toString(16)}\r\n`,
+      bytes,
+      isLast ? "\r\n0\r\n\r\n" : "\r\n",
+    );
   }
 
   /** @param {Uint8Array} bytes */
   async writeLater(bytes) {
     this.write(bytes, false);
-    while (!this.#isCancelled && (this.#controller?.desiredSize ?? 1) <= 0) {
-      await new Promise((resolve) => this.#onRoom = () => resolve(undefined));
+    await this.#lastWrite;
+  }
+
+  /** What comes last has ended the body. */
+  end() {
+    if (this.#hasBegun) streams.delete(this.number);
+    this.ended.resolve();
+  }
+
+  /**
+   * Write behind what is being written.
+   *
+   * @param {string} before
+   * @param {Uint8Array} bytes
+   * @param {string} behind
+   */
+  #send(before, bytes, behind) {
+    const parts = bytes.length <= JOINED_BYTES
+      ? [joined(before, bytes, behind)]
+      : [encoder.encode(before), bytes, encoder.encode(behind)];
+    this.#lastWrite = this.#writeAll(this.#lastWrite, parts);
+  }
+
+  /**
+   * @param {Promise<void> | undefined} previous
+   * @param {Uint8Array[]} parts
+   */
+  async #writeAll(previous, parts) {
+    if (previous !== undefined) await previous;
+    try {
+      for (const bytes of parts) {
+        for (let at = 0; at < bytes.length && !this.#isCancelled;) {
+          at += await this.connection.write(bytes.subarray(at));
+        }
+      }
+    } catch {
+      this.#isCancelled = true;
+      this.cancel();
     }
   }
+}
 
-  /** What comes last has closed the body. */
-  end() {
-    streams.delete(this.#number);
+/**
+ * @param {string} before In a byte a character, as is what follows the bytes.
+ * @param {Uint8Array} bytes
+ * @param {string} behind
+ */
+function joined(before, bytes, behind) {
+  const whole = new Uint8Array(before.length + bytes.length + behind.length);
+  encoder.encodeInto(before, whole);
+  whole.set(bytes, before.length);
+  if (behind !== "") {
+    encoder.encodeInto(behind, whole.subarray(before.length + bytes.length));
   }
-
-  #begin() {
-    this.#number = numberOf(this.request);
-    streams.set(this.#number, this);
-    const body = new ReadableStream({
-      start: (controller) => {
-        this.#controller = controller;
-      },
-      pull: () => this.#onRoom(),
-      cancel: () => {
-        this.#isCancelled = true;
-        this.cancel();
-        this.#onRoom();
-      },
-    }, { highWaterMark: BUFFER_BYTES, size: (bytes) => bytes.byteLength });
-    this.respond(new Response(body));
-  }
+  return whole;
 }
 
 /** Tells invocations apart that run at the same time; loaded if there are any. */
