@@ -2,9 +2,10 @@
 
 Writes requests by itself. Reads an answer by itself too if it is entirely plain: its
 head comes at once and in full, in the usual characters, each field once, with a length
-and nothing that says more about the connection. Every other answer is read by h11 from
-its first byte on, so what is odd means what h11 says. Refuses to know sockets, and what
-is asked for. Why not h11 for all: decision 0022. Specification: RFC 9112.
+or in chunks of the simplest form, and nothing that says more about the connection.
+Every other answer is read by h11 from its first byte on, so what is odd means what h11
+says. Refuses to know sockets, and what is asked for. Why not h11 for all: decision
+0022. Specification: RFC 9112.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ HEAD_LIMIT_BYTES = 256 * 1024
 END_OF_HEAD = b"\r\n\r\n"
 # Their length, if they have one, is not that of their body.
 _BODYLESS = frozenset({204, 304})
-# They say where the answer ends, or what follows it.
-_NOT_PLAIN = frozenset({"connection", "transfer-encoding"})
+_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
+_CHUNK_SIZE_BEGUN = re.compile(rb"[0-9A-Fa-f]{1,8}\r?")
 _TOKEN = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 _VALUE = r"(?:[!-~\x80-\xff](?:[ -~\x80-\xff]*[!-~\x80-\xff])?)?"
 _HEAD = re.compile(rf"HTTP/1\.1 ([2-5][0-9][0-9]) [ -~]*((?:\r\n{_TOKEN}: ?{_VALUE})+)")
@@ -120,8 +121,13 @@ class AnswerReader:
         self.is_last = False
         self._on_body = on_body
         self._limit_bytes = limit_bytes
-        self._left_bytes = 0  # of the body, if the answer is plain
-        self._come_bytes = 0  # of the body, if it is not
+        self._left_bytes = 0  # of the body, if its length was told
+        self._come_bytes = 0  # of the body, if not
+        self._chunks: _ChunkReader | None = None
+        # All that came of an answer in chunks, and how much of its body was passed on
+        # before h11 is to read it from its first byte on.
+        self._raw: list[bytes] = []
+        self._known_bytes = 0
         self._http: h11.Connection | None = None
 
     @property
@@ -138,11 +144,18 @@ class AnswerReader:
         """
         if self._http is not None:
             self._receive_odd(self._http, data)
+        elif self._chunks is not None:
+            self._raw.append(data)
+            self._receive_chunks(self._chunks, data)
         elif self.status:
             self._receive_plain(data)
         elif end := self._read_head(data):
-            self._check_size(self._left_bytes)
-            self._receive_plain(data[end:])
+            if self._chunks is None:
+                self._check_size(self._left_bytes)
+                self._receive_plain(data[end:])
+            else:
+                self._raw.append(data)
+                self._receive_chunks(self._chunks, data[end:])
         else:
             self._http = _awaiting_answer()
             self._receive_odd(self._http, data)
@@ -153,6 +166,8 @@ class AnswerReader:
         Raises:
             RemoteProtocolError: It is too early.
         """
+        if self._chunks is not None:
+            self._leave_to_h11()
         if self._http is None:
             raise RemoteProtocolError(
                 f"peer closed the connection, {self._left_bytes} bytes of the body "
@@ -168,17 +183,43 @@ class AnswerReader:
             return 0
         fields = _FIELD.findall(match[2])
         headers = {name.lower(): value for name, value in fields}
-        length = headers.get("content-length", "")
+        length = headers.get("content-length")
+        coding = headers.get("transfer-encoding")
         status = int(match[1])
         if (
-            not _LENGTH.fullmatch(length)
-            or len(headers) < len(fields)
+            len(headers) < len(fields)
             or status in _BODYLESS
-            or not _NOT_PLAIN.isdisjoint(headers)
+            or "connection" in headers
+            or (length is None) == (coding is None)
+            or (length is not None and not _LENGTH.fullmatch(length))
+            or (coding is not None and coding != "chunked")
         ):
             return 0
-        self.status, self.headers, self._left_bytes = status, headers, int(length)
+        self.status, self.headers = status, headers
+        if length is None:
+            self._chunks = _ChunkReader()
+        else:
+            self._left_bytes = int(length)
         return end + len(END_OF_HEAD)
+
+    def _receive_chunks(self, chunks: _ChunkReader, data: bytes) -> None:
+        try:
+            pieces = chunks.receive(data)
+        except _OddChunkError:
+            self._leave_to_h11()
+            return
+        for piece in pieces:
+            self._come_bytes += len(piece)
+            self._check_size(self._come_bytes)
+            self._on_body(piece)
+        self.is_complete, self.is_last = chunks.is_complete, chunks.has_surplus
+
+    def _leave_to_h11(self) -> None:
+        """Let h11 read an answer in chunks again, which is not of the simplest form."""
+        raw, self._raw, self._chunks = b"".join(self._raw), [], None
+        self._known_bytes = self._come_bytes
+        self._http = _awaiting_answer()
+        self._receive_odd(self._http, raw)
 
     def _receive_plain(self, data: bytes) -> None:
         behind = len(data) - self._left_bytes
@@ -210,9 +251,12 @@ class AnswerReader:
             case h11.Response():
                 self._take_head(event)
             case h11.Data(data=data):
-                self._come_bytes += len(data)
+                known = min(len(data), self._known_bytes)
+                self._known_bytes -= known
+                self._come_bytes += len(data) - known
                 self._check_size(self._come_bytes)
-                self._on_body(bytes(data))
+                if len(data) > known:
+                    self._on_body(bytes(data)[known:])
             case h11.EndOfMessage():
                 self.is_complete = True
         return isinstance(event, h11.Response | h11.Data | h11.InformationalResponse)
@@ -242,3 +286,64 @@ def _awaiting_answer() -> h11.Connection:
     http.send(h11.Request(method="GET", target="/", headers=[("Host", "peer")]))
     http.send(h11.EndOfMessage())
     return http
+
+
+class _OddChunkError(Exception):
+    """It is no chunk of the simplest form; it may be right all the same."""
+
+
+class _ChunkReader:
+    """Reads a body in chunks without extensions and trailers.
+
+    Attributes:
+        is_complete: The last chunk has come.
+        has_surplus: Something came behind it.
+    """
+
+    def __init__(self) -> None:
+        self.is_complete = False
+        self.has_surplus = False
+        self._begun = b""  # of a line between chunks
+        self._left_bytes = 0  # of a chunk
+        self._is_behind_chunk = False
+        self._is_behind_last = False
+
+    def receive(self, data: bytes) -> list[bytes]:
+        """Take what has come; return what of the body is in it.
+
+        Raises:
+            _OddChunkError: The reader is of no more use.
+        """
+        pieces = []
+        if self._begun:
+            data, self._begun = self._begun + data, b""
+        at = 0
+        while at < len(data) and not self.is_complete:
+            if self._left_bytes:
+                piece = data[at : at + self._left_bytes]
+                at += len(piece)
+                self._left_bytes -= len(piece)
+                self._is_behind_chunk = self._left_bytes == 0
+                pieces.append(piece)
+            elif self._is_behind_chunk or self._is_behind_last:
+                line_end = data[at : at + 2]
+                if line_end == b"\r":
+                    self._begun = line_end
+                    return pieces
+                if line_end != b"\r\n":
+                    raise _OddChunkError
+                at += 2
+                self.is_complete = self._is_behind_last
+                self._is_behind_chunk = False
+            else:
+                size = _CHUNK_SIZE.match(data, at)
+                if size is None:
+                    self._begun = data[at:]
+                    if not _CHUNK_SIZE_BEGUN.fullmatch(self._begun):
+                        raise _OddChunkError
+                    return pieces
+                at = size.end()
+                self._left_bytes = int(size[1], 16)
+                self._is_behind_last = self._left_bytes == 0
+        self.has_surplus = at < len(data)
+        return pieces

@@ -98,6 +98,10 @@ def answer(
     return f"{status_line}\r\n{head}\r\n{body}".encode("latin-1")
 
 
+def in_chunks(body: str) -> bytes:
+    return answer("Transfer-Encoding: chunked", body=body)
+
+
 PLAIN = {
     "next": NEXT,
     "accepted": answer("Content-Length: 2", "HTTP/1.1 202 Accepted"),
@@ -111,6 +115,19 @@ PLAIN = {
     "longer-than-a-read": answer("Content-Length: 300000", body="x" * 300_000),
     "a-second-answer-behind": answer("Content-Length: 2") * 2,
     "cut-off": answer("Content-Length: 9"),
+    "chunked": in_chunks("2\r\n{}\r\n0\r\n\r\n"),
+    "chunked-without-body": in_chunks("0\r\n\r\n"),
+    "chunked-in-several": in_chunks("1\r\n{\r\n01\r\n}\r\n00\r\n\r\n"),
+    "chunked-in-large-ones": in_chunks("aBc\r\n" + "x" * 0xABC + "\r\n0\r\n\r\n"),
+    "chunked-with-another-behind": in_chunks("2\r\n{}\r\n0\r\n\r\n") + NEXT,
+}
+# Of these h11 is asked once they end too early: what it says is what counts.
+CUT_OFF_IN_CHUNKS = {
+    "between": in_chunks("2\r\n{}\r\n"),
+    "within": in_chunks("9\r\n{}"),
+    "size": in_chunks("9"),
+    "last": in_chunks("2\r\n{}\r\n0\r\n"),
+    "return": in_chunks("2\r\n{}\r"),
 }
 ODD = {
     "nothing": b"",
@@ -143,7 +160,21 @@ ODD = {
     "lengths-that-differ": answer("Content-Length: 2|Content-Length: 1"),
     "lengths-in-a-list": answer("Content-Length: 2, 2"),
     "any-field-twice": answer("X: 1|x: 2|Content-Length: 2"),
-    "chunked": answer("Transfer-Encoding: chunked", body="2\r\n{}\r\n0\r\n\r\n"),
+    "chunk-extension": in_chunks("2;a=b\r\n{}\r\n0\r\n\r\n"),
+    "chunk-extension-late": in_chunks("1\r\n{\r\n1;a\r\n}\r\n0\r\n\r\n"),
+    "chunk-with-blank": in_chunks("2 \r\n{}\r\n0\r\n\r\n"),
+    "chunk-without-size": in_chunks("\r\n{}\r\n0\r\n\r\n"),
+    "chunk-size-no-number": in_chunks("0x2\r\n{}\r\n0\r\n\r\n"),
+    "chunk-size-long": in_chunks("000000002\r\n{}\r\n0\r\n\r\n"),
+    "chunk-size-too-small": in_chunks("1\r\n{}\r\n0\r\n\r\n"),
+    "chunk-behind-newline": in_chunks("2\n{}\r\n0\r\n\r\n"),
+    "chunk-before-newline": in_chunks("2\r\n{}\n0\r\n\r\n"),
+    "trailers": in_chunks("2\r\n{}\r\n0\r\nX: y\r\n\r\n"),
+    "chunked-in-capitals": answer("Transfer-Encoding: Chunked", body="0\r\n\r\n"),
+    "chunked-and-gzip": answer("Transfer-Encoding: gzip, chunked", body="0\r\n\r\n"),
+    "chunked-twice": answer(
+        "Transfer-Encoding: chunked|Transfer-Encoding: chunked", body="0\r\n\r\n"
+    ),
     "chunked-and-length": answer(
         "Transfer-Encoding: chunked|Content-Length: 2", body="2\r\n{}\r\n0\r\n\r\n"
     ),
@@ -186,6 +217,15 @@ def test_an_odd_answer_is_what_h11_says(data: bytes, is_closed: bool) -> None:
     assert result == read_by_h11(data, is_closed=is_closed)
 
 
+@pytest.mark.parametrize("data", CUT_OFF_IN_CHUNKS.values(), ids=CUT_OFF_IN_CHUNKS)
+def test_an_answer_that_is_cut_off_in_its_chunks_is_what_h11_says(data: bytes) -> None:
+    result, is_odd = read([data])
+    assert not is_odd
+    assert result == read_by_h11(data)
+    result, _ = read([data], is_closed=True)
+    assert result == read_by_h11(data, is_closed=True)
+
+
 @pytest.mark.parametrize(
     "data",
     [*(data for data in PLAIN.values() if len(data) < 1000), *ODD.values()],
@@ -224,11 +264,21 @@ ANSWERS = st.builds(
     st.sampled_from(["OK", "", "Not Found", "\xe9", "\t"]),
     st.lists(st.tuples(NAMES, VALUES), max_size=3),
     st.sampled_from([": ", ": ", ":", " :", ":  "]),
-    st.sampled_from(["{}", "", "{}{}", "2\r\n{}\r\n0\r\n\r\n"]),
+    st.sampled_from(
+        ["{}", "", "{}{}", "2\r\n{}\r\n0\r\n\r\n", "1\r\n{\r\n1;a\r\n}\r\n0\r\n\r\n"]
+    ),
+)
+CHUNKED = st.builds(
+    lambda sizes, line_end, last: in_chunks(
+        "".join(f"{size:x}{line_end}{'x' * size}\r\n" for size in sizes) + last
+    ),
+    st.lists(st.integers(1, 20), max_size=4),
+    st.sampled_from(["\r\n", "\r\n", "\r\n", ";a\r\n", "\n"]),
+    st.sampled_from(["0\r\n\r\n", "0\r\n\r\n", "00\r\n\r\nX", "0\r\nX: y\r\n\r\n", ""]),
 )
 
 
-@given(ANSWERS, st.data())
+@given(st.one_of(ANSWERS, CHUNKED), st.data())
 def test_what_we_read_h11_reads_with_the_same_result(
     data: bytes, choose: st.DataObject
 ) -> None:
