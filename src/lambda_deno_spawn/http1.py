@@ -113,7 +113,11 @@ class AnswerReader:
     def __init__(
         self, on_body: Callable[[bytes], object], limit_bytes: int | None = None
     ) -> None:
-        """Take who is given the body as it comes, and how long that may be."""
+        """Take who is given the body as it comes, and how long that may be.
+
+        None: there is no bound. Then nothing is kept of an answer in chunks for h11 to
+        read it again, and it has to be of the simplest form.
+        """
         self.status = 0
         self.headers: dict[str, str] = {}
         self.ambiguous: frozenset[str] = frozenset()
@@ -145,7 +149,6 @@ class AnswerReader:
         if self._http is not None:
             self._receive_odd(self._http, data)
         elif self._chunks is not None:
-            self._raw.append(data)
             self._receive_chunks(self._chunks, data)
         elif self.status:
             self._receive_plain(data)
@@ -154,7 +157,7 @@ class AnswerReader:
                 self._check_size(self._left_bytes)
                 self._receive_plain(data[end:])
             else:
-                self._raw.append(data)
+                self._keep(data[:end])
                 self._receive_chunks(self._chunks, data[end:])
         else:
             self._http = _awaiting_answer()
@@ -202,7 +205,12 @@ class AnswerReader:
             self._left_bytes = int(length)
         return end + len(END_OF_HEAD)
 
+    def _keep(self, data: bytes) -> None:
+        if self._limit_bytes is not None:
+            self._raw.append(data)
+
     def _receive_chunks(self, chunks: _ChunkReader, data: bytes) -> None:
+        self._keep(data)
         try:
             pieces = chunks.receive(data)
         except _OddChunkError:
@@ -213,9 +221,17 @@ class AnswerReader:
             self._check_size(self._come_bytes)
             self._on_body(piece)
         self.is_complete, self.is_last = chunks.is_complete, chunks.has_surplus
+        if self.is_complete:
+            self._raw = []
 
     def _leave_to_h11(self) -> None:
-        """Let h11 read an answer in chunks again, which is not of the simplest form."""
+        """Let h11 read an answer in chunks again, which is not of the simplest form.
+
+        Raises:
+            RemoteProtocolError: Nothing of it was kept, or h11 finds it wrong.
+        """
+        if self._limit_bytes is None:
+            raise RemoteProtocolError("a chunk is malformed, or missing")
         raw, self._raw, self._chunks = b"".join(self._raw), [], None
         self._known_bytes = self._come_bytes
         self._http = _awaiting_answer()

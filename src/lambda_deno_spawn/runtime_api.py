@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import errno
 import platform
 import re
@@ -101,6 +102,7 @@ class RuntimeApiClient:
             raise ConfigError("AWS_LAMBDA_RUNTIME_API", runtime_api, "host:port")
         self._host, self._port = host.strip("[]"), int(port)
         self._transport = self._connection()
+        self._spare: HttpTransport | None = None
         self._working_directory = working_directory
         self._host_field = runtime_api
         self._common = field_lines([("Host", runtime_api), ("User-Agent", USER_AGENT)])
@@ -238,8 +240,10 @@ class RuntimeApiClient:
         return (await self._alone("credentials", "GET", uri, fields)).body
 
     async def aclose(self) -> None:
-        """Close the connection."""
+        """Close the connection, and the one for the next stream."""
         await self._transport.aclose()
+        if self._spare is not None:
+            await self._spare.aclose()
 
     def _error_fields(
         self, failure: Failure, error_type: str | None = None
@@ -273,7 +277,8 @@ class RuntimeApiClient:
                 (error_body, base64.b64encode(failure.body).decode("ascii")),
             ]
 
-        transport = self._connection()
+        transport = self._spare or self._connection()
+        self._spare = None
         try:
             fields = [
                 *fields,
@@ -283,7 +288,8 @@ class RuntimeApiClient:
             ]
             head = self._head("POST", path, fields, None)
             async with asyncio.timeout(outcome.limit_s):
-                await transport.connect()
+                if not transport.is_idle:
+                    await transport.connect()
                 answer = await transport.stream(head, outcome.chunks, trailers)
         except TimeoutError:
             detail = "the response was not taken before the deadline and is cut off"
@@ -294,8 +300,20 @@ class RuntimeApiClient:
             answer = _known_answer("response", error)
         finally:
             await transport.aclose()
+        await self._connect_spare()
         self._check("response", answer)
         return None
+
+    async def _connect_spare(self) -> None:
+        """Have a connection for the next stream: its caller waits for the first byte.
+
+        AWS asks for the end of a connection that has carried a stream. Where one came
+        others will.
+        """
+        spare = self._connection()
+        with contextlib.suppress(ConnectError):  # it is tried again when it is needed
+            await spare.connect()
+            self._spare = spare
 
     async def _alone(
         self,

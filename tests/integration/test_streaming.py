@@ -98,7 +98,9 @@ async def test_every_form_of_stream_reaches_the_caller_as_it_is_made(
         assert_streamed(empty, content_type)
         assert empty.body == b""
         await api.wait_for_next()
-        assert api.connections == 3, "each stream has a connection of its own"
+        # One for other calls and one for each stream; that for the next one may have
+        # come already.
+        assert api.connections in (3, 4)
 
 
 async def test_an_http_stream_begins_with_its_prelude_and_eight_zeros(

@@ -47,7 +47,7 @@ class Read:
 def read(pieces: list[bytes], *, is_closed: bool = False) -> tuple[Read, bool]:
     """Read pieces; tell as well whether h11 had to."""
     body: list[bytes] = []
-    reader = AnswerReader(body.append)
+    reader = AnswerReader(body.append, 10**30)
     ends = "waiting"
     try:
         for piece in pieces:
@@ -379,3 +379,19 @@ def test_a_value_is_written_if_h11_would_write_it(value: str) -> None:
     except LocalProtocolError:
         is_written = False
     assert is_written == is_legal
+
+
+@pytest.mark.parametrize("odd", ["2;a\r\n{}\r\n0\r\n\r\n", "2\r\n{}"])
+def test_without_a_bound_nothing_is_kept_and_odd_chunks_are_refused(odd: str) -> None:
+    body: list[bytes] = []
+    reader = AnswerReader(body.append)
+    reader.receive_data(in_chunks("2\r\n{}\r\n"))
+
+    def rest() -> None:
+        reader.receive_data(odd.encode())
+        reader.receive_eof()
+
+    with pytest.raises(RemoteProtocolError, match="chunk"):
+        rest()
+    assert reader._raw == []
+    assert b"".join(body).startswith(b"{}")
