@@ -34,7 +34,7 @@ CONCURRENCY = 8
 MEMORY_MB = 2048
 DURATION_S = 60.0
 WARM_UP_EVENTS = 40
-BARE_RUNS = 40
+BARE_RUNS = 200
 SAMPLE_S = 5.0
 SUSTAINED = 0.85
 # Of the memory that was taken early, how much may be taken late.
