@@ -5,7 +5,8 @@ that has a further event for each ``next`` at once. The yardstick is what the CP
 allows: the number of cores, divided by the CPU time of one bare ``deno run`` of the
 same handler (see ``cpu.py``), of which as many run side by side as there are cores,
 before and after. Every answer is compared. Memory is the proportional set size of the
-whole tree, looked at every five seconds, which takes part of the CPU too. Reproduce with ``python -m bench throughput``.
+whole tree, looked at every five seconds, which takes part of the CPU too. Reproduce
+with ``python -m bench throughput``.
 """
 
 from __future__ import annotations
