@@ -289,6 +289,7 @@ class RuntimeApiClient:
             head = self._head("POST", path, fields, None)
             async with asyncio.timeout(outcome.limit_s):
                 if not transport.is_idle:
+                    await transport.aclose()  # the spare one was ended meanwhile
                     await transport.connect()
                 answer = await transport.stream(head, outcome.chunks, trailers)
         except TimeoutError:
