@@ -18,6 +18,7 @@ from lambda_deno_spawn.errors import WorkerError, WorkerSpawnError
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.logs import logger
 from lambda_deno_spawn.pool import MEBIBYTE, ONE_AT_A_TIME, pool_size
+from lambda_deno_spawn.process import Footprint
 from lambda_deno_spawn.spawn import start_worker
 from lambda_deno_spawn.worker import Worker
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.deno import DenoCommand
     from lambda_deno_spawn.exchange import Exchange
     from lambda_deno_spawn.logs import LogWriter
-    from lambda_deno_spawn.process import Footprint, Reaper
+    from lambda_deno_spawn.process import Reaper
     from lambda_deno_spawn.spawn import StartedWorker
     from lambda_deno_spawn.state import StateDir
 
@@ -43,6 +44,8 @@ MANAGED_INIT_LIMIT_S = 120.0
 SWEEP_LIMIT_S = 5.0
 # Also where the deadline is over, and where it was in vain before.
 SWEEP_LEAST_S = 0.2
+# Of a process that nobody has measured.
+NO_FOOTPRINT = Footprint(0, 0, 0)
 # How many processes that have ended tell how large the next ones may become.
 SIZES_KEPT = 32
 # Credentials that a process was started with have to last for the longest invocation
@@ -269,7 +272,7 @@ class FreshProcess(_Common):
         self._waiting: deque[Worker] = deque()
         self._serving: set[Worker] = set()
         self._size = ONE_AT_A_TIME
-        self._footprint: Footprint | None = None
+        self._footprint = NO_FOOTPRINT
         self._sizes_bytes: deque[int] = deque(maxlen=SIZES_KEPT)
         # Events that wait until there may be one more process.
         self._queued = 0
@@ -288,12 +291,13 @@ class FreshProcess(_Common):
             None, or why no invocation can be served.
         """
         if first is None:
+            self._resize()
             return None
         worker = self._workers.adopt(first)
         self._waiting.append(worker)
         failure = await self._load(worker, limit_s)
         if failure is None and self._settings.is_managed_instance:
-            self._footprint = worker.footprint()
+            self._footprint = worker.footprint() or NO_FOOTPRINT
             self._resize()
             self._fill()
         return failure
@@ -397,23 +401,20 @@ class FreshProcess(_Common):
     def _learn_from(self, worker: Worker) -> None:
         """Note how large a process became that has ended."""
         exited = worker.exit_status
-        if self._footprint is None or exited is None:
-            return
-        self._sizes_bytes.append(exited.peak_bytes - self._footprint.file_bytes)
-        self._resize()
+        if exited is not None and self._settings.is_managed_instance:
+            self._sizes_bytes.append(exited.peak_bytes - self._footprint.file_bytes)
+            self._resize()
 
     def _resize(self) -> None:
         """Work out how many processes fit, by the largest of late."""
-        if self._footprint is None:  # not known on this system: what is usual
-            process_bytes = process_threads = 0
-        else:
-            process_bytes = max(self._footprint.own_bytes, *self._sizes_bytes, 0)
-            process_threads = self._footprint.threads
+        if not self._settings.is_managed_instance:
+            return
+        process_bytes = max(self._footprint.own_bytes, *self._sizes_bytes, 0)
         size = pool_size(
             self._settings.concurrency,
             self._settings.memory_mb,
             process_bytes,
-            process_threads,
+            self._footprint.threads,
         )
         if size.processes < min(self._settings.concurrency, self._size.processes):
             logger.warning(

@@ -273,11 +273,12 @@ async def test_what_runs_ends_in_order_before_the_runtime_does(
         assert len(requests) == 4, "nothing more was asked for"
 
 
+@pytest.mark.parametrize("warm", ["background", "off"])
 async def test_there_are_never_more_processes_than_memory_has_room_for(
-    make_runtime: MakeRuntime, api: FakeRuntimeApi
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, warm: str
 ) -> None:
     # 160 MB are not for processes, and each counts 24 MB at least.
-    variables = managed(8, memory_mb=160 + 2 * 24 + 10)
+    variables = managed(8, memory_mb=160 + 2 * 24 + 10) | {"LAMBDA_DENO_WARM": warm}
     async with make_runtime({"function.mjs": ECHO}, **variables) as runtime:
         line = json.loads(await runtime.logged("There is room for"))
         assert "There is room for 2 processes" in line["message"]
