@@ -160,11 +160,30 @@ class Execution:
 
     async def _run(self, abort_epoch_ms: int) -> Success | Failure | AnswerBegun:
         worker = self._worker = await self._strategy.take()
+        if worker.started_s < self._arrived_s and await self._has_not_loaded(worker):
+            await self._strategy.give_back(worker, None, self._left_s())
+            worker = self._worker = await self._strategy.take()
         failure = await worker.ready()
         if failure is not None:
             return failure
         self._exchange = await worker.begin(self._invocation, abort_epoch_ms)
         return await self._exchange.answer()
+
+    async def _has_not_loaded(self, worker: Worker) -> bool:
+        """Wait for a worker that was started for whoever comes; True if it failed.
+
+        What kept it from loading may be over: this event has had no part in it.
+        """
+        try:
+            failure = await worker.ready()
+        except WorkerError as error:
+            reason: object = error
+        else:
+            if failure is None:
+                return False
+            reason = failure.error_type
+        logger.info("Replacing the waiting process %d: %s", worker.pid, reason)
+        return True
 
     async def _timed_out(self, limit_s: float, margin_s: float) -> Failure:
         if self._worker is None:
