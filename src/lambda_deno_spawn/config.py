@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 STOP_MARGIN_S = 0.2  # stop the worker this long before the deadline; decision 0004
 # On the way out, of the 150 ms or more that Lambda leaves the runtime; decision 0024.
 CLOSE_GRACE_S = 0.1
-# Environments that AWS freezes between invocations; anything else (AWS's emulator,
-# Managed Instances, a test) keeps running and wants its next event at once.
 PORT_LIMIT = 65_535
 SNAP_START = "snap-start"
+# Environments that AWS freezes between invocations; anything else (AWS's emulator,
+# Managed Instances, a test) keeps running and wants its next event at once.
 FREEZING_INITIALIZATION_TYPES = frozenset(
     {"on-demand", "provisioned-concurrency", SNAP_START}
 )

@@ -19,7 +19,7 @@ from lambda_deno_spawn.http1 import (
     request_head,
 )
 from lambda_deno_spawn.protocol import State, Stray, WorkerConnection
-from lambda_deno_spawn.transport import Receiver
+from lambda_deno_spawn.transport import Receiver, write_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.invocation import Invocation
 
 HOST = field_lines([("Host", "worker")])
-# Up to here head and body are joined: a copy of more takes longer than a write.
-JOINED_BYTES = 64 * 1024
 HTTP_OK = 200
 
 
@@ -149,12 +147,7 @@ class HttpLink(Receiver):
         assert self._transport is not None
         length = sum(map(len, body))
         head = request_head(method, f"/{number}", HOST, length)
-        if length <= JOINED_BYTES:
-            self._transport.write(b"".join([head, *body]))
-        else:
-            self._transport.write(head)
-            for part in body:
-                self._transport.write(memoryview(part))  # of which a rest is no copy
+        write_parts(self._transport, head, *body)
         self._reader = AnswerReader(self._take)
 
     def _check(self, status: int) -> None:

@@ -240,8 +240,6 @@ class _Common:
             return "it ended or was too old"
         if self._workers.is_outdated(worker, NEEDED_S):
             return "its credentials are about to expire"
-        if worker.load_failure is not None:
-            return "its module did not load"
         return None
 
     def _is_too_old(self, worker: Worker) -> bool:

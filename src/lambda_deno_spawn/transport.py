@@ -203,6 +203,18 @@ class HttpTransport:
         return answer
 
 
+def write_parts(transport: asyncio.Transport, head: bytes, *body: bytes) -> None:
+    """Write a request, in one go unless it is large."""
+    # Not writelines: in some releases of Python 3.12 and 3.13 it never waits for a
+    # slow peer (CVE-2024-12254).
+    if sum(map(len, body)) <= JOINED_BYTES:
+        transport.write(b"".join((head, *body)))
+        return
+    transport.write(head)
+    for part in body:
+        transport.write(memoryview(part))  # of which a rest is no copy
+
+
 class Receiver(asyncio.BufferedProtocol):
     """A protocol that is given what has come, read into one buffer for all.
 
@@ -262,13 +274,7 @@ class _Connection(Receiver):
     def write(self, head: bytes, body: bytes) -> None:
         """Write a request; what the kernel does not take yet follows by itself."""
         assert self._transport is not None
-        # Not writelines: in some releases of Python 3.12 and 3.13 it never waits for a
-        # slow peer (CVE-2024-12254).
-        if len(body) <= JOINED_BYTES:
-            self._transport.write(head + body)
-        else:
-            self._transport.write(head)
-            self._transport.write(memoryview(body))  # of which a rest is no copy
+        write_parts(self._transport, head, body)
 
     async def written(self) -> bool:
         """Wait until the kernel has all of it; False if the connection broke."""

@@ -135,11 +135,6 @@ class Worker:
         """How it ended and what it used; None while it runs."""
         return self._process.status
 
-    @property
-    def load_failure(self) -> Failure | None:
-        """Why its module did not load; None if it did, or loads."""
-        return self._load_failure
-
     def footprint(self) -> Footprint | None:
         """Return what its process takes up now; None if that is not known."""
         return self._process.footprint()
