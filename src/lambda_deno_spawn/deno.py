@@ -24,7 +24,7 @@ from lambda_deno_spawn.permissions import (
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Any
 
     AnyPath = str | os.PathLike[str]
@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.permissions import Grant
 
 RUNTIME_JS = os.path.join(os.path.dirname(__file__), "js", "runtime.js")
+# What only some processes need, in the order in which ``start`` takes them: those that
+# serve more than one invocation, and those that listen.
+RUNTIME_PARTS = ("closing.js", "server.js")
 LAYER_BINARY = "/opt/bin/deno"
 LAYERS_ROOT = "/opt"
 PACKAGED_DENO_DIR = ".deno_dir"  # in the task root, made by `build`
@@ -243,7 +246,7 @@ def deno_command(
         private_permissions=tuple(own_flags),
         permission_set=granted.set_name,
         entry=os.path.join(state_dir, "entry.mjs"),
-        entry_text=entry_source(handler.path),
+        entry_text=entry_source(handler.path, parts=_parts(settings)),
         shared_cache=shared_cache,
         is_shared_kept=is_kept,
         environ=given,
@@ -390,16 +393,36 @@ def find_config(task_root: AnyPath) -> str | None:
     return None
 
 
-def entry_source(module: AnyPath, runtime_js: AnyPath = RUNTIME_JS) -> str:
+def entry_source(
+    module: AnyPath,
+    runtime_js: AnyPath = RUNTIME_JS,
+    parts: Sequence[str] = RUNTIME_PARTS,
+) -> str:
     """Return the entry module for a handler's file.
 
     The literal import is what makes it need no read permission, and what lets Deno's
     caches see it; its failure can still be caught (decision 0012).
+
+    Args:
+        module: The handler's file.
+        runtime_js: Where ``runtime.js`` is; the others are beside it.
+        parts: Which of ``RUNTIME_PARTS`` are needed, from the first on. Deno reads
+            every file that is named, whether it is loaded or not.
     """
+    folder = os.path.dirname(runtime_js)
+    modules = [module, *(os.path.join(folder, part) for part in parts)]
+    loads = [f"() => import({_js_string(file_url(path))})" for path in modules]
     return (
         f"import {{ start }} from {_js_string(file_url(runtime_js))};\n"
-        f"start(() => import({_js_string(file_url(module))}));\n"
+        f"start({', '.join(loads)});\n"
     )
+
+
+def _parts(settings: Settings) -> Sequence[str]:
+    """Return what a process of this function needs besides ``runtime.js``."""
+    if settings.strategy is Strategy.SERVER:
+        return RUNTIME_PARTS
+    return RUNTIME_PARTS[:1] if settings.invocations != 1 else ()
 
 
 def file_url(path: AnyPath) -> str:

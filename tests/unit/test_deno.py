@@ -297,7 +297,7 @@ def test_the_entry_imports_the_very_file_whatever_its_name(
     tmp_path: Path, name: str
 ) -> None:
     module = tmp_path / "some folder" / name
-    source = entry_source(module)
+    source = entry_source(module, parts=())
     match = re.fullmatch(
         r'import \{ start \} from (".*?");\nstart\(\(\) => import\((".*")\)\);\n',
         source,
@@ -332,7 +332,24 @@ def test_the_entry_is_written_into_the_state_folder(function: Function) -> None:
     command.restore_entry()
     command.restore_entry()
     source = (function.state_dir / "entry.mjs").read_text(encoding="utf-8")
-    assert source == entry_source(function.task_root / "function.ts")
+    assert source == entry_source(function.task_root / "function.ts", parts=())
+
+
+@pytest.mark.parametrize(
+    ("variables", "parts"),
+    [
+        ({}, []),
+        ({"LAMBDA_DENO_MAX_INVOCATIONS": "1"}, []),
+        ({"LAMBDA_DENO_MAX_INVOCATIONS": "2"}, ["closing.js"]),
+        ({"LAMBDA_DENO_STRATEGY": "server"}, ["closing.js", "server.js"]),
+    ],
+)
+def test_the_entry_names_no_file_that_is_not_needed(
+    function: Function, variables: dict[str, str], parts: list[str]
+) -> None:
+    # Deno reads each of them when a process starts, also those that are never loaded.
+    source = function.command(**variables).entry_text
+    assert re.findall(r"/js/(\w+\.js)", source) == ["runtime.js", *parts]
 
 
 # The command line.

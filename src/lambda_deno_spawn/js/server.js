@@ -24,8 +24,10 @@ const HEAD_LIMIT_BYTES = 256;
 const ACCEPT_PAUSE_MS = 10;
 const CHUNKED = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-const encoder = new TextEncoder();
-const decoder = new TextDecoder();
+// @ts-ignore not part of the public types
+const { core } = Deno[Deno.internal];
+/** @type {(text: string) => Uint8Array<ArrayBuffer>} */
+const encode = core.encode;
 
 /**
  * @typedef {object} Output As in runtime.js.
@@ -127,7 +129,7 @@ async function readRequest(connection, buffer) {
     if (count === null) return null;
     come += count;
     const head = HEAD.exec(
-      decoder.decode(buffer.subarray(0, Math.min(come, HEAD_LIMIT_BYTES))),
+      core.decode(buffer.subarray(0, Math.min(come, HEAD_LIMIT_BYTES))),
     );
     if (head === null) {
       if (come >= HEAD_LIMIT_BYTES) return null;
@@ -219,7 +221,7 @@ class Answer {
   #send(before, bytes, behind) {
     const parts = bytes.length <= JOINED_BYTES
       ? [joined(before, bytes, behind)]
-      : [encoder.encode(before), bytes, encoder.encode(behind)];
+      : [encode(before), bytes, encode(behind)];
     this.#lastWrite = this.#writeAll(this.#lastWrite, parts);
   }
 
@@ -249,11 +251,9 @@ class Answer {
  */
 function joined(before, bytes, behind) {
   const whole = new Uint8Array(before.length + bytes.length + behind.length);
-  encoder.encodeInto(before, whole);
+  whole.set(encode(before));
   whole.set(bytes, before.length);
-  if (behind !== "") {
-    encoder.encodeInto(behind, whole.subarray(before.length + bytes.length));
-  }
+  if (behind !== "") whole.set(encode(behind), before.length + bytes.length);
   return whole;
 }
 
