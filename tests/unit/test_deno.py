@@ -348,7 +348,7 @@ def test_the_entry_names_no_file_that_is_not_needed(
     function: Function, variables: dict[str, str], parts: list[str]
 ) -> None:
     # Deno reads each of them when a process starts, also those that are never loaded.
-    source = function.command(**variables).entry_text
+    source = function.command(None, **variables).entry_text
     assert re.findall(r"/js/(\w+\.js)", source) == ["runtime.js", *parts]
 
 
