@@ -3,10 +3,11 @@
 The runtime of Managed Instances, fresh processes, an echo handler, and a Runtime API
 that has a further event for each ``next`` at once. The yardstick is what the CPU
 allows: the number of cores, divided by the CPU time of one bare ``deno run`` of the
-same handler (see ``cpu.py``), of which as many run side by side as there are cores,
-before and after. Every answer is compared. Memory is the proportional set size of the
-whole tree, looked at every five seconds, which takes part of the CPU too. Reproduce
-with ``python -m bench throughput``.
+same handler (see ``cpu.py``), of which as many run side by side as there are cores. A
+machine may be slower in one half of a minute than in the other, so the two take turns:
+the load is frozen while bare processes run. Every answer is compared. Memory is the
+proportional set size of the whole tree, looked at every five seconds, which takes part
+of the CPU too. Reproduce with ``python -m bench throughput``.
 """
 
 from __future__ import annotations
@@ -34,8 +35,9 @@ if TYPE_CHECKING:
 CONCURRENCY = 8
 MEMORY_MB = 2048
 DURATION_S = 60.0
+TURNS = 6
 WARM_UP_EVENTS = 40
-BARE_RUNS = 200
+BARE_RUNS = 40  # in each turn
 SAMPLE_S = 5.0
 SUSTAINED = 0.85
 # Of the memory that was taken early, how much may be taken late.
@@ -45,13 +47,11 @@ MEMORY_GROWTH = 1.1
 async def run(events: int | None, scratch: Path) -> list[Figure]:
     """Measure for a minute, or until ``events`` have been answered."""
     cores = len(os.sched_getaffinity(0))
-    bare_s = [_bare_cpu_s(cores, scratch)]
-    load = await _load(events, scratch)
-    bare_s.append(_bare_cpu_s(cores, scratch))
+    load, bare_s = await _take_turns(events, scratch, cores)
     cpu_s = statistics.mean(bare_s)
     possible = cores / cpu_s
     early, late = load.memory_mib(first=True), load.memory_mib(first=False)
-    count = len(load.answered_at_s)
+    count = load.answered
     return [
         Figure(
             "throughput: possible / sustained",
@@ -77,14 +77,14 @@ class Load:
     """A Runtime API that always has a further event, and what came of them.
 
     Attributes:
-        answered_at_s: When each event was answered (``time.perf_counter``).
+        answered: Events, but for those of the warm-up.
         samples_mib: Memory of everything that the runtime started.
         cpu_s: CPU time of the same.
-        duration_s: From the first event that counts to the last.
+        duration_s: How long the load was on.
     """
 
     def __init__(self) -> None:
-        self.answered_at_s: list[float] = []
+        self.answered = 0
         self.samples_mib: list[float] = []
         self.cpu_s = 0.0
         self.duration_s = 0.0
@@ -97,7 +97,7 @@ class Load:
     @property
     def per_s(self) -> float:
         """Events answered per second."""
-        return len(self.answered_at_s) / self.duration_s
+        return self.answered / self.duration_s
 
     def memory_mib(self, *, first: bool) -> float:
         """Return the most memory in the first or the last third."""
@@ -130,11 +130,15 @@ class Load:
             if not self._warming:
                 self.warm.set()
         else:
-            self.answered_at_s.append(time.perf_counter())
+            self.answered += 1
 
 
-async def _load(events: int | None, scratch: Path) -> Load:
+async def _take_turns(
+    events: int | None, scratch: Path, cores: int
+) -> tuple[Load, list[float]]:
+    """Return what came of the load, and what a bare run cost in each turn."""
     load = Load()
+    bare_s: list[float] = []
     server = await asyncio.get_running_loop().create_server(
         lambda: Connection(load), host="127.0.0.1", port=0
     )
@@ -153,18 +157,20 @@ async def _load(events: int | None, scratch: Path) -> Load:
             async with asyncio.timeout(60):
                 await _first_of(load, load.warm.wait())
             load.samples_mib.clear()
-            begun_s, cpu_s = time.perf_counter(), sandbox.cpu_s()
-            while (
-                time.perf_counter() - begun_s < DURATION_S
-                if events is None
-                else len(load.answered_at_s) < events
-            ):
-                await _first_of(load, asyncio.sleep(0.05))
-            load.duration_s = time.perf_counter() - begun_s
-            load.cpu_s = sandbox.cpu_s() - cpu_s
-            # So many were answered until here; what is in flight is not counted.
-            end_s = begun_s + load.duration_s
-            load.answered_at_s[:] = [s for s in load.answered_at_s if s <= end_s]
+            load.answered = 0
+            for turn in range(1, TURNS + 1):
+                sandbox.freeze()
+                bare_s.append(_bare_cpu_s(cores, scratch))
+                sandbox.thaw()
+                begun_s, cpu_s = time.perf_counter(), sandbox.cpu_s()
+                while (
+                    time.perf_counter() - begun_s < DURATION_S / TURNS
+                    if events is None
+                    else load.answered < events * turn / TURNS
+                ):
+                    await _first_of(load, asyncio.sleep(0.05))
+                load.duration_s += time.perf_counter() - begun_s
+                load.cpu_s += sandbox.cpu_s() - cpu_s
         except (RuntimeError, TimeoutError) as error:
             tail = log.read_bytes()[-2000:].decode(errors="replace")
             raise RuntimeError(f"{error}; the log ends with:\n{tail}") from error
@@ -173,7 +179,7 @@ async def _load(events: int | None, scratch: Path) -> Load:
             server.close()
             process.terminate()
             await asyncio.to_thread(process.wait, 10)
-    return load
+    return load, bare_s
 
 
 async def _first_of(load: Load, work: object) -> None:

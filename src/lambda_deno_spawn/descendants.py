@@ -26,6 +26,8 @@ PR_SET_CHILD_SUBREAPER = 36
 STOP_ROUNDS = 20
 END_ROUND_S = 0.002
 HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# How old a count of memory's victims may be for what comes after it.
+OOM_KILLS_AGE_S = 1.0
 # What a shell makes of a signal that ended a program.
 SIGNAL_EXIT_CODE = 128
 
@@ -121,13 +123,29 @@ def _prctl(option: int, value: int) -> bool:
         return False
 
 
-def oom_kills() -> int | None:
-    """Return how often the kernel ended a process for its memory; None: unknown."""
-    try:
-        text = _read("/proc/vmstat")
-        return int(text[text.index(b"\noom_kill ") + 10 :].split(None, 1)[0])
-    except (OSError, ValueError):
-        return None
+class OomKills:
+    """How often the kernel ended a process for its memory; None: unknown."""
+
+    def __init__(self) -> None:
+        """Read nothing yet."""
+        self._count: int | None = None
+        self._read_s: float | None = None
+
+    def now(self) -> int | None:
+        """Read it; the kernel takes 30 µs to make that text."""
+        self._read_s = time.monotonic()
+        try:
+            text = _read("/proc/vmstat")
+            self._count = int(text[text.index(b"\noom_kill ") + 10 :].split(None, 1)[0])
+        except (OSError, ValueError):
+            self._count = None
+        return self._count
+
+    def lately(self) -> int | None:
+        """Return what it was a moment ago: enough where processes come and go."""
+        if self._read_s is None or time.monotonic() - self._read_s > OOM_KILLS_AGE_S:
+            return self.now()
+        return self._count
 
 
 class ChildList:

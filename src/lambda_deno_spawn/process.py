@@ -13,7 +13,7 @@ import os
 import signal
 import sys
 
-from lambda_deno_spawn.descendants import ChildList, end_trees
+from lambda_deno_spawn.descendants import ChildList, OomKills, end_trees
 from lambda_deno_spawn.errors import WorkerSpawnError
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
@@ -217,6 +217,7 @@ class Reaper:
 
     Attributes:
         ended: How many strangers have ended so far.
+        oom_kills: How many processes the kernel has ended, whosever they were.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -230,6 +231,7 @@ class Reaper:
         import termios  # noqa: F401
 
         self.ended = 0
+        self.oom_kills = OomKills()
         self._loop = loop
         self._watched: dict[int, Watcher] = {}
         self._is_listening = False

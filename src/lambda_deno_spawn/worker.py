@@ -12,7 +12,6 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.descendants import oom_kills
 from lambda_deno_spawn.errors import WorkerError, WorkerProtocolError
 from lambda_deno_spawn.exchange import Exchange
 from lambda_deno_spawn.exits import exit_error
@@ -84,7 +83,8 @@ class Worker:
         self.left_processes = 0
         self.left_files = 0
         self._ended_before: int | None = None
-        self._oom_kills = oom_kills()
+        self._oom_kills = reaper.oom_kills.lately()
+        self._is_killed = False
         self._state = state
         self._writer = writer
         self._connection = WorkerConnection(started.marker)
@@ -272,6 +272,7 @@ class Worker:
     def kill(self) -> None:
         """Send SIGKILL to its group; ``stop`` does the rest."""
         self.process_ending()
+        self._is_killed = True
         self._process.signal_group(signal.SIGKILL)
 
     async def terminate(self, grace_s: float) -> None:
@@ -409,9 +410,10 @@ class Worker:
         """Tell the end of the process to whoever waits for something else."""
         self._relay.flush()
         self._exited.set()
-        is_oom = True
-        if status.returncode == -signal.SIGKILL and self._oom_kills is not None:
-            is_oom = oom_kills() != self._oom_kills
+        is_oom = False
+        if status.returncode == -signal.SIGKILL and not self._is_killed:
+            before = self._oom_kills
+            is_oom = before is None or self._reaper.oom_kills.now() != before
         error = exit_error(
             status,
             self.pid,
