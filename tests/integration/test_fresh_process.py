@@ -428,3 +428,36 @@ async def test_what_deno_loads_late_is_not_loaded_for_handlers_that_do_not_need_
             grown_bytes = (await api.invoke({"name": name})).json()
             # 700,000 and more; at most 14,000 if it was loaded before.
             assert grown_bytes > 100_000
+
+
+# The constructor, and what has a line or two.
+COMPILED_LATE = {"Job", "adaptPlain", "write", "clearTimer", "end", ""}
+
+
+@pytest.mark.every_way("fresh")
+async def test_what_every_event_runs_through_comes_compiled_from_deno_s_cache(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, tmp_path: Path
+) -> None:
+    # What V8 has to compile when it is first called, each process compiles anew.
+    log = tmp_path / "v8.log"
+    async with make_runtime(
+        {"function.mjs": "export const handler = () => 1"},
+        LAMBDA_DENO_WARM="off",
+        LAMBDA_DENO_V8_FLAGS=(
+            f"--log-function-events --no-logfile-per-isolate --logfile={log}"
+        ),
+    ):
+        for _ in range(3):  # the first one fills the cache; each writes the log anew
+            await api.invoke({})
+        await api.wait_for_next()
+    lines = [line.split(",") for line in log.read_text(encoding="utf-8").splitlines()]
+    [script] = {
+        line[1]
+        for line in lines
+        if line[0] == "script-details" and line[2].endswith("/js/runtime.js")
+    }
+    late = {
+        line[-1] for line in lines if line[:3] == ["function", "parse-function", script]
+    }
+    assert "Job" in late  # the log is read rightly
+    assert late <= COMPILED_LATE

@@ -6,7 +6,7 @@
  * every event, so each line has to earn its place, and what can be done in Python is
  * done there.
  *
- * What every event runs through stands in brackets, `const run = (function …)`: V8
+ * What every event runs through stands in brackets, `const run = (function ...)`: V8
  * compiles such a function together with the file, and so it is in Deno's code cache.
  * Any other is compiled when it is first called, by each process anew (decision 0026).
  *
@@ -520,14 +520,16 @@ const run = (
 /** What a handler's adapter returns when the answer has been streamed. */
 const STREAMED = Symbol("streamed");
 
-/**
- * @param {unknown} result
- * @returns {result is AsyncIterable<unknown>}
- */
-function isStream(result) {
-  return typeof result === "object" && result !== null &&
-    Symbol.asyncIterator in result;
-}
+const isStream = (
+  /**
+   * @param {unknown} result
+   * @returns {result is AsyncIterable<unknown>}
+   */
+  function (result) {
+    return typeof result === "object" && result !== null &&
+      Symbol.asyncIterator in result;
+  }
+);
 
 /**
  * An answer that goes out in pieces. Until its first byte nothing is decided: an error
@@ -783,14 +785,16 @@ const framesOf = (
   }
 );
 
-/**
- * End the worker's work for good: no timer and no promise of it runs any more, while
- * the supervisor, who has the answer, ends the process.
- */
-function standStill() {
-  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LINGER_MS);
-  exit(0);
-}
+const standStill = (
+  /**
+   * End the worker's work for good: no timer and no promise of it runs any more, while
+   * the supervisor, who has the answer, ends the process.
+   */
+  function () {
+    Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, LINGER_MS);
+    exit(0);
+  }
+);
 
 /** @param {PromiseRejectionEvent} event */
 function onUnhandledRejection(event) {
@@ -920,15 +924,17 @@ const adapt = (
   }
 );
 
-/**
- * @param {(event: unknown, context: Context) => unknown} value
- * @param {unknown} owner
- * @returns {Handler}
- */
-function adaptPlain(value, owner) {
-  return async (event, context, job) =>
-    finishResponse(await value.call(owner, event, context), event, job);
-}
+const adaptPlain = (
+  /**
+   * @param {(event: unknown, context: Context) => unknown} value
+   * @param {unknown} owner
+   * @returns {Handler}
+   */
+  function (value, owner) {
+    return async (event, context, job) =>
+      finishResponse(await value.call(owner, event, context), event, job);
+  }
+);
 
 /** Load what handlers of AWS's streaming form need. */
 async function streamingAdapter() {
@@ -1033,17 +1039,19 @@ const finishResponse = (
   }
 );
 
-/**
- * Deno loads its fetch code when `Response` is first named, which takes 3 ms; whoever
- * made a response has paid for that, others need not.
- *
- * @param {any} value
- * @returns {value is Response}
- */
-function isResponse(value) {
-  return typeof value === "object" && value !== null &&
-    value[Symbol.toStringTag] === "Response" && value instanceof Response;
-}
+const isResponse = (
+  /**
+   * Deno loads its fetch code when `Response` is first named, which takes 3 ms; whoever
+   * made a response has paid for that, others need not.
+   *
+   * @param {any} value
+   * @returns {value is Response}
+   */
+  function (value) {
+    return typeof value === "object" && value !== null &&
+      value[Symbol.toStringTag] === "Response" && value instanceof Response;
+  }
+);
 
 /** @type {AsyncIterable<Uint8Array>} */
 const NO_BODY = { async *[Symbol.asyncIterator]() {} };
@@ -1076,34 +1084,46 @@ function withCallback(handler) {
   };
 }
 
+const pick = (
+  /**
+   * Find an export. The default export stands in for `handler`, the conventional name.
+   *
+   * @param {Record<string, unknown>} module
+   * @param {string} path Names joined by dots.
+   * @returns {{ owner: unknown, value: any }} A function, or an object with `fetch`.
+   * @throws {RuntimeError} There is no such export, or it is something else.
+   */
+  function (module, path) {
+    let owner = /** @type {unknown} */ (undefined);
+    let value = /** @type {any} */ (module);
+    for (const name of path.split(".")) {
+      owner = value === module ? undefined : value;
+      value = value?.[name];
+    }
+    if (value === undefined && path === "handler") value = module.default;
+    if (typeof value === "function" || typeof value?.fetch === "function") {
+      return { owner, value };
+    }
+    throw noHandler(module, path, value);
+  }
+);
+
 /**
- * Find an export. The default export stands in for `handler`, the conventional name.
- *
  * @param {Record<string, unknown>} module
- * @param {string} path Names joined by dots.
- * @returns {{ owner: unknown, value: any }} A function, or an object with `fetch`.
- * @throws {RuntimeError} There is no such export, or it is something else.
+ * @param {string} path
+ * @param {unknown} value What stands there.
  */
-function pick(module, path) {
-  let owner = /** @type {unknown} */ (undefined);
-  let value = /** @type {any} */ (module);
-  for (const name of path.split(".")) {
-    owner = value === module ? undefined : value;
-    value = value?.[name];
-  }
-  if (value === undefined && path === "handler") value = module.default;
-  if (typeof value === "function" || typeof value?.fetch === "function") {
-    return { owner, value };
-  }
+function noHandler(module, path, value) {
+  const where = quote(hello.module);
   const found = Object.keys(module).join(", ") || "nothing";
-  throw new RuntimeError(
+  return new RuntimeError(
     "Runtime.HandlerNotFound",
     value === undefined
-      ? `Cannot find export ${quote(path)} in ${
-        quote(hello.module)
-      }: it exports ${found}`
-      : `Cannot call export ${quote(path)} of ${quote(hello.module)}: it is ` +
-        `${kindOf(value)}, not a function or an object with a fetch method`,
+      ? `Cannot find export ${quote(path)} in ${where}: it exports ${found}`
+      : `Cannot call export ${quote(path)} of ${where}: it is ${
+        kindOf(value)
+      }, ` +
+        "not a function or an object with a fetch method",
   );
 }
 
@@ -1137,22 +1157,24 @@ function loadErrorType(error) {
   return undefined;
 }
 
-/**
- * Parse the event.
- *
- * @param {Uint8Array} bytes
- * @throws {RuntimeError} It is no JSON text.
- */
-function parseEvent(bytes) {
-  try {
-    return parse(decode(bytes));
-  } catch (error) {
-    throw new RuntimeError(
-      "Runtime.UnmarshalError",
-      `Cannot read the event as JSON: ${describe(error).errorMessage}`,
-    );
+const parseEvent = (
+  /**
+   * Parse the event.
+   *
+   * @param {Uint8Array} bytes
+   * @throws {RuntimeError} It is no JSON text.
+   */
+  function (bytes) {
+    try {
+      return parse(decode(bytes));
+    } catch (error) {
+      throw new RuntimeError(
+        "Runtime.UnmarshalError",
+        `Cannot read the event as JSON: ${describe(error).errorMessage}`,
+      );
+    }
   }
-}
+);
 
 const makeContext = (
   /**
@@ -1214,36 +1236,41 @@ const makeContext = (
   }
 );
 
-/**
- * @param {string | null} text
- * @param {string} what
- * @throws {RuntimeError} It is no JSON text.
- */
-function parseContext(text, what) {
-  if (text === null) return undefined;
-  try {
-    return parse(text);
-  } catch {
-    const shown = quote(text.slice(0, 64));
-    const message = `Cannot read the ${what} as JSON: it begins with ${shown}`;
-    throw new RuntimeError("Runtime.LambdaContextUnmarshalError", message);
+const parseContext = (
+  /**
+   * @param {string | null} text
+   * @param {string} what
+   * @throws {RuntimeError} It is no JSON text.
+   */
+  function (text, what) {
+    if (text === null) return undefined;
+    try {
+      return parse(text);
+    } catch {
+      const shown = quote(text.slice(0, 64));
+      const message =
+        `Cannot read the ${what} as JSON: it begins with ${shown}`;
+      throw new RuntimeError("Runtime.LambdaContextUnmarshalError", message);
+    }
   }
-}
+);
 
 let hasTraceId = false;
 
-/** @param {string | null} traceId */
-function setTraceId(traceId) {
-  // Of several at once none may speak for all: it is in the context.
-  if (hello.concurrency > 1 || (traceId === null && !hasTraceId)) return;
-  hasTraceId = traceId !== null;
-  // Without env permission there is nobody who could read it.
-  attempt(() =>
-    traceId === null
-      ? Deno.env.delete("_X_AMZN_TRACE_ID")
-      : Deno.env.set("_X_AMZN_TRACE_ID", traceId)
-  );
-}
+const setTraceId = (
+  /** @param {string | null} traceId */
+  function (traceId) {
+    // Of several at once none may speak for all: it is in the context.
+    if (hello.concurrency > 1 || (traceId === null && !hasTraceId)) return;
+    hasTraceId = traceId !== null;
+    // Without env permission there is nobody who could read it.
+    attempt(() =>
+      traceId === null
+        ? Deno.env.delete("_X_AMZN_TRACE_ID")
+        : Deno.env.set("_X_AMZN_TRACE_ID", traceId)
+    );
+  }
+);
 
 /**
  * Describe anything that was thrown. Cannot throw, however hostile the value is.
@@ -1376,7 +1403,7 @@ function shortened(text, budget) {
   const kept = text.slice(0, budget.text);
   budget.text -= kept.length;
   const rest = text.length - kept.length;
-  return rest === 0 ? text : `${kept}… (${rest} characters more)`;
+  return rest === 0 ? text : `${kept}\u2026 (${rest} characters more)`;
 }
 
 /**
@@ -1612,14 +1639,16 @@ const frame = (
   }
 );
 
-/**
- * @param {boolean} goesOn The process takes another invocation.
- * @returns {string} The frame that says that nothing is left to do.
- */
-function doneFrame(goesOn) {
-  const more = goesOn ? ',"more":true' : "";
-  return `${hello.marker}{"kind":"DONE","bytes":0${more}}\n${hello.marker}\n`;
-}
+const doneFrame = (
+  /**
+   * @param {boolean} goesOn The process takes another invocation.
+   * @returns {string} The frame that says that nothing is left to do.
+   */
+  function (goesOn) {
+    const more = goesOn ? ',"more":true' : "";
+    return `${hello.marker}{"kind":"DONE","bytes":0${more}}\n${hello.marker}\n`;
+  }
+);
 
 const decode = (
   /**
@@ -1640,27 +1669,31 @@ const decode = (
   }
 );
 
-/** @param {Uint8Array} bytes A frame. */
-function write(bytes) {
-  try {
-    writeAll(writeStdout, bytes);
-  } catch (error) {
-    // The handler closed it for good; the supervisor knows these words.
-    log("FATAL", ["Cannot write to stdout:", error]);
-    exit(1);
+const write = (
+  /** @param {Uint8Array} bytes A frame. */
+  function (bytes) {
+    try {
+      writeAll(writeStdout, bytes);
+    } catch (error) {
+      // The handler closed it for good; the supervisor knows these words.
+      log("FATAL", ["Cannot write to stdout:", error]);
+      exit(1);
+    }
   }
-}
+);
 
-/**
- * @param {(bytes: Uint8Array) => number} write
- * @param {Uint8Array} bytes
- */
-function writeAll(write, bytes) {
-  // A single write may be short.
-  for (let offset = 0; offset < bytes.length;) {
-    offset += write(bytes.subarray(offset));
+const writeAll = (
+  /**
+   * @param {(bytes: Uint8Array) => number} write
+   * @param {Uint8Array} bytes
+   */
+  function (write, bytes) {
+    // A single write may be short.
+    for (let offset = 0; offset < bytes.length;) {
+      offset += write(bytes.subarray(offset));
+    }
   }
-}
+);
 
 const readLine = (
   /**
@@ -1711,19 +1744,21 @@ const readExactly = (
 /** What is read into while nothing is unread: a new one each time takes its time. */
 const readBuffer = new Uint8Array(65_536);
 
-/** @returns {boolean} False at the end of stdin. */
-function readMore() {
-  const chunk = unread.length === 0 ? readBuffer : new Uint8Array(65_536);
-  const count = readStdin(chunk);
-  if (count === null) return false;
-  const come = chunk.subarray(0, count);
-  if (unread.length === 0) {
-    unread = come;
-  } else {
-    const joined = new Uint8Array(unread.length + count);
-    joined.set(unread);
-    joined.set(come, unread.length);
-    unread = joined;
+const readMore = (
+  /** @returns {boolean} False at the end of stdin. */
+  function () {
+    const chunk = unread.length === 0 ? readBuffer : new Uint8Array(65_536);
+    const count = readStdin(chunk);
+    if (count === null) return false;
+    const come = chunk.subarray(0, count);
+    if (unread.length === 0) {
+      unread = come;
+    } else {
+      const joined = new Uint8Array(unread.length + count);
+      joined.set(unread);
+      joined.set(come, unread.length);
+      unread = joined;
+    }
+    return true;
   }
-  return true;
-}
+);
