@@ -409,7 +409,8 @@ export async function handler(_: unknown, context: any) {
 
 NAMED_FIRST = """
 const used = () => Deno.memoryUsage().heapUsed;
-export const handler = ({ name }) => {
+export const handler = ({ name }, context) => {
+  if (context.signal.aborted) throw new Error("too early");
   const before = used();
   globalThis[name];
   return used() - before;

@@ -57,6 +57,8 @@ const HOST = /^[^\s/\\?#@]+$/;
 const NOT_IN_PATH = /[\s?#\\]|\p{Cc}|%(?![0-9a-f]{2})/giu;
 const NOT_IN_QUERY = /[\s#]|\p{Cc}/gu;
 const NOT_IN_HEADER = /[\0\r\n]|[^\0-\xff]/;
+/** The first of its three bytes. */
+const BYTE_ORDER_MARK = 0xef;
 const TEXT_TYPE =
   /^(?:text\/.+|application\/(?:json|xml|x-www-form-urlencoded|(?:x-)?javascript|ecmascript)|.+\+(?:json|xml))$/;
 /** Reason phrases of RFC 9110, and of RFC 6585 for 428 to 511. */
@@ -109,10 +111,11 @@ const REASONS = /** @type {Record<number, string>} */ ({
 // Taken before a handler at work can replace them.
 const { stringify } = JSON;
 const { entries, fromEntries } = Object;
-const { Headers, Request, URL, encodeURIComponent } = globalThis;
-const encoder = new TextEncoder();
-// A byte order mark is part of the body.
-const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
+const { Headers, Request, TextDecoder, URL, encodeURIComponent } = globalThis;
+// @ts-ignore not part of the public types
+const { core } = Deno[Deno.internal];
+/** @type {(text: string) => Uint8Array<ArrayBuffer>} */
+const encode = core.encode;
 const fromBase64 = Uint8Array.fromBase64.bind(Uint8Array);
 /** @type {(bytes: Uint8Array) => string} */
 const toBase64 = Function.prototype.call.bind(Uint8Array.prototype.toBase64);
@@ -140,246 +143,277 @@ class HttpError extends Error {
   }
 }
 
-/**
- * Tell which front door an event came through. Never throws.
- *
- * @param {any} event Anything.
- * @returns {Shape | null} Null: it is no HTTP request to be answered with a response.
- */
-export function httpShape(event) {
-  try {
-    if (FOREIGN_MEMBERS.some((name) => event[name] !== undefined)) return null;
-    const { version, httpMethod, requestContext } = event;
-    if (requestContext?.elb) {
-      return typeof httpMethod === "string" ? "alb" : null;
+export const httpShape = (
+  /**
+   * Tell which front door an event came through. Never throws.
+   *
+   * @param {any} event Anything.
+   * @returns {Shape | null} Null: it is no HTTP request to be answered with a response.
+   */
+  function (event) {
+    try {
+      if (FOREIGN_MEMBERS.some((name) => event[name] !== undefined)) {
+        return null;
+      }
+      const { version, httpMethod, requestContext } = event;
+      if (requestContext?.elb) {
+        return typeof httpMethod === "string" ? "alb" : null;
+      }
+      // VPC Lattice says 2.0 as well, but has no `http`.
+      if (version === "2.0") {
+        return typeof requestContext?.http?.method === "string" ? "v2" : null;
+      }
+      if (version !== undefined && version !== "1.0") return null;
+      return typeof httpMethod === "string" ? "v1" : null;
+    } catch {
+      return null; // null, undefined, or a getter that throws
     }
-    // VPC Lattice says 2.0 as well, but has no `http`.
-    if (version === "2.0") {
-      return typeof requestContext?.http?.method === "string" ? "v2" : null;
+  }
+);
+
+export const toRequest = (
+  /**
+   * Make the request that the client sent, as far as the event tells.
+   *
+   * The URL has no stage with API Gateway's format 1.0: `path` is what routes match. As
+   * the URL standard wants it, segments `.` and `..` are resolved. The redirect mode is
+   * "manual", so that a handler which passes the request on passes redirects back.
+   *
+   * @param {any} event
+   * @param {AbortSignal | null} [signal] The request's own signal follows it.
+   * @param {Warn} [warn]
+   * @returns {Request}
+   * @throws {MethodNotAllowedError} CONNECT, TRACE, TRACK, or no method at all.
+   * @throws {Error} Named `Runtime.UnmarshalError`: no HTTP event, or its body is no
+   *   string or not the base64 it claims to be.
+   */
+  function (event, signal, warn = ignore) {
+    const shape = shapeOf(event);
+    const method = methodOf(event, shape);
+    if (FORBIDDEN_METHOD.test(method) || !TOKEN.test(method)) {
+      throw new MethodNotAllowedError(method);
     }
-    if (version !== undefined && version !== "1.0") return null;
-    return typeof httpMethod === "string" ? "v1" : null;
-  } catch {
-    return null; // null, undefined, or a getter that throws
+    const headers = headersOf(event, shape, warn);
+    let body = bodyOf(event);
+    if (body !== null && /^(?:get|head)$/i.test(method)) {
+      warn(
+        `Cannot pass on the body of a ${method} request: Request takes none`,
+      );
+      body = null;
+      headers.delete("content-length");
+    }
+    const url = urlOf(event, shape, headers, warn);
+    return new Request(url, {
+      method,
+      headers,
+      body,
+      signal,
+      redirect: "manual",
+    });
   }
-}
+);
 
-/**
- * Make the request that the client sent, as far as the event tells.
- *
- * The URL has no stage with API Gateway's format 1.0: `path` is what routes match. As
- * the URL standard wants it, segments `.` and `..` are resolved. The redirect mode is
- * "manual", so that a handler which passes the request on passes redirects back.
- *
- * @param {any} event
- * @param {AbortSignal | null} [signal] The request's own signal follows it.
- * @param {Warn} [warn]
- * @returns {Request}
- * @throws {MethodNotAllowedError} CONNECT, TRACE, TRACK, or no method at all.
- * @throws {Error} Named `Runtime.UnmarshalError`: no HTTP event, or its body is no
- *   string or not the base64 it claims to be.
- */
-export function toRequest(event, signal, warn = ignore) {
-  const shape = shapeOf(event);
-  const method = methodOf(event, shape);
-  if (FORBIDDEN_METHOD.test(method) || !TOKEN.test(method)) {
-    throw new MethodNotAllowedError(method);
-  }
-  const headers = headersOf(event, shape, warn);
-  let body = bodyOf(event);
-  if (body !== null && /^(?:get|head)$/i.test(method)) {
-    warn(`Cannot pass on the body of a ${method} request: Request takes none`);
-    body = null;
-    headers.delete("content-length");
-  }
-  const url = urlOf(event, shape, headers, warn);
-  return new Request(url, {
-    method,
-    headers,
-    body,
-    signal,
-    redirect: "manual",
-  });
-}
-
-/**
- * Make the result that the sender of an event expects.
- *
- * A response with status 0, such as `Response.error()`, becomes 502. A load balancer
- * that takes one value for each header gets several cookies under names that differ in
- * case, which it sends as they are.
- *
- * @param {Response} response Its body is read to the end.
- * @param {any} event What the response answers.
- * @param {Warn} [warn]
- * @returns {Promise<HttpResult>}
- * @throws {TypeError} Not a response, or its body was used before.
- * @throws {Error} Named `Function.ResponseSizeTooLarge`: more than a load balancer
- *   takes. Named `Runtime.UnmarshalError`: no HTTP event. Whatever the body's stream
- *   fails with.
- */
-export async function fromResponse(response, event, warn = ignore) {
-  const shape = shapeOf(event);
-  const { statusCode, headers, cookies } = streamPrelude(response);
-  const head = /** @type {Partial<HttpResult>} */ ({ statusCode });
-  if (shape === "v2") {
-    head.headers = headers;
-    if (cookies.length > 0) head.cookies = cookies;
-  } else if (shape === "v1") {
-    head.headers = headers;
-    if (cookies.length > 0) head.multiValueHeaders = { "set-cookie": cookies };
-  } else {
-    head.statusDescription = describeStatus(statusCode, response);
-    // A target group understands one of the two and ignores the other.
-    if (isRecord(event.multiValueHeaders)) {
-      const lists = entries(headers).map(([name, value]) => [name, [value]]);
-      if (cookies.length > 0) lists.push(["set-cookie", cookies]);
-      head.multiValueHeaders = fromEntries(lists);
+export const fromResponse = (
+  /**
+   * Make the result that the sender of an event expects.
+   *
+   * A response with status 0, such as `Response.error()`, becomes 502. A load balancer
+   * that takes one value for each header gets several cookies under names that differ in
+   * case, which it sends as they are.
+   *
+   * @param {Response} response Its body is read to the end.
+   * @param {any} event What the response answers.
+   * @param {Warn} [warn]
+   * @returns {Promise<HttpResult>}
+   * @throws {TypeError} Not a response, or its body was used before.
+   * @throws {Error} Named `Function.ResponseSizeTooLarge`: more than a load balancer
+   *   takes. Named `Runtime.UnmarshalError`: no HTTP event. Whatever the body's stream
+   *   fails with.
+   */
+  async function (response, event, warn = ignore) {
+    const shape = shapeOf(event);
+    const { statusCode, headers, cookies } = streamPrelude(response);
+    const head = /** @type {Partial<HttpResult>} */ ({ statusCode });
+    if (shape === "v2") {
+      head.headers = headers;
+      if (cookies.length > 0) head.cookies = cookies;
+    } else if (shape === "v1") {
+      head.headers = headers;
+      if (cookies.length > 0) {
+        head.multiValueHeaders = { "set-cookie": cookies };
+      }
     } else {
-      head.headers = {
-        ...headers,
-        ...caseVariants("set-cookie", cookies, warn),
-      };
+      head.statusDescription = describeStatus(statusCode, response);
+      // A target group understands one of the two and ignores the other.
+      if (isRecord(event.multiValueHeaders)) {
+        const lists = entries(headers).map(([name, value]) => [name, [value]]);
+        if (cookies.length > 0) lists.push(["set-cookie", cookies]);
+        head.multiValueHeaders = fromEntries(lists);
+      } else {
+        head.headers = {
+          ...headers,
+          ...caseVariants("set-cookie", cookies, warn),
+        };
+      }
     }
+    const bytes = isBodyless(response, event)
+      ? discard(response)
+      : new Uint8Array(await response.arrayBuffer());
+    const result = /** @type {HttpResult} */ ({
+      ...head,
+      ...encodeBody(bytes, headers),
+    });
+    if (shape === "alb") refuseOversize(result);
+    return result;
   }
-  const bytes = isBodyless(response, event)
-    ? discard(response)
-    : new Uint8Array(await response.arrayBuffer());
-  const result = /** @type {HttpResult} */ ({
-    ...head,
-    ...encodeBody(bytes, headers),
-  });
-  if (shape === "alb") refuseOversize(result);
-  return result;
-}
+);
 
-/**
- * The part of a streamed answer that goes before its body.
- *
- * @param {Response} response Its body is left alone.
- * @returns {Prelude}
- * @throws {TypeError} Not a response.
- */
-export function streamPrelude(response) {
-  if (
-    typeof response?.headers?.getSetCookie !== "function" ||
-    typeof response.arrayBuffer !== "function" ||
-    !Number.isInteger(response.status)
-  ) {
-    const type = response === null ? "null" : typeof response;
-    throw new TypeError(
-      `Cannot answer with what the fetch handler returned: it is of type ${type}, ` +
-        "not a Response",
+export const streamPrelude = (
+  /**
+   * The part of a streamed answer that goes before its body.
+   *
+   * @param {Response} response Its body is left alone.
+   * @returns {Prelude}
+   * @throws {TypeError} Not a response.
+   */
+  function (response) {
+    if (
+      typeof response?.headers?.getSetCookie !== "function" ||
+      typeof response.arrayBuffer !== "function" ||
+      !Number.isInteger(response.status)
+    ) {
+      const type = response === null ? "null" : typeof response;
+      throw new TypeError(
+        `Cannot answer with what the fetch handler returned: it is of type ${type}, ` +
+          "not a Response",
+      );
+    }
+    const { status, headers } = response;
+    if (status === 0) return { statusCode: 502, headers: {}, cookies: [] };
+    const kept = [...headers].filter(([name]) =>
+      name !== "set-cookie" && !DROPPED_HEADERS.has(name)
+    );
+    return {
+      statusCode: status,
+      headers: fromEntries(kept),
+      cookies: headers.getSetCookie(),
+    };
+  }
+);
+
+export const isBodyless = (
+  /**
+   * Tell whether an answer must go without a body, whatever the response holds.
+   *
+   * @param {Response} response
+   * @param {any} event What the response answers.
+   * @returns {boolean}
+   * @throws {Error} Named `Runtime.UnmarshalError`: no HTTP event.
+   */
+  function ({ status }, event) {
+    return status < 200 || status === 204 || status === 205 || status === 304 ||
+      /^head$/i.test(methodOf(event, shapeOf(event)));
+  }
+);
+
+const shapeOf = (
+  /**
+   * @param {any} event
+   * @returns {Shape}
+   * @throws {HttpError} `Runtime.UnmarshalError`: no HTTP event.
+   */
+  function (event) {
+    const shape = httpShape(event);
+    if (shape !== null) return shape;
+    throw new HttpError(
+      "Runtime.UnmarshalError",
+      "Cannot treat the event as an HTTP request: it is from neither API Gateway, a " +
+        "function URL nor a load balancer; export a handler function for it",
     );
   }
-  const { status, headers } = response;
-  if (status === 0) return { statusCode: 502, headers: {}, cookies: [] };
-  const kept = [...headers].filter(([name]) =>
-    name !== "set-cookie" && !DROPPED_HEADERS.has(name)
-  );
-  return {
-    statusCode: status,
-    headers: fromEntries(kept),
-    cookies: headers.getSetCookie(),
-  };
-}
+);
 
-/**
- * Tell whether an answer must go without a body, whatever the response holds.
- *
- * @param {Response} response
- * @param {any} event What the response answers.
- * @returns {boolean}
- * @throws {Error} Named `Runtime.UnmarshalError`: no HTTP event.
- */
-export function isBodyless({ status }, event) {
-  return status < 200 || status === 204 || status === 205 || status === 304 ||
-    /^head$/i.test(methodOf(event, shapeOf(event)));
-}
-
-/**
- * @param {any} event
- * @returns {Shape}
- * @throws {HttpError} `Runtime.UnmarshalError`: no HTTP event.
- */
-function shapeOf(event) {
-  const shape = httpShape(event);
-  if (shape !== null) return shape;
-  throw new HttpError(
-    "Runtime.UnmarshalError",
-    "Cannot treat the event as an HTTP request: it is from neither API Gateway, a " +
-      "function URL nor a load balancer; export a handler function for it",
-  );
-}
-
-/**
- * @param {any} event
- * @param {Shape} shape
- * @returns {string}
- */
-function methodOf(event, shape) {
-  return shape === "v2" ? event.requestContext.http.method : event.httpMethod;
-}
-
-/**
- * @param {any} event
- * @param {Shape} shape
- * @param {Headers} headers
- * @param {Warn} warn
- * @returns {string}
- */
-function urlOf(event, shape, headers, warn) {
-  const proto = headers.get("x-forwarded-proto")?.split(",")[0].trim();
-  const scheme = proto?.toLowerCase() === "http" ? "http" : "https";
-  const hosts = [headers.get("host"), event.requestContext?.domainName];
-  const host = hosts.find((name) => isHost(name)) ?? "localhost";
-  if (headers.has("host") && host !== hosts[0]) {
-    warn(`Cannot use header 'host' in a URL: using '${host}' in its place`);
+const methodOf = (
+  /**
+   * @param {any} event
+   * @param {Shape} shape
+   * @returns {string}
+   */
+  function (event, shape) {
+    return shape === "v2" ? event.requestContext.http.method : event.httpMethod;
   }
-  const path = shape === "v2" ? event.rawPath : event.path;
-  const query = queryOf(event, shape);
-  return `${scheme}://${host}${encodePath(path)}${query && `?${query}`}`;
-}
+);
 
-/**
- * @param {unknown} host
- * @returns {host is string} True if a URL with it has this host and nothing else.
- */
-function isHost(host) {
-  return typeof host === "string" && HOST.test(host) &&
-    URL.canParse(`https://${host}`);
-}
-
-/**
- * Encode what a gateway has decoded and a URL cannot hold, and nothing twice.
- *
- * @param {unknown} path
- * @returns {string} Begins with a slash, so it cannot become part of the host.
- */
-function encodePath(path) {
-  const given = typeof path === "string" ? path : "";
-  const absolute = given.startsWith("/") ? given : `/${given}`;
-  return absolute.replace(NOT_IN_PATH, encodeOne);
-}
-
-/**
- * @param {any} event
- * @param {Shape} shape
- * @returns {string} Without the question mark.
- */
-function queryOf(event, shape) {
-  if (shape === "v2") {
-    return `${event.rawQueryString ?? ""}`.replace(NOT_IN_QUERY, encodeOne);
+const urlOf = (
+  /**
+   * @param {any} event
+   * @param {Shape} shape
+   * @param {Headers} headers
+   * @param {Warn} warn
+   * @returns {string}
+   */
+  function (event, shape, headers, warn) {
+    const proto = headers.get("x-forwarded-proto")?.split(",")[0].trim();
+    const scheme = proto?.toLowerCase() === "http" ? "http" : "https";
+    const hosts = [headers.get("host"), event.requestContext?.domainName];
+    const host = hosts.find((name) => isHost(name)) ?? "localhost";
+    if (headers.has("host") && host !== hosts[0]) {
+      warn(`Cannot use header 'host' in a URL: using '${host}' in its place`);
+    }
+    const path = shape === "v2" ? event.rawPath : event.path;
+    const query = queryOf(event, shape);
+    return `${scheme}://${host}${encodePath(path)}${query && `?${query}`}`;
   }
-  const parameters = pairs(
-    fuller(event.multiValueQueryStringParameters, event.queryStringParameters),
-  );
-  // API Gateway decodes names and values, a load balancer leaves them as they came.
-  return shape === "v1"
-    ? parameters.map((pair) => pair.map(encodeOne).join("=")).join("&")
-    : parameters.map((pair) => pair.join("=")).join("&")
-      .replace(NOT_IN_QUERY, encodeOne);
-}
+);
+
+const isHost = (
+  /**
+   * @param {unknown} host
+   * @returns {host is string} True if a URL with it has this host and nothing else.
+   */
+  function (host) {
+    return typeof host === "string" && HOST.test(host) &&
+      URL.canParse(`https://${host}`);
+  }
+);
+
+const encodePath = (
+  /**
+   * Encode what a gateway has decoded and a URL cannot hold, and nothing twice.
+   *
+   * @param {unknown} path
+   * @returns {string} Begins with a slash, so it cannot become part of the host.
+   */
+  function (path) {
+    const given = typeof path === "string" ? path : "";
+    const absolute = given.startsWith("/") ? given : `/${given}`;
+    return absolute.replace(NOT_IN_PATH, encodeOne);
+  }
+);
+
+const queryOf = (
+  /**
+   * @param {any} event
+   * @param {Shape} shape
+   * @returns {string} Without the question mark.
+   */
+  function (event, shape) {
+    if (shape === "v2") {
+      return `${event.rawQueryString ?? ""}`.replace(NOT_IN_QUERY, encodeOne);
+    }
+    const parameters = pairs(
+      fuller(
+        event.multiValueQueryStringParameters,
+        event.queryStringParameters,
+      ),
+    );
+    // API Gateway decodes names and values, a load balancer leaves them as they came.
+    return shape === "v1"
+      ? parameters.map((pair) => pair.map(encodeOne).join("=")).join("&")
+      : parameters.map((pair) => pair.join("=")).join("&")
+        .replace(NOT_IN_QUERY, encodeOne);
+  }
+);
 
 /**
  * @param {string} text
@@ -389,77 +423,83 @@ function encodeOne(text) {
   return encodeURIComponent(text.toWellFormed());
 }
 
-/**
- * @param {any} event
- * @param {Shape} shape
- * @param {Warn} warn
- * @returns {Headers}
- */
-function headersOf(event, shape, warn) {
-  const headers = new Headers();
-  const source = shape === "v2"
-    ? event.headers
-    : fuller(event.multiValueHeaders, event.headers);
-  for (const [name, value] of pairs(source)) {
+const headersOf = (
+  /**
+   * @param {any} event
+   * @param {Shape} shape
+   * @param {Warn} warn
+   * @returns {Headers}
+   */
+  function (event, shape, warn) {
+    const headers = new Headers();
+    const source = shape === "v2"
+      ? event.headers
+      : fuller(event.multiValueHeaders, event.headers);
+    for (const [name, value] of pairs(source)) {
+      try {
+        headers.append(name, value);
+      } catch {
+        warn(`Cannot pass on header '${name}': its name or value is not legal`);
+      }
+    }
+    if (shape === "v2" && Array.isArray(event.cookies)) {
+      const cookies = event.cookies.filter((/** @type {unknown} */ cookie) =>
+        typeof cookie === "string" && !NOT_IN_HEADER.test(cookie)
+      );
+      if (cookies.length < event.cookies.length) {
+        warn("Cannot pass on every cookie: one is not legal in a header");
+      }
+      // In place of `cookie`, which some senders give as well.
+      if (cookies.length > 0) headers.set("cookie", cookies.join("; "));
+    }
+    return headers;
+  }
+);
+
+const bodyOf = (
+  /**
+   * @param {any} event
+   * @returns {Uint8Array<ArrayBuffer> | null} Bytes even for text: a string would give
+   *   the request a content type that the client did not send.
+   * @throws {HttpError} `Runtime.UnmarshalError`
+   */
+  function ({ body, isBase64Encoded }) {
+    if (body === null || body === undefined || body === "") return null;
+    if (typeof body !== "string") {
+      throw new HttpError(
+        "Runtime.UnmarshalError",
+        `Cannot read the event's body: it is of type ${typeof body}, not a string`,
+      );
+    }
+    if (isBase64Encoded !== true) return encode(body);
     try {
-      headers.append(name, value);
-    } catch {
-      warn(`Cannot pass on header '${name}': its name or value is not legal`);
+      return fromBase64(body);
+    } catch (cause) {
+      throw new HttpError(
+        "Runtime.UnmarshalError",
+        "Cannot read the event's body: it is not the base64 it claims to be",
+        { cause },
+      );
     }
   }
-  if (shape === "v2" && Array.isArray(event.cookies)) {
-    const cookies = event.cookies.filter((/** @type {unknown} */ cookie) =>
-      typeof cookie === "string" && !NOT_IN_HEADER.test(cookie)
-    );
-    if (cookies.length < event.cookies.length) {
-      warn("Cannot pass on every cookie: one is not legal in a header");
-    }
-    // In place of `cookie`, which some senders give as well.
-    if (cookies.length > 0) headers.set("cookie", cookies.join("; "));
-  }
-  return headers;
-}
+);
 
-/**
- * @param {any} event
- * @returns {Uint8Array<ArrayBuffer> | null} Bytes even for text: a string would give
- *   the request a content type that the client did not send.
- * @throws {HttpError} `Runtime.UnmarshalError`
- */
-function bodyOf({ body, isBase64Encoded }) {
-  if (body === null || body === undefined || body === "") return null;
-  if (typeof body !== "string") {
-    throw new HttpError(
-      "Runtime.UnmarshalError",
-      `Cannot read the event's body: it is of type ${typeof body}, not a string`,
+const pairs = (
+  /**
+   * @param {unknown} map Names with one value or a list of values.
+   * @returns {[string, string][]} Each name with each of its values.
+   */
+  function (map) {
+    if (!isRecord(map)) return [];
+    return entries(map).flatMap(([name, value]) =>
+      (Array.isArray(value) ? value : [value]).map((
+        one,
+      ) => /** @type {[string, string]} */ (
+        [name, one === null || typeof one === "object" ? "" : `${one}`]
+      ))
     );
   }
-  if (isBase64Encoded !== true) return encoder.encode(body);
-  try {
-    return fromBase64(body);
-  } catch (cause) {
-    throw new HttpError(
-      "Runtime.UnmarshalError",
-      "Cannot read the event's body: it is not the base64 it claims to be",
-      { cause },
-    );
-  }
-}
-
-/**
- * @param {unknown} map Names with one value or a list of values.
- * @returns {[string, string][]} Each name with each of its values.
- */
-function pairs(map) {
-  if (!isRecord(map)) return [];
-  return entries(map).flatMap(([name, value]) =>
-    (Array.isArray(value) ? value : [value]).map((
-      one,
-    ) => /** @type {[string, string]} */ (
-      [name, one === null || typeof one === "object" ? "" : `${one}`]
-    ))
-  );
-}
+);
 
 /**
  * @param {unknown} multi Names with lists of values.
@@ -478,27 +518,46 @@ function isRecord(value) {
   return typeof value === "object" && value !== null;
 }
 
-/**
- * Choose the form in which every byte reaches the client.
- *
- * @param {Uint8Array} bytes
- * @param {Record<string, string>} headers
- * @returns {{ body: string, isBase64Encoded: boolean }}
- */
-function encodeBody(bytes, headers) {
-  const encoding = headers["content-encoding"]?.trim().toLowerCase();
-  const type = headers["content-type"]?.split(/[;,]/)[0].trim().toLowerCase();
-  const isEncoded = Boolean(encoding) && encoding !== "identity";
-  if (bytes.length === 0) return { body: "", isBase64Encoded: false };
-  if (!isEncoded && type !== undefined && TEXT_TYPE.test(type)) {
-    try {
-      return { body: decoder.decode(bytes), isBase64Encoded: false };
-    } catch {
-      // Another charset, or mislabelled: as binary it arrives unchanged.
+const encodeBody = (
+  /**
+   * Choose the form in which every byte reaches the client.
+   *
+   * @param {Uint8Array} bytes
+   * @param {Record<string, string>} headers
+   * @returns {{ body: string, isBase64Encoded: boolean }}
+   */
+  function (bytes, headers) {
+    const encoding = headers["content-encoding"]?.trim().toLowerCase();
+    const type = headers["content-type"]?.split(/[;,]/)[0].trim().toLowerCase();
+    const isEncoded = Boolean(encoding) && encoding !== "identity";
+    if (bytes.length === 0) return { body: "", isBase64Encoded: false };
+    if (!isEncoded && type !== undefined && TEXT_TYPE.test(type)) {
+      try {
+        return { body: decode(bytes), isBase64Encoded: false };
+      } catch {
+        // Another charset, or mislabelled: as binary it arrives unchanged.
+      }
     }
+    return { body: toBase64(bytes), isBase64Encoded: true };
   }
-  return { body: toBase64(bytes), isBase64Encoded: true };
-}
+);
+
+const decode = (
+  /**
+   * As in runtime.js; but a byte order mark is part of the body.
+   *
+   * @param {Uint8Array} bytes
+   * @returns {string}
+   * @throws {TypeError} It is not UTF-8.
+   */
+  function (bytes) {
+    /** @type {string} */
+    const text = core.decode(bytes);
+    return bytes[0] === BYTE_ORDER_MARK || text.includes("\ufffd")
+      ? new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes)
+      : text;
+  }
+);
 
 /**
  * Let go of a body that is not sent, so that its source can stop.
@@ -554,7 +613,7 @@ function caseVariants(name, values, warn) {
  * @throws {HttpError} `Function.ResponseSizeTooLarge`
  */
 function refuseOversize(result) {
-  const size = encoder.encode(stringify(result)).length;
+  const size = encode(stringify(result)).length;
   if (size <= ALB_LIMIT_BYTES) return;
   throw new HttpError(
     "Function.ResponseSizeTooLarge",

@@ -54,6 +54,8 @@
  *
  * @typedef {ReturnType<typeof makeContext>} Context
  *
+ * @typedef {{ fetch: (request: Request, ...context: object[]) => unknown }} FetchApp
+ *
  * @typedef {object} Output Where the frames of an invocation go.
  * @property {(bytes: Uint8Array, isLast: boolean) => void} write At once; `isLast`: no
  *   other frame follows.
@@ -128,7 +130,7 @@ const LINGER_MS = 10_000;
 // Taken before the handler's module can replace them.
 const { parse, stringify } = JSON;
 const { TextDecoder } = globalThis;
-const { stdin, stdout, stderr, exit, unrefTimer } = Deno;
+const { stdin, stdout, stderr, exit } = Deno;
 // @ts-ignore not part of the public types
 const { Console, core, inspectArgs } = Deno[Deno.internal];
 /** @type {(text: string) => Uint8Array<ArrayBuffer>} */
@@ -958,13 +960,26 @@ async function streamingAdapter() {
  * @param {unknown} fallback For events that are no HTTP requests.
  */
 async function fetchAdapter(fallback) {
-  const { MethodNotAllowedError, httpShape, toRequest } = await loadHttp();
+  const http = await loadHttp();
   /**
-   * @param {{ fetch: (request: Request, ...context: object[]) => unknown }} app
+   * @param {FetchApp} app
    * @returns {Handler}
    */
-  return (app) => async (event, context, job) => {
-    if (httpShape(event) === null) {
+  return (app) => (event, context, job) =>
+    fetchFrom(app, event, context, job, http, fallback);
+}
+
+const fetchFrom = (
+  /**
+   * @param {FetchApp} app
+   * @param {unknown} event
+   * @param {Context} context
+   * @param {Job} job
+   * @param {typeof import("./http.js")} http
+   * @param {unknown} fallback For an event that is no HTTP request.
+   */
+  async function (app, event, context, job, http, fallback) {
+    if (http.httpShape(event) === null) {
       if (typeof fallback === "function") return fallback(event, context);
       throw new RuntimeError(
         "Runtime.UnsupportedEvent",
@@ -975,9 +990,9 @@ async function fetchAdapter(fallback) {
     }
     let request;
     try {
-      request = toRequest(event, context.signal, warn);
+      request = http.toRequest(event, context.signal, warn);
     } catch (error) {
-      if (!(error instanceof MethodNotAllowedError)) throw error;
+      if (!(error instanceof http.MethodNotAllowedError)) throw error;
       const headers = { allow: ALLOWED_METHODS };
       return finishResponse(
         new Response(null, { status: 405, headers }),
@@ -996,8 +1011,8 @@ async function fetchAdapter(fallback) {
       );
     }
     return finishResponse(response, event, job);
-  };
-}
+  }
+);
 
 /** @param {string} message What could not be carried over between event and Request. */
 function warn(message) {
@@ -1176,6 +1191,36 @@ const parseEvent = (
   }
 );
 
+const abortController = (
+  /**
+   * @param {Job} job
+   * @param {Head} head
+   * @returns {AbortController} For `context.signal`.
+   */
+  function (job, head) {
+    const controller = new AbortController();
+    if (job.callerGone !== null) controller.abort(job.callerGone);
+    job.abortSignal = (reason) => controller.abort(reason);
+    const abort = () =>
+      controller.abort(
+        new DOMException(
+          "The invocation is about to time out",
+          "TimeoutError",
+        ),
+      );
+    const leftMs = Math.max(0, head.abortEpochMs - Date.now());
+    // Not setTimeout: Deno loads Node's timers when that is first named, which takes a
+    // process 6 ms of CPU time and 4 MB. This one keeps nothing alive.
+    const timer = core.createSystemTimer(
+      abort,
+      Math.min(TIMER_LIMIT_MS, leftMs),
+      false,
+    );
+    job.clearTimer = () => core.cancelTimer(timer);
+    return controller;
+  }
+);
+
 const makeContext = (
   /**
    * Build the context object of Node's runtime, and what we add to it.
@@ -1208,28 +1253,7 @@ const makeContext = (
       },
       /** Aborts shortly before the worker is stopped for its deadline. */
       get signal() {
-        if (controller === undefined) {
-          const created = controller = new AbortController();
-          if (job.callerGone !== null) created.abort(job.callerGone);
-          job.abortSignal = (reason) => created.abort(reason);
-          // Not at the top: Deno loads its timers when they are first named, which takes
-          // every process 6 ms of CPU time and 4 MB.
-          const clear = clearTimeout;
-          const timer = setTimeout(
-            () => {
-              const name = "TimeoutError";
-              created.abort(
-                new DOMException("The invocation is about to time out", name),
-              );
-            },
-            Math.min(
-              TIMER_LIMIT_MS,
-              Math.max(0, head.abortEpochMs - Date.now()),
-            ),
-          );
-          unrefTimer(timer);
-          job.clearTimer = () => clear(timer);
-        }
+        controller ??= abortController(job, head);
         return controller.signal;
       },
     };
