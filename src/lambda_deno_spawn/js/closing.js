@@ -8,9 +8,9 @@
  */
 
 // Taken before the handler's module can replace them.
-const { addSignalListener, exit, unrefTimer } = Deno;
-const setTimer = setTimeout;
-const clearTimer = clearTimeout;
+const { addSignalListener, exit } = Deno;
+// @ts-ignore not part of the public types; setTimeout would load Node's timers
+const { cancelTimer, createSystemTimer } = Deno[Deno.internal].core;
 
 /**
  * Listen to the supervisor's word that the end has come, as the handler may too. A
@@ -30,13 +30,13 @@ export function listenForTheEnd(limitMs, onClosing) {
     if (isClosing) return;
     isClosing = true;
     // Not awaited by the event loop: with nothing left to do the process ends earlier.
-    unrefTimer(setTimer(() => exit(0), limitMs));
+    createSystemTimer(() => exit(0), limitMs, false);
     onClosing();
     resolve();
   });
   return async () => {
-    const timer = setTimer(() => exit(0), limitMs);
+    const timer = createSystemTimer(() => exit(0), limitMs, true);
     await promise;
-    clearTimer(timer);
+    cancelTimer(timer);
   };
 }
