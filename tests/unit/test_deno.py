@@ -371,7 +371,7 @@ def test_the_whole_default_command_line(function: Function) -> None:
         "--no-prompt",
         "--unstable-detect-cjs",
         "--no-config",
-        "--v8-flags=--max-old-space-size=366",
+        "--v8-flags=--max-old-space-size=366,--min-semi-space-size=8",
         "--allow-net",
         "--allow-env",
         "--allow-sys",
@@ -445,56 +445,81 @@ def test_node_modules_are_used_as_they_are_where_no_config_says_more(
         "--unstable-detect-cjs",
         "--no-config",
     )
-    assert function.command().arguments == (*arguments, "--node-modules-dir=manual")
+    v8 = f"--v8-flags={space(16)[1:]}"
+    assert function.command().arguments == (
+        *arguments, "--node-modules-dir=manual", v8,
+    )  # fmt: skip
     config = str(function.write("deno.json", "{}"))
     arguments = arguments[:4]
     assert function.command().arguments == (
-        *arguments, "--config", config, "--no-lock",
+        *arguments, "--config", config, "--no-lock", v8,
     )  # fmt: skip
     function.write("deno.lock", "{}")
-    assert function.command().arguments == (*arguments, "--config", config, "--frozen")
+    assert function.command().arguments == (
+        *arguments, "--config", config, "--frozen", v8,
+    )  # fmt: skip
+
+
+def heap(size_mb: int) -> str:
+    return f"--max-old-space-size={size_mb}"
+
+
+def space(size_mb: int) -> str:
+    return f",--min-semi-space-size={size_mb}"
 
 
 @pytest.mark.parametrize(
-    ("variables", "flag"),
+    ("variables", "flags"),
     [
-        pytest.param({}, None, id="no-memory-size"),
-        pytest.param({"MEMORY": "128"}, "--max-old-space-size=32", id="smallest"),
-        pytest.param({"MEMORY": "161"}, "--max-old-space-size=32", id="minimum"),
-        pytest.param({"MEMORY": "162"}, "--max-old-space-size=33", id="above-minimum"),
-        pytest.param({"MEMORY": "10240"}, "--max-old-space-size=9608", id="largest"),
+        pytest.param({}, "--min-semi-space-size=16", id="no-memory-size"),
+        pytest.param({"MEMORY": "63"}, f"{heap(32)}{space(1)}", id="tiny"),
+        pytest.param({"MEMORY": "128"}, f"{heap(32)}{space(2)}", id="smallest"),
+        pytest.param({"MEMORY": "161"}, f"{heap(32)}{space(2)}", id="minimum"),
+        pytest.param({"MEMORY": "162"}, f"{heap(33)}{space(2)}", id="above-minimum"),
+        pytest.param({"MEMORY": "1024"}, f"{heap(852)}{space(16)}", id="largest-space"),
+        pytest.param({"MEMORY": "10240"}, f"{heap(9608)}{space(16)}", id="largest"),
         pytest.param(
             {"MEMORY": "512", "V8": "--expose-gc,--stack-size=900"},
-            "--expose-gc,--stack-size=900,--max-old-space-size=366",
+            f"--expose-gc,--stack-size=900,{heap(366)}{space(8)}",
             id="with-other-flags",
         ),
         pytest.param(
             {"MEMORY": "512", "V8": "--max-old-space-size=64"},
-            "--max-old-space-size=64",
+            f"--max-old-space-size=64{space(8)}",
             id="own-limit",
         ),
         pytest.param(
             {"MEMORY": "512", "V8": "--max_old_space_size=64"},
-            "--max_old_space_size=64",
+            f"--max_old_space_size=64{space(8)}",
             id="own-limit-with-underscores",
         ),
         pytest.param(
             {"MEMORY": "512", "V8": "--max-heap-size=64"},
-            "--max-heap-size=64",
+            f"--max-heap-size=64{space(8)}",
             id="own-limit-of-the-whole-heap",
+        ),
+        pytest.param(
+            {"MEMORY": "512", "V8": "--max-semi-space-size=4"},
+            f"--max-semi-space-size=4,{heap(366)}",
+            id="own-limit-of-the-space",
+        ),
+        pytest.param(
+            {"MEMORY": "512", "V8": "--min_semi_space_size=1"},
+            f"--min_semi_space_size=1,{heap(366)}",
+            id="own-space",
         ),
     ],
 )
-def test_the_heap_limit_follows_from_the_memory_size_unless_it_is_given(
-    function: Function, variables: dict[str, str], flag: str | None
+def test_v8_s_memory_follows_from_the_memory_size_unless_it_is_given(
+    function: Function, variables: dict[str, str], flags: str
 ) -> None:
     """V8 takes the last limit it is given: ours came after ``--max_old_space_size``."""
     names = {"MEMORY": "AWS_LAMBDA_FUNCTION_MEMORY_SIZE", "V8": "LAMBDA_DENO_V8_FLAGS"}
     command = function.command(
         {}, **{names[key]: text for key, text in variables.items()}
     )
-    expected = [] if flag is None else [f"--v8-flags={flag}"]
-    assert [a for a in command.arguments if a.startswith("--v8")] == expected
+    [argument] = [a for a in command.arguments if a.startswith("--v8")]
+    assert argument == f"--v8-flags={flags}"
 
 
 def test_a_task_root_that_is_no_folder_is_refused(function: Function) -> None:
