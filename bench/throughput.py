@@ -7,8 +7,8 @@ same handler (see ``cpu.py``), of which as many run at a time as events may come
 makes it stricter: on cores that are idle in between, one run takes up to a quarter more
 CPU. A machine may be slower in one half of a minute than in the other, so the two take
 turns: the load is frozen while bare processes run. Every answer is compared. Memory is
-the proportional set size of the whole tree, looked at every five seconds, which takes
-part of the CPU too. Reproduce with ``python -m bench throughput``.
+the proportional set size of the whole tree, looked at while it is frozen. Reproduce
+with ``python -m bench throughput``.
 """
 
 from __future__ import annotations
@@ -32,19 +32,16 @@ from lambda_deno_spawn.dev.local_runtime import bootstrap_command
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.sandbox import Sandbox
-
 CONCURRENCY = 8
 MEMORY_MB = 2048
 DURATION_S = 60.0
-TURNS = 6
+TURNS = 12
 WARM_UP_EVENTS = 40
-BARE_RUNS = 64  # in each turn
-SAMPLE_S = 5.0
+BARE_RUNS = 40  # in each turn
 SUSTAINED = 0.85
-# Of the memory that was taken early, how much may be taken late. Means: at any moment
-# there may be some processes more or less.
-MEMORY_GROWTH = 1.1
+# Of the memory that was taken early, how much may be taken late: at any moment there
+# are some processes more or less. What 8 KB of each event had left behind would show.
+MEMORY_GROWTH = 1.2
 
 
 async def run(events: int | None, scratch: Path) -> list[Figure]:
@@ -104,9 +101,9 @@ class Load:
         return self.answered / self.duration_s
 
     def memory_mib(self, *, first: bool) -> float:
-        """Return the mean of the first or the last third."""
-        third = max(1, len(self.samples_mib) // 3)
-        part = self.samples_mib[:third] if first else self.samples_mib[-third:]
+        """Return the mean of the first or the second half."""
+        half = len(self.samples_mib) // 2
+        part = self.samples_mib[:half] if first else self.samples_mib[half:]
         return statistics.mean(part)
 
     def piece_came(self) -> None:
@@ -155,14 +152,13 @@ async def _take_turns(events: int | None, scratch: Path) -> tuple[Load, list[flo
     log = scratch / "managed.log"
     with log.open("wb") as output, contextlib.closing(open_sandbox("busy")) as sandbox:
         process = sandbox.start(bootstrap_command(), variables, output=output)
-        sampling = asyncio.create_task(_sample(load, sandbox))
         try:
             async with asyncio.timeout(60):
                 await _first_of(load, load.warm.wait())
-            load.samples_mib.clear()
             load.answered = 0
             for turn in range(1, TURNS + 1):
                 sandbox.freeze()
+                load.samples_mib.append(pss_mib(sandbox.process_ids()))
                 bare_s.append(_bare_cpu_s(scratch))
                 sandbox.thaw()
                 begun_s, cpu_s = time.perf_counter(), sandbox.cpu_s()
@@ -178,7 +174,6 @@ async def _take_turns(events: int | None, scratch: Path) -> tuple[Load, list[flo
             tail = log.read_bytes()[-2000:].decode(errors="replace")
             raise RuntimeError(f"{error}; the log ends with:\n{tail}") from error
         finally:
-            sampling.cancel()
             server.close()
             process.terminate()
             await asyncio.to_thread(process.wait, 10)
@@ -192,13 +187,6 @@ async def _first_of(load: Load, work: object) -> None:
     if load.failed.done():
         task.cancel()
         load.failed.result()
-
-
-async def _sample(load: Load, sandbox: Sandbox) -> None:
-    while True:
-        await asyncio.sleep(SAMPLE_S)
-        sample = await asyncio.to_thread(lambda: pss_mib(sandbox.process_ids()))
-        load.samples_mib.append(sample)
 
 
 def _bare_cpu_s(scratch: Path) -> float:
