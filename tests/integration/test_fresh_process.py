@@ -407,6 +407,20 @@ export async function handler(_: unknown, context: any) {
         await api.wait_for_next()
 
 
+async def test_text_of_every_kind_comes_back_as_it_was_sent(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """What is not UTF-8 becomes U+FFFD on its way in; that may be sent as well."""
+    source = "export const handler = (event) => [event, event.length]"
+    async with make_runtime({"function.mjs": source}):
+        for text in ("plain", "\xe9", "\u20ac", "\U0001f600", "a\ufffdb", "\ufeff"):
+            event = json.dumps(text, ensure_ascii=False).encode()
+            length = len(text.encode("utf-16-le")) // 2
+            assert (await api.invoke(event)).json() == [text, length]
+        event = b'\xef\xbb\xbf"after a byte order mark"'
+        assert (await api.invoke(event)).json() == ["after a byte order mark", 23]
+
+
 NAMED_FIRST = """
 const used = () => Deno.memoryUsage().heapUsed;
 export const handler = ({ name }, context) => {

@@ -116,6 +116,8 @@ const { Headers, Request, TextDecoder, URL, encodeURIComponent } = globalThis;
 const { core } = Deno[Deno.internal];
 /** @type {(text: string) => Uint8Array<ArrayBuffer>} */
 const encode = core.encode;
+/** @type {(bytes: Uint8Array) => string} */
+const decodeAnything = core.decode;
 const fromBase64 = Uint8Array.fromBase64.bind(Uint8Array);
 /** @type {(bytes: Uint8Array) => string} */
 const toBase64 = Function.prototype.call.bind(Uint8Array.prototype.toBase64);
@@ -551,8 +553,7 @@ const decode = (
    * @throws {TypeError} It is not UTF-8.
    */
   function (bytes) {
-    /** @type {string} */
-    const text = core.decode(bytes);
+    const text = decodeAnything(bytes);
     return bytes[0] === BYTE_ORDER_MARK || text.includes("\ufffd")
       ? new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes)
       : text;

@@ -135,6 +135,9 @@ const { stdin, stdout, stderr, exit } = Deno;
 const { Console, core, inspectArgs } = Deno[Deno.internal];
 /** @type {(text: string) => Uint8Array<ArrayBuffer>} */
 const encode = core.encode;
+/** @type {(bytes: Uint8Array) => string} */
+const decodeAnything = core.decode;
+const { cancelTimer, createSystemTimer } = core;
 const readStdin = stdin.readSync.bind(stdin);
 const readStdinLater = stdin.read.bind(stdin);
 const writeStdout = stdout.writeSync.bind(stdout);
@@ -1214,12 +1217,12 @@ const abortController = (
     const leftMs = Math.max(0, head.abortEpochMs - Date.now());
     // Not setTimeout: Deno loads Node's timers when that is first named, which takes a
     // process 6 ms of CPU time and 4 MB. This one keeps nothing alive.
-    const timer = core.createSystemTimer(
+    const timer = createSystemTimer(
       abort,
       Math.min(TIMER_LIMIT_MS, leftMs),
       false,
     );
-    job.clearTimer = () => core.cancelTimer(timer);
+    job.clearTimer = () => cancelTimer(timer);
     return controller;
   }
 );
@@ -1687,8 +1690,7 @@ const decode = (
    * @throws {TypeError} It is not UTF-8.
    */
   function (bytes) {
-    /** @type {string} */
-    const text = core.decode(bytes);
+    const text = decodeAnything(bytes);
     // This is what anything else becomes; but it may also have been sent.
     return text.includes("\ufffd")
       ? new TextDecoder("utf-8", { fatal: true }).decode(bytes)

@@ -28,6 +28,8 @@ const CHUNKED = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 const { core } = Deno[Deno.internal];
 /** @type {(text: string) => Uint8Array<ArrayBuffer>} */
 const encode = core.encode;
+/** @type {(bytes: Uint8Array) => string} */
+const decodeAnything = core.decode;
 
 /**
  * @typedef {object} Output As in runtime.js.
@@ -129,7 +131,7 @@ async function readRequest(connection, buffer) {
     if (count === null) return null;
     come += count;
     const head = HEAD.exec(
-      core.decode(buffer.subarray(0, Math.min(come, HEAD_LIMIT_BYTES))),
+      decodeAnything(buffer.subarray(0, Math.min(come, HEAD_LIMIT_BYTES))),
     );
     if (head === null) {
       if (come >= HEAD_LIMIT_BYTES) return null;
