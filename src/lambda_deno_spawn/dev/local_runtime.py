@@ -34,7 +34,11 @@ if TYPE_CHECKING:
 # Enough for the runtime to kill and reap one Deno process several times over.
 STOP_GRACE_S = 2.0
 REAP_LIMIT_S = 5.0  # after SIGKILL only a stuck system call can take this long
-KILL_ROUNDS = 5  # an orphan may start another one while it is looked for
+# An orphan may start another one while it is looked for, and takes its time to end
+# where the processor is busy.
+KILL_ROUNDS = 100
+KILL_ROUND_S = 0.01
+EXEC_ROUNDS = 5  # until a program that is being started has its environment
 SAMPLE_INTERVAL_S = 0.05  # memory; reading it takes 1-2 ms for two processes
 LOG_LINE_LIMIT_BYTES = 256 * 1024  # a longer line is split, as CloudWatch splits it
 LOG_READ_LIMIT_BYTES = 64 * 1024  # all that a pipe holds, unless enlarged (pipe(7))
@@ -262,6 +266,8 @@ class ProcessTree:
         self._mark = mark
         self.peak_bytes = 0
         self.held_s = 0.0
+        # The system counts from its start, in ticks of 10 ms.
+        self._since_epoch_s = time.time() - 1.0
         self._root: psutil.Process | None = None
         self._seen: set[psutil.Process] = set()
 
@@ -309,24 +315,35 @@ class ProcessTree:
         for process in self._seen:
             with contextlib.suppress(psutil.Error):
                 process.kill()
-        for _ in range(KILL_ROUNDS):
-            orphans = self._orphans()
-            if not orphans:
+        for count in range(KILL_ROUNDS):
+            orphans, is_certain = self._orphans()
+            if not orphans and (is_certain or count == EXEC_ROUNDS):
                 break
             for process in orphans:
                 with contextlib.suppress(psutil.Error):
                     process.kill()
+            time.sleep(KILL_ROUND_S)
 
-    def _orphans(self) -> list[psutil.Process]:
+    def _orphans(self) -> tuple[list[psutil.Process], bool]:
+        """Find who has the mark, and tell whether somebody may still get it.
+
+        While a program is being started its process has no environment, for a moment
+        that is longer where the processor is busy.
+        """
         import psutil
 
         orphans = []
+        is_certain = True
         for process in psutil.process_iter():
             # Not every process lets us look; those that we started do.
             with contextlib.suppress(psutil.Error, OSError):
-                if any(self._mark in value for value in process.environ().values()):
+                environ = process.environ()
+                if any(self._mark in value for value in environ.values()):
                     orphans.append(process)
-        return orphans
+                elif not environ and process.create_time() >= self._since_epoch_s:
+                    # The kernel's own threads have no program either.
+                    is_certain = is_certain and not process.exe()
+        return orphans, is_certain
 
     def _members(self) -> list[psutil.Process]:
         import psutil
