@@ -34,7 +34,7 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
     bare = open_sandbox("bare")
     environ = deno_environ(scratch)
     try:
-        _run_bare(bare, environ)  # writes the code cache, as the warm-up does for ours
+        run_bare(bare, environ)  # writes the code cache, as the warm-up does for ours
         async with start("off", scratch, freezes=False) as contestant:
             for _ in range(batches):
                 before_s = contestant.sandbox.cpu_s()
@@ -43,7 +43,7 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
                 off_ms.append((contestant.sandbox.cpu_s() - before_s) * 1000 / BATCH)
                 before_s = bare.cpu_s()
                 for _ in range(BATCH):
-                    _run_bare(bare, environ)
+                    run_bare(bare, environ)
                 bare_ms.append((bare.cpu_s() - before_s) * 1000 / BATCH)
     finally:
         bare.close()
@@ -60,7 +60,8 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
     ]
 
 
-def _run_bare(sandbox: Sandbox, environ: dict[str, str]) -> None:
+def run_bare(sandbox: Sandbox, environ: dict[str, str]) -> None:
+    """Run the yardstick once; raises RuntimeError if it prints anything else."""
     program = [DENO, "run", "--no-prompt", "-q", str(HANDLERS / "bare.mjs")]
     process = sandbox.start(program, environ, output=subprocess.PIPE)
     printed, _ = process.communicate()

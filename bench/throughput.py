@@ -17,12 +17,12 @@ import asyncio
 import contextlib
 import os
 import statistics
-import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from bench.contestants import DENO, HANDLERS, deno_environ, environ
+from bench.contestants import deno_environ, environ
+from bench.cpu import run_bare
 from bench.figures import Figure
 from bench.runtime_api import ACCEPTED, Connection, delivery
 from bench.sandbox import open_sandbox
@@ -192,14 +192,10 @@ async def _first_of(load: Load, work: object) -> None:
 def _bare_cpu_s(scratch: Path) -> float:
     """Return what one bare run costs in CPU time, while all cores do the same."""
     sandbox = open_sandbox("bare")
-    argv = [DENO, "run", "--no-prompt", "-q", str(HANDLERS / "bare.mjs")]
     environ = deno_environ(scratch)
 
     def run(_number: int) -> None:
-        process = sandbox.start(argv, environ, output=subprocess.PIPE)
-        printed, _ = process.communicate()
-        if process.returncode != 0 or printed != b'{"ok":true,"n":0}\n':
-            raise RuntimeError(f"Bare run exited {process.returncode}: {printed!r}")
+        run_bare(sandbox, environ)
 
     try:
         with ThreadPoolExecutor(CONCURRENCY) as pool:

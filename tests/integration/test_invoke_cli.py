@@ -39,7 +39,11 @@ from lambda_deno_spawn.dev.invoke import (
     invoke,
     split_prelude,
 )
-from lambda_deno_spawn.dev.local_runtime import bootstrap_command, lambda_environ
+from lambda_deno_spawn.dev.local_runtime import (
+    ProcessTree,
+    bootstrap_command,
+    lambda_environ,
+)
 from lambda_deno_spawn.errors import UsageError
 from tests.integration.harness import marked
 
@@ -263,6 +267,44 @@ async def test_exit_that_leaves_a_child_is_cleaned_up(
 ) -> None:
     result, _ = await fake("exit_leaving_a_child", mark, options_for(tmp_path))
     assert "exit status 5" in error_of(result)[1]
+
+
+STARTED_LATE = """
+import os, sys
+sys.stdin.read()
+program = ["sh", "-c", "echo started; exec sleep 300"]
+os.execve("/bin/sh", program, {sys.argv[1]: sys.argv[2], "PATH": os.defpath})
+"""
+
+
+def test_what_is_being_started_while_a_runtime_ends_is_ended_too(
+    mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the middle of an exec a process has no environment, and so no mark."""
+    tree = ProcessTree(mark)
+    with subprocess.Popen(
+        [sys.executable, "-I", "-S", "-c", STARTED_LATE, MARK_VARIABLE, mark],
+        env={},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        gate, words = process.stdin, process.stdout
+
+        def go_on(_pause_s: float) -> None:
+            if not gate.closed:
+                gate.close()
+                words.readline()
+
+        try:
+            monkeypatch.setattr(time, "sleep", go_on)
+            tree.kill()
+            assert survivors(mark) == []
+            assert gate.closed, "it was looked for once more"
+        finally:
+            process.kill()
+        assert process.wait() == -signal.SIGKILL
 
 
 async def test_last_words_without_a_newline_are_logged(

@@ -445,7 +445,7 @@ def test_node_modules_are_used_as_they_are_where_no_config_says_more(
         "--unstable-detect-cjs",
         "--no-config",
     )
-    v8 = f"--v8-flags={space(16)[1:]}"
+    v8 = f"--v8-flags={space(16)}"
     assert function.command().arguments == (
         *arguments, "--node-modules-dir=manual", v8,
     )  # fmt: skip
@@ -465,37 +465,39 @@ def heap(size_mb: int) -> str:
 
 
 def space(size_mb: int) -> str:
-    return f",--min-semi-space-size={size_mb}"
+    return f"--min-semi-space-size={size_mb}"
 
 
 @pytest.mark.parametrize(
     ("variables", "flags"),
     [
         pytest.param({}, "--min-semi-space-size=16", id="no-memory-size"),
-        pytest.param({"MEMORY": "63"}, f"{heap(32)}{space(1)}", id="tiny"),
-        pytest.param({"MEMORY": "128"}, f"{heap(32)}{space(2)}", id="smallest"),
-        pytest.param({"MEMORY": "161"}, f"{heap(32)}{space(2)}", id="minimum"),
-        pytest.param({"MEMORY": "162"}, f"{heap(33)}{space(2)}", id="above-minimum"),
-        pytest.param({"MEMORY": "1024"}, f"{heap(852)}{space(16)}", id="largest-space"),
-        pytest.param({"MEMORY": "10240"}, f"{heap(9608)}{space(16)}", id="largest"),
+        pytest.param({"MEMORY": "63"}, f"{heap(32)},{space(1)}", id="tiny"),
+        pytest.param({"MEMORY": "128"}, f"{heap(32)},{space(2)}", id="smallest"),
+        pytest.param({"MEMORY": "161"}, f"{heap(32)},{space(2)}", id="minimum"),
+        pytest.param({"MEMORY": "162"}, f"{heap(33)},{space(2)}", id="above-minimum"),
+        pytest.param(
+            {"MEMORY": "1024"}, f"{heap(852)},{space(16)}", id="largest-space"
+        ),
+        pytest.param({"MEMORY": "10240"}, f"{heap(9608)},{space(16)}", id="largest"),
         pytest.param(
             {"MEMORY": "512", "V8": "--expose-gc,--stack-size=900"},
-            f"--expose-gc,--stack-size=900,{heap(366)}{space(8)}",
+            f"--expose-gc,--stack-size=900,{heap(366)},{space(8)}",
             id="with-other-flags",
         ),
         pytest.param(
             {"MEMORY": "512", "V8": "--max-old-space-size=64"},
-            f"--max-old-space-size=64{space(8)}",
+            f"--max-old-space-size=64,{space(8)}",
             id="own-limit",
         ),
         pytest.param(
             {"MEMORY": "512", "V8": "--max_old_space_size=64"},
-            f"--max_old_space_size=64{space(8)}",
+            f"--max_old_space_size=64,{space(8)}",
             id="own-limit-with-underscores",
         ),
         pytest.param(
             {"MEMORY": "512", "V8": "--max-heap-size=64"},
-            f"--max-heap-size=64{space(8)}",
+            f"--max-heap-size=64,{space(8)}",
             id="own-limit-of-the-whole-heap",
         ),
         pytest.param(

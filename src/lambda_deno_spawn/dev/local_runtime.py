@@ -317,7 +317,7 @@ class ProcessTree:
                 process.kill()
         for count in range(KILL_ROUNDS):
             orphans, is_certain = self._orphans()
-            if not orphans and (is_certain or count == EXEC_ROUNDS):
+            if not orphans and (is_certain or count >= EXEC_ROUNDS):
                 break
             for process in orphans:
                 with contextlib.suppress(psutil.Error):

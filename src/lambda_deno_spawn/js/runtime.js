@@ -1137,13 +1137,12 @@ const pick = (
 function noHandler(module, path, value) {
   const where = quote(hello.module);
   const found = Object.keys(module).join(", ") || "nothing";
+  const kind = kindOf(value);
   return new RuntimeError(
     "Runtime.HandlerNotFound",
     value === undefined
       ? `Cannot find export ${quote(path)} in ${where}: it exports ${found}`
-      : `Cannot call export ${quote(path)} of ${where}: it is ${
-        kindOf(value)
-      }, ` +
+      : `Cannot call export ${quote(path)} of ${where}: it is ${kind}, ` +
         "not a function or an object with a fetch method",
   );
 }
