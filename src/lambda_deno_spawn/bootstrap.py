@@ -32,6 +32,7 @@ from lambda_deno_spawn.errors import (
     WorkerError,
     WorkerSpawnError,
 )
+from lambda_deno_spawn.module_cache import ModuleCache
 from lambda_deno_spawn.process import keep_descriptors
 from lambda_deno_spawn.records import TYPE_CHECKING
 from lambda_deno_spawn.spawn import start_worker
@@ -131,19 +132,22 @@ def _start(settings: Settings, state: StateDir, early_exit: EarlyExit) -> int:
     try:
         try:
             command = deno_command(settings, os.environ, state.path)
+            cache = ModuleCache(state.path, command.given_cache)
             # Under SnapStart the first one needs credentials, and nobody waits for it.
             if settings.warm is Warm.OFF or settings.is_snap_start:
                 _guard()
             else:
                 with early_exit:
-                    orphans.append(start_worker(command, state, meanwhile=_guard))
+                    orphans.append(
+                        start_worker(command, state, cache, meanwhile=_guard)
+                    )
         except OSError as error:
             raise _no_temp_root(settings, error) from error
         # Deno is loading the handler now; what follows costs no time of its own.
         state.clear_abandoned()
         import asyncio
 
-        return asyncio.run(_serve(settings, command, state, orphans))
+        return asyncio.run(_serve(settings, command, state, cache, orphans))
     except (ConfigError, HandlerError, WorkerError) as error:
         return _report_init_error(settings.runtime_api, error)
     finally:
@@ -156,6 +160,7 @@ async def _serve(
     settings: Settings,
     command: DenoCommand,
     state: StateDir,
+    cache: ModuleCache,
     orphans: list[StartedWorker],
 ) -> int:
     import asyncio
@@ -192,7 +197,7 @@ async def _serve(
     ]
     reaper = Reaper(loop)
     credentials = _credentials(settings, clients[0])
-    workers = Workers(command, state, writer, reaper, credentials)
+    workers = Workers(command, state, cache, writer, reaper, credentials)
     is_server = settings.strategy is Strategy.SERVER
     strategy = (SharedServer if is_server else FreshProcess)(settings, workers)
     begin = partial(Execution, settings, strategy, writer)

@@ -15,6 +15,7 @@ import re
 from lambda_deno_spawn.config import CREDENTIALS_GROUP, Strategy
 from lambda_deno_spawn.errors import ConfigError, HandlerError
 from lambda_deno_spawn.hello import RESPONSE_LIMIT_BYTES
+from lambda_deno_spawn.module_cache import GivenCache
 from lambda_deno_spawn.permissions import (
     PRIVATE_DIR,
     PRIVATE_DIR_MARK,
@@ -36,20 +37,10 @@ RUNTIME_JS = os.path.join(os.path.dirname(__file__), "js", "runtime.js")
 # What only some processes need, in the order in which ``start`` takes them: those that
 # serve more than one invocation, and those that listen.
 RUNTIME_PARTS = ("closing.js", "server.js")
+ENTRY = "entry.mjs"
 LAYER_BINARY = "/opt/bin/deno"
 LAYERS_ROOT = "/opt"
 PACKAGED_DENO_DIR = ".deno_dir"  # in the task root, made by `build`
-OWN_DENO_DIR = "deno_dir"  # in the supervisor's folder
-# Where Deno keeps what localStorage, the Cache API and Deno.openKv hold, in its cache:
-# for all processes with the same entry module or configuration.
-KEPT_DATA = "location_data"
-# What is in it besides; what is not there yet is made by the first to need it.
-CACHE_FOLDERS = ("gen", "npm", "remote")
-CACHE_DATABASES = (
-    "check_cache_v2", "dep_analysis_cache_v2", "fast_check_cache_v2",
-    "node_analysis_cache_v2", "v8_code_cache_v2",
-)  # fmt: skip
-DATABASE_COMPANIONS = ("-journal", "-shm", "-wal")  # SQLite finds them by itself
 # A bundle wins over the source it was made from.
 HANDLER_SUFFIXES = (".bundle.js", ".js", ".mjs", ".cjs", ".ts", ".tsx")
 # What V8's old space cannot have: this supervisor, Deno's own code and buffers, and a
@@ -124,11 +115,10 @@ class DenoCommand(NamedTuple):
         permissions: Flags that do not depend on the private folder.
         private_permissions: Flags that hold ``PRIVATE_DIR_MARK`` in its place.
         permission_set: Set of ``deno.json`` that counts, None if it is none.
-        entry: The entry module's file.
+        entry: The entry module's file, in the supervisor's folder.
         entry_text: What is in it.
-        shared_cache: Cache that the one in the supervisor's folder stands in front of.
-        is_shared_kept: Nothing is written to that one: it belongs to a package.
-        environ: Variables of the process, without the private folder's.
+        given_cache: Cache that there is to begin with, if any.
+        environ: Variables of the process, without those of its own folders.
         cwd: Its working directory.
         facts: What the process is told in its first line.
         sources: Which settings the arguments stem from, should Deno refuse them.
@@ -143,35 +133,13 @@ class DenoCommand(NamedTuple):
     permission_set: str | None
     entry: str
     entry_text: str
-    shared_cache: str | None
-    is_shared_kept: bool
+    given_cache: GivenCache | None
     environ: Mapping[str, str]
     cwd: str
     facts: Mapping[str, object]
     sources: str
     invocations: int = 1
     listens: bool = False
-
-    @property
-    def cache(self) -> str:
-        """Where Deno finds and puts what it has downloaded and compiled."""
-        return self.shared_cache or self.environ["DENO_DIR"]
-
-    def restore_entry(self) -> None:
-        """Write the entry module if it is not there (any more)."""
-        if os.path.exists(self.entry):
-            return
-        cache = os.path.join(os.path.dirname(self.entry), OWN_DENO_DIR)
-        with contextlib.suppress(FileExistsError):
-            os.mkdir(cache)
-        # Nothing of one event is kept for the next: where a file is, Deno can make no
-        # folder.
-        with open(os.path.join(cache, KEPT_DATA), "a", encoding="utf-8"):
-            pass
-        if self.shared_cache is not None:
-            _stand_in_front(cache, self.shared_cache, is_kept=self.is_shared_kept)
-        with open(self.entry, "w", encoding="utf-8") as file:
-            file.write(self.entry_text)
 
     def argv(self, private_dir: str) -> list[str]:
         """Return the whole command line for a process that owns ``private_dir``."""
@@ -181,9 +149,10 @@ class DenoCommand(NamedTuple):
         ]
         return [self.binary, *self.arguments, *self.permissions, *own, self.entry]
 
-    def process_environ(self, private_dir: str) -> dict[str, str]:
-        """Return the environment for a process that owns ``private_dir``."""
-        return {**self.environ, "HOME": private_dir, "TMPDIR": private_dir}
+    def process_environ(self, private_dir: str, deno_dir: str) -> dict[str, str]:
+        """Return the environment for a process that owns these folders."""
+        own = {"HOME": private_dir, "TMPDIR": private_dir, "DENO_DIR": deno_dir}
+        return {**self.environ, **own}
 
 
 def deno_command(
@@ -227,8 +196,7 @@ def deno_command(
         denied=runtime_api_spellings(settings.runtime_api, local_addresses()),
         listens=settings.strategy is Strategy.SERVER,
     )
-    deno_dir, shared_cache, is_kept = _deno_dir(settings, state_dir)
-    given = _environ(settings, environ, deno_dir)
+    given = _environ(settings, environ)
     wanted = set(given)
     if settings.credentials_uri is not None:
         if not withheld_credentials(settings):
@@ -249,15 +217,17 @@ def deno_command(
         permissions=tuple(flag for flag in granted.flags if flag not in own_flags),
         private_permissions=tuple(own_flags),
         permission_set=granted.set_name,
-        entry=os.path.join(state_dir, "entry.mjs"),
+        entry=os.path.join(state_dir, ENTRY),
         entry_text=entry_source(handler.path, parts=_parts(settings)),
-        shared_cache=shared_cache,
-        is_shared_kept=is_kept,
+        given_cache=_given_cache(settings),
         environ=given,
         cwd=task_root,
-        facts=_facts(
-            settings, handler, granted, withholds_credentials=withholds_credentials
-        ),
+        facts={
+            **_facts(
+                settings, handler, granted, withholds_credentials=withholds_credentials
+            ),
+            "variables": {name: given.get(name) for name in granted.steering},
+        },
         sources=_sources(settings, config),
         invocations=settings.invocations,
         listens=settings.strategy is Strategy.SERVER,
@@ -280,7 +250,7 @@ def shown_command(command: DenoCommand) -> str:
 
 def shown_variables(environ: Mapping[str, str], command: DenoCommand) -> str:
     """Return which variables a process gets and which it does not: names, no values."""
-    given = command.process_environ(PRIVATE_DIR)
+    given = command.process_environ(PRIVATE_DIR, "")
     withheld = environ.keys() - given.keys()
     return (
         f"variables: {', '.join(sorted(given))}; "
@@ -573,13 +543,12 @@ def _read(path: AnyPath, encoding: str) -> str:
         return file.read()
 
 
-def _environ(
-    settings: Settings, environ: Mapping[str, str], deno_dir: str
-) -> dict[str, str]:
+def _environ(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     kept = handed_on(settings, environ)
-    kept["DENO_DIR"] = deno_dir
     kept["DENO_NO_UPDATE_CHECK"] = "1"
     kept["NO_COLOR"] = "1"  # nobody reads a log in colour
+    # Deno would make a link named node in its cache and put it first on PATH.
+    kept["DENO_DISABLE_NODE_SHIM"] = "1"
     return kept
 
 
@@ -609,23 +578,16 @@ def handed_on(settings: Settings, environ: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _deno_dir(settings: Settings, state_dir: str) -> tuple[str, str | None, bool]:
-    """Return Deno's cache, the one it stands in front of, if any, and if that is kept.
-
-    One that cannot be written to, as on Lambda, is used as it is: nothing can be kept
-    in it.
-    """
-    own = os.path.join(state_dir, OWN_DENO_DIR)
+def _given_cache(settings: Settings) -> GivenCache | None:
+    """Return the cache that was named, or that came with the function."""
     packaged = os.path.join(settings.task_root, PACKAGED_DENO_DIR)
     if settings.deno_dir is not None:
-        given = os.path.join(settings.task_root, settings.deno_dir)
+        path, is_packaged = os.path.join(settings.task_root, settings.deno_dir), False
     elif os.path.isdir(packaged):
-        given = packaged
+        path, is_packaged = packaged, True
     else:
-        return own, None, False
-    if _is_writable(given):
-        return own, given, settings.deno_dir is None
-    return given, None, False
+        return None
+    return GivenCache(path, is_packaged, is_closed=not _is_writable(path))
 
 
 def _is_writable(folder: str) -> bool:
@@ -633,39 +595,6 @@ def _is_writable(folder: str) -> bool:
     while not os.path.exists(folder) and folder != (parent := os.path.dirname(folder)):
         folder = parent
     return os.access(folder, os.W_OK)
-
-
-def _stand_in_front(cache: str, shared: str, *, is_kept: bool) -> None:
-    """Fill a cache with links to what is in another one, but for what is kept there.
-
-    Args:
-        cache: The one to fill.
-        shared: The other one.
-        is_kept: Nothing may be written to that: databases are copied, of the rest only
-            packages are linked, which Deno does not change.
-    """
-    # What cannot be shared is made anew in this one.
-    with contextlib.suppress(OSError):
-        if is_kept:
-            for name in CACHE_DATABASES:
-                with contextlib.suppress(FileNotFoundError):
-                    _copy(os.path.join(shared, name), os.path.join(cache, name))
-            for name in ("npm", "remote"):
-                if os.path.isdir(os.path.join(shared, name)):
-                    os.symlink(os.path.join(shared, name), os.path.join(cache, name))
-            return
-        for name in CACHE_FOLDERS:
-            os.makedirs(os.path.join(shared, name), exist_ok=True)
-        names = {*CACHE_DATABASES, *os.listdir(shared)}
-        for name in names - {KEPT_DATA}:
-            if not name.endswith(DATABASE_COMPANIONS):
-                with contextlib.suppress(FileExistsError):
-                    os.symlink(os.path.join(shared, name), os.path.join(cache, name))
-
-
-def _copy(source: str, target: str) -> None:
-    with open(source, "rb") as read, open(target, "wb") as written:
-        written.write(read.read())
 
 
 def _facts(

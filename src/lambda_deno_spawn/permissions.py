@@ -40,6 +40,26 @@ PRIVATE_DIR_MARK = "\0"
 SOCKET = "socket"
 # Lets one process slow down the supervisor, and through it every later one.
 RENICE = "setPriority"
+# Deno itself reads these while it runs, past every permission: where it connects and
+# whom it trusts when it loads a module, where it keeps and writes what. They stay what
+# they were at its start, whatever a handler sets (decision 0027). From Deno's source,
+# 2.9: ext/fetch/proxy.rs, cli/lib/args.rs, ext/tls/keylog.rs, libs/npmrc, ext/kv,
+# ext/cron, ext/http, ext/webgpu, runtime/web_worker.rs; the last line is glibc's
+# resolver, resolver(3).
+STEERING = (
+    "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy",
+    "NO_PROXY", "no_proxy",
+    "DENO_CERT", "DENO_TLS_CA_STORE", "NODE_EXTRA_CA_CERTS", "SSL_CERT_FILE",
+    "SSL_CERT_DIR", "SSLKEYLOGFILE",
+    "NPM_CONFIG_REGISTRY", "npm_config_registry", "JSR_URL", "JSR_NPM_URL",
+    "DENO_AUTH_TOKENS",
+    "DENO_CACHE_LSC_ENDPOINT", "DENO_CACHE_DB_MODE", "DENO_EMIT_CACHE_MODE",
+    "DENO_KV_DEFAULT_PATH", "DENO_KV_PATH_PREFIX", "DENO_KV_DB_MODE",
+    "DENO_SERVE_ADDRESS", "DENO_UNSTABLE_CRON_SOCK", "DENO_UNSTABLE_CONTROL_SOCK",
+    "DENO_PERMISSION_BROKER_PATH", "DENO_AUDIT_PERMISSIONS", "DENO_COVERAGE_DIR",
+    "DENO_WEBGPU_TRACE",
+    "HOSTALIASES", "LOCALDOMAIN", "RES_OPTIONS",
+)  # fmt: skip
 EXPECTED = (
     "none, all, default, or Deno's permission flags such as --allow-net=example.com"
 )
@@ -167,12 +187,15 @@ class Grant(NamedTuple):
         may_start_programs: Other programs can come to share the process's stdout.
         set_name: Permission set of ``deno.json`` that counts, None if it is none.
         hints: What an error about a denied access can say; see docs/protocol.md.
+        steering: Those of ``STEERING`` that the handler's code may read and set; Deno
+            keeps its own.
     """
 
     flags: tuple[str, ...]
     may_start_programs: bool
     set_name: str | None
     hints: Mapping[str, object]
+    steering: tuple[str, ...] = ()
 
 
 def grant(
@@ -226,6 +249,7 @@ def grant(
     if listens:
         _allow_socket(total)
     _deny(total, denied)
+    steering = _keep_steering(total)
     total = {name: _expanded(value, task_root) for name, value in total.items()}
     given = total
     arguments = []
@@ -237,7 +261,7 @@ def grant(
         arguments.append("--cached-only")
     arguments += [_argument(name, value) for name, value in given.items()]
     programs = {"allow-all", "allow-run", "allow-ffi"} & set(total)
-    return Grant(tuple(arguments), bool(programs), set_name, hints)
+    return Grant(tuple(arguments), bool(programs), set_name, hints, steering)
 
 
 def _set_name(permissions: Permissions, sets: Mapping[str, Any]) -> str | None:
@@ -314,6 +338,35 @@ def _deny(flags: Flags, denied: Iterable[str]) -> None:
         _add_first(flags, "deny-import", hosts)
 
 
+def _keep_steering(flags: Flags) -> tuple[str, ...]:
+    """Keep Deno's own variables from being set; return which the code may still see.
+
+    An ignored variable cannot be set and reads as if it were not there, in Web Workers
+    too; a denied one would be an error for everybody who only looks. Where the
+    environment is not allowed, nobody can set any.
+    """
+    is_wide = "allow-all" in flags or flags.get("allow-env", "") is None
+    allowed = "*" if is_wide else flags.get("allow-env")
+    kept = [name for name in STEERING if _is_listed(name, allowed)]
+    withheld = [flags.get(f"{verdict}-env", "") for verdict in ("deny", "ignore")]
+    seen = [
+        name
+        for name in kept
+        if not any(value is None or _is_listed(name, value) for value in withheld)
+    ]
+    if kept:
+        _add(flags, "ignore-env", ",".join(kept))
+    return tuple(seen)
+
+
+def _is_listed(name: str, value: str | None) -> bool:
+    """Tell whether a flag's list of variables holds a name, or a pattern for it."""
+    return any(
+        name == entry or (entry.endswith("*") and name.startswith(entry[:-1]))
+        for entry in (value or "").split(",")
+    )
+
+
 def _add_first(flags: Flags, name: str, value: str) -> None:
     there = flags.pop(name, "")
     flags[name] = None if there is None else f"{value},{there}" if there else value
@@ -341,4 +394,5 @@ def _hints(
         "set": set_name,
         "denies": [kind for kind in KINDS if f"deny-{kind}" in total],
         "runtimeApi": list(denied),
+        "everything": "allow-all" in total,
     }

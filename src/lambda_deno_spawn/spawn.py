@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from lambda_deno_spawn.deno import DenoCommand
+    from lambda_deno_spawn.module_cache import ModuleCache
     from lambda_deno_spawn.state import StateDir
 
 
@@ -29,6 +30,7 @@ class StartedWorker(NamedTuple):
     Attributes:
         started_s: When it was about to be started; monotonic clock.
         spawn_s: How long the call took that started it.
+        deno_dir: Deno's cache, of its own unless nobody can write to it.
         sources: Which settings its arguments stem from.
         invocations: How many it serves; 0: no limit.
         socket: Where it listens; None: invocations go to its stdin.
@@ -37,6 +39,7 @@ class StartedWorker(NamedTuple):
     launched: Launched
     marker: str
     private_dir: str
+    deno_dir: str
     started_s: float
     spawn_s: float
     sources: str
@@ -47,6 +50,7 @@ class StartedWorker(NamedTuple):
 def start_worker(
     command: DenoCommand,
     state: StateDir,
+    cache: ModuleCache,
     meanwhile: Callable[[], None] = lambda: None,
 ) -> StartedWorker:
     """Start one Deno process with an empty private folder. Does not wait for it.
@@ -54,6 +58,7 @@ def start_worker(
     Args:
         command: How this function's processes are started.
         state: Where the private folder is made.
+        cache: Makes its ``DENO_DIR``.
         meanwhile: Done while Deno starts, before anything of the handler's can run:
             its module is loaded after HELLO.
 
@@ -61,15 +66,18 @@ def start_worker(
         WorkerSpawnError: The process could not be started.
         OSError: The private folder could not be made.
     """
+    state.heal()
     private_dir = state.make_private()
+    deno_dir = ""
     marker = os.urandom(MARKER_BYTES // 2).hex()
     socket = f"{private_dir}/{SOCKET}" if command.listens else None
     started_s = time.monotonic()
     try:
-        command.restore_entry()
+        state.write(os.path.basename(command.entry), command.entry_text)
+        deno_dir = cache.make()
         launched = launch(
             command.argv(private_dir),
-            command.process_environ(private_dir),
+            command.process_environ(private_dir, deno_dir),
             command.cwd,
         )
         spawn_s = time.monotonic() - started_s
@@ -77,11 +85,14 @@ def start_worker(
         launched.write_first(hello(marker, {**command.facts, "socket": socket}))
     except (WorkerError, OSError):
         state.remove_private(private_dir)
+        if deno_dir:
+            cache.remove(deno_dir)
         raise
     return StartedWorker(
         launched,
         marker,
         private_dir,
+        deno_dir,
         started_s,
         spawn_s,
         command.sources,

@@ -48,7 +48,70 @@ class StateDir:
             except OSError:
                 remove_tree(self.path)
                 raise
+        self._note_identity()
         self._make_spare()
+
+    def heal(self) -> None:
+        """Put the folder right, whatever a handler that may write everywhere did to it.
+
+        What was in it is gone if it was replaced, or moved away.
+
+        Raises:
+            OSError: It cannot be made again.
+        """
+        with contextlib.suppress(OSError):
+            if self._identity == _identities(self.path):
+                if self._has_spare and not os.path.isdir(f"{self.path}/{SPARE}"):
+                    self._make_spare()
+                return
+        try:
+            self._make_again()
+        except PermissionError:  # the folder around it may be closed, and ours to open
+            os.chmod(self._temp_root, os.stat(self._temp_root).st_mode | 0o700)
+            self._make_again()
+
+    def _make_again(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            if stat.S_ISDIR(os.lstat(self.path).st_mode):
+                os.chmod(self.path, 0o700)
+            else:
+                os.unlink(self.path)
+        os.makedirs(self.path, 0o700, exist_ok=True)
+        lock = f"{self.path}/{LOCK}"
+        held = os.fstat(self._lock)
+        if not os.path.lexists(lock) or not os.path.samestat(held, os.lstat(lock)):
+            remove_tree(lock)
+            new = _lock(self.path, os.O_CREAT | os.O_EXCL)
+            os.close(self._lock)
+            self._lock = new
+        self._note_identity()
+        if not os.path.isdir(f"{self.path}/{SPARE}"):
+            self._make_spare()
+
+    def _note_identity(self) -> None:
+        self._identity = _identities(self.path)
+
+    def write(self, name: str, text: str) -> None:
+        """Have a file with this text, whatever is there under its name.
+
+        Raises:
+            OSError: It cannot be written.
+        """
+        path, content = f"{self.path}/{name}", text.encode()
+        with contextlib.suppress(OSError):
+            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+            try:
+                if os.read(file, len(content) + 1) == content:
+                    return
+            finally:
+                os.close(file)
+        remove_tree(path)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        file = os.open(path, flags, 0o600)
+        try:
+            os.write(file, content)
+        finally:
+            os.close(file)
 
     def make_private(self) -> str:
         """Make an empty folder for one worker and return its path.
@@ -72,6 +135,14 @@ class StateDir:
                 raise error from None
             self._has_spare = False
         return path
+
+    def have_private(self, path: str) -> None:
+        """Make a worker's folder again if an event before its own has removed it."""
+        if not os.path.isdir(path):
+            with contextlib.suppress(OSError):  # its handler is told by what it tries
+                self.heal()
+                remove_tree(path)
+                os.mkdir(path, 0o700)
 
     def private_dir_of(self, pid: int) -> str | None:
         """Return in which private folder a process was started, or what started it.
@@ -116,6 +187,16 @@ class StateDir:
                     _end_processes_of(path)
                     remove_tree(path)
                     os.close(lock)
+
+
+def _identities(path: str) -> tuple[tuple[int, int, int], ...]:
+    """Return what tells whether a folder and its lock are those that were made.
+
+    Raises:
+        OSError: One of them is not there, or out of reach.
+    """
+    found = (os.lstat(path), os.lstat(f"{path}/{LOCK}"))
+    return tuple((one.st_ino, one.st_dev, one.st_mode) for one in found)
 
 
 def remove_tree(path: str) -> int:

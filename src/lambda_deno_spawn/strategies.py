@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.deno import DenoCommand
     from lambda_deno_spawn.exchange import Exchange
     from lambda_deno_spawn.logs import LogWriter
+    from lambda_deno_spawn.module_cache import ModuleCache
     from lambda_deno_spawn.process import Reaper
     from lambda_deno_spawn.spawn import StartedWorker
     from lambda_deno_spawn.state import StateDir
@@ -64,6 +65,7 @@ class Workers:
         self,
         command: DenoCommand,
         state: StateDir,
+        cache: ModuleCache,
         writer: LogWriter,
         reaper: Reaper,
         credentials: CredentialsKeeper | None = None,
@@ -73,6 +75,7 @@ class Workers:
         Args:
             command: How they are started.
             state: Where their folders are.
+            cache: What they have of Deno's cache.
             writer: Where their logs go.
             reaper: Who waits for them.
             credentials: What has to be fetched for them; None: nothing.
@@ -81,6 +84,7 @@ class Workers:
         self._credentials = credentials
         self._started_with: dict[Worker, Credentials | None] = {}
         self._state = state
+        self._cache = cache
         self._writer = writer
         self._reaper = reaper
         self._running: set[Worker] = set()
@@ -105,7 +109,7 @@ class Workers:
         if self._credentials is not None:
             command = self._credentials.command(command)
         try:
-            return start_worker(command, self._state)
+            return start_worker(command, self._state, self._cache)
         except OSError as error:
             action = f"make a folder for the process in {self._state.path!r}"
             raise WorkerSpawnError.from_os_error(action, error) from error
@@ -113,7 +117,9 @@ class Workers:
     def adopt(self, started: StartedWorker) -> Worker:
         """Take over a process that runs already."""
         loop = asyncio.get_running_loop()
-        worker = Worker(started, self._writer, loop, self._reaper, self._state)
+        worker = Worker(
+            started, self._writer, loop, self._reaper, self._state, self._cache
+        )
         self._running.add(worker)
         if self._credentials is not None:
             self._started_with[worker] = self._credentials.current

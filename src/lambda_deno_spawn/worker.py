@@ -12,7 +12,7 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.errors import WorkerError, WorkerProtocolError
+from lambda_deno_spawn.errors import WorkerError, WorkerProtocolError, WorkerSpawnError
 from lambda_deno_spawn.exchange import Exchange
 from lambda_deno_spawn.exits import exit_error
 from lambda_deno_spawn.http_exchange import HttpLink
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.invocation import Invocation
     from lambda_deno_spawn.logs import LogWriter
+    from lambda_deno_spawn.module_cache import ModuleCache
     from lambda_deno_spawn.process import ExitStatus, Footprint, Reaper
     from lambda_deno_spawn.spawn import StartedWorker
     from lambda_deno_spawn.state import StateDir
@@ -70,6 +71,7 @@ class Worker:
         loop: asyncio.AbstractEventLoop,
         reaper: Reaper,
         state: StateDir,
+        cache: ModuleCache,
     ) -> None:
         """Take over a started process."""
         import asyncio
@@ -86,6 +88,8 @@ class Worker:
         self._oom_kills = reaper.oom_kills.lately()
         self._is_killed = False
         self._state = state
+        self._cache = cache
+        self._deno_dir = started.deno_dir
         self._writer = writer
         self._connection = WorkerConnection(started.marker)
         self.private_dir = started.private_dir
@@ -169,6 +173,7 @@ class Worker:
         Raises:
             WorkerError: The process cannot be reached.
         """
+        self._state.have_private(self.private_dir)
         self.begun += 1
         if self._socket is not None:
             return await self._begin_http(self._socket, invocation, abort_epoch_ms)
@@ -332,6 +337,7 @@ class Worker:
             self._eof_timer.cancel()
         self.left_processes = self._reaper.ended - (self._ended_before or 0)
         self.left_files = self._state.remove_private(self.private_dir)
+        self._cache.remove(self._deno_dir)
         self.is_stopped = True
         return is_swept
 
@@ -352,6 +358,7 @@ class Worker:
             for event in self._connection.receive_data(data):
                 match event:
                     case Ready():
+                        self._separate()
                         self.ready_s = time.monotonic()
                         self._ready.set()
                     case Answered(Failure() as failure) if not self._ready.is_set():
@@ -371,6 +378,14 @@ class Worker:
             error.pid = self.pid
             error.stderr_tail = self.log_tail
             self._break_off(error)
+
+    def _separate(self) -> None:
+        """Take from it, before it has an event, what others share with it."""
+        try:
+            self._cache.loaded(self._deno_dir)
+        except OSError as error:
+            action = f"close the module cache {self._deno_dir!r}"
+            self._break_off(WorkerSpawnError.from_os_error(action, error))
 
     def stdout_ended(self) -> None:
         """Wait a moment for the exit that belongs to this end."""

@@ -19,6 +19,7 @@ OURS = {
     "lambda_deno_spawn.descendants",
     "lambda_deno_spawn.errors",
     "lambda_deno_spawn.hello",
+    "lambda_deno_spawn.module_cache",
     "lambda_deno_spawn.permissions",
     "lambda_deno_spawn.process",
     "lambda_deno_spawn.records",

@@ -24,8 +24,11 @@ ALLOWED: dict[str, set[str]] = {
     "protocol": {"errors", "hello", "invocation"},
     "permissions": {"errors", "records"},
     "config": {"errors", "permissions", "records"},
-    "deno": {"config", "errors", "hello", "permissions", "records"},
+    "deno": {
+        "config", "errors", "hello", "module_cache", "permissions", "records",
+    },
     "state": set(),
+    "module_cache": {"records", "state"},
     "descendants": {"records"},
     "process": {"descendants", "errors", "records"},
     "exits": {"errors", "process", "protocol"},
@@ -33,7 +36,8 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": {"config"},
     "pool": {"records"},
     "spawn": {
-        "deno", "errors", "hello", "permissions", "process", "records", "state",
+        "deno", "errors", "hello", "module_cache", "permissions", "process", "records",
+        "state",
     },
     "exchange": {"errors", "invocation", "protocol"},
     "http_exchange": {
@@ -41,12 +45,11 @@ ALLOWED: dict[str, set[str]] = {
     },
     "worker": {
         "descendants", "errors", "exchange", "exits", "http_exchange", "invocation",
-        "logs", "process", "protocol", "spawn", "state",
+        "logs", "module_cache", "process", "protocol", "spawn", "state",
     },
     "strategies": {
         "config", "credentials", "deno", "errors", "exchange", "invocation", "logs",
-        "pool",
-        "process", "spawn", "state", "worker",
+        "module_cache", "pool", "process", "spawn", "state", "worker",
     },
     "credentials": {"config", "deno", "errors", "logs"},
     "snapshot": {
@@ -63,8 +66,8 @@ ALLOWED: dict[str, set[str]] = {
     "loop": {"errors", "invocation", "logs"},
     "bootstrap": {
         "config", "credentials", "deno", "descendants", "errors", "execution",
-        "extension", "invocation", "logs", "loop", "process", "records", "runtime_api",
-        "snapshot", "spawn", "state", "strategies",
+        "extension", "invocation", "logs", "loop", "module_cache", "process", "records",
+        "runtime_api", "snapshot", "spawn", "state", "strategies",
     },
     "dev.__init__": set(),
     "dev.archive": {"errors"},
@@ -119,6 +122,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.doctor": {
         "config", "deno", "dev.function", "dev.local_runtime", "dev.quotas", "errors",
+        "module_cache",
     },
     "dev.elf": {"errors"},
     "dev.emulator": {"errors"},
@@ -147,7 +151,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.seed": {
         "config", "deno", "dev.function", "dev.local_runtime", "dev.project", "errors",
-        "hello", "invocation", "protocol",
+        "hello", "invocation", "module_cache", "protocol",
     },
     "dev.selection": {"dev.project"},
     "dev.tables": {"dev.doctor", "dev.isolation"},

@@ -31,6 +31,8 @@ from lambda_deno_spawn.deno import (
     withheld_credentials,
 )
 from lambda_deno_spawn.errors import ConfigError, HandlerError
+from lambda_deno_spawn.module_cache import GivenCache
+from lambda_deno_spawn.permissions import STEERING
 
 RUNTIME_API = "127.0.0.1:9001"
 HOSTS = ["127.0.0.1", "localhost", "127.0.0.0/8", "0.0.0.0", "[::1]", "[::]"]
@@ -333,13 +335,11 @@ def test_the_entry_names_an_absolute_file(
     assert f"file://{tmp_path}/f.ts" in entry_source(Path("f.ts"))
 
 
-def test_the_entry_is_written_into_the_state_folder(function: Function) -> None:
+def test_the_entry_is_to_be_in_the_state_folder(function: Function) -> None:
     command = function.command()
     assert command.entry == str(function.state_dir / "entry.mjs")
-    command.restore_entry()
-    command.restore_entry()
-    source = (function.state_dir / "entry.mjs").read_text(encoding="utf-8")
-    assert source == entry_source(function.task_root / "function.ts", parts=())
+    expected = entry_source(function.task_root / "function.ts", parts=())
+    assert command.entry_text == expected
 
 
 @pytest.mark.parametrize(
@@ -377,6 +377,7 @@ def test_the_whole_default_command_line(function: Function) -> None:
         "--allow-sys",
         "--deny-sys=setPriority",
         DENY,
+        f"--ignore-env={','.join(STEERING)}",
         f"--allow-read={function.task_root},/tmp/private",
         "--allow-write=/tmp/private",
         str(function.state_dir / "entry.mjs"),
@@ -627,7 +628,8 @@ def test_variables_are_shown_by_name_only(function: Function) -> None:
     command = function.command(environ, LAMBDA_DENO_ENV="TABLE")
     shown = shown_variables(environ, command)
     assert shown == (
-        "variables: DENO_DIR, DENO_NO_UPDATE_CHECK, HOME, NO_COLOR, TABLE, TMPDIR; "
+        "variables: DENO_DIR, DENO_DISABLE_NODE_SHIM, DENO_NO_UPDATE_CHECK, HOME, "
+        "NO_COLOR, TABLE, TMPDIR; "
         "withheld from it: AWS_LAMBDA_RUNTIME_API, SECRET"
     )
     nothing = shown_variables({}, function.command())
@@ -674,7 +676,7 @@ def test_the_runtime_s_own_variables_are_withheld(function: Function) -> None:
         "AWS_SESSION_TOKEN": "token",
         "AWS_LAMBDA_METADATA_TOKEN": "m",
         "TABLE": "t",
-        "DENO_DIR": str(function.state_dir / "deno_dir"),
+        "DENO_DISABLE_NODE_SHIM": "1",
         "DENO_NO_UPDATE_CHECK": "1",
         "NO_COLOR": "1",
     }
@@ -713,63 +715,58 @@ def test_an_allow_list_hands_on_what_it_names(
     }
     command = function.command(environ, LAMBDA_DENO_ENV=names)
     always = ["PATH", "LANG", "TZ", "LD_LIBRARY_PATH"]
-    always += ["DENO_DIR", "DENO_NO_UPDATE_CHECK", "NO_COLOR"]
+    always += ["DENO_DISABLE_NODE_SHIM", "DENO_NO_UPDATE_CHECK", "NO_COLOR"]
     assert sorted(command.environ) == sorted([*kept, *always])
 
 
 def test_home_and_tmpdir_are_the_process_s_own(function: Function) -> None:
     command = function.command({"HOME": "/root", "TMPDIR": "/tmp"})
-    environ = command.process_environ("/tmp/private")
+    environ = command.process_environ("/tmp/private", "/tmp/cache")
+    assert environ["DENO_DIR"] == "/tmp/cache"
     assert (environ["HOME"], environ["TMPDIR"]) == ("/tmp/private", "/tmp/private")
     assert command.environ["HOME"] == "/root"
 
 
-def test_deno_s_cache_is_an_own_one_in_front_of_the_given_or_the_packaged(
+def test_a_cache_to_begin_with_is_the_named_one_or_the_packaged(
     function: Function,
 ) -> None:
-    def caches(**variables: str) -> tuple[str, str | None]:
-        command = function.command({"DENO_DIR": "/elsewhere"}, **variables)
-        return command.environ["DENO_DIR"], command.shared_cache
+    def given(**variables: str) -> GivenCache | None:
+        return function.command({"DENO_DIR": "/elsewhere"}, **variables).given_cache
 
-    own = str(function.state_dir / "deno_dir")
-    assert caches() == (own, None)
+    assert given() is None
     packaged = function.task_root / ".deno_dir"
     packaged.mkdir()
-    assert caches() == (own, str(packaged))
-    given = function.task_root / "not" / "there" / "yet"
-    assert caches(DENO_DIR=str(given)) == (own, str(given))
-    assert caches(DENO_DIR="not/there/yet") == (own, str(given))
+    assert given() == GivenCache(str(packaged), is_packaged=True)
+    named = GivenCache(str(function.task_root / "not" / "there" / "yet"))
+    assert given(DENO_DIR=named.path) == named
+    assert given(DENO_DIR="not/there/yet") == named
 
 
-def test_a_cache_that_cannot_be_written_to_is_used_as_it_is(
+def test_a_cache_that_cannot_be_written_to_is_closed(
     function: Function, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("os.access", lambda _path, mode: mode != os.W_OK)
     packaged = function.task_root / ".deno_dir"
     packaged.mkdir()
-    command = function.command()
-    assert command.environ["DENO_DIR"] == str(packaged)
-    assert command.shared_cache is None
+    found = function.command().given_cache
+    assert found == GivenCache(str(packaged), is_packaged=True, is_closed=True)
 
 
-def test_what_is_kept_in_a_cache_is_out_of_reach_and_all_else_is_shared(
-    function: Function, tmp_path: Path
+def test_the_process_is_told_the_variables_that_deno_itself_obeys(
+    function: Function,
 ) -> None:
-    given = tmp_path / "given"
-    (given / "location_data").mkdir(parents=True)
-    (given / "npm").mkdir()
-    for name in ("v8_code_cache_v2", "v8_code_cache_v2-wal", "of_the_future"):
-        (given / name).touch()
-    command = function.command(DENO_DIR=str(given))
-    command.restore_entry()
-    own = function.state_dir / "deno_dir"
-    assert (own / "location_data").is_file()
-    for name in ("npm", "gen", "remote", "v8_code_cache_v2", "of_the_future"):
-        assert (own / name).readlink() == given / name
-    assert (given / "gen").is_dir()
-    assert not (own / "v8_code_cache_v2-wal").exists()
-    Path(command.entry).unlink()
-    command.restore_entry()  # everything else is there already
+    """Not those that it may not read, or that are withheld from it."""
+    environ = {"HTTPS_PROXY": "http://proxy:3128", "TABLE": "t"}
+    facts = function.command(environ).facts["variables"]
+    assert isinstance(facts, dict)
+    assert facts["HTTPS_PROXY"] == "http://proxy:3128"
+    assert facts["HTTP_PROXY"] is None
+    assert "TABLE" not in facts
+    withheld = function.command(environ, LAMBDA_DENO_ENV="TABLE").facts["variables"]
+    assert isinstance(withheld, dict)
+    assert withheld["HTTPS_PROXY"] is None
+    nothing = function.command(environ, LAMBDA_DENO_PERMISSIONS="--allow-net")
+    assert nothing.facts["variables"] == {}
 
 
 # What the process is told.
@@ -802,8 +799,10 @@ def test_the_facts_are_the_static_part_of_the_context(function: Function) -> Non
             "set": None,
             "denies": [],
             "runtimeApi": DENIED,
+            "everything": False,
             "credentialsWithheld": False,
         },
+        "variables": dict.fromkeys(STEERING),
         "context": {
             "functionName": "hello",
             "functionVersion": "$LATEST",

@@ -7,7 +7,13 @@ from typing import Any
 import pytest
 
 from lambda_deno_spawn.errors import ConfigError
-from lambda_deno_spawn.permissions import Grant, Mode, Permissions, grant
+from lambda_deno_spawn.permissions import (
+    STEERING,
+    Grant,
+    Mode,
+    Permissions,
+    grant,
+)
 
 HOSTS = ["127.0.0.1:9001", "localhost:9001"]
 DENY = "--deny-net=127.0.0.1:9001,localhost:9001"
@@ -32,6 +38,7 @@ def granted(text: str, sets: dict[str, Any] | None = None) -> Grant:
     )
 
 
+KEPT = f"--ignore-env={','.join(STEERING)}"
 ALONE = [
     ("", [*DEFAULT, RENICE, DENY]),
     ("  ", [*DEFAULT, RENICE, DENY]),
@@ -80,7 +87,7 @@ ALONE = [
     ("text", "flags"), [pytest.param(*case, id=repr(case[0])) for case in ALONE]
 )
 def test_flags_of_a_setting_add_up(text: str, flags: list[str]) -> None:
-    assert list(granted(text).flags) == flags
+    assert [flag for flag in granted(text).flags if flag != KEPT] == flags
 
 
 SET = {
@@ -134,7 +141,55 @@ def test_a_set_keeps_all_it_says_when_flags_are_added(
     text: str, flags: list[str]
 ) -> None:
     """Deno takes a flag for the set's whole entry: our denial dropped the set's own."""
-    assert list(granted(text, SET).flags) == flags
+    found = granted(text, SET).flags
+    assert [flag for flag in found if flag != KEPT] == flags
+
+
+STEERED = [
+    ("", STEERING),
+    ("all", STEERING),
+    ("-A --deny-net=a.test", STEERING),
+    ("--allow-env", STEERING),
+    ("default --allow-run", STEERING),
+    ("-P=broad", STEERING),
+    # Who may set nothing, or other variables, need not be kept from it.
+    ("none", ()),
+    ("--allow-net --allow-import", ()),
+    ("--allow-env=A,B*", ()),
+    ("-P=strict", ()),
+    ("--allow-env=A,HTTP_PROXY,SSL_*",
+     ("HTTP_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "names"), [pytest.param(*case, id=repr(case[0])) for case in STEERED]
+)
+def test_nobody_sets_what_deno_obeys_and_whoever_may_sees_it(
+    text: str, names: tuple[str, ...]
+) -> None:
+    found = granted(text, {"broad": {"all": True}, "strict": {}})
+    ignored = [flag for flag in found.flags if flag.startswith("--ignore-env")]
+    assert ignored == ([f"--ignore-env={','.join(names)}"] if names else [])
+    assert found.steering == names
+
+
+@pytest.mark.parametrize(
+    ("text", "hidden"),
+    [
+        ("default --deny-env=HTTP_PROXY,DENO_*", ("HTTP_PROXY", "DENO_CERT")),
+        ("default --ignore-env=HTTP_PROXY", ("HTTP_PROXY",)),
+        ("default --deny-env", STEERING),
+        ("--allow-env --ignore-env", STEERING),
+    ],
+)
+def test_what_a_setting_hides_stays_hidden(text: str, hidden: tuple[str, ...]) -> None:
+    found = granted(text)
+    assert not set(hidden) & set(found.steering)
+    assert "HTTPS_PROXY" in found.steering or hidden == STEERING
+    flags = dict(flag.partition("=")[::2] for flag in found.flags)
+    ignored = flags["--ignore-env"]
+    assert ignored == "" or set(STEERING) <= set(ignored.split(","))
 
 
 BAD = [
@@ -256,6 +311,7 @@ def test_hints_name_what_is_there_to_add_to(
         "set": set_name,
         "denies": denies,
         "runtimeApi": HOSTS,
+        "everything": text == "all",
     }
 
 

@@ -53,6 +53,7 @@ from lambda_deno_spawn.dev.quotas import (
     UPLOAD_LIMIT_BYTES,
 )
 from lambda_deno_spawn.errors import ConfigError, HandlerError
+from lambda_deno_spawn.module_cache import ModuleCache
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -477,13 +478,16 @@ def _cache_checks(root: Path, module: Path, command: DenoCommand) -> Iterator[Ch
     group = "Caches"
     is_packaged = (root / PACKAGED_DENO_DIR).is_dir()
     packaged = "packaged" if is_packaged else f"no {PACKAGED_DENO_DIR} is packaged"
-    yield Check(group, "deno-dir", Status.OK, f"{command.cache}; {packaged}")
+    given = command.given_cache
+    used = "each process has its own" if given is None else given.path
+    yield Check(group, "deno-dir", Status.OK, f"{used}; {packaged}")
     yield _lock_check(root, command)
     has_modules = (root / "node_modules").is_dir()
     found = "present" if has_modules else "none"
     yield Check(group, "node_modules", Status.OK, found)
-    command.restore_entry()  # and the cache that stands in front of the shared one
-    here = _missing_modules(command, module, command.environ["DENO_DIR"])
+    with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as folder:
+        deno_dir = ModuleCache(folder, given).make()
+        here = _missing_modules(command, module, deno_dir)
     if here:
         advice = "correct it: Deno cannot load the function's modules"
         if NOT_CACHED in here:

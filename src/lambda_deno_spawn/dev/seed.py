@@ -27,9 +27,6 @@ from urllib.parse import unquote
 
 from lambda_deno_spawn.config import Settings
 from lambda_deno_spawn.deno import (
-    CACHE_DATABASES,
-    DATABASE_COMPANIONS,
-    OWN_DENO_DIR,
     PACKAGED_DENO_DIR,
     RUNTIME_JS,
     deno_command,
@@ -41,6 +38,7 @@ from lambda_deno_spawn.dev.local_runtime import lambda_environ
 from lambda_deno_spawn.errors import BuildError, ConfigError, HandlerError
 from lambda_deno_spawn.hello import MARKER_BYTES, hello
 from lambda_deno_spawn.invocation import Failure
+from lambda_deno_spawn.module_cache import COMPANIONS, DATABASES, ModuleCache
 from lambda_deno_spawn.protocol import (
     Answered,
     Ready,
@@ -77,7 +75,6 @@ LOST_IN_A_BUNDLE = re.compile(r"\b(__dirname|__filename|require|module|exports) 
 CODE_DATABASE = "v8_code_cache_v2"
 # WAL needs its companions beside a database that nobody may write; empty ones will do
 # (sqlite.org/wal.html, "Read-Only Databases").
-COMPANIONS = tuple(end for end in DATABASE_COMPANIONS if end != "-journal")
 UNKNOWN_FORM = (
     "this Deno keeps its cache in a form that is not known here: the package carries "
     "none, and each environment starts without it"
@@ -134,17 +131,18 @@ def seed_cache(
         scripts = folder_of_fixed_length(state, "j")
         shutil.copytree(Path(RUNTIME_JS).parent, scripts)
         entry = entry_source(str(command.facts["module"]), scripts / "runtime.js")
-        notes = _load(command._replace(entry_text=entry), state)
+        deno_dir = Path(ModuleCache(str(state), command.given_cache).make())
+        notes = _load(command._replace(entry_text=entry), state, deno_dir)
         packaged = TASK_ROOT / PACKAGED_DENO_DIR
         moves = {
-            state / OWN_DENO_DIR: packaged,
+            deno_dir: packaged,
             staged: TASK_ROOT,
             scripts: Path(runtime_js).parent,
         }
         files: dict[str, bytes] = {}
         moved = 0
-        for database in CACHE_DATABASES:
-            source = Path(command.cache, database)
+        for database in DATABASES:
+            source = deno_dir / database
             if source.exists() and (has_code or database != CODE_DATABASE):
                 try:
                     files[database], count = _moved(source, state, moves)
@@ -190,7 +188,7 @@ def _command(
         raise BuildError(f"Cannot load the package: {error}") from error
 
 
-def _load(command: DenoCommand, state: Path) -> list[str]:
+def _load(command: DenoCommand, state: Path, deno_dir: Path) -> list[str]:
     """Start a process as the runtime does and end its input once it is ready.
 
     Returns:
@@ -201,14 +199,14 @@ def _load(command: DenoCommand, state: Path) -> list[str]:
     """
     private = state / "private"
     private.mkdir()
-    command.restore_entry()
+    Path(command.entry).write_text(command.entry_text, "utf-8")
     marker = os.urandom(MARKER_BYTES // 2).hex()
     with tempfile.TemporaryFile() as stderr:
         try:
             process = subprocess.Popen(
                 command.argv(str(private)),
                 cwd=command.cwd,
-                env=command.process_environ(str(private)),
+                env=command.process_environ(str(private), str(deno_dir)),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=stderr,

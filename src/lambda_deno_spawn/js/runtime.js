@@ -28,12 +28,15 @@
  * @property {string | null} socket Where it listens; null: invocations come on stdin.
  * @property {number} concurrency How many may run at once.
  * @property {number} closeMs How long one that serves more than one event may close.
+ * @property {Record<string, string | null>} variables Variables that Deno itself reads:
+ *   the code sees and sets these instead; null: not set.
  * @property {Record<string, string>} context What every invocation has in common.
  * @property {object} permissions What to say about a denied access.
  * @property {string} permissions.base What LAMBDA_DENO_PERMISSIONS holds, or could hold.
  * @property {string | null} permissions.set Permission set of deno.json that counts.
  * @property {string[]} permissions.denies Kinds with entries that deny.
  * @property {string[]} permissions.runtimeApi Hosts and ports that nobody may reach.
+ * @property {boolean} permissions.everything All is allowed but what is denied.
  * @property {boolean} permissions.credentialsWithheld
  *
  * @typedef {object} Head
@@ -352,6 +355,7 @@ export const start = (
     }
     left = hello.invocations || Infinity;
     reroute();
+    standIn(hello.variables);
     // @ts-ignore the global of AWS's own runtime
     globalThis.awslambda = { streamifyResponse, HttpResponseStream };
     globalThis.addEventListener("unhandledrejection", onUnhandledRejection);
@@ -376,6 +380,47 @@ export const start = (
     loading.phase = "idle";
     write(frame("READY"));
     if (hello.socket === null) await readInvocations(handler);
+  }
+);
+
+const standIn = (
+  /**
+   * Let code read and set the variables that Deno itself reads, in a copy. The real ones
+   * say where Deno's module loader connects and whom it trusts, so they are closed to
+   * code, by Deno (decision 0027); this is for libraries that look at them.
+   * `process.env` asks `Deno.env`, so it is served as well. A Web Worker has no copy.
+   *
+   * @param {Record<string, string | null>} variables
+   */
+  function (variables) {
+    const { env } = Deno;
+    const { get, set, has, toObject } = env;
+    const remove = env.delete;
+    /** @type {(name: string) => boolean} */
+    const isOurs = (name) => typeof name === "string" && name in variables;
+    Object.setPrototypeOf(variables, null);
+    Object.assign(env, {
+      get: (/** @type {string} */ name) =>
+        isOurs(name) ? variables[name] ?? undefined : get(name),
+      has: (/** @type {string} */ name) =>
+        isOurs(name) ? variables[name] !== null : has(name),
+      set(/** @type {string} */ name, /** @type {string} */ value) {
+        if (isOurs(name)) variables[name] = String(value);
+        else set(name, value);
+      },
+      delete(/** @type {string} */ name) {
+        if (isOurs(name)) variables[name] = null;
+        else remove(name);
+      },
+      toObject() {
+        const all = toObject();
+        for (const name in variables) {
+          const value = variables[name];
+          if (value !== null) all[name] = value;
+        }
+        return all;
+      },
+    });
   }
 );
 
@@ -1391,7 +1436,13 @@ function advise(text, errorType) {
  * @returns {string} What allows it.
  */
 function remedy(kind, target) {
-  const { base, set, denies, runtimeApi } = hello.permissions;
+  const { base, set, denies, runtimeApi, everything } = hello.permissions;
+  if (
+    kind === "env" && target === undefined && "HTTP_PROXY" in hello.variables
+  ) {
+    return "process.loadEnvFile would also set variables that Deno's module loader " +
+      "obeys, such as HTTP_PROXY; use util.parseEnv and Deno.env.set";
+  }
   const port = target?.slice(target.lastIndexOf(":"));
   const isLoopback = target?.startsWith("127.") &&
     runtimeApi[0].endsWith(`${port}`);
@@ -1399,6 +1450,12 @@ function remedy(kind, target) {
     return "this is the address of the Runtime API, which no permission opens: a " +
       "handler that asked it for events would take them from others (only programs " +
       "that it may start, with run or ffi, are not held back)";
+  }
+  if (everything) {
+    return kind === "sys"
+      ? "everything is allowed but this, which would slow down the runtime; list flags " +
+        `instead, --allow-sys=${target} among them`
+      : `everything is allowed but what a --deny-${kind} flag or deno.json denies`;
   }
   const isPlain = target === undefined || /^[\w@%+=:./$-]+$/.test(target);
   const value = isPlain ? target : `'${target.replaceAll("'", `'\\''`)}'`;

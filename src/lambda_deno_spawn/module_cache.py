@@ -1,0 +1,389 @@
+"""Deno's cache as each process gets it: what was loaded before any event, no more.
+
+Deno's module loader writes to its cache without asking for a permission, so a cache
+that events share is a way from one to the next. Here each process has a ``DENO_DIR`` of
+its own, and what it adds ends with it. What the first processes put there while they
+loaded the handler's module, before they had an event, is kept and lent to all later
+ones, through links to what Deno does not write to. Refuses to know processes and
+events. Decision 0027.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from itertools import islice
+
+from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
+from lambda_deno_spawn.state import remove_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+FOLDER = "deno_dir"  # in the supervisor's
+# Where Deno keeps what localStorage, the Cache API and Deno.openKv hold: for all
+# processes with the same entry module or configuration. Where a file is it can make no
+# folder, so nothing is kept.
+KEPT_DATA = "location_data"
+# What Deno finds out about modules: their imports, CommonJS exports, V8's code.
+DATABASES = ("dep_analysis_cache_v2", "node_analysis_cache_v2", "v8_code_cache_v2")
+WAL, SHARED_MEMORY = "-wal", "-shm"  # SQLite finds them by themselves
+COMPANIONS = (WAL, SHARED_MEMORY)
+EMITTED = "gen"  # JavaScript made from TypeScript
+# What is downloaded, with how deep Deno makes new folders in it: registry and package,
+# protocol and host. What lies below is made once and not changed.
+DOWNLOADED = {"npm": 2, "remote": 2}
+SCOPE = "@"  # npm: one more folder
+# The first process finds nothing, and what it has loaded is kept. The second one makes
+# statistics of that, as SQLite does of what it opens; later ones have nothing to add.
+ROUNDS = 2
+# A larger cache of somebody else's is linked to as it is: to take it apart would take
+# longer than a process takes to start.
+LINKS_LIMIT = 2_000
+COPIED_LIMIT_BYTES = 32 * 1024 * 1024
+# In a cache that is given and can be written to: what was learned, for the next
+# supervisor.
+LEARNED = "lambda-deno-spawn"
+
+# Contents of files, by their names in the folder.
+Snapshot = dict[str, bytes]
+# What files and folders look like, by their paths.
+Marks = dict[str, tuple[int, ...]]
+
+
+class GivenCache(NamedTuple):
+    """A cache that there is to begin with.
+
+    Attributes:
+        path: Where it is, or will be.
+        is_packaged: It came with the function: nothing is added to it.
+        is_closed: It cannot be written to, so all processes can have it as it is.
+    """
+
+    path: str
+    is_packaged: bool = False
+    is_closed: bool = False
+
+
+class ModuleCache:
+    """Makes, fills and removes the ``DENO_DIR`` of each process.
+
+    Attributes:
+        shared: Which parts of the cache that was given are shared as they are, because
+            they are too large to be taken apart.
+    """
+
+    def __init__(self, state_dir: str, given: GivenCache | None = None) -> None:
+        """Take the supervisor's folder and a cache to begin with; touches neither."""
+        self._root = f"{state_dir}/{FOLDER}"
+        self._given = given
+        # Downloads keep their place: Deno finds V8's code by the path of a package.
+        self._downloads = f"{self._root}/modules" if given is None else given.path
+        self._forget()
+
+    def _forget(self) -> None:
+        self.shared: list[str] = []
+        self._round = 0
+        self._snapshot: Snapshot = {}
+        self._learned: str | None = None
+        self._pristine: str | None = None
+        self._databases: list[str] = []
+        self._marks: Marks = {}
+        self._mirror: list[tuple[str, str | None]] = []
+        # Of processes that have not loaded yet, with the round in which they began.
+        self._drafts: dict[str, int] = {}
+        # What folders looked like that were lent to a process, or wait to be.
+        self._lent: dict[str, Marks] = {}
+        self._idle: list[str] = []
+
+    def make(self) -> str:
+        """Return the ``DENO_DIR`` of a process to be.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        if self._given is not None and self._given.is_closed:
+            return self._given.path
+        self._check()
+        if self._idle:
+            return self._idle.pop()
+        try:
+            path = self._new_folder()
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            # A handler has filled the disk: Deno can do without, and may make it later.
+            return self._new_path()
+        # Where something is that is no folder, Deno can make none.
+        os.symlink("/dev/null", f"{path}/{KEPT_DATA}")
+        if self._round < ROUNDS:
+            self._drafts[path] = self._round
+            # Without it a process only starts more slowly.
+            with contextlib.suppress(OSError):
+                self._begin_draft(path)
+        else:
+            for name in (*self._databases, EMITTED):
+                os.symlink(f"{self._learned}/{name}", f"{path}/{name}")
+            self._lend_downloads(path)
+            folders = [path]
+            folders += [f"{path}/{name}" for name, to in self._mirror if to is None]
+            self._lent[path] = {folder: _mark(folder) for folder in folders}
+        return path
+
+    def loaded(self, path: str) -> None:
+        """Keep what a process has added to its ``DENO_DIR``, and close its ways out.
+
+        To be called before the process has an event.
+
+        Raises:
+            OSError: What it shares could not be taken from it.
+        """
+        begun = self._drafts.pop(path, None)
+        if begun is None:
+            return
+        if begun == self._round:
+            # What cannot be learned from this one may be from the next.
+            with contextlib.suppress(OSError):
+                self._learn(path)
+        if begun == 0:
+            self._lend_downloads(path)
+
+    def remove(self, path: str) -> None:
+        """Take back the ``DENO_DIR`` of a process that has ended."""
+        if self._given is not None and path == self._given.path:
+            return
+        self._drafts.pop(path, None)
+        if os.geteuid() == 0:
+            self._check()  # root is not kept from writing where a link leads
+        marks = self._lent.get(path)
+        with contextlib.suppress(OSError):
+            if marks is not None and _is_as(marks):
+                self._idle.append(path)  # it has left nothing
+                return
+        self._lent.pop(path, None)
+        remove_tree(path)
+
+    # What the first processes get, and what is kept of it.
+
+    def _begin_draft(self, path: str) -> None:
+        given = self._given
+        if self._round > 0:
+            _write(self._snapshot, path)
+            self._lend_downloads(path)
+            return
+        # It may add to these until it has loaded.
+        for name in DOWNLOADED:
+            source = f"{self._downloads}/{name}"
+            if given is None or not given.is_packaged:
+                os.makedirs(source, mode=0o700, exist_ok=True)
+            if os.path.isdir(source):
+                os.symlink(source, f"{path}/{name}")
+        if given is not None:
+            base = given.path if given.is_packaged else f"{given.path}/{LEARNED}"
+            _write(_read(base), path)
+
+    def _learn(self, path: str) -> None:
+        self._snapshot = _read(path)
+        self._round += 1
+        self._plan_mirror()
+        if self._round == ROUNDS:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Write down what was learned, for all processes to come, and once more."""
+        given = self._given
+        if given is not None and not given.is_packaged:
+            with contextlib.suppress(OSError):  # the next supervisor starts more slowly
+                _publish(self._snapshot, f"{given.path}/{LEARNED}")
+        self._pristine = self._new_folder()
+        _write(self._snapshot, self._pristine)
+        self._close()
+        self._snapshot = {}
+
+    def _close(self) -> None:
+        """Write a snapshot to where it can be read and not written to."""
+        folder = self._learned = self._new_folder()
+        _write(self._snapshot, folder)
+        os.makedirs(f"{folder}/{EMITTED}", exist_ok=True)
+        self._databases = [name for name in DATABASES if name in self._snapshot]
+        for name in self._databases:
+            # SQLite takes a database that nobody may write to if these are there.
+            for end in COMPANIONS:
+                file = f"{folder}/{name}{end}"
+                os.close(os.open(file, os.O_CREAT | os.O_RDONLY, 0o600))
+        files = []
+        for inner, _, names in os.walk(folder, topdown=False):
+            for name in names:
+                os.chmod(f"{inner}/{name}", 0o400)
+                if not name.endswith(SHARED_MEMORY):  # root writes there to read
+                    files.append(f"{inner}/{name}")
+            os.chmod(inner, 0o500)
+            files.append(inner)
+        self._marks = {path: _mark(path) for path in files}
+
+    def _check(self) -> None:
+        """Put right what was changed, by root or by who may write everywhere."""
+        try:
+            if _is_as(self._marks):
+                return
+            self._snapshot = _read(str(self._pristine))
+            for folder in (str(self._learned), *self._idle):
+                remove_tree(folder)
+            self._idle, self._lent = [], {}
+            self._close()
+            self._snapshot = {}
+        except OSError:
+            for path in (self._learned, self._pristine, *self._idle):
+                if path is not None:
+                    remove_tree(path)
+            self._forget()
+
+    def _new_folder(self) -> str:
+        path = self._new_path()
+        try:
+            os.makedirs(path, 0o700)
+        except (FileExistsError, NotADirectoryError, PermissionError):
+            # Somebody who may write everywhere has closed or replaced what it is in.
+            remove_tree(self._root)
+            os.makedirs(path, 0o700)
+        return path
+
+    def _new_path(self) -> str:
+        return f"{self._root}/{os.urandom(8).hex()}"
+
+    # Packages and remote modules.
+
+    def _plan_mirror(self) -> None:
+        """Note what gives a process the downloads to read, and folders to write to."""
+        self._mirror, self.shared = [], []
+        for name, depth in DOWNLOADED.items():
+            source = f"{self._downloads}/{name}"
+            limit = None if self._given is None else LINKS_LIMIT
+            plan = list(islice(_mirrored(source, name, depth), limit))
+            if len(plan) == limit:
+                plan = [(name, source)]
+                self.shared.append(name)
+            self._mirror += plan
+
+    def _lend_downloads(self, path: str) -> None:
+        """Give a process folders of its own, with links to what was downloaded."""
+        for name in DOWNLOADED:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(f"{path}/{name}")
+        for inner, target in self._mirror:
+            if target is None:
+                os.mkdir(f"{path}/{inner}", 0o700)
+            else:
+                os.symlink(target, f"{path}/{inner}")
+
+
+def _mirrored(source: str, name: str, depth: int) -> Iterator[tuple[str, str | None]]:
+    """Yield folders (no target) and links that look like a folder, down to a depth."""
+    try:
+        entries = list(os.scandir(source))
+    except OSError:
+        return
+    yield name, None
+    for entry in entries:
+        inner = f"{name}/{entry.name}"
+        if depth and entry.is_dir(follow_symlinks=False):
+            is_scope = entry.name.startswith(SCOPE)
+            yield from _mirrored(entry.path, inner, depth if is_scope else depth - 1)
+        else:
+            yield inner, entry.path
+
+
+def _mark(path: str) -> tuple[int, ...]:
+    """Return what tells whether a file or folder is as it was.
+
+    Raises:
+        OSError: It is not there.
+    """
+    status = os.lstat(path)
+    return (status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode)
+
+
+def _is_as(marks: Marks) -> bool:
+    """Tell whether all of these are as they were.
+
+    Raises:
+        OSError: One is not there.
+    """
+    return all(_mark(path) == mark for path, mark in marks.items())
+
+
+def _read(folder: str) -> Snapshot:
+    """Return what there is of the databases and in ``EMITTED``.
+
+    A database is there as it was at one moment, or not at all.
+
+    Raises:
+        OSError: There is too much, or it cannot be read.
+    """
+    found: Snapshot = {}
+    left = COPIED_LIMIT_BYTES
+    for name in DATABASES:
+        files = [f"{folder}/{name}{end}" for end in ("", WAL)]
+        try:
+            files = [file for file in files if os.path.isfile(file)]
+            before = {file: _mark(file) for file in files}
+            if sum(mark[2] for mark in before.values()) > left:
+                continue
+            contents = {file[len(folder) + 1 :]: _content(file) for file in files}
+            if files and _is_as(before):
+                found |= contents
+                left -= sum(map(len, contents.values()))
+        except FileNotFoundError:  # Deno replaces what it cannot read
+            continue
+    for inner, _, names in os.walk(f"{folder}/{EMITTED}"):
+        for name in names:
+            file = f"{inner}/{name}"
+            found[file[len(folder) + 1 :]] = content = _content(file)
+            left -= len(content)
+            if left < 0:
+                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), folder)
+    return found
+
+
+def _content(path: str) -> bytes:
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK), "rb") as file:
+        return file.read(COPIED_LIMIT_BYTES + 1)
+
+
+def _write(snapshot: Snapshot, folder: str) -> None:
+    """Write files that are not there yet, and the folders that they are in.
+
+    Raises:
+        OSError: They cannot be written.
+    """
+    made = {folder}
+    for name, content in snapshot.items():
+        path = f"{folder}/{name}"
+        parent = os.path.dirname(path)
+        if parent not in made:
+            os.makedirs(parent, mode=0o700, exist_ok=True)
+            made.add(parent)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+        with open(os.open(path, flags, 0o600), "wb", buffering=0) as file:
+            file.write(content)
+
+
+def _publish(snapshot: Snapshot, target: str) -> None:
+    """Put what was learned beside a cache, as a whole or not at all.
+
+    Raises:
+        OSError: It cannot be written.
+    """
+    new = f"{target}-{os.urandom(8).hex()}"
+    os.makedirs(new, mode=0o700)
+    try:
+        _write(snapshot, new)
+        old = f"{target}-{os.urandom(8).hex()}"
+        with contextlib.suppress(FileNotFoundError):
+            os.rename(target, old)
+        os.rename(new, target)
+        remove_tree(old)
+    except OSError:
+        remove_tree(new)
+        raise

@@ -1,0 +1,184 @@
+"""Whatever a handler does to the supervisor's own folder, the next event is served.
+
+With every permission it may write there, as the same user.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from tests.doubles import FakeRuntimeApi
+    from tests.integration.conftest import MakeRuntime
+
+pytestmark = pytest.mark.deno
+
+SPOILS = """
+const private_ = Deno.env.get("TMPDIR")!;
+const state = private_.slice(0, private_.lastIndexOf("/"));
+const root = state.slice(0, state.lastIndexOf("/"));
+const entry = `${state}/entry.mjs`;
+const all = { recursive: true };
+const ways: Record<string, () => void> = {
+  "nothing": () => {},
+  "entry-truncated": () => Deno.writeTextFileSync(entry, ""),
+  "entry-other": () => Deno.writeTextFileSync(entry, "throw new Error('other')"),
+  "entry-longer": () => Deno.writeTextFileSync(entry, "\\nnonsense", { append: true }),
+  "entry-closed": () => Deno.chmodSync(entry, 0),
+  "entry-removed": () => Deno.removeSync(entry),
+  "entry-folder": () => {
+    Deno.removeSync(entry);
+    Deno.mkdirSync(`${entry}/deep/er`, all);
+  },
+  "entry-dead-link": () => {
+    Deno.removeSync(entry);
+    Deno.symlinkSync("/nowhere", entry);
+  },
+  "entry-link": () => {
+    Deno.removeSync(entry);
+    Deno.symlinkSync("/dev/zero", entry);
+  },
+  "entry-pipe": () => {
+    Deno.removeSync(entry);
+    new Deno.Command("mkfifo", { args: [entry] }).outputSync();
+  },
+  "closed": () => Deno.chmodSync(state, 0),
+  "unwritable": () => Deno.chmodSync(state, 0o500),
+  "emptied": () => {
+    for (const { name } of Deno.readDirSync(state)) {
+      Deno.removeSync(`${state}/${name}`, all);
+    }
+  },
+  "removed": () => Deno.removeSync(state, all),
+  "moved": () => Deno.renameSync(state, `${state}.moved${Date.now()}`),
+  "file": () => {
+    Deno.removeSync(state, all);
+    Deno.writeTextFileSync(state, "x");
+  },
+  "dead-link": () => {
+    Deno.removeSync(state, all);
+    Deno.symlinkSync("/nowhere", state);
+  },
+  "link": () => {
+    Deno.removeSync(state, all);
+    Deno.symlinkSync(root, state);
+  },
+  "other-folder": () => {
+    Deno.removeSync(state, all);
+    Deno.mkdirSync(state, { mode: 0o777 });
+  },
+  "lock-removed": () => Deno.removeSync(`${state}/lock`),
+  "lock-folder": () => {
+    Deno.removeSync(`${state}/lock`);
+    Deno.mkdirSync(`${state}/lock/deep`, all);
+  },
+  "spare-removed": () => Deno.removeSync(`${state}/spare`, all),
+  "around-closed": () => Deno.chmodSync(root, 0),
+  "around-unwritable": () => Deno.chmodSync(root, 0o500),
+  "cache-removed": () => Deno.removeSync(`${state}/deno_dir`, all),
+  "cache-file": () => {
+    Deno.removeSync(`${state}/deno_dir`, all);
+    Deno.writeTextFileSync(`${state}/deno_dir`, "x");
+  },
+  "cache-closed": () => Deno.chmodSync(`${state}/deno_dir`, 0),
+  "cache-emptied": () => {
+    for (const { name } of Deno.readDirSync(`${state}/deno_dir`)) {
+      Deno.chmodSync(`${state}/deno_dir/${name}`, 0o700);
+      Deno.removeSync(`${state}/deno_dir/${name}`, all);
+    }
+  },
+  "cache-spoilt": () => {
+    const spoil = (folder: string) => {
+      for (const { name, isDirectory, isFile } of Deno.readDirSync(folder)) {
+        const path = `${folder}/${name}`;
+        if (isDirectory) Deno.chmodSync(path, 0o700);
+        if (isDirectory) spoil(path);
+        if (isFile) Deno.chmodSync(path, 0o600);
+        if (isFile) Deno.writeTextFileSync(path, "x".repeat(5_000));
+      }
+    };
+    spoil(`${state}/deno_dir`);
+  },
+};
+export function handler(event: { way?: string }) {
+  if (event.way === undefined) return Object.keys(ways);
+  ways[event.way]();
+  Deno.writeTextFileSync(`${Deno.makeTempDirSync({ dir: event.elsewhere })}/x`, "x");
+  return event.way;
+}
+"""
+WAYS = [
+    line.split('"')[1] for line in SPOILS.splitlines() if line.startswith('  "')
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("warm", ["ready", "off"])
+@pytest.mark.parametrize("how", WAYS)
+async def test_the_state_folder_heals_from_anything(
+    make_runtime: MakeRuntime,
+    api: FakeRuntimeApi,
+    tmp_path: Path,
+    how: str,
+    warm: str,
+) -> None:
+    environ = {"LAMBDA_DENO_PERMISSIONS": "all", "LAMBDA_DENO_WARM": warm}
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+
+    async def spoil(way: str) -> None:
+        event = json.dumps({"way": way, "elsewhere": str(elsewhere)}).encode()
+        api.deliver(event)
+        answer = await api.answer()
+        assert answer.call == "response", answer.body
+        assert answer.json() == way
+        await api.wait_for_next()
+
+    runtime = make_runtime({"function.ts": SPOILS}, DENO_DIR=None, **environ)
+    async with runtime:
+        await api.wait_for_next()
+        for event in ("nothing", "nothing", how, "nothing", how, "nothing"):
+            await spoil(event)
+        pid = runtime.pid
+        assert runtime.is_running
+        assert pid == runtime.pid
+        moved = [path for path in runtime.temp_root.iterdir() if path.suffix]
+        for path in moved:  # it is the handler's now: nobody else can know it
+            assert how == "moved"
+            await make_gone(path)
+
+
+async def make_gone(path: Path) -> None:
+    from lambda_deno_spawn.state import remove_tree
+
+    remove_tree(str(path))
+
+
+async def test_a_process_that_waits_has_a_folder_whatever_the_last_event_removed(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """In the background the next process is there before the last one has ended."""
+    source = """
+const own = Deno.env.get("TMPDIR")!;
+const state = own.slice(0, own.lastIndexOf("/"));
+export async function handler(event: { removes: boolean }, context: any) {
+  if (event.removes) {
+    for (const { name } of Deno.readDirSync(state)) {
+      const isPrivate = /^[0-9a-f]{16}$/.test(name);
+      if (isPrivate) Deno.removeSync(`${state}/${name}`, { recursive: true });
+    }
+    return "removed";
+  }
+  Deno.writeTextFileSync(`${own}/file`, "x");
+  return Deno.readTextFileSync(`${own}/file`);
+}
+"""
+    environ = {"LAMBDA_DENO_PERMISSIONS": "all", "LAMBDA_DENO_WARM": "background"}
+    async with make_runtime({"function.ts": source}, **environ):
+        for _ in range(4):
+            assert (await api.invoke({"removes": True})).json() == "removed"
+            assert (await api.invoke({"removes": False})).json() == "x"
+        await api.wait_for_next()
