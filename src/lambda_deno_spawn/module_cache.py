@@ -78,8 +78,6 @@ class ModuleCache:
         """Take the supervisor's folder and a cache to begin with; touches neither."""
         self._root = f"{state_dir}/{FOLDER}"
         self._given = given
-        # Downloads keep their place: Deno finds V8's code by the path of a package.
-        self._downloads = f"{self._root}/modules" if given is None else given.path
         self._forget()
 
     def _forget(self) -> None:
@@ -174,11 +172,9 @@ class ModuleCache:
             return
         # It may add to these until it has loaded.
         for name in DOWNLOADED:
-            source = f"{self._downloads}/{name}"
-            if given is None or not given.is_packaged:
-                os.makedirs(source, mode=0o700, exist_ok=True)
-            if os.path.isdir(source):
-                os.symlink(source, f"{path}/{name}")
+            source = self._downloads(name)
+            os.makedirs(source, mode=0o700, exist_ok=True)
+            os.symlink(source, f"{path}/{name}")
         if given is not None:
             base = given.path if given.is_packaged else f"{given.path}/{LEARNED}"
             _write(_read(base), path)
@@ -254,11 +250,23 @@ class ModuleCache:
 
     # Packages and remote modules.
 
+    def _downloads(self, name: str) -> str:
+        """Return where downloads are, the same place for as long as the supervisor is.
+
+        Deno finds V8's code by the path of a package.
+        """
+        given = self._given
+        if given is not None:
+            path = f"{given.path}/{name}"
+            if not given.is_packaged or os.path.isdir(path):
+                return path
+        return f"{self._root}/{name}"
+
     def _plan_mirror(self) -> None:
         """Note what gives a process the downloads to read, and folders to write to."""
         self._mirror, self.shared = [], []
         for name, depth in DOWNLOADED.items():
-            source = f"{self._downloads}/{name}"
+            source = self._downloads(name)
             limit = None if self._given is None else LINKS_LIMIT
             plan = list(islice(_mirrored(source, name, depth), limit))
             if len(plan) == limit:
@@ -268,10 +276,15 @@ class ModuleCache:
 
     def _lend_downloads(self, path: str) -> None:
         """Give a process folders of its own, with links to what was downloaded."""
+        own: list[str] = []
         for name in DOWNLOADED:
-            with contextlib.suppress(FileNotFoundError):
+            if os.path.islink(f"{path}/{name}"):
                 os.unlink(f"{path}/{name}")
+            elif os.path.exists(f"{path}/{name}"):  # there was no room for a link
+                own.append(name)
         for inner, target in self._mirror:
+            if inner.partition("/")[0] in own:
+                continue
             if target is None:
                 os.mkdir(f"{path}/{inner}", 0o700)
             else:

@@ -465,6 +465,7 @@ export function handler() {
 """
 ALWAYS = {
     "LDS_TEST_ID", "PATH", "HOME", "TMPDIR", "DENO_DIR", "DENO_NO_UPDATE_CHECK",
+    "DENO_DISABLE_NODE_SHIM",
     "NO_COLOR",
 }  # fmt: skip
 
