@@ -46,7 +46,7 @@ const bodies: Record<string, (bytes: number) => string> = {
   objects: (bytes) => `{"errorType":"Forged","a":[${filled('{"a":0},', bytes)}0]}`,
   list: (bytes) => `[${filled("{},", bytes)}0]`,
   keys: (bytes) => {
-    const keys = Array.from({ length: bytes / 12 }, (_, i) => `"${1e7 + i}":0`);
+    const keys = Array.from({ length: bytes / 13 }, (_, i) => `"${1e7 + i}":0`);
     return `{"errorType":"Forged",${keys.join(",")}}`;
   },
   nested: (bytes) => filled("[", bytes / 2) + filled("]", bytes / 2),

@@ -43,8 +43,8 @@ BASELINE_EVENTS = 1000
 MEMORY_GROWTH_LIMIT_KB = 2 * 1024
 # Of a run too short to fill them: the largest event may be still to come.
 SHORT_GROWTH_LIMIT_KB = 16 * 1024
-# Of the supervisor's folder, in which Deno's databases are.
-DISK_GROWTH_LIMIT_KB = 1024
+# Of /tmp: Deno's databases are there, and the logs of what is to be written to them.
+DISK_GROWTH_LIMIT_KB = 8 * 1024
 ANSWER_LIMIT_S = 30.0
 # The supervisor may be stuck in the kernel, or wait for who is.
 LONG_S = 24 * 3600.0
@@ -59,6 +59,8 @@ TRAILERS_LIMIT_BYTES = 4096
 # their number moves with the memory there is, and each has three pipes.
 MANAGED_SLACK = {"processes": 1, "descriptors": 4, "files": 3, "threads": 0}
 OOM_SCORE = "1000"
+# Longer ones are cut in tables.
+TYPE_LIMIT = 60
 # As the API's double keeps it.
 _REQUEST = re.compile(r"GET invocation next|POST request-\d+ (response|error)")
 
@@ -114,15 +116,10 @@ async def soak(
                 runtime.temp_root = folder / "none"
                 runtime.temp_root.mkdir()
             handler = loop.get_exception_handler()
-            # What the API's double cannot read is nothing a supervisor sends.
-            loop.set_exception_handler(
-                lambda _, context: report.violate(
-                    f"the Runtime API: {context.get('exception') or context['message']}"
-                )
-            )
             try:
                 async with runtime:
                     watch = _Watch(runtime, api, environment, report)
+                    loop.set_exception_handler(watch.api_failed)
                     await watch.run(plan(count, seed, kinds))
             finally:
                 loop.set_exception_handler(handler)
@@ -224,6 +221,7 @@ class _Watch:
             "next after the deadline": 0,
             "workers the kernel would spare": 0,
         }
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # Whose doing a kill may be, since the counter was read last.
         self._takers = 0
 
@@ -231,13 +229,14 @@ class _Watch:
         """Serve all of them, and end the runtime."""
         lost = asyncio.create_task(wait_for_end(self._pid, LONG_S))
         reading = asyncio.create_task(self._read_answers())
-        self._ends = [lost, reading]
+        self._ends: list[asyncio.Future[None]] = [lost, reading, self._broken]
         try:
             await self._serve(events)
         except LostError as error:
             self._violate(str(error), with_log=True)
         finally:
             self._environment.thaw()
+            self._count_kills("the end")
             connections = {"connections to the Runtime API": self._api.connections}
             self._report.figures = {**self._figures, **connections}
             if not lost.done():
@@ -300,7 +299,10 @@ class _Watch:
         finally:
             if flight.answered_s is None:
                 self._report.add(kind.case, "no answer")
-        self._count_kills(flight)
+        self._count_kills(flight.name)
+        flying = [one.kind.takes_memory for one in self._flying.values()]
+        # Who has been answered may be killed until its process is gone.
+        self._takers = sum(flying) + (self._setup.is_managed and kind.takes_memory)
         self._look_at_requests(flight)
         if not self._setup.is_managed:
             self._look_at_the_time(flight)
@@ -331,16 +333,20 @@ class _Watch:
         """
         task = asyncio.ensure_future(work)
         try:
+            waiting: list[asyncio.Future[Any]] = [task, *self._ends]
             await asyncio.wait(
-                [task, *self._ends],
+                waiting,
                 timeout=limit_s,
                 return_when=asyncio.FIRST_COMPLETED,
             )
             if task.done():
                 return task.result()
-            if self._ends[1].done():
-                self._ends[1].result()
-            if self._ends[0].done():
+            lost, reading, broken = self._ends
+            if reading.done():
+                reading.result()
+            if broken.done():
+                raise LostError(f"{what} did not come: the Runtime API hung up")
+            if lost.done():
                 # Its log ends now, and with that its code is known.
                 with contextlib.suppress(TimeoutError):
                     code = await self._runtime.wait()
@@ -397,7 +403,15 @@ class _Watch:
             and any(other.may_hit(flight) for other in others)
         )
 
-    def _count_kills(self, flight: _Flight) -> None:
+    def api_failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Hear what the API's double cannot read: no supervisor should send that."""
+        error = context.get("exception")
+        flying = ", ".join(one.name for one in self._flying.values())
+        self._violate(f"the Runtime API, with {flying}: {error or context['message']}")
+        if not isinstance(error, AssertionError) and not self._broken.done():
+            self._broken.set_result(None)
+
+    def _count_kills(self, when: str) -> None:
         """Look how many processes the kernel has killed, and for whom."""
         if self._group is not None:
             kills = self._group.oom_kills() - self._oom_kills
@@ -405,12 +419,7 @@ class _Watch:
             self._figures["processes killed for memory"] += kills
             if kills and not self._takers:
                 self._figures["of them where nothing took much"] += kills
-                self._violate(f"{flight.name}: the kernel killed {kills} for memory")
-        # Who has been answered may be killed until its process is gone.
-        flying = [one.kind.takes_memory for one in self._flying.values()]
-        self._takers = sum(flying) + (
-            self._setup.is_managed and flight.kind.takes_memory
-        )
+                self._violate(f"{when}: the kernel killed {kills} for memory")
 
     def _look_at_requests(self, flight: _Flight) -> None:
         """Nobody but the supervisor asks the Runtime API for anything."""
@@ -604,12 +613,13 @@ def _outcome(answer: Answer) -> str:
             return "result"
         body = base64.b64decode(text)
     try:
-        return str(json.loads(body)["errorType"])
+        text = str(json.loads(body)["errorType"])
     except (ValueError, RecursionError, KeyError, TypeError):
         # Forged: the caller is told what the header says.
         named = "lambda-runtime-function-error-type"
         text = answer.headers.get(named) or answer.trailers.get(named, "unreadable")
-        return text.removeprefix("Function.")
+        text = text.removeprefix("Function.")
+    return text if len(text) <= TYPE_LIMIT else f"{text[:6]}\u2026"
 
 
 def _name(pid: int) -> str:

@@ -421,7 +421,7 @@ HOSTILE = [
 
     # A frame of its own making, as long as a frame may be and longer.
     *FORGING,
-    anywhere("forgesType", FORGED),
+    anywhere("forgesType", (*FORGED, "Forged\u2026")),
     harmless("forgesRecords"),
 
     # More behind a stream than Go's HTTP reads there.
