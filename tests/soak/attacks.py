@@ -100,7 +100,8 @@ function spoilState(how: string) {
     closed: () => Deno.chmodSync(state, 0),
     closedInside: () => each((path) => Deno.chmodSync(path, 0)),
     link: () => (remove(state), Deno.symlinkSync("/nowhere/at/all", state)),
-    linkToRoot: () => (remove(state), Deno.symlinkSync("/", state)),
+    // Not to anything of this machine's: the soak may run as root.
+    linkToParent: () => (remove(state), Deno.symlinkSync(".", state)),
     file: () => (remove(state), Deno.writeTextFileSync(state, "x")),
     removed: () => remove(state),
     emptied: () => each(remove),

@@ -27,7 +27,7 @@ import psutil
 from tests.doubles import FakeRuntimeApi
 from tests.integration.harness import RuntimeUnderTest, wait_for_end
 from tests.soak.environment import Environment, Setup
-from tests.soak.hostile import COLLATERAL, GOOD, HOSTILE, SOURCE, Kind, Server
+from tests.soak.hostile import GOOD, HOSTILE, SOURCE, Kind
 from tests.soak.report import Report
 
 if TYPE_CHECKING:
@@ -59,6 +59,10 @@ TRAILERS_LIMIT_BYTES = 4096
 # their number moves with the memory there is, and each has three pipes.
 MANAGED_SLACK = {"processes": 1, "descriptors": 4, "files": 3, "threads": 0}
 OOM_SCORE = "1000"
+# What may go away beside the events that follow.
+PASSING = ("processes", "strangers", "files", "disk_kb")
+# At the end of every worker's command line, and of nothing else's.
+ENTRY = "/entry.mjs"
 # Longer ones are cut in tables.
 TYPE_LIMIT = 60
 # As the API's double keeps it.
@@ -178,7 +182,7 @@ class _Flight:
 
     def may_hit(self, other: _Flight) -> bool:
         """Tell whether another one may have lost its process to this one."""
-        if self.kind.server is not Server.ENDS_IT or self is other:
+        if self is other:
             return False
         end_s = self.answered_s if self.answered_s is not None else time.monotonic()
         ended_s = other.answered_s
@@ -321,6 +325,7 @@ class _Watch:
                 )
                 continue
             flight.answered_s = time.monotonic()
+            self._landed.append(flight)
             flight.answer.set_result(answer)
 
     async def _within(
@@ -364,7 +369,6 @@ class _Watch:
         kind = flight.kind
         outcome = _outcome(answer)
         self._report.add(kind.case, outcome)
-        self._landed.append(flight)
         if outcome not in kind.outcomes(self._setup):
             if self._was_hit(flight, outcome):
                 self._report.also(f"hit by others: {kind.case}", outcome)
@@ -395,12 +399,10 @@ class _Watch:
             )
 
     def _was_hit(self, flight: _Flight, outcome: str) -> bool:
-        """Tell whether an event ended so because one beside it ended its process."""
+        """Tell whether an event ended so because of one beside it in its process."""
         others = [*self._landed, *self._flying.values()]
-        return (
-            self._setup.is_server
-            and outcome in COLLATERAL
-            and any(other.may_hit(flight) for other in others)
+        return self._setup.is_server and any(
+            outcome in other.kind.spreads and other.may_hit(flight) for other in others
         )
 
     def api_failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -500,12 +502,16 @@ class _Watch:
         first = growth.get("start", held)
         # What was left may be removed beside the events that follow.
         for _ in range(CLEANING_EVENTS):
-            passing = {name: held[name] for name in ("processes", "files", "disk_kb")}
+            passing = {name: held[name] for name in PASSING}
             if not self._excess(passing, first):
                 break
             await self._serve_one(ECHO)
             held = self._held()
         growth[when] = held
+
+    def _is_ours(self, pid: int) -> bool:
+        """Tell the supervisor and its workers from what handlers have started."""
+        return pid == self._pid or ENTRY in _name(pid)
 
     def _held(self) -> dict[str, int]:
         status = Path(f"/proc/{self._pid}/status").read_text()
@@ -516,6 +522,7 @@ class _Watch:
         count, size_kb = _files(self._tmp)
         return {
             "processes": len(found) + self._zombies(),
+            "strangers": len([pid for pid in found if not self._is_ours(pid)]),
             "threads": int(fields["Threads"]),
             "descriptors": self._runtime.descriptor_count(),
             "files": count,
@@ -624,6 +631,6 @@ def _outcome(answer: Answer) -> str:
 
 def _name(pid: int) -> str:
     with contextlib.suppress(OSError):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        return os.fsdecode(b" ".join(words[:4]))[:99]
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        return os.fsdecode(b" ".join([*words[:4], words[-1]]))[:300]
     return "gone"

@@ -223,7 +223,8 @@ class Server(Enum):
 
     NOT_RUN = "spoils the process for all that follow, as the documentation says"
     HARMLESS = "hurts nobody but itself"
-    ENDS_IT = "whoever is in the process by then may lose it"
+    ENDS_IT = "whoever is in the process by then loses it"
+    SPREADS = "whoever is in the process by then may be told the same error"
 
 
 ALL = ("all",)
@@ -289,6 +290,17 @@ class Kind:
             and not (setup.is_server and self.server is Server.NOT_RUN)
         )
 
+    @property
+    def spreads(self) -> tuple[str, ...]:
+        """What those beside it in the same process may be told because of it."""
+        match self.server:
+            case Server.ENDS_IT:
+                return COLLATERAL
+            case Server.SPREADS:
+                # One that comes from nobody's event; its process serves to its end.
+                return (*self.error_types, "RangeError")
+        return ()
+
     def outcomes(self, setup: Setup) -> tuple[str, ...]:
         """Return what its caller may be told."""
         found = self.error_types or ("result",)
@@ -305,6 +317,11 @@ def anywhere(case: str, error_types: tuple[str, ...] = (), **more: Any) -> Kind:
 def harmless(case: str, error_types: tuple[str, ...] = (), **more: Any) -> Kind:
     """Return one that hurts nobody else, not even in the same process."""
     return anywhere(case, error_types, server=Server.HARMLESS, **more)
+
+
+def spreading(case: str, error_types: tuple[str, ...] = (), **more: Any) -> Kind:
+    """Return one with an error that nobody can tell whose it is."""
+    return anywhere(case, error_types, server=Server.SPREADS, **more)
 
 
 def ending(case: str, error_types: tuple[str, ...] = (), **more: Any) -> Kind:
@@ -367,7 +384,7 @@ FAILING_LATE = [
 HOSTILE = [
     harmless("throws", ("RangeError",)),
     harmless("throwsProxy", ("object",)),
-    harmless("rejectsUnawaited", ("Runtime.UnhandledPromiseRejection",)),
+    spreading("rejectsUnawaited", ("Runtime.UnhandledPromiseRejection",)),
     anywhere("neverSettles", ("Runtime.HandlerNeverSettled",)),
     ending("exitsWith0", EXIT),
     ending("exitsWith3", EXIT),
@@ -431,13 +448,13 @@ HOSTILE = [
 
     harmless("emptiesFolder"),
 
-    harmless("throwsInTimer", ("RangeError",)),
-    harmless("throwsInTimerLater"),
-    harmless("throwsInTimerWaited"),
+    spreading("throwsInTimer", ("RangeError",)),
+    spreading("throwsInTimerLater", lingers_s=0.2),
+    spreading("throwsInTimerWaited", lingers_s=0.2),
 
-    # Deno keeps what it has loaded on disk.
+    # Deno keeps what it has loaded: on disk, and in a process as long as that lives.
     *(
-        harmless(case, takes_memory=True, extra={"count": 30, "bytes": 100_000})
+        anywhere(case, takes_memory=True, extra={"count": 30, "bytes": 100_000})
         for case in ("importsData", "importsBlobs", "importsFiles")
     ),
 
@@ -458,7 +475,7 @@ HOSTILE = [
     *(
         Kind(f"spoilsState-{how}", does="spoilsState", extra={"how": how})
         for how in ("truncatedEntry", "otherEntry", "closedEntry", "entryFolder",
-                    "closed", "closedInside", "link", "linkToRoot", "file", "removed",
+                    "closed", "closedInside", "link", "linkToParent", "file", "removed",
                     "emptied", "noCache", "cacheFile", "spoiltCache")
     ),
 ]  # fmt: skip
