@@ -77,6 +77,7 @@ function deadEnd(): number {
   return listener.addr.port;
 }
 
+const FILES_LIMIT_MS = 2_000;
 function makeFiles(name: (n: number) => string, mayGoOn: (n: number) => boolean) {
   let count = 0;
   while (mayGoOn(count)) {
@@ -224,9 +225,13 @@ Object.assign(cases, {
     return sum;
   },
 
-  leavesFiles: ({ count }: any) => makeFiles((n) => `${temp()}/${n}`, (n) => n < count),
+  leavesFiles: ({ count }: any) => {
+    const end = Date.now() + FILES_LIMIT_MS;
+    return makeFiles((n) => `${temp()}/${n}`, (n) => n < count && Date.now() < end);
+  },
   leavesLongNames: ({ count }: any) => {
     const long = "n".repeat(240);
+    const end = Date.now() + FILES_LIMIT_MS;
     let folder = temp();
     const made = makeFiles((n) => {
       // Deep enough to be no single folder, short enough to be a path.
@@ -235,7 +240,7 @@ Object.assign(cases, {
         Deno.mkdirSync(folder);
       }
       return `${folder}/${n}${long}`;
-    }, (n) => n < count);
+    }, (n) => n < count && Date.now() < end);
     return made;
   },
   leavesFilesUntilTheEnd: ({ leftMs }: any, context) => {

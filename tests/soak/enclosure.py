@@ -9,6 +9,7 @@ Neither may lie in ``/tmp``. All mounts end with the command. Needs root and Lin
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -35,6 +36,15 @@ from tests.as_lambda import (
 IMAGE = "image"
 DISK = "disk"
 SIZE_BYTES = 512 * 1024 * 1024
+
+
+def unavailable() -> str:
+    """Return why this machine can make no disk; empty if it can."""
+    if shutil.which("mkfs.ext4") is None:
+        return "a /tmp of its own needs mkfs.ext4"
+    if not Path("/dev/loop-control").exists():
+        return "a /tmp of its own needs loop devices"
+    return ""
 
 
 def prepare(folder: Path) -> None:

@@ -81,6 +81,8 @@ class Setup:
             return "memory limits, a freezer and another user need root"
         if self.memory_mb is not None and not cgroups.available():
             return cgroups.unavailable()
+        if self.is_unprivileged and (reason := enclosure.unavailable()):
+            return reason
         if self.is_frozen and _freezer_root() is None:
             return "no control group of version 2 to freeze"
         return ""

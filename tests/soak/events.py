@@ -25,10 +25,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psutil
 
 from tests.doubles import FakeRuntimeApi
-from tests.integration.harness import RuntimeUnderTest, wait_for_end
+from tests.integration.harness import RuntimeUnderTest, kill_and_wait, wait_for_end
 from tests.soak.environment import Environment, Setup
 from tests.soak.hostile import GOOD, HOSTILE, SOURCE, Kind
-from tests.soak.report import Report
+from tests.soak.report import VIOLATIONS_LIMIT, Report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
@@ -62,7 +62,7 @@ OOM_SCORE = "1000"
 # What may go away beside the events that follow.
 PASSING = ("processes", "strangers", "files", "disk_kb")
 # At the end of every worker's command line, and of nothing else's.
-ENTRY = "/entry.mjs"
+ENTRY = "entry.mjs"
 # Longer ones are cut in tables.
 TYPE_LIMIT = 60
 # As the API's double keeps it.
@@ -127,8 +127,6 @@ async def soak(
                     await watch.run(plan(count, seed, kinds))
             finally:
                 loop.set_exception_handler(handler)
-            if group is not None and (left := group.process_ids()):
-                report.violate(f"processes after the end: {left}")
     return report.finish()
 
 
@@ -243,8 +241,10 @@ class _Watch:
             self._count_kills("the end")
             connections = {"connections to the Runtime API": self._api.connections}
             self._report.figures = {**self._figures, **connections}
-            if not lost.done():
+            is_lost = lost.done()
+            if not is_lost:
                 await self._stop()
+            await self._end_what_is_left(is_lost=is_lost)
             for task in self._ends:
                 task.cancel()
             await asyncio.gather(*self._ends, return_exceptions=True)
@@ -279,6 +279,8 @@ class _Watch:
     async def _call(self, events: deque[Kind]) -> None:
         """Send one event after another, as long as there are any."""
         while events:
+            if len(self._report.violations) >= VIOLATIONS_LIMIT:
+                raise LostError(f"given up before event {self._numbers + 1}")
             await self._serve_one(events.popleft())
 
     async def _serve_one(self, kind: Kind) -> None:
@@ -511,7 +513,7 @@ class _Watch:
 
     def _is_ours(self, pid: int) -> bool:
         """Tell the supervisor and its workers from what handlers have started."""
-        return pid == self._pid or ENTRY in _name(pid)
+        return pid == self._pid or _command(pid)[-1:] == [ENTRY]
 
     def _held(self) -> dict[str, int]:
         status = Path(f"/proc/{self._pid}/status").read_text()
@@ -557,6 +559,17 @@ class _Watch:
             self._report.violate(f"memory grew: {baseline} at first, {end} at the end")
         if self._runtime.pid != self._pid or not self._runtime.is_running:
             self._report.violate("the supervisor is not the one that was started")
+
+    async def _end_what_is_left(self, *, is_lost: bool) -> None:
+        """Leave nothing of the environment behind; there should be nothing left."""
+        found = set(self._runtime.survivors())
+        if self._group is not None:
+            found |= set(self._group.process_ids())
+        if found and not is_lost:
+            self._violate(f"after the end there are {[_name(pid) for pid in found]}")
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                await kill_and_wait(pid)
 
     async def _stop(self) -> None:
         try:
@@ -630,7 +643,12 @@ def _outcome(answer: Answer) -> str:
 
 
 def _name(pid: int) -> str:
+    return " ".join(_command(pid)[:4])[:99] or "gone"
+
+
+def _command(pid: int) -> list[str]:
+    """Return a command's words, of the last one only the name of the file."""
     with contextlib.suppress(OSError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
-        return os.fsdecode(b" ".join([*words[:4], words[-1]]))[:300]
-    return "gone"
+        return [*map(os.fsdecode, words[:-1]), os.fsdecode(words[-1]).split("/")[-1]]
+    return []
