@@ -56,7 +56,7 @@ AS_ON_LAMBDA = {
         ),
         70,
         (
-            "exhaustsHeap", "exitsWith", "failsLate", "forges", "importsData",
+            "exhaustsHeap", "exitsWith", "failsLate", "forges-", "importsData",
             "leavesFilesUntil", "steals", "choosesTrust", "throwsInTimer",
         ),
     ),
