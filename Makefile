@@ -75,10 +75,17 @@ figures: $(STAMP) ## run the benchmarks and draw the pictures of docs/ from them
 	$(BIN)/python -m bench -o json > docs/performance.json
 	$(BIN)/python -m bench.plot docs/performance.json docs
 
-soak: $(STAMP) ## 100,000 fuzzed streams, 10,000 fuzzed answers, 10,000 events (half an hour)
+# All but the first three need root.
+SOAKED := $(BIN)/python -m tests.soak events --unprivileged
+soak: $(STAMP) ## 100,000 fuzzed streams, 10,000 fuzzed answers, 60,000 events (hours; root)
 	$(BIN)/python -m tests.soak frames
 	$(BIN)/python -m tests.soak responses
 	$(BIN)/python -m tests.soak events
+	$(SOAKED) --memory 128 --frozen
+	$(SOAKED) --memory 128 --frozen --permissions default
+	$(SOAKED) --memory 256 --concurrency 8
+	$(SOAKED) --memory 256 --concurrency 8 --permissions default
+	$(SOAKED) --memory 256 --concurrency 8 --strategy server --permissions default
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache dist

@@ -1,6 +1,7 @@
 """Run one: ``python -m tests.soak frames|responses|events [--count N] [--seed N]``.
 
-Prints a table of what came out how often; exits 1 if anything happened that must not.
+The rest of the options is for ``events``: in what environment it runs. Prints a table
+of what came out how often; exits 1 if anything happened that must not.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from tests.soak import events, frames, responses
+from tests.soak.environment import PERMISSIONS, STRATEGIES, Setup
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,9 +38,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--start", type=int, default=0, help="number of the first case, to repeat one"
     )
     parser.add_argument("-o", choices=("table", "json"), default="table", dest="output")
+    where = parser.add_argument_group("the environment of events")
+    where.add_argument("--memory", type=int, metavar="MB", help="needs root")
+    where.add_argument("--concurrency", type=int, default=1, help="events at once")
+    where.add_argument("--strategy", choices=STRATEGIES, default="fresh")
+    where.add_argument("--permissions", choices=PERMISSIONS, default="all")
+    where.add_argument("--frozen", action="store_true", help="between events")
+    where.add_argument("--unprivileged", action="store_true", help="as Lambda's user")
+    where.add_argument(
+        "--only", default="", metavar="KIND,...", help="hostile kinds that begin so"
+    )
     options = parser.parse_args(arguments)
     run, full = RUNS[options.name]
-    report = run(options.count or full, options.seed, options.start)
+    count = options.count or full
+    if options.name == "events":
+        setup = Setup(
+            memory_mb=options.memory,
+            concurrency=options.concurrency,
+            strategy=options.strategy,
+            permissions=options.permissions,
+            is_frozen=options.frozen,
+            is_unprivileged=options.unprivileged,
+        )
+        if reason := setup.impossible():
+            parser.error(reason)
+        only = [name for name in options.only.split(",") if name]
+        report = events.run(count, options.seed, options.start, setup, only)
+    else:
+        report = run(count, options.seed, options.start)
     if options.output == "json":
         print(json.dumps(report.as_json(), indent=2))
     else:

@@ -2,7 +2,7 @@
 
 Checked for each: one answer, of the kind its handler deserves, and nothing left of it
 when the next event is asked for. Checked all along: the supervisor is the same process
-and holds what it held before.
+and holds what it held before. In what environment it runs: ``environment.Setup``.
 """
 
 from __future__ import annotations
@@ -13,28 +13,29 @@ import contextlib
 import json
 import os
 import random
+import re
 import sys
 import tempfile
-from collections import Counter
+import time
+from collections import Counter, deque
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import psutil
 
-from tests import cgroups
-from tests.cgroups import MIB, Cgroup
 from tests.doubles import FakeRuntimeApi
-from tests.integration.harness import RuntimeUnderTest
+from tests.integration.harness import RuntimeUnderTest, kill_and_wait, wait_for_end
+from tests.soak.environment import Environment, Setup
 from tests.soak.hostile import GOOD, HOSTILE, SOURCE, Kind
-from tests.soak.report import Report
+from tests.soak.report import VIOLATIONS_LIMIT, Report
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Sequence
+
     from tests.doubles import Answer
 
-# What runs inside: the supervisor, a Deno process, and what a handler may take.
-MEMORY_LIMIT_BYTES = 400 * MIB
-# Threads count as well; Deno has a dozen.
-PROCESSES_LIMIT = 150
+T = TypeVar("T")
 
 PROGRESS_EVENTS = 500
 # Pools and caches of the supervisor are full by then.
@@ -42,65 +43,151 @@ BASELINE_EVENTS = 1000
 MEMORY_GROWTH_LIMIT_KB = 2 * 1024
 # Of a run too short to fill them: the largest event may be still to come.
 SHORT_GROWTH_LIMIT_KB = 16 * 1024
+# Of /tmp: Deno's databases are there, and the logs of what is to be written to them.
+DISK_GROWTH_LIMIT_KB = 8 * 1024
 ANSWER_LIMIT_S = 30.0
+# The supervisor may be stuck in the kernel, or wait for who is.
+LONG_S = 24 * 3600.0
+# A Runtime API may see ``next`` so much later than it was sent on a busy machine.
+LATE_S = 0.05
+# A shorter timeout leaves so little behind it that a busy machine may use it up.
+JUDGED_TIMEOUT_S = 2.0
+# Ordinary events in whose time what another one left is removed.
+CLEANING_EVENTS = 40
+# Go's HTTP server reads no more behind the last chunk (net/http, ``suspiciously long
+# trailer``): AWS's emulator ends the environment then.
+TRAILERS_LIMIT_BYTES = 4096
+# Where there is one process at a time nothing may grow by one; where there are several
+# their number moves with the memory there is, and each has three pipes.
+MANAGED_SLACK = {"processes": 1, "descriptors": 4, "files": 3, "threads": 0}
+OOM_SCORE = "1000"
+# What may go away beside the events that follow.
+PASSING = ("processes", "strangers", "files", "disk_kb")
+# At the end of every worker's command line, and of nothing else's.
+ENTRY = "entry.mjs"
+# Longer ones are cut in tables.
+TYPE_LIMIT = 60
+# As the API's double keeps it.
+_REQUEST = re.compile(r"GET invocation next|POST request-\d+ (response|error)")
 
 
-def run(count: int, seed: int, start: int = 0) -> Report:
-    """Serve ``count`` events."""
+class LostError(Exception):
+    """There is no use in going on: the environment has ended, or is stuck."""
+
+
+def run(
+    count: int,
+    seed: int,
+    start: int = 0,
+    setup: Setup | None = None,
+    only: Sequence[str] = (),
+) -> Report:
+    """Serve ``count`` events; of hostile kinds all, or those whose names begin so."""
     del start  # what an event leaves behind depends on those before it
-    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
-        return asyncio.run(soak(count, seed, Path(folder)))
+    # Not /tmp: an unprivileged runtime has one of its own, which would cover it.
+    place = "/var/tmp" if setup is not None and setup.is_unprivileged else None
+    with tempfile.TemporaryDirectory(prefix="soak-", dir=place) as folder:
+        return asyncio.run(soak(count, seed, Path(folder), setup, only))
 
 
-async def soak(count: int, seed: int, folder: Path) -> Report:
+async def soak(
+    count: int,
+    seed: int,
+    folder: Path,
+    setup: Setup | None = None,
+    only: Sequence[str] = (),
+) -> Report:
     """Serve ``count`` events of a runtime whose files are in ``folder``."""
+    setup = setup or Setup()
     report = Report("events", seed)
-    with contextlib.ExitStack() as stack:
-        group: Cgroup | None = None
-        if cgroups.available():
-            group = Cgroup.create(
-                memory_bytes=MEMORY_LIMIT_BYTES, processes=PROCESSES_LIMIT
-            )
-            stack.enter_context(group)
-        else:
+    with Environment(setup, folder) as environment:
+        group = environment.group
+        kinds = kinds_of(setup, only, with_cgroup=group is not None)
+        if group is None:
             left_out = ", ".join(kind.case for kind in HOSTILE if kind.needs_cgroup)
-            report.notes.append(f"{left_out} not tried: {cgroups.unavailable()}")
-        (folder / "task").mkdir()
-        (folder / "tmp").mkdir()
+            report.notes.append(f"no control group: {left_out} not tried")
         (folder / "task" / "function.ts").write_text(SOURCE, encoding="utf-8")
+        loop = asyncio.get_running_loop()
         async with FakeRuntimeApi() as api:
             runtime = RuntimeUnderTest(
                 folder / "task",
                 "function.handler",
                 api,
                 folder / "tmp",
-                {
-                    "LAMBDA_DENO_PERMISSIONS": "all",
-                    "LAMBDA_DENO_V8_FLAGS": "--max-old-space-size=64",
-                },
-                wrapper=group.wrapper if group is not None else "",
+                setup.variables(),
+                wrapper=environment.wrapper,
                 keeps_log=False,
             )
-            async with runtime:
-                watch = _Watch(runtime, api, group, report)
-                await watch.serve(plan(count, seed, with_cgroup=group is not None))
-                code = await runtime.stop()
-                if code != 0:
-                    report.violate(f"exit code {code} after SIGTERM")
-            if group is not None and (left := group.process_ids()):
-                report.violate(f"processes after the end: {left}")
+            if setup.is_unprivileged:  # what is in it is not seen from outside
+                runtime.temp_root = folder / "none"
+                runtime.temp_root.mkdir()
+            handler = loop.get_exception_handler()
+            try:
+                async with runtime:
+                    watch = _Watch(runtime, api, environment, report)
+                    loop.set_exception_handler(watch.api_failed)
+                    await watch.run(plan(count, seed, kinds))
+            finally:
+                loop.set_exception_handler(handler)
     return report.finish()
 
 
-def plan(count: int, seed: int, *, with_cgroup: bool) -> list[Kind]:
+def kinds_of(
+    setup: Setup, only: Sequence[str] = (), *, with_cgroup: bool
+) -> list[Kind]:
+    """Return the hostile kinds that an environment can have."""
+    return [
+        kind
+        for kind in HOSTILE
+        if kind.fits(setup, with_cgroup=with_cgroup)
+        and (not only or kind.case.startswith(tuple(only)))
+    ]
+
+
+def plan(count: int, seed: int, kinds: Sequence[Kind]) -> list[Kind]:
     """Return the events: a tenth hostile, each kind at least once, in random order."""
     rng = random.Random(seed)
-    kinds = [kind for kind in HOSTILE if with_cgroup or not kind.needs_cgroup]
-    hostile = [*kinds, *rng.choices(kinds, k=max(0, count // 10 - len(kinds)))]
+    hostile = list(kinds)
+    if kinds:
+        hostile += rng.choices(kinds, k=max(0, count // 10 - len(kinds)))
     good = rng.choices(GOOD, k=max(0, count - len(hostile)))
     events = [*hostile, *good]
     rng.shuffle(events)
     return events
+
+
+@dataclass(slots=True)
+class _Flight:
+    """One event on its way.
+
+    Attributes:
+        kind: What it does.
+        number: Which one it is.
+        body: What was sent.
+        delivered_s: When; monotonic clock.
+        answer: What came.
+        answered_s: When it came, None until then.
+    """
+
+    kind: Kind
+    number: int
+    body: bytes
+    delivered_s: float
+    answer: asyncio.Future[Answer]
+    answered_s: float | None = None
+
+    @property
+    def name(self) -> str:
+        return f"event {self.number} ({self.kind.case})"
+
+    def may_hit(self, other: _Flight) -> bool:
+        """Tell whether another one may have lost its process to this one."""
+        if self is other:
+            return False
+        end_s = self.answered_s if self.answered_s is not None else time.monotonic()
+        ended_s = other.answered_s
+        is_before = ended_s is not None and ended_s < self.delivered_s
+        return not is_before and other.delivered_s <= end_s + self.kind.lingers_s
 
 
 class _Watch:
@@ -110,76 +197,286 @@ class _Watch:
         self,
         runtime: RuntimeUnderTest,
         api: FakeRuntimeApi,
-        group: Cgroup | None,
+        environment: Environment,
         report: Report,
     ) -> None:
         self._runtime = runtime
         self._api = api
-        self._group = group
+        self._environment = environment
+        self._setup = environment.setup
+        self._group = environment.group
         self._report = report
         self._pid = runtime.pid
-        self._ids: set[str] = set()
+        self._tmp = runtime.temp_root
+        self._flying: dict[str, _Flight] = {}
+        # Of a server: those who may have been in it together.
+        self._landed: deque[_Flight] = deque(maxlen=8 * self._setup.concurrency)
+        self._posts: Counter[str] = Counter()
+        self._numbers = 0
+        # Who is known to ask: the supervisor.
+        self._agents: set[str] = set()
+        self._requests = 0
+        self._oom_kills = 0
+        self._figures = {
+            "processes killed for memory": 0,
+            "of them where nothing took much": 0,
+            "slowest good answer, ms": 0,
+            "longest from event to next, % of the timeout": 0,
+            "next after the deadline": 0,
+            "workers the kernel would spare": 0,
+        }
+        self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # Whose doing a kill may be, since the counter was read last.
+        self._takers = 0
 
-    async def serve(self, events: list[Kind]) -> None:
-        """Serve all of them."""
-        await self._api.wait_for_next()
-        self._sample("start")
+    async def run(self, events: list[Kind]) -> None:
+        """Serve all of them, and end the runtime."""
+        lost = asyncio.create_task(wait_for_end(self._pid, LONG_S))
+        reading = asyncio.create_task(self._read_answers())
+        self._ends: list[asyncio.Future[None]] = [lost, reading, self._broken]
+        try:
+            await self._serve(events)
+        except LostError as error:
+            self._violate(str(error), with_log=True)
+        finally:
+            self._environment.thaw()
+            self._count_kills("the end")
+            connections = {"connections to the Runtime API": self._api.connections}
+            self._report.figures = {**self._figures, **connections}
+            is_lost = lost.done()
+            if not is_lost:
+                await self._stop()
+            await self._end_what_is_left(is_lost=is_lost)
+            for task in self._ends:
+                task.cancel()
+            await asyncio.gather(*self._ends, return_exceptions=True)
+            with contextlib.suppress(OSError):
+                self._runtime.clear_temp_root()
+
+    async def _serve(self, events: list[Kind]) -> None:
+        for _ in range(self._setup.concurrency):
+            await self._within(self._api.wait_for_next(LONG_S), "the first next")
+        self._agents = set(self._api.user_agents)
+        self._report.facts = self._environment.watch(self._pid)
+        self._tmp = self._environment.tmp_of(self._runtime)
+        await self._sample("start")
         baseline = min(BASELINE_EVENTS, len(events) // 2)
-        for number, kind in enumerate(events, 1):
-            try:
-                outcome = await self._serve_one(kind, number)
-            except (TimeoutError, AssertionError) as error:
-                self._report.add(kind.case, "no answer")
-                self._report.violate(
-                    f"event {number} ({kind.case}): no answer: {error!r}"
-                )
-                return
-            self._report.add(kind.case, outcome)
-            self._look_for_leftovers(kind, number)
-            if number == baseline:
-                self._sample("baseline")
-            if number % PROGRESS_EVENTS == 0:
-                self._sample(f"after {number}")
-                print(f"{number} of {len(events)} events", file=sys.stderr)
-        self._sample("end")
+        stops = {baseline, len(events), *range(0, len(events), PROGRESS_EVENTS)}
+        done = 0
+        for stop in sorted(stops - {0}):
+            part = deque(events[done:stop])
+            callers = [
+                self._call(part) for _ in range(min(self._setup.concurrency, len(part)))
+            ]
+            await _all(callers)
+            done = stop
+            if stop == baseline:
+                await self._sample("baseline")
+            if stop % PROGRESS_EVENTS == 0:
+                await self._sample(f"after {stop}")
+                print(f"{stop} of {len(events)} events", file=sys.stderr)
+        await self._sample("end")
         self._compare()
-        self._count_answers()
 
-    async def _serve_one(self, kind: Kind, number: int) -> str:
-        event = {"case": kind.case, "number": number}
-        body = json.dumps(event).encode() if kind.event is None else kind.event
+    async def _call(self, events: deque[Kind]) -> None:
+        """Send one event after another, as long as there are any."""
+        while events:
+            if len(self._report.violations) >= VIOLATIONS_LIMIT:
+                raise LostError(f"given up before event {self._numbers + 1}")
+            await self._serve_one(events.popleft())
+
+    async def _serve_one(self, kind: Kind) -> None:
+        self._numbers += 1
+        body = kind.body(self._numbers, self._api.address)
+        self._takers += kind.takes_memory
+        self._environment.freeze()
         request_id = self._api.deliver(body, timeout_s=kind.timeout_s)
-        self._ids.add(request_id)
-        answer = await self._api.answer(ANSWER_LIMIT_S)
-        await self._api.wait_for_next(ANSWER_LIMIT_S)
-        outcome = _outcome(answer)
-        expected = kind.error_types or ("result",)
-        if answer.request_id != request_id or outcome not in expected:
-            self._violate(
-                f"event {number} ({kind.case}): expected {expected}, got {outcome}: "
-                f"{answer.body[:300]!r}"
+        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        flight = _Flight(kind, self._numbers, body, time.monotonic(), future)
+        self._flying[request_id] = flight
+        self._environment.thaw()
+        limit_s = kind.timeout_s + ANSWER_LIMIT_S
+        try:
+            answer = await self._within(
+                _result(future), f"{flight.name}: an answer", limit_s
             )
-        elif kind in GOOD and answer.json() != event:
-            self._report.violate(
-                f"event {number}: another result: {answer.body[:99]!r}"
+            self._judge(flight, answer)
+            await self._within(
+                self._api.wait_for_next(LONG_S), f"{flight.name}: the next one", limit_s
             )
-        if kind.is_streamed != bool(answer.chunks):
-            self._report.violate(f"event {number} ({kind.case}): streamed wrongly")
-        return outcome
+        finally:
+            if flight.answered_s is None:
+                self._report.add(kind.case, "no answer")
+        self._count_kills(flight.name)
+        flying = [one.kind.takes_memory for one in self._flying.values()]
+        # Who has been answered may be killed until its process is gone.
+        self._takers = sum(flying) + (self._setup.is_managed and kind.takes_memory)
+        self._look_at_requests(flight)
+        if not self._setup.is_managed:
+            self._look_at_the_time(flight)
+            await self._look_for_leftovers(flight)
 
-    def _look_for_leftovers(self, kind: Kind, number: int) -> None:
+    async def _read_answers(self) -> None:
+        """Give each answer to who waits for it."""
+        while True:
+            answer = await self._api.answers.get()
+            self._posts[answer.request_id] += 1
+            flight = self._flying.pop(answer.request_id, None)
+            if flight is None:
+                self._violate(
+                    f"{answer.request_id or answer.call} was answered "
+                    f"{self._posts[answer.request_id]} times: {answer.body[:300]!r}"
+                )
+                continue
+            flight.answered_s = time.monotonic()
+            self._landed.append(flight)
+            flight.answer.set_result(answer)
+
+    async def _within(
+        self, work: Coroutine[Any, Any, T], what: str, limit_s: float = ANSWER_LIMIT_S
+    ) -> T:
+        """Wait for something, but not longer than there is an environment.
+
+        Raises:
+            LostError: It has ended, or it takes too long.
+        """
+        task = asyncio.ensure_future(work)
+        try:
+            waiting: list[asyncio.Future[Any]] = [task, *self._ends]
+            await asyncio.wait(
+                waiting,
+                timeout=limit_s,
+                return_when=asyncio.FIRST_COMPLETED,
+            )
+            if task.done():
+                return task.result()
+            lost, reading, broken = self._ends
+            if reading.done():
+                reading.result()
+            if broken.done():
+                raise LostError(f"{what} did not come: the Runtime API hung up")
+            if lost.done():
+                # Its log ends now, and with that its code is known.
+                with contextlib.suppress(TimeoutError):
+                    code = await self._runtime.wait()
+                    raise LostError(
+                        f"{what} did not come: THE ENVIRONMENT IS LOST, the supervisor "
+                        f"has ended with {code}"
+                    )
+            raise LostError(f"{what} did not come within {limit_s:.0f} s")
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    def _judge(self, flight: _Flight, answer: Answer) -> None:
+        """Compare an answer with what the handler deserves."""
+        kind = flight.kind
+        outcome = _outcome(answer)
+        self._report.add(kind.case, outcome)
+        if outcome not in kind.outcomes(self._setup):
+            if self._was_hit(flight, outcome):
+                self._report.also(f"hit by others: {kind.case}", outcome)
+                return
+            self._violate(
+                f"{flight.name}: expected {kind.outcomes(self._setup)}, got {outcome}: "
+                f"{answer.body[:300]!r}",
+                with_log=True,
+            )
+            return
+        if kind.case in GOOD_CASES:
+            if answer.body != _compact(flight.body):
+                self._violate(f"{flight.name}: another result: {answer.body[:99]!r}")
+            assert flight.answered_s is not None
+            took_ms = round((flight.answered_s - flight.delivered_s) * 1000)
+            name = "slowest good answer, ms"
+            self._figures[name] = max(self._figures[name], took_ms)
+        # What ends before its first piece is no stream.
+        if kind.is_streamed != bool(answer.chunks) and answer.call != "error":
+            self._violate(f"{flight.name}: streamed wrongly")
+        trailers = sum(
+            len(f"{name}: {value}\r\n") for name, value in answer.trailers.items()
+        )
+        if trailers + 2 > TRAILERS_LIMIT_BYTES:
+            self._violate(
+                f"{flight.name}: {trailers} bytes of trailers, AWS's emulator takes "
+                f"{TRAILERS_LIMIT_BYTES}"
+            )
+
+    def _was_hit(self, flight: _Flight, outcome: str) -> bool:
+        """Tell whether an event ended so because of one beside it in its process."""
+        others = [*self._landed, *self._flying.values()]
+        return self._setup.is_server and any(
+            outcome in other.kind.spreads and other.may_hit(flight) for other in others
+        )
+
+    def api_failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Hear what the API's double cannot read: no supervisor should send that."""
+        error = context.get("exception")
+        flying = ", ".join(one.name for one in self._flying.values())
+        self._violate(f"the Runtime API, with {flying}: {error or context['message']}")
+        if not isinstance(error, AssertionError) and not self._broken.done():
+            self._broken.set_result(None)
+
+    def _count_kills(self, when: str) -> None:
+        """Look how many processes the kernel has killed, and for whom."""
+        if self._group is not None:
+            kills = self._group.oom_kills() - self._oom_kills
+            self._oom_kills += kills
+            self._figures["processes killed for memory"] += kills
+            if kills and not self._takers:
+                self._figures["of them where nothing took much"] += kills
+                self._violate(f"{when}: the kernel killed {kills} for memory")
+
+    def _look_at_requests(self, flight: _Flight) -> None:
+        """Nobody but the supervisor asks the Runtime API for anything."""
+        if strangers := self._api.user_agents - self._agents:
+            self._agents |= strangers
+            self._violate(f"{flight.name}: {strangers} asked the Runtime API")
+        for request in self._api.requests[self._requests :]:
+            if not _REQUEST.fullmatch(request):
+                self._violate(f"{flight.name}: the Runtime API was asked: {request}")
+        self._requests = len(self._api.requests)
+
+    def _look_at_the_time(self, flight: _Flight) -> None:
+        """Lambda ends an environment that has not asked again by the deadline."""
+        took_s = time.monotonic() - flight.delivered_s
+        share = round(100 * took_s / flight.kind.timeout_s)
+        name = "longest from event to next, % of the timeout"
+        self._figures[name] = max(self._figures[name], share)
+        if took_s > flight.kind.timeout_s + LATE_S:
+            self._figures["next after the deadline"] += 1
+            if flight.kind.timeout_s >= JUDGED_TIMEOUT_S:
+                self._violate(
+                    f"{flight.name}: the next one was asked for after {took_s:.2f} s, "
+                    f"the timeout is {flight.kind.timeout_s:.2f} s"
+                )
+
+    async def _look_for_leftovers(self, flight: _Flight) -> None:
         """The supervisor and the process that waits for the next event, and no more."""
         found = self._processes()
         if len(found) != 2 or self._pid not in found or self._zombies():
             names = {pid: _name(pid) for pid in found}
             self._violate(
-                f"event {number} ({kind.case}): processes {names} are there, "
-                f"and {self._zombies()} zombies; the supervisor is {self._pid}"
+                f"{flight.name}: processes {names} are there, "
+                f"and {self._zombies()} zombies; the supervisor is {self._pid}",
+                with_log=True,
             )
+        self._look_at_scores(found)
 
-    def _violate(self, text: str) -> None:
+    def _look_at_scores(self, found: list[int]) -> None:
+        """The kernel has to end a worker before the supervisor."""
+        for pid in found:
+            with contextlib.suppress(OSError):
+                score = Path(f"/proc/{pid}/oom_score_adj").read_text().strip()
+                if pid != self._pid and score != OOM_SCORE:
+                    name = "workers the kernel would spare"
+                    if not self._figures[name]:
+                        self._violate(f"oom_score_adj of a worker is {score}")
+                    self._figures[name] += 1
+
+    def _violate(self, text: str, *, with_log: bool = False) -> None:
         """Keep a violation; the first one with what was logged before it."""
-        if not self._report.violations:
+        if with_log and not any("; log:\n" in one for one in self._report.violations):
             text += f"; log:\n{self._runtime.log_tail}"
         self._report.violate(text)
 
@@ -203,26 +500,61 @@ class _Watch:
         # as its parent.
         return sorted(found | set(self._runtime.survivors()))
 
-    def _sample(self, when: str) -> None:
+    async def _sample(self, when: str) -> None:
+        """Write down what is held once all is quiet."""
+        held = self._held()
+        growth = self._report.growth
+        first = growth.get("start", held)
+        # What was left may be removed beside the events that follow.
+        for _ in range(CLEANING_EVENTS):
+            passing = {name: held[name] for name in PASSING}
+            if not self._excess(passing, first):
+                break
+            await self._serve_one(ECHO)
+            held = self._held()
+        growth[when] = held
+
+    def _is_ours(self, pid: int) -> bool:
+        """Tell the supervisor and its workers from what handlers have started."""
+        return pid == self._pid or _command(pid)[-1:] == [ENTRY]
+
+    def _held(self) -> dict[str, int]:
         status = Path(f"/proc/{self._pid}/status").read_text()
         fields = dict(line.split(":", 1) for line in status.splitlines())
-        self._report.growth[when] = {
-            "processes": len(self._processes()) + self._zombies(),
+        found = self._processes()
+        if self._setup.is_managed:
+            self._look_at_scores(found)
+        count, size_kb = _files(self._tmp)
+        return {
+            "processes": len(found) + self._zombies(),
+            "strangers": len([pid for pid in found if not self._is_ours(pid)]),
             "threads": int(fields["Threads"]),
             "descriptors": self._runtime.descriptor_count(),
-            "files": sum(1 for _ in self._runtime.temp_root.rglob("*")),
+            "files": count,
+            "disk_kb": size_kb,
             "memory_kb": int(fields["VmRSS"].split()[0]),
         }
+
+    def _excess(self, held: dict[str, int], before: dict[str, int]) -> list[str]:
+        """Return what there is more of than there may be, memory aside."""
+        found = []
+        for name, value in held.items():
+            slack = 0
+            if name == "disk_kb":
+                slack = DISK_GROWTH_LIMIT_KB
+            elif self._setup.is_managed:
+                slack = MANAGED_SLACK.get(name, 0) * self._setup.concurrency
+            if name != "memory_kb" and value > before[name] + slack:
+                found.append(f"{name} grew from {before[name]} to {value}")
+        return found
 
     def _compare(self) -> None:
         growth = self._report.growth
         baseline, end = growth["baseline"], growth["end"]
+        disk = {"disk_kb": growth["start"]["disk_kb"]}
         for when, held in growth.items():
-            for name, value in held.items():
-                if name != "memory_kb" and value > baseline[name]:
-                    self._report.violate(
-                        f"{name} grew from {baseline[name]} to {value}, seen {when}"
-                    )
+            for text in self._excess(held, {**baseline, **disk}):
+                self._report.violate(f"{text}, seen {when}")
         # Memory goes up and down with what is in hand; a leak is there at the end.
         is_long = self._report.count > BASELINE_EVENTS
         allowed_kb = MEMORY_GROWTH_LIMIT_KB if is_long else SHORT_GROWTH_LIMIT_KB
@@ -231,30 +563,95 @@ class _Watch:
         if self._runtime.pid != self._pid or not self._runtime.is_running:
             self._report.violate("the supervisor is not the one that was started")
 
-    def _count_answers(self) -> None:
-        posts = Counter(
-            request.split(" ")[1]
-            for request in self._api.requests
-            if request.startswith("POST ")
-        )
-        for request_id in self._ids | set(posts):
-            if posts[request_id] != 1:
-                times = posts[request_id]
-                self._report.violate(f"{request_id} was answered {times} times")
+    async def _end_what_is_left(self, *, is_lost: bool) -> None:
+        """Leave nothing of the environment behind; there should be nothing left."""
+        found = set(self._runtime.survivors())
+        if self._group is not None:
+            found |= set(self._group.process_ids())
+        if found and not is_lost:
+            self._violate(f"after the end there are {[_name(pid) for pid in found]}")
+        for pid in found:
+            with contextlib.suppress(ProcessLookupError):
+                await kill_and_wait(pid)
+
+    async def _stop(self) -> None:
+        try:
+            code = await self._runtime.stop()
+        except TimeoutError:
+            self._report.violate("the supervisor does not end after SIGTERM")
+            return
+        if code != 0:
+            self._violate(f"exit code {code} after SIGTERM", with_log=True)
+        if left := [path.name for path in self._tmp.iterdir()]:
+            self._report.violate(f"left in /tmp after the end: {left[:9]}")
+
+
+ECHO = GOOD[0]
+GOOD_CASES = {kind.case for kind in GOOD}
+
+
+async def _all(work: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """Wait for all; the first that fails ends the others."""
+    tasks = [asyncio.ensure_future(one) for one in work]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _result(future: asyncio.Future[T]) -> T:
+    return await future
+
+
+def _compact(body: bytes) -> bytes:
+    """Return JSON as JavaScript writes it."""
+    return json.dumps(json.loads(body), separators=(",", ":")).encode()
+
+
+def _files(folder: Path) -> tuple[int, int]:
+    """Return how many files and folders there are, and how much disk they take."""
+    count = size_kb = 0
+
+    def skip(_: OSError) -> None:
+        """It was removed meanwhile."""
+
+    walk: Callable[..., Any] = os.walk
+    for place, folders, files in walk(folder, onerror=skip):
+        for name in (*folders, *files):
+            with contextlib.suppress(OSError):
+                size_kb += os.lstat(f"{place}/{name}").st_blocks // 2
+                count += 1
+    return count, size_kb
 
 
 def _outcome(answer: Answer) -> str:
     """Return ``result``, or the error type that the caller sees."""
     if answer.call == "error":
-        return str(answer.json()["errorType"])
-    body = answer.trailers.get("lambda-runtime-function-error-body")
-    if body is None:
-        return "result"
-    return str(json.loads(base64.b64decode(body))["errorType"])
+        body = answer.body
+    else:
+        text = answer.trailers.get("lambda-runtime-function-error-body")
+        if text is None:
+            return "result"
+        body = base64.b64decode(text)
+    try:
+        text = str(json.loads(body)["errorType"])
+    except (ValueError, RecursionError, KeyError, TypeError):
+        # Forged: the caller is told what the header says.
+        named = "lambda-runtime-function-error-type"
+        text = answer.headers.get(named) or answer.trailers.get(named, "unreadable")
+        text = text.removeprefix("Function.")
+    return text if len(text) <= TYPE_LIMIT else f"{text[:6]}\u2026"
 
 
 def _name(pid: int) -> str:
+    return " ".join(_command(pid)[:4])[:99] or "gone"
+
+
+def _command(pid: int) -> list[str]:
+    """Return a command's words, of the last one only the name of the file."""
     with contextlib.suppress(OSError):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        return os.fsdecode(b" ".join(words[:4]))[:99]
-    return "gone"
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
+        return [*map(os.fsdecode, words[:-1]), os.fsdecode(words[-1]).split("/")[-1]]
+    return []

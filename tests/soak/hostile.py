@@ -1,12 +1,22 @@
 """Handlers' worst: what is done, and what the caller must be told.
 
-One module, one function per kind. It runs with every permission, because most of this
-cannot be done without.
+One module, one function per way; ``attacks.py`` is its second half. Much of this cannot
+be done without every permission, so each kind says under which ones it is run.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+from tests.soak import attacks
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.soak.environment import Setup
 
 SOURCE = """
 const encoder = new TextEncoder();
@@ -202,9 +212,26 @@ const cases: Record<string, (event: any, context: any) => unknown> = {
 };
 
 export function handler(event: any, context: any) {
-  return cases[event.case](event, context);
+  return cases[event.does](event, context);
 }
 """
+SOURCE += attacks.SOURCE
+
+
+class Server(Enum):
+    """What a kind does to the events beside it where one process serves all."""
+
+    NOT_RUN = "spoils the process for all that follow, as the documentation says"
+    HARMLESS = "hurts nobody but itself"
+    ENDS_IT = "whoever is in the process by then loses it"
+    SPREADS = "whoever is in the process by then may be told the same error"
+
+
+ALL = ("all",)
+BOTH = ("all", "default")
+MEMORY = "Runtime.OutOfMemory"
+# What is told to an event whose process another one has ended.
+COLLATERAL = ("Runtime.ExitError", MEMORY, "Runtime.WorkerProtocolError")
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,12 +239,20 @@ class Kind:
     """One way to behave.
 
     Attributes:
-        case: Name in the module.
+        case: Its name.
         error_types: Any of these is what the caller is told; empty: a result.
         is_streamed: The answer comes in pieces, an error in its trailers.
         timeout_s: The function's timeout for this event.
         event: Sent instead of JSON with the case's name.
         needs_cgroup: Only where the kernel limits memory and processes.
+        under: The permissions under which it is run.
+        server: What it does where one process serves all.
+        does: Name in the module; empty: the same as ``case``.
+        extra: More of the event.
+        takes_memory: ``Runtime.OutOfMemory`` is right as well where memory is limited,
+            and the kernel may kill for it.
+        needs_all: It takes what others beside it need: only where there is one at once.
+        lingers_s: Whoever comes so long after the answer may still be hit.
     """
 
     case: str
@@ -226,38 +261,148 @@ class Kind:
     timeout_s: float = 20.0
     event: bytes | None = None
     needs_cgroup: bool = False
+    under: tuple[str, ...] = ALL
+    server: Server = Server.NOT_RUN
+    does: str = ""
+    extra: Mapping[str, object] = field(default_factory=dict)
+    takes_memory: bool = False
+    needs_all: bool = False
+    lingers_s: float = 0.0
+
+    def body(self, number: int, api: str) -> bytes:
+        """Return the event.
+
+        Args:
+            number: Which one it is.
+            api: Address of the Runtime API.
+        """
+        if self.event is not None:
+            return self.event
+        event = {"case": self.case, "does": self.does or self.case, "number": number}
+        return json.dumps({**event, "api": api, **self.extra}).encode()
+
+    def fits(self, setup: Setup, *, with_cgroup: bool) -> bool:
+        """Tell whether it is run in an environment."""
+        return (
+            setup.permissions in self.under
+            and (with_cgroup or not self.needs_cgroup)
+            and not (setup.is_managed and self.needs_all)
+            and not (setup.is_server and self.server is Server.NOT_RUN)
+        )
+
+    @property
+    def spreads(self) -> tuple[str, ...]:
+        """What those beside it in the same process may be told because of it."""
+        match self.server:
+            case Server.ENDS_IT:
+                return COLLATERAL
+            case Server.SPREADS:
+                # One that comes from nobody's event; its process serves to its end.
+                return (*self.error_types, "RangeError")
+        return ()
+
+    def outcomes(self, setup: Setup) -> tuple[str, ...]:
+        """Return what its caller may be told."""
+        found = self.error_types or ("result",)
+        if self.takes_memory and setup.memory_mb is not None:
+            found = (*found, MEMORY)
+        return found
+
+
+def anywhere(case: str, error_types: tuple[str, ...] = (), **more: Any) -> Kind:
+    """Return a kind that needs no permission."""
+    return Kind(case, error_types, under=BOTH, **more)
+
+
+def harmless(case: str, error_types: tuple[str, ...] = (), **more: Any) -> Kind:
+    """Return one that hurts nobody else, not even in the same process."""
+    return anywhere(case, error_types, server=Server.HARMLESS, **more)
+
+
+def spreading(case: str, error_types: tuple[str, ...] = (), **more: Any) -> Kind:
+    """Return one with an error that nobody can tell whose it is."""
+    return anywhere(case, error_types, server=Server.SPREADS, **more)
+
+
+def ending(case: str, error_types: tuple[str, ...] = (), **more: Any) -> Kind:
+    """Return one that takes its process with it."""
+    return anywhere(case, error_types, server=Server.ENDS_IT, **more)
 
 
 GOOD = [
-    Kind("echo"),
-    Kind("waits"),
-    Kind("logs"),
-    Kind("worksLater"),
-    Kind("streams", is_streamed=True),
+    harmless("echo"),
+    harmless("waits"),
+    harmless("logs"),
+    harmless("worksLater"),
+    harmless("streams", is_streamed=True),
 ]
 # A timeout has to be long enough for a busy machine to tell one from a slow answer.
 SHORT_S = 0.8
+EXIT = ("Runtime.ExitError",)
+TIMEOUT = ("Runtime.InvokeTimeout",)
+# A forged frame is an answer, or breaks the protocol.
+FORGED = ("Forged", "Runtime.WorkerProtocolError", "Runtime.ExitError")
+# Shape, bytes, how many parts before the last one, behind a stream or not.
+FORGERIES = [
+    ("objects", 7_200_000, 0, False),
+    ("objects", 7_200_000, 0, True),
+    ("objects", 6_000_000, 7, False),
+    ("objects", 400_000, 0, False),
+    ("list", 7_200_000, 0, False),
+    ("keys", 7_200_000, 0, False),
+    ("nested", 7_200_000, 0, False),
+    ("nested", 2_000, 0, True),
+    ("message", 7_200_000, 0, False),
+    ("stack", 7_200_000, 0, False),
+    ("stack", 7_200_000, 0, True),
+]
+FORGING = [
+    anywhere(
+        f"forges-{shape}-{size}{'-parts' * bool(parts)}{'-stream' * is_stream}",
+        FORGED,
+        is_streamed=is_stream,
+        takes_memory=True,
+        does="forges",
+        extra={"shape": shape, "bytes": size, "parts": parts, "isStream": is_stream},
+    )
+    for shape, size, parts, is_stream in FORGERIES
+]
+FAILING_LATE = [
+    harmless(
+        f"failsLate-{length}{'-wide' * (unit != 'm')}",
+        ("RangeError",),
+        is_streamed=True,
+        does="failsLate",
+        extra={"unit": unit, "length": length},
+    )
+    for unit, length in [
+        ("m", 2000), ("m", 2800), ("m", 3000), ("m", 4000), ("m", 5000),
+        ("m", 200_000), ("\u20ac", 1000), ("\u20ac", 3000), ("\r\n", 1500),
+        ("\0", 700),
+    ]
+]  # fmt: skip
 HOSTILE = [
-    Kind("throws", ("RangeError",)),
-    Kind("throwsProxy", ("object",)),
-    Kind("rejectsUnawaited", ("Runtime.UnhandledPromiseRejection",)),
-    Kind("neverSettles", ("Runtime.HandlerNeverSettled",)),
-    Kind("exitsWith0", ("Runtime.ExitError",)),
-    Kind("exitsWith3", ("Runtime.ExitError",)),
-    Kind("segfaults", ("Runtime.ExitError",)),
+    harmless("throws", ("RangeError",)),
+    harmless("throwsProxy", ("object",)),
+    spreading("rejectsUnawaited", ("Runtime.UnhandledPromiseRejection",)),
+    anywhere("neverSettles", ("Runtime.HandlerNeverSettled",)),
+    ending("exitsWith0", EXIT),
+    ending("exitsWith3", EXIT),
+    Kind("segfaults", EXIT, server=Server.ENDS_IT),
     # Whose SIGKILL it was can be told only where the kernel counts its own.
-    Kind("killsItself", ("Runtime.ExitError", "Runtime.OutOfMemory")),
-    Kind("stopsItself", ("Runtime.InvokeTimeout",), timeout_s=SHORT_S),
-    Kind("exhaustsHeap", ("Runtime.OutOfMemory",)),
-    Kind("exhaustsMemory", ("Runtime.OutOfMemory",), needs_cgroup=True),
+    Kind("killsItself", ("Runtime.ExitError", MEMORY), server=Server.ENDS_IT),
+    Kind("stopsItself", TIMEOUT, timeout_s=SHORT_S),
+    ending("exhaustsHeap", (MEMORY,), takes_memory=True),
+    anywhere("exhaustsMemory", (MEMORY,), needs_cgroup=True, takes_memory=True),
     # Deno itself may be in need of one more thread then.
-    Kind("exhaustsProcesses", ("result", "Runtime.ExitError"), needs_cgroup=True),
-    Kind("loops", ("Runtime.InvokeTimeout",), timeout_s=SHORT_S),
-    Kind("loopsLogging", ("Runtime.InvokeTimeout",), timeout_s=SHORT_S),
-    Kind("neverReturns", ("Runtime.InvokeTimeout",), timeout_s=SHORT_S),
-    Kind("ignoresTheSignal", ("Runtime.InvokeTimeout",), timeout_s=SHORT_S),
-    Kind("writesGarbage"),
-    Kind("tearsFrames"),
+    Kind("exhaustsProcesses", ("result", "Runtime.ExitError"), needs_cgroup=True,
+         takes_memory=True, needs_all=True),
+    anywhere("loops", TIMEOUT, timeout_s=SHORT_S),
+    anywhere("loopsLogging", TIMEOUT, timeout_s=SHORT_S),
+    harmless("neverReturns", TIMEOUT, timeout_s=SHORT_S),
+    anywhere("ignoresTheSignal", TIMEOUT, timeout_s=SHORT_S),
+    anywhere("writesGarbage", takes_memory=True),
+    Kind("tearsFrames", takes_memory=True),
     Kind("leavesChild"),
     Kind("leavesSession"),
     Kind("leavesDaemon"),
@@ -265,30 +410,72 @@ HOSTILE = [
     Kind("leavesStubborn"),
     Kind("leavesRenamed"),
     Kind("leavesPipes"),
-    Kind("leavesForking"),
-    Kind("leavesTimers"),
-    Kind("leavesServer"),
-    Kind("leavesWorker"),
+    Kind("leavesForking", takes_memory=True),
+    anywhere("leavesTimers"),
+    anywhere("leavesServer"),
+    anywhere("leavesWorker"),
     Kind("leavesGroup"),
-    Kind("closesStdout", ("Runtime.ExitError",)),
-    Kind("floodsStderr"),
-    Kind("returnsTooMuch", ("Function.ResponseSizeTooLarge",)),
-    Kind("returnsBigInt", ("Runtime.JSONStringifyError",)),
-    Kind("leavesLine"),
+    anywhere("closesStdout", EXIT),
+    harmless("floodsStderr", takes_memory=True),
+    harmless("returnsTooMuch", ("Function.ResponseSizeTooLarge",), takes_memory=True),
+    harmless("returnsBigInt", ("Runtime.JSONStringifyError",)),
+    Kind("leavesLine", takes_memory=True),
     Kind("fillsFolder"),
     Kind("deepensFolder"),
     Kind("putsFileInItsPlace"),
     Kind("putsLinkInItsPlace"),
     Kind("opensMuch"),
-    Kind("breaksOffStream", ("RangeError",), is_streamed=True),
-    Kind("exitsInStream", ("Runtime.ExitError",), is_streamed=True),
-    Kind("stallsInStream", ("Runtime.InvokeTimeout",), is_streamed=True,
-         timeout_s=SHORT_S),
-    Kind("rejectsLater"),
-    Kind("exitsLater"),
-    Kind("deletesDeno"),
-    Kind("breaksBuiltins"),
-    Kind("noJson", ("Runtime.UnmarshalError",), event=b'{"case": "echo"'),
-    Kind("noText", ("Runtime.UnmarshalError",), event=b'"\xff\xfe"'),
-    Kind("nothing", ("Runtime.UnmarshalError",), event=b""),
+    harmless("breaksOffStream", ("RangeError",), is_streamed=True),
+    ending("exitsInStream", EXIT, is_streamed=True),
+    harmless("stallsInStream", TIMEOUT, is_streamed=True, timeout_s=SHORT_S),
+    harmless("rejectsLater"),
+    ending("exitsLater", lingers_s=1.0),
+    anywhere("deletesDeno"),
+    anywhere("breaksBuiltins"),
+    harmless("noJson", ("Runtime.UnmarshalError",), event=b'{"case": "echo"'),
+    harmless("noText", ("Runtime.UnmarshalError",), event=b'"\xff\xfe"'),
+    harmless("nothing", ("Runtime.UnmarshalError",), event=b""),
+
+    # A frame of its own making, as long as a frame may be and longer.
+    *FORGING,
+    anywhere("forgesType", (*FORGED, "Forged\u2026")),
+    harmless("forgesRecords"),
+
+    # More behind a stream than Go's HTTP reads there.
+    *FAILING_LATE,
+    harmless("failsLateDeep", ("AggregateError",), is_streamed=True,
+             extra={"length": 20}),
+
+    harmless("emptiesFolder"),
+
+    spreading("throwsInTimer", ("RangeError",)),
+    spreading("throwsInTimerLater", lingers_s=0.2),
+    spreading("throwsInTimerWaited", lingers_s=0.2),
+
+    # Deno keeps what it has loaded: on disk, and in a process as long as that lives.
+    *(
+        anywhere(case, takes_memory=True, extra={"count": 30, "bytes": 100_000})
+        for case in ("importsData", "importsBlobs", "importsFiles")
+    ),
+
+    # What has to be removed, and when there is hardly time left to do so.
+    anywhere("leavesFiles", extra={"count": 30_000}),
+    anywhere("leavesLongNames", extra={"count": 8_000}),
+    anywhere("leavesFilesUntilTheEnd", ("result", *TIMEOUT), timeout_s=4.0,
+             extra={"leftMs": 900}),
+
+    # The loader's way to the Runtime API, and whom it trusts.
+    anywhere("stealsByProxy"),
+    anywhere("stealsByNode"),
+    anywhere("stealsByWorker"),
+    anywhere("stealsByConnect"),
+    anywhere("choosesTrust"),
+
+    # The supervisor's own folder.
+    *(
+        Kind(f"spoilsState-{how}", does="spoilsState", extra={"how": how})
+        for how in ("truncatedEntry", "otherEntry", "closedEntry", "entryFolder",
+                    "closed", "closedInside", "link", "linkToParent", "file", "removed",
+                    "emptied", "noCache", "cacheFile", "spoiltCache")
+    ),
 ]  # fmt: skip

@@ -24,6 +24,8 @@ class Report:
         count: How many cases there were.
         kinds: For each kind of case how often it came out how.
         growth: What the supervisor held: at the start, at the baseline, at the end.
+        facts: What it was run in.
+        figures: Whatever else was measured.
         notes: What could not be tried here, and why.
         violations: What must not happen and did; empty if the run has passed.
         elapsed_s: How long it took.
@@ -35,6 +37,8 @@ class Report:
     count: int = 0
     kinds: dict[str, Counter[str]] = field(default_factory=dict)
     growth: dict[str, dict[str, int]] = field(default_factory=dict)
+    facts: dict[str, str] = field(default_factory=dict)
+    figures: dict[str, int] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     elapsed_s: float = 0.0
@@ -69,6 +73,8 @@ class Report:
             "elapsed_s": round(self.elapsed_s, 1),
             "kinds": {kind: dict(self.kinds[kind]) for kind in sorted(self.kinds)},
             "growth": self.growth,
+            "facts": self.facts,
+            "figures": self.figures,
             "notes": self.notes,
             "violations": self.violations,
         }
@@ -87,4 +93,11 @@ class Report:
             for when, values in self.growth.items():
                 growth.add_row(when, *(str(values[name]) for name in columns))
             tables.append(growth)
+        if self.facts or self.figures:
+            facts = Table("", "", title="run in", show_header=False)
+            for name, text in self.facts.items():
+                facts.add_row(name, text)
+            for name, number in self.figures.items():
+                facts.add_row(name, f"{number:,}")
+            tables.append(facts)
         return tables
