@@ -63,7 +63,7 @@ def start_worker(
     """
     private_dir = state.make_private()
     marker = os.urandom(MARKER_BYTES // 2).hex()
-    socket = f"{private_dir}/{SOCKET}" if command.listens else None
+    socket = f"{private_dir}{SOCKET}" if command.listens else None
     started_s = time.monotonic()
     try:
         command.restore_entry()

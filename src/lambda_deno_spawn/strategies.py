@@ -124,6 +124,10 @@ class Workers:
         """How many are being ended."""
         return len(self._stopping)
 
+    def is_stopping(self, worker: Worker) -> bool:
+        """Tell whether it is being ended."""
+        return worker in self._stopping
+
     async def renew_credentials(self, needed_s: float) -> None:
         """Have credentials for the next process that last so long, if there are any."""
         if self._credentials is not None:
@@ -426,6 +430,19 @@ class FreshProcess(_Common):
         self._size = size
 
 
+class _Use:
+    """How a process is used that serves several invocations.
+
+    Attributes:
+        now: By how many, from ``take`` to ``give_back``.
+        ever: By how many until now.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.ever = 0
+
+
 class SharedServer(_Common):
     """One long-lived process that all invocations go to, several at a time."""
 
@@ -435,6 +452,9 @@ class SharedServer(_Common):
         self._server: Worker | None = None
         # No new invocations go to these; they end with their last one.
         self._retired: set[Worker] = set()
+        # From the moment a process is assigned: what is about to be handed over to it
+        # does not show in the process itself yet.
+        self._uses: dict[Worker, _Use] = {}
 
     async def start(
         self, first: StartedWorker | None, limit_s: float = INIT_LIMIT_S
@@ -448,6 +468,7 @@ class SharedServer(_Common):
     def _forget_all(self) -> None:
         self._server = None
         self._retired.clear()
+        self._uses.clear()
 
     async def take(self) -> Worker:
         """Return the process, or another one if it cannot serve any more."""
@@ -458,15 +479,25 @@ class SharedServer(_Common):
             if problem is None and self._is_spent(server):
                 problem = "it serves as many events as it may"
             if problem is None:
-                return server
+                return self._used(server)
             logger.info("Replacing the waiting process %d: %s", server.pid, problem)
             self._retire(server)
         self._server = self._workers.start()
-        return self._server
+        return self._used(self._server)
+
+    def _used(self, worker: Worker) -> Worker:
+        use = self._uses.setdefault(worker, _Use())
+        use.now += 1
+        use.ever += 1
+        return worker
+
+    def _is_used(self, worker: Worker) -> bool:
+        use = self._uses.get(worker)
+        return use is not None and use.now > 0
 
     def _is_spent(self, server: Worker) -> bool:
-        limit = self._settings.max_invocations
-        return limit is not None and server.begun >= limit
+        limit, use = self._settings.max_invocations, self._uses.get(server)
+        return limit is not None and use is not None and use.ever >= limit
 
     def _retire(self, worker: Worker) -> None:
         if worker is self._server:
@@ -484,15 +515,23 @@ class SharedServer(_Common):
         if exchange is None and self._settings.concurrency > 1:
             return  # others may wait for the same module, and have more time
         self._retire(worker)
-        if exchange is not None and worker.exchanges > 1:
-            worker.end(exchange)
-        else:
+        use = self._uses.get(worker)
+        if exchange is None or use is None or use.now < 2:
             await worker.terminate(grace_s)
+            return
+        is_stuck = not worker.serves_another(exchange)
+        worker.end(exchange)
+        if is_stuck:
+            # It reads none of the others' events, or has had no time to: they are not
+            # to wait for it, and go to another process. At once, or it might begin one.
+            worker.kill()
 
     async def give_back(
         self, worker: Worker, exchange: Exchange | None, limit_s: float
     ) -> None:
         """End a process that serves no more, with its last invocation."""
+        if worker in self._uses:
+            self._uses[worker].now -= 1
         if exchange is None:
             if not worker.is_usable():
                 self._retire(worker)
@@ -505,10 +544,13 @@ class SharedServer(_Common):
                 or self._workers.is_outdated(worker, RENEW_BEFORE_S)
             ):
                 self._retire(worker)
-        ended = {retired for retired in self._retired if not retired.exchanges}
-        self._retired -= ended
-        for retired in ended:
+        for retired in [one for one in self._retired if not self._is_used(one)]:
+            if self._workers.is_stopping(retired):
+                continue
             await self._workers.stop(retired, max(limit_s, SWEEP_LEAST_S))
+            if retired.is_stopped:  # else it is tried again after the next event
+                self._retired.discard(retired)
+                self._uses.pop(retired, None)
 
     async def prepare(self, limit_s: Callable[[], float]) -> None:
         """Start the process again if it had to end."""

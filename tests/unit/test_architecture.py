@@ -168,7 +168,7 @@ OUTSIDE = {
 # Who alone may import what reaches outside, in the runtime and anywhere.
 RUNTIME_OWNERS = {
     "ctypes": {"descendants"},
-    "fcntl": {"process", "state"},
+    "fcntl": {"process", "state", "transport"},
     "h11": {"http1"},
     "httpx": set[str](),  # decision 0022
     "importlib": set[str](),  # every import can be read
