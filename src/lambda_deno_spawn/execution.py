@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 # The handler's signal aborts this many stop margins before the deadline: one before the
 # worker is stopped.
 ABORT_MARGINS = 2
-# An event that a process has not read goes to another one, so often. If other events run
-# in a process, its end is hardly this one's doing. A process that had none but this one
-# ends for a reason that stays.
+# How often an event that a process has not read goes to another one. Where others ran
+# in it, its end is hardly this one's doing; one without others ends for a reason that
+# stays.
 UNREACHED_LIMIT = 32
 UNREACHED_ALONE_LIMIT = 2
 # Between an invocation and the next, for a log whose reader is slow; it is billed.

@@ -9,6 +9,7 @@ event), 0005 (when it is started), 0021 (processes that serve more than one), 00
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -53,6 +54,8 @@ SIZES_KEPT = 32
 NEEDED_S = 15 * 60 + 60
 # Between two events they are renewed earlier, so that none has to wait for that.
 RENEW_BEFORE_S = 30 * 60
+# Between two slices of what is removed beside events.
+CLEAN_PAUSE_S = 0.01
 # On the way out: SIGTERM leaves the runtime little time; ending takes a few ms.
 CLOSE_LIMIT_S = 1.0
 
@@ -86,6 +89,7 @@ class Workers:
         self._running: set[Worker] = set()
         self._stopping: set[Worker] = set()
         self._is_unswept = False
+        self._cleaning: asyncio.Task[None] | None = None
 
     def start(self) -> Worker:
         """Start one; does not wait for it.
@@ -177,9 +181,41 @@ class Workers:
             self._running.discard(worker)
             self._started_with.pop(worker, None)
 
+    def begin_to_clean(self, pause_s: float = 0.0) -> None:
+        """Remove what events have left beside whatever goes on, until all is gone.
+
+        Args:
+            pause_s: Between two slices.
+        """
+        is_running = self._cleaning is not None and not self._cleaning.done()
+        if self._state.has_leftovers and not is_running:
+            self._cleaning = asyncio.create_task(self._clean(pause_s))
+
+    async def _clean(self, pause_s: float) -> None:
+        while not self._state.remove_some():
+            await asyncio.sleep(pause_s)
+
+    async def clean(self, limit_s: float) -> None:
+        """Remove what events have left for so long; the rest waits for the next time."""
+        self.begin_to_clean()
+        cleaning, self._cleaning = self._cleaning, None
+        if cleaning is not None:
+            if limit_s > 0:
+                await asyncio.wait([cleaning], timeout=limit_s)
+            cleaning.cancel()
+
+    async def make_room(self) -> None:
+        """Remove what earlier events have left first, if the disk is short of room."""
+        while self._state.has_leftovers and self._state.is_short_of_room():
+            self._state.remove_some()
+            await asyncio.sleep(0)
+
     async def stop_all_but(self, kept: set[Worker], limit_s: float) -> None:
         """End every worker that is not kept, and that nobody is ending."""
-        for worker in self._running - kept:
+        doomed = self._running - kept
+        for worker in doomed - self._stopping:
+            worker.kill()  # all at once: each takes its time to end
+        for worker in doomed:
             if worker not in self._stopping:
                 await self.stop(worker, min(SWEEP_LIMIT_S, max(limit_s, SWEEP_LEAST_S)))
 
@@ -203,6 +239,8 @@ class _Common:
         """Wait in the init phase until a worker is ready."""
         if self._settings.is_managed_instance:
             limit_s = MANAGED_INIT_LIMIT_S
+        # Of what supervisors have left that were killed.
+        self._begin_to_clean()
         try:
             async with asyncio.timeout(limit_s):
                 return await worker.ready()
@@ -215,6 +253,28 @@ class _Common:
             return None
         except WorkerError as error:
             return Failure.from_worker_error(error)
+        finally:
+            if not self._settings.is_managed_instance:
+                await self._workers.clean(0.0)
+
+    def _begin_to_clean(self) -> None:
+        """Remove what events have left beside what follows."""
+        is_beside = self._settings.is_managed_instance
+        self._workers.begin_to_clean(CLEAN_PAUSE_S if is_beside else 0.0)
+
+    async def _make_room(self, limit_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._workers.make_room()
+
+    async def _clean(self, limit_s: float) -> None:
+        """Remove what events have left, for so long.
+
+        The next event does not wait for the rest: it follows after that one, or, where
+        nothing is frozen, beside it.
+        """
+        if not self._settings.is_managed_instance:
+            await self._workers.clean(limit_s)
 
     def _start_next(self) -> Worker | None:
         """Start a worker before its event has come, if that can be done."""
@@ -257,10 +317,12 @@ class _Common:
         """End every worker; others can be started afterwards. False: some live on."""
         self._forget_all()
         await self._workers.stop_all_but(set(), SWEEP_LIMIT_S)
+        await self._workers.clean(SWEEP_LIMIT_S)
         return self._workers.is_empty
 
     async def aclose(self) -> None:
         """End every worker, also one whose end was interrupted."""
+        await self._workers.clean(0.0)
         await self._workers.close_all(self._settings.close_grace_s)
         await self._workers.stop_all_but(set(), CLOSE_LIMIT_S)
 
@@ -311,6 +373,7 @@ class FreshProcess(_Common):
     async def take(self) -> Worker:
         """Return a waiting worker, or a new one; see ``execution.Strategy``."""
         await self._workers.renew_credentials(NEEDED_S)
+        await self._workers.make_room()
         while (worker := self._take_waiting() or self._start_if_room()) is None:
             self._has_room.clear()
             self._queued += 1
@@ -351,11 +414,13 @@ class FreshProcess(_Common):
     async def prepare(self, limit_s: Callable[[], float]) -> None:
         """Start the next worker, if one is to wait for its event."""
         await self._workers.renew_credentials(RENEW_BEFORE_S)
-        if self._settings.warm is Warm.OFF:
-            return
-        started = self._fill()
-        if started is not None and self._settings.warm is Warm.READY:
-            await self._wait_until_ready(started, limit_s())
+        await self._make_room(limit_s())
+        self._begin_to_clean()
+        if self._settings.warm is not Warm.OFF:
+            started = self._fill()
+            if started is not None and self._settings.warm is Warm.READY:
+                await self._wait_until_ready(started, limit_s())
+        await self._clean(limit_s())
 
     def _take_waiting(self) -> Worker | None:
         """Return the worker that has waited longest, None if there is none."""
@@ -473,6 +538,7 @@ class SharedServer(_Common):
     async def take(self) -> Worker:
         """Return the process, or another one if it cannot serve any more."""
         await self._workers.renew_credentials(NEEDED_S)
+        await self._workers.make_room()
         server = self._server
         if server is not None:
             problem = self._problem_of(server)
@@ -555,8 +621,10 @@ class SharedServer(_Common):
     async def prepare(self, limit_s: Callable[[], float]) -> None:
         """Start the process again if it had to end."""
         await self._workers.renew_credentials(RENEW_BEFORE_S)
-        if self._settings.warm is Warm.OFF or self._server is not None:
-            return
-        self._server = self._start_next()
-        if self._server is not None and self._settings.warm is Warm.READY:
-            await self._wait_until_ready(self._server, limit_s())
+        await self._make_room(limit_s())
+        self._begin_to_clean()
+        if self._settings.warm is not Warm.OFF and self._server is None:
+            self._server = self._start_next()
+            if self._server is not None and self._settings.warm is Warm.READY:
+                await self._wait_until_ready(self._server, limit_s())
+        await self._clean(limit_s())

@@ -226,8 +226,10 @@ async def connect_unix(path: str, pid: int) -> socket.socket:
     try:
         sock.setblocking(False)
         # asyncio takes a full queue (EAGAIN) for a connection that is being made.
-        while not _is_connected(sock, path, is_last=loop.time() > give_up_s):
+        is_last = False
+        while not _is_connected(sock, path, is_last=is_last):
             await asyncio.sleep(CONNECT_PAUSE_S)
+            is_last = loop.time() > give_up_s
         _check_listener(sock, pid)
     except BaseException:
         sock.close()

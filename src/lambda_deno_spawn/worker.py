@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.logs import LogWriter
     from lambda_deno_spawn.process import ExitStatus, Footprint, Reaper
     from lambda_deno_spawn.spawn import StartedWorker
-    from lambda_deno_spawn.state import StateDir
+    from lambda_deno_spawn.state import Removal, StateDir
 
 # A process that closed its stdout is given this long to end by itself, so that its exit
 # code can be told; measured exits of Deno take 1-5 ms, a busy small machine needs more.
@@ -69,7 +69,6 @@ class Worker:
         private_dir: Its folder, in the environment of it and of what it starts.
         begun: How many invocations were handed to it; the last one's number.
         left_processes: Programs that were still running when it was stopped.
-        left_files: Files and folders that were in its private folder then.
         is_stopped: Nothing of it is left to end.
     """
 
@@ -91,7 +90,7 @@ class Worker:
         self.ready_s: float | None = None
         self.begun = 0
         self.left_processes = 0
-        self.left_files = 0
+        self._removal: Removal | None = None
         self._ended_before: int | None = None
         self._oom_kills = reaper.oom_kills.lately()
         self._is_killed = False
@@ -144,6 +143,14 @@ class Worker:
             for other, link in self._exchanges.items()
             if other is not exchange
         )
+
+    @property
+    def left_files(self) -> int:
+        """Files and folders in its private folder when it was stopped.
+
+        At least: those that have been removed by now.
+        """
+        return 0 if self._removal is None else self._removal.removed
 
     @property
     def exit_status(self) -> ExitStatus | None:
@@ -374,7 +381,9 @@ class Worker:
         if self._eof_timer is not None:
             self._eof_timer.cancel()
         self.left_processes = self._reaper.ended - (self._ended_before or 0)
-        self.left_files = self._state.remove_private(self.private_dir)
+        self._removal = self._state.remove_private(self.private_dir)
+        if self._socket is not None:
+            self._state.remove_private(self._socket)
         self.is_stopped = True
         return is_swept
 
