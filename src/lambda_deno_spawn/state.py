@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
-import math
 import os
 import signal
 import time
@@ -32,8 +31,9 @@ SLICE_S = 0.005
 # On the way out: SIGTERM leaves little time. What stays is the next supervisor's.
 CLOSE_LIMIT_S = 0.1
 CLOSE_LEAST = 500
-# Where less than this is free, what earlier events left goes first.
-SHORT_SHARE = 0.1
+# Where less than this is free, what earlier events left goes before another one starts:
+# it was promised an empty folder, and may need room.
+SHORT_SHARE = 0.5
 
 
 class StateDir:
@@ -116,6 +116,8 @@ class StateDir:
         removal = Removal(path)
         try:
             os.rmdir(path)  # most are empty
+        except FileNotFoundError:
+            pass
         except OSError:
             removal = self._put_away(path)
             if self._leftovers[0] is removal:
@@ -195,8 +197,8 @@ class StateDir:
 class Removal:
     """The removal of a folder and all that is in it, in slices.
 
-    Or of what somebody has put in its place. What cannot be removed stays. A handler may
-    have left a million files: nothing here lists a folder as a whole.
+    Or of what somebody has put in its place. What cannot be removed stays. A handler
+    may have left a million files: nothing here lists a folder as a whole.
 
     Attributes:
         removed: How many files and folders so far, the folder itself not counted.
@@ -228,10 +230,8 @@ class Removal:
             clock: Tells the time, in seconds.
         """
         end_s = clock() + limit_s
-        steps = 0
-        for removed in self._steps:
+        for steps, removed in enumerate(self._steps, 1):
             self.removed += removed
-            steps += 1
             if steps >= least and clock() >= end_s:
                 return False
         self.is_over = True
@@ -245,7 +245,7 @@ def remove_tree(path: str) -> int:
         How many files and folders were removed besides the folder itself.
     """
     removal = Removal(path)
-    removal.go_on(math.inf)
+    removal.go_on(float("inf"))
     return removal.removed
 
 
@@ -271,7 +271,8 @@ def _removal(path: str, last: str = "") -> Iterator[int]:
             try:
                 yield from _clearing(top, last)
                 if last:
-                    os.unlink(last, dir_fd=top)
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(last, dir_fd=top)
             finally:
                 os.close(top)
             os.rmdir(path)

@@ -181,6 +181,11 @@ class Workers:
             self._running.discard(worker)
             self._started_with.pop(worker, None)
 
+    @property
+    def has_leftovers(self) -> bool:
+        """True while something that events left is to be removed."""
+        return self._state.has_leftovers
+
     def begin_to_clean(self, pause_s: float = 0.0) -> None:
         """Remove what events have left beside whatever goes on, until all is gone.
 
@@ -192,11 +197,13 @@ class Workers:
             self._cleaning = asyncio.create_task(self._clean(pause_s))
 
     async def _clean(self, pause_s: float) -> None:
-        while not self._state.remove_some():
+        is_over = False
+        while not is_over:
+            is_over = self._state.remove_some()
             await asyncio.sleep(pause_s)
 
     async def clean(self, limit_s: float) -> None:
-        """Remove what events have left for so long; the rest waits for the next time."""
+        """Remove what events have left for so long; the rest has its time later."""
         self.begin_to_clean()
         cleaning, self._cleaning = self._cleaning, None
         if cleaning is not None:
@@ -263,6 +270,7 @@ class _Common:
         self._workers.begin_to_clean(CLEAN_PAUSE_S if is_beside else 0.0)
 
     async def _make_room(self, limit_s: float) -> None:
+        """Let what is started find room on the disk, if there is time for that."""
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
                 await self._workers.make_room()
@@ -414,8 +422,9 @@ class FreshProcess(_Common):
     async def prepare(self, limit_s: Callable[[], float]) -> None:
         """Start the next worker, if one is to wait for its event."""
         await self._workers.renew_credentials(RENEW_BEFORE_S)
-        await self._make_room(limit_s())
-        self._begin_to_clean()
+        if self._workers.has_leftovers:
+            await self._make_room(limit_s())
+            self._begin_to_clean()
         if self._settings.warm is not Warm.OFF:
             started = self._fill()
             if started is not None and self._settings.warm is Warm.READY:
@@ -621,8 +630,9 @@ class SharedServer(_Common):
     async def prepare(self, limit_s: Callable[[], float]) -> None:
         """Start the process again if it had to end."""
         await self._workers.renew_credentials(RENEW_BEFORE_S)
-        await self._make_room(limit_s())
-        self._begin_to_clean()
+        if self._workers.has_leftovers:
+            await self._make_room(limit_s())
+            self._begin_to_clean()
         if self._settings.warm is not Warm.OFF and self._server is None:
             self._server = self._start_next()
             if self._server is not None and self._settings.warm is Warm.READY:

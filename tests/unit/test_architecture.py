@@ -25,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "permissions": {"errors", "records"},
     "config": {"errors", "permissions", "records"},
     "deno": {"config", "errors", "hello", "permissions", "records"},
-    "state": set(),
+    "state": {"records"},
     "descendants": {"records"},
     "process": {"descendants", "errors", "records"},
     "exits": {"errors", "process", "protocol"},
