@@ -55,7 +55,7 @@ class FakeWorkers:
 
     def __init__(self) -> None:
         self.started: list[FakeWorker] = []
-        self.stopped: list[FakeWorker] = []
+        self.stopped: list[Any] = []
         self.stopping: set[FakeWorker] = set()
         self.gate = asyncio.Event()
         self.gate.set()
@@ -139,7 +139,7 @@ async def test_a_process_that_cannot_be_reached_is_replaced_and_ended(
     first.is_alive = False
     await server.give_back(cast("Any", first), None, 1.0)
     second = await server.take()
-    assert second is not first
+    assert cast("FakeWorker", second) is not first
     assert workers.stopped == [], "another is on its way"
     await server.give_back(cast("Any", first), None, 1.0)
     assert workers.stopped == [first]
