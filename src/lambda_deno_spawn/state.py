@@ -31,9 +31,10 @@ SLICE_S = 0.005
 # On the way out: SIGTERM leaves little time. What stays is the next supervisor's.
 CLOSE_LIMIT_S = 0.1
 CLOSE_LEAST = 500
-# Where less than this is free, what earlier events left goes before another one starts:
-# it was promised an empty folder, and may need room.
-SHORT_SHARE = 0.5
+# Where less than half of the disk is free, and less than this, what earlier events left
+# goes before another one starts: it was promised an empty folder, and may need room.
+SHORT_BYTES = 256 * 1024 * 1024
+SHORT_NAMES = 50_000
 
 
 class StateDir:
@@ -153,9 +154,10 @@ class StateDir:
             disk = os.statvfs(self.path)
         except OSError:
             return False
+        bytes_short = min(disk.f_blocks * disk.f_frsize // 2, SHORT_BYTES)
+        names_short = min(disk.f_files // 2, SHORT_NAMES)
         return (
-            disk.f_bavail < SHORT_SHARE * disk.f_blocks
-            or disk.f_favail < SHORT_SHARE * disk.f_files
+            disk.f_bavail * disk.f_frsize < bytes_short or disk.f_favail < names_short
         )
 
     def _make_spare(self) -> None:
