@@ -132,7 +132,7 @@ def _start(settings: Settings, state: StateDir, early_exit: EarlyExit) -> int:
     try:
         try:
             command = deno_command(settings, os.environ, state.path)
-            cache = ModuleCache(state.path, command.given_cache)
+            cache = ModuleCache(state.path, command.given_cache, state.remove_private)
             # Under SnapStart the first one needs credentials, and nobody waits for it.
             if settings.warm is Warm.OFF or settings.is_snap_start:
                 _guard()

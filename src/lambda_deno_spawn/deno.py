@@ -350,7 +350,7 @@ def find_handler(task_root: AnyPath, handler: str) -> Handler:
 
 def _check_room_for_socket(settings: Settings, state_dir: str) -> None:
     """Refuse a folder in which the system takes no socket, before Deno says it."""
-    path = f"{state_dir}/{'0' * PRIVATE_NAME_LENGTH}/{SOCKET}"
+    path = f"{state_dir}/{'0' * PRIVATE_NAME_LENGTH}{SOCKET}"
     excess = len(os.fsencode(path)) - SOCKET_PATH_LIMIT_BYTES
     if excess > 0:
         room = len(os.fsencode(settings.temp_root)) - excess

@@ -199,6 +199,15 @@ class WorkerTimeoutError(WorkerError):
         super().__init__(message, pid=pid, stderr_tail=stderr_tail)
 
 
+class WorkerUnreachedError(WorkerError):
+    """The process did not get the event: another one can serve it, nothing is done yet.
+
+    That is so if there was no connection to it, or it ended before it had read all.
+    """
+
+    error_type = "Runtime.WorkerProtocolError"
+
+
 class WorkerProtocolError(WorkerError):
     """The process sent a frame that is broken or that its state does not allow."""
 

@@ -58,12 +58,16 @@ class Exchange:
     ``finished``; one at a time. A cancelled call leaves it as it is.
 
     Attributes:
+        number: The worker's first one has 1, and no other has the same.
         handed_over_s: When the event was handed over; monotonic clock.
         answered_s: When the answer had come in full; None until then.
     """
 
-    def __init__(self, connection: WorkerConnection, carrier: Carrier) -> None:
+    def __init__(
+        self, connection: WorkerConnection, carrier: Carrier, number: int
+    ) -> None:
         """Take where its state is told, and the way that its frames come."""
+        self.number = number
         self.handed_over_s = time.monotonic()
         self.answered_s: float | None = None
         self._connection = connection

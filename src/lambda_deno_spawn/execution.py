@@ -13,7 +13,11 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
 from lambda_deno_spawn.config import Metrics
-from lambda_deno_spawn.errors import WorkerError, WorkerTimeoutError
+from lambda_deno_spawn.errors import (
+    WorkerError,
+    WorkerTimeoutError,
+    WorkerUnreachedError,
+)
 from lambda_deno_spawn.exchange import AnswerBegun
 from lambda_deno_spawn.invocation import Failure, Streaming, Success, stop_margin_s
 from lambda_deno_spawn.logs import log_context, logger, utc_timestamp
@@ -33,6 +37,11 @@ if TYPE_CHECKING:
 # The handler's signal aborts this many stop margins before the deadline: one before the
 # worker is stopped.
 ABORT_MARGINS = 2
+# How often an event that a process has not read goes to another one. Where others ran
+# in it, its end is hardly this one's doing; one without others ends for a reason that
+# stays.
+UNREACHED_LIMIT = 32
+UNREACHED_ALONE_LIMIT = 2
 # Between an invocation and the next, for a log whose reader is slow; it is billed.
 LOG_FLUSH_LIMIT_S = 1.0
 
@@ -94,6 +103,7 @@ class Execution:
         self._invocation = invocation
         self._worker: Worker | None = None
         self._exchange: Exchange | None = None
+        self._was_unread = False
         self._arrived_s = time.monotonic()
         self._answer: Success | Failure | WorkerChunks | None = None
 
@@ -159,15 +169,39 @@ class Execution:
         return Streaming(outcome.content_type, chunks, remaining_s - margin_s / 2)
 
     async def _run(self, abort_epoch_ms: int) -> Success | Failure | AnswerBegun:
-        worker = self._worker = await self._strategy.take()
-        if worker.started_s < self._arrived_s and await self._has_not_loaded(worker):
-            await self._strategy.give_back(worker, None, self._left_s())
+        alone = 0
+        for _ in range(UNREACHED_LIMIT):
             worker = self._worker = await self._strategy.take()
-        failure = await worker.ready()
-        if failure is not None:
-            return failure
-        self._exchange = await worker.begin(self._invocation, abort_epoch_ms)
-        return await self._exchange.answer()
+            is_waiting = worker.started_s < self._arrived_s
+            if is_waiting and await self._has_not_loaded(worker):
+                await self._give_back()
+                worker = self._worker = await self._strategy.take()
+            failure = await worker.ready()
+            if failure is not None:
+                return failure
+            try:
+                self._exchange = await worker.begin(self._invocation, abort_epoch_ms)
+                return await self._exchange.answer()
+            except WorkerUnreachedError as error:
+                alone += worker.begun <= (self._exchange is not None)
+                if alone == UNREACHED_ALONE_LIMIT:
+                    raise await worker.reason_of(error) from error
+                logger.info(
+                    "Replacing the process %d, which has not read an event: %s",
+                    worker.pid,
+                    error,
+                )
+                reason = error
+                self._was_unread = True
+            await self._give_back()
+        raise reason
+
+    async def _give_back(self) -> None:
+        """Give a worker back that has not begun this invocation."""
+        worker, exchange = self._worker, self._exchange
+        self._worker = self._exchange = None
+        assert worker is not None
+        await self._strategy.give_back(worker, exchange, self._left_s())
 
     async def _has_not_loaded(self, worker: Worker) -> bool:
         """Wait for a worker that was started for whoever comes; True if it failed.
@@ -188,6 +222,8 @@ class Execution:
     async def _timed_out(self, limit_s: float, margin_s: float) -> Failure:
         if self._worker is None:
             message = "There was no room for another process in time"
+            if self._was_unread:
+                message = "The processes that were to serve it ended before they began"
             return Failure.of(WorkerTimeoutError.error_type, message)
         what = "did not answer"
         if self._exchange is None:
@@ -290,7 +326,7 @@ class Execution:
         answered_s = min(answered_s, posted_s)
         exited = worker.exit_status
         # Of a worker that goes on, all that was before is not this invocation's.
-        is_first = worker.begun <= 1
+        is_first = exchange.number == 1 if exchange else not worker.begun
         return replace(
             common,
             is_warm=worker.started_s < self._arrived_s,

@@ -19,7 +19,12 @@ from lambda_deno_spawn.http1 import (
     request_head,
 )
 from lambda_deno_spawn.protocol import State, Stray, WorkerConnection
-from lambda_deno_spawn.transport import Receiver, write_parts
+from lambda_deno_spawn.transport import (
+    Receiver,
+    connect_unix,
+    has_unread_bytes,
+    write_parts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,19 +51,36 @@ class HttpLink(Receiver):
         self._transport: asyncio.Transport | None = None
         self._connection: WorkerConnection | None = None
         self._exchange: Exchange | None = None
-        self._on_lost: Callable[[Exchange], None] = lambda _: None
+        self._on_lost: Callable[[Exchange, bool], None] = lambda *_: None
         self._on_abandon: Callable[[], None] = lambda: None
 
     @classmethod
-    async def connect(cls, path: str, on_free: Callable[[HttpLink], None]) -> Self:
+    async def connect(
+        cls, path: str, pid: int, on_free: Callable[[HttpLink], None]
+    ) -> Self:
         """Connect to a worker that listens.
 
+        Args:
+            path: Of its socket.
+            pid: Its process id: an event is for no other process that listens there.
+            on_free: Told that the link can carry another exchange.
+
         Raises:
-            OSError: It does not, or not any more.
+            OSError: It does not listen, or not any more.
         """
+        sock = await connect_unix(path, pid)
         loop = asyncio.get_running_loop()
-        _, link = await loop.create_unix_connection(lambda: cls(on_free), path)
+        _, link = await loop.create_unix_connection(lambda: cls(on_free), sock=sock)
         return link
+
+    def carries(self, exchange: Exchange) -> bool:
+        """Tell whether it still does: afterwards it may carry another."""
+        return self._exchange is exchange
+
+    @property
+    def is_unread(self) -> bool:
+        """True if the worker has not read all of what it was sent last."""
+        return self._transport is not None and has_unread_bytes(self._transport)
 
     def begin(
         self,
@@ -67,7 +89,7 @@ class HttpLink(Receiver):
         invocation: Invocation,
         abort_epoch_ms: int,
         *,
-        on_lost: Callable[[Exchange], None],
+        on_lost: Callable[[Exchange, bool], None],
         on_abandon: Callable[[], None],
     ) -> Exchange:
         """Post an invocation.
@@ -77,14 +99,15 @@ class HttpLink(Receiver):
             number: No other of this worker has it.
             invocation: The event and its facts.
             abort_epoch_ms: When the handler's ``signal`` aborts; Unix time.
-            on_lost: Told if the connection ends before the answer does.
+            on_lost: Told if the connection ends before the answer does, and whether
+                the worker had not read all of the event: then it has not begun it.
             on_abandon: Told if nobody listens to the answer any more.
         """
         connection = WorkerConnection(marker, State.IDLE)
         # Sent first: nothing is read before this returns, so the rest can follow.
         self._send("POST", number, connection.invoke(invocation, abort_epoch_ms))
         self._connection = connection
-        self._exchange = Exchange(connection, self)
+        self._exchange = Exchange(connection, self, number)
         self._on_lost, self._on_abandon = on_lost, on_abandon
         return self._exchange
 
@@ -136,12 +159,16 @@ class HttpLink(Receiver):
         except (RemoteProtocolError, WorkerProtocolError) as error:
             self._break_off(error)
 
-    def connection_lost(self, _error: Exception | None) -> None:
+    def connection_lost(self, error: Exception | None) -> None:
         """Tell whose answer will not come."""
         self.is_open = False
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            self._on_lost(exchange)
+            # A Unix socket that is closed before all in it was read says so: reset. One
+            # that takes no more of what is sent has not had the end of it either.
+            is_unread = isinstance(error, (ConnectionResetError, BrokenPipeError))
+            has_answer = self._reader is not None and bool(self._reader.status)
+            self._on_lost(exchange, is_unread and not has_answer)
 
     def _send(self, method: str, number: int, body: list[bytes]) -> None:
         assert self._transport is not None
@@ -173,7 +200,7 @@ class HttpLink(Receiver):
         self._reader = None
         exchange, self._exchange = self._exchange, None
         if exchange is not None and exchange.state not in (State.IDLE, State.DONE):
-            self._on_lost(exchange)
+            self._on_lost(exchange, False)
         if reader.is_last:
             self.close()
         else:

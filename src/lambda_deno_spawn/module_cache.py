@@ -19,7 +19,7 @@ from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 from lambda_deno_spawn.state import remove_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 FOLDER = "deno_dir"  # in the supervisor's
 # Where Deno keeps what localStorage, the Cache API and Deno.openKv hold: for all
@@ -74,8 +74,20 @@ class ModuleCache:
             they are too large to be taken apart.
     """
 
-    def __init__(self, state_dir: str, given: GivenCache | None = None) -> None:
-        """Take the supervisor's folder and a cache to begin with; touches neither."""
+    def __init__(
+        self,
+        state_dir: str,
+        given: GivenCache | None = None,
+        remove: Callable[[str], object] = remove_tree,
+    ) -> None:
+        """Take the supervisor's folder and a cache to begin with; touches neither.
+
+        Args:
+            state_dir: The supervisor's folder.
+            given: What there is to begin with.
+            remove: Removes a folder, whatever is in it, without taking long.
+        """
+        self._remove = remove
         self._root = f"{state_dir}/{FOLDER}"
         self._given = given
         self._forget()
@@ -160,7 +172,7 @@ class ModuleCache:
                 self._idle.append(path)  # it has left nothing
                 return
         self._lent.pop(path, None)
-        remove_tree(path)
+        self._remove(path)
 
     # What the first processes get, and what is kept of it.
 
@@ -225,14 +237,14 @@ class ModuleCache:
                 return
             self._snapshot = _read(str(self._pristine))
             for folder in (str(self._learned), *self._idle):
-                remove_tree(folder)
+                self._remove(folder)
             self._idle, self._lent = [], {}
             self._close()
             self._snapshot = {}
         except OSError:
             for path in (self._learned, self._pristine, *self._idle):
                 if path is not None:
-                    remove_tree(path)
+                    self._remove(path)
             self._forget()
 
     def _new_folder(self) -> str:
@@ -241,7 +253,7 @@ class ModuleCache:
             os.makedirs(path, 0o700)
         except (FileExistsError, NotADirectoryError, PermissionError):
             # Somebody who may write everywhere has closed or replaced what it is in.
-            remove_tree(self._root)
+            self._remove(self._root)
             os.makedirs(path, 0o700)
         return path
 

@@ -36,8 +36,9 @@ PRIVATE_DIR = "$TMPDIR"
 TASK_ROOT = "$LAMBDA_TASK_ROOT"
 # Stands for the private folder until a process has one; no path can hold it.
 PRIVATE_DIR_MARK = "\0"
-# In the private folder, for a process that is reached over HTTP.
-SOCKET = "socket"
+# Behind the private folder's name, for a process that is reached over HTTP: beside that
+# folder, as handlers may empty it.
+SOCKET = ".socket"
 # Lets one process slow down the supervisor, and through it every later one.
 RENICE = "setPriority"
 # Deno itself reads these while it runs, past every permission: where it connects and
@@ -215,7 +216,7 @@ def grant(
         read_paths: What can be read by default, besides the private folder.
         task_root: For its placeholder.
         denied: Hosts with ports that nobody may connect to.
-        listens: The process is reached by a socket in its private folder.
+        listens: The process is reached by a socket beside its private folder.
 
     Raises:
         ConfigError: There is no such set, or a flag would have no effect.
@@ -319,10 +320,13 @@ def _check_effect(
 
 
 def _allow_socket(flags: Flags) -> None:
-    """Let a process listen where it is reached, and nowhere else."""
+    """Let a process listen where it is reached, and nowhere else.
+
+    It gives up reading and writing there once it listens, before it loads the handler.
+    """
     if "allow-all" in flags:
         return
-    path = f"{PRIVATE_DIR_MARK}/{SOCKET}"
+    path = f"{PRIVATE_DIR_MARK}{SOCKET}"
     _add(flags, "allow-read", path)
     _add(flags, "allow-write", path)
     _add(flags, "allow-net", f"unix:{path}")

@@ -70,7 +70,7 @@ def start_worker(
     private_dir = state.make_private()
     deno_dir = ""
     marker = os.urandom(MARKER_BYTES // 2).hex()
-    socket = f"{private_dir}/{SOCKET}" if command.listens else None
+    socket = f"{private_dir}{SOCKET}" if command.listens else None
     started_s = time.monotonic()
     try:
         state.write(os.path.basename(command.entry), command.entry_text)

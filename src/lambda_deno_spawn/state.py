@@ -14,11 +14,28 @@ import fcntl
 import os
 import signal
 import stat
+import time
+
+from lambda_deno_spawn.records import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 PREFIX = "lambda-deno-spawn-"
 LOCK = "lock"
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 SPARE = "spare"
+# Behind the name of what is on its way out.
+AWAY = ".away"
+# What is removed at once; an event loop waits for it, and others with it.
+SLICE_S = 0.005
+# On the way out: SIGTERM leaves little time. What stays is the next supervisor's.
+CLOSE_LIMIT_S = 0.1
+CLOSE_LEAST = 500
+# Where less than half of the disk is free, and less than this, what earlier events left
+# goes before another one starts: it was promised an empty folder, and may need room.
+SHORT_BYTES = 256 * 1024 * 1024
+SHORT_NAMES = 50_000
 
 
 class StateDir:
@@ -37,13 +54,15 @@ class StateDir:
             OSError: The folder or its lock cannot be made.
         """
         self._temp_root = temp_root
+        # What could not be removed at once, in the order in which it came.
+        self._leftovers: list[Removal] = []
         while True:
             self.path = f"{temp_root}/{PREFIX}{os.urandom(8).hex()}"
             os.mkdir(self.path, 0o700)
             try:
                 self._lock = _lock(self.path, os.O_CREAT)
                 break
-            except BlockingIOError:
+            except (BlockingIOError, FileNotFoundError):
                 continue  # another one took it for abandoned just now, and removes it
             except OSError:
                 remove_tree(self.path)
@@ -80,7 +99,7 @@ class StateDir:
         lock = f"{self.path}/{LOCK}"
         held = os.fstat(self._lock)
         if not os.path.lexists(lock) or not os.path.samestat(held, os.lstat(lock)):
-            remove_tree(lock)
+            self.remove_private(lock)
             new = _lock(self.path, os.O_CREAT | os.O_EXCL)
             os.close(self._lock)
             self._lock = new
@@ -105,7 +124,7 @@ class StateDir:
                     return
             finally:
                 os.close(file)
-        remove_tree(path)
+        self.remove_private(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         file = os.open(path, flags, 0o600)
         try:
@@ -130,7 +149,10 @@ class StateDir:
             # A handler has filled the disk. A folder that is there needs no room.
             try:
                 os.rename(f"{self.path}/{SPARE}", path)
-                _clear(path)  # who may write everywhere may have written there
+                # Who may write everywhere may have written there.
+                if os.listdir(path):
+                    self._put_away(path)
+                    os.mkdir(path, 0o700)
             except OSError:
                 raise error from None
             self._has_spare = False
@@ -141,7 +163,7 @@ class StateDir:
         if not os.path.isdir(path):
             with contextlib.suppress(OSError):  # its handler is told by what it tries
                 self.heal()
-                remove_tree(path)
+                self.remove_private(path)
                 os.mkdir(path, 0o700)
 
     def private_dir_of(self, pid: int) -> str | None:
@@ -156,12 +178,59 @@ class StateDir:
                     return os.fsdecode(folder)
         return None
 
-    def remove_private(self, path: str) -> int:
-        """Remove a worker's folder; return how many files and folders were in it."""
-        left = remove_tree(path)
+    def remove_private(self, path: str) -> Removal:
+        """Take a worker's folder away, and remove as much of it as goes at once.
+
+        The rest follows by ``remove_some``. Nothing is left under its name.
+
+        Returns:
+            Tells how many files and folders were in it, once it is over.
+        """
+        removal = Removal(path)
+        try:
+            os.rmdir(path)  # most are empty
+        except FileNotFoundError:
+            pass
+        except OSError:
+            removal = self._put_away(path)
+            if self._leftovers[0] is removal:
+                self.remove_some(SLICE_S)
         if not self._has_spare:
             self._make_spare()
-        return left
+        return removal
+
+    def _put_away(self, path: str) -> Removal:
+        """Give a folder another name, and have it removed under that."""
+        away = f"{self.path}/{os.urandom(8).hex()}{AWAY}"
+        try:
+            os.rename(path, away)
+        except OSError:
+            away = path
+        self._leftovers.append(Removal(away))
+        return self._leftovers[-1]
+
+    @property
+    def has_leftovers(self) -> bool:
+        """True while there is something left to remove."""
+        return bool(self._leftovers)
+
+    def remove_some(self, limit_s: float = SLICE_S) -> bool:
+        """Remove for a while what could not be removed at once; True if all is gone."""
+        if self._leftovers and self._leftovers[0].go_on(limit_s):
+            del self._leftovers[0]
+        return not self._leftovers
+
+    def is_short_of_room(self) -> bool:
+        """Tell whether little is free where the folder is: bytes, or names."""
+        try:
+            disk = os.statvfs(self.path)
+        except OSError:
+            return False
+        bytes_short = min(disk.f_blocks * disk.f_frsize // 2, SHORT_BYTES)
+        names_short = min(disk.f_files // 2, SHORT_NAMES)
+        return (
+            disk.f_bavail * disk.f_frsize < bytes_short or disk.f_favail < names_short
+        )
 
     def _make_spare(self) -> None:
         self._has_spare = False
@@ -169,24 +238,78 @@ class StateDir:
             os.mkdir(f"{self.path}/{SPARE}", 0o700)
             self._has_spare = True
 
-    def close(self) -> None:
-        """Remove the folder and all that is in it."""
-        remove_tree(self.path)
+    def close(self, limit_s: float = CLOSE_LIMIT_S) -> None:
+        """Remove the folder and all that is in it, if that does not take too long.
+
+        The lock goes last: by it the next supervisor finds what is left.
+        """
+        Removal(self.path, last=LOCK).go_on(limit_s, CLOSE_LEAST)
         os.close(self._lock)
 
     def clear_abandoned(self) -> None:
-        """End the processes and remove the folders of supervisors that are gone."""
-        for name in os.listdir(self._temp_root):
-            path = f"{self._temp_root}/{name}"
-            if not name.startswith(PREFIX) or path == self.path:
+        """End the processes of supervisors that are gone, and take over their folders.
+
+        These are removed as what events left, by ``remove_some``: init does not wait.
+        """
+        with os.scandir(self._temp_root) as entries:
+            found = [entry.path for entry in entries if entry.name.startswith(PREFIX)]
+        for path in found:
+            if path == self.path:
                 continue
             # Its owner may live and hold the lock, or remove it while we look.
             with contextlib.suppress(OSError):
                 if os.lstat(path).st_uid == os.geteuid():
-                    lock = _lock(path)
-                    _end_processes_of(path)
-                    remove_tree(path)
-                    os.close(lock)
+                    os.close(_open_folder(path))  # or it cannot be moved
+                    lock = _lock(path, os.O_CREAT)
+                    try:
+                        _end_processes_of(path)
+                        self._put_away(path)
+                    finally:
+                        os.close(lock)
+
+
+class Removal:
+    """The removal of a folder and all that is in it, in slices.
+
+    Or of what somebody has put in its place. What cannot be removed stays. A handler
+    may have left a million files: nothing here lists a folder as a whole.
+
+    Attributes:
+        removed: How many files and folders so far, the folder itself not counted.
+        is_over: Nothing is left that could be removed.
+    """
+
+    def __init__(self, path: str, last: str = "") -> None:
+        """Take the path; removes nothing yet.
+
+        Args:
+            path: Of the folder.
+            last: Name in it that goes with the folder itself, when all else is gone.
+        """
+        self.removed = 0
+        self.is_over = False
+        self._steps = _removal(path, last)
+
+    def go_on(
+        self,
+        limit_s: float,
+        least: int = 1,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> bool:
+        """Remove for a while; return whether it is over.
+
+        Args:
+            limit_s: For how long.
+            least: So many steps in any case.
+            clock: Tells the time, in seconds.
+        """
+        end_s = clock() + limit_s
+        for steps, removed in enumerate(self._steps, 1):
+            self.removed += removed
+            if steps >= least and clock() >= end_s:
+                return False
+        self.is_over = True
+        return True
 
 
 def _identities(path: str) -> tuple[tuple[int, int, int], ...]:
@@ -200,77 +323,85 @@ def _identities(path: str) -> tuple[tuple[int, int, int], ...]:
 
 
 def remove_tree(path: str) -> int:
-    """Remove a folder and all that is in it, or what somebody has put in its place.
-
-    What cannot be removed stays.
+    """Remove a folder and all that is in it, however long that takes.
 
     Returns:
         How many files and folders were removed besides the folder itself.
     """
-    removed = 0
+    removal = Removal(path)
+    removal.go_on(float("inf"))
+    return removal.removed
+
+
+def _removal(path: str, last: str = "") -> Iterator[int]:
+    """Remove a folder; yield after each step how much it has removed.
+
+    However deep, closed or full of links it is; none of them is followed. Folders in it
+    are emptied into it, one level at a time: a path of any length stays short, and no
+    recursion ends with Python's.
+    """
     try:
         os.rmdir(path)
     except FileNotFoundError:
-        pass
+        return
     except NotADirectoryError:
         with contextlib.suppress(OSError):
             os.unlink(path)
-            removed = 1
+            yield 1
+        return
     except OSError:
         with contextlib.suppress(OSError):
-            removed = _clear(path)
+            top = _open_folder(path)
+            try:
+                yield from _clearing(top, last)
+                if last:
+                    with contextlib.suppress(FileNotFoundError):
+                        os.unlink(last, dir_fd=top)
+            finally:
+                os.close(top)
             os.rmdir(path)
-    return removed
 
 
-def _clear(path: str) -> int:
-    """Empty a folder, however deep, closed or full of links; follow none of them.
-
-    Folders in it are emptied into it, one level at a time: a path of any length stays
-    short, and no recursion ends with Python's.
-
-    Returns:
-        How many files and folders were removed.
-
-    Raises:
-        OSError: It cannot be opened.
-    """
-    top = _open_folder(path)
-    removed = 0
-    try:
-        while names := os.listdir(top):
-            before = removed
-            for name in names:
+def _clearing(top: int, last: str) -> Iterator[int]:
+    """Remove what is in a folder, one name excepted."""
+    has_removed = True
+    while has_removed:
+        has_removed = False
+        # While one of them is read others may come; they are found the next time.
+        with os.scandir(top) as entries:
+            for entry in entries:
+                if entry.name == last:
+                    continue
                 # Something that cannot be removed must not keep us from the rest.
                 with contextlib.suppress(OSError):
-                    removed += _remove_entry(top, name)
-            if removed == before:
-                break
-    finally:
-        os.close(top)
-    return removed
+                    for removed in _entry_removal(top, entry):
+                        has_removed |= removed > 0
+                        yield removed
 
 
-def _remove_entry(top: int, name: str) -> int:
+def _entry_removal(top: int, entry: os.DirEntry[str]) -> Iterator[int]:
     """Remove a file, or a folder after what is in it was moved to ``top``."""
-    if not stat.S_ISDIR(os.lstat(name, dir_fd=top).st_mode):
-        os.unlink(name, dir_fd=top)
-        return 1
-    folder = _open_folder(name, top)
-    removed = 0
+    if not entry.is_dir(follow_symlinks=False):
+        os.unlink(entry.name, dir_fd=top)
+        yield 1
+        return
+    folder = _open_folder(entry.name, top)
     try:
-        for inner in os.listdir(folder):
-            if stat.S_ISDIR(os.lstat(inner, dir_fd=folder).st_mode):
-                os.close(_open_folder(inner, folder))  # or it could not be moved
-                new = os.urandom(16).hex()
-                os.rename(inner, new, src_dir_fd=folder, dst_dir_fd=top)
-            else:
-                os.unlink(inner, dir_fd=folder)
-                removed += 1
+        with os.scandir(folder) as entries:
+            for inner in entries:
+                with contextlib.suppress(OSError):
+                    if inner.is_dir(follow_symlinks=False):
+                        os.close(_open_folder(inner.name, folder))  # or it cannot move
+                        new = os.urandom(16).hex()
+                        os.rename(inner.name, new, src_dir_fd=folder, dst_dir_fd=top)
+                        yield 0
+                    else:
+                        os.unlink(inner.name, dir_fd=folder)
+                        yield 1
     finally:
         os.close(folder)
-    os.rmdir(name, dir_fd=top)
-    return removed + 1
+    os.rmdir(entry.name, dir_fd=top)
+    yield 1
 
 
 def _open_folder(name: str, parent: int | None = None) -> int:

@@ -9,6 +9,7 @@ event), 0005 (when it is started), 0021 (processes that serve more than one), 00
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections import deque
 from typing import TYPE_CHECKING
@@ -54,6 +55,8 @@ SIZES_KEPT = 32
 NEEDED_S = 15 * 60 + 60
 # Between two events they are renewed earlier, so that none has to wait for that.
 RENEW_BEFORE_S = 30 * 60
+# Between two slices of what is removed beside events.
+CLEAN_PAUSE_S = 0.01
 # On the way out: SIGTERM leaves the runtime little time; ending takes a few ms.
 CLOSE_LIMIT_S = 1.0
 
@@ -90,6 +93,7 @@ class Workers:
         self._running: set[Worker] = set()
         self._stopping: set[Worker] = set()
         self._is_unswept = False
+        self._cleaning: asyncio.Task[None] | None = None
 
     def start(self) -> Worker:
         """Start one; does not wait for it.
@@ -129,6 +133,10 @@ class Workers:
     def stopping(self) -> int:
         """How many are being ended."""
         return len(self._stopping)
+
+    def is_stopping(self, worker: Worker) -> bool:
+        """Tell whether it is being ended."""
+        return worker in self._stopping
 
     async def renew_credentials(self, needed_s: float) -> None:
         """Have credentials for the next process that last so long, if there are any."""
@@ -179,9 +187,48 @@ class Workers:
             self._running.discard(worker)
             self._started_with.pop(worker, None)
 
+    @property
+    def has_leftovers(self) -> bool:
+        """True while something that events left is to be removed."""
+        return self._state.has_leftovers
+
+    def begin_to_clean(self, pause_s: float = 0.0) -> None:
+        """Remove what events have left beside whatever goes on, until all is gone.
+
+        Args:
+            pause_s: Between two slices.
+        """
+        is_running = self._cleaning is not None and not self._cleaning.done()
+        if self._state.has_leftovers and not is_running:
+            self._cleaning = asyncio.create_task(self._clean(pause_s))
+
+    async def _clean(self, pause_s: float) -> None:
+        is_over = False
+        while not is_over:
+            is_over = self._state.remove_some()
+            await asyncio.sleep(pause_s)
+
+    async def clean(self, limit_s: float) -> None:
+        """Remove what events have left for so long; the rest has its time later."""
+        self.begin_to_clean()
+        cleaning, self._cleaning = self._cleaning, None
+        if cleaning is not None:
+            if limit_s > 0:
+                await asyncio.wait([cleaning], timeout=limit_s)
+            cleaning.cancel()
+
+    async def make_room(self) -> None:
+        """Remove what earlier events have left first, if the disk is short of room."""
+        while self._state.has_leftovers and self._state.is_short_of_room():
+            self._state.remove_some()
+            await asyncio.sleep(0)
+
     async def stop_all_but(self, kept: set[Worker], limit_s: float) -> None:
         """End every worker that is not kept, and that nobody is ending."""
-        for worker in self._running - kept:
+        doomed = self._running - kept
+        for worker in doomed - self._stopping:
+            worker.kill()  # all at once: each takes its time to end
+        for worker in doomed:
             if worker not in self._stopping:
                 await self.stop(worker, min(SWEEP_LIMIT_S, max(limit_s, SWEEP_LEAST_S)))
 
@@ -205,6 +252,8 @@ class _Common:
         """Wait in the init phase until a worker is ready."""
         if self._settings.is_managed_instance:
             limit_s = MANAGED_INIT_LIMIT_S
+        # Of what supervisors have left that were killed.
+        self._begin_to_clean()
         try:
             async with asyncio.timeout(limit_s):
                 return await worker.ready()
@@ -217,6 +266,29 @@ class _Common:
             return None
         except WorkerError as error:
             return Failure.from_worker_error(error)
+        finally:
+            if not self._settings.is_managed_instance:
+                await self._workers.clean(0.0)
+
+    def _begin_to_clean(self) -> None:
+        """Remove what events have left beside what follows."""
+        is_beside = self._settings.is_managed_instance
+        self._workers.begin_to_clean(CLEAN_PAUSE_S if is_beside else 0.0)
+
+    async def _make_room(self, limit_s: float) -> None:
+        """Let what is started find room on the disk, if there is time for that."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(limit_s):
+                await self._workers.make_room()
+
+    async def _clean(self, limit_s: float) -> None:
+        """Remove what events have left, for so long.
+
+        The next event does not wait for the rest: it follows after that one, or, where
+        nothing is frozen, beside it.
+        """
+        if not self._settings.is_managed_instance:
+            await self._workers.clean(limit_s)
 
     def _start_next(self) -> Worker | None:
         """Start a worker before its event has come, if that can be done."""
@@ -259,10 +331,12 @@ class _Common:
         """End every worker; others can be started afterwards. False: some live on."""
         self._forget_all()
         await self._workers.stop_all_but(set(), SWEEP_LIMIT_S)
+        await self._workers.clean(SWEEP_LIMIT_S)
         return self._workers.is_empty
 
     async def aclose(self) -> None:
         """End every worker, also one whose end was interrupted."""
+        await self._workers.clean(0.0)
         await self._workers.close_all(self._settings.close_grace_s)
         await self._workers.stop_all_but(set(), CLOSE_LIMIT_S)
 
@@ -313,6 +387,7 @@ class FreshProcess(_Common):
     async def take(self) -> Worker:
         """Return a waiting worker, or a new one; see ``execution.Strategy``."""
         await self._workers.renew_credentials(NEEDED_S)
+        await self._workers.make_room()
         while (worker := self._take_waiting() or self._start_if_room()) is None:
             self._has_room.clear()
             self._queued += 1
@@ -353,11 +428,14 @@ class FreshProcess(_Common):
     async def prepare(self, limit_s: Callable[[], float]) -> None:
         """Start the next worker, if one is to wait for its event."""
         await self._workers.renew_credentials(RENEW_BEFORE_S)
-        if self._settings.warm is Warm.OFF:
-            return
-        started = self._fill()
-        if started is not None and self._settings.warm is Warm.READY:
-            await self._wait_until_ready(started, limit_s())
+        if self._workers.has_leftovers:
+            await self._make_room(limit_s())
+            self._begin_to_clean()
+        if self._settings.warm is not Warm.OFF:
+            started = self._fill()
+            if started is not None and self._settings.warm is Warm.READY:
+                await self._wait_until_ready(started, limit_s())
+        await self._clean(limit_s())
 
     def _take_waiting(self) -> Worker | None:
         """Return the worker that has waited longest, None if there is none."""
@@ -432,6 +510,19 @@ class FreshProcess(_Common):
         self._size = size
 
 
+class _Use:
+    """How a process is used that serves several invocations.
+
+    Attributes:
+        now: By how many, from ``take`` to ``give_back``.
+        ever: By how many until now.
+    """
+
+    def __init__(self) -> None:
+        self.now = 0
+        self.ever = 0
+
+
 class SharedServer(_Common):
     """One long-lived process that all invocations go to, several at a time."""
 
@@ -441,6 +532,9 @@ class SharedServer(_Common):
         self._server: Worker | None = None
         # No new invocations go to these; they end with their last one.
         self._retired: set[Worker] = set()
+        # From the moment a process is assigned: what is about to be handed over to it
+        # does not show in the process itself yet.
+        self._uses: dict[Worker, _Use] = {}
 
     async def start(
         self, first: StartedWorker | None, limit_s: float = INIT_LIMIT_S
@@ -454,25 +548,37 @@ class SharedServer(_Common):
     def _forget_all(self) -> None:
         self._server = None
         self._retired.clear()
+        self._uses.clear()
 
     async def take(self) -> Worker:
         """Return the process, or another one if it cannot serve any more."""
         await self._workers.renew_credentials(NEEDED_S)
+        await self._workers.make_room()
         server = self._server
         if server is not None:
             problem = self._problem_of(server)
             if problem is None and self._is_spent(server):
                 problem = "it serves as many events as it may"
             if problem is None:
-                return server
+                return self._used(server)
             logger.info("Replacing the waiting process %d: %s", server.pid, problem)
             self._retire(server)
         self._server = self._workers.start()
-        return self._server
+        return self._used(self._server)
+
+    def _used(self, worker: Worker) -> Worker:
+        use = self._uses.setdefault(worker, _Use())
+        use.now += 1
+        use.ever += 1
+        return worker
+
+    def _is_used(self, worker: Worker) -> bool:
+        use = self._uses.get(worker)
+        return use is not None and use.now > 0
 
     def _is_spent(self, server: Worker) -> bool:
-        limit = self._settings.max_invocations
-        return limit is not None and server.begun >= limit
+        limit, use = self._settings.max_invocations, self._uses.get(server)
+        return limit is not None and use is not None and use.ever >= limit
 
     def _retire(self, worker: Worker) -> None:
         if worker is self._server:
@@ -490,15 +596,23 @@ class SharedServer(_Common):
         if exchange is None and self._settings.concurrency > 1:
             return  # others may wait for the same module, and have more time
         self._retire(worker)
-        if exchange is not None and worker.exchanges > 1:
-            worker.end(exchange)
-        else:
+        use = self._uses.get(worker)
+        if exchange is None or use is None or use.now < 2:
             await worker.terminate(grace_s)
+            return
+        is_stuck = not worker.serves_another(exchange)
+        worker.end(exchange)
+        if is_stuck:
+            # It reads none of the others' events, or has had no time to: they are not
+            # to wait for it, and go to another process. At once, or it might begin one.
+            worker.kill()
 
     async def give_back(
         self, worker: Worker, exchange: Exchange | None, limit_s: float
     ) -> None:
         """End a process that serves no more, with its last invocation."""
+        if worker in self._uses:
+            self._uses[worker].now -= 1
         if exchange is None:
             if not worker.is_usable():
                 self._retire(worker)
@@ -511,16 +625,22 @@ class SharedServer(_Common):
                 or self._workers.is_outdated(worker, RENEW_BEFORE_S)
             ):
                 self._retire(worker)
-        ended = {retired for retired in self._retired if not retired.exchanges}
-        self._retired -= ended
-        for retired in ended:
+        for retired in [one for one in self._retired if not self._is_used(one)]:
+            if self._workers.is_stopping(retired):
+                continue
             await self._workers.stop(retired, max(limit_s, SWEEP_LEAST_S))
+            if retired.is_stopped:  # else it is tried again after the next event
+                self._retired.discard(retired)
+                self._uses.pop(retired, None)
 
     async def prepare(self, limit_s: Callable[[], float]) -> None:
         """Start the process again if it had to end."""
         await self._workers.renew_credentials(RENEW_BEFORE_S)
-        if self._settings.warm is Warm.OFF or self._server is not None:
-            return
-        self._server = self._start_next()
-        if self._server is not None and self._settings.warm is Warm.READY:
-            await self._wait_until_ready(self._server, limit_s())
+        if self._workers.has_leftovers:
+            await self._make_room(limit_s())
+            self._begin_to_clean()
+        if self._settings.warm is not Warm.OFF and self._server is None:
+            self._server = self._start_next()
+            if self._server is not None and self._settings.warm is Warm.READY:
+                await self._wait_until_ready(self._server, limit_s())
+        await self._clean(limit_s())

@@ -11,8 +11,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import fcntl
 import os
 import socket
+import struct
+import termios
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lambda_deno_spawn.http1 import (
@@ -36,6 +40,13 @@ READ_BYTES = 256 * 1024
 # Up to here head and body are joined: two writes would be two packets. A copy of more
 # takes longer than a packet.
 JOINED_BYTES = 64 * 1024
+
+
+# Between two looks whether a Unix socket's queue has room again.
+CONNECT_PAUSE_S = 0.01
+# From linux/sockios.h: bytes that the peer has not read yet. So that of terminals.
+SIOCOUTQ = getattr(termios, "TIOCOUTQ", None)
+UCRED = "3i"  # struct ucred: pid, uid, gid (unix(7))
 
 
 class ConnectError(HttpError):
@@ -201,6 +212,62 @@ class HttpTransport:
             if not connection.is_idle:
                 await self.aclose()
         return answer
+
+
+async def connect_unix(path: str, pid: int) -> socket.socket:
+    """Connect to a Unix socket that a certain process listens on, and no other.
+
+    Raises:
+        OSError: Nobody listens, or another process does, or its queue stays full.
+    """
+    loop = asyncio.get_running_loop()
+    give_up_s = loop.time() + CONNECT_LIMIT_S
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        # asyncio takes a full queue (EAGAIN) for a connection that is being made.
+        is_last = False
+        while not _is_connected(sock, path, is_last=is_last):
+            await asyncio.sleep(CONNECT_PAUSE_S)
+            is_last = loop.time() > give_up_s
+        _check_listener(sock, pid)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def _is_connected(sock: socket.socket, path: str, *, is_last: bool) -> bool:
+    try:
+        sock.connect(path)
+    except BlockingIOError as error:
+        if is_last:
+            reason = "as many connections wait for it as the kernel allows"
+            raise OSError(errno.EAGAIN, reason) from error
+        return False
+    return True
+
+
+def _check_listener(sock: socket.socket, pid: int) -> None:
+    """Refuse a connection to another process than that one, where the system tells."""
+    if hasattr(socket, "SO_PEERCRED"):
+        size = struct.calcsize(UCRED)
+        found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+        listening = struct.unpack(UCRED, found)[0]
+        if listening != pid:
+            reason = f"process {listening} listens in its place"
+            raise OSError(errno.ECONNREFUSED, reason)
+
+
+def has_unread_bytes(transport: asyncio.Transport) -> bool:
+    """Tell whether the peer of a Unix socket has not read all that was sent to it."""
+    if transport.get_write_buffer_size():
+        return True
+    sock = transport.get_extra_info("socket")
+    if SIOCOUTQ is None or transport.is_closing() or sock is None:
+        return False
+    counted = fcntl.ioctl(sock.fileno(), SIOCOUTQ, b"\0" * 4)
+    return counted != b"\0" * 4
 
 
 def write_parts(transport: asyncio.Transport, head: bytes, *body: bytes) -> None:

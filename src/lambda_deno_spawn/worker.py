@@ -8,11 +8,17 @@ know when a worker is started or how many there are; that is ``strategies.py``.
 from __future__ import annotations
 
 import contextlib
+import errno
 import signal
 import time
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.errors import WorkerError, WorkerProtocolError, WorkerSpawnError
+from lambda_deno_spawn.errors import (
+    WorkerError,
+    WorkerProtocolError,
+    WorkerSpawnError,
+    WorkerUnreachedError,
+)
 from lambda_deno_spawn.exchange import Exchange
 from lambda_deno_spawn.exits import exit_error
 from lambda_deno_spawn.http_exchange import HttpLink
@@ -35,13 +41,17 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.module_cache import ModuleCache
     from lambda_deno_spawn.process import ExitStatus, Footprint, Reaper
     from lambda_deno_spawn.spawn import StartedWorker
-    from lambda_deno_spawn.state import StateDir
+    from lambda_deno_spawn.state import Removal, StateDir
 
 # A process that closed its stdout is given this long to end by itself, so that its exit
 # code can be told; measured exits of Deno take 1-5 ms, a busy small machine needs more.
 EXIT_GRACE_S = 0.5
 # Between SIGTERM and SIGKILL: time to flush a log, a quarter of the default margin.
 TERMINATE_GRACE_S = 0.05
+# To connect takes 0.1 ms, unless so many wait already that the kernel takes no more.
+CONNECT_SOON_S = 0.5
+# No connection for want of these is no fault of the worker's.
+OUR_OWN_WANT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
 # Tells the worker that nobody listens to its stream any more; runtime.js knows it.
 CALLER_GONE_SIGNAL = signal.SIGUSR2
 
@@ -58,9 +68,8 @@ class Worker:
         ready_s: When its module was loaded; None until then.
         spawn_s: How long the call took that started it.
         private_dir: Its folder, in the environment of it and of what it starts.
-        begun: How many invocations were handed to it.
+        begun: How many invocations were handed to it; the last one's number.
         left_processes: Programs that were still running when it was stopped.
-        left_files: Files and folders that were in its private folder then.
         is_stopped: Nothing of it is left to end.
     """
 
@@ -83,10 +92,11 @@ class Worker:
         self.ready_s: float | None = None
         self.begun = 0
         self.left_processes = 0
-        self.left_files = 0
+        self._removal: Removal | None = None
         self._ended_before: int | None = None
         self._oom_kills = reaper.oom_kills.lately()
         self._is_killed = False
+        self._is_unreachable = False
         self._state = state
         self._cache = cache
         self._deno_dir = started.deno_dir
@@ -124,15 +134,27 @@ class Worker:
         self._reaper.poll(self.pid)
         return (
             self._error is None
+            and not self._is_unreachable
             and self._process.status is None
             and self._eof_timer is None
             and self._connection.state in (State.STARTING, State.IDLE)
         )
 
+    def serves_another(self, exchange: Exchange) -> bool:
+        """Tell whether it has begun an invocation besides, or may have."""
+        return any(
+            link is None or (link.carries(other) and not link.is_unread)
+            for other, link in self._exchanges.items()
+            if other is not exchange
+        )
+
     @property
-    def exchanges(self) -> int:
-        """How many invocations are on their way through it."""
-        return len(self._exchanges)
+    def left_files(self) -> int:
+        """Files and folders in its private folder when it was stopped.
+
+        At least: those that have been removed by now.
+        """
+        return 0 if self._removal is None else self._removal.removed
 
     @property
     def exit_status(self) -> ExitStatus | None:
@@ -171,17 +193,18 @@ class Worker:
             abort_epoch_ms: When the handler's ``signal`` aborts; Unix time.
 
         Raises:
-            WorkerError: The process cannot be reached.
+            WorkerUnreachedError: The process cannot be reached.
+            WorkerSpawnError: There is nothing left to reach it with.
         """
         self._state.have_private(self.private_dir)
-        self.begun += 1
         if self._socket is not None:
             return await self._begin_http(self._socket, invocation, abort_epoch_ms)
+        self.begun += 1
         # Written first: nothing is read before this returns, so the rest can follow.
         buffers = self._connection.invoke(invocation, abort_epoch_ms)
         self._process.write_all(buffers, ends=self.begun == self._invocations)
         self._attribute_log(invocation)
-        exchange = Exchange(self._connection, self)
+        exchange = Exchange(self._connection, self, self.begun)
         self._exchanges[exchange] = None
         return exchange
 
@@ -189,6 +212,8 @@ class Worker:
         self, socket: str, invocation: Invocation, abort_epoch_ms: int
     ) -> Exchange:
         link = self._free_link() or await self._connect(socket)
+        # Not before: another may have begun meanwhile, and this one might not have.
+        self.begun += 1
         number = self.begun
         exchange = link.begin(
             self._marker,
@@ -210,23 +235,48 @@ class Worker:
         return None
 
     async def _connect(self, socket: str) -> HttpLink:
+        begun_s = self._loop.time()
         try:
-            return await HttpLink.connect(socket, self._links.append)
+            return await HttpLink.connect(socket, self.pid, self._links.append)
         except OSError as error:
-            await self._wait_for_exit(EXIT_GRACE_S)
-            raise self._error or self._unreachable(str(error)) from error
+            if error.errno in OUR_OWN_WANT:
+                action = "connect to the handler's process"
+                raise WorkerSpawnError.from_os_error(action, error) from error
+            raise self._unreached(error.strerror or str(error)) from error
+        except BaseException:
+            # Its queue was full, and whoever waited has a deadline before ours.
+            if self._loop.time() - begun_s > CONNECT_SOON_S:
+                self._is_unreachable = True
+            raise
 
-    def _link_lost(self, exchange: Exchange) -> None:
+    def _link_lost(self, exchange: Exchange, is_unread: bool) -> None:
         """Wait a moment for the exit that belongs to the end of a connection."""
-        error = self._unreachable("it closed the connection")
-        self._loop.call_later(EXIT_GRACE_S, exchange.break_off, error)
+        if is_unread:
+            exchange.break_off(self._unreached("it closed the connection unread"))
+        elif self._error is not None:
+            exchange.break_off(self._error)
+        else:
+            error = WorkerProtocolError(
+                "Cannot read an answer: the worker's server closed the connection, and "
+                "the process runs on",
+                pid=self.pid,
+                stderr_tail=self.log_tail,
+            )
+            self._loop.call_later(EXIT_GRACE_S, exchange.break_off, error)
 
-    def _unreachable(self, reason: str) -> WorkerProtocolError:
-        return WorkerProtocolError(
-            f"Cannot reach the worker's server: {reason}, and the process runs on",
+    def _unreached(self, reason: str) -> WorkerUnreachedError:
+        """Note that nobody is to be sent to it any more, and say why."""
+        self._is_unreachable = True
+        return WorkerUnreachedError(
+            f"Cannot reach the worker's server: {reason}",
             pid=self.pid,
             stderr_tail=self.log_tail,
         )
+
+    async def reason_of(self, error: WorkerError) -> WorkerError:
+        """Return why it was not reached: its end, if that comes in a moment."""
+        await self._wait_for_exit(EXIT_GRACE_S)
+        return self._error or error
 
     def _abandon(self, socket: str, number: int) -> None:
         async def tell() -> None:
@@ -243,7 +293,7 @@ class Worker:
         self.drain_log()
         link = self._exchanges.pop(exchange, None)
         exchange.close()
-        if link is not None and not exchange.leaves_worker_usable:
+        if link is not None and link.carries(exchange):
             link.close()
 
     def drain_log(self) -> None:
@@ -336,7 +386,9 @@ class Worker:
         if self._eof_timer is not None:
             self._eof_timer.cancel()
         self.left_processes = self._reaper.ended - (self._ended_before or 0)
-        self.left_files = self._state.remove_private(self.private_dir)
+        self._removal = self._state.remove_private(self.private_dir)
+        if self._socket is not None:
+            self._state.remove_private(self._socket)
         self._cache.remove(self._deno_dir)
         self.is_stopped = True
         return is_swept
@@ -445,5 +497,10 @@ class Worker:
         if self._error is None:
             self._error = error
         self._ready.set()
-        for exchange in self._exchanges:
-            exchange.break_off(error)
+        for exchange, link in self._exchanges.items():
+            if link is None or not link.carries(exchange):
+                exchange.break_off(error)
+            else:
+                # What it has sent is read first; how its connection ends tells whether
+                # the event was read. Both are there already if the process has ended.
+                self._loop.call_later(EXIT_GRACE_S, exchange.break_off, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
@@ -26,15 +27,15 @@ DONE = f'{MARKER}{{"kind":"DONE","bytes":0,"more":true}}\n{MARKER}\n'
 INVOCATION = Invocation("id", 1_000, "arn", b'{"n":1}')
 
 
-class Lost(list["Exchange"]):
-    """Exchanges whose connection ended too early."""
+class Lost(list["tuple[Exchange, bool]"]):
+    """Exchanges whose connection ended too early, and which of them were not read."""
 
     def __init__(self) -> None:
         super().__init__()
         self.came = asyncio.Event()
 
-    def append(self, exchange: Exchange) -> None:
-        super().append(exchange)
+    def add(self, exchange: Exchange, is_unread: bool) -> None:
+        self.append((exchange, is_unread))
         self.came.set()
 
 
@@ -74,9 +75,9 @@ async def begun(
     free: list[HttpLink] = []
     lost = Lost()
     listening = await asyncio.start_unix_server(server.serve, path / "s")
-    link = await HttpLink.connect(str(path / "s"), free.append)
+    link = await HttpLink.connect(str(path / "s"), os.getpid(), free.append)
     exchange = link.begin(
-        MARKER, 1, INVOCATION, 900, on_lost=lost.append, on_abandon=lambda: None
+        MARKER, 1, INVOCATION, 900, on_lost=lost.add, on_abandon=lambda: None
     )
     yield exchange, free, lost
     link.close()
@@ -99,7 +100,7 @@ async def test_an_answer_frees_its_connection_for_the_next(
         assert exchange.leaves_worker_usable
         [link] = free
         again = link.begin(
-            MARKER, 2, INVOCATION, 900, on_lost=lost.append, on_abandon=lambda: None
+            MARKER, 2, INVOCATION, 900, on_lost=lost.add, on_abandon=lambda: None
         )
         assert await again.answer() == Success(b"42")
         assert [line for line, _ in server.requests] == [
@@ -154,4 +155,4 @@ async def test_a_connection_that_ends_too_early_is_told(
     async with begun(short_tmp_path, server) as (exchange, _, lost):
         async with asyncio.timeout(5):
             await lost.came.wait()
-        assert lost == [exchange]
+        assert lost == [(exchange, False)]

@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import signal
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -189,6 +190,220 @@ async def test_a_server_that_ends_fails_all_that_it_serves_and_is_replaced(
         answers = await invoke_all(api, events)
         assert [answer.json() for answer in answers] == events
         assert runtime.is_running
+
+
+@pytest.mark.every_way("server")
+async def test_whoever_comes_after_an_uncaught_error_is_served(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """Of 200 events, 10 were not: their process was ended while they went to it."""
+    source = """
+export const handler = async (event) => {
+  if (!event.bad) return event;
+  setTimeout(() => { throw new RangeError("for the test") }, 2);
+  await new Promise((go) => setTimeout(go, 10_000));
+};
+"""
+    async with make_runtime({"function.mjs": source}, **managed(8)):
+        bad: dict[str, bool] = {}
+        for n in range(200):
+            if n >= 8:
+                answer = await api.answer()
+                is_error = answer.call == "error"
+                assert is_error == bad[answer.request_id], answer.body
+            event = {"bad": n % 10 == 5}
+            bad[api.deliver(json.dumps(event).encode())] = event["bad"]
+
+
+@pytest.mark.every_way("server")
+async def test_a_connection_is_not_closed_for_whom_it_carried_before(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, tmp_path: Path
+) -> None:
+    source = """
+export const handler = async (event) => {
+  if (event.bad) {
+    Promise.reject(new RangeError("for the test"));
+    await new Promise(() => {});
+  }
+  console.log("waiting");
+  for (;;) {
+    try { return Deno.readTextFileSync(event.until); } catch {}
+    await new Promise((go) => setTimeout(go, 5));
+  }
+};
+"""
+    told = asyncio.Event()
+
+    async def late(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+        await told.wait()
+        writer.write(b"HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+        return True
+
+    settings = {
+        "LAMBDA_DENO_PERMISSIONS": "all", "LAMBDA_DENO_METRICS": "json", **managed(2),
+    }  # fmt: skip
+    async with make_runtime({"function.mjs": source}, **settings) as runtime:
+        api.answer_faults.append(late)
+        api.deliver(b'{"bad":true}')
+        assert "for the test" in (await api.answer()).json()["errorMessage"]
+        # Takes the connection that is free now, before the other one has settled.
+        api.deliver(json.dumps({"until": str(tmp_path / "go")}).encode())
+        await runtime.logged("waiting")
+        told.set()
+        await runtime.logged("lambda-deno-spawn.report")
+        (tmp_path / "go").write_text("gone")
+        assert (await api.answer()).json() == "gone"
+
+
+@pytest.mark.every_way("server")
+async def test_a_handler_that_empties_its_folder_leaves_the_server_its_socket(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = """
+const folder = Deno.env.get("TMPDIR");
+export const handler = async (event) => {
+  for (const { name } of Deno.readDirSync(folder)) {
+    Deno.removeSync(`${folder}/${name}`, { recursive: true });
+  }
+  if (event.by === "itself") {
+    try {
+      Deno.removeSync(`${folder}.socket`);
+    } catch (error) {
+      return error.name;
+    }
+  }
+  if (event.by === "folder") Deno.removeSync(folder);
+  await new Promise((go) => setTimeout(go, 30));
+  return Deno.pid;
+};
+"""
+    async with make_runtime({"function.mjs": source}, **managed(8)):
+        [first, denied] = [
+            (await api.invoke({"by": by})).json() for by in ("", "itself")
+        ]
+        assert denied == "NotCapable"
+        for by in ("", "folder"):
+            # More than there are connections: they are made now.
+            answers = await invoke_all(api, [{"by": ""}] * 7 + [{"by": by}])
+            assert [answer.json() for answer in answers] == [first] * 8
+
+
+UNREACHABLE = """
+const socket = Deno.env.get("TMPDIR") + ".socket";
+const pause = (ms) => new Promise((go) => setTimeout(go, ms));
+export const handler = async (event) => {
+  if (event.does) Deno.removeSync(socket);
+  if (event.does === "file") Deno.writeTextFileSync(socket, "");
+  if (event.does === "folder") Deno.mkdirSync(socket);
+  if (event.does === "link") Deno.symlinkSync("/nowhere", socket);
+  if (event.does === "program") {
+    const program = new Deno.Command(event.python, {
+      args: ["-c", event.code, socket], stdout: "piped",
+    }).spawn();
+    await program.stdout.getReader().read();
+  }
+  await pause(100);
+  return Deno.pid;
+};
+"""
+IMPOSTOR = """
+import socket, sys
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+print("listening", flush=True)
+while True:
+    connection, _ = listener.accept()
+    got = connection.recv(9)
+    if got:
+        print("it has", got, file=sys.stderr, flush=True)
+"""
+
+
+@pytest.mark.every_way("server")
+@pytest.mark.parametrize("does", ["nothing", "file", "folder", "link", "program"])
+async def test_a_server_that_cannot_be_reached_is_replaced_and_costs_no_event(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, does: str
+) -> None:
+    """From then on six of eight events failed, for ever."""
+    settings = {"LAMBDA_DENO_PERMISSIONS": "all", **managed(8)}
+    async with make_runtime({"function.mjs": UNREACHABLE}, **settings) as runtime:
+        event = {"does": does, "python": sys.executable, "code": IMPOSTOR}
+        first = (await api.invoke(event)).json()
+        for _ in range(2):
+            answers = await invoke_all(api, [{}] * 8)
+            pids = {answer.json() for answer in answers}
+            # One may have had the connection that there was.
+            assert len(pids - {first}) == 1, answers
+        assert "it has" not in runtime.log
+
+
+@pytest.mark.every_way("server")
+async def test_whoever_waits_for_a_process_that_hangs_goes_to_another(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """They waited for it until their own time was over."""
+    async with make_runtime({"function.mjs": MISBEHAVING}, **managed(4)) as runtime:
+        [answer] = await invoke_all(api, [{"n": 1}])
+        hangs = api.deliver(b'{"does":"hang"}', timeout_s=2)
+        others = {api.deliver(b'{"n":2}', timeout_s=60) for _ in range(3)}
+        hit = await api.answer()
+        assert hit.request_id == hangs
+        assert hit.json()["errorType"] == "Runtime.InvokeTimeout"
+        for _ in range(3):
+            answer = await api.answer()
+            others.remove(answer.request_id)
+            assert answer.json() == {"n": 2}
+        assert runtime.is_running
+
+
+@pytest.mark.every_way("server")
+async def test_two_streams_that_begin_at_once_end_apart(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """They had the same number, and who left one of them cut the other."""
+    source = """
+const pause = (ms) => new Promise((go) => setTimeout(go, ms));
+export async function* handler(event, context) {
+  context.signal.addEventListener("abort", () => console.log(event.name, "was told"));
+  yield event.name;
+  if (event.name === "A") for (;;) { yield "."; await pause(10); }
+  while (!Deno.env.has("left")) await pause(10);
+  yield " to its end";
+}
+globalThis.addEventListener("unhandledrejection", () => {});
+"""
+    source = source.replace(
+        '"was told"));', '"was told") ?? Deno.env.set("left", "yes"));'
+    )
+
+    async def leave(_: asyncio.StreamReader, __: asyncio.StreamWriter) -> bool:
+        return False
+
+    async with make_runtime({"function.mjs": source}, **managed(2)) as runtime:
+        await api.wait_for_next()
+        await api.wait_for_next()
+        api.body_faults.append(leave)  # of whoever begins first
+        api.deliver(b'{"name":"A"}', request_id="A")
+        api.deliver(b'{"name":"B"}', request_id="B")
+        answer = await api.answer()
+        assert (answer.request_id, answer.body) == ("B", b"B to its end")
+        await runtime.logged("A was told")
+        assert "B was told" not in runtime.log
+
+
+@pytest.mark.every_way("server")
+async def test_start_and_waiting_are_in_one_line_of_two_events_that_begin_at_once(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    settings = {"LAMBDA_DENO_METRICS": "json", **managed(2)}
+    async with make_runtime({"function.mjs": ECHO}, **settings) as runtime:
+        await api.wait_for_next()
+        await api.wait_for_next()
+        await invoke_all(api, [{"n": n, "wait": 50} for n in range(2)])
+        assert await runtime.stop() == 0
+        for name in ("spawnMs", "readyMs", "idleMs"):
+            assert sum(line.get(name) is not None for line in reports(runtime.log)) == 1
 
 
 @pytest.mark.every_way("server")

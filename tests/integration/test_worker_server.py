@@ -21,9 +21,9 @@ pytestmark = pytest.mark.deno
 SERVER = Path(lambda_deno_spawn.__file__).parent / "js" / "server.js"
 # Answers with line and event; in pieces, without an end, if the line says so.
 PROGRAM = """
-const { listen } = await import(Deno.args[0]);
+const { open, serve } = await import(Deno.args[0]);
 const [encoder, decoder] = [new TextEncoder(), new TextDecoder()];
-listen(Deno.args[1], (line, event, output) => {
+serve(open(Deno.args[1]), (line, event, output) => {
   const said = encoder.encode(`${decoder.decode(line)}|${event.length}`);
   if (decoder.decode(line) !== "stream") {
     output.write(said, true);

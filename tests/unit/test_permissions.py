@@ -334,18 +334,18 @@ def test_a_setting_remembers_its_words() -> None:
         (
             "none",
             {
-                "--cached-only", "--allow-read=\0/socket", "--allow-write=\0/socket",
-                "--allow-net=unix:\0/socket",
+                "--cached-only", "--allow-read=\0.socket", "--allow-write=\0.socket",
+                "--allow-net=unix:\0.socket",
             },
         ),
         (
             "--allow-net=example.com --allow-read",
             {
-                "--allow-read", "--allow-write=\0/socket",
-                "--allow-net=example.com,unix:\0/socket",
+                "--allow-read", "--allow-write=\0.socket",
+                "--allow-net=example.com,unix:\0.socket",
             },
         ),
-        ("default", {"--allow-net", "--allow-write=\0,\0/socket"}),
+        ("default", {"--allow-net", "--allow-write=\0,\0.socket"}),
     ],
 )  # fmt: skip
 def test_a_process_that_listens_may_do_that_and_no_more(

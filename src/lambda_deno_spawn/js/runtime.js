@@ -367,8 +367,10 @@ export const start = (
       // Before the handler's module, which may replace what it takes.
       const servesMore = left > 1 || hello.socket !== null;
       if (servesMore) ({ listenForTheEnd } = await loadClosing());
+      const server = hello.socket === null ? null : await loadServer();
+      const listener = server?.open(/** @type {string} */ (hello.socket));
       handler = await adapt(await load(), hello.export);
-      if (hello.socket !== null) await serve(await loadServer(), handler);
+      if (server && listener) await serve(server, listener, handler);
       else if (servesMore) expectTheEnd(() => {});
     } catch (error) {
       loading.isFatal = true;
@@ -463,18 +465,18 @@ function expectTheEnd(stopServing) {
  * Serve invocations over HTTP, as they come.
  *
  * @param {typeof import("./server.js")} server
+ * @param {Deno.UnixListener} listener
  * @param {Handler} handler
  */
-async function serve({ listen, scopes }, handler) {
+async function serve(server, listener, handler) {
   /** @type {(job: Job, work: () => Promise<void>) => Promise<void>} */
   let within = (_job, work) => work();
   if (hello.concurrency > 1) {
-    const jobs = await scopes();
+    const jobs = await server.scopes();
     within = (job, work) => jobs.run(job, work);
     currentJob = () => jobs.getStore() ?? onlyJob();
   }
-  const path = /** @type {string} */ (hello.socket);
-  const stopServing = listen(path, (line, eventBytes, output) => {
+  const stopServing = server.serve(listener, (line, eventBytes, output) => {
     const head = /** @type {Head} */ (parse(decode(line)));
     const job = latestJob = new Job("running", output, head);
     runningJobs.add(job);

@@ -50,14 +50,29 @@ const idle = new Set();
 let isStopping = false;
 
 /**
- * Listen; that has begun when it returns.
+ * Listen; that has begun when it returns. Nobody is answered yet. Called before the
+ * handler's module is loaded, which gets no permission to remove the socket or to connect
+ * to it, unless it may read and write everywhere.
  *
  * @param {string} path Of the socket.
+ * @returns {Deno.UnixListener}
+ */
+export function open(path) {
+  const listener = Deno.listen({ transport: "unix", path });
+  for (const name of /** @type {const} */ (["read", "write"])) {
+    Deno.permissions.revokeSync({ name, path });
+  }
+  return listener;
+}
+
+/**
+ * Answer whoever connects.
+ *
+ * @param {Deno.UnixListener} listener
  * @param {Invoke} invoke
  * @returns {() => void} Ends that: what is asked already is answered.
  */
-export function listen(path, invoke) {
-  const listener = Deno.listen({ transport: "unix", path });
+export function serve(listener, invoke) {
   (async () => {
     while (!isStopping) {
       try {
