@@ -44,7 +44,8 @@ ALLOWED: dict[str, set[str]] = {
         "logs", "process", "protocol", "spawn", "state",
     },
     "strategies": {
-        "config", "credentials", "deno", "errors", "exchange", "invocation", "logs",
+        "config", "credentials", "deno", "descendants", "errors", "exchange",
+        "invocation", "logs",
         "pool",
         "process", "spawn", "state", "worker",
     },
