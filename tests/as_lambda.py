@@ -1,10 +1,11 @@
 """Run a command as Lambda runs a function: ``python -m tests.as_lambda COMMAND...``.
 
 In a mount namespace of its own, the whole file system is read-only but for a fresh
-``/tmp`` and ``/proc``, in which a process may write what concerns itself; the command has the user, the limits and the lack of privileges that it would
-have there. What it needs of folders that this user may not enter (Python below a home,
-say) is mounted where it was. Nothing outside is changed, and all of it ends with the
-command. Needs root and Linux 5.12.
+``/tmp`` and ``/proc``, where a process may write what concerns itself; the command has
+the user, the limits and the lack of privileges that it would have there. What it needs
+of folders that this user may not enter (Python below a home, say) is mounted where it
+was. Nothing outside is changed, and all of it ends with the command. Needs root and
+Linux 5.12.
 
 Facts: AWS Lambda Developer Guide, "Lambda quotas" (descriptors, processes, ``/tmp``);
 mount_setattr(2), prctl(2), capabilities(7). User and group are those of a function on

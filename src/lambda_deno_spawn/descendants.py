@@ -4,8 +4,8 @@ Knows how to become the parent of orphans, how to be closed to other programs, h
 outlive its children when memory runs out, how to leave children that are somebody
 else's, and how to end whole trees of processes; and remembers which of it this system
 does not grant. Refuses to know what a worker is. Facts used: prctl(2), proc(5)
-``children``, ``oom_score_adj``, ``stat`` and ``vmstat``, pidfd_open(2). Linux; elsewhere
-each function does what there is without it. Decisions 0016, 0018.
+``children``, ``oom_score_adj``, ``stat`` and ``vmstat``, pidfd_open(2). Linux;
+elsewhere each function does what there is without it. Decisions 0016, 0018.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ PARENT_LOST = (
     "ended, the runtime goes on by itself"
 )
 OPAQUE_LOST = (
-    "Cannot close the runtime to its own user: a program that a handler starts may read "
-    "its memory"
+    "Cannot close the runtime to its own user: a program that a handler starts may "
+    "read its memory"
 )
 
 # What this system does not grant, and why; None once it has been told.
@@ -159,7 +159,7 @@ def _reap_until(child: int) -> int | None:
 
 
 def _prctl(option: int, value: int, guarantee: str) -> bool:
-    """Ask the kernel for something; if it refuses, note what is lost and return False."""
+    """Ask the kernel for something; False if it refuses: then note what is lost."""
     import ctypes
 
     try:
@@ -197,7 +197,7 @@ class OomScore:
             lose(OOM_SCORE_LOST, str(error))
 
     def __enter__(self) -> None:
-        """Raise it, for as short as can be: meanwhile this process has no precedence."""
+        """Raise it, for as short as can be: meanwhile this process is no better off."""
         if self._fd is None:
             self.hold()
         if self._own in (b"", OOM_SCORE):
@@ -277,7 +277,11 @@ class ChildList:
             self._fd = os.open(path, os.O_RDONLY)
 
     def read(self) -> list[int]:
-        """Return their process ids, zombies included."""
+        """Return their process ids, zombies included.
+
+        Raises:
+            OSError: The system does not tell, as no descriptor is left.
+        """
         if self._fd is None:
             return _children_by_scan(self._pid)
         # The kernel makes the text anew for each read from its beginning.
@@ -293,7 +297,11 @@ class ChildList:
 
 
 def children() -> list[int]:
-    """Return the process ids of this process's children, zombies included."""
+    """Return the process ids of this process's children, zombies included.
+
+    Raises:
+        OSError: The system does not tell.
+    """
     listing = ChildList()
     try:
         return listing.read()
@@ -307,8 +315,12 @@ def end_children(limit_s: float) -> None:
     Blocks; for the way out, where no event loop watches. Given up after ``limit_s``.
     """
     give_up_s = time.monotonic() + limit_s
-    while children() and time.monotonic() < give_up_s:
-        end_trees(children)
+    while time.monotonic() < give_up_s:
+        # Who is left cannot be told now: not that nobody is.
+        with contextlib.suppress(OSError):
+            if not children():
+                return
+            end_trees(children)
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -397,11 +409,12 @@ def _children_of(parent: int) -> list[int]:
 
 
 def _children_by_scan(parent: int) -> list[int]:
-    """Find children without the kernel's list, which not every kernel has."""
-    try:
-        names = os.listdir("/proc")
-    except OSError:
-        return []
+    """Find children without the kernel's list, which not every kernel has.
+
+    Raises:
+        OSError: Nobody can tell now; that there are none would be a guess.
+    """
+    names = os.listdir("/proc") if os.path.isdir("/proc") else []
     return [int(name) for name in names if name.isdigit() and _parent(name) == parent]
 
 

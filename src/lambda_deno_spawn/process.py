@@ -276,11 +276,15 @@ class Reaper:
         give_up_s = self._loop.time() + limit_s
         while True:
             self._reap()
-            if not unspared():
-                return True
-            if self._loop.time() > give_up_s:
-                return False
-            end_trees(unspared)
+            try:
+                if not unspared():
+                    return True
+                if self._loop.time() > give_up_s:
+                    return False
+                end_trees(unspared)
+            except OSError:  # who is left cannot be told now: not that nobody is
+                if self._loop.time() > give_up_s:
+                    return False
             self._stranger_ended.clear()
             await _set_within(SWEEP_ROUND_S, self._stranger_ended)
 

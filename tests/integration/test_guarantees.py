@@ -20,11 +20,12 @@ from lambda_deno_spawn.dev.local_runtime import isolated_python
 from tests.integration import harness
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
 
     from tests.doubles import FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
     from tests.integration.harness import RuntimeUnderTest
+
 
 def is_proc_writable() -> bool:
     is_there = sys.platform == "linux"
@@ -56,6 +57,18 @@ export async function handler() {
 
 def score_of(pid: int) -> int:
     return int(Path(f"/proc/{pid}/oom_score_adj").read_text())
+
+
+@pytest.fixture(autouse=True)
+def one_processor() -> Iterator[None]:
+    """Let all that is started share one, as small functions do on Lambda.
+
+    Who of parent and child goes on first after a start is then decided the other way.
+    """
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(before)})
+    yield
+    os.sched_setaffinity(0, before)
 
 
 OWN = score_of(os.getpid()) if sys.platform == "linux" else 0
@@ -116,9 +129,7 @@ async def test_every_process_ends_before_the_runtime_when_memory_runs_out(
 async def test_it_does_so_whenever_it_is_started(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, warm: str
 ) -> None:
-    async with make_runtime(
-        {"function.ts": WATCHED}, LAMBDA_DENO_WARM=warm
-    ) as runtime:
+    async with make_runtime({"function.ts": WATCHED}, LAMBDA_DENO_WARM=warm) as runtime:
         assert set(await scores(runtime, api)) == {1000}
 
 
@@ -127,7 +138,7 @@ async def test_it_does_so_where_the_runtime_has_left_its_first_process(
 ) -> None:
     """A descriptor of ``/proc/self`` means the process that opened it."""
     runtime = make_runtime({"function.ts": WATCHED})
-    runtime.wrapper = f"sleep 300 >{os.devnull} 2>&1 & echo helper $!; exec \"$@\""
+    runtime.wrapper = f'sleep 300 >{os.devnull} 2>&1 & echo helper $!; exec "$@"'
     async with runtime:
         helper = int((await runtime.logged("helper")).split()[1])
         # The first process, which stands for the supervisor, and the helper.
@@ -167,7 +178,9 @@ async def test_what_the_system_refuses_is_said_once_and_events_are_served(
     said: str,
 ) -> None:
     """Nobody looked at what came of it."""
-    script = "import lambda_deno_spawn.bootstrap as b, lambda_deno_spawn.descendants as d"
+    script = (
+        "import lambda_deno_spawn.bootstrap as b, lambda_deno_spawn.descendants as d"
+    )
     command = isolated_python(f"{script}; {damage}; b.main()")
     monkeypatch.setattr(harness, "bootstrap_command", lambda: command)
     async with make_runtime(
