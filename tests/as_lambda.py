@@ -1,10 +1,11 @@
 """Run a command as Lambda runs a function: ``python -m tests.as_lambda COMMAND...``.
 
 In a mount namespace of its own, the whole file system is read-only but for a fresh
-``/tmp``; the command has the user, the limits and the lack of privileges that it would
-have there. What it needs of folders that this user may not enter (Python below a home,
-say) is mounted where it was. Nothing outside is changed, and all of it ends with the
-command. Needs root and Linux 5.12.
+``/tmp`` and ``/proc``, where a process may write what concerns itself; the command has
+the user, the limits and the lack of privileges that it would have there. What it needs
+of folders that this user may not enter (Python below a home, say) is mounted where it
+was. Nothing outside is changed, and all of it ends with the command. Needs root and
+Linux 5.12.
 
 Facts: AWS Lambda Developer Guide, "Lambda quotas" (descriptors, processes, ``/tmp``);
 mount_setattr(2), prctl(2), capabilities(7). User and group are those of a function on
@@ -31,6 +32,7 @@ HOME = "/home/sbx_user1051"  # does not exist there either
 LIMIT = 1024  # of descriptors and of processes, each
 TMP = Path("/tmp")
 TMP_SIZE = "512m"
+PROC = Path("/proc")
 # sysexits.h: this machine cannot do it. Never a test runner's own exit code.
 EX_UNAVAILABLE = 69
 
@@ -89,7 +91,11 @@ def enclose(needed: Iterable[Path]) -> None:
     """
     call("unshare", CLONE_NEWNS)
     mount(None, Path("/"), None, MS_REC | MS_PRIVATE)
+    was_writable = not os.statvfs(PROC).f_flag & os.ST_RDONLY
     make_read_only(Path("/"))
+    if was_writable:
+        # What is refused there would be refused for want of a privilege only.
+        set_mount(PROC, 0, clear=MOUNT_ATTR_RDONLY)
     # Held open, as what is mounted next may cover them.
     held = {path: os.open(path, os.O_PATH) for path in needed}
     for cover in outermost([TMP, *filter(None, map(closed_part, held))]):
@@ -159,8 +165,13 @@ def drop_privileges() -> None:
 
 def make_read_only(path: Path) -> None:
     """Make the mount at a path read-only, and every mount below it."""
-    attributes = struct.pack("=4Q", MOUNT_ATTR_RDONLY, 0, 0, 0)
-    arguments = (AT_FDCWD, bytes(path), AT_RECURSIVE, attributes, len(attributes))
+    set_mount(path, AT_RECURSIVE, add=MOUNT_ATTR_RDONLY)
+
+
+def set_mount(path: Path, flags: int, *, add: int = 0, clear: int = 0) -> None:
+    """Call mount_setattr(2)."""
+    attributes = struct.pack("=4Q", add, clear, 0, 0)
+    arguments = (AT_FDCWD, bytes(path), flags, attributes, len(attributes))
     call("syscall", SYS_MOUNT_SETATTR, *arguments)
 
 

@@ -25,6 +25,8 @@ from lambda_deno_spawn.descendants import (
     become_subreaper,
     end_children,
     leave_children,
+    newly_lost,
+    oom_score,
 )
 from lambda_deno_spawn.errors import (
     ConfigError,
@@ -70,6 +72,7 @@ def main() -> NoReturn:
         leave_children()
     except OSError as error:
         sys.exit(_fail_early(WorkerSpawnError.from_os_error("start a process", error)))
+    oom_score.hold()  # this is the process that stays, and `_guard` closes it
     # Until the event loop has its own: whatever was started is ended on the way out.
     early_exit = EarlyExit()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -184,6 +187,8 @@ async def _serve(
     if settings.unknown:
         names = ", ".join(settings.unknown)
         logs.logger.warning("Unknown settings have no effect: %s", names)
+    for lost in newly_lost():
+        logs.logger.warning("%s", lost)
     if settings.log_level in (LogLevel.TRACE, LogLevel.DEBUG):
         _log_command(command)
     loop = asyncio.get_running_loop()

@@ -1,10 +1,11 @@
 """Who descends from this process, and who must not: the supervisor among processes.
 
 Knows how to become the parent of orphans, how to be closed to other programs, how to
-leave children that are somebody else's, and how to end whole trees of processes.
-Refuses to know what a worker is. Facts used: prctl(2), proc(5) ``children``, ``stat``
-and ``vmstat``, pidfd_open(2). Linux; elsewhere each function does what there is without
-it. Decision 0018.
+outlive its children when memory runs out, how to leave children that are somebody
+else's, and how to end whole trees of processes; and remembers which of it this system
+does not grant. Refuses to know what a worker is. Facts used: prctl(2), proc(5)
+``children``, ``oom_score_adj``, ``stat`` and ``vmstat``, pidfd_open(2). Linux;
+elsewhere each function does what there is without it. Decisions 0016, 0018.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import sys
 import time
 
 from lambda_deno_spawn.records import TYPE_CHECKING
@@ -30,6 +32,49 @@ HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 OOM_KILLS_AGE_S = 1.0
 # What a shell makes of a signal that ended a program.
 SIGNAL_EXIT_CODE = 128
+OOM_SCORE_FILE = "/proc/self/oom_score_adj"
+# The kernel ends the process with the highest score first when memory runs out; a
+# worker must go before the supervisor, however small it is (proc(5)).
+OOM_SCORE = b"1000"
+OOM_SCORE_LOST = (
+    "Cannot let the kernel end a handler's process before the runtime when memory runs "
+    "out: it may end the runtime"
+)
+SUBREAPER_LOST = (
+    "Cannot become the parent of orphans: a program that leaves its process group "
+    "outlives its event"
+)
+PARENT_LOST = (
+    "Cannot be told of the end of the process in front of the runtime: once that has "
+    "ended, the runtime goes on by itself"
+)
+OPAQUE_LOST = (
+    "Cannot close the runtime to its own user: a program that a handler starts may "
+    "read its memory"
+)
+
+# What this system does not grant, and why; None once it has been told.
+_lost: dict[str, str | None] = {}
+
+
+def lose(guarantee: str, reason: str) -> None:
+    """Note that something cannot be kept, for there may be no log yet.
+
+    Args:
+        guarantee: What cannot be done, and what follows; noted once.
+        reason: The system's.
+    """
+    # Other systems never had it; docs/security.md says so.
+    if sys.platform == "linux":
+        _lost.setdefault(guarantee, reason)
+
+
+def newly_lost() -> list[str]:
+    """Return what has been noted since the last call, each with its reason."""
+    found = [f"{what} ({reason})" for what, reason in _lost.items() if reason]
+    if found:
+        _lost.update(dict.fromkeys(_lost))
+    return found
 
 
 def become_subreaper() -> bool:
@@ -37,7 +82,7 @@ def become_subreaper() -> bool:
 
     Without it a descendant that left its process group is not found.
     """
-    return _prctl(PR_SET_CHILD_SUBREAPER, 1)
+    return _prctl(PR_SET_CHILD_SUBREAPER, 1, SUBREAPER_LOST)
 
 
 def become_opaque() -> bool:
@@ -46,7 +91,7 @@ def become_opaque() -> bool:
     A program that a handler starts runs as the same user: without this it could read
     ``/proc/PID/environ`` and attach as a debugger. False if it cannot be.
     """
-    return _prctl(PR_SET_DUMPABLE, 0)
+    return _prctl(PR_SET_DUMPABLE, 0, OPAQUE_LOST)
 
 
 def leave_children() -> None:
@@ -74,7 +119,7 @@ def leave_children() -> None:
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, waited_for)
     # Without its parent nobody could tell it to stop.
-    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    _prctl(PR_SET_PDEATHSIG, signal.SIGKILL, PARENT_LOST)
     if os.getppid() != parent:
         os._exit(1)
 
@@ -113,14 +158,83 @@ def _reap_until(child: int) -> int | None:
     return status if reaped == child else None
 
 
-def _prctl(option: int, value: int) -> bool:
+def _prctl(option: int, value: int, guarantee: str) -> bool:
+    """Ask the kernel for something; False if it refuses: then note what is lost."""
     import ctypes
 
     try:
         libc = ctypes.CDLL(None, use_errno=True)
-        return bool(libc.prctl(option, value, 0, 0, 0) == 0)
-    except (OSError, AttributeError):
-        return False
+        if libc.prctl(option, value, 0, 0, 0) == 0:
+            return True
+        reason = os.strerror(ctypes.get_errno())
+    except (OSError, AttributeError) as error:
+        reason = str(error)
+    lose(guarantee, reason)
+    return False
+
+
+class OomScore:
+    """How early the kernel ends this process, and what it starts, for memory.
+
+    Entered, this process has the highest score, and what it starts meanwhile keeps
+    that; left, it has its own again. The child's own file is of no use: as long as exec
+    has not given it memory of its own, it is as closed as this process (see
+    ``become_opaque``), and its score can be written by root only.
+    """
+
+    def __init__(self) -> None:
+        """Open nothing yet: a descriptor means the process that opened it."""
+        self._fd: int | None = None
+        self._own = b""
+        self._is_raised = False
+
+    def hold(self) -> None:
+        """Open this process's own, before it is closed to its own user."""
+        try:
+            self._fd = _open_own_score()
+            self._own = os.pread(self._fd, len(b"-1000\n"), 0).strip()
+        except OSError as error:
+            lose(OOM_SCORE_LOST, str(error))
+
+    def __enter__(self) -> None:
+        """Raise it, for as short as can be: meanwhile this process is no better off."""
+        if self._fd is None:
+            self.hold()
+        if self._own in (b"", OOM_SCORE):
+            return
+        # Set first: whatever comes in between, it is taken back.
+        self._is_raised = True
+        self._write(OOM_SCORE)
+
+    def __exit__(self, *_: object) -> None:
+        """Take it back, which needs no privilege: it was as low before."""
+        if self._is_raised:
+            self._is_raised = False
+            self._write(self._own)
+
+    def _write(self, score: bytes) -> None:
+        assert self._fd is not None
+        try:
+            os.pwrite(self._fd, score, 0)
+        except OSError as error:
+            lose(OOM_SCORE_LOST, f"{OOM_SCORE_FILE} = {score.decode()}: {error}")
+
+
+def _open_own_score() -> int:
+    try:
+        return os.open(OOM_SCORE_FILE, os.O_RDWR)
+    except PermissionError:
+        # The process that this one was forked from had closed itself; a moment's
+        # opening shows nobody anything, as no handler runs yet.
+        if not _prctl(PR_SET_DUMPABLE, 1, OOM_SCORE_LOST):
+            raise
+        try:
+            return os.open(OOM_SCORE_FILE, os.O_RDWR)
+        finally:
+            become_opaque()
+
+
+oom_score = OomScore()
 
 
 class OomKills:
@@ -163,7 +277,11 @@ class ChildList:
             self._fd = os.open(path, os.O_RDONLY)
 
     def read(self) -> list[int]:
-        """Return their process ids, zombies included."""
+        """Return their process ids, zombies included.
+
+        Raises:
+            OSError: The system does not tell, as no descriptor is left.
+        """
         if self._fd is None:
             return _children_by_scan(self._pid)
         # The kernel makes the text anew for each read from its beginning.
@@ -179,7 +297,11 @@ class ChildList:
 
 
 def children() -> list[int]:
-    """Return the process ids of this process's children, zombies included."""
+    """Return the process ids of this process's children, zombies included.
+
+    Raises:
+        OSError: The system does not tell.
+    """
     listing = ChildList()
     try:
         return listing.read()
@@ -193,8 +315,12 @@ def end_children(limit_s: float) -> None:
     Blocks; for the way out, where no event loop watches. Given up after ``limit_s``.
     """
     give_up_s = time.monotonic() + limit_s
-    while children() and time.monotonic() < give_up_s:
-        end_trees(children)
+    while time.monotonic() < give_up_s:
+        # Who is left cannot be told now: not that nobody is.
+        with contextlib.suppress(OSError):
+            if not children():
+                return
+            end_trees(children)
         with contextlib.suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
@@ -283,11 +409,12 @@ def _children_of(parent: int) -> list[int]:
 
 
 def _children_by_scan(parent: int) -> list[int]:
-    """Find children without the kernel's list, which not every kernel has."""
-    try:
-        names = os.listdir("/proc")
-    except OSError:
-        return []
+    """Find children without the kernel's list, which not every kernel has.
+
+    Raises:
+        OSError: Nobody can tell now; that there are none would be a guess.
+    """
+    names = os.listdir("/proc") if os.path.isdir("/proc") else []
     return [int(name) for name in names if name.isdigit() and _parent(name) == parent]
 
 

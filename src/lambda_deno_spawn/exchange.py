@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 # What is taken from a streaming worker before the caller has taken it from us. Together
 # with the pipe it bounds the memory that a slow caller costs.
 STREAM_BUFFER_BYTES = 256 * 1024
+# What a piece costs besides its bytes: a worker may send them one by one.
+CHUNK_COST_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +130,7 @@ class Exchange:
                 raise self._error
             await self._something_new()
         chunk = self._chunks.popleft()
-        self._chunk_bytes -= len(chunk)
+        self._chunk_bytes -= len(chunk) + CHUNK_COST_BYTES
         if self._chunk_bytes < STREAM_BUFFER_BYTES:
             self._carrier.release()
         return chunk
@@ -188,6 +190,6 @@ class Exchange:
         if self._is_abandoned or not chunk:
             return
         self._chunks.append(chunk)
-        self._chunk_bytes += len(chunk)
+        self._chunk_bytes += len(chunk) + CHUNK_COST_BYTES
         if self._chunk_bytes >= STREAM_BUFFER_BYTES:
             self._carrier.hold()

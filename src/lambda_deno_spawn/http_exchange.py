@@ -187,7 +187,8 @@ class HttpLink(Receiver):
         if self._reader is not None:
             self._check(self._reader.status)
         if self._connection is None or self._exchange is None:
-            return
+            # Word that nobody listens is answered by a head alone.
+            raise WorkerProtocolError("Cannot read an answer: it has a body")
         for event in self._connection.receive_data(data):
             if isinstance(event, Stray):
                 shown = bytes(event.data[:64])

@@ -10,20 +10,25 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import orjson
 
 from lambda_deno_spawn.errors import RuntimeApiError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from lambda_deno_spawn.errors import WorkerError
 
 # The platform stores 64 KiB of the cause and servers limit a header block; half of it
 # keeps the whole request well inside both.
 XRAY_CAUSE_LIMIT_BYTES = 32 * 1024
+# Longer bodies are not read for it: objects of Python's are thirty times as large as
+# the JSON that they come from.
+XRAY_BODY_LIMIT_BYTES = 2 * XRAY_CAUSE_LIMIT_BYTES
+# Letters of ``Lambda-Runtime-Function-Error-Type`` behind its category.
+ERROR_REASON_LIMIT = 128
 # Enough to see what went wrong without turning the error body into a log file.
 LOG_TAIL_LIMIT_LINES = 20
 
@@ -165,20 +170,65 @@ class Failure:
         The platform folds every other form into ``Runtime.Unknown``, so an error of
         the user's becomes ``Function.<its name>``.
         """
-        if _ERROR_TYPE.fullmatch(self.error_type):
+        is_short = len(self.error_type) <= ERROR_REASON_LIMIT
+        if is_short and _ERROR_TYPE.fullmatch(self.error_type):
             return self.error_type
-        letters = re.sub(r"[^A-Za-z]", "", self.error_type)
+        letters = re.sub(r"[^A-Za-z]", "", self.error_type)[:ERROR_REASON_LIMIT]
         return (
             f"Function.{letters[:1].upper()}{letters[1:]}"
             if len(letters) > 1
             else ("Function.Unknown")
         )
 
+    def shortened(self, limit_bytes: int) -> Failure:
+        """Return one whose body is no longer; the same if it is short enough.
+
+        What is cut is said, and what is kept is worth most: type, message, and of the
+        stack as many lines as there is room for. Causes and the log are dropped.
+
+        Args:
+            limit_bytes: Room for a body, a few hundred bytes at least.
+        """
+        if len(self.body) <= limit_bytes:
+            return self
+        try:
+            body = orjson.loads(self.body)
+        except orjson.JSONDecodeError:
+            body = None
+        if not isinstance(body, dict):
+            body = {"errorMessage": f"{len(self.body)} bytes that are no JSON object"}
+        message, lines = body.get("errorMessage"), body.get("stackTrace")
+        if not isinstance(message, str):
+            message = ""
+        stack = (
+            [line for line in lines if isinstance(line, str)]
+            if (isinstance(lines, list))
+            else []
+        )
+        whole = _body(self.error_type, message, [CUT])
+        if len(whole) > limit_bytes:
+            short = _most(
+                message,
+                lambda kept, left: _body(
+                    self.error_type, f"{kept}\u2026 ({left} characters more)", [CUT]
+                ),
+                limit_bytes,
+            )
+            return Failure(self.error_type, short)
+        fits = _most(
+            stack,
+            lambda kept, _: _body(self.error_type, message, [*kept, CUT]),
+            limit_bytes,
+        )
+        return Failure(self.error_type, fits)
+
     def xray_cause(self, working_directory: str) -> str | None:
         """Return the one-line JSON of the X-Ray error cause header.
 
         None if it would not fit; the header is optional.
         """
+        if len(self.body) > XRAY_BODY_LIMIT_BYTES:
+            return None
         try:
             body = orjson.loads(self.body)
         except orjson.JSONDecodeError:
@@ -243,6 +293,37 @@ class Streaming:
 
 
 Outcome = Success | Failure | Streaming
+
+
+# The last line of a stack that was cut, with all else.
+CUT = "\u2026 (cut; the whole error is in the log)"
+
+T = TypeVar("T", str, list[str])
+
+
+def _body(error_type: str, message: str, stack: list[str]) -> bytes:
+    return orjson.dumps(
+        {"errorType": error_type, "errorMessage": message, "stackTrace": stack}
+    )
+
+
+def _most(whole: T, write: Callable[[T, int], bytes], limit_bytes: int) -> bytes:
+    """Write as much of the beginning of a text or a list as there is room for.
+
+    Args:
+        whole: All of it.
+        write: Writes a beginning, told how much is left out.
+        limit_bytes: The room. There is enough for what is written beside it.
+    """
+    # Each character, and each line, takes a byte at least.
+    low, high = 0, min(len(whole), limit_bytes)
+    while low < high:
+        middle = (low + high + 1) // 2
+        if len(write(whole[:middle], len(whole) - middle)) <= limit_bytes:
+            low = middle
+        else:
+            high = middle - 1
+    return write(whole[:low], len(whole) - low)
 
 
 def _clean(text: str) -> str:

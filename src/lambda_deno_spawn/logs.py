@@ -39,10 +39,16 @@ FRAME_TEXT = 0xA55A0003
 FRAME_JSON = 0xA55A0002
 # CloudWatch takes events of 1 MB; a line that never ends must not pile up.
 LINE_LIMIT_BYTES = 1024 * 1024
+# A longer line is not read to tell whether it is JSON, which takes thirty times its
+# size; CloudWatch would have split it.
+JSON_LINE_LIMIT_BYTES = 256 * 1024
 # What is kept of a worker's log for the error message that may follow.
 TAIL_LIMIT_BYTES = 4096
 # Kept for a reader who is slow; then workers are made to wait.
 BACKLOG_BYTES = 256 * 1024
+# What a piece of it counts for at the least: lines may come one by one, and each is an
+# object.
+PIECE_LEAST_BYTES = 256
 # Kept at the most: what workers had in their pipes when they ended comes on top of it.
 # Beyond this nobody reads, and records are dropped and counted.
 BACKLOG_LIMIT_BYTES = 2 * 1024 * 1024
@@ -173,8 +179,9 @@ class LogWriter:
         if self._backlog and self._backlog_bytes + len(data) > BACKLOG_LIMIT_BYTES:
             self.drop(records)
             return
-        self._backlog.append(memoryview(data))
-        self._backlog_bytes += len(data)
+        piece = memoryview(data)
+        self._backlog.append(piece)
+        self._backlog_bytes += len(data) + _surcharge(piece)
         if not self._is_waiting:
             self._flush()
 
@@ -240,6 +247,7 @@ class LogWriter:
         self._backlog_bytes -= written
         if written == len(piece):
             self._backlog.popleft()
+            self._backlog_bytes -= _surcharge(piece)
         else:
             self._backlog[0] = piece[written:]
         return True
@@ -323,6 +331,13 @@ class LogWriter:
             return start + orjson.dumps(message.decode("utf-8", "replace")) + b"}"
 
         return as_json
+
+
+def _surcharge(piece: memoryview) -> int:
+    """Return what a piece counts for besides its bytes, also if some are written."""
+    whole = piece.obj
+    assert isinstance(whole, bytes)
+    return max(0, PIECE_LEAST_BYTES - len(whole))
 
 
 class SupervisorHandler(logging.Handler):
@@ -489,7 +504,7 @@ def _as_utf8(text: bytes) -> bytes:
 
 
 def _is_object(line: bytes) -> bool:
-    if not line.endswith(b"}"):
+    if len(line) > JSON_LINE_LIMIT_BYTES or not line.endswith(b"}"):
         return False
     try:
         return isinstance(orjson.loads(line), dict)

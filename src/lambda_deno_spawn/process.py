@@ -2,18 +2,24 @@
 
 Knows how to start a program with pipes in a process group of its own, how to read and
 write without blocking, how to end it for certain, and how to wait for children of any
-kind. Refuses to know what the bytes mean. Facts used: pipe(7), waitid(2), wait4(2),
-proc(5) ``oom_score_adj``.
+kind. Refuses to know what the bytes mean. Facts used: pipe(7), waitid(2), wait4(2).
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import signal
 import sys
 
-from lambda_deno_spawn.descendants import ChildList, OomKills, end_trees
+from lambda_deno_spawn.descendants import (
+    ChildList,
+    OomKills,
+    end_trees,
+    lose,
+    oom_score,
+)
 from lambda_deno_spawn.errors import WorkerSpawnError
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
@@ -63,9 +69,9 @@ LARGE_PIPE_BYTES = 1024 * 1024
 F_SETPIPE_SZ = 1031  # fcntl(2); Python names it since 3.10 on Linux only
 # Looked again after this long even if no end of a process was told.
 SWEEP_ROUND_S = 0.05
-# The kernel ends the process with the highest score first when memory runs out; a
-# worker must go before the supervisor, however small it is (proc(5)).
-OOM_SCORE = b"1000"
+DESCRIPTORS_LOST = (
+    "Cannot keep the descriptors that the runtime has inherited: handlers inherit them"
+)
 
 
 class ExitStatus(NamedTuple):
@@ -155,19 +161,21 @@ def launch(argv: Sequence[str], environ: Mapping[str, str], cwd: str) -> Launche
     (child_stdin, stdin), (stdout, child_stdout), (stderr, child_stderr) = pipes
     try:
         os.chdir(cwd)
-        pid = os.posix_spawn(
-            argv[0],
-            list(argv),
-            environ,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, child_stdin, 0),
-                (os.POSIX_SPAWN_DUP2, child_stdout, 1),
-                (os.POSIX_SPAWN_DUP2, child_stderr, 2),
-            ],
-            setpgroup=0,
-            setsigmask=[],
-            setsigdef=IGNORED_BY_PYTHON,
-        )
+        arguments = list(argv)
+        with oom_score:
+            pid = os.posix_spawn(
+                argv[0],
+                arguments,
+                environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, child_stdin, 0),
+                    (os.POSIX_SPAWN_DUP2, child_stdout, 1),
+                    (os.POSIX_SPAWN_DUP2, child_stderr, 2),
+                ],
+                setpgroup=0,
+                setsigmask=[],
+                setsigdef=IGNORED_BY_PYTHON,
+            )
     except OSError as error:
         for fd in (stdin, stdout, stderr):
             os.close(fd)
@@ -177,7 +185,6 @@ def launch(argv: Sequence[str], environ: Mapping[str, str], cwd: str) -> Launche
             os.close(fd)
     for fd in (stdin, stdout, stderr):
         os.set_blocking(fd, False)
-    _prefer_for_oom_kill(pid)
     return Launched(pid, stdin, stdout, stderr)
 
 
@@ -188,24 +195,24 @@ def keep_descriptors() -> None:
     of AWS's log, would not be.
     """
     for folder in ("/proc/self/fd", "/dev/fd"):
-        # Other systems have only the second; the one of the list itself is gone by now.
-        with contextlib.suppress(OSError):
-            for name in os.listdir(folder):
-                if int(name) > STDERR:
-                    with contextlib.suppress(OSError):
-                        os.set_inheritable(int(name), False)
-            return
-
-
-def _prefer_for_oom_kill(pid: int) -> None:
-    """Let the kernel end this process, and what it starts, before any other."""
-    # It may have ended already; other systems have no such file.
-    with contextlib.suppress(OSError):
-        fd = os.open(f"/proc/{pid}/oom_score_adj", os.O_WRONLY)
         try:
-            os.write(fd, OOM_SCORE)
-        finally:
-            os.close(fd)
+            names = os.listdir(folder)
+        except OSError as error:  # other systems have only the second
+            reason = str(error)
+            continue
+        for name in names:
+            if int(name) > STDERR:
+                _keep_descriptor(int(name))
+        return
+    lose(DESCRIPTORS_LOST, reason)
+
+
+def _keep_descriptor(fd: int) -> None:
+    try:
+        os.set_inheritable(fd, False)
+    except OSError as error:
+        if error.errno != errno.EBADF:  # that of the list itself is gone by now
+            lose(DESCRIPTORS_LOST, str(error))
 
 
 class Reaper:
@@ -269,11 +276,15 @@ class Reaper:
         give_up_s = self._loop.time() + limit_s
         while True:
             self._reap()
-            if not unspared():
-                return True
-            if self._loop.time() > give_up_s:
-                return False
-            end_trees(unspared)
+            try:
+                if not unspared():
+                    return True
+                if self._loop.time() > give_up_s:
+                    return False
+                end_trees(unspared)
+            except OSError:  # who is left cannot be told now: not that nobody is
+                if self._loop.time() > give_up_s:
+                    return False
             self._stranger_ended.clear()
             await _set_within(SWEEP_ROUND_S, self._stranger_ended)
 

@@ -28,9 +28,14 @@ if TYPE_CHECKING:
 HEADER_LIMIT_BYTES = 1024
 # Pieces of a body are put together up to here: each costs an object of its own.
 SMALL_BYTES = 4096
-# A worker refuses a larger result itself; a frame may carry a little more because an
-# error body is not bounded by the payload limit.
-FRAME_LIMIT_BYTES = RESPONSE_LIMIT_BYTES + 1024 * 1024
+# A worker cuts what it says of errors to this (``ERROR_LIMIT_BYTES`` of runtime.js).
+# What is read of JSON takes up to thirty times its size.
+ERROR_LIMIT_BYTES = 256 * 1024
+# A worker writes a streamed answer in pieces that are no longer.
+CHUNK_LIMIT_BYTES = 64 * 1024
+# Both become header fields; a worker cuts the one and refuses a longer other itself.
+ERROR_TYPE_LIMIT = 128
+CONTENT_TYPE_LIMIT = 256
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,6}")
 # A handler chooses it, and it becomes a header field: printable, no blank outside.
@@ -79,6 +84,24 @@ TRANSITIONS: Mapping[tuple[State, FrameKind], State] = {
     (State.STREAMING, FrameKind.ERROR): State.FINISHING,
     (State.FINISHING, FrameKind.DONE): State.DONE,
 }
+
+
+# Longest body of each kind of frame, looked at before any of it is kept. Whatever comes
+# from a worker may be its handler's: the marker is no secret from that.
+LIMITS_BYTES: Mapping[FrameKind, int] = {
+    FrameKind.READY: 0,
+    FrameKind.PART: RESPONSE_LIMIT_BYTES,
+    FrameKind.RESULT: RESPONSE_LIMIT_BYTES,
+    FrameKind.STREAM: 0,
+    FrameKind.CHUNK: CHUNK_LIMIT_BYTES,
+    FrameKind.END: 0,
+    FrameKind.ERROR: ERROR_LIMIT_BYTES,
+    FrameKind.DONE: 0,
+}
+
+
+# What may follow a PART, and is put together with it.
+ANSWER_KINDS = frozenset({FrameKind.PART, FrameKind.RESULT, FrameKind.ERROR})
 
 
 @dataclass(frozen=True, slots=True)
@@ -266,7 +289,10 @@ class WorkerConnection:
         if end < 0 or not (data.startswith(self._result) and _LENGTH.fullmatch(digits)):
             return None
         body_start = end + 2
-        body_end = body_start + int(digits)
+        length = int(digits)
+        if length > RESPONSE_LIMIT_BYTES:
+            return None
+        body_end = body_start + length
         state = self._ends.get(data[body_end:])
         return None if state is None else (data[body_start:body_end], state)
 
@@ -327,19 +353,50 @@ class WorkerConnection:
             is_more = fields.get("more") is True
         except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
             self._fail("a frame header is malformed", line)
-        if type(length) is not int or not 0 <= length <= FRAME_LIMIT_BYTES:
+        if type(length) is not int or length < 0:
             self._fail("a frame's length is out of range", line)
-        if not isinstance(error_type, str):
-            self._fail("a frame's error type is not text", line)
+        if not isinstance(error_type, str) or len(error_type) > ERROR_TYPE_LIMIT:
+            self._fail(
+                f"a frame's error type is not text of up to {ERROR_TYPE_LIMIT} "
+                "characters",
+                line,
+            )
         if (self.state, kind) not in TRANSITIONS:
             self._fail(f"frame {kind} is not allowed while {self.state}", line)
         if not (
-            isinstance(content_type, str) and _CONTENT_TYPE.fullmatch(content_type)
+            isinstance(content_type, str)
+            and len(content_type) <= CONTENT_TYPE_LIMIT
+            and _CONTENT_TYPE.fullmatch(content_type)
         ):
             self._fail("a frame's content type cannot be a header field", line)
+        self._check_length(kind, length, line)
         self._missing_bytes = length
-        self._buffer = bytearray(self._fill_body(bytes(self._buffer[end + 1 :])))
+        body_start = end + 1
+        come = min(length, len(self._buffer) - body_start)
+        # Not what lies behind it too: of a thousand small frames that came together
+        # each would copy the rest of them.
+        body = bytes(self._buffer[body_start : body_start + come])
+        del self._buffer[: body_start + come]
+        self._fill_body(body)
         return _Header(kind, length, error_type, content_type, is_more)
+
+    def _check_length(self, kind: FrameKind, length: int, line: bytes) -> None:
+        """Refuse a body that is too long, alone or with the parts in front of it."""
+        limit = LIMITS_BYTES[kind]
+        if kind is FrameKind.PART and self.state is not State.BUSY:
+            limit = ERROR_LIMIT_BYTES  # nothing but an error can follow
+        if length > limit:
+            self._fail(
+                f"a frame's length is out of range: {kind} takes {limit} bytes", line
+            )
+        if kind not in ANSWER_KINDS or self._parts is None:
+            return
+        if len(self._parts) + length > limit:
+            self._fail(
+                f"the parts of an answer are too large together: {kind} takes "
+                f"{limit} bytes",
+                line,
+            )
 
     def _fill_body(self, data: bytes) -> bytes:
         """Take what is missing of a body; return what follows it."""
@@ -371,11 +428,9 @@ class WorkerConnection:
             if self._parts is None:
                 self._parts = bytearray()
             self._parts += body
-            if len(self._parts) > FRAME_LIMIT_BYTES:
-                self._fail("the parts of an answer are too large together")
             return None
         if self._parts is not None:
-            if header.kind not in (FrameKind.RESULT, FrameKind.ERROR):
+            if header.kind not in ANSWER_KINDS:
                 self._fail(f"frame {header.kind} follows parts of an answer")
             self._parts += body
             body, self._parts = bytes(self._parts), None

@@ -22,7 +22,12 @@ import orjson
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.errors import ConfigError, RuntimeApiError
-from lambda_deno_spawn.http1 import HttpError, field_lines, request_head
+from lambda_deno_spawn.http1 import (
+    HttpError,
+    end_of_chunks,
+    field_lines,
+    request_head,
+)
 from lambda_deno_spawn.invocation import Failure, Invocation, Streaming, Success
 from lambda_deno_spawn.logs import log_context, log_failure, logger
 from lambda_deno_spawn.transport import (
@@ -56,6 +61,10 @@ STREAM_TRAILERS = (
     "Lambda-Runtime-Function-Error-Type",
     "Lambda-Runtime-Function-Error-Body",
 )
+# All lines behind a stream together. AWS's server is written in Go, whose own takes
+# 4,096 bytes of them and breaks the connection off for more (net/http, transfer.go);
+# then the caller loses what was streamed, and the environment ends.
+TRAILERS_LIMIT_BYTES = 3 * 1024
 # As AWS writes it, a path needs no escapes for it; quote() takes its time.
 _PLAIN_ID = re.compile(r"[-0-9A-Za-z]+")
 DEFAULT_PORT = 80
@@ -271,11 +280,7 @@ class RuntimeApiClient:
             failure = outcome.chunks.failure
             if failure is None:
                 return []
-            error_type, error_body = STREAM_TRAILERS
-            return [
-                (error_type, failure.function_error_type),
-                (error_body, base64.b64encode(failure.body).decode("ascii")),
-            ]
+            return _trailers(failure)
 
         transport = self._spare or self._connection()
         self._spare = None
@@ -406,6 +411,16 @@ class RuntimeApiClient:
     ) -> bytes:
         lines = self._common + field_lines(fields)
         return request_head(method, API_PATH + path, lines, length)
+
+
+def _trailers(failure: Failure) -> list[Field]:
+    """Return the fields that tell an error behind a stream, cut to what is taken."""
+    name, body_name = STREAM_TRAILERS
+    error_type = failure.function_error_type
+    # Without the body: two lines and the empty one behind them.
+    taken = len(end_of_chunks([(name, error_type), (body_name, "")]))
+    body = failure.shortened((TRAILERS_LIMIT_BYTES - taken) // 4 * 3).body
+    return [(name, error_type), (body_name, base64.b64encode(body).decode("ascii"))]
 
 
 def _utf8(value: str) -> str:

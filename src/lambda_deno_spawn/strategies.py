@@ -15,6 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.config import Warm
+from lambda_deno_spawn.descendants import newly_lost
 from lambda_deno_spawn.errors import WorkerError, WorkerSpawnError
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.logs import logger
@@ -117,6 +118,9 @@ class Workers:
         except OSError as error:
             action = f"make a folder for the process in {self._state.path!r}"
             raise WorkerSpawnError.from_os_error(action, error) from error
+        finally:
+            for lost in newly_lost():
+                logger.warning("%s", lost)
 
     def adopt(self, started: StartedWorker) -> Worker:
         """Take over a process that runs already."""

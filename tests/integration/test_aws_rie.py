@@ -212,6 +212,51 @@ def test_nothing_is_left_running_when_an_idle_environment_ends(
         assert rie.stop() == []
 
 
+STREAM_TS = """
+// deno-lint-ignore no-explicit-any
+export async function* handler(event: any) {
+  yield "first";
+  const error = new RangeError(event.unit.repeat(event.times));
+  if (event.name) error.name = event.name.repeat(500);
+  if (event.lines) {
+    error.stack = "RangeError\\n" + "    at f (file:///x.ts:1:1)\\n".repeat(event.lines);
+  }
+  if (event.times > 0) throw error;
+}
+"""
+# AWS's server is written in Go, which takes 4,096 bytes of trailers.
+BEHIND_STREAMS = [
+    *(
+        {"unit": "m", "times": times}
+        for times in (1, 2_000, 2_400, 2_700, 2_900, 4_000)
+    ),
+    {"unit": "m", "times": 1_000_000},
+    {"unit": "\N{EURO SIGN}\N{GRINNING FACE}", "times": 2_000},
+    {"unit": "\x01", "times": 4_000},
+    {"unit": "m", "times": 10, "name": "N"},
+    {"unit": "m", "times": 10, "lines": 3_000},
+]
+
+
+def test_an_error_behind_a_stream_is_taken_and_the_next_event_served(
+    rie_binary: Path, tmp_path: Path
+) -> None:
+    """It ended the environment if it was longer than about 2.9 KB."""
+    (tmp_path / "function.ts").write_text(STREAM_TS, encoding="utf-8")
+    log = tmp_path / "log.txt"
+    with run_rie(
+        rie_binary, tmp_path, "function.handler", log, timeout_s=TIMEOUT_S
+    ) as rie:
+        for event in BEHIND_STREAMS:
+            answer = rie.post(event)
+            assert (answer.status_code, answer.text) == (200, "first"), event
+            assert rie.post({"unit": "", "times": 0}).text == "first", event
+        assert rie.stop() == []
+    said = log.read_text(encoding="utf-8")
+    assert "suspiciously long trailer" not in said
+    assert said.count("Invoke Error") == len(BEHIND_STREAMS)
+
+
 CLOSING_JS = """
 addEventListener("unload", () => console.log("unloaded"));
 Deno.addSignalListener("SIGTERM", () => console.log("closing"));

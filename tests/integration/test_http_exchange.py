@@ -11,15 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_deno_spawn.errors import WorkerProtocolError
+from lambda_deno_spawn.exchange import Exchange
 from lambda_deno_spawn.http_exchange import HttpLink
 from lambda_deno_spawn.invocation import Invocation, Success
-from lambda_deno_spawn.protocol import State
+from lambda_deno_spawn.protocol import Chunk, State, StreamBegun, WorkerConnection
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
-
-    from lambda_deno_spawn.exchange import Exchange
 
 MARKER = "0123456789abcdef" * 2
 RESULT = f'{MARKER}{{"kind":"RESULT","bytes":2}}\n42{MARKER}\n'
@@ -52,7 +51,7 @@ class Server:
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         self.tasks.add(asyncio.current_task())
-        with contextlib.suppress(ConnectionResetError):  # the link was closed
+        with contextlib.suppress(OSError):  # the link was closed
             while head := await reader.read(65_536):
                 line, _, body = head.partition(b"\r\n\r\n")
                 self.requests.append((line.split(b"\r\n")[0].decode(), body))
@@ -144,6 +143,52 @@ async def test_what_is_no_answer_breaks_the_exchange_off(
         assert free == []
 
 
+CHUNKED = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
+HEAD = "HTTP/1.1 200 OK\r\n"
+BOUNDLESS = {
+    "status-line": "HTTP/1.1 200 " + "x" * 300_000,
+    "head": HEAD + "a: b\r\n" * 60_000,
+    "field": HEAD + f"a: {'b' * 300_000}\r\n",
+    "length": HEAD + f"content-length: {'9' * 5_000}\r\n\r\n",
+    "interim": "HTTP/1.1 100 Continue\r\n\r\n" * 1_000 + HEAD + "\t\r\n\r\n",
+    "chunk-size": CHUNKED + "0" * 300_000,
+    "chunk-extension": CHUNKED + "1;" + "x" * 300_000,
+    "trailer": f"{CHUNKED}0\r\na: {'b' * 300_000}",
+    "frame": f'{HEAD}content-length: 7340032\r\n\r\n{MARKER}{{"kind":"ERROR",'
+             '"bytes":7000000}\n',
+    "frame-header": f"{CHUNKED}800\r\n{MARKER}{'x' * 2_016}\r\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("answer", BOUNDLESS.values(), ids=BOUNDLESS.keys())
+async def test_what_has_no_bounds_breaks_the_exchange_off(
+    short_tmp_path: Path, answer: str
+) -> None:
+    """A worker's socket may have been taken over by its handler."""
+    async with begun(short_tmp_path, Server(answer)) as (exchange, free, _):
+        async with asyncio.timeout(5):
+            with pytest.raises(WorkerProtocolError):
+                await exchange.answer()
+        assert not exchange.leaves_worker_usable
+        assert free == []
+
+
+async def test_word_that_nobody_listens_is_answered_without_a_body(
+    short_tmp_path: Path,
+) -> None:
+    """What came instead was read and thrown away for as long as it came."""
+    server = Server(sized(RESULT + DONE))
+    async with begun(short_tmp_path, server) as (exchange, free, _):
+        await exchange.answer()
+        await exchange.finished()
+        [link] = free
+        link.abandon(1)
+        async with asyncio.timeout(5):
+            while link.is_open:  # noqa: ASYNC110 - it tells nobody
+                await asyncio.sleep(0)
+        assert free == [link], "it is not free again"
+
+
 @pytest.mark.parametrize(
     "pieces", [(), (sized(RESULT),), (sized(RESULT + DONE)[:-9],)],
     ids=["nothing", "no-done", "cut-off"],
@@ -156,3 +201,39 @@ async def test_a_connection_that_ends_too_early_is_told(
         async with asyncio.timeout(5):
             await lost.came.wait()
         assert lost == [(exchange, False)]
+
+
+class Way:
+    """Counts who is asked to wait (exchange.Carrier)."""
+
+    def __init__(self) -> None:
+        self.is_held = False
+
+    def hold(self) -> None:
+        self.is_held = True
+
+    def release(self) -> None:
+        self.is_held = False
+
+    def tell_caller_gone(self) -> None:
+        pass
+
+
+async def test_pieces_of_a_byte_are_held_back_for_what_they_cost() -> None:
+    """A quarter of a million of them were taken: 11 MB for 256 KiB."""
+    way = Way()
+    exchange = Exchange(WorkerConnection(MARKER, State.IDLE), way, 1)
+    exchange.take(StreamBegun("text/plain"))
+    taken = 0
+    while not way.is_held:
+        exchange.take(Chunk(b"x"))
+        taken += 1
+    assert taken < 5_000
+    for _ in range(taken):
+        assert await exchange.next_chunk() == b"x"
+    assert not way.is_held
+    exchange.take(Chunk(b""))  # one of no bytes is nothing
+    exchange.take(Chunk(b"y" * 256 * 1024))
+    assert way.is_held
+    assert await exchange.next_chunk() == b"y" * 256 * 1024
+    assert not way.is_held

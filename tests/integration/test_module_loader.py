@@ -326,7 +326,7 @@ async def test_no_event_plants_a_module(
     cache: str,
 ) -> None:
     proxy, authority = impostor
-    environ = {} if cache == "given" else {"DENO_DIR": None}
+    environ = {} if cache == "given" else {"DENO_DIR": ""}
     async with make_runtime(files(), **environ):
         planted = event(
             "import", SECURE, {**TRUST[trust], "HTTPS_PROXY": proxy},

@@ -48,8 +48,9 @@ ALLOWED: dict[str, set[str]] = {
         "logs", "module_cache", "process", "protocol", "spawn", "state",
     },
     "strategies": {
-        "config", "credentials", "deno", "errors", "exchange", "invocation", "logs",
-        "module_cache", "pool", "process", "spawn", "state", "worker",
+        "config", "credentials", "deno", "descendants", "errors", "exchange",
+        "invocation", "logs", "module_cache", "pool", "process", "spawn", "state",
+        "worker",
     },
     "credentials": {"config", "deno", "errors", "logs"},
     "snapshot": {

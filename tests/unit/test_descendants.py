@@ -1,11 +1,18 @@
-"""How often the kernel ended a process for its memory, read when that is needed."""
+"""Whom the kernel ends first, how often it did, and what it does not grant."""
 
 from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING
 
 import pytest
 
 from lambda_deno_spawn import descendants
-from lambda_deno_spawn.descendants import OomKills
+from lambda_deno_spawn.descendants import OomKills, OomScore, lose, newly_lost
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 VMSTAT = b"nr_free_pages 7\noom_kill %d\nnuma_hit 3\n"
 
@@ -51,3 +58,93 @@ def test_a_system_that_does_not_say_is_not_asked_again_at_once(vmstat: Vmstat) -
     assert kills.now() is None
     assert kills.lately() is None
     assert vmstat.reads == 1
+
+
+# What the system does not grant.
+
+
+@pytest.fixture(autouse=True)
+def nothing_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each test begin anew."""
+    monkeypatch.setattr(descendants, "_lost", {})
+    monkeypatch.setattr(sys, "platform", "linux")
+
+
+@pytest.fixture
+def score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Stands for ``/proc/self/oom_score_adj``."""
+    path = tmp_path / "oom_score_adj"
+    path.write_text("-17\n")
+    monkeypatch.setattr(descendants, "OOM_SCORE_FILE", str(path))
+    return path
+
+
+def test_the_score_is_high_inside_and_its_own_outside(score: Path) -> None:
+    own = OomScore()
+    own.hold()
+    for _ in range(2):
+        with own:
+            assert score.read_text() == "1000"
+        assert score.read_text().startswith("-17")
+    assert newly_lost() == []
+
+
+def test_the_score_is_taken_back_whatever_happens(score: Path) -> None:
+    own = OomScore()
+    with pytest.raises(OSError, match="no process left"), own:
+        raise OSError("no process left")
+    assert score.read_text().startswith("-17")
+
+
+def test_a_score_that_is_the_highest_already_is_left_alone(score: Path) -> None:
+    score.write_text("1000\n")
+    score.chmod(0o600)
+    with OomScore():
+        assert score.read_text() == "1000\n"
+
+
+def test_a_score_that_cannot_be_opened_is_said_once(score: Path) -> None:
+    score.unlink()
+    own = OomScore()
+    for _ in range(3):
+        with own:
+            pass
+    [said] = newly_lost()
+    assert said.startswith("Cannot let the kernel end a handler's process before the")
+    assert "No such file" in said
+    assert newly_lost() == []
+
+
+@pytest.mark.parametrize("refused", [b"1000", b"-17"])
+def test_a_score_that_cannot_be_set_is_said(
+    score: Path, monkeypatch: pytest.MonkeyPatch, refused: bytes
+) -> None:
+    def pwrite(_fd: int, data: bytes, _at: int) -> int:
+        if data == refused:
+            raise PermissionError(13, "Permission denied")
+        return len(data)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    with OomScore():
+        pass
+    [said] = newly_lost()
+    assert f"= {refused.decode()}: [Errno 13] Permission denied" in said
+
+
+def test_what_was_never_there_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    lose("Cannot do it", "no such call")
+    assert newly_lost() == []
+
+
+def test_children_that_cannot_be_counted_are_not_none(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Without a descriptor to look with, it was as if there were none."""
+
+    def listdir(_: str) -> list[str]:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(os, "listdir", listdir)
+    with pytest.raises(OSError, match="Too many"):
+        descendants._children_by_scan(os.getpid())

@@ -6,6 +6,7 @@ Header names, patterns and limits are those of AWS's documentation, spelled here
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -522,3 +523,89 @@ def test_the_cause_of_any_error_is_a_header_value_or_absent(
     if text is not None:
         assert all(" " <= character <= "~" for character in text)
         assert json.loads(text)["exceptions"][0]["type"] == error_type
+
+
+# What is left of an error where there is little room.
+
+
+def error_of(message: str, stack: list[str], **more: object) -> Failure:
+    body = {"errorType": "E", "errorMessage": message, "stackTrace": stack, **more}
+    return Failure("E", json.dumps(body, ensure_ascii=False).encode())
+
+
+def test_an_error_that_is_short_enough_stays_as_it_is() -> None:
+    failure = error_of("m", [], cause={"errorType": "C"})
+    assert failure.shortened(len(failure.body)) is failure
+
+
+def test_an_error_loses_its_causes_and_its_log_first() -> None:
+    failure = error_of("m", ["at f", "at g"], cause="c" * 500, logTail=["l" * 500])
+    assert json.loads(failure.shortened(300).body) == {
+        "errorType": "E",
+        "errorMessage": "m",
+        "stackTrace": ["at f", "at g", "\u2026 (cut; the whole error is in the log)"],
+    }
+
+
+def test_then_it_loses_the_end_of_its_stack() -> None:
+    stack = [f"at f{number} (file:///x.ts:1:1)" for number in range(100)]
+    *kept, cut = json.loads(error_of("m", stack).shortened(500).body)["stackTrace"]
+    assert cut == "\u2026 (cut; the whole error is in the log)"
+    assert kept == stack[: len(kept)]
+    assert len(kept) > 5
+
+
+def test_then_it_loses_the_end_of_its_message() -> None:
+    body = error_of("m" * 1_000, ["at f"]).shortened(400).body
+    error = json.loads(body)
+    match = re.fullmatch(r"(m+)\u2026 \((\d+) characters more\)", error["errorMessage"])
+    assert match is not None
+    assert len(match[1]) + int(match[2]) == 1_000
+    assert error["stackTrace"] == ["\u2026 (cut; the whole error is in the log)"]
+    assert 390 < len(body) <= 400
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b"x" * 500, "500 bytes that are no JSON object"),
+        (b"[" + b" " * 498 + b"]", "500 bytes that are no JSON object"),
+        (b'{"errorMessage":5,"stackTrace":5' + b" " * 400 + b"}", ""),
+        (b'{"stackTrace":[5,{}]' + b" " * 400 + b"}", ""),
+    ],
+)
+def test_a_body_that_is_no_error_is_named(body: bytes, message: str) -> None:
+    error = json.loads(Failure("E", body).shortened(300).body)
+    assert error["errorType"] == "E"
+    assert error["errorMessage"] == message
+
+
+@settings(deadline=None)
+@given(
+    message=st.text(max_size=600),
+    stack=st.lists(st.text(max_size=100), max_size=20),
+    limit=st.integers(300, 1_500),
+)
+def test_an_error_always_fits_and_is_valid(
+    message: str, stack: list[str], limit: int
+) -> None:
+    body = error_of(message, stack).shortened(limit).body
+    assert len(body) <= limit
+    assert json.loads(body.decode("utf-8"))["errorType"] == "E"
+
+
+@pytest.mark.parametrize(
+    "error_type", ["E" * 5_000, "Runtime." + "E" * 5_000], ids=["name", "category"]
+)
+def test_the_error_type_header_is_bounded(error_type: str) -> None:
+    header = Failure(error_type, b"{}").function_error_type
+    assert len(header) <= len("Function.") + 128
+    assert re.fullmatch(r"Function\.[A-Z][A-Za-z]+", header)
+
+
+def test_a_body_that_is_too_long_is_not_read_for_a_cause() -> None:
+    """It was read first: 7 MB of small objects took 200 MB."""
+    small = b'{"errorMessage":"m","stackTrace":[]'
+    body = small + b" " * (65_536 - len(small)) + b"}"
+    assert Failure("E", body).xray_cause("/") is None
+    assert Failure("E", body.replace(b" ", b"", 1)).xray_cause("/") is not None

@@ -624,3 +624,32 @@ def test_any_split_of_marked_records_passes_them_all(
         assert pipe.lines() == lines
     finally:
         pipe.close()
+
+
+def test_a_line_is_not_read_as_json_if_that_would_take_much_memory(
+    tmp_path: Path,
+) -> None:
+    """A line of a mebibyte of small objects takes thirty times as much, once read."""
+    longest = b'{"a":"' + b"x" * (262_144 - 8) + b'"}'
+    with (tmp_path / "log").open("wb", buffering=0) as file:
+        relay = Relay(LogWriter(LogFormat.TEXT, LogLevel.INFO, file.fileno()), MARKER)
+        relay.feed(longest + b"\n" + longest.replace(b"a", b"aa") + b"\n")
+    kept, wrapped, _ = (tmp_path / "log").read_bytes().split(b"\n")
+    assert kept == longest
+    assert wrapped.startswith(b"20"), "a record as of any other text"
+    assert wrapped.endswith(longest.replace(b"a", b"aa"))
+
+
+async def test_lines_that_come_one_by_one_are_kept_for_what_they_cost(
+    pipe: Pipe, attached: LogWriter
+) -> None:
+    """A quarter of a million of them were kept: 50 MB for 256 KiB."""
+    written = 0
+    while not attached.is_full:
+        attached.write_block(b"\n")
+        written += 1
+    assert written < 100_000, "of which the pipe holds 65,536"
+    attached.write([b"end"])
+    await read_until(pipe, b"end\n")
+    assert not attached.is_full
+    assert attached._backlog_bytes == 0

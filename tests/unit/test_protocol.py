@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from typing import Any
 
 import pytest
 from hypothesis import assume, given, settings
@@ -39,8 +40,9 @@ INVOCATION = Invocation(
     event=b'{"key":1}',
 )
 STEPS = pytest.mark.parametrize("step", [1, 7, 65_536], ids="reads-of-{}-bytes".format)
-# 6,291,556 bytes of result, as AWS says in its 413 answer, and 1 MiB more.
-FRAME_LIMIT_BYTES = 7_340_132
+# Of a result, as AWS says in its 413 answer.
+RESULT_LIMIT_BYTES = 6_291_556
+ERROR_LIMIT_BYTES = 262_144
 
 READY = b'00000000000000010000000000000002{"kind":"READY","bytes":0}\n'
 READY += b"00000000000000010000000000000002\n"
@@ -516,18 +518,93 @@ def test_a_broken_header_breaks_the_protocol(
     assert connection.state is State.FAILED
 
 
-def test_the_largest_frame_is_accepted() -> None:
-    connection = connection_in(State.BUSY)
-    body = bytes(FRAME_LIMIT_BYTES)
-    [event] = feed(connection, frame("RESULT", body), FRAME_LIMIT_BYTES)
-    assert event == Answered(Success(body))
+# What each kind of frame may carry at the most, and a state in which it may come.
+LONGEST = [
+    ("READY", State.STARTING, 0),
+    ("PART", State.STARTING, ERROR_LIMIT_BYTES),
+    ("ERROR", State.STARTING, ERROR_LIMIT_BYTES),
+    ("PART", State.BUSY, RESULT_LIMIT_BYTES),
+    ("RESULT", State.BUSY, RESULT_LIMIT_BYTES),
+    ("ERROR", State.BUSY, ERROR_LIMIT_BYTES),
+    ("STREAM", State.BUSY, 0),
+    ("PART", State.STREAMING, ERROR_LIMIT_BYTES),
+    ("CHUNK", State.STREAMING, 65_536),
+    ("ERROR", State.STREAMING, ERROR_LIMIT_BYTES),
+    ("END", State.STREAMING, 0),
+    ("DONE", State.FINISHING, 0),
+]
+EACH_LONGEST = pytest.mark.parametrize(
+    ("kind", "state", "limit"),
+    LONGEST,
+    ids=[f"{kind}-while-{state}" for kind, state, _ in LONGEST],
+)
 
 
-def test_a_length_out_of_range_is_refused_before_any_of_the_body_comes() -> None:
-    connection = connection_in(State.BUSY)
-    head = MARKER_AS_BYTES + b'{"kind":"RESULT","bytes":7340133}\n'
-    with pytest.raises(WorkerProtocolError, match="length is out of range"):
+@EACH_LONGEST
+def test_the_longest_frame_of_each_kind_is_taken(
+    kind: str, state: State, limit: int
+) -> None:
+    connection = connection_in(state)
+    body = bytes(limit)
+    feed(connection, frame(kind, body), RESULT_LIMIT_BYTES)
+    assert connection.state is not State.FAILED
+    if kind == "PART":
+        last = "RESULT" if state is State.BUSY else "ERROR"
+        [event] = feed(connection, frame(last))
+        assert event in (
+            Answered(Success(body)),
+            Answered(Failure("Error", body)),
+            StreamEnded(Failure("Error", body)),
+        )
+
+
+@EACH_LONGEST
+def test_a_longer_one_is_refused_before_any_of_its_body_has_come(
+    kind: str, state: State, limit: int
+) -> None:
+    """An error was taken, and read, if it was as long as a result: 200 MB of memory."""
+    connection = connection_in(state)
+    head = MARKER_AS_BYTES + f'{{"kind":"{kind}","bytes":{limit + 1}}}\n'.encode()
+    with pytest.raises(
+        WorkerProtocolError, match=f"length is out of range: {kind} takes {limit} bytes"
+    ):
         feed(connection, head)
+
+
+def test_a_result_that_comes_whole_is_bounded_too() -> None:
+    connection = connection_in(State.BUSY)
+    data = frame("RESULT", bytes(RESULT_LIMIT_BYTES + 1)) + DONE
+    with pytest.raises(WorkerProtocolError, match="length is out of range"):
+        feed(connection, data, len(data))
+
+
+def test_a_length_without_bounds_is_refused() -> None:
+    connection = connection_in(State.BUSY)
+    head = MARKER_AS_BYTES + b'{"kind":"RESULT","bytes":%b}\n' % (b"9" * 900)
+    with pytest.raises(WorkerProtocolError, match=r"out of range|malformed"):
+        feed(connection, head)
+
+
+def test_many_small_frames_that_come_together_cost_what_they_hold() -> None:
+    """Each copied all that came behind it: 300 MB for what one read of a socket holds.
+
+    Counted in bytes, by a buffer that counts: how long it takes says nothing.
+    """
+    copied = 0
+
+    class Counting(bytearray):
+        def __getitem__(self, key: Any) -> Any:
+            nonlocal copied
+            piece = super().__getitem__(key)
+            copied += len(piece) if isinstance(piece, bytearray) else 1
+            return piece
+
+    connection = connection_in(State.STREAMING)
+    connection._buffer = Counting()
+    data = frame("CHUNK", b"x") * 2_000
+    assert feed(connection, data, len(data)) == [Chunk(b"x")] * 2_000
+    assert type(connection._buffer) is Counting, "the same one, so all was counted"
+    assert copied < 2 * len(data)
 
 
 @STEPS
@@ -628,13 +705,58 @@ def test_strays_before_a_broken_frame_still_come_out() -> None:
         next(events)
 
 
-def test_parts_too_large_together_break_the_protocol() -> None:
+@pytest.mark.parametrize(
+    ("state", "last", "limit"),
+    [
+        (State.STARTING, "ERROR", ERROR_LIMIT_BYTES),
+        (State.BUSY, "RESULT", RESULT_LIMIT_BYTES),
+        (State.BUSY, "ERROR", ERROR_LIMIT_BYTES),
+        (State.STREAMING, "ERROR", ERROR_LIMIT_BYTES),
+    ],
+)
+@pytest.mark.parametrize("has_more", [False, True])
+def test_parts_are_bounded_together_by_what_follows_them(
+    state: State, last: str, limit: int, has_more: bool
+) -> None:
+    connection = connection_in(state)
+    half = frame("PART", bytes(limit // 2))
+    assert feed(connection, half + half, limit) == []
+    if has_more:
+        with pytest.raises(WorkerProtocolError, match="too large together"):
+            feed(connection, frame(last, b"!"))
+    else:
+        [event] = feed(connection, frame(last))
+        assert isinstance(event, Answered | StreamEnded)
+
+
+def test_parts_are_not_kept_beyond_what_can_follow_them() -> None:
     connection = connection_in(State.BUSY)
-    half = bytes(FRAME_LIMIT_BYTES // 2)
-    assert feed(connection, frame("PART", half), len(half)) == []
-    assert feed(connection, frame("PART", half), len(half)) == []
+    assert feed(connection, frame("PART", bytes(RESULT_LIMIT_BYTES))) == []
     with pytest.raises(WorkerProtocolError, match="too large together"):
         feed(connection, frame("PART", b"!"))
+
+
+@pytest.mark.parametrize("length", [128, 129])
+def test_an_error_type_is_short_as_it_becomes_a_header_field(length: int) -> None:
+    connection = connection_in(State.BUSY)
+    data = frame("ERROR", b"{}", f',"errorType":"{"E" * length}"')
+    if length == 128:
+        assert feed(connection, data) == [Answered(Failure("E" * length, b"{}"))]
+        return
+    with pytest.raises(WorkerProtocolError, match="not text of up to 128 characters"):
+        feed(connection, data)
+
+
+@pytest.mark.parametrize("length", [256, 257])
+def test_a_media_type_is_short_as_it_becomes_a_header_field(length: int) -> None:
+    content_type = "a/" + "b" * (length - 2)
+    connection = connection_in(State.BUSY)
+    data = frame("STREAM", b"", f',"contentType":"{content_type}"')
+    if length == 256:
+        assert feed(connection, data) == [StreamBegun(content_type)]
+        return
+    with pytest.raises(WorkerProtocolError, match="cannot be a header field"):
+        feed(connection, data)
 
 
 def test_nothing_is_accepted_after_a_failure() -> None:

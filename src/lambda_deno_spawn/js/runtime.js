@@ -84,11 +84,15 @@ const PRINTER_LEVELS =
 /** How many errors an error body describes, causes and aggregated ones together. */
 const ERRORS_LIMIT = 32;
 /** How many characters of messages and stacks it keeps, all errors together. */
-const ERROR_TEXT_LIMIT = 262_144;
+const ERROR_TEXT_LIMIT = 196_608;
+/** Longest body of an ERROR frame; of protocol.py too. A character takes up to six bytes. */
+const ERROR_LIMIT_BYTES = 262_144;
 /** Characters of a log record; CloudWatch takes 1 MB, and one may take several bytes. */
 const RECORD_LIMIT = 256 * 1024;
 /** What is kept of an error's name: it stands in a header, which is short. */
 const ERROR_TYPE_LIMIT = 128;
+/** Longest media type of a stream, which is a header too. */
+const CONTENT_TYPE_LIMIT = 256;
 /** The longest time a timer takes; a longer one would fire at once. */
 const TIMER_LIMIT_MS = 2 ** 31 - 1;
 /** More than what a RESULT frame and the DONE frame behind it add to the body. */
@@ -97,6 +101,7 @@ const FRAME_OVERHEAD_BYTES = 256;
 const CHUNK_BYTES = 65_536;
 /** The mark of AWS's own runtime on a handler that writes to a response stream. */
 const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming");
+const MEDIA_TYPE = /^[!-~](?:[ -~]*[!-~])?$/;
 const HTTP_CONTENT_TYPE = "application/vnd.awslambda.http-integration-response";
 /** The supervisor's word that nobody listens to the stream any more. */
 const CALLER_GONE_SIGNAL = "SIGUSR2";
@@ -650,9 +655,7 @@ class Sink {
     let bytes = bytesOf(chunk);
     if (bytes.length === 0 || this.isAbandoned) return;
     const { job } = this;
-    const room = hello.partBytes > 0
-      ? hello.partBytes - FRAME_OVERHEAD_BYTES
-      : CHUNK_BYTES;
+    const room = chunkRoom();
     if (job.phase === "running") {
       for (const first of this.#begin(bytes.subarray(0, room))) {
         job.write(first);
@@ -700,14 +703,31 @@ class Sink {
    * @returns {Uint8Array[]} The beginning; each is to be written at once.
    */
   #begin(bytes) {
+    const type = String(this.contentType);
+    if (type.length > CONTENT_TYPE_LIMIT || !MEDIA_TYPE.test(type)) {
+      throw new RuntimeError(
+        "Runtime.InvalidStreamingOperation",
+        `Cannot stream as ${
+          quote(type.slice(0, 64))
+        }: a media type is at most ` +
+          `${CONTENT_TYPE_LIMIT} characters of ASCII, without a blank at its ends`,
+      );
+    }
     listenForCallerGone();
     this.job.phase = "streaming";
     this.job.answering = this;
-    const head = frame("STREAM", undefined, "", "", this.contentType);
-    const pieces = [this.#prelude, bytes].filter((piece) => piece.length > 0);
-    if (hello.partBytes > 0) {
-      const frames = pieces.map((piece) => frame("CHUNK", piece));
-      return [head, ...frames];
+    const head = frame("STREAM", undefined, "", "", type);
+    const room = chunkRoom();
+    if (
+      hello.partBytes > 0 || this.#prelude.length + bytes.length > CHUNK_BYTES
+    ) {
+      const frames = [head];
+      for (let piece of [this.#prelude, bytes]) {
+        for (; piece.length > 0; piece = piece.subarray(room)) {
+          frames.push(frame("CHUNK", piece.subarray(0, room)));
+        }
+      }
+      return frames;
     }
     const body = new Uint8Array(this.#prelude.length + bytes.length);
     body.set(this.#prelude);
@@ -720,6 +740,15 @@ class Sink {
     return [both];
   }
 }
+
+const chunkRoom = (
+  /** @returns {number} Longest body of a CHUNK frame. */
+  function () {
+    return hello.partBytes > 0
+      ? hello.partBytes - FRAME_OVERHEAD_BYTES
+      : CHUNK_BYTES;
+  }
+);
 
 let isListening = false;
 
@@ -796,22 +825,26 @@ const resultFrames = (
  * @returns {Uint8Array[]} The frames of an error; each is to be written at once.
  */
 function errorFrames(job, error, errorType) {
-  let type, text;
+  let type = errorType ?? "Error", bytes;
   try {
-    const body = describe(error);
-    if (errorType) body.errorType = errorType;
-    // Half a surrogate pair is no valid JSON for the supervisor.
-    body.errorType = body.errorType.slice(0, ERROR_TYPE_LIMIT).toWellFormed();
-    type = body.errorType;
-    text = stringify(body);
+    // What takes more bytes than it has characters is cut once more, until it fits.
+    for (let room = ERROR_TEXT_LIMIT; bytes === undefined; room /= 2) {
+      const body = describe(error, { left: ERRORS_LIMIT, text: room });
+      if (errorType) body.errorType = errorType;
+      type = body.errorType;
+      const whole = encode(stringify(body));
+      if (whole.length <= ERROR_LIMIT_BYTES) bytes = whole;
+      else if (room < ERROR_TYPE_LIMIT) throw whole;
+    }
   } catch {
     // The handler has broken what we write with; say at least that.
     type = errorType ?? "Error";
-    text =
+    bytes = encode(
       `{"errorType":"${type}","errorMessage":"an error that cannot be shown",` +
-      '"stackTrace":[]}';
+        '"stackTrace":[]}',
+    );
   }
-  return framesOf("ERROR", encode(text), type, doneBehind(job, true));
+  return framesOf("ERROR", bytes, type, doneBehind(job, true));
 }
 
 const framesOf = (
@@ -1376,7 +1409,9 @@ function describe(
       stackTrace: plain([]),
     };
   }
-  const errorType = text(() => error.name) || "Error";
+  // Half a surrogate pair is no valid JSON for the supervisor.
+  const errorType =
+    text(() => error.name).slice(0, ERROR_TYPE_LIMIT).toWellFormed() || "Error";
   const message = advise(text(() => error.message), errorType);
   const errorMessage = shortened(message, budget);
   /** @type {ErrorBody} */
@@ -1503,12 +1538,16 @@ function shortened(text, budget) {
  * @returns {string[]}
  */
 function stackOf(error, budget) {
-  const stack = text(() => error.stack).slice(0, budget.text);
-  budget.text -= stack.length;
-  const first = stack.search(/^\s+at /m);
+  const whole = text(() => error.stack);
+  const first = whole.search(/^\s+at /m);
   if (first < 0) return [];
-  return stack.slice(first).split("\n").map((line) => line.trim())
+  const stack = whole.slice(first, first + budget.text);
+  budget.text -= stack.length;
+  const lines = stack.split("\n").map((line) => line.trim())
     .filter((line) => line.startsWith("at ") && !line.includes(OUR_FILES));
+  const rest = whole.length - first - stack.length;
+  if (rest > 0) lines.push(`\u2026 (${rest} characters more)`);
+  return lines;
 }
 
 /**
