@@ -33,8 +33,10 @@ COMPANIONS = (WAL, SHARED_MEMORY)
 EMITTED = "gen"  # JavaScript made from TypeScript
 # What is downloaded, with how deep Deno makes new folders in it: registry and package,
 # protocol and host. What lies below is made once and not changed.
-DOWNLOADED = {"npm": 2, "remote": 2}
-SCOPE = "@"  # npm: one more folder
+PACKAGES, REMOTE = "npm", "remote"
+DOWNLOADED = (PACKAGES, REMOTE)
+DEPTH = 2
+SCOPE = "@"  # of packages: one more folder
 # The first process finds nothing, and what it has loaded is kept. The second one makes
 # statistics of that, as SQLite does of what it opens; later ones have nothing to add.
 ROUNDS = 2
@@ -100,7 +102,10 @@ class ModuleCache:
         self._pristine: str | None = None
         self._databases: list[str] = []
         self._marks: Marks = {}
-        self._mirror: list[tuple[str, str | None]] = []
+        # What gives a process the downloads: links, and folders of its own (None).
+        self._plan: list[tuple[str, str | None]] = []
+        self._packages: dict[str, str] = {}
+        self._package_marks: Marks = {}
         # Of processes that have not loaded yet, with the round in which they began.
         self._drafts: dict[str, int] = {}
         # What folders looked like that were lent to a process, or wait to be.
@@ -137,7 +142,7 @@ class ModuleCache:
                 os.symlink(f"{self._learned}/{name}", f"{path}/{name}")
             self._lend_downloads(path)
             folders = [path]
-            folders += [f"{path}/{name}" for name, to in self._mirror if to is None]
+            folders += [f"{path}/{name}" for name, to in self._plan if to is None]
             self._lent[path] = {folder: _mark(folder) for folder in folders}
         return path
 
@@ -194,7 +199,7 @@ class ModuleCache:
     def _learn(self, path: str) -> None:
         self._snapshot = _read(path)
         self._round += 1
-        self._plan_mirror()
+        self._plan_downloads()
         if self._round == ROUNDS:
             self._finish()
 
@@ -233,6 +238,8 @@ class ModuleCache:
     def _check(self) -> None:
         """Put right what was changed, by root or by who may write everywhere."""
         try:
+            if not _is_as(self._package_marks):
+                self._drop_packages()
             if _is_as(self._marks):
                 return
             self._snapshot = _read(str(self._pristine))
@@ -242,7 +249,9 @@ class ModuleCache:
             self._close()
             self._snapshot = {}
         except OSError:
-            for path in (self._learned, self._pristine, *self._idle):
+            # What it was lent, and what was downloaded, is learned and loaded again.
+            downloads = [f"{self._root}/{name}" for name in DOWNLOADED]
+            for path in (self._learned, self._pristine, *self._idle, *downloads):
                 if path is not None:
                     self._remove(path)
             self._forget()
@@ -274,27 +283,64 @@ class ModuleCache:
                 return path
         return f"{self._root}/{name}"
 
-    def _plan_mirror(self) -> None:
-        """Note what gives a process the downloads to read, and folders to write to."""
-        self._mirror, self.shared = [], []
-        for name, depth in DOWNLOADED.items():
-            source = self._downloads(name)
-            limit = None if self._given is None else LINKS_LIMIT
-            plan = list(islice(_mirrored(source, name, depth), limit))
-            if len(plan) == limit:
-                plan = [(name, source)]
-                self.shared.append(name)
-            self._mirror += plan
+    def _plan_downloads(self) -> None:
+        """Decide how the processes to come get what was downloaded, and close it."""
+        given, self.shared, self._plan = self._given, [], []
+        packages = self._downloads(PACKAGES)
+        if not os.listdir(packages):
+            self._plan.append((PACKAGES, None))
+        else:
+            # A package is only found where it was when V8's code was made of it.
+            self._plan.append((PACKAGES, packages))
+            if packages.startswith(self._root):
+                self._close_packages()
+            else:
+                self.shared.append(PACKAGES)
+        remote = self._downloads(REMOTE)
+        limit = None if given is None else LINKS_LIMIT
+        plan = list(islice(_mirrored(remote, REMOTE), limit))
+        if len(plan) == limit:
+            plan = [(REMOTE, remote)]
+            self.shared.append(REMOTE)
+        self._plan += plan
+
+    def _close_packages(self) -> None:
+        """Let nobody add a package, and note which there are."""
+        packages = self._downloads(PACKAGES)
+        found = dict(_mirrored(packages, ""))
+        folders = [packages + inner for inner, target in found.items() if not target]
+        for folder in reversed(folders):
+            os.chmod(folder, 0o500)
+        self._packages = {inner: target or "" for inner, target in found.items()}
+        self._package_marks = {folder: _mark(folder) for folder in folders}
+
+    def _drop_packages(self) -> None:
+        """Remove what was added by somebody who is not kept from it.
+
+        Raises:
+            OSError: Something that was there is not.
+        """
+        packages = self._downloads(PACKAGES)
+        found = [inner for inner, _ in _mirrored(packages, "")]
+        if set(self._packages) - set(found):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), packages)
+        for folder in self._package_marks:
+            os.chmod(folder, 0o700)
+        for inner in found:
+            parent = inner.rpartition("/")[0]
+            if inner not in self._packages and parent in self._packages:
+                self._remove(packages + inner)
+        self._close_packages()
 
     def _lend_downloads(self, path: str) -> None:
-        """Give a process folders of its own, with links to what was downloaded."""
+        """Give a process what was downloaded, to be read, and room for what it adds."""
         own: list[str] = []
         for name in DOWNLOADED:
             if os.path.islink(f"{path}/{name}"):
                 os.unlink(f"{path}/{name}")
             elif os.path.exists(f"{path}/{name}"):  # there was no room for a link
                 own.append(name)
-        for inner, target in self._mirror:
+        for inner, target in self._plan:
             if inner.partition("/")[0] in own:
                 continue
             if target is None:
@@ -303,7 +349,9 @@ class ModuleCache:
                 os.symlink(target, f"{path}/{inner}")
 
 
-def _mirrored(source: str, name: str, depth: int) -> Iterator[tuple[str, str | None]]:
+def _mirrored(
+    source: str, name: str, depth: int = DEPTH
+) -> Iterator[tuple[str, str | None]]:
     """Yield folders (no target) and links that look like a folder, down to a depth."""
     try:
         entries = list(os.scandir(source))

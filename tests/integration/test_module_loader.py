@@ -14,7 +14,7 @@ import json
 import os
 import ssl
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import pytest
 
@@ -221,9 +221,22 @@ async def test_the_attempts_reach_a_server_that_nobody_is_kept_from(
 # Whom it trusts, and what it keeps.
 
 
+class Impostor(NamedTuple):
+    """A server that is trusted by whoever trusts its authority.
+
+    Attributes:
+        requests: First lines of what it was asked.
+    """
+
+    proxy: str
+    authority: str
+    requests: list[str]
+
+
 @pytest.fixture
-async def impostor(tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
-    """A proxy that serves modules as esm.sh; its address and its authority."""
+async def impostor(tmp_path: Path) -> AsyncIterator[Impostor]:
+    """A proxy that serves modules of its own as esm.sh."""
+    requests: list[str] = []
     certificate, key, authority = certificates()
     for name, text in (("cert.pem", certificate), ("key.pem", key)):
         (tmp_path / name).write_bytes(text)
@@ -236,7 +249,8 @@ async def impostor(tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
         await writer.start_tls(context)
-        await reader.readuntil(b"\r\n\r\n")
+        head = await reader.readuntil(b"\r\n\r\n")
+        requests.append(head.partition(b"\r\n")[0].decode())
         module = b"export default 'planted'"
         writer.write(
             b"HTTP/1.1 200 OK\r\ncontent-type: text/javascript\r\nconnection: close\r\n"
@@ -248,7 +262,7 @@ async def impostor(tmp_path: Path) -> AsyncIterator[tuple[str, str]]:
     server = await asyncio.start_server(tunnel, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
     try:
-        yield f"http://127.0.0.1:{port}", authority.decode()
+        yield Impostor(f"http://127.0.0.1:{port}", authority.decode(), requests)
     finally:
         server.close()
 
@@ -304,9 +318,9 @@ TRUST = {
 
 @pytest.mark.parametrize("trust", TRUST)
 async def test_bare_deno_is_planted_with_modules(
-    tmp_path: Path, impostor: tuple[str, str], trust: str
+    tmp_path: Path, impostor: Impostor, trust: str
 ) -> None:
-    proxy, authority = impostor
+    proxy, authority, _ = impostor
     planted = event(
         "import", SECURE, {**TRUST[trust], "HTTPS_PROXY": proxy},
         files={"ca.pem": authority},
@@ -321,11 +335,11 @@ async def test_bare_deno_is_planted_with_modules(
 async def test_no_event_plants_a_module(
     make_runtime: MakeRuntime,
     api: FakeRuntimeApi,
-    impostor: tuple[str, str],
+    impostor: Impostor,
     trust: str,
     cache: str,
 ) -> None:
-    proxy, authority = impostor
+    proxy, authority, _ = impostor
     environ = {} if cache == "given" else {"DENO_DIR": ""}
     async with make_runtime(files(), **environ):
         planted = event(
@@ -342,12 +356,12 @@ async def test_no_event_plants_a_module(
 async def test_what_a_trusted_proxy_gives_to_one_event_is_not_the_next_one_s(
     make_runtime: MakeRuntime,
     api: FakeRuntimeApi,
-    impostor: tuple[str, str],
+    impostor: Impostor,
     tmp_path: Path,
     cache: str,
 ) -> None:
     """Whoever deploys may name a proxy; what an event gets by it still ends with it."""
-    proxy, authority = impostor
+    proxy, authority, _ = impostor
     (tmp_path / "ca.pem").write_text(authority)
     environ = {"HTTPS_PROXY": proxy, "DENO_CERT": str(tmp_path / "ca.pem")}
     environ |= {} if cache == "given" else {"DENO_DIR": ""}
@@ -472,3 +486,23 @@ export function handler(event: any) {
             answer = (await api.invoke({"loads": True})).json()
             assert "use util.parseEnv" in answer["errorMessage"]
             assert (await api.invoke({})).json() == "orders"
+
+
+@pytest.mark.parametrize("cache", ["given", "own"])
+async def test_remote_modules_are_loaded_once_and_found_by_all(
+    make_runtime: MakeRuntime,
+    api: FakeRuntimeApi,
+    impostor: Impostor,
+    tmp_path: Path,
+    cache: str,
+) -> None:
+    proxy, authority, _ = impostor
+    (tmp_path / "ca.pem").write_text(authority)
+    environ = {"HTTPS_PROXY": proxy, "DENO_CERT": str(tmp_path / "ca.pem")}
+    environ |= {} if cache == "given" else {"DENO_DIR": ""}
+    source = f'import said from "{SECURE}"; export const handler = () => said;'
+    async with make_runtime({"function.ts": source}, **environ):
+        for _ in range(4):
+            assert (await api.invoke({})).json() == "planted"
+        assert impostor.requests == ["GET /a@1.0.0 HTTP/1.1"]
+        await api.wait_for_next()

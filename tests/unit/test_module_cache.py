@@ -116,8 +116,10 @@ def test_a_folder_in_which_nothing_was_left_is_lent_again(state: Path) -> None:
     assert cache.make() != first
 
 
-@pytest.mark.parametrize("place", ["npm/registry.test/a", "npm/registry.test/@s/b"])
-def test_a_package_is_lent_version_by_version(state: Path, place: str) -> None:
+PLACES = ["npm/registry.test/a", "npm/registry.test/@s/b"]
+
+
+def with_package(state: Path, place: str) -> ModuleCache:
     cache = ModuleCache(str(state))
     path = Path(cache.make())
     version = path / place / "1.0.0"
@@ -126,12 +128,56 @@ def test_a_package_is_lent_version_by_version(state: Path, place: str) -> None:
     (path / place / "registry.json").write_text("{}")
     load(str(path))
     cache.loaded(str(path))
-    for folder in (path, Path(cache.make())):
-        assert (folder / place / "1.0.0" / "index.js").read_text() == "one"
-        assert (folder / place / "1.0.0").is_symlink()
-        added = folder / place / "2.0.0"
-        added.mkdir()
-        assert not (Path(cache.make()) / place / "2.0.0").exists()
+    return cache
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_packages_are_lent_where_they_are_and_closed(state: Path, place: str) -> None:
+    cache = with_package(state, place)
+    first, second = Path(cache.make()), Path(cache.make())
+    file = first / place / "1.0.0" / "index.js"
+    assert file.read_text() == "one"
+    assert file.resolve() == (second / place / "1.0.0" / "index.js").resolve()
+    for folder in ((first / "npm").resolve(), (first / place).resolve()):
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o500
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_a_package_that_was_added_all_the_same_is_removed(
+    state: Path, place: str
+) -> None:
+    """Root is kept from nothing by modes."""
+    cache = with_package(state, place)
+    npm = (Path(cache.make()) / "npm").resolve()
+    for added in (npm / place[4:] / "2.0.0", npm / "registry.test" / "c" / "1.0.0"):
+        added.parent.parent.chmod(0o700)
+        if added.parent.exists():
+            added.parent.chmod(0o700)
+        added.mkdir(parents=True)
+    path = Path(cache.make())
+    assert [entry.name for entry in (path / place).iterdir() if entry.is_dir()] == [
+        "1.0.0"
+    ]
+    assert not (path / "npm" / "registry.test" / "c").exists()
+    assert (path / place / "1.0.0" / "index.js").read_text() == "one"
+
+
+def test_packages_that_were_removed_are_loaded_again(state: Path) -> None:
+    cache = with_package(state, "npm/registry.test/a")
+    npm = (Path(cache.make()) / "npm").resolve()
+    remove_tree(str(npm))
+    path = Path(cache.make())
+    (path / "npm" / "registry.test").mkdir()
+    assert not (path / DATABASE).exists(), "it begins anew"
+
+
+def test_where_no_package_was_loaded_each_process_has_room_for_its_own(
+    state: Path,
+) -> None:
+    cache = learned(state)
+    first, second = Path(cache.make()), Path(cache.make())
+    (first / "npm" / "registry.test").mkdir()
+    assert list((second / "npm").iterdir()) == []
 
 
 def test_a_remote_module_is_lent_file_by_file(state: Path) -> None:
@@ -151,20 +197,32 @@ def test_a_remote_module_is_lent_file_by_file(state: Path) -> None:
     assert [entry.name for entry in other.iterdir()] == ["hash"]
 
 
-def test_a_given_cache_gets_what_is_loaded_and_nothing_of_an_event(
+def test_a_given_cache_gets_what_is_loaded_and_no_module_of_an_event(
     state: Path, tmp_path: Path
 ) -> None:
     given = GivenCache(str(tmp_path / "given"))
     cache = ModuleCache(str(state), given)
     path = Path(cache.make())
-    (path / "npm" / "r" / "a" / "1").mkdir(parents=True)
+    host = path / "remote" / "https" / "a.test"
+    host.mkdir(parents=True)
+    (host / "1").write_text("loaded")
     load(str(path))
-    assert (tmp_path / "given" / "npm" / "r" / "a" / "1").is_dir()
+    there = tmp_path / "given" / "remote" / "https" / "a.test"
+    assert (there / "1").read_text() == "loaded"
     cache.loaded(str(path))
-    (path / "npm" / "r" / "a" / "2").mkdir()
-    (path / "remote").mkdir(exist_ok=True)
-    assert [p.name for p in (tmp_path / "given" / "npm" / "r" / "a").iterdir()] == ["1"]
-    assert (path / "npm" / "r" / "a" / "1").is_dir(), "it is still there to be read"
+    (host / "2").write_text("of its event")
+    assert (host / "1").read_text() == "loaded", "it is still there to be read"
+    assert [entry.name for entry in there.iterdir()] == ["1"]
+    assert cache.shared == []
+
+
+def test_packages_of_a_given_cache_are_shared(state: Path, tmp_path: Path) -> None:
+    """They are somebody else's to close, and are only found where they are."""
+    given = tmp_path / "given"
+    (given / "npm" / "r" / "a" / "1").mkdir(parents=True)
+    cache = learned(state, GivenCache(str(given)))
+    assert (Path(cache.make()) / "npm").readlink() == given / "npm"
+    assert cache.shared == ["npm"]
 
 
 def test_the_next_supervisor_begins_with_what_was_learned(
@@ -213,10 +271,10 @@ def test_a_large_cache_of_somebody_else_s_is_shared(
     monkeypatch.setattr(module_cache, "LINKS_LIMIT", 3)
     given = tmp_path / "given"
     for number in range(4):
-        (given / "npm" / "r" / str(number)).mkdir(parents=True)
+        (given / "remote" / "https" / str(number)).mkdir(parents=True)
     cache = learned(state, GivenCache(str(given)))
-    assert (Path(cache.make()) / "npm").readlink() == given / "npm"
-    assert cache.shared == ["npm"]
+    assert (Path(cache.make()) / "remote").readlink() == given / "remote"
+    assert cache.shared == ["remote"]
 
 
 # What root, or a handler that may write everywhere, can do to it.
