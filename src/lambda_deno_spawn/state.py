@@ -260,7 +260,7 @@ class StateDir:
             with contextlib.suppress(OSError):
                 if os.lstat(path).st_uid == os.geteuid():
                     os.close(_open_folder(path))  # or it cannot be moved
-                    lock = _lock(path, os.O_CREAT)
+                    lock = _lock(path)
                     try:
                         _end_processes_of(path)
                         self._put_away(path)

@@ -133,16 +133,12 @@ def test_what_one_supervisor_has_no_time_to_remove_is_the_next_one_s(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("is_closed", [False, True])
-def test_an_abandoned_folder_may_be_closed_or_without_its_lock(
-    tmp_path: Path, is_closed: bool
-) -> None:
+def test_an_abandoned_folder_may_be_closed(tmp_path: Path) -> None:
     """It stayed for ever."""
     abandoned = tmp_path / f"{PREFIX}0123456789abcdef"
     fill(abandoned, 3)
-    if is_closed:
-        (abandoned / LOCK).touch()
-        abandoned.chmod(0)
+    (abandoned / LOCK).touch()
+    abandoned.chmod(0)
     state = StateDir(str(tmp_path))
     state.clear_abandoned()
     assert not abandoned.exists()

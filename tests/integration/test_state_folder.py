@@ -23,6 +23,16 @@ const state = private_.slice(0, private_.lastIndexOf("/"));
 const root = state.slice(0, state.lastIndexOf("/"));
 const entry = `${state}/entry.mjs`;
 const all = { recursive: true };
+// What is lent to processes is closed, to its own user too.
+function open(path: string) {
+  if (!Deno.lstatSync(path).isDirectory) return;
+  Deno.chmodSync(path, 0o700);
+  for (const { name } of Deno.readDirSync(path)) open(`${path}/${name}`);
+}
+function remove(path: string) {
+  open(path);
+  Deno.removeSync(path, all);
+}
 const ways: Record<string, () => void> = {
   "nothing": () => {},
   "entry-truncated": () => Deno.writeTextFileSync(entry, ""),
@@ -50,25 +60,25 @@ const ways: Record<string, () => void> = {
   "unwritable": () => Deno.chmodSync(state, 0o500),
   "emptied": () => {
     for (const { name } of Deno.readDirSync(state)) {
-      Deno.removeSync(`${state}/${name}`, all);
+      remove(`${state}/${name}`);
     }
   },
-  "removed": () => Deno.removeSync(state, all),
+  "removed": () => remove(state),
   "moved": () => Deno.renameSync(state, `${state}.moved${Date.now()}`),
   "file": () => {
-    Deno.removeSync(state, all);
+    remove(state);
     Deno.writeTextFileSync(state, "x");
   },
   "dead-link": () => {
-    Deno.removeSync(state, all);
+    remove(state);
     Deno.symlinkSync("/nowhere", state);
   },
   "link": () => {
-    Deno.removeSync(state, all);
+    remove(state);
     Deno.symlinkSync(root, state);
   },
   "other-folder": () => {
-    Deno.removeSync(state, all);
+    remove(state);
     Deno.mkdirSync(state, { mode: 0o777 });
   },
   "lock-removed": () => Deno.removeSync(`${state}/lock`),
@@ -79,16 +89,15 @@ const ways: Record<string, () => void> = {
   "spare-removed": () => Deno.removeSync(`${state}/spare`, all),
   "around-closed": () => Deno.chmodSync(root, 0),
   "around-unwritable": () => Deno.chmodSync(root, 0o500),
-  "cache-removed": () => Deno.removeSync(`${state}/deno_dir`, all),
+  "cache-removed": () => remove(`${state}/deno_dir`),
   "cache-file": () => {
-    Deno.removeSync(`${state}/deno_dir`, all);
+    remove(`${state}/deno_dir`);
     Deno.writeTextFileSync(`${state}/deno_dir`, "x");
   },
   "cache-closed": () => Deno.chmodSync(`${state}/deno_dir`, 0),
   "cache-emptied": () => {
     for (const { name } of Deno.readDirSync(`${state}/deno_dir`)) {
-      Deno.chmodSync(`${state}/deno_dir/${name}`, 0o700);
-      Deno.removeSync(`${state}/deno_dir/${name}`, all);
+      remove(`${state}/deno_dir/${name}`);
     }
   },
   "cache-spoilt": () => {

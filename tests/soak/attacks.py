@@ -89,7 +89,19 @@ function makeFiles(name: (n: number) => string, mayGoOn: (n: number) => boolean)
 function spoilState(how: string) {
   const state = stateFolder();
   const entry = `${state}/entry.mjs`;
-  const remove = (path: string) => Deno.removeSync(path, { recursive: true });
+  const isFolder = (path: string) => Deno.lstatSync(path).isDirectory;
+  // What is lent to processes is closed, to its own user too.
+  const visit = (path: string, work: (path: string) => void) => {
+    if (isFolder(path)) {
+      Deno.chmodSync(path, 0o700);
+      for (const { name } of Deno.readDirSync(path)) visit(`${path}/${name}`, work);
+    }
+    work(path);
+  };
+  const remove = (path: string) => {
+    visit(path, () => {});
+    Deno.removeSync(path, { recursive: true });
+  };
   const each = (work: (path: string) => void) => {
     for (const { name } of Deno.readDirSync(state)) work(`${state}/${name}`);
   };
@@ -111,11 +123,12 @@ function spoilState(how: string) {
       remove(`${state}/deno_dir`);
       Deno.writeTextFileSync(`${state}/deno_dir`, "x");
     },
-    spoiltCache: () => {
-      for (const { name, isFile } of Deno.readDirSync(`${state}/deno_dir`)) {
-        if (isFile) Deno.writeTextFileSync(`${state}/deno_dir/${name}`, "spoilt");
-      }
-    },
+    spoiltCache: () =>
+      visit(`${state}/deno_dir`, (path) => {
+        if (!Deno.lstatSync(path).isFile) return;
+        Deno.chmodSync(path, 0o600);
+        Deno.writeTextFileSync(path, "spoilt");
+      }),
   };
   ways[how]();
 }
