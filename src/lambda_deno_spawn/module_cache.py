@@ -104,10 +104,13 @@ class ModuleCache:
         self._marks: Marks = {}
         # What gives a process the downloads: links, and folders of its own (None).
         self._plan: list[tuple[str, str | None]] = []
+        self._emitted: list[tuple[str, str | None]] = []
         self._packages: dict[str, str] = {}
         self._package_marks: Marks = {}
         # Of processes that have not loaded yet, with the round in which they began.
         self._drafts: dict[str, int] = {}
+        # Of processes that have what was learned, and have not loaded.
+        self._loading: set[str] = set()
         # What folders looked like that were lent to a process, or wait to be.
         self._lent: dict[str, Marks] = {}
         self._idle: list[str] = []
@@ -122,7 +125,9 @@ class ModuleCache:
             return self._given.path
         self._check()
         if self._idle:
-            return self._idle.pop()
+            path = self._idle.pop()
+            self._loading.add(path)
+            return path
         try:
             path = self._new_folder()
         except OSError as error:
@@ -138,11 +143,13 @@ class ModuleCache:
             with contextlib.suppress(OSError):
                 self._begin_draft(path)
         else:
-            for name in (*self._databases, EMITTED):
+            for name in self._databases:
                 os.symlink(f"{self._learned}/{name}", f"{path}/{name}")
-            self._lend_downloads(path)
+            self._lend(path)
+            self._loading.add(path)
             folders = [path]
-            folders += [f"{path}/{name}" for name, to in self._plan if to is None]
+            lent = (*self._plan, *self._emitted)
+            folders += [f"{path}/{name}" for name, to in lent if to is None]
             self._lent[path] = {folder: _mark(folder) for folder in folders}
         return path
 
@@ -154,6 +161,7 @@ class ModuleCache:
         Raises:
             OSError: What it shares could not be taken from it.
         """
+        self._loading.discard(path)
         begun = self._drafts.pop(path, None)
         if begun is None:
             return
@@ -162,14 +170,18 @@ class ModuleCache:
             with contextlib.suppress(OSError):
                 self._learn(path)
         if begun == 0:
-            self._lend_downloads(path)
+            self._lend(path)
 
     def remove(self, path: str) -> None:
         """Take back the ``DENO_DIR`` of a process that has ended."""
         if self._given is not None and path == self._given.path:
             return
         self._drafts.pop(path, None)
-        if os.geteuid() == 0:
+        if path in self._loading:
+            # It may not be the module's fault: let the next ones load it anew.
+            self._loading.discard(path)
+            self._begin_again()
+        elif os.geteuid() == 0:
             self._check()  # root is not kept from writing where a link leads
         marks = self._lent.get(path)
         with contextlib.suppress(OSError):
@@ -185,7 +197,7 @@ class ModuleCache:
         given = self._given
         if self._round > 0:
             _write(self._snapshot, path)
-            self._lend_downloads(path)
+            self._lend(path)
             return
         # It may add to these until it has loaded.
         for name in DOWNLOADED:
@@ -218,43 +230,57 @@ class ModuleCache:
         """Write a snapshot to where it can be read and not written to."""
         folder = self._learned = self._new_folder()
         _write(self._snapshot, folder)
-        os.makedirs(f"{folder}/{EMITTED}", exist_ok=True)
         self._databases = [name for name in DATABASES if name in self._snapshot]
         for name in self._databases:
             # SQLite takes a database that nobody may write to if these are there.
             for end in COMPANIONS:
                 file = f"{folder}/{name}{end}"
                 os.close(os.open(file, os.O_CREAT | os.O_RDONLY, 0o600))
-        files = []
-        for inner, _, names in os.walk(folder, topdown=False):
-            for name in names:
-                os.chmod(f"{inner}/{name}", 0o400)
-                if not name.endswith(SHARED_MEMORY):  # root writes there to read
-                    files.append(f"{inner}/{name}")
-            os.chmod(inner, 0o500)
-            files.append(inner)
-        self._marks = {path: _mark(path) for path in files}
+        for kept in (folder, str(self._pristine)):
+            for inner, _, names in os.walk(kept):
+                for name in names:
+                    file = f"{inner}/{name}"
+                    os.chmod(file, 0o400)
+                    if not name.endswith(SHARED_MEMORY):  # root writes there to read
+                        self._marks[file] = _mark(file)
+        # It adds to folders of its own.
+        self._emitted = list(_mirrored(f"{folder}/{EMITTED}", EMITTED, depth=-1))
 
     def _check(self) -> None:
         """Put right what was changed, by root or by who may write everywhere."""
         try:
             if not _is_as(self._package_marks):
                 self._drop_packages()
-            if _is_as(self._marks):
-                return
-            self._snapshot = _read(str(self._pristine))
-            for folder in (str(self._learned), *self._idle):
-                self._remove(folder)
-            self._idle, self._lent = [], {}
-            self._close()
-            self._snapshot = {}
+            pristine = f"{self._pristine}/"
+            changed = [
+                path for path, mark in self._marks.items() if _mark(path) != mark
+            ]
+            if changed:
+                if any(path.startswith(pristine) for path in changed):
+                    self._begin_again()
+                    return
+                self._snapshot = _read(str(self._pristine))
+                self._drop(self._learned)
+                self._marks = {}
+                self._close()
+                self._snapshot = {}
         except OSError:
-            # What it was lent, and what was downloaded, is learned and loaded again.
-            downloads = [f"{self._root}/{name}" for name in DOWNLOADED]
-            for path in (self._learned, self._pristine, *self._idle, *downloads):
-                if path is not None:
-                    self._remove(path)
-            self._forget()
+            # What was downloaded is loaded again as well.
+            self._begin_again()
+            for name in DOWNLOADED:
+                self._remove(f"{self._root}/{name}")
+
+    def _begin_again(self) -> None:
+        """Forget what was learned; the next processes teach it again."""
+        self._drop(self._learned, self._pristine)
+        self._forget()
+
+    def _drop(self, *folders: str | None) -> None:
+        """Remove what was learned, and what leads there."""
+        for path in (*folders, *self._idle):
+            if path is not None:
+                self._remove(path)
+        self._idle, self._lent = [], {}
 
     def _new_folder(self) -> str:
         path = self._new_path()
@@ -332,15 +358,15 @@ class ModuleCache:
                 self._remove(packages + inner)
         self._close_packages()
 
-    def _lend_downloads(self, path: str) -> None:
-        """Give a process what was downloaded, to be read, and room for what it adds."""
+    def _lend(self, path: str) -> None:
+        """Give a process what there is, to be read, and room for what it adds."""
         own: list[str] = []
-        for name in DOWNLOADED:
+        for name in (*DOWNLOADED, EMITTED):
             if os.path.islink(f"{path}/{name}"):
                 os.unlink(f"{path}/{name}")
-            elif os.path.exists(f"{path}/{name}"):  # there was no room for a link
+            elif os.path.exists(f"{path}/{name}"):
                 own.append(name)
-        for inner, target in self._plan:
+        for inner, target in (*self._plan, *self._emitted):
             if inner.partition("/")[0] in own:
                 continue
             if target is None:

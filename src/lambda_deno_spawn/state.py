@@ -243,6 +243,10 @@ class StateDir:
 
         The lock goes last: by it the next supervisor finds what is left.
         """
+        if not os.access(self._temp_root, os.W_OK):
+            # A handler has closed the folder around it.
+            with contextlib.suppress(OSError):
+                os.chmod(self._temp_root, os.stat(self._temp_root).st_mode | 0o700)
         Removal(self.path, last=LOCK).go_on(limit_s, CLOSE_LEAST)
         os.close(self._lock)
 

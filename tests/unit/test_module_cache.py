@@ -62,8 +62,8 @@ def test_what_was_loaded_before_an_event_is_lent_to_all_later_processes(
     path = Path(learned(state).make())
     assert (path / DATABASE).read_text() == "loadedloaded"
     assert (path / "gen" / "file" / "f.ts.js").read_text() == "loaded"
-    assert (path / f"{DATABASE}").is_symlink()
-    for file in (path / DATABASE, path / "gen", path / "gen" / "file" / "f.ts.js"):
+    for file in (path / DATABASE, path / "gen" / "file" / "f.ts.js"):
+        assert file.is_symlink()
         assert stat.S_IMODE(file.stat().st_mode) & 0o222 == 0, "nobody writes there"
     real = (path / DATABASE).readlink()
     assert real.with_name(f"{DATABASE}-wal").read_text() == "loadedloaded"
@@ -108,9 +108,11 @@ def test_a_folder_in_which_nothing_was_left_is_lent_again(state: Path) -> None:
     first = cache.make()
     other = cache.make()
     assert first != other
+    cache.loaded(first)
     cache.remove(first)
     assert cache.make() == first
-    (Path(first) / "gen2").mkdir()
+    cache.loaded(first)
+    (Path(first) / "gen" / "data").mkdir()
     cache.remove(first)
     assert not Path(first).exists()
     assert cache.make() != first
@@ -295,16 +297,23 @@ def test_what_was_changed_is_thrown_away(state: Path) -> None:
     assert not real.exists()
 
 
-def test_what_was_added_is_thrown_away(state: Path) -> None:
+def test_where_both_copies_were_changed_it_is_learned_again(state: Path) -> None:
     cache = learned(state)
-    path = Path(cache.make())
-    gen = (path / "gen").readlink()
-    open_up(gen)
-    (gen / "data").mkdir()
-    cache.remove(str(path))
-    found = Path(cache.make())
-    assert [entry.name for entry in (found / "gen").iterdir()] == ["file"]
-    assert found != path, "what it was lent leads nowhere now"
+    cache.make()
+    for file in (state / "deno_dir").rglob(DATABASE):
+        if not file.is_symlink():
+            open_up(file)
+            file.write_text("planted, and of another length")
+    assert not (Path(cache.make()) / DATABASE).exists()
+
+
+def test_what_a_process_could_not_load_with_is_not_given_to_the_next(
+    state: Path,
+) -> None:
+    cache = learned(state)
+    path = cache.make()
+    cache.remove(path)  # it ended, or was ended, before it was ready
+    assert not (Path(cache.make()) / DATABASE).exists()
 
 
 @pytest.mark.parametrize("what", ["all", "learned", "pristine", "file-in-its-place"])
