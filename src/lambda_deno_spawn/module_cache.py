@@ -92,6 +92,12 @@ class ModuleCache:
         self._remove = remove
         self._root = f"{state_dir}/{FOLDER}"
         self._given = given
+        # How many processes there are that could have changed something.
+        self._out = 0
+        # Of processes that have not loaded yet, with the round in which they began.
+        self._drafts: dict[str, int] = {}
+        # Of processes that have what was learned, and have not loaded.
+        self._loading: set[str] = set()
         self._forget()
 
     def _forget(self) -> None:
@@ -100,6 +106,7 @@ class ModuleCache:
         self._snapshot: Snapshot = {}
         self._learned: str | None = None
         self._pristine: str | None = None
+        self._pristine_marks: Marks = {}
         self._databases: list[str] = []
         self._marks: Marks = {}
         # What gives a process the downloads: links, and folders of its own (None).
@@ -107,10 +114,6 @@ class ModuleCache:
         self._emitted: list[tuple[str, str | None]] = []
         self._packages: dict[str, str] = {}
         self._package_marks: Marks = {}
-        # Of processes that have not loaded yet, with the round in which they began.
-        self._drafts: dict[str, int] = {}
-        # Of processes that have what was learned, and have not loaded.
-        self._loading: set[str] = set()
         # What folders looked like that were lent to a process, or wait to be.
         self._lent: dict[str, Marks] = {}
         self._idle: list[str] = []
@@ -123,7 +126,9 @@ class ModuleCache:
         """
         if self._given is not None and self._given.is_closed:
             return self._given.path
-        self._check()
+        if self._out:
+            self._check()  # else it was looked at when the last one had ended
+        self._out += 1
         if self._idle:
             path = self._idle.pop()
             self._loading.add(path)
@@ -166,9 +171,10 @@ class ModuleCache:
         if begun is None:
             return
         if begun == self._round:
-            # What cannot be learned from this one may be from the next.
-            with contextlib.suppress(OSError):
+            try:
                 self._learn(path)
+            except OSError:  # what cannot be learned from this one may be from the next
+                self._begin_again()
         if begun == 0:
             self._lend(path)
 
@@ -176,13 +182,12 @@ class ModuleCache:
         """Take back the ``DENO_DIR`` of a process that has ended."""
         if self._given is not None and path == self._given.path:
             return
+        self._out -= 1
         self._drafts.pop(path, None)
         if path in self._loading:
             # It may not be the module's fault: let the next ones load it anew.
-            self._loading.discard(path)
             self._begin_again()
-        elif os.geteuid() == 0:
-            self._check()  # root is not kept from writing where a link leads
+        self._check()
         marks = self._lent.get(path)
         with contextlib.suppress(OSError):
             if marks is not None and _is_as(marks):
@@ -223,6 +228,8 @@ class ModuleCache:
                 _publish(self._snapshot, f"{given.path}/{LEARNED}")
         self._pristine = self._new_folder()
         _write(self._snapshot, self._pristine)
+        files = [f"{self._pristine}/{name}" for name in self._snapshot]
+        self._pristine_marks = {file: _mark(file) for file in files}
         self._close()
         self._snapshot = {}
 
@@ -236,13 +243,12 @@ class ModuleCache:
             for end in COMPANIONS:
                 file = f"{folder}/{name}{end}"
                 os.close(os.open(file, os.O_CREAT | os.O_RDONLY, 0o600))
-        for kept in (folder, str(self._pristine)):
-            for inner, _, names in os.walk(kept):
-                for name in names:
-                    file = f"{inner}/{name}"
-                    os.chmod(file, 0o400)
-                    if not name.endswith(SHARED_MEMORY):  # root writes there to read
-                        self._marks[file] = _mark(file)
+        for inner, _, names in os.walk(folder):
+            for name in names:
+                file = f"{inner}/{name}"
+                os.chmod(file, 0o400)
+                if not name.endswith(SHARED_MEMORY):  # root writes there to read
+                    self._marks[file] = _mark(file)
         # It adds to folders of its own.
         self._emitted = list(_mirrored(f"{folder}/{EMITTED}", EMITTED, depth=-1))
 
@@ -251,19 +257,16 @@ class ModuleCache:
         try:
             if not _is_as(self._package_marks):
                 self._drop_packages()
-            pristine = f"{self._pristine}/"
-            changed = [
-                path for path, mark in self._marks.items() if _mark(path) != mark
-            ]
-            if changed:
-                if any(path.startswith(pristine) for path in changed):
-                    self._begin_again()
-                    return
-                self._snapshot = _read(str(self._pristine))
-                self._drop(self._learned)
-                self._marks = {}
-                self._close()
-                self._snapshot = {}
+            if _is_as(self._marks):
+                return
+            if not _is_as(self._pristine_marks):
+                self._begin_again()
+                return
+            self._snapshot = _read(str(self._pristine))
+            self._drop(self._learned)
+            self._marks = {}
+            self._close()
+            self._snapshot = {}
         except OSError:
             # What was downloaded is loaded again as well.
             self._begin_again()
@@ -400,6 +403,8 @@ def _mark(path: str) -> tuple[int, ...]:
         OSError: It is not there.
     """
     status = os.lstat(path)
+    # Not the time of the last change of any kind: as root, SQLite gives a file that it
+    # opens to its owner again.
     return (status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode)
 
 

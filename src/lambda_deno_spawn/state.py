@@ -54,6 +54,7 @@ class StateDir:
             OSError: The folder or its lock cannot be made.
         """
         self._temp_root = temp_root
+        self._written: dict[str, tuple[int, ...]] = {}
         # What could not be removed at once, in the order in which it came.
         self._leftovers: list[Removal] = []
         while True:
@@ -111,26 +112,23 @@ class StateDir:
         self._identity = _identities(self.path)
 
     def write(self, name: str, text: str) -> None:
-        """Have a file with this text, whatever is there under its name.
+        """Have a file with this text, always the same one under a name.
 
         Raises:
             OSError: It cannot be written.
         """
-        path, content = f"{self.path}/{name}", text.encode()
-        with contextlib.suppress(OSError):
-            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-            try:
-                if os.read(file, len(content) + 1) == content:
-                    return
-            finally:
-                os.close(file)
+        path = f"{self.path}/{name}"
+        with contextlib.suppress(OSError, KeyError):
+            if self._written[name] == _state_of(path):
+                return
         self.remove_private(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         file = os.open(path, flags, 0o600)
         try:
-            os.write(file, content)
+            os.write(file, text.encode())
         finally:
             os.close(file)
+        self._written[name] = _state_of(path)
 
     def make_private(self) -> str:
         """Make an empty folder for one worker and return its path.
@@ -314,6 +312,17 @@ class Removal:
                 return False
         self.is_over = True
         return True
+
+
+def _state_of(path: str) -> tuple[int, ...]:
+    """Return what tells whether a file is as it was written.
+
+    Raises:
+        OSError: It is not there, or out of reach.
+    """
+    found = os.lstat(path)
+    # Nobody sets the time of the last change but the kernel.
+    return (found.st_ino, found.st_ctime_ns, found.st_size)
 
 
 def _identities(path: str) -> tuple[tuple[int, int, int], ...]:
