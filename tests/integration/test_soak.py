@@ -65,7 +65,7 @@ AS_ON_LAMBDA = {
         150,
         (
             "emptiesFolder", "exhaustsHeap", "forges-objects", "importsFiles",
-            "killsItself", "leavesDaemon", "spoilsState", "throws",
+            "killsItself", "leavesDaemon", "throws",
         ),
     ),
     "one server for eight at 256 MB": (

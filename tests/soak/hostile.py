@@ -473,7 +473,8 @@ HOSTILE = [
 
     # The supervisor's own folder.
     *(
-        Kind(f"spoilsState-{how}", does="spoilsState", extra={"how": how})
+        Kind(f"spoilsState-{how}", does="spoilsState", extra={"how": how},
+             needs_all=True)
         for how in ("truncatedEntry", "otherEntry", "closedEntry", "entryFolder",
                     "closed", "closedInside", "link", "linkToParent", "file", "removed",
                     "emptied", "noCache", "cacheFile", "spoiltCache")
