@@ -189,7 +189,10 @@ class StateDir:
             os.rmdir(path)  # most are empty
         except FileNotFoundError:
             pass
-        except OSError:
+        except OSError as error:
+            if error.errno != errno.ENOTEMPTY:
+                with contextlib.suppress(OSError):
+                    self.heal()  # or nothing can be removed from it
             removal = self._put_away(path)
             if self._leftovers[0] is removal:
                 self.remove_some(SLICE_S)
