@@ -34,7 +34,13 @@ NEXT = "/2018-06-01/runtime/invocation/next"
 PLAIN, SECURE = f"http://esm.sh:443{NEXT}", "https://esm.sh/a@1.0.0"
 PROXIES = ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy")
 TLS_PROXIES = ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy")
-DENO_JSON = '{"unstable": ["kv", "cron", "net", "worker-options", "raw-imports"]}'
+UNSTABLE = ["kv", "cron", "net", "worker-options", "raw-imports"]
+DENO_JSON = json.dumps({"unstable": UNSTABLE})
+SETS = {
+    "default": {"net": True, "env": True, "sys": True, "import": True},
+    "listed": {"net": True, "env": ["HTTP*", "ALL_PROXY", "DENO_*"], "read": True},
+    "everything": {"all": True},
+}
 
 
 def attempts(api: str) -> dict[str, dict[str, Any]]:
@@ -107,13 +113,19 @@ SETTINGS = {
     "imports": "--allow-env --allow-net --allow-import",
     "some-variables": f"--allow-env={','.join(PROXIES)},DENO_* --allow-net",
     "all": "all",
+    "set": "-P",
+    "set-with-variables": "-P=listed --allow-read",
+    "set-of-everything": "-P=everything",
 }
 
 
-def files() -> dict[str, str]:
+def files(setting: str = "") -> dict[str, str]:
+    config: dict[str, Any] = {"unstable": UNSTABLE}
+    if setting.startswith("-P"):
+        config["permissions"] = SETS
     return {
         "function.mjs": LOADER.read_text(encoding="utf-8"),
-        "deno.json": DENO_JSON,
+        "deno.json": json.dumps(config),
     }
 
 
@@ -130,7 +142,7 @@ async def test_the_loader_cannot_be_sent_to_the_runtime_api(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, setting: str
 ) -> None:
     environ = {"LAMBDA_DENO_PERMISSIONS": SETTINGS[setting]}
-    async with make_runtime(files(), **environ):
+    async with make_runtime(files(SETTINGS[setting]), **environ):
         await api.wait_for_next()
         before = api.connections
         for name, attempt in attempts(api.address).items():
@@ -445,11 +457,14 @@ export function handler(event: any) {
 
 
 @pytest.mark.every_way
+@pytest.mark.parametrize("has_set", [False, True])
 async def test_what_deno_obeys_can_be_read_and_set_like_any_variable(
-    make_runtime: MakeRuntime, api: FakeRuntimeApi
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, has_set: bool
 ) -> None:
     environ = {"NODE_EXTRA_CA_CERTS": "/there/ca.pem"}
-    async with make_runtime({"function.ts": LOOKS}, **environ):
+    config = json.dumps({"permissions": {"default": {"env": True}}})
+    files = {"function.ts": LOOKS, "deno.json": config if has_set else "{}"}
+    async with make_runtime(files, **environ):
         # Of a process that serves more than one, what was set stays, as everywhere.
         seen = (await api.invoke({"name": "NODE_EXTRA_CA_CERTS"})).json()
         there = "/there/ca.pem"
@@ -505,4 +520,20 @@ async def test_remote_modules_are_loaded_once_and_found_by_all(
         for _ in range(4):
             assert (await api.invoke({})).json() == "planted"
         assert impostor.requests == ["GET /a@1.0.0 HTTP/1.1"]
+        await api.wait_for_next()
+
+
+async def test_a_package_that_cannot_be_added_says_what_to_do(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """Deno's own words come from a registry, which tests have not: they are thrown."""
+    source = """
+export function handler() {
+  throw new TypeError("Failed caching npm package 'left-pad@1.3.0'");
+}
+"""
+    async with make_runtime({"function.ts": source}):
+        message = (await api.invoke({})).json()["errorMessage"]
+        assert "'left-pad@1.3.0'" in message
+        assert "import it at the top of the module, or package it" in message
         await api.wait_for_next()

@@ -323,7 +323,7 @@ Object.assign(cases, {
       await attempt(() => Deno.env.set("HTTPS_PROXY", `http://127.0.0.1:${port}`));
       await attempt(() => import(`https://esm.sh/trust@${number}.0.0`));
     }
-    // Where it may write everywhere, it does not leave that to be counted as a leftover.
+    // Where it may write everywhere, these are not to be counted as leftovers.
     for (const file of files) await attempt(() => Deno.removeSync(file));
     return "tried";
   },

@@ -124,6 +124,11 @@ const NOT_CACHED = "--cached-only is specified";
 const NOT_PACKAGED =
   "and LAMBDA_DENO_PERMISSIONS (none, or --cached-only) lets nothing be loaded from " +
   "the network: it has to come with the function";
+/** What Deno says of a package that it cannot add to its cache, and what helps here. */
+const NOT_ADDED = "Failed caching npm package";
+const ADD_BEFORE =
+  ": an event cannot add packages beside those that were loaded before it; import it " +
+  "at the top of the module, or package it";
 /** Added to what AWS's SDK says. */
 const CREDENTIALS_WITHHELD =
   ": LAMBDA_DENO_ENV withholds the credentials, unless it has @credentials";
@@ -1461,6 +1466,7 @@ function advise(text, errorType) {
     if (text.includes(NOT_CACHED)) {
       return text.replaceAll(NOT_CACHED, NOT_PACKAGED);
     }
+    if (text.startsWith(NOT_ADDED)) return text + ADD_BEFORE;
     const isLost = errorType === "CredentialsProviderError" &&
       hello.permissions.credentialsWithheld;
     return isLost ? text + CREDENTIALS_WITHHELD : text;
