@@ -137,6 +137,15 @@ async def ask(api: FakeRuntimeApi, attempt: dict[str, Any]) -> Answer:
     return answer
 
 
+# What shows a difference between settings at all; under a few everything is tried.
+SHORT = (
+    "json by HTTP_PROXY", "json by all_proxy", "tunnel by HTTPS_PROXY",
+    "npm by HTTPS_PROXY", "by process.env", "import in a worker", "worker",
+    "npm by socks", "registry in HOME", "cache in a worker", "kv by proxy", "import",
+)  # fmt: skip
+IN_FULL = ("default", "all", "imports")
+
+
 @pytest.mark.parametrize("setting", SETTINGS)
 async def test_the_loader_cannot_be_sent_to_the_runtime_api(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, setting: str
@@ -146,6 +155,8 @@ async def test_the_loader_cannot_be_sent_to_the_runtime_api(
         await api.wait_for_next()
         before = api.connections
         for name, attempt in attempts(api.address).items():
+            if setting not in IN_FULL and name not in SHORT:
+                continue
             answer = await ask(api, attempt)
             assert answer.call == "response", (name, answer.body)
             assert api.connections == before, (name, answer.body)

@@ -125,8 +125,11 @@ WAYS = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("warm", ["ready", "off"])
-@pytest.mark.parametrize("how", WAYS)
+@pytest.mark.parametrize(
+    ("how", "warm"),
+    [(how, "ready") for how in WAYS]
+    + [(how, "off") for how in ("entry-truncated", "closed", "link", "cache-spoilt")],
+)
 async def test_the_state_folder_heals_from_anything(
     make_runtime: MakeRuntime,
     api: FakeRuntimeApi,
