@@ -13,6 +13,7 @@ import asyncio
 import contextlib
 import io
 import json
+import os
 import secrets
 import shutil
 import sys
@@ -52,6 +53,8 @@ EVIDENCE_LIMIT = 100  # characters
 REAP_ROUNDS = 20  # each ends one generation of processes
 REAP_ROUND_S = 1.0
 LOG_LINE = "log-line"  # the one check that is decided by the log
+# Those that are decided by what is on the disk after the second event.
+IMPORTED_CODE, LEFT_FILES = "imported-code", "left-files"
 # Started between us and the control, whose hostile event makes its parent nicer.
 PARENT = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
 
@@ -336,15 +339,36 @@ async def _pair(
                 event |= {"phase": "look", "planted": first.rows}
                 second = await _answer(emulator, runtime, event)
                 is_alive = runtime.process.returncode is None
+                on_disk = _on_disk(folders, nonce)
     late = f"late line {nonce}"
     lines = log.getvalue().decode(errors="replace").splitlines()
     wrong = sum(late in line and second.request_id in line for line in lines)
     rows = {
-        name: _row(name, fields["planted"], second.rows.get(name), wrong, folders)
+        name: _row(
+            name, fields["planted"], second.rows.get(name), wrong, on_disk, folders
+        )
         for name, fields in first.rows.items()
     }
     failure = None if second.failure is None else second.failure + _tail(log)
     return Pair(rows, first.parents + second.parents, is_alive, failure)
+
+
+def _on_disk(folders: _Folders, nonce: str) -> dict[str, int]:
+    """Count the files that the first event has left, by the id of the check."""
+    found = {IMPORTED_CODE: 0, LEFT_FILES: 0}
+    code = f"code of {nonce}".encode()
+    for top in (folders.temp, folders.deno_dir):
+        for folder, _, names in os.walk(top):
+            if f"left-{nonce}" in folder:
+                found[LEFT_FILES] += len(names)
+                continue
+            for name in names:
+                # What is being removed, or closed to us, is not to be found.
+                with contextlib.suppress(OSError):
+                    file = Path(folder, name)
+                    if file.is_file() and code in file.read_bytes():
+                        found[IMPORTED_CODE] += 1
+    return found
 
 
 def _row(
@@ -352,6 +376,7 @@ def _row(
     planted: str,
     found: Mapping[str, Any] | None,
     wrong_lines: int,
+    on_disk: Mapping[str, int],
     folders: _Folders,
 ) -> Row:
     if found is None:
@@ -360,6 +385,9 @@ def _row(
     if name == LOG_LINE and leaked is not None:
         leaked = wrong_lines > 0
         evidence = f"{wrong_lines} lines of the first event carry it"
+    if name in on_disk and leaked is not None:
+        leaked = on_disk[name] > 0
+        evidence = f"{on_disk[name]} files of it are on the disk"
     # As they are called on Lambda.
     evidence = evidence.replace(str(folders.temp), "/tmp")
     evidence = evidence.replace(str(folders.task), "/var/task")
@@ -430,16 +458,20 @@ def _tail(log: io.BytesIO) -> str:
 
 
 class Witness:
-    """A server that tells which connections are open; the probe connects to it."""
+    """A server that tells which connections are open; the probe connects to it.
+
+    As a proxy it serves a module for whatever it is asked, and remembers that.
+    """
 
     def __init__(self) -> None:
         self.port = 0
+        self._asked: set[str] = set()
         self._open: dict[asyncio.BaseTransport, str] = {}
 
     async def __aenter__(self) -> Self:
         loop = asyncio.get_running_loop()
         self._server = await loop.create_server(
-            lambda: _WitnessConnection(self._open), "127.0.0.1", 0
+            lambda: _WitnessConnection(self._open, self._asked), "127.0.0.1", 0
         )
         self.port = int(self._server.sockets[0].getsockname()[1])
         return self
@@ -452,10 +484,16 @@ class Witness:
 
 
 class _WitnessConnection(asyncio.Protocol):
-    """A connection that lasts (``open NAME``), or asks for another (``ask NAME``)."""
+    """A connection that lasts (``open NAME``), or asks for another (``ask NAME``).
 
-    def __init__(self, connections: dict[asyncio.BaseTransport, str]) -> None:
+    Or for what was asked of the proxy (``asked URL``), or asks the proxy (``GET URL``).
+    """
+
+    def __init__(
+        self, connections: dict[asyncio.BaseTransport, str], asked: set[str]
+    ) -> None:
         self._connections = connections
+        self._asked = asked
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport
@@ -463,11 +501,26 @@ class _WitnessConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         verb, _, name = data.decode(errors="replace").strip().partition(" ")
-        answer = b"open\n" if name in self._connections.values() else b"closed\n"
+        if verb == "GET":
+            self._serve_module(name.partition(" ")[0])
+            return
+        names = self._asked if verb == "asked" else self._connections.values()
+        answer = b"open\n" if name in names else b"closed\n"
         if verb == "open":
             self._connections[self._transport] = name
         if isinstance(self._transport, asyncio.WriteTransport):
             self._transport.write(answer)
+
+    def _serve_module(self, url: str) -> None:
+        self._asked.add(url)
+        module = f'export default "{Path(url).stem}";'.encode()
+        head = (
+            "HTTP/1.1 200 OK\r\nContent-Type: text/javascript\r\n"
+            f"Content-Length: {len(module)}\r\nConnection: close\r\n\r\n"
+        )
+        if isinstance(self._transport, asyncio.WriteTransport):
+            self._transport.write(head.encode() + module)
+            self._transport.close()
 
     def connection_lost(self, _: Exception | None) -> None:
         del self._connections[self._transport]

@@ -54,6 +54,10 @@ class Withheld extends Error {}
 
 /** Milliseconds between two signs of life. */
 const BEAT_MS = 20;
+/** Enough to take time to remove. */
+const LEFT_FILES = 2_000;
+/** How long Deno may try to import what nobody serves. */
+const IMPORT_LIMIT_MS = 1_000;
 /** Not to be collected as garbage: an open file or a socket would be closed. */
 const kept = /** @type {unknown[]} */ ([]);
 const scope = /** @type {any} */ (globalThis);
@@ -440,6 +444,53 @@ const PROBES = {
       return [isChanged, isChanged ? "it is there" : "the module is as it was"];
     },
   },
+  "module-loader": {
+    planted: "imports through a proxy of its own, as the Runtime API could be",
+    under: ["all", "default"],
+    plant: (event) => importByProxy(event),
+    async look(_, { nonce, witnessPort }) {
+      const answer = await ask(witnessPort, `asked ${planted(nonce)}\n`);
+      if (answer === "") throw new Unavailable("the witness does not answer");
+      const wasAsked = answer.trim() === "open";
+      return [wasAsked, wasAsked ? "it was asked" : "it was never asked"];
+    },
+  },
+  "module-cache": {
+    planted: "module from that proxy, imported again by the second event",
+    under: ["all", "default"],
+    plant: (event) => importByProxy(event),
+    async look(_, { nonce }) {
+      try {
+        const module = await soon(import(planted(nonce)));
+        return [module.default === nonce, `it says "${module.default}"`];
+      } catch {
+        return [false, "it cannot be imported"];
+      }
+    },
+  },
+  "imported-code": {
+    planted: "TypeScript imported by a data: URL",
+    under: ["all", "default"],
+    async plant({ nonce }) {
+      const code = `export const x: string = "code of ${nonce}";`;
+      await import(`data:text/typescript,${encodeURIComponent(code)}`);
+    },
+    // Whether it is on the disk is seen by isolation.py.
+    look: () => [false, ""],
+  },
+  "left-files": {
+    planted: `${LEFT_FILES} files in TMPDIR`,
+    under: ["all", "default"],
+    plant({ nonce }) {
+      const folder = `${Deno.env.get("TMPDIR")}/left-${nonce}`;
+      Deno.mkdirSync(folder);
+      for (let n = 0; n < LEFT_FILES; n++) {
+        Deno.writeTextFileSync(`${folder}/${n}`, "");
+      }
+    },
+    // Whether they are still there is seen by isolation.py.
+    look: () => [false, ""],
+  },
   "runtime-api": {
     planted: "asks the Runtime API for the next event",
     under: ["all", "default"],
@@ -520,6 +571,49 @@ function isDenial(error) {
     error instanceof Deno.errors.NotADirectory ||
     /** @type {any} */ (error)?.code === "EACCES" ||
     /** @type {any} */ (error)?.code === "EPERM";
+}
+
+/**
+ * A module at a host that everybody may import from, by a port that no proxy encrypts.
+ *
+ * @param {string} nonce
+ */
+function planted(nonce) {
+  return `http://esm.sh:443/${nonce}.js`;
+}
+
+/** @type {Promise<void> | undefined} */
+let isImported;
+
+/**
+ * Have Deno's module loader ask the witness.
+ *
+ * @param {ProbeEvent} event
+ */
+function importByProxy({ nonce, witnessPort }) {
+  isImported ??= (async () => {
+    Deno.env.set("HTTP_PROXY", `http://127.0.0.1:${witnessPort}`);
+    try {
+      await soon(import(planted(nonce)));
+    } catch {
+      /* nobody answered: the second event sees that */
+    } finally {
+      Deno.env.delete("HTTP_PROXY");
+    }
+  })();
+  return isImported;
+}
+
+/**
+ * @template T
+ * @param {Promise<T>} promise
+ * @returns {Promise<T>}
+ */
+function soon(promise) {
+  const late = pause(IMPORT_LIMIT_MS).then(() => {
+    throw new Error("it took too long");
+  });
+  return Promise.race([promise, late]);
 }
 
 /** @param {unknown} error */
