@@ -41,6 +41,7 @@ PROGRESS_EVENTS = 500
 # Pools and caches of the supervisor are full by then.
 BASELINE_EVENTS = 1000
 MEMORY_GROWTH_LIMIT_KB = 2 * 1024
+STEPS_LIMIT_KB = 8 * 1024
 # Of a run too short to fill them: the largest event may be still to come.
 SHORT_GROWTH_LIMIT_KB = 16 * 1024
 # Of /tmp: Deno's databases are there, and the logs of what is to be written to them.
@@ -557,13 +558,20 @@ class _Watch:
                 continue  # the first processes have copies of Deno's cache of their own
             for text in self._excess(held, {**baseline, **disk}):
                 self._report.violate(f"{text}, seen {when}")
-        # Memory goes up and down with what is in hand; a leak is there at the end.
+        # Memory moves in steps, as one large thing in hand may leave holes behind; a
+        # leak goes on growing.
         is_long = self._report.count > BASELINE_EVENTS
-        allowed_kb = MEMORY_GROWTH_LIMIT_KB if is_long else SHORT_GROWTH_LIMIT_KB
-        if self._setup.is_managed and is_long:
-            allowed_kb *= 4  # what several events have in hand, at any moment
+        allowed_kb = STEPS_LIMIT_KB if is_long else SHORT_GROWTH_LIMIT_KB
         if end["memory_kb"] > baseline["memory_kb"] + allowed_kb:
             self._report.violate(f"memory grew: {baseline} at first, {end} at the end")
+        middle = growth.get(f"after {self._report.count // 2}")
+        if (
+            is_long
+            and middle is not None
+            and not self._setup.is_managed
+            and end["memory_kb"] > middle["memory_kb"] + MEMORY_GROWTH_LIMIT_KB
+        ):
+            self._report.violate(f"memory grows on: {middle} half-way, {end} then")
         if self._runtime.pid != self._pid or not self._runtime.is_running:
             self._report.violate("the supervisor is not the one that was started")
 
