@@ -134,6 +134,7 @@ ALLOWED: dict[str, set[str]] = {
     "dev.isolation": {
         "config", "descendants", "dev.emulator", "dev.function", "dev.local_runtime",
         "errors",
+        "permissions",
     },
     "dev.isolation_children": set(),
     "dev.layer": {"dev.quotas",

@@ -34,6 +34,7 @@ from lambda_deno_spawn.dev.local_runtime import (
     started,
 )
 from lambda_deno_spawn.errors import LambdaDenoSpawnError
+from lambda_deno_spawn.permissions import STEERING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -166,7 +167,9 @@ async def examine_isolation(
         name: value
         for name, value in environ.items()
         # Somebody's settings are not what is tested; credentials are not for the probe.
-        if name == "LAMBDA_DENO_BIN" or not name.startswith(("AWS_", "LAMBDA_", "DENO"))
+        if name == "LAMBDA_DENO_BIN"
+        # A proxy of this machine's would stand between the probe and its own.
+        or not (name in STEERING or name.startswith(("AWS_", "LAMBDA_", "DENO")))
     }
     with _descendants_ended():
         control = await _control(own)
