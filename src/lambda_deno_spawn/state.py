@@ -194,8 +194,7 @@ class StateDir:
                 with contextlib.suppress(OSError):
                     self.heal()  # or nothing can be removed from it
             removal = self._put_away(path)
-            if self._leftovers[0] is removal:
-                self.remove_some(SLICE_S)
+            self.remove_some(SLICE_S)
         if not self._has_spare:
             self._make_spare()
         return removal
@@ -217,7 +216,8 @@ class StateDir:
 
     def remove_some(self, limit_s: float = SLICE_S) -> bool:
         """Remove for a while what could not be removed at once; True if all is gone."""
-        if self._leftovers and self._leftovers[0].go_on(limit_s):
+        end_s = time.monotonic() + limit_s
+        while self._leftovers and self._leftovers[0].go_on(end_s - time.monotonic()):
             del self._leftovers[0]
         return not self._leftovers
 

@@ -357,7 +357,6 @@ async def test_whoever_waits_for_a_process_that_hangs_goes_to_another(
         assert runtime.is_running
 
 
-@pytest.mark.every_way("server")
 async def test_a_server_whose_module_hangs_is_replaced_after_the_last_who_waited(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, tmp_path: Path
 ) -> None:
@@ -385,6 +384,7 @@ export const handler = (event) => event.exits ? Deno.exit(3) : "served";
         assert last.json() == "served"
 
 
+@pytest.mark.every_way("server")
 async def test_two_streams_that_begin_at_once_end_apart(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:
