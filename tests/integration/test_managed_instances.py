@@ -357,6 +357,7 @@ async def test_whoever_waits_for_a_process_that_hangs_goes_to_another(
         assert runtime.is_running
 
 
+@pytest.mark.every_way("server")
 async def test_a_server_whose_module_hangs_is_replaced_after_the_last_who_waited(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, tmp_path: Path
 ) -> None:
@@ -367,8 +368,7 @@ export const handler = (event) => event.exits ? Deno.exit(3) : "served";
 """
     state = tmp_path / "task" / "state.txt"
     files = {"function.mjs": source, "state.txt": ""}
-    server = {"LAMBDA_DENO_STRATEGY": "server", "LAMBDA_DENO_WARM": "off"}
-    async with make_runtime(files, **managed(2), **server):
+    async with make_runtime(files, LAMBDA_DENO_WARM="off", **managed(2)):
         for _ in range(2):
             await api.wait_for_next()
         [first] = await invoke_all(api, [{}])
