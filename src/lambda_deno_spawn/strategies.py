@@ -597,10 +597,10 @@ class SharedServer(_Common):
         What a handler that had its time still does cannot be stopped from outside, so
         the process serves no other one.
         """
-        use = self._uses.get(worker)
-        if exchange is None and use is not None and use.now > 1:
-            return  # others wait for the same module, and have more time
+        if exchange is None and self._settings.concurrency > 1:
+            return  # others may wait for the same module, and have more time
         self._retire(worker)
+        use = self._uses.get(worker)
         if exchange is None or use is None or use.now < 2:
             await worker.terminate(grace_s)
             return

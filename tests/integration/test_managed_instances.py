@@ -358,33 +358,6 @@ async def test_whoever_waits_for_a_process_that_hangs_goes_to_another(
 
 
 @pytest.mark.every_way("server")
-async def test_a_server_whose_module_hangs_is_replaced_after_the_last_who_waited(
-    make_runtime: MakeRuntime, api: FakeRuntimeApi, tmp_path: Path
-) -> None:
-    """It was kept for others that might have more time, for ever."""
-    source = """
-if (Deno.statSync("state.txt").size > 0) for (;;);
-export const handler = (event) => event.exits ? Deno.exit(3) : "served";
-"""
-    state = tmp_path / "task" / "state.txt"
-    files = {"function.mjs": source, "state.txt": ""}
-    async with make_runtime(files, LAMBDA_DENO_WARM="off", **managed(2)):
-        for _ in range(2):
-            await api.wait_for_next()
-        [first] = await invoke_all(api, [{}])
-        assert first.json() == "served"
-        state.write_text("hang")
-        await invoke_all(api, [{"exits": True}])
-        late = await invoke_all(api, [{"timeout": 1}, {"timeout": 1}])
-        assert {answer.json()["errorType"] for answer in late} == {
-            "Runtime.InvokeTimeout"
-        }
-        state.write_text("")
-        [last] = await invoke_all(api, [{}])
-        assert last.json() == "served"
-
-
-@pytest.mark.every_way("server")
 async def test_two_streams_that_begin_at_once_end_apart(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:

@@ -174,21 +174,9 @@ async def test_a_deadline_of_one_leaves_alone_what_others_wait_for(
 ) -> None:
     server = make(workers)
     worker = await server.take()
-    await server.take()
     await server.stop_for_deadline(worker, None, 0.0)
     assert cast("FakeWorker", worker).done == []
     assert await server.take() is worker
-
-
-async def test_a_process_that_has_not_loaded_ends_with_the_last_who_waited(
-    workers: FakeWorkers,
-) -> None:
-    """It was kept for others, of whom there were none, for ever."""
-    server = make(workers)
-    worker = await server.take()
-    await server.stop_for_deadline(worker, None, 0.0)
-    assert cast("FakeWorker", worker).done == ["terminate"]
-    assert await server.take() is not worker
 
 
 async def test_an_end_that_is_cancelled_or_in_vain_is_tried_again(
