@@ -72,8 +72,8 @@ class ModuleCache:
     """Makes, fills and removes the ``DENO_DIR`` of each process.
 
     Attributes:
-        shared: Which parts of the cache that was given are shared as they are, because
-            they are too large to be taken apart.
+        shared: Which parts of the cache that was given are shared as they are:
+            packages, as they are only found in their place, and too many modules.
     """
 
     def __init__(
