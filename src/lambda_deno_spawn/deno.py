@@ -587,7 +587,8 @@ def _given_cache(settings: Settings) -> GivenCache | None:
         path, is_packaged = packaged, True
     else:
         return None
-    return GivenCache(path, is_packaged, is_closed=not _is_writable(path))
+    is_closed = not _is_writable(path)
+    return GivenCache(path, is_packaged, is_closed, settings.task_root)
 
 
 def _is_writable(folder: str) -> bool:

@@ -31,6 +31,7 @@ DATABASES = ("dep_analysis_cache_v2", "node_analysis_cache_v2", "v8_code_cache_v
 WAL, SHARED_MEMORY = "-wal", "-shm"  # SQLite finds them by themselves
 COMPANIONS = (WAL, SHARED_MEMORY)
 EMITTED = "gen"  # JavaScript made from TypeScript
+LOCAL = f"{EMITTED}/file"  # of modules that are files, by their paths
 # What is downloaded, with how deep Deno makes new folders in it: registry and package,
 # protocol and host. What lies below is made once and not changed.
 PACKAGES, REMOTE = "npm", "remote"
@@ -61,11 +62,14 @@ class GivenCache(NamedTuple):
         path: Where it is, or will be.
         is_packaged: It came with the function: nothing is added to it.
         is_closed: It cannot be written to, so all processes can have it as it is.
+        task_root: The function's folder. Of other functions' modules, which a cache on
+            a developer's machine is full of, nothing is taken; empty: of all modules.
     """
 
     path: str
     is_packaged: bool = False
     is_closed: bool = False
+    task_root: str = ""
 
 
 class ModuleCache:
@@ -210,8 +214,11 @@ class ModuleCache:
             os.makedirs(source, mode=0o700, exist_ok=True)
             os.symlink(source, f"{path}/{name}")
         if given is not None:
-            base = given.path if given.is_packaged else f"{given.path}/{LEARNED}"
-            _write(_read(base), path)
+            if given.is_packaged:
+                _write(_read(given.path), path)
+            else:
+                learned = _read(f"{given.path}/{LEARNED}", given.task_root)
+                _write(learned, path)
 
     def _learn(self, path: str) -> None:
         self._snapshot = _read(path)
@@ -417,10 +424,14 @@ def _is_as(marks: Marks) -> bool:
     return all(_mark(path) == mark for path, mark in marks.items())
 
 
-def _read(folder: str) -> Snapshot:
+def _read(folder: str, task_root: str = "") -> Snapshot:
     """Return what there is of the databases and in ``EMITTED``.
 
     A database is there as it was at one moment, or not at all.
+
+    Args:
+        folder: A ``DENO_DIR``.
+        task_root: Local modules are those in this folder; empty: all of them.
 
     Raises:
         OSError: There is too much, or it cannot be read.
@@ -440,14 +451,23 @@ def _read(folder: str) -> Snapshot:
                 left -= sum(map(len, contents.values()))
         except FileNotFoundError:  # Deno replaces what it cannot read
             continue
-    for inner, _, names in os.walk(f"{folder}/{EMITTED}"):
-        for name in names:
-            file = f"{inner}/{name}"
-            found[file[len(folder) + 1 :]] = content = _content(file)
-            left -= len(content)
-            if left < 0:
-                raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), folder)
+    for file in _emitted_files(folder, task_root):
+        found[file[len(folder) + 1 :]] = content = _content(file)
+        left -= len(content)
+        if left < 0:
+            raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), folder)
     return found
+
+
+def _emitted_files(folder: str, task_root: str) -> Iterator[str]:
+    roots = [f"{folder}/{EMITTED}"]
+    if task_root:
+        roots.append(f"{folder}/{LOCAL}{task_root}")
+    for root in roots:
+        for inner, folders, names in os.walk(root):
+            if task_root and inner == f"{folder}/{LOCAL}":
+                folders.clear()  # a root of its own
+            yield from (f"{inner}/{name}" for name in names)
 
 
 def _content(path: str) -> bytes:

@@ -137,12 +137,14 @@ async def test_invocations_without_any_time_left_leak_nothing(
     async with make_runtime(PLAIN, LAMBDA_DENO_WARM_MAX_AGE_S="0") as runtime:
         await api.wait_for_next()
         [state] = runtime.temp_root.iterdir()
-        before = runtime.descriptor_count(), len(list(state.iterdir()))
-        for _ in range(8):
+        held: list[tuple[int, int]] = []
+        for _ in range(16):
+            held.append((runtime.descriptor_count(), len(list(state.iterdir()))))
             api.deliver(b"{}", timeout_s=0)
             assert (await api.answer()).json()["errorType"] == "Runtime.InvokeTimeout"
             await api.wait_for_next()
-        assert (runtime.descriptor_count(), len(list(state.iterdir()))) == before
+        # One process may be on its way out while the next one starts; what leaks stays.
+        assert min(held[8:]) <= min(held[:8])
 
 
 async def test_a_torn_error_is_still_that_error(

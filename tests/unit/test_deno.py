@@ -736,8 +736,9 @@ def test_a_cache_to_begin_with_is_the_named_one_or_the_packaged(
     assert given() is None
     packaged = function.task_root / ".deno_dir"
     packaged.mkdir()
-    assert given() == GivenCache(str(packaged), is_packaged=True)
-    named = GivenCache(str(function.task_root / "not" / "there" / "yet"))
+    task_root = str(function.task_root)
+    assert given() == GivenCache(str(packaged), is_packaged=True, task_root=task_root)
+    named = GivenCache(f"{task_root}/not/there/yet", task_root=task_root)
     assert given(DENO_DIR=named.path) == named
     assert given(DENO_DIR="not/there/yet") == named
 
@@ -749,7 +750,7 @@ def test_a_cache_that_cannot_be_written_to_is_closed(
     packaged = function.task_root / ".deno_dir"
     packaged.mkdir()
     found = function.command().given_cache
-    assert found == GivenCache(str(packaged), is_packaged=True, is_closed=True)
+    assert found == GivenCache(str(packaged), True, True, str(function.task_root))
 
 
 def test_the_process_is_told_the_variables_that_deno_itself_obeys(

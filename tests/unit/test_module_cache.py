@@ -241,6 +241,19 @@ def test_the_next_supervisor_begins_with_what_was_learned(
     assert names == ["lambda-deno-spawn", "npm", "remote"]
 
 
+def test_other_functions_modules_in_a_shared_cache_are_not_taken(
+    state: Path, tmp_path: Path
+) -> None:
+    emitted = tmp_path / "given" / "lambda-deno-spawn" / "gen"
+    for module in ("file/task/a.ts.js", "file/tasks/b.ts.js", "https/host/c.js"):
+        (emitted / module).parent.mkdir(parents=True)
+        (emitted / module).write_text("")
+    given = GivenCache(str(tmp_path / "given"), task_root="/task")
+    path = Path(ModuleCache(str(state), given).make())
+    names = sorted(file.name for file in (path / "gen").rglob("*.js"))
+    assert names == ["a.ts.js", "c.js"]
+
+
 def test_a_packaged_cache_is_begun_with_and_never_added_to(
     state: Path, tmp_path: Path
 ) -> None:
