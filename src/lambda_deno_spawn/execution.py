@@ -8,6 +8,7 @@ from, and the Runtime API. Decision 0004 (who kills when).
 from __future__ import annotations
 
 import asyncio
+import signal
 import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING, Protocol
 from lambda_deno_spawn.config import Metrics
 from lambda_deno_spawn.errors import (
     WorkerError,
+    WorkerExitedError,
     WorkerTimeoutError,
     WorkerUnreachedError,
 )
@@ -42,6 +44,8 @@ ABORT_MARGINS = 2
 # stays.
 UNREACHED_LIMIT = 32
 UNREACHED_ALONE_LIMIT = 2
+# How often an event whose process was killed while it loaded goes to another one.
+KILLED_LIMIT = 1
 # Between an invocation and the next, for a log whose reader is slow; it is billed.
 LOG_FLUSH_LIMIT_S = 1.0
 
@@ -169,14 +173,25 @@ class Execution:
         return Streaming(outcome.content_type, chunks, remaining_s - margin_s / 2)
 
     async def _run(self, abort_epoch_ms: int) -> Success | Failure | AnswerBegun:
-        alone = 0
+        alone = killed = 0
+        reason: WorkerError
         for _ in range(UNREACHED_LIMIT):
             worker = self._worker = await self._strategy.take()
             is_waiting = worker.started_s < self._arrived_s
             if is_waiting and await self._has_not_loaded(worker):
                 await self._give_back()
                 worker = self._worker = await self._strategy.take()
-            failure = await worker.ready()
+            try:
+                failure = await worker.ready()
+            except WorkerExitedError as error:
+                # Where memory runs out, the kernel may choose one that has just begun.
+                if error.returncode != -signal.SIGKILL or killed == KILLED_LIMIT:
+                    raise
+                killed += 1
+                logger.info("Replacing the process %d: %s", worker.pid, error)
+                reason = error
+                await self._give_back()
+                continue
             if failure is not None:
                 return failure
             try:

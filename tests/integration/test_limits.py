@@ -126,6 +126,38 @@ export async function handler(event: any) {
         await api.wait_for_next()
 
 
+KILLED_AS_IT_LOADS = """
+const left = Number(Deno.readTextFileSync(Deno.env.get("LEFT")!));
+if (left > 0) {
+  Deno.writeTextFileSync(Deno.env.get("LEFT")!, `${left - 1}`);
+  Deno.kill(Deno.pid, "SIGKILL");
+  while (true);
+}
+export const handler = () => "served";
+"""
+
+
+async def test_an_event_outlives_a_process_that_is_killed_as_it_loads(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, tmp_path: Path
+) -> None:
+    """When memory runs out, the kernel may choose a process that has just begun."""
+    left = tmp_path / "left"
+    left.write_text("0")
+    async with make_runtime(
+        {"function.ts": KILLED_AS_IT_LOADS},
+        LAMBDA_DENO_WARM="off",
+        LAMBDA_DENO_PERMISSIONS="all",
+        LEFT=str(left),
+    ) as runtime:
+        assert (await api.invoke({})).json() == "served"
+        left.write_text("1")
+        assert (await api.invoke({})).json() == "served"
+        await runtime.logged("Replacing the process")
+        left.write_text("2")  # it is the module's own doing
+        assert (await api.invoke({})).json()["errorType"] == "Runtime.ExitError"
+        assert (await api.invoke({})).json() == "served"
+
+
 BOMB = """
 export async function handler(event: any) {
   if (event.script) {
