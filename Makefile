@@ -44,14 +44,14 @@ test-as-lambda: $(STAMP) ## all tests again without privileges, on a read-only r
 coverage: $(STAMP) ## every branch of the pure core is tested
 	$(BIN)/python -m pytest tests/unit --quiet --cov=lambda_deno_spawn --cov-branch --cov-report=
 	$(BIN)/coverage report --fail-under=100 --show-missing \
-	  --include='*/lambda_deno_spawn/errors.py,*/invocation.py,*/protocol.py,*/lambda_deno_spawn/config.py,*/permissions.py,*/lambda_deno_spawn/hello.py,*/metrics.py,*/lambda_deno_spawn/pool.py,*/http1.py'
+	  --include='*/lambda_deno_spawn/errors.py,*/invocation.py,*/protocol/frames.py,*/lambda_deno_spawn/config.py,*/permissions.py,*/protocol/hello.py,*/serving/metrics.py,*/serving/pool.py,*/http/http1.py'
 
 lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/deno fmt --check --quiet $(SCRIPTS)
 	$(BIN)/deno lint --quiet $(SCRIPTS)
-	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js src/lambda_deno_spawn/dev/*.js src/lambda_deno_spawn/js/*.d.ts tests/js/*
+	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js src/lambda_deno_spawn/dev/doctor/*.js src/lambda_deno_spawn/js/*.d.ts tests/js/*
 	@for example in examples/*/; do (cd $$example && ../../$(BIN)/deno check --quiet .) || exit 1; done
 
 format: $(STAMP) ## rewrite files the way lint wants them

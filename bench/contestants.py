@@ -20,7 +20,7 @@ from deno import find_deno_bin
 
 from bench.runtime_api import RuntimeApi
 from bench.sandbox import open_sandbox
-from lambda_deno_spawn.dev.local_runtime import bootstrap_command
+from lambda_deno_spawn.dev.local.runtime import bootstrap_command
 
 if TYPE_CHECKING:
     import subprocess

@@ -27,7 +27,7 @@ from bench.figures import Figure
 from bench.runtime_api import ACCEPTED, Connection, delivery
 from bench.sandbox import open_sandbox
 from bench.ways import pss_mib
-from lambda_deno_spawn.dev.local_runtime import bootstrap_command
+from lambda_deno_spawn.dev.local.runtime import bootstrap_command
 
 if TYPE_CHECKING:
     from pathlib import Path

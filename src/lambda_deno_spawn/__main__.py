@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command line tool, or say what it lacks."""
     try:
-        from lambda_deno_spawn.dev.cli import main as run
+        from lambda_deno_spawn.dev.cli.app import main as run
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("lambda_deno_spawn"):
             raise

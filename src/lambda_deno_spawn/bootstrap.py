@@ -19,8 +19,16 @@ import signal
 import sys
 
 from lambda_deno_spawn.config import LogLevel, Settings, Sigterm, Strategy, Warm
-from lambda_deno_spawn.deno import deno_command
-from lambda_deno_spawn.descendants import (
+from lambda_deno_spawn.errors import (
+    ConfigError,
+    HandlerError,
+    WorkerError,
+    WorkerSpawnError,
+)
+from lambda_deno_spawn.launch.command import deno_command
+from lambda_deno_spawn.launch.module_cache import ModuleCache
+from lambda_deno_spawn.processes.child import keep_descriptors
+from lambda_deno_spawn.processes.descendants import (
     become_opaque,
     become_subreaper,
     end_children,
@@ -28,29 +36,21 @@ from lambda_deno_spawn.descendants import (
     newly_lost,
     oom_score,
 )
-from lambda_deno_spawn.errors import (
-    ConfigError,
-    HandlerError,
-    WorkerError,
-    WorkerSpawnError,
-)
-from lambda_deno_spawn.module_cache import ModuleCache
-from lambda_deno_spawn.process import keep_descriptors
+from lambda_deno_spawn.processes.state import StateDir
 from lambda_deno_spawn.records import TYPE_CHECKING
-from lambda_deno_spawn.spawn import start_worker
-from lambda_deno_spawn.state import StateDir
+from lambda_deno_spawn.worker.start import start_worker
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from contextlib import AbstractAsyncContextManager
     from typing import NoReturn
 
-    from lambda_deno_spawn.credentials import CredentialsKeeper
-    from lambda_deno_spawn.deno import DenoCommand
     from lambda_deno_spawn.invocation import Failure
-    from lambda_deno_spawn.runtime_api import RuntimeApiClient
-    from lambda_deno_spawn.snapshot import SnapStart
-    from lambda_deno_spawn.spawn import StartedWorker
+    from lambda_deno_spawn.launch.command import DenoCommand
+    from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
+    from lambda_deno_spawn.serving.credentials import CredentialsKeeper
+    from lambda_deno_spawn.serving.snapshot import SnapStart
+    from lambda_deno_spawn.worker.start import StartedWorker
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -169,19 +169,19 @@ async def _serve(
     import asyncio
     from functools import partial
 
-    from lambda_deno_spawn import logs
     from lambda_deno_spawn.errors import RuntimeApiError
-    from lambda_deno_spawn.execution import Execution
-    from lambda_deno_spawn.loop import (
+    from lambda_deno_spawn.log import writer as logs
+    from lambda_deno_spawn.processes.child import Reaper
+    from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
+    from lambda_deno_spawn.serving.execution import Execution
+    from lambda_deno_spawn.serving.loop import (
         PersistentRuntimeApi,
         RuntimeLoop,
         Stop,
         run_until,
         serve,
     )
-    from lambda_deno_spawn.process import Reaper
-    from lambda_deno_spawn.runtime_api import RuntimeApiClient
-    from lambda_deno_spawn.strategies import FreshProcess, SharedServer, Workers
+    from lambda_deno_spawn.serving.strategies import FreshProcess, SharedServer, Workers
 
     writer = logs.configure(settings)
     if settings.unknown:
@@ -218,7 +218,7 @@ async def _serve(
 
     async def init() -> int | None:
         if settings.is_snap_start:
-            from lambda_deno_spawn.snapshot import SnapStart
+            from lambda_deno_spawn.serving.snapshot import SnapStart
 
             snap_start = SnapStart(
                 settings, clients[0], strategy, workers, writer, credentials
@@ -253,7 +253,7 @@ def _credentials(
 ) -> CredentialsKeeper | None:
     if settings.credentials_uri is None:
         return None
-    from lambda_deno_spawn.credentials import CredentialsKeeper
+    from lambda_deno_spawn.serving.credentials import CredentialsKeeper
 
     return CredentialsKeeper(settings, client)
 
@@ -264,7 +264,7 @@ def _extension(
     """Return what makes Lambda send SIGTERM while it is entered, if that is wanted."""
     if settings.sigterm is Sigterm.OFF:
         return contextlib.nullcontext()
-    from lambda_deno_spawn.extension import registered
+    from lambda_deno_spawn.runtime_api.extension import registered
 
     return registered(client)
 
@@ -293,7 +293,7 @@ async def _fail(
 ) -> int:
     """Say why nothing can be served, to the log and to the platform."""
     from lambda_deno_spawn.errors import RuntimeApiError
-    from lambda_deno_spawn.logs import logger
+    from lambda_deno_spawn.log.writer import logger
 
     logger.error("%s\t%s", title, failure.body.decode())
     try:
@@ -305,8 +305,8 @@ async def _fail(
 
 def _log_command(command: DenoCommand) -> None:
     """Say how processes are started: no value of a variable, whatever it is."""
-    from lambda_deno_spawn.deno import shown_command, shown_variables
-    from lambda_deno_spawn.logs import logger
+    from lambda_deno_spawn.launch.command import shown_command, shown_variables
+    from lambda_deno_spawn.log.writer import logger
 
     logger.debug("Each process is started by: %s", shown_command(command))
     logger.debug("Its %s", shown_variables(os.environ, command))
@@ -337,7 +337,7 @@ def _report_init_error(
 
 async def _post_init_error(runtime_api: str, failure: Failure) -> None:
     from lambda_deno_spawn.errors import RuntimeApiError
-    from lambda_deno_spawn.runtime_api import RuntimeApiClient
+    from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
 
     try:
         client = RuntimeApiClient(runtime_api, os.getcwd())

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from lambda_deno_spawn.dev.layer import (
+from lambda_deno_spawn.dev.package.layer import (
     DEFAULT_PYTHON,
     Kind,
     LayerOptions,

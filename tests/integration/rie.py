@@ -33,7 +33,7 @@ import orjson
 import psutil
 from deno import find_deno_bin
 
-from lambda_deno_spawn.dev.local_runtime import bootstrap_command
+from lambda_deno_spawn.dev.local.runtime import bootstrap_command
 from tests.integration.harness import descendants
 
 if TYPE_CHECKING:

@@ -25,10 +25,10 @@ import httpx
 import orjson
 import pytest
 
-from lambda_deno_spawn.dev.build import BuildOptions, build
-from lambda_deno_spawn.dev.interpreter import find_interpreter
-from lambda_deno_spawn.dev.layer import DEFAULT_PYTHON
-from lambda_deno_spawn.dev.project import Arch, load_project
+from lambda_deno_spawn.dev.package.build import BuildOptions, build
+from lambda_deno_spawn.dev.package.interpreter import find_interpreter
+from lambda_deno_spawn.dev.package.layer import DEFAULT_PYTHON
+from lambda_deno_spawn.dev.project.project import Arch, load_project
 from tests.cgroups import MIB, Cgroup, unavailable
 from tests.fixtures.aws import aws_stand_in
 from tests.fixtures.packages import DENO_DIR, download, fetch_bundler

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psutil
 import pytest
 
-from lambda_deno_spawn.dev.project import Arch
+from lambda_deno_spawn.dev.project.project import Arch
 from tests.fixtures.packages import download, fetch_bundler
 from tests.integration.harness import deno_binary
 

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lambda_deno_spawn.dev.aws import Aws
-from lambda_deno_spawn.dev.deployment import Leftovers, plan_delete
-from lambda_deno_spawn.dev.execute import Execution
-from lambda_deno_spawn.dev.plan import Call, Plan, Step
+from lambda_deno_spawn.dev.aws.execute import Execution
+from lambda_deno_spawn.dev.aws.plan import Call, Plan, Step
+from lambda_deno_spawn.dev.aws.read import Leftovers, plan_delete
+from lambda_deno_spawn.dev.aws.session import Aws
 from tests.fixtures.cloud import (
     ACCOUNT,
     OTHER_REGION,

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lambda_deno_spawn.dev.doctor import Check, Status, examine
-from lambda_deno_spawn.dev.function import (
+from lambda_deno_spawn.dev.doctor.checks import Check, Status, examine
+from lambda_deno_spawn.dev.project.function import (
     InvokeOptions,
     find_function,
     parse_variables,

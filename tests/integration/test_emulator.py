@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from lambda_deno_spawn.dev.emulator import (
+from lambda_deno_spawn.dev.local.emulator import (
     EmulatedInvocation,
     Emulator,
     End,

@@ -21,7 +21,7 @@ import boto3
 import pytest
 
 import lambda_deno_spawn
-from lambda_deno_spawn.dev.project import Arch
+from lambda_deno_spawn.dev.project.project import Arch
 from tests.fixtures.aws import aws_stand_in
 from tests.fixtures.packages import download, fetch_bundler
 from tests.integration.test_as_deployed import EXAMPLES, reset

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_deno_spawn.dev.local_runtime import isolated_python
+from lambda_deno_spawn.dev.local.runtime import isolated_python
 from tests.integration import harness
 
 if TYPE_CHECKING:
@@ -179,7 +179,8 @@ async def test_what_the_system_refuses_is_said_once_and_events_are_served(
 ) -> None:
     """Nobody looked at what came of it."""
     script = (
-        "import lambda_deno_spawn.bootstrap as b, lambda_deno_spawn.descendants as d"
+        "import lambda_deno_spawn.bootstrap as b, "
+        "lambda_deno_spawn.processes.descendants as d"
     )
     command = isolated_python(f"{script}; {damage}; b.main()")
     monkeypatch.setattr(harness, "bootstrap_command", lambda: command)

@@ -11,10 +11,15 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_deno_spawn.errors import WorkerProtocolError
-from lambda_deno_spawn.exchange import Exchange
-from lambda_deno_spawn.http_exchange import HttpLink
 from lambda_deno_spawn.invocation import Invocation, Success
-from lambda_deno_spawn.protocol import Chunk, State, StreamBegun, WorkerConnection
+from lambda_deno_spawn.protocol.frames import (
+    Chunk,
+    State,
+    StreamBegun,
+    WorkerConnection,
+)
+from lambda_deno_spawn.worker.exchange import Exchange
+from lambda_deno_spawn.worker.http_link import HttpLink
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -9,22 +9,26 @@ from __future__ import annotations
 
 import subprocess
 
-from lambda_deno_spawn.dev.local_runtime import isolated_python
+from lambda_deno_spawn.dev.local.runtime import isolated_python
 
 OURS = {
     "lambda_deno_spawn",
+    "lambda_deno_spawn.launch",
+    "lambda_deno_spawn.processes",
+    "lambda_deno_spawn.protocol",
+    "lambda_deno_spawn.worker",
     "lambda_deno_spawn.bootstrap",
     "lambda_deno_spawn.config",
-    "lambda_deno_spawn.deno",
-    "lambda_deno_spawn.descendants",
+    "lambda_deno_spawn.launch.command",
+    "lambda_deno_spawn.processes.descendants",
     "lambda_deno_spawn.errors",
-    "lambda_deno_spawn.hello",
-    "lambda_deno_spawn.module_cache",
+    "lambda_deno_spawn.protocol.hello",
+    "lambda_deno_spawn.launch.module_cache",
     "lambda_deno_spawn.permissions",
-    "lambda_deno_spawn.process",
+    "lambda_deno_spawn.processes.child",
     "lambda_deno_spawn.records",
-    "lambda_deno_spawn.spawn",
-    "lambda_deno_spawn.state",
+    "lambda_deno_spawn.worker.start",
+    "lambda_deno_spawn.processes.state",
 }
 # By the name before the first dot. What begins with _ belongs to one of these.
 STANDARD = {

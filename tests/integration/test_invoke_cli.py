@@ -25,24 +25,24 @@ from typing import IO, TYPE_CHECKING, BinaryIO
 import pytest
 
 from lambda_deno_spawn import __version__
-from lambda_deno_spawn.dev.emulator import EmulatedInvocation
-from lambda_deno_spawn.dev.function import (
-    Function,
-    InvokeOptions,
-    find_function,
-    parse_variables,
-)
-from lambda_deno_spawn.dev.invoke import (
+from lambda_deno_spawn.dev.local.emulator import EmulatedInvocation
+from lambda_deno_spawn.dev.local.invoke import (
     HttpPrelude,
     InvokeResult,
     StreamView,
     invoke,
     split_prelude,
 )
-from lambda_deno_spawn.dev.local_runtime import (
+from lambda_deno_spawn.dev.local.runtime import (
     ProcessTree,
     bootstrap_command,
     lambda_environ,
+)
+from lambda_deno_spawn.dev.project.function import (
+    Function,
+    InvokeOptions,
+    find_function,
+    parse_variables,
 )
 from lambda_deno_spawn.errors import UsageError
 from tests.integration.harness import marked

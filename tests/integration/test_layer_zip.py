@@ -19,16 +19,16 @@ import pytest
 from typer.testing import CliRunner
 
 from lambda_deno_spawn import __version__
-from lambda_deno_spawn.dev.cli_layer import layer_app
-from lambda_deno_spawn.dev.interpreter import find_interpreter
-from lambda_deno_spawn.dev.layer import (
+from lambda_deno_spawn.dev.cli.layer import layer_app
+from lambda_deno_spawn.dev.package.interpreter import find_interpreter
+from lambda_deno_spawn.dev.package.layer import (
     Kind,
     LayerOptions,
     build_layers,
     read_layers,
 )
-from lambda_deno_spawn.dev.project import Arch
-from lambda_deno_spawn.dev.wheels import Requirement, Target, fetch_wheels
+from lambda_deno_spawn.dev.package.wheels import Requirement, Target, fetch_wheels
+from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.errors import BuildError
 from tests.fixtures.binaries import AARCH64, X86_64, elf
 from tests.fixtures.layers import layer_python
@@ -37,8 +37,8 @@ from tests.integration.harness import deno_binary
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from lambda_deno_spawn.dev.interpreter import Interpreter
-    from lambda_deno_spawn.dev.layer import BuiltLayer
+    from lambda_deno_spawn.dev.package.interpreter import Interpreter
+    from lambda_deno_spawn.dev.package.layer import BuiltLayer
     from tests.doubles import FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lambda_deno_spawn.dev.emulator import EmulatedInvocation, Emulator, End
+from lambda_deno_spawn.dev.local.emulator import EmulatedInvocation, Emulator, End
 from tests.doubles import FakeRuntimeApi, Refusal
 from tests.integration.harness import RuntimeUnderTest, reports, wait_for_end
 

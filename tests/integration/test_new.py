@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_deno_spawn.dev.new import TEMPLATES, write_project
-from lambda_deno_spawn.dev.project import Arch, load_project
+from lambda_deno_spawn.dev.project.new import TEMPLATES, write_project
+from lambda_deno_spawn.dev.project.project import Arch, load_project
 from tests.fixtures.packages import download, fetch_bundler
 from tests.integration.harness import deno_binary
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lambda_deno_spawn.dev.new import NewProject
+    from lambda_deno_spawn.dev.project.new import NewProject
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COMMAND_LIMIT_S = 30.0

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lambda_deno_spawn.exits import exit_error
-from lambda_deno_spawn.process import ExitStatus
-from lambda_deno_spawn.protocol import State
+from lambda_deno_spawn.processes.child import ExitStatus
+from lambda_deno_spawn.protocol.frames import State
+from lambda_deno_spawn.worker.exits import exit_error
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import typer
 
-from lambda_deno_spawn.dev.aws import Aws
-from lambda_deno_spawn.dev.cli_remote import invoke_remote
-from lambda_deno_spawn.dev.console import Output, exit_codes
-from lambda_deno_spawn.dev.remote_logs import follow_log
+from lambda_deno_spawn.dev.aws.remote_logs import follow_log
+from lambda_deno_spawn.dev.aws.session import Aws
+from lambda_deno_spawn.dev.cli.console import Output, exit_codes
+from lambda_deno_spawn.dev.cli.remote import invoke_remote
 from tests.fixtures.cloud import REGION, Cloud, Finished, Relay, Reply
 
 if TYPE_CHECKING:

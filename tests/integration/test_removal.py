@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_deno_spawn import state as state_module
-from lambda_deno_spawn.state import LOCK, PREFIX, Removal, StateDir
+from lambda_deno_spawn.processes import state as state_module
+from lambda_deno_spawn.processes.state import LOCK, PREFIX, Removal, StateDir
 from tests.integration.harness import reports
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import pytest
 
 from lambda_deno_spawn.errors import ConfigError, RuntimeApiError
 from lambda_deno_spawn.invocation import Failure, Success
-from lambda_deno_spawn.runtime_api import RuntimeApiClient
+from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
 from tests.doubles import FakeRuntimeApi, Refusal
 from tests.integration.harness import wait_for_end
 

@@ -23,7 +23,7 @@ import pytest
 
 from lambda_deno_spawn.errors import RuntimeApiError
 from lambda_deno_spawn.invocation import Success
-from lambda_deno_spawn.runtime_api import RuntimeApiClient
+from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
 from tests.doubles import FakeRuntimeApi
 
 if TYPE_CHECKING:

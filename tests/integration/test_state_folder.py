@@ -164,7 +164,7 @@ async def test_the_state_folder_heals_from_anything(
 
 
 async def make_gone(path: Path) -> None:
-    from lambda_deno_spawn.state import remove_tree
+    from lambda_deno_spawn.processes.state import remove_tree
 
     remove_tree(str(path))
 

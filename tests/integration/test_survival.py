@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from lambda_deno_spawn.dev.local_runtime import isolated_python
-from lambda_deno_spawn.state import StateDir, remove_tree
+from lambda_deno_spawn.dev.local.runtime import isolated_python
+from lambda_deno_spawn.processes.state import StateDir, remove_tree
 from tests.doubles import Refusal
 from tests.integration.harness import kill_and_wait, reports
 
@@ -358,7 +358,7 @@ async def test_a_bootstrap_that_had_children_misses_no_signal(tmp_path: Path) ->
     """
     program = """
 import os, signal
-from lambda_deno_spawn.descendants import leave_children
+from lambda_deno_spawn.processes.descendants import leave_children
 first = os.getpid()
 if os.fork() == 0:
     signal.pause()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.errors import WorkerProtocolError
 from lambda_deno_spawn.invocation import Failure, Invocation, Success
-from lambda_deno_spawn.protocol import (
+from lambda_deno_spawn.protocol.frames import (
     Answered,
     Chunk,
     Done,

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.errors import RuntimeApiError
 from lambda_deno_spawn.invocation import Failure, Invocation, Streaming, Success
-from lambda_deno_spawn.logs import logger
-from lambda_deno_spawn.runtime_api import RuntimeApiClient
+from lambda_deno_spawn.log.writer import logger
+from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
 from tests.soak.report import Report
 
 if TYPE_CHECKING:

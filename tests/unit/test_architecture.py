@@ -13,159 +13,58 @@ import pytest
 PACKAGE = "lambda_deno_spawn"
 SOURCE = Path(__file__).parents[2] / "src" / PACKAGE
 
-# What each module may import of ours: anywhere in it, for type checking too.
+# What each folder, or module beside them, may import of ours: anywhere in it, for type
+# checking too. Modules of one folder may import each other; "x.y" is one module of x.
 ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
-    "__main__": {"dev.cli"},
     "errors": set(),
-    "invocation": {"errors"},
     "records": set(),
-    "hello": {"records"},
-    "protocol": {"errors", "hello", "invocation"},
+    "http": set(),
+    "invocation": {"errors"},
     "permissions": {"errors", "records"},
     "config": {"errors", "permissions", "records"},
-    "deno": {
-        "config", "errors", "hello", "module_cache", "permissions", "records",
-    },
-    "state": {"records"},
-    "module_cache": {"records", "state"},
-    "descendants": {"records"},
-    "process": {"descendants", "errors", "records"},
-    "exits": {"errors", "process", "protocol"},
-    "logs": {"config", "invocation"},
-    "metrics": {"config"},
-    "pool": {"records"},
-    "spawn": {
-        "deno", "errors", "hello", "module_cache", "permissions", "process", "records",
-        "state",
-    },
-    "exchange": {"errors", "invocation", "protocol"},
-    "http_exchange": {
-        "errors", "exchange", "http1", "invocation", "protocol", "transport",
+    "processes": {"errors", "records"},
+    "log": {"config", "invocation"},
+    "protocol": {"errors", "invocation", "records"},
+    "launch": {
+        "config", "errors", "permissions", "processes.state", "protocol.hello",
+        "records",
     },
     "worker": {
-        "descendants", "errors", "exchange", "exits", "http_exchange", "invocation",
-        "logs", "module_cache", "process", "protocol", "spawn", "state",
+        "errors", "http", "invocation", "launch", "log", "permissions", "processes",
+        "protocol", "records",
     },
-    "strategies": {
-        "config", "credentials", "deno", "descendants", "errors", "exchange",
-        "invocation", "logs", "module_cache", "pool", "process", "spawn", "state",
-        "worker",
+    "runtime_api": {"__init__", "errors", "http", "invocation", "log"},
+    "serving": {
+        "config", "errors", "invocation", "launch", "log", "processes", "protocol",
+        "records", "worker",
     },
-    "credentials": {"config", "deno", "errors", "logs"},
-    "snapshot": {
-        "config", "credentials", "errors", "invocation", "logs", "spawn", "strategies",
-    },
-    "extension": {"errors", "logs"},
-    "execution": {
-        "config", "errors", "exchange", "invocation", "logs", "metrics", "protocol",
-        "worker",
-    },
-    "http1": set(),
-    "transport": {"http1"},
-    "runtime_api": {"__init__", "errors", "http1", "invocation", "logs", "transport"},
-    "loop": {"errors", "invocation", "logs"},
     "bootstrap": {
-        "config", "credentials", "deno", "descendants", "errors", "execution",
-        "extension", "invocation", "logs", "loop", "module_cache", "process", "records",
-        "runtime_api", "snapshot", "spawn", "state", "strategies",
+        "config", "errors", "invocation", "launch", "log", "processes", "records",
+        "runtime_api", "serving", "worker",
     },
-    "dev.__init__": set(),
-    "dev.archive": {"errors"},
-    "dev.aws": {"__init__", "dev.aws_errors", "dev.plan", "errors"},
-    "dev.aws_errors": {"dev.plan", "errors"},
-    "dev.build": {"dev.quotas",
-        "__init__", "deno", "dev.archive", "dev.bundle", "dev.elf", "dev.layer",
-        "dev.local_runtime", "dev.project", "dev.seed", "dev.selection", "errors",
-    },
-    "dev.bundle": {"deno", "errors"},
-    "dev.cli": {"dev.quotas",
-        "__init__", "config", "dev.cli_aws", "dev.cli_build", "dev.cli_layer",
-        "dev.cli_new", "dev.cli_options", "dev.cli_publish", "dev.cli_remote",
-        "dev.console",
-        "dev.doctor", "dev.function", "dev.invoke", "dev.isolation",
-        "dev.local_runtime", "dev.project", "dev.tables", "errors",
-    },
-    "dev.cli_aws": {"dev.quotas",
-        "config", "deno", "dev.aws", "dev.build", "dev.cli_options", "dev.console",
-        "dev.deploy", "dev.deploy_layers", "dev.deployment", "dev.execute",
-        "dev.function", "dev.plan", "dev.project", "dev.publish", "dev.wanted",
-        "errors",
-    },
-    "dev.cli_build": {"dev.quotas",
-        "dev.build", "dev.cli_options", "dev.console", "dev.function", "dev.project",
-        "dev.tables",
-    },
-    "dev.cli_layer": {"dev.quotas",
-        "dev.cli_options", "dev.console", "dev.doctor", "dev.layer", "dev.project",
-        "dev.tables",
-    },
-    "dev.cli_new": {"dev.cli_options", "dev.console", "dev.new", "dev.project"},
-    "dev.cli_options": {"dev.console", "dev.layer", "dev.publish"},
-    "dev.cli_publish": {"dev.layer",
-        "dev.aws", "dev.cli_options", "dev.console", "dev.execute", "dev.project",
-        "dev.publish", "dev.tables", "errors",
-    },
-    "dev.cli_remote": {
-        "dev.aws", "dev.cli_options", "dev.console", "dev.project", "dev.remote",
-        "dev.remote_logs",
-    },
-    "dev.console": {"errors"},
-    "dev.deploy": {
-        "dev.deploy_layers", "dev.plan", "dev.project", "dev.publish", "dev.wanted",
-        "errors",
-    },
-    "dev.deploy_layers": {
-        "dev.plan", "dev.publish", "dev.quotas", "dev.wanted", "errors",
-    },
-    "dev.deployment": {
-        "dev.aws", "dev.plan", "dev.publish", "dev.wanted", "errors",
-    },
+    "dev.project": {"config", "errors", "launch"},
+    "dev.local": {"config", "dev.project", "errors", "launch"},
     "dev.doctor": {
-        "config", "deno", "dev.function", "dev.local_runtime", "dev.quotas", "errors",
-        "module_cache",
+        "config", "dev.local", "dev.project", "errors", "launch", "permissions",
+        "processes",
     },
-    "dev.elf": {"errors"},
-    "dev.emulator": {"errors"},
-    "dev.execute": {"dev.quotas", "dev.aws", "dev.aws_errors", "dev.plan", "errors"},
-    "dev.function": {"deno", "errors"},
-    "dev.interpreter": {"dev.archive", "dev.elf", "dev.project", "errors"},
-    "dev.invoke": {"dev.emulator", "dev.function", "dev.local_runtime", "errors"},
-    "dev.isolation": {
-        "config", "descendants", "dev.emulator", "dev.function", "dev.local_runtime",
-        "errors",
-        "permissions",
+    "dev.package": {
+        "__init__", "config", "dev.local", "dev.project", "errors", "invocation",
+        "launch", "protocol",
     },
-    "dev.isolation_children": set(),
-    "dev.layer": {"dev.quotas",
-        "__init__", "dev.archive", "dev.doctor", "dev.elf", "dev.interpreter",
-        "dev.project", "dev.wheels", "errors",
+    "dev.aws": {"__init__", "dev.package", "dev.project", "errors"},
+    "dev.cli": {
+        "__init__", "config", "dev.aws", "dev.doctor", "dev.local", "dev.package",
+        "dev.project", "errors", "launch",
     },
-    "dev.local_runtime": {"config", "deno", "dev.function", "errors"},
-    "dev.new": {"dev.project", "errors"},
-    "dev.plan": set(),
-    "dev.project": {"dev.quotas", "config", "dev.function", "errors"},
-    "dev.publish": {"dev.quotas", "dev.aws", "dev.layer", "dev.plan", "errors"},
-    "dev.quotas": set(),
-    "dev.remote": {"dev.aws", "dev.plan", "errors"},
-    "dev.remote_logs": {
-        "dev.aws", "dev.deployment", "dev.plan", "dev.wanted", "errors",
-    },
-    "dev.seed": {
-        "config", "deno", "dev.function", "dev.local_runtime", "dev.project", "errors",
-        "hello", "invocation", "module_cache", "protocol",
-    },
-    "dev.selection": {"dev.project"},
-    "dev.tables": {"dev.doctor", "dev.isolation"},
-    "dev.wanted": {
-        "dev.plan", "dev.project", "dev.publish", "dev.quotas", "errors",
-    },
-    "dev.wheels": {"dev.project", "errors"},
+    "__main__": {"dev.cli"},
 }  # fmt: skip
 PURE = [
-    "errors", "records", "hello", "invocation", "protocol", "permissions", "config",
-    "metrics", "pool", "http1",
-    "dev.deploy", "dev.deploy_layers",
+    "errors", "records", "protocol.hello", "invocation", "protocol.frames",
+    "permissions", "config",
+    "serving.metrics", "serving.pool", "http.http1",
+    "dev.aws.deploy", "dev.aws.deploy_layers",
 ]  # fmt: skip
 OUTSIDE = {
     "asyncio", "datetime", "httpx", "logging", "os", "pathlib", "random", "select",
@@ -173,19 +72,19 @@ OUTSIDE = {
 }  # fmt: skip
 # Who alone may import what reaches outside, in the runtime and anywhere.
 RUNTIME_OWNERS = {
-    "ctypes": {"descendants"},
-    "fcntl": {"process", "state", "transport"},
-    "h11": {"http1"},
+    "ctypes": {"processes.descendants"},
+    "fcntl": {"processes.child", "processes.state", "http.transport"},
+    "h11": {"http.http1"},
     "httpx": set[str](),  # decision 0022
     "importlib": set[str](),  # every import can be read
-    "socket": {"transport"},
+    "socket": {"http.transport"},
     "subprocess": set[str](),  # os.posix_spawn, see process.launch
 }
 OWNERS = {
-    "boto3": {"dev.aws", "dev.aws_errors"},
-    "botocore": {"dev.aws", "dev.aws_errors"},
-    "elftools": {"dev.elf"},
-    "sqlite3": {"dev.seed"},
+    "boto3": {"dev.aws.session", "dev.aws.errors"},
+    "botocore": {"dev.aws.session", "dev.aws.errors"},
+    "elftools": {"dev.package.elf"},
+    "sqlite3": {"dev.package.seed"},
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 # What costs a cold start tens of milliseconds: imported while Deno loads the handler.
@@ -298,20 +197,50 @@ each_module = pytest.mark.parametrize("name", NAMES)
 each_runtime_module = pytest.mark.parametrize("name", RUNTIME)
 
 
+def folder_of(module: str) -> str:
+    """Return the row of the table that a module belongs to."""
+    folder = module.removesuffix(".__init__")
+    while folder not in ALLOWED and "." in folder:
+        folder = folder.rpartition(".")[0]
+    return folder
+
+
+def is_allowed(module: str, imported_module: str) -> bool:
+    own, folder = folder_of(module), folder_of(imported_module)
+    return folder == own or bool({folder, imported_module} & ALLOWED[own])
+
+
 def test_every_module_has_its_place_in_the_table() -> None:
-    assert set(NAMES) - set(ALLOWED) == set(), "new modules: add what they may import"
-    assert set(ALLOWED) - set(NAMES) == set(), "modules that are gone"
+    homeless = {name for name in NAMES if folder_of(name) not in ALLOWED}
+    assert homeless == {"dev.__init__"}, "new modules: put them into a folder"
+    assert set(ALLOWED) == {folder_of(name) for name in NAMES} - {"dev"}
 
 
 @each_module
 def test_a_module_imports_only_what_the_table_allows(name: str) -> None:
-    assert ours(MODULES[name].everywhere) - ALLOWED.get(name, set()) == set()
+    found = ours(MODULES[name].everywhere)
+    assert [module for module in found if not is_allowed(name, module)] == []
     assert "a relative import" not in MODULES[name].everywhere
 
 
-def test_imports_have_no_cycle() -> None:
+def test_the_table_allows_nothing_that_is_not_used() -> None:
+    for folder, allowed in ALLOWED.items():
+        inside = [name for name in NAMES if folder_of(name) == folder]
+        used = {module for name in inside for module in ours(MODULES[name].everywhere)}
+        used |= {folder_of(module) for module in used}
+        assert allowed - used == set(), folder
+
+
+def test_neither_imports_nor_folders_have_a_cycle() -> None:
     graph = {name: ours(imports.everywhere) for name, imports in MODULES.items()}
     assert set(TopologicalSorter(graph).static_order()) == set(NAMES)
+    folders: dict[str, set[str]] = {}
+    for name, imported_modules in graph.items():
+        arrows = {folder_of(module) for module in imported_modules}
+        folders.setdefault(folder_of(name), set()).update(arrows)
+    for folder, arrows in folders.items():
+        arrows.discard(folder)
+    TopologicalSorter(folders).prepare()
 
 
 @pytest.mark.parametrize("name", PURE)
@@ -320,7 +249,7 @@ def test_a_pure_module_reaches_nothing_outside(name: str) -> None:
 
 
 def test_how_deno_is_started_is_decided_without_starting_it() -> None:
-    found = others(MODULES["deno"].everywhere)
+    found = others(MODULES["launch.command"].everywhere)
     assert found & {"asyncio", "subprocess", "httpx", "socket", "signal"} == set()
 
 
@@ -350,7 +279,7 @@ def test_what_has_one_owner_is_imported_by_it_alone(name: str) -> None:
 
 
 def test_the_emulator_is_a_witness_against_the_client() -> None:
-    assert "runtime_api" not in ours(MODULES["dev.emulator"].everywhere)
+    assert "runtime_api.client" not in ours(MODULES["dev.local.emulator"].everywhere)
 
 
 def test_bootstrap_starts_without_what_is_slow_to_import() -> None:
@@ -365,7 +294,9 @@ def test_bootstrap_starts_without_what_is_slow_to_import() -> None:
             reached_from[module] = name
             waiting.append(module)
     assert slow == [], reached_from
-    assert {"config", "deno", "process", "spawn"} <= set(reached_from)
+    assert {"config", "launch.command", "processes.child", "worker.start"} <= set(
+        reached_from
+    )
 
 
 # The rules are only as good as the reading.
@@ -374,8 +305,9 @@ EXAMPLE = """
 from __future__ import annotations
 import os.path, json as j
 from typing import TYPE_CHECKING
-from lambda_deno_spawn import __version__, logs
-from lambda_deno_spawn.dev import cli
+from lambda_deno_spawn import __version__
+from lambda_deno_spawn.log import writer
+from lambda_deno_spawn.dev.cli import app
 if TYPE_CHECKING:
     import httpx
 else:
@@ -399,14 +331,20 @@ def test_imports_are_found_wherever_they_stand() -> None:
     imports = read_imports(EXAMPLE)
     at_start = {
         "__future__", "os.path", "json", "typing", "lambda_deno_spawn",
-        "lambda_deno_spawn.logs", "lambda_deno_spawn.dev.cli", "select", "orjson",
+        "lambda_deno_spawn.log.writer", "lambda_deno_spawn.dev.cli.app", "select",
+        "orjson",
         "simplejson", "ctypes",
     }  # fmt: skip
     assert imports.at_start == at_start
     assert imports.everywhere == at_start | {
         "httpx", "socket", "lambda_deno_spawn.errors", "a relative import",
     }  # fmt: skip
-    assert ours(imports.everywhere) == {"__init__", "logs", "dev.cli", "errors"}
+    assert ours(imports.everywhere) == {
+        "__init__",
+        "log.writer",
+        "dev.cli.app",
+        "errors",
+    }
     assert "os" in others(imports.everywhere)
 
 

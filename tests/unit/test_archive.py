@@ -12,7 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from lambda_deno_spawn.dev.archive import EXECUTABLE, Member, write_archive, write_text
+from lambda_deno_spawn.dev.package.archive import (
+    EXECUTABLE,
+    Member,
+    write_archive,
+    write_text,
+)
 from lambda_deno_spawn.errors import BuildError
 
 MEMBERS = [

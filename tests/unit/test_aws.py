@@ -11,8 +11,8 @@ import botocore.parsers
 import pytest
 from boto3.exceptions import S3UploadFailedError
 
-from lambda_deno_spawn.dev.aws_errors import AwsError, translate
-from lambda_deno_spawn.dev.plan import (
+from lambda_deno_spawn.dev.aws.errors import AwsError, translate
+from lambda_deno_spawn.dev.aws.plan import (
     Answer,
     Call,
     FileContent,

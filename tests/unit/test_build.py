@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_deno_spawn.dev.bundle import stable_name, with_names
-from lambda_deno_spawn.dev.function import Function
-from lambda_deno_spawn.dev.project import Project
-from lambda_deno_spawn.dev.seed import (
+from lambda_deno_spawn.dev.package.bundle import stable_name, with_names
+from lambda_deno_spawn.dev.package.seed import (
     PATH_LENGTH,
     anonymous,
     folder_of_fixed_length,
     new_address,
 )
-from lambda_deno_spawn.dev.selection import select
+from lambda_deno_spawn.dev.project.function import Function
+from lambda_deno_spawn.dev.project.project import Project
+from lambda_deno_spawn.dev.project.selection import select
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import pytest
 
 from lambda_deno_spawn.config import Settings
-from lambda_deno_spawn.credentials import Credentials, CredentialsKeeper
 from lambda_deno_spawn.errors import RuntimeApiError
+from lambda_deno_spawn.serving.credentials import Credentials, CredentialsKeeper
 
 URI = "http://127.0.0.1:9001/2021-04-23/credentials"
 NOW_EPOCH_S = 1_795_000_000.0

@@ -13,9 +13,10 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from lambda_deno_spawn import deno
 from lambda_deno_spawn.config import Settings
-from lambda_deno_spawn.deno import (
+from lambda_deno_spawn.errors import ConfigError, HandlerError
+from lambda_deno_spawn.launch import command as deno
+from lambda_deno_spawn.launch.command import (
     RUNTIME_JS,
     DenoCommand,
     Handler,
@@ -30,8 +31,7 @@ from lambda_deno_spawn.deno import (
     shown_variables,
     withheld_credentials,
 )
-from lambda_deno_spawn.errors import ConfigError, HandlerError
-from lambda_deno_spawn.module_cache import GivenCache
+from lambda_deno_spawn.launch.module_cache import GivenCache
 from lambda_deno_spawn.permissions import STEERING
 
 RUNTIME_API = "127.0.0.1:9001"

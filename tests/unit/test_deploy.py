@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from lambda_deno_spawn.dev.deploy import merged_variables, plan_deploy
-from lambda_deno_spawn.dev.deployment import Leftovers, plan_delete
-from lambda_deno_spawn.dev.plan import Call, Only, Place, Plan, Upload, Wait
-from lambda_deno_spawn.dev.publish import LayerVersion, LayerZip, plan_publish
-from lambda_deno_spawn.dev.remote_logs import filter_pattern, parse_since
-from lambda_deno_spawn.dev.wanted import (
+from lambda_deno_spawn.dev.aws.deploy import merged_variables, plan_deploy
+from lambda_deno_spawn.dev.aws.plan import Call, Only, Place, Plan, Upload, Wait
+from lambda_deno_spawn.dev.aws.publish import LayerVersion, LayerZip, plan_publish
+from lambda_deno_spawn.dev.aws.read import Leftovers, plan_delete
+from lambda_deno_spawn.dev.aws.remote_logs import filter_pattern, parse_since
+from lambda_deno_spawn.dev.aws.wanted import (
     AliasState,
     Current,
     FunctionState,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_deno_spawn import descendants
-from lambda_deno_spawn.descendants import OomKills, OomScore, lose, newly_lost
+from lambda_deno_spawn.processes import descendants
+from lambda_deno_spawn.processes.descendants import OomKills, OomScore, lose, newly_lost
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lambda_deno_spawn.dev.doctor import (
+from lambda_deno_spawn.dev.doctor.checks import (
     Status,
     error_line,
     granted_permissions,

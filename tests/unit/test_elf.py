@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lambda_deno_spawn.dev.elf import read_binary
+from lambda_deno_spawn.dev.package.elf import read_binary
 from lambda_deno_spawn.errors import BuildError
 from tests.fixtures.binaries import AARCH64, elf
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lambda_deno_spawn.dev.emulator import (
+from lambda_deno_spawn.dev.local.emulator import (
     EmulatedInvocation,
     End,
     OutcomeKind,

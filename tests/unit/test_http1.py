@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambda_deno_spawn.http1 import (
+from lambda_deno_spawn.http.http1 import (
     AnswerReader,
     LocalProtocolError,
     RemoteProtocolError,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lambda_deno_spawn.dev.isolation import (
+from lambda_deno_spawn.dev.doctor.isolation import (
     IsolationReport,
     Pair,
     Permissions,

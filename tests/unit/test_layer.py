@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from lambda_deno_spawn.dev.archive import Member
-from lambda_deno_spawn.dev.elf import Binary
-from lambda_deno_spawn.dev.interpreter import finds_beside, prefix_version
-from lambda_deno_spawn.dev.layer import (
+from lambda_deno_spawn.dev.package.archive import Member
+from lambda_deno_spawn.dev.package.elf import Binary
+from lambda_deno_spawn.dev.package.interpreter import finds_beside, prefix_version
+from lambda_deno_spawn.dev.package.layer import (
     LAYER_CODE,
     LAYER_RUNTIME_JS,
     BuiltLayer,
@@ -23,7 +23,7 @@ from lambda_deno_spawn.dev.layer import (
     check_size,
     read_layers,
 )
-from lambda_deno_spawn.dev.project import Arch
+from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.errors import BuildError, UsageError
 from tests.fixtures.binaries import AARCH64, X86_64, elf
 

@@ -17,9 +17,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lambda_deno_spawn import logs
 from lambda_deno_spawn.config import LogFormat, LogLevel, Settings
-from lambda_deno_spawn.logs import LogWriter, Relay, SupervisorHandler, utc_timestamp
+from lambda_deno_spawn.log import writer as logs
+from lambda_deno_spawn.log.writer import (
+    LogWriter,
+    Relay,
+    SupervisorHandler,
+    utc_timestamp,
+)
 
 MARKER = "0123456789abcdef0123456789abcdef"
 TIMESTAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"

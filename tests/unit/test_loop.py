@@ -15,7 +15,7 @@ import pytest
 
 from lambda_deno_spawn.errors import RuntimeApiError
 from lambda_deno_spawn.invocation import Failure, Invocation, Outcome, Success
-from lambda_deno_spawn.loop import (
+from lambda_deno_spawn.serving.loop import (
     RETRIES,
     PersistentRuntimeApi,
     RuntimeLoop,

@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from lambda_deno_spawn.config import Metrics, Settings
-from lambda_deno_spawn.metrics import Measures, report_line
+from lambda_deno_spawn.serving.metrics import Measures, report_line
 
 MEASURES = Measures(
     request_id="request-1",

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from lambda_deno_spawn import module_cache
-from lambda_deno_spawn.module_cache import GivenCache, ModuleCache
-from lambda_deno_spawn.state import remove_tree
+from lambda_deno_spawn.launch import module_cache
+from lambda_deno_spawn.launch.module_cache import GivenCache, ModuleCache
+from lambda_deno_spawn.processes.state import remove_tree
 
 DATABASE = "v8_code_cache_v2"
 

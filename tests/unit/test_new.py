@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_deno_spawn.dev.new import (
+from lambda_deno_spawn.dev.project.new import (
     COMMON,
     FILLED_IN,
     TEMPLATE_NAME,
@@ -21,13 +21,13 @@ from lambda_deno_spawn.dev.new import (
     find_template,
     write_project,
 )
-from lambda_deno_spawn.dev.project import Arch, load_project
+from lambda_deno_spawn.dev.project.project import Arch, load_project
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lambda_deno_spawn.dev.new import Template
+    from lambda_deno_spawn.dev.project.new import Template
 
 ROOT = Path(__file__).parents[2]
 EVENT = TEMPLATES["event"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from lambda_deno_spawn.pool import MEBIBYTE, ONE_AT_A_TIME, pool_size
+from lambda_deno_spawn.serving.pool import MEBIBYTE, ONE_AT_A_TIME, pool_size
 
 
 @pytest.mark.parametrize(

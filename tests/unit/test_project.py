@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_deno_spawn.config import ResponseMode, Strategy
-from lambda_deno_spawn.dev.project import Arch, load_project
+from lambda_deno_spawn.dev.project.project import Arch, load_project
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lambda_deno_spawn.dev.project import Project
+    from lambda_deno_spawn.dev.project.project import Project
 
     Load = Callable[[str], Project]
 

@@ -14,9 +14,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from lambda_deno_spawn.errors import WorkerProtocolError
-from lambda_deno_spawn.hello import hello
 from lambda_deno_spawn.invocation import Failure, Invocation, Success
-from lambda_deno_spawn.protocol import (
+from lambda_deno_spawn.protocol.frames import (
     Answered,
     Chunk,
     Done,
@@ -29,6 +28,7 @@ from lambda_deno_spawn.protocol import (
     StreamEnded,
     WorkerConnection,
 )
+from lambda_deno_spawn.protocol.hello import hello
 
 # It repeats itself as far as it can without containing its own beginning at its end.
 MARKER = "00000000000000010000000000000002"

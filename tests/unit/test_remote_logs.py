@@ -7,16 +7,16 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lambda_deno_spawn.dev.aws import Aws
-from lambda_deno_spawn.dev.aws_errors import AwsError
-from lambda_deno_spawn.dev.plan import Place
-from lambda_deno_spawn.dev.remote_logs import LogEvent, LogWindow, follow_log
+from lambda_deno_spawn.dev.aws.errors import AwsError
+from lambda_deno_spawn.dev.aws.plan import Place
+from lambda_deno_spawn.dev.aws.remote_logs import LogEvent, LogWindow, follow_log
+from lambda_deno_spawn.dev.aws.session import Aws
 from lambda_deno_spawn.errors import DeployError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from lambda_deno_spawn.dev.plan import Call
+    from lambda_deno_spawn.dev.aws.plan import Call
 
 START_S = 1_800_000_000
 START_MS = START_S * 1000

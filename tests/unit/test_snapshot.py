@@ -10,13 +10,13 @@ import pytest
 from lambda_deno_spawn.config import Settings, Warm
 from lambda_deno_spawn.errors import RuntimeApiError, WorkerSpawnError
 from lambda_deno_spawn.invocation import Failure
-from lambda_deno_spawn.snapshot import SnapStart
+from lambda_deno_spawn.serving.snapshot import SnapStart
 
 if TYPE_CHECKING:
-    from lambda_deno_spawn.credentials import CredentialsKeeper
-    from lambda_deno_spawn.logs import LogWriter
-    from lambda_deno_spawn.spawn import StartedWorker
-    from lambda_deno_spawn.strategies import Workers
+    from lambda_deno_spawn.log.writer import LogWriter
+    from lambda_deno_spawn.serving.credentials import CredentialsKeeper
+    from lambda_deno_spawn.serving.strategies import Workers
+    from lambda_deno_spawn.worker.start import StartedWorker
 
 STARTED = cast("StartedWorker", object())
 BROKEN = Failure.of("RangeError", "no")

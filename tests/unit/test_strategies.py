@@ -8,8 +8,8 @@ from typing import Any, cast
 import pytest
 
 from lambda_deno_spawn.config import Settings
-from lambda_deno_spawn.exchange import Exchange
-from lambda_deno_spawn.strategies import SharedServer, Workers
+from lambda_deno_spawn.serving.strategies import SharedServer, Workers
+from lambda_deno_spawn.worker.exchange import Exchange
 
 
 class FakeExchange:

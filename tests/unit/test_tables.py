@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import io
 
-from lambda_deno_spawn.dev.doctor import Check, Status
-from lambda_deno_spawn.dev.isolation import (
-    IsolationCheck,
-    IsolationReport,
-    Permissions,
-    SurvivalCheck,
-)
-from lambda_deno_spawn.dev.tables import (
+from lambda_deno_spawn.dev.cli.tables import (
     isolation_summary,
     plain_lines,
     write_checks,
     write_isolation,
+)
+from lambda_deno_spawn.dev.doctor.checks import Check, Status
+from lambda_deno_spawn.dev.doctor.isolation import (
+    IsolationCheck,
+    IsolationReport,
+    Permissions,
+    SurvivalCheck,
 )
 
 

@@ -1,0 +1,1 @@
+"""AWS accounts: plans, deploys, layers, invocations, logs."""

@@ -1,0 +1,679 @@
+"""From a function as it is to a function as it is wanted: differences and calls.
+
+Knows in which order a function changes, and how each change is taken back. Refuses to
+know AWS: states in, a plan out, the same for the same states. Specification:
+docs/deploy.md; Lambda API reference, CreateFunction, UpdateFunctionConfiguration,
+UpdateFunctionCode; AWS "Control access to Lambda function URLs".
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lambda_deno_spawn.dev.aws.deploy_layers import (
+    layer_changes,
+    planned_layers,
+    unpublished_layers,
+)
+from lambda_deno_spawn.dev.aws.plan import (
+    NO_ROLE,
+    Answer,
+    Call,
+    Change,
+    Only,
+    Plan,
+    Step,
+    Wait,
+    shown_value,
+)
+from lambda_deno_spawn.dev.aws.publish import (
+    base64_digest,
+    content_steps,
+    publish_steps,
+)
+from lambda_deno_spawn.dev.aws.wanted import (
+    OS_ONLY,
+    OUR_TAG,
+    WRAPPER,
+    WRAPPER_PATH,
+    default_log_group,
+    own_role_name,
+    qualified,
+    role_policy,
+    role_policy_name,
+)
+from lambda_deno_spawn.dev.project.project import RUNTIMES
+from lambda_deno_spawn.errors import DeployError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from lambda_deno_spawn.dev.aws.wanted import Current, FunctionState, Wanted
+
+# What CreateFunction says of a role that not all of AWS knows yet.
+NEW_ROLE = (
+    NO_ROLE,
+    "KMS key is invalid for CreateGrant",
+    "execution role does not have permissions",
+)
+# What `invoke` runs a function with here; Lambda's own default of 128 MB is slow.
+NEW_MEMORY_MB = 512
+NEW_TIMEOUT_S = 3
+NEW_RETENTION_DAYS = 30
+URL_STATEMENT = "FunctionURLAllowPublicAccess"
+INVOKE_STATEMENT = "FunctionURLInvokeAllowPublicAccess"
+TRUST = json.dumps(
+    {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Principal": {"Service": "lambda.amazonaws.com"},
+                "Action": "sts:AssumeRole",
+            }
+        ],
+    }
+)
+# Of all variables, as compact JSON in UTF-8: what Lambda's refusal quotes as the string
+# that it measured. AWS "Lambda quotas".
+ENVIRONMENT_LIMIT_BYTES = 4096
+# Of UpdateFunctionConfiguration, which has to be smaller; Lambda's own refusal says so.
+REQUEST_LIMIT_BYTES = 5120
+
+
+def plan_deploy(wanted: Wanted, current: Current) -> Plan:
+    """Plan what makes a function be as it is wanted.
+
+    Raises:
+        UsageError: What is wanted contradicts what is there, and nobody said to
+            replace it.
+        DeployError: It cannot be reached from what is there.
+    """
+    return _Planner(wanted, current).plan()
+
+
+@dataclass(frozen=True, slots=True)
+class _Setting:
+    """A part of a function's configuration.
+
+    Attributes:
+        name: As people call it.
+        parameter: As the API calls it.
+        wanted: None: it is left alone.
+        unit: Behind the value.
+        is_wrapped: ``{"Size": value}``; EphemeralStorage's form.
+    """
+
+    name: str
+    parameter: str
+    wanted: Any
+    before: Any
+    unit: str = ""
+    is_wrapped: bool = False
+
+    def value(self, value: Any) -> Any:
+        return {"Size": value} if self.is_wrapped else value
+
+    def shown(self, value: Any) -> str:
+        return f"{value or repr('')}{self.unit}"
+
+
+class _Planner:
+    """Collects changes and steps; used once."""
+
+    def __init__(self, wanted: Wanted, current: Current) -> None:
+        self._wanted = wanted
+        self._current = current
+        self._place = current.place
+        self._arn = current.place.function(wanted.name)
+        self._changes: list[Change] = []
+        self._steps: list[Step] = []
+        self._revision = current.function.revision if current.function else ""
+        self._qualified_arn, self._qualified = qualified(wanted, current.place)
+
+    def plan(self) -> Plan:
+        function = self._current.function
+        if function is not None:
+            _check_replaceable(self._wanted, function)
+        role = self._plan_role()
+        layers = self._plan_layers()
+        self._plan_log_group()
+        if function is None:
+            self._plan_creation(role, layers)
+        else:
+            self._plan_update(function, role, layers)
+        self._plan_alias()
+        self._plan_url()
+        return Plan(tuple(self._changes), tuple(self._steps))
+
+    # Each part below says what differs, and adds the steps that remove the difference.
+
+    def _plan_role(self) -> str:
+        """Return the role's ARN, which is known before it is made."""
+        wanted, role = self._wanted, self._current.role
+        if wanted.role is not None:
+            if role is None:
+                raise DeployError(
+                    f"Cannot use the role {wanted.role!r}: IAM has none of that name; "
+                    "leave out --role to have one made"
+                )
+            return role.arn
+        if self._current.function is not None:
+            return self._current.function.role
+        name = own_role_name(wanted.name)
+        arn = self._place.role(name)
+        if role is not None and not role.is_ours:
+            raise DeployError(
+                f"Cannot make the role {name!r}: there is one that this tool did not "
+                f"make; use it with --role {name}, or give another"
+            )
+        if role is None:
+            self._changes.append(Change("new role", None, name))
+            tags = [{"Key": OUR_TAG[0], "Value": OUR_TAG[1]}]
+            self._call(
+                "iam",
+                "CreateRole",
+                arn,
+                {
+                    "RoleName": name,
+                    "AssumeRolePolicyDocument": TRUST,
+                    "Description": f"Of the Lambda function {wanted.name}",
+                    "Tags": tags,
+                },
+            )
+            there = Call("iam", "GetRole", arn, {"RoleName": name})
+            self._steps.append(Step(Wait("role_exists", there)))
+        policy = role_policy(wanted.name, self._place)
+        policy_name = role_policy_name(self._place)
+        if role is None or role.policy != policy:
+            if role is not None:
+                before = None if role.policy is None else json.dumps(role.policy)
+                what, loses = f"role policy {policy_name}", before is not None
+                self._changes.append(Change(what, before, json.dumps(policy), loses))
+            self._call(
+                "iam",
+                "PutRolePolicy",
+                arn,
+                {
+                    "RoleName": name,
+                    "PolicyName": policy_name,
+                    "PolicyDocument": json.dumps(policy),
+                },
+            )
+        return arn
+
+    def _plan_layers(self) -> list[str | Answer]:
+        layers = planned_layers(self._wanted, self._current)
+        for built in unpublished_layers(self._wanted, self._current):
+            self._changes.append(Change(f"layer {built.name}", None, "published"))
+            self._steps += publish_steps(built, self._place, self._wanted.bucket)
+        return layers
+
+    def _plan_log_group(self) -> None:
+        name = default_log_group(self._wanted.name)
+        function = self._current.function
+        if function is not None and function.log_group != name:
+            return  # somebody chose another one, and how long it keeps what
+        is_kept_for = self._current.log_retention_days
+        days = self._wanted.retention_days
+        arn = self._place.log_group(name)
+        if is_kept_for is None:
+            days = days or NEW_RETENTION_DAYS
+            self._changes.append(Change("log group", None, name))
+            self._call("logs", "CreateLogGroup", arn, {"logGroupName": name})
+        elif days is None or days == is_kept_for:
+            return
+        before = None if is_kept_for is None else f"{is_kept_for or 'all'} days"
+        loses = is_kept_for is not None and not 0 < is_kept_for < days
+        self._changes.append(Change("log retention", before, f"{days} days", loses))
+        parameters = {"logGroupName": name, "retentionInDays": days}
+        self._call("logs", "PutRetentionPolicy", arn, parameters)
+
+    def _plan_creation(self, role: str, layers: list[str | Answer]) -> None:
+        wanted = self._wanted
+        variables = merged_variables({}, wanted)
+        tags = {**wanted.tags, OUR_TAG[0]: OUR_TAG[1]}
+        settings = [
+            *_settings(wanted, None, role),
+            _Setting("architecture", "Architectures", [wanted.arch], None),
+        ]
+        given = {
+            s.parameter: s.value(s.wanted) for s in settings if s.wanted is not None
+        }
+        self._changes.append(Change("function", None, wanted.name))
+        for setting in settings:
+            if setting.wanted is not None:
+                shown = setting.wanted
+                text = wanted.arch if isinstance(shown, list) else setting.shown(shown)
+                self._changes.append(Change(setting.name, None, text))
+        self._changes += layer_changes((), layers)
+        self._changes += variable_changes({}, variables)
+        self._changes += [Change(f"tag {key}", None, tags[key]) for key in sorted(tags)]
+        before, content = self._code()
+        self._steps += before
+        parameters = {
+            "FunctionName": wanted.name,
+            **given,
+            "Layers": layers,
+            "Environment": {"Variables": variables},
+            "Tags": tags,
+            "PackageType": "Zip",
+            "Code": content,
+        }
+        name = {"FunctionName": wanted.name}
+        # One that is only slow, or out of sight, is a function: the next run goes on.
+        gone = Only(
+            Call("lambda", "DeleteFunction", self._arn, name),
+            asks=Call("lambda", "GetFunction", self._arn, name),
+            name="Configuration.State",
+            value="Failed",
+        )
+        self._steps.append(
+            Step(
+                Call("lambda", "CreateFunction", self._arn, parameters),
+                key="function",
+                undo=(gone,),
+                digest=("CodeSha256", base64_digest(wanted.package.sha256)),
+                retry_while=NEW_ROLE if not wanted.role else (),
+            )
+        )
+        self._wait("function_active_v2")
+
+    def _plan_update(
+        self, function: FunctionState, role: str, layers: list[str | Answer]
+    ) -> None:
+        wanted = self._wanted
+        is_repair = function.failure is not None
+        if is_repair:
+            before = f"failed, {function.failure}"
+            self._changes.append(Change("last update", before, "done again"))
+        given: dict[str, Any] = {}
+        previous: dict[str, Any] = {}
+        for setting in _settings(wanted, function, role):
+            if setting.wanted is None:
+                continue
+            is_changed = setting.wanted != setting.before
+            if is_changed:
+                before, after = (
+                    setting.shown(setting.before),
+                    setting.shown(setting.wanted),
+                )
+                # Another handler may mean that this is another function; one version
+                # of Python after another does not.
+                loses = setting.name in ("role", "handler") or (
+                    setting.name == "runtime" and setting.before not in RUNTIMES
+                )
+                self._changes.append(Change(setting.name, before, after, loses))
+            if is_changed or is_repair:
+                given[setting.parameter] = setting.value(setting.wanted)
+                previous[setting.parameter] = setting.value(setting.before)
+        if layers != list(function.layers) or is_repair:
+            self._changes += layer_changes(function.layers, layers)
+            given["Layers"], previous["Layers"] = layers, list(function.layers)
+        variables = merged_variables(function.variables, wanted)
+        if variables != function.variables or is_repair:
+            self._changes += variable_changes(function.variables, variables)
+            given["Environment"] = {"Variables": variables}
+            if function.environment_error is None:  # else nobody knows what it was
+                previous["Environment"] = {"Variables": dict(function.variables)}
+        needs_code = self._needs_code(function)
+        before_code, content = self._code() if needs_code else ((), {})
+        # What takes long and changes nothing comes first.
+        self._steps += before_code
+        if given:
+            code = function.code_sha256 if needs_code else None
+            self._plan_configuration(given, previous, code)
+        if needs_code:
+            parameters = {
+                "FunctionName": wanted.name,
+                "Architectures": [wanted.arch],
+                **content,
+                **self._take_revision(),
+            }
+            call = Call("lambda", "UpdateFunctionCode", self._arn, parameters)
+            # Code that is accepted runs with its own configuration or not at all: what
+            # goes wrong from here on is repaired by going on, never by going back.
+            digest = ("CodeSha256", base64_digest(wanted.package.sha256))
+            self._steps.append(Step(call, settles=True, digest=digest))
+            self._wait("function_updated_v2")
+        self._plan_tags(function)
+
+    def _needs_code(self, function: FunctionState) -> bool:
+        wanted = self._wanted
+        digest = base64_digest(wanted.package.sha256)
+        if function.code_sha256 != digest:
+            before, after = function.code_sha256[:12], digest[:12]
+            # Of ours there is a source; of others this may be the only copy.
+            loses = not function.is_ours
+            self._changes.append(Change("code", before, after, loses))
+        if function.arch != wanted.arch:
+            self._changes.append(
+                Change("architecture", function.arch, wanted.arch, loses=True)
+            )
+        is_same = (function.code_sha256, function.arch) == (digest, wanted.arch)
+        return not is_same or function.failure is not None
+
+    def _plan_configuration(
+        self, given: dict[str, Any], previous: dict[str, Any], code: str | None
+    ) -> None:
+        """Change the configuration, before the code: it can be taken back.
+
+        Args:
+            given: What changes.
+            previous: What that was.
+            code: Digest of the code that is there, None if it stays.
+        """
+        name = {"FunctionName": self._wanted.name}
+        operation = "UpdateFunctionConfiguration"
+        asks = Call("lambda", "GetFunction", self._arn, name)
+        wait = Wait("function_updated_v2", asks)
+        restore = Call("lambda", operation, self._arn, {**name, **previous})
+        back: Call | Only = restore
+        if code is not None:
+            # The new code may have been accepted though the answer was lost.
+            back = Only(restore, asks, "Configuration.CodeSha256", code)
+        given = {**given, **self._take_revision()}
+        _check_request(given)
+        call = Call("lambda", operation, self._arn, {**name, **given})
+        self._steps.append(Step(call, undo=(back, wait)))
+        self._steps.append(Step(wait, settles=code is None))
+
+    def _take_revision(self) -> dict[str, str]:
+        """Return the revision that was read, for the first call that writes.
+
+        Lambda refuses that call if somebody else has written since. Later ones have
+        none: a write makes a new revision, applying it one more, and publishing
+        another, so that what a call answers is out of date before the next is made.
+        """
+        revision, self._revision = self._revision, ""
+        return {"RevisionId": revision} if revision else {}
+
+    def _plan_tags(self, function: FunctionState) -> None:
+        tags = {
+            key: value
+            for key, value in self._wanted.tags.items()
+            if function.tags.get(key) != value
+        }
+        for key in sorted(tags):
+            change = Change(f"tag {key}", function.tags.get(key), tags[key])
+            self._changes.append(change)
+        if tags:
+            parameters = {"Resource": self._arn, "Tags": tags}
+            self._take_revision()  # assumed: tags make a new one
+            self._call("lambda", "TagResource", self._arn, parameters)
+
+    def _plan_alias(self) -> None:
+        wanted, current = self._wanted, self._current
+        if wanted.alias is None:
+            return
+        alias, function = current.alias, current.function
+        touched = {
+            "CreateFunction",
+            "UpdateFunctionConfiguration",
+            "UpdateFunctionCode",
+        }
+        is_changed = any(
+            isinstance(step.action, Call) and step.action.operation in touched
+            for step in self._steps
+        )
+        if alias and function and not is_changed and alias.function.runs_as(function):
+            return
+        name = {"FunctionName": wanted.name}
+        digest = base64_digest(wanted.package.sha256)
+        # With the digest, a version of somebody else's code is not published.
+        self._call(
+            "lambda",
+            "PublishVersion",
+            self._arn,
+            {**name, "CodeSha256": digest, **self._take_revision()},
+            key="version",
+        )
+        version = Answer("version", "Version")
+        there = {**name, "Qualifier": version}
+        active = Call("lambda", "GetFunctionConfiguration", self._arn, there)
+        # Pending are those in a VPC, or with a snapshot of their start.
+        is_active = (Answer("version", "State"), "Active")
+        wait = Wait("published_version_active", active, unless=is_active)
+        self._steps.append(Step(wait))
+        parameters = {**name, "Name": wanted.alias, "FunctionVersion": version}
+        if alias is None:
+            self._changes.append(Change(f"alias {wanted.alias}", None, "new version"))
+            self._call("lambda", "CreateAlias", self._qualified_arn, parameters)
+            return
+        before = f"version {alias.version}"
+        if alias.has_weights:
+            before += ", in part another"
+            parameters["RoutingConfig"] = {"AdditionalVersionWeights": {}}
+        self._changes.append(
+            Change(f"alias {wanted.alias}", before, "new version", alias.has_weights)
+        )
+        if alias.revision:
+            parameters["RevisionId"] = alias.revision
+        self._call("lambda", "UpdateAlias", self._qualified_arn, parameters)
+
+    def _plan_url(self) -> None:
+        wanted, url = self._wanted, self._current.url
+        if wanted.url is False:
+            if url is not None:
+                self._changes.append(Change("function url", url.url, None, loses=True))
+                self._call_url("DeleteFunctionUrlConfig", {})
+            # They may be there without it, after a run that was interrupted; the next
+            # URL, whoever makes it, would be public.
+            self._plan_permissions(is_public=False)
+        if not wanted.url:
+            return
+        auth = wanted.url_auth or (url.auth if url else "AWS_IAM")
+        mode = wanted.invoke_mode or (url.invoke_mode if url else "BUFFERED")
+        settings = {"AuthType": auth, "InvokeMode": mode}
+        shown = f"{auth}, {mode}"
+        if url is None:
+            self._changes.append(Change("function url", None, shown))
+            self._call_url("CreateFunctionUrlConfig", settings, key="url")
+        elif (url.auth, url.invoke_mode) != (auth, mode):
+            before = f"{url.auth}, {url.invoke_mode}"
+            loses = auth != url.auth  # callers are shut out, or everybody let in
+            self._changes.append(Change("function url", before, shown, loses))
+            self._call_url("UpdateFunctionUrlConfig", settings, key="url")
+        self._plan_permissions(is_public=auth == "NONE")
+
+    def _plan_permissions(self, *, is_public: bool) -> None:
+        """Let everybody call the URL, or nobody by that way.
+
+        Since October 2025 both statements are needed.
+        """
+        taken = {statement.get("Sid") for statement in self._current.statements}
+        for sid, parameters in (
+            (
+                URL_STATEMENT,
+                {"Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "NONE"},
+            ),
+            (
+                INVOKE_STATEMENT,
+                {"Action": "lambda:InvokeFunction", "InvokedViaFunctionUrl": True},
+            ),
+        ):
+            found = [
+                statement
+                for statement in self._current.statements
+                if _is_public(statement, str(parameters["Action"]))
+            ]
+            if is_public and not found:
+                while sid in taken:  # by a statement that says something else
+                    sid += "-1"
+                change = Change(f"{parameters['Action']} by the url", None, "everybody")
+                self._changes.append(change)
+                given = {"StatementId": sid, "Principal": "*", **parameters}
+                self._call_url("AddPermission", given)
+            elif found and not is_public:
+                for statement in found:
+                    change = Change(
+                        f"{parameters['Action']} by the url", "everybody", None, True
+                    )
+                    self._changes.append(change)
+                    given = {"StatementId": statement["Sid"]}
+                    self._call_url("RemovePermission", given)
+
+    def _code(self) -> tuple[tuple[Step, ...], dict[str, Any]]:
+        package = self._wanted.package
+        return content_steps(
+            package.path,
+            package.sha256,
+            package.zipped_bytes,
+            self._place,
+            self._wanted.bucket,
+        )
+
+    def _call(
+        self,
+        service: str,
+        operation: str,
+        arn: str,
+        parameters: dict[str, Any],
+        key: str = "",
+    ) -> None:
+        self._steps.append(Step(Call(service, operation, arn, parameters), key))
+
+    def _call_url(
+        self, operation: str, parameters: dict[str, Any], key: str = ""
+    ) -> None:
+        given = {**self._qualified, **parameters}
+        self._call("lambda", operation, self._qualified_arn, given, key)
+
+    def _wait(self, waiter: str) -> None:
+        name = {"FunctionName": self._wanted.name}
+        wait = Wait(waiter, Call("lambda", "GetFunction", self._arn, name))
+        self._steps.append(Step(wait, settles=True))
+
+
+def _check_replaceable(wanted: Wanted, function: FunctionState) -> None:
+    """Refuse to make a function of ours out of anything else, unless told to."""
+    what = f"Cannot deploy to {wanted.name!r}"
+    if function.package_type != "Zip":
+        raise UsageError(
+            f"{what}: that function is a container image, which Lambda cannot change "
+            "into a zip; choose another --name, or delete it first"
+        )
+    if function.state == "Failed":
+        raise DeployError(
+            f"{what}: AWS could not set that function up, {function.state_reason}; "
+            f"remove it with `lambda-deno-spawn delete {wanted.name}` and deploy again"
+        )
+    if function.environment_error is not None and not wanted.replaces_env:
+        raise DeployError(
+            f"{what}: its environment variables cannot be read and would be lost, "
+            f"{function.environment_error}; get access to its KMS key, or use "
+            "--replace-env"
+        )
+    if wanted.changes_runtime:
+        return
+    if function.stack is not None:
+        raise UsageError(
+            f"{what}: the CloudFormation stack {function.stack!r} owns it, and its "
+            "next update would undo this; change it there, choose another --name, or "
+            "replace it all the same with --change-runtime"
+        )
+    if function.is_ours:
+        return
+    if function.runtime in RUNTIMES:
+        state = f"it runs {function.runtime} without this runtime's layers"
+    else:
+        state = f"its runtime is {function.runtime}"
+    raise UsageError(
+        f"{what}: there is a function of that name that is not of ours, {state}; "
+        "choose another --name, or replace it with --change-runtime"
+    )
+
+
+def _settings(
+    wanted: Wanted, function: FunctionState | None, role: str
+) -> list[_Setting]:
+    memory, timeout = wanted.memory_mb, wanted.timeout_s
+    if function is None:
+        memory, timeout = memory or NEW_MEMORY_MB, timeout or NEW_TIMEOUT_S
+    rows: tuple[tuple[str, str, Any, str, str], ...] = (
+        ("runtime", "Runtime", wanted.runtime, "runtime", ""),
+        ("handler", "Handler", wanted.handler, "handler", ""),
+        ("role", "Role", role, "role", ""),
+        ("memory", "MemorySize", memory, "memory_mb", " MB"),
+        ("timeout", "Timeout", timeout, "timeout_s", " s"),
+        ("storage", "EphemeralStorage", wanted.storage_mb, "storage_mb", " MB"),
+        ("description", "Description", wanted.description, "description", ""),
+    )
+    return [
+        _Setting(
+            name,
+            parameter,
+            value,
+            None if function is None else getattr(function, attribute),
+            unit,
+            is_wrapped=parameter == "EphemeralStorage",
+        )
+        for name, parameter, value, attribute, unit in rows
+    ]
+
+
+def merged_variables(existing: Mapping[str, str], wanted: Wanted) -> dict[str, str]:
+    """Return the variables that a function is to have.
+
+    Raises:
+        UsageError: They are more than Lambda takes.
+    """
+    kept = {} if wanted.replaces_env else dict(existing)
+    if kept.get(WRAPPER) == WRAPPER_PATH:
+        del kept[WRAPPER]  # of another runtime, unless it is set anew below
+    variables = {**kept, **wanted.variables}
+    if wanted.runtime != OS_ONLY:
+        variables[WRAPPER] = WRAPPER_PATH
+    text = json.dumps(variables, separators=(",", ":"), ensure_ascii=False)
+    size_bytes = len(text.encode("utf-8", "surrogatepass"))
+    if size_bytes > ENVIRONMENT_LIMIT_BYTES:
+        raise UsageError(
+            f"Cannot set the environment variables: they have {size_bytes} bytes "
+            f"together, and Lambda takes {ENVIRONMENT_LIMIT_BYTES}; move values to "
+            "Parameter Store or Secrets Manager"
+        )
+    return variables
+
+
+def _check_request(given: Mapping[str, Any]) -> None:
+    """Refuse a request that is too large as botocore spells it: in ASCII.
+
+    Raises:
+        UsageError: It is.
+    """
+    size_bytes = len(json.dumps(given, default=str))
+    if size_bytes >= REQUEST_LIMIT_BYTES:
+        raise UsageError(
+            f"Cannot change the configuration: the request has {size_bytes} bytes, and "
+            f"Lambda takes less than {REQUEST_LIMIT_BYTES}; a character that is not "
+            "ASCII takes 6 or 12; move values of variables to Parameter Store or "
+            "Secrets Manager"
+        )
+
+
+def variable_changes(
+    before: Mapping[str, str], after: Mapping[str, str]
+) -> Iterable[Change]:
+    """Return what is different, without the values of secrets."""
+    for name in sorted({*before, *after}):
+        old, new = before.get(name), after.get(name)
+        if old != new:
+            yield Change(
+                f"env {name}",
+                None if old is None else shown_value(name, old),
+                None if new is None else shown_value(name, new),
+                loses=new is None,
+            )
+
+
+def _is_public(statement: Mapping[str, Any], action: str) -> bool:
+    """True if a statement lets everybody call a function by its URL."""
+    is_for_all = statement.get("Principal") in ("*", {"AWS": "*"})
+    if not is_for_all or statement.get("Action") != action:
+        return False
+    conditions = json.dumps(statement.get("Condition", {}))
+    if action == "lambda:InvokeFunction":
+        return "lambda:InvokedViaFunctionUrl" in conditions
+    return '"NONE"' in conditions

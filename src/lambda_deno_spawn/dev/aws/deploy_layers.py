@@ -1,0 +1,152 @@
+"""Which layers a function is to have: ours renewed, those of others where they are.
+
+Knows which layer takes the place of which, what fits, and what has to be published on
+the way. Refuses to know AWS: states in, ARNs out, the same for the same states.
+Specification: docs/deploy.md, "layers"; AWS "Lambda quotas".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from lambda_deno_spawn.dev.aws.plan import Answer, Change
+from lambda_deno_spawn.dev.aws.publish import LAYER_PREFIX
+from lambda_deno_spawn.dev.project.quotas import LAYERS_LIMIT
+from lambda_deno_spawn.errors import DeployError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from lambda_deno_spawn.dev.aws.publish import LayerZip
+    from lambda_deno_spawn.dev.aws.wanted import Current, Wanted
+
+
+def planned_layers(wanted: Wanted, current: Current) -> list[str | Answer]:
+    """Return the layers that a function is to have, in order.
+
+    Returns:
+        ARNs of versions; an ``Answer`` stands for one that is published on the way.
+
+    Raises:
+        UsageError: With those of others they are more than Lambda takes.
+        DeployError: One is not there, or does not fit.
+    """
+    if wanted.layers:
+        for arn in wanted.layers:
+            version = current.layers.get(arn)
+            if version is None:
+                raise DeployError(
+                    f"Cannot use the layer {arn!r}: there is no such version; see "
+                    "`lambda-deno-spawn layer list`"
+                )
+            _check_layer(arn, version.archs, version.runtimes, wanted)
+        return list(wanted.layers)
+    _refuse_missing(wanted, current)
+    names = wanted.layer_names
+    ours = {_kind(name): _own_layer(name, wanted, current) for name in names}
+    there = () if current.function is None else current.function.layers
+    layers = _in_place(there, ours)
+    if len(layers) > LAYERS_LIMIT:
+        others = len(layers) - len(ours)
+        raise UsageError(
+            f"Cannot use {len(layers)} layers: the function needs {len(ours)} of ours "
+            f"and has {others} of others, and Lambda takes {LAYERS_LIMIT}; name all "
+            "that it is to have with --layer"
+        )
+    return layers
+
+
+def unpublished_layers(wanted: Wanted, current: Current) -> list[LayerZip]:
+    """Return our layers that have to be published first."""
+    if wanted.layers:
+        return []
+    return [
+        current.built[name]
+        for name in wanted.layer_names
+        if current.layers.get(name) is None
+    ]
+
+
+def layer_changes(
+    before: Iterable[str], after: Sequence[str | Answer]
+) -> Iterable[Change]:
+    """Return which layers come, go, and change their version."""
+    old = {arn.rpartition(":")[0]: arn for arn in before}
+    new: dict[str, str | Answer] = {}
+    for item in after:
+        is_known = isinstance(item, str)
+        new[str(item).rpartition(":")[0] if is_known else str(item)] = item
+    for name, item in new.items():
+        if old.get(name) != item:
+            shown = f"{item.step}, once published" if isinstance(item, Answer) else item
+            yield Change("layer", old.get(name), shown)
+    for name, arn in old.items():
+        if name not in new:
+            yield Change("layer", arn, None, loses=True)
+
+
+def _in_place(
+    there: Iterable[str], ours: dict[str, str | Answer]
+) -> list[str | Answer]:
+    """Put each of ours where one of its kind was, new ones at the end."""
+    waiting = dict(ours)
+    layers: list[str | Answer] = []
+    for arn in there:
+        name = arn.split(":")[6]
+        if not name.startswith(LAYER_PREFIX):
+            layers.append(arn)
+        elif (kind := _kind(name)) in waiting:
+            layers.append(waiting.pop(kind))
+    return [*layers, *waiting.values()]
+
+
+def _kind(name: str) -> str:
+    return name.removeprefix(LAYER_PREFIX).partition("-")[0]
+
+
+def _own_layer(name: str, wanted: Wanted, current: Current) -> str | Answer:
+    version = current.layers.get(name)
+    if version is not None:
+        _check_layer(version.arn, version.archs, version.runtimes, wanted)
+        return version.arn
+    built = current.built[name]
+    _check_layer(str(built.path), (built.arch,), built.runtimes, wanted)
+    return Answer(name, "LayerVersionArn")
+
+
+def _refuse_missing(wanted: Wanted, current: Current) -> None:
+    missing = [
+        name
+        for name in wanted.layer_names
+        if current.layers.get(name) is None and current.built.get(name) is None
+    ]
+    if not missing:
+        return
+    kinds = " ".join(f"--kind {_kind(name)}" for name in missing)
+    raise DeployError(
+        f"Cannot find the layer {' and '.join(map(repr, missing))} in "
+        f"{current.place.region}: neither published nor built; run "
+        f"`lambda-deno-spawn layer build {kinds} --arch {wanted.arch}` first"
+    )
+
+
+def _check_layer(
+    shown: str, archs: tuple[str, ...], runtimes: tuple[str, ...], wanted: Wanted
+) -> None:
+    if archs and wanted.arch not in archs:
+        raise DeployError(
+            f"Cannot use the layer {shown!r}: it is for {', '.join(archs)}, and the "
+            f"function for {wanted.arch}; use --arch {archs[0]}, or another layer"
+        )
+    if runtimes and wanted.runtime not in runtimes:
+        raise DeployError(
+            f"Cannot use the layer {shown!r}: it is for {', '.join(runtimes)}, and "
+            f"the function for {wanted.runtime}; use --runtime {_python_of(runtimes)}, "
+            "or build the layer for it with `layer build --kind runtime --python "
+            f"{wanted.runtime.removeprefix('python')}` and publish that"
+        )
+
+
+def _python_of(runtimes: tuple[str, ...]) -> str:
+    """Return the runtime that needs no further layer, if there is one."""
+    return next((name for name in runtimes if name.startswith("python")), runtimes[0])

@@ -1,0 +1,389 @@
+"""A function in AWS: reading what is there, and removing it.
+
+Knows which calls tell the state that a plan starts from, and what belongs to a function
+when it is deleted. Refuses to know what is wanted and how a difference is removed.
+Specification: docs/deploy.md; Lambda API reference, GetFunction; "Lambda function
+states".
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from lambda_deno_spawn.dev.aws.plan import Call, Change, Plan, Step, Wait
+from lambda_deno_spawn.dev.aws.publish import find_version, newest_version
+from lambda_deno_spawn.dev.aws.session import AwsError
+from lambda_deno_spawn.dev.aws.wanted import (
+    OUR_TAG,
+    ROLE_POLICY_NAME,
+    AliasState,
+    Current,
+    FunctionState,
+    RoleState,
+    UrlState,
+    check_name,
+    default_log_group,
+    own_role_name,
+    qualified,
+    role_policy_name,
+)
+from lambda_deno_spawn.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from lambda_deno_spawn.dev.aws.plan import Place
+    from lambda_deno_spawn.dev.aws.publish import LayerVersion, LayerZip
+    from lambda_deno_spawn.dev.aws.session import Aws
+    from lambda_deno_spawn.dev.aws.wanted import Wanted
+
+# What IAM says of a role while not all of it knows that its policies are gone.
+STILL_HAS_POLICIES = (
+    "must delete policies first",
+    "must detach all policies first",
+)
+
+
+def read_current(aws: Aws, wanted: Wanted, built: Sequence[LayerZip]) -> Current:
+    """Ask for all that a plan for this function depends on; change nothing.
+
+    Args:
+        aws: Where.
+        wanted: What is to be reached.
+        built: Layers that could be published.
+
+    Raises:
+        DeployError: AWS does not say.
+    """
+    function = settled_function(aws, wanted.name)
+    return Current(
+        place=aws.place,
+        function=function,
+        alias=_read_alias(aws, wanted) if function and wanted.alias else None,
+        url=_read_url(aws, wanted) if function and wanted.url is not None else None,
+        role=_read_wanted_role(aws, wanted, function),
+        log_retention_days=read_retention(aws, default_log_group(wanted.name)),
+        layers=_read_layers(aws, wanted),
+        built={layer.name: layer for layer in built},
+        statements=_read_statements(aws, wanted)
+        if function and wanted.url is not None
+        else (),
+    )
+
+
+def read_function(aws: Aws, name: str) -> FunctionState | None:
+    """Return a function, None if there is none of that name."""
+    answer = aws.find(_get_function(aws, name))
+    if answer is None:
+        return None
+    return FunctionState.from_answer(answer["Configuration"], answer.get("Tags"))
+
+
+def settled_function(aws: Aws, name: str) -> FunctionState | None:
+    """Return a function once nothing is being done to it any more."""
+    call = _get_function(aws, name)
+    answer = aws.find(call)
+    if answer is None:
+        return None
+    configuration = answer["Configuration"]
+    for waiter, is_due in (
+        ("function_active_v2", configuration.get("State") == "Pending"),
+        (
+            "function_updated_v2",
+            configuration.get("LastUpdateStatus") == "InProgress",
+        ),
+    ):
+        if is_due:
+            _wait_for_any_end(aws, Wait(waiter, call))
+    return read_function(aws, name)
+
+
+def _wait_for_any_end(aws: Aws, wait: Wait) -> None:
+    """Wait until what is being done has ended, well or badly: the plan sees how."""
+    try:
+        aws.wait(wait)
+    except AwsError as error:
+        if error.code == "Timeout":
+            raise
+
+
+def _get_function(aws: Aws, name: str) -> Call:
+    arn = aws.place.function(name)
+    return Call("lambda", "GetFunction", arn, {"FunctionName": name})
+
+
+def _read_alias(aws: Aws, wanted: Wanted) -> AliasState | None:
+    name = {"FunctionName": wanted.name}
+    arn = f"{aws.place.function(wanted.name)}:{wanted.alias}"
+    alias = aws.find(Call("lambda", "GetAlias", arn, {**name, "Name": wanted.alias}))
+    if alias is None:
+        return None
+    version = alias["FunctionVersion"]
+    there = {**name, "Qualifier": version}
+    arn = f"{aws.place.function(wanted.name)}:{version}"
+    answer = aws.call(Call("lambda", "GetFunctionConfiguration", arn, there))
+    weights = (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights")
+    return AliasState(
+        version,
+        FunctionState.from_answer(answer),
+        bool(weights),
+        alias.get("RevisionId") or "",
+    )
+
+
+def _read_url(aws: Aws, wanted: Wanted) -> UrlState | None:
+    arn, parameters = qualified(wanted, aws.place)
+    answer = aws.find(Call("lambda", "GetFunctionUrlConfig", arn, parameters))
+    if answer is None:
+        return None
+    mode = answer.get("InvokeMode") or "BUFFERED"
+    return UrlState(answer["FunctionUrl"], answer["AuthType"], mode)
+
+
+def _read_statements(aws: Aws, wanted: Wanted) -> tuple[Mapping[str, Any], ...]:
+    arn, parameters = qualified(wanted, aws.place)
+    answer = aws.find(Call("lambda", "GetPolicy", arn, parameters))
+    if answer is None:
+        return ()
+    return tuple(json.loads(answer["Policy"])["Statement"])
+
+
+def _read_wanted_role(
+    aws: Aws, wanted: Wanted, function: FunctionState | None
+) -> RoleState | None:
+    role = wanted.role
+    if role is not None and role.startswith("arn:"):
+        return RoleState(role)
+    if role is not None:
+        return read_role(aws, role, wanted.name)
+    if function is not None:
+        return None  # it keeps the one it has
+    return read_role(aws, own_role_name(wanted.name), wanted.name)
+
+
+def read_role(aws: Aws, role: str, function: str) -> RoleState | None:
+    """Return a role, None if there is none of that name.
+
+    Args:
+        aws: Whose.
+        role: Its name.
+        function: The function whose log it may write.
+    """
+    arn = aws.place.role(role)
+    answer = aws.find(Call("iam", "GetRole", arn, {"RoleName": role}))
+    if answer is None:
+        return None
+    found = answer["Role"]
+    tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags") or ()}
+    if tags.get(OUR_TAG[0]) != OUR_TAG[1]:
+        return RoleState(found["Arn"])
+    policy = {"RoleName": role, "PolicyName": role_policy_name(aws.place)}
+    inline = aws.find(Call("iam", "GetRolePolicy", arn, policy))
+    document = None if inline is None else inline["PolicyDocument"]
+    return RoleState(found["Arn"], is_ours=True, policy=document)
+
+
+def read_retention(aws: Aws, log_group: str) -> int | None:
+    """Return for how many days a log group keeps what it has.
+
+    Returns:
+        0: for ever; None: there is no such log group.
+    """
+    # Lambda's neighbours share the prefix, so the page may hold others.
+    arn = aws.place.log_group("*")
+    call = Call("logs", "DescribeLogGroups", arn, {"logGroupNamePrefix": log_group})
+    for group in aws.pages(call, "logGroups"):
+        if group["logGroupName"] == log_group:
+            return int(group.get("retentionInDays") or 0)
+    return None
+
+
+def _read_layers(aws: Aws, wanted: Wanted) -> Mapping[str, LayerVersion | None]:
+    if not wanted.layers:
+        return {name: newest_version(aws, name) for name in wanted.layer_names}
+    found = {}
+    for arn in wanted.layers:
+        layer, _, version = arn.rpartition(":")
+        found[arn] = find_version(aws, layer, int(version))
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Leftovers:
+    """What there is of a function.
+
+    Attributes:
+        function: None: it is gone.
+        urls: Its function URLs.
+        role: Name of the role that this tool made for it.
+        role_policies: The role's inline policies.
+        attached: ARNs of the policies that were attached to the role.
+        role_users: Other functions of this region that use the role; None: AWS does
+            not say.
+        log_group: Its name; None: there is none, or it is to be kept.
+    """
+
+    function: FunctionState | None
+    urls: tuple[str, ...] = ()
+    role: str | None = None
+    role_policies: tuple[str, ...] = ()
+    attached: tuple[str, ...] = ()
+    role_users: tuple[str, ...] | None = ()
+    log_group: str | None = None
+
+
+def read_leftovers(
+    aws: Aws, name: str, *, keeps_role: bool, keeps_logs: bool
+) -> Leftovers:
+    """Ask for all that goes with a function; change nothing."""
+    check_name(name)
+    function = read_function(aws, name)
+    if function is not None:
+        _refuse_foreign(name, function)
+    urls = () if function is None else _read_urls(aws, name)
+    log_group = default_log_group(name)
+    is_log_kept = keeps_logs or read_retention(aws, log_group) is None
+    role = own_role_name(name)
+    state = None if keeps_role else read_role(aws, role, name)
+    if state is None or not state.is_ours:
+        return Leftovers(function, urls, log_group=None if is_log_kept else log_group)
+    arn = aws.place.role(role)
+    of_role = {"RoleName": role}
+    inline = aws.call(Call("iam", "ListRolePolicies", arn, of_role))
+    attached = aws.call(Call("iam", "ListAttachedRolePolicies", arn, of_role))
+    return Leftovers(
+        function,
+        urls,
+        role,
+        tuple(inline["PolicyNames"]),
+        tuple(policy["PolicyArn"] for policy in attached["AttachedPolicies"]),
+        _read_role_users(aws, state.arn, name),
+        None if is_log_kept else log_group,
+    )
+
+
+def _refuse_foreign(name: str, function: FunctionState) -> None:
+    """Refuse to delete what is not ours.
+
+    Raises:
+        UsageError: It is another kind of function, or a stack owns it.
+    """
+    if function.stack is not None:
+        raise UsageError(
+            f"Cannot delete {name!r}: the CloudFormation stack {function.stack!r} owns "
+            "it; delete it there"
+        )
+    if not function.is_ours:
+        raise UsageError(
+            f"Cannot delete {name!r}: it has none of our layers, wrapper or tag; if it "
+            "is the one that is meant, delete it with AWS's own tools"
+        )
+
+
+def _read_role_users(aws: Aws, role_arn: str, name: str) -> tuple[str, ...] | None:
+    """Return which functions but one use a role, None if these credentials may not."""
+    try:
+        return tuple(
+            function["FunctionName"]
+            for function in aws.pages(Call("lambda", "ListFunctions", "*"), "Functions")
+            if function.get("Role") == role_arn and function["FunctionName"] != name
+        )
+    except AwsError as error:
+        if error.is_denied:
+            return None
+        raise
+
+
+def _read_urls(aws: Aws, name: str) -> tuple[str, ...]:
+    """Return all URLs of a function: its own and its aliases'."""
+    arn, parameters = aws.place.function(name), {"FunctionName": name}
+    call = Call("lambda", "ListFunctionUrlConfigs", arn, parameters)
+    try:
+        return tuple(
+            url["FunctionUrl"] for url in aws.pages(call, "FunctionUrlConfigs")
+        )
+    except AwsError as error:
+        if error.is_not_found:  # the function is gone in the meantime
+            return ()
+        raise
+
+
+def plan_delete(name: str, found: Leftovers, place: Place) -> Plan:
+    """Plan the removal of what there is.
+
+    Raises:
+        UsageError: There is nothing.
+    """
+    changes: list[Change] = []
+    steps: list[Step] = []
+
+    def remove(
+        what: str, shown: str, service: str, operation: str, arn: str, **given: str
+    ) -> None:
+        changes.append(Change(what, shown, None, loses=True))
+        retry_while = STILL_HAS_POLICIES if operation == "DeleteRole" else ()
+        call = Call(service, operation, arn, given)
+        steps.append(Step(call, retry_while=retry_while))
+
+    arn = place.function(name)
+    if found.function is not None:
+        # Versions, aliases and URLs go with it.
+        changes += [Change("function url", url, None, loses=True) for url in found.urls]
+        remove("function", arn, "lambda", "DeleteFunction", arn, FunctionName=name)
+    notes = _plan_role_removal(found, place, remove)
+    if found.log_group is not None:
+        group = found.log_group
+        group_arn = place.log_group(group)
+        remove(
+            "log group", group, "logs", "DeleteLogGroup", group_arn, logGroupName=group
+        )
+    if not steps:
+        left = f"; {'; '.join(notes)}" if notes else ""
+        raise UsageError(
+            f"Cannot delete {name!r} in {place.region}: there is no such function, "
+            f"and nothing of it is left; see --region and --profile{left}"
+        )
+    return Plan(tuple(changes), tuple(steps), notes)
+
+
+def _plan_role_removal(
+    found: Leftovers, place: Place, remove: Callable[..., None]
+) -> tuple[str, ...]:
+    """Remove the role, or only this region's part of it, or nothing.
+
+    Returns:
+        Why it stays, if it does.
+    """
+    if found.role is None:
+        return ()
+    role, arn = found.role, place.role(found.role)
+    stays = f"the role {role} stays"
+    if found.role_users is None:
+        return (
+            f"{stays}: these credentials may not see whether other functions use it; "
+            "allow lambda:ListFunctions and run the command again, or delete it "
+            "yourself",
+        )
+    if found.role_users:
+        return (f"{stays}: used by {', '.join(found.role_users)}",)
+    ours = role_policy_name(place)
+    if ours in found.role_policies:
+        shown = f"{ours} of {role}"
+        remove(
+            "role policy", shown, "iam", "DeleteRolePolicy", arn,
+            RoleName=role, PolicyName=ours,
+        )  # fmt: skip
+    others = [policy for policy in found.role_policies if policy != ours]
+    regions = [match[1] for match in map(ROLE_POLICY_NAME.fullmatch, others) if match]
+    if regions:
+        return (f"{stays}: used by functions in {', '.join(regions)}",)
+    # Somebody gave the role more to do than this tool did, perhaps for something else.
+    if foreign := [*others, *found.attached]:
+        return (
+            f"{stays}: somebody gave it the policies {', '.join(foreign)}; delete it "
+            "yourself if nothing else needs it",
+        )
+    remove("role", role, "iam", "DeleteRole", arn, RoleName=role)
+    return ()

@@ -1,0 +1,406 @@
+"""A function as it is wanted, and as it is: states, and what AWS would refuse.
+
+Knows what belongs to a function, how Lambda describes one, which names and values it
+takes, and what this tool calls the things that it makes. Refuses to know how one state
+becomes the other. Specification: Lambda API reference, CreateFunction and GetFunction;
+AWS "Lambda quotas".
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from lambda_deno_spawn.dev.aws.publish import LAYER_PREFIX
+from lambda_deno_spawn.dev.project.project import (
+    DESCRIPTION_LIMIT,
+    FUNCTION_NAME,
+    LAYER_ARN,
+    ROLE_ARN,
+    RUNTIMES,
+)
+from lambda_deno_spawn.dev.project.quotas import (
+    LAYERS_LIMIT,
+    MEMORY_MAX_MB,
+    MEMORY_MIN_MB,
+    STORAGE_MAX_MB,
+    STORAGE_MIN_MB,
+    TIMEOUT_LIMIT_S,
+)
+from lambda_deno_spawn.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from lambda_deno_spawn.dev.aws.plan import Place
+    from lambda_deno_spawn.dev.aws.publish import LayerVersion, LayerZip
+
+WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
+WRAPPER_PATH = "/opt/lambda-deno-spawn"
+OS_ONLY = "provided.al2023"
+# CloudWatch Logs API reference, PutRetentionPolicy.
+RETENTIONS_DAYS = (
+    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192,
+    2557, 2922, 3288, 3653,
+)  # fmt: skip
+ALIAS_NAME = re.compile(r"(?!\d+$)[A-Za-z0-9_-]{1,128}")
+ROLE_NAME = re.compile(r"[\w+=,.@-]{1,64}")
+ROLE_NAME_LIMIT = 64  # IAM and AWS STS quotas
+# What role_policy_name gives, of any region.
+ROLE_POLICY_NAME = re.compile(r"logs-([a-z]+(?:-[a-z]+)+-\d+)")
+OUR_TAG = ("created-by", "lambda-deno-spawn")
+
+
+@dataclass(frozen=True, slots=True)
+class PackageZip:
+    """A function's code.
+
+    Attributes:
+        sha256: Of the zip, in hexadecimal.
+    """
+
+    path: Path
+    sha256: str
+    zipped_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A function as it should be; None: as it is.
+
+    Attributes:
+        role: ARN or name; None: the function's own, else one is made.
+        layers: ARNs of versions; none: the newest of ours.
+        variables: Environment variables, but for what the runtime itself needs.
+        replaces_env: Variables that are not named go away.
+        alias: Moved to a new version, which is published.
+        url: Whether there is a function URL.
+        url_auth: ``AWS_IAM`` or ``NONE``.
+        invoke_mode: ``BUFFERED`` or ``RESPONSE_STREAM``.
+        retention_days: How long logs are kept.
+        bucket: For the upload; None: only if the zip is large, and ours.
+        changes_runtime: Whatever the function is now may be replaced.
+    """
+
+    name: str
+    handler: str
+    runtime: str
+    arch: str
+    package: PackageZip
+    role: str | None = None
+    layers: tuple[str, ...] = ()
+    memory_mb: int | None = None
+    timeout_s: int | None = None
+    storage_mb: int | None = None
+    description: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    replaces_env: bool = False
+    tags: Mapping[str, str] = field(default_factory=dict)
+    alias: str | None = None
+    url: bool | None = None
+    url_auth: str | None = None
+    invoke_mode: str | None = None
+    retention_days: int | None = None
+    bucket: str | None = None
+    changes_runtime: bool = False
+
+    @property
+    def layer_names(self) -> tuple[str, ...]:
+        """Names of our layers that the runtime needs."""
+        kinds = ["deno", "runtime", *(["python"] if self.runtime == OS_ONLY else [])]
+        return tuple(f"{LAYER_PREFIX}{kind}-{self.arch}" for kind in kinds)
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionState:
+    """A function, or a version of it, as Lambda describes it.
+
+    Attributes:
+        runtime: Empty for a container image.
+        code_sha256: Of the zip, in base64.
+        failure: Why the last update failed, None if it did not.
+        log_group: Name of its log group.
+        environment_error: Why the variables cannot be read, None if they can.
+        revision: Changes with everything that is written; empty if AWS gave none.
+    """
+
+    arn: str
+    runtime: str
+    handler: str
+    role: str
+    memory_mb: int
+    timeout_s: int
+    storage_mb: int
+    description: str
+    arch: str
+    layers: tuple[str, ...]
+    variables: Mapping[str, str]
+    code_sha256: str
+    package_type: str = "Zip"
+    state: str = "Active"
+    state_reason: str = ""
+    failure: str | None = None
+    log_group: str = ""
+    environment_error: str | None = None
+    revision: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def from_answer(
+        cls, answer: Mapping[str, Any], tags: Mapping[str, str] | None = None
+    ) -> FunctionState:
+        """Read the ``Configuration`` of an answer of GetFunction."""
+        failure = None
+        if answer.get("LastUpdateStatus") == "Failed":
+            failure = answer.get("LastUpdateStatusReason") or "without a reason"
+        environment = answer.get("Environment") or {}
+        error = environment.get("Error") or {}
+        name = answer["FunctionName"]
+        return cls(
+            arn=answer["FunctionArn"],
+            runtime=answer.get("Runtime") or "",
+            handler=answer.get("Handler") or "",
+            role=answer.get("Role") or "",
+            memory_mb=int(answer.get("MemorySize") or 128),
+            timeout_s=int(answer.get("Timeout") or 3),
+            storage_mb=int((answer.get("EphemeralStorage") or {}).get("Size") or 512),
+            description=answer.get("Description") or "",
+            arch=(answer.get("Architectures") or ["x86_64"])[0],
+            layers=tuple(layer["Arn"] for layer in answer.get("Layers") or ()),
+            variables=dict(environment.get("Variables") or {}),
+            code_sha256=answer.get("CodeSha256") or "",
+            package_type=answer.get("PackageType") or "Zip",
+            state=answer.get("State") or "Active",
+            state_reason=answer.get("StateReason") or "",
+            failure=failure,
+            log_group=(answer.get("LoggingConfig") or {}).get("LogGroup")
+            or default_log_group(name),
+            environment_error=error.get("Message") or error.get("ErrorCode"),
+            revision=answer.get("RevisionId") or "",
+            tags=dict(tags or {}),
+        )
+
+    @property
+    def stack(self) -> str | None:
+        """Name of the CloudFormation stack that owns it, None if none does."""
+        return self.tags.get("aws:cloudformation:stack-name")
+
+    @property
+    def is_ours(self) -> bool:
+        """True if it runs Deno by this runtime, or was made by this tool."""
+        return (
+            self.variables.get(WRAPPER) == WRAPPER_PATH
+            or any(f":layer:{LAYER_PREFIX}" in arn for arn in self.layers)
+            or self.tags.get(OUR_TAG[0]) == OUR_TAG[1]
+        )
+
+    def runs_as(self, other: FunctionState) -> bool:
+        """True if a version is what another one is."""
+        return _running(self) == _running(other)
+
+
+def _running(state: FunctionState) -> tuple[object, ...]:
+    return (
+        state.runtime, state.handler, state.role, state.memory_mb, state.timeout_s,
+        state.storage_mb, state.arch, state.layers, dict(state.variables),
+        state.code_sha256,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class AliasState:
+    """An alias, and the version it means.
+
+    Attributes:
+        has_weights: A part of the invocations goes to another version.
+        revision: Changes with everything that is written; empty if AWS gave none.
+    """
+
+    version: str
+    function: FunctionState
+    has_weights: bool = False
+    revision: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class UrlState:
+    """A function URL."""
+
+    url: str
+    auth: str
+    invoke_mode: str
+
+
+@dataclass(frozen=True, slots=True)
+class RoleState:
+    """A role in IAM.
+
+    Attributes:
+        is_ours: This tool made it.
+        policy: The inline policy by which it may write this function's log.
+    """
+
+    arn: str
+    is_ours: bool = False
+    policy: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """What is there.
+
+    Attributes:
+        function: None: there is none of that name.
+        role: The role that is wanted; None: there is none of that name.
+        log_retention_days: None: there is no log group; 0: it keeps everything.
+        layers: By ARN if ARNs are wanted, else by name; None: there is no such.
+        built: Layers that could be published, by name.
+        statements: The resource policy of what the URL belongs to.
+    """
+
+    place: Place
+    function: FunctionState | None = None
+    alias: AliasState | None = None
+    url: UrlState | None = None
+    role: RoleState | None = None
+    log_retention_days: int | None = None
+    layers: Mapping[str, LayerVersion | None] = field(default_factory=dict)
+    built: Mapping[str, LayerZip] = field(default_factory=dict)
+    statements: tuple[Mapping[str, Any], ...] = ()
+
+
+def default_log_group(name: str) -> str:
+    """Return the log group that Lambda uses if it is told nothing else."""
+    return f"/aws/lambda/{name}"
+
+
+def own_role_name(name: str) -> str:
+    """Return the name of the role that is made for a function."""
+    role = f"{name}-role"
+    if len(role) <= ROLE_NAME_LIMIT:
+        return role
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[:50]}-{digest}-role"
+
+
+def qualified(wanted: Wanted, place: Place) -> tuple[str, dict[str, Any]]:
+    """Return ARN and parameters of what a URL belongs to: the alias if there is one."""
+    arn = place.function(wanted.name)
+    if wanted.alias is None:
+        return arn, {"FunctionName": wanted.name}
+    return f"{arn}:{wanted.alias}", {
+        "FunctionName": wanted.name,
+        "Qualifier": wanted.alias,
+    }
+
+
+def role_policy_name(place: Place) -> str:
+    """Return the name of a role's inline policy; one role serves every region."""
+    return f"logs-{place.region}"
+
+
+def role_policy(name: str, place: Place) -> dict[str, Any]:
+    """Return the inline policy: a function may write its own log, no more."""
+    return {
+        "Version": "2012-10-17",
+        "Statement": [
+            {
+                "Effect": "Allow",
+                "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
+                "Resource": f"{place.log_group(default_log_group(name))}:*",
+            }
+        ],
+    }
+
+
+def check_name(name: str) -> None:
+    """Refuse a name that Lambda would refuse.
+
+    Raises:
+        UsageError: It would.
+    """
+    if not FUNCTION_NAME.fullmatch(name):
+        raise UsageError(
+            f"Cannot use the name {name!r}: Lambda takes 1 to 64 letters, digits, - "
+            "and _; give another one with --name"
+        )
+
+
+def check_wanted(wanted: Wanted, region: str) -> None:
+    """Refuse what AWS would refuse, before it is asked.
+
+    Raises:
+        UsageError: It would.
+    """
+    check_name(wanted.name)
+    if wanted.runtime not in RUNTIMES:
+        raise UsageError(
+            f"Cannot use the runtime {wanted.runtime!r}: Deno runs on "
+            f"{', '.join(RUNTIMES)}"
+        )
+    for what, value, least, most, unit in (
+        ("memory", wanted.memory_mb, MEMORY_MIN_MB, MEMORY_MAX_MB, "MB"),
+        ("timeout", wanted.timeout_s, 1, TIMEOUT_LIMIT_S, "seconds"),
+        ("storage", wanted.storage_mb, STORAGE_MIN_MB, STORAGE_MAX_MB, "MB"),
+    ):
+        if value is not None and not least <= value <= most:
+            raise UsageError(
+                f"Cannot use {what} {value}: Lambda takes {least} to {most} {unit}"
+            )
+    if wanted.description is not None and len(wanted.description) > DESCRIPTION_LIMIT:
+        raise UsageError(
+            f"Cannot use the description: it has {len(wanted.description)} "
+            f"characters, and Lambda takes {DESCRIPTION_LIMIT}"
+        )
+    if wanted.alias is not None and not ALIAS_NAME.fullmatch(wanted.alias):
+        raise UsageError(
+            f"Cannot use the alias {wanted.alias!r}: Lambda takes 1 to 128 letters, "
+            "digits, - and _, and not digits alone"
+        )
+    if (
+        wanted.retention_days is not None
+        and wanted.retention_days not in RETENTIONS_DAYS
+    ):
+        raise UsageError(
+            f"Cannot keep logs for {wanted.retention_days} days: CloudWatch takes "
+            f"{', '.join(map(str, RETENTIONS_DAYS))}"
+        )
+    role = wanted.role
+    if role is not None and not (ROLE_ARN.fullmatch(role) or ROLE_NAME.fullmatch(role)):
+        raise UsageError(
+            f"Cannot use the role {role!r}: it is neither a role's name nor its ARN, "
+            "such as arn:aws:iam::123456789012:role/name"
+        )
+    if any(name.lower().startswith("aws:") for name in wanted.tags):
+        raise UsageError("Cannot use tags that begin with aws: AWS reserves them")
+    wrapper = wanted.variables.get(WRAPPER, WRAPPER_PATH)
+    if wanted.runtime != OS_ONLY and wrapper != WRAPPER_PATH:
+        raise UsageError(
+            f"Cannot set {WRAPPER} to {wrapper!r}: on {wanted.runtime} it has to be "
+            f"{WRAPPER_PATH}, which starts Deno; use --runtime {OS_ONLY}, where the "
+            "runtime calls a wrapper of yours"
+        )
+    _check_layer_arns(wanted.layers, region)
+
+
+def _check_layer_arns(layers: tuple[str, ...], region: str) -> None:
+    if len(layers) > LAYERS_LIMIT:
+        raise UsageError(
+            f"Cannot use {len(layers)} layers: Lambda takes {LAYERS_LIMIT}"
+        )
+    for arn in layers:
+        if not LAYER_ARN.fullmatch(arn):
+            raise UsageError(
+                f"Cannot use the layer {arn!r}: it is not the ARN of a layer version, "
+                "such as arn:aws:lambda:eu-central-1:123456789012:layer:name:1"
+            )
+        there = arn.split(":")[3]
+        if there != region:
+            raise UsageError(
+                f"Cannot use the layer {arn!r}: it is in {there}, and the function in "
+                f"{region}; publish it there with `lambda-deno-spawn layer publish "
+                f"--region {region}`"
+            )

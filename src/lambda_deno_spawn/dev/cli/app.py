@@ -1,0 +1,554 @@
+"""The command line: arguments in, result and exit code out.
+
+Knows the options, where an event may come from, and what is printed: the result on
+stdout, all else on stderr. Refuses to know how anything is done. Exit codes: 0 the
+function answered, or nothing is wrong; 1 it failed, or something is; 2 the command
+cannot be carried out as given; 130 and 143 after SIGINT and SIGTERM. Specification:
+README.md and the help texts below.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, NoReturn
+
+import typer
+
+from lambda_deno_spawn import __version__
+from lambda_deno_spawn.config import Strategy, Warm
+from lambda_deno_spawn.dev.cli.build import build
+from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, Output, exit_codes
+from lambda_deno_spawn.dev.cli.deploy import delete, deploy
+from lambda_deno_spawn.dev.cli.layer import layer_app
+from lambda_deno_spawn.dev.cli.new import new
+from lambda_deno_spawn.dev.cli.options import HandlerOption, VerboseOption
+from lambda_deno_spawn.dev.cli.publish import list_layers, publish
+from lambda_deno_spawn.dev.cli.remote import invoke_remote, logs
+from lambda_deno_spawn.dev.cli.tables import write_checks, write_isolation
+from lambda_deno_spawn.dev.doctor.checks import Status, examine
+from lambda_deno_spawn.dev.doctor.isolation import examine_isolation
+from lambda_deno_spawn.dev.local.invoke import run
+from lambda_deno_spawn.dev.local.runtime import run_until_signalled
+from lambda_deno_spawn.dev.project.function import (
+    InvokeOptions,
+    parse_variables,
+    shadowing_note,
+)
+from lambda_deno_spawn.dev.project.project import (
+    load_project,
+)
+from lambda_deno_spawn.dev.project.quotas import (
+    MEMORY_MAX_MB,
+    MEMORY_MIN_MB,
+    TIMEOUT_LIMIT_S,
+)
+from lambda_deno_spawn.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lambda_deno_spawn.dev.doctor.checks import Check
+    from lambda_deno_spawn.dev.doctor.isolation import IsolationReport
+    from lambda_deno_spawn.dev.local.invoke import InvokeResult
+
+CLIENT_CONTEXT_LIMIT_BYTES = 3583  # base64; AWS Lambda API reference, Invoke
+EVENT_LIMIT_BYTES = 6 * 1024 * 1024  # AWS "Lambda quotas"
+DEFAULT_TIMEOUT_S = 3.0  # Lambda's own
+DEFAULT_MEMORY_MB = 512
+
+
+app = typer.Typer(
+    help="Deno on AWS Lambda with a brand-new process for every event.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+app.command()(new)
+app.command()(build)
+app.add_typer(layer_app, name="layer")
+layer_app.command("publish")(publish)
+layer_app.command("list")(list_layers)
+app.command()(deploy)
+app.command()(delete)
+app.command()(logs)
+
+
+def main() -> None:
+    """Run the command line tool."""
+    app(prog_name="lambda-deno-spawn")
+
+
+def _show_version(is_wanted: bool) -> None:
+    if is_wanted:
+        print(f"lambda-deno-spawn {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    *,
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version",
+            callback=_show_version,
+            is_eager=True,
+            help="Print the version and exit.",
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
+EnvOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Environment variable of the function; may be repeated.",
+    ),
+]
+
+
+@app.command()
+def invoke(
+    function: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FUNCTION", help="The handler's file, or the folder that holds it."
+        ),
+    ] = None,
+    *,
+    remote: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Invoke this function in AWS instead of one here."
+        ),
+    ] = None,
+    qualifier: Annotated[
+        str | None,
+        typer.Option(help="With --remote: alias or version."),
+    ] = None,
+    is_async: Annotated[
+        bool,
+        typer.Option("--async", help="With --remote: do not wait for the result."),
+    ] = False,
+    region: Annotated[
+        str | None, typer.Option(help="With --remote: AWS region.")
+    ] = None,
+    profile: Annotated[
+        str | None, typer.Option(help="With --remote: profile of AWS's own files.")
+    ] = None,
+    event: Annotated[
+        str | None,
+        typer.Option(
+            "--event",
+            "-e",
+            metavar="JSON|@FILE|-",
+            help="Event: JSON text, @ and a file, or - for stdin.  [default: {}]",
+        ),
+    ] = None,
+    event_file: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="File that holds the event."),
+    ] = None,
+    handler: HandlerOption = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            max=TIMEOUT_LIMIT_S,
+            help="Function timeout; fractions allowed. With --remote: how long to wait."
+            "  [default: lambda.toml's, else 3]",
+        ),
+    ] = None,
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MB",
+            min=MEMORY_MIN_MB,
+            max=MEMORY_MAX_MB,
+            help="Memory size the function is told; its heap limit follows from it. "
+            "Lambda's own default is 128.  [default: lambda.toml's, else 512]",
+        ),
+    ] = None,
+    warm: Annotated[
+        Warm | None,
+        typer.Option(help="When the process for the next event is started."),
+    ] = None,
+    env: EnvOption = None,
+    client_context: Annotated[
+        str | None,
+        typer.Option(
+            metavar="JSON|@FILE", help="Client context: a JSON object, or @ and a file."
+        ),
+    ] = None,
+    tenant_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="Tenant id in the context.")
+    ] = None,
+    verbose: Annotated[
+        bool,
+        typer.Option(
+            "--verbose",
+            "-v",
+            help="Log how the function's processes are started; show where an "
+            "unexpected error arose.",
+        ),
+    ] = False,
+    output: Annotated[
+        Output,
+        typer.Option(
+            "-o",
+            "--output",
+            help="text: the result's bytes, a stream as it comes; "
+            "json: one object with result and report.",
+        ),
+    ] = Output.TEXT,
+) -> None:
+    """Run a function once, by the real runtime, and print its result.
+
+    The function's logs and Lambda's START, END and REPORT lines go to stderr.
+    """
+    with exit_codes(is_verbose=verbose):
+        if remote is not None:
+            here = {
+                "FUNCTION": function, "--handler": handler, "--memory": memory,
+                "--warm": warm, "--env": env,
+            }  # fmt: skip
+            _refuse(here, "--remote", "they are settings of the function there")
+            invoke_remote(
+                remote,
+                _event(event, event_file),
+                qualifier=qualifier,
+                is_async=is_async,
+                tenant_id=tenant_id,
+                client_context=_client_context(client_context),
+                timeout_s=None if timeout is None else _timeout_s(timeout),
+                region=region,
+                profile=profile,
+                output=output,
+            )
+            return
+        there = {
+            "--qualifier": qualifier, "--async": is_async, "--region": region,
+            "--profile": profile,
+        }  # fmt: skip
+        _refuse(there, "a function of this machine", "they belong to --remote NAME")
+        if function is None:
+            raise UsageError(
+                "Cannot invoke: there is no FUNCTION; give the handler's file or its "
+                "folder, or --remote NAME for a function in AWS"
+            )
+        project = load_project(Path(function), handler)
+        options = InvokeOptions(
+            function=project.function,
+            event=_event(event, event_file),
+            timeout_s=_timeout_s(timeout)
+            if timeout is not None
+            else project.timeout_s or DEFAULT_TIMEOUT_S,
+            memory_mb=memory or project.memory_mb or DEFAULT_MEMORY_MB,
+            warm=None if warm is None else warm.value,
+            variables={**project.variables, **parse_variables(env or [])},
+            client_context=_client_context(client_context),
+            tenant_id=tenant_id,
+            is_verbose=verbose,
+        )
+        if note := shadowing_note(project.function, function):
+            print(note, file=sys.stderr)
+        result = run(
+            options,
+            environ=os.environ,
+            log=sys.stderr.buffer,
+            output=sys.stdout.buffer if output is Output.TEXT else None,
+        )
+        _show(result, output)
+
+
+@app.command()
+def doctor(
+    function: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="FUNCTION",
+            help="The handler's file, or the folder that holds it, to look at besides.",
+        ),
+    ] = None,
+    *,
+    handler: HandlerOption = None,
+    env: EnvOption = None,
+    isolation: Annotated[
+        bool,
+        typer.Option(
+            "--isolation",
+            help="Run a hostile pair of events instead, and show what leaks from the "
+            "first to the second.",
+        ),
+    ] = False,
+    strategy: Annotated[
+        Strategy | None,
+        typer.Option(help="With --isolation: how events reach the handler."),
+    ] = None,
+    verbose: VerboseOption = False,
+    output: Annotated[
+        Output,
+        typer.Option("-o", "--output", help="text: a table; json: one object."),
+    ] = Output.TEXT,
+) -> None:
+    """Check this machine, and a function, for what the runtime needs.
+
+    Exit code 0: no problem, 1: a problem, or something leaked.
+    """
+    with exit_codes(is_verbose=verbose):
+        if isolation:
+            _refuse_with_isolation(function, handler, env)
+            work = examine_isolation(strategy or Strategy.FRESH, os.environ)
+            _show_isolation(run_until_signalled(work), output)
+        else:
+            options = _doctor_options(function, handler, env, strategy)
+            _show_checks(examine(os.environ, options), output)
+
+
+def _doctor_options(
+    function: str | None,
+    handler: str | None,
+    env: list[str] | None,
+    strategy: Strategy | None,
+) -> InvokeOptions | None:
+    if strategy is not None:
+        raise UsageError("Cannot use --strategy alone: it belongs to --isolation")
+    if function is not None:
+        project = load_project(Path(function), handler)
+        variables = {**project.variables, **parse_variables(env or [])}
+        memory_mb = project.memory_mb or DEFAULT_MEMORY_MB
+        return InvokeOptions(project.function, memory_mb=memory_mb, variables=variables)
+    if handler is not None or env:
+        raise UsageError(
+            "Cannot use --handler or --env: there is no function; give one"
+        )
+    return None
+
+
+def _refuse(options: Mapping[str, object], what: str, reason: str) -> None:
+    given = [name for name, value in options.items() if value]
+    if given:
+        raise UsageError(
+            f"Cannot use {' and '.join(given)} with {what}: {reason}; leave them out"
+        )
+
+
+def _refuse_with_isolation(*options: object) -> None:
+    if any(options):
+        raise UsageError(
+            "Cannot use --isolation with a function or its options: it has a handler "
+            "of its own; leave them out"
+        )
+
+
+def _show_checks(checks: list[Check], output: Output) -> None:
+    """Print what was found; exit 1 if there is a problem."""
+    is_ok = not any(check.status is Status.PROBLEM for check in checks)
+    if output is Output.JSON:
+        fields = [asdict(check) for check in checks]
+        print(json.dumps({"ok": is_ok, "checks": fields}))
+    else:
+        write_checks(checks, sys.stdout)
+    sys.stdout.flush()
+    if not is_ok:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _show_isolation(report: IsolationReport, output: Output) -> None:
+    """Print what leaked; exit 1 if something did."""
+    if output is Output.JSON:
+        counts = {"ok": report.is_ok, "leaked": report.leaked}
+        print(json.dumps({**asdict(report), **counts}))
+    else:
+        write_isolation(report, sys.stdout)
+    sys.stdout.flush()
+    if not report.is_ok:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _event(event: str | None, event_file: str | None) -> bytes:
+    """Return the event's bytes, untouched, after a check that they are JSON."""
+    if event is not None and event_file is not None:
+        raise UsageError(
+            "Cannot use both event sources, --event and --event-file: give one of them"
+        )
+    if event_file is not None:
+        source = f"--event-file {event_file!r}"
+        content = _file(event_file, "--event-file")
+    elif event is None:
+        return b"{}"
+    elif event == "-":
+        source, content = "stdin", sys.stdin.buffer.read()
+    elif event.startswith("@"):
+        source = f"--event {event!r}"
+        content = _file(event[1:], "--event")
+    else:
+        source, content = "--event", event.encode(errors="surrogateescape")
+    if len(content) > EVENT_LIMIT_BYTES:
+        raise UsageError(
+            f"Cannot use the event from {source}: it has {len(content)} bytes, and "
+            f"Lambda accepts {EVENT_LIMIT_BYTES}; store it and send where it is"
+        )
+    _check_json(content, source, "the event")
+    return content
+
+
+def _client_context(client_context: str | None) -> str | None:
+    """Return the client context's JSON text after the checks that Lambda makes."""
+    if client_context is None:
+        return None
+    option = "--client-context"
+    if client_context.startswith("@"):
+        content = _file(client_context[1:], option)
+    else:
+        content = client_context.encode(errors="surrogateescape")
+    _check_json(content, option, "the client context")
+    if content.lstrip()[:1] != b"{":
+        raise UsageError(
+            f"Cannot use {option}: it is JSON, but not an object; "
+            'give something like {"custom":{"key":"value"}}'
+        )
+    size_bytes = len(base64.b64encode(content))
+    if size_bytes > CLIENT_CONTEXT_LIMIT_BYTES:
+        raise UsageError(
+            f"Cannot use {option}: it has {size_bytes} bytes in base64, and Lambda "
+            f"accepts {CLIENT_CONTEXT_LIMIT_BYTES}; shorten it, or move data into the "
+            "event"
+        )
+    return content.decode()
+
+
+def _file(name: str, option: str) -> bytes:
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        state = (error.strerror or type(error).__name__).lower()
+        raise UsageError(
+            f"Cannot read the file {name!r} of {option}: {state}; give the path of a "
+            "readable file"
+        ) from error
+
+
+def _check_json(content: bytes, source: str, what: str) -> None:
+    """Refuse what is not JSON, and say where it stops being JSON.
+
+    Raises:
+        UsageError: With line and column, as far as they are known.
+    """
+
+    def refuse_constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} is a JavaScript value that JSON does not have")
+
+    try:
+        # Numbers are checked, not converted: their size is the handler's business.
+        json.loads(
+            content.decode(),
+            parse_constant=refuse_constant,
+            parse_int=str,
+            parse_float=str,
+        )
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        problem = f"line {line}: byte {error.start} of it is not UTF-8"
+    except json.JSONDecodeError as error:
+        problem = f"line {error.lineno} column {error.colno}: {error.msg}"
+    except RecursionError:
+        problem = "it is nested too deeply"
+    except ValueError as error:
+        problem = str(error)
+    else:
+        return
+    raise UsageError(f"Cannot use {what} from {source}: it is not JSON, {problem}")
+
+
+def _timeout_s(timeout: float) -> float:
+    if math.isfinite(timeout) and timeout > 0:
+        return timeout
+    raise UsageError(
+        f"Cannot use --timeout {timeout:g}: it is not above zero; "
+        f"give seconds up to {TIMEOUT_LIMIT_S}"
+    )
+
+
+def _show(result: InvokeResult, output: Output) -> None:
+    """Print the result, as far as it is not printed yet; exit 1 if it is an error."""
+    if output is Output.JSON:
+        print(json.dumps(_summary(result)))
+    elif not result.is_streamed:
+        sys.stdout.buffer.write(result.payload)
+        if not result.payload.endswith(b"\n"):
+            sys.stdout.buffer.write(b"\n")
+    elif sys.stdout.isatty() and not result.payload.endswith(b"\n"):
+        print()
+    sys.stdout.flush()
+    if result.is_ok:
+        return
+    if result.is_streamed and output is Output.TEXT:
+        print((result.error or b"").decode(errors="replace"), file=sys.stderr)
+    what = "The response broke off" if result.is_streamed else "The function failed"
+    print(f"{what}: {_error_text(result, output)}", file=sys.stderr)
+    raise typer.Exit(EXIT_FAILED)
+
+
+def _summary(result: InvokeResult) -> dict[str, object]:
+    report = result.report
+    init_ms = report.init_duration_ms
+    value, is_readable = (_text if result.is_streamed else _parse)(result.payload)
+    raw = {} if is_readable else {"base64": base64.b64encode(result.payload).decode()}
+    return {
+        "ok": result.is_ok,
+        "requestId": result.request_id,
+        "result": value if result.is_ok or result.is_streamed else None,
+        "error": None if result.error is None else _parse(result.error)[0],
+        **raw,
+        "contentType": result.content_type,
+        "streamed": result.is_streamed,
+        "http": None if result.http is None else result.http.fields,
+        "status": report.status,
+        "report": {
+            "durationMs": round(report.duration_ms, 2),
+            "billedDurationMs": report.billed_duration_ms,
+            "initDurationMs": None if init_ms is None else round(init_ms, 2),
+            "memorySizeMb": report.memory_size_mb,
+            "maxMemoryUsedMb": report.max_memory_used_mb,
+        },
+    }
+
+
+def _text(payload: bytes) -> tuple[object, bool]:
+    """Return a payload as text and whether it is any; None if it is not."""
+    try:
+        return payload.decode(), True
+    except UnicodeDecodeError:
+        return None, False
+
+
+def _parse(payload: bytes) -> tuple[object, bool]:
+    """Return the value a payload holds and whether it is JSON; None if it is not."""
+    try:
+        return json.loads(payload), True
+    except (ValueError, RecursionError):
+        return None, False
+
+
+def _error_text(result: InvokeResult, output: Output) -> str:
+    """Return an error body's type and message in one line."""
+    is_above = result.is_streamed and output is Output.TEXT
+    elsewhere = f"its error is {'above' if is_above else 'on stdout'}"
+    error, _ = _parse(result.error or b"")
+    if not isinstance(error, dict):
+        return elsewhere
+    message = str(error.get("errorMessage", "")).strip()
+    first_line = message.splitlines()[0] if message else ""
+    parts = (str(error.get("errorType", "")), first_line)
+    return ": ".join(part for part in parts if part) or elsewhere

@@ -1,0 +1,150 @@
+"""The command ``build``: arguments in, a package and what went into it out.
+
+Knows the options and what is printed. Refuses to know how a package is made.
+Specification: docs/build.md and the help texts below.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lambda_deno_spawn.dev.cli.console import Output, exit_codes
+from lambda_deno_spawn.dev.cli.options import HandlerOption, VerboseOption
+from lambda_deno_spawn.dev.cli.tables import write_table
+from lambda_deno_spawn.dev.project.function import parse_variables, shadowing_note
+from lambda_deno_spawn.dev.project.project import Arch, load_project
+from lambda_deno_spawn.dev.project.quotas import MB
+
+if TYPE_CHECKING:
+    from lambda_deno_spawn.dev.package.build import Package
+
+SHOWN_FILES = 20
+
+
+def build(
+    function: Annotated[
+        str,
+        typer.Argument(
+            metavar="FUNCTION", help="The handler's file, or the folder that holds it."
+        ),
+    ] = ".",
+    *,
+    handler: HandlerOption = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name of the package.  [default: the function's]"),
+    ] = None,
+    arch: Annotated[
+        Arch | None,
+        typer.Option(help="Instruction set.  [default: lambda.toml's, else x86_64]"),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the package.")] = Path("dist"),
+    bundle: Annotated[
+        bool | None,
+        typer.Option(
+            "--bundle/--no-bundle",
+            help="Put all modules into one, or keep the files and the packages they "
+            "import.  [default: bundle]",
+        ),
+    ] = None,
+    check: Annotated[bool, typer.Option("--check", help="Type-check before.")] = False,
+    minify: Annotated[
+        bool, typer.Option("--minify", help="Make the bundle smaller.")
+    ] = False,
+    source_map: Annotated[
+        bool,
+        typer.Option(
+            "--source-map/--no-source-map",
+            help="Carry the bundle's source map: stack traces name your files.",
+        ),
+    ] = True,
+    cache: Annotated[
+        bool,
+        typer.Option(
+            "--cache/--no-cache",
+            help="Carry a cache, made by loading the module once, here.",
+        ),
+    ] = True,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE",
+            help="Variable for loading the module, which is not kept; may be repeated.",
+        ),
+    ] = None,
+    target_deno: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="Deno of another instruction set that this machine can run.",
+        ),
+    ] = None,
+    verbose: VerboseOption = False,
+    output: Annotated[
+        Output,
+        typer.Option("-o", "--output", help="text: a table; json: one object."),
+    ] = Output.TEXT,
+) -> None:
+    """Make a function's package, as Lambda takes it."""
+    with exit_codes(is_verbose=verbose):
+        from lambda_deno_spawn.dev.package.build import BuildOptions
+        from lambda_deno_spawn.dev.package.build import build as build_package
+
+        project = load_project(Path(function), handler, name)
+        if note := shadowing_note(project.function, function):
+            print(note, file=sys.stderr)
+        options = BuildOptions(
+            project=project,
+            arch=arch or project.arch,
+            out=out,
+            is_bundled=bundle,
+            is_checked=check,
+            is_minified=minify,
+            has_map=source_map,
+            is_seeded=cache,
+            target_deno=target_deno,
+            variables=parse_variables(env or []),
+        )
+        show_package(build_package(options, os.environ), output)
+
+
+def show_package(package: Package, output: Output) -> None:
+    """Print what was built; what should be known goes to stderr."""
+    for note in package.notes:
+        print(f"Note: {note}", file=sys.stderr)
+    if output is Output.JSON:
+        print(json.dumps(package_fields(package)))
+        return
+    largest = sorted(package.members.items(), key=lambda item: (-item[1], item[0]))
+    largest = [(name, size) for name, size in largest if size]
+    rows = [[name, f"{size / 1024:,.1f} KB"] for name, size in largest[:SHOWN_FILES]]
+    write_table(["file", "size"], rows, sys.stdout)
+    if len(largest) > SHOWN_FILES:
+        print(f"and {len(largest) - SHOWN_FILES} smaller ones")
+    print(
+        f"\n{package.path}: {len(package.members)} files, "
+        f"{package.zipped_bytes / MB:.2f} MB zipped (of 50), "
+        f"{package.unzipped_bytes / MB:.2f} MB unzipped (of 250 with layers)"
+    )
+    print(f"handler {package.handler}, {package.arch.value}")
+
+
+def package_fields(package: Package) -> dict[str, object]:
+    """Return what a script may want to know of a package."""
+    return {
+        "path": str(package.path),
+        "sha256": package.sha256,
+        "zippedBytes": package.zipped_bytes,
+        "unzippedBytes": package.unzipped_bytes,
+        "handler": package.handler,
+        "arch": package.arch.value,
+        "deno": package.deno,
+        "files": dict(sorted(package.members.items())),
+        "notes": list(package.notes),
+    }

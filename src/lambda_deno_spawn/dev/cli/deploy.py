@@ -1,0 +1,554 @@
+"""``deploy`` and ``delete``: arguments in, plans, questions and results out.
+
+Knows the options of ``deploy`` and ``delete``, when people are asked, and what is
+printed: the result on stdout, all else on stderr. Refuses to know how anything is done.
+What is slow to import is imported by the command that needs it. Specification:
+docs/deploy.md and the help texts below.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import sys
+import zipfile
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lambda_deno_spawn.config import ResponseMode
+from lambda_deno_spawn.dev.cli.console import Output, exit_codes
+from lambda_deno_spawn.dev.cli.options import (
+    BucketOption,
+    DryRunOption,
+    HandlerOption,
+    OutOption,
+    OutputOption,
+    ProfileOption,
+    RegionOption,
+    VerboseOption,
+    YesOption,
+    layer_zips,
+)
+from lambda_deno_spawn.dev.project.function import parse_variables
+from lambda_deno_spawn.dev.project.project import (
+    Arch,
+    deployed_name,
+    load_project,
+)
+from lambda_deno_spawn.dev.project.quotas import (
+    MB,
+    MEMORY_MAX_MB,
+    MEMORY_MIN_MB,
+    TIMEOUT_LIMIT_S,
+    UNZIPPED_LIMIT_BYTES,
+)
+from lambda_deno_spawn.errors import UsageError
+from lambda_deno_spawn.launch.command import HANDLER_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lambda_deno_spawn.dev.aws.execute import Execution
+    from lambda_deno_spawn.dev.aws.plan import Plan
+    from lambda_deno_spawn.dev.aws.publish import LayerZip
+    from lambda_deno_spawn.dev.aws.session import Aws
+    from lambda_deno_spawn.dev.aws.wanted import Current, PackageZip, Wanted
+    from lambda_deno_spawn.dev.project.project import Project
+
+
+class UrlAuth(StrEnum):
+    """Who may call a function URL."""
+
+    AWS_IAM = "AWS_IAM"
+    NONE = "NONE"
+
+
+def deploy(
+    function: Annotated[
+        str,
+        typer.Argument(
+            metavar="FUNCTION", help="The handler's file, or the folder that holds it."
+        ),
+    ] = ".",
+    *,
+    package: Annotated[
+        Path | None,
+        typer.Option(metavar="ZIP", help="Package.  [default: it is built]"),
+    ] = None,
+    name: Annotated[
+        str | None,
+        typer.Option(help="Name in Lambda.  [default: lambda.toml's, else the folder]"),
+    ] = None,
+    handler: HandlerOption = None,
+    runtime: Annotated[
+        str | None,
+        typer.Option(
+            metavar="RUNTIME",
+            help="python3.12, python3.13, python3.14 or provided.al2023.",
+        ),
+    ] = None,
+    arch: Annotated[
+        Arch | None,
+        typer.Option(help="Instruction set.  [default: lambda.toml's, else x86_64]"),
+    ] = None,
+    memory: Annotated[
+        int | None,
+        typer.Option(
+            metavar="MB",
+            min=MEMORY_MIN_MB,
+            max=MEMORY_MAX_MB,
+            help="Memory size.  [default: as it is, 512 if new]",
+        ),
+    ] = None,
+    timeout: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SECONDS",
+            min=1,
+            max=TIMEOUT_LIMIT_S,
+            help="Function timeout.  [default: as it is, 3 if new]",
+        ),
+    ] = None,
+    role: Annotated[
+        str | None,
+        typer.Option(
+            metavar="ARN|NAME",
+            help="Execution role.  [default: as it is, else one is made]",
+        ),
+    ] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ARN",
+            help="Layer version, in order; may be repeated.  [default: our newest]",
+        ),
+    ] = None,
+    env: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=VALUE", help="Environment variable; may be repeated."
+        ),
+    ] = None,
+    replace_env: Annotated[
+        bool,
+        typer.Option(
+            "--replace-env",
+            help="Remove variables that are not named.  [default: they are kept]",
+        ),
+    ] = False,
+    alias: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Publish a version, and let this alias mean it."
+        ),
+    ] = None,
+    function_url: Annotated[
+        bool | None,
+        typer.Option(
+            "--function-url/--no-function-url",
+            help="Give it a URL, or remove it.  [default: as it is]",
+            show_default=False,
+        ),
+    ] = None,
+    function_url_auth: Annotated[
+        UrlAuth | None,
+        typer.Option(
+            help="Who may call the URL; NONE: everybody.  "
+            "[default: as it is, AWS_IAM if new]",
+            show_default=False,
+        ),
+    ] = None,
+    log_retention: Annotated[
+        int | None,
+        typer.Option(
+            metavar="DAYS",
+            help="How long logs are kept.  [default: as it is, 30 if new]",
+        ),
+    ] = None,
+    change_runtime: Annotated[
+        bool,
+        typer.Option(
+            "--change-runtime",
+            help="Replace a function that is not one of ours, or is a stack's.",
+        ),
+    ] = False,
+    bucket: BucketOption = None,
+    out: OutOption = Path("dist"),
+    region: RegionOption = None,
+    profile: ProfileOption = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    verbose: VerboseOption = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Create a function in AWS, or make it what it should be.
+
+    What is different is printed first. The same command again finishes what was
+    interrupted, and changes nothing if there is nothing to change.
+    """
+    with exit_codes(is_verbose=verbose):
+        from lambda_deno_spawn.dev.aws.deploy import plan_deploy
+        from lambda_deno_spawn.dev.aws.read import read_current
+        from lambda_deno_spawn.dev.aws.session import Aws
+        from lambda_deno_spawn.dev.aws.wanted import check_wanted
+
+        project = load_project(Path(function), handler, name)
+        wanted = _wanted(
+            project,
+            _without_none(
+                name=name,
+                runtime=runtime,
+                arch=None if arch is None else arch.value,
+                memory_mb=memory,
+                timeout_s=timeout,
+                role=role,
+                layers=tuple(layer) if layer else None,
+                alias=alias,
+                url=True
+                if function_url_auth and function_url is None
+                else function_url,
+                url_auth=None if function_url_auth is None else function_url_auth.value,
+                retention_days=log_retention,
+                bucket=bucket,
+            ),
+            variables=parse_variables(env or []),
+            replaces_env=replace_env,
+            changes_runtime=change_runtime,
+        )
+        aws = Aws(region, profile)
+        check_wanted(wanted, aws.region)
+        _ = aws.place  # credentials that do not work are told of before a long build
+        wanted = _with_package(wanted, project, package, out)
+        current = read_current(aws, wanted, _built_layers(out, wanted))
+        _note_other_builds(current, out)
+        plan = plan_deploy(wanted, current)
+        execution = _carry_out(
+            aws, plan, f"deploy {wanted.name!r}", output, is_dry=dry_run, is_sure=yes
+        )
+        if execution is not None:
+            _show_deployed(wanted, current, plan, execution, output)
+
+
+def delete(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="Name of the function in Lambda, or its folder here."
+        ),
+    ],
+    *,
+    keep_role: Annotated[
+        bool,
+        typer.Option("--keep-role", help="Keep the role that was made for it."),
+    ] = False,
+    keep_logs: Annotated[
+        bool,
+        typer.Option("--keep-logs/--delete-logs", help="Keep its log, or remove it."),
+    ] = True,
+    region: RegionOption = None,
+    profile: ProfileOption = None,
+    dry_run: DryRunOption = False,
+    yes: YesOption = False,
+    verbose: VerboseOption = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Remove a function with its versions, aliases, URL and role.
+
+    A role goes only if `deploy` made it.
+    """
+    with exit_codes(is_verbose=verbose):
+        from lambda_deno_spawn.dev.aws.read import plan_delete, read_leftovers
+        from lambda_deno_spawn.dev.aws.session import Aws
+        from lambda_deno_spawn.dev.aws.wanted import check_name
+
+        name = deployed_name(name)
+        check_name(name)
+        aws = Aws(region, profile)
+        found = read_leftovers(aws, name, keeps_role=keep_role, keeps_logs=keep_logs)
+        plan = plan_delete(name, found, aws.place)
+        execution = _carry_out(
+            aws, plan, f"delete {name!r}", output, is_dry=dry_run, is_sure=yes
+        )
+        if execution is None:
+            return
+        if output is Output.JSON:
+            print(json.dumps({"deleted": execution.done}))
+        else:
+            for change in plan.changes:
+                print(f"deleted {change.what}: {change.before}")
+        sys.stdout.flush()
+
+
+# What is wanted
+
+
+def _without_none(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _wanted(
+    project: Project,
+    given: Mapping[str, Any],
+    *,
+    variables: Mapping[str, str],
+    replaces_env: bool,
+    changes_runtime: bool,
+) -> Wanted:
+    """Return what the project file says, with options on top; the package is open."""
+    from lambda_deno_spawn.dev.aws.wanted import PackageZip, Wanted
+
+    is_streaming = project.response_mode is ResponseMode.STREAM
+    fields: dict[str, Any] = {
+        "name": project.name,
+        "handler": project.function.handler,
+        "runtime": project.runtime,
+        "arch": project.arch.value,
+        "role": project.role,
+        "layers": project.layers,
+        "memory_mb": project.memory_mb,
+        "timeout_s": project.timeout_s,
+        "storage_mb": project.storage_mb,
+        "description": project.description,
+        "tags": project.tags,
+        "invoke_mode": "RESPONSE_STREAM" if is_streaming else None,
+    }
+    return Wanted(
+        **{**fields, **given},
+        package=PackageZip(Path(), "", 0),
+        variables={**project.variables, **variables},
+        replaces_env=replaces_env,
+        changes_runtime=changes_runtime,
+    )
+
+
+def _with_package(
+    wanted: Wanted, project: Project, package: Path | None, out: Path
+) -> Wanted:
+    if package is not None:
+        given = _given_package(package, project.function.handler)
+        return dataclasses.replace(wanted, package=given)
+    built, handler = _build_package(project, Arch(wanted.arch), out)
+    return dataclasses.replace(wanted, package=built, handler=handler)
+
+
+def _build_package(project: Project, arch: Arch, out: Path) -> tuple[PackageZip, str]:
+    """Build the package; return it and its handler."""
+    from lambda_deno_spawn.dev.aws.wanted import PackageZip
+    from lambda_deno_spawn.dev.package.build import BuildOptions, build
+
+    package = build(BuildOptions(project=project, arch=arch, out=out), os.environ)
+    for note in package.notes:
+        print(f"Note: {note}", file=sys.stderr)
+    zipped = PackageZip(package.path, package.sha256, package.zipped_bytes)
+    return zipped, package.handler
+
+
+def _given_package(path: Path, handler: str) -> PackageZip:
+    """Look at a zip before it is sent.
+
+    Raises:
+        UsageError: It is none, too large, or does not hold the handler.
+    """
+    from lambda_deno_spawn.dev.aws.wanted import PackageZip
+
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = set(archive.namelist())
+            unzipped_bytes = sum(item.file_size for item in archive.infolist())
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        zipped_bytes = path.stat().st_size
+    except (OSError, zipfile.BadZipFile) as error:
+        reason = getattr(error, "strerror", None) or "it is not a zip"
+        raise UsageError(
+            f"Cannot use the package {str(path)!r}: {str(reason).lower()}; give one "
+            "that `lambda-deno-spawn build` has made"
+        ) from error
+    if unzipped_bytes > UNZIPPED_LIMIT_BYTES:
+        raise UsageError(
+            f"Cannot use the package {str(path)!r}: it has "
+            f"{unzipped_bytes / MB:.1f} MB unzipped, and Lambda takes 250 MB with all "
+            "layers; leave out what the handler does not need"
+        )
+    words = handler.split(".")
+    stems = [".".join(words[:count]) for count in range(1, len(words))]
+    if not any(stem + end in names for stem in stems for end in HANDLER_SUFFIXES):
+        raise UsageError(
+            f"Cannot use the package {str(path)!r}: no file in it is the handler "
+            f"{handler!r}; give the package of this function, or its --handler"
+        )
+    return PackageZip(path, digest, zipped_bytes)
+
+
+def _built_layers(out: Path, wanted: Wanted) -> list[LayerZip]:
+    """Return the layers that can be published if the function needs them."""
+    if wanted.layers:
+        return []
+    return [layer for layer in layer_zips(out) if layer.path.is_file()]
+
+
+def _note_other_builds(current: Current, out: Path) -> None:
+    """Point out layers that were built after the newest version was published."""
+    from lambda_deno_spawn.dev.aws.publish import base64_digest
+
+    for name, version in current.layers.items():
+        built = current.built.get(name)
+        if built is None or version is None:
+            continue
+        if version.code_sha256 != base64_digest(built.sha256):
+            print(
+                f"Note: {out} holds another build of {name} than version "
+                f"{version.version}, which is used; publish it with "
+                "`lambda-deno-spawn layer publish` to use it",
+                file=sys.stderr,
+            )
+
+
+# Doing it
+
+
+def _is_terminal() -> bool:
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def _carry_out(
+    aws: Aws, plan: Plan, what: str, output: Output, *, is_dry: bool, is_sure: bool
+) -> Execution | None:
+    """Show a plan, ask if something goes, and do it; None: it was only shown.
+
+    Raises:
+        UsageError: Something goes, and nobody said yes.
+    """
+    from lambda_deno_spawn.dev.aws.execute import Execution
+
+    if is_dry:
+        _show_plan(plan, output)
+        return None
+    _show_changes(plan)
+    if plan.loses and not is_sure:
+        _ask(plan, what)
+    execution = Execution(aws, sys.stderr)
+    execution.run(plan)
+    return execution
+
+
+def _ask(plan: Plan, what: str) -> None:
+    if not _is_terminal():
+        gone = dict.fromkeys(change.what for change in plan.changes if change.loses)
+        raise UsageError(
+            f"Cannot {what}: it would remove or replace {', '.join(gone)}, and nobody "
+            "can be asked, as this is no terminal; nothing was changed; use --yes"
+        )
+    if not typer.confirm("Go on?", err=True):
+        raise UsageError("Cannot go on: the answer was no; nothing was changed")
+
+
+# Showing it
+
+
+def _show_changes(plan: Plan) -> None:
+    for change in plan.changes:
+        print(change, file=sys.stderr)
+    _show_notes(plan)
+
+
+def _show_notes(plan: Plan) -> None:
+    for note in plan.notes:
+        print(f"Note: {note}", file=sys.stderr)
+    sys.stderr.flush()
+
+
+def _show_plan(plan: Plan, output: Output) -> None:
+    _show_notes(plan)
+    calls = [str(step.action) for step in plan.steps]
+    if output is Output.JSON:
+        changes = [dataclasses.asdict(change) for change in plan.changes]
+        print(json.dumps({"dryRun": True, "changes": changes, "calls": calls}))
+    elif not plan.steps:
+        print("Nothing to do.")
+    else:
+        for change in plan.changes:
+            print(change)
+        print("\nCalls:")
+        for call in calls:
+            print(f"  {call}")
+    sys.stdout.flush()
+
+
+@dataclass(frozen=True, slots=True)
+class _Deployed:
+    """Where a function is now.
+
+    Attributes:
+        version: That the alias means.
+        alias: Its ARN.
+        layers: ARNs, in order.
+    """
+
+    arn: str
+    version: str | None
+    alias: str | None
+    url: str | None
+    layers: tuple[str, ...]
+
+
+def _deployed(wanted: Wanted, current: Current, execution: Execution) -> _Deployed:
+    from lambda_deno_spawn.dev.aws.deploy_layers import planned_layers
+    from lambda_deno_spawn.dev.aws.plan import resolve
+
+    answers = execution.answers
+    arn = current.place.function(wanted.name)
+    version = current.alias.version if current.alias else None
+    if "version" in answers:
+        version = str(answers["version"]["Version"])
+    url = current.url.url if current.url and wanted.url else None
+    if "url" in answers:
+        url = str(answers["url"]["FunctionUrl"])
+    layers = resolve(planned_layers(wanted, current), answers)
+    alias = None if wanted.alias is None else f"{arn}:{wanted.alias}"
+    return _Deployed(arn, version, alias, url, tuple(layers))
+
+
+def _show_deployed(
+    wanted: Wanted, current: Current, plan: Plan, execution: Execution, output: Output
+) -> None:
+    deployed = _deployed(wanted, current, execution)
+    size_bytes = wanted.package.zipped_bytes
+    if output is Output.JSON:
+        changes = [dataclasses.asdict(change) for change in plan.changes]
+        fields = {
+            "function": deployed.arn,
+            "region": current.place.region,
+            "version": deployed.version,
+            "alias": deployed.alias,
+            "url": deployed.url,
+            "package": str(wanted.package.path),
+            "packageBytes": size_bytes,
+            "sha256": wanted.package.sha256,
+            "layers": list(deployed.layers),
+            "changed": bool(plan.steps),
+            "changes": changes,
+        }
+        print(json.dumps(fields))
+        sys.stdout.flush()
+        return
+    if not plan.steps:
+        print("Nothing to do.", file=sys.stderr)
+    rows = [
+        ("function", deployed.arn),
+        ("version", deployed.version),
+        ("alias", deployed.alias),
+        ("url", deployed.url),
+        ("package", f"{wanted.package.path}, {size_bytes / MB:.2f} MB"),
+        *(("layer", arn) for arn in deployed.layers),
+    ]
+    for label, value in rows:
+        if value is not None:
+            print(f"{label + ':':<10}{value}")
+    sys.stdout.flush()

@@ -1,0 +1,182 @@
+"""``layer build``: arguments in, what was built out.
+
+Knows the options, and what is printed: the layers on stdout, notes on stderr. Refuses
+to know what is in a layer. Specification: docs/layers.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
+
+import typer
+
+from lambda_deno_spawn.dev.cli.console import Output, exit_codes
+from lambda_deno_spawn.dev.cli.options import VerboseOption
+from lambda_deno_spawn.dev.cli.tables import write_table
+from lambda_deno_spawn.dev.package.layer import (
+    DEFAULT_PYTHON,
+    PYTHONS,
+    Kind,
+    LayerOptions,
+    build_layers,
+)
+from lambda_deno_spawn.dev.project.project import Arch
+from lambda_deno_spawn.dev.project.quotas import MB, UNZIPPED_LIMIT_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lambda_deno_spawn.dev.package.layer import BuiltLayer
+
+T = TypeVar("T")
+
+layer_app = typer.Typer(
+    help="Build, publish and list the layers that a function needs.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+
+class ArchChoice(StrEnum):
+    """What ``--arch`` accepts."""
+
+    X86_64 = Arch.X86_64.value
+    ARM64 = Arch.ARM64.value
+    BOTH = "both"
+
+
+@layer_app.callback()
+def _layer() -> None:
+    # Without a callback of the group, its only command would stand for the group.
+    pass
+
+
+@layer_app.command()
+def build(
+    *,
+    kind: Annotated[
+        list[Kind] | None,
+        typer.Option(
+            help="What the layer brings; may be repeated.  [default: deno, runtime]"
+        ),
+    ] = None,
+    arch: Annotated[
+        list[ArchChoice] | None,
+        typer.Option(
+            help="Architecture of the function; may be repeated.  "
+            "[default: this machine's]"
+        ),
+    ] = None,
+    deno: Annotated[
+        str | None,
+        typer.Option(
+            metavar="VERSION", help="Version of Deno.  [default: the installed one]"
+        ),
+    ] = None,
+    python: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="|".join(PYTHONS),
+            help="Python that the runtime is compiled for; may be repeated.  "
+            f"[default: {DEFAULT_PYTHON}]",
+        ),
+    ] = None,
+    python_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Installation of Python for the python layer.  "
+            "[default: python-build-standalone, by uv]",
+        ),
+    ] = None,
+    allow_newer_glibc: Annotated[
+        bool,
+        typer.Option(
+            "--allow-newer-glibc",
+            help="Build also what Lambda cannot load, for tests on this machine.",
+        ),
+    ] = False,
+    out: Annotated[
+        Path,
+        typer.Option(metavar="FOLDER", help="Where the zips and layers.json go."),
+    ] = Path("dist"),
+    verbose: VerboseOption = False,
+    output: Annotated[
+        Output,
+        typer.Option("-o", "--output", help="text: a table; json: a list."),
+    ] = Output.TEXT,
+) -> None:
+    """Build layers: Deno, the runtime, or an interpreter for provided.al2023.
+
+    Two builds of the same versions give the same bytes.
+    """
+    with exit_codes(is_verbose=verbose):
+        options = LayerOptions(
+            out=out,
+            environ=os.environ,
+            kinds=_unique(kind or [Kind.DENO, Kind.RUNTIME]),
+            archs=_archs(arch),
+            deno=deno,
+            pythons=_unique(python or [DEFAULT_PYTHON]),
+            python_dir=python_dir,
+            allows_newer_glibc=allow_newer_glibc,
+        )
+        built = build_layers(
+            options, note=lambda text: print(f"Note: {text}", file=sys.stderr)
+        )
+        if output is Output.JSON:
+            print(json.dumps([layer.to_json() for layer in built]))
+        else:
+            write_layers(built, out, sys.stdout)
+        sys.stdout.flush()
+
+
+def write_layers(layers: Sequence[BuiltLayer], out: Path, stream: TextIO) -> None:
+    """Write what was built, and how much room it leaves for the function."""
+    rows = [
+        [
+            str(out / layer.file),
+            f"{layer.zipped_bytes / MB:.1f} MB",
+            f"{layer.unzipped_bytes / MB:.1f} MB",
+            _content(layer),
+        ]
+        for layer in layers
+    ]
+    write_table(["layer", "zipped", "unzipped", "for"], rows, stream)
+    limit = UNZIPPED_LIMIT_BYTES // MB
+    for arch in dict.fromkeys(layer.arch for layer in layers):
+        used_bytes = sum(item.unzipped_bytes for item in layers if item.arch is arch)
+        left_bytes = UNZIPPED_LIMIT_BYTES - used_bytes
+        stream.write(
+            f"\n{arch}: {used_bytes / MB:.1f} of {limit} MB unzipped, "
+            f"{left_bytes / MB:.1f} MB are left for the function"
+        )
+    stream.write("\n")
+
+
+def _content(layer: BuiltLayer) -> str:
+    if layer.kind is Kind.DENO:
+        return f"any runtime: Deno {layer.deno}"
+    pythons = ", ".join(layer.pythons)
+    if layer.kind is Kind.PYTHON:
+        return f"provided.al2023: Python {pythons}"
+    return f"Python {pythons}: lambda-deno-spawn {layer.version}"
+
+
+def _archs(choices: Sequence[ArchChoice] | None) -> tuple[Arch, ...]:
+    if not choices:
+        return (Arch.here(),)
+    if ArchChoice.BOTH in choices:
+        return tuple(Arch)
+    return _unique([Arch(choice.value) for choice in choices])
+
+
+def _unique(values: Sequence[T]) -> tuple[T, ...]:
+    """Return each value once, in the order given."""
+    return tuple(dict.fromkeys(values))

@@ -1,0 +1,248 @@
+"""``layer publish`` and ``layer list``: arguments in, layers in AWS out.
+
+Knows the options, that one region's failure is not another's, and what is printed: the
+result on stdout, all else on stderr. Refuses to know how a layer is published.
+Specification: docs/deploy.md, "Layers", and the help texts below.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lambda_deno_spawn.dev.cli.console import EXIT_BUILD, Output, exit_codes
+from lambda_deno_spawn.dev.cli.options import (
+    BucketOption,
+    DryRunOption,
+    OutOption,
+    OutputOption,
+    ProfileOption,
+    RegionOption,
+    VerboseOption,
+    layer_zips,
+)
+from lambda_deno_spawn.dev.cli.tables import write_table
+from lambda_deno_spawn.dev.package.layer import Kind
+from lambda_deno_spawn.dev.project.project import Arch
+from lambda_deno_spawn.errors import DeployError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lambda_deno_spawn.dev.aws.publish import LayerVersion, LayerZip, Published
+    from lambda_deno_spawn.dev.aws.session import Aws
+
+
+def publish(
+    *,
+    out: OutOption = Path("dist"),
+    kind: Annotated[
+        list[Kind] | None,
+        typer.Option(
+            help="Only these; may be repeated.  [default: all that are built]"
+        ),
+    ] = None,
+    arch: Annotated[
+        list[Arch] | None,
+        typer.Option(
+            help="Only these; may be repeated.  [default: all that are built]"
+        ),
+    ] = None,
+    region: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="REGION",
+            help="AWS region; may be repeated, or several with commas.  "
+            "[default: the profile's]",
+        ),
+    ] = None,
+    public: Annotated[
+        bool, typer.Option("--public", help="Let every AWS account use them.")
+    ] = False,
+    bucket: BucketOption = None,
+    profile: ProfileOption = None,
+    dry_run: DryRunOption = False,
+    verbose: VerboseOption = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """Publish the layers that `layer build` has built.
+
+    A layer is not published again if its newest version has the same bytes.
+    """
+    with exit_codes(is_verbose=verbose):
+        from lambda_deno_spawn.dev.aws.publish import choose_layers
+
+        regions = _regions(region)
+        if bucket is not None and len(regions) > 1:
+            raise UsageError(
+                f"Cannot publish to {', '.join(map(str, regions))} by the bucket "
+                f"{bucket!r}: it is in one region, and Lambda takes zips from its own "
+                "only; publish to one region at a time, or leave out --bucket"
+            )
+        kinds = [item.value for item in kind or []]
+        archs = [item.value for item in arch or []]
+        layers = choose_layers(layer_zips(out), out, kinds, archs)
+        results = [
+            result
+            for name in regions
+            for result in _publish_in_region(
+                name, profile, layers, bucket, is_public=public, is_dry=dry_run
+            )
+        ]
+        _show_published(results, output, is_dry=dry_run)
+
+
+def list_layers(
+    *,
+    region: RegionOption = None,
+    profile: ProfileOption = None,
+    verbose: VerboseOption = False,
+    output: OutputOption = Output.TEXT,
+) -> None:
+    """List the published versions of the layers."""
+    with exit_codes(is_verbose=verbose):
+        from lambda_deno_spawn.dev.aws.publish import list_versions
+        from lambda_deno_spawn.dev.aws.session import Aws
+
+        aws = Aws(region, profile)
+        versions = list_versions(aws)
+        if output is Output.JSON:
+            print(json.dumps([_version_fields(version) for version in versions]))
+        elif versions:
+            rows = [
+                [v.arn, ", ".join(v.archs), v.created, v.description] for v in versions
+            ]
+            write_table(["layer", "for", "created", "holds"], rows, sys.stdout)
+        else:
+            print(
+                f"There are no layers in {aws.region}; publish some with "
+                "`lambda-deno-spawn layer publish`",
+                file=sys.stderr,
+            )
+        sys.stdout.flush()
+
+
+def _regions(given: Sequence[str] | None) -> list[str | None]:
+    names = [name.strip() for item in given or () for name in item.split(",")]
+    return list(dict.fromkeys(name for name in names if name)) or [None]
+
+
+def _publish_in_region(
+    region: str | None,
+    profile: str | None,
+    layers: Sequence[LayerZip],
+    bucket: str | None,
+    *,
+    is_public: bool,
+    is_dry: bool,
+) -> list[Published]:
+    """Publish to one region; what fails there is a result, so that others go on."""
+    from lambda_deno_spawn.dev.aws.publish import Published
+    from lambda_deno_spawn.dev.aws.session import Aws
+
+    results: list[Published] = []
+    try:
+        aws = Aws(region, profile)
+        _ = aws.place
+    except DeployError as error:
+        print(str(error), file=sys.stderr)
+        shown = region or "the profile's region"
+        return [
+            Published(layer.name, shown, None, error=str(error)) for layer in layers
+        ]
+    for layer in layers:
+        try:
+            results.append(
+                _publish_layer(aws, layer, bucket, is_public=is_public, is_dry=is_dry)
+            )
+        except DeployError as error:
+            print(str(error), file=sys.stderr)
+            results.append(Published(layer.name, aws.region, None, error=str(error)))
+    return results
+
+
+def _publish_layer(
+    aws: Aws, layer: LayerZip, bucket: str | None, *, is_public: bool, is_dry: bool
+) -> Published:
+    from lambda_deno_spawn.dev.aws.execute import Execution
+    from lambda_deno_spawn.dev.aws.publish import (
+        Published,
+        base64_digest,
+        is_shared,
+        newest_version,
+        plan_publish,
+    )
+
+    newest = newest_version(aws, layer.name)
+    is_same = newest is not None and newest.code_sha256 == base64_digest(layer.sha256)
+    plan = plan_publish(
+        layer,
+        newest,
+        aws.place,
+        bucket=bucket,
+        is_public=is_public,
+        is_shared=bool(is_public and is_same and newest and is_shared(aws, newest)),
+    )
+    known = newest.arn if newest is not None and is_same else None
+    if is_dry:
+        for step in plan.steps:
+            print(step.action, file=sys.stderr)
+        return Published(layer.name, aws.region, known, is_new=not is_same)
+    execution = Execution(aws, sys.stderr)
+    execution.run(plan)
+    answer = execution.answers.get(layer.name)
+    arn = known if answer is None else str(answer["LayerVersionArn"])
+    return Published(layer.name, aws.region, arn, is_new=not is_same)
+
+
+def _show_published(
+    results: Sequence[Published], output: Output, *, is_dry: bool
+) -> None:
+    """Print what came of each layer; exit with 3 if one failed."""
+    states = {
+        (True, True): "would be published",
+        (True, False): "published",
+        (False, True): "is there",
+        (False, False): "was there",
+    }
+    if output is Output.JSON:
+        fields = [
+            {
+                "name": result.name,
+                "region": result.region,
+                "arn": result.arn,
+                "isNew": result.is_new,
+                "error": result.error,
+            }
+            for result in results
+        ]
+        print(json.dumps(fields))
+    else:
+        rows = [
+            [
+                result.region,
+                result.arn or result.name,
+                "failed" if result.error else states[result.is_new, is_dry],
+            ]
+            for result in results
+        ]
+        write_table(["region", "layer", ""], rows, sys.stdout)
+    sys.stdout.flush()
+    if any(result.error for result in results):
+        raise typer.Exit(EXIT_BUILD)
+
+
+def _version_fields(version: LayerVersion) -> dict[str, object]:
+    return {
+        "name": version.name,
+        "version": version.version,
+        "arn": version.arn,
+        "archs": list(version.archs),
+        "runtimes": list(version.runtimes),
+        "description": version.description,
+        "created": version.created,
+    }

@@ -1,0 +1,269 @@
+"""``logs`` and ``invoke --remote``: what a function in AWS wrote and answered.
+
+Knows the options and what is printed: the result on stdout, all else on stderr.
+Refuses to know how a log is read and a function invoked. Specification: docs/deploy.md
+and the help texts below.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+import time
+from datetime import UTC, datetime
+from functools import partial
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, Output, exit_codes
+from lambda_deno_spawn.dev.cli.options import (
+    ProfileOption,
+    RegionOption,
+    VerboseOption,
+)
+from lambda_deno_spawn.dev.project.project import deployed_name
+
+if TYPE_CHECKING:
+    from lambda_deno_spawn.dev.aws.remote import RemoteResult
+    from lambda_deno_spawn.dev.aws.remote_logs import LogEvent
+
+
+def logs(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="NAME", help="Name of the function in Lambda, or its folder here."
+        ),
+    ],
+    *,
+    follow: Annotated[
+        bool, typer.Option("--follow", "-f", help="Go on as the log grows.")
+    ] = False,
+    since: Annotated[
+        str,
+        typer.Option(metavar="DURATION", help="How far back: 90s, 10m, 2h, 1d."),
+    ] = "10m",
+    filter_: Annotated[
+        str | None,
+        typer.Option(
+            "--filter", metavar="PATTERN", help="CloudWatch's filter pattern."
+        ),
+    ] = None,
+    request_id: Annotated[
+        str | None, typer.Option(metavar="ID", help="Only this invocation.")
+    ] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="End after N events.")
+    ] = None,
+    region: RegionOption = None,
+    profile: ProfileOption = None,
+    verbose: VerboseOption = False,
+    output: Annotated[
+        Output,
+        typer.Option(
+            "-o", "--output", help="text: time and message; json: an object per line."
+        ),
+    ] = Output.TEXT,
+) -> None:
+    """Print a function's log."""
+    with exit_codes(is_verbose=verbose):
+        from lambda_deno_spawn.dev.aws.remote_logs import (
+            filter_pattern,
+            find_log_group,
+            follow_log,
+            parse_since,
+            read_log,
+        )
+        from lambda_deno_spawn.dev.aws.session import Aws
+
+        since_epoch_ms = round((time.time() - parse_since(since)) * 1000)
+        pattern = filter_pattern(filter_, request_id)
+        aws = Aws(region, profile)
+        log_group = find_log_group(aws, deployed_name(name))
+        read = partial(follow_log, warn=_warn) if follow else read_log
+        events = read(aws, log_group, since_epoch_ms=since_epoch_ms, pattern=pattern)
+        for count, event in enumerate(events, 1):
+            _show_event(event, output)
+            if count == limit:
+                break
+
+
+def invoke_remote(
+    name: str,
+    event: bytes,
+    *,
+    qualifier: str | None = None,
+    is_async: bool = False,
+    tenant_id: str | None = None,
+    client_context: str | None = None,
+    timeout_s: float | None = None,
+    region: str | None = None,
+    profile: str | None = None,
+    output: Output = Output.TEXT,
+) -> None:
+    """Invoke a function in AWS and print how it ended.
+
+    Args:
+        name: Name or ARN.
+        event: Passed on byte for byte.
+        qualifier: Version or alias.
+        is_async: Only hand the event over.
+        tenant_id: Of the context.
+        client_context: JSON text.
+        timeout_s: How long to wait; None: as long as the function may run.
+        region: None: that of the ARN, else the profile's.
+        profile: Of AWS's configuration files.
+        output: Form of the result.
+
+    Raises:
+        typer.Exit: The function failed.
+        UsageError: Lambda would not take it.
+        DeployError: It was not run, or its answer is lost.
+    """
+    from lambda_deno_spawn.dev.aws.remote import RemoteOptions, invoke
+    from lambda_deno_spawn.dev.aws.session import Aws
+
+    options = RemoteOptions(
+        name=name,
+        event=event,
+        qualifier=qualifier,
+        is_async=is_async,
+        tenant_id=tenant_id,
+        client_context=client_context,
+        reads_for_s=timeout_s,
+    )
+    if region is None and name.startswith("arn:") and name.count(":") > 3:
+        region = name.split(":")[3]
+    result = invoke(Aws(region, profile), options)
+    _show_remote(result, output, is_async=is_async)
+
+
+def _warn(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _show_event(event: LogEvent, output: Output) -> None:
+    moment = datetime.fromtimestamp(event.time_epoch_ms / 1000, UTC)
+    text = moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if output is Output.JSON:
+        fields = {
+            "time": text,
+            "stream": event.stream,
+            "message": event.message,
+            "id": event.id,
+        }
+        print(json.dumps(fields), flush=True)
+    else:
+        print(f"{text} {event.message}", flush=True)
+
+
+def _show_remote(result: RemoteResult, output: Output, *, is_async: bool) -> None:
+    """Print an answer; exit with 1 if it is an error."""
+    sys.stderr.write(result.log_tail.decode(errors="replace"))
+    sys.stderr.flush()
+    if output is Output.JSON:
+        print(json.dumps(_remote_fields(result)))
+    elif is_async:
+        print(result.request_id)
+    else:
+        sys.stdout.buffer.write(result.payload)
+        if not result.payload.endswith(b"\n"):
+            sys.stdout.buffer.write(b"\n")
+    sys.stdout.flush()
+    if not result.is_ok:
+        text = _error_text(result.payload)
+        print(f"The function failed: {text}", file=sys.stderr)
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _remote_fields(result: RemoteResult) -> dict[str, object]:
+    value, is_readable = _parse(result.payload)
+    raw = {}
+    if result.payload and not is_readable:
+        raw = {"base64": base64.b64encode(result.payload).decode()}
+    return {
+        "ok": result.is_ok,
+        "requestId": result.request_id,
+        "result": value if result.is_ok else None,
+        "error": None if result.is_ok else value,
+        **raw,
+        "status": result.status,
+        "version": result.version,
+        "report": _report(result.log_tail.decode(errors="replace")),
+    }
+
+
+def _parse(payload: bytes) -> tuple[Any, bool]:
+    """Return the value a payload holds and whether it is JSON; None if it is not."""
+    try:
+        return json.loads(payload), True
+    except (ValueError, RecursionError):
+        return None, False
+
+
+def _report(log: str) -> dict[str, float | None] | None:
+    """Return the figures of the report at the end of a log, None without one.
+
+    Args:
+        log: The tail, in text or in JSON; may begin in the middle of a line.
+    """
+    for line in reversed(log.splitlines()):
+        if (figures := _text_figures(line) or _json_figures(line)) is not None:
+            return figures
+    return None
+
+
+def _text_figures(line: str) -> dict[str, float | None] | None:
+    """Return the figures of a REPORT line, None if it is none."""
+    if not line.startswith("REPORT "):
+        return None
+
+    def figure(name: str) -> float | None:
+        found = re.search(rf"(?:^|\t){name}: ([\d.]+)", line)
+        return None if found is None else float(found[1])
+
+    return {
+        "durationMs": figure("Duration"),
+        "billedDurationMs": figure("Billed Duration"),
+        "initDurationMs": figure("Init Duration"),
+        "memorySizeMb": figure("Memory Size"),
+        "maxMemoryUsedMb": figure("Max Memory Used"),
+    }
+
+
+def _json_figures(line: str) -> dict[str, float | None] | None:
+    """Return the figures of a ``platform.report``, None if it is none.
+
+    Lambda Developer Guide, "Telemetry API Event schema reference".
+    """
+    match _parse(line.encode())[0]:
+        case {"type": "platform.report", "record": {"metrics": {**metrics}}}:
+            pass
+        case _:
+            return None
+
+    def figure(name: str) -> float | None:
+        value = metrics.get(name)
+        return float(value) if isinstance(value, int | float) else None
+
+    return {
+        "durationMs": figure("durationMs"),
+        "billedDurationMs": figure("billedDurationMs"),
+        "initDurationMs": figure("initDurationMs"),
+        "memorySizeMb": figure("memorySizeMB"),
+        "maxMemoryUsedMb": figure("maxMemoryUsedMB"),
+    }
+
+
+def _error_text(payload: bytes) -> str:
+    """Return an error body's type and message in one line."""
+    error, _ = _parse(payload)
+    if not isinstance(error, dict):
+        return "its error is on stdout"
+    message = str(error.get("errorMessage", "")).strip()
+    first_line = message.splitlines()[0] if message else ""
+    parts = (str(error.get("errorType", "")), first_line)
+    return ": ".join(part for part in parts if part) or "its error is on stdout"

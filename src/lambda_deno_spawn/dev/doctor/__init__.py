@@ -1,0 +1,1 @@
+"""Checks of a function and of the isolation between its invocations."""

@@ -1,0 +1,734 @@
+"""Whether this machine and a function are fit for the runtime, as a list of checks.
+
+Knows what the runtime needs, what Lambda allows, and what to do about a difference.
+Looks, and runs Deno and Python where only that tells; changes nothing and downloads
+nothing. Refuses to know how Deno is started: it asks ``deno.py``, with the settings
+that ``invoke`` would give. Specification: docs/doctor.md; AWS Lambda Developer Guide,
+"Lambda quotas".
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import resource
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lambda_deno_spawn.config import Settings
+from lambda_deno_spawn.dev.local.runtime import (
+    deno_binary,
+    isolated_python,
+    lambda_environ,
+)
+from lambda_deno_spawn.dev.project.quotas import (
+    LAYERS_LIMIT,
+    MB,
+    UNZIPPED_LIMIT_BYTES,
+    UPLOAD_LIMIT_BYTES,
+)
+from lambda_deno_spawn.dev.project.requirements import DENO_MINIMUM
+from lambda_deno_spawn.errors import ConfigError, HandlerError
+from lambda_deno_spawn.launch.command import (
+    CREDENTIALS,
+    LAYER_BINARY,
+    PACKAGED_DENO_DIR,
+    deno_command,
+    find_config,
+    find_handler,
+    permission_sets,
+    pypi_binary,
+    shown_command,
+)
+from lambda_deno_spawn.launch.module_cache import ModuleCache
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from lambda_deno_spawn.dev.project.function import InvokeOptions
+    from lambda_deno_spawn.launch.command import DenoCommand
+
+DISTRIBUTION = "lambda-deno-spawn"
+GLIBC_MINIMUM = (2, 27)  # of Deno's binaries since 2.9
+PYTHON_MINIMUM = (3, 11)  # TaskGroup, asyncio.timeout
+PYTHON_ON_LAMBDA = (3, 12)  # the oldest managed runtime we are made for
+RUNTIME_PACKAGES = ("h11", "orjson")
+# AWS "Lambda quotas".
+DESCRIPTORS_LIMIT = 1024
+PROCESSES_LIMIT = 1024
+TEMP_BYTES = 512 * MB  # of /tmp, unless more is asked for
+NEARLY_FULL = 0.8  # of a limit, from which on it is worth a warning
+RUN_LIMIT_S = 20.0  # for a program that takes tens of milliseconds
+ZIP_SAMPLES = 8  # pieces of a large file that stand for the whole
+ZIP_SAMPLE_BYTES = 128 * 1024
+# Permissions with which a handler can do what Deno forbids it.
+UNDOING = ("all", "run", "ffi")
+
+NOT_CACHED = ", --cached-only is specified."  # Deno's words for a missing module
+
+# Orphans that left their process group must be handed to us, and be found.
+ORPHAN_TEST = """
+import json, os, signal
+from lambda_deno_spawn.processes.descendants import become_subreaper, children
+is_subreaper = become_subreaper()
+reader, writer = os.pipe()
+parent = os.fork()
+if parent == 0:
+    os.setsid()
+    orphan = os.fork()
+    if orphan == 0:
+        signal.pause()
+    os.write(writer, b"%d" % orphan)
+    os._exit(0)
+orphan = int(os.read(reader, 32))
+os.waitpid(parent, 0)
+is_group = os.getpgid(orphan) == parent
+is_found = orphan in children()
+os.killpg(parent, signal.SIGKILL)
+if is_subreaper:
+    os.waitpid(orphan, 0)
+print(json.dumps({"subreaper": is_subreaper, "group": is_group, "found": is_found}))
+"""
+
+
+class Status(StrEnum):
+    """How a check came out."""
+
+    OK = "ok"
+    WARNING = "warning"
+    PROBLEM = "problem"
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that was looked at.
+
+    Attributes:
+        group: What it belongs to, as a heading.
+        found: The value.
+        advice: What to do; empty if it is ok.
+    """
+
+    group: str
+    id: str
+    status: Status
+    found: str
+    advice: str = ""
+
+
+def examine(
+    environ: Mapping[str, str], options: InvokeOptions | None = None
+) -> list[Check]:
+    """Look at this machine and, if there is one, at a function.
+
+    Args:
+        environ: The caller's environment.
+        options: How the function would be invoked.
+    """
+    checks = [
+        *_deno_checks(environ),
+        *_python_checks(),
+        *_system_checks(),
+    ]
+    task_root = None
+    if options is not None:
+        checks += _function_checks(options, environ)
+        task_root = options.function.task_root
+    return [*checks, *_size_checks(environ, task_root)]
+
+
+# --- Deno ------------------------------------------------------------------------
+
+
+def _deno_checks(environ: Mapping[str, str]) -> Iterator[Check]:
+    group = "Deno"
+    yield from _glibc_checks()
+    try:
+        binary = deno_binary(environ)
+    except ConfigError as error:
+        advice = (
+            "install it with `pip install deno`, or give the path of a binary in "
+            "LAMBDA_DENO_BIN"
+        )
+        yield Check(group, "deno-binary", Status.PROBLEM, str(error), advice)
+        return
+    rule = _rule(binary, environ)
+    yield Check(group, "deno-binary", Status.OK, f"{binary}, by {rule}")
+    run = _run([binary, "--version"])
+    yield _version_check(run, rule)
+    if run.is_ok:
+        yield _start_check(binary)
+
+
+def _rule(binary: str, environ: Mapping[str, str]) -> str:
+    if environ.get("LAMBDA_DENO_BIN"):
+        return "LAMBDA_DENO_BIN"
+    if binary == LAYER_BINARY:
+        return "the layer's place"
+    return "the PyPI package deno" if binary == pypi_binary() else "PATH"
+
+
+def _version_check(run: _Run, rule: str) -> Check:
+    wanted = ".".join(map(str, DENO_MINIMUM))
+    advice = f"install Deno {wanted} or newer where {rule} finds it"
+    parsed = re.search(r"deno (\d+)\.(\d+)\.\d+\S*", run.stdout)
+    if parsed is None:
+        found = f"no version: {run.problem or 'it printed something else'}"
+        return Check("Deno", "deno-version", Status.PROBLEM, found, advice)
+    version = (int(parsed[1]), int(parsed[2]))
+    if version < DENO_MINIMUM:
+        found = f"{parsed[0]}, and {wanted} is needed"
+        return Check("Deno", "deno-version", Status.PROBLEM, found, advice)
+    return Check("Deno", "deno-version", Status.OK, parsed[0])
+
+
+def _start_check(binary: str) -> Check:
+    with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as folder:
+        program = Path(folder) / "program.js"
+        program.write_text("console.log(6 * 7);\n", "utf-8")
+        run = _run(
+            [binary, "run", "--quiet", "--no-config", "--no-lock", str(program)],
+            {**os.environ, "DENO_DIR": folder, "DENO_NO_UPDATE_CHECK": "1"},
+        )
+    if run.is_ok and run.stdout.strip() == "42":
+        found = f"runs a program in {run.duration_s * 1000:.0f} ms"
+        return Check("Deno", "deno-start", Status.OK, found)
+    return Check(
+        "Deno",
+        "deno-start",
+        Status.PROBLEM,
+        f"cannot run a program: {run.problem or 'it printed something else'}",
+        "install the binary for this machine's system and architecture",
+    )
+
+
+def _glibc_checks() -> Iterator[Check]:
+    if sys.platform != "linux":
+        return
+    library, text = platform.libc_ver()
+    version = tuple(int(part) for part in text.split(".")[:2] if part.isdigit())
+    wanted = ".".join(map(str, GLIBC_MINIMUM))
+    if library == "glibc" and version >= GLIBC_MINIMUM:
+        yield Check("Deno", "glibc", Status.OK, text)
+        return
+    yield Check(
+        "Deno",
+        "glibc",
+        Status.PROBLEM,
+        f"{library or 'another C library'} {text}".strip() + f", not glibc {wanted}",
+        f"use a system with glibc {wanted} or newer; Amazon Linux 2 has 2.26, "
+        "Amazon Linux 2023 has 2.34",
+    )
+
+
+# --- Python ----------------------------------------------------------------------
+
+
+def _python_checks() -> Iterator[Check]:
+    group = "Python"
+    found = platform.python_version()
+    wanted = ".".join(map(str, PYTHON_MINIMUM))
+    on_lambda = ".".join(map(str, PYTHON_ON_LAMBDA))
+    if sys.version_info < PYTHON_MINIMUM:
+        advice = f"use Python {wanted} or newer"
+        yield Check(group, "python-version", Status.PROBLEM, found, advice)
+    else:
+        note = f"{found} (on Lambda: the managed runtime python{on_lambda} or newer)"
+        yield Check(group, "python-version", Status.OK, note)
+    yield _packages_check()
+    run = _run(isolated_python("import lambda_deno_spawn.bootstrap, h11, orjson"))
+    if run.is_ok:
+        found = f"imports in {run.duration_s * 1000:.0f} ms, isolated (-I -S)"
+        yield Check(group, "bootstrap", Status.OK, found)
+    else:
+        found = f"cannot be imported in isolation (-I -S): {run.problem}"
+        advice = f"install {DISTRIBUTION} and its packages again, for this Python"
+        yield Check(group, "bootstrap", Status.PROBLEM, found, advice)
+
+
+def _packages_check() -> Check:
+    found, missing = [], []
+    for name in RUNTIME_PACKAGES:
+        try:
+            found.append(f"{name} {importlib.metadata.version(name)}")
+        except importlib.metadata.PackageNotFoundError:
+            missing.append(name)
+    if missing:
+        return Check(
+            "Python",
+            "packages",
+            Status.PROBLEM,
+            f"not installed: {', '.join(missing)}",
+            f"install them: pip install {' '.join(missing)}",
+        )
+    return Check("Python", "packages", Status.OK, ", ".join(found))
+
+
+# --- system ----------------------------------------------------------------------
+
+
+def _system_checks() -> Iterator[Check]:
+    yield _orphan_check()
+    yield _temp_check(Path(tempfile.gettempdir()))
+    for name, number, limit in (
+        ("descriptors", resource.RLIMIT_NOFILE, DESCRIPTORS_LIMIT),
+        ("processes", resource.RLIMIT_NPROC, PROCESSES_LIMIT),
+    ):
+        yield limit_check(name, resource.getrlimit(number)[0], limit)
+
+
+def _orphan_check() -> Check:
+    run = _run(isolated_python(ORPHAN_TEST))
+    advice = (
+        "run on Linux with /proc: there the runtime finds what a handler hides in "
+        "sessions of its own; here it ends the process group only"
+    )
+    try:
+        result = json.loads(run.stdout)
+    except ValueError:
+        found = f"cannot be tested: {run.problem}"
+        return Check("System", "orphans", Status.PROBLEM, found, advice)
+    words = {
+        "subreaper": "orphans are handed to their subreaper",
+        "group": "process groups work",
+        "found": "children are listed in /proc",
+    }
+    if all(result.values()):
+        return Check("System", "orphans", Status.OK, ", ".join(words.values()))
+    lacking = ", ".join(
+        f"not so: {words[n]}" for n, works in result.items() if not works
+    )
+    # macOS is known to be without; on Linux something is wrong.
+    status = Status.PROBLEM if sys.platform == "linux" else Status.WARNING
+    return Check("System", "orphans", status, lacking, advice)
+
+
+def _temp_check(folder: Path) -> Check:
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"x")
+        free_bytes = shutil.disk_usage(folder).free
+    except OSError as error:
+        return Check(
+            "System",
+            "temporary-folder",
+            Status.PROBLEM,
+            f"{folder}: {error.strerror or error}",
+            "make it writable, free space in it, or name another one in TMPDIR",
+        )
+    found = f"{folder}, {_size(free_bytes)} free"
+    if free_bytes < TEMP_BYTES:
+        advice = f"free space in it: /tmp on Lambda has {_size(TEMP_BYTES)}"
+        return Check("System", "temporary-folder", Status.WARNING, found, advice)
+    return Check("System", "temporary-folder", Status.OK, found)
+
+
+def limit_check(name: str, value: int, on_lambda: int) -> Check:
+    """Compare a limit of this process with Lambda's.
+
+    Args:
+        name: What is limited.
+        value: The soft limit; ``resource.RLIM_INFINITY`` for none.
+        on_lambda: The same on Lambda.
+    """
+    is_unlimited = value == resource.RLIM_INFINITY
+    shown = "unlimited" if is_unlimited else f"{value:,}"
+    found = f"{shown} (Lambda has {on_lambda:,})"
+    if is_unlimited or value >= on_lambda:
+        return Check("System", name, Status.OK, found)
+    advice = "raise it with ulimit: a handler that works on Lambda may fail here"
+    return Check("System", name, Status.WARNING, found, advice)
+
+
+# --- function --------------------------------------------------------------------
+
+
+def _function_checks(options: InvokeOptions, environ: Mapping[str, str]) -> list[Check]:
+    with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as folder:
+        return _checks_of(options, environ, Path(folder))
+
+
+def _checks_of(
+    options: InvokeOptions, environ: Mapping[str, str], state_dir: Path
+) -> list[Check]:
+    group = "Function"
+    function = options.function
+    try:
+        handler = find_handler(function.task_root, function.handler)
+        # Lambda puts credentials there, so they are there.
+        with_credentials = {**environ, **dict.fromkeys(CREDENTIALS, "secret")}
+        variables = lambda_environ(
+            options, "127.0.0.1:9001", str(state_dir.parent), with_credentials
+        )
+        settings = Settings.from_environ(variables, str(function.task_root))
+        command = deno_command(settings, variables, str(state_dir))
+    except HandlerError as error:
+        advice = "name the file, or give --handler file.export"
+        return [Check(group, "handler", Status.PROBLEM, str(error), advice)]
+    except ConfigError as error:
+        advice = f"set {error.variable} to {error.expected}"
+        return [Check(group, "settings", Status.PROBLEM, str(error), advice)]
+    path = Path(handler.path)
+    file = path.relative_to(function.task_root)
+    found = f"{function.handler}: {file} in {function.task_root}"
+    checks = [Check(group, "handler", Status.OK, found)]
+    if settings.unknown:
+        found = f"mean nothing: {', '.join(settings.unknown)}"
+        advice = "correct their names, or remove them; see docs/configuration.md"
+        checks.append(Check(group, "settings", Status.WARNING, found, advice))
+    return [
+        *checks,
+        *_permission_checks(function.task_root, settings, command),
+        *_cache_checks(function.task_root, path, command),
+    ]
+
+
+def _permission_checks(
+    root: Path, settings: Settings, command: DenoCommand
+) -> Iterator[Check]:
+    group = "Function"
+    config = find_config(root)
+    sets = {} if config is None else permission_sets(config)
+    used = command.permission_set
+    if config is None:
+        found = "no deno.json"
+    elif not sets:
+        found = f"{Path(config).name} has no permission sets"
+    else:
+        use = f"the set `{used}` is used" if used else "none is used"
+        found = f"{Path(config).name} has {', '.join(sets)}; {use}"
+    yield Check(group, "permission-sets", Status.OK, found)
+    flags = [*command.permissions, *command.private_permissions]
+    granted = granted_permissions(flags, sets.get(used or ""))
+    yield undoing_check(granted)
+    rule = "all but the runtime's own"
+    if settings.env_names is not None:
+        rule = f"only {' '.join(settings.env_names) or 'what every program needs'}"
+    has_credentials = any(name in command.environ for name in CREDENTIALS)
+    if has_credentials and granted & {"all", "env"}:
+        yield Check(
+            group,
+            "environment",
+            Status.WARNING,
+            f"{rule}; the handler can read AWS credentials, and so can all it imports",
+            "name what it needs in LAMBDA_DENO_ENV, if it does not call AWS",
+        )
+    else:
+        yield Check(group, "environment", Status.OK, rule)
+    yield Check(group, "command-line", Status.OK, shown_command(command))
+
+
+def granted_permissions(flags: Sequence[str], used_set: object) -> set[str]:
+    """Return the kinds that are granted: ``all``, or those of run, ffi and env.
+
+    ``env`` only if it is granted for every name.
+
+    Args:
+        flags: Deno's flags.
+        used_set: The permission set that ``-P`` names, as in ``deno.json``.
+    """
+    kinds = {"all"} if {"--allow-all", "-A"} & set(flags) else set[str]()
+    kinds |= {
+        kind
+        for kind in ("run", "ffi")
+        if any(re.fullmatch(rf"--allow-{kind}(=.*)?", flag) for flag in flags)
+    }
+    kinds |= {"env"} if "--allow-env" in flags else set()
+    members = used_set if isinstance(used_set, dict) else {}
+    for kind in ("all", "run", "ffi", "env"):
+        member = members.get(kind)
+        value = member.get("allow") if isinstance(member, dict) else member
+        if value is True or (value and kind in ("run", "ffi")):
+            kinds.add(kind)
+    return kinds
+
+
+def undoing_check(granted: set[str]) -> Check:
+    """Say whether permissions are granted that make the others meaningless."""
+    undoing = [kind for kind in UNDOING if kind in granted]
+    if not undoing:
+        found = "no programs, no native libraries"
+        return Check("Function", "sandbox", Status.OK, found)
+    return Check(
+        "Function",
+        "sandbox",
+        Status.WARNING,
+        f"undone by {', '.join(f'--allow-{kind}' for kind in undoing)}: what the "
+        "handler starts or loads knows nothing of Deno's permissions",
+        "grant it only if the handler starts programs or loads native libraries; "
+        "see docs/configuration.md, Permissions",
+    )
+
+
+def _cache_checks(root: Path, module: Path, command: DenoCommand) -> Iterator[Check]:
+    group = "Caches"
+    is_packaged = (root / PACKAGED_DENO_DIR).is_dir()
+    packaged = "packaged" if is_packaged else f"no {PACKAGED_DENO_DIR} is packaged"
+    given = command.given_cache
+    used = "each process has its own" if given is None else given.path
+    yield Check(group, "deno-dir", Status.OK, f"{used}; {packaged}")
+    yield _lock_check(root, command)
+    has_modules = (root / "node_modules").is_dir()
+    found = "present" if has_modules else "none"
+    yield Check(group, "node_modules", Status.OK, found)
+    with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as folder:
+        deno_dir = ModuleCache(folder, given).make()
+        here = _missing_modules(command, module, deno_dir)
+    if here:
+        advice = "correct it: Deno cannot load the function's modules"
+        if NOT_CACHED in here:
+            advice = f"download what is missing: deno cache {shlex.quote(str(module))}"
+            here = here.replace(NOT_CACHED, "")
+        yield Check(group, "modules", Status.PROBLEM, here, advice)
+        return
+    yield Check(group, "modules", Status.OK, "all there, nothing is to be downloaded")
+    if is_packaged:
+        return
+    with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as folder:
+        missing = _missing_modules(command, module, folder)
+    if missing:
+        yield Check(
+            group,
+            "modules-on-lambda",
+            Status.WARNING,
+            f"not in the function's folder: {missing.replace(NOT_CACHED, '')}",
+            "bundle the function, or package its modules: each cold start would "
+            "download them",
+        )
+    else:
+        found = "all in the function's folder"
+        yield Check(group, "modules-on-lambda", Status.OK, found)
+
+
+def _lock_check(root: Path, command: DenoCommand) -> Check:
+    group = "Caches"
+    if "--frozen" in command.arguments:
+        return Check(group, "lock-file", Status.OK, "deno.lock, frozen")
+    if find_config(root) is None:
+        return Check(group, "lock-file", Status.OK, "none, as there is no deno.json")
+    return Check(
+        group,
+        "lock-file",
+        Status.WARNING,
+        "no deno.lock: versions are chosen anew wherever there is no cache",
+        "make one: deno install --lock",
+    )
+
+
+def _missing_modules(command: DenoCommand, module: Path, deno_dir: str) -> str:
+    """Return what keeps a module from loading without network; empty if nothing does.
+
+    ``deno test --no-run`` builds the module graph as ``deno run`` does, and runs none.
+    """
+    run = _run(
+        [
+            command.binary, "test", "--no-run", "--no-check", "--cached-only",
+            *command.arguments[1:], str(module),
+        ],
+        {**command.environ, "DENO_DIR": deno_dir, "HOME": deno_dir},
+        cwd=command.cwd,
+    )  # fmt: skip
+    return "" if run.is_ok else run.problem
+
+
+# --- sizes -----------------------------------------------------------------------
+
+
+def _size_checks(environ: Mapping[str, str], task_root: Path | None) -> Iterator[Check]:
+    parts: dict[str, list[Path]] = {}
+    with contextlib.suppress(ConfigError):
+        parts["deno"] = [Path(deno_binary(environ))]
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        parts["runtime"] = runtime_files()
+    if task_root is not None:
+        packages = task_root / "dist"  # what was built from it
+        parts["function"] = [
+            file for file in _files(task_root) if packages not in file.parents
+        ]
+    total_bytes = 0
+    for name, files in parts.items():
+        size_bytes = sum(file.stat().st_size for file in files)
+        total_bytes += size_bytes
+        yield upload_check(name, size_bytes, zip_estimate_bytes(files))
+    yield total_check(total_bytes, list(parts))
+
+
+def upload_check(name: str, size_bytes: int, zip_bytes: int) -> Check:
+    """Compare a zip's estimated size with what may be uploaded directly."""
+    found = f"{_size(size_bytes)}, zipped about {_size(zip_bytes)}"
+    if zip_bytes <= NEARLY_FULL * UPLOAD_LIMIT_BYTES:
+        return Check("Sizes", name, Status.OK, found)
+    limit = _size(UPLOAD_LIMIT_BYTES)
+    advice = f"upload it by way of S3: the API itself takes zips of up to {limit}"
+    return Check("Sizes", name, Status.WARNING, found, advice)
+
+
+def total_check(size_bytes: int, parts: Iterable[str]) -> Check:
+    """Compare what is unzipped on Lambda with its limit."""
+    share = size_bytes / UNZIPPED_LIMIT_BYTES
+    found = (
+        f"{' + '.join(parts)}: {_size(size_bytes)}, {share:.0%} of the "
+        f"{_size(UNZIPPED_LIMIT_BYTES)} that a function and its {LAYERS_LIMIT} layers "
+        "may have"
+    )
+    advice = "bundle the function, and leave out what it does not load"
+    if share > 1:
+        return Check("Sizes", "total", Status.PROBLEM, found, advice)
+    if share > NEARLY_FULL:
+        return Check("Sizes", "total", Status.WARNING, found, advice)
+    return Check("Sizes", "total", Status.OK, found)
+
+
+def runtime_files() -> list[Path]:
+    """Return the files of the runtime layer: our package, and all that it imports.
+
+    Raises:
+        PackageNotFoundError: The package is on the path, but not installed.
+    """
+    package = Path(__file__).parents[2]
+    files = [file for file in _files(package) if "dev" not in _parts(file, package)]
+    waiting = _requirements(DISTRIBUTION)
+    for name in waiting:
+        # One that is not installed is not for this version of Python or system.
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            distribution = importlib.metadata.distribution(name)
+            listed = (Path(str(file.locate())) for file in distribution.files or ())
+            # Scripts lie elsewhere, by way of `..`, and are not shipped.
+            files += [
+                file for file in listed if ".." not in file.parts and file.is_file()
+            ]
+            waiting += [n for n in _requirements(name) if n not in waiting]
+    return files
+
+
+def _parts(file: Path, folder: Path) -> tuple[str, ...]:
+    return file.relative_to(folder).parts
+
+
+def _requirements(distribution: str) -> list[str]:
+    lines = importlib.metadata.requires(distribution) or []
+    names = (re.match(r"[\w.-]+", line) for line in lines if "extra ==" not in line)
+    return [name[0].lower() for name in names if name is not None]
+
+
+def _files(folder: Path) -> list[Path]:
+    """Return the files below a folder; links to folders are not followed."""
+    return [
+        Path(base, name)
+        for base, _, names in os.walk(folder)
+        for name in names
+        if Path(base, name).is_file()
+    ]
+
+
+def zip_estimate_bytes(files: Iterable[Path]) -> int:
+    """Estimate how large files are once zipped; of large files samples are zipped."""
+    total_bytes = 0
+    for file in files:
+        size_bytes = file.stat().st_size
+        total_bytes += 2 * (len(file.name) + 64)  # entry, and directory
+        with contextlib.suppress(OSError), file.open("rb") as content:
+            if size_bytes <= ZIP_SAMPLES * ZIP_SAMPLE_BYTES:
+                total_bytes += len(zlib.compress(content.read()))
+                continue
+            zipped_bytes = 0
+            for number in range(ZIP_SAMPLES):
+                content.seek(number * (size_bytes // ZIP_SAMPLES))
+                zipped_bytes += len(zlib.compress(content.read(ZIP_SAMPLE_BYTES)))
+            ratio = zipped_bytes / (ZIP_SAMPLES * ZIP_SAMPLE_BYTES)
+            total_bytes += round(size_bytes * ratio)
+    return total_bytes
+
+
+def _size(size_bytes: int) -> str:
+    if size_bytes < MB:
+        return f"{size_bytes / 1024:.1f} KB"
+    return f"{size_bytes / MB:,.{1 if size_bytes < 10 * MB else 0}f} MB"
+
+
+# --- programs --------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """What came of a program.
+
+    Attributes:
+        problem: Why it failed, in one line; empty if it did not.
+    """
+
+    stdout: str
+    problem: str
+    duration_s: float
+
+    @property
+    def is_ok(self) -> bool:
+        return not self.problem
+
+
+def _run(
+    command: Sequence[str],
+    environ: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+) -> _Run:
+    started_s = time.monotonic()
+    try:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environ,
+            cwd=cwd,
+            process_group=0,
+        )
+    except OSError as error:
+        return _Run("", f"{command[0]!r}: {error.strerror or error}", 0.0)
+    with process:
+        try:
+            out, err = process.communicate(timeout=RUN_LIMIT_S)
+        except subprocess.TimeoutExpired:
+            _kill_group(process)
+            return _Run("", f"no end within {RUN_LIMIT_S:.0f} seconds", RUN_LIMIT_S)
+        except BaseException:  # SIGINT reaches only us
+            _kill_group(process)
+            raise
+    duration_s = time.monotonic() - started_s
+    stdout = out.decode(errors="replace")
+    if process.returncode == 0:
+        return _Run(stdout, "", duration_s)
+    problem = error_line(err.decode(errors="replace"))
+    return _Run(stdout, problem or f"exit code {process.returncode}", duration_s)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def error_line(text: str) -> str:
+    """Return what a program's stderr says, in one line: Deno's error, or the last line.
+
+    Deno puts the cause of an error on the line after it, behind ``0:``.
+    """
+    lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()]
+    for number, line in enumerate(lines):
+        if line.startswith("error: "):
+            cause = lines[number + 1] if number + 1 < len(lines) else ""
+            more = cause.removeprefix("0: ") if cause.startswith("0: ") else ""
+            return f"{line.removeprefix('error: ')}: {more}".removesuffix(": ")
+    return next((line for line in reversed(lines) if line), "")

@@ -1,0 +1,1 @@
+"""Lambda on this machine: an emulated environment around the real runtime."""

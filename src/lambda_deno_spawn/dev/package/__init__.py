@@ -1,0 +1,1 @@
+"""Packages: the zip files of functions and of layers."""

@@ -1,0 +1,382 @@
+"""CPython for a layer: which one compiles, what is compiled, which files are shipped.
+
+Knows where interpreters are found, how byte code is made that does not depend on where
+and when it is made, and which parts of an installation a function never needs. Refuses
+to know what the layers are called and how they are written. Specification: Python
+documentation, "py_compile" (unchecked hash-based .pycs) and "compileall"; PEP 552;
+docs/layers.md.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from lambda_deno_spawn.dev.package.archive import EXECUTABLE, Member
+from lambda_deno_spawn.dev.package.elf import Binary, read_binary_file
+from lambda_deno_spawn.dev.project.project import Arch
+from lambda_deno_spawn.errors import BuildError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+ASKED_LIMIT_S = 20.0  # for a program that says its version; a cold disk is slow
+UV_ARCHS = {Arch.X86_64: "x86_64", Arch.ARM64: "aarch64"}
+ROOT = "interpreter"  # below /opt
+# Of the standard library: what is never imported, or needs a screen or a compiler.
+SURPLUS_FOLDERS = frozenset(
+    {
+        "__pycache__", "dist-packages", "ensurepip", "idlelib", "lib2to3", "pydoc_data",
+        "site-packages", "test", "tests", "tkinter", "turtledemo",
+    }
+)  # fmt: skip
+SURPLUS_PATTERNS = (
+    "config-*", "turtle.py", "*.a", "*.exe", "LICENSE.txt",
+    # Extension modules that only the standard library's tests import, and Tk's.
+    "_test*.so", "_ctypes_test*.so", "_xxtestfuzz*.so", "xxlimited*.so",
+    "_tkinter*.so",
+)  # fmt: skip
+# What glibc itself consists of, which every machine of Lambda's has.
+GLIBC_LIBRARIES = re.compile(
+    r"(ld-linux.*|lib(c|m|dl|pthread|rt|util|resolv|gcc_s))\.so\.\d+"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Interpreter:
+    """A CPython of this machine.
+
+    Attributes:
+        version: Major and minor version, such as ``3.13``.
+        release: All of it, such as ``3.13.1``.
+    """
+
+    path: Path
+    version: str
+    release: str
+
+
+def find_interpreter(version: str, environ: Mapping[str, str]) -> Interpreter:
+    """Return a CPython of a version, to compile with.
+
+    Looked for, in this order: this one, PATH, pyenv, uv.
+
+    Raises:
+        BuildError: There is none.
+    """
+    for path in _candidates(version, environ):
+        found = _ask(path)
+        if found is not None and found.version == version:
+            return found
+    raise BuildError(
+        f"Cannot compile for Python {version}: no such CPython is on PATH, in pyenv or "
+        f"known to uv; install one, such as with `uv python install {version}` or "
+        f"`pyenv install {version}`"
+    )
+
+
+def _candidates(version: str, environ: Mapping[str, str]) -> Iterator[Path]:
+    yield Path(sys.executable)
+    name = f"python{version}"
+    roots = [Path(environ.get("PYENV_ROOT") or Path.home() / ".pyenv")]
+    for folder in filter(None, environ.get("PATH", "").split(":")):
+        yield Path(folder) / name
+        if Path(folder).name == "shims":  # pyenv's, wherever it is
+            roots.append(Path(folder).parent)
+    for root in dict.fromkeys(roots):
+        found = root.glob(f"versions/{version}.*/bin/{name}")
+        yield from sorted(found, key=_release_of, reverse=True)
+    if uv := find_uv(environ):
+        answer = _run([uv, "python", "find", "--no-project", version])
+        if answer is not None:
+            yield Path(answer.strip())
+
+
+def _release_of(path: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", path.parts[-3])]
+
+
+def find_uv(environ: Mapping[str, str]) -> str | None:
+    """Return uv: the one on PATH, else the one that is installed beside us."""
+    beside = Path(sys.executable).parent
+    return shutil.which("uv", path=f"{environ.get('PATH', '')}:{beside}")
+
+
+def _ask(path: Path) -> Interpreter | None:
+    """Return what a program says it is; None if it is no CPython or does not run."""
+    if not path.exists():
+        return None
+    code = "import sys; print(sys.implementation.name, *sys.version_info[:3])"
+    answer = (_run([str(path), "-I", "-S", "-c", code]) or "").split()
+    if len(answer) != 4 or answer[0] != "cpython":
+        return None
+    return Interpreter(path, ".".join(answer[1:3]), ".".join(answer[1:]))
+
+
+def _run(command: list[str]) -> str | None:
+    try:
+        done = subprocess.run(
+            command,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=ASKED_LIMIT_S,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return done.stdout if done.returncode == 0 else None
+
+
+def compile_sources(
+    interpreter: Interpreter,
+    sources: Mapping[str, bytes],
+    target: str,
+    scratch: Path,
+    environ: Mapping[str, str],
+) -> dict[str, bytes]:
+    """Return byte code for sources, by path; it is used without a look at the source.
+
+    Args:
+        interpreter: What compiles; other versions cannot load the result.
+        sources: Python files by path; others are left out.
+        target: The folder that they will lie in; it is what tracebacks name.
+        scratch: An empty folder of this machine.
+        environ: The caller's environment; nothing that Python reads is handed on.
+
+    Raises:
+        BuildError: A source does not compile.
+    """
+    for name, content in sources.items():
+        if name.endswith(".py"):
+            path = scratch / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+    command = [str(interpreter.path), "-S", "-s", "-P", "-m", "compileall", "-q"]
+    command += ["--invalidation-mode", "unchecked-hash", "-o", "0"]
+    command += ["-s", str(scratch), "-p", target, str(scratch)]
+    kept = {name: v for name, v in environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        command,
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        # A fixed seed, as the order of a set could show in the byte code.
+        env={**kept, "PYTHONHASHSEED": "0"},
+    )
+    if done.returncode != 0:
+        reason = (done.stdout + done.stderr).strip()
+        raise BuildError(f"Cannot compile with {str(interpreter.path)!r}: {reason}")
+    return {
+        str(path.relative_to(scratch).as_posix()): path.read_bytes()
+        for path in scratch.rglob("__pycache__/*.pyc")
+    }
+
+
+def install_prefix(
+    version: str, arch: Arch, environ: Mapping[str, str], folder: Path
+) -> Path:
+    """Return an installation of python-build-standalone, fetched by uv.
+
+    Raises:
+        BuildError: There is no uv, or it cannot fetch it.
+    """
+    uv = find_uv(environ)
+    request = f"cpython-{version}-linux-{UV_ARCHS[arch]}-gnu"
+    advice = (
+        "give the folder of an installation that is made for that machine in "
+        "--python-dir"
+    )
+    if uv is None:
+        raise BuildError(
+            f"Cannot fetch {request}: there is no uv, which fetches it; install it "
+            f"(`pip install uv`), or {advice}"
+        )
+    # uv waits as long as its own settings say. It must not put a python on PATH.
+    done = subprocess.run(
+        [uv, "python", "install", "--install-dir", str(folder), request],
+        check=False,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        env={**environ, "UV_PYTHON_INSTALL_BIN": "0", "UV_NO_PROGRESS": "1"},
+    )
+    found = [
+        path
+        for path in folder.glob(f"cpython-{version}.*-linux-{UV_ARCHS[arch]}-gnu")
+        if not path.is_symlink()
+    ]
+    if done.returncode != 0 or not found:
+        reason = " ".join(done.stderr.split()) or "it is not where uv puts it"
+        raise BuildError(f"Cannot fetch {request} by uv: {reason}; or {advice}")
+    return max(found, key=lambda path: _numbers(path.name))
+
+
+def _numbers(name: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", name)]
+
+
+def prefix_version(prefix: Path, supported: Iterable[str]) -> str:
+    """Return which version an installation is of.
+
+    Raises:
+        BuildError: It is none, or holds several.
+    """
+    versions = [
+        version
+        for version in supported
+        if (prefix / "bin" / f"python{version}").is_file()
+        and (prefix / "lib" / f"python{version}" / "os.py").is_file()
+    ]
+    if len(versions) != 1:
+        wanted = ", ".join(f"bin/python{v} and lib/python{v}" for v in supported)
+        found = f"those of {', '.join(versions)}" if versions else "none of them"
+        raise BuildError(
+            f"Cannot take an interpreter from {str(prefix)!r}: it has {found}; "
+            f"expected exactly one pair of {wanted}"
+        )
+    return versions[0]
+
+
+def plan_interpreter(
+    prefix: Path,
+    version: str,
+    compiler: Interpreter,
+    scratch: Path,
+    environ: Mapping[str, str],
+    note: Callable[[str], None],
+) -> list[Member]:
+    """Return the files of a python layer: what of an installation a function needs.
+
+    Args:
+        prefix: The installation; nothing in it is run or changed.
+        version: Its version.
+        compiler: An interpreter of the same version, which runs on this machine.
+        scratch: An empty folder.
+        environ: The caller's environment.
+        note: Is told what may keep the interpreter from working.
+
+    Raises:
+        BuildError: A file cannot be read.
+    """
+    program = f"{ROOT}/bin/python{version}"
+    library = f"{ROOT}/lib/python{version}"
+    # Symbolic links are read as what they lead to: the layer has none.
+    files = {program: prefix / "bin" / f"python{version}"}
+    for path in _standard_library(prefix / "lib" / f"python{version}"):
+        name = path.relative_to(prefix / "lib").as_posix()
+        files[f"{ROOT}/lib/{name}"] = path
+    try:
+        files |= _own_libraries(prefix, program, files, note)
+        sources = {
+            name.removeprefix(f"{library}/"): path.read_bytes()
+            for name, path in files.items()
+            if name.endswith(".py")
+        }
+        licence = _licence(prefix, version)
+    except OSError as error:
+        raise BuildError(
+            f"Cannot take an interpreter from {str(prefix)!r}: {error}"
+        ) from error
+    compiled = compile_sources(compiler, sources, f"/opt/{library}", scratch, environ)
+    members = [
+        Member(name, path, EXECUTABLE) if name == program else Member(name, path)
+        for name, path in files.items()
+    ]
+    members += [Member(f"{library}/{name}", code) for name, code in compiled.items()]
+    if licence is None:
+        note(f"{str(prefix)!r} has no LICENSE.txt: the layer has no licence text")
+    else:
+        members.append(Member(f"licenses/python/{licence.name}", licence))
+    return members
+
+
+def _standard_library(folder: Path) -> Iterator[Path]:
+    for path in sorted(folder.iterdir()):
+        if any(path.match(pattern) for pattern in SURPLUS_PATTERNS):
+            continue
+        if not path.is_dir():
+            yield path
+        elif path.name not in SURPLUS_FOLDERS:
+            yield from _standard_library(path)
+
+
+def _licence(prefix: Path, version: str) -> Path | None:
+    places = (prefix / "lib" / f"python{version}", prefix, prefix / "share")
+    for place in places:
+        for name in ("LICENSE.txt", "LICENSE"):
+            if (place / name).is_file():
+                return place / name
+    return None
+
+
+def _own_libraries(
+    prefix: Path, program: str, files: Mapping[str, Path], note: Callable[[str], None]
+) -> dict[str, Path]:
+    """Return the installation's own libraries that its files need.
+
+    They go where they are looked for: beside the standard library if the program says
+    so, else into /opt/lib, which is in Lambda's LD_LIBRARY_PATH.
+    """
+    added: dict[str, Path] = {}
+    outside: dict[str, str] = {}
+    pending = dict(files)
+    while pending:
+        name, path = pending.popitem()
+        binary = _binary(path)
+        if binary is None:
+            continue
+        for library in binary.libraries:
+            own = prefix / "lib" / library
+            if not own.is_file():
+                if not GLIBC_LIBRARIES.fullmatch(library):
+                    outside.setdefault(library, PurePosixPath(name).name.split(".")[0])
+                continue
+            folder = f"{ROOT}/lib" if finds_beside(binary, name) else "lib"
+            place = f"{folder}/{library}"
+            if place not in added:
+                added[place] = own
+                pending[place] = own
+                if folder == "lib":
+                    note(
+                        f"{name} does not look for {library} beside itself "
+                        "($ORIGIN/../lib): it is found in /opt/lib as long as "
+                        "LD_LIBRARY_PATH is Lambda's own"
+                    )
+    if outside:
+        found = ", ".join(f"{file} ({name})" for file, name in sorted(outside.items()))
+        note(
+            f"modules of the interpreter need libraries of the system: {found}; where "
+            "there is none, importing the module fails"
+        )
+    return added
+
+
+def finds_beside(binary: Binary, name: str) -> bool:
+    """Tell whether a file of the layer looks for libraries in the interpreter's lib."""
+    origin = PurePosixPath("/opt", name).parent
+    for text in binary.search_paths:
+        path = text.replace("${ORIGIN}", "$ORIGIN").replace("$ORIGIN", str(origin))
+        parts: list[str] = []
+        for part in PurePosixPath(path).parts:
+            if part == "..":
+                del parts[-1:]
+            else:
+                parts.append(part)
+        if PurePosixPath(*parts) == PurePosixPath("/opt", ROOT, "lib"):
+            return True
+    return False
+
+
+def _binary(path: Path) -> Binary | None:
+    with path.open("rb") as file:
+        try:
+            return read_binary_file(file)
+        except BuildError as error:
+            raise BuildError(f"Cannot ship {str(path)!r}: {error}") from error

@@ -1,0 +1,560 @@
+"""The Lambda layers: what is in each, that it fits the machines there, and its zip.
+
+Knows the three layers (Deno, the runtime, an interpreter), where their files lie in
+``/opt``, and what Amazon Linux 2023 can load. A layer is planned, checked, written, and
+then listed: one that cannot be right is not written, and what is listed is there.
+Refuses to know AWS: publishing reads ``layers.json``. Specification: docs/layers.md;
+AWS Lambda Developer Guide, "Packaging your layer content" and "Lambda quotas".
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+import json
+import re
+import tempfile
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+import lambda_deno_spawn
+from lambda_deno_spawn.dev.package.archive import (
+    EXECUTABLE,
+    Member,
+    write_archive,
+    write_text,
+)
+from lambda_deno_spawn.dev.package.elf import read_binary_file
+from lambda_deno_spawn.dev.package.interpreter import (
+    compile_sources,
+    find_interpreter,
+    install_prefix,
+    plan_interpreter,
+    prefix_version,
+)
+from lambda_deno_spawn.dev.package.wheels import (
+    Requirement,
+    Target,
+    fetch_wheels,
+    installed,
+)
+from lambda_deno_spawn.dev.project.project import Arch
+from lambda_deno_spawn.dev.project.quotas import MB, UNZIPPED_LIMIT_BYTES
+from lambda_deno_spawn.dev.project.requirements import DENO_MINIMUM
+from lambda_deno_spawn.errors import BuildError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from typing import BinaryIO
+
+    from lambda_deno_spawn.dev.package.wheels import Wheel
+
+LAYER_FOLDER = "lib/lambda-deno-spawn"
+LAYER_CODE = f"/opt/{LAYER_FOLDER}"
+LAYER_RUNTIME_JS = f"{LAYER_CODE}/lambda_deno_spawn/js/runtime.js"
+START_SCRIPTS = ("bootstrap", "lambda-deno-spawn")
+INDEX = "layers.json"
+MANIFEST = "manifest.json"
+DISTRIBUTION = "lambda-deno-spawn"
+# What the runtime imports, with what that imports: tests/integration/test_layer_zip.py.
+RUNTIME_PACKAGES = ("h11", "orjson")
+# Runtimes on Amazon Linux 2023; AWS Lambda Developer Guide, "Lambda runtimes".
+PYTHONS = ("3.12", "3.13", "3.14")
+DEFAULT_PYTHON = "3.13"
+OS_ONLY = "provided.al2023"
+GLIBC_OF_LAMBDA = (2, 34)  # Amazon Linux 2023's
+MACHINES = {Arch.X86_64: "EM_X86_64", Arch.ARM64: "EM_AARCH64"}
+PYTHON_LICENSE = "Python-2.0"  # SPDX's name for CPython's own
+
+T = TypeVar("T")
+
+
+class Kind(StrEnum):
+    """What a layer brings."""
+
+    DENO = "deno"
+    RUNTIME = "runtime"
+    PYTHON = "python"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerOptions:
+    """What is to be built.
+
+    Attributes:
+        environ: The caller's environment: PATH, the cache, what pip and uv read.
+        deno: Version of Deno; None: the one that is installed here.
+        pythons: Versions that the runtime layer is made for.
+        python_dir: Installation for the python layer; None: fetched by uv.
+        allows_newer_glibc: Build what Lambda cannot load, and say so.
+    """
+
+    out: Path
+    environ: Mapping[str, str]
+    kinds: tuple[Kind, ...] = (Kind.DENO, Kind.RUNTIME)
+    archs: tuple[Arch, ...] = (Arch.here(),)
+    deno: str | None = None
+    pythons: tuple[str, ...] = (DEFAULT_PYTHON,)
+    python_dir: Path | None = None
+    allows_newer_glibc: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class BuiltLayer:
+    """A layer that was built, as ``layers.json`` describes it.
+
+    Attributes:
+        name: What it is published as.
+        file: Name of its zip, beside ``layers.json``.
+        sha256: Of the zip, in hexadecimal.
+        pythons: Versions of Python that it is made for, or brings.
+        deno: Version of Deno that it brings.
+        version: Of lambda-deno-spawn, which built it.
+        licenses: Expression in SPDX's terms.
+    """
+
+    kind: Kind
+    name: str
+    arch: Arch
+    file: str
+    sha256: str
+    zipped_bytes: int
+    unzipped_bytes: int
+    pythons: tuple[str, ...]
+    deno: str | None
+    version: str
+    compatible_runtimes: tuple[str, ...]
+    licenses: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return its entry in ``layers.json``."""
+        return {
+            "kind": self.kind.value,
+            "name": self.name,
+            "arch": self.arch.value,
+            "file": self.file,
+            "sha256": self.sha256,
+            "zippedBytes": self.zipped_bytes,
+            "unzippedBytes": self.unzipped_bytes,
+            "pythons": list(self.pythons),
+            "deno": self.deno,
+            "version": self.version,
+            "compatibleRuntimes": list(self.compatible_runtimes),
+            "licenses": self.licenses,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a layer consists of, before it is written."""
+
+    kind: Kind
+    arch: Arch
+    members: tuple[Member, ...]
+    licenses: str
+    pythons: tuple[str, ...] = ()
+    deno: str | None = None
+
+
+def ignore(_: str) -> None:
+    """Take a note and forget it."""
+
+
+def build_layers(
+    options: LayerOptions, *, note: Callable[[str], None] = ignore
+) -> list[BuiltLayer]:
+    """Build layers and describe them in ``layers.json``.
+
+    Entries of other kinds and architectures stay in it.
+
+    Args:
+        options: What is to be built.
+        note: Is told in a sentence what is worth knowing of a layer that is built.
+
+    Raises:
+        BuildError: A layer cannot be built; those before it are there and listed.
+        UsageError: An option has a value that cannot be used.
+    """
+    check_options(options)
+    built: list[BuiltLayer] = []
+    wanted = [(arch, kind) for arch in options.archs for kind in options.kinds]
+    for arch, kind in wanted:
+        try:
+            with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as scratch:
+                plan = PLANNERS[kind](options, arch, Path(scratch), note)
+                check_binaries(plan, options, note)
+                check_size(plan)
+                layer = _write(plan, options.out)
+        except OSError as error:  # of what was put aside; most likely a full disk
+            raise BuildError(
+                f"Cannot build the {kind} layer for {arch}: {error}"
+            ) from error
+        _list(layer, options.out)
+        built.append(layer)
+    return built
+
+
+def read_layers(out: Path) -> list[BuiltLayer]:
+    """Return the layers that were built into a folder; none if there is no list.
+
+    Raises:
+        BuildError: ``layers.json`` cannot be read.
+    """
+    path = out / INDEX
+    try:
+        entries = json.loads(path.read_text(encoding="utf-8"))
+        return [_from_json(entry) for entry in entries]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        detail = f"{type(error).__name__}: {error}"
+        raise BuildError(
+            f"Cannot read {str(path)!r}: {detail}; delete it and build the layers anew"
+        ) from error
+
+
+def _from_json(entry: Mapping[str, object]) -> BuiltLayer:
+    def text(name: str) -> str:
+        return _typed(entry[name], str)
+
+    def texts(name: str) -> tuple[str, ...]:
+        return tuple(_typed(item, str) for item in _typed(entry[name], list))
+
+    return BuiltLayer(
+        kind=Kind(text("kind")),
+        name=text("name"),
+        arch=Arch(text("arch")),
+        file=text("file"),
+        sha256=text("sha256"),
+        zipped_bytes=_typed(entry["zippedBytes"], int),
+        unzipped_bytes=_typed(entry["unzippedBytes"], int),
+        pythons=texts("pythons"),
+        deno=None if entry["deno"] is None else text("deno"),
+        version=text("version"),
+        compatible_runtimes=texts("compatibleRuntimes"),
+        licenses=text("licenses"),
+    )
+
+
+def _typed(value: object, kind: type[T]) -> T:
+    if not isinstance(value, kind):
+        raise TypeError(f"{value!r} is no {kind.__name__}")
+    return value
+
+
+# --- Contents --------------------------------------------------------------------
+
+
+def _plan_deno(
+    options: LayerOptions, arch: Arch, scratch: Path, _note: Callable[[str], None]
+) -> Plan:
+    named = options.deno
+    requirement = Requirement("deno", named) if named else installed("deno")
+    # One for all versions of Python; asked for by one, it is kept once.
+    [wheel] = _wheels([requirement], arch, DEFAULT_PYTHON, options, scratch)
+    if "deno" not in wheel.scripts:
+        raise BuildError(f"Cannot build the deno layer: {requirement} has no binary")
+    members = [
+        Member("bin/deno", wheel.scripts["deno"], EXECUTABLE),
+        *_license_members(wheel),
+    ]
+    return Plan(
+        Kind.DENO,
+        arch,
+        tuple(members),
+        wheel.license_expression,
+        deno=requirement.version,
+    )
+
+
+def _plan_runtime(
+    options: LayerOptions, arch: Arch, scratch: Path, _note: Callable[[str], None]
+) -> Plan:
+    # First what may be missing, then what takes a download.
+    compilers = {v: find_interpreter(v, options.environ) for v in options.pythons}
+    requirements = [installed(name) for name in RUNTIME_PACKAGES]
+    first = options.pythons[0]
+    wheels = _wheels(requirements, arch, first, options, scratch)
+    code = _runtime_sources()
+    for wheel in wheels:
+        code |= _shipped(wheel.modules)
+    for version in options.pythons[1:]:
+        # Extension modules bear the version in their names, so that they lie side by
+        # side; all else is the same, or the wheels are not of one release.
+        for wheel in _wheels(requirements, arch, version, options, scratch):
+            for name, content in _shipped(wheel.modules).items():
+                if code.setdefault(name, content) != content:
+                    raise BuildError(
+                        f"Cannot build one runtime layer for Python {first} and "
+                        f"{version}: {name} of {wheel.requirement} differs; build one "
+                        "layer for each"
+                    )
+    extra: dict[str, bytes] = {}
+    for version, compiler in compilers.items():
+        extra |= compile_sources(
+            compiler, code, LAYER_CODE, scratch / version, options.environ
+        )
+        # What the start scripts look for.
+        extra[f"python{version}"] = b""
+    manifest = {
+        "version": lambda_deno_spawn.__version__,
+        "arch": arch.value,
+        "pythons": {version: found.release for version, found in compilers.items()},
+        "packages": {
+            wheel.requirement.name: wheel.requirement.version for wheel in wheels
+        },
+    }
+    extra[MANIFEST] = json.dumps(manifest, indent=2).encode() + b"\n"
+    members = [
+        *(
+            Member(f"{LAYER_FOLDER}/{name}", text)
+            for name, text in (code | extra).items()
+        ),
+        *(Member(name, _start_script(name), EXECUTABLE) for name in START_SCRIPTS),
+        Member(f"licenses/{DISTRIBUTION}/LICENSE", _own_license()),
+    ]
+    for wheel in wheels:
+        members += _license_members(wheel)
+    licenses = _conjunction(["MIT", *(wheel.license_expression for wheel in wheels)])
+    return Plan(Kind.RUNTIME, arch, tuple(members), licenses, options.pythons)
+
+
+def _plan_python(
+    options: LayerOptions, arch: Arch, scratch: Path, note: Callable[[str], None]
+) -> Plan:
+    prefix = options.python_dir
+    if prefix is None:
+        newest = max(options.pythons, key=PYTHONS.index)
+        prefix = install_prefix(newest, arch, options.environ, scratch / "uv")
+    version = prefix_version(prefix, PYTHONS)
+    if version not in options.pythons:
+        raise BuildError(
+            f"Cannot take an interpreter from {str(prefix)!r}: it is Python {version}, "
+            f"the runtime layer is made for {', '.join(options.pythons)}; add --python "
+            f"{version}"
+        )
+    compiler = find_interpreter(version, options.environ)
+    members = plan_interpreter(
+        prefix, version, compiler, scratch / "code", options.environ, note
+    )
+    return Plan(Kind.PYTHON, arch, tuple(members), PYTHON_LICENSE, (version,))
+
+
+PLANNERS = {
+    Kind.DENO: _plan_deno,
+    Kind.RUNTIME: _plan_runtime,
+    Kind.PYTHON: _plan_python,
+}
+
+
+def _wheels(
+    requirements: Sequence[Requirement],
+    arch: Arch,
+    python: str,
+    options: LayerOptions,
+    scratch: Path,
+) -> list[Wheel]:
+    return fetch_wheels(requirements, Target(arch, python), options.environ, scratch)
+
+
+def _shipped(modules: Mapping[str, bytes]) -> dict[str, bytes]:
+    """Return what of a package is used at run time: no types, no lists for tools."""
+    surplus = (".pyi", "/py.typed")
+    return {name: text for name, text in modules.items() if not name.endswith(surplus)}
+
+
+def _runtime_sources() -> dict[str, bytes]:
+    """Return our own files that Lambda runs, by path."""
+    package = Path(lambda_deno_spawn.__file__).parent
+    sources = [*package.rglob("*.py"), *(package / "js").glob("*.js")]
+    left_out = {package / "__main__.py", *(package / "dev").rglob("*")}
+    files = [path for path in sources if path not in left_out]
+    return {
+        path.relative_to(package.parent).as_posix(): path.read_bytes() for path in files
+    }
+
+
+def _start_script(name: str) -> bytes:
+    package = Path(lambda_deno_spawn.__file__).parent
+    # Beside the package's modules in a wheel, at the top of a checkout.
+    for folder in (package / "layer", package.parents[1] / "layer"):
+        if (folder / name).is_file():
+            return (folder / name).read_bytes()
+    raise BuildError(
+        f"Cannot build the runtime layer: {name!r} is missing from the installation of "
+        f"{DISTRIBUTION}; install it anew"
+    )
+
+
+def _own_license() -> bytes:
+    text = importlib.metadata.distribution(DISTRIBUTION).read_text("licenses/LICENSE")
+    if text is None:
+        raise BuildError(
+            f"Cannot build the runtime layer: the licence of {DISTRIBUTION} is missing "
+            "from its installation; install it anew"
+        )
+    return text.encode()
+
+
+def _license_members(wheel: Wheel) -> list[Member]:
+    requirement = wheel.requirement
+    if not wheel.licenses:
+        raise BuildError(f"Cannot ship {requirement}: its wheel has no licence text")
+    return [
+        Member(f"licenses/{requirement.name}/{name}", text)
+        for name, text in wheel.licenses.items()
+    ]
+
+
+def _conjunction(expressions: Iterable[str]) -> str:
+    """Return the licence of things that are given together."""
+    parts = dict.fromkeys(expressions)
+    return " AND ".join(f"({part})" if " " in part else part for part in parts)
+
+
+# --- Checks ----------------------------------------------------------------------
+
+
+def check_options(options: LayerOptions) -> None:
+    """Refuse values that cannot be used.
+
+    Raises:
+        UsageError: There is one.
+    """
+    for version in options.pythons:
+        if version not in PYTHONS:
+            raise UsageError(
+                f"Cannot build for Python {version!r}: expected one of "
+                f"{', '.join(PYTHONS)}, Lambda's runtimes on Amazon Linux 2023"
+            )
+    if not (options.kinds and options.archs and options.pythons):
+        raise UsageError(
+            "Cannot build layers: no kind, architecture or Python is named"
+        )
+    if options.deno is None:
+        return
+    wanted = ".".join(map(str, DENO_MINIMUM))
+    if not re.fullmatch(r"\d+\.\d+\.\d+", options.deno):
+        raise UsageError(
+            f"Cannot use Deno {options.deno!r}: expected a version such as {wanted}.0"
+        )
+    if tuple(map(int, options.deno.split("."))) < DENO_MINIMUM:
+        raise UsageError(
+            f"Cannot use Deno {options.deno}: the runtime needs {wanted} or newer"
+        )
+
+
+def check_binaries(
+    plan: Plan, options: LayerOptions, note: Callable[[str], None]
+) -> None:
+    """Refuse what the processor or the C library of Lambda cannot load.
+
+    Args:
+        plan: What is to be written.
+        options: Whether a newer C library is allowed.
+        note: Is told if it was needed to allow it.
+
+    Raises:
+        BuildError: There is such a file.
+    """
+    limit = ".".join(map(str, GLIBC_OF_LAMBDA))
+    foreign: list[str] = []
+    newer: list[str] = []
+    for member in sorted(plan.members, key=lambda member: member.name):
+        try:
+            with _opened(member) as file:
+                binary = read_binary_file(file)
+        except (BuildError, OSError) as error:
+            raise BuildError(f"Cannot ship {member.name!r}: {error}") from error
+        if binary is None:
+            continue
+        if binary.machine != MACHINES[plan.arch]:
+            foreign.append(f"{member.name} is for {_processor(binary.machine)}")
+        elif any(name.startswith("libc.musl") for name in binary.libraries):
+            foreign.append(f"{member.name} is for musl, Lambda has glibc")
+        elif binary.glibc is not None and binary.glibc > GLIBC_OF_LAMBDA:
+            needed = ".".join(map(str, binary.glibc))
+            newer.append(f"{member.name} needs GLIBC_{needed}")
+    if foreign:
+        raise BuildError(
+            f"Cannot build the {plan.kind} layer for {plan.arch}: {foreign[0]}"
+            + (f", and so are {len(foreign) - 1} other files" if foreign[1:] else "")
+        )
+    if newer and not options.allows_newer_glibc:
+        raise BuildError(
+            f"Cannot build the {plan.kind} layer for {plan.arch}: {'; '.join(newer)}; "
+            f"Lambda has glibc {limit}. For a test on a newer system add "
+            "--allow-newer-glibc"
+        )
+    if newer:
+        note(
+            f"the {plan.kind} layer for {plan.arch} does not work on Lambda, which has "
+            f"glibc {limit}: {'; '.join(newer)}"
+        )
+
+
+def check_size(plan: Plan) -> None:
+    """Refuse what Lambda could not unpack.
+
+    Raises:
+        BuildError: The layer alone is larger than all layers may be.
+    """
+    size_bytes = sum(
+        len(content) if isinstance(content, bytes) else content.stat().st_size
+        for content in (member.content for member in plan.members)
+    )
+    if size_bytes > UNZIPPED_LIMIT_BYTES:
+        raise BuildError(
+            f"Cannot use the {plan.kind} layer for {plan.arch}: it has "
+            f"{size_bytes / MB:.1f} MB unzipped, Lambda takes "
+            f"{UNZIPPED_LIMIT_BYTES // MB} MB for a function and all its layers"
+        )
+
+
+def _processor(machine: str) -> str:
+    names = {value: arch.value for arch, value in MACHINES.items()}
+    return names.get(machine, machine)
+
+
+def _opened(member: Member) -> BinaryIO:
+    if isinstance(member.content, bytes):
+        return io.BytesIO(member.content)
+    return member.content.open("rb")
+
+
+# --- Writing ---------------------------------------------------------------------
+
+
+def _write(plan: Plan, out: Path) -> BuiltLayer:
+    path = out / f"{plan.kind}-layer-{plan.arch}.zip"
+    written = write_archive(path, plan.members)
+    return BuiltLayer(
+        kind=plan.kind,
+        name=f"{DISTRIBUTION}-{plan.kind}-{plan.arch}",
+        arch=plan.arch,
+        file=path.name,
+        sha256=written.sha256,
+        zipped_bytes=written.zipped_bytes,
+        unzipped_bytes=written.unzipped_bytes,
+        pythons=plan.pythons,
+        deno=plan.deno,
+        version=lambda_deno_spawn.__version__,
+        compatible_runtimes=tuple(_compatible_runtimes(plan)),
+        licenses=plan.licenses,
+    )
+
+
+def _list(layer: BuiltLayer, out: Path) -> None:
+    """Put a layer into the list, in place of an earlier one of its name."""
+    known = {**{other.name: other for other in read_layers(out)}, layer.name: layer}
+    entries = [known[name].to_json() for name in sorted(known)]
+    write_text(out / INDEX, json.dumps(entries, indent=2) + "\n")
+
+
+def _compatible_runtimes(plan: Plan) -> Iterator[str]:
+    yield OS_ONLY
+    if plan.kind is not Kind.PYTHON:  # a managed runtime has an interpreter
+        for version in plan.pythons or PYTHONS:
+            yield f"python{version}"

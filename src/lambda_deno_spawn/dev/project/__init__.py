@@ -1,0 +1,1 @@
+"""The user's project: lambda.toml, handlers, quotas, templates."""

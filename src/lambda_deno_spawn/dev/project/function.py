@@ -1,0 +1,216 @@
+"""A function as a developer has it: a file or a folder, and how to invoke it.
+
+Knows which handler a path means and which variables Lambda would accept. Refuses to
+know how a function is run. Specification: AWS Lambda Developer Guide, "Working with
+Lambda environment variables".
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from lambda_deno_spawn.errors import UsageError
+from lambda_deno_spawn.launch.command import HANDLER_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+SOURCE_NAMES = ("function", "index", "main", "mod", "handler")
+DEFAULT_EXPORT = "handler"
+INIT_LIMIT_S = 10.0  # on-demand init; AWS "execution environment lifecycle"
+
+# AWS "Working with Lambda environment variables", reserved.
+RESERVED_VARIABLES = frozenset(
+    {
+        "_HANDLER",
+        "_X_AMZN_TRACE_ID",
+        "AWS_ACCESS_KEY",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_DEFAULT_REGION",
+        "AWS_EXECUTION_ENV",
+        "AWS_LAMBDA_FUNCTION_MEMORY_SIZE",
+        "AWS_LAMBDA_FUNCTION_NAME",
+        "AWS_LAMBDA_FUNCTION_VERSION",
+        "AWS_LAMBDA_INITIALIZATION_TYPE",
+        "AWS_LAMBDA_LOG_GROUP_NAME",
+        "AWS_LAMBDA_LOG_STREAM_NAME",
+        "AWS_LAMBDA_MAX_CONCURRENCY",
+        "AWS_LAMBDA_METADATA_API",
+        "AWS_LAMBDA_METADATA_TOKEN",
+        "AWS_LAMBDA_RUNTIME_API",
+        "AWS_REGION",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+        "LAMBDA_RUNTIME_DIR",
+        "LAMBDA_TASK_ROOT",
+    }
+)
+VARIABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """A function's code.
+
+    Attributes:
+        task_root: Its folder, absolute.
+        handler: ``file.export``.
+        shadowed_by: The file that the handler's name means instead of the one that was
+            asked for; None if they are the same.
+    """
+
+    task_root: Path
+    handler: str
+    shadowed_by: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InvokeOptions:
+    """What to invoke and how.
+
+    Attributes:
+        event: Passed on byte for byte.
+        timeout_s: Of the invocation, from delivery.
+        init_limit_s: Of init; as on Lambda, ``timeout_s`` comes on top.
+        memory_mb: Told to the runtime and reported; nothing here enforces it.
+        warm: Value of ``LAMBDA_DENO_WARM``, None to leave it alone.
+        variables: The function's own environment variables.
+        client_context: JSON text.
+        is_verbose: The log tells how the function's processes are started.
+    """
+
+    function: Function
+    event: bytes = b"{}"
+    timeout_s: float = 3.0
+    memory_mb: int = 512
+    warm: str | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+    client_context: str | None = None
+    tenant_id: str | None = None
+    init_limit_s: float = INIT_LIMIT_S
+    is_verbose: bool = False
+
+
+def find_function(path: Path, handler: str | None = None) -> Function:
+    """Find the folder and the handler that a path means.
+
+    Args:
+        path: The handler's file, or the folder that holds it.
+        handler: ``file.export`` if it is not to be guessed.
+
+    Raises:
+        UsageError: There is no such path, or no handler can be found.
+    """
+    if path.is_dir():
+        task_root = path.resolve()
+        return Function(task_root, handler or _guess_handler(task_root, path))
+    if not path.is_file():
+        raise UsageError(
+            f"Cannot find function {str(path)!r}: there is no such file or folder; "
+            "give the handler's file or the folder that holds it"
+        )
+    # Only the folder is resolved: a handler may be a link to a file elsewhere.
+    task_root = path.parent.resolve()
+    if handler is not None:
+        return Function(task_root, handler)
+    stem = _stem(path.name)
+    if stem is None:
+        raise UsageError(
+            f"Cannot use function {str(path)!r}: its suffix is none of "
+            f"{', '.join(HANDLER_SUFFIXES)}"
+        )
+    winner = next(
+        name for s in HANDLER_SUFFIXES if (task_root / (name := stem + s)).is_file()
+    )
+    shadowed_by = None if winner == path.name else path.with_name(winner)
+    return Function(task_root, f"{stem}.{DEFAULT_EXPORT}", shadowed_by)
+
+
+def _guess_handler(task_root: Path, shown: Path) -> str:
+    for name in SOURCE_NAMES:
+        if any((task_root / (name + suffix)).is_file() for suffix in HANDLER_SUFFIXES):
+            return f"{name}.{DEFAULT_EXPORT}"
+    stems = {
+        stem
+        for entry in task_root.iterdir()
+        if entry.is_file() and _is_code(entry.name) and (stem := _stem(entry.name))
+    }
+    if len(stems) == 1:
+        return f"{stems.pop()}.{DEFAULT_EXPORT}"
+    found = (
+        "it has no source file" if not stems else f"it has {len(stems)} source files"
+    )
+    raise UsageError(
+        f"Cannot find a handler in {str(shown)!r}: {found}, and none is called "
+        f"{', '.join(SOURCE_NAMES[:-1])} or {SOURCE_NAMES[-1]} with a suffix of "
+        f"{', '.join(HANDLER_SUFFIXES)}; give the file, or --handler file.export"
+    )
+
+
+def _stem(name: str) -> str | None:
+    for suffix in HANDLER_SUFFIXES:
+        if name.endswith(suffix) and name != suffix:
+            return name.removesuffix(suffix)
+    return None
+
+
+def _is_code(name: str) -> bool:
+    """Tell a module from declarations and tests, which lie beside it."""
+    return not re.search(r"\.d\.ts$|[._]test\.[a-z]+$", name)
+
+
+def parse_variables(assignments: Sequence[str]) -> dict[str, str]:
+    """Read ``NAME=VALUE`` assignments of the function's environment variables.
+
+    Raises:
+        UsageError: One is malformed, or Lambda would not accept its name.
+    """
+    variables = {}
+    for assignment in assignments:
+        name, separator, value = assignment.partition("=")
+        problem = (
+            variable_problem(name, value)
+            if separator
+            else "there is no '='; give NAME=VALUE"
+        )
+        if problem is not None:
+            # Not its value, which may be a secret.
+            raise UsageError(f"Cannot use --env {name!r}: {problem}")
+        variables[name] = value
+    return variables
+
+
+def variable_problem(name: str, value: str) -> str | None:
+    """Return why Lambda would not take a variable, and what to do; None if it would."""
+    if name in RESERVED_VARIABLES:
+        return (
+            f"Lambda reserves {name}; choose another name, or set it in this "
+            "shell's environment if it is a credential or a region"
+        )
+    if not VARIABLE_NAME.fullmatch(name):
+        return (
+            f"Lambda does not accept the name {name!r}; use two or more letters, "
+            "digits and underscores, a letter first"
+        )
+    if "\0" in value:
+        return "the value holds a NUL character; leave it out"
+    return None
+
+
+def shadowing_note(function: Function, shown: str) -> str | None:
+    """Return a sentence if another file than the one that was named is the handler."""
+    if function.shadowed_by is None:
+        return None
+    return (
+        f"Note: {str(function.shadowed_by)!r} runs instead of {shown!r}, as it would "
+        "in Lambda"
+    )
+
+
+def function_name(function: Function) -> str:
+    """Return a name that Lambda would accept, made from the function's folder."""
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", function.task_root.name).strip("-")
+    return name[:64] or "function"

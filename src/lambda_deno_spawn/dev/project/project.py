@@ -1,0 +1,317 @@
+"""The project file of a function, ``lambda.toml``: what it is called and how it runs.
+
+Knows every key, what it accepts and what Lambda makes of it. Refuses to know how a
+function is built, invoked or deployed. Specification: docs/project.md; limits and
+names: AWS Lambda API reference, CreateFunction.
+"""
+
+from __future__ import annotations
+
+import difflib
+import platform
+import re
+import tomllib
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from lambda_deno_spawn.config import ResponseMode, Settings, Strategy
+from lambda_deno_spawn.dev.project.function import (
+    find_function,
+    function_name,
+    variable_problem,
+)
+from lambda_deno_spawn.dev.project.quotas import (
+    LAYERS_LIMIT,
+    MEMORY_MAX_MB,
+    MEMORY_MIN_MB,
+    STORAGE_MAX_MB,
+    STORAGE_MIN_MB,
+    TIMEOUT_LIMIT_S,
+)
+from lambda_deno_spawn.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from lambda_deno_spawn.dev.project.function import Function
+
+PROJECT_FILE = "lambda.toml"
+DESCRIPTION_LIMIT = 256
+FUNCTION_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+NAME_RULE = "1 to 64 letters, digits, - and _"
+HANDLER = re.compile(r"(?!/)(?!(?:.*/)?\.\./)[^\s]*[^\s./]\.[\w$.]*[\w$]")
+ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
+LAYER_ARN = re.compile(r"arn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:layer:[\w-]+:\d+")
+RELATIVE = re.compile(r"(?!/)(?!(?:.*/)?\.\.(?:/|$)).+")
+RUNTIMES = ("python3.12", "python3.13", "python3.14", "provided.al2023")
+
+E = TypeVar("E", bound=StrEnum)
+
+
+class Arch(StrEnum):
+    """Instruction set of a function, as Lambda spells it."""
+
+    X86_64 = "x86_64"
+    ARM64 = "arm64"
+
+    @classmethod
+    def here(cls) -> Arch:
+        """Return this machine's."""
+        is_arm = platform.machine().lower() in ("arm64", "aarch64")
+        return cls.ARM64 if is_arm else cls.X86_64
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A function and all that its project file says; None: it says nothing.
+
+    Attributes:
+        function: Its folder and handler.
+        name: Name of the function in Lambda.
+        arch: Instruction set; Lambda's own default where the file is silent.
+        runtime: One of ``RUNTIMES``.
+        memory_mb: Memory size.
+        timeout_s: Function timeout, whole seconds.
+        storage_mb: Size of ``/tmp``.
+        strategy: ``LAMBDA_DENO_STRATEGY``.
+        permissions: ``LAMBDA_DENO_PERMISSIONS``.
+        response_mode: ``LAMBDA_DENO_RESPONSE_MODE``.
+        description: Shown by AWS's console.
+        role: ARN of the execution role; None: one is made.
+        layers: ARNs to use instead of the runtime's own.
+        bundle: The package holds one bundled module, not the files as they are.
+        include: Patterns of files that belong to the package as well.
+        exclude: Patterns of files that do not.
+        env: The function's environment variables.
+        tags: AWS tags.
+    """
+
+    function: Function
+    name: str
+    arch: Arch = Arch.X86_64
+    runtime: str = "python3.13"
+    memory_mb: int | None = None
+    timeout_s: int | None = None
+    storage_mb: int | None = None
+    strategy: Strategy | None = None
+    permissions: str | None = None
+    response_mode: ResponseMode | None = None
+    description: str | None = None
+    role: str | None = None
+    layers: tuple[str, ...] = ()
+    bundle: bool = True
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    env: Mapping[str, str] = field(default_factory=dict)
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """Return the function's environment variables, settings of ours among them."""
+        settings = {
+            "LAMBDA_DENO_STRATEGY": self.strategy,
+            "LAMBDA_DENO_PERMISSIONS": self.permissions,
+            "LAMBDA_DENO_RESPONSE_MODE": self.response_mode,
+        }
+        given = {name: str(value) for name, value in settings.items() if value}
+        return {**given, **self.env}
+
+
+def load_project(
+    path: Path, handler: str | None = None, name: str | None = None
+) -> Project:
+    """Find a function and read the project file beside it, if there is one.
+
+    Args:
+        path: The handler's file, or the folder that holds it.
+        handler: ``file.export``, stronger than the project file's.
+        name: Of the function, stronger than the project file's.
+
+    Raises:
+        UsageError: There is no such function, or the file says what cannot be.
+    """
+    if name is not None and not FUNCTION_NAME.fullmatch(name):
+        raise UsageError(f"Cannot use the name {name!r}; expected {NAME_RULE}")
+    file = (path if path.is_dir() else path.parent) / PROJECT_FILE
+    if not file.is_file():
+        function = find_function(path, handler)
+        return Project(function, name or function_name(function))
+    try:
+        content = tomllib.loads(file.read_text("utf-8-sig"))
+    except OSError as error:
+        raise UsageError(f"Cannot read {str(file)!r}: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UsageError(f"Cannot read {str(file)!r}: {error}") from error
+    table = _Table(str(file), content)
+    named = table.text("handler", HANDLER, "file.export, such as src/api.handler")
+    # A file that was named is meant, whatever the project's handler is.
+    function = find_function(path, handler or (named if path.is_dir() else None))
+    in_file = table.text("name", FUNCTION_NAME, NAME_RULE)
+    project = Project(
+        function=function,
+        name=name or in_file or function_name(function),
+        arch=table.choice("arch", Arch) or Arch.X86_64,
+        runtime=table.one_of("runtime", RUNTIMES) or "python3.13",
+        memory_mb=table.number("memory", MEMORY_MIN_MB, MEMORY_MAX_MB, "MB"),
+        timeout_s=table.number("timeout", 1, TIMEOUT_LIMIT_S, "seconds"),
+        storage_mb=table.number("storage", STORAGE_MIN_MB, STORAGE_MAX_MB, "MB"),
+        strategy=table.choice("strategy", Strategy),
+        permissions=table.text("permissions"),
+        response_mode=table.choice("response_mode", ResponseMode),
+        description=table.text(
+            "description",
+            re.compile(f".{{0,{DESCRIPTION_LIMIT}}}", re.DOTALL),
+            f"at most {DESCRIPTION_LIMIT} characters",
+        ),
+        role=table.text("role", ROLE_ARN, "the ARN of a role"),
+        layers=table.texts("layers", LAYER_ARN, "ARNs of layer versions", LAYERS_LIMIT),
+        bundle=table.truth("bundle", default=True),
+        include=table.texts("include", RELATIVE, "patterns below the project's folder"),
+        exclude=table.texts("exclude", RELATIVE, "patterns below the project's folder"),
+        env=table.mapping("env", check_names=True),
+        tags=table.mapping("tags", check_names=False),
+    )
+    table.refuse_the_rest()
+    _check_settings(str(file), project)
+    return project
+
+
+def deployed_name(name_or_path: str) -> str:
+    """Return the name of a function in Lambda, given that or its folder.
+
+    Raises:
+        UsageError: There is such a folder, but no function in it.
+    """
+    path = Path(name_or_path)
+    if FUNCTION_NAME.fullmatch(name_or_path) or not path.exists():
+        return name_or_path
+    return load_project(path).name
+
+
+def _check_settings(file: str, project: Project) -> None:
+    """Let the runtime itself judge its settings, before they are deployed."""
+    try:
+        settings = Settings.from_environ(
+            {
+                "AWS_LAMBDA_RUNTIME_API": "127.0.0.1:9001",
+                "_HANDLER": project.function.handler,
+                **project.variables,
+            },
+            str(project.function.task_root),
+        )
+    except ConfigError as error:
+        raise UsageError(f"Cannot use {file!r}: {error}") from error
+    if settings.unknown:
+        raise UsageError(
+            f"Cannot use {file!r}: there is no setting {settings.unknown[0]}; "
+            "docs/configuration.md lists those that there are"
+        )
+
+
+class _Table:
+    """A parsed project file; whatever is asked for is checked and crossed off."""
+
+    def __init__(self, file: str, content: dict[str, object]) -> None:
+        self._file = file
+        self._content = content
+        self._known: set[str] = set()
+
+    def _take(self, key: str) -> object:
+        self._known.add(key)
+        return self._content.get(key)
+
+    def _refuse(self, key: str, value: object, expected: str) -> UsageError:
+        return UsageError(
+            f"Cannot use {self._file!r}: {key} is {value!r}; expected {expected}"
+        )
+
+    def text(
+        self, key: str, pattern: re.Pattern[str] | None = None, expected: str = "text"
+    ) -> str | None:
+        value = self._take(key)
+        if value is None:
+            return None
+        if not isinstance(value, str) or (pattern and not pattern.fullmatch(value)):
+            raise self._refuse(key, value, expected)
+        return value
+
+    def texts(
+        self,
+        key: str,
+        pattern: re.Pattern[str],
+        expected: str,
+        limit: int | None = None,
+    ) -> tuple[str, ...]:
+        value = self._take(key)
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(
+            isinstance(item, str) and pattern.fullmatch(item) for item in value
+        ):
+            raise self._refuse(key, value, f"a list of {expected}")
+        if limit is not None and len(value) > limit:
+            raise self._refuse(key, value, f"at most {limit}")
+        return tuple(value)
+
+    def truth(self, key: str, *, default: bool) -> bool:
+        value = self._take(key)
+        if value is None:
+            return default
+        if not isinstance(value, bool):
+            raise self._refuse(key, value, "true or false")
+        return value
+
+    def number(self, key: str, least: int, most: int, unit: str) -> int | None:
+        value = self._take(key)
+        if value is None:
+            return None
+        is_number = isinstance(value, int) and not isinstance(value, bool)
+        if not is_number or not least <= value <= most:  # type: ignore[operator]
+            expected = f"a whole number of {unit} from {least} to {most}"
+            raise self._refuse(key, value, expected)
+        return value  # type: ignore[return-value]
+
+    def one_of(self, key: str, choices: tuple[str, ...]) -> str | None:
+        value = self._take(key)
+        if value is not None and value not in choices:
+            raise self._refuse(key, value, f"one of {', '.join(choices)}")
+        return value
+
+    def choice(self, key: str, kind: type[E]) -> E | None:
+        value = self.one_of(key, tuple(kind))
+        return None if value is None else kind(value)
+
+    def mapping(self, key: str, *, check_names: bool) -> dict[str, str]:
+        table = self._take(key)
+        if table is None:
+            return {}
+        if not isinstance(table, dict):
+            raise self._refuse(key, table, f"a table: [{key}] and lines NAME = value")
+        found = {}
+        for name, value in table.items():
+            if isinstance(value, bool):
+                text = "true" if value else "false"
+            elif isinstance(value, str | int | float):
+                text = str(value)
+            else:
+                raise self._refuse(
+                    f"{key}.{name}", value, "text, a number, true or false"
+                )
+            problem = variable_problem(name, text) if check_names else None
+            if problem:
+                raise UsageError(f"Cannot use {self._file!r}: {key}.{name}: {problem}")
+            found[name] = text
+        return found
+
+    def refuse_the_rest(self) -> None:
+        """Refuse what nobody has asked for: it is a typo more often than not."""
+        for key in self._content:
+            if key not in self._known:
+                near = difflib.get_close_matches(key, self._known, 1)
+                hint = f"did you mean {near[0]}?" if near else "that is none;"
+                raise UsageError(
+                    f"Cannot use {self._file!r}: there is a key {key!r}; {hint} "
+                    f"keys are {', '.join(sorted(self._known))}"
+                )

@@ -1,0 +1,1 @@
+"""The log: what the supervisor writes, and what workers write through it."""

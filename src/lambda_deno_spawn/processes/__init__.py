@@ -1,0 +1,1 @@
+"""Processes and their folders: start, watch, end, sweep."""

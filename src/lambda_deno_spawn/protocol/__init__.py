@@ -1,0 +1,1 @@
+"""The protocol between the supervisor and a worker. docs/protocol.md."""

@@ -1,0 +1,1 @@
+"""Clients of the Lambda Runtime API and of the Extensions API."""

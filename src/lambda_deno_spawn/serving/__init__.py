@@ -1,0 +1,1 @@
+"""Serving invocations: the loop, one invocation, the workers that serve it."""

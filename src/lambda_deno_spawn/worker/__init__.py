@@ -1,0 +1,1 @@
+"""One Deno process: its start, its invocations, its end."""

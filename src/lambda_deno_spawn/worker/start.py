@@ -1,0 +1,101 @@
+"""The start of one Deno process, before there is an event loop to serve it.
+
+Knows the private folder, the command line and the first line of stdin. Apart from
+``worker.py``, because the first process of an environment is started before whatever is
+slow to import. Refuses to know what becomes of it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+
+from lambda_deno_spawn.errors import WorkerError
+from lambda_deno_spawn.permissions import SOCKET
+from lambda_deno_spawn.processes.child import Launched, launch
+from lambda_deno_spawn.protocol.hello import MARKER_BYTES, hello
+from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from lambda_deno_spawn.launch.command import DenoCommand
+    from lambda_deno_spawn.launch.module_cache import ModuleCache
+    from lambda_deno_spawn.processes.state import StateDir
+
+
+class StartedWorker(NamedTuple):
+    """A worker's process that nobody looks after yet.
+
+    Attributes:
+        started_s: When it was about to be started; monotonic clock.
+        spawn_s: How long the call took that started it.
+        deno_dir: Deno's cache, of its own unless nobody can write to it.
+        sources: Which settings its arguments stem from.
+        invocations: How many it serves; 0: no limit.
+        socket: Where it listens; None: invocations go to its stdin.
+    """
+
+    launched: Launched
+    marker: str
+    private_dir: str
+    deno_dir: str
+    started_s: float
+    spawn_s: float
+    sources: str
+    invocations: int = 1
+    socket: str | None = None
+
+
+def start_worker(
+    command: DenoCommand,
+    state: StateDir,
+    cache: ModuleCache,
+    meanwhile: Callable[[], None] = lambda: None,
+) -> StartedWorker:
+    """Start one Deno process with an empty private folder. Does not wait for it.
+
+    Args:
+        command: How this function's processes are started.
+        state: Where the private folder is made.
+        cache: Makes its ``DENO_DIR``.
+        meanwhile: Done while Deno starts, before anything of the handler's can run:
+            its module is loaded after HELLO.
+
+    Raises:
+        WorkerSpawnError: The process could not be started.
+        OSError: The private folder could not be made.
+    """
+    state.heal()
+    private_dir = state.make_private()
+    deno_dir = ""
+    marker = os.urandom(MARKER_BYTES // 2).hex()
+    socket = f"{private_dir}{SOCKET}" if command.listens else None
+    started_s = time.monotonic()
+    try:
+        state.write(os.path.basename(command.entry), command.entry_text)
+        deno_dir = cache.make()
+        launched = launch(
+            command.argv(private_dir),
+            command.process_environ(private_dir, deno_dir),
+            command.cwd,
+        )
+        spawn_s = time.monotonic() - started_s
+        meanwhile()
+        launched.write_first(hello(marker, {**command.facts, "socket": socket}))
+    except (WorkerError, OSError):
+        state.remove_private(private_dir)
+        if deno_dir:
+            cache.remove(deno_dir)
+        raise
+    return StartedWorker(
+        launched,
+        marker,
+        private_dir,
+        deno_dir,
+        started_s,
+        spawn_s,
+        command.sources,
+        command.invocations,
+        socket,
+    )
