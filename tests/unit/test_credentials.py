@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from lambda_deno_spawn.config import Settings
-from lambda_deno_spawn.errors import RuntimeApiError
+from lambda_deno_spawn.errors import RefusedError
 from lambda_deno_spawn.serving.credentials import Credentials, CredentialsKeeper
 
 URI = "http://127.0.0.1:9001/2021-04-23/credentials"
@@ -114,7 +114,7 @@ async def test_they_are_fetched_when_they_do_not_last_long_enough() -> None:
 
 @pytest.mark.parametrize(
     "failure",
-    [RuntimeApiError("credentials", "gone", status=404, is_fatal=False), b"{}"],
+    [RefusedError("credentials", 404, "gone"), b"{}"],
     ids=["refused", "malformed"],
 )
 async def test_those_that_there_were_stay_if_no_others_come(
