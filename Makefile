@@ -36,9 +36,9 @@ test-integration: $(STAMP) ## real Deno, real HTTP, AWS's emulator
 	$(BIN)/python -m pytest $(PARALLEL) tests/integration
 
 # 69: this machine cannot do it. That is no failure for people; for CI it is.
-test-as-lambda: $(STAMP) ## all tests again without privileges, on a read-only root; needs root
+test-as-lambda: $(STAMP) ## the runtime's tests again, without privileges on a read-only root; needs root
 	$(BIN)/python -m tests.fixtures.downloads
-	$(BIN)/python -m tests.as_lambda $(BIN)/python -m pytest $(PARALLEL) -p no:cacheprovider -rs \
+	$(BIN)/python -m tests.as_lambda $(BIN)/python -m pytest -m as_lambda $(PARALLEL) -p no:cacheprovider -rs \
 	  || { code=$$?; [ $$code -eq 69 ] && [ -z "$$CI" ]; }
 
 coverage: $(STAMP) ## every branch of the pure core is tested

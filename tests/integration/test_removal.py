@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
+pytestmark = pytest.mark.as_lambda
+
 
 def fill(folder: Path, files: int, deep: int = 0) -> None:
     """Put files into a folder, and folders one in the other, some closed."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import MakeRuntime
 
+pytestmark = pytest.mark.as_lambda
+
 SOURCE = """
 export function handler(event: any) {
   if (event.fails) throw new Error(event.fails);

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from tests.doubles import Answer, Fault
     from tests.integration.conftest import MakeRuntime
 
+pytestmark = pytest.mark.as_lambda
+
 MIB = 1024 * 1024
 SOURCE = {
     "function.ts": """

@@ -34,6 +34,8 @@ from lambda_deno_spawn.launch.command import (
 from lambda_deno_spawn.launch.module_cache import GivenCache
 from lambda_deno_spawn.permissions import STEERING
 
+pytestmark = pytest.mark.as_lambda
+
 RUNTIME_API = "127.0.0.1:9001"
 HOSTS = ["127.0.0.1", "localhost", "127.0.0.0/8", "0.0.0.0", "[::1]", "[::]"]
 DENIED = [f"{host}:9001" for host in [*HOSTS, "192.0.2.7"]]

@@ -26,6 +26,8 @@ from lambda_deno_spawn.log.writer import (
     utc_timestamp,
 )
 
+pytestmark = pytest.mark.as_lambda
+
 MARKER = "0123456789abcdef0123456789abcdef"
 TIMESTAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
 
