@@ -23,6 +23,7 @@ import pytest
 import lambda_deno_spawn
 from lambda_deno_spawn.dev.project.project import Arch
 from tests.fixtures.aws import aws_stand_in
+from tests.fixtures.command import as_text, run_command
 from tests.fixtures.packages import download, fetch_bundler
 from tests.integration.test_as_deployed import EXAMPLES, reset
 
@@ -56,16 +57,7 @@ class Shell:
 
     def run(self, *arguments: str, exit_code: int = 0) -> tuple[str, str]:
         """Run our command; return what it printed."""
-        done = subprocess.run(
-            [sys.executable, "-m", "lambda_deno_spawn", *arguments],
-            cwd=self.folder,
-            env=self._environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=50,
-            check=False,
-        )
+        done = as_text(run_command(*arguments, cwd=self.folder, environ=self._environ))
         assert done.returncode == exit_code, done.stderr
         return done.stdout, done.stderr
 
@@ -181,12 +173,6 @@ def test_without_its_dependencies_the_command_says_how_to_install_them() -> None
 def test_what_is_for_another_place_is_refused(
     tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "lambda_deno_spawn", *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = as_text(run_command(*arguments, cwd=tmp_path))
     assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr
