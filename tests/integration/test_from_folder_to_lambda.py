@@ -40,6 +40,16 @@ def aws() -> Iterator[dict[str, str]]:
         yield environ
 
 
+@pytest.fixture
+def dist(tmp_path: Path, layers: Path) -> Path:
+    """The folder ``dist`` as ``layer build`` leaves it; packages are added to it."""
+    folder = tmp_path / "dist"
+    folder.mkdir()
+    for entry in layers.iterdir():
+        (folder / entry.name).symlink_to(entry)
+    return folder
+
+
 class Shell:
     """A folder to work in, with AWS and Deno at hand."""
 
@@ -72,12 +82,11 @@ class Shell:
 
 
 def test_a_new_project_is_deployed_changed_and_deleted(
-    tmp_path: Path, aws: dict[str, str], layers: Path
+    tmp_path: Path, aws: dict[str, str], dist: Path
 ) -> None:
     shell = Shell(tmp_path, aws)
     shell.run("new", "orders", "--template", "http")
     shell.run("invoke", "orders", "--event", "@orders/events/hello.json")
-    (tmp_path / "dist").symlink_to(layers)  # what `layer build` writes
     arguments = ["deploy", "orders", "--function-url"]
 
     planned, said = shell.run(*arguments, "--dry-run")
@@ -89,7 +98,7 @@ def test_a_new_project_is_deployed_changed_and_deleted(
     there = shell.client("lambda").get_function(FunctionName="orders")["Configuration"]
     assert there["FunctionArn"] in str(answer)
     assert (there["Runtime"], there["Handler"]) == ("python3.13", "function.handler")
-    package = (layers / "orders.zip").read_bytes()
+    package = (dist / "orders.zip").read_bytes()
     digest = base64.b64encode(hashlib.sha256(package).digest()).decode()
     assert there["CodeSha256"] == digest
     names = [layer["Arn"].split(":")[-2] for layer in there["Layers"]]
@@ -122,14 +131,13 @@ def test_a_new_project_is_deployed_changed_and_deleted(
 
 
 def test_what_is_deployed_is_made_as_the_project_says(
-    tmp_path: Path, aws: dict[str, str], layers: Path
+    tmp_path: Path, aws: dict[str, str], dist: Path
 ) -> None:
     """It was bundled whatever lambda.toml said."""
     shell = Shell(tmp_path, aws)
     shutil.copytree(EXAMPLES / "inventory", tmp_path / "inventory")
-    (tmp_path / "dist").symlink_to(layers)
     shell.run("deploy", "inventory")
-    with zipfile.ZipFile(layers / "inventory.zip") as package:
+    with zipfile.ZipFile(dist / "inventory.zip") as package:
         assert "lib/stock.ts" in package.namelist()
     layer = f"dist/runtime-layer-{Arch.here()}.zip"
     _, said = shell.run("deploy", "inventory", "--package", layer, exit_code=2)
