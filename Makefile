@@ -23,8 +23,12 @@ install: $(STAMP) ## create .venv with everything, Deno's binary included
 invoke: $(STAMP) ## run the hello example through the real runtime and print its result
 	$(BIN)/lambda-deno-spawn invoke examples/hello --event @examples/hello/event.json
 
-# Files of tests are shared out; two for each core, as many wait for deadlines to pass.
-PARALLEL = -n $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))') --dist loadfile
+# Files of tests are shared out, two for each core, as many wait for deadlines to pass; in
+# the order of their names, so that the short ones of tests/unit come last.
+PARALLEL = -n $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))') \
+  --dist loadfile --no-loadscope-reorder
+# Each worker would compile every test, and each command itself, again.
+unexport PYTHONDONTWRITEBYTECODE
 
 test: $(STAMP) ## all tests: unit and integration
 	$(BIN)/python -m pytest $(PARALLEL)
