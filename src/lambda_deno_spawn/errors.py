@@ -100,6 +100,14 @@ class WorkerError(LambdaDenoSpawnError):
         super().__init__(message)
 
 
+class TemplateError(LambdaDenoSpawnError):
+    """A process that is to be forked has gone, or broke its side of the contract."""
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(f"Cannot use the template: {detail}")
+
+
 class WorkerSpawnError(WorkerError):
     """Deno could not be started: missing binary, no memory, no free process slot.
 
