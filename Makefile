@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 SCRIPTS := src/lambda_deno_spawn/js src/lambda_deno_spawn/dev tests/js examples bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install invoke test test-unit test-integration test-as-lambda coverage lint format typecheck check layers bench figures soak clean
+.PHONY: help install invoke native test test-unit test-integration test-as-lambda coverage lint format typecheck check layers bench figures soak clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -25,6 +25,9 @@ invoke: $(STAMP) ## run the hello example through the real runtime and print its
 
 # Files of tests are shared out; two for each core, as many wait for deadlines to pass.
 PARALLEL = -n $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))') --dist loadfile
+
+native: $(STAMP) ## the library that forks Deno, for both architectures
+	$(BIN)/python -m lambda_deno_spawn.dev.package.native
 
 test: $(STAMP) ## all tests: unit and integration
 	$(BIN)/python -m pytest $(PARALLEL)

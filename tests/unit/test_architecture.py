@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors", "permissions", "records"},
     "processes": {"errors", "records"},
     "log": {"config", "invocation"},
+    "native": {"errors", "records"},
     "protocol": {"errors", "invocation", "records"},
     "launch": {
         "config", "errors", "permissions", "processes.state", "protocol.hello",
@@ -51,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.package": {
         "__init__", "config", "dev.local", "dev.project", "errors", "invocation",
-        "launch", "protocol",
+        "launch", "native", "protocol",
     },
     "dev.aws": {"__init__", "dev.package", "dev.project", "errors"},
     "dev.cli": {
@@ -77,7 +78,7 @@ RUNTIME_OWNERS = {
     "h11": {"http.http1"},
     "httpx": set[str](),  # decision 0022
     "importlib": set[str](),  # every import can be read
-    "socket": {"http.transport"},
+    "socket": {"http.transport", "native.control"},
     "subprocess": set[str](),  # os.posix_spawn, see process.launch
 }
 OWNERS = {

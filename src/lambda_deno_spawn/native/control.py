@@ -99,6 +99,13 @@ class Answer(NamedTuple):
         return f"{self.name}: {self.detail}{why}" if self.detail else f"{self.name}{why}"
 
 
+def library_path() -> str | None:
+    """Return the library for this machine, None if there is none for it."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    path = os.path.join(folder, "lib", os.uname().machine, LIBRARY)
+    return path if os.path.isfile(path) else None
+
+
 def encode_request(kind: int, request_id: int, pid: int = 0) -> bytes:
     """Return the packet of a request."""
     return REQUEST.pack(MAGIC, VERSION, kind, request_id, pid)

@@ -6,6 +6,7 @@
 #include <fcntl.h>
 #include <linux/futex.h>
 #include <semaphore.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
@@ -42,6 +43,7 @@ static int (*real_signal)(pthread_cond_t *);
 static int (*real_broadcast)(pthread_cond_t *);
 static int (*real_post)(sem_t *);
 static int (*real_join)(pthread_t, void **);
+static int (*real_kill)(pid_t, int);
 static int (*real_register)(fork_handler, fork_handler, fork_handler, void *);
 
 /* Finds all that is not found yet. Others' constructors may call before ours has run. */
@@ -53,6 +55,7 @@ static void find_real(void) {
       dlvsym(RTLD_NEXT, "pthread_cond_broadcast", CONDITION_VERSION);
   *(void **)&real_post = dlsym(RTLD_NEXT, "sem_post");
   *(void **)&real_join = dlsym(RTLD_NEXT, "pthread_join");
+  *(void **)&real_kill = dlsym(RTLD_NEXT, "kill");
   *(void **)&real_register = dlsym(RTLD_NEXT, "__register_atfork");
   /* Last: it tells whether the others are there. */
   *(void **)&real_read = dlsym(RTLD_NEXT, "read");
@@ -121,6 +124,16 @@ EXPORT int pthread_join(pthread_t thread, void **result) {
   find_once();
   if (has_dormant_threads()) start_thread(thread);
   return real_join(thread, result);
+}
+
+/* A module may have kept its process's number while it loaded, which is the template's: a
+ * child that signals itself by it means itself. */
+EXPORT int kill(pid_t process, int signal_number) {
+  find_once();
+  pid_t template = is_active ? template_number() : 0;
+  if (template > 0 && process == template) process = getpid();
+  if (template > 0 && process == -template) process = -getpid();
+  return real_kill(process, signal_number);
 }
 
 /* What pthread_atfork is in the C library. */
@@ -193,7 +206,7 @@ __attribute__((constructor)) static void begin(int arguments_count, char **argum
   }
   if (real_madvise == NULL || real_syscall == NULL || real_signal == NULL ||
       real_broadcast == NULL || real_post == NULL || real_join == NULL ||
-      real_register == NULL || real_read == NULL)
+      real_kill == NULL || real_register == NULL || real_read == NULL)
     _exit(EX_CONFIG);
   is_active = begin_template((int)number);
   if (is_active) real_register(NULL, NULL, forget_threads, NULL);

@@ -40,6 +40,7 @@ struct shared {
 
 static int control = -1;
 static struct shared *shared;
+static pid_t own_number, forked_from;
 static bool has_input; /* HELLO has been read */
 static bool is_frozen; /* checked, and all other threads are parked */
 static struct {
@@ -85,6 +86,7 @@ static void send_answer(uint32_t id, pid_t pid, const struct refusal *why) {
 bool begin_template(int given) {
   struct refusal why = {.code = OK};
   control = given;
+  own_number = getpid();
   copy_text(why.detail, sizeof why.detail, gnu_get_libc_version());
   shared = mmap(NULL, SHARED_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
                 0);
@@ -99,6 +101,8 @@ bool begin_template(int given) {
 }
 
 bool is_template(void) { return control >= 0; }
+
+pid_t template_number(void) { return forked_from; }
 
 void note_input(void) { has_input = true; }
 
@@ -146,6 +150,7 @@ static void become_child(const int stdio[STDIO_COUNT]) {
   struct refusal why = {.code = OK};
   int template_control = control;
   control = -1;
+  forked_from = own_number;
   if (robust != NULL) call2(SYS_set_robust_list, (long)robust, (long)robust_length);
   adopt_threads();
   for (int i = 0; i < handlers_count; i++)

@@ -3,6 +3,7 @@
 #define LDS_SERVE_H
 
 #include <stdbool.h>
+#include <sys/types.h>
 
 /* Begins, with the control socket. False if this cannot be a template; the process is an
  * ordinary one then, and the supervisor has been told. */
@@ -10,6 +11,9 @@ bool begin_template(int control);
 
 /* True while requests may come. */
 bool is_template(void);
+
+/* In a child, the process it was forked from; else 0. */
+pid_t template_number(void);
 
 /* Waits until stdin has something for this process: for the template itself, or, in a
  * child, once the child has been made ready. */
