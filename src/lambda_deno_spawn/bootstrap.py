@@ -27,7 +27,6 @@ from lambda_deno_spawn.errors import (
 )
 from lambda_deno_spawn.launch.command import deno_command
 from lambda_deno_spawn.launch.module_cache import ModuleCache
-from lambda_deno_spawn.processes.child import keep_descriptors
 from lambda_deno_spawn.processes.descendants import (
     become_opaque,
     become_subreaper,
@@ -36,6 +35,7 @@ from lambda_deno_spawn.processes.descendants import (
     newly_lost,
     oom_score,
 )
+from lambda_deno_spawn.processes.launch import keep_descriptors
 from lambda_deno_spawn.processes.state import StateDir
 from lambda_deno_spawn.records import TYPE_CHECKING
 from lambda_deno_spawn.worker.start import start_worker
@@ -171,7 +171,7 @@ async def _serve(
 
     from lambda_deno_spawn.errors import RuntimeApiError
     from lambda_deno_spawn.log import writer as logs
-    from lambda_deno_spawn.processes.child import Reaper
+    from lambda_deno_spawn.processes.reaper import Reaper
     from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
     from lambda_deno_spawn.serving.execution import Execution
     from lambda_deno_spawn.serving.loop import (

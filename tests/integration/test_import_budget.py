@@ -25,7 +25,7 @@ OURS = {
     "lambda_deno_spawn.protocol.hello",
     "lambda_deno_spawn.launch.module_cache",
     "lambda_deno_spawn.permissions",
-    "lambda_deno_spawn.processes.child",
+    "lambda_deno_spawn.processes.launch",
     "lambda_deno_spawn.records",
     "lambda_deno_spawn.worker.start",
     "lambda_deno_spawn.processes.state",

@@ -78,7 +78,7 @@ RUNTIME_OWNERS = {
     "httpx": set[str](),  # decision 0022
     "importlib": set[str](),  # every import can be read
     "socket": {"http.transport"},
-    "subprocess": set[str](),  # os.posix_spawn, see process.launch
+    "subprocess": set[str](),  # os.posix_spawn, see processes.launch
 }
 OWNERS = {
     "boto3": {"dev.aws.session", "dev.aws.errors"},
@@ -294,7 +294,7 @@ def test_bootstrap_starts_without_what_is_slow_to_import() -> None:
             reached_from[module] = name
             waiting.append(module)
     assert slow == [], reached_from
-    assert {"config", "launch.command", "processes.child", "worker.start"} <= set(
+    assert {"config", "launch.command", "processes.launch", "worker.start"} <= set(
         reached_from
     )
 

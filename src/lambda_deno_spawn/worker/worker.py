@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.invocation import Invocation
     from lambda_deno_spawn.launch.module_cache import ModuleCache
     from lambda_deno_spawn.log.writer import LogWriter
-    from lambda_deno_spawn.processes.child import ExitStatus, Footprint, Reaper
+    from lambda_deno_spawn.processes.child import Footprint
+    from lambda_deno_spawn.processes.reaper import ExitStatus, Reaper
     from lambda_deno_spawn.processes.state import Removal, StateDir
     from lambda_deno_spawn.worker.start import StartedWorker
 
