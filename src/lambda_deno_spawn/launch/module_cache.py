@@ -15,12 +15,16 @@ import errno
 import os
 from itertools import islice
 
+from lambda_deno_spawn.launch.files import is_writable
 from lambda_deno_spawn.processes.state import remove_tree
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
+    from lambda_deno_spawn.config import Settings
+
+PACKAGED_DENO_DIR = ".deno_dir"  # in the task root, made by `build`
 FOLDER = "deno_dir"  # in the supervisor's
 # Where Deno keeps what localStorage, the Cache API and Deno.openKv hold: for all
 # processes with the same entry module or configuration. Where a file is it can make no
@@ -70,6 +74,19 @@ class GivenCache(NamedTuple):
     is_packaged: bool = False
     is_closed: bool = False
     task_root: str = ""
+
+
+def given_cache(settings: Settings) -> GivenCache | None:
+    """Return the cache that a setting names, or that came with the function."""
+    packaged = os.path.join(settings.task_root, PACKAGED_DENO_DIR)
+    if settings.deno_dir is not None:
+        path, is_packaged = os.path.join(settings.task_root, settings.deno_dir), False
+    elif os.path.isdir(packaged):
+        path, is_packaged = packaged, True
+    else:
+        return None
+    is_closed = not is_writable(path)
+    return GivenCache(path, is_packaged, is_closed, settings.task_root)
 
 
 class ModuleCache:

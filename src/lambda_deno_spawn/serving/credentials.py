@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 import orjson
 
 from lambda_deno_spawn.errors import RuntimeApiError
-from lambda_deno_spawn.launch.command import (
+from lambda_deno_spawn.launch.variables import (
     FETCHED_CREDENTIALS,
     handed_on,
     withheld_credentials,

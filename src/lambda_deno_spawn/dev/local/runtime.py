@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, BinaryIO, TypeVar
 from lambda_deno_spawn.config import Settings
 from lambda_deno_spawn.dev.project.function import function_name
 from lambda_deno_spawn.errors import LambdaDenoSpawnError
-from lambda_deno_spawn.launch.command import PACKAGED_DENO_DIR, find_binary, pypi_binary
+from lambda_deno_spawn.launch.binary import find_binary, pypi_binary
+from lambda_deno_spawn.launch.module_cache import PACKAGED_DENO_DIR
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
