@@ -170,7 +170,7 @@ async def _serve(
     from functools import partial
 
     from lambda_deno_spawn.errors import RuntimeApiError
-    from lambda_deno_spawn.log import writer as logs
+    from lambda_deno_spawn.log.writer import configure_log, logger
     from lambda_deno_spawn.processes.reaper import Reaper
     from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
     from lambda_deno_spawn.serving.execution import Execution
@@ -183,12 +183,12 @@ async def _serve(
     )
     from lambda_deno_spawn.serving.strategies import FreshProcess, SharedServer, Workers
 
-    writer = logs.configure(settings)
+    writer = configure_log(settings)
     if settings.unknown:
         names = ", ".join(settings.unknown)
-        logs.logger.warning("Unknown settings have no effect: %s", names)
+        logger.warning("Unknown settings have no effect: %s", names)
     for lost in newly_lost():
-        logs.logger.warning("%s", lost)
+        logger.warning("%s", lost)
     if settings.log_level in (LogLevel.TRACE, LogLevel.DEBUG):
         _log_command(command)
     loop = asyncio.get_running_loop()
@@ -237,7 +237,7 @@ async def _serve(
                 gc.freeze()
                 await serve(loops, stop, drain_limit_s)
     except RuntimeApiError as error:
-        logs.logger.error("%s", error)
+        logger.error("%s", error)
         return EXIT_FAILED
     finally:
         await strategy.aclose()

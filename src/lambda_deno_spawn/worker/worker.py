@@ -86,7 +86,7 @@ class Worker:
         """Take over a started process."""
         import asyncio
 
-        from lambda_deno_spawn.log.writer import Relay
+        from lambda_deno_spawn.log.relay import Relay
 
         self.started_s = started.started_s
         self.spawn_s = started.spawn_s
