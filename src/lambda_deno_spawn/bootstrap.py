@@ -59,7 +59,7 @@ EXIT_AFTER_RESTORE = 65
 # On the way out: after SIGTERM the platform leaves the runtime 150 ms or more
 # (30 % of 500 ms; AWS's emulator, shutdown.go).
 DRAIN_LIMIT_S = 0.05
-LOG_FLUSH_LIMIT_S = 0.1
+EXIT_FLUSH_LIMIT_S = 0.1
 ABORT_LIMIT_S = 0.1
 
 
@@ -244,7 +244,7 @@ async def _serve(
         for client in clients:
             await client.aclose()
         reaper.close()
-        writer.detach(LOG_FLUSH_LIMIT_S)
+        writer.detach(EXIT_FLUSH_LIMIT_S)
     return EXIT_OK if code is None else code
 
 

@@ -12,6 +12,7 @@ import re
 from enum import StrEnum
 
 from lambda_deno_spawn.errors import ConfigError
+from lambda_deno_spawn.limits import PORT_LIMIT
 from lambda_deno_spawn.permissions import Permissions
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 STOP_MARGIN_S = 0.2  # stop the worker this long before the deadline; decision 0004
 # On the way out, of the 150 ms or more that Lambda leaves the runtime; decision 0024.
 CLOSE_GRACE_S = 0.1
-PORT_LIMIT = 65_535
 SNAP_START = "snap-start"
 # Environments that AWS freezes between invocations; anything else (AWS's emulator,
 # Managed Instances, a test) keeps running and wants its next event at once.

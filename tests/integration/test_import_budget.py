@@ -29,6 +29,7 @@ OURS = {
     "lambda_deno_spawn.launch.variables",
     "lambda_deno_spawn.processes.descendants",
     "lambda_deno_spawn.errors",
+    "lambda_deno_spawn.limits",
     "lambda_deno_spawn.protocol.hello",
     "lambda_deno_spawn.launch.module_cache",
     "lambda_deno_spawn.permissions",

@@ -19,16 +19,16 @@ ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
     "records": set(),
+    "limits": set(),
     "http": set(),
     "invocation": {"errors"},
     "permissions": {"errors", "records"},
-    "config": {"errors", "permissions", "records"},
+    "config": {"errors", "limits", "permissions", "records"},
     "processes": {"errors", "records"},
     "log": {"config", "invocation"},
-    "protocol": {"errors", "invocation", "records"},
+    "protocol": {"errors", "invocation", "limits", "records"},
     "launch": {
-        "config", "errors", "permissions", "processes.state", "protocol.hello",
-        "records",
+        "config", "errors", "limits", "permissions", "processes.state", "records",
     },
     "worker": {
         "errors", "http", "invocation", "launch", "log", "permissions", "processes",
@@ -61,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"dev.cli"},
 }  # fmt: skip
 PURE = [
-    "errors", "records", "protocol.hello", "invocation", "protocol.frames",
+    "errors", "records", "limits", "protocol.hello", "invocation", "protocol.frames",
     "permissions", "config",
     "serving.metrics", "serving.pool", "http.http1",
     "dev.aws.deploy", "dev.aws.deploy_layers",

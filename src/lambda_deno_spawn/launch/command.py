@@ -27,13 +27,13 @@ from lambda_deno_spawn.launch.variables import (
     process_variables,
     withheld_credentials,
 )
+from lambda_deno_spawn.limits import RESPONSE_LIMIT_BYTES
 from lambda_deno_spawn.permissions import (
     PRIVATE_DIR,
     PRIVATE_DIR_MARK,
     SOCKET,
     grant,
 )
-from lambda_deno_spawn.protocol.hello import RESPONSE_LIMIT_BYTES
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ import orjson
 
 from lambda_deno_spawn.errors import WorkerProtocolError
 from lambda_deno_spawn.invocation import Failure, Success
-from lambda_deno_spawn.protocol.hello import MARKER_BYTES, RESPONSE_LIMIT_BYTES
+from lambda_deno_spawn.limits import RESPONSE_LIMIT_BYTES
+from lambda_deno_spawn.protocol.hello import MARKER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
