@@ -8,7 +8,6 @@ variables"; ours: docs/configuration.md.
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 
 from lambda_deno_spawn.errors import ConfigError
@@ -330,6 +329,8 @@ def _credentials_uri(
     # expression takes its time to be compiled.
     if not uri or environ.get("AWS_ACCESS_KEY_ID"):
         return None
+    import re  # 2 ms that most cold starts need not pay
+
     found = re.fullmatch(_CREDENTIALS_URI, uri)
     if found is None:
         return None
@@ -352,6 +353,8 @@ def _telemetry_fd(environ: Mapping[str, str]) -> int | None:
 
 
 def _env_names(value: str) -> tuple[str, ...]:
+    import re
+
     names = tuple(value.replace(",", " ").split())
     for name in names:
         if name != CREDENTIALS_GROUP and not re.fullmatch(_ENV_NAME, name):

@@ -40,9 +40,9 @@ OURS = {
 }
 # By the name before the first dot. What begins with _ belongs to one of these.
 STANDARD = {
-    "collections", "contextlib", "copyreg", "enum", "errno", "fcntl", "functools",
-    "gc", "genericpath", "itertools", "json", "keyword", "operator", "os", "posixpath",
-    "re", "reprlib", "signal", "stat", "types",
+    "collections", "contextlib", "enum", "errno", "fcntl", "functools", "gc",
+    "genericpath", "itertools", "keyword", "operator", "os", "posixpath", "reprlib",
+    "signal", "stat", "types",
 }  # fmt: skip
 REPORT = (
     "before = set(sys.modules); import lambda_deno_spawn.bootstrap; "

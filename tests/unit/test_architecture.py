@@ -87,11 +87,11 @@ OWNERS = {
     "sqlite3": {"dev.package.seed"},
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
-# What costs a cold start tens of milliseconds: imported while Deno loads the handler.
-# dataclasses and orjson bring inspect with them.
+# Modules that cost a cold start two to tens of milliseconds: imported while Deno loads
+# the handler, or where they are needed. dataclasses and orjson import inspect.
 SLOW = {
-    "asyncio", "dataclasses", "httpx", "orjson", "pathlib", "subprocess", "typing",
-    "urllib",
+    "asyncio", "dataclasses", "httpx", "json", "orjson", "pathlib", "re", "subprocess",
+    "typing", "urllib",
 }  # fmt: skip
 
 

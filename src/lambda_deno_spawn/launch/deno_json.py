@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import re
 
 from lambda_deno_spawn.launch.files import is_file, read_text
 from lambda_deno_spawn.records import TYPE_CHECKING
@@ -51,6 +49,8 @@ def permission_sets(config: AnyPath) -> dict[str, Any]:
 
 def config_content(config: AnyPath) -> dict[str, Any]:
     """Return a Deno configuration, empty if it is unreadable."""
+    import json  # 2 ms that a function without a configuration need not pay
+
     try:
         content = json.loads(_without_comments(read_text(config, "utf-8")))
     except (ValueError, RecursionError):
@@ -60,6 +60,8 @@ def config_content(config: AnyPath) -> dict[str, Any]:
 
 def _without_comments(text: str) -> str:
     """Turn JSON with comments and trailing commas into JSON."""
+    import re
+
     token = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/|,(?=\s*[}\]])', re.DOTALL)
     without = token.sub(lambda m: m[0] if m[0].startswith('"') else "", text)
     # A comma may have stood in front of a comment.

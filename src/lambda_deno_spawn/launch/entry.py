@@ -5,7 +5,6 @@ It imports ``js/runtime.js`` and tells it how to load the handler's file. Decisi
 
 from __future__ import annotations
 
-import json
 import os
 
 from lambda_deno_spawn.config import Strategy
@@ -47,10 +46,9 @@ def entry_source(
     """
     folder = os.path.dirname(runtime_js)
     modules = [module, *(os.path.join(folder, part) for part in parts)]
-    loads = [f"() => import({_js_string(file_url(path))})" for path in modules]
+    loads = [f"() => import({_js_url(path)})" for path in modules]
     return (
-        f"import {{ start }} from {_js_string(file_url(runtime_js))};\n"
-        f"start({', '.join(loads)});\n"
+        f"import {{ start }} from {_js_url(runtime_js)};\nstart({', '.join(loads)});\n"
     )
 
 
@@ -70,5 +68,9 @@ def file_url(path: AnyPath) -> str:
     )
 
 
-def _js_string(text: str) -> str:
-    return json.dumps(text)
+def _js_url(path: AnyPath) -> str:
+    """Return a file's URL as a string of JavaScript, in which nothing needs an escape.
+
+    A URL holds ``URL_BYTES`` and % only: no quotation mark, no backslash.
+    """
+    return f'"{file_url(path)}"'

@@ -7,8 +7,6 @@ the rest is in ``frames.py``.
 
 from __future__ import annotations
 
-import json
-
 from lambda_deno_spawn.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -27,7 +25,10 @@ def hello(marker: str, facts: Mapping[str, object]) -> bytes:
         facts: Values that stay the same for the process's life: export to call, static
             context, log settings; all of them types that JSON has.
     """
+    # Here, as Deno starts meanwhile. Not orjson, which imports a fifth of the standard
+    # library.
+    import json
+
     greeting = {"version": PROTOCOL_VERSION, "marker": marker}
-    # Not orjson, which imports a fifth of the standard library.
     text = json.dumps({**greeting, **facts}, separators=(",", ":"), allow_nan=False)
     return text.encode() + b"\n"
