@@ -31,7 +31,7 @@ from lambda_deno_spawn.processes.descendants import (
     become_opaque,
     become_subreaper,
     end_children,
-    leave_children,
+    fork_away_from_children,
     newly_lost,
     oom_score,
 )
@@ -69,7 +69,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     keep_descriptors()
     try:
-        leave_children()
+        fork_away_from_children()
     except OSError as error:
         sys.exit(_fail_early(WorkerSpawnError.from_os_error("start a process", error)))
     oom_score.hold()  # this is the process that stays, and `_guard` closes it
