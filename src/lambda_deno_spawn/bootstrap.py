@@ -174,6 +174,7 @@ async def _serve(
     from lambda_deno_spawn.processes.child import Reaper
     from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
     from lambda_deno_spawn.serving.execution import Execution
+    from lambda_deno_spawn.serving.fresh_process import FreshProcess
     from lambda_deno_spawn.serving.loop import (
         PersistentRuntimeApi,
         RuntimeLoop,
@@ -181,7 +182,8 @@ async def _serve(
         run_until,
         serve,
     )
-    from lambda_deno_spawn.serving.strategies import FreshProcess, SharedServer, Workers
+    from lambda_deno_spawn.serving.shared_server import SharedServer
+    from lambda_deno_spawn.serving.workers import Workers
 
     writer = logs.configure(settings)
     if settings.unknown:

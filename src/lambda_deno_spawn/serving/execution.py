@@ -22,13 +22,14 @@ from lambda_deno_spawn.errors import (
 )
 from lambda_deno_spawn.invocation import Failure, Streaming, Success, stop_margin_s
 from lambda_deno_spawn.log.writer import log_context, logger, utc_timestamp
-from lambda_deno_spawn.protocol.frames import StreamEnded
+from lambda_deno_spawn.serving.deadline import TimeLimit
 from lambda_deno_spawn.serving.metrics import SUCCESS, Measures, report_line
+from lambda_deno_spawn.serving.streaming import WorkerChunks
 from lambda_deno_spawn.worker.exchange import AnswerBegun
 from lambda_deno_spawn.worker.worker import TERMINATE_GRACE_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Callable
 
     from lambda_deno_spawn.config import Settings
     from lambda_deno_spawn.invocation import Invocation, Outcome
@@ -363,83 +364,3 @@ class Execution:
 
 def _between(begin_s: float | None, end_s: float | None) -> float | None:
     return None if begin_s is None or end_s is None else end_s - begin_s
-
-
-class TimeLimit:
-    """Cancels the task that entered it after a time; raises TimeoutError then.
-
-    As ``asyncio.timeout``, but nothing is on the event's way: the clock is set once the
-    task waits, and by then the worker has its event (decision 0022).
-    """
-
-    def __init__(self, limit_s: float) -> None:
-        """Take the time from now."""
-        self._loop = asyncio.get_running_loop()
-        self._end_s = self._loop.time() + limit_s
-        self._is_over = False
-
-    def __enter__(self) -> None:
-        """Begin."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._cancels_before = task.cancelling()
-        self._handle: asyncio.Handle = self._loop.call_soon(self._set_clock)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: object
-    ) -> None:
-        """End; what cancelled the task, if not the clock, goes on."""
-        self._handle.cancel()
-        if (
-            self._is_over
-            and self._task.uncancel() <= self._cancels_before
-            and kind is asyncio.CancelledError
-        ):
-            raise TimeoutError from error
-
-    def _set_clock(self) -> None:
-        self._handle = self._loop.call_at(self._end_s, self._expire)
-
-    def _expire(self) -> None:
-        self._is_over = True
-        self._task.cancel()
-
-
-class WorkerChunks:
-    """A worker's streamed answer, ended in time whatever the worker does."""
-
-    def __init__(
-        self,
-        exchange: Exchange,
-        limit_s: float,
-        margin_s: float,
-        stop: Callable[[str, float, float], Awaitable[Failure]],
-    ) -> None:
-        """Take the exchange, the time it has from now, and what ends it then."""
-        self.failure: Failure | None = None
-        self.sent_bytes = 0
-        self._exchange = exchange
-        self._limit_s = limit_s
-        self._margin_s = margin_s
-        self._stop = stop
-        self._end_s = asyncio.get_running_loop().time() + limit_s
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the pieces as they come."""
-        while True:
-            try:
-                async with asyncio.timeout_at(self._end_s):
-                    chunk = await self._exchange.next_chunk()
-            except TimeoutError:
-                what = "did not end its answer"
-                self.failure = await self._stop(what, self._limit_s, self._margin_s)
-                return
-            except WorkerError as error:
-                self.failure = Failure.from_worker_error(error)
-                return
-            if isinstance(chunk, StreamEnded):
-                self.failure = chunk.failure
-                return
-            self.sent_bytes += len(chunk)
-            yield chunk

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.config import Settings
     from lambda_deno_spawn.log.writer import LogWriter
     from lambda_deno_spawn.serving.credentials import CredentialsKeeper
-    from lambda_deno_spawn.serving.strategies import Workers
+    from lambda_deno_spawn.serving.workers import Workers
     from lambda_deno_spawn.worker.start import StartedWorker
 
 BEFORE_SNAPSHOT = "Runtime.BeforeSnapshotError"

@@ -15,7 +15,7 @@ from lambda_deno_spawn.serving.snapshot import SnapStart
 if TYPE_CHECKING:
     from lambda_deno_spawn.log.writer import LogWriter
     from lambda_deno_spawn.serving.credentials import CredentialsKeeper
-    from lambda_deno_spawn.serving.strategies import Workers
+    from lambda_deno_spawn.serving.workers import Workers
     from lambda_deno_spawn.worker.start import StartedWorker
 
 STARTED = cast("StartedWorker", object())

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
 from lambda_deno_spawn.config import Settings
-from lambda_deno_spawn.serving.strategies import SharedServer, Workers
+from lambda_deno_spawn.serving.shared_server import SharedServer
 from lambda_deno_spawn.worker.exchange import Exchange
+
+if TYPE_CHECKING:
+    from lambda_deno_spawn.serving.workers import Workers
 
 
 class FakeExchange:

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from lambda_deno_spawn.serving.execution import TimeLimit
+from lambda_deno_spawn.serving.deadline import TimeLimit
 
 
 async def test_a_limit_ends_what_waits_longer() -> None:
