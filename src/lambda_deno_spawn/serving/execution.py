@@ -25,7 +25,7 @@ from lambda_deno_spawn.log.writer import log_context, logger, utc_timestamp
 from lambda_deno_spawn.serving.deadline import TimeLimit
 from lambda_deno_spawn.serving.metrics import SUCCESS, Measures, report_line
 from lambda_deno_spawn.serving.streaming import WorkerChunks
-from lambda_deno_spawn.worker.exchange import AnswerBegun
+from lambda_deno_spawn.worker.exchange import StreamStarted
 from lambda_deno_spawn.worker.worker import TERMINATE_GRACE_S
 
 if TYPE_CHECKING:
@@ -163,7 +163,7 @@ class Execution:
             return await self._timed_out(limit_s, margin_s)
         except WorkerError as error:
             return Failure.from_worker_error(error)
-        if not isinstance(outcome, AnswerBegun):
+        if not isinstance(outcome, StreamStarted):
             return outcome
         remaining_s = invocation.remaining_s(time.time())
         assert self._exchange is not None
@@ -173,12 +173,12 @@ class Execution:
         # Between the two the answer of a worker that was stopped is brought to its end.
         return Streaming(outcome.content_type, chunks, remaining_s - margin_s / 2)
 
-    async def _run(self, abort_epoch_ms: int) -> Success | Failure | AnswerBegun:
+    async def _run(self, abort_epoch_ms: int) -> Success | Failure | StreamStarted:
         alone = killed = 0
         reason: WorkerError
         for _ in range(UNREACHED_LIMIT):
             worker = self._worker = await self._strategy.take()
-            is_waiting = worker.started_s < self._arrived_s
+            is_waiting = worker.started.started_s < self._arrived_s
             if is_waiting and await self._has_not_loaded(worker):
                 await self._give_back()
                 worker = self._worker = await self._strategy.take()
@@ -196,10 +196,12 @@ class Execution:
             if failure is not None:
                 return failure
             try:
-                self._exchange = await worker.begin(self._invocation, abort_epoch_ms)
-                return await self._exchange.answer()
+                self._exchange = await worker.hand_over(
+                    self._invocation, abort_epoch_ms
+                )
+                return await self._exchange.response()
             except WorkerUnreachedError as error:
-                alone += worker.begun <= (self._exchange is not None)
+                alone += worker.handed_over <= (self._exchange is not None)
                 if alone == UNREACHED_ALONE_LIMIT:
                     raise await worker.reason_of(error) from error
                 logger.info(
@@ -338,16 +340,16 @@ class Execution:
             return common
         ready_s = worker.ready_s
         handed_s = None if exchange is None else exchange.handed_over_s
-        answered_s = posted_s if exchange is None else exchange.answered_s or posted_s
+        answered_s = posted_s if exchange is None else exchange.responded_s or posted_s
         answered_s = min(answered_s, posted_s)
         exited = worker.exit_status
         # Of a worker that goes on, all that was before is not this invocation's.
-        is_first = exchange.number == 1 if exchange else not worker.begun
+        is_first = exchange.number == 1 if exchange else not worker.handed_over
         return replace(
             common,
-            is_warm=worker.started_s < self._arrived_s,
-            spawn_s=worker.spawn_s if is_first else None,
-            ready_s=_between(worker.started_s, ready_s) if is_first else None,
+            is_warm=worker.started.started_s < self._arrived_s,
+            spawn_s=worker.started.spawn_s if is_first else None,
+            ready_s=_between(worker.started.started_s, ready_s) if is_first else None,
             idle_s=_between(ready_s, max(self._arrived_s, ready_s or 0.0))
             if is_first
             else None,

@@ -107,7 +107,7 @@ class FreshProcess(BaseStrategy):
     ) -> None:
         """Keep the worker if it serves more, else end it with all it has started."""
         if exchange is not None:
-            worker.end(exchange)
+            worker.close_exchange(exchange)
             if (
                 exchange.leaves_worker_usable
                 and worker.is_usable()

@@ -119,8 +119,8 @@ class SharedServer(BaseStrategy):
         if exchange is None or use is None or use.now < 2:
             await worker.terminate(grace_s)
             return
-        is_stuck = not worker.serves_another(exchange)
-        worker.end(exchange)
+        is_stuck = not worker.has_read_another(exchange)
+        worker.close_exchange(exchange)
         if is_stuck:
             # It reads none of the others' events, or has had no time to: they are not
             # to wait for it, and go to another process. At once, or it might begin one.
@@ -136,7 +136,7 @@ class SharedServer(BaseStrategy):
             if not worker.is_usable():
                 self._retire(worker)
         else:
-            worker.end(exchange)
+            worker.close_exchange(exchange)
             # Now, so that the next one does not start while an event waits.
             if (
                 not exchange.leaves_worker_usable

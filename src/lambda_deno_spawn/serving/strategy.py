@@ -118,7 +118,10 @@ class BaseStrategy:
 
     def _is_too_old(self, worker: Worker) -> bool:
         limit_s = self._settings.warm_max_age_s
-        return limit_s is not None and time.monotonic() - worker.started_s > limit_s
+        return (
+            limit_s is not None
+            and time.monotonic() - worker.started.started_s > limit_s
+        )
 
     def _forget_all(self) -> None:
         """Use none of the workers any more."""

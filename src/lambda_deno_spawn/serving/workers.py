@@ -134,7 +134,7 @@ class Workers:
         Args:
             grace_s: How long they may take.
         """
-        closing = [w for w in self._running - self._stopping if w.begun]
+        closing = [w for w in self._running - self._stopping if w.handed_over]
         await asyncio.gather(*(worker.close(grace_s) for worker in closing))
 
     async def stop(self, worker: Worker, limit_s: float) -> None:
@@ -208,5 +208,5 @@ class Workers:
         others = self._running - self._stopping
         folder = self._state.private_dir_of(pid) if others else None
         return folder is not None and any(
-            f"{folder}/".startswith(f"{other.private_dir}/") for other in others
+            f"{folder}/".startswith(f"{other.started.private_dir}/") for other in others
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -26,7 +27,7 @@ class FakeWorker:
     """A process that does nothing, and notes what is done to it."""
 
     pid = 1
-    started_s = 0.0
+    started = SimpleNamespace(started_s=0.0)
 
     def __init__(self) -> None:
         self.is_alive = True
@@ -38,10 +39,10 @@ class FakeWorker:
     def is_usable(self) -> bool:
         return self.is_alive
 
-    def serves_another(self, _: object) -> bool:
+    def has_read_another(self, _: object) -> bool:
         return self.is_serving_another
 
-    def end(self, exchange: object) -> None:
+    def close_exchange(self, exchange: object) -> None:
         self.ended.append(exchange)
 
     def kill(self) -> None:
