@@ -1,40 +1,30 @@
 """One long-lived process that all invocations go to, several at a time.
 
-Does not know what an invocation is, or how long it may take. Decisions 0021 (processes
-that serve more than one), 0029 (what was not handed over goes to another process).
+Decisions 0021 (processes that serve more than one), 0029 (what was not handed over goes
+to another process).
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.config import Warm
 from lambda_deno_spawn.log.writer import logger
-from lambda_deno_spawn.serving.strategy import (
-    INIT_LIMIT_S,
-    NEEDED_S,
-    RENEW_BEFORE_S,
-    BaseStrategy,
-)
+from lambda_deno_spawn.serving.strategy import RENEW_BEFORE_S, BaseStrategy
 from lambda_deno_spawn.serving.workers import SWEEP_LEAST_S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from lambda_deno_spawn.config import Settings
-    from lambda_deno_spawn.invocation import Failure
+    from lambda_deno_spawn.serving.leftovers import Leftovers
+    from lambda_deno_spawn.serving.strategy import Lease, WarmPolicy
     from lambda_deno_spawn.serving.workers import Workers
-    from lambda_deno_spawn.worker.exchange import Exchange
-    from lambda_deno_spawn.worker.start import StartedWorker
     from lambda_deno_spawn.worker.worker import Worker
 
 
 class _Use:
-    """How a process is used that serves several invocations.
+    """How a server is used.
 
     Attributes:
-        now: By how many, from ``take`` to ``give_back``.
-        ever: By how many until now.
+        now: Leases that are not given back.
+        ever: Leases so far.
     """
 
     def __init__(self) -> None:
@@ -43,36 +33,86 @@ class _Use:
 
 
 class SharedServer(BaseStrategy):
-    """One long-lived process that all invocations go to, several at a time."""
+    """Lends the same worker to all invocations, until it has to be replaced."""
 
-    def __init__(self, settings: Settings, workers: Workers) -> None:
-        """Take what starts workers; starts none yet."""
-        super().__init__(settings, workers)
+    def __init__(
+        self,
+        workers: Workers,
+        leftovers: Leftovers,
+        warm: WarmPolicy,
+        *,
+        max_invocations: int | None,
+        concurrency: int,
+    ) -> None:
+        """Start no worker yet.
+
+        Args:
+            workers: Starts them, and knows all of them.
+            leftovers: Removes what events have left.
+            warm: When a worker is started.
+            max_invocations: A server that was lent so often is replaced; None: never.
+            concurrency: How many invocations may run at once.
+        """
+        super().__init__(workers, leftovers, warm)
+        self._max_invocations = max_invocations
+        self._concurrency = concurrency
         self._server: Worker | None = None
-        # No new invocations go to these; they end with their last one.
+        # No new invocations go to these; each ends with its last lease.
         self._retired: set[Worker] = set()
-        # From the moment a process is assigned: what is about to be handed over to it
-        # does not show in the process itself yet.
+        # Counted by leases: an invocation that is about to be handed over does not show
+        # in the worker itself yet.
         self._uses: dict[Worker, _Use] = {}
 
-    async def start(
-        self, first: StartedWorker | None, limit_s: float = INIT_LIMIT_S
-    ) -> Failure | None:
-        """Finish the init phase; as ``FreshProcess.start``."""
-        if first is None:
-            return None
-        self._server = self._workers.adopt(first)
-        return await self._load(self._server, limit_s)
+    async def stop(self, lease: Lease, grace_s: float) -> None:
+        """End the server, or if others are served by it, this exchange alone.
 
-    def _forget_all(self) -> None:
-        self._server = None
-        self._retired.clear()
-        self._uses.clear()
+        What a handler still does after its time is over cannot be stopped from outside,
+        so the server gets no other invocations.
+        """
+        worker, exchange = lease.worker, lease.exchange
+        if exchange is None and self._concurrency > 1:
+            return  # others may wait for the same module, and have more time
+        self._retire(worker)
+        use = self._uses.get(worker)
+        if exchange is None or use is None or use.now < 2:
+            await worker.terminate(grace_s)
+            return
+        is_stuck = not worker.has_read_another(exchange)
+        worker.close_exchange(exchange)
+        if is_stuck:
+            # It has read none of the others' events. They go to another process instead
+            # of waiting for it; killed at once, before it can begin one.
+            worker.kill()
 
-    async def take(self) -> Worker:
-        """Return the process, or another one if it cannot serve any more."""
-        await self._workers.renew_credentials(NEEDED_S)
-        await self._workers.make_room()
+    def take_back(self, lease: Lease) -> None:
+        """Retire the server if this exchange leaves it in doubt, or was the last."""
+        worker, exchange = lease.worker, lease.exchange
+        if worker in self._uses:
+            self._uses[worker].now -= 1
+        if exchange is None:
+            if not worker.is_usable():
+                self._retire(worker)
+            return
+        worker.close_exchange(exchange)
+        # Now, so that the next one does not start while an event waits.
+        if (
+            not exchange.leaves_worker_usable
+            or self._is_spent(worker)
+            or self._workers.is_outdated(worker, RENEW_BEFORE_S)
+        ):
+            self._retire(worker)
+
+    async def end_unused(self, lease: Lease, limit_s: float) -> None:
+        """End each retired server whose last lease was given back."""
+        for retired in [one for one in self._retired if not self._is_used(one)]:
+            if self._workers.is_stopping(retired):
+                continue
+            await self._workers.stop(retired, max(limit_s, SWEEP_LEAST_S))
+            if retired.is_stopped:  # else it is tried again after the next event
+                self._retired.discard(retired)
+                self._uses.pop(retired, None)
+
+    async def _choose(self) -> Worker:
         server = self._server
         if server is not None:
             problem = self._problem_of(server)
@@ -96,7 +136,7 @@ class SharedServer(BaseStrategy):
         return use is not None and use.now > 0
 
     def _is_spent(self, server: Worker) -> bool:
-        limit, use = self._settings.max_invocations, self._uses.get(server)
+        limit, use = self._max_invocations, self._uses.get(server)
         return limit is not None and use is not None and use.ever >= limit
 
     def _retire(self, worker: Worker) -> None:
@@ -104,62 +144,19 @@ class SharedServer(BaseStrategy):
             self._server = None
         self._retired.add(worker)
 
-    async def stop_for_deadline(
-        self, worker: Worker, exchange: Exchange | None, grace_s: float
-    ) -> None:
-        """End the process, or if others are served by it, what goes on in it.
+    def _keep(self, worker: Worker) -> None:
+        self._server = worker
 
-        What a handler that had its time still does cannot be stopped from outside, so
-        the process serves no other one.
-        """
-        if exchange is None and self._settings.concurrency > 1:
-            return  # others may wait for the same module, and have more time
-        self._retire(worker)
-        use = self._uses.get(worker)
-        if exchange is None or use is None or use.now < 2:
-            await worker.terminate(grace_s)
-            return
-        is_stuck = not worker.has_read_another(exchange)
-        worker.close_exchange(exchange)
-        if is_stuck:
-            # It reads none of the others' events, or has had no time to: they are not
-            # to wait for it, and go to another process. At once, or it might begin one.
-            worker.kill()
+    def _loaded(self, worker: Worker | None) -> None:
+        """There is nothing to be measured."""
 
-    async def give_back(
-        self, worker: Worker, exchange: Exchange | None, limit_s: float
-    ) -> None:
-        """End a process that serves no more, with its last invocation."""
-        if worker in self._uses:
-            self._uses[worker].now -= 1
-        if exchange is None:
-            if not worker.is_usable():
-                self._retire(worker)
-        else:
-            worker.close_exchange(exchange)
-            # Now, so that the next one does not start while an event waits.
-            if (
-                not exchange.leaves_worker_usable
-                or self._is_spent(worker)
-                or self._workers.is_outdated(worker, RENEW_BEFORE_S)
-            ):
-                self._retire(worker)
-        for retired in [one for one in self._retired if not self._is_used(one)]:
-            if self._workers.is_stopping(retired):
-                continue
-            await self._workers.stop(retired, max(limit_s, SWEEP_LEAST_S))
-            if retired.is_stopped:  # else it is tried again after the next event
-                self._retired.discard(retired)
-                self._uses.pop(retired, None)
+    def _refill(self) -> Worker | None:
+        if self._server is not None:
+            return None
+        self._server = self._start_next()
+        return self._server
 
-    async def prepare(self, limit_s: Callable[[], float]) -> None:
-        """Start the process again if it had to end."""
-        await self._workers.renew_credentials(RENEW_BEFORE_S)
-        if self._workers.has_leftovers:
-            await self._make_room(limit_s())
-            self._begin_to_clean()
-        if self._settings.warm is not Warm.OFF and self._server is None:
-            self._server = self._start_next()
-            if self._server is not None and self._settings.warm is Warm.READY:
-                await self._wait_until_ready(self._server, limit_s())
-        await self._clean(limit_s())
+    def _forget_all(self) -> None:
+        self._server = None
+        self._retired.clear()
+        self._uses.clear()

@@ -16,33 +16,43 @@ if TYPE_CHECKING:
 
 
 class WorkerChunks:
-    """A worker's streamed answer, ended in time whatever the worker does."""
+    """The chunks of a response; ``invocation.Streaming``.
+
+    Attributes:
+        failure: Why the response broke off, None if it did not, or not yet.
+        sent_bytes: How much was yielded so far.
+    """
 
     def __init__(
         self,
         exchange: Exchange,
         limit_s: float,
-        margin_s: float,
-        stop: Callable[[str, float, float], Awaitable[Failure]],
+        stop: Callable[[str, float], Awaitable[Failure]],
     ) -> None:
-        """Take the exchange, the time it has from now, and what ends it then."""
+        """Yield nothing yet, but count the time from now.
+
+        Args:
+            exchange: Where the chunks come from.
+            limit_s: How long they may take.
+            stop: Stops the worker then. It is told what the handler did not do and how
+                long it had, and returns what the caller is told.
+        """
         self.failure: Failure | None = None
         self.sent_bytes = 0
         self._exchange = exchange
         self._limit_s = limit_s
-        self._margin_s = margin_s
         self._stop = stop
         self._end_s = asyncio.get_running_loop().time() + limit_s
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the pieces as they come."""
+        """Yield chunks as they arrive."""
         while True:
             try:
                 async with asyncio.timeout_at(self._end_s):
                     chunk = await self._exchange.next_chunk()
             except TimeoutError:
                 what = "did not end its answer"
-                self.failure = await self._stop(what, self._limit_s, self._margin_s)
+                self.failure = await self._stop(what, self._limit_s)
                 return
             except WorkerError as error:
                 self.failure = Failure.from_worker_error(error)

@@ -15,6 +15,8 @@ from lambda_deno_spawn.worker.start import start_worker
 from lambda_deno_spawn.worker.worker import Worker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from lambda_deno_spawn.launch.command import DenoCommand
     from lambda_deno_spawn.launch.module_cache import ModuleCache
     from lambda_deno_spawn.log.writer import LogWriter
@@ -23,14 +25,14 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.serving.credentials import Credentials, CredentialsKeeper
     from lambda_deno_spawn.worker.start import StartedWorker
 
-# To end a worker and what it started takes milliseconds, unless the kernel holds it.
+# Ending a worker and what it started takes milliseconds, unless the kernel holds it.
 SWEEP_LIMIT_S = 5.0
-# Also where the deadline is over, and where it was in vain before.
+# The least time for it: after the deadline, and where it has failed before.
 SWEEP_LEAST_S = 0.2
 
 
-class Workers:
-    """Every worker that there is: starts them, and ends each for certain."""
+class WorkerFactory:
+    """Makes workers, all in the same way."""
 
     def __init__(
         self,
@@ -39,32 +41,82 @@ class Workers:
         cache: ModuleCache,
         writer: LogWriter,
         reaper: Reaper,
-        credentials: CredentialsKeeper | None = None,
     ) -> None:
-        """Take what is needed to start workers; starts none yet.
+        """Make none yet.
 
         Args:
-            command: How they are started.
-            state: Where their folders are.
-            cache: What they have of Deno's cache.
+            command: How Deno is started.
+            state: Where the folders of workers are.
+            cache: What each worker has of Deno's cache.
             writer: Where their logs go.
-            reaper: Who waits for them.
-            credentials: What has to be fetched for them; None: nothing.
+            reaper: Waits for their exit.
         """
         self._command = command
-        self._credentials = credentials
-        self._started_with: dict[Worker, Credentials | None] = {}
         self._state = state
         self._cache = cache
         self._writer = writer
         self._reaper = reaper
+
+    def launch(self, variables: Mapping[str, str]) -> StartedWorker:
+        """Start a process that is to be adopted at once; do not wait for it.
+
+        Args:
+            variables: Set in its environment besides those of the command.
+
+        Raises:
+            WorkerError: It cannot be started.
+        """
+        command = self._command
+        if variables:
+            command = command._replace(environ={**command.environ, **variables})
+        try:
+            return start_worker(command, self._state, self._cache)
+        except OSError as error:
+            action = f"make a folder for the process in {self._state.path!r}"
+            raise WorkerSpawnError.from_os_error(action, error) from error
+        finally:
+            for lost in newly_lost():
+                logger.warning("%s", lost)
+
+    def adopt(self, started: StartedWorker) -> Worker:
+        """Take charge of a process that was started."""
+        loop = asyncio.get_running_loop()
+        return Worker(
+            started, self._writer, loop, self._reaper, self._state, self._cache
+        )
+
+
+class Workers:
+    """The workers that were started here and have not ended.
+
+    Attributes:
+        credentials: What is fetched for workers; None: nothing is.
+    """
+
+    def __init__(
+        self,
+        factory: WorkerFactory,
+        private_dir_of: Callable[[int], str | None],
+        credentials: CredentialsKeeper | None = None,
+    ) -> None:
+        """Start none yet.
+
+        Args:
+            factory: Makes workers.
+            private_dir_of: Returns the private folder in the environment of a process,
+                None if there is none.
+            credentials: What is fetched for workers; None: nothing is.
+        """
+        self.credentials = credentials
+        self._factory = factory
+        self._private_dir_of = private_dir_of
+        self._started_with: dict[Worker, Credentials | None] = {}
         self._running: set[Worker] = set()
         self._stopping: set[Worker] = set()
         self._is_unswept = False
-        self._cleaning: asyncio.Task[None] | None = None
 
     def start(self) -> Worker:
-        """Start one; does not wait for it.
+        """Start a worker; do not wait for it.
 
         Raises:
             WorkerError: It cannot be started.
@@ -77,27 +129,15 @@ class Workers:
         Raises:
             WorkerError: It cannot be started.
         """
-        command = self._command
-        if self._credentials is not None:
-            command = self._credentials.command(command)
-        try:
-            return start_worker(command, self._state, self._cache)
-        except OSError as error:
-            action = f"make a folder for the process in {self._state.path!r}"
-            raise WorkerSpawnError.from_os_error(action, error) from error
-        finally:
-            for lost in newly_lost():
-                logger.warning("%s", lost)
+        credentials = self.credentials
+        return self._factory.launch({} if credentials is None else credentials.given())
 
     def adopt(self, started: StartedWorker) -> Worker:
-        """Take over a process that runs already."""
-        loop = asyncio.get_running_loop()
-        worker = Worker(
-            started, self._writer, loop, self._reaper, self._state, self._cache
-        )
+        """Take charge of a process that was started."""
+        worker = self._factory.adopt(started)
         self._running.add(worker)
-        if self._credentials is not None:
-            self._started_with[worker] = self._credentials.current
+        if self.credentials is not None:
+            self._started_with[worker] = self.credentials.current
         return worker
 
     @property
@@ -109,19 +149,14 @@ class Workers:
         """Tell whether it is being ended."""
         return worker in self._stopping
 
-    async def renew_credentials(self, needed_s: float) -> None:
-        """Have credentials for the next process that last so long, if there are any."""
-        if self._credentials is not None:
-            await self._credentials.refresh(needed_s)
-
     def is_outdated(self, worker: Worker, needed_s: float) -> bool:
-        """Tell whether its credentials do not last so long, and another's would."""
-        if self._credentials is None:
+        """Tell whether its credentials expire in so long, and another's would not."""
+        if self.credentials is None:
             return False
         own = self._started_with.get(worker)
-        if own == self._credentials.current:
+        if own == self.credentials.current:
             return False
-        return own is None or not self._credentials.lasts(own, needed_s)
+        return own is None or not self.credentials.lasts(own, needed_s)
 
     @property
     def is_empty(self) -> bool:
@@ -158,44 +193,8 @@ class Workers:
             self._running.discard(worker)
             self._started_with.pop(worker, None)
 
-    @property
-    def has_leftovers(self) -> bool:
-        """True while something that events left is to be removed."""
-        return self._state.has_leftovers
-
-    def begin_to_clean(self, pause_s: float = 0.0) -> None:
-        """Remove what events have left beside whatever goes on, until all is gone.
-
-        Args:
-            pause_s: Between two slices.
-        """
-        is_running = self._cleaning is not None and not self._cleaning.done()
-        if self._state.has_leftovers and not is_running:
-            self._cleaning = asyncio.create_task(self._clean(pause_s))
-
-    async def _clean(self, pause_s: float) -> None:
-        is_over = False
-        while not is_over:
-            is_over = self._state.remove_some()
-            await asyncio.sleep(pause_s)
-
-    async def clean(self, limit_s: float) -> None:
-        """Remove what events have left for so long; the rest has its time later."""
-        self.begin_to_clean()
-        cleaning, self._cleaning = self._cleaning, None
-        if cleaning is not None:
-            if limit_s > 0:
-                await asyncio.wait([cleaning], timeout=limit_s)
-            cleaning.cancel()
-
-    async def make_room(self) -> None:
-        """Remove what earlier events have left first, if the disk is short of room."""
-        while self._state.has_leftovers and self._state.is_short_of_room():
-            self._state.remove_some()
-            await asyncio.sleep(0)
-
     async def stop_all_but(self, kept: set[Worker], limit_s: float) -> None:
-        """End every worker that is not kept, and that nobody is ending."""
+        """End every worker that is not kept, and that is not being ended already."""
         doomed = self._running - kept
         for worker in doomed - self._stopping:
             worker.kill()  # all at once: each takes its time to end
@@ -204,9 +203,9 @@ class Workers:
                 await self.stop(worker, min(SWEEP_LIMIT_S, max(limit_s, SWEEP_LEAST_S)))
 
     def _is_of_another(self, pid: int) -> bool:
-        """Tell whether a process whose parent is gone stems from one that goes on."""
+        """Tell whether an orphan was started by a worker that goes on."""
         others = self._running - self._stopping
-        folder = self._state.private_dir_of(pid) if others else None
+        folder = self._private_dir_of(pid) if others else None
         return folder is not None and any(
             f"{folder}/".startswith(f"{other.started.private_dir}/") for other in others
         )
