@@ -9,11 +9,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.invocation import stop_margin_s
-
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# A short timeout must not be used up by the margin, so that is this part of it at most.
+MARGIN_PART = 1 / 5
 # The handler's signal aborts this many stop margins before the deadline: one before the
 # worker is stopped.
 ABORT_MARGINS = 2
@@ -45,8 +45,8 @@ class Deadline:
         self._epoch_s = epoch_ms / 1000
         self._configured_margin_s = configured_margin_s
         self._clock = clock
-        remaining_s = self.remaining_s()
-        self.margin_s = stop_margin_s(remaining_s, configured_margin_s)
+        remaining_s = max(0.0, self._epoch_s - clock())
+        self.margin_s = min(configured_margin_s, remaining_s * MARGIN_PART)
         self.limit_s = remaining_s - self.margin_s
         self.abort_epoch_ms = epoch_ms - round(ABORT_MARGINS * self.margin_s * 1000)
 
@@ -56,8 +56,8 @@ class Deadline:
 
     def left_s(self) -> float:
         """Return the time until the deadline without the stop margin."""
-        remaining_s = self.remaining_s()
-        return remaining_s - stop_margin_s(remaining_s, self._configured_margin_s)
+        remaining_s = max(0.0, self._epoch_s - self._clock())
+        return remaining_s - min(self._configured_margin_s, remaining_s * MARGIN_PART)
 
 
 class TimeLimit:

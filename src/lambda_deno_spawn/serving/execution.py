@@ -20,6 +20,7 @@ from lambda_deno_spawn.errors import (
 )
 from lambda_deno_spawn.invocation import Failure, Streaming
 from lambda_deno_spawn.log.writer import log_context, logger, utc_timestamp
+from lambda_deno_spawn.protocol.frames import State
 from lambda_deno_spawn.serving.deadline import Deadline, TimeLimit
 from lambda_deno_spawn.serving.metrics import Measures, Times, report_line
 from lambda_deno_spawn.serving.streaming import WorkerChunks
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.serving.metrics import ReportForm
     from lambda_deno_spawn.serving.strategy import Lease
     from lambda_deno_spawn.worker.exchange import Exchange
-    from lambda_deno_spawn.worker.worker import Worker
 
 # How often an event that its worker has not read goes to another one. If others ran in
 # that worker, they are the likelier cause of its end; a worker without others ends for
@@ -95,7 +95,13 @@ class Execution:
         The worker goes on with what its handler left to do until ``settle``.
         """
         try:
-            outcome = await self._run()
+            try:
+                with TimeLimit(self._deadline.limit_s):
+                    outcome = await self._respond()
+            except TimeoutError:
+                outcome = await self._time_out()
+            except WorkerError as error:
+                outcome = Failure.from_worker_error(error)
         except BaseException:  # cancelled: the runtime ends, and ends every worker
             if self._lease is not None:
                 self._lease.give_back()
@@ -120,7 +126,6 @@ class Execution:
         posted_s = time.monotonic()
         lease = self._lease
         if lease is not None and lease.exchange is not None:
-            lease.exchange.abandon_stream()
             await self._finish(lease, lease.exchange)
         finished_s = time.monotonic()
         if lease is not None:
@@ -131,92 +136,71 @@ class Execution:
         # What is not in the log when the environment is frozen may never be.
         await self._writer.drained(min(LOG_FLUSH_LIMIT_S, self._deadline.left_s()))
 
-    async def _run(self) -> Success | Failure | StreamStarted:
-        try:
-            with TimeLimit(self._deadline.limit_s):
-                return await self._respond()
-        except TimeoutError:
-            return await self._time_out()
-        except WorkerError as error:
-            return Failure.from_worker_error(error)
-
     async def _respond(self) -> Success | Failure | StreamStarted:
         """Have a worker respond; one that has not begun the event is replaced.
 
         Raises:
             WorkerError: The worker broke off, and another one would not do better.
         """
+        left_s, abort_epoch_ms = self._deadline.left_s, self._deadline.abort_epoch_ms
         alone = killed = 0
         reason: WorkerError
         for _ in range(UNREACHED_LIMIT):
+            lease = self._lease = await self._strategy.lease(left_s).acquire()
+            if lease.worker.ready_s is None and await self._failed_while_waiting(lease):
+                await self._release(lease)
+                lease = self._lease = await self._strategy.lease(left_s).acquire()
             try:
-                failure = await self._acquire()
-                if failure is not None:
-                    return failure
-                exchange = await self._leased.hand_over(
-                    self._invocation, self._deadline.abort_epoch_ms
-                )
+                if lease.worker.ready_s is None:
+                    failure = await lease.worker.ready()
+                    if failure is not None:
+                        return failure
+                exchange = await lease.hand_over(self._invocation, abort_epoch_ms)
                 return await exchange.response()
             except WorkerUnreachedError as error:
-                lease, reason = self._leased, error
                 alone += lease.is_alone
                 if alone == UNREACHED_ALONE_LIMIT:
                     raise await lease.worker.reason_of(error) from error
                 self._was_unread = True
-                what = "process %d, which has not read an event: %s"
+                reason = error
+                message = "Replacing the process %d, which has not read an event: %s"
             except WorkerExitedError as error:
                 # When memory runs out, the kernel may choose a process that has just
                 # started.
-                lease, reason = self._leased, error
-                is_loading = lease.exchange is None
                 was_killed = error.returncode == -signal.SIGKILL
-                if not (is_loading and was_killed) or killed == KILLED_LIMIT:
+                is_loading = lease.exchange is None
+                if not (was_killed and is_loading) or killed == KILLED_LIMIT:
                     raise
                 killed += 1
-                what = "process %d: %s"
-            logger.info("Replacing the " + what, lease.worker.pid, reason)
-            await self._release()
+                reason = error
+                message = "Replacing the process %d: %s"
+            logger.info(message, lease.worker.pid, reason)
+            await self._release(lease)
         raise reason
 
-    async def _acquire(self) -> Failure | None:
-        """Lease a worker and wait until it has loaded; return why it did not.
+    async def _failed_while_waiting(self, lease: Lease) -> bool:
+        """Wait for a worker that was started for any event; True if it did not load.
 
-        Raises:
-            WorkerError: None can be started, or it broke off while it loaded.
+        What kept it from loading may be over: this event has had no part in it.
         """
-        worker = await self._lease_worker()
+        worker = lease.worker
         if worker.started.started_s >= self._arrived_s:
-            return await worker.ready()
-        # It was started for whichever event came next: what kept it from loading may be
-        # over, and this event has had no part in it.
+            return False
         try:
             failure = await worker.ready()
         except WorkerError as error:
             reason: object = error
         else:
             if failure is None:
-                return None
+                return False
             reason = failure.error_type
         logger.info("Replacing the waiting process %d: %s", worker.pid, reason)
-        await self._release()
-        worker = await self._lease_worker()
-        return await worker.ready()
+        return True
 
-    async def _lease_worker(self) -> Worker:
-        lease = self._strategy.lease(self._deadline.left_s)
-        await lease.acquire()
-        self._lease = lease
-        return lease.worker
-
-    async def _release(self) -> None:
+    async def _release(self, lease: Lease) -> None:
         """Give back a worker that has not begun this invocation."""
-        lease, self._lease = self._leased, None
+        self._lease = None
         await lease.release()
-
-    @property
-    def _leased(self) -> Lease:
-        assert self._lease is not None
-        return self._lease
 
     async def _time_out(self) -> Failure:
         lease = self._lease
@@ -231,7 +215,9 @@ class Execution:
         return await self._stop_late(what, self._deadline.limit_s)
 
     def _stream(self, started: StreamStarted) -> Streaming:
-        exchange, margin_s = self._leased.exchange, self._deadline.margin_s
+        margin_s = self._deadline.margin_s
+        assert self._lease is not None
+        exchange = self._lease.exchange
         assert exchange is not None
         remaining_s = self._deadline.remaining_s()
         chunks = WorkerChunks(exchange, remaining_s - margin_s, self._stop_late)
@@ -247,7 +233,8 @@ class Execution:
             what: What the handler did not do, for the message.
             limit_s: How long it had, in seconds.
         """
-        lease, margin_s = self._leased, self._deadline.margin_s
+        lease, margin_s = self._lease, self._deadline.margin_s
+        assert lease is not None
         tail = lease.worker.log_tail
         await lease.stop(min(TERMINATE_GRACE_S, margin_s / 4))
         error = WorkerTimeoutError(
@@ -261,6 +248,9 @@ class Execution:
 
     async def _finish(self, lease: Lease, exchange: Exchange) -> None:
         """Let ``waitUntil`` work end within the deadline."""
+        if exchange.state in (State.IDLE, State.DONE):
+            return
+        exchange.abandon_stream()
         try:
             if not exchange.has_finished:
                 async with asyncio.timeout(self._deadline.left_s()):
@@ -294,7 +284,7 @@ class Execution:
             time.monotonic(),
         )
         measures = Measures.of(self._invocation, outcome, refusal, times)
-        if lease is not None and lease.usage is not None:
+        if lease is not None:
             measures = measures.in_worker(times, lease.facts, lease.usage)
         now_epoch_s = time.time()
         timestamp, epoch_ms = utc_timestamp(now_epoch_s), int(now_epoch_s * 1000)

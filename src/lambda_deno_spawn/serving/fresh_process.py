@@ -41,6 +41,22 @@ class FreshProcess(BaseStrategy):
         self._queued = 0
         self._room_changed = asyncio.Event()
 
+    async def assign(self) -> Worker:
+        """Return the worker that has waited longest, else a new one; wait for room."""
+        if self._workers.credentials is not None or self._leftovers.are_there:
+            await self._ready_to_start()
+        while (worker := self._take_waiting() or self._start_if_room()) is None:
+            self._room_changed.clear()
+            self._queued += 1
+            try:
+                await self._room_changed.wait()
+            finally:
+                self._queued -= 1
+        if self._pool.limit is not None and self._warm.when is not Warm.OFF:
+            # Others may arrive before this one ends; but it is handed over first.
+            asyncio.get_running_loop().call_soon(self._refill)
+        return worker
+
     async def stop(self, lease: Lease, grace_s: float) -> None:
         """End the worker: it serves nothing else."""
         await lease.worker.terminate(grace_s)
@@ -64,23 +80,9 @@ class FreshProcess(BaseStrategy):
         try:
             await self._workers.stop_all_but({*self._waiting, *self._lent}, limit_s)
         finally:
-            exited = lease.worker.exit_status
-            if exited is not None:
-                self._warn(self._pool.note_ended(exited.peak_bytes))
+            if self._pool.limit is not None:
+                self._note_end_of(lease.worker)
             self._room_changed.set()
-
-    async def _choose(self) -> Worker:
-        while (worker := self._take_waiting() or self._start_if_room()) is None:
-            self._room_changed.clear()
-            self._queued += 1
-            try:
-                await self._room_changed.wait()
-            finally:
-                self._queued -= 1
-        if self._pool.refills_beside_events and self._warm.when is not Warm.OFF:
-            # Others may arrive before this one ends; but it is handed over first.
-            asyncio.get_running_loop().call_soon(self._refill)
-        return worker
 
     def _take_waiting(self) -> Worker | None:
         """Return the worker that has waited longest, None if there is none."""
@@ -110,7 +112,7 @@ class FreshProcess(BaseStrategy):
         self._waiting.append(worker)
 
     def _loaded(self, worker: Worker | None) -> None:
-        if not self._pool.refills_beside_events:
+        if self._pool.limit is None:
             return
         footprint = None if worker is None else worker.footprint()
         self._warn(self._pool.note_loaded(footprint))
@@ -132,8 +134,14 @@ class FreshProcess(BaseStrategy):
         return started
 
     def _has_room(self) -> bool:
-        there = len(self._waiting) + len(self._lent) + self._workers.stopping
-        return self._pool.has_room(there)
+        limit = self._pool.limit
+        if limit is None:
+            return True
+        return len(self._waiting) + len(self._lent) + self._workers.stopping < limit
+
+    def _note_end_of(self, worker: Worker) -> None:
+        if worker.exit_status is not None:
+            self._warn(self._pool.note_ended(worker.exit_status.peak_bytes))
 
     def _warn(self, warning: str | None) -> None:
         if warning is not None:

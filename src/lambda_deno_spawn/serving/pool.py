@@ -65,21 +65,19 @@ def pool_size(
 
 
 class PoolPolicy(Protocol):
-    """Decides how many processes there may be.
-
-    Attributes:
-        refills_beside_events: The next processes are started as soon as one has its
-            event, and not only after it.
-    """
-
-    refills_beside_events: bool
+    """Decides how many processes there may be; each note may change it."""
 
     @property
     def waiting(self) -> int:
         """How many processes are to wait for their events."""
 
-    def has_room(self, processes: int) -> bool:
-        """Tell whether there may be more than so many."""
+    @property
+    def limit(self) -> int | None:
+        """How many processes there may be at once, whatever they do.
+
+        None: one event at a time, whose process is gone before the next one starts.
+        With a limit, the next process is started as soon as one has its event.
+        """
 
     def note_loaded(self, footprint: Footprint | None) -> str | None:
         """Note what the first process took up once its module was loaded.
@@ -96,26 +94,20 @@ class PoolPolicy(Protocol):
 
 
 class Unbounded:
-    """One invocation at a time: its process is gone before the next one's starts."""
+    """One invocation at a time."""
 
-    refills_beside_events = False
     waiting = 1
+    limit = None
 
-    def has_room(self, _processes: int) -> bool:
-        """There always is."""
-        return True
+    def note_loaded(self, footprint: Footprint | None) -> str | None:
+        """Decide nothing by it."""
 
-    def note_loaded(self, _footprint: Footprint | None) -> str | None:
-        """Nothing depends on it."""
-
-    def note_ended(self, _peak_bytes: int) -> str | None:
-        """Nothing depends on it."""
+    def note_ended(self, peak_bytes: int) -> str | None:
+        """Decide nothing by it."""
 
 
 class Bounded:
     """Several invocations at once: as many processes as memory and threads allow."""
-
-    refills_beside_events = True
 
     def __init__(self, concurrency: int, memory_mb: int | None) -> None:
         """Allow all that may be of use until a process was measured.
@@ -124,22 +116,14 @@ class Bounded:
             concurrency: How many invocations may run at once.
             memory_mb: Memory of the environment; None: not known, and no bound.
         """
+        self.limit = 2 * concurrency
+        self.waiting = concurrency
         self._concurrency = concurrency
         self._memory_mb = memory_mb
         self._own_bytes = 0
         self._file_bytes = 0
         self._threads = 0
         self._sizes_bytes: deque[int] = deque(maxlen=SIZES_KEPT)
-        self._size = PoolSize(2 * concurrency, concurrency)
-
-    @property
-    def waiting(self) -> int:
-        """As many as may arrive at once, if there is room for them."""
-        return self._size.waiting
-
-    def has_room(self, processes: int) -> bool:
-        """Tell whether there may be more than so many."""
-        return processes < self._size.processes
 
     def note_loaded(self, footprint: Footprint | None) -> str | None:
         """Take this for the least size of a process."""
@@ -148,20 +132,20 @@ class Bounded:
         return self._resize()
 
     def note_ended(self, peak_bytes: int) -> str | None:
-        """Count all processes as large as the largest of late."""
+        """Count each process as large as the largest of late."""
         self._sizes_bytes.append(peak_bytes - self._file_bytes)
         return self._resize()
 
     def _resize(self) -> str | None:
         process_bytes = max(self._own_bytes, *self._sizes_bytes, 0)
-        before, self._size = (
-            self._size,
-            pool_size(self._concurrency, self._memory_mb, process_bytes, self._threads),
+        before = self.limit
+        self.limit, self.waiting = pool_size(
+            self._concurrency, self._memory_mb, process_bytes, self._threads
         )
-        if self._size.processes >= min(self._concurrency, before.processes):
+        if self.limit >= min(self._concurrency, before):
             return None
         return (
-            f"There is room for {self._size.processes} processes of "
+            f"There is room for {self.limit} processes of "
             f"{process_bytes / MEBIBYTE:.0f} MB each, and up to {self._concurrency} "
             "events may come at once: some will wait; more memory, or a lower "
             "concurrency of the function, would help"

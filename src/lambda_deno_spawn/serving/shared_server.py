@@ -63,6 +63,22 @@ class SharedServer(BaseStrategy):
         # in the worker itself yet.
         self._uses: dict[Worker, _Use] = {}
 
+    async def assign(self) -> Worker:
+        """Return the server, or a new one if it cannot serve this invocation."""
+        if self._workers.credentials is not None or self._leftovers.are_there:
+            await self._ready_to_start()
+        server = self._server
+        if server is not None:
+            problem = self._problem_of(server)
+            if problem is None and self._is_spent(server):
+                problem = "it serves as many events as it may"
+            if problem is None:
+                return self._used(server)
+            logger.info("Replacing the waiting process %d: %s", server.pid, problem)
+            self._retire(server)
+        self._server = self._workers.start()
+        return self._used(self._server)
+
     async def stop(self, lease: Lease, grace_s: float) -> None:
         """End the server, or if others are served by it, this exchange alone.
 
@@ -111,19 +127,6 @@ class SharedServer(BaseStrategy):
             if retired.is_stopped:  # else it is tried again after the next event
                 self._retired.discard(retired)
                 self._uses.pop(retired, None)
-
-    async def _choose(self) -> Worker:
-        server = self._server
-        if server is not None:
-            problem = self._problem_of(server)
-            if problem is None and self._is_spent(server):
-                problem = "it serves as many events as it may"
-            if problem is None:
-                return self._used(server)
-            logger.info("Replacing the waiting process %d: %s", server.pid, problem)
-            self._retire(server)
-        self._server = self._workers.start()
-        return self._used(self._server)
 
     def _used(self, worker: Worker) -> Worker:
         use = self._uses.setdefault(worker, _Use())

@@ -59,7 +59,7 @@ class WarmPolicy(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What is measured of a worker, as it was when it got its invocation.
+    """What is measured of a worker, as it was when it was handed its invocation.
 
     Attributes:
         number: Position of the invocation in its worker, from 1; 0: not handed over.
@@ -98,8 +98,11 @@ class Lease:
     ``acquire`` and ``release`` are for an owner whose work is not one block.
 
     Attributes:
+        worker: Once it is acquired; it may still be loading.
         exchange: The invocation in the worker; None: it was not handed over.
     """
+
+    worker: Worker
 
     def __init__(self, strategy: BaseStrategy, left_s: Callable[[], float]) -> None:
         """Have no worker yet.
@@ -111,25 +114,16 @@ class Lease:
         self.exchange: Exchange | None = None
         self._strategy = strategy
         self._left_s = left_s
-        self._worker: Worker | None = None
-        self._is_given_back = False
-        self._facts: Facts | None = None
-        self._usage: Usage | None = None
+        self._is_held = False
+        self._was_first = False
 
     async def __aenter__(self) -> Self:
         """Acquire."""
-        await self.acquire()
-        return self
+        return await self.acquire()
 
     async def __aexit__(self, *_: object) -> None:
         """Release."""
         await self.release()
-
-    @property
-    def worker(self) -> Worker:
-        """The worker, once it is acquired; it may still be loading."""
-        assert self._worker is not None
-        return self._worker
 
     @property
     def is_alone(self) -> bool:
@@ -138,23 +132,36 @@ class Lease:
 
     @property
     def facts(self) -> Facts:
-        """What was measured until the hand-over, or until now if there was none."""
-        if self._facts is None:
-            self._facts = self._measure()
-        return self._facts
+        """What was measured of the worker until the hand-over.
+
+        Until the lease was given back, if there was none.
+        """
+        worker, exchange = self.worker, self.exchange
+        number = 0 if exchange is None else exchange.number
+        return Facts(
+            number,
+            self._was_first if exchange is None else number == 1,
+            worker.started.started_s,
+            worker.started.spawn_s,
+            worker.ready_s,
+            None if exchange is None else exchange.handed_over_s,
+        )
 
     @property
-    def usage(self) -> Usage | None:
-        """What is left behind; known once the lease is released."""
-        return self._usage
+    def usage(self) -> Usage:
+        """What is left behind; complete once the lease is released."""
+        worker = self.worker
+        return Usage(worker.exit_status, worker.left_processes, worker.left_files)
 
-    async def acquire(self) -> None:
+    async def acquire(self) -> Self:
         """Wait for a worker; it is in use from this moment.
 
         Raises:
             WorkerError: None can be started.
         """
-        self._worker = await self._strategy.assign()
+        self.worker = await self._strategy.assign()
+        self._is_held = True
+        return self
 
     async def hand_over(self, invocation: Invocation, abort_epoch_ms: int) -> Exchange:
         """Hand over the invocation to the worker, which must be ready.
@@ -169,7 +176,6 @@ class Lease:
         """
         exchange = await self.worker.hand_over(invocation, abort_epoch_ms)
         self.exchange = exchange
-        self._facts = self._measure()
         return exchange
 
     async def stop(self, grace_s: float) -> None:
@@ -182,16 +188,9 @@ class Lease:
 
     async def release(self) -> None:
         """Give the worker back, and end it if it serves no more; once."""
-        if self._worker is None or self._is_given_back:
-            return
-        self.give_back()
-        try:
+        if self._is_held:
+            self.give_back()
             await self._strategy.end_unused(self, self._left_s())
-        finally:
-            worker = self._worker
-            self._usage = Usage(
-                worker.exit_status, worker.left_processes, worker.left_files
-            )
 
     def give_back(self) -> None:
         """Count the worker as free, at once and once.
@@ -199,25 +198,11 @@ class Lease:
         Its end is left to the next release, or to ``BaseStrategy.aclose``: for an owner
         that is cancelled because the runtime ends.
         """
-        if self._worker is not None and not self._is_given_back:
-            self._is_given_back = True
-            if self._facts is None:
-                self._facts = self._measure()
+        if self._is_held:
+            self._is_held = False
+            if self.exchange is None:  # others may be handed over later
+                self._was_first = not self.worker.handed_over
             self._strategy.take_back(self)
-
-    def _measure(self) -> Facts:
-        worker, exchange = self.worker, self.exchange
-        number, handed_over_s = (
-            (0, None) if exchange is None else (exchange.number, exchange.handed_over_s)
-        )
-        return Facts(
-            number,
-            number == 1 or not worker.handed_over,
-            worker.started.started_s,
-            worker.started.spawn_s,
-            worker.ready_s,
-            handed_over_s,
-        )
 
 
 class BaseStrategy(ABC):
@@ -275,14 +260,16 @@ class BaseStrategy(ABC):
         """
         if self._workers.credentials is not None:
             await self._workers.credentials.refresh(RENEW_BEFORE_S)
-        if self._leftovers.are_there:
+        has_leftovers = self._leftovers.are_there
+        if has_leftovers:
             await self._leftovers.make_room(left_s())
             self._leftovers.begin_removal()
         if self._warm.when is not Warm.OFF:
             started = self._refill()
             if started is not None and self._warm.when is Warm.READY:
                 await self._wait_until_ready(started, left_s())
-        await self._leftovers.before_freeze(left_s)
+        if has_leftovers:
+            await self._leftovers.before_freeze(left_s)
 
     async def clear(self) -> bool:
         """End every worker; others can be started afterwards. False: some live on."""
@@ -303,17 +290,15 @@ class BaseStrategy(ABC):
 
     # What a lease asks for.
 
+    @abstractmethod
     async def assign(self) -> Worker:
-        """Return a worker for one invocation; it may still be loading.
+        """Return a worker for one invocation, which is in use from now on.
+
+        It may still be loading.
 
         Raises:
             WorkerError: None can be started.
         """
-        if self._workers.credentials is not None:
-            await self._workers.credentials.refresh(NEEDED_S)
-        if self._leftovers.are_there:
-            await self._leftovers.make_room()
-        return await self._choose()
 
     @abstractmethod
     async def stop(self, lease: Lease, grace_s: float) -> None:
@@ -333,10 +318,6 @@ class BaseStrategy(ABC):
         """
 
     # What differs.
-
-    @abstractmethod
-    async def _choose(self) -> Worker:
-        """Return a worker for one invocation, which is in use from now on."""
 
     @abstractmethod
     def _keep(self, worker: Worker) -> None:
@@ -374,6 +355,12 @@ class BaseStrategy(ABC):
         finally:
             await self._leftovers.before_freeze(lambda: 0.0)
 
+    async def _ready_to_start(self) -> None:
+        """Have what a worker needs if one has to be started: credentials and room."""
+        if self._workers.credentials is not None:
+            await self._workers.credentials.refresh(NEEDED_S)
+        await self._leftovers.make_room()
+
     def _start_next(self) -> Worker | None:
         """Start a worker before its event arrives, if that can be done."""
         try:
@@ -398,14 +385,10 @@ class BaseStrategy(ABC):
 
     def _problem_of(self, worker: Worker) -> str | None:
         """Return why a waiting worker cannot serve; it may still be loading."""
-        if not worker.is_usable() or self._is_too_old(worker):
+        age_s = time.monotonic() - worker.started.started_s
+        limit_s = self._warm.max_age_s
+        if not worker.is_usable() or (limit_s is not None and age_s > limit_s):
             return "it ended or was too old"
-        if self._workers.is_outdated(worker, NEEDED_S):
+        if self._workers.credentials and self._workers.is_outdated(worker, NEEDED_S):
             return "its credentials are about to expire"
         return None
-
-    def _is_too_old(self, worker: Worker) -> bool:
-        limit_s = self._warm.max_age_s
-        if limit_s is None:
-            return False
-        return time.monotonic() - worker.started.started_s > limit_s

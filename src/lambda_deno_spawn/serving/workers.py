@@ -196,8 +196,9 @@ class Workers:
     async def stop_all_but(self, kept: set[Worker], limit_s: float) -> None:
         """End every worker that is not kept, and that is not being ended already."""
         doomed = self._running - kept
-        for worker in doomed - self._stopping:
-            worker.kill()  # all at once: each takes its time to end
+        if len(doomed) > 1:
+            for worker in doomed - self._stopping:
+                worker.kill()  # all at once: each takes its time to end
         for worker in doomed:
             if worker not in self._stopping:
                 await self.stop(worker, min(SWEEP_LIMIT_S, max(limit_s, SWEEP_LEAST_S)))

@@ -116,7 +116,7 @@ class Worker:
     def is_usable(self) -> bool:
         """Tell whether an invocation can be given to it, now or once it is ready."""
         # After a freeze the event may be read before the exit of a process is reported.
-        self._reaper.poll(self.pid)
+        self._reaper.poll(self._process.pid)
         return (
             self._error is None
             and self._channel.is_reachable
@@ -190,7 +190,7 @@ class Worker:
 
     def close_exchange(self, exchange: Exchange) -> None:
         """Forget an exchange that has ended, or that is no longer awaited."""
-        self.drain_log()
+        self._process.drain_stderr()
         self._channel.close_exchange(exchange)
 
     def drain_log(self) -> None:
@@ -355,15 +355,17 @@ class Worker:
         if status.returncode == -signal.SIGKILL and not self._is_killed:
             before = self._oom_kills
             is_oom = before is None or self._reaper.oom_kills.now() != before
+        tail = self._relay.tail
         error = exit_error(
             status,
             self.pid,
             self._connection.state,
-            self._relay.tail,
+            tail,
             self.started.sources,
             is_oom=is_oom,
         )
-        error.stderr_tail = self.log_tail
+        # The caller is not shown what may belong to another.
+        error.stderr_tail = tail if self._channel.open_exchanges < 2 else ""
         self._break_off(error)
 
     def _break_off(self, error: WorkerError) -> None:

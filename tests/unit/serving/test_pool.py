@@ -66,33 +66,27 @@ def test_larger_processes_never_make_a_larger_pool() -> None:
 
 def test_one_at_a_time_keeps_one_waiting_and_has_no_bound() -> None:
     pool = Unbounded()
-    assert pool.waiting == 1
-    assert pool.has_room(10_000)
-    assert not pool.refills_beside_events
     assert pool.note_loaded(FOOTPRINT) is None
     assert pool.note_ended(2**40) is None
-    assert pool.has_room(10_000)
+    assert (pool.limit, pool.waiting) == (None, 1)
 
 
 def test_several_at_once_are_bounded_by_the_process_that_was_measured() -> None:
     pool = Bounded(16, 2048)
-    assert pool.refills_beside_events
-    assert (pool.has_room(31), pool.has_room(32), pool.waiting) == (True, False, 16)
+    assert (pool.limit, pool.waiting) == (32, 16)
     assert pool.note_loaded(FOOTPRINT) is None
-    assert (pool.has_room(19), pool.has_room(20), pool.waiting) == (True, False, 16)
+    assert (pool.limit, pool.waiting) == (20, 16)
 
 
 def test_processes_count_as_large_as_the_largest_of_late_less_shared_pages() -> None:
     pool = Bounded(16, 2048)
     pool.note_loaded(FOOTPRINT)
-    large = 944 * MEBIBYTE + FOOTPRINT.file_bytes
-    assert pool.note_ended(large) is not None
-    assert (pool.has_room(1), pool.has_room(2), pool.waiting) == (True, False, 2)
+    assert pool.note_ended(944 * MEBIBYTE + FOOTPRINT.file_bytes) is not None
+    assert (pool.limit, pool.waiting) == (2, 2)
     for _ in range(SIZES_KEPT):
-        assert not pool.has_room(2)
+        assert pool.limit == 2
         pool.note_ended(MEBIBYTE)
-    assert pool.has_room(19), "the large one is forgotten, the first one is not"
-    assert not pool.has_room(20)
+    assert pool.limit == 20, "the large one is forgotten, the first one is not"
 
 
 def test_a_shortage_is_told_when_it_begins_and_when_it_grows() -> None:
@@ -108,4 +102,4 @@ def test_a_shortage_is_told_when_it_begins_and_when_it_grows() -> None:
 def test_without_a_measurement_the_least_sizes_count() -> None:
     pool = Bounded(8, 160 + 2 * 24 + 10)
     assert "room for 2 processes" in (pool.note_loaded(None) or "")
-    assert (pool.has_room(1), pool.has_room(2)) == (True, False)
+    assert pool.limit == 2
