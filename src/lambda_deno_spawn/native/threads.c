@@ -200,8 +200,17 @@ static enum finding look_at(struct thread *thread, const char *main_name,
   bool is_waiting = error >= 0 && parse_syscall(text, &thread->number,
                                                 thread->arguments);
   if (!is_waiting) thread->number = -1;
+  /* Deno names the threads of Workers so, and the crate notify its own. */
+  if (has_prefix(text, "worker-")) {
+    refuse(why, WORKER, 0, "a Worker (thread '%s')", thread->name);
+    return NEVER;
+  }
+  if (has_prefix(text, "notify-rs")) {
+    refuse(why, WATCHER, 0, "a watcher of files (thread '%s')", thread->name);
+    return NEVER;
+  }
   if (is_waiting && is_event_loop(thread)) {
-    refuse(why, WORKER, 0, "a Worker of the module (thread '%s')", thread->name);
+    refuse(why, THREAD, 0, "an event loop (thread '%s')", thread->name);
     return NEVER;
   }
   /* Deno does not name the thread that takes signals: it is called as the first one. */
