@@ -23,6 +23,7 @@ from lambda_deno_spawn.config import (
     Metrics,
     Settings,
     Sigterm,
+    Start,
     Strategy,
     Warm,
 )
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.serving.metrics import ReportForm
     from lambda_deno_spawn.serving.snapshot import SnapStart
     from lambda_deno_spawn.serving.strategy import BaseStrategy
+    from lambda_deno_spawn.serving.template import Templates
     from lambda_deno_spawn.serving.workers import Workers
     from lambda_deno_spawn.worker.start import StartedWorker
 
@@ -181,6 +183,7 @@ async def _serve(
     from functools import partial
 
     from lambda_deno_spawn.errors import RuntimeApiError
+    from lambda_deno_spawn.invocation import Failure
     from lambda_deno_spawn.log.writer import configure_log, logger
     from lambda_deno_spawn.processes.reaper import Reaper
     from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
@@ -217,6 +220,7 @@ async def _serve(
     credentials = _credentials(settings, clients[0])
     factory = WorkerFactory(command, state, cache, writer, reaper)
     workers = Workers(factory, state.private_dir_of, credentials)
+    workers.templates = _templates(settings, workers, state, cache)
     leftovers = Leftovers(state, is_beside_events=settings.is_managed_instance)
     strategy = _strategy(settings, workers, leftovers)
     form = _report_form(settings)
@@ -244,6 +248,11 @@ async def _serve(
             return await _start_by_snapshot(snap_start, clients[0])
         first = orphans.pop() if orphans else None
         failure = await strategy.start(first, init_limit_s)
+        if failure is None and settings.start is Start.FORK:
+            reason = await strategy.check_fork(init_limit_s)
+            if reason is not None:
+                error = ConfigError("LAMBDA_DENO_START", "fork", f"auto: {reason}")
+                failure = Failure.of(error.error_type, str(error))
         if failure is None:
             return None
         return await _fail("Init Error", failure, clients[0].init_error, EXIT_FAILED)
@@ -283,6 +292,40 @@ def _credentials(
         settings.credentials_token,
         partial(handed_on, settings),
     )
+
+
+def _templates(
+    settings: Settings, workers: Workers, state: StateDir, cache: ModuleCache
+) -> Templates | None:
+    """Return what forks processes; None: each begins as a ``deno run``.
+
+    Raises:
+        ConfigError: They are to be forked, and cannot be.
+    """
+    if settings.start is Start.EXEC:
+        return None
+    from lambda_deno_spawn.native.control import library_path
+
+    library = library_path()
+    reason = None
+    if settings.strategy is Strategy.SERVER:
+        reason = "one process serves all events (LAMBDA_DENO_STRATEGY=server)"
+    elif settings.invocations != 1:
+        reason = "a process serves several events (LAMBDA_DENO_MAX_INVOCATIONS)"
+    elif settings.concurrency > 1:
+        reason = "several events are served at once"
+    elif library is None:
+        reason = f"there is no library to fork with for {os.uname().machine}"
+    if reason is None and library is not None:
+        from lambda_deno_spawn.serving.template import Templates
+
+        return Templates(workers, state, cache, library, settings.warm_max_age_s)
+    if settings.start is Start.FORK:
+        raise ConfigError("LAMBDA_DENO_START", "fork", f"auto: {reason}")
+    from lambda_deno_spawn.log.writer import logger
+
+    logger.info("Events are served by processes of their own start: %s", reason)
+    return None
 
 
 def _strategy(

@@ -35,8 +35,8 @@ KNOWN_VARIABLES = frozenset(
     OUR_PREFIX + name
     for name in (
         "BIN", "CLOSE_GRACE_MS", "ENV", "MAX_INVOCATIONS", "METRICS", "PERMISSIONS",
-        "RESPONSE_MODE", "SIGTERM", "STOP_MARGIN_MS", "STRATEGY", "V8_FLAGS", "WARM",
-        "WARM_MAX_AGE_S",
+        "RESPONSE_MODE", "SIGTERM", "START", "STOP_MARGIN_MS", "STRATEGY", "V8_FLAGS",
+        "WARM", "WARM_MAX_AGE_S",
     )
 )  # fmt: skip
 
@@ -54,6 +54,14 @@ class Warm(StrEnum):
     READY = "ready"
     BACKGROUND = "background"
     OFF = "off"
+
+
+class Start(StrEnum):
+    """How the process for an event begins."""
+
+    AUTO = "auto"  # forked where that is known to be safe
+    FORK = "fork"
+    EXEC = "exec"
 
 
 class Strategy(StrEnum):
@@ -116,6 +124,7 @@ class Settings(NamedTuple):
         concurrency: How many invocations may run at once.
         is_managed_instance: It is a Lambda Managed Instance: it is never frozen, and
             nothing restarts it.
+        start: How a process begins: forked from a loaded one, or as ``deno run``.
         warm: When the next process is started.
         warm_max_age_s: A waiting process older than this is replaced; None: no limit.
         stop_margin_s: Time kept back before the deadline to stop a worker and report.
@@ -154,6 +163,7 @@ class Settings(NamedTuple):
     max_invocations: int | None = None
     concurrency: int = 1
     is_managed_instance: bool = False
+    start: Start = Start.EXEC
     warm: Warm = Warm.BACKGROUND
     warm_max_age_s: float | None = None
     stop_margin_s: float = STOP_MARGIN_S
@@ -213,6 +223,7 @@ class Settings(NamedTuple):
             log_group_name=environ.get("AWS_LAMBDA_LOG_GROUP_NAME", ""),
             log_stream_name=environ.get("AWS_LAMBDA_LOG_STREAM_NAME", ""),
             strategy=_choice(environ, "LAMBDA_DENO_STRATEGY", Strategy.FRESH),
+            start=_choice(environ, "LAMBDA_DENO_START", Start.EXEC),
             max_invocations=_count(environ, "LAMBDA_DENO_MAX_INVOCATIONS"),
             concurrency=concurrency or 1,
             is_managed_instance=concurrency is not None,

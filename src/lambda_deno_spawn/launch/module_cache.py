@@ -200,6 +200,25 @@ class ModuleCache:
         if begun == 0:
             self._lend(path)
 
+    @property
+    def is_learned(self) -> bool:
+        """True if a new process has nothing to teach that later ones would lack."""
+        given = self._given
+        return self._round == ROUNDS or (given is not None and given.is_closed)
+
+    def is_as_lent(self, path: str) -> bool:
+        """Tell whether a process's ``DENO_DIR``, and what it leads to, is as it was.
+
+        Only then may another process, which begins as a copy of that one, have it.
+        """
+        if self._given is not None and path == self._given.path:
+            return True
+        self._check()
+        marks = self._lent.get(path)
+        with contextlib.suppress(OSError):
+            return marks is not None and _is_unchanged(marks)
+        return False
+
     def remove(self, path: str) -> None:
         """Remove the ``DENO_DIR`` of an ended process, or keep it for another one."""
         if self._given is not None and path == self._given.path:

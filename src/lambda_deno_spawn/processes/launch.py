@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 STDERR = 2
+INHERITED = 3  # the number at which a program finds a descriptor that it is given
 # Python ignores these, and an ignored signal stays ignored in a program it starts.
 IGNORED_BY_PYTHON = [signal.SIGPIPE, signal.SIGXFSZ]
 DESCRIPTORS_LOST = (
@@ -67,7 +68,32 @@ class Launched(NamedTuple):
             os.close(fd)
 
 
-def launch(argv: Sequence[str], environ: Mapping[str, str], cwd: str) -> Launched:
+def make_pipes(action: str) -> list[tuple[int, int]]:
+    """Return three pipes, each with its reading end first.
+
+    Args:
+        action: What they are for, for the error.
+
+    Raises:
+        WorkerSpawnError: The system has no descriptors left.
+    """
+    pipes: list[tuple[int, int]] = []
+    try:
+        for _ in range(3):
+            pipes.append(os.pipe())
+    except OSError as error:
+        for fd in (fd for pipe in pipes for fd in pipe):
+            os.close(fd)
+        raise WorkerSpawnError.from_os_error(action, error) from error
+    return pipes
+
+
+def launch(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    cwd: str,
+    inherited: int | None = None,
+) -> Launched:
     """Start a program with pipes, in a process group of its own. Does not wait.
 
     It does not use subprocess, whose import would delay the first process by 4 ms
@@ -77,18 +103,12 @@ def launch(argv: Sequence[str], environ: Mapping[str, str], cwd: str) -> Launche
         argv: Program and arguments.
         environ: Its whole environment.
         cwd: Its working directory, and from now on this process's.
+        inherited: A descriptor that it gets as ``INHERITED``; None: it gets none.
 
     Raises:
         WorkerSpawnError: The system refused.
     """
-    pipes: list[tuple[int, int]] = []
-    try:
-        for _ in range(3):
-            pipes.append(os.pipe())
-    except OSError as error:
-        for fd in (fd for pipe in pipes for fd in pipe):
-            os.close(fd)
-        raise WorkerSpawnError.from_os_error(f"start {argv[0]!r}", error) from error
+    pipes = make_pipes(f"start {argv[0]!r}")
     (child_stdin, stdin), (stdout, child_stdout), (stderr, child_stderr) = pipes
     try:
         os.chdir(cwd)
@@ -102,6 +122,11 @@ def launch(argv: Sequence[str], environ: Mapping[str, str], cwd: str) -> Launche
                     (os.POSIX_SPAWN_DUP2, child_stdin, 0),
                     (os.POSIX_SPAWN_DUP2, child_stdout, 1),
                     (os.POSIX_SPAWN_DUP2, child_stderr, 2),
+                    *(
+                        []
+                        if inherited is None
+                        else [(os.POSIX_SPAWN_DUP2, inherited, INHERITED)]
+                    ),
                 ],
                 setpgroup=0,
                 setsigmask=[],

@@ -17,6 +17,15 @@ PROTOCOL_VERSION = 2
 MARKER_BYTES = 32
 
 
+def resume(marker: str) -> bytes:
+    """Return the first line for the stdin of a process that was forked.
+
+    Args:
+        marker: As for ``hello``; not that of the process it was forked from.
+    """
+    return b'{"marker":"%s"}\n' % marker.encode()
+
+
 def hello(marker: str, facts: Mapping[str, object]) -> bytes:
     """Return the first line for a worker's stdin.
 

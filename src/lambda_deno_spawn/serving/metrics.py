@@ -71,6 +71,7 @@ class Measures:
         cleanup_s: Ending the process and all it started, removing its folder.
         event_bytes: Size of the event.
         response_bytes: Size of the response, or of the error.
+        start: How its process began: ``fork`` or ``exec``; None: it had none.
         is_warm: Its process had been started before the event arrived.
         spawn_s: The system call that starts the process.
         ready_s: From that call until the handler's module was loaded.
@@ -92,6 +93,7 @@ class Measures:
     cleanup_s: float
     event_bytes: int
     response_bytes: int
+    start: str | None = None
     is_warm: bool = False
     spawn_s: float | None = None
     ready_s: float | None = None
@@ -150,6 +152,7 @@ class Measures:
         responded_s = min(times.responded_s or times.posted_s, times.posted_s)
         measures = replace(
             self,
+            start="fork" if facts.is_forked else "exec",
             is_warm=facts.started_s < arrived_s,
             wait_s=_between(arrived_s, facts.handed_over_s),
             handler_s=_between(facts.handed_over_s, responded_s),
@@ -178,6 +181,7 @@ class Measures:
         """Return the measures under the names of the JSON record."""
         return {
             "status": self.status,
+            "start": self.start,
             "warm": self.is_warm,
             "spawnMs": _ms(self.spawn_s),
             "readyMs": _ms(self.ready_s),
@@ -250,6 +254,7 @@ def _embedded(measures: Measures, form: ReportForm, epoch_ms: int) -> dict[str, 
         if fields[field] is not None
     }
     values["WarmStarts"] = int(measures.is_warm)
+    values["ForkedStarts"] = int(measures.start == "fork")
     values["Errors"] = int(measures.status != SUCCESS)
     units = {name: unit for name, unit, _ in EMF_METRICS}
     tenant = {} if measures.tenant_id is None else {"tenantId": measures.tenant_id}

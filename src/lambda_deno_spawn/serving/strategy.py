@@ -62,6 +62,7 @@ class Facts(NamedTuple):
     """What is measured of a worker, as it was when it was handed its invocation.
 
     Attributes:
+        is_forked: The worker began as a copy of a loaded process.
         number: Position of the invocation in its worker, from 1; 0: not handed over.
         is_first: No other invocation was handed to the worker before.
         started_s: When the worker was started; this and the next two: monotonic clock.
@@ -70,6 +71,7 @@ class Facts(NamedTuple):
         handed_over_s: When it got the event; None: it did not.
     """
 
+    is_forked: bool
     number: int
     is_first: bool
     started_s: float
@@ -139,6 +141,7 @@ class Lease:
         worker, exchange = self.worker, self.exchange
         number = 0 if exchange is None else exchange.number
         return Facts(
+            worker.started.is_forked,
             number,
             self._was_first if exchange is None else number == 1,
             worker.started.started_s,
@@ -252,6 +255,15 @@ class BaseStrategy(ABC):
             self._loaded(worker)
         return failure
 
+    async def check_fork(self, limit_s: float) -> str | None:
+        """Return why the handler's process cannot be forked, None if it can.
+
+        Args:
+            limit_s: If loading it takes longer, it is found out with the first events.
+        """
+        templates = self._workers.templates
+        return None if templates is None else await templates.check(limit_s)
+
     async def prepare(self, left_s: Callable[[], float]) -> None:
         """Have a worker for the next invocation.
 
@@ -264,6 +276,10 @@ class BaseStrategy(ABC):
         if has_leftovers:
             await self._leftovers.make_room(left_s())
             self._leftovers.begin_removal()
+        if self._workers.templates is not None:
+            await self._workers.templates.prepare(
+                NEEDED_S, left_s(), waits=self._warm.when is not Warm.BACKGROUND
+            )
         if self._warm.when is not Warm.OFF:
             started = self._refill()
             if started is not None and self._warm.when is Warm.READY:
@@ -274,6 +290,7 @@ class BaseStrategy(ABC):
     async def clear(self) -> bool:
         """End every worker; others can be started afterwards. False: some live on."""
         self._forget_all()
+        self._workers.drop_template()
         await self._workers.stop_all_but(set(), SWEEP_LIMIT_S)
         await self._leftovers.end_removal(SWEEP_LIMIT_S)
         return self._workers.is_empty
@@ -284,6 +301,7 @@ class BaseStrategy(ABC):
         Args:
             grace_s: How long those that have seen an event may take to close.
         """
+        self._workers.drop_template()
         await self._leftovers.end_removal(0.0)
         await self._workers.close_all(grace_s)
         await self._workers.stop_all_but(set(), CLOSE_LIMIT_S)

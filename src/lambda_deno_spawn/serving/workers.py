@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.processes.reaper import Reaper
     from lambda_deno_spawn.processes.state import StateDir
     from lambda_deno_spawn.serving.credentials import Credentials, CredentialsKeeper
+    from lambda_deno_spawn.serving.template import Templates
     from lambda_deno_spawn.worker.start import StartedWorker
 
 # Ending a worker and what it started takes milliseconds, unless the kernel holds it.
@@ -69,14 +70,41 @@ class WorkerFactory:
         command = self._command
         if variables:
             command = command._replace(environ={**command.environ, **variables})
+        return self._start(command)
+
+    def _start(
+        self, command: DenoCommand, inherited: int | None = None
+    ) -> StartedWorker:
         try:
-            return start_worker(command, self._state, self._cache)
+            return start_worker(command, self._state, self._cache, inherited=inherited)
         except OSError as error:
             action = f"make a folder for the process in {self._state.path!r}"
             raise WorkerSpawnError.from_os_error(action, error) from error
         finally:
             for lost in newly_lost():
                 logger.warning("%s", lost)
+
+    def launch_template(
+        self,
+        variables: Mapping[str, str],
+        environ_of: Callable[[Mapping[str, str]], dict[str, str]],
+        inherited: int,
+    ) -> StartedWorker:
+        """Start a process that is to be copied; see ``launch``.
+
+        Args:
+            variables: See ``launch``.
+            environ_of: Adds what makes it a template to its environment.
+            inherited: Its end of the control socket.
+
+        Raises:
+            WorkerError: It cannot be started.
+        """
+        command = self._command
+        environ = environ_of({**command.environ, **variables})
+        facts = {**command.facts, "template": True}
+        command = command._replace(environ=environ, facts=facts)
+        return self._start(command, inherited)
 
     def adopt(self, started: StartedWorker) -> Worker:
         """Take charge of a process that was started."""
@@ -91,6 +119,7 @@ class Workers:
 
     Attributes:
         credentials: What is fetched for workers; None: nothing is.
+        templates: Copies a loaded process; None: each begins as a ``deno run``.
     """
 
     def __init__(
@@ -108,6 +137,7 @@ class Workers:
             credentials: What is fetched for workers; None: nothing is.
         """
         self.credentials = credentials
+        self.templates: Templates | None = None
         self._factory = factory
         self._private_dir_of = private_dir_of
         self._started_with: dict[Worker, Credentials | None] = {}
@@ -121,7 +151,27 @@ class Workers:
         Raises:
             WorkerError: It cannot be started.
         """
-        return self.adopt(self.launch())
+        taken = None if self.templates is None else self.templates.take()
+        match taken:
+            case None:
+                return self.adopt(self.launch())
+            case Worker():
+                return taken
+        worker = self.adopt(taken)
+        if self.templates is not None:
+            self.templates.note_copy(worker)
+        return worker
+
+    def start_template(
+        self, environ_of: Callable[[Mapping[str, str]], dict[str, str]], inherited: int
+    ) -> Worker:
+        """Start a process that is to be copied; see ``WorkerFactory``.
+
+        Raises:
+            WorkerError: It cannot be started.
+        """
+        given = {} if self.credentials is None else self.credentials.given()
+        return self.adopt(self._factory.launch_template(given, environ_of, inherited))
 
     def launch(self) -> StartedWorker:
         """Start a process that is to be adopted at once.
@@ -139,6 +189,11 @@ class Workers:
         if self.credentials is not None:
             self._started_with[worker] = self.credentials.current
         return worker
+
+    def drop_template(self) -> None:
+        """Have no template any more; its process is ended with the others."""
+        if self.templates is not None:
+            self.templates.drop()
 
     @property
     def stopping(self) -> int:
@@ -174,6 +229,8 @@ class Workers:
 
     async def stop(self, worker: Worker, limit_s: float) -> None:
         """End a worker; what could not be ended is tried again with the next one."""
+        if self.templates is not None:
+            self.templates.ending(worker)
         if self._is_unswept:  # what could not be ended then will hardly be now
             limit_s = min(limit_s, SWEEP_LEAST_S)
         self._stopping.add(worker)
@@ -196,6 +253,8 @@ class Workers:
     async def stop_all_but(self, kept: set[Worker], limit_s: float) -> None:
         """End every worker that is not kept, and that is not being ended already."""
         doomed = self._running - kept
+        if self.templates is not None:
+            doomed -= self.templates.kept
         if len(doomed) > 1:
             for worker in doomed - self._stopping:
                 worker.kill()  # all at once: each takes its time to end
@@ -206,6 +265,8 @@ class Workers:
     def _is_of_another(self, pid: int) -> bool:
         """Tell whether an orphan was started by a worker that goes on."""
         others = self._running - self._stopping
+        if self.templates is not None and self.templates.worker is not None:
+            others.discard(self.templates.worker)  # its folder is that of its copy
         folder = self._private_dir_of(pid) if others else None
         return folder is not None and any(
             f"{folder}/".startswith(f"{other.started.private_dir}/") for other in others
