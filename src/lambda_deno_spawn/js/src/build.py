@@ -93,7 +93,7 @@ def stripped(name: str, source: str) -> str:
         source = pattern.sub("", source)
     if left := re.search(r"^(?:import|export)\b.*", source, re.MULTILINE):
         raise RefusedError(f"Cannot join {name}: {left[0]!r} is of an unknown form")
-    # What is loaded later lies beside the joined file.
+    # Modules that are loaded later lie beside the joined file.
     return source.replace('import("../', 'import("./').strip("\n")
 
 
@@ -161,7 +161,7 @@ def main() -> None:
     if "--check" not in sys.argv[1:]:
         TARGET.write_bytes(text)
     elif TARGET.read_bytes() != text:
-        sys.exit(f"{TARGET} is not what the modules beside it give; run `make js`")
+        sys.exit(f"Cannot accept {TARGET}: src/ gives another file; run `make js`")
 
 
 if __name__ == "__main__":
