@@ -8,10 +8,10 @@ variables"; ours: docs/configuration.md.
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 
 from lambda_deno_spawn.errors import ConfigError
+from lambda_deno_spawn.limits import PORT_LIMIT
 from lambda_deno_spawn.permissions import Permissions
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 STOP_MARGIN_S = 0.2  # stop the worker this long before the deadline; decision 0004
 # On the way out, of the 150 ms or more that Lambda leaves the runtime; decision 0024.
 CLOSE_GRACE_S = 0.1
-PORT_LIMIT = 65_535
 SNAP_START = "snap-start"
 # Environments that AWS freezes between invocations; anything else (AWS's emulator,
 # Managed Instances, a test) keeps running and wants its next event at once.
@@ -330,6 +329,8 @@ def _credentials_uri(
     # expression takes its time to be compiled.
     if not uri or environ.get("AWS_ACCESS_KEY_ID"):
         return None
+    import re  # 2 ms that most cold starts need not pay
+
     found = re.fullmatch(_CREDENTIALS_URI, uri)
     if found is None:
         return None
@@ -352,6 +353,8 @@ def _telemetry_fd(environ: Mapping[str, str]) -> int | None:
 
 
 def _env_names(value: str) -> tuple[str, ...]:
+    import re
+
     names = tuple(value.replace(",", " ").split())
     for name in names:
         if name != CREDENTIALS_GROUP and not re.fullmatch(_ENV_NAME, name):

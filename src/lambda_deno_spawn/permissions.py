@@ -8,7 +8,6 @@ environment: text, sets and folders are arguments. Specification: docs/configura
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 
 from lambda_deno_spawn.errors import ConfigError
@@ -150,6 +149,8 @@ class Permissions(NamedTuple):
 
 
 def _flag_names(word: str, text: str) -> list[str]:
+    import re  # 2 ms that most cold starts need not pay
+
     short = re.fullmatch(_SHORT_FLAGS, word)
     if short is not None:
         return [SHORT_NAMES[letter] for letter in short[1]]
@@ -164,6 +165,8 @@ def _value(flag: str, value: str, text: str) -> str:
         raise ConfigError(VARIABLE, text, "no value after --allow-all")
     if not value:
         raise ConfigError(VARIABLE, text, f"a value after --{flag}=, or no =")
+    import re
+
     for placeholder in re.findall(_PLACEHOLDER, value):
         if placeholder not in (PRIVATE_DIR, TASK_ROOT):
             expected = f"no other placeholder than {PRIVATE_DIR} and {TASK_ROOT}"

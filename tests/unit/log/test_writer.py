@@ -18,10 +18,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lambda_deno_spawn.config import LogFormat, LogLevel, Settings
-from lambda_deno_spawn.log import writer as logs
+from lambda_deno_spawn.log import writer as log_writer
+from lambda_deno_spawn.log.relay import Relay
 from lambda_deno_spawn.log.writer import (
     LogWriter,
-    Relay,
     SupervisorHandler,
     utc_timestamp,
 )
@@ -379,14 +379,14 @@ def test_records_on_the_telemetry_descriptor_are_framed_with_their_level(
 def test_the_telemetry_descriptor_is_used_if_it_is_there(
     monkeypatch: pytest.MonkeyPatch, pipe: Pipe, is_open: bool
 ) -> None:
-    monkeypatch.setattr(logs, "logger", logging.Logger("test"))
+    monkeypatch.setattr(log_writer, "logger", logging.Logger("test"))
     number = pipe.fd
     if not is_open:
         pipe.close_writer()
         # Nothing is written in this test: stderr is pytest's.
-    logs.configure(Settings("a:1", "f.h", "/", telemetry_fd=number))
+    log_writer.configure_log(Settings("a:1", "f.h", "/", telemetry_fd=number))
     if is_open:
-        logs.logger.error("framed")
+        log_writer.logger.error("framed")
         [(kind, record)] = frames(pipe.take())
         assert kind == 0xA55A0017
         assert record.endswith(b"ERROR\tframed\n")
@@ -397,7 +397,7 @@ def test_the_telemetry_descriptor_is_used_if_it_is_there(
 
 @pytest.fixture
 def supervisor_log() -> Iterator[logging.Logger]:
-    """A logger of the test's own; ``logs.logger`` belongs to the process."""
+    """A logger of the test's own; ``log_writer.logger`` belongs to the process."""
     logger = logging.Logger("test")
     yield logger
     logger.handlers.clear()
@@ -467,17 +467,17 @@ def test_configure_replaces_the_handler_and_keeps_to_itself(
     monkeypatch: pytest.MonkeyPatch, log_level: LogLevel, level: int
 ) -> None:
     # The process has one logger; the test hands it back as it was.
-    monkeypatch.setattr(logs, "logger", logging.Logger("test"))
+    monkeypatch.setattr(log_writer, "logger", logging.Logger("test"))
     settings = Settings(
         "a:1", "f.h", "/", log_format=LogFormat.JSON, log_level=log_level
     )
     for _ in range(2):
-        writer = logs.configure(settings)
+        writer = log_writer.configure_log(settings)
     assert writer.log_format is LogFormat.JSON
-    [handler] = logs.logger.handlers
+    [handler] = log_writer.logger.handlers
     assert isinstance(handler, SupervisorHandler)
-    assert logs.logger.level == level
-    assert not logs.logger.propagate
+    assert log_writer.logger.level == level
+    assert not log_writer.logger.propagate
 
 
 # The relay.

@@ -15,23 +15,20 @@ import pytest
 
 from lambda_deno_spawn.config import Settings
 from lambda_deno_spawn.errors import ConfigError, HandlerError
-from lambda_deno_spawn.launch import command as deno
+from lambda_deno_spawn.launch import binary, command
+from lambda_deno_spawn.launch.addresses import local_addresses, runtime_api_spellings
+from lambda_deno_spawn.launch.binary import find_binary
 from lambda_deno_spawn.launch.command import (
-    RUNTIME_JS,
     DenoCommand,
-    Handler,
     deno_command,
-    entry_source,
-    find_binary,
-    find_config,
-    find_handler,
-    local_addresses,
-    runtime_api_spellings,
     shown_command,
     shown_variables,
-    withheld_credentials,
 )
+from lambda_deno_spawn.launch.deno_json import find_config
+from lambda_deno_spawn.launch.entry import RUNTIME_JS, entry_source
+from lambda_deno_spawn.launch.handler import Handler, find_handler
 from lambda_deno_spawn.launch.module_cache import GivenCache
+from lambda_deno_spawn.launch.variables import withheld_credentials
 from lambda_deno_spawn.permissions import STEERING
 
 RUNTIME_API = "127.0.0.1:9001"
@@ -86,9 +83,9 @@ def write_program(path: Path) -> Path:
 def function(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Function:
     # Places that a machine has or has not, so they belong to its environment.
     function = Function(tmp_path)
-    monkeypatch.setattr(deno, "LAYERS_ROOT", str(function.layers))
-    monkeypatch.setattr(deno, "LAYER_BINARY", str(function.layers / "bin/deno"))
-    monkeypatch.setattr(deno, "local_addresses", lambda: ["192.0.2.7"])
+    monkeypatch.setattr(command, "LAYERS_ROOT", str(function.layers))
+    monkeypatch.setattr(binary, "LAYER_BINARY", str(function.layers / "bin/deno"))
+    monkeypatch.setattr(command, "local_addresses", lambda: ["192.0.2.7"])
     return function
 
 
