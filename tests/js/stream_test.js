@@ -12,8 +12,7 @@ import {
 /** @typedef {import("../../src/lambda_deno_spawn/js/src/job.js").Phase} Phase */
 
 /**
- * A job with a stream, in a process with a socket: there no signal tells of a caller that
- * has left.
+ * Begin a job with a stream, in a process with a socket, which listens for no signal.
  *
  * @param {Parameters<typeof sayHello>[0]} [members]
  */

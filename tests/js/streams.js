@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Doubles for the standard streams. Import this before any part of runtime.js: the parts
- * take the streams when they load, and so take these.
+ * Doubles for the standard streams. To be imported before the parts of runtime.js, which
+ * take the streams when they load.
  */
 
 /** Each call to `readSync` receives the next of these; null: the end of stdin. */

@@ -1,7 +1,8 @@
 // @ts-check
 /**
- * Log records, and everything that a handler can print or read: console, stdout and stdin
- * of Deno and Node. Knows the two log formats. Does not know of frames: stdout is theirs.
+ * Log records, and everything that a handler can print or read: console, stdout and
+ * stdin of Deno and Node. Knows the two log formats. Does not know of frames: stdout is
+ * theirs.
  *
  * @module
  */
@@ -26,7 +27,7 @@ const LEVELS = { TRACE: 0, DEBUG: 1, INFO: 2, WARN: 3, ERROR: 4, FATAL: 5 };
 /** Levels in the order of the numbers that Deno's console passes to its printer. */
 const PRINTER_LEVELS =
   /** @type {const} */ (["DEBUG", "INFO", "WARN", "ERROR", "TRACE"]);
-/** Characters of a log record; CloudWatch takes 1 MB, and one may take several bytes. */
+/** Characters of a log record, of up to three bytes each; CloudWatch takes 1 MB. */
 const RECORD_LIMIT = 256 * 1024;
 /** Labels of a record whose invocation is not known. */
 const UNKNOWN = { requestId: "", tenantId: null };

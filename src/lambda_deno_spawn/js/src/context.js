@@ -39,7 +39,7 @@ export function makeContext(job, head) {
     /** @returns {number} Milliseconds until the deadline, never below zero. */
     getRemainingTimeInMillis: () =>
       Math.max(0, head.deadlineEpochMs - Date.now()),
-    /** @param {unknown} promise Finished after the response, before the process ends. */
+    /** @param {unknown} promise Awaited after the response, before the process ends. */
     waitUntil(promise) {
       if (job.phase === "done") return;
       // Handled from now on: `finish` reports a rejection, not the event for unhandled.
@@ -100,7 +100,7 @@ function parseContext(text, what) {
 
 /** @param {string | null} traceId */
 export function setTraceId(traceId) {
-  // One variable cannot speak for several invocations at once; each context has its own.
+  // One variable cannot serve several invocations at once; their contexts have it.
   if (hello.concurrency > 1 || (traceId === null && !hasTraceId)) return;
   hasTraceId = traceId !== null;
   // Without env permission no code could read the variable.

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Error bodies: anything that can be thrown, described for the supervisor within limits.
- * Cannot throw, however hostile the value is. Does not know of jobs and frames.
+ * Error bodies: anything that can be thrown, described for the supervisor within
+ * limits. Cannot throw, however hostile the value is. Does not know of jobs and frames.
  *
  * @module
  */
@@ -22,7 +22,7 @@ import { encode, stringify } from "./primordials.js";
 const ERRORS_LIMIT = 32;
 /** How many characters of messages and stacks it keeps, all errors together. */
 const ERROR_TEXT_LIMIT = 196_608;
-/** Longest body of an ERROR frame, as in protocol/frames.py. A character takes up to six. */
+/** Longest body of an ERROR frame, as in protocol/frames.py; up to six a character. */
 const ERROR_LIMIT_BYTES = 262_144;
 /** Characters kept of an error's name: it is sent in a header, which is short. */
 const ERROR_TYPE_LIMIT = 128;
@@ -30,12 +30,12 @@ const ERROR_TYPE_LIMIT = 128;
 const DENIED =
   /Requires (\w+) access(?: to (?:"(.*?)"|(<\w+>)))?, run again with the --allow-\w+ flag/g;
 const DENIED_LOOKUP = /getaddrinfo EPERM (\S+)/g;
-/** How Deno words that a module may not be downloaded, and what that means on Lambda. */
+/** How Deno words that a module may not be downloaded, and what it means here. */
 const NOT_CACHED = "--cached-only is specified";
 const NOT_PACKAGED =
   "and LAMBDA_DENO_PERMISSIONS (none, or --cached-only) lets nothing be loaded from " +
   "the network: it has to come with the function";
-/** How Deno words that it cannot add a package to its cache, and what helps on Lambda. */
+/** How Deno words that it cannot add a package to its cache, and what helps here. */
 const NOT_ADDED = "Failed caching npm package";
 const ADD_BEFORE =
   ": an event cannot add packages beside those that were loaded before it; import it " +

@@ -1,7 +1,8 @@
 // @ts-check
 /**
  * Handlers with a `fetch` method, and the `Response` that any handler may return. The
- * formats of HTTP events are in http.js, which is loaded when the first of them is needed.
+ * formats of HTTP events are in http.js, which is loaded when the first of them is
+ * needed.
  *
  * @module
  */
@@ -112,8 +113,9 @@ export async function finishResponse(result, event, job) {
 }
 
 /**
- * Deno loads its fetch code when `Response` is first named, which takes 3 ms. The name is
- * reached only for a value that looks like a response, whose maker has named it before.
+ * Deno loads its fetch code when `Response` is first named, which takes 3 ms. The name
+ * is reached only for a value that looks like a response, whose maker has named it
+ * before.
  *
  * @param {any} value
  * @returns {value is Response}

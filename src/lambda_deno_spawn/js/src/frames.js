@@ -10,8 +10,8 @@ import { hello } from "./input.js";
 import { encode, stringify } from "./primordials.js";
 
 /**
- * @typedef {"READY" | "PART" | "RESULT" | "STREAM" | "CHUNK" | "END" | "ERROR" | "DONE"}
- *   FrameKind
+ * @typedef {"READY" | "PART" | "RESULT" | "STREAM" | "CHUNK" | "END" | "ERROR" |
+ *   "DONE"} FrameKind
  */
 
 /** More than what a RESULT frame and the DONE frame behind it add to the body. */
@@ -20,8 +20,8 @@ const FRAME_OVERHEAD_BYTES = 256;
 export const CHUNK_BYTES = 65_536;
 
 /**
- * Build one frame: marker, header, newline, body, marker, newline. In one piece, so that a
- * short frame arrives whole even if other programs write to the same pipe.
+ * Build one frame: marker, header, newline, body, marker, newline. In one piece, so
+ * that a short frame arrives whole even if other programs write to the same pipe.
  *
  * @param {FrameKind} kind
  * @param {Uint8Array} [body]

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * The forms that a handler may have: finds it among a module's exports, adapts it to the
- * form that `run` calls, and rehearses it before the first event.
+ * The forms that a handler may have: finds it among a module's exports, adapts it to
+ * the form that `run` calls, and rehearses it before the first event.
  *
  * @module
  */

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * What the supervisor writes to stdin: the HELLO line, then invocations. Keeps the facts
- * of HELLO and the bytes that were read ahead. Does not know what is done with an
+ * What the supervisor writes to stdin: the HELLO line, then invocations. Keeps the
+ * facts of HELLO and the bytes that were read ahead. Does not know what is done with an
  * invocation.
  *
  * @module
@@ -26,8 +26,8 @@ import { decodeLossy, parse, readStdin, TextDecoder } from "./primordials.js";
  * @property {string | null} socket Unix socket to listen on; null: invocations come on
  *   stdin.
  * @property {number} concurrency How many invocations may run at once.
- * @property {number} closeMs How long a process that serves several invocations may take
- *   to close.
+ * @property {number} closeMs How long a process that serves several invocations may
+ *   take to close.
  * @property {Record<string, string | null>} variables Environment variables that Deno
  *   itself obeys: the handler reads and sets these copies instead; null: not set.
  * @property {Record<string, string>} context Members that every context has.
@@ -59,7 +59,7 @@ export let invocationsLeft = 1;
 
 /** Bytes that were read from stdin and not used yet. */
 let unread = new Uint8Array(0);
-/** Read into while nothing is unread, because allocating one for each read takes time. */
+/** Used for reads while nothing is unread: allocating a buffer for each takes time. */
 const readBuffer = new Uint8Array(65_536);
 
 /**
@@ -150,8 +150,8 @@ function readMore() {
 }
 
 /**
- * Decode UTF-8. Deno's TextDecoder takes 0.2 ms when it is first used, and for long texts
- * ten times as long as this.
+ * Decode UTF-8. Deno's TextDecoder takes 0.2 ms when it is first used, and for long
+ * texts ten times as long as this.
  *
  * @param {Uint8Array} bytes
  * @returns {string} Without a byte order mark.

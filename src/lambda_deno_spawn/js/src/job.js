@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Jobs: an invocation, or the loading of the module before the first. Knows which are in
- * progress. Does not know what a job sends, or when.
+ * Jobs: an invocation, or the loading of the module before the first. Knows which are
+ * in progress. Does not know what a job sends, or when.
  *
  * @module
  */
@@ -13,10 +13,10 @@
  * @typedef {"loading" | "idle" | "running" | "streaming" | "finishing" | "done"} Phase
  *
  * @typedef {object} Output Where the frames of an invocation go.
- * @property {(bytes: Uint8Array, isLast: boolean) => void} write Write at once; `isLast`:
- *   no other frame follows.
- * @property {(bytes: Uint8Array) => Promise<void>} writeLater Resolves once there is room
- *   for more.
+ * @property {(bytes: Uint8Array, isLast: boolean) => void} write Write at once;
+ *   `isLast`: no other frame follows.
+ * @property {(bytes: Uint8Array) => Promise<void>} writeLater Resolves once there is
+ *   room for more.
  * @property {(job: Job) => void} end Called when all is done, or never will be.
  */
 

@@ -1,10 +1,10 @@
 // @ts-check
 /**
- * The worker's end of the protocol: loads the handler, reads an invocation from stdin, runs
- * it and frames its outcome on stdout; for the strategy `server` both over HTTP
+ * The worker's end of the protocol: loads the handler, reads an invocation from stdin,
+ * runs it and frames its outcome on stdout; for the strategy `server` both over HTTP
  * (server.js). Normative text: docs/protocol.md; the supervisor's end is
- * protocol/frames.py. It is loaded for every event, so whatever can be done in Python is
- * done there.
+ * protocol/frames.py. It is loaded for every event, so whatever can be done in Python
+ * is done there.
  *
  * @module
  */
@@ -44,12 +44,13 @@ let untilTheEnd = async () => {};
 /**
  * Serve as many invocations as HELLO says, and end.
  *
- * @param {() => Promise<Record<string, unknown>>} load Imports the handler's module. The
- *   entry module spells the imports out because Deno has to see them; it reads each file
- *   that it sees, so the other two are given only where they are needed.
+ * @param {() => Promise<Record<string, unknown>>} load Imports the handler's module.
+ *   The entry module spells the imports out because Deno has to see them; it reads each
+ *   file that it sees, so the other two are given only where they are needed.
  * @param {() => Promise<typeof import("../closing.js")>} loadClosing For processes that
  *   serve more than one invocation.
- * @param {() => Promise<typeof import("../server.js")>} loadServer For those that listen.
+ * @param {() => Promise<typeof import("../server.js")>} loadServer For those that
+ *   listen.
  */
 export async function start(load, loadClosing, loadServer) {
   const line = readLine();
@@ -133,8 +134,8 @@ async function serve(server, listener, handler) {
 
 /**
  * Listen for the supervisor's word that the end has come, as there may be something to
- * close then. Not before the module has loaded: a listener keeps the event loop alive, so
- * Deno could not detect a top-level await that never settles.
+ * close then. Not before the module has loaded: a listener keeps the event loop alive,
+ * so Deno could not detect a top-level await that never settles.
  *
  * @param {() => void} stopServing
  */

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * What a job sends at its end: its result or error, and the DONE frame when the work after
- * it is finished. Does not know what the job did.
+ * What a job sends at its end: its result or error, and the DONE frame when the work
+ * after it is finished. Does not know what the job did.
  *
  * @module
  */
@@ -15,8 +15,8 @@ import { forget } from "./job.js";
 import { encode, stringify } from "./primordials.js";
 
 /**
- * The result as RESULT frame, in parts if other programs may write to the same pipe, with
- * the DONE frame behind it if nothing is left to do.
+ * The result as RESULT frame, in parts if other programs may write to the same pipe,
+ * with the DONE frame behind it if nothing is left to do.
  *
  * @param {Job} job
  * @param {unknown} result
@@ -51,7 +51,8 @@ export function resultFrames(job, result) {
  * @param {Job} job
  * @param {unknown} error Anything that was thrown.
  * @param {string} [errorType] Overrides the error's own name.
- * @returns {Uint8Array[]} The frames of an error; each is to be written by a single call.
+ * @returns {Uint8Array[]} The frames of an error; each is to be written by a single
+ *   call.
  */
 export function errorFrames(job, error, errorType) {
   const { bytes, type } = errorBody(error, errorType);

@@ -10,7 +10,7 @@ import { log } from "./console.js";
 import { writeAll } from "./frames.js";
 import { exit, writeStdout, writeStdoutLater } from "./primordials.js";
 
-/** The supervisor ends a worker that has finished; without one it ends after this long. */
+/** How long a finished worker waits for its supervisor to end it, until it exits. */
 export const LINGER_MS = 10_000;
 
 /** @type {Output} */

@@ -16,8 +16,8 @@ export const encode = core.encode;
 /** Invalid UTF-8 becomes U+FFFD. @type {(bytes: Uint8Array) => string} */
 export const decodeLossy = core.decode;
 /**
- * Used instead of `setTimeout`: Deno loads Node's timers when that is first named, which
- * takes a process 6 ms of CPU time and 4 MB.
+ * Used instead of `setTimeout`: Deno loads Node's timers when that is first named,
+ * which takes a process 6 ms of CPU time and 4 MB.
  */
 export const { cancelTimer, createSystemTimer } = core;
 export const readStdin = stdin.readSync.bind(stdin);

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Responses that are sent in pieces. Knows when a stream begins, how it ends and what its
- * pieces may be. Does not know which interface the handler uses.
+ * Responses that are sent in pieces. Knows when a stream begins, how it ends and what
+ * its pieces may be. Does not know which interface the handler uses.
  *
  * @module
  */
@@ -24,9 +24,9 @@ const CALLER_GONE_SIGNAL = "SIGUSR2";
 let isListening = false;
 
 /**
- * A response that is sent in pieces. Until its first byte nothing is decided: an error is
- * an ordinary error, and type and prelude can be set. After it an error ends the stream,
- * and the caller receives it behind the pieces.
+ * A response that is sent in pieces. Until its first byte nothing is decided: an error
+ * is an ordinary error, and type and prelude can be set. After it an error ends the
+ * stream, and the caller receives it behind the pieces.
  */
 export class Sink {
   /** Media type of the response. */

@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * Errors that no handler caught, and promises that nothing can settle: whose response they
- * spoil.
+ * Errors that no handler caught, and promises that nothing can settle: whose response
+ * they spoil.
  *
  * @module
  */

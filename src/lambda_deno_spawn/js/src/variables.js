@@ -6,10 +6,10 @@
  */
 
 /**
- * Let code read and set copies of the variables that Deno itself obeys. The real ones say
- * where Deno's module loader connects and what it trusts, so Deno denies them to code
- * (decision 0028); the copies are for libraries that look at them. `process.env` is served
- * as well, because it asks `Deno.env`. A Web Worker has no copies.
+ * Let code read and set copies of the variables that Deno itself obeys. The real ones
+ * say where Deno's module loader connects and what it trusts, so Deno denies them to
+ * code (decision 0028); the copies are for libraries that look at them. `process.env`
+ * is served as well, because it asks `Deno.env`. A Web Worker has no copies.
  *
  * @param {Record<string, string | null>} variables
  */
