@@ -17,13 +17,14 @@ PROTOCOL_VERSION = 2
 MARKER_BYTES = 32
 
 
-def resume(marker: str) -> bytes:
+def resume(marker: str, pid: int) -> bytes:
     """Return the first line for the stdin of a process that was forked.
 
     Args:
         marker: As for ``hello``; not that of the process it was forked from.
+        pid: Its process id, which Deno has noted of the other process.
     """
-    return b'{"marker":"%s"}\n' % marker.encode()
+    return b'{"marker":"%s","pid":%d}\n' % (marker.encode(), pid)
 
 
 def hello(marker: str, facts: Mapping[str, object]) -> bytes:

@@ -103,7 +103,7 @@ class Template:
             for fd in (stdin, stdout, stderr):
                 os.set_blocking(fd, False)
             launched = Launched(answer.pid, stdin, stdout, stderr)
-            launched.write_first(resume(marker))
+            launched.write_first(resume(marker, answer.pid))
         except (TemplateError, WorkerSpawnError):
             for fd in (stdin, stdout, stderr):
                 os.close(fd)

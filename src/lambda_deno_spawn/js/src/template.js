@@ -1,0 +1,66 @@
+// @ts-check
+/**
+ * What a process that was forked from a loaded one has to do before it is like any
+ * other: be told apart from the process it was forked from, and from its siblings.
+ *
+ * @module
+ */
+
+import { hello } from "./input.js";
+
+/** Own process number; 0: that of the process that loaded the module. */
+let ownPid = 0;
+/** State of the generator that stands in for `Math.random`. */
+const random = new Uint32Array(4);
+
+/**
+ * Prepare a process that is to be forked, before the handler's module can take what
+ * would be the same in each of its children.
+ */
+export function prepareForForks() {
+  seed();
+  const { imul } = Math;
+  // xoshiro128**, by Blackman and Vigna. V8's own state would be shared by all forks.
+  const next = () => {
+    const second = random[1];
+    const turned = imul(second, 5);
+    const value = imul((turned << 7) | (turned >>> 25), 9) >>> 0;
+    random[2] ^= random[0];
+    random[3] ^= second;
+    random[1] ^= random[2];
+    random[0] ^= random[3];
+    random[2] ^= second << 9;
+    random[3] = (random[3] << 11) | (random[3] >>> 21);
+    return value;
+  };
+  const { random: replaced } = {
+    random() {
+      return ((next() >>> 5) * 67_108_864 + (next() >>> 6)) /
+        9_007_199_254_740_992;
+    },
+  };
+  Math.random = replaced;
+  for (const owner of [Deno, globalThis.process]) {
+    const { pid } = owner;
+    Object.defineProperty(owner, "pid", {
+      get: () => ownPid || pid,
+      enumerable: true,
+      configurable: true,
+    });
+  }
+}
+
+/**
+ * Be a process of its own, in the child.
+ *
+ * @param {{ marker: string, pid: number }} line What the supervisor writes first.
+ */
+export function resume({ marker, pid }) {
+  hello.marker = marker;
+  ownPid = pid;
+  seed();
+}
+
+function seed() {
+  do crypto.getRandomValues(random); while (random.every((part) => part === 0));
+}
