@@ -16,7 +16,8 @@ const { parse, stringify } = JSON;
 const { TextDecoder } = globalThis;
 const { stdin, stdout, exit } = Deno;
 // @ts-ignore not part of the public types
-const { Console, core, inspectArgs } = Deno[Deno.internal];
+const internals = Deno[Deno.internal];
+const { Console, core, inspectArgs } = internals;
 /** @type {(text: string) => Uint8Array<ArrayBuffer>} */
 const encode = core.encode;
 /** Invalid UTF-8 becomes U+FFFD. @type {(bytes: Uint8Array) => string} */
@@ -1924,14 +1925,12 @@ function prepareForForks() {
     },
   };
   Math.random = replaced;
-  for (const owner of [Deno, globalThis.process]) {
-    const { pid } = owner;
-    Object.defineProperty(owner, "pid", {
-      get: () => ownPid || pid,
-      enumerable: true,
-      configurable: true,
-    });
-  }
+  const { pid } = Deno;
+  Object.defineProperty(Deno, "pid", {
+    get: () => ownPid || pid,
+    enumerable: true,
+    configurable: true,
+  });
 }
 
 /**
@@ -1943,10 +1942,54 @@ function resume({ marker, pid }) {
   hello.marker = marker;
   ownPid = pid;
   seed();
+  if (internals.__nodeProcessBootstrapped) renewNodeProcess();
 }
 
+/**
+ * Have `process.pid` read again. Deno's Node layer reads it when it is set up, and its
+ * property cannot be replaced, so it is set up once more. What the handler's module may
+ * have changed of it is put back.
+ */
+function renewNodeProcess() {
+  const { process } = globalThis;
+  const changeable = ["stdin", "stdout", "stderr"];
+  const kept = changeable.map((name) =>
+    Object.getOwnPropertyDescriptor(process, name)
+  );
+  const argv = [...process.argv];
+  const listeners = process.rawListeners("warning");
+  const set = internals.__nodeBootstrapArgs;
+  internals.__nodeProcessBootstrapped = false;
+  internals.__bootstrapNodeProcess(
+    set.argv0,
+    set.denoArgs,
+    set.denoVersion,
+    set.nodeDebug ?? "",
+    false,
+    set.runningOnMainThread,
+  );
+  changeable.forEach((name, index) => {
+    const descriptor = kept[index];
+    if (descriptor) Object.defineProperty(process, name, descriptor);
+  });
+  process.argv.splice(0, process.argv.length, ...argv);
+  process.removeAllListeners("warning");
+  for (const listener of listeners) {
+    process.on("warning", /** @type {(warning: Error) => void} */ (listener));
+  }
+}
+
+/**
+ * Deno hands out random numbers from blocks of 256 bytes, made ahead, and a fork has a
+ * copy of the block that is in use: only the next one is made anew. So that much is
+ * thrown away.
+ */
 function seed() {
-  do crypto.getRandomValues(random); while (random.every((part) => part === 0));
+  const fresh = new Uint32Array(128);
+  do {
+    crypto.getRandomValues(fresh);
+    random.set(fresh.subarray(-4));
+  } while (random.every((part) => part === 0));
 }
 
 // --- variables.js ---

@@ -10,7 +10,8 @@ export const { parse, stringify } = JSON;
 export const { TextDecoder } = globalThis;
 export const { stdin, stdout, exit } = Deno;
 // @ts-ignore not part of the public types
-export const { Console, core, inspectArgs } = Deno[Deno.internal];
+export const internals = Deno[Deno.internal];
+export const { Console, core, inspectArgs } = internals;
 /** @type {(text: string) => Uint8Array<ArrayBuffer>} */
 export const encode = core.encode;
 /** Invalid UTF-8 becomes U+FFFD. @type {(bytes: Uint8Array) => string} */

@@ -7,6 +7,7 @@
  */
 
 import { hello } from "./input.js";
+import { internals } from "./primordials.js";
 
 /** Own process number; 0: that of the process that loaded the module. */
 let ownPid = 0;
@@ -40,14 +41,12 @@ export function prepareForForks() {
     },
   };
   Math.random = replaced;
-  for (const owner of [Deno, globalThis.process]) {
-    const { pid } = owner;
-    Object.defineProperty(owner, "pid", {
-      get: () => ownPid || pid,
-      enumerable: true,
-      configurable: true,
-    });
-  }
+  const { pid } = Deno;
+  Object.defineProperty(Deno, "pid", {
+    get: () => ownPid || pid,
+    enumerable: true,
+    configurable: true,
+  });
 }
 
 /**
@@ -59,8 +58,52 @@ export function resume({ marker, pid }) {
   hello.marker = marker;
   ownPid = pid;
   seed();
+  if (internals.__nodeProcessBootstrapped) renewNodeProcess();
 }
 
+/**
+ * Have `process.pid` read again. Deno's Node layer reads it when it is set up, and its
+ * property cannot be replaced, so it is set up once more. What the handler's module may
+ * have changed of it is put back.
+ */
+function renewNodeProcess() {
+  const { process } = globalThis;
+  const changeable = ["stdin", "stdout", "stderr"];
+  const kept = changeable.map((name) =>
+    Object.getOwnPropertyDescriptor(process, name)
+  );
+  const argv = [...process.argv];
+  const listeners = process.rawListeners("warning");
+  const set = internals.__nodeBootstrapArgs;
+  internals.__nodeProcessBootstrapped = false;
+  internals.__bootstrapNodeProcess(
+    set.argv0,
+    set.denoArgs,
+    set.denoVersion,
+    set.nodeDebug ?? "",
+    false,
+    set.runningOnMainThread,
+  );
+  changeable.forEach((name, index) => {
+    const descriptor = kept[index];
+    if (descriptor) Object.defineProperty(process, name, descriptor);
+  });
+  process.argv.splice(0, process.argv.length, ...argv);
+  process.removeAllListeners("warning");
+  for (const listener of listeners) {
+    process.on("warning", /** @type {(warning: Error) => void} */ (listener));
+  }
+}
+
+/**
+ * Deno hands out random numbers from blocks of 256 bytes, made ahead, and a fork has a
+ * copy of the block that is in use: only the next one is made anew. So that much is
+ * thrown away.
+ */
 function seed() {
-  do crypto.getRandomValues(random); while (random.every((part) => part === 0));
+  const fresh = new Uint32Array(128);
+  do {
+    crypto.getRandomValues(fresh);
+    random.set(fresh.subarray(-4));
+  } while (random.every((part) => part === 0));
 }
