@@ -197,8 +197,8 @@ class Failure:
         except orjson.JSONDecodeError:
             body = None
         if not isinstance(body, dict):
-            message = f"{len(self.body)} bytes that are not a JSON object"
-            body = {"errorMessage": message}
+            found = f"{len(self.body)} bytes that are not a JSON object"
+            body = {"errorMessage": found}
         message, lines = body.get("errorMessage"), body.get("stackTrace")
         if not isinstance(message, str):
             message = ""
