@@ -1,9 +1,8 @@
 """One unit of work and what came of it.
 
 Knows how an invocation is described by the Runtime API's headers, how its outcome is
-written as an error body, and deadline arithmetic. Refuses to know clocks, sockets and
-processes: the present time is always an argument. Specification: AWS Lambda Developer
-Guide, "Using the Lambda runtime API for custom runtimes".
+written as an error body. Refuses to know clocks, sockets and processes. Specification:
+AWS Lambda Developer Guide, "Using the Lambda runtime API for custom runtimes".
 """
 
 from __future__ import annotations
@@ -104,19 +103,6 @@ class Invocation:
             tenant_id=headers.get("lambda-runtime-aws-tenant-id") or None,
             invocation_id=headers.get("lambda-runtime-invocation-id") or None,
         )
-
-    def remaining_s(self, now_epoch_s: float) -> float:
-        """Return the time left until the deadline in seconds, never below zero."""
-        return max(0.0, self.deadline_epoch_ms / 1000 - now_epoch_s)
-
-
-def stop_margin_s(remaining_s: float, configured_s: float) -> float:
-    """Return how long before the deadline a worker is stopped, in seconds.
-
-    A short timeout must not be eaten up by the margin, so it is never more than a
-    fifth of the time there was.
-    """
-    return min(configured_s, remaining_s / 5)
 
 
 @dataclass(frozen=True, slots=True)

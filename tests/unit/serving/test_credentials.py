@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from functools import partial
 
 import pytest
 
 from lambda_deno_spawn.config import Settings
 from lambda_deno_spawn.errors import RuntimeApiError
+from lambda_deno_spawn.launch.variables import handed_on
 from lambda_deno_spawn.serving.credentials import Credentials, CredentialsKeeper
 
 URI = "http://127.0.0.1:9001/2021-04-23/credentials"
@@ -99,8 +101,7 @@ def test_credentials_last_until_they_expire(
 async def test_they_are_fetched_when_they_do_not_last_long_enough() -> None:
     at = "2026-11-18T12:06:40Z"  # an hour later
     source = FakeSource([keys("first", Expiration=at), keys("second")])
-    settings = Settings("", "", "", credentials_uri=URI, credentials_token="token")
-    kept = CredentialsKeeper(settings, source, lambda: NOW_EPOCH_S)
+    kept = CredentialsKeeper(source, URI, "token", dict, lambda: NOW_EPOCH_S)
     names = []
     for needed_s in (0, HOUR_S - 1, HOUR_S, 1e9):
         await kept.refresh(needed_s)
@@ -121,7 +122,7 @@ async def test_those_that_there_were_stay_if_no_others_come(
     failure: bytes | Exception,
 ) -> None:
     source = FakeSource([keys("first", Expiration="2020-01-01T00:00:00Z"), failure])
-    kept = CredentialsKeeper(Settings("", "", "", credentials_uri=URI), source)
+    kept = CredentialsKeeper(source, URI, "", dict)
     await kept.refresh(0.0)
     before = kept.current
     await kept.refresh(0.0)
@@ -131,10 +132,21 @@ async def test_those_that_there_were_stay_if_no_others_come(
 
 
 @pytest.mark.parametrize("names", [(), ("*",), ("TABLE", "AWS_*")])
-async def test_for_nobody_they_are_not_fetched(names: tuple[str, ...]) -> None:
+async def test_those_that_no_process_may_have_are_not_fetched(
+    names: tuple[str, ...],
+) -> None:
     source = FakeSource([])
-    settings = Settings("", "", "", credentials_uri=URI, env_names=names)
-    kept = CredentialsKeeper(settings, source)
+    settings = Settings("", "", "", env_names=names)
+    kept = CredentialsKeeper(source, URI, "", partial(handed_on, settings))
     await kept.refresh(0.0)
     assert source.asked == []
     assert kept.current is None
+    assert kept.given() == {}
+
+
+async def test_a_process_is_given_those_that_it_may_have() -> None:
+    settings = Settings("", "", "", env_names=("AWS_ACCESS_KEY_ID",))
+    source = FakeSource([keys("first")])
+    kept = CredentialsKeeper(source, URI, "", partial(handed_on, settings))
+    await kept.refresh(0.0)
+    assert kept.given() == {"AWS_ACCESS_KEY_ID": "first"}

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from lambda_deno_spawn.config import Metrics, Settings
-from lambda_deno_spawn.serving.metrics import Measures, report_line
+from lambda_deno_spawn.config import Metrics
+from lambda_deno_spawn.serving.metrics import Measures, ReportForm, report_line
 
 MEASURES = Measures(
     request_id="request-1",
@@ -27,7 +27,7 @@ MEASURES = Measures(
     system_s=0.01,
     peak_bytes=52_428_800,
     event_bytes=2,
-    answer_bytes=100,
+    response_bytes=100,
     left_processes=1,
     left_files=3,
 )
@@ -53,8 +53,8 @@ TIMESTAMP = "2026-11-25T08:08:42.612Z"
 
 
 def line(measures: Measures, metrics: Metrics, name: str = "shop") -> bytes:
-    settings = Settings("a:1", "f.h", "/", function_name=name, metrics=metrics)
-    return report_line(measures, settings, TIMESTAMP, 1_795_594_122_612)
+    form = ReportForm(metrics, name, "7")
+    return report_line(measures, form, TIMESTAMP, 1_795_594_122_612)
 
 
 def test_the_json_record_tells_every_measure_with_its_unit() -> None:

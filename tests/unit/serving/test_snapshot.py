@@ -7,15 +7,13 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from lambda_deno_spawn.config import Settings, Warm
 from lambda_deno_spawn.errors import RuntimeApiError, WorkerSpawnError
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.serving.snapshot import SnapStart
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.log.writer import LogWriter
-    from lambda_deno_spawn.serving.credentials import CredentialsKeeper
-    from lambda_deno_spawn.serving.strategies import Workers
+    from lambda_deno_spawn.serving.workers import Workers
     from lambda_deno_spawn.worker.start import StartedWorker
 
 STARTED = cast("StartedWorker", object())
@@ -70,16 +68,15 @@ class Environment:
         """Play the keeper of credentials."""
         self.done.append("no credentials")
 
-    def steps(self, warm: Warm = Warm.READY) -> SnapStart:
+    @property
+    def credentials(self) -> Environment:
+        """Play what fetches credentials for workers."""
+        return self
+
+    def steps(self, *, starts_ahead: bool = True) -> SnapStart:
         """Return the steps in this environment."""
-        return SnapStart(
-            Settings("", "", "", warm=warm, is_snap_start=True),
-            self,
-            self,
-            cast("Workers", self),
-            cast("LogWriter", self),
-            cast("CredentialsKeeper", self),
-        )
+        workers, log = cast("Workers", self), cast("LogWriter", self)
+        return SnapStart(self, self, workers, log, starts_ahead=starts_ahead)
 
 
 async def test_nothing_of_a_process_is_left_before_the_snapshot() -> None:
@@ -97,7 +94,7 @@ async def test_nothing_of_a_process_is_left_before_the_snapshot() -> None:
 
 async def test_off_starts_none_after_the_restore() -> None:
     environment = Environment()
-    steps = environment.steps(Warm.OFF)
+    steps = environment.steps(starts_ahead=False)
     assert await steps.load() is None
     assert environment.done[-1] == "start within 120 s"
     assert await steps.resume() is None
