@@ -247,6 +247,28 @@ def test_the_documentation_has_the_same_table() -> None:
     assert documented == ALLOWED
 
 
+def test_the_documentation_names_every_module_and_no_other() -> None:
+    text = DOCUMENTATION.read_text(encoding="utf-8")
+    section = text.split("## Modules\n")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
+    documented = set(re.findall(r"`([^`]+\.(?:py|js|ts))`", " ".join(cells)))
+    files = [
+        path for path in SOURCE.rglob("*.*") if path.suffix in (".py", ".js", ".ts")
+    ]
+    assert documented == {
+        path.relative_to(SOURCE).as_posix()
+        for path in files
+        if path.name != "__init__.py" and "templates" not in path.parts
+    }
+
+
+def test_the_documentation_shows_the_tree() -> None:
+    text = DOCUMENTATION.read_text(encoding="utf-8")
+    tree = text.split("## The tree\n")[1].split("```")[1]
+    modules = {name.rpartition(".")[2] for name in NAMES} - {"__init__"}
+    assert modules - set(tree.split()) == set()
+
+
 def test_neither_imports_nor_folders_have_a_cycle() -> None:
     graph = {name: ours(imports.everywhere) for name, imports in MODULES.items()}
     assert set(TopologicalSorter(graph).static_order()) == set(NAMES)
