@@ -1,8 +1,8 @@
-"""One unit of work and what came of it.
+"""One invocation and its outcome.
 
-Knows how an invocation is described by the Runtime API's headers, how its outcome is
-written as an error body. Refuses to know clocks, sockets and processes. Specification:
-AWS Lambda Developer Guide, "Using the Lambda runtime API for custom runtimes".
+Knows how the Runtime API's headers describe an invocation, and how a failure is written
+as an error body. Does not know clocks, sockets or processes. Specification: AWS Lambda
+Developer Guide, "Using the Lambda runtime API for custom runtimes".
 """
 
 from __future__ import annotations
