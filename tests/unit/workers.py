@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, cast
 
 from lambda_deno_spawn.invocation import Failure, Success
 from lambda_deno_spawn.log.writer import LogWriter
-from lambda_deno_spawn.processes.child import ExitStatus, Footprint, Launched
+from lambda_deno_spawn.processes.child import Footprint
+from lambda_deno_spawn.processes.launch import Launched
+from lambda_deno_spawn.processes.reaper import ExitStatus
 from lambda_deno_spawn.protocol.frames import (
     Answered,
     Chunk,
