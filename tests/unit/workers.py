@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.errors import WorkerError
     from lambda_deno_spawn.invocation import Invocation
     from lambda_deno_spawn.launch.module_cache import ModuleCache
-    from lambda_deno_spawn.processes.child import ChildProcess, Reaper
+    from lambda_deno_spawn.processes.child import ChildProcess
+    from lambda_deno_spawn.processes.reaper import Reaper
     from lambda_deno_spawn.processes.state import StateDir
     from lambda_deno_spawn.serving.credentials import CredentialsKeeper
     from lambda_deno_spawn.worker.channel import Channel
