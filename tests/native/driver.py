@@ -183,12 +183,21 @@ class Template:
 
     Use it in a ``with`` statement, which ends it. ``greeting`` is None if the library
     was not there.
+
+    Args:
+        folder: Of its own; its private files are there.
+        module: The handler's module, or its text.
+        library: The library that is preloaded.
+        flags: Permissions.
+        environ: More variables.
+        runtime_js: The worker's end.
+        stderr: Its standard error; None: this process's.
     """
 
     def __init__(
         self,
         folder: Path,
-        source: str,
+        module: str | Path,
         library: Path,
         *,
         flags: Sequence[str] = ("--allow-all",),
@@ -197,12 +206,15 @@ class Template:
         stderr: int | None = None,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        module = folder / "function.mjs"
-        module.write_text(source, encoding="utf-8")
+        if isinstance(module, str):
+            path = folder / "function.mjs"
+            path.write_text(module, encoding="utf-8")
+        else:
+            path = module
         self.entry = folder / "entry.mjs"
         self.entry.write_text(
             f'import {{ start }} from "{runtime_js.as_uri()}";\n'
-            f'start(() => import("{module.as_uri()}"));\n',
+            f'start(() => import("{path.as_uri()}"));\n',
             encoding="utf-8",
         )
         deno = pypi_binary()

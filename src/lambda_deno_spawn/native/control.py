@@ -96,7 +96,9 @@ class Answer(NamedTuple):
     def __str__(self) -> str:
         """Say it in one line."""
         why = f" ({os.strerror(self.error)})" if self.error else ""
-        return f"{self.name}: {self.detail}{why}" if self.detail else f"{self.name}{why}"
+        return (
+            f"{self.name}: {self.detail}{why}" if self.detail else f"{self.name}{why}"
+        )
 
 
 def library_path() -> str | None:
@@ -193,9 +195,7 @@ class ControlSocket:
         """
         return self._send(LEARN, pid)
 
-    def _send(
-        self, kind: int, pid: int = 0, descriptors: tuple[int, ...] = ()
-    ) -> int:
+    def _send(self, kind: int, pid: int = 0, descriptors: tuple[int, ...] = ()) -> int:
         request_id = self._next_id
         packet = encode_request(kind, request_id, pid)
         try:
@@ -204,7 +204,7 @@ class ControlSocket:
             else:
                 self._socket.send(packet)
         except OSError as error:
-            raise TemplateError(f"no {KINDS[kind]}: {os.strerror(error.errno)}") from error
+            raise TemplateError(f"no {KINDS[kind]}: {error}") from error
         self._next_id = self._next_id % (ID_LIMIT - 1) + 1
         self._open.append((request_id, kind))
         return request_id
@@ -221,7 +221,7 @@ class ControlSocket:
         except BlockingIOError:
             return None
         except OSError as error:
-            raise TemplateError(os.strerror(error.errno)) from error
+            raise TemplateError(str(error)) from error
         if not packet and not rest:
             raise TemplateError("it has gone")
         answer = decode_answer(packet)
@@ -240,7 +240,9 @@ class ControlSocket:
 
     def _check_greeting(self, answer: Answer) -> None:
         if answer.id or not is_child(answer.pid):
-            raise TemplateError(f"no greeting, but process {answer.pid}, id {answer.id}")
+            raise TemplateError(
+                f"no greeting, but process {answer.pid}, id {answer.id}"
+            )
         self._is_greeted = True
 
 

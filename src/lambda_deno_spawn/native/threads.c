@@ -161,6 +161,10 @@ static bool has_prefix(const char *text, const char *prefix) {
   return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
+static bool is_of_pool(const struct thread *thread) {
+  return has_prefix(thread->name, "tokio-r");
+}
+
 static bool is_futex_wait(const struct thread *thread) {
   if (thread->number != SYS_futex) return false;
   long operation = (long)thread->arguments[1] & FUTEX_CMD_MASK;
@@ -191,7 +195,6 @@ static enum finding look_at(struct thread *thread, const char *main_name,
   }
   text[strcspn(text, "\n")] = '\0';
   copy_text(thread->name, sizeof thread->name, text);
-  bool is_pool = has_prefix(text, "V8 ") || has_prefix(text, "tokio-r");
   format(path, sizeof path, "/proc/self/task/%d/syscall", thread->tid);
   int error = read_text(path, text, sizeof text);
   if (error < 0 && error != -ESRCH && error != -ENOENT) {
@@ -202,11 +205,11 @@ static enum finding look_at(struct thread *thread, const char *main_name,
                                                 thread->arguments);
   if (!is_waiting) thread->number = -1;
   /* Deno names the threads of Workers so, and the crate notify its own. */
-  if (has_prefix(text, "worker-")) {
+  if (has_prefix(thread->name, "worker-")) {
     refuse(why, WORKER, 0, "a Worker (thread '%s')", thread->name);
     return NEVER;
   }
-  if (has_prefix(text, "notify-rs")) {
+  if (has_prefix(thread->name, "notify-rs")) {
     refuse(why, WATCHER, 0, "a watcher of files (thread '%s')", thread->name);
     return NEVER;
   }
@@ -216,7 +219,7 @@ static enum finding look_at(struct thread *thread, const char *main_name,
   }
   /* Deno does not name the thread that takes signals: it is called as the first one. */
   bool is_of_signals = strcmp(thread->name, main_name) == 0;
-  if (!is_pool && !is_of_signals) {
+  if (!is_of_signals && !is_of_pool(thread) && !has_prefix(thread->name, "V8 ")) {
     refuse(why, THREAD, 0, "a thread '%s'", thread->name);
     return NEVER;
   }
@@ -227,10 +230,6 @@ static enum finding look_at(struct thread *thread, const char *main_name,
 }
 
 bool is_hurried(void) { return (pid_t)call1(SYS_gettid, 0) != getpid(); }
-
-static bool is_of_pool(const struct thread *thread) {
-  return has_prefix(thread->name, "tokio-r");
-}
 
 /* Ends the threads of tokio's pool, which all wait for work, by waking each: it looks at
  * the clock then. True if there was one. */
