@@ -204,9 +204,7 @@ class ControlSocket:
             else:
                 self._socket.send(packet)
         except OSError as error:
-            raise TemplateError(
-                f"no {KINDS[kind]}: {os.strerror(error.errno)}"
-            ) from error
+            raise TemplateError(f"no {KINDS[kind]}: {error}") from error
         self._next_id = self._next_id % (ID_LIMIT - 1) + 1
         self._open.append((request_id, kind))
         return request_id
@@ -223,7 +221,7 @@ class ControlSocket:
         except BlockingIOError:
             return None
         except OSError as error:
-            raise TemplateError(os.strerror(error.errno)) from error
+            raise TemplateError(str(error)) from error
         if not packet and not rest:
             raise TemplateError("it has gone")
         answer = decode_answer(packet)

@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "files.h"
@@ -32,6 +33,8 @@
 #define CONDITION_VERSION "GLIBC_2.17"
 #endif
 
+/* tokio's pool gives up a thread after ten seconds without work. */
+enum { HURRY_S = 3600 };
 enum { DESCRIPTOR_MOST = 1 << 20, EX_CONFIG = 78 };
 
 static bool is_active;
@@ -43,6 +46,7 @@ static int (*real_signal)(pthread_cond_t *);
 static int (*real_broadcast)(pthread_cond_t *);
 static int (*real_post)(sem_t *);
 static int (*real_join)(pthread_t, void **);
+static int (*real_clock)(clockid_t, struct timespec *);
 static int (*real_kill)(pid_t, int);
 static int (*real_register)(fork_handler, fork_handler, fork_handler, void *);
 
@@ -55,6 +59,7 @@ static void find_real(void) {
       dlvsym(RTLD_NEXT, "pthread_cond_broadcast", CONDITION_VERSION);
   *(void **)&real_post = dlsym(RTLD_NEXT, "sem_post");
   *(void **)&real_join = dlsym(RTLD_NEXT, "pthread_join");
+  *(void **)&real_clock = dlsym(RTLD_NEXT, "clock_gettime");
   *(void **)&real_kill = dlsym(RTLD_NEXT, "kill");
   *(void **)&real_register = dlsym(RTLD_NEXT, "__register_atfork");
   /* Last: it tells whether the others are there. */
@@ -124,6 +129,15 @@ EXPORT int pthread_join(pthread_t thread, void **result) {
   find_once();
   if (has_dormant_threads()) start_thread(thread);
   return real_join(thread, result);
+}
+
+EXPORT int clock_gettime(clockid_t clock, struct timespec *into) {
+  find_once();
+  int result = real_clock(clock, into);
+  if (__builtin_expect(atomic_load_explicit(&is_hurrying, memory_order_relaxed), 0) &&
+      clock == CLOCK_MONOTONIC && result == 0 && is_hurried())
+    into->tv_sec += HURRY_S;
+  return result;
 }
 
 /* A module may have kept its process's number while it loaded, which is the template's: a
@@ -206,7 +220,7 @@ __attribute__((constructor)) static void begin(int arguments_count, char **argum
   }
   if (real_madvise == NULL || real_syscall == NULL || real_signal == NULL ||
       real_broadcast == NULL || real_post == NULL || real_join == NULL ||
-      real_kill == NULL || real_register == NULL || real_read == NULL)
+      real_clock == NULL || real_kill == NULL || real_register == NULL || real_read == NULL)
     _exit(EX_CONFIG);
   is_active = begin_template((int)number);
   if (is_active) real_register(NULL, NULL, forget_threads, NULL);

@@ -27,6 +27,7 @@
 
 enum {
   STDIO_COUNT = 3,
+  RECEIVED_LIMIT = STDIO_COUNT + 1, /* one too many is seen, and closed */
   FORK_HANDLERS_LIMIT = 32, /* Deno 2.9 has one */
   CHILD_LIMIT_S = 5,        /* to make itself ready, on a machine that swaps */
   SHARED_SIZE = 4096,
@@ -185,9 +186,8 @@ static bool hear_child(struct refusal *why) {
   return true;
 }
 
-/* Returns true in the child. */
-static bool fork_child(uint32_t id, const int stdio[STDIO_COUNT]) {
-  struct refusal why = {.code = OK};
+/* Returns 0 in the child; else its number, also if it has failed, or -1 if there is none. */
+static pid_t fork_child(const int stdio[STDIO_COUNT], struct refusal *why) {
   atomic_store(&shared->is_told, 0);
   for (int i = handlers_count - 1; i >= 0; i--)
     if (handlers[i].prepare != NULL) handlers[i].prepare();
@@ -199,18 +199,16 @@ static bool fork_child(uint32_t id, const int stdio[STDIO_COUNT]) {
       main_thread_number());
   if (pid == 0) {
     become_child(stdio);
-    return true;
+    return 0;
   }
   for (int i = 0; i < handlers_count; i++)
     if (handlers[i].parent != NULL) handlers[i].parent();
   if (pid < 0) {
-    refuse(&why, FORK_FAILED, (int)-pid, "clone");
-    pid = 0;
-  } else {
-    hear_child(&why);
+    refuse(why, FORK_FAILED, (int)-pid, "clone");
+    return -1;
   }
-  send_answer(id, (pid_t)pid, &why);
-  return false;
+  hear_child(why);
+  return (pid_t)pid;
 }
 
 /* ---- Requests ---- */
@@ -218,7 +216,7 @@ static bool fork_child(uint32_t id, const int stdio[STDIO_COUNT]) {
 struct received {
   struct request request;
   ssize_t size;
-  int descriptors[STDIO_COUNT];
+  int descriptors[RECEIVED_LIMIT];
   int count;
   bool is_cut;
 };
@@ -226,7 +224,7 @@ struct received {
 static void receive(struct received *into) {
   union {
     struct cmsghdr header;
-    char space[CMSG_SPACE(STDIO_COUNT * sizeof(int))];
+    char space[CMSG_SPACE(RECEIVED_LIMIT * sizeof(int))];
   } with;
   struct iovec data = {&into->request, sizeof into->request};
   struct msghdr message = {.msg_iov = &data,
@@ -243,7 +241,7 @@ static void receive(struct received *into) {
   for (; part != NULL; part = CMSG_NXTHDR(&message, part)) {
     if (part->cmsg_level != SOL_SOCKET || part->cmsg_type != SCM_RIGHTS) continue;
     size_t given = (part->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    for (size_t i = 0; i < given && into->count < STDIO_COUNT; i++)
+    for (size_t i = 0; i < given && into->count < RECEIVED_LIMIT; i++)
       memcpy(&into->descriptors[into->count++], CMSG_DATA(part) + i * sizeof(int),
              sizeof(int));
   }
@@ -265,22 +263,24 @@ static bool check(const struct received *got, struct refusal *why) {
 
 /* Serves one request. Returns true in a child. */
 static bool serve(void) {
-  struct received got = {.descriptors = {-1, -1, -1}};
+  struct received got = {.descriptors = {-1, -1, -1, -1}};
   struct refusal why = {.code = OK};
+  pid_t child = -1;
   int pages = 0;
   receive(&got);
   uint32_t id = got.size >= (ssize_t)sizeof got.request ? got.request.id : 0;
-  bool is_fine = check(&got, &why) && freeze(got.descriptors, &why);
-  if (is_fine && got.request.kind == LEARN)
-    is_fine = learn_memory(got.request.pid, &pages, &why);
-  if (is_fine && got.request.kind == FORK) {
-    if (fork_child(id, got.descriptors)) return true;
-  } else {
-    if (is_fine && got.request.kind == LEARN)
+  if (check(&got, &why) && freeze(got.descriptors, &why)) {
+    if (got.request.kind == FORK) {
+      child = fork_child(got.descriptors, &why);
+      if (child == 0) return true;
+    } else if (got.request.kind == LEARN &&
+               learn_memory(got.request.pid, &pages, &why)) {
       format(why.detail, sizeof why.detail, "%d pages", pages);
-    send_answer(id, 0, &why);
+    }
   }
+  /* First, so that once the answer has come nobody but the child has them. */
   for (int i = 0; i < got.count; i++) close(got.descriptors[i]);
+  send_answer(id, child > 0 ? child : 0, &why);
   return false;
 }
 

@@ -69,6 +69,7 @@ struct thread {
 static struct thread threads[THREADS_LIMIT];
 static int count;
 atomic_int dormant_threads;
+atomic_bool is_hurrying;
 
 /* Changes when parked threads may go on. */
 static atomic_uint epoch;
@@ -160,6 +161,10 @@ static bool has_prefix(const char *text, const char *prefix) {
   return strncmp(text, prefix, strlen(prefix)) == 0;
 }
 
+static bool is_of_pool(const struct thread *thread) {
+  return has_prefix(thread->name, "tokio-r");
+}
+
 static bool is_futex_wait(const struct thread *thread) {
   if (thread->number != SYS_futex) return false;
   long operation = (long)thread->arguments[1] & FUTEX_CMD_MASK;
@@ -190,7 +195,6 @@ static enum finding look_at(struct thread *thread, const char *main_name,
   }
   text[strcspn(text, "\n")] = '\0';
   copy_text(thread->name, sizeof thread->name, text);
-  bool is_pool = has_prefix(text, "V8 ") || has_prefix(text, "tokio-r");
   format(path, sizeof path, "/proc/self/task/%d/syscall", thread->tid);
   int error = read_text(path, text, sizeof text);
   if (error < 0 && error != -ESRCH && error != -ENOENT) {
@@ -201,11 +205,11 @@ static enum finding look_at(struct thread *thread, const char *main_name,
                                                 thread->arguments);
   if (!is_waiting) thread->number = -1;
   /* Deno names the threads of Workers so, and the crate notify its own. */
-  if (has_prefix(text, "worker-")) {
+  if (has_prefix(thread->name, "worker-")) {
     refuse(why, WORKER, 0, "a Worker (thread '%s')", thread->name);
     return NEVER;
   }
-  if (has_prefix(text, "notify-rs")) {
+  if (has_prefix(thread->name, "notify-rs")) {
     refuse(why, WATCHER, 0, "a watcher of files (thread '%s')", thread->name);
     return NEVER;
   }
@@ -215,7 +219,7 @@ static enum finding look_at(struct thread *thread, const char *main_name,
   }
   /* Deno does not name the thread that takes signals: it is called as the first one. */
   bool is_of_signals = strcmp(thread->name, main_name) == 0;
-  if (!is_pool && !is_of_signals) {
+  if (!is_of_signals && !is_of_pool(thread) && !has_prefix(thread->name, "V8 ")) {
     refuse(why, THREAD, 0, "a thread '%s'", thread->name);
     return NEVER;
   }
@@ -223,6 +227,27 @@ static enum finding look_at(struct thread *thread, const char *main_name,
     return IDLE;
   refuse(why, BUSY, 0, "thread '%s' is at work", thread->name);
   return WORKING;
+}
+
+bool is_hurried(void) { return (pid_t)call1(SYS_gettid, 0) != getpid(); }
+
+/* Ends the threads of tokio's pool, which all wait for work, by waking each: it looks at
+ * the clock then. True if there was one. */
+static bool hurry_pool(void) {
+  bool has_pool = false;
+  for (int i = 0; i < count; i++) has_pool = has_pool || is_of_pool(&threads[i]);
+  if (!has_pool) return false;
+  atomic_store(&is_hurrying, true);
+  for (long pause_us = 50; has_pool && pause_us < 20000; pause_us *= 2) {
+    has_pool = false;
+    for (int i = 0; i < count; i++) {
+      if (!is_of_pool(&threads[i])) continue;
+      if (call3(SYS_tgkill, getpid(), threads[i].tid, park_signal) == 0) has_pool = true;
+    }
+    if (has_pool) usleep((useconds_t)pause_us);
+  }
+  atomic_store(&is_hurrying, false);
+  return true;
 }
 
 /* Lists the other threads. */
@@ -246,11 +271,6 @@ static bool list_threads(struct refusal *why) {
 
 /* Sends the signal to all, and waits until they have come. */
 static bool call_in(struct refusal *why) {
-  struct sigaction action = {.sa_sigaction = on_park,
-                             .sa_flags = SA_SIGINFO | SA_RESTART};
-  sigfillset(&action.sa_mask);
-  if (sigaction(park_signal, &action, NULL) != 0)
-    return refuse(why, SYSTEM, errno, "sigaction");
   atomic_store(&is_calling, true);
   unsigned sent = 0;
   for (int i = 0; i < count; i++)
@@ -289,6 +309,11 @@ static bool is_quiet(struct refusal *why) {
 bool park_threads(struct refusal *why) {
   char main_name[NAME_SIZE] = "";
   prctl(PR_GET_NAME, main_name);
+  struct sigaction action = {.sa_sigaction = on_park,
+                             .sa_flags = SA_SIGINFO | SA_RESTART};
+  sigfillset(&action.sa_mask);
+  if (sigaction(park_signal, &action, NULL) != 0)
+    return refuse(why, SYSTEM, errno, "sigaction");
   long limit = now_ms() + PARK_LIMIT_MS;
   for (long pause_us = 200;; pause_us = pause_us < 5000 ? pause_us * 2 : pause_us) {
     bool is_idle = true;
@@ -298,7 +323,7 @@ bool park_threads(struct refusal *why) {
       if (finding == NEVER) return false;
       if (finding == WORKING) is_idle = false;
     }
-    if (is_idle) {
+    if (is_idle && !hurry_pool()) {
       if (call_in(why) && is_quiet(why)) return true;
       release_threads();
       if (why->code != BUSY) return false;
@@ -385,9 +410,8 @@ static void start(struct thread *thread) {
 
 bool start_readers(void) {
   for (int i = 0; i < count; i++) {
-    /* One that waits for a time has to see it come. tokio's only end then. */
-    bool is_timed = is_futex_wait(&threads[i]) && threads[i].arguments[3] != 0 &&
-                    !has_prefix(threads[i].name, "tokio-r");
+    /* One that waits for a time has to see it come. */
+    bool is_timed = is_futex_wait(&threads[i]) && threads[i].arguments[3] != 0;
     if (is_reader(&threads[i]) || is_timed) start(&threads[i]);
   }
   return true;

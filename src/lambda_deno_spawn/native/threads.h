@@ -1,9 +1,14 @@
 /* The other threads of a process that is forked.
  *
  * fork(2) takes along the calling thread only. Deno would wait for ever for the others:
- * V8's workers, tokio's blocking pool, the thread that takes signals. So they are parked
- * in the template, and each child makes again those that it needs, exactly where they
- * were: same stack, same registers, same thread-local memory.
+ * V8's workers, tokio's blocking pool, the thread that takes signals.
+ *
+ * The pool's threads end by themselves after ten seconds without work, and tokio makes
+ * others when it needs them; so they are made to see that time pass. They may not be
+ * copied: each has a random number generator, with numbers in store.
+ *
+ * All others are parked in the template, and each child makes again those that it needs,
+ * exactly where they were: same stack, same registers, same thread-local memory.
  *
  * Why this is sound: a thread is parked only where it waits for something that has not
  * come (a futex whose value is unchanged, a socket with nothing in it). It holds no lock
@@ -23,6 +28,12 @@
 
 /* How many threads are copies that sleep: 0 but in a child. */
 extern atomic_int dormant_threads;
+
+/* True while the pool's threads are to see ten seconds pass. */
+extern atomic_bool is_hurrying;
+
+/* True if the thread that asks is one of those: any but the first. */
+bool is_hurried(void);
 
 /* Finds out what is needed of the C library. Before any other call. */
 bool prepare_threads(struct refusal *why);

@@ -65,12 +65,13 @@ def compile_c(arguments: list[str], machine: str) -> None:
     """
     command = [sys.executable, "-m", "ziglang", "cc", "-target", target(machine)]
     with tempfile.TemporaryDirectory() as scratch:
-        shared = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        shared = caches / "lambda-deno-spawn" / "zig"
         environ = {
             **os.environ,
             # What was compiled before from other paths has no part in it.
             "ZIG_LOCAL_CACHE_DIR": scratch,
-            "ZIG_GLOBAL_CACHE_DIR": str(shared / "lambda-deno-spawn" / "zig"),
+            "ZIG_GLOBAL_CACHE_DIR": str(shared) if _is_usable(shared) else scratch,
         }
         try:
             done = subprocess.run(
@@ -91,6 +92,15 @@ def compile_c(arguments: list[str], machine: str) -> None:
         )
     if done.returncode:
         raise BuildError(f"Cannot compile for {machine}: {done.stderr.strip()}")
+
+
+def _is_usable(folder: Path) -> bool:
+    """Make a folder if need be, and tell whether it can be written to."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return False
+    return os.access(folder, os.W_OK)
 
 
 def build_library(machine: str, folder: Path = BUILT) -> Path:
