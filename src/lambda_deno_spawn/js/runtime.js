@@ -1903,8 +1903,7 @@ const random = new Uint32Array(4);
  * would be the same in each of its children.
  */
 function prepareForForks() {
-  seed();
-  const { imul } = Math;
+  const { imul, random: own } = Math;
   // xoshiro128**, by Blackman and Vigna. V8's own state would be shared by all forks.
   const next = () => {
     const second = random[1];
@@ -1920,6 +1919,7 @@ function prepareForForks() {
   };
   const { random: replaced } = {
     random() {
+      if (ownPid === 0) return own();
       return ((next() >>> 5) * 67_108_864 + (next() >>> 6)) /
         9_007_199_254_740_992;
     },

@@ -40,6 +40,7 @@ NOT_LOADED, BUSY = 2, 3
 # Never: the handler's module has something that two processes cannot share.
 CHILD_PROCESS, WORKER, THREAD, SOCKET, WATCHER = 10, 11, 12, 13, 14
 PIPE, FILE_FOR_WRITING, DESCRIPTOR, MEMORY, EVENT_LOOP, STDIO = 15, 16, 17, 18, 19, 20
+RANDOM = 21
 # Not here: library, Deno, C library and kernel do not fit together.
 C_LIBRARY, LIMIT, SYSTEM = 30, 31, 32
 # Not this time.
@@ -60,6 +61,7 @@ NAMES = {
     MEMORY: "shared memory",
     EVENT_LOOP: "event loop",
     STDIO: "standard streams",
+    RANDOM: "random numbers",
     C_LIBRARY: "C library",
     LIMIT: "limit",
     SYSTEM: "system",
@@ -67,7 +69,7 @@ NAMES = {
     CHILD_FAILED: "child failed",
     NO_CHILD: "no child",
 }
-FROM_MODULE = range(CHILD_PROCESS, STDIO + 1)
+FROM_MODULE = range(CHILD_PROCESS, RANDOM + 1)
 NOT_NOW = (NOT_LOADED, BUSY, FORK_FAILED)
 
 

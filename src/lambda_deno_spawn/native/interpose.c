@@ -35,7 +35,7 @@
 
 /* tokio's pool gives up a thread after ten seconds without work. */
 enum { HURRY_S = 3600 };
-enum { DESCRIPTOR_MOST = 1 << 20, EX_CONFIG = 78 };
+enum { DESCRIPTOR_MOST = 1 << 20, EX_CONFIG = 78, SEED_SIZE = 32 };
 
 static bool is_active;
 
@@ -48,6 +48,7 @@ static int (*real_post)(sem_t *);
 static int (*real_join)(pthread_t, void **);
 static int (*real_clock)(clockid_t, struct timespec *);
 static int (*real_kill)(pid_t, int);
+static ssize_t (*real_random)(void *, size_t, unsigned);
 static int (*real_register)(fork_handler, fork_handler, fork_handler, void *);
 
 /* Finds all that is not found yet. Others' constructors may call before ours has run. */
@@ -61,6 +62,7 @@ static void find_real(void) {
   *(void **)&real_join = dlsym(RTLD_NEXT, "pthread_join");
   *(void **)&real_clock = dlsym(RTLD_NEXT, "clock_gettime");
   *(void **)&real_kill = dlsym(RTLD_NEXT, "kill");
+  *(void **)&real_random = dlsym(RTLD_NEXT, "getrandom");
   *(void **)&real_register = dlsym(RTLD_NEXT, "__register_atfork");
   /* Last: it tells whether the others are there. */
   *(void **)&real_read = dlsym(RTLD_NEXT, "read");
@@ -92,6 +94,20 @@ EXPORT int madvise(void *address, size_t size, int advice) {
   return real_madvise(address, size, advice);
 }
 
+/* What Deno's generators are seeded with: rand's StdRng and ThreadRng take so much. */
+static void note_random(size_t size) {
+  if (size == SEED_SIZE && is_active && is_template() &&
+      getpid() == (pid_t)call1(SYS_gettid, 0))
+    note_seed();
+}
+
+EXPORT ssize_t getrandom(void *buffer, size_t size, unsigned flags) {
+  find_once();
+  note_random(size);
+  if (real_random == NULL) return call3(SYS_getrandom, (long)buffer, (long)size, flags);
+  return real_random(buffer, size, flags);
+}
+
 EXPORT long syscall(long number, ...) {
   va_list list;
   va_start(list, number);
@@ -99,6 +115,7 @@ EXPORT long syscall(long number, ...) {
   long d = va_arg(list, long), e = va_arg(list, long), f = va_arg(list, long);
   va_end(list);
   find_once();
+  if (number == SYS_getrandom) note_random((size_t)b);
   if (has_dormant_threads() && number == SYS_futex) {
     long operation = b & FUTEX_CMD_MASK;
     if (operation != FUTEX_WAIT && operation != FUTEX_WAIT_BITSET)

@@ -35,6 +35,7 @@ enum code {
   MEMORY = 18,
   EVENT_LOOP = 19,
   STDIO = 20,
+  RANDOM = 21,
   /* Not here: this library, Deno, the C library and the kernel do not fit together. */
   C_LIBRARY = 30,
   LIMIT = 31,

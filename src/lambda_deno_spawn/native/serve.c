@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
@@ -43,6 +44,7 @@ static int control = -1;
 static struct shared *shared;
 static pid_t own_number, forked_from;
 static bool has_input; /* HELLO has been read */
+static bool has_random; /* numbers were drawn, and a library may keep a stock of them */
 static bool is_frozen; /* checked, and all other threads are parked */
 static struct {
   fork_handler prepare, parent, child;
@@ -107,6 +109,10 @@ pid_t template_number(void) { return forked_from; }
 
 void note_input(void) { has_input = true; }
 
+void note_seed(void) {
+  if (has_input) has_random = true;
+}
+
 /* ---- May it be forked? ---- */
 
 static bool has_no_children(struct refusal *why) {
@@ -124,9 +130,15 @@ static bool freeze(const int stdio[STDIO_COUNT], struct refusal *why) {
     return refuse(why, NOT_LOADED, 0, "the process has not read its first line");
   if (has_too_many_handlers)
     return refuse(why, LIMIT, 0, "more than %d fork handlers", FORK_HANDLERS_LIMIT);
+  if (has_random)
+    return refuse(why, RANDOM, 0, "drawn random numbers while it loaded");
   if (!has_no_children(why) || !park_threads(why)) return false;
   const int ours[] = {control, stdio[0], stdio[1], stdio[2]};
   is_frozen = plan_descriptors(ours, 1 + STDIO_COUNT, why) && plan_memory(shared, why);
+  /* From here on no child can look into this process or change it (proc(5), ptrace(2)),
+   * whatever its handler may do. */
+  if (is_frozen && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
+    is_frozen = refuse(why, SYSTEM, errno, "prctl");
   if (!is_frozen) release_threads();
   return is_frozen;
 }
@@ -135,7 +147,10 @@ static bool freeze(const int stdio[STDIO_COUNT], struct refusal *why) {
 static void thaw(void) {
   close(control);
   control = -1;
-  if (is_frozen) release_threads();
+  if (is_frozen) {
+    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+    release_threads();
+  }
   is_frozen = false;
 }
 
@@ -157,6 +172,7 @@ static void become_child(const int stdio[STDIO_COUNT]) {
   for (int i = 0; i < handlers_count; i++)
     if (handlers[i].child != NULL) handlers[i].child();
   close(template_control);
+  prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
   bool is_ready = setpgid(0, 0) == 0 || refuse(&why, CHILD_FAILED, errno, "setpgid");
   is_ready = is_ready && renew_descriptors(stdio, &why) && renew_memory(&why);
   if (!is_ready) {

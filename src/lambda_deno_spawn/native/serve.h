@@ -22,6 +22,9 @@ void wait_for_input(void);
 /* Told by wait_for_input's caller: the template has read something. */
 void note_input(void);
 
+/* The main thread's generator of random numbers has been seeded. */
+void note_seed(void);
+
 /* What pthread_atfork was given, which a fork of ours calls as well. */
 typedef void (*fork_handler)(void);
 void note_fork_handlers(fork_handler prepare, fork_handler parent, fork_handler child);
