@@ -41,12 +41,12 @@ ALLOWED: dict[str, set[str]] = {
     },
     "runtime_api": {"__init__", "errors", "http", "invocation", "log"},
     "serving": {
-        "config", "errors", "invocation", "launch", "log", "processes", "protocol",
-        "records", "worker",
+        "config", "errors", "invocation", "launch", "log", "native", "processes",
+        "protocol", "records", "worker",
     },
     "bootstrap": {
-        "config", "errors", "invocation", "launch", "log", "processes", "records",
-        "runtime_api", "serving", "worker",
+        "config", "errors", "invocation", "launch", "log", "native", "processes",
+        "records", "runtime_api", "serving", "worker",
     },
     "dev.project": {"config", "errors", "launch"},
     "dev.local": {"config", "dev.project", "errors", "launch"},

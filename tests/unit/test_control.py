@@ -112,5 +112,5 @@ def test_the_library_is_preloaded_before_others(
     assert template_environ(environ, "/lib.so", 9) == {
         "PATH": "/bin",
         "LD_PRELOAD": expected,
-        "LAMBDA_DENO_FORK_FD": "9",
+        "LDS_FORK_FD": "9",
     }

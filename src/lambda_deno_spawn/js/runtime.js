@@ -65,11 +65,13 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  * @property {boolean} permissions.everything All is allowed except what is denied.
  * @property {boolean} permissions.credentialsWithheld
  *
- * @property {boolean} [template] It is to be forked.
+ * @property {boolean} template The supervisor forks this process for each event.
  *
- * @typedef {object} Head The INVOKE line; in a process that was forked, RESUME first.
- * @property {string} [marker] RESUME only: the process's own marker.
- * @property {number} [pid] RESUME only: the process's own number.
+ * @typedef {object} Resume The RESUME line, the first of a process that was forked.
+ * @property {string} marker Marker of this process.
+ * @property {number} pid Its process id.
+ *
+ * @typedef {object} Head The INVOKE line.
  * @property {number} eventBytes
  * @property {string} requestId
  * @property {number} deadlineEpochMs
@@ -1941,7 +1943,7 @@ function prepareForForks() {
 /**
  * Be a process of its own, in the child.
  *
- * @param {{ marker: string, pid: number }} line What the supervisor writes first.
+ * @param {Resume} line
  */
 function resume({ marker, pid }) {
   hello.marker = marker;
@@ -2104,9 +2106,10 @@ const readInvocations = (
         return await untilTheEnd();
       }
       if (line === null) exit(0);
-      const head = /** @type {Head} */ (parse(/** @type {string} */ (line)));
-      if (head.marker !== undefined) {
-        resume(/** @type {{ marker: string, pid: number }} */ (head));
+      /** @type {Head | Resume} */
+      const head = parse(/** @type {string} */ (line));
+      if ("marker" in head) {
+        resume(head);
         write(frame("READY"));
         continue;
       }

@@ -281,6 +281,7 @@ def _facts(
         "invocations": settings.invocations,
         "closeMs": round(settings.close_grace_s * CLOSE_SHARE * 1000),
         "socket": None,  # each process that listens has its own
+        "template": False,
         "concurrency": settings.concurrency
         if settings.strategy is Strategy.SERVER
         else 1,

@@ -10,7 +10,7 @@ import asyncio
 import os
 import select
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from lambda_deno_spawn.errors import TemplateError, WorkerError, WorkerSpawnError
 from lambda_deno_spawn.log.writer import logger
@@ -25,16 +25,29 @@ from lambda_deno_spawn.protocol.hello import MARKER_BYTES, resume
 from lambda_deno_spawn.worker.start import StartedWorker
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from lambda_deno_spawn.launch.module_cache import ModuleCache
     from lambda_deno_spawn.native.control import Answer
     from lambda_deno_spawn.processes.state import StateDir
-    from lambda_deno_spawn.serving.workers import Workers
     from lambda_deno_spawn.worker.worker import Worker
 
 # A copy takes 1 to 3 ms. The event loop waits for it, as it waits for posix_spawn.
 ANSWER_LIMIT_S = 1.0
 # After so many failures in a row, whatever their reason, a template is not worth it.
 FAILURES_LIMIT = 3
+
+
+class Starter(Protocol):
+    """Starts the process that becomes a template; ``workers.Workers``."""
+
+    def start_template(
+        self, environ_of: Callable[[Mapping[str, str]], dict[str, str]], inherited: int
+    ) -> Worker:
+        """Start a process with these variables and this descriptor."""
+
+    def is_outdated(self, worker: Worker, needed_s: float) -> bool:
+        """Tell whether its credentials expire in so long, and another's would not."""
 
 
 class Template:
@@ -150,7 +163,7 @@ class Templates:
 
     def __init__(
         self,
-        workers: Workers,
+        workers: Starter,
         state: StateDir,
         cache: ModuleCache,
         library: str,

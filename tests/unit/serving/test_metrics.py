@@ -14,6 +14,7 @@ MEASURES = Measures(
     request_id="request-1",
     tenant_id=None,
     status="success",
+    start="exec",
     is_warm=True,
     spawn_s=0.0005,
     ready_s=0.0151234,
@@ -34,6 +35,7 @@ MEASURES = Measures(
 # An invocation for which not even a process could be started.
 NOTHING = replace(
     MEASURES,
+    start=None,
     tenant_id="blue",
     status="Runtime.InvokeTimeout",
     is_warm=False,
@@ -65,6 +67,7 @@ def test_the_json_record_tells_every_measure_with_its_unit() -> None:
         "type": "lambda-deno-spawn.report",
         "record": {
             "status": "success",
+            "start": "exec",
             "warm": True,
             "spawnMs": 0.5,
             "readyMs": 15.123,

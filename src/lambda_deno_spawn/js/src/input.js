@@ -39,11 +39,13 @@ import { decodeLossy, parse, readStdin, TextDecoder } from "./primordials.js";
  * @property {boolean} permissions.everything All is allowed except what is denied.
  * @property {boolean} permissions.credentialsWithheld
  *
- * @property {boolean} [template] It is to be forked.
+ * @property {boolean} template The supervisor forks this process for each event.
  *
- * @typedef {object} Head The INVOKE line; in a process that was forked, RESUME first.
- * @property {string} [marker] RESUME only: the process's own marker.
- * @property {number} [pid] RESUME only: the process's own number.
+ * @typedef {object} Resume The RESUME line, the first of a process that was forked.
+ * @property {string} marker Marker of this process.
+ * @property {number} pid Its process id.
+ *
+ * @typedef {object} Head The INVOKE line.
  * @property {number} eventBytes
  * @property {string} requestId
  * @property {number} deadlineEpochMs

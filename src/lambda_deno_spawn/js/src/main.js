@@ -9,7 +9,7 @@
  * @module
  */
 
-/** @import { Head } from "./input.js" */
+/** @import { Head, Resume } from "./input.js" */
 /** @import { Job } from "./job.js" */
 /** @import { Handler } from "./run.js" */
 import { reroute } from "./console.js";
@@ -96,9 +96,10 @@ async function readInvocations(handler) {
       return await untilTheEnd();
     }
     if (line === null) exit(0);
-    const head = /** @type {Head} */ (parse(/** @type {string} */ (line)));
-    if (head.marker !== undefined) {
-      resume(/** @type {{ marker: string, pid: number }} */ (head));
+    /** @type {Head | Resume} */
+    const head = parse(/** @type {string} */ (line));
+    if ("marker" in head) {
+      resume(head);
       write(frame("READY"));
       continue;
     }

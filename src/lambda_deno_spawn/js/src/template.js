@@ -6,6 +6,7 @@
  * @module
  */
 
+/** @import { Resume } from "./input.js" */
 import { hello } from "./input.js";
 import { internals } from "./primordials.js";
 
@@ -52,7 +53,7 @@ export function prepareForForks() {
 /**
  * Be a process of its own, in the child.
  *
- * @param {{ marker: string, pid: number }} line What the supervisor writes first.
+ * @param {Resume} line
  */
 export function resume({ marker, pid }) {
   hello.marker = marker;
