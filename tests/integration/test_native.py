@@ -33,7 +33,9 @@ pytestmark = [pytest.mark.deno, pytest.mark.timeout(120)]
 
 NATIVE = Path(__file__).parents[1] / "native"
 FUNCTIONS = NATIVE / "functions.mjs"
-NAMES = re.findall(r"^  async (\w+)\(", FUNCTIONS.read_text(encoding="utf-8"), re.M)
+NAMES = re.findall(
+    r"^  (?:async )?(\w+)\(\) {", FUNCTIONS.read_text(encoding="utf-8"), re.M
+)
 ECHO = "export const handler = (event) => event;"
 FORKS = 1000  # how often each source of randomness is asked
 
@@ -660,6 +662,7 @@ def test_what_one_child_has_touched_the_next_one_has_before_its_event(
 ) -> None:
     def faults_of_an_event() -> int:
         child = echo.fork()
+        observed.append(echo.observe(child).code)
         before = faults(child.pid)
         child.send({"a": 1})
         child.read_until(b'"RESULT"')
@@ -668,9 +671,10 @@ def test_what_one_child_has_touched_the_next_one_has_before_its_event(
         child.end()
         return found
 
+    observed: list[int] = []
     learned: list[int] = []
     first, second = faults_of_an_event(), faults_of_an_event()
-    assert learned == [control.OK, control.OK]
+    assert observed == learned == [control.OK, control.OK]
     assert second < first / 4
 
 
@@ -682,5 +686,6 @@ def faults(pid: int) -> int:
 def test_there_is_nothing_to_learn_from_a_process_that_is_gone(echo: Template) -> None:
     child = echo.fork()
     child.end()
+    assert echo.observe(child).code == control.NO_CHILD
     assert echo.learn(child).code == control.NO_CHILD
     assert echo.fork().run(1).value == 1
