@@ -63,7 +63,7 @@ class RuntimeApiError(LambdaDenoSpawnError):
     """A call to the Runtime API was refused or did not get through.
 
     Attributes:
-        call: Name of the call: ``next``, ``response``, ``error``, ``init error``.
+        call: Which, such as ``next``, ``response``, ``error``, ``init error``.
         status: HTTP status, None if there was no answer.
         is_fatal: True if the environment cannot go on after it.
     """

@@ -13,9 +13,7 @@ import pytest
 from lambda_deno_spawn.errors import WorkerProtocolError
 from lambda_deno_spawn.invocation import Invocation, Success
 from lambda_deno_spawn.protocol.frames import (
-    Chunk,
     State,
-    StreamBegun,
 )
 from lambda_deno_spawn.worker.exchange import Exchange
 from lambda_deno_spawn.worker.socket_channel import SocketChannel
@@ -192,39 +190,3 @@ async def test_a_connection_that_ends_too_early_is_told(
         else:
             with pytest.raises(WorkerProtocolError, match="the process runs on"):
                 await exchange.response()
-
-
-class Way:
-    """Notes whether the worker has to wait (exchange.Source)."""
-
-    def __init__(self) -> None:
-        self.is_held = False
-
-    def pause_reading(self) -> None:
-        self.is_held = True
-
-    def resume_reading(self) -> None:
-        self.is_held = False
-
-    def notify_caller_gone(self, number: int) -> None:
-        pass
-
-
-async def test_pieces_of_a_byte_are_held_back_for_what_they_cost() -> None:
-    """A quarter of a million of them were taken: 11 MB for 256 KiB."""
-    way = Way()
-    exchange = Exchange(1, way)
-    exchange.receive(StreamBegun("text/plain"), State.STREAMING)
-    taken = 0
-    while not way.is_held:
-        exchange.receive(Chunk(b"x"), State.STREAMING)
-        taken += 1
-    assert taken < 5_000
-    for _ in range(taken):
-        assert await exchange.next_chunk() == b"x"
-    assert not way.is_held
-    exchange.receive(Chunk(b""), State.STREAMING)  # one of no bytes is nothing
-    exchange.receive(Chunk(b"y" * 256 * 1024), State.STREAMING)
-    assert way.is_held
-    assert await exchange.next_chunk() == b"y" * 256 * 1024
-    assert not way.is_held

@@ -1,8 +1,8 @@
-"""What a cold start imports before Deno runs: no more than is written down here.
+"""The modules that a cold start imports before Deno runs, by name.
 
-Names, not times: what is imported decides how long it takes, and does not depend on the
-machine. A module that is needed anyway is added here, by whoever has measured what it
-costs (docs/performance.md).
+Names, not times: the modules decide how long a start takes, on any machine.
+A module that has to be imported so early is added here, once its cost was measured
+(docs/performance.md).
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ OURS = {
     "lambda_deno_spawn.worker.start",
     "lambda_deno_spawn.processes.state",
 }
-# By the name before the first dot. What begins with _ belongs to one of these.
+# Names before the first dot. Modules that begin with _ belong to one of these.
 STANDARD = {
     "collections", "contextlib", "enum", "errno", "fcntl", "functools", "gc",
     "genericpath", "itertools", "keyword", "operator", "os", "posixpath", "reprlib",

@@ -93,8 +93,11 @@ class Worker:
         self._error: WorkerError | None = None
         self._eof_timer: asyncio.TimerHandle | None = None
         self._connection = WorkerConnection(started.marker)
-        self._process = ChildProcess(started.launched, self, loop, reaper)
+        self._process = self._make_process()
         self._channel = self._make_channel()
+
+    def _make_process(self) -> ChildProcess:
+        return ChildProcess(self.started.launched, self, self._loop, self._reaper)
 
     def _make_channel(self) -> Channel:
         started = self.started

@@ -369,7 +369,11 @@ def _runtime_sources() -> dict[str, bytes]:
     """Return our own files that Lambda runs, by path."""
     package = Path(lambda_deno_spawn.__file__).parent
     sources = [*package.rglob("*.py"), *(package / "js").glob("*.js")]
-    left_out = {package / "__main__.py", *(package / "dev").rglob("*")}
+    left_out = {
+        package / "__main__.py",
+        *(package / "dev").rglob("*"),
+        *(package / "js" / "src").rglob("*"),  # runtime.js is written from these
+    }
     files = [path for path in sources if path not in left_out]
     return {
         path.relative_to(package.parent).as_posix(): path.read_bytes() for path in files
