@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-SCRIPTS := src/lambda_deno_spawn/js src/lambda_deno_spawn/dev tests/js examples bench
+SCRIPTS := src/lambda_deno_spawn/js src/lambda_deno_spawn/dev tests/js tests/native examples bench
 
 .DEFAULT_GOAL := help
 .PHONY: help install invoke js native test test-unit test-js test-integration test-as-lambda coverage lint format typecheck check layers bench figures soak clean

@@ -12,6 +12,7 @@ import sqlite3
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -23,7 +24,7 @@ from lambda_deno_spawn.dev.package.native import MACHINES, SOURCES, build_librar
 from lambda_deno_spawn.errors import TemplateError
 from lambda_deno_spawn.native import control
 from lambda_deno_spawn.native.control import encode_request, library_path
-from tests.native.driver import GoneError, RefusedError, Template, Waiting
+from tests.native.driver import LIMIT_S, GoneError, RefusedError, Template, Waiting
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,7 +34,9 @@ pytestmark = [pytest.mark.deno, pytest.mark.timeout(120)]
 
 NATIVE = Path(__file__).parents[1] / "native"
 FUNCTIONS = NATIVE / "functions.mjs"
-NAMES = re.findall(r"^  async (\w+)\(", FUNCTIONS.read_text(encoding="utf-8"), re.M)
+NAMES = re.findall(
+    r"^  (?:async )?(\w+)\(\) {", FUNCTIONS.read_text(encoding="utf-8"), re.M
+)
 ECHO = "export const handler = (event) => event;"
 FORKS = 1000  # how often each source of randomness is asked
 
@@ -392,6 +395,51 @@ def test_no_source_of_randomness_repeats_in_a_thousand_children(
     assert sum(count == FORKS for count in drawn.values()) == 15
 
 
+def test_no_two_children_begin_tls_with_the_same_random_numbers(
+    tmp_path: Path, library: Path
+) -> None:
+    """The server only takes down how each connection begins, and closes it."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    listener.settimeout(LIMIT_S)
+    address = f"https://127.0.0.1:{listener.getsockname()[1]}/"
+    source = f"""
+    import {{ connect }} from "node:tls";
+    const ask = () => fetch("{address}").catch(() => {{}});
+    const askNode = () => new Promise((resolve) => {{
+      const port = new URL("{address}").port;
+      connect({{ port, host: "127.0.0.1" }}).on("error", resolve).on("close", resolve);
+    }});
+    await ask();
+    await askNode();
+    export async function handler() {{
+      await ask();
+      await askNode();
+    }}"""
+    hellos: list[bytes] = []
+
+    def serve() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                with connection:
+                    connection.settimeout(LIMIT_S)
+                    hellos.append(connection.recv(4096))
+
+    server = threading.Thread(target=serve)
+    server.start()
+    try:
+        with Template(tmp_path, source, library) as template:
+            for _ in range(50):
+                assert template.fork().run().kind == "RESULT"
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        server.join()
+        listener.close()
+    # RFC 8446, 4.1.2: behind record (5), message (4) and version (2).
+    randoms = {hello[11:43] for hello in hellos if hello[:1] == b"\x16"}
+    assert len(hellos) == len(randoms) == 102
+
+
 # ---- Deno's databases ----
 
 
@@ -660,6 +708,7 @@ def test_what_one_child_has_touched_the_next_one_has_before_its_event(
 ) -> None:
     def faults_of_an_event() -> int:
         child = echo.fork()
+        observed.append(echo.observe(child).code)
         before = faults(child.pid)
         child.send({"a": 1})
         child.read_until(b'"RESULT"')
@@ -668,9 +717,10 @@ def test_what_one_child_has_touched_the_next_one_has_before_its_event(
         child.end()
         return found
 
+    observed: list[int] = []
     learned: list[int] = []
     first, second = faults_of_an_event(), faults_of_an_event()
-    assert learned == [control.OK, control.OK]
+    assert observed == learned == [control.OK, control.OK]
     assert second < first / 4
 
 
@@ -682,5 +732,6 @@ def faults(pid: int) -> int:
 def test_there_is_nothing_to_learn_from_a_process_that_is_gone(echo: Template) -> None:
     child = echo.fork()
     child.end()
+    assert echo.observe(child).code == control.NO_CHILD
     assert echo.learn(child).code == control.NO_CHILD
     assert echo.fork().run(1).value == 1

@@ -320,6 +320,11 @@ class Template:
             os.close(stdout)
         raise RefusedError(answer)
 
+    def observe(self, child: Waiting) -> Answer:
+        """Note what a child has touched before its event."""
+        self.control.observe(child.pid)
+        return self.receive()
+
     def learn(self, child: Waiting) -> Answer:
         """Let the next children touch beforehand what this one has touched."""
         self.control.learn(child.pid)

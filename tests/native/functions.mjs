@@ -176,22 +176,22 @@ const functions = {
   async dynamicNodeImport() {
     return typeof (await import("node:http")).createServer === "function";
   },
-  async sqlite() {
+  sqlite() {
     const database = new DatabaseSync(":memory:");
     database.exec("create table t(a); insert into t values (3)");
     return database.prepare("select a from t").get().a === 3;
   },
-  async objects() {
+  objects() {
     const all = [];
     for (let i = 0; i < 1_000_000; i++) all.push({ i, text: `x${i}` });
     return all.length === 1_000_000;
   },
-  async sort() {
+  sort() {
     const numbers = new Float64Array(1_000_000).map(() => Math.random());
     numbers.sort();
     return numbers[0] <= numbers[1];
   },
-  async compute() {
+  compute() {
     let sum = 0;
     for (let i = 0; i < 10_000_000; i++) sum = (sum * 31 + i) | 0;
     return typeof sum === "number";
@@ -202,7 +202,7 @@ const functions = {
   async execFile() {
     return (await promisify(execFile)("/bin/echo", ["a"])).stdout === "a\n";
   },
-  async atomicsWait() {
+  atomicsWait() {
     const array = new Int32Array(new SharedArrayBuffer(4));
     return Atomics.wait(array, 0, 0, 10) === "timed-out";
   },
@@ -233,15 +233,15 @@ const functions = {
     for await (const _event of watcher) break;
     return true;
   },
-  async pid() {
+  pid() {
     return Deno.pid === systemPid() && process.pid === systemPid();
   },
-  async ownGroup() {
+  ownGroup() {
     const [, , group] = Deno.readTextFileSync("/proc/self/stat").split(") ")[1]
       .split(" ");
     return Number(group) === systemPid();
   },
-  async ownEnvironment() {
+  ownEnvironment() {
     const text = Deno.readTextFileSync("/proc/self/environ");
     const all = Object.keys(Deno.env.toObject()).join();
     return !/LD_PRELOAD|FORK_FD/.test(text + all);

@@ -37,7 +37,7 @@ def answer(
 
 def test_a_request_is_sixteen_bytes() -> None:
     packet = encode_request(control.LEARN, 258, 77)
-    assert packet == b"LDSF" + struct.pack("=HHIi", 1, 3, 258, 77)
+    assert packet == b"LDSF" + struct.pack("=HHIi", 1, 4, 258, 77)
     assert len(packet) == 16
 
 
@@ -91,9 +91,10 @@ def test_the_codes_are_those_of_the_library() -> None:
     assert {"PROBE", "OK", "NO_CHILD"} <= numbers.keys()
     for name, value in numbers.items():
         assert getattr(control, name) == value, name
-    kinds = {"PROBE", "FORK", "LEARN"}
+    kinds = {"PROBE", "FORK", "OBSERVE", "LEARN"}
     codes = {value for name, value in numbers.items() if name not in kinds}
     assert control.NAMES.keys() == codes
+    assert control.KINDS.keys() == {numbers[name] for name in kinds}
 
 
 def test_no_two_codes_have_the_same_name() -> None:

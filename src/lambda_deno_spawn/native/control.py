@@ -30,8 +30,8 @@ VERSION = 1
 REQUEST = struct.Struct("=IHHIi")
 ANSWER = struct.Struct("=IHHIii108s")
 ID_LIMIT = 2**32
-PROBE, FORK, LEARN = 1, 2, 3
-KINDS = {PROBE: "probe", FORK: "fork", LEARN: "learn"}
+PROBE, FORK, OBSERVE, LEARN = 1, 2, 3, 4
+KINDS = {PROBE: "probe", FORK: "fork", OBSERVE: "observe", LEARN: "learn"}
 
 OK = 0
 BAD_REQUEST = 1
@@ -189,8 +189,16 @@ class ControlSocket:
         """Ask for a child with these descriptors, which stay the caller's."""
         return self._send(FORK, descriptors=(stdin, stdout, stderr))
 
+    def observe(self, pid: int) -> int:
+        """Note what a child has touched before its event: every child does.
+
+        Args:
+            pid: A child that waits for its event, and will be learned from.
+        """
+        return self._send(OBSERVE, pid)
+
     def learn(self, pid: int) -> int:
-        """Let the next children touch beforehand what this one has touched.
+        """Let the next children touch before their events what this one's has touched.
 
         Args:
             pid: A child that has served an event, and is still there.

@@ -22,8 +22,6 @@ enum {
   LINE_SIZE = 4600, /* a path takes up to 4,096 bytes */
   MAPS_BUFFER_SIZE = 16384,
   ENTRIES = 1024, /* of a pagemap, read at a time */
-  /* The kernel maps up to 16 pages of a file around one that is missing. */
-  FILE_GAP_PAGES = 16,
 };
 
 #ifndef MADV_POPULATE_READ
@@ -48,8 +46,6 @@ static struct {
 } databases[DATABASES_LIMIT];
 static int databases_count;
 
-static struct range learned[RANGES_LIMIT];
-static int learned_count;
 static size_t page_size;
 static bool can_populate;
 
@@ -131,37 +127,50 @@ bool renew_memory(struct refusal *why) {
 
 /* ---- Learning ---- */
 
+/* What a child has touched, by ascending addresses. */
 struct lesson {
   struct range ranges[RANGES_LIMIT];
   int count;
   int pages[2]; /* of files, and written to */
 };
 
+static struct lesson learned;
+static struct lesson observed;
+static pid_t observed_child;
+
 static bool has_room(const struct lesson *lesson) {
   return lesson->pages[0] < FILE_PAGES_LIMIT && lesson->pages[1] < OWN_PAGES_LIMIT;
 }
 
-/* Notes one page. `may_extend`: the range before is in the same mapping. */
+/* Notes one page. `may_extend`: the page before is in the same mapping. */
 static void note(struct lesson *lesson, uintptr_t address, bool is_written,
                  bool may_extend) {
   struct range *last = &lesson->ranges[lesson->count - 1];
-  size_t gap = is_written ? 0 : FILE_GAP_PAGES * page_size;
-  if (may_extend && last->is_written == is_written &&
-      address <= last->start + last->size + gap) {
-    size_t size = address + page_size - last->start;
-    lesson->pages[is_written] += (int)((size - last->size) / page_size);
-    last->size = size;
+  if (may_extend && last->is_written == is_written && address == last->start + last->size) {
+    last->size += page_size;
+    lesson->pages[is_written]++;
   } else if (lesson->count < RANGES_LIMIT) {
     lesson->ranges[lesson->count++] = (struct range){address, page_size, is_written};
     lesson->pages[is_written]++;
   }
 }
 
+/* True if a page is among these ranges; `*at` is the first that may hold it or a later
+ * one. */
+static bool is_among(const struct lesson *lesson, int *at, uintptr_t address) {
+  while (*at < lesson->count &&
+         lesson->ranges[*at].start + lesson->ranges[*at].size <= address)
+    ++*at;
+  return *at < lesson->count && lesson->ranges[*at].start <= address;
+}
+
 /* Notes the pages of one mapping: those of files that are there, and those of its own
  * that the child shares with nobody, because it has written to them. */
-static void study(struct lesson *lesson, int pagemap, const struct mapping *mapping) {
+static void study(struct lesson *lesson, int pagemap, const struct mapping *mapping,
+                  const struct lesson *without, int *at) {
   static uint64_t entries[ENTRIES];
-  bool can_write = mapping->permissions[1] == 'w';
+  /* V8 protects its code by a key of the processor's as well, which maps do not show. */
+  bool can_write = mapping->permissions[1] == 'w' && mapping->permissions[2] != 'x';
   bool may_extend = false;
   for (uintptr_t address = mapping->start; address < mapping->end;) {
     size_t pages = (mapping->end - address) / page_size;
@@ -173,6 +182,7 @@ static void study(struct lesson *lesson, int pagemap, const struct mapping *mapp
       bool is_of_file = entries[i] & PAGE_OF_FILE;
       bool is_own = can_write && entries[i] & PAGE_EXCLUSIVE;
       if (!(entries[i] & PAGE_PRESENT) || !(is_of_file || is_own)) continue;
+      if (without != NULL && is_among(without, at, address)) continue;
       if (!has_room(lesson)) return;
       note(lesson, address, !is_of_file, may_extend);
       may_extend = true;
@@ -187,11 +197,12 @@ static bool find_out_how(void) {
   return call3(SYS_madvise, (long)start, (long)page_size, MADV_POPULATE_READ) != -EINVAL;
 }
 
-bool learn_memory(pid_t child, int *pages, struct refusal *why) {
+static bool look_at_child(pid_t child, struct lesson *lesson, const struct lesson *without,
+                          struct refusal *why) {
   static struct maps maps;
-  static struct lesson lesson;
   struct mapping mapping;
   char path[64];
+  int at = 0;
   if (page_size == 0) page_size = (size_t)sysconf(_SC_PAGESIZE);
   format(path, sizeof path, "/proc/%d/pagemap", child);
   int pagemap = open(path, O_RDONLY | O_CLOEXEC);
@@ -200,21 +211,34 @@ bool learn_memory(pid_t child, int *pages, struct refusal *why) {
     close(pagemap);
     return false;
   }
-  lesson.count = lesson.pages[0] = lesson.pages[1] = 0;
+  lesson->count = lesson->pages[0] = lesson->pages[1] = 0;
   while (next_mapping(&maps, &mapping) > 0) {
     bool is_private = mapping.permissions[3] == 'p';
     bool can_read = mapping.permissions[0] == 'r';
     /* The kernel's own: [vdso], [vvar], [vvar_vclock], [vsyscall]. */
     bool is_kernels = strncmp(mapping.path, "[v", 2) == 0;
     if (!is_private || !can_read || is_kernels) continue;
-    study(&lesson, pagemap, &mapping);
+    study(lesson, pagemap, &mapping, without, &at);
   }
   close(maps.file);
   close(pagemap);
-  memcpy(learned, lesson.ranges, (size_t)lesson.count * sizeof *learned);
-  learned_count = lesson.count;
+  return true;
+}
+
+bool observe_memory(pid_t child, int *pages, struct refusal *why) {
+  observed_child = 0;
+  if (!look_at_child(child, &observed, NULL, why)) return false;
+  observed_child = child;
+  *pages = observed.pages[0] + observed.pages[1];
+  return true;
+}
+
+bool learn_memory(pid_t child, int *pages, struct refusal *why) {
+  const struct lesson *without = observed_child == child ? &observed : NULL;
+  if (!look_at_child(child, &learned, without, why)) return false;
+  observed_child = 0;
   can_populate = find_out_how();
-  *pages = lesson.pages[0] + lesson.pages[1];
+  *pages = learned.pages[0] + learned.pages[1];
   return true;
 }
 
@@ -228,11 +252,12 @@ static void touch(const struct range *range) {
 }
 
 void touch_memory(void) {
-  for (int i = 0; i < learned_count; i++) {
-    int advice = learned[i].is_written ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
+  for (int i = 0; i < learned.count; i++) {
+    const struct range *range = &learned.ranges[i];
+    int advice = range->is_written ? MADV_POPULATE_WRITE : MADV_POPULATE_READ;
     if (can_populate)
-      call3(SYS_madvise, (long)learned[i].start, (long)learned[i].size, advice);
+      call3(SYS_madvise, (long)range->start, (long)range->size, advice);
     else
-      touch(&learned[i]);
+      touch(range);
   }
 }

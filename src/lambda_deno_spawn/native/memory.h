@@ -21,7 +21,9 @@ bool plan_memory(const void *ours, struct refusal *why);
 bool renew_memory(struct refusal *why);
 
 /* Notes what a child has touched of the memory that it has from this process; returns
- * the number of pages in `*pages`. */
+ * the number of pages in `*pages`. A child is observed before its event: what it has
+ * touched by then each child touches in any case, before it is given an event. */
+bool observe_memory(pid_t child, int *pages, struct refusal *why);
 bool learn_memory(pid_t child, int *pages, struct refusal *why);
 
 /* In a child: touches what was learned. */

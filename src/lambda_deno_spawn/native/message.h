@@ -14,7 +14,10 @@ enum { MAGIC = 0x4653444c, VERSION = 1 }; /* "LDSF" */
 enum request_kind {
   PROBE = 1, /* May this process be forked? */
   FORK = 2,  /* Fork it; stdin, stdout and stderr of the child come along. */
-  LEARN = 3, /* Note which memory this child has touched, for the next ones. */
+  /* Note which memory this child has touched: until now, so that it does not count, or
+   * for the next ones, which will touch it before their event. */
+  OBSERVE = 3,
+  LEARN = 4,
 };
 
 enum code {
@@ -51,7 +54,7 @@ struct request {
   uint16_t version;
   uint16_t kind;
   uint32_t id;
-  int32_t pid; /* LEARN: the child; else 0 */
+  int32_t pid; /* OBSERVE, LEARN: the child; else 0 */
 };
 
 enum { DETAIL_SIZE = 108 };

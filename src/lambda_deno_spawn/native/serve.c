@@ -117,7 +117,7 @@ void note_seed(void) {
 
 static bool has_no_children(struct refusal *why) {
   siginfo_t info;
-  if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT) == 0)
+  if (waitid(P_ALL, 0, &info, WEXITED | WNOHANG | WNOWAIT | __WALL) == 0)
     return refuse(why, CHILD_PROCESS, 0, "a child process");
   return errno == ECHILD || refuse(why, SYSTEM, errno, "waitid");
 }
@@ -289,9 +289,11 @@ static bool serve(void) {
     if (got.request.kind == FORK) {
       child = fork_child(got.descriptors, &why);
       if (child == 0) return true;
-    } else if (got.request.kind == LEARN &&
-               learn_memory(got.request.pid, &pages, &why)) {
-      format(why.detail, sizeof why.detail, "%d pages", pages);
+    } else if (got.request.kind != PROBE) {
+      bool (*look)(pid_t, int *, struct refusal *) =
+          got.request.kind == OBSERVE ? observe_memory : learn_memory;
+      if (look(got.request.pid, &pages, &why))
+        format(why.detail, sizeof why.detail, "%d pages", pages);
     }
   }
   /* First, so that once the answer has come nobody but the child has them. */

@@ -23,9 +23,9 @@ enum {
   /* Of the thread that makes itself ready, before it goes back to its own stack. */
   STARTING_STACK_BYTES = 4096,
   /* Work that the module left behind, such as compiling, is waited for this long. */
-  PARK_LIMIT_MS = 250,
+  PARK_LIMIT_MS = 1000,
   /* How long a thread may take to obey a signal, on a machine that has much to do. */
-  SIGNAL_LIMIT_MS = 100,
+  SIGNAL_LIMIT_MS = 500,
   START_ATTEMPTS = 50,
 };
 
