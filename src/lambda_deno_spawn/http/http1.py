@@ -1,11 +1,10 @@
 """HTTP/1.1 as far as one client needs it: requests are written, answers are read.
 
-Writes requests by itself. Reads an answer by itself too if it is entirely plain: its
-head comes at once and in full, in the usual characters, each field once, with a length
-or in chunks of the simplest form, and nothing that says more about the connection.
-Every other answer is read by h11 from its first byte on, so what is odd means what h11
-says. Refuses to know sockets, and what is asked for. Why not h11 for all: decision
-0022. Specification: RFC 9112.
+Writes requests by itself. Reads an answer by itself too if its head is entirely plain:
+received in one piece, in the usual characters, each field once, with a length or
+chunks, and no field about the connection. Every other answer is read by h11 from its
+first byte on, so it means what h11 says. Does not know sockets, nor what is asked for.
+Why not h11 for all: decision 0022. Specification: RFC 9112.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     import h11
 
@@ -25,14 +24,21 @@ HEAD_LIMIT_BYTES = 256 * 1024
 END_OF_HEAD = b"\r\n\r\n"
 # Their length, if they have one, is not that of their body.
 _BODYLESS = frozenset({204, 304})
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
-_CHUNK_SIZE_BEGUN = re.compile(rb"[0-9A-Fa-f]{1,8}\r?")
 _TOKEN = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 _VALUE = r"(?:[!-~\x80-\xff](?:[ -~\x80-\xff]*[!-~\x80-\xff])?)?"
 _HEAD = re.compile(rf"HTTP/1\.1 ([2-5][0-9][0-9]) [ -~]*((?:\r\n{_TOKEN}: ?{_VALUE})+)")
 # Of lines that the one above has let through.
 _FIELD = re.compile(r"\r\n([^:]+): ?([^\r]*)")
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,11}")
+LINE_END = b"\r\n"
+# The rules of h11 for what it skips, too: size and extensions of a chunk, and trailers,
+# whose lines may end, and go on, as those of headers did once (RFC 9112, 2.2 and 5.2).
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,20})(?:;[^\n]*|[ \t]*)\r\n")
+_TEXT = rb"[\x01-\x09\x0e-\xff]*"
+_TRAILERS = re.compile(
+    rb"\n(?:%b:%b\r?\n(?:[ \t]%b\r?\n)*)*\r?\n" % (_TOKEN.encode(), _TEXT, _TEXT)
+)
+END_OF_TRAILERS = (b"\n\n", b"\n\r\n")
 # What a value we write may consist of: h11's rule, for no more than latin-1.
 _WRITABLE = re.compile(
     r"(?:[\x01-\x08\x0e-\x1f!-\xff](?:[\x01-\x09\x0e-\xff]*[\x01-\x08\x0e-\x1f!-\xff])?)?"
@@ -113,10 +119,11 @@ class AnswerReader:
     def __init__(
         self, on_body: Callable[[bytes], object], limit_bytes: int | None = None
     ) -> None:
-        """Take who is given the body as it comes, and how long that may be.
+        """Await the first byte.
 
-        None: there is no bound. Then nothing is kept of an answer in chunks for h11 to
-        read it again, and it has to be of the simplest form.
+        Args:
+            on_body: Called with each piece of the body, as it comes.
+            limit_bytes: Longest body accepted; None: unlimited.
         """
         self.status = 0
         self.headers: dict[str, str] = {}
@@ -128,10 +135,6 @@ class AnswerReader:
         self._left_bytes = 0  # of the body, if its length was told
         self._come_bytes = 0  # of the body, if not
         self._chunks: _ChunkReader | None = None
-        # All that came of an answer in chunks, and how much of its body was passed on
-        # before h11 is to read it from its first byte on.
-        self._raw: list[bytes] = []
-        self._known_bytes = 0
         self._http: h11.Connection | None = None
 
     @property
@@ -157,7 +160,6 @@ class AnswerReader:
                 self._check_size(self._left_bytes)
                 self._receive_plain(data[end:])
             else:
-                self._keep(data[:end])
                 self._receive_chunks(self._chunks, data[end:])
         else:
             self._http = _awaiting_answer()
@@ -169,12 +171,10 @@ class AnswerReader:
         Raises:
             RemoteProtocolError: It is too early.
         """
-        if self._chunks is not None:
-            self._leave_to_h11()
         if self._http is None:
+            missing = "the end" if self._chunks else f"{self._left_bytes} bytes"
             raise RemoteProtocolError(
-                f"peer closed the connection, {self._left_bytes} bytes of the body "
-                "were missing"
+                f"peer closed the connection, {missing} of the body was missing"
             )
         self._receive_odd(self._http, b"")
 
@@ -205,37 +205,12 @@ class AnswerReader:
             self._left_bytes = int(length)
         return end + len(END_OF_HEAD)
 
-    def _keep(self, data: bytes) -> None:
-        if self._limit_bytes is not None:
-            self._raw.append(data)
-
     def _receive_chunks(self, chunks: _ChunkReader, data: bytes) -> None:
-        self._keep(data)
-        try:
-            pieces = chunks.receive(data)
-        except _OddChunkError:
-            self._leave_to_h11()
-            return
-        for piece in pieces:
+        for piece in chunks.receive_data(data):
             self._come_bytes += len(piece)
             self._check_size(self._come_bytes)
             self._on_body(piece)
         self.is_complete, self.is_last = chunks.is_complete, chunks.has_surplus
-        if self.is_complete:
-            self._raw = []
-
-    def _leave_to_h11(self) -> None:
-        """Let h11 read an answer in chunks again, which is not of the simplest form.
-
-        Raises:
-            RemoteProtocolError: Nothing of it was kept, or h11 finds it wrong.
-        """
-        if self._limit_bytes is None:
-            raise RemoteProtocolError("a chunk is malformed, or missing")
-        raw, self._raw, self._chunks = b"".join(self._raw), [], None
-        self._known_bytes = self._come_bytes
-        self._http = _awaiting_answer()
-        self._receive_odd(self._http, raw)
 
     def _receive_plain(self, data: bytes) -> None:
         behind = len(data) - self._left_bytes
@@ -267,12 +242,9 @@ class AnswerReader:
             case h11.Response():
                 self._take_head(event)
             case h11.Data(data=data):
-                known = min(len(data), self._known_bytes)
-                self._known_bytes -= known
-                self._come_bytes += len(data) - known
+                self._come_bytes += len(data)
                 self._check_size(self._come_bytes)
-                if len(data) > known:
-                    self._on_body(bytes(data)[known:])
+                self._on_body(bytes(data))
             case h11.EndOfMessage():
                 self.is_complete = True
         return isinstance(event, h11.Response | h11.Data | h11.InformationalResponse)
@@ -304,62 +276,81 @@ def _awaiting_answer() -> h11.Connection:
     return http
 
 
-class _OddChunkError(Exception):
-    """It is no chunk of the simplest form; it may be right all the same."""
-
-
 class _ChunkReader:
-    """Reads a body in chunks without extensions and trailers.
+    """Reads a body in chunks; skips extensions and trailers (RFC 9112, 7.1).
 
     Attributes:
-        is_complete: The last chunk has come.
-        has_surplus: Something came behind it.
+        is_complete: The last chunk has been received, and the trailers.
+        has_surplus: Something was received behind them.
     """
 
     def __init__(self) -> None:
         self.is_complete = False
         self.has_surplus = False
-        self._begun = b""  # of a line between chunks
-        self._left_bytes = 0  # of a chunk
-        self._is_behind_chunk = False
-        self._is_behind_last = False
+        self._left_bytes = 0  # of a chunk's data
+        self._line_end = b""  # what is still due of the one behind that data
+        self._is_in_trailers = False
+        self._held = bytearray()  # of a line with a size, or of the trailers
 
-    def receive(self, data: bytes) -> list[bytes]:
-        """Take what has come; return what of the body is in it.
+    def receive_data(self, data: bytes) -> Iterator[bytes]:
+        """Yield what of the body is in some bytes.
 
         Raises:
-            _OddChunkError: The reader is of no more use.
+            RemoteProtocolError: They are no chunks.
         """
-        pieces = []
-        if self._begun:
-            data, self._begun = self._begun + data, b""
         at = 0
         while at < len(data) and not self.is_complete:
             if self._left_bytes:
                 piece = data[at : at + self._left_bytes]
                 at += len(piece)
                 self._left_bytes -= len(piece)
-                self._is_behind_chunk = self._left_bytes == 0
-                pieces.append(piece)
-            elif self._is_behind_chunk or self._is_behind_last:
-                line_end = data[at : at + 2]
-                if line_end == b"\r":
-                    self._begun = line_end
-                    return pieces
-                if line_end != b"\r\n":
-                    raise _OddChunkError
-                at += 2
-                self.is_complete = self._is_behind_last
-                self._is_behind_chunk = False
+                self._line_end = b"" if self._left_bytes else LINE_END
+                yield piece
+            elif self._line_end:
+                found = data[at : at + len(self._line_end)]
+                if not self._line_end.startswith(found):
+                    raise RemoteProtocolError(f"illegal end of a chunk: {found!r}")
+                at += len(found)
+                self._line_end = self._line_end[len(found) :]
+            elif self._is_in_trailers:
+                at, trailers = self._collect(data, at, END_OF_TRAILERS)
+                if trailers and not _TRAILERS.fullmatch(trailers):
+                    raise RemoteProtocolError(f"illegal trailers: {trailers[:64]!r}")
+                self.is_complete = bool(trailers)
+            elif not self._held and (line := _CHUNK_LINE.match(data, at)):
+                at = line.end()
+                self._begin_chunk(line)
             else:
-                size = _CHUNK_SIZE.match(data, at)
-                if size is None:
-                    self._begun = data[at:]
-                    if not _CHUNK_SIZE_BEGUN.fullmatch(self._begun):
-                        raise _OddChunkError
-                    return pieces
-                at = size.end()
-                self._left_bytes = int(size[1], 16)
-                self._is_behind_last = self._left_bytes == 0
+                at, held = self._collect(data, at, (LINE_END,))
+                if held:
+                    line = _CHUNK_LINE.fullmatch(held)
+                    if line is None:
+                        raise RemoteProtocolError(f"illegal chunk: {held[:64]!r}")
+                    self._begin_chunk(line)
         self.has_surplus = at < len(data)
-        return pieces
+
+    def _begin_chunk(self, line: re.Match[bytes]) -> None:
+        self._left_bytes = int(line[1], 16)
+        if self._left_bytes == 0:
+            self._is_in_trailers = True
+            # With it an empty line ends trailers also if there are none.
+            self._held += b"\n"
+
+    def _collect(
+        self, data: bytes, at: int, ends: tuple[bytes, ...]
+    ) -> tuple[int, bytes]:
+        """Hold bytes until what is held has one of these ends; where they end, too.
+
+        Returns:
+            Where the next ones begin, and what was held; nothing if more is needed.
+        """
+        while line_end := data.find(b"\n", at) + 1:
+            self._held += data[at:line_end]
+            at = line_end
+            if self._held.endswith(ends):
+                held, self._held = bytes(self._held), bytearray()
+                return at, held
+        self._held += data[at:]
+        if len(self._held) > HEAD_LIMIT_BYTES:
+            raise RemoteProtocolError("what is between chunks is too long")
+        return len(data), b""
