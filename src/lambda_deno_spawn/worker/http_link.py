@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.errors import WorkerProtocolError
 from lambda_deno_spawn.http.http1 import (
-    AnswerReader,
     RemoteProtocolError,
+    ResponseReader,
     field_lines,
     request_head,
 )
@@ -47,7 +47,7 @@ class HttpLink(Receiver):
         """Take who is told that the link can carry another exchange."""
         self.is_open = True
         self._on_free = on_free
-        self._reader: AnswerReader | None = None
+        self._reader: ResponseReader | None = None
         self._transport: asyncio.Transport | None = None
         self._connection: WorkerConnection | None = None
         self._exchange: Exchange | None = None
@@ -175,7 +175,7 @@ class HttpLink(Receiver):
         length = sum(map(len, body))
         head = request_head(method, f"/{number}", HOST, length)
         write_parts(self._transport, head, *body)
-        self._reader = AnswerReader(self._take)
+        self._reader = ResponseReader(self._take)
 
     def _check(self, status: int) -> None:
         if status != HTTP_OK:
@@ -197,12 +197,12 @@ class HttpLink(Receiver):
                 )
             self._exchange.take(event)
 
-    def _ended(self, reader: AnswerReader) -> None:
+    def _ended(self, reader: ResponseReader) -> None:
         self._reader = None
         exchange, self._exchange = self._exchange, None
         if exchange is not None and exchange.state not in (State.IDLE, State.DONE):
             self._on_lost(exchange, False)
-        if reader.is_last:
+        if not reader.is_reusable:
             self.close()
         else:
             self._on_free(self)

@@ -1,4 +1,4 @@
-"""Answers read by ourselves and by h11: which ones, with what result, in any pieces."""
+"""Responses, read by our reader and by h11: the same result, wherever they are cut."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lambda_deno_spawn.http.http1 import (
-    AnswerReader,
     LocalProtocolError,
     RemoteProtocolError,
+    ResponseReader,
     chunk,
     end_of_chunks,
     field_lines,
@@ -33,10 +33,11 @@ NEXT = (
 
 @dataclass(frozen=True)
 class Read:
-    """What a reader made of some bytes.
+    """The result of reading some bytes.
 
     Attributes:
-        ends: How it stands: complete, last, broken, or waiting for more.
+        ends: "complete"; "last", if the connection cannot be reused; "broken"; or
+            "waiting" for more.
     """
 
     status: int
@@ -46,9 +47,9 @@ class Read:
 
 
 def read(pieces: list[bytes], *, is_closed: bool = False) -> tuple[Read, bool]:
-    """Read pieces; tell as well whether h11 had to."""
+    """Read pieces with our reader; return also whether it needed h11."""
     body: list[bytes] = []
-    reader = AnswerReader(body.append, 10**30)
+    reader = ResponseReader(body.append, 10**30)
     ends = "waiting"
     try:
         for piece in pieces:
@@ -59,13 +60,13 @@ def read(pieces: list[bytes], *, is_closed: bool = False) -> tuple[Read, bool]:
     except RemoteProtocolError:
         ends = "broken"
     if reader.is_complete:
-        ends = "last" if reader.is_last else "complete"
+        ends = "complete" if reader.is_reusable else "last"
     result = Read(reader.status, reader.headers, b"".join(body), ends)
-    return result, reader._http is not None
+    return result, reader.needs_h11
 
 
 def read_by_h11(data: bytes, *, is_closed: bool = False) -> Read:
-    """Read with h11 alone, as a witness."""
+    """Read with h11 alone, which is the witness."""
     http = h11.Connection(h11.CLIENT, max_incomplete_event_size=256 * 1024)
     http.send(h11.Request(method="GET", target="/x", headers=[("Host", "h")]))
     http.send(h11.EndOfMessage())
@@ -92,7 +93,7 @@ def read_by_h11(data: bytes, *, is_closed: bool = False) -> Read:
     return Read(status, headers, body, ends)
 
 
-def answer(
+def response(
     fields: str, status_line: str = "HTTP/1.1 200 OK", body: str = "{}"
 ) -> bytes:
     head = "".join(f"{field}\r\n" for field in fields.split("|") if field)
@@ -100,22 +101,22 @@ def answer(
 
 
 def in_chunks(body: str) -> bytes:
-    return answer("Transfer-Encoding: chunked", body=body)
+    return response("Transfer-Encoding: chunked", body=body)
 
 
 PLAIN = {
     "next": NEXT,
-    "accepted": answer("Content-Length: 2", "HTTP/1.1 202 Accepted"),
-    "no-body": answer("Content-Length: 0", body=""),
-    "no-reason": answer("Content-Length: 2", "HTTP/1.1 200 "),
-    "no-blank": answer("content-length:2"),
-    "no-value": answer("X:|Content-Length: 2|Y: "),
-    "refused": answer("Content-Length: 2", "HTTP/1.1 413 Payload Too Large"),
-    "utf-8": answer("X: \xc3\xa9|Content-Length: 2"),
-    "odd-names": answer("!#$%&'*+-.^_`|~09aZ: x|Content-Length: 2".replace("`|", "`")),
-    "longer-than-a-read": answer("Content-Length: 300000", body="x" * 300_000),
-    "a-second-answer-behind": answer("Content-Length: 2") * 2,
-    "cut-off": answer("Content-Length: 9"),
+    "accepted": response("Content-Length: 2", "HTTP/1.1 202 Accepted"),
+    "no-body": response("Content-Length: 0", body=""),
+    "no-reason": response("Content-Length: 2", "HTTP/1.1 200 "),
+    "no-blank": response("content-length:2"),
+    "no-value": response("X:|Content-Length: 2|Y: "),
+    "refused": response("Content-Length: 2", "HTTP/1.1 413 Payload Too Large"),
+    "utf-8": response("X: \xc3\xa9|Content-Length: 2"),
+    "odd-names": response("!#$%&'*+-.^_`~09aZ: x|Content-Length: 2"),
+    "longer-than-a-read": response("Content-Length: 300000", body="x" * 300_000),
+    "a-second-response-behind": response("Content-Length: 2") * 2,
+    "cut-off": response("Content-Length: 9"),
     "chunked": in_chunks("2\r\n{}\r\n0\r\n\r\n"),
     "chunked-without-body": in_chunks("0\r\n\r\n"),
     "chunked-in-several": in_chunks("1\r\n{\r\n01\r\n}\r\n00\r\n\r\n"),
@@ -163,57 +164,57 @@ ODD = {
     "nothing": b"",
     "no-end-of-head": NEXT[:100],
     "no-http": b"SSH-2.0-OpenSSH_9.6\r\n\r\n",
-    "http-1.0": answer("Content-Length: 2", "HTTP/1.0 200 OK"),
-    "http-2": answer("Content-Length: 2", "HTTP/2.0 200 OK"),
-    "no-reason-nor-blank": answer("Content-Length: 2", "HTTP/1.1 200"),
-    "two-blanks": answer("Content-Length: 2", "HTTP/1.1  200 OK"),
-    "status-of-two-digits": answer("Content-Length: 2", "HTTP/1.1 20 OK"),
-    "status-of-four-digits": answer("Content-Length: 2", "HTTP/1.1 2000 OK"),
-    "status-999": answer("Content-Length: 2", "HTTP/1.1 999 OK"),
-    "control-in-reason": answer("Content-Length: 2", "HTTP/1.1 200 O\x01K"),
-    "latin-1-in-reason": answer("Content-Length: 2", "HTTP/1.1 200 \xe9"),
-    "continue": answer("", "HTTP/1.1 100 Continue", "") + NEXT,
-    "switching-protocols": answer("", "HTTP/1.1 101 Switching", ""),
-    "204": answer("Content-Length: 2", "HTTP/1.1 204 No Content"),
-    "304": answer("Content-Length: 2", "HTTP/1.1 304 Not Modified"),
-    "no-field": answer(""),
-    "no-length": answer("X: y"),
-    "length-empty": answer("Content-Length:"),
-    "length-negative": answer("Content-Length: -2"),
-    "length-signed": answer("Content-Length: +2"),
-    "length-no-number": answer("Content-Length: two"),
-    "length-hexadecimal": answer("Content-Length: 0x2"),
-    "length-with-zeros": answer("Content-Length: 02"),
-    "length-in-superscript": answer("Content-Length: \xb2"),
-    "length-huge": answer("Content-Length: " + "9" * 19),
-    "lengths-alike": answer("Content-Length: 2|content-length: 2"),
-    "lengths-that-differ": answer("Content-Length: 2|Content-Length: 1"),
-    "lengths-in-a-list": answer("Content-Length: 2, 2"),
-    "any-field-twice": answer("X: 1|x: 2|Content-Length: 2"),
-    "chunked-in-capitals": answer("Transfer-Encoding: Chunked", body="0\r\n\r\n"),
-    "chunked-and-gzip": answer("Transfer-Encoding: gzip, chunked", body="0\r\n\r\n"),
-    "chunked-twice": answer(
+    "http-1.0": response("Content-Length: 2", "HTTP/1.0 200 OK"),
+    "http-2": response("Content-Length: 2", "HTTP/2.0 200 OK"),
+    "no-reason-nor-blank": response("Content-Length: 2", "HTTP/1.1 200"),
+    "two-blanks": response("Content-Length: 2", "HTTP/1.1  200 OK"),
+    "status-of-two-digits": response("Content-Length: 2", "HTTP/1.1 20 OK"),
+    "status-of-four-digits": response("Content-Length: 2", "HTTP/1.1 2000 OK"),
+    "status-999": response("Content-Length: 2", "HTTP/1.1 999 OK"),
+    "control-in-reason": response("Content-Length: 2", "HTTP/1.1 200 O\x01K"),
+    "latin-1-in-reason": response("Content-Length: 2", "HTTP/1.1 200 \xe9"),
+    "continue": response("", "HTTP/1.1 100 Continue", "") + NEXT,
+    "switching-protocols": response("", "HTTP/1.1 101 Switching", ""),
+    "204": response("Content-Length: 2", "HTTP/1.1 204 No Content"),
+    "304": response("Content-Length: 2", "HTTP/1.1 304 Not Modified"),
+    "no-field": response(""),
+    "no-length": response("X: y"),
+    "length-empty": response("Content-Length:"),
+    "length-negative": response("Content-Length: -2"),
+    "length-signed": response("Content-Length: +2"),
+    "length-no-number": response("Content-Length: two"),
+    "length-hexadecimal": response("Content-Length: 0x2"),
+    "length-with-zeros": response("Content-Length: 02"),
+    "length-in-superscript": response("Content-Length: \xb2"),
+    "length-huge": response("Content-Length: " + "9" * 19),
+    "lengths-alike": response("Content-Length: 2|content-length: 2"),
+    "lengths-that-differ": response("Content-Length: 2|Content-Length: 1"),
+    "lengths-in-a-list": response("Content-Length: 2, 2"),
+    "any-field-twice": response("X: 1|x: 2|Content-Length: 2"),
+    "chunked-in-capitals": response("Transfer-Encoding: Chunked", body="0\r\n\r\n"),
+    "chunked-and-gzip": response("Transfer-Encoding: gzip, chunked", body="0\r\n\r\n"),
+    "chunked-twice": response(
         "Transfer-Encoding: chunked|Transfer-Encoding: chunked", body="0\r\n\r\n"
     ),
-    "chunked-and-length": answer(
+    "chunked-and-length": response(
         "Transfer-Encoding: chunked|Content-Length: 2", body="2\r\n{}\r\n0\r\n\r\n"
     ),
-    "identity": answer("Transfer-Encoding: identity|Content-Length: 2"),
-    "close": answer("Connection: close|Content-Length: 2"),
-    "keep-alive": answer("Connection: keep-alive|Content-Length: 2"),
-    "folded": answer("X: y|  z|Content-Length: 2"),
-    "two-blanks-before-a-value": answer("X:  y|Content-Length: 2"),
-    "blank-behind-a-value": answer("X: y |Content-Length: 2"),
-    "blank-behind-a-name": answer("X : y|Content-Length: 2"),
-    "tab-before-a-value": answer("X:\ty|Content-Length: 2"),
-    "tab-within-a-value": answer("X: y\tz|Content-Length: 2"),
-    "nul": answer("X: y\0z|Content-Length: 2"),
-    "carriage-return": answer("X: y\rz|Content-Length: 2"),
-    "newline": answer("X: y\nz: 1|Content-Length: 2"),
+    "identity": response("Transfer-Encoding: identity|Content-Length: 2"),
+    "close": response("Connection: close|Content-Length: 2"),
+    "keep-alive": response("Connection: keep-alive|Content-Length: 2"),
+    "folded": response("X: y|  z|Content-Length: 2"),
+    "two-blanks-before-a-value": response("X:  y|Content-Length: 2"),
+    "blank-behind-a-value": response("X: y |Content-Length: 2"),
+    "blank-behind-a-name": response("X : y|Content-Length: 2"),
+    "tab-before-a-value": response("X:\ty|Content-Length: 2"),
+    "tab-within-a-value": response("X: y\tz|Content-Length: 2"),
+    "nul": response("X: y\0z|Content-Length: 2"),
+    "carriage-return": response("X: y\rz|Content-Length: 2"),
+    "newline": response("X: y\nz: 1|Content-Length: 2"),
     "newlines-only": NEXT.replace(b"\r\n", b"\n"),
-    "no-name": answer(": y|Content-Length: 2"),
-    "no-colon": answer("X|Content-Length: 2"),
-    "name-in-latin-1": answer("\xe9: y|Content-Length: 2"),
+    "no-name": response(": y|Content-Length: 2"),
+    "no-colon": response("X|Content-Length: 2"),
+    "name-in-latin-1": response("\xe9: y|Content-Length: 2"),
     "newline-first": b"\r\n" + NEXT,
 }  # fmt: skip
 CLOSED = pytest.mark.parametrize("is_closed", [False, True], ids=["open", "closed"])
@@ -221,19 +222,21 @@ CLOSED = pytest.mark.parametrize("is_closed", [False, True], ids=["open", "close
 
 @CLOSED
 @pytest.mark.parametrize("data", PLAIN.values(), ids=PLAIN)
-def test_a_plain_answer_is_read_by_ourselves_as_h11_would(
+def test_a_plain_response_is_read_without_h11_as_h11_would_read_it(
     data: bytes, is_closed: bool
 ) -> None:
-    result, is_odd = read([data], is_closed=is_closed)
-    assert not is_odd
+    result, needs_h11 = read([data], is_closed=is_closed)
+    assert not needs_h11
     assert result == read_by_h11(data, is_closed=is_closed)
 
 
 @CLOSED
 @pytest.mark.parametrize("data", ODD.values(), ids=ODD)
-def test_an_odd_answer_is_what_h11_says(data: bytes, is_closed: bool) -> None:
-    result, is_odd = read([data], is_closed=is_closed)
-    assert is_odd
+def test_a_response_with_an_odd_head_is_read_by_h11(
+    data: bytes, is_closed: bool
+) -> None:
+    result, needs_h11 = read([data], is_closed=is_closed)
+    assert needs_h11
     assert result == read_by_h11(data, is_closed=is_closed)
 
 
@@ -242,10 +245,10 @@ def test_an_odd_answer_is_what_h11_says(data: bytes, is_closed: bool) -> None:
     [*(data for data in PLAIN.values() if len(data) < 1000), *ODD.values()],
     ids=[*(name for name, data in PLAIN.items() if len(data) < 1000), *ODD],
 )
-def test_it_does_not_matter_where_an_answer_is_cut(data: bytes) -> None:
+def test_it_does_not_matter_where_a_response_is_cut(data: bytes) -> None:
     expected = read_by_h11(data, is_closed=True)
     for at in range(1, len(data)):
-        # What comes behind a complete answer is another read's matter.
+        # Bytes after a complete response may be in a read of their own.
         result, _ = read([data[:at], data[at:]], is_closed=True)
         is_cut_behind = result.ends == "complete" and expected.ends == "last"
         assert result == expected or is_cut_behind, at
@@ -264,7 +267,7 @@ VALUES = st.one_of(
     st.sampled_from(["2", "0", "02", "close", "chunked", "", " ", "a b", "a\tb"]),
     st.text(st.characters(max_codepoint=255), max_size=4),
 )
-ANSWERS = st.builds(
+RESPONSES = st.builds(
     lambda version, status, reason, fields, colon, body: (
         f"HTTP/{version} {status} {reason}\r\n"
         + "".join(f"{name}{colon}{value}\r\n" for name, value in fields)
@@ -301,8 +304,8 @@ CHUNKED = st.builds(
 )
 
 
-@given(st.one_of(ANSWERS, CHUNKED), st.data())
-def test_what_we_read_h11_reads_with_the_same_result(
+@given(st.one_of(RESPONSES, CHUNKED), st.data())
+def test_our_reader_has_the_same_result_as_h11(
     data: bytes, choose: st.DataObject
 ) -> None:
     at = choose.draw(st.integers(0, len(data)))
@@ -313,7 +316,7 @@ def test_what_we_read_h11_reads_with_the_same_result(
 
 
 @given(CHUNKED, st.data())
-def test_chunks_mean_the_same_however_they_are_cut(
+def test_chunks_have_the_same_result_however_they_are_cut(
     data: bytes, choose: st.DataObject
 ) -> None:
     cuts = choose.draw(st.lists(st.integers(0, len(data)), max_size=5).map(sorted))
@@ -330,8 +333,8 @@ def test_chunks_mean_the_same_however_they_are_cut(
 @pytest.mark.parametrize(
     "field", ["Content-Length: 2, 3", "Content-Length: x", "Transfer-Encoding: gzip"]
 )
-def test_a_trailer_says_nothing_about_the_body_before_it(field: str) -> None:
-    """h11 refuses these; RFC 9110, 6.5.1 has them ignored, as all that we skip."""
+def test_a_trailer_does_not_change_how_its_body_is_read(field: str) -> None:
+    """h11 refuses these; RFC 9110, 6.5.1 wants them ignored, like every trailer."""
     result, needs_h11 = read([in_chunks(f"2\r\n{{}}\r\n0\r\n{field}\r\n\r\n")])
     assert not needs_h11
     assert (result.body, result.ends) == (b"{}", "complete")
@@ -342,10 +345,9 @@ def test_a_trailer_says_nothing_about_the_body_before_it(field: str) -> None:
     [("2;", "x"), ("2;", "\n"), ("", "0"), ("0\r\nX: ", "x"), ("0\r\n", "X: y\r\n")],
     ids=["extension", "lines", "size", "trailer", "trailers"],
 )
-def test_what_is_skipped_is_bounded(begun: str, more: str) -> None:
-    """So many bytes are held at most, and looked at once."""
+def test_skipped_parts_are_bounded(begun: str, more: str) -> None:
     limit_bytes, data = 256 * 1024, more.encode() * 16
-    reader = AnswerReader(lambda _: None)
+    reader = ResponseReader(lambda _: None)
     reader.receive_data(in_chunks(begun))
     for _ in range(limit_bytes // len(data) - 1):
         reader.receive_data(data)
@@ -353,9 +355,9 @@ def test_what_is_skipped_is_bounded(begun: str, more: str) -> None:
         reader.receive_data(data * 3)
 
 
-def test_of_a_field_that_repeats_the_last_one_counts_and_a_difference_is_told() -> None:
-    reader = AnswerReader(lambda _: None)
-    reader.receive_data(answer("A: 1|B: 1|a: 1|b: 2|Content-Length: 2"))
+def test_the_last_of_repeated_fields_counts_and_a_difference_is_noted() -> None:
+    reader = ResponseReader(lambda _: None)
+    reader.receive_data(response("A: 1|B: 1|a: 1|b: 2|Content-Length: 2"))
     assert reader.headers == {"a": "1", "b": "2", "content-length": "2"}
     assert reader.ambiguous == {"b"}
 
@@ -363,23 +365,23 @@ def test_of_a_field_that_repeats_the_last_one_counts_and_a_difference_is_told() 
 @pytest.mark.parametrize(
     "data",
     [
-        answer("Content-Length: 11"),
-        answer("Content-Length: 011"),
-        answer("", body="x" * 11),
-        answer("Transfer-Encoding: chunked", body="b\r\n" + "x" * 11 + "\r\n"),
+        response("Content-Length: 11"),
+        response("Content-Length: 011"),
+        response("", body="x" * 11),
+        response("Transfer-Encoding: chunked", body="b\r\n" + "x" * 11 + "\r\n"),
     ],
     ids=["plain", "odd", "until-closed", "chunked"],
 )
-def test_an_answer_is_no_longer_than_its_limit(data: bytes) -> None:
-    reader = AnswerReader(lambda _: None, limit_bytes=10)
+def test_a_response_is_no_longer_than_its_limit(data: bytes) -> None:
+    reader = ResponseReader(lambda _: None, limit_bytes=10)
     with pytest.raises(RemoteProtocolError, match="longer than 10 bytes"):
         reader.receive_data(data)
     assert reader.status == 200
 
 
-def test_a_body_is_passed_on_as_it_comes() -> None:
+def test_a_body_is_passed_on_as_it_is_received() -> None:
     body: list[bytes] = []
-    reader = AnswerReader(body.append)
+    reader = ResponseReader(body.append)
     assert not reader.has_begun
     reader.receive_data(NEXT[:-5])
     assert reader.has_begun
@@ -388,10 +390,30 @@ def test_a_body_is_passed_on_as_it_comes() -> None:
     reader.receive_data(b"}")
     assert body == [b'{"', b'a":1', b"}"]
     assert reader.is_complete
-    assert not reader.is_last
+    assert reader.is_reusable
 
 
-# What we send.
+def test_an_event_in_chunks_is_held_once() -> None:
+    """Everything received used to be kept, so that h11 could read it again."""
+    event_bytes = 6 * 1024 * 1024
+    chunks = bytearray(chunk(b"x" * 65_536) * 4)
+    body: list[bytes] = []
+    reader = ResponseReader(body.append, 7 * 1024 * 1024)
+    reader.receive_data(in_chunks(""))
+    tracemalloc.start()
+    try:
+        for _ in range(event_bytes // (4 * 65_536)):
+            reader.receive_data(bytes(chunks))  # each read is an object of its own
+        reader.receive_data(b"0\r\n\r\n")
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert reader.is_complete
+    assert sum(map(len, body)) == event_bytes
+    assert peak_bytes < 1.2 * event_bytes
+
+
+# Requests.
 
 
 def test_a_request_is_written_as_the_specification_has_it() -> None:
@@ -443,23 +465,3 @@ def test_a_value_is_written_if_h11_would_write_it(value: str) -> None:
     except LocalProtocolError:
         is_written = False
     assert is_written == is_legal
-
-
-def test_an_event_in_chunks_is_held_once() -> None:
-    """A copy of all that had come was kept in case that h11 had to read it."""
-    event_bytes = 6 * 1024 * 1024
-    chunks = bytearray(chunk(b"x" * 65_536) * 4)
-    body: list[bytes] = []
-    reader = AnswerReader(body.append, 7 * 1024 * 1024)
-    reader.receive_data(in_chunks(""))
-    tracemalloc.start()
-    try:
-        for _ in range(event_bytes // (4 * 65_536)):
-            reader.receive_data(bytes(chunks))  # each read is an object of its own
-        reader.receive_data(b"0\r\n\r\n")
-        _, peak_bytes = tracemalloc.get_traced_memory()
-    finally:
-        tracemalloc.stop()
-    assert reader.is_complete
-    assert sum(map(len, body)) == event_bytes
-    assert peak_bytes < 1.2 * event_bytes
