@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING
 import httpx
 import pytest
 
-from lambda_deno_spawn.dev.local.emulator import (
+from lambda_deno_spawn.dev.local.emulator import Emulator
+from lambda_deno_spawn.dev.local.environment import (
     EmulatedInvocation,
-    Emulator,
     End,
     OutcomeKind,
     Phase,

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lambda_deno_spawn.dev.local.emulator import (
+from lambda_deno_spawn.dev.local.environment import (
     EmulatedInvocation,
     End,
     OutcomeKind,
