@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
+import time
 import uuid
 from typing import TYPE_CHECKING, Any, Self
 
@@ -121,7 +122,12 @@ class Emulator:
         on_answer: Callable[[], None] = lambda: None,
         is_managed_instance: bool = False,
     ) -> None:
-        self.state = RuntimeApiState(self.wake, is_managed_instance=is_managed_instance)
+        self.state = RuntimeApiState(
+            time.monotonic,
+            time.time,
+            self.wake,
+            is_managed_instance=is_managed_instance,
+        )
         self.address = ""
         self._function_arn = function_arn
         self._on_delivery = on_delivery

@@ -1,9 +1,9 @@
 """An execution environment as the Runtime API sees it: state only, no I/O.
 
 Knows invocations and their phases, which order of calls is legal, how the platform
-answers the others, and what the caller of an invocation gets in the end. Does not know
-HTTP, processes and timers: its owner makes the calls, and says when a deadline has
-passed or the runtime has exited.
+refuses other calls, and what the caller of an invocation receives. Does not know HTTP,
+processes and clocks: its owner passes on the calls, says when a deadline has passed or
+the runtime has exited, and supplies the time.
 
 Specification: AWS Lambda Developer Guide, "Using the Lambda runtime API for custom
 runtimes", "Lambda execution environment lifecycle" and "Understanding the Lambda
@@ -17,7 +17,6 @@ import base64
 import binascii
 import json
 import signal
-import time
 import uuid
 from collections import deque
 from dataclasses import dataclass, field, replace
@@ -29,11 +28,11 @@ from lambda_deno_spawn.errors import LambdaDenoSpawnError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-# 6 MiB and 100 bytes of envelope: what AWS's emulator enforces and names in its answer.
+# 6 MiB and 100 bytes of envelope: AWS's emulator enforces it and says so.
 RESPONSE_LIMIT_BYTES = 6_291_556
 STREAM_LIMIT_BYTES = 200 * 1024 * 1024  # AWS "Lambda quotas", streamed response
 
-# As Go words them, in which the platform is written.
+# Signal names as Go prints them; the platform is written in Go.
 SIGNAL_NAMES: dict[int, str] = {
     signal.SIGABRT: "aborted",
     signal.SIGBUS: "bus error",
@@ -51,8 +50,8 @@ class RefusedCallError(LambdaDenoSpawnError):
     """A Runtime API call was answered with an error status.
 
     Attributes:
-        status: HTTP status of the answer.
-        error_type: As in the answer's ``errorType``.
+        status: HTTP status of the response.
+        error_type: ``errorType`` in its body.
     """
 
     def __init__(self, status: int, error_type: str, message: str) -> None:
@@ -66,8 +65,8 @@ class Phase(StrEnum):
 
     QUEUED = "queued"
     IN_FLIGHT = "in flight"
-    RESPONDING = "responding"  # the response has begun to arrive
-    ANSWERED = "answered"  # the caller has its answer; billed until it is ended
+    RESPONDING = "responding"  # a part of the response was received
+    ANSWERED = "answered"  # the caller has its outcome; billed until the end
     ENDED = "ended"
 
 
@@ -75,14 +74,14 @@ class End(StrEnum):
     """What ended an invocation."""
 
     NEXT = "next"  # the orderly way: the runtime asked for the next event
-    ANSWER = "answer"  # the same on Managed Instances: others go on beside it
+    ANSWER = "answer"  # the same on Managed Instances, where others continue
     TIMEOUT = "timeout"
     EXIT = "exit"
     INIT_ERROR = "init error"
 
 
 class OutcomeKind(StrEnum):
-    """What the caller of an invocation got."""
+    """What the caller of an invocation received."""
 
     RESPONSE = "response"
     ERROR = "error"
@@ -93,17 +92,17 @@ class OutcomeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EmulatedOutcome:
-    """What the caller of an invocation got.
+    """What the caller of an invocation received.
 
     Attributes:
-        kind: Where it came from.
+        kind: The source of it.
         body: Bytes of the response, or the JSON error body.
-        content_type: As the runtime sent it; empty if it sent none. Of the response, if
-            that was streamed.
+        content_type: As the runtime sent it; empty if it sent none. If a stream ended
+            with an error, the content type of the stream.
         error_type: ``Lambda-Runtime-Function-Error-Type`` as the runtime sent it, or
             the platform's own type; None for a response or without that header.
-        is_streamed: The runtime asked for response streaming.
-        partial: What had come of a streamed response that ended with an error.
+        is_streamed: True if the runtime asked for response streaming.
+        partial: The part of a streamed response that was received before an error.
     """
 
     kind: OutcomeKind
@@ -119,15 +118,15 @@ class EmulatedInvocation:
     """One invocation and its record; times are seconds of the monotonic clock.
 
     Attributes:
-        deliveries: How many times the event was handed out; one, if all goes well.
+        deliveries: How many times the event was delivered; one, if all goes well.
         deadline_epoch_ms: Delivery plus timeout; Unix time, milliseconds.
-        delivered_s: When the event was first handed out.
+        delivered_s: When the event was delivered first.
         answered_s: When the outcome was known.
         ended_s: When the environment was done with it; billing runs until here.
-        is_streamed: The runtime asked for response streaming.
-        content_type: Of the response that has begun.
-        received: What has come of a response that is not complete.
-        is_oversized: More came than the limit allows, and was dropped.
+        is_streamed: True if the runtime asked for response streaming.
+        content_type: Content type of the response.
+        received: The part of an incomplete response that was received.
+        is_oversized: True if the response exceeds the limit; the excess was dropped.
     """
 
     request_id: str
@@ -153,26 +152,26 @@ class EmulatedInvocation:
 
 
 class RuntimeApiState:
-    """The execution environment as the Runtime API sees it: no I/O, no waiting.
+    """One execution environment; its methods are synchronous and do no I/O.
 
     Not for use by several threads.
 
     Attributes:
-        init_finished_s: When the first ``next`` arrived, monotonic; None before.
+        init_finished_s: When ``next`` was called first, monotonic; None before.
         init_error: What was posted to init error, None if nothing was.
 
     Args:
+        clock: Returns seconds of the monotonic clock.
+        epoch_clock: Returns seconds of Unix time.
         on_change: Called after every change.
-        clock: Monotonic seconds.
-        epoch_clock: Seconds of Unix time.
         is_managed_instance: Any number of invocations may be in flight.
     """
 
     def __init__(
         self,
+        clock: Callable[[], float],
+        epoch_clock: Callable[[], float],
         on_change: Callable[[], None] = lambda: None,
-        clock: Callable[[], float] = time.monotonic,
-        epoch_clock: Callable[[], float] = time.time,
         *,
         is_managed_instance: bool = False,
     ) -> None:
@@ -198,7 +197,7 @@ class RuntimeApiState:
         tenant_id: str | None = None,
         invocation_id: str | None = None,
     ) -> EmulatedInvocation:
-        """Add an invocation behind those that wait; its deadline starts at delivery."""
+        """Add an invocation to the queue; its time starts at delivery."""
         invocation = EmulatedInvocation(
             request_id=str(uuid.uuid4()),
             event=event,
@@ -214,10 +213,10 @@ class RuntimeApiState:
         return invocation
 
     def poll(self) -> None:
-        """Note that ``next`` was called: init, and an answered invocation, are over.
+        """Note that ``next`` was called: init, or an answered invocation, is over.
 
         Raises:
-            RefusedCallError: After an init error, or in the middle of a response.
+            RefusedCallError: There was an init error, or a response is incomplete.
         """
         if self.init_error is not None:
             raise _illegal("InitError", "Ready")
@@ -231,13 +230,13 @@ class RuntimeApiState:
         self._on_change()
 
     def has_event(self) -> bool:
-        """Tell whether ``deliver`` has something to hand out."""
+        """Tell whether there is an event to deliver."""
         if self._current is None:
             return bool(self._queue)
         return self._current.phase is Phase.IN_FLIGHT
 
     def deliver(self) -> EmulatedInvocation:
-        """Hand out the unanswered invocation once more, else the first that waits."""
+        """Deliver the unanswered invocation once more, else the first in the queue."""
         current = self._current
         if current is None:
             current = self._queue.popleft()
@@ -257,11 +256,11 @@ class RuntimeApiState:
         response_mode: str | None,
         content_type: str = "",
     ) -> EmulatedInvocation:
-        """Check a response before its body is read.
+        """Accept a response before its body is received.
 
         Raises:
-            RefusedCallError: Not the invocation in flight, or an unknown mode; the
-                latter fails the invocation, as on the platform.
+            RefusedCallError: The invocation is not in flight, or the mode is unknown;
+                the latter fails the invocation, as on the platform.
         """
         invocation = self._in_flight(request_id, invocation_id, "InvocationResponse")
         if response_mode not in (None, "streaming"):
@@ -275,9 +274,9 @@ class RuntimeApiState:
         return invocation
 
     def receive(self, invocation: EmulatedInvocation, chunk: bytes) -> bool:
-        """Take the next bytes of a response; return whether they are for the caller.
+        """Receive the next bytes of a response; return whether the caller gets them.
 
-        They are not when the invocation is over, nor from the limit on.
+        It does not after the end of the invocation, nor beyond the limit.
         """
         if invocation.phase is not Phase.RESPONDING or invocation.is_oversized:
             return False
@@ -292,16 +291,16 @@ class RuntimeApiState:
     def complete_response(
         self, invocation: EmulatedInvocation, trailers: Mapping[str, str] | None = None
     ) -> None:
-        """Give the caller the response, or the error that its trailers tell.
+        """Give the caller the response, or the error in its trailers.
 
         Args:
-            invocation: The one that is responding.
+            invocation: The invocation that is responding.
             trailers: Fields after the body, names in lower case; they count in
                 streamed responses only.
 
         Raises:
-            RefusedCallError: The invocation was ended while the body arrived, or the
-                body is over the limit: the caller has got an error instead.
+            RefusedCallError: The invocation was ended before the whole body was
+                received, or the body exceeds the limit: the caller got an error.
         """
         if invocation.phase is not Phase.RESPONDING:
             raise RefusedCallError(410, "InvokeTimeout", "Invocation timed out")
@@ -337,7 +336,7 @@ class RuntimeApiState:
         )
 
     def truncate(self, invocation: EmulatedInvocation) -> None:
-        """Fail an invocation whose response broke off."""
+        """Fail an invocation whose response stays incomplete."""
         if invocation.phase is Phase.RESPONDING:
             self._fail(
                 invocation, "Runtime.TruncatedResponse", "Response was truncated"
@@ -355,7 +354,7 @@ class RuntimeApiState:
         """Give the caller a function error, byte for byte.
 
         Raises:
-            RefusedCallError: Not the invocation in flight, or its response has begun.
+            RefusedCallError: The invocation is not in flight, or has begun to respond.
         """
         invocation = self._in_flight(
             request_id, invocation_id, "InvocationErrorResponse"
@@ -368,7 +367,7 @@ class RuntimeApiState:
     def fail_init(
         self, body: bytes, *, content_type: str, error_type: str | None
     ) -> None:
-        """Take an init error; the caller that waits for this init gets it.
+        """Note an init error; the first caller in the queue gets it.
 
         Raises:
             RefusedCallError: Init is over.
@@ -387,10 +386,10 @@ class RuntimeApiState:
         self._on_change()
 
     def time_out(self, invocation: EmulatedInvocation) -> None:
-        """Note that the deadline passed; a caller without an answer gets the error.
+        """Note that the deadline has passed; a caller without an outcome gets an error.
 
-        The environment is to be ended and ``reset`` afterwards, unless it is a Managed
-        Instance: there everything goes on.
+        The owner must end the runtime and call ``reset`` afterwards, except on a
+        Managed Instance, which continues.
         """
         if invocation.end is not None:
             return
@@ -407,15 +406,15 @@ class RuntimeApiState:
         self._on_change()
 
     def record_exit(self, returncode: int) -> None:
-        """Note that the runtime exited by itself; its invocations are over.
+        """Note that the runtime exited by itself, which ends its invocations.
 
         Args:
-            returncode: Exit code; negative: ended by that signal.
+            returncode: Exit code; negative: the signal that ended it.
         """
-        hit = list(self._delivered.values())
-        if not hit and self.init_finished_s is None and not self.init_error:
-            hit = [self._queue[0]] if self._queue else []
-        for invocation in hit:
+        affected = list(self._delivered.values())
+        if not affected and self.init_finished_s is None and not self.init_error:
+            affected = [self._queue[0]] if self._queue else []
+        for invocation in affected:
             if invocation.outcome is None:
                 text = exit_text(returncode)
                 self._answer(
@@ -428,14 +427,14 @@ class RuntimeApiState:
         self.reset()
 
     def reset(self) -> None:
-        """Expect a new runtime; invocations that were not delivered keep waiting."""
+        """Expect a new runtime; invocations that were not delivered stay queued."""
         self.init_finished_s = None
         self.init_error = None
         self._on_change()
 
     @property
     def _current(self) -> EmulatedInvocation | None:
-        """The invocation that keeps the environment from others."""
+        """The invocation that must end before another is delivered."""
         if self._is_managed_instance:
             return None
         return next(iter(self._delivered.values()), None)
@@ -471,7 +470,7 @@ class RuntimeApiState:
 
     def _answer(self, invocation: EmulatedInvocation, outcome: EmulatedOutcome) -> None:
         if invocation.is_streamed and outcome.kind is not OutcomeKind.RESPONSE:
-            # Whatever ended the stream, the caller has what came of it.
+            # The caller keeps what it has received, whatever ended the stream.
             outcome = replace(
                 outcome,
                 content_type=invocation.content_type,
@@ -482,8 +481,8 @@ class RuntimeApiState:
         invocation.outcome = outcome
         invocation.answered_s = self._clock()
         invocation.phase = Phase.ANSWERED
-        is_runtimes = outcome.kind in (OutcomeKind.RESPONSE, OutcomeKind.ERROR)
-        if self._is_managed_instance and is_runtimes:
+        is_from_runtime = outcome.kind in (OutcomeKind.RESPONSE, OutcomeKind.ERROR)
+        if self._is_managed_instance and is_from_runtime:
             self._end(invocation, End.ANSWER)
         self._on_change()
 
@@ -498,7 +497,7 @@ class RuntimeApiState:
 
 
 def exit_text(returncode: int) -> str:
-    """Return how the platform describes the end of a runtime process."""
+    """Describe the end of a runtime process in the platform's words."""
     if returncode == 0:
         return "Runtime exited without providing a reason"
     if returncode > 0:
@@ -528,7 +527,7 @@ def _limit_bytes(invocation: EmulatedInvocation) -> int:
 
 
 def _decode(encoded: str) -> bytes:
-    """Decode base64; what is none counts as empty, as in AWS's emulator."""
+    """Decode base64; if it is invalid return nothing, as AWS's emulator does."""
     try:
         return base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):
