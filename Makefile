@@ -26,10 +26,15 @@ invoke: $(STAMP) ## run the hello example through the real runtime and print its
 # Files of tests are shared out; two for each core, as many wait for deadlines to pass.
 PARALLEL = -n $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))') --dist loadfile
 
-native: $(STAMP) ## the library that forks Deno, for both architectures
-	$(BIN)/python -m lambda_deno_spawn.dev.package.native
+NATIVE := src/lambda_deno_spawn/native/lib/.built
 
-test: $(STAMP) ## all tests: unit and integration
+$(NATIVE): $(STAMP) $(wildcard src/lambda_deno_spawn/native/*.[ch])
+	$(BIN)/python -m lambda_deno_spawn.dev.package.native
+	@touch $@
+
+native: $(NATIVE) ## the library that forks Deno, for both architectures
+
+test: $(NATIVE) ## all tests: unit and integration
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-unit: $(STAMP) test-js ## the fast ones: no process, no socket
@@ -38,11 +43,11 @@ test-unit: $(STAMP) test-js ## the fast ones: no process, no socket
 test-js: $(STAMP) ## the JavaScript modules, each by itself
 	$(BIN)/deno test --no-config --allow-read --reporter=dot tests/js
 
-test-integration: $(STAMP) ## real Deno, real HTTP, AWS's emulator
+test-integration: $(NATIVE) ## real Deno, real HTTP, AWS's emulator
 	$(BIN)/python -m pytest $(PARALLEL) tests/integration
 
 # 69: this machine cannot do it. That is no failure for people; for CI it is.
-test-as-lambda: $(STAMP) ## all tests again without privileges, on a read-only root; needs root
+test-as-lambda: $(NATIVE) ## all tests again without privileges, on a read-only root; needs root
 	$(BIN)/python -m tests.fixtures.downloads
 	$(BIN)/python -m tests.as_lambda $(BIN)/python -m pytest $(PARALLEL) -p no:cacheprovider -rs \
 	  || { code=$$?; [ $$code -eq 69 ] && [ -z "$$CI" ]; }
@@ -74,7 +79,7 @@ typecheck: $(STAMP) ## mypy --strict over src, tests and bench
 
 check: lint typecheck coverage test test-as-lambda ## exactly what CI runs
 
-layers: $(STAMP) ## the deno and the runtime layer for both architectures, in dist/
+layers: $(NATIVE) ## the deno and the runtime layer for both architectures, in dist/
 	$(BIN)/lambda-deno-spawn layer build --arch both
 
 bench: $(STAMP) ## ratios, measured side by side in one run

@@ -103,6 +103,16 @@ def _is_usable(folder: Path) -> bool:
     return os.access(folder, os.W_OK)
 
 
+def built_library(machine: str) -> bytes:
+    """Return the library that came with this installation, else compile it.
+
+    Raises:
+        BuildError: It did not, and cannot be compiled.
+    """
+    path = BUILT / machine / LIBRARY
+    return path.read_bytes() if path.is_file() else compile_library(machine)
+
+
 def build_library(machine: str, folder: Path = BUILT) -> Path:
     """Write the library for one architecture to its place. Returns the file.
 
