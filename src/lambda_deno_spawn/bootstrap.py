@@ -18,7 +18,14 @@ import os
 import signal
 import sys
 
-from lambda_deno_spawn.config import LogLevel, Settings, Sigterm, Strategy, Warm
+from lambda_deno_spawn.config import (
+    LogLevel,
+    Metrics,
+    Settings,
+    Sigterm,
+    Strategy,
+    Warm,
+)
 from lambda_deno_spawn.errors import (
     ConfigError,
     HandlerError,
@@ -27,15 +34,15 @@ from lambda_deno_spawn.errors import (
 )
 from lambda_deno_spawn.launch.command import deno_command
 from lambda_deno_spawn.launch.module_cache import ModuleCache
-from lambda_deno_spawn.processes.child import keep_descriptors
 from lambda_deno_spawn.processes.descendants import (
     become_opaque,
     become_subreaper,
     end_children,
-    leave_children,
+    fork_away_from_children,
     newly_lost,
     oom_score,
 )
+from lambda_deno_spawn.processes.launch import keep_descriptors
 from lambda_deno_spawn.processes.state import StateDir
 from lambda_deno_spawn.records import TYPE_CHECKING
 from lambda_deno_spawn.worker.start import start_worker
@@ -49,7 +56,11 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.launch.command import DenoCommand
     from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
     from lambda_deno_spawn.serving.credentials import CredentialsKeeper
+    from lambda_deno_spawn.serving.leftovers import Leftovers
+    from lambda_deno_spawn.serving.metrics import ReportForm
     from lambda_deno_spawn.serving.snapshot import SnapStart
+    from lambda_deno_spawn.serving.strategy import BaseStrategy
+    from lambda_deno_spawn.serving.workers import Workers
     from lambda_deno_spawn.worker.start import StartedWorker
 
 EXIT_OK = 0
@@ -59,7 +70,7 @@ EXIT_AFTER_RESTORE = 65
 # On the way out: after SIGTERM the platform leaves the runtime 150 ms or more
 # (30 % of 500 ms; AWS's emulator, shutdown.go).
 DRAIN_LIMIT_S = 0.05
-LOG_FLUSH_LIMIT_S = 0.1
+EXIT_FLUSH_LIMIT_S = 0.1
 ABORT_LIMIT_S = 0.1
 
 
@@ -69,7 +80,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     keep_descriptors()
     try:
-        leave_children()
+        fork_away_from_children()
     except OSError as error:
         sys.exit(_fail_early(WorkerSpawnError.from_os_error("start a process", error)))
     oom_score.hold()  # this is the process that stays, and `_guard` closes it
@@ -170,10 +181,11 @@ async def _serve(
     from functools import partial
 
     from lambda_deno_spawn.errors import RuntimeApiError
-    from lambda_deno_spawn.log import writer as logs
-    from lambda_deno_spawn.processes.child import Reaper
+    from lambda_deno_spawn.log.writer import configure_log, logger
+    from lambda_deno_spawn.processes.reaper import Reaper
     from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
     from lambda_deno_spawn.serving.execution import Execution
+    from lambda_deno_spawn.serving.leftovers import Leftovers
     from lambda_deno_spawn.serving.loop import (
         PersistentRuntimeApi,
         RuntimeLoop,
@@ -181,14 +193,15 @@ async def _serve(
         run_until,
         serve,
     )
-    from lambda_deno_spawn.serving.strategies import FreshProcess, SharedServer, Workers
+    from lambda_deno_spawn.serving.strategy import INIT_LIMIT_S, MANAGED_INIT_LIMIT_S
+    from lambda_deno_spawn.serving.workers import WorkerFactory, Workers
 
-    writer = logs.configure(settings)
+    writer = configure_log(settings)
     if settings.unknown:
         names = ", ".join(settings.unknown)
-        logs.logger.warning("Unknown settings have no effect: %s", names)
+        logger.warning("Unknown settings have no effect: %s", names)
     for lost in newly_lost():
-        logs.logger.warning("%s", lost)
+        logger.warning("%s", lost)
     if settings.log_level in (LogLevel.TRACE, LogLevel.DEBUG):
         _log_command(command)
     loop = asyncio.get_running_loop()
@@ -202,11 +215,15 @@ async def _serve(
     ]
     reaper = Reaper(loop)
     credentials = _credentials(settings, clients[0])
-    workers = Workers(command, state, cache, writer, reaper, credentials)
-    is_server = settings.strategy is Strategy.SERVER
-    strategy = (SharedServer if is_server else FreshProcess)(settings, workers)
-    begin = partial(Execution, settings, strategy, writer)
+    factory = WorkerFactory(command, state, cache, writer, reaper)
+    workers = Workers(factory, state.private_dir_of, credentials)
+    leftovers = Leftovers(state, is_beside_events=settings.is_managed_instance)
+    strategy = _strategy(settings, workers, leftovers)
+    form = _report_form(settings)
+    begin = partial(Execution, strategy, writer, settings.stop_margin_s, form)
+    init_limit_s = INIT_LIMIT_S
     if settings.is_managed_instance:
+        init_limit_s = MANAGED_INIT_LIMIT_S
         loops = [
             RuntimeLoop(PersistentRuntimeApi(client), begin, settles_beside=True)
             for client in clients
@@ -220,11 +237,13 @@ async def _serve(
         if settings.is_snap_start:
             from lambda_deno_spawn.serving.snapshot import SnapStart
 
+            is_ahead = settings.warm is not Warm.OFF
             snap_start = SnapStart(
-                settings, clients[0], strategy, workers, writer, credentials
+                clients[0], strategy, workers, writer, starts_ahead=is_ahead
             )
             return await _start_by_snapshot(snap_start, clients[0])
-        failure = await strategy.start(orphans.pop() if orphans else None)
+        first = orphans.pop() if orphans else None
+        failure = await strategy.start(first, init_limit_s)
         if failure is None:
             return None
         return await _fail("Init Error", failure, clients[0].init_error, EXIT_FAILED)
@@ -237,14 +256,14 @@ async def _serve(
                 gc.freeze()
                 await serve(loops, stop, drain_limit_s)
     except RuntimeApiError as error:
-        logs.logger.error("%s", error)
+        logger.error("%s", error)
         return EXIT_FAILED
     finally:
-        await strategy.aclose()
+        await strategy.aclose(settings.close_grace_s)
         for client in clients:
             await client.aclose()
         reaper.close()
-        writer.detach(LOG_FLUSH_LIMIT_S)
+        writer.detach(EXIT_FLUSH_LIMIT_S)
     return EXIT_OK if code is None else code
 
 
@@ -253,9 +272,53 @@ def _credentials(
 ) -> CredentialsKeeper | None:
     if settings.credentials_uri is None:
         return None
+    from functools import partial
+
+    from lambda_deno_spawn.launch.variables import handed_on
     from lambda_deno_spawn.serving.credentials import CredentialsKeeper
 
-    return CredentialsKeeper(settings, client)
+    return CredentialsKeeper(
+        client,
+        settings.credentials_uri,
+        settings.credentials_token,
+        partial(handed_on, settings),
+    )
+
+
+def _strategy(
+    settings: Settings, workers: Workers, leftovers: Leftovers
+) -> BaseStrategy:
+    """Return where workers come from, as the settings say."""
+    from lambda_deno_spawn.serving.strategy import WarmPolicy
+
+    warm = WarmPolicy(settings.warm, settings.warm_max_age_s)
+    if settings.strategy is Strategy.SERVER:
+        from lambda_deno_spawn.serving.shared_server import SharedServer
+
+        return SharedServer(
+            workers,
+            leftovers,
+            warm,
+            max_invocations=settings.max_invocations,
+            concurrency=settings.concurrency,
+        )
+    from lambda_deno_spawn.serving.fresh_process import FreshProcess
+    from lambda_deno_spawn.serving.pool import Bounded, Unbounded
+
+    if settings.is_managed_instance:
+        bounded = Bounded(settings.concurrency, settings.memory_mb)
+        return FreshProcess(workers, leftovers, warm, bounded)
+    return FreshProcess(workers, leftovers, warm, Unbounded())
+
+
+def _report_form(settings: Settings) -> ReportForm | None:
+    if settings.metrics is Metrics.OFF:
+        return None
+    from lambda_deno_spawn.serving.metrics import ReportForm
+
+    return ReportForm(
+        settings.metrics, settings.function_name, settings.function_version
+    )
 
 
 def _extension(

@@ -45,6 +45,8 @@ from lambda_deno_spawn.dev.project.project import (
     load_project,
 )
 from lambda_deno_spawn.dev.project.quotas import (
+    DEFAULT_MEMORY_MB,
+    EVENT_LIMIT_BYTES,
     MEMORY_MAX_MB,
     MEMORY_MIN_MB,
     TIMEOUT_LIMIT_S,
@@ -57,9 +59,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.local.invoke import InvokeResult
 
 CLIENT_CONTEXT_LIMIT_BYTES = 3583  # base64; AWS Lambda API reference, Invoke
-EVENT_LIMIT_BYTES = 6 * 1024 * 1024  # AWS "Lambda quotas"
 DEFAULT_TIMEOUT_S = 3.0  # Lambda's own
-DEFAULT_MEMORY_MB = 512
 
 # A parameter of `invoke` or `doctor` names the modes that do not ignore it.
 LOCAL = Mode("without --remote", "a function on this machine")

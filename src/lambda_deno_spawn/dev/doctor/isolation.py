@@ -23,9 +23,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from lambda_deno_spawn.dev.local.log_pipe import LogPipe
+from lambda_deno_spawn.dev.local.process_tree import ProcessTree
 from lambda_deno_spawn.dev.local.runtime import (
-    LogPipe,
-    ProcessTree,
     bootstrap_command,
     deno_binary,
     lambda_environ,
