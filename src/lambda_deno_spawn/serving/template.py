@@ -1,7 +1,7 @@
 """The template: a loaded process that is forked for each event, and never serves one.
 
 Knows when there is a template, when a copy of it may be made, and why not. Does not
-know which invocation a copy serves. Decision 0031; docs/native.md has the native part.
+know which invocation a copy serves. Decision 0033; docs/native.md has the native part.
 """
 
 from __future__ import annotations
