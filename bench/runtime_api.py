@@ -7,9 +7,9 @@ measured runs from the write of the event to the last byte of the post, and to i
 piece if it is streamed. Does not know what a benchmark does not need: deadlines that
 are enforced, trailers, several runtimes.
 
-Not the emulator of ``dev/local``, because the server's own time is in what is measured:
-between an event and its post h11 adds about 0.3 ms to 0.1 ms, and bodies are copied
-more often, which would move every ratio towards 1.
+Not the emulator of ``dev/local``: the server's own time is part of what is measured,
+and with h11 it is 0.25 ms between an event and its post instead of 0.1 ms. That would
+move every ratio towards 1.
 
 Specification: AWS Lambda Developer Guide, "Using the Lambda runtime API for custom
 runtimes" and "Understanding the execution environment lifecycle".

@@ -960,6 +960,20 @@ async def test_closing_answers_a_waiting_poll() -> None:
     await client.aclose()
 
 
+async def test_closing_answers_an_extension_that_waits() -> None:
+    async with (
+        httpx.AsyncClient(timeout=WAIT_LIMIT_S, trust_env=False) as client,
+        Emulator() as emulator,
+    ):
+        url = f"http://{emulator.address}"
+        waiting = asyncio.create_task(
+            client.get(f"{url}/2020-01-01/extension/event/next")
+        )
+        await client.get(f"{url}/2018-06-01/ping")  # the call before it was received
+        await emulator.__aexit__(None, None, None)
+        assert (await waiting).status_code == 500
+
+
 async def test_closing_ends_idle_connections_at_once() -> None:
     async with Emulator() as emulator, connected(emulator) as (reader, writer):
         writer.write(b"GET /2018-06-01/ping HTTP/1.1\r\nHost: x\r\n\r\n")

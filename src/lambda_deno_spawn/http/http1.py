@@ -4,7 +4,7 @@ Reads a response by itself if its head is plain: received in one piece, in the u
 characters, each field once, with a length or chunks, and no field about the connection.
 Every other response is read by h11 from its first byte on and means what h11 says. Does
 not know sockets, nor what the requests are for. Why h11 does not read all of them:
-decision 0022. Specification: RFC 9112.
+decisions 0022 and 0031. Specification: RFC 9112.
 """
 
 from __future__ import annotations

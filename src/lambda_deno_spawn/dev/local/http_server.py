@@ -3,7 +3,7 @@
 Knows keep-alive, pipelined requests, trailers, ``Expect: 100-continue``, requests that
 break off, and a body that is received no faster than it is read. Does not know what is
 asked for. h11 knows the syntax; nothing here is shared with the runtime's own client.
-Specification: RFC 9112.
+Why not a web framework: decision 0032. Specification: RFC 9112.
 """
 
 from __future__ import annotations
