@@ -25,7 +25,7 @@ from typing import IO, TYPE_CHECKING, BinaryIO
 import pytest
 
 from lambda_deno_spawn import __version__
-from lambda_deno_spawn.dev.local.emulator import EmulatedInvocation
+from lambda_deno_spawn.dev.local.environment import EmulatedInvocation
 from lambda_deno_spawn.dev.local.invoke import InvokeResult, invoke
 from lambda_deno_spawn.dev.local.process_tree import ProcessTree
 from lambda_deno_spawn.dev.local.response_stream import (

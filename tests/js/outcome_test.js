@@ -213,9 +213,12 @@ Deno.test("a module that never loads is left to the supervisor", () => {
 
 Deno.test("an error belongs to its own invocation of several, or to all if it has none", () => {
   sayHello({ concurrency: 2, socket: "/s", invocations: 0 });
-  const one = beginJob(), two = beginJob(), three = beginJob();
-  let current = /** @type {typeof one.job | undefined} */ (two.job);
+  let current = /** @type {ReturnType<typeof beginJob>["job"] | undefined} */ (
+    undefined
+  );
   tellApart(() => current);
+  const one = beginJob(), two = beginJob(), three = beginJob();
+  current = two.job;
   assert.equal(currentJob(), two.job);
   onUncaughtError(eventOf({ error: new Error("of the second") }));
   assert.deepEqual([one, two, three].map(({ output }) => output.kinds.length), [
@@ -234,5 +237,4 @@ Deno.test("an error belongs to its own invocation of several, or to all if it ha
   const last = beginJob();
   assert.equal(currentJob(), last.job);
   end(last.job);
-  tellApart(() => undefined);
 });

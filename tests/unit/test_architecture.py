@@ -321,8 +321,15 @@ def test_what_has_one_owner_is_imported_by_it_alone(name: str) -> None:
     assert found & (set(OWNERS) - owned) == set()
 
 
-def test_the_emulator_is_a_witness_against_the_client() -> None:
-    assert "runtime_api.client" not in ours(MODULES["dev.local.emulator"].everywhere)
+@pytest.mark.parametrize("name", ["emulator", "environment", "http_server"])
+def test_the_emulator_is_a_witness_against_the_client(name: str) -> None:
+    found = ours(MODULES[f"dev.local.{name}"].everywhere)
+    assert not {each for each in found if each.startswith(("http", "runtime_api"))}
+
+
+def test_the_state_of_the_emulator_reaches_nothing_outside() -> None:
+    found = others(MODULES["dev.local.environment"].everywhere)
+    assert found & OUTSIDE == {"signal"}, "the numbers of signals, and nothing else"
 
 
 def test_bootstrap_starts_without_what_is_slow_to_import() -> None:

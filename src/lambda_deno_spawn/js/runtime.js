@@ -706,8 +706,8 @@ class Job {
 
 /** The job that began last. */
 let latestJob = /** @type {Job} */ (/** @type {unknown} */ (null));
-/** All invocations in progress. @type {Set<Job>} */
-const runningJobs = new Set();
+/** Invocations in progress, where there may be several. @type {Set<Job> | null} */
+let runningJobs = null;
 /** Finds the job that the calling code belongs to; null: one of several. */
 let findCurrent = /** @type {() => Job | null} */ (() => latestJob);
 
@@ -730,7 +730,7 @@ const beginInvocation = (
    */
   function (output, head) {
     latestJob = new Job("running", output, head);
-    runningJobs.add(latestJob);
+    runningJobs?.add(latestJob);
     return latestJob;
   }
 );
@@ -738,7 +738,7 @@ const beginInvocation = (
 const forget = (
   /** @param {Job} job An invocation that has nothing left to do. */
   function (job) {
-    runningJobs.delete(job);
+    runningJobs?.delete(job);
   }
 );
 
@@ -748,7 +748,9 @@ const forget = (
  * @param {() => Job | undefined} find Returns the job that the calling code belongs to.
  */
 function tellApart(find) {
-  findCurrent = () => find() ?? onlyJob();
+  const running = new Set();
+  runningJobs = running;
+  findCurrent = () => find() ?? onlyOf(running);
 }
 
 /** @returns {Job | null} The job that the calling code belongs to; null: unknown. */
@@ -759,13 +761,16 @@ function currentJob() {
 /** @returns {Job[]} Those that the calling code may belong to. */
 function currentJobs() {
   const job = findCurrent();
-  return job === null ? [...runningJobs] : [job];
+  return job === null ? [...runningJobs ?? []] : [job];
 }
 
-/** @returns {Job | null} */
-function onlyJob() {
-  const [job] = runningJobs;
-  return runningJobs.size === 1 ? job : null;
+/**
+ * @param {Set<Job>} jobs
+ * @returns {Job | null} The only one there is, if there is only one.
+ */
+function onlyOf(jobs) {
+  const [job] = jobs;
+  return jobs.size === 1 ? job : null;
 }
 
 // --- console.js ---

@@ -63,9 +63,7 @@ DEFAULT_TIMEOUT_S = 3.0  # Lambda's own
 
 # A parameter of `invoke` or `doctor` names the modes that do not ignore it.
 LOCAL = Mode("without --remote", "a function on this machine")
-REMOTE = Mode(
-    "with --remote", "a function in AWS", "leave {} out, or add --remote NAME"
-)
+REMOTE = Mode("with --remote", "a function in AWS", "leave {} out, or add --remote")
 CHECKS = Mode("without --isolation", "the checks of a machine and a function")
 ISOLATION = Mode(
     "with --isolation", "the isolation test", "leave {} out, or add --isolation"

@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lambda_deno_spawn.config import Strategy
-    from lambda_deno_spawn.dev.local.emulator import EmulatedInvocation, Emulator
+    from lambda_deno_spawn.dev.local.emulator import Emulator
+    from lambda_deno_spawn.dev.local.environment import EmulatedInvocation
     from lambda_deno_spawn.dev.local.runtime import LocalRuntime
 
 HERE = Path(__file__).parent
@@ -435,7 +436,7 @@ async def _wake_at_exit(emulator: Emulator, runtime: LocalRuntime) -> None:
 
 
 def _read(invocation: EmulatedInvocation, returncode: int | None) -> _Answer:
-    from lambda_deno_spawn.dev.local.emulator import OutcomeKind
+    from lambda_deno_spawn.dev.local.environment import OutcomeKind
 
     outcome = invocation.outcome
     if outcome is None:

@@ -39,10 +39,10 @@ from lambda_deno_spawn.dev.project.function import InvokeOptions, function_name
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from lambda_deno_spawn.dev.local.emulator import (
+    from lambda_deno_spawn.dev.local.emulator import Emulator
+    from lambda_deno_spawn.dev.local.environment import (
         EmulatedInvocation,
         EmulatedOutcome,
-        Emulator,
     )
 
 
@@ -207,7 +207,7 @@ async def _follow(
     view: StreamView,
 ) -> Report:
     """Follow an invocation to its end, whichever that is."""
-    from lambda_deno_spawn.dev.local.emulator import End
+    from lambda_deno_spawn.dev.local.environment import End
 
     exit_watch = asyncio.create_task(_record_exit(emulator, invocation, runtime))
     try:
@@ -235,7 +235,7 @@ async def _follow(
 async def _record_exit(
     emulator: Emulator, invocation: EmulatedInvocation, runtime: LocalRuntime
 ) -> None:
-    from lambda_deno_spawn.dev.local.emulator import Phase
+    from lambda_deno_spawn.dev.local.environment import Phase
 
     # No limits: `_wait_for_end` has one.
     returncode = await runtime.process.wait()
@@ -272,7 +272,7 @@ async def _wait_for_end(
 def _report(
     invocation: EmulatedInvocation, runtime: LocalRuntime, memory_size_mb: int
 ) -> Report:
-    from lambda_deno_spawn.dev.local.emulator import End
+    from lambda_deno_spawn.dev.local.environment import End
 
     delivered_s = invocation.delivered_s
     begun_s = runtime.started_s if delivered_s is None else delivered_s
@@ -293,7 +293,7 @@ def _report(
 
 
 def _result(invocation: EmulatedInvocation, report: Report) -> InvokeResult:
-    from lambda_deno_spawn.dev.local.emulator import OutcomeKind
+    from lambda_deno_spawn.dev.local.environment import OutcomeKind
 
     outcome = invocation.outcome
     if outcome is None:  # an invocation that ended has one
@@ -313,7 +313,7 @@ def _result(invocation: EmulatedInvocation, report: Report) -> InvokeResult:
 
 
 def _caller_sees(outcome: EmulatedOutcome) -> tuple[HttpPrelude | None, bytes]:
-    from lambda_deno_spawn.dev.local.emulator import OutcomeKind
+    from lambda_deno_spawn.dev.local.environment import OutcomeKind
 
     if not outcome.is_streamed:
         return None, outcome.body
@@ -333,7 +333,7 @@ def _timeout_line(invocation: EmulatedInvocation) -> str:
 
 
 def _exit_lines(invocation: EmulatedInvocation, returncode: int) -> str:
-    from lambda_deno_spawn.dev.local.emulator import exit_text
+    from lambda_deno_spawn.dev.local.environment import exit_text
 
     text = exit_text(returncode)
     return f"RequestId: {invocation.request_id} Error: {text}\nRuntime.ExitError"

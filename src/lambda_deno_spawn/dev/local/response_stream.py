@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import BinaryIO
 
-    from lambda_deno_spawn.dev.local.emulator import EmulatedInvocation
+    from lambda_deno_spawn.dev.local.environment import EmulatedInvocation
 
 HTTP_CONTENT_TYPE = "application/vnd.awslambda.http-integration-response"
 PRELUDE_END = b"\0" * 8

@@ -90,8 +90,8 @@ export class Job {
 
 /** The job that began last. */
 export let latestJob = /** @type {Job} */ (/** @type {unknown} */ (null));
-/** All invocations in progress. @type {Set<Job>} */
-const runningJobs = new Set();
+/** Invocations in progress, where there may be several. @type {Set<Job> | null} */
+let runningJobs = null;
 /** Finds the job that the calling code belongs to; null: one of several. */
 let findCurrent = /** @type {() => Job | null} */ (() => latestJob);
 
@@ -111,13 +111,13 @@ export function beginLoading(output) {
  */
 export function beginInvocation(output, head) {
   latestJob = new Job("running", output, head);
-  runningJobs.add(latestJob);
+  runningJobs?.add(latestJob);
   return latestJob;
 }
 
 /** @param {Job} job An invocation that has nothing left to do. */
 export function forget(job) {
-  runningJobs.delete(job);
+  runningJobs?.delete(job);
 }
 
 /**
@@ -126,7 +126,9 @@ export function forget(job) {
  * @param {() => Job | undefined} find Returns the job that the calling code belongs to.
  */
 export function tellApart(find) {
-  findCurrent = () => find() ?? onlyJob();
+  const running = new Set();
+  runningJobs = running;
+  findCurrent = () => find() ?? onlyOf(running);
 }
 
 /** @returns {Job | null} The job that the calling code belongs to; null: unknown. */
@@ -137,11 +139,14 @@ export function currentJob() {
 /** @returns {Job[]} Those that the calling code may belong to. */
 export function currentJobs() {
   const job = findCurrent();
-  return job === null ? [...runningJobs] : [job];
+  return job === null ? [...runningJobs ?? []] : [job];
 }
 
-/** @returns {Job | null} */
-function onlyJob() {
-  const [job] = runningJobs;
-  return runningJobs.size === 1 ? job : null;
+/**
+ * @param {Set<Job>} jobs
+ * @returns {Job | null} The only one there is, if there is only one.
+ */
+function onlyOf(jobs) {
+  const [job] = jobs;
+  return jobs.size === 1 ? job : null;
 }
