@@ -113,5 +113,5 @@ def test_the_library_is_preloaded_before_others(
     assert template_environ(environ, "/lib.so", 9) == {
         "PATH": "/bin",
         "LD_PRELOAD": expected,
-        "LDS_FORK_FD": "9",
+        "DENO_SPAWN_FORK_FD": "9",
     }

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # Which descriptor the library finds its socket at; it removes the variable.
-VARIABLE = "LDS_FORK_FD"
+VARIABLE = "DENO_SPAWN_FORK_FD"
 PRELOAD = "LD_PRELOAD"
 LIBRARY = "lambda-deno-fork.so"  # the name by which it removes itself from LD_PRELOAD
 MAGIC = 0x4653444C  # "LDSF"

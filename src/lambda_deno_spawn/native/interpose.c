@@ -1,5 +1,5 @@
 /* The functions of the C library that Deno finds here instead. docs/native.md says why
- * each. Without LDS_FORK_FD in the environment each does what it always does. */
+ * each. Without DENO_SPAWN_FORK_FD in the environment each does what it always does. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -22,7 +22,7 @@
 #include "threads.h"
 
 #define EXPORT __attribute__((visibility("default")))
-#define VARIABLE "LDS_FORK_FD"
+#define VARIABLE "DENO_SPAWN_FORK_FD"
 #define PRELOAD "LD_PRELOAD"
 #define FILE_NAME "lambda-deno-fork.so"
 
