@@ -284,6 +284,8 @@ class BaseStrategy(ABC):
             started = self._refill()
             if started is not None and self._warm.when is Warm.READY:
                 await self._wait_until_ready(started, left_s())
+                if self._workers.templates is not None:
+                    self._workers.templates.waiting(started)
         if has_leftovers:
             await self._leftovers.before_freeze(left_s)
 

@@ -63,7 +63,7 @@ class Template:
         self.worker = worker
         self.is_checked = False
         self._control = control
-        self._is_greeted = False
+        self._observed = 0
         self._has_learned = False
 
     @property
@@ -79,16 +79,26 @@ class Template:
         """
         return self._answer_to(self._control.probe())
 
-    def learn(self, pid: int) -> None:
-        """Have later copies touch beforehand the memory that this one has touched.
-
-        Args:
-            pid: A copy that has served its event, and has not ended.
+    def observe(self, pid: int) -> None:
+        """Note what a copy has touched that waits for its event; once.
 
         Raises:
             TemplateError: The template does not answer.
         """
-        if not self._has_learned:
+        if not self._observed:
+            self._observed = pid
+            self._answer_to(self._control.observe(pid))
+
+    def learn(self, pid: int) -> None:
+        """Have later copies touch beforehand the memory that an event touches; once.
+
+        Args:
+            pid: The copy that was observed: it has served its event, and not ended.
+
+        Raises:
+            TemplateError: The template does not answer.
+        """
+        if self._observed == pid and not self._has_learned:
             self._has_learned = True
             answer = self._answer_to(self._control.learn(pid))
             logger.debug("Memory that an event touches: %s", answer)
@@ -259,6 +269,14 @@ class Templates:
     def note_copy(self, worker: Worker) -> None:
         """Note who has charge of the copy that was taken."""
         self._copy = worker
+
+    def waiting(self, worker: Worker) -> None:
+        """Look at a copy that waits for its event."""
+        if self._template is not None and worker is self._copy:
+            try:
+                self._template.observe(worker.pid)
+            except TemplateError as error:
+                self._replace(self._template, str(error))
 
     def ending(self, worker: Worker) -> None:
         """Learn from a copy that is about to be ended."""

@@ -63,36 +63,48 @@ export function resume({ marker, pid }) {
 }
 
 /**
- * Have `process.pid` read again. Deno's Node layer reads it when it is set up, and its
- * property cannot be replaced, so it is set up once more. What the handler's module may
- * have changed of it is put back.
+ * Have `process.pid` read again. Deno's Node layer reads `Deno.pid` when it is set up,
+ * and its property cannot be replaced, so it is set up once more; what it reads next,
+ * `Deno.ppid`, ends that, before it changes what a module may have replaced.
  */
 function renewNodeProcess() {
-  const { process } = globalThis;
-  const changeable = ["stdin", "stdout", "stderr"];
-  const kept = changeable.map((name) =>
-    Object.getOwnPropertyDescriptor(process, name)
+  const { argv0, denoVersion } = internals.__nodeBootstrapArgs ?? {};
+  const argv = [...globalThis.process.argv];
+  const enough = new Error("process.pid is set");
+  const ppid = /** @type {PropertyDescriptor} */ (
+    Object.getOwnPropertyDescriptor(Deno, "ppid")
   );
-  const argv = [...process.argv];
-  const listeners = process.rawListeners("warning");
-  const set = internals.__nodeBootstrapArgs;
+  const stop = () => {
+    throw enough;
+  };
+  Object.defineProperty(Deno, "ppid", { ...ppid, get: stop });
+  const kept = ["stdin", "stdout", "stderr"].map((
+    name,
+  ) => /** @type {const} */ ([
+    name,
+    Object.getOwnPropertyDescriptor(globalThis.process, name),
+  ]));
   internals.__nodeProcessBootstrapped = false;
-  internals.__bootstrapNodeProcess(
-    set.argv0,
-    set.denoArgs,
-    set.denoVersion,
-    set.nodeDebug ?? "",
-    false,
-    set.runningOnMainThread,
-  );
-  changeable.forEach((name, index) => {
-    const descriptor = kept[index];
-    if (descriptor) Object.defineProperty(process, name, descriptor);
-  });
-  process.argv.splice(0, process.argv.length, ...argv);
-  process.removeAllListeners("warning");
-  for (const listener of listeners) {
-    process.on("warning", /** @type {(warning: Error) => void} */ (listener));
+  try {
+    internals.__bootstrapNodeProcess(
+      argv0,
+      [],
+      denoVersion ?? {},
+      "",
+      false,
+      true,
+    );
+  } catch (error) {
+    if (error !== enough) throw error;
+  } finally {
+    internals.__nodeProcessBootstrapped = true;
+    Object.defineProperty(Deno, "ppid", ppid);
+    for (const [name, descriptor] of kept) {
+      if (descriptor) {
+        Object.defineProperty(globalThis.process, name, descriptor);
+      }
+    }
+    globalThis.process.argv.splice(0, argv.length, ...argv);
   }
 }
 
