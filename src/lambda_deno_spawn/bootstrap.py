@@ -34,15 +34,15 @@ from lambda_deno_spawn.errors import (
 )
 from lambda_deno_spawn.launch.command import deno_command
 from lambda_deno_spawn.launch.module_cache import ModuleCache
-from lambda_deno_spawn.processes.child import keep_descriptors
 from lambda_deno_spawn.processes.descendants import (
     become_opaque,
     become_subreaper,
     end_children,
-    leave_children,
+    fork_away_from_children,
     newly_lost,
     oom_score,
 )
+from lambda_deno_spawn.processes.launch import keep_descriptors
 from lambda_deno_spawn.processes.state import StateDir
 from lambda_deno_spawn.records import TYPE_CHECKING
 from lambda_deno_spawn.worker.start import start_worker
@@ -70,7 +70,7 @@ EXIT_AFTER_RESTORE = 65
 # On the way out: after SIGTERM the platform leaves the runtime 150 ms or more
 # (30 % of 500 ms; AWS's emulator, shutdown.go).
 DRAIN_LIMIT_S = 0.05
-LOG_FLUSH_LIMIT_S = 0.1
+EXIT_FLUSH_LIMIT_S = 0.1
 ABORT_LIMIT_S = 0.1
 
 
@@ -80,7 +80,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     keep_descriptors()
     try:
-        leave_children()
+        fork_away_from_children()
     except OSError as error:
         sys.exit(_fail_early(WorkerSpawnError.from_os_error("start a process", error)))
     oom_score.hold()  # this is the process that stays, and `_guard` closes it
@@ -181,8 +181,8 @@ async def _serve(
     from functools import partial
 
     from lambda_deno_spawn.errors import RuntimeApiError
-    from lambda_deno_spawn.log import writer as logs
-    from lambda_deno_spawn.processes.child import Reaper
+    from lambda_deno_spawn.log.writer import configure_log, logger
+    from lambda_deno_spawn.processes.reaper import Reaper
     from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
     from lambda_deno_spawn.serving.execution import Execution
     from lambda_deno_spawn.serving.leftovers import Leftovers
@@ -196,12 +196,12 @@ async def _serve(
     from lambda_deno_spawn.serving.strategy import INIT_LIMIT_S, MANAGED_INIT_LIMIT_S
     from lambda_deno_spawn.serving.workers import WorkerFactory, Workers
 
-    writer = logs.configure(settings)
+    writer = configure_log(settings)
     if settings.unknown:
         names = ", ".join(settings.unknown)
-        logs.logger.warning("Unknown settings have no effect: %s", names)
+        logger.warning("Unknown settings have no effect: %s", names)
     for lost in newly_lost():
-        logs.logger.warning("%s", lost)
+        logger.warning("%s", lost)
     if settings.log_level in (LogLevel.TRACE, LogLevel.DEBUG):
         _log_command(command)
     loop = asyncio.get_running_loop()
@@ -256,14 +256,14 @@ async def _serve(
                 gc.freeze()
                 await serve(loops, stop, drain_limit_s)
     except RuntimeApiError as error:
-        logs.logger.error("%s", error)
+        logger.error("%s", error)
         return EXIT_FAILED
     finally:
         await strategy.aclose(settings.close_grace_s)
         for client in clients:
             await client.aclose()
         reaper.close()
-        writer.detach(LOG_FLUSH_LIMIT_S)
+        writer.detach(EXIT_FLUSH_LIMIT_S)
     return EXIT_OK if code is None else code
 
 
@@ -274,7 +274,7 @@ def _credentials(
         return None
     from functools import partial
 
-    from lambda_deno_spawn.launch.command import handed_on
+    from lambda_deno_spawn.launch.variables import handed_on
     from lambda_deno_spawn.serving.credentials import CredentialsKeeper
 
     return CredentialsKeeper(

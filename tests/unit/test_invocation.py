@@ -532,8 +532,8 @@ def test_then_it_loses_the_end_of_its_message() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"x" * 500, "500 bytes that are no JSON object"),
-        (b"[" + b" " * 498 + b"]", "500 bytes that are no JSON object"),
+        (b"x" * 500, "500 bytes that are not a JSON object"),
+        (b"[" + b" " * 498 + b"]", "500 bytes that are not a JSON object"),
         (b'{"errorMessage":5,"stackTrace":5' + b" " * 400 + b"}", ""),
         (b'{"stackTrace":[5,{}]' + b" " * 400 + b"}", ""),
     ],

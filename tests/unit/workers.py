@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, cast
 
 from lambda_deno_spawn.invocation import Failure, Success
 from lambda_deno_spawn.log.writer import LogWriter
-from lambda_deno_spawn.processes.child import ExitStatus, Footprint, Launched
+from lambda_deno_spawn.processes.child import Footprint
+from lambda_deno_spawn.processes.launch import Launched
+from lambda_deno_spawn.processes.reaper import ExitStatus
 from lambda_deno_spawn.protocol.frames import (
     Answered,
     Chunk,
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.errors import WorkerError
     from lambda_deno_spawn.invocation import Invocation
     from lambda_deno_spawn.launch.module_cache import ModuleCache
-    from lambda_deno_spawn.processes.child import ChildProcess, Reaper
+    from lambda_deno_spawn.processes.child import ChildProcess
+    from lambda_deno_spawn.processes.reaper import Reaper
     from lambda_deno_spawn.processes.state import StateDir
     from lambda_deno_spawn.serving.credentials import CredentialsKeeper
     from lambda_deno_spawn.worker.channel import Channel

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Protocol
 import orjson
 
 from lambda_deno_spawn.errors import RuntimeApiError
-from lambda_deno_spawn.launch.command import FETCHED_CREDENTIALS
+from lambda_deno_spawn.launch.variables import FETCHED_CREDENTIALS
 from lambda_deno_spawn.log.writer import logger
 
 if TYPE_CHECKING:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from lambda_deno_spawn.invocation import Invocation
-    from lambda_deno_spawn.processes.child import ExitStatus
+    from lambda_deno_spawn.processes.reaper import ExitStatus
     from lambda_deno_spawn.serving.leftovers import Leftovers
     from lambda_deno_spawn.serving.workers import Workers
     from lambda_deno_spawn.worker.exchange import Exchange

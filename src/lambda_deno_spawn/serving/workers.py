@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.launch.command import DenoCommand
     from lambda_deno_spawn.launch.module_cache import ModuleCache
     from lambda_deno_spawn.log.writer import LogWriter
-    from lambda_deno_spawn.processes.child import Reaper
+    from lambda_deno_spawn.processes.reaper import Reaper
     from lambda_deno_spawn.processes.state import StateDir
     from lambda_deno_spawn.serving.credentials import Credentials, CredentialsKeeper
     from lambda_deno_spawn.worker.start import StartedWorker

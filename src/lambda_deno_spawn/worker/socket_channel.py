@@ -20,8 +20,8 @@ from lambda_deno_spawn.errors import (
     WorkerUnreachedError,
 )
 from lambda_deno_spawn.http.http1 import (
-    AnswerReader,
     RemoteProtocolError,
+    ResponseReader,
     field_lines,
     request_head,
 )
@@ -207,7 +207,7 @@ class HttpLink(Receiver):
         """Report to the channel what happens to the connection."""
         self.is_open = True
         self._channel = channel
-        self._reader: AnswerReader | None = None
+        self._reader: ResponseReader | None = None
         self._transport: asyncio.Transport | None = None
         self._connection: WorkerConnection | None = None
         self._exchange: Exchange | None = None
@@ -296,7 +296,7 @@ class HttpLink(Receiver):
         length = sum(map(len, body))
         head = request_head(method, f"/{number}", HOST, length)
         write_parts(self._transport, head, *body)
-        self._reader = AnswerReader(self._receive_body)
+        self._reader = ResponseReader(self._receive_body)
 
     def _check(self, status: int) -> None:
         if status != HTTP_OK:
@@ -319,12 +319,12 @@ class HttpLink(Receiver):
                 )
             exchange.receive(event, connection.state)
 
-    def _complete(self, reader: AnswerReader) -> None:
+    def _complete(self, reader: ResponseReader) -> None:
         self._reader = None
         exchange, self._exchange = self._exchange, None
         if exchange is not None and exchange.state not in (State.IDLE, State.DONE):
             self._channel.link_lost(exchange, is_unread=False)
-        if reader.is_last:
+        if not reader.is_reusable:
             self.close()
         else:
             self._channel.link_idle(self)

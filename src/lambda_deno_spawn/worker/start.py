@@ -12,7 +12,7 @@ import time
 
 from lambda_deno_spawn.errors import WorkerError
 from lambda_deno_spawn.permissions import SOCKET
-from lambda_deno_spawn.processes.child import Launched, launch
+from lambda_deno_spawn.processes.launch import Launched, launch
 from lambda_deno_spawn.protocol.hello import MARKER_BYTES, hello
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 

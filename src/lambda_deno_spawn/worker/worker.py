@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.invocation import Invocation
     from lambda_deno_spawn.launch.module_cache import ModuleCache
     from lambda_deno_spawn.log.writer import LogWriter
-    from lambda_deno_spawn.processes.child import ExitStatus, Footprint, Reaper
+    from lambda_deno_spawn.processes.child import Footprint
+    from lambda_deno_spawn.processes.reaper import ExitStatus, Reaper
     from lambda_deno_spawn.processes.state import Removal, StateDir
     from lambda_deno_spawn.worker.channel import Channel
     from lambda_deno_spawn.worker.exchange import Exchange
@@ -69,7 +70,7 @@ class Worker:
         """Take charge of a process that was started."""
         import asyncio
 
-        from lambda_deno_spawn.log.writer import Relay
+        from lambda_deno_spawn.log.relay import Relay
 
         self.started = started
         self.ready_s: float | None = None

@@ -10,7 +10,7 @@ import pytest
 
 from lambda_deno_spawn.config import Settings
 from lambda_deno_spawn.errors import RuntimeApiError
-from lambda_deno_spawn.launch.command import handed_on
+from lambda_deno_spawn.launch.variables import handed_on
 from lambda_deno_spawn.serving.credentials import Credentials, CredentialsKeeper
 
 URI = "http://127.0.0.1:9001/2021-04-23/credentials"

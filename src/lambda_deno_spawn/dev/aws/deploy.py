@@ -34,7 +34,6 @@ from lambda_deno_spawn.dev.aws.publish import (
     publish_steps,
 )
 from lambda_deno_spawn.dev.aws.wanted import (
-    OS_ONLY,
     OUR_TAG,
     WRAPPER,
     WRAPPER_PATH,
@@ -45,6 +44,7 @@ from lambda_deno_spawn.dev.aws.wanted import (
     role_policy_name,
 )
 from lambda_deno_spawn.dev.project.project import RUNTIMES
+from lambda_deno_spawn.dev.project.quotas import DEFAULT_MEMORY_MB, OS_ONLY
 from lambda_deno_spawn.errors import DeployError, UsageError
 
 if TYPE_CHECKING:
@@ -58,8 +58,6 @@ NEW_ROLE = (
     "KMS key is invalid for CreateGrant",
     "execution role does not have permissions",
 )
-# What `invoke` runs a function with here; Lambda's own default of 128 MB is slow.
-NEW_MEMORY_MB = 512
 NEW_TIMEOUT_S = 3
 NEW_RETENTION_DAYS = 30
 URL_STATEMENT = "FunctionURLAllowPublicAccess"
@@ -591,7 +589,7 @@ def _settings(
 ) -> list[_Setting]:
     memory, timeout = wanted.memory_mb, wanted.timeout_s
     if function is None:
-        memory, timeout = memory or NEW_MEMORY_MB, timeout or NEW_TIMEOUT_S
+        memory, timeout = memory or DEFAULT_MEMORY_MB, timeout or NEW_TIMEOUT_S
     rows: tuple[tuple[str, str, Any, str, str], ...] = (
         ("runtime", "Runtime", wanted.runtime, "runtime", ""),
         ("handler", "Handler", wanted.handler, "handler", ""),

@@ -25,6 +25,7 @@ from lambda_deno_spawn.dev.project.quotas import (
     LAYERS_LIMIT,
     MEMORY_MAX_MB,
     MEMORY_MIN_MB,
+    OS_ONLY,
     STORAGE_MAX_MB,
     STORAGE_MIN_MB,
     TIMEOUT_LIMIT_S,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 WRAPPER_PATH = "/opt/lambda-deno-spawn"
-OS_ONLY = "provided.al2023"
 # CloudWatch Logs API reference, PutRetentionPolicy.
 RETENTIONS_DAYS = (
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192,

@@ -26,6 +26,7 @@ from lambda_deno_spawn.dev.cli.build import build
 from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, Output, exit_codes
 from lambda_deno_spawn.dev.cli.deploy import delete, deploy
 from lambda_deno_spawn.dev.cli.layer import layer_app
+from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
 from lambda_deno_spawn.dev.cli.new import new
 from lambda_deno_spawn.dev.cli.options import HandlerOption, VerboseOption
 from lambda_deno_spawn.dev.cli.publish import list_layers, publish
@@ -44,6 +45,8 @@ from lambda_deno_spawn.dev.project.project import (
     load_project,
 )
 from lambda_deno_spawn.dev.project.quotas import (
+    DEFAULT_MEMORY_MB,
+    EVENT_LIMIT_BYTES,
     MEMORY_MAX_MB,
     MEMORY_MIN_MB,
     TIMEOUT_LIMIT_S,
@@ -51,17 +54,20 @@ from lambda_deno_spawn.dev.project.quotas import (
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lambda_deno_spawn.dev.doctor.checks import Check
     from lambda_deno_spawn.dev.doctor.isolation import IsolationReport
     from lambda_deno_spawn.dev.local.invoke import InvokeResult
 
 CLIENT_CONTEXT_LIMIT_BYTES = 3583  # base64; AWS Lambda API reference, Invoke
-EVENT_LIMIT_BYTES = 6 * 1024 * 1024  # AWS "Lambda quotas"
 DEFAULT_TIMEOUT_S = 3.0  # Lambda's own
-DEFAULT_MEMORY_MB = 512
 
+# A parameter of `invoke` or `doctor` names the modes that do not ignore it.
+LOCAL = Mode("without --remote", "a function on this machine")
+REMOTE = Mode("with --remote", "a function in AWS", "leave {} out, or add --remote")
+CHECKS = Mode("without --isolation", "the checks of a machine and a function")
+ISOLATION = Mode(
+    "with --isolation", "the isolation test", "leave {} out, or add --isolation"
+)
 
 app = typer.Typer(
     help="Deno on AWS Lambda with a brand-new process for every event.",
@@ -119,11 +125,13 @@ EnvOption = Annotated[
 
 @app.command()
 def invoke(
+    context: typer.Context,
     function: Annotated[
         str | None,
         typer.Argument(
             metavar="FUNCTION", help="The handler's file, or the folder that holds it."
         ),
+        LOCAL,
     ] = None,
     *,
     remote: Annotated[
@@ -131,20 +139,25 @@ def invoke(
         typer.Option(
             metavar="NAME", help="Invoke this function in AWS instead of one here."
         ),
+        REMOTE,
     ] = None,
     qualifier: Annotated[
         str | None,
         typer.Option(help="With --remote: alias or version."),
+        REMOTE,
     ] = None,
     is_async: Annotated[
         bool,
         typer.Option("--async", help="With --remote: do not wait for the result."),
+        REMOTE,
     ] = False,
     region: Annotated[
-        str | None, typer.Option(help="With --remote: AWS region.")
+        str | None, typer.Option(help="With --remote: AWS region."), REMOTE
     ] = None,
     profile: Annotated[
-        str | None, typer.Option(help="With --remote: profile of AWS's own files.")
+        str | None,
+        typer.Option(help="With --remote: profile of AWS's own files."),
+        REMOTE,
     ] = None,
     event: Annotated[
         str | None,
@@ -154,12 +167,16 @@ def invoke(
             metavar="JSON|@FILE|-",
             help="Event: JSON text, @ and a file, or - for stdin.  [default: {}]",
         ),
+        LOCAL,
+        REMOTE,
     ] = None,
     event_file: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="File that holds the event."),
+        LOCAL,
+        REMOTE,
     ] = None,
-    handler: HandlerOption = None,
+    handler: Annotated[HandlerOption, LOCAL] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -168,6 +185,8 @@ def invoke(
             help="Function timeout; fractions allowed. With --remote: how long to wait."
             "  [default: lambda.toml's, else 3]",
         ),
+        LOCAL,
+        REMOTE,
     ] = None,
     memory: Annotated[
         int | None,
@@ -178,20 +197,27 @@ def invoke(
             help="Memory size the function is told; its heap limit follows from it. "
             "Lambda's own default is 128.  [default: lambda.toml's, else 512]",
         ),
+        LOCAL,
     ] = None,
     warm: Annotated[
         Warm | None,
         typer.Option(help="When the process for the next event is started."),
+        LOCAL,
     ] = None,
-    env: EnvOption = None,
+    env: Annotated[EnvOption, LOCAL] = None,
     client_context: Annotated[
         str | None,
         typer.Option(
             metavar="JSON|@FILE", help="Client context: a JSON object, or @ and a file."
         ),
+        LOCAL,
+        REMOTE,
     ] = None,
     tenant_id: Annotated[
-        str | None, typer.Option(metavar="ID", help="Tenant id in the context.")
+        str | None,
+        typer.Option(metavar="ID", help="Tenant id in the context."),
+        LOCAL,
+        REMOTE,
     ] = None,
     verbose: Annotated[
         bool,
@@ -201,6 +227,8 @@ def invoke(
             help="Log how the function's processes are started; show where an "
             "unexpected error arose.",
         ),
+        LOCAL,
+        REMOTE,
     ] = False,
     output: Annotated[
         Output,
@@ -210,6 +238,8 @@ def invoke(
             help="text: the result's bytes, a stream as it comes; "
             "json: one object with result and report.",
         ),
+        LOCAL,
+        REMOTE,
     ] = Output.TEXT,
 ) -> None:
     """Run a function once, by the real runtime, and print its result.
@@ -218,11 +248,7 @@ def invoke(
     """
     with exit_codes(is_verbose=verbose):
         if remote is not None:
-            here = {
-                "FUNCTION": function, "--handler": handler, "--memory": memory,
-                "--warm": warm, "--env": env,
-            }  # fmt: skip
-            _refuse(here, "--remote", "they are settings of the function there")
+            refuse_ignored(context, REMOTE)
             invoke_remote(
                 remote,
                 _event(event, event_file),
@@ -236,11 +262,7 @@ def invoke(
                 output=output,
             )
             return
-        there = {
-            "--qualifier": qualifier, "--async": is_async, "--region": region,
-            "--profile": profile,
-        }  # fmt: skip
-        _refuse(there, "a function of this machine", "they belong to --remote NAME")
+        refuse_ignored(context, LOCAL)
         if function is None:
             raise UsageError(
                 "Cannot invoke: there is no FUNCTION; give the handler's file or its "
@@ -273,16 +295,18 @@ def invoke(
 
 @app.command()
 def doctor(
+    context: typer.Context,
     function: Annotated[
         str | None,
         typer.Argument(
             metavar="FUNCTION",
             help="The handler's file, or the folder that holds it, to look at besides.",
         ),
+        CHECKS,
     ] = None,
     *,
-    handler: HandlerOption = None,
-    env: EnvOption = None,
+    handler: Annotated[HandlerOption, CHECKS] = None,
+    env: Annotated[EnvOption, CHECKS] = None,
     isolation: Annotated[
         bool,
         typer.Option(
@@ -290,15 +314,19 @@ def doctor(
             help="Run a hostile pair of events instead, and show what leaks from the "
             "first to the second.",
         ),
+        ISOLATION,
     ] = False,
     strategy: Annotated[
         Strategy | None,
         typer.Option(help="With --isolation: how events reach the handler."),
+        ISOLATION,
     ] = None,
-    verbose: VerboseOption = False,
+    verbose: Annotated[VerboseOption, CHECKS, ISOLATION] = False,
     output: Annotated[
         Output,
         typer.Option("-o", "--output", help="text: a table; json: one object."),
+        CHECKS,
+        ISOLATION,
     ] = Output.TEXT,
 ) -> None:
     """Check this machine, and a function, for what the runtime needs.
@@ -307,11 +335,12 @@ def doctor(
     """
     with exit_codes(is_verbose=verbose):
         if isolation:
-            _refuse_with_isolation(function, handler, env)
+            refuse_ignored(context, ISOLATION)
             work = examine_isolation(strategy or Strategy.FRESH, os.environ)
             _show_isolation(run_until_signalled(work), output)
         else:
-            options = _doctor_options(function, handler, env, strategy)
+            refuse_ignored(context, CHECKS)
+            options = _doctor_options(function, handler, env)
             _show_checks(examine(os.environ, options), output)
 
 
@@ -319,10 +348,7 @@ def _doctor_options(
     function: str | None,
     handler: str | None,
     env: list[str] | None,
-    strategy: Strategy | None,
 ) -> InvokeOptions | None:
-    if strategy is not None:
-        raise UsageError("Cannot use --strategy alone: it belongs to --isolation")
     if function is not None:
         project = load_project(Path(function), handler)
         variables = {**project.variables, **parse_variables(env or [])}
@@ -333,22 +359,6 @@ def _doctor_options(
             "Cannot use --handler or --env: there is no function; give one"
         )
     return None
-
-
-def _refuse(options: Mapping[str, object], what: str, reason: str) -> None:
-    given = [name for name, value in options.items() if value]
-    if given:
-        raise UsageError(
-            f"Cannot use {' and '.join(given)} with {what}: {reason}; leave them out"
-        )
-
-
-def _refuse_with_isolation(*options: object) -> None:
-    if any(options):
-        raise UsageError(
-            "Cannot use --isolation with a function or its options: it has a handler "
-            "of its own; leave them out"
-        )
 
 
 def _show_checks(checks: list[Check], output: Output) -> None:

@@ -41,20 +41,18 @@ from lambda_deno_spawn.dev.project.quotas import (
     UNZIPPED_LIMIT_BYTES,
     UPLOAD_LIMIT_BYTES,
 )
-from lambda_deno_spawn.dev.project.requirements import DENO_MINIMUM
-from lambda_deno_spawn.errors import ConfigError, HandlerError
-from lambda_deno_spawn.launch.command import (
-    CREDENTIALS,
-    LAYER_BINARY,
-    PACKAGED_DENO_DIR,
-    deno_command,
-    find_config,
-    find_handler,
-    permission_sets,
-    pypi_binary,
-    shown_command,
+from lambda_deno_spawn.dev.project.requirements import (
+    DENO_MINIMUM,
+    DISTRIBUTION,
+    RUNTIME_PACKAGES,
 )
-from lambda_deno_spawn.launch.module_cache import ModuleCache
+from lambda_deno_spawn.errors import ConfigError, HandlerError
+from lambda_deno_spawn.launch.binary import LAYER_BINARY, pypi_binary
+from lambda_deno_spawn.launch.command import deno_command, shown_command
+from lambda_deno_spawn.launch.deno_json import find_config, permission_sets
+from lambda_deno_spawn.launch.handler import find_handler
+from lambda_deno_spawn.launch.module_cache import PACKAGED_DENO_DIR, ModuleCache
+from lambda_deno_spawn.launch.variables import CREDENTIALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -62,11 +60,9 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.project.function import InvokeOptions
     from lambda_deno_spawn.launch.command import DenoCommand
 
-DISTRIBUTION = "lambda-deno-spawn"
 GLIBC_MINIMUM = (2, 27)  # of Deno's binaries since 2.9
 PYTHON_MINIMUM = (3, 11)  # TaskGroup, asyncio.timeout
 PYTHON_ON_LAMBDA = (3, 12)  # the oldest managed runtime we are made for
-RUNTIME_PACKAGES = ("h11", "orjson")
 # AWS "Lambda quotas".
 DESCRIPTORS_LIMIT = 1024
 PROCESSES_LIMIT = 1024

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.errors import UsageError
-from lambda_deno_spawn.launch.command import HANDLER_SUFFIXES
+from lambda_deno_spawn.launch.handler import HANDLER_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.dev.project.new import Template
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[4]
 EVENT = TEMPLATES["event"]
 EVENT_FILES = (
     ".gitignore",

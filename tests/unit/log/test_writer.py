@@ -1,4 +1,4 @@
-"""Log records, written to a pipe of the test's own, and the relay of workers' lines."""
+"""Log records, written to a pipe of the test's own."""
 
 from __future__ import annotations
 
@@ -14,86 +14,22 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lambda_deno_spawn.config import LogFormat, LogLevel, Settings
-from lambda_deno_spawn.log import writer as logs
+from lambda_deno_spawn.log import writer as log_writer
 from lambda_deno_spawn.log.writer import (
     LogWriter,
-    Relay,
     SupervisorHandler,
     utc_timestamp,
 )
-
-MARKER = "0123456789abcdef0123456789abcdef"
-TIMESTAMP = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z"
-
-
-class Pipe:
-    """A pipe whose content can be taken as long as it fits into it."""
-
-    def __init__(self) -> None:
-        self.reader, self.fd = os.pipe()
-        os.set_blocking(self.reader, False)
-
-    def take(self) -> bytes:
-        try:
-            return os.read(self.reader, 1 << 20)
-        except BlockingIOError:
-            return b""
-
-    def lines(self) -> list[bytes]:
-        data = self.take()
-        assert data.endswith(b"\n") or not data
-        return data.split(b"\n")[:-1]
-
-    def close_writer(self) -> None:
-        os.close(self.fd)
-        self.fd = -1
-
-    def close_reader(self) -> None:
-        os.close(self.reader)
-        self.reader = -1
-
-    def close(self) -> None:
-        for fd in (self.reader, self.fd):
-            if fd >= 0:
-                os.close(fd)
-
-
-@pytest.fixture
-def pipe() -> Iterator[Pipe]:
-    pipe = Pipe()
-    yield pipe
-    pipe.close()
-
-
-def text_writer(pipe: Pipe, level: LogLevel = LogLevel.INFO) -> LogWriter:
-    return LogWriter(LogFormat.TEXT, level, pipe.fd)
-
-
-def json_writer(pipe: Pipe, level: LogLevel = LogLevel.INFO) -> LogWriter:
-    return LogWriter(LogFormat.JSON, level, pipe.fd)
-
-
-def text_records(pipe: Pipe) -> list[str]:
-    """Return the records without their timestamps, the form of which is checked."""
-    records = []
-    for line in pipe.lines():
-        match = re.fullmatch(rf"{TIMESTAMP}\t(.*)", line.decode(), re.DOTALL)
-        assert match is not None, line
-        records.append(match[1])
-    return records
-
-
-def json_records(pipe: Pipe) -> list[dict[str, object]]:
-    records = []
-    for line in pipe.lines():
-        record = json.loads(line)
-        assert re.fullmatch(TIMESTAMP, record.pop("timestamp"))
-        records.append(record)
-    return records
+from tests.unit.log.pipe import (
+    TIMESTAMP,
+    Pipe,
+    json_records,
+    json_writer,
+    text_records,
+    text_writer,
+)
 
 
 @pytest.mark.parametrize(
@@ -379,14 +315,14 @@ def test_records_on_the_telemetry_descriptor_are_framed_with_their_level(
 def test_the_telemetry_descriptor_is_used_if_it_is_there(
     monkeypatch: pytest.MonkeyPatch, pipe: Pipe, is_open: bool
 ) -> None:
-    monkeypatch.setattr(logs, "logger", logging.Logger("test"))
+    monkeypatch.setattr(log_writer, "logger", logging.Logger("test"))
     number = pipe.fd
     if not is_open:
         pipe.close_writer()
         # Nothing is written in this test: stderr is pytest's.
-    logs.configure(Settings("a:1", "f.h", "/", telemetry_fd=number))
+    log_writer.configure_log(Settings("a:1", "f.h", "/", telemetry_fd=number))
     if is_open:
-        logs.logger.error("framed")
+        log_writer.logger.error("framed")
         [(kind, record)] = frames(pipe.take())
         assert kind == 0xA55A0017
         assert record.endswith(b"ERROR\tframed\n")
@@ -397,7 +333,7 @@ def test_the_telemetry_descriptor_is_used_if_it_is_there(
 
 @pytest.fixture
 def supervisor_log() -> Iterator[logging.Logger]:
-    """A logger of the test's own; ``logs.logger`` belongs to the process."""
+    """A logger of the test's own; ``log_writer.logger`` belongs to the process."""
     logger = logging.Logger("test")
     yield logger
     logger.handlers.clear()
@@ -467,182 +403,17 @@ def test_configure_replaces_the_handler_and_keeps_to_itself(
     monkeypatch: pytest.MonkeyPatch, log_level: LogLevel, level: int
 ) -> None:
     # The process has one logger; the test hands it back as it was.
-    monkeypatch.setattr(logs, "logger", logging.Logger("test"))
+    monkeypatch.setattr(log_writer, "logger", logging.Logger("test"))
     settings = Settings(
         "a:1", "f.h", "/", log_format=LogFormat.JSON, log_level=log_level
     )
     for _ in range(2):
-        writer = logs.configure(settings)
+        writer = log_writer.configure_log(settings)
     assert writer.log_format is LogFormat.JSON
-    [handler] = logs.logger.handlers
+    [handler] = log_writer.logger.handlers
     assert isinstance(handler, SupervisorHandler)
-    assert logs.logger.level == level
-    assert not logs.logger.propagate
-
-
-# The relay.
-
-
-@pytest.fixture
-def relay(pipe: Pipe) -> Relay:
-    relay = Relay(text_writer(pipe), MARKER)
-    relay.request_id = "request-1"
-    return relay
-
-
-def test_lines_become_records_when_they_are_complete(pipe: Pipe, relay: Relay) -> None:
-    relay.feed(b"one\ntw")
-    assert text_records(pipe) == ["request-1\tINFO\tone"]
-    relay.feed(b"o\n\n  \nthree\r\n")
-    assert text_records(pipe) == ["request-1\tINFO\ttwo", "request-1\tINFO\tthree"]
-
-
-def test_the_blanks_of_a_line_are_kept(pipe: Pipe, relay: Relay) -> None:
-    relay.feed(b"  indented  \r\n")
-    assert text_records(pipe) == ["request-1\tINFO\t  indented  "]
-
-
-def test_flush_writes_the_line_that_never_ended_once(pipe: Pipe, relay: Relay) -> None:
-    relay.feed(b"half a line")
-    assert pipe.take() == b""
-    relay.flush()
-    relay.flush()
-    assert text_records(pipe) == ["request-1\tINFO\thalf a line"]
-
-
-def test_bytes_that_are_no_text_are_replaced(pipe: Pipe, relay: Relay) -> None:
-    relay.feed(b"a\xffb\n")
-    assert text_records(pipe) == ["request-1\tINFO\ta\N{REPLACEMENT CHARACTER}b"]
-
-
-def test_a_marked_record_passes_without_its_marker(pipe: Pipe, relay: Relay) -> None:
-    record = b"2026-11-23T11:45:39.362Z\trequest-1\tINFO\tfrom the console"
-    relay.feed(MARKER.encode() + record + b"\n")
-    assert pipe.take() == record + b"\n"
-
-
-def test_a_record_behind_an_open_line_is_found(pipe: Pipe, relay: Relay) -> None:
-    relay.feed(b"progress ..." + MARKER.encode() + b"the record\n")
-    line, record = pipe.lines()
-    assert line.endswith(b"Z\trequest-1\tINFO\tprogress ...")
-    assert record == b"the record"
-
-
-def test_a_marker_fed_in_pieces_is_found(pipe: Pipe, relay: Relay) -> None:
-    for byte in MARKER.encode() + b"the record\n":
-        relay.feed(bytes([byte]))
-    assert pipe.take() == b"the record\n"
-
-
-def test_lines_in_json_format_tell_request_and_tenant(pipe: Pipe) -> None:
-    relay = Relay(json_writer(pipe), MARKER)
-    relay.feed(b"before\n")
-    relay.request_id, relay.tenant_id = "request-1", "blue"
-    relay.feed(b"during\n")
-    assert json_records(pipe) == [
-        {"level": "INFO", "message": "before"},
-        {
-            "level": "INFO",
-            "requestId": "request-1",
-            "tenantId": "blue",
-            "message": "during",
-        },
-    ]
-
-
-@pytest.mark.parametrize("log_format", LogFormat)
-def test_a_json_object_passes_as_it_is(pipe: Pipe, log_format: LogFormat) -> None:
-    relay = Relay(LogWriter(log_format, LogLevel.FATAL, pipe.fd), MARKER)
-    relay.feed(b'{ "level":"DEBUG", "a":1.0 }\n')
-    assert pipe.take() == b'{ "level":"DEBUG", "a":1.0 }\n'
-
-
-@pytest.mark.parametrize(
-    "line", ["{not json}", "{", '{"a":1} tail', '["a"]', "{}x{}", '"{}"'], ids=repr
-)
-def test_what_only_looks_like_a_json_object_is_wrapped(
-    pipe: Pipe, relay: Relay, line: str
-) -> None:
-    relay.feed(line.encode() + b"\n")
-    assert text_records(pipe) == [f"request-1\tINFO\t{line}"]
-
-
-def test_a_line_that_never_ends_is_cut(tmp_path: Path) -> None:
-    path = tmp_path / "log"  # it takes more than a pipe holds
-    with path.open("wb") as file:
-        relay = Relay(LogWriter(fd=file.fileno()), MARKER)
-        relay.feed(b"x" * 1_048_575)
-        assert path.read_bytes() == b""
-        relay.feed(b"y")
-        cut = b"x" * 1_048_575 + b"y\n"
-        assert path.read_bytes().endswith(b"Z\t-\tINFO\t" + cut)
-        relay.feed(b"the rest\n")
-        assert path.read_bytes().endswith(b"Z\t-\tINFO\tthe rest\n")
-
-
-def test_the_tail_is_the_last_lines_and_the_open_one(relay: Relay) -> None:
-    relay.feed(b"one\n" + MARKER.encode() + b"two\nthree\xff\nfo")
-    assert relay.tail == "one\ntwo\nthree\N{REPLACEMENT CHARACTER}\nfo"
-    relay.flush()
-    assert relay.tail == "one\ntwo\nthree\N{REPLACEMENT CHARACTER}\nfo"
-
-
-def test_the_tail_of_nothing_is_empty(relay: Relay) -> None:
-    assert relay.tail == ""
-
-
-@pytest.mark.parametrize(
-    ("data", "tail"),
-    [
-        pytest.param(b"x" * 9_000 + b"end\n", "x" * 4093 + "end", id="one-long-line"),
-        pytest.param(b"x" * 9_000 + b"end", "x" * 4093 + "end", id="one-open-line"),
-        pytest.param(
-            b"".join(b"%04d\n" % number for number in range(5000)),
-            "\n".join(f"{number:04d}" for number in range(4181, 5000)),
-            id="many-short-lines",
-        ),
-        pytest.param(b"x" * 4_000 + b"\n" + b"y" * 100 + b"\n", "y" * 100, id="two"),
-    ],
-)
-def test_the_tail_is_bounded(data: bytes, tail: str) -> None:
-    with Path(os.devnull).open("wb") as file:
-        relay = Relay(LogWriter(fd=file.fileno()), MARKER)
-        relay.feed(data)
-        assert relay.tail == tail
-
-
-@settings(deadline=None)
-@given(
-    lines=st.lists(st.binary(max_size=30).filter(lambda line: b"\n" not in line)),
-    cuts=st.lists(st.integers(0, 500), max_size=10),
-)
-def test_any_split_of_marked_records_passes_them_all(
-    lines: list[bytes], cuts: list[int]
-) -> None:
-    data = b"".join(MARKER.encode() + line + b"\n" for line in lines)
-    ends = sorted({cut % (len(data) + 1) for cut in cuts})
-    pipe = Pipe()
-    try:
-        relay = Relay(text_writer(pipe), MARKER)
-        for start, end in zip([0, *ends], [*ends, len(data)], strict=True):
-            relay.feed(data[start:end])
-        assert pipe.lines() == lines
-    finally:
-        pipe.close()
-
-
-def test_a_line_is_not_read_as_json_if_that_would_take_much_memory(
-    tmp_path: Path,
-) -> None:
-    """A line of a mebibyte of small objects takes thirty times as much, once read."""
-    longest = b'{"a":"' + b"x" * (262_144 - 8) + b'"}'
-    with (tmp_path / "log").open("wb", buffering=0) as file:
-        relay = Relay(LogWriter(LogFormat.TEXT, LogLevel.INFO, file.fileno()), MARKER)
-        relay.feed(longest + b"\n" + longest.replace(b"a", b"aa") + b"\n")
-    kept, wrapped, _ = (tmp_path / "log").read_bytes().split(b"\n")
-    assert kept == longest
-    assert wrapped.startswith(b"20"), "a record as of any other text"
-    assert wrapped.endswith(longest.replace(b"a", b"aa"))
+    assert log_writer.logger.level == level
+    assert not log_writer.logger.propagate
 
 
 async def test_lines_that_come_one_by_one_are_kept_for_what_they_cost(

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from lambda_deno_spawn.dev.local.emulator import (
+from lambda_deno_spawn.dev.local.environment import (
     EmulatedInvocation,
     End,
     OutcomeKind,
@@ -35,7 +35,7 @@ def clock() -> Clock:
 
 @pytest.fixture
 def state(clock: Clock) -> RuntimeApiState:
-    return RuntimeApiState(clock=clock, epoch_clock=lambda: 1_700_000_000.25)
+    return RuntimeApiState(clock, lambda: 1_700_000_000.25)
 
 
 def deliver(state: RuntimeApiState, event: bytes = b"{}") -> EmulatedInvocation:
@@ -498,9 +498,9 @@ def test_exit_after_an_init_error_fails_nobody_else(state: RuntimeApiState) -> N
     assert state.deliver() is second
 
 
-def test_every_change_is_announced() -> None:
+def test_every_change_is_announced(clock: Clock) -> None:
     changes: list[None] = []
-    state = RuntimeApiState(lambda: changes.append(None))
+    state = RuntimeApiState(clock, clock, lambda: changes.append(None))
     calls: list[Callable[[], object]] = [
         lambda: state.queue(b"{}", timeout_s=3),
         state.poll,

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     Load = Callable[[str], Project]
 
-DOCUMENTATION = Path(__file__).parents[2] / "docs" / "project.md"
+DOCUMENTATION = Path(__file__).parents[4] / "docs" / "project.md"
 ROLE = "arn:aws:iam::123456789012:role/service/orders"
 LAYER = "arn:aws:lambda:eu-central-1:123456789012:layer:deno:3"
 
