@@ -9,7 +9,7 @@ import pytest
 
 from lambda_deno_spawn.config import Metrics
 from lambda_deno_spawn.invocation import Failure, Invocation, Success
-from lambda_deno_spawn.processes.child import ExitStatus
+from lambda_deno_spawn.processes.reaper import ExitStatus
 from lambda_deno_spawn.serving.metrics import (
     Measures,
     ReportForm,
