@@ -201,11 +201,10 @@ class Deno:
         if self.status is not None:
             return
         self.signals.append(number)
-        loop = asyncio.get_running_loop()
         if number == signal.SIGKILL and not self.is_stuck:
-            loop.call_soon(self.exit, -number)
+            asyncio.get_running_loop().call_soon(self.exit, -number)
         elif number == signal.SIGTERM and self.ends_by_sigterm:
-            loop.call_soon(self.exit, 0)
+            asyncio.get_running_loop().call_soon(self.exit, 0)
 
     def hold_stdout(self) -> None:
         self._held = self._held or []
@@ -263,6 +262,19 @@ class Deno:
     def respond(self, payload: bytes) -> None:
         """Send a result."""
         self.write(frame("RESULT", payload))
+
+    def stream(self, chunk: bytes) -> None:
+        """Begin a stream, and send a chunk."""
+        self.write(frame("STREAM", contentType="text/plain"))
+        self.chunk(chunk)
+
+    def chunk(self, chunk: bytes) -> None:
+        """Send a chunk of a stream."""
+        self.write(frame("CHUNK", chunk))
+
+    def end_stream(self) -> None:
+        """Send the end of a stream."""
+        self.write(frame("END"))
 
     def finish(self, *, more: bool = False) -> None:
         """Have nothing left to do."""
@@ -365,6 +377,10 @@ class FakeWorker(Worker):
 
     deno: Deno
     channel: FakeChannel
+
+    def __hash__(self) -> int:
+        """Keep the order of sets the same from run to run."""
+        return self.started.launched.pid
 
     def _make_process(self) -> ChildProcess:
         self.deno = Deno(self.started.launched.pid, self)

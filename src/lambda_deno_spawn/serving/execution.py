@@ -126,7 +126,11 @@ class Execution:
         posted_s = time.monotonic()
         lease = self._lease
         if lease is not None and lease.exchange is not None:
-            await self._finish(lease, lease.exchange)
+            try:
+                await self._finish(lease, lease.exchange)
+            except BaseException:  # as in `run`
+                lease.give_back()
+                raise
         finished_s = time.monotonic()
         if lease is not None:
             await lease.release()

@@ -53,7 +53,10 @@ class PipeChannel:
         self.handed_over += 1
         # Written first: nothing is read before this returns, so the rest can follow.
         buffers = self._connection.invoke(invocation, abort_epoch_ms)
-        self._process.write_all(buffers, ends=self.handed_over == self._limit)
+        is_last = self.handed_over == self._limit
+        self._process.write_all(buffers, ends=is_last)
+        # Whatever the worker says: its frames may be its handler's.
+        self.is_reachable = not is_last
         self.on_stdout = Exchange(self.handed_over, self)
         return self.on_stdout
 

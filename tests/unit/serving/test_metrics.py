@@ -8,7 +8,15 @@ from dataclasses import replace
 import pytest
 
 from lambda_deno_spawn.config import Metrics
-from lambda_deno_spawn.serving.metrics import Measures, ReportForm, report_line
+from lambda_deno_spawn.invocation import Failure, Invocation, Success
+from lambda_deno_spawn.processes.reaper import ExitStatus
+from lambda_deno_spawn.serving.metrics import (
+    Measures,
+    ReportForm,
+    Times,
+    report_line,
+)
+from lambda_deno_spawn.serving.strategy import Facts, Usage
 
 MEASURES = Measures(
     request_id="request-1",
@@ -126,3 +134,97 @@ def test_the_embedded_format_counts_warm_starts_and_errors() -> None:
 def test_a_dimension_is_never_empty() -> None:
     """CloudWatch refuses an empty dimension, and with it the whole line."""
     assert json.loads(line(MEASURES, Metrics.EMF, ""))["FunctionName"] == "unknown"
+
+
+INVOCATION = Invocation("request-1", 0, "arn", b"{}", tenant_id="blue")
+TIMES = Times(
+    arrived_s=10.0, responded_s=12.0, posted_s=12.5, finished_s=14.0, ended_s=14.25
+)
+FACTS = Facts(
+    number=1,
+    is_first=True,
+    started_s=4.0,
+    spawn_s=0.5,
+    ready_s=7.0,
+    handed_over_s=10.125,
+)
+USAGE = Usage(ExitStatus(0, 0.25, 0.5, 1024), 2, 3)
+
+
+def measured(
+    outcome: Success | Failure = Success(b"123"),  # noqa: B008 - it is frozen
+    refusal: str | None = None,
+    times: Times = TIMES,
+    facts: Facts | None = FACTS,
+    usage: Usage = USAGE,
+) -> Measures:
+    measures = Measures.of(INVOCATION, outcome, refusal, times)
+    return measures if facts is None else measures.in_worker(times, facts, usage)
+
+
+def test_measures_are_the_lengths_between_what_happened() -> None:
+    assert measured() == Measures(
+        request_id="request-1",
+        tenant_id="blue",
+        status="success",
+        finish_s=1.5,
+        cleanup_s=0.25,
+        event_bytes=2,
+        response_bytes=3,
+        is_warm=True,
+        spawn_s=0.5,
+        ready_s=3.0,
+        idle_s=3.0,
+        wait_s=0.125,
+        handler_s=1.875,
+        post_s=0.5,
+        user_s=0.25,
+        system_s=0.5,
+        peak_bytes=1024,
+        left_processes=2,
+        left_files=3,
+    )
+
+
+def test_a_worker_that_was_started_for_its_event_was_not_idle() -> None:
+    found = measured(facts=FACTS._replace(started_s=10.0, ready_s=10.1))
+    assert (found.is_warm, found.idle_s) == (False, 0.0)
+
+
+def test_what_did_not_happen_has_no_length() -> None:
+    facts = FACTS._replace(ready_s=None, handed_over_s=None, number=0)
+    found = measured(times=TIMES._replace(responded_s=None), facts=facts)
+    assert (found.ready_s, found.idle_s, found.wait_s, found.handler_s) == (None,) * 4
+    assert found.post_s == 0.0
+
+
+def test_a_response_that_ends_after_its_post_ends_with_it() -> None:
+    """A caller who left is told before the handler has ended its stream."""
+    found = measured(times=TIMES._replace(responded_s=13.0))
+    assert (found.handler_s, found.post_s) == (2.375, 0.0)
+
+
+def test_starting_belongs_to_the_first_event_and_usage_to_a_process_that_ended() -> (
+    None
+):
+    facts, usage = FACTS._replace(is_first=False, number=2), USAGE._replace(exited=None)
+    found = measured(facts=facts, usage=usage)
+    assert (found.spawn_s, found.ready_s, found.idle_s) == (None,) * 3
+    assert (found.user_s, found.system_s, found.peak_bytes) == (None,) * 3
+    assert found.wait_s == 0.125
+
+
+@pytest.mark.parametrize(
+    ("outcome", "refusal", "status", "response_bytes"),
+    [
+        (Success(b"123"), None, "success", 3),
+        (Success(b"123"), "Refused", "Refused", 3),
+        (Failure("RangeError", b"{}"), None, "RangeError", 2),
+        (Failure("RangeError", b"{}"), "Refused", "Refused", 2),
+    ],
+)
+def test_the_status_is_what_the_caller_was_told(
+    outcome: Success | Failure, refusal: str | None, status: str, response_bytes: int
+) -> None:
+    found = measured(outcome, refusal, facts=None)
+    assert (found.status, found.response_bytes) == (status, response_bytes)

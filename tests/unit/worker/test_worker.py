@@ -117,6 +117,18 @@ def test_an_exchange_is_not_told_of_the_next_one_s_frames(
     assert worker.deno.has_stdin
 
 
+def test_a_worker_that_has_had_its_last_event_is_not_used_whatever_it_says(
+    loop: HandDrivenLoop,
+) -> None:
+    """A forged DONE kept a process for the next event, which it could then answer."""
+    _, worker = loaded(loop, invocations=1)
+    exchange = hand_over(loop, worker)
+    loop.call(worker.deno.respond, b"1")
+    loop.call(lambda: worker.deno.finish(more=True))
+    assert exchange.leaves_worker_usable
+    assert not worker.is_usable()
+
+
 def test_frames_that_come_after_an_exchange_was_closed_are_dropped(
     loop: HandDrivenLoop,
 ) -> None:
