@@ -456,7 +456,7 @@ class _Watch:
     async def _look_for_leftovers(self, flight: _Flight) -> None:
         """The supervisor and the process that waits for the next event, and no more."""
         found = self._processes()
-        # With forks there may be a template; not at first, and not while it is replaced.
+        # With forks there may be a template: not at first, nor while it is replaced.
         numbers = (2, 3) if self._setup.is_forked else (2,)
         if len(found) not in numbers or self._pid not in found or self._zombies():
             names = {pid: _name(pid) for pid in found}
