@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -803,3 +804,125 @@ def test_a_value_that_may_be_a_secret_is_not_printed(cloud: Cloud, name: str) ->
     assert finished.exit_code == 0, finished.stderr
     assert "a-secret" not in finished.stdout + finished.stderr
     assert "+ env STAGE: test" in finished.stderr
+
+
+@pytest.fixture
+def two(cloud: Cloud) -> Cloud:
+    """AWS has ``orders`` and ``orders-api``; the folder ``orders`` holds the latter."""
+    cloud.deployed("--name", "orders")
+    cloud.deployed("--name", "orders-api")
+    shutil.copytree(cloud.folder / "project", cloud.folder / "orders")
+    (cloud.folder / "orders" / "lambda.toml").write_text('name = "orders-api"\n')
+    return cloud
+
+
+def names_in_aws(cloud: Cloud) -> list[str]:
+    functions = cloud.client("lambda").list_functions()["Functions"]
+    return sorted(function["FunctionName"] for function in functions)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("delete", "orders", "--yes"),
+        ("delete", "orders", "--dry-run"),
+        ("logs", "orders"),
+        ("deploy", "orders", "--package"),
+    ],
+    ids=["delete", "dry-run", "logs", "deploy"],
+)
+def test_an_argument_that_means_two_functions_is_refused(
+    two: Cloud, arguments: tuple[str, ...]
+) -> None:
+    """`delete orders` removed `orders`, `deploy orders` updated `orders-api`."""
+    package = [two.package("2")] if arguments[-1] == "--package" else []
+    with two.relay() as relay:
+        finished = two.run(*arguments, *package)
+    assert finished.exit_code == 2
+    (sentence,) = finished.stderr.splitlines()
+    assert sentence.startswith("Cannot tell which function 'orders' means: ")
+    arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:orders"
+    for part in ("'orders-api'", "'./orders'", arn):
+        assert part in sentence
+    assert ("--name orders" in sentence) == (arguments[0] != "deploy")
+    assert relay.writes == []
+    assert names_in_aws(two) == ["orders", "orders-api"]
+
+
+def test_a_function_that_may_not_be_looked_for_may_be_there(two: Cloud) -> None:
+    with two.relay() as relay:
+        relay.refuses(
+            "GET .*/functions/orders$", "AccessDeniedException", "no", status=403
+        )
+        finished = two.run("delete", "orders", "--yes")
+    assert finished.exit_code == 2
+    assert "may not see whether there is a function 'orders'" in finished.stderr
+    assert relay.writes == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        (["./orders"], "orders"),
+        (["orders/function.js"], "orders"),
+        (["orders-api"], "orders"),
+        (["--name", "orders"], "orders-api"),
+        ([f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:orders"], "orders-api"),
+        ([f"{ACCOUNT}:function:orders"], "orders-api"),
+    ],
+    ids=["folder", "file", "name", "option", "arn", "partial-arn"],
+)
+def test_each_of_two_functions_can_be_meant(
+    two: Cloud, arguments: list[str], left: str
+) -> None:
+    finished = two.run("delete", *arguments, "--yes")
+    assert finished.exit_code == 0, finished.stderr
+    assert names_in_aws(two) == [left]
+
+
+def test_a_folder_means_its_function_while_there_is_no_other(two: Cloud) -> None:
+    two.client("lambda").delete_function(FunctionName="orders")
+    finished = two.run("delete", "orders", "--yes")
+    assert finished.exit_code == 0, finished.stderr
+    assert names_in_aws(two) == []
+
+
+@pytest.mark.parametrize("command", ["delete", "logs", "deploy"])
+def test_a_function_of_another_account_is_refused(two: Cloud, command: str) -> None:
+    arn = f"arn:aws:lambda:{REGION}:999999999999:function:orders-api"
+    package = ["--package", two.package()] if command == "deploy" else []
+    with two.relay() as relay:
+        finished = two.run(command, arn, *package)
+    assert finished.exit_code == 2
+    assert "belongs to the account 999999999999" in finished.stderr
+    assert relay.writes == []
+
+
+def test_an_arn_brings_its_region(two: Cloud) -> None:
+    arn = f"arn:aws:lambda:{OTHER_REGION}:{ACCOUNT}:function:orders"
+    finished = two.run("delete", arn, "--yes")
+    assert finished.exit_code == 2
+    assert f"Cannot delete 'orders' in {OTHER_REGION}: " in finished.stderr
+    both = two.run("delete", arn, "--yes", "--region", REGION)
+    assert both.exit_code == 2
+    assert f"is in {OTHER_REGION}; leave out --region" in both.stderr
+    assert names_in_aws(two) == ["orders", "orders-api"]
+
+
+def test_a_name_deploys_the_project_here_that_has_it(two: Cloud) -> None:
+    arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:orders-api"
+    for argument, memory in (("orders-api", "256"), (arn, "512")):
+        package = two.package(memory)
+        finished = two.run(
+            "deploy", argument, "--package", package, "--memory", memory, "-o", "json"
+        )
+        assert finished.exit_code == 0, finished.stderr
+        assert finished.json["function"] == arn
+        assert two.function("orders-api")["MemorySize"] == int(memory)
+
+
+def test_an_arn_is_not_deployed_under_another_name(two: Cloud) -> None:
+    arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:orders-api"
+    finished = two.run("deploy", arn, "--name", "orders", "--package", two.package())
+    assert finished.exit_code == 2
+    assert "Cannot use --name orders with " in finished.stderr

@@ -297,8 +297,35 @@ def test_a_client_context_that_lambda_would_drop_is_refused(api: Relay) -> None:
 def test_a_name_with_illegal_characters_is_not_sent(api: Relay) -> None:
     finished = invoke("../fn")
     assert finished.exit_code == 2
-    assert "Cannot invoke '../fn': it is no name of a function" in finished.stderr
+    assert "Cannot find function '../fn': there is no such file or folder" in (
+        finished.stderr
+    )
     assert api.seen == []
+
+
+@pytest.mark.parametrize("is_deployed", [False, True], ids=["folder", "both"])
+def test_a_folder_means_its_function_unless_it_means_two(
+    cloud: Cloud, is_deployed: bool
+) -> None:
+    (cloud.folder / "project").rename(cloud.folder / "orders")  # its name is fn
+    if is_deployed:
+        role = cloud.client("iam").create_role(
+            RoleName="role", AssumeRolePolicyDocument="{}"
+        )["Role"]["Arn"]
+        code = {"ZipFile": (cloud.folder / cloud.package()).read_bytes()}
+        cloud.client("lambda").create_function(
+            FunctionName="orders", Runtime="python3.13", Role=role, Handler="a.b",
+            Code=code,
+        )  # fmt: skip
+    with cloud.relay() as relay:
+        relay.answers(CONFIGURATION, Reply(200, {"Timeout": 7}, times=2))
+        relay.answers(INVOKE, Reply(200, b"1", headers=HEADERS, times=2))
+        finished = invoke("orders")
+        assert invoke("./orders").stdout == "1\n"
+    assert finished.exit_code == (2 if is_deployed else 0), finished.stderr
+    if is_deployed:
+        assert "Cannot tell which function 'orders' means: " in finished.stderr
+        assert "give './orders' for the first, arn:aws:lambda:" in finished.stderr
 
 
 def write_log(cloud: Cloud, *messages: str, name: str = "fn") -> None:

@@ -8,7 +8,6 @@ have run. Specification: Lambda API reference, Invoke; AWS "Lambda quotas".
 from __future__ import annotations
 
 import base64
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -24,11 +23,6 @@ ASYNC_EVENT_LIMIT_BYTES = 1024 * 1024
 TIMEOUT_LIMIT_S = 900
 # Beside the timeout: init, up to 10 s and again after a failure, and the way there.
 READ_MARGIN_S = 30
-# Lambda API reference, Invoke; with a qualifier, or a whole ARN, in place of the name.
-TARGET = re.compile(
-    r"(arn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:function:|\d{12}:function:)?"
-    r"[A-Za-z0-9_-]{1,64}(:(\$LATEST|[A-Za-z0-9_-]+))?"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,11 +102,6 @@ def invoke(aws: Aws, options: RemoteOptions) -> RemoteResult:
 
 
 def _check(options: RemoteOptions) -> None:
-    if not TARGET.fullmatch(options.name):
-        raise UsageError(
-            f"Cannot invoke {options.name!r}: it is no name of a function; give the "
-            "name it was deployed with, or its ARN"
-        )
     if options.is_async and options.client_context is not None:
         raise UsageError(
             "Cannot use --client-context with --async: Lambda passes it to synchronous "

@@ -129,7 +129,8 @@ def invoke(
     remote: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Invoke this function in AWS instead of one here."
+            metavar="FUNCTION",
+            help="Invoke this function in AWS: its name, its ARN, or its folder here.",
         ),
     ] = None,
     qualifier: Annotated[
@@ -240,11 +241,11 @@ def invoke(
             "--qualifier": qualifier, "--async": is_async, "--region": region,
             "--profile": profile,
         }  # fmt: skip
-        _refuse(there, "a function of this machine", "they belong to --remote NAME")
+        _refuse(there, "a function of this machine", "they belong to --remote")
         if function is None:
             raise UsageError(
                 "Cannot invoke: there is no FUNCTION; give the handler's file or its "
-                "folder, or --remote NAME for a function in AWS"
+                "folder, or --remote with the name of a function in AWS"
             )
         project = load_project(Path(function), handler)
         options = InvokeOptions(

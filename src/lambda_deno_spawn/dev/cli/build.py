@@ -15,11 +15,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lambda_deno_spawn.dev.cli.console import Output, exit_codes
-from lambda_deno_spawn.dev.cli.options import HandlerOption, VerboseOption
+from lambda_deno_spawn.dev.cli.options import (
+    HandlerOption,
+    ProjectArgument,
+    VerboseOption,
+)
 from lambda_deno_spawn.dev.cli.tables import write_table
 from lambda_deno_spawn.dev.project.function import parse_variables, shadowing_note
-from lambda_deno_spawn.dev.project.project import Arch, load_project
+from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.quotas import MB
+from lambda_deno_spawn.dev.project.target import find_project, find_target
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.dev.package.build import Package
@@ -28,12 +33,7 @@ SHOWN_FILES = 20
 
 
 def build(
-    function: Annotated[
-        str,
-        typer.Argument(
-            metavar="FUNCTION", help="The handler's file, or the folder that holds it."
-        ),
-    ] = ".",
+    function: ProjectArgument = ".",
     *,
     handler: HandlerOption = None,
     name: Annotated[
@@ -96,7 +96,9 @@ def build(
         from lambda_deno_spawn.dev.package.build import BuildOptions
         from lambda_deno_spawn.dev.package.build import build as build_package
 
-        project = load_project(Path(function), handler, name)
+        target = find_target(function, handler)
+        target.refuse_qualifier("build")
+        project = find_project(target, handler, name)
         if note := shadowing_note(project.function, function):
             print(note, file=sys.stderr)
         options = BuildOptions(

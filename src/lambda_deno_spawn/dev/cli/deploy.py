@@ -26,21 +26,21 @@ from lambda_deno_spawn.dev.cli.console import Output, exit_codes
 from lambda_deno_spawn.dev.cli.options import (
     BucketOption,
     DryRunOption,
+    FunctionArgument,
     HandlerOption,
+    NameOption,
     OutOption,
     OutputOption,
     ProfileOption,
+    ProjectArgument,
     RegionOption,
     VerboseOption,
     YesOption,
     layer_zips,
+    whole_function,
 )
 from lambda_deno_spawn.dev.project.function import parse_variables
-from lambda_deno_spawn.dev.project.project import (
-    Arch,
-    deployed_name,
-    load_project,
-)
+from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.quotas import (
     MB,
     MEMORY_MAX_MB,
@@ -48,6 +48,7 @@ from lambda_deno_spawn.dev.project.quotas import (
     TIMEOUT_LIMIT_S,
     UNZIPPED_LIMIT_BYTES,
 )
+from lambda_deno_spawn.dev.project.target import find_project, find_target
 from lambda_deno_spawn.errors import UsageError
 from lambda_deno_spawn.launch.command import HANDLER_SUFFIXES
 
@@ -70,12 +71,7 @@ class UrlAuth(StrEnum):
 
 
 def deploy(
-    function: Annotated[
-        str,
-        typer.Argument(
-            metavar="FUNCTION", help="The handler's file, or the folder that holds it."
-        ),
-    ] = ".",
+    function: ProjectArgument = ".",
     *,
     package: Annotated[
         Path | None,
@@ -196,9 +192,12 @@ def deploy(
         from lambda_deno_spawn.dev.aws.deploy import plan_deploy
         from lambda_deno_spawn.dev.aws.read import read_current
         from lambda_deno_spawn.dev.aws.session import Aws
+        from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
         from lambda_deno_spawn.dev.aws.wanted import check_wanted
 
-        project = load_project(Path(function), handler, name)
+        target = find_target(function, handler)
+        target.refuse_qualifier("deploy")
+        project = find_project(target, handler, name)
         wanted = _wanted(
             project,
             _without_none(
@@ -221,9 +220,12 @@ def deploy(
             replaces_env=replace_env,
             changes_runtime=change_runtime,
         )
-        aws = Aws(region, profile)
+        aws = Aws(target.choose_region(region), profile)
         check_wanted(wanted, aws.region)
         _ = aws.place  # credentials that do not work are told of before a long build
+        check_account(aws, target)
+        if name is None:
+            check_ambiguity(aws, target)
         wanted = _with_package(wanted, project, package, out)
         current = read_current(aws, wanted, _built_layers(out, wanted))
         _note_other_builds(current, out)
@@ -236,13 +238,9 @@ def deploy(
 
 
 def delete(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME", help="Name of the function in Lambda, or its folder here."
-        ),
-    ],
+    function: FunctionArgument = None,
     *,
+    name: NameOption = None,
     keep_role: Annotated[
         bool,
         typer.Option("--keep-role", help="Keep the role that was made for it."),
@@ -265,15 +263,18 @@ def delete(
     with exit_codes(is_verbose=verbose):
         from lambda_deno_spawn.dev.aws.read import plan_delete, read_leftovers
         from lambda_deno_spawn.dev.aws.session import Aws
-        from lambda_deno_spawn.dev.aws.wanted import check_name
+        from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
 
-        name = deployed_name(name)
-        check_name(name)
-        aws = Aws(region, profile)
-        found = read_leftovers(aws, name, keeps_role=keep_role, keeps_logs=keep_logs)
-        plan = plan_delete(name, found, aws.place)
+        target = whole_function("delete", function, name)
+        aws = Aws(target.choose_region(region), profile)
+        check_account(aws, target)
+        check_ambiguity(aws, target, has_name_option=True)
+        found = read_leftovers(
+            aws, target.name, keeps_role=keep_role, keeps_logs=keep_logs
+        )
+        plan = plan_delete(target.name, found, aws.place)
         execution = _carry_out(
-            aws, plan, f"delete {name!r}", output, is_dry=dry_run, is_sure=yes
+            aws, plan, f"delete {target.name!r}", output, is_dry=dry_run, is_sure=yes
         )
         if execution is None:
             return

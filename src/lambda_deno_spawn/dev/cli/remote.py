@@ -20,11 +20,14 @@ import typer
 
 from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, Output, exit_codes
 from lambda_deno_spawn.dev.cli.options import (
+    FunctionArgument,
+    NameOption,
     ProfileOption,
     RegionOption,
     VerboseOption,
+    whole_function,
 )
-from lambda_deno_spawn.dev.project.project import deployed_name
+from lambda_deno_spawn.dev.project.target import find_target
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.dev.aws.remote import RemoteResult
@@ -32,13 +35,9 @@ if TYPE_CHECKING:
 
 
 def logs(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME", help="Name of the function in Lambda, or its folder here."
-        ),
-    ],
+    function: FunctionArgument = None,
     *,
+    name: NameOption = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Go on as the log grows.")
     ] = False,
@@ -78,11 +77,15 @@ def logs(
             read_log,
         )
         from lambda_deno_spawn.dev.aws.session import Aws
+        from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
 
+        target = whole_function("logs", function, name)
         since_epoch_ms = round((time.time() - parse_since(since)) * 1000)
         pattern = filter_pattern(filter_, request_id)
-        aws = Aws(region, profile)
-        log_group = find_log_group(aws, deployed_name(name))
+        aws = Aws(target.choose_region(region), profile)
+        check_account(aws, target)
+        check_ambiguity(aws, target, has_name_option=True)
+        log_group = find_log_group(aws, target.name)
         read = partial(follow_log, warn=_warn) if follow else read_log
         events = read(aws, log_group, since_epoch_ms=since_epoch_ms, pattern=pattern)
         for count, event in enumerate(events, 1):
@@ -92,7 +95,7 @@ def logs(
 
 
 def invoke_remote(
-    name: str,
+    function: str,
     event: bytes,
     *,
     qualifier: str | None = None,
@@ -107,7 +110,7 @@ def invoke_remote(
     """Invoke a function in AWS and print how it ended.
 
     Args:
-        name: Name or ARN.
+        function: Name or ARN, with or without a qualifier, or its folder here.
         event: Passed on byte for byte.
         qualifier: Version or alias.
         is_async: Only hand the event over.
@@ -125,9 +128,11 @@ def invoke_remote(
     """
     from lambda_deno_spawn.dev.aws.remote import RemoteOptions, invoke
     from lambda_deno_spawn.dev.aws.session import Aws
+    from lambda_deno_spawn.dev.aws.target import check_ambiguity
 
+    target = find_target(function)
     options = RemoteOptions(
-        name=name,
+        name=target.lambda_name,
         event=event,
         qualifier=qualifier,
         is_async=is_async,
@@ -135,9 +140,9 @@ def invoke_remote(
         client_context=client_context,
         reads_for_s=timeout_s,
     )
-    if region is None and name.startswith("arn:") and name.count(":") > 3:
-        region = name.split(":")[3]
-    result = invoke(Aws(region, profile), options)
+    aws = Aws(target.choose_region(region), profile)
+    check_ambiguity(aws, target)
+    result = invoke(aws, options)
     _show_remote(result, output, is_async=is_async)
 
 

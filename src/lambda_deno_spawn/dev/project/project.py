@@ -178,18 +178,6 @@ def load_project(
     return project
 
 
-def deployed_name(name_or_path: str) -> str:
-    """Return the name of a function in Lambda, given that or its folder.
-
-    Raises:
-        UsageError: There is such a folder, but no function in it.
-    """
-    path = Path(name_or_path)
-    if FUNCTION_NAME.fullmatch(name_or_path) or not path.exists():
-        return name_or_path
-    return load_project(path).name
-
-
 def _check_settings(file: str, project: Project) -> None:
     """Let the runtime itself judge its settings, before they are deployed."""
     try:
