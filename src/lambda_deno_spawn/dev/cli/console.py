@@ -97,6 +97,31 @@ def _end_by(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
     return {number: signal.signal(number, terminate) for number in numbers}
 
 
+def confirm(question: str) -> bool:
+    """Ask a question on the terminal; Enter alone means no.
+
+    Typer's own prompt writes to stdout too, which is for the result.
+
+    Raises:
+        typer.Exit: Ctrl-C or Ctrl-D was pressed; nothing may be done then.
+    """
+    while True:
+        try:
+            sys.stderr.write(f"{question} [y/N]: ")
+            sys.stderr.flush()
+            line = sys.stdin.readline()
+        except KeyboardInterrupt:
+            line = ""
+        if not line.endswith("\n"):  # Ctrl-D, even behind half an answer
+            print("\nInterrupted: nothing was changed", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED)
+        answer = line.strip().lower()
+        if answer in ("y", "yes"):
+            return True
+        if answer in ("", "n", "no"):
+            return False
+
+
 def fail(message: str, exit_code: int, *, is_verbose: bool) -> NoReturn:
     """Print a sentence, with the traceback if wanted, and exit."""
     if is_verbose:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lambda_deno_spawn.config import ResponseMode
-from lambda_deno_spawn.dev.cli.console import Output, exit_codes
+from lambda_deno_spawn.dev.cli.console import Output, confirm, exit_codes
 from lambda_deno_spawn.dev.cli.options import (
     BucketOption,
     DryRunOption,
@@ -446,7 +446,7 @@ def _ask(plan: Plan, what: str) -> None:
             f"Cannot {what}: it would remove or replace {', '.join(gone)}, and nobody "
             "can be asked, as this is no terminal; nothing was changed; use --yes"
         )
-    if not typer.confirm("Go on?", err=True):
+    if not confirm("Go on?"):
         raise UsageError("Cannot go on: the answer was no; nothing was changed")
 
 
