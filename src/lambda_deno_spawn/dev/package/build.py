@@ -24,7 +24,7 @@ from lambda_deno_spawn import __version__
 from lambda_deno_spawn.dev.local.runtime import deno_binary
 from lambda_deno_spawn.dev.package.archive import Member, write_archive
 from lambda_deno_spawn.dev.package.bundle import Deno, bundle
-from lambda_deno_spawn.dev.package.elf import read_binary_file
+from lambda_deno_spawn.dev.package.elf import read_binary
 from lambda_deno_spawn.dev.package.layer import LAYER_RUNTIME_JS, MACHINES
 from lambda_deno_spawn.dev.package.seed import Seed, folder_of_fixed_length, seed_cache
 from lambda_deno_spawn.dev.project.project import Arch
@@ -395,7 +395,7 @@ def _seed(options: BuildOptions, deno: Deno, loaded: Path) -> tuple[Seed, str]:
 def _check_machine(binary: Path, arch: Arch) -> None:
     """Refuse a Deno of another instruction set; a script around one may be any."""
     with contextlib.suppress(OSError), binary.open("rb") as file:
-        found = read_binary_file(file)
+        found = read_binary(file)
         if found is not None and found.machine != MACHINES[arch]:
             raise BuildError(
                 f"Cannot use {str(binary)!r} for {arch.value}: it is for "

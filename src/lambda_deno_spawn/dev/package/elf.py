@@ -7,7 +7,6 @@ Specification: elf(5); ld.so(8); Linux Standard Base Core, "Symbol Versioning".
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -39,16 +38,7 @@ class Binary:
     search_paths: tuple[str, ...]
 
 
-def read_binary(content: bytes) -> Binary | None:
-    """Return what an ELF file asks for; None if it is none.
-
-    Raises:
-        BuildError: It is one, but it cannot be read.
-    """
-    return read_binary_file(io.BytesIO(content))
-
-
-def read_binary_file(file: BinaryIO) -> Binary | None:
+def read_binary(file: BinaryIO) -> Binary | None:
     """Return what an ELF file asks for; None if it is none. Only headers are read.
 
     Raises:

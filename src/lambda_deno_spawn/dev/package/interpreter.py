@@ -18,7 +18,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.dev.package.archive import EXECUTABLE, Member
-from lambda_deno_spawn.dev.package.elf import Binary, read_binary_file
+from lambda_deno_spawn.dev.package.elf import Binary, read_binary
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.errors import BuildError
 
@@ -377,6 +377,6 @@ def finds_beside(binary: Binary, name: str) -> bool:
 def _binary(path: Path) -> Binary | None:
     with path.open("rb") as file:
         try:
-            return read_binary_file(file)
+            return read_binary(file)
         except BuildError as error:
             raise BuildError(f"Cannot ship {str(path)!r}: {error}") from error

@@ -26,7 +26,7 @@ from lambda_deno_spawn.dev.package.archive import (
     write_archive,
     write_text,
 )
-from lambda_deno_spawn.dev.package.elf import read_binary_file
+from lambda_deno_spawn.dev.package.elf import read_binary
 from lambda_deno_spawn.dev.package.interpreter import (
     compile_sources,
     find_interpreter,
@@ -465,7 +465,7 @@ def check_binaries(
     for member in sorted(plan.members, key=lambda member: member.name):
         try:
             with _opened(member) as file:
-                binary = read_binary_file(file)
+                binary = read_binary(file)
         except (BuildError, OSError) as error:
             raise BuildError(f"Cannot ship {member.name!r}: {error}") from error
         if binary is None:
