@@ -12,9 +12,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lambda_deno_spawn.dev.aws.errors import AwsError
 from lambda_deno_spawn.dev.aws.plan import Call, Change, Plan, Step, Wait
 from lambda_deno_spawn.dev.aws.publish import find_version, newest_version
-from lambda_deno_spawn.dev.aws.session import AwsError
 from lambda_deno_spawn.dev.aws.wanted import (
     OUR_TAG,
     ROLE_POLICY_NAME,

@@ -11,8 +11,8 @@ import base64
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lambda_deno_spawn.dev.aws.errors import AwsError
 from lambda_deno_spawn.dev.aws.plan import Call
-from lambda_deno_spawn.dev.aws.session import AwsError
 from lambda_deno_spawn.errors import DeployError, UsageError
 
 if TYPE_CHECKING:

@@ -12,9 +12,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lambda_deno_spawn.dev.aws.errors import AwsError
 from lambda_deno_spawn.dev.aws.plan import Call
 from lambda_deno_spawn.dev.aws.read import read_function
-from lambda_deno_spawn.dev.aws.session import AwsError
 from lambda_deno_spawn.dev.aws.wanted import check_name, default_log_group
 from lambda_deno_spawn.errors import DeployError, UsageError
 

@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.dev.aws.plan import Upload, Wait
 
-__all__ = ["Aws", "AwsError"]
-
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
 ATTEMPTS = 4  # of what may be repeated; botocore decides what that is
