@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lambda_deno_spawn.dev.aws.execute import Execution
+from lambda_deno_spawn.dev.aws.execute import Executor
 from lambda_deno_spawn.dev.aws.plan import Call, Plan, Step
 from lambda_deno_spawn.dev.aws.read import Leftovers, plan_delete
 from lambda_deno_spawn.dev.aws.session import Aws
@@ -200,7 +200,7 @@ def test_a_role_that_is_new_is_waited_for(cloud: Cloud) -> None:
                 "The role defined for the function cannot be assumed by Lambda.",
             )
         plan = _creation(cloud)
-        Execution(Aws(REGION), io.StringIO(), sleep=pauses.append).run(plan)
+        Executor(Aws(REGION), io.StringIO(), sleep=pauses.append).run(plan)
     assert pauses == [1.0, 2.0, 4.0]
 
 
@@ -413,7 +413,7 @@ def test_an_update_by_somebody_else_is_waited_for(cloud: Cloud) -> None:
             "for resource: fn",
             409,
         )
-        Execution(Aws(REGION), log, sleep=pauses.append).run(Plan((), (Step(call),)))
+        Executor(Aws(REGION), log, sleep=pauses.append).run(Plan((), (Step(call),)))
     assert pauses == [1.0]
     assert cloud.function()["Timeout"] == 9
 
@@ -431,9 +431,9 @@ def test_an_update_by_somebody_else_is_waited_for(cloud: Cloud) -> None:
 )  # fmt: skip
 def test_what_is_gone_already_counts_as_removed(cloud: Cloud, call: Call) -> None:
     """botocore repeats a call whose answer was lost, and finds nothing."""
-    execution = Execution(Aws(REGION), io.StringIO())
-    execution.run(Plan((), (Step(call),)))
-    assert execution.done == [str(call)]
+    executor = Executor(Aws(REGION), io.StringIO())
+    executor.run(Plan((), (Step(call),)))
+    assert executor.done == [str(call)]
 
 
 def test_a_layer_is_never_published_twice_by_itself(cloud: Cloud) -> None:
@@ -454,7 +454,7 @@ def test_a_layer_is_never_published_twice_by_itself(cloud: Cloud) -> None:
             "arn",
             {"LayerName": "a", "Content": {"ZipFile": content}},
         )
-        Execution(Aws(REGION), log, sleep=pauses.append).run(Plan((), (Step(call),)))
+        Executor(Aws(REGION), log, sleep=pauses.append).run(Plan((), (Step(call),)))
     assert pauses == [1.0]
 
 
@@ -728,7 +728,7 @@ def test_a_role_goes_once_iam_knows_that_its_policies_are_gone(
     )
     with cloud.relay() as relay:
         relay.answers("POST /$", Reply(409, body.encode(), times=2))
-        Execution(Aws(REGION), io.StringIO(), sleep=pauses.append).run(plan)
+        Executor(Aws(REGION), io.StringIO(), sleep=pauses.append).run(plan)
     assert pauses == [1.0, 2.0]
     assert cloud.client("iam").list_roles()["Roles"] == []
 

@@ -30,7 +30,7 @@ PAUSES_S = (1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 15.0, 15.0, 15.0)
 ONCE_READS_FOR_S = 300.0
 
 
-class Execution:
+class Executor:
     """Steps of a plan being done.
 
     Attributes:

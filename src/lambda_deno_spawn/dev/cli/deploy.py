@@ -55,7 +55,7 @@ from lambda_deno_spawn.launch.command import HANDLER_SUFFIXES
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lambda_deno_spawn.dev.aws.execute import Execution
+    from lambda_deno_spawn.dev.aws.execute import Executor
     from lambda_deno_spawn.dev.aws.plan import Plan
     from lambda_deno_spawn.dev.aws.publish import LayerZip
     from lambda_deno_spawn.dev.aws.session import Aws
@@ -230,11 +230,11 @@ def deploy(
         current = read_current(aws, wanted, _built_layers(out, wanted))
         _note_other_builds(current, out)
         plan = plan_deploy(wanted, current)
-        execution = _carry_out(
+        executor = _carry_out(
             aws, plan, f"deploy {wanted.name!r}", output, is_dry=dry_run, is_sure=yes
         )
-        if execution is not None:
-            _show_deployed(wanted, current, plan, execution, output)
+        if executor is not None:
+            _show_deployed(wanted, current, plan, executor, output)
 
 
 def delete(
@@ -273,13 +273,13 @@ def delete(
             aws, target.name, keeps_role=keep_role, keeps_logs=keep_logs
         )
         plan = plan_delete(target.name, found, aws.place)
-        execution = _carry_out(
+        executor = _carry_out(
             aws, plan, f"delete {target.name!r}", output, is_dry=dry_run, is_sure=yes
         )
-        if execution is None:
+        if executor is None:
             return
         if output is Output.JSON:
-            print(json.dumps({"deleted": execution.done}))
+            print(json.dumps({"deleted": executor.done}))
         else:
             for change in plan.changes:
                 print(f"deleted {change.what}: {change.before}")
@@ -420,13 +420,13 @@ def _is_terminal() -> bool:
 
 def _carry_out(
     aws: Aws, plan: Plan, what: str, output: Output, *, is_dry: bool, is_sure: bool
-) -> Execution | None:
+) -> Executor | None:
     """Show a plan, ask if something goes, and do it; None: it was only shown.
 
     Raises:
         UsageError: Something goes, and nobody said yes.
     """
-    from lambda_deno_spawn.dev.aws.execute import Execution
+    from lambda_deno_spawn.dev.aws.execute import Executor
 
     if is_dry:
         _show_plan(plan, output)
@@ -434,9 +434,9 @@ def _carry_out(
     _show_changes(plan)
     if plan.loses and not is_sure:
         _ask(plan, what)
-    execution = Execution(aws, sys.stderr)
-    execution.run(plan)
-    return execution
+    executor = Executor(aws, sys.stderr)
+    executor.run(plan)
+    return executor
 
 
 def _ask(plan: Plan, what: str) -> None:
@@ -499,11 +499,11 @@ class _Deployed:
     layers: tuple[str, ...]
 
 
-def _deployed(wanted: Wanted, current: Current, execution: Execution) -> _Deployed:
+def _deployed(wanted: Wanted, current: Current, executor: Executor) -> _Deployed:
     from lambda_deno_spawn.dev.aws.deploy_layers import planned_layers
     from lambda_deno_spawn.dev.aws.plan import resolve
 
-    answers = execution.answers
+    answers = executor.answers
     arn = current.place.function(wanted.name)
     version = current.alias.version if current.alias else None
     if "version" in answers:
@@ -517,9 +517,9 @@ def _deployed(wanted: Wanted, current: Current, execution: Execution) -> _Deploy
 
 
 def _show_deployed(
-    wanted: Wanted, current: Current, plan: Plan, execution: Execution, output: Output
+    wanted: Wanted, current: Current, plan: Plan, executor: Executor, output: Output
 ) -> None:
-    deployed = _deployed(wanted, current, execution)
+    deployed = _deployed(wanted, current, executor)
     size_bytes = wanted.package.zipped_bytes
     if output is Output.JSON:
         changes = [dataclasses.asdict(change) for change in plan.changes]

@@ -168,7 +168,7 @@ def _publish_in_region(
 def _publish_layer(
     aws: Aws, layer: LayerZip, bucket: str | None, *, is_public: bool, is_dry: bool
 ) -> Published:
-    from lambda_deno_spawn.dev.aws.execute import Execution
+    from lambda_deno_spawn.dev.aws.execute import Executor
     from lambda_deno_spawn.dev.aws.publish import (
         Published,
         base64_digest,
@@ -192,9 +192,9 @@ def _publish_layer(
         for step in plan.steps:
             print(step.action, file=sys.stderr)
         return Published(layer.name, aws.region, known, is_new=not is_same)
-    execution = Execution(aws, sys.stderr)
-    execution.run(plan)
-    answer = execution.answers.get(layer.name)
+    executor = Executor(aws, sys.stderr)
+    executor.run(plan)
+    answer = executor.answers.get(layer.name)
     arn = known if answer is None else str(answer["LayerVersionArn"])
     return Published(layer.name, aws.region, arn, is_new=not is_same)
 
