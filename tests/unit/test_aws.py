@@ -13,10 +13,10 @@ from boto3.exceptions import S3UploadFailedError
 
 from lambda_deno_spawn.dev.aws.errors import AwsError, translate
 from lambda_deno_spawn.dev.aws.plan import (
-    Answer,
     Call,
     FileContent,
     Place,
+    ResultOf,
     resolve,
     shown_value,
 )
@@ -592,7 +592,7 @@ def test_answers_and_files_take_the_place_of_what_stands_for_them(
     path = tmp_path / "a.zip"
     path.write_bytes(b"zip")
     value = {
-        "Layers": [Answer("deno", "LayerVersionArn"), "b"],
+        "Layers": [ResultOf("deno", "LayerVersionArn"), "b"],
         "Code": {"ZipFile": FileContent(path)},
         "Size": 3,
     }

@@ -19,11 +19,11 @@ from lambda_deno_spawn.dev.aws.deploy_layers import (
 )
 from lambda_deno_spawn.dev.aws.plan import (
     NO_ROLE,
-    Answer,
     Call,
     Change,
     Only,
     Plan,
+    ResultOf,
     Step,
     Wait,
     shown_value,
@@ -48,9 +48,11 @@ from lambda_deno_spawn.dev.project.project import RUNTIMES
 from lambda_deno_spawn.errors import DeployError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from lambda_deno_spawn.dev.aws.wanted import Current, FunctionState, Wanted
+
+    _Value = str | int | list[str]
 
 # What CreateFunction says of a role that not all of AWS knows yet.
 NEW_ROLE = (
@@ -108,15 +110,15 @@ class _Setting:
 
     name: str
     parameter: str
-    wanted: Any
-    before: Any
+    wanted: _Value | None
+    before: _Value | None
     unit: str = ""
     is_wrapped: bool = False
 
-    def value(self, value: Any) -> Any:
+    def value(self, value: object) -> object:
         return {"Size": value} if self.is_wrapped else value
 
-    def shown(self, value: Any) -> str:
+    def shown(self, value: object) -> str:
         return f"{value or repr('')}{self.unit}"
 
 
@@ -204,7 +206,7 @@ class _Planner:
             )
         return arn
 
-    def _plan_layers(self) -> list[str | Answer]:
+    def _plan_layers(self) -> list[str | ResultOf]:
         layers = planned_layers(self._wanted, self._current)
         for built in unpublished_layers(self._wanted, self._current):
             self._changes.append(Change(f"layer {built.name}", None, "published"))
@@ -231,7 +233,7 @@ class _Planner:
         parameters = {"logGroupName": name, "retentionInDays": days}
         self._call("logs", "PutRetentionPolicy", arn, parameters)
 
-    def _plan_creation(self, role: str, layers: list[str | Answer]) -> None:
+    def _plan_creation(self, role: str, layers: list[str | ResultOf]) -> None:
         wanted = self._wanted
         variables = merged_variables({}, wanted)
         tags = {**wanted.tags, OUR_TAG[0]: OUR_TAG[1]}
@@ -282,7 +284,7 @@ class _Planner:
         self._wait("function_active_v2")
 
     def _plan_update(
-        self, function: FunctionState, role: str, layers: list[str | Answer]
+        self, function: FunctionState, role: str, layers: list[str | ResultOf]
     ) -> None:
         wanted = self._wanted
         is_repair = function.failure is not None
@@ -430,11 +432,11 @@ class _Planner:
             {**name, "CodeSha256": digest, **self._take_revision()},
             key="version",
         )
-        version = Answer("version", "Version")
+        version = ResultOf("version", "Version")
         there = {**name, "Qualifier": version}
         active = Call("lambda", "GetFunctionConfiguration", self._arn, there)
         # Pending are those in a VPC, or with a snapshot of their start.
-        is_active = (Answer("version", "State"), "Active")
+        is_active = (ResultOf("version", "State"), "Active")
         wait = Wait("published_version_active", active, unless=is_active)
         self._steps.append(Step(wait))
         parameters = {**name, "Name": wanted.alias, "FunctionVersion": version}
@@ -592,25 +594,32 @@ def _settings(
     memory, timeout = wanted.memory_mb, wanted.timeout_s
     if function is None:
         memory, timeout = memory or NEW_MEMORY_MB, timeout or NEW_TIMEOUT_S
-    rows: tuple[tuple[str, str, Any, str, str], ...] = (
-        ("runtime", "Runtime", wanted.runtime, "runtime", ""),
-        ("handler", "Handler", wanted.handler, "handler", ""),
-        ("role", "Role", role, "role", ""),
-        ("memory", "MemorySize", memory, "memory_mb", " MB"),
-        ("timeout", "Timeout", timeout, "timeout_s", " s"),
-        ("storage", "EphemeralStorage", wanted.storage_mb, "storage_mb", " MB"),
-        ("description", "Description", wanted.description, "description", ""),
-    )
+
+    def before(read: Callable[[FunctionState], _Value]) -> _Value | None:
+        return None if function is None else read(function)
+
     return [
+        _Setting("runtime", "Runtime", wanted.runtime, before(lambda it: it.runtime)),
+        _Setting("handler", "Handler", wanted.handler, before(lambda it: it.handler)),
+        _Setting("role", "Role", role, before(lambda it: it.role)),
         _Setting(
-            name,
-            parameter,
-            value,
-            None if function is None else getattr(function, attribute),
-            unit,
-            is_wrapped=parameter == "EphemeralStorage",
-        )
-        for name, parameter, value, attribute, unit in rows
+            "memory", "MemorySize", memory, before(lambda it: it.memory_mb), " MB"
+        ),
+        _Setting("timeout", "Timeout", timeout, before(lambda it: it.timeout_s), " s"),
+        _Setting(
+            "storage",
+            "EphemeralStorage",
+            wanted.storage_mb,
+            before(lambda it: it.storage_mb),
+            " MB",
+            is_wrapped=True,
+        ),
+        _Setting(
+            "description",
+            "Description",
+            wanted.description,
+            before(lambda it: it.description),
+        ),
     ]
 
 

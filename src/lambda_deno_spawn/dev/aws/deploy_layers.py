@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.dev.aws.plan import Answer, Change
+from lambda_deno_spawn.dev.aws.plan import Change, ResultOf
 from lambda_deno_spawn.dev.aws.publish import LAYER_PREFIX
 from lambda_deno_spawn.dev.project.quotas import LAYERS_LIMIT
 from lambda_deno_spawn.errors import DeployError, UsageError
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.aws.wanted import Current, Wanted
 
 
-def planned_layers(wanted: Wanted, current: Current) -> list[str | Answer]:
+def planned_layers(wanted: Wanted, current: Current) -> list[str | ResultOf]:
     """Return the layers that a function is to have, in order.
 
     Returns:
-        ARNs of versions; an ``Answer`` stands for one that is published on the way.
+        ARNs of versions; a ``ResultOf`` stands for one that is published on the way.
 
     Raises:
         UsageError: With those of others they are more than Lambda takes.
@@ -68,17 +68,19 @@ def unpublished_layers(wanted: Wanted, current: Current) -> list[LayerZip]:
 
 
 def layer_changes(
-    before: Iterable[str], after: Sequence[str | Answer]
+    before: Iterable[str], after: Sequence[str | ResultOf]
 ) -> Iterable[Change]:
     """Return which layers come, go, and change their version."""
     old = {arn.rpartition(":")[0]: arn for arn in before}
-    new: dict[str, str | Answer] = {}
+    new: dict[str, str | ResultOf] = {}
     for item in after:
         is_known = isinstance(item, str)
         new[str(item).rpartition(":")[0] if is_known else str(item)] = item
     for name, item in new.items():
         if old.get(name) != item:
-            shown = f"{item.step}, once published" if isinstance(item, Answer) else item
+            shown = (
+                f"{item.step}, once published" if isinstance(item, ResultOf) else item
+            )
             yield Change("layer", old.get(name), shown)
     for name, arn in old.items():
         if name not in new:
@@ -86,11 +88,11 @@ def layer_changes(
 
 
 def _in_place(
-    there: Iterable[str], ours: dict[str, str | Answer]
-) -> list[str | Answer]:
+    there: Iterable[str], ours: dict[str, str | ResultOf]
+) -> list[str | ResultOf]:
     """Put each of ours where one of its kind was, new ones at the end."""
     waiting = dict(ours)
-    layers: list[str | Answer] = []
+    layers: list[str | ResultOf] = []
     for arn in there:
         name = arn.split(":")[6]
         if not name.startswith(LAYER_PREFIX):
@@ -104,14 +106,14 @@ def _kind(name: str) -> str:
     return name.removeprefix(LAYER_PREFIX).partition("-")[0]
 
 
-def _own_layer(name: str, wanted: Wanted, current: Current) -> str | Answer:
+def _own_layer(name: str, wanted: Wanted, current: Current) -> str | ResultOf:
     version = current.layers.get(name)
     if version is not None:
         _check_layer(version.arn, version.archs, version.runtimes, wanted)
         return version.arn
     built = current.built[name]
     _check_layer(str(built.path), (built.arch,), built.runtimes, wanted)
-    return Answer(name, "LayerVersionArn")
+    return ResultOf(name, "LayerVersionArn")
 
 
 def _refuse_missing(wanted: Wanted, current: Current) -> None:

@@ -68,7 +68,7 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ResultOf:
     """A value that a step will have answered by the time it is needed.
 
     Attributes:
@@ -98,7 +98,7 @@ class Call:
         service: As boto3 names it, such as ``lambda``.
         operation: As its API reference names it, such as ``UpdateFunctionCode``.
         resource: ARN of what it acts on.
-        parameters: By the names of the API reference; may hold ``Answer`` and
+        parameters: By the names of the API reference; may hold ``ResultOf`` and
             ``FileContent``.
     """
 
@@ -139,7 +139,7 @@ class Wait:
 
     waiter: str
     call: Call
-    unless: tuple[Answer, str] | None = None
+    unless: tuple[ResultOf, str] | None = None
 
     def __str__(self) -> str:
         return f"wait {self.waiter} {self.call.resource}"
@@ -256,7 +256,7 @@ class Plan:
 def resolve(value: Any, answers: Mapping[str, Mapping[str, Any]]) -> Any:
     """Put answers and contents of files in place of what stands for them."""
     match value:
-        case Answer(step, name):
+        case ResultOf(step, name):
             return answers[step][name]
         case FileContent(path):
             return path.read_bytes()

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lambda_deno_spawn.dev.aws.plan import (
-    Answer,
     Call,
     Change,
     FileContent,
     Plan,
+    ResultOf,
     Step,
     Upload,
 )
@@ -194,7 +194,7 @@ def plan_publish(
     """
     is_same = newest is not None and newest.code_sha256 == base64_digest(layer.sha256)
     steps = () if is_same else publish_steps(layer, place, bucket)
-    version: object = Answer(layer.name, "Version")
+    version: object = ResultOf(layer.name, "Version")
     changes = []
     if newest is None:
         changes.append(Change(layer.name, None, "version 1"))
