@@ -34,7 +34,6 @@ from lambda_deno_spawn.dev.aws.publish import (
     publish_steps,
 )
 from lambda_deno_spawn.dev.aws.wanted import (
-    OS_ONLY,
     OUR_TAG,
     WRAPPER,
     WRAPPER_PATH,
@@ -44,7 +43,12 @@ from lambda_deno_spawn.dev.aws.wanted import (
     role_policy,
     role_policy_name,
 )
+from lambda_deno_spawn.dev.project.function import (
+    DEFAULT_MEMORY_MB,
+    DEFAULT_TIMEOUT_S,
+)
 from lambda_deno_spawn.dev.project.project import RUNTIMES
+from lambda_deno_spawn.dev.project.requirements import OS_ONLY
 from lambda_deno_spawn.errors import DeployError, UsageError
 
 if TYPE_CHECKING:
@@ -60,9 +64,6 @@ NEW_ROLE = (
     "KMS key is invalid for CreateGrant",
     "execution role does not have permissions",
 )
-# What `invoke` runs a function with here; Lambda's own default of 128 MB is slow.
-NEW_MEMORY_MB = 512
-NEW_TIMEOUT_S = 3
 NEW_RETENTION_DAYS = 30
 URL_STATEMENT = "FunctionURLAllowPublicAccess"
 INVOKE_STATEMENT = "FunctionURLInvokeAllowPublicAccess"
@@ -593,7 +594,7 @@ def _settings(
 ) -> list[_Setting]:
     memory, timeout = wanted.memory_mb, wanted.timeout_s
     if function is None:
-        memory, timeout = memory or NEW_MEMORY_MB, timeout or NEW_TIMEOUT_S
+        memory, timeout = memory or DEFAULT_MEMORY_MB, timeout or DEFAULT_TIMEOUT_S
 
     def before(read: Callable[[FunctionState], _Value]) -> _Value | None:
         return None if function is None else read(function)

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from lambda_deno_spawn.dev.aws.errors import AwsError
 from lambda_deno_spawn.dev.aws.plan import Call
+from lambda_deno_spawn.dev.project.quotas import (
+    ASYNC_EVENT_LIMIT_BYTES,
+    EVENT_LIMIT_BYTES,
+    TIMEOUT_LIMIT_S,
+)
 from lambda_deno_spawn.errors import DeployError, UsageError
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.dev.aws.session import Aws
 
-EVENT_LIMIT_BYTES = 6 * 1024 * 1024
-ASYNC_EVENT_LIMIT_BYTES = 1024 * 1024
-TIMEOUT_LIMIT_S = 900
 # Beside the timeout: init, up to 10 s and again after a failure, and the way there.
 READ_MARGIN_S = 30
 

@@ -29,6 +29,7 @@ from lambda_deno_spawn.dev.project.quotas import (
     STORAGE_MIN_MB,
     TIMEOUT_LIMIT_S,
 )
+from lambda_deno_spawn.dev.project.requirements import OS_ONLY
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 WRAPPER_PATH = "/opt/lambda-deno-spawn"
-OS_ONLY = "provided.al2023"
 # CloudWatch Logs API reference, PutRetentionPolicy.
 RETENTIONS_DAYS = (
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192,

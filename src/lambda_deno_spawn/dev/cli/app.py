@@ -36,6 +36,8 @@ from lambda_deno_spawn.dev.doctor.isolation import examine_isolation
 from lambda_deno_spawn.dev.local.invoke import run
 from lambda_deno_spawn.dev.local.runtime import run_until_signalled
 from lambda_deno_spawn.dev.project.function import (
+    DEFAULT_MEMORY_MB,
+    DEFAULT_TIMEOUT_S,
     InvokeOptions,
     parse_variables,
     shadowing_note,
@@ -44,6 +46,7 @@ from lambda_deno_spawn.dev.project.project import (
     load_project,
 )
 from lambda_deno_spawn.dev.project.quotas import (
+    EVENT_LIMIT_BYTES,
     MEMORY_MAX_MB,
     MEMORY_MIN_MB,
     TIMEOUT_LIMIT_S,
@@ -58,9 +61,6 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.local.invoke import InvokeResult
 
 CLIENT_CONTEXT_LIMIT_BYTES = 3583  # base64; AWS Lambda API reference, Invoke
-EVENT_LIMIT_BYTES = 6 * 1024 * 1024  # AWS "Lambda quotas"
-DEFAULT_TIMEOUT_S = 3.0  # Lambda's own
-DEFAULT_MEMORY_MB = 512
 
 
 app = typer.Typer(

@@ -41,7 +41,11 @@ from lambda_deno_spawn.dev.project.quotas import (
     UNZIPPED_LIMIT_BYTES,
     UPLOAD_LIMIT_BYTES,
 )
-from lambda_deno_spawn.dev.project.requirements import DENO_MINIMUM
+from lambda_deno_spawn.dev.project.requirements import (
+    DENO_MINIMUM,
+    DISTRIBUTION,
+    RUNTIME_PACKAGES,
+)
 from lambda_deno_spawn.errors import ConfigError, HandlerError
 from lambda_deno_spawn.launch.command import (
     CREDENTIALS,
@@ -62,11 +66,9 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.project.function import InvokeOptions
     from lambda_deno_spawn.launch.command import DenoCommand
 
-DISTRIBUTION = "lambda-deno-spawn"
 GLIBC_MINIMUM = (2, 27)  # of Deno's binaries since 2.9
 PYTHON_MINIMUM = (3, 11)  # TaskGroup, asyncio.timeout
 PYTHON_ON_LAMBDA = (3, 12)  # the oldest managed runtime we are made for
-RUNTIME_PACKAGES = ("h11", "orjson")
 # AWS "Lambda quotas".
 DESCRIPTORS_LIMIT = 1024
 PROCESSES_LIMIT = 1024

@@ -42,7 +42,12 @@ from lambda_deno_spawn.dev.package.wheels import (
 )
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.quotas import MB, UNZIPPED_LIMIT_BYTES
-from lambda_deno_spawn.dev.project.requirements import DENO_MINIMUM
+from lambda_deno_spawn.dev.project.requirements import (
+    DENO_MINIMUM,
+    DISTRIBUTION,
+    OS_ONLY,
+    RUNTIME_PACKAGES,
+)
 from lambda_deno_spawn.errors import BuildError, UsageError
 
 if TYPE_CHECKING:
@@ -57,13 +62,9 @@ LAYER_RUNTIME_JS = f"{LAYER_CODE}/lambda_deno_spawn/js/runtime.js"
 START_SCRIPTS = ("bootstrap", "lambda-deno-spawn")
 INDEX = "layers.json"
 MANIFEST = "manifest.json"
-DISTRIBUTION = "lambda-deno-spawn"
-# What the runtime imports, with what that imports: tests/integration/test_layer_zip.py.
-RUNTIME_PACKAGES = ("h11", "orjson")
 # Runtimes on Amazon Linux 2023; AWS Lambda Developer Guide, "Lambda runtimes".
 PYTHONS = ("3.12", "3.13", "3.14")
 DEFAULT_PYTHON = "3.13"
-OS_ONLY = "provided.al2023"
 GLIBC_OF_LAMBDA = (2, 34)  # Amazon Linux 2023's
 MACHINES = {Arch.X86_64: "EM_X86_64", Arch.ARM64: "EM_AARCH64"}
 PYTHON_LICENSE = "Python-2.0"  # SPDX's name for CPython's own

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 SOURCE_NAMES = ("function", "index", "main", "mod", "handler")
 DEFAULT_EXPORT = "handler"
+DEFAULT_MEMORY_MB = 512  # Lambda's own 128 MB make a Deno process slow
+DEFAULT_TIMEOUT_S = 3  # Lambda's own
 INIT_LIMIT_S = 10.0  # on-demand init; AWS "execution environment lifecycle"
 
 # AWS "Working with Lambda environment variables", reserved.
@@ -84,8 +86,8 @@ class InvokeOptions:
 
     function: Function
     event: bytes = b"{}"
-    timeout_s: float = 3.0
-    memory_mb: int = 512
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    memory_mb: int = DEFAULT_MEMORY_MB
     warm: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     client_context: str | None = None

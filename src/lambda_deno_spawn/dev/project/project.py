@@ -30,6 +30,7 @@ from lambda_deno_spawn.dev.project.quotas import (
     STORAGE_MIN_MB,
     TIMEOUT_LIMIT_S,
 )
+from lambda_deno_spawn.dev.project.requirements import OS_ONLY
 from lambda_deno_spawn.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ HANDLER = re.compile(r"(?!/)(?!(?:.*/)?\.\./)[^\s]*[^\s./]\.[\w$.]*[\w$]")
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
 LAYER_ARN = re.compile(r"arn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:layer:[\w-]+:\d+")
 RELATIVE = re.compile(r"(?!/)(?!(?:.*/)?\.\.(?:/|$)).+")
-RUNTIMES = ("python3.12", "python3.13", "python3.14", "provided.al2023")
+RUNTIMES = ("python3.12", "python3.13", "python3.14", OS_ONLY)
 
 E = TypeVar("E", bound=StrEnum)
 
