@@ -1,4 +1,4 @@
-"""A new project: what is in it, and that it is there as a whole or not at all."""
+"""A new project: its files, and that it appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def test_template_that_is_not_there_is_refused_with_those_that_are(
     with pytest.raises(UsageError) as caught:
         find_template(name)
     assert str(caught.value) == (
-        f"Cannot use template {name!r}: there is none of this name; {hint}"
+        f"Cannot use template {name!r}: it does not exist; {hint}"
         "templates are event, http, sqs, stream"
     )
 
@@ -183,7 +183,7 @@ def test_name_that_lambda_would_not_accept_is_refused(
 ) -> None:
     assert refusal(name, tmp_path) == (
         f"Cannot use the name {name!r}: Lambda accepts 1 to 64 letters, digits, - and "
-        "_; --path says in which folder the project is made"
+        "_; give such a name, and the parent folder in --path"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -198,8 +198,8 @@ def test_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "orders").mkdir()
     (tmp_path / "orders" / ".hidden").write_text("mine", encoding="utf-8")
     assert refusal("orders", tmp_path) == (
-        f"Cannot write project '{tmp_path}/orders': the folder is there and is not "
-        "empty; choose another name, or another place with --path"
+        f"Cannot write project '{tmp_path}/orders': the folder exists and is not "
+        "empty; choose another name, or another parent folder with --path"
     )
     assert names_in(tmp_path / "orders") == [".hidden"]
     assert names_in(tmp_path) == ["orders"]
@@ -239,7 +239,7 @@ def test_file_in_the_way_is_left_alone(
 ) -> None:
     make(tmp_path / "orders")
     before = _identity(tmp_path / "orders")
-    assert "a file of this name is there" in refusal("orders", tmp_path)
+    assert "a file with this name exists" in refusal("orders", tmp_path)
     assert _identity(tmp_path / "orders") == before
     assert names_in(tmp_path) == ["orders"]
 
@@ -249,7 +249,7 @@ def test_place_that_is_not_there_is_not_made(tmp_path: Path) -> None:
     for place in (tmp_path / "nowhere", tmp_path / "file"):
         assert refusal("orders", place) == (
             f"Cannot write project '{place}/orders': there is no folder '{place}'; "
-            "make it first"
+            "create it first"
         )
     assert names_in(tmp_path) == ["file"]
 

@@ -181,7 +181,7 @@ PATTERNS = "expected a list of patterns below the project's folder"
          "choose another name, or set it in this shell's environment if it is a "
          "credential or a region"),
         ('[env]\nAB = "\\u0000"',
-         "env.AB: the value holds a NUL character; leave it out"),
+         "env.AB: its value contains a NUL character; remove it"),
         ("tags = []", "tags is []; expected a table: [tags] and lines NAME = value"),
         ("[tags]\nteam = ['a']",
          "tags.team is ['a']; expected text, a number, true or false"),
@@ -212,12 +212,14 @@ def test_setting_is_judged_by_the_runtime_itself(
 
 def test_mistyped_key_is_refused_with_the_one_that_was_meant(load: Load) -> None:
     message = refusal(load, 'name = "a"\nmemroy = 512')
-    start = "Cannot use 'orders/lambda.toml': there is a key 'memroy'; did you mean "
-    assert message.startswith(f"{start}memory? keys are arch, ")
+    start = (
+        "Cannot use 'orders/lambda.toml': the key 'memroy' is unknown; did you mean "
+    )
+    assert message.startswith(f"{start}memory? The keys are arch, ")
 
 
 def test_unknown_key_is_refused_with_all_there_are(load: Load) -> None:
-    assert "there is a key 'zzz'" in refusal(load, "zzz = 1")
+    assert "the key 'zzz' is unknown; the keys are arch, " in refusal(load, "zzz = 1")
     assert known_keys(load) == sorted(known_keys(load))
     assert {"name", "handler", "env", "tags"} <= set(known_keys(load))
 

@@ -84,9 +84,9 @@ def test_two_projects_here_that_are_meant_are_refused(here: Path) -> None:
     with pytest.raises(UsageError) as caught:
         find_target("orders")
     assert str(caught.value) == (
-        "Cannot tell which function 'orders' means: the folder 'orders' holds "
-        "'orders-api', and './api' is the project called 'orders'; give './orders' "
-        "for the first, './api' for the second"
+        "Cannot tell which function 'orders' means: the folder 'orders' "
+        "contains 'orders-api', and './api' is the project called 'orders'; give "
+        "'./orders' for the first, './api' for the second"
     )
 
 

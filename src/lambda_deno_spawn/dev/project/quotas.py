@@ -1,4 +1,4 @@
-"""What Lambda allows, in one place.
+"""Lambda's quotas, in one place.
 
 Specification: AWS Lambda Developer Guide, "Lambda quotas".
 """
@@ -7,9 +7,10 @@ from __future__ import annotations
 
 MB = 1024 * 1024
 UNZIPPED_LIMIT_BYTES = 250 * MB  # function and layers together
-# A zip given to the API directly; more goes over S3. Lambda takes 50 MB, in a request
-# of 70,167,211 bytes (69,905,067 in older messages) that has it in base64. Of 50 MB
-# that makes 69,905,068, so 64 KB less: there are other parameters too.
+# Largest zip that is sent in the API request itself; larger ones go through S3. Lambda
+# accepts 50 MB, in a request of at most 70,167,211 bytes (69,905,067 in older messages)
+# that holds the zip in base64. 50 MB in base64 are 69,905,068 bytes, so leave 64 KB for
+# the other parameters.
 UPLOAD_LIMIT_BYTES = 50 * MB - 64 * 1024
 LAYERS_LIMIT = 5
 MEMORY_MIN_MB = 128

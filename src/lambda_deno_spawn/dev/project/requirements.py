@@ -1,7 +1,8 @@
-"""What this tool and its runtime are made of, and what the runtime runs on."""
+"""Names and versions of the packages and systems that the runtime depends on."""
 
 DISTRIBUTION = "lambda-deno-spawn"
-# What the runtime imports, with what that imports: tests/integration/test_layer_zip.py.
+# Packages that the runtime imports, including their own dependencies; checked by
+# tests/integration/test_layer_zip.py.
 RUNTIME_PACKAGES = ("h11", "orjson")
-OS_ONLY = "provided.al2023"  # the managed runtime without an interpreter
-DENO_MINIMUM = (2, 9)  # older ones lack flags that the runtime gives
+OS_ONLY = "provided.al2023"  # Lambda's runtime without an interpreter
+DENO_MINIMUM = (2, 9)  # older versions lack flags that the runtime passes

@@ -1,8 +1,8 @@
-"""Which function an argument of a command means: a project here, or a name in AWS.
+"""Which function an argument of a command means: a local project, or a name in AWS.
 
-Knows the forms that every command accepts (a folder or file, a name, an ARN), and that
-the same text means the same function in each of them. Does not know which functions
-exist in AWS: ``dev.aws.target`` asks. Specification: docs/deploy.md, "Which function is
+Knows the forms that every command accepts (a folder or file, a name, an ARN), and gives
+the same text the same meaning in each command. Does not know which functions exist in
+AWS: ``dev.aws.target`` asks. Specification: docs/deploy.md, "Which function is
 meant"; Lambda API reference, Invoke, "FunctionName".
 """
 
@@ -43,15 +43,15 @@ class Target:
     """The function that an argument means.
 
     Attributes:
-        argument: As it was given.
+        argument: The text of the argument.
         name: The function's name in Lambda, without a qualifier.
-        path: The folder or file here that holds the function; None for a name or ARN.
+        path: The local folder or file with the function; None for a name or an ARN.
         qualifier: Version or alias.
-        region: The ARN's.
-        account: The ARN's.
-        other: Name of a function that the argument means as well if AWS has it: the
-            argument itself, if the folder of this name holds a function with another
-            name.
+        region: Region in the ARN.
+        account: Account in the ARN.
+        other: Name of another function that the argument could mean, if AWS has one:
+            the argument itself, where the folder of this name contains a function with
+            a different name.
     """
 
     argument: str
@@ -64,17 +64,17 @@ class Target:
 
     @property
     def lambda_name(self) -> str:
-        """The text by which Lambda's API knows the function."""
+        """The name or ARN to pass to Lambda's API."""
         return self.argument if self.path is None else self.name
 
     def choose_region(self, given: str | None) -> str | None:
-        """Return the region to use, None for the profile's.
+        """Return the region to use; None: the default of the profile.
 
         Args:
             given: Value of ``--region``.
 
         Raises:
-            UsageError: The ARN names another one.
+            UsageError: The ARN names another region.
         """
         if self.region is not None and given not in (None, self.region):
             raise UsageError(
@@ -84,15 +84,15 @@ class Target:
         return self.region or given
 
     def refuse_qualifier(self, command: str) -> None:
-        """Refuse a version or alias where a command is about the whole function.
+        """Reject a version or alias, for a command that acts on the whole function.
 
         Raises:
-            UsageError: The argument names one.
+            UsageError: The argument names a version or an alias.
         """
         if self.qualifier is not None:
             raise UsageError(
                 f"Cannot {command} {self.argument!r}: {self.qualifier!r} is a version "
-                f"or alias, and this command takes the whole function; leave out "
+                f"or alias, and this command acts on the whole function; leave out "
                 f"':{self.qualifier}'"
             )
 
@@ -100,14 +100,14 @@ class Target:
 def find_target(argument: str, handler: str | None = None) -> Target:
     """Return the function that an argument means.
 
-    A folder or file that holds a function comes first, then names and ARNs.
+    A local folder or file with a function comes first, then names and ARNs.
 
     Args:
         argument: A path, a name or an ARN.
-        handler: ``file.export``, if it is not to be guessed.
+        handler: ``file.export``; None: choose it by the names of the files.
 
     Raises:
-        UsageError: The argument means no function, or two that are here.
+        UsageError: The argument means no function, or two local ones.
     """
     path = Path(argument)
     is_name = FUNCTION_NAME.fullmatch(argument) is not None
@@ -123,21 +123,21 @@ def find_target(argument: str, handler: str | None = None) -> Target:
     if not path.exists():
         raise UsageError(
             f"Cannot find function {argument!r}: there is no such file or folder; give "
-            "the folder that holds the function, its name in Lambda, or its ARN"
+            "the folder that contains the function, its name in Lambda, or its ARN"
         )
     return Target(argument, load_project(path, handler).name, path)
 
 
 def named_target(name: str) -> Target:
-    """Return the function of a name or ARN, whatever folders there are.
+    """Return the function with a name or ARN, without looking at local folders.
 
     Raises:
-        UsageError: Lambda would not accept it.
+        UsageError: Lambda does not accept such a name.
     """
     match = LAMBDA_NAME.fullmatch(name)
     if match is None:
         raise UsageError(
-            f"Cannot use the name {name!r}: Lambda takes 1 to 64 letters, digits, - "
+            f"Cannot use the name {name!r}: Lambda accepts 1 to 64 letters, digits, - "
             "and _, or a function's ARN"
         )
     return Target(
@@ -152,12 +152,12 @@ def named_target(name: str) -> Target:
 def find_project(
     target: Target, handler: str | None = None, name: str | None = None
 ) -> Project:
-    """Return the project of a function: its folder's, or the one here with its name.
+    """Return the project of a function: in its folder, or the local one with its name.
 
     Args:
         target: The function.
-        handler: ``file.export``, stronger than the project file's.
-        name: Another name for the function.
+        handler: ``file.export``; overrides the project file.
+        name: Name of the function; overrides the project file.
 
     Raises:
         UsageError: There is no such project, or there are several.
@@ -167,14 +167,14 @@ def find_project(
     if target.account is not None and name not in (None, target.name):
         raise UsageError(
             f"Cannot use --name {name} with {target.argument!r}: the ARN names the "
-            "function already; leave out one of both"
+            "function already; leave out one of them"
         )
     folders = _projects_called(target.name)
     if not folders:
         raise UsageError(
             f"Cannot find function {target.argument!r}: there is no such file or "
             f"folder, and no project here has the name {target.name!r}; give the "
-            "handler's file or the folder that holds it"
+            "handler's file or the folder that contains it"
         )
     if len(folders) > 1:
         raise UsageError(
@@ -186,7 +186,7 @@ def find_project(
 
 
 def _named_folder(path: Path, handler: str | None) -> Target:
-    """Return the function of a folder that an argument names without any slash."""
+    """Return the function in a folder that an argument names without a slash."""
     argument = str(path)
     name = load_project(path, handler).name
     if name == argument:
@@ -195,7 +195,7 @@ def _named_folder(path: Path, handler: str | None) -> Target:
     if others:
         raise UsageError(
             f"Cannot tell which function {argument!r} means: the folder {argument!r} "
-            f"holds {name!r}, and {_shown(others[0])} is the project called "
+            f"contains {name!r}, and {_shown(others[0])} is the project called "
             f"{argument!r}; give {_shown(path)} for the first, {_shown(others[0])} for "
             "the second"
         )
@@ -203,12 +203,12 @@ def _named_folder(path: Path, handler: str | None) -> Target:
 
 
 def _shown(folder: Path) -> str:
-    """Return a folder as an argument that cannot be taken for a name."""
+    """Return a folder's path in a form that cannot be mistaken for a name."""
     return repr("." if folder == Path() else f"./{folder}")
 
 
 def _holds_function(path: Path, handler: str | None = None) -> bool:
-    """True if there is a project at a path, even one whose file cannot be used."""
+    """Return whether there is a project at a path, even one with an invalid file."""
     if (path / PROJECT_FILE).is_file():
         return True
     if not path.exists():
@@ -221,7 +221,7 @@ def _holds_function(path: Path, handler: str | None = None) -> bool:
 
 
 def _projects_called(name: str) -> list[Path]:
-    """Return this folder and those in it that hold a project of a name."""
+    """Return the working folder and its subfolders whose project has a name."""
     here = Path()
     folders = [here, *sorted(entry for entry in here.iterdir() if entry.is_dir())]
     return [folder for folder in folders if _is_called(folder, name)]
@@ -235,5 +235,5 @@ def _is_called(folder: Path, name: str) -> bool:
     try:
         in_file = tomllib.loads(file.read_text("utf-8-sig")).get("name")
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
-        return False  # load_project reports it to the caller who means this one
+        return False  # load_project reports the error if this project is meant
     return by_folder if in_file is None else in_file == name
