@@ -177,7 +177,7 @@ def test_an_upload_that_breaks_off_is_finished_by_the_same_command(
     assert finished.exit_code == 3
     last = finished.stderr.splitlines()[-1]
     assert last.startswith("Cannot complete s3:PutObject arn:aws:s3:::mine/")
-    assert "the connection broke off" in last
+    assert "the connection broke" in last
     with cloud.relay():
         cloud.deployed("--bucket", "mine")
     assert cloud.function()["CodeSize"] > 0
@@ -230,7 +230,7 @@ def test_a_role_that_cannot_be_assumed_is_one_sentence(cloud: Cloud) -> None:
         )
         finished = cloud.deploy("--role", role)
     assert finished.exit_code == 3
-    assert "its trust policy has to allow sts:AssumeRole" in finished.stderr
+    assert "allow sts:AssumeRole to the service" in finished.stderr
     assert relay.writes.count("POST /2015-03-31/functions") == 1
 
 
@@ -390,7 +390,7 @@ def test_a_change_by_somebody_else_is_not_overwritten(cloud: Cloud) -> None:
         finished = cloud.deploy("--memory", "1024", "--alias", "live", code="2")
     assert finished.exit_code == 3
     last = finished.stderr.splitlines()[-1]
-    assert "it is not what it was when it was read; somebody else changed it" in last
+    assert "it has changed since it was read; another user changed it" in last
     assert last.endswith("run the command again, which compares anew")
     ((_, body),) = [item for item in relay.seen if item[0].startswith("PUT ")]
     assert json.loads(body)["RevisionId"] == "r1"
@@ -442,7 +442,7 @@ def test_a_layer_is_never_published_twice_by_itself(cloud: Cloud) -> None:
         relay.answers("POST /2018-10-31/layers/", Reply(status=0))
         finished = cloud.deploy()
     assert finished.exit_code == 3
-    assert "the connection broke off" in finished.stderr.splitlines()[-1]
+    assert "the connection broke" in finished.stderr.splitlines()[-1]
     assert sum("/layers/" in line for line in relay.writes) == 1
     with cloud.relay() as relay:
         relay.refuses("POST /2018-10-31/layers/", "TooManyRequestsException", "no", 429)

@@ -62,19 +62,19 @@ def refused(code: str, message: str = "no", call: Call = CALL) -> str:
             botocore.exceptions.CredentialRetrievalError(
                 provider="custom-process", error_msg="no\nnetwork\n"
             ),
-            "custom-process: no network; check what the profile gets them from",
+            "custom-process: no network; check where the profile gets them from",
         ),
         (
             botocore.exceptions.ConnectionClosedError(endpoint_url="https://s3"),
-            "the connection broke off",
+            "the connection broke",
         ),
         (
             botocore.exceptions.ReadTimeoutError(endpoint_url="https://s3"),
-            "the connection broke off",
+            "the connection broke",
         ),
         (
             S3UploadFailedError("Failed to upload a.zip to b/c: Connection was closed"),
-            "the connection broke off",
+            "the connection broke",
         ),
         (botocore.exceptions.DataNotFoundError(data_path="x"), "DataNotFoundError"),
     ],
@@ -132,8 +132,8 @@ def test_a_region_that_is_none_gets_the_nearest_one() -> None:
     text = str(translate(error, "sts:GetCallerIdentity", None, "eu-centrall-1"))
     assert text == (
         f"Cannot use the region 'eu-centrall-1': boto3 {boto3.__version__} does not "
-        "know it; did you mean eu-central-1? For a region that is newer, upgrade "
-        "boto3, or set AWS_ENDPOINT_URL"
+        "know it; did you mean eu-central-1? For a newer region, upgrade "
+        "boto3 or set AWS_ENDPOINT_URL"
     )
 
 
@@ -166,9 +166,9 @@ def test_a_region_that_is_malformed_is_named() -> None:
         ("ResourceConflictException", "Failed to create function url config. Error "
          "message:  FunctionUrlConfig exists for this Lambda function", "exists now"),
         ("PreconditionFailedException", "The Revision Id provided does not match",
-         "somebody else changed it"),
+         "another user changed it"),
         ("InvalidParameterValueException", "CodeSHA256 (a) is different from current "
-         "CodeSHA256 in $LATEST (b). Please try again", "somebody else changed it"),
+         "CodeSHA256 in $LATEST (b). Please try again", "another user changed it"),
     ],
     ids=["function", "alias", "statement", "url", "revision", "code"],
 )  # fmt: skip
@@ -301,40 +301,40 @@ def test_a_denial_names_action_and_resource_as_aws_means_them(
             "because no permissions boundary allows the lambda:UpdateFunctionCode "
             "action",
             "no permissions boundary allows",
-            "whoever administers users and roles",
+            "the administrator of users and roles",
         ),
         (
             "with an explicit deny in a permissions boundary",
             "a permissions boundary denies",
-            "whoever administers users and roles",
+            "the administrator of users and roles",
         ),
         (
             "because no session policy allows the lambda:UpdateFunctionCode action",
             "no session policy allows",
-            "whoever hands out these credentials",
+            "the issuer of these credentials",
         ),
         (
             "with an explicit deny in a sessions policy",
             "a session policy denies",
-            "whoever hands out these credentials",
+            "the issuer of these credentials",
         ),
         (
             "because no VPC endpoint policy allows the lambda:UpdateFunctionCode "
             "action",
             "no VPC endpoint policy allows",
-            "whoever administers the network",
+            "the network's administrator",
         ),
         (
             "because no resource-based policy allows the lambda:UpdateFunctionCode "
             "action",
             "no resource-based policy allows",
-            "the owner of what is asked for",
+            "the owner of the resource",
         ),
         (
             "because the resource does not exist in this Region, no resource-based "
             "policies allow access, or a resource-based policy explicitly denies it",
             "no resource-based policy allows",
-            "the owner of what is asked for",
+            "the owner of the resource",
         ),
         (
             "with an explicit deny in an identity-based policy",
@@ -361,7 +361,7 @@ def test_a_policy_that_no_statement_outweighs_is_named_with_its_owner(
 )
 def test_s3_does_not_say_why_it_denies(code: str, message: str) -> None:
     text = refused(code, message, Call("s3", "HeadObject", OBJECT))
-    assert "denied by S3, which does not say why" in text
+    assert "S3 denies access without a reason" in text
     assert json.loads(text.partition("their policy: ")[2])["Action"] == "s3:GetObject"
 
 
@@ -383,7 +383,7 @@ def test_a_function_s_key_is_denied_to_its_role_not_to_the_caller() -> None:
         "because no identity-based policy allows the kms:Decrypt action",
         Call("lambda", "Invoke", ARN),
     )
-    assert "arn:aws:sts::123456789012:assumed-role/ci/s may not do it" in text
+    assert "arn:aws:sts::123456789012:assumed-role/ci/s lacks the permission" in text
     assert f'"Action": "kms:Decrypt", "Resource": "{KEY}"' in text
     assert "these credentials" not in text
 
@@ -403,7 +403,7 @@ def test_a_function_s_key_is_denied_to_its_role_not_to_the_caller() -> None:
         (
             "InvalidParameterValueException",
             "The role defined for the function cannot be assumed by Lambda.",
-            "its trust policy has to allow sts:AssumeRole to the service "
+            "allow sts:AssumeRole to the service "
             "lambda.amazonaws.com",
         ),
         (
@@ -415,7 +415,7 @@ def test_a_function_s_key_is_denied_to_its_role_not_to_the_caller() -> None:
             "ResourceConflictException",
             "The operation cannot be performed at this time. An update is in progress "
             "for resource: " + ARN,
-            "something else is changing it",
+            "another change is in progress",
         ),
         (
             "InvalidParameterValueException",
@@ -484,7 +484,7 @@ def test_what_is_busy_is_told_from_what_is_refused(
     found = translate(error, str(CALL), CALL, "eu-central-1")
     assert isinstance(found, AwsError)
     assert found.is_in_progress == is_in_progress
-    assert ("something else is changing it, " in str(found)) == is_in_progress
+    assert ("another change is in progress, " in str(found)) == is_in_progress
     assert found.detail, "shown while it is tried again"
 
 

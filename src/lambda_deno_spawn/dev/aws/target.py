@@ -1,7 +1,7 @@
-"""Whether AWS has another function that an argument could mean as well.
+"""Whether an argument means another function in AWS, or another account.
 
-Knows what makes an argument ambiguous once AWS is asked, and whose account it is about.
-Does not know how an argument is read: that is ``dev.project.target``. Specification:
+Knows how to ask AWS for the other function. Does not know how an argument is parsed:
+that is in ``dev.project.target``. Specification:
 docs/deploy.md, "Which function is meant".
 """
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def check_account(aws: Aws, target: Target) -> None:
-    """Refuse a function of another account than the credentials'.
+    """Reject a function in another account than that of the credentials.
 
     Raises:
         UsageError: The ARN names another account.
@@ -27,22 +27,21 @@ def check_account(aws: Aws, target: Target) -> None:
     if target.account is not None and target.account != aws.place.account:
         raise UsageError(
             f"Cannot use {target.argument!r}: it belongs to the account "
-            f"{target.account}, and these credentials to {aws.place.account}; see "
-            "--profile"
+            f"{target.account}, and these credentials to {aws.place.account}; choose "
+            "another --profile"
         )
 
 
 def check_ambiguity(aws: Aws, target: Target, *, has_name_option: bool = False) -> None:
-    """Refuse an argument that means both a folder here and another function in AWS.
+    """Reject an argument that means both a local folder and another function in AWS.
 
     Args:
-        aws: Where to look for the other one.
-        target: What the argument means by the folder.
-        has_name_option: The command has an option ``--name`` that means a function in
-            AWS.
+        aws: Where to look for the other function.
+        target: The function in the folder.
+        has_name_option: The command has an option ``--name`` for a function in AWS.
 
     Raises:
-        UsageError: There is another one, or these credentials may not see whether.
+        UsageError: There is another function, or these credentials may not look.
     """
     other = target.other
     if other is None:
@@ -60,7 +59,7 @@ def check_ambiguity(aws: Aws, target: Target, *, has_name_option: bool = False) 
         )
     by_option = f"--name {other} or " if has_name_option else ""
     raise UsageError(
-        f"Cannot tell which function {other!r} means: the folder {other!r} holds "
+        f"Cannot tell which function {other!r} means: the folder {other!r} contains "
         f"{target.name!r}, and {found}; give './{other}' for the first, "
         f"{by_option}{aws.place.function(other)} for the second"
     )
