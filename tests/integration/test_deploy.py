@@ -162,7 +162,7 @@ def test_a_package_goes_over_a_bucket_of_ours_once(cloud: Cloud) -> None:
         cloud.deployed()
         again = cloud.run(*arguments)
     assert again.exit_code == 0, again.stderr
-    assert "  it is there already" in again.stderr
+    assert "  uploaded before" in again.stderr
 
 
 def test_an_upload_that_breaks_off_is_finished_by_the_same_command(
@@ -186,7 +186,7 @@ def test_an_upload_that_breaks_off_is_finished_by_the_same_command(
 def test_a_bucket_that_is_given_is_never_made(cloud: Cloud) -> None:
     finished = cloud.deploy("--bucket", "none-of-that-name")
     assert finished.exit_code == 3
-    assert "there is none; create it, or leave out --bucket" in finished.stderr
+    assert "it does not exist; create it, or leave out --bucket" in finished.stderr
 
 
 def test_a_role_that_is_new_is_waited_for(cloud: Cloud) -> None:
@@ -246,7 +246,7 @@ def test_a_refused_code_update_restores_the_configuration(cloud: Cloud) -> None:
     assert finished.exit_code == 3
     last = finished.stderr.splitlines()[-1]
     assert "Unzipped size must be smaller" in last
-    assert last.endswith("; what was changed of the function before is taken back")
+    assert last.endswith("; the earlier changes to the function were reverted")
     assert cloud.function()["MemorySize"] == 512
     alias = cloud.client("lambda").get_alias(FunctionName="fn", Name="live")
     assert alias["FunctionVersion"] == "1"
@@ -282,7 +282,7 @@ def test_a_code_update_that_was_accepted_is_never_taken_back(cloud: Cloud) -> No
     assert finished.exit_code == 3
     last = finished.stderr.splitlines()[-1]
     assert "AWS could not apply the update (KMSKeyAccessDenied)" in last
-    assert "taken back" not in last
+    assert "reverted" not in last
     assert [line.rpartition("/")[2] for line in relay.writes] == [
         "configuration",
         "code",
@@ -308,7 +308,7 @@ def test_a_code_update_whose_answer_is_lost_may_have_been_accepted(
     assert finished.exit_code == 3
     last = finished.stderr.splitlines()[-1]
     assert last.endswith(
-        "; what was made stays, and the same command goes on from there"
+        "; what was created stays, and the same command continues from there"
     )
     assert cloud.function()["MemorySize"] == 1024
 
@@ -348,7 +348,7 @@ def test_a_function_that_could_not_be_waited_for_stays(cloud: Cloud) -> None:
     assert finished.exit_code == 3
     last = finished.stderr.splitlines()[-1]
     assert last.endswith(
-        "; what was made stays, and the same command goes on from there"
+        "; what was created stays, and the same command continues from there"
     )
     assert not any(line.startswith("DELETE") for line in relay.writes)
     with cloud.relay() as relay:
@@ -490,9 +490,9 @@ def test_other_bytes_than_were_sent_are_a_failure(
         finished = cloud.deploy("--memory", "1024", code="2")
     assert finished.exit_code == 3
     last = finished.stderr.splitlines()[-1]
-    assert last.startswith(f"Cannot go on after lambda:{operation} arn:aws:lambda:")
-    assert "AWS has other bytes than were to be sent, their SHA-256 is b3RoZXI=" in last
-    assert "taken back" not in last
+    assert last.startswith(f"Cannot continue after lambda:{operation} arn:aws:lambda:")
+    assert "AWS received other bytes than were sent, their SHA-256 is b3RoZXI=" in last
+    assert "reverted" not in last
 
 
 @pytest.mark.parametrize(("state", "asked"), [("Active", 0), ("Pending", 1)])
@@ -531,7 +531,7 @@ def test_interrupting_says_what_was_done(cloud: Cloud) -> None:
     assert finished.exit_code == 130
     assert "Interrupted after: " in finished.stderr
     assert "iam:CreateRole" in finished.stderr
-    assert "The same command goes on from here and finishes it." in finished.stderr
+    assert "Run the same command again to continue from here." in finished.stderr
     with cloud.relay():
         cloud.deployed()
 
@@ -547,7 +547,7 @@ def test_interrupting_says_what_was_done(cloud: Cloud) -> None:
             f"it is in {OTHER_REGION}, and the function in {REGION}",
         ),
         ("", ("--runtime", "nodejs20.x"), 2, "Cannot use the runtime 'nodejs20.x'"),
-        ("", ("--role", "none-of-that-name"), 3, "IAM has none of that name"),
+        ("", ("--role", "none-of-that-name"), 3, "it does not exist in IAM"),
         (
             "",
             ("--layer", f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:deno:1"),

@@ -280,7 +280,7 @@ def test_an_event_over_the_limit_is_not_sent(
 ) -> None:
     finished = invoke(event=b'"' + b"x" * limit + b'"', **options)
     assert finished.exit_code == 2
-    assert f"Lambda takes {limit}" in finished.stderr
+    assert f"Lambda accepts {limit}" in finished.stderr
     assert api.seen == []
 
 

@@ -403,8 +403,7 @@ def test_a_function_s_key_is_denied_to_its_role_not_to_the_caller() -> None:
         (
             "InvalidParameterValueException",
             "The role defined for the function cannot be assumed by Lambda.",
-            "allow sts:AssumeRole to the service "
-            "lambda.amazonaws.com",
+            "allow sts:AssumeRole to the service lambda.amazonaws.com",
         ),
         (
             "CodeStorageExceededException",

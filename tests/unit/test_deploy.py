@@ -172,7 +172,7 @@ def test_a_role_that_is_given_is_not_made_and_its_refusal_not_repeated() -> None
     assert "iam:CreateRole" not in calls(plan)
     assert parameters(plan, "CreateFunction")["Role"] == role
     assert {step.retry_while for step in plan.steps} == {()}
-    with pytest.raises(DeployError, match="IAM has none of that name"):
+    with pytest.raises(DeployError, match="it does not exist in IAM"):
         plan_deploy(replace(WANTED, role="mine"), NOTHING)
 
 
@@ -271,7 +271,7 @@ def test_a_failed_update_is_done_again_in_whole() -> None:
         "lambda:UpdateFunctionConfiguration", "lambda:UpdateFunctionCode",
     ]  # fmt: skip
     assert changes(plan)[0] == (
-        "~ last update: failed, The KMS key is disabled -> done again"
+        "~ last update: failed, The KMS key is disabled -> repeated"
     )
 
 
@@ -314,18 +314,18 @@ def test_values_of_secrets_are_masked_in_changes() -> None:
 
 @pytest.mark.parametrize("characters", [4096, 5000])
 def test_more_variables_than_lambda_takes_are_refused(characters: int) -> None:
-    with pytest.raises(UsageError, match="Lambda takes 4096"):
+    with pytest.raises(UsageError, match="Lambda accepts 4096"):
         merged_variables({}, replace(WANTED, variables={"A1": "x" * characters}))
 
 
 def test_variables_are_measured_as_lambda_does_and_as_they_are_sent() -> None:
     quoted = {"A1": '"' * 2100}  # an escape each
-    with pytest.raises(UsageError, match="Lambda takes 4096"):
+    with pytest.raises(UsageError, match="Lambda accepts 4096"):
         merged_variables({}, replace(WANTED, variables=quoted))
     short = replace(WANTED, variables={"A1": "ü" * 700})
     assert calls(plan_deploy(short, THERE)) == ["lambda:UpdateFunctionConfiguration"]
     long = replace(WANTED, variables={"A1": "ü" * 1000})
-    with pytest.raises(UsageError, match="Lambda takes less than 5120"):
+    with pytest.raises(UsageError, match="Lambda accepts less than 5120"):
         plan_deploy(long, THERE)
     assert "lambda:CreateFunction" in calls(plan_deploy(long, NOTHING))
 
@@ -340,7 +340,7 @@ def test_variables_are_measured_as_lambda_does_and_as_they_are_sent() -> None:
         ({"variables": {}, "layers": ()},
          "it runs python3.13 without this runtime's layers"),
         ({"state": "Failed", "state_reason": "no role"},
-         "AWS could not set that function up, no role"),
+         "AWS could not set up that function, no role"),
         ({"environment_error": "AccessDenied"}, "cannot be read and would be lost"),
     ],
     ids=["image", "another-runtime", "python", "failed", "unreadable"],
@@ -405,18 +405,18 @@ def test_what_is_lost_is_what_cannot_be_had_back(
 @pytest.mark.parametrize(
     ("wanted", "match"),
     [
-        ({"name": "a b"}, r"Cannot use the name 'a b': Lambda takes 1 to 64"),
-        ({"name": "x" * 65}, "Lambda takes 1 to 64"),
+        ({"name": "a b"}, r"Cannot use the name 'a b': Lambda accepts 1 to 64"),
+        ({"name": "x" * 65}, "Lambda accepts 1 to 64"),
         ({"runtime": "python3.11"}, "Cannot use the runtime 'python3.11'"),
-        ({"memory_mb": 64}, "Cannot use memory 64: Lambda takes 128 to 10240 MB"),
+        ({"memory_mb": 64}, "Cannot use memory 64: Lambda accepts 128 to 10240 MB"),
         ({"timeout_s": 901}, "Cannot use timeout 901"),
-        ({"alias": "1"}, "and not digits alone"),
+        ({"alias": "1"}, "but not digits alone"),
         ({"retention_days": 2}, "Cannot keep logs for 2 days"),
-        ({"role": "arn:aws:iam::1:user/a"}, "neither a role's name nor its ARN"),
+        ({"role": "arn:aws:iam::1:user/a"}, "neither a role name nor an ARN"),
         ({"tags": {"aws:a": "b"}}, "AWS reserves them"),
         ({"description": "x" * 257}, "it has 257 characters"),
         ({"layers": ("lambda-deno-spawn-deno",)}, "it is not the ARN"),
-        ({"layers": ARNS * 3}, "Cannot use 6 layers: Lambda takes 5"),
+        ({"layers": ARNS * 3}, "Cannot use 6 layers: Lambda accepts 5"),
         ({"layers": ("arn:aws:lambda:us-east-1:123456789012:layer:deno:1",)},
          "it is in us-east-1, and the function in eu-central-1; publish it there with "
          "`lambda-deno-spawn layer publish --region eu-central-1`"),
@@ -497,7 +497,8 @@ def test_layers_that_are_given_are_all_that_there_are() -> None:
 def test_more_layers_than_lambda_takes_are_refused_with_those_of_others() -> None:
     function = replace(FUNCTION, layers=OTHERS)
     with pytest.raises(
-        UsageError, match="Cannot use 6 layers: the function needs 2 of ours and has 4"
+        UsageError,
+        match="Cannot use 6 layers: the runtime needs 2, the function has 4 others",
     ):
         plan_deploy(WANTED, replace(THERE, function=function))
 
@@ -731,7 +732,7 @@ def test_a_state_is_read_from_lambda_s_answer() -> None:
         "LoggingConfig": {"LogFormat": "Text", "LogGroup": "/shared"},
         "RevisionId": "b2d1",
     }
-    state = FunctionState.from_answer(answer, {"team": "a"})
+    state = FunctionState.from_response(answer, {"team": "a"})
     assert (state.arch, state.storage_mb, state.failure) == ("arm64", 1024, "why")
     assert (state.layers, state.log_group) == (("layer:1",), "/shared")
     assert state.revision == "b2d1"
@@ -769,7 +770,7 @@ def test_a_layer_is_made_public_once() -> None:
         ({"role_policies": ("logs-eu-central-1", "logs-us-east-1")},
          ["iam:DeleteRolePolicy"], "used by functions in us-east-1"),
         ({"role_policies": ("logs-eu-central-1", "logs-to-siem")},
-         ["iam:DeleteRolePolicy"], "somebody gave it the policies logs-to-siem;"),
+         ["iam:DeleteRolePolicy"], "it also has the policies logs-to-siem;"),
         ({"role_policies": ("logs-eu-central-1",),
           "attached": ("arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess",)},
          ["iam:DeleteRolePolicy"],

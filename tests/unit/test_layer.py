@@ -221,5 +221,5 @@ def test_list_that_cannot_be_used_is_refused_with_its_name(
 def test_layer_that_fills_the_limit_may_be_built_and_a_larger_one_not() -> None:
     half = bytes(125 * 1024 * 1024)
     check_size(plan(one=half, two=half))
-    with pytest.raises(BuildError, match=r"250\.0 MB unzipped, Lambda takes 250 MB"):
+    with pytest.raises(BuildError, match=r"250\.0 MB unzipped, Lambda accepts 250 MB"):
         check_size(plan(one=half, two=half, three=b"1"))

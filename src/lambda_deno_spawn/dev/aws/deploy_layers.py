@@ -1,8 +1,8 @@
-"""Which layers a function is to have: ours renewed, those of others where they are.
+"""The layers of a function: the runtime's, updated in place, beside all others.
 
-Knows which layer takes the place of which, what fits, and what has to be published on
-the way. Refuses to know AWS: states in, ARNs out, the same for the same states.
-Specification: docs/deploy.md, "layers"; AWS "Lambda quotas".
+Knows which layer replaces which, which ones fit, and which have to be published first.
+Does not call AWS: the same states always give the same ARNs. Specification:
+docs/deploy.md, "layers"; AWS "Lambda quotas".
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
 
 def planned_layers(wanted: Wanted, current: Current) -> list[str | ResultOf]:
-    """Return the layers that a function is to have, in order.
+    """Return the wanted layers of a function, in order.
 
     Returns:
-        ARNs of versions; a ``ResultOf`` stands for one that is published on the way.
+        ARNs of layer versions; a ``ResultOf`` stands for one that the plan publishes.
 
     Raises:
-        UsageError: With those of others they are more than Lambda takes.
-        DeployError: One is not there, or does not fit.
+        UsageError: Together with other layers, there are more than Lambda allows.
+        DeployError: A layer does not exist, or does not fit.
     """
     if wanted.layers:
         for arn in wanted.layers:
             version = current.layers.get(arn)
             if version is None:
                 raise DeployError(
-                    f"Cannot use the layer {arn!r}: there is no such version; see "
-                    "`lambda-deno-spawn layer list`"
+                    f"Cannot use the layer {arn!r}: there is no such version; choose "
+                    "one from `lambda-deno-spawn layer list`"
                 )
             _check_layer(arn, version.archs, version.runtimes, wanted)
         return list(wanted.layers)
@@ -49,15 +49,15 @@ def planned_layers(wanted: Wanted, current: Current) -> list[str | ResultOf]:
     if len(layers) > LAYERS_LIMIT:
         others = len(layers) - len(ours)
         raise UsageError(
-            f"Cannot use {len(layers)} layers: the function needs {len(ours)} of ours "
-            f"and has {others} of others, and Lambda takes {LAYERS_LIMIT}; name all "
-            "that it is to have with --layer"
+            f"Cannot use {len(layers)} layers: the runtime needs {len(ours)}, the "
+            f"function has {others} others, and Lambda accepts {LAYERS_LIMIT}; list "
+            "all wanted layers with --layer"
         )
     return layers
 
 
 def unpublished_layers(wanted: Wanted, current: Current) -> list[LayerZip]:
-    """Return our layers that have to be published first."""
+    """Return the runtime's layers that have to be published first."""
     if wanted.layers:
         return []
     return [
@@ -70,7 +70,7 @@ def unpublished_layers(wanted: Wanted, current: Current) -> list[LayerZip]:
 def layer_changes(
     before: Iterable[str], after: Sequence[str | ResultOf]
 ) -> Iterable[Change]:
-    """Return which layers come, go, and change their version."""
+    """Return the layers that are added, removed or get another version."""
     old = {arn.rpartition(":")[0]: arn for arn in before}
     new: dict[str, str | ResultOf] = {}
     for item in after:
@@ -90,7 +90,7 @@ def layer_changes(
 def _in_place(
     there: Iterable[str], ours: dict[str, str | ResultOf]
 ) -> list[str | ResultOf]:
-    """Put each of ours where one of its kind was, new ones at the end."""
+    """Replace each of our layers in its place; append those that are new."""
     waiting = dict(ours)
     layers: list[str | ResultOf] = []
     for arn in there:
@@ -127,7 +127,7 @@ def _refuse_missing(wanted: Wanted, current: Current) -> None:
     kinds = " ".join(f"--kind {_kind(name)}" for name in missing)
     raise DeployError(
         f"Cannot find the layer {' and '.join(map(repr, missing))} in "
-        f"{current.place.region}: neither published nor built; run "
+        f"{current.place.region}: it is neither published nor built; run "
         f"`lambda-deno-spawn layer build {kinds} --arch {wanted.arch}` first"
     )
 
@@ -144,11 +144,11 @@ def _check_layer(
         raise DeployError(
             f"Cannot use the layer {shown!r}: it is for {', '.join(runtimes)}, and "
             f"the function for {wanted.runtime}; use --runtime {_python_of(runtimes)}, "
-            "or build the layer for it with `layer build --kind runtime --python "
-            f"{wanted.runtime.removeprefix('python')}` and publish that"
+            "or build the layer with `lambda-deno-spawn layer build --kind runtime "
+            f"--python {wanted.runtime.removeprefix('python')}` and publish it"
         )
 
 
 def _python_of(runtimes: tuple[str, ...]) -> str:
-    """Return the runtime that needs no further layer, if there is one."""
+    """Return a runtime that needs no interpreter layer, if there is one."""
     return next((name for name in runtimes if name.startswith("python")), runtimes[0])

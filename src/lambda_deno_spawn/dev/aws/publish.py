@@ -92,17 +92,17 @@ class LayerVersion:
     created: str
 
     @classmethod
-    def from_answer(cls, name: str, answer: Mapping[str, Any]) -> LayerVersion:
-        """Read an answer of GetLayerVersion, or an item of ListLayerVersions."""
+    def from_response(cls, name: str, response: Mapping[str, Any]) -> LayerVersion:
+        """Read an response of GetLayerVersion, or an item of ListLayerVersions."""
         return cls(
             name=name,
-            arn=answer["LayerVersionArn"],
-            version=int(answer["Version"]),
-            description=answer.get("Description") or "",
-            archs=tuple(answer.get("CompatibleArchitectures") or ()),
-            runtimes=tuple(answer.get("CompatibleRuntimes") or ()),
-            code_sha256=answer.get("Content", {}).get("CodeSha256", ""),
-            created=answer.get("CreatedDate", ""),
+            arn=response["LayerVersionArn"],
+            version=int(response["Version"]),
+            description=response.get("Description") or "",
+            archs=tuple(response.get("CompatibleArchitectures") or ()),
+            runtimes=tuple(response.get("CompatibleRuntimes") or ()),
+            code_sha256=response.get("Content", {}).get("CodeSha256", ""),
+            created=response.get("CreatedDate", ""),
         )
 
 
@@ -247,7 +247,7 @@ def find_version(aws: Aws, name: str, version: int) -> LayerVersion | None:
     answer = aws.find(call)
     if answer is None:
         return None
-    return LayerVersion.from_answer(arn.rpartition(":")[2], answer)
+    return LayerVersion.from_response(arn.rpartition(":")[2], answer)
 
 
 def is_shared(aws: Aws, version: LayerVersion) -> bool:
@@ -273,7 +273,7 @@ def list_versions(aws: Aws) -> list[LayerVersion]:
         if layer["LayerName"].startswith(LAYER_PREFIX)
     )
     return [
-        LayerVersion.from_answer(name, item)
+        LayerVersion.from_response(name, item)
         for name in names
         for item in aws.pages(
             Call(

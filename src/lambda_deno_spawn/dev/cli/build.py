@@ -91,7 +91,7 @@ def build(
         typer.Option("-o", "--output", help="text: a table; json: one object."),
     ] = Output.TEXT,
 ) -> None:
-    """Make a function's package, as Lambda takes it."""
+    """Make a function's package, as Lambda accepts it."""
     with exit_codes(is_verbose=verbose):
         from lambda_deno_spawn.dev.package.build import BuildOptions
         from lambda_deno_spawn.dev.package.build import build as build_package

@@ -374,8 +374,8 @@ def _given_package(path: Path, handler: str) -> PackageZip:
     if unzipped_bytes > UNZIPPED_LIMIT_BYTES:
         raise UsageError(
             f"Cannot use the package {str(path)!r}: it has "
-            f"{unzipped_bytes / MB:.1f} MB unzipped, and Lambda takes 250 MB with all "
-            "layers; leave out what the handler does not need"
+            f"{unzipped_bytes / MB:.1f} MB unzipped, and Lambda accepts 250 MB with "
+            "all layers; leave out what the handler does not need"
         )
     words = handler.split(".")
     stems = [".".join(words[:count]) for count in range(1, len(words))]
@@ -503,7 +503,7 @@ def _deployed(wanted: Wanted, current: Current, executor: Executor) -> _Deployed
     from lambda_deno_spawn.dev.aws.deploy_layers import planned_layers
     from lambda_deno_spawn.dev.aws.plan import resolve
 
-    answers = executor.answers
+    answers = executor.responses
     arn = current.place.function(wanted.name)
     version = current.alias.version if current.alias else None
     if "version" in answers:

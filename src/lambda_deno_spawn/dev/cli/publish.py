@@ -80,8 +80,9 @@ def publish(
         if bucket is not None and len(regions) > 1:
             raise UsageError(
                 f"Cannot publish to {', '.join(map(str, regions))} by the bucket "
-                f"{bucket!r}: it is in one region, and Lambda takes zips from its own "
-                "only; publish to one region at a time, or leave out --bucket"
+                f"{bucket!r}: it is in one region, and Lambda accepts zips only from a "
+                "bucket in its own; publish to one region at a time, or leave out "
+                "--bucket"
             )
         kinds = [item.value for item in kind or []]
         archs = [item.value for item in arch or []]
@@ -194,7 +195,7 @@ def _publish_layer(
         return Published(layer.name, aws.region, known, is_new=not is_same)
     executor = Executor(aws, sys.stderr)
     executor.run(plan)
-    answer = executor.answers.get(layer.name)
+    answer = executor.responses.get(layer.name)
     arn = known if answer is None else str(answer["LayerVersionArn"])
     return Published(layer.name, aws.region, arn, is_new=not is_same)
 

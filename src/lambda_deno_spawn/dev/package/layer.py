@@ -509,7 +509,7 @@ def check_size(plan: Plan) -> None:
     if size_bytes > UNZIPPED_LIMIT_BYTES:
         raise BuildError(
             f"Cannot use the {plan.kind} layer for {plan.arch}: it has "
-            f"{size_bytes / MB:.1f} MB unzipped, Lambda takes "
+            f"{size_bytes / MB:.1f} MB unzipped, Lambda accepts "
             f"{UNZIPPED_LIMIT_BYTES // MB} MB for a function and all its layers"
         )
 
