@@ -223,6 +223,8 @@ def test_a_zip_that_is_not_the_one_that_was_built_is_refused(cloud: Cloud) -> No
     path.write_bytes(b"other")
     finished = cloud.run("publish")
     assert finished.exit_code == 3
-    assert "it is not what layers.json describes; build it again" in finished.stderr
+    assert (
+        "it differs from its digest in layers.json; build it again" in finished.stderr
+    )
     path.unlink()
     assert "no such file or directory" in cloud.run("publish").stderr.lower()

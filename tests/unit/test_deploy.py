@@ -833,7 +833,7 @@ def test_another_duration_is_refused(text: str) -> None:
 def test_a_request_id_is_looked_for_as_a_phrase() -> None:
     assert filter_pattern(None, "8f5-1") == '"8f5-1"'
     assert filter_pattern("ERROR", None) == "ERROR"
-    with pytest.raises(UsageError, match="CloudWatch takes one pattern"):
+    with pytest.raises(UsageError, match="CloudWatch accepts one pattern"):
         filter_pattern("ERROR", "8f5-1")
-    with pytest.raises(UsageError, match="it is no request id"):
+    with pytest.raises(UsageError, match="expected a request id such as"):
         filter_pattern(None, 'a" b')

@@ -132,7 +132,7 @@ def test_what_passes_is_told_once_and_waited_for(error: AwsError) -> None:
     )
     follower = Follower(log, 6).run()
     assert follower.shown == ["a", "b", "c"]
-    assert follower.warnings == [f"{error}; going on as soon as AWS answers"] * 2
+    assert follower.warnings == [f"{error}; continuing as soon as AWS responds"] * 2
     assert follower.pauses_s == [4.0, 8.0, 16.0, 2.0, 4.0, 2.0]
     # What was not answered is asked for again, whatever the clock says meanwhile.
     assert log.since[:4] == [START_MS] * 4
