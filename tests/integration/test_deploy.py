@@ -116,7 +116,7 @@ def test_a_layer_that_was_built_anew_is_pointed_out(cloud: Cloud) -> None:
     cloud.build_layers(content="2")
     finished = cloud.deploy()
     assert finished.exit_code == 0
-    assert "Note: dist holds another build of lambda-deno-spawn-deno-x86_64 " in (
+    assert "Note: dist contains another build of lambda-deno-spawn-deno-x86_64 " in (
         finished.stderr
     )
     assert "`lambda-deno-spawn layer publish`" in finished.stderr
@@ -664,7 +664,7 @@ def test_on_a_terminal_what_removes_something_is_asked_about(
     finished = cloud.run(*arguments, answer=answer)
     assert finished.exit_code == exit_code
     assert "- env OLD: ***" in finished.stderr
-    assert "Go on?" in finished.stderr
+    assert "Continue?" in finished.stderr
     variables = cloud.function()["Environment"]["Variables"]
     assert ("OLD" in variables) == (exit_code == 2)
 
@@ -679,8 +679,8 @@ def test_without_a_terminal_what_removes_something_needs_yes(cloud: Cloud) -> No
     *shown, last = refused.stderr.splitlines()
     assert shown == ["- env OLD: ***", "~ env STAGE: a -> b"]
     assert last == (
-        "Cannot deploy 'fn': it would remove or replace env OLD, and nobody can be "
-        "asked, as this is no terminal; nothing was changed; use --yes"
+        "Cannot deploy 'fn': it would remove or replace env OLD, and there is "
+        "no terminal to ask on; nothing was changed; use --yes"
     )
     with cloud.relay():
         cloud.deployed(*arguments, "--yes")
@@ -711,7 +711,7 @@ def test_on_a_terminal_what_only_adds_is_not_asked_about(cloud: Cloud) -> None:
     arguments = ("deploy", "project", "--package", cloud.package())
     finished = cloud.run(*arguments, answer="")
     assert finished.exit_code == 0, finished.stderr
-    assert "Go on?" not in finished.stderr
+    assert "Continue?" not in finished.stderr
 
 
 @pytest.mark.parametrize("first", ["delete", "detach all"])

@@ -333,8 +333,8 @@ def test_handler_that_is_not_there_is_a_problem(place: Place) -> None:
     ("arguments", "message"),
     [
         (["nowhere"], "Cannot find function 'nowhere'"),
-        (["--strategy", "fresh"], "Cannot use --strategy alone"),
-        (["--handler", "a.b"], "Cannot use --handler or --env: there is no function"),
+        (["--strategy", "fresh"], "Cannot use --strategy: it needs --isolation"),
+        (["--handler", "a.b"], "Cannot use --handler or --env: no function is given"),
         (["--isolation", str(EXAMPLES / "hello")], "Cannot use --isolation with a fun"),
         (["--isolation", "--env", "AB=1"], "Cannot use --isolation with a function"),
         (["--isolation", "--strategy", "other"], "Usage: "),
@@ -442,7 +442,7 @@ def test_isolation_is_the_same_for_an_unprivileged_user_on_a_read_only_root(
     lines = done.stdout.splitlines()
     leaked = {line.split(":")[0] for line in lines if " LEAKED " in line}
     assert leaked == KNOWN
-    assert "no, so no proof" not in done.stdout
+    assert "no, proves nothing" not in done.stdout
     assert "not tried" not in done.stdout
     assert done.returncode == (1 if KNOWN else 0)
 

@@ -13,7 +13,7 @@ import pytest
 
 from tests.fixtures.cloud import Cloud
 
-PROMPT = "Go on? [y/N]: "
+PROMPT = "Continue? [y/N]: "
 LIMIT_S = 30.0
 # The terminal has to be the session's, or Ctrl-C is a byte and not a signal.
 START = (
@@ -95,7 +95,7 @@ def test_no_changes_nothing(cloud: Cloud, keys: str) -> None:
     exit_code, stdout, shown = type_at_prompt(keys, "delete", "fn")
     assert (exit_code, stdout) == (2, "")
     assert shown.splitlines()[-1] == (
-        "Cannot go on: the answer was no; nothing was changed"
+        "Cannot continue: the answer was no; nothing was changed"
     )
     assert is_deployed(cloud)
 

@@ -79,7 +79,7 @@ def test_isolation_is_written_beside_the_control() -> None:
         ],
         ["kept: a thing", "all", "leaked", "no", "seen"],
         ["lost: a thing", "all", "leaked", "LEAKED", "seen"],
-        ["weak: a thing", "all", "no, so no proof", "no", "seen"],
+        ["weak: a thing", "all", "no, proves nothing", "no", "seen"],
         ["odd: a thing", "all", "not tried", "not tried", "seen"],
         [],
         ["after the first event", "permissions"],

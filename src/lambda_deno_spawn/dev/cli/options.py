@@ -1,7 +1,7 @@
-"""Options that several commands have, and what they do alike.
+"""Arguments and options that several commands share, and helpers for them.
 
-Knows how an option reads in every command that has it. Refuses to know any command.
-Specification: docs/deploy.md.
+Knows the help texts of these options. Does not know any command. Specification:
+docs/deploy.md.
 """
 
 from __future__ import annotations
@@ -37,58 +37,62 @@ NameOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="The function's name in Lambda, whatever folders are here.",
+        help="The function's name in Lambda, without looking at local folders.",
     ),
 ]
 HandlerOption = Annotated[
     str | None,
-    typer.Option(metavar="FILE.EXPORT", help="Handler, if not the one that is found."),
+    typer.Option(
+        metavar="FILE.EXPORT", help="Handler.  [default: found by the file's name]"
+    ),
 ]
 RegionOption = Annotated[
     str | None,
-    typer.Option(metavar="REGION", help="AWS region.  [default: the profile's]"),
+    typer.Option(metavar="REGION", help="AWS region.  [default: that of the profile]"),
 ]
 ProfileOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Profile of AWS's configuration files."),
+    typer.Option(metavar="NAME", help="Profile in the AWS configuration files."),
 ]
 OutOption = Annotated[
-    Path, typer.Option(metavar="FOLDER", help="Folder of what was built.")
+    Path,
+    typer.Option(metavar="FOLDER", help="Folder with the built packages and layers."),
 ]
 DryRunOption = Annotated[
     bool,
-    typer.Option("--dry-run", help="Print what would be done; change nothing."),
+    typer.Option("--dry-run", help="Print the changes without making them."),
 ]
 YesOption = Annotated[
-    bool, typer.Option("--yes", "-y", help="Remove and replace without asking.")
+    bool, typer.Option("--yes", "-y", help="Do not ask before removing or replacing.")
 ]
 BucketOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Upload by this bucket.  [default: none up to 50 MB, else one of our own]",
+        help="Upload through this bucket.  [default: none up to 50 MB, else a bucket "
+        "that is created]",
     ),
 ]
 VerboseOption = Annotated[
     bool,
-    typer.Option("--verbose", "-v", help="Show where an unexpected error arose."),
+    typer.Option("--verbose", "-v", help="Show the traceback of an error."),
 ]
 OutputOption = Annotated[
     Output,
-    typer.Option("-o", "--output", help="text: lines; json: one object."),
+    typer.Option("-o", "--output", help="text: lines; json: an object."),
 ]
 
 
 def whole_function(command: str, argument: str | None, name: str | None) -> Target:
-    """Return the function that a command is about, given by argument or ``--name``.
+    """Return the function that a command acts on, from its argument or ``--name``.
 
     Raises:
-        UsageError: None is given, both are, or only a version of one.
+        UsageError: None or both are given, or a version instead of a function.
     """
     if argument is not None and name is not None:
         raise UsageError(
-            f"Cannot use --name {name} with {argument!r}: both say which function is "
-            "meant; leave out one of both"
+            f"Cannot use --name {name} with {argument!r}: both name the function; "
+            "leave out one of them"
         )
     if name is not None:
         target = named_target(name)
@@ -96,7 +100,7 @@ def whole_function(command: str, argument: str | None, name: str | None) -> Targ
         target = find_target(argument)
     else:
         raise UsageError(
-            f"Cannot run `{command}`: no function is named; give its folder, its name "
+            f"Cannot run `{command}`: no function is given; give its folder, its name "
             "in Lambda, or its ARN"
         )
     target.refuse_qualifier(command)
@@ -104,10 +108,10 @@ def whole_function(command: str, argument: str | None, name: str | None) -> Targ
 
 
 def layer_zips(out: Path) -> list[LayerZip]:
-    """Return the layers that were built into a folder.
+    """Return the layers in a folder, listed in its ``layers.json``.
 
     Raises:
-        BuildError: Their list cannot be read.
+        BuildError: The list cannot be read.
     """
     from lambda_deno_spawn.dev.aws.publish import LayerZip
     from lambda_deno_spawn.dev.package.layer import read_layers

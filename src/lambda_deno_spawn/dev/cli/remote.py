@@ -1,7 +1,7 @@
-"""``logs`` and ``invoke --remote``: what a function in AWS wrote and answered.
+"""The commands ``logs`` and ``invoke --remote``: their options and output.
 
-Knows the options and what is printed: the result on stdout, all else on stderr.
-Refuses to know how a log is read and a function invoked. Specification: docs/deploy.md
+Knows the options and the output: the result on stdout, all else on stderr. Does not
+know how a log is read or a function is invoked. Specification: docs/deploy.md
 and the help texts below.
 """
 
@@ -39,7 +39,7 @@ def logs(
     *,
     name: NameOption = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on as the log grows.")
+        bool, typer.Option("--follow", "-f", help="Continue as the log grows.")
     ] = False,
     since: Annotated[
         str,
@@ -48,14 +48,14 @@ def logs(
     filter_: Annotated[
         str | None,
         typer.Option(
-            "--filter", metavar="PATTERN", help="CloudWatch's filter pattern."
+            "--filter", metavar="PATTERN", help="Filter pattern of CloudWatch."
         ),
     ] = None,
     request_id: Annotated[
         str | None, typer.Option(metavar="ID", help="Only this invocation.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="End after N events.")
+        int | None, typer.Option(min=1, metavar="N", help="Stop after N events.")
     ] = None,
     region: RegionOption = None,
     profile: ProfileOption = None,
@@ -107,24 +107,24 @@ def invoke_remote(
     profile: str | None = None,
     output: Output = Output.TEXT,
 ) -> None:
-    """Invoke a function in AWS and print how it ended.
+    """Invoke a function in AWS and print the result.
 
     Args:
-        function: Name or ARN, with or without a qualifier, or its folder here.
+        function: Name or ARN, with or without a qualifier, or a local folder.
         event: Passed on byte for byte.
         qualifier: Version or alias.
-        is_async: Only hand the event over.
-        tenant_id: Of the context.
+        is_async: Queue the event without waiting for the result.
+        tenant_id: Tenant id in the context.
         client_context: JSON text.
         timeout_s: How long to wait; None: as long as the function may run.
-        region: None: that of the ARN, else the profile's.
-        profile: Of AWS's configuration files.
-        output: Form of the result.
+        region: None: the region in the ARN, else that of the profile.
+        profile: Profile in the AWS configuration files.
+        output: Format of the result.
 
     Raises:
         typer.Exit: The function failed.
-        UsageError: Lambda would not take it.
-        DeployError: It was not run, or its answer is lost.
+        UsageError: Lambda does not accept the event or the options.
+        DeployError: The function did not run, or its response was lost.
     """
     from lambda_deno_spawn.dev.aws.remote import RemoteOptions, invoke
     from lambda_deno_spawn.dev.aws.session import Aws
@@ -166,7 +166,7 @@ def _show_event(event: LogEvent, output: Output) -> None:
 
 
 def _show_remote(result: RemoteResult, output: Output, *, is_async: bool) -> None:
-    """Print an answer; exit with 1 if it is an error."""
+    """Print a response; exit with 1 if it is an error."""
     sys.stderr.write(result.log_tail.decode(errors="replace"))
     sys.stderr.flush()
     if output is Output.JSON:
@@ -202,7 +202,7 @@ def _remote_fields(result: RemoteResult) -> dict[str, object]:
 
 
 def _parse(payload: bytes) -> tuple[Any, bool]:
-    """Return the value a payload holds and whether it is JSON; None if it is not."""
+    """Return the value of a payload, and whether it is JSON; else None and False."""
     try:
         return json.loads(payload), True
     except (ValueError, RecursionError):
@@ -210,10 +210,10 @@ def _parse(payload: bytes) -> tuple[Any, bool]:
 
 
 def _report(log: str) -> dict[str, float | None] | None:
-    """Return the figures of the report at the end of a log, None without one.
+    """Return the figures of the report at the end of a log; None: there is no report.
 
     Args:
-        log: The tail, in text or in JSON; may begin in the middle of a line.
+        log: End of a log, in text or JSON; may begin in the middle of a line.
     """
     for line in reversed(log.splitlines()):
         if (figures := _text_figures(line) or _json_figures(line)) is not None:
@@ -222,7 +222,7 @@ def _report(log: str) -> dict[str, float | None] | None:
 
 
 def _text_figures(line: str) -> dict[str, float | None] | None:
-    """Return the figures of a REPORT line, None if it is none."""
+    """Return the figures of a REPORT line; None: it is another line."""
     if not line.startswith("REPORT "):
         return None
 
@@ -240,7 +240,7 @@ def _text_figures(line: str) -> dict[str, float | None] | None:
 
 
 def _json_figures(line: str) -> dict[str, float | None] | None:
-    """Return the figures of a ``platform.report``, None if it is none.
+    """Return the figures of a ``platform.report``; None: it is another line.
 
     Lambda Developer Guide, "Telemetry API Event schema reference".
     """
@@ -264,7 +264,7 @@ def _json_figures(line: str) -> dict[str, float | None] | None:
 
 
 def _error_text(payload: bytes) -> str:
-    """Return an error body's type and message in one line."""
+    """Return type and message of an error body, in one line."""
     error, _ = _parse(payload)
     if not isinstance(error, dict):
         return "its error is on stdout"
