@@ -616,7 +616,7 @@ def test_command_prints_a_table_and_what_is_left(
         (
             ["--kind", "python", "--python-dir", "/nowhere"],
             3,
-            "Cannot take an interpreter from '/nowhere': it has none of them",
+            "Cannot use the interpreter in '/nowhere': it has none of them",
         ),
     ],
     ids=["deno-too-old", "python-too-old", "no-installation"],

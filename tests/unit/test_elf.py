@@ -52,7 +52,7 @@ def test_what_is_no_elf_file_is_nothing(content: bytes) -> None:
 
 @pytest.mark.parametrize("length", [4, 16, 63, 80, 200, 400])
 def test_elf_file_that_is_cut_off_is_refused(length: int) -> None:
-    with pytest.raises(BuildError, match="no complete ELF file"):
+    with pytest.raises(BuildError, match="the ELF file is broken"):
         read(elf()[:length])
 
 

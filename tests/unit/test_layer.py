@@ -123,7 +123,7 @@ def test_file_for_musl_is_refused() -> None:
 
 
 def test_broken_binary_is_named() -> None:
-    with pytest.raises(BuildError, match="Cannot ship 'one': it is no complete ELF"):
+    with pytest.raises(BuildError, match="Cannot ship 'one': the ELF file is broken"):
         check_binaries(plan(one=elf()[:100]), OPTIONS, pytest.fail)
 
 
