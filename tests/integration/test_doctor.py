@@ -240,7 +240,7 @@ def test_unfit_deno_is_a_problem_with_advice(
     assert checks[check].status is Status.PROBLEM
     assert checks[check].found == found
     assert "install " in checks[check].advice
-    assert checks["deno-binary"].found == f"{binary}, by LAMBDA_DENO_BIN"
+    assert checks["deno-binary"].found == f"{binary}, found by LAMBDA_DENO_BIN"
 
 
 def test_missing_deno_is_a_problem_with_advice(place: Place) -> None:
@@ -296,7 +296,7 @@ def test_permission_set_that_is_used_is_named_and_judged(place: Place) -> None:
     found = "deno.json has default, test; the set `default` is used"
     assert checks["permission-sets"].found == found
     assert checks["sandbox"].status == "warning"
-    assert checks["sandbox"].found.startswith("undone by --allow-run: ")
+    assert checks["sandbox"].found.startswith("disabled by --allow-run: ")
     assert checks["environment"].status == "ok"
     assert " -P " in checks["command-line"].found
     assert checks["lock-file"].status == "warning"
@@ -305,10 +305,15 @@ def test_permission_set_that_is_used_is_named_and_judged(place: Place) -> None:
 @pytest.mark.parametrize(
     ("assignment", "check", "status", "found"),
     [
-        ("LAMBDA_DENO_PERMISSIONS=all", "sandbox", "warning", "undone by --allow-all:"),
+        (
+            "LAMBDA_DENO_PERMISSIONS=all",
+            "sandbox",
+            "warning",
+            "disabled by --allow-all:",
+        ),
         ("LAMBDA_DENO_PERMISSIONS=none", "environment", "ok", "all but the runtime's"),
         ("LAMBDA_DENO_ENV=STAGE", "environment", "ok", "only STAGE"),
-        ("LAMBDA_DENO_WRAM=off", "settings", "warning", "mean nothing: LAMBDA_DENO_WR"),
+        ("LAMBDA_DENO_WRAM=off", "settings", "warning", "unknown: LAMBDA_DENO_WR"),
         ("LAMBDA_DENO_WARM=x", "settings", "problem", "Cannot use LAMBDA_DENO_WARM: "),
     ],
     ids=lambda value: value if "=" in value else "",

@@ -75,8 +75,8 @@ def test_supervisor_that_does_not_survive_is_not_ok(
 
 
 def test_second_event_without_an_answer_is_not_ok() -> None:
-    rows = {"thing": Row("a thing", None, "the second event was not answered")}
-    broken = Pair(rows, (7,), True, "it was not answered in time")
+    rows = {"thing": Row("a thing", None, "the second event has no response")}
+    broken = Pair(rows, (7,), True, "there was no response in time")
     result = report(pair(True), all=broken)
     assert (result.leaked, result.is_ok) == (0, False)
-    assert result.survival[0].evidence == "it was not answered in time"
+    assert result.survival[0].evidence == "there was no response in time"
