@@ -1,4 +1,4 @@
-"""What boto3 and botocore raise, as sentences."""
+"""Exceptions of boto3 and botocore, translated into sentences."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_what_botocore_raises_becomes_a_sentence(error: Exception, part: str) ->
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "ExpiredTokenException"])
 def test_an_expired_token_says_how_to_get_another(code: str) -> None:
-    """Where it came from is not known: single sign-on renews its own."""
+    """The source of the token is unknown: single sign-on renews its own tokens."""
     text = refused(code)
     assert "the credentials have expired; sign in again, or set new ones" in text
     assert "AWS_SESSION_TOKEN" in text
@@ -125,7 +125,7 @@ def test_a_late_request_is_the_clock_or_the_line_not_the_credentials(
     assert "AWS_SECRET_ACCESS_KEY" not in text
 
 
-def test_a_region_that_is_none_gets_the_nearest_one() -> None:
+def test_an_unknown_region_gets_the_most_similar_one() -> None:
     error = botocore.exceptions.EndpointConnectionError(
         endpoint_url="https://sts.eu-centrall-1.amazonaws.com"
     )
@@ -137,7 +137,7 @@ def test_a_region_that_is_none_gets_the_nearest_one() -> None:
     )
 
 
-def test_an_address_of_one_s_own_is_not_taken_for_an_unknown_region() -> None:
+def test_a_custom_endpoint_is_not_taken_for_an_unknown_region() -> None:
     error = botocore.exceptions.EndpointConnectionError(
         endpoint_url="http://127.0.0.1:4566/"
     )
@@ -145,7 +145,7 @@ def test_an_address_of_one_s_own_is_not_taken_for_an_unknown_region() -> None:
     assert "nothing answers at http://127.0.0.1:4566/; check the network" in text
 
 
-def test_no_answer_in_a_region_that_exists_is_the_network() -> None:
+def test_no_response_in_a_known_region_is_a_network_error() -> None:
     error = botocore.exceptions.EndpointConnectionError(endpoint_url="https://sts")
     text = str(translate(error, "sts:GetCallerIdentity", None, "eu-central-1"))
     assert "nothing answers at https://sts; check the network" in text
@@ -172,7 +172,7 @@ def test_a_region_that_is_malformed_is_named() -> None:
     ],
     ids=["function", "alias", "statement", "url", "revision", "code"],
 )  # fmt: skip
-def test_what_changed_in_the_meantime_is_compared_anew(
+def test_a_change_since_the_read_asks_to_run_again(
     code: str, message: str, part: str
 ) -> None:
     text = refused(code, message)
@@ -198,8 +198,8 @@ def test_a_denied_call_names_the_statement_to_add(
     assert added == {"Effect": "Allow", "Action": action, "Resource": ARN}
 
 
-def test_the_action_that_aws_names_is_stronger_than_the_call() -> None:
-    """CreateFunction is denied for iam:PassRole, which is no call at all."""
+def test_the_action_that_aws_names_overrides_that_of_the_call() -> None:
+    """CreateFunction needs iam:PassRole, which does not correspond to a call."""
     text = refused(
         "AccessDeniedException",
         "User: arn:aws:iam::1:user/a is not authorized to perform: iam:PassRole on "
@@ -344,7 +344,7 @@ def test_a_denial_names_action_and_resource_as_aws_means_them(
         ("with an explicit deny", "a policy denies", "its author"),
     ],
 )
-def test_a_policy_that_no_statement_outweighs_is_named_with_its_owner(
+def test_a_policy_that_overrides_all_statements_is_named_with_its_owner(
     context: str, kind: str, owner: str
 ) -> None:
     text = refused(
@@ -475,7 +475,7 @@ def test_a_refusal_says_what_to_do(code: str, message: str, part: str) -> None:
         ("AccessDenied", "in progress", False),
     ],
 )
-def test_what_is_busy_is_told_from_what_is_refused(
+def test_a_change_in_progress_is_distinguished_from_a_refusal(
     code: str, detail: str, is_in_progress: bool
 ) -> None:
     response = {"Error": {"Code": code, "Message": detail}}
@@ -529,7 +529,7 @@ def client_error(code: str, status: int) -> Exception:
     ],
     ids=str,
 )
-def test_what_may_be_done_all_the_same_was_sent_and_not_refused(
+def test_a_call_may_be_done_only_if_sent_and_not_refused(
     error: Exception, may_be_done: bool, is_passing: bool
 ) -> None:
     found = translate(error, str(CALL), CALL, "eu-central-1")
@@ -545,7 +545,7 @@ def test_what_may_be_done_all_the_same_was_sent_and_not_refused(
         ("TooManyBuckets", "You have attempted to create more buckets than allowed"),
     ],
 )
-def test_a_quota_is_no_matter_of_waiting(code: str, detail: str) -> None:
+def test_waiting_does_not_help_against_a_quota(code: str, detail: str) -> None:
     text = refused(code, detail)
     assert f"a quota of the account is used up ({code}), {detail.rstrip('.')}; " in text
     assert "try again" not in text
@@ -568,7 +568,7 @@ def test_a_failed_update_gives_aws_s_reason() -> None:
     )
 
 
-def test_a_state_that_does_not_come_is_told_as_such() -> None:
+def test_a_state_that_is_not_reached_is_reported() -> None:
     last = {"Configuration": {"State": "Pending"}}
     error = botocore.exceptions.WaiterError("FunctionActiveV2", "Max attempts", last)
     found = translate(error, "wait", CALL, "eu-central-1")
@@ -576,7 +576,7 @@ def test_a_state_that_does_not_come_is_told_as_such() -> None:
     assert found.code == "Timeout"
 
 
-def test_an_upload_that_is_refused_is_told_as_the_refusal() -> None:
+def test_a_refused_upload_is_reported_as_the_refusal() -> None:
     response = {"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}
     call = Call("s3", "PutObject", "arn:aws:s3:::b/k")
     error = S3UploadFailedError("Failed to upload")
@@ -585,7 +585,7 @@ def test_an_upload_that_is_refused_is_told_as_the_refusal() -> None:
     assert "s3:PutObject" in text.partition("their policy: ")[2]
 
 
-def test_answers_and_files_take_the_place_of_what_stands_for_them(
+def test_placeholders_are_replaced_by_results_and_files(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "a.zip"

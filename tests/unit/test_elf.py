@@ -1,4 +1,4 @@
-"""What is read of compiled files."""
+"""Requirements read from compiled files."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def test_newest_symbol_counts_as_a_number_and_not_as_text() -> None:
     assert binary.glibc == (2, 34)
 
 
-def test_versions_of_other_libraries_are_no_versions_of_glibc() -> None:
+def test_versions_of_other_libraries_are_not_versions_of_glibc() -> None:
     binary = read(elf(glibc=("GCC_3.0", "OPENSSL_3.0.0", "GLIBC_ABI_DT_RELR")))
     assert binary is not None
     assert binary.glibc is None
@@ -46,7 +46,7 @@ def test_machine_libraries_and_search_paths_are_read() -> None:
 @pytest.mark.parametrize(
     "content", [b"", b"\x7f", b"#!/bin/sh\n", b"PK\x03\x04"], ids=repr
 )
-def test_what_is_no_elf_file_is_nothing(content: bytes) -> None:
+def test_other_files_have_no_requirements(content: bytes) -> None:
     assert read(content) is None
 
 
@@ -59,6 +59,6 @@ def test_elf_file_that_is_cut_off_is_refused(length: int) -> None:
 def test_elf_file_without_sections_is_refused_as_it_cannot_be_judged() -> None:
     content = bytearray(elf())
     content[0x28:0x30] = bytes(8)  # offset of the section headers
-    content[0x3C:0x3E] = bytes(2)  # and how many there are
+    content[0x3C:0x3E] = bytes(2)  # their number
     with pytest.raises(BuildError, match="no section headers"):
         read(bytes(content))

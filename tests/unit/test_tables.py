@@ -1,4 +1,4 @@
-"""How checks read where no terminal is: in files, pipes and reports."""
+"""Tables of checks without a terminal: in files, pipes and reports."""
 
 from __future__ import annotations
 
