@@ -1,13 +1,13 @@
-"""A Runtime API with as little of its own as possible, which freezes like Lambda's.
+"""A Runtime API with as little overhead as possible, which freezes like Lambda's.
 
 Serves ``next``, ``response``, ``error`` and ``init error`` to one runtime from an
-``asyncio.Protocol``; answers a post at once; and, if it is given a sandbox, freezes
-that as soon as a ``next`` has arrived in full and thaws it before the next event is
-sent. What is timed lies between writing the event and having the last byte of the
-answer, and the first piece of a streamed one. Refuses everything a benchmark does not
-need: deadlines that are enforced, trailers, several runtimes. Specification: AWS
-Lambda Developer Guide, "Using the Lambda runtime API for custom runtimes" and
-"Understanding the execution environment lifecycle".
+``asyncio.Protocol``; responds to a post at once; and freezes its sandbox, if it has
+one, as soon as a complete ``next`` was received, and thaws it before it sends the next
+event. Measures the time from writing the event to the last byte of the response, and to
+the first piece of a streamed one. Does not implement what benchmarks do not need:
+enforced deadlines, trailers, several runtimes. Specification: AWS Lambda Developer
+Guide, "Using the Lambda runtime API for custom runtimes" and "Understanding the
+execution environment lifecycle".
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ if TYPE_CHECKING:
 
     from bench.sandbox import Sandbox
 
-ANSWER_TIMEOUT_S = 30.0  # far above any turn: a runtime that is silent so long has died
-DEADLINE_S = 300.0  # no benchmark is about deadlines
-# Threads of a thawed process wake one by one; the event comes when they have, because
-# the time Lambda needs to thaw is not ours to count.
+RESPONSE_TIMEOUT_S = 30.0  # far above any measured time: the runtime has died
+DEADLINE_S = 300.0  # no benchmark uses deadlines
+# The threads of a thawed process wake one by one. Send the event only after that: the
+# time that Lambda needs to thaw is not measured.
 SETTLE_S = 0.001
 
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ ]*(\d+)", re.IGNORECASE)
@@ -41,16 +41,16 @@ _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What came back for one event.
+class Response:
+    """The response to one event.
 
     Attributes:
         is_error: Posted to ``error`` instead of ``response``.
-        body: As posted.
-        latency_s: From writing the event to having the whole post.
-        first_piece_s: From writing the event to having the first piece of a post that
-            comes in pieces; the same as ``latency_s`` for any other.
-        received_at_s: When the whole post had come (``time.perf_counter``).
+        body: Body of the post.
+        latency_s: Time from writing the event to receiving the complete post.
+        first_piece_s: Time from writing the event to receiving the first piece of a
+            streamed post; otherwise the same as ``latency_s``.
+        received_at_s: When the complete post was received (``time.perf_counter``).
     """
 
     is_error: bool
@@ -61,13 +61,13 @@ class Answer:
 
 
 class RuntimeApi:
-    """The server's side of one runtime; an async context manager.
+    """The Runtime API for one runtime; an async context manager.
 
     Create it inside the event loop. One event at a time: ``invoke`` must not be called
     concurrently.
 
     Attributes:
-        address: ``host:port``, known once entered.
+        address: ``host:port``, once the context is entered.
     """
 
     def __init__(self, sandbox: Sandbox | None = None) -> None:
@@ -76,7 +76,7 @@ class RuntimeApi:
         self._server: asyncio.Server | None = None
         loop = asyncio.get_running_loop()
         self._poll: asyncio.Future[Connection] = loop.create_future()
-        self._post: asyncio.Future[Answer] = loop.create_future()
+        self._post: asyncio.Future[Response] = loop.create_future()
         self._sent_at_s = 0.0
         self._first_piece_at_s: float | None = None
 
@@ -96,25 +96,25 @@ class RuntimeApi:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop listening; the runtime should be gone by now."""
+        """Stop listening; the runtime should have exited before."""
         assert self._server is not None
         self._server.close()
 
     async def polled(self) -> None:
-        """Return when the runtime waits in ``next``, frozen if there is a sandbox.
+        """Return once the runtime waits in ``next``, frozen if there is a sandbox.
 
         Raises:
-            TimeoutError: It did not come.
+            TimeoutError: It did not call ``next``.
             RuntimeError: It posted an init error instead.
         """
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+        async with asyncio.timeout(RESPONSE_TIMEOUT_S):
             await asyncio.shield(self._poll)
 
-    async def invoke(self, event: bytes) -> Answer:
-        """Deliver one event; return when it is answered *and* ``next`` is called again.
+    async def invoke(self, event: bytes) -> Response:
+        """Deliver an event; return after its response *and* the following ``next``.
 
         Raises:
-            TimeoutError: No answer, or no ``next`` after it.
+            TimeoutError: No response, or no ``next`` after it.
         """
         await self.polled()
         if self._sandbox is not None:
@@ -128,20 +128,20 @@ class RuntimeApi:
         self._first_piece_at_s = None
         self._sent_at_s = time.perf_counter()
         connection.write(message)
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            answer = await self._post
+        async with asyncio.timeout(RESPONSE_TIMEOUT_S):
+            response = await self._post
         await self.polled()
-        return answer
+        return response
 
     def piece_came(self) -> None:
-        """Note the first piece of a post; called by a connection for each read."""
+        """Record the time of the first piece of a post; called for each read."""
         if self._first_piece_at_s is None:
             self._first_piece_at_s = time.perf_counter()
 
     def handle(
         self, connection: Connection, method: bytes, path: bytes, body: bytes
     ) -> None:
-        """Serve one complete request; called by a connection."""
+        """Serve a complete request; called by a connection."""
         received_at_s = time.perf_counter()
         if method == b"GET" and path.endswith(b"/invocation/next"):
             if self._sandbox is not None:
@@ -153,7 +153,7 @@ class RuntimeApi:
             latency_s = received_at_s - self._sent_at_s
             first_piece_s = (self._first_piece_at_s or received_at_s) - self._sent_at_s
             self._post.set_result(
-                Answer(is_error, body, latency_s, first_piece_s, received_at_s)
+                Response(is_error, body, latency_s, first_piece_s, received_at_s)
             )
         elif path.endswith(b"/init/error"):
             connection.write(ACCEPTED)
@@ -163,7 +163,7 @@ class RuntimeApi:
 
 
 def delivery(request_id: str, event: bytes) -> bytes:
-    """Return the answer to ``next`` that hands out an event."""
+    """Return the response to ``next`` with an event."""
     head = (
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
         f"Lambda-Runtime-Aws-Request-Id: {request_id}\r\n"
@@ -176,19 +176,19 @@ def delivery(request_id: str, event: bytes) -> bytes:
 
 
 class Requests(Protocol):
-    """Who serves the requests of connections."""
+    """Serves the requests of connections."""
 
     def piece_came(self) -> None:
-        """Note a piece of a post that is not complete."""
+        """Handle a piece of an incomplete post."""
 
     def handle(
         self, connection: Connection, method: bytes, path: bytes, body: bytes
     ) -> None:
-        """Serve one complete request."""
+        """Serve a complete request."""
 
 
 class Connection(asyncio.Protocol):
-    """Cuts one connection's bytes into requests."""
+    """Splits the bytes of a connection into requests."""
 
     def __init__(self, api: Requests) -> None:
         self._api = api
@@ -196,18 +196,18 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport."""
+        """Receive the transport from asyncio."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Serve the requests that are complete."""
+        """Receive bytes from asyncio; serve the complete requests."""
         self._buffer += data
         while self._take_request():
             pass
 
     def write(self, data: bytes) -> None:
-        """Send some bytes."""
+        """Send bytes."""
         assert self._transport is not None
         self._transport.write(data)
 
@@ -237,7 +237,7 @@ class Connection(asyncio.Protocol):
 
 
 def _take_chunks(buffer: bytearray, start: int) -> tuple[bytes, int] | None:
-    """Join the chunks of one body; None while some are missing."""
+    """Join the chunks of a body; None while it is incomplete."""
     parts: list[bytes] = []
     while (line_end := buffer.find(b"\r\n", start)) >= 0:
         size = int(bytes(buffer[start:line_end]).split(b";")[0], 16)
