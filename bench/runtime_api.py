@@ -1,13 +1,18 @@
-"""A Runtime API with as little overhead as possible, which freezes like Lambda's.
+"""A Runtime API that costs as little as possible and freezes like Lambda's.
 
 Serves ``next``, ``response``, ``error`` and ``init error`` to one runtime from an
-``asyncio.Protocol``; responds to a post at once; and freezes its sandbox, if it has
-one, as soon as a complete ``next`` was received, and thaws it before it sends the next
-event. Measures the time from writing the event to the last byte of the response, and to
-the first piece of a streamed one. Does not implement what benchmarks do not need:
-enforced deadlines, trailers, several runtimes. Specification: AWS Lambda Developer
-Guide, "Using the Lambda runtime API for custom runtimes" and "Understanding the
-execution environment lifecycle".
+``asyncio.Protocol``, and responds to a post at once. With a sandbox, it freezes that as
+soon as it has received a ``next``, and thaws it before it sends the event. The time
+measured runs from the write of the event to the last byte of the post, and to its first
+piece if it is streamed. Leaves out what benchmarks do not need: deadlines that
+are enforced, trailers, several runtimes.
+
+Not the emulator of ``dev/local``: the server's own time is part of what is measured,
+and with h11 it is 0.25 ms between an event and its post instead of 0.1 ms. That would
+move every ratio towards 1.
+
+Specification: AWS Lambda Developer Guide, "Using the Lambda runtime API for custom
+runtimes" and "Understanding the execution environment lifecycle".
 """
 
 from __future__ import annotations
@@ -25,10 +30,10 @@ if TYPE_CHECKING:
 
     from bench.sandbox import Sandbox
 
-RESPONSE_TIMEOUT_S = 30.0  # far above any measured time: the runtime has died
-DEADLINE_S = 300.0  # no benchmark uses deadlines
-# The threads of a thawed process wake one by one. Send the event only after that: the
-# time that Lambda needs to thaw is not measured.
+RESPONSE_TIMEOUT_S = 30.0  # far longer than any event: the runtime must have died
+DEADLINE_S = 300.0  # no benchmark is about deadlines
+# Threads of a thawed process wake one by one. The event is sent after that, because the
+# time that Lambda takes to thaw does not count.
 SETTLE_S = 0.001
 
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ ]*(\d+)", re.IGNORECASE)
@@ -42,15 +47,15 @@ _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """The response to one event.
+    """What the runtime posted for one event.
 
     Attributes:
-        is_error: Posted to ``error`` instead of ``response``.
+        is_error: True if it was posted to ``error`` instead of ``response``.
         body: Body of the post.
-        latency_s: Time from writing the event to receiving the complete post.
-        first_piece_s: Time from writing the event to receiving the first piece of a
-            streamed post; otherwise the same as ``latency_s``.
-        received_at_s: When the complete post was received (``time.perf_counter``).
+        latency_s: Time from the write of the event to the last byte of the post.
+        first_piece_s: Time from the write of the event to the first piece of a chunked
+            post; the same as ``latency_s`` for any other post.
+        received_at_s: When the last byte was received (``time.perf_counter``).
     """
 
     is_error: bool
@@ -61,13 +66,13 @@ class Response:
 
 
 class RuntimeApi:
-    """The Runtime API for one runtime; an async context manager.
+    """The server's side of one runtime; an async context manager.
 
     Create it inside the event loop. One event at a time: ``invoke`` must not be called
     concurrently.
 
     Attributes:
-        address: ``host:port``, once the context is entered.
+        address: ``host:port``, known once entered.
     """
 
     def __init__(self, sandbox: Sandbox | None = None) -> None:
@@ -96,12 +101,12 @@ class RuntimeApi:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        """Stop listening; the runtime should have exited before."""
+        """Stop listening; the runtime should have ended by now."""
         assert self._server is not None
         self._server.close()
 
     async def polled(self) -> None:
-        """Return once the runtime waits in ``next``, frozen if there is a sandbox.
+        """Return when the runtime waits in ``next``, frozen if there is a sandbox.
 
         Raises:
             TimeoutError: It did not call ``next``.
@@ -111,10 +116,10 @@ class RuntimeApi:
             await asyncio.shield(self._poll)
 
     async def invoke(self, event: bytes) -> Response:
-        """Deliver an event; return after its response *and* the following ``next``.
+        """Deliver one event; return after the post for it *and* the following ``next``.
 
         Raises:
-            TimeoutError: No response, or no ``next`` after it.
+            TimeoutError: There was no post, or no ``next`` after it.
         """
         await self.polled()
         if self._sandbox is not None:
@@ -134,14 +139,14 @@ class RuntimeApi:
         return response
 
     def piece_came(self) -> None:
-        """Record the time of the first piece of a post; called for each read."""
+        """Note the time of a chunked post's first piece; called after each read."""
         if self._first_piece_at_s is None:
             self._first_piece_at_s = time.perf_counter()
 
     def handle(
         self, connection: Connection, method: bytes, path: bytes, body: bytes
     ) -> None:
-        """Serve a complete request; called by a connection."""
+        """Serve one complete request; called by a connection."""
         received_at_s = time.perf_counter()
         if method == b"GET" and path.endswith(b"/invocation/next"):
             if self._sandbox is not None:
@@ -163,7 +168,7 @@ class RuntimeApi:
 
 
 def delivery(request_id: str, event: bytes) -> bytes:
-    """Return the response to ``next`` with an event."""
+    """Return the response to ``next`` that delivers an event."""
     head = (
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
         f"Lambda-Runtime-Aws-Request-Id: {request_id}\r\n"
@@ -176,19 +181,19 @@ def delivery(request_id: str, event: bytes) -> bytes:
 
 
 class Requests(Protocol):
-    """Serves the requests of connections."""
+    """What connections pass their requests to."""
 
     def piece_came(self) -> None:
-        """Handle a piece of an incomplete post."""
+        """Note that a piece of a chunked post was received."""
 
     def handle(
         self, connection: Connection, method: bytes, path: bytes, body: bytes
     ) -> None:
-        """Serve a complete request."""
+        """Serve one complete request."""
 
 
 class Connection(asyncio.Protocol):
-    """Splits the bytes of a connection into requests."""
+    """Splits the bytes of one connection into requests."""
 
     def __init__(self, api: Requests) -> None:
         self._api = api
@@ -196,18 +201,18 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Receive the transport from asyncio."""
+        """Called by asyncio."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Receive bytes from asyncio; serve the complete requests."""
+        """Called by asyncio: serve the requests that are complete."""
         self._buffer += data
         while self._take_request():
             pass
 
     def write(self, data: bytes) -> None:
-        """Send bytes."""
+        """Send some bytes."""
         assert self._transport is not None
         self._transport.write(data)
 
@@ -237,7 +242,7 @@ class Connection(asyncio.Protocol):
 
 
 def _take_chunks(buffer: bytearray, start: int) -> tuple[bytes, int] | None:
-    """Join the chunks of a body; None while it is incomplete."""
+    """Join the chunks of one body; return None while some are missing."""
     parts: list[bytes] = []
     while (line_end := buffer.find(b"\r\n", start)) >= 0:
         size = int(bytes(buffer[start:line_end]).split(b";")[0], 16)

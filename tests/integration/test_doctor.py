@@ -338,10 +338,10 @@ def test_handler_that_is_not_there_is_a_problem(place: Place) -> None:
     ("arguments", "message"),
     [
         (["nowhere"], "Cannot find function 'nowhere'"),
-        (["--strategy", "fresh"], "Cannot use --strategy: it needs --isolation"),
+        (["--strategy", "fresh"], "Cannot use --strategy without --isolation"),
         (["--handler", "a.b"], "Cannot use --handler or --env: no function is given"),
-        (["--isolation", str(EXAMPLES / "hello")], "Cannot use --isolation with a fun"),
-        (["--isolation", "--env", "AB=1"], "Cannot use --isolation with a function"),
+        (["--isolation", str(EXAMPLES / "hello")], "Cannot use FUNCTION with --isol"),
+        (["--isolation", "--env", "AB=1"], "Cannot use --env with --isolation: "),
         (["--isolation", "--strategy", "other"], "Usage: "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -173,7 +173,7 @@ def test_without_its_dependencies_the_command_says_how_to_install_them() -> None
         ),
         (
             ["invoke", ".", "--async", "--region", "eu-west-1"],
-            "Cannot use --async and --region with a local function",
+            "Cannot use --async and --region without --remote",
         ),
     ],
     ids=["nothing", "both", "settings", "local"],

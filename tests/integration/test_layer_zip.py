@@ -182,6 +182,7 @@ def test_runtime_layer_holds_what_runs_and_its_licences(
     ours = {name for name in inside if name.startswith("lambda_deno_spawn/")}
     assert "lambda_deno_spawn/js/runtime.js" in ours
     assert not [name for name in ours if "dev" in name or "__main__" in name]
+    assert not [name for name in ours if "/js/src/" in name]
     assert not [name for name in names if name.endswith((".d.ts", ".pyi", "py.typed"))]
     machine = {Arch.X86_64: "x86_64", Arch.ARM64: "aarch64"}[arch]
     assert f"orjson/orjson.cpython-313-{machine}-linux-gnu.so" in inside

@@ -51,6 +51,7 @@ class Setup:
         concurrency: Number of events at once; above 1 it is a Managed Instance.
         strategy: Value of ``LAMBDA_DENO_STRATEGY``.
         permissions: Value of ``LAMBDA_DENO_PERMISSIONS``: ``all``; ``default``: unset.
+        is_forked: Processes are forks of a loaded one (``LAMBDA_DENO_START=auto``).
         is_frozen: Freeze the environment between ``next`` and its event.
         is_unprivileged: Run as Lambda's user, with a read-only root and 512 MB of /tmp.
     """
@@ -59,6 +60,7 @@ class Setup:
     concurrency: int = 1
     strategy: str = "fresh"
     permissions: str = "all"
+    is_forked: bool = False
     is_frozen: bool = False
     is_unprivileged: bool = False
 
@@ -97,6 +99,8 @@ class Setup:
             found["LAMBDA_DENO_PERMISSIONS"] = self.permissions
         if self.strategy != "fresh":
             found["LAMBDA_DENO_STRATEGY"] = self.strategy
+        if self.is_forked:
+            found["LAMBDA_DENO_START"] = "auto"
         if self.memory_mb is None:
             # Without its own limit, V8 would use all memory of the group.
             found["LAMBDA_DENO_V8_FLAGS"] = "--max-old-space-size=64"
@@ -237,6 +241,7 @@ class Environment:
             "capabilities": " ".join(sorted(set(map(str.strip, held)))),
             "events at once": str(self.setup.concurrency),
             "strategy": self.setup.strategy,
+            "processes": "forked" if self.setup.is_forked else "started",
             "permissions": self.setup.permissions,
             "frozen": "between events" if self.setup.is_frozen else "never",
             "memory limit": "none",

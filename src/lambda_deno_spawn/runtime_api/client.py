@@ -31,7 +31,7 @@ from lambda_deno_spawn.http.http1 import (
 from lambda_deno_spawn.http.transport import (
     ConnectError,
     HttpTransport,
-    TruncatedAnswerError,
+    TruncatedResponseError,
 )
 from lambda_deno_spawn.invocation import Failure, Invocation, Streaming, Success
 from lambda_deno_spawn.log.writer import log_context, log_failure, logger
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lambda_deno_spawn.http.http1 import Field
-    from lambda_deno_spawn.http.transport import Answer
+    from lambda_deno_spawn.http.transport import Response
     from lambda_deno_spawn.invocation import Outcome
 
 API_PATH = "/2018-06-01/runtime"
@@ -328,7 +328,7 @@ class RuntimeApiClient:
         address: str,
         fields: Sequence[Field] = (),
         body: bytes = b"",
-    ) -> Answer:
+    ) -> Response:
         """Make a call on a connection of its own, for as long as that takes.
 
         Args:
@@ -363,7 +363,7 @@ class RuntimeApiClient:
 
     # What a further call of the API needs is one of these two.
 
-    async def _get(self, call: str, path: str) -> Answer:
+    async def _get(self, call: str, path: str) -> Response:
         """Ask, and ask again if a kept connection breaks before it has answered.
 
         Raises:
@@ -383,7 +383,7 @@ class RuntimeApiClient:
 
     async def _send(
         self, call: str, method: str, path: str, fields: list[Field], body: bytes
-    ) -> Answer:
+    ) -> Response:
         try:
             head = self._head(method, path, fields, len(body))
             is_repeatable = method == "GET"
@@ -391,7 +391,7 @@ class RuntimeApiClient:
         except HttpError as error:
             return _known_answer(call, error)
 
-    def _check(self, call: str, answer: Answer) -> None:
+    def _check(self, call: str, answer: Response) -> None:
         """Raise what a status other than 202 means."""
         status = answer.status
         if status == HTTP_ACCEPTED:
@@ -441,21 +441,21 @@ def _path(request_id: str) -> str:
     return f"/invocation/{segment}"
 
 
-def _known_answer(call: str, error: HttpError) -> Answer:
+def _known_answer(call: str, error: HttpError) -> Response:
     """Return the answer if its head, which says it all, has come.
 
     Raises:
         RuntimeApiError: It has not, or the answer was to be an event: that is the body.
     """
     is_next = call == "next"
-    if not isinstance(error, TruncatedAnswerError):
+    if not isinstance(error, TruncatedResponseError):
         raise RuntimeApiError(call, _short(error), is_fatal=is_next) from error
-    status = error.answer.status
+    status = error.response.status
     if is_next and status == HTTP_OK:
         raise RuntimeApiError(
             call, _short(error), status=status, is_fatal=True
         ) from error
-    return error.answer
+    return error.response
 
 
 def _not_begun(error: ConnectError) -> Failure:
@@ -468,7 +468,7 @@ def _not_begun(error: ConnectError) -> Failure:
     )
 
 
-def _check_unique(answer: Answer) -> None:
+def _check_unique(answer: Response) -> None:
     """Refuse an invocation of which it is not sure which one it is.
 
     Of any other field that comes more than once the last one counts.
@@ -491,7 +491,7 @@ def _short(error: HttpError) -> str:
     return str(error)[:DETAIL_LIMIT]
 
 
-def _detail(answer: Answer) -> str:
+def _detail(answer: Response) -> str:
     """Return the platform's own words from an error body."""
     try:
         body = orjson.loads(answer.body)

@@ -43,12 +43,12 @@ from lambda_deno_spawn.dev.aws.wanted import (
     role_policy,
     role_policy_name,
 )
-from lambda_deno_spawn.dev.project.function import (
+from lambda_deno_spawn.dev.project.project import RUNTIMES
+from lambda_deno_spawn.dev.project.quotas import (
     DEFAULT_MEMORY_MB,
     DEFAULT_TIMEOUT_S,
+    OS_ONLY,
 )
-from lambda_deno_spawn.dev.project.project import RUNTIMES
-from lambda_deno_spawn.dev.project.requirements import OS_ONLY
 from lambda_deno_spawn.errors import DeployError, UsageError
 
 if TYPE_CHECKING:

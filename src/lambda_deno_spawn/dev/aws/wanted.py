@@ -25,11 +25,11 @@ from lambda_deno_spawn.dev.project.quotas import (
     LAYERS_LIMIT,
     MEMORY_MAX_MB,
     MEMORY_MIN_MB,
+    OS_ONLY,
     STORAGE_MAX_MB,
     STORAGE_MIN_MB,
     TIMEOUT_LIMIT_S,
 )
-from lambda_deno_spawn.dev.project.requirements import OS_ONLY
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:

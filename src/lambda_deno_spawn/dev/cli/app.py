@@ -25,6 +25,7 @@ from lambda_deno_spawn.dev.cli.build import build
 from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, Output, exit_codes
 from lambda_deno_spawn.dev.cli.deploy import delete, deploy
 from lambda_deno_spawn.dev.cli.layer import layer_app
+from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
 from lambda_deno_spawn.dev.cli.new import new
 from lambda_deno_spawn.dev.cli.options import HandlerOption, VerboseOption
 from lambda_deno_spawn.dev.cli.publish import list_layers, publish
@@ -35,8 +36,6 @@ from lambda_deno_spawn.dev.doctor.isolation import examine_isolation
 from lambda_deno_spawn.dev.local.invoke import run
 from lambda_deno_spawn.dev.local.runtime import run_until_signalled
 from lambda_deno_spawn.dev.project.function import (
-    DEFAULT_MEMORY_MB,
-    DEFAULT_TIMEOUT_S,
     InvokeOptions,
     parse_variables,
     shadowing_note,
@@ -45,6 +44,8 @@ from lambda_deno_spawn.dev.project.project import (
     load_project,
 )
 from lambda_deno_spawn.dev.project.quotas import (
+    DEFAULT_MEMORY_MB,
+    DEFAULT_TIMEOUT_S,
     EVENT_LIMIT_BYTES,
     MEMORY_MAX_MB,
     MEMORY_MIN_MB,
@@ -53,14 +54,19 @@ from lambda_deno_spawn.dev.project.quotas import (
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lambda_deno_spawn.dev.doctor.checks import Check
     from lambda_deno_spawn.dev.doctor.isolation import IsolationReport
     from lambda_deno_spawn.dev.local.invoke import InvokeResult
 
 CLIENT_CONTEXT_LIMIT_BYTES = 3583  # base64; AWS Lambda API reference, Invoke
 
+# A parameter of `invoke` or `doctor` names the modes that do not ignore it.
+LOCAL = Mode("without --remote", "a function on this machine")
+REMOTE = Mode("with --remote", "a function in AWS", "leave {} out, or add --remote")
+CHECKS = Mode("without --isolation", "the checks of a machine and a function")
+ISOLATION = Mode(
+    "with --isolation", "the isolation test", "leave {} out, or add --isolation"
+)
 
 app = typer.Typer(
     help="Deno on AWS Lambda with a brand-new process for every event.",
@@ -118,12 +124,14 @@ EnvOption = Annotated[
 
 @app.command()
 def invoke(
+    context: typer.Context,
     function: Annotated[
         str | None,
         typer.Argument(
             metavar="FUNCTION",
             help="The handler's file, or the folder that contains it.",
         ),
+        LOCAL,
     ] = None,
     *,
     remote: Annotated[
@@ -132,10 +140,12 @@ def invoke(
             metavar="FUNCTION",
             help="Invoke this function in AWS: its name, its ARN, or its local folder.",
         ),
+        REMOTE,
     ] = None,
     qualifier: Annotated[
         str | None,
         typer.Option(help="With --remote: alias or version."),
+        REMOTE,
     ] = None,
     is_async: Annotated[
         bool,
@@ -143,13 +153,15 @@ def invoke(
             "--async",
             help="With --remote: queue the event; do not wait for the result.",
         ),
+        REMOTE,
     ] = False,
     region: Annotated[
-        str | None, typer.Option(help="With --remote: AWS region.")
+        str | None, typer.Option(help="With --remote: AWS region."), REMOTE
     ] = None,
     profile: Annotated[
         str | None,
         typer.Option(help="With --remote: profile in the AWS configuration files."),
+        REMOTE,
     ] = None,
     event: Annotated[
         str | None,
@@ -159,12 +171,16 @@ def invoke(
             metavar="JSON|@FILE|-",
             help="Event: JSON text, @ and a file, or - for stdin.  [default: {}]",
         ),
+        LOCAL,
+        REMOTE,
     ] = None,
     event_file: Annotated[
         str | None,
         typer.Option(metavar="FILE", help="File with the event."),
+        LOCAL,
+        REMOTE,
     ] = None,
-    handler: HandlerOption = None,
+    handler: Annotated[HandlerOption, LOCAL] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
@@ -173,6 +189,8 @@ def invoke(
             help="Function timeout; fractions allowed. With --remote: how long to wait."
             "  [default: from lambda.toml, else 3]",
         ),
+        LOCAL,
+        REMOTE,
     ] = None,
     memory: Annotated[
         int | None,
@@ -183,20 +201,27 @@ def invoke(
             help="Memory size; sets the heap limit. Lambda's own default is 128.  "
             "[default: from lambda.toml, else 512]",
         ),
+        LOCAL,
     ] = None,
     warm: Annotated[
         Warm | None,
         typer.Option(help="When to start the process for the next event."),
+        LOCAL,
     ] = None,
-    env: EnvOption = None,
+    env: Annotated[EnvOption, LOCAL] = None,
     client_context: Annotated[
         str | None,
         typer.Option(
             metavar="JSON|@FILE", help="Client context: a JSON object, or @ and a file."
         ),
+        LOCAL,
+        REMOTE,
     ] = None,
     tenant_id: Annotated[
-        str | None, typer.Option(metavar="ID", help="Tenant id in the context.")
+        str | None,
+        typer.Option(metavar="ID", help="Tenant id in the context."),
+        LOCAL,
+        REMOTE,
     ] = None,
     verbose: Annotated[
         bool,
@@ -206,6 +231,8 @@ def invoke(
             help="Log how the function's processes are started; show the traceback of "
             "an error.",
         ),
+        LOCAL,
+        REMOTE,
     ] = False,
     output: Annotated[
         Output,
@@ -215,6 +242,8 @@ def invoke(
             help="text: the bytes of the result, a stream as it arrives; "
             "json: an object with result and report.",
         ),
+        LOCAL,
+        REMOTE,
     ] = Output.TEXT,
 ) -> None:
     """Run a function once, with the real runtime, and print its result.
@@ -223,11 +252,7 @@ def invoke(
     """
     with exit_codes(is_verbose=verbose):
         if remote is not None:
-            here = {
-                "FUNCTION": function, "--handler": handler, "--memory": memory,
-                "--warm": warm, "--env": env,
-            }  # fmt: skip
-            _refuse(here, "--remote", "they are settings of a local function")
+            refuse_ignored(context, REMOTE)
             invoke_remote(
                 remote,
                 _event(event, event_file),
@@ -241,11 +266,7 @@ def invoke(
                 output=output,
             )
             return
-        there = {
-            "--qualifier": qualifier, "--async": is_async, "--region": region,
-            "--profile": profile,
-        }  # fmt: skip
-        _refuse(there, "a local function", "they need --remote")
+        refuse_ignored(context, LOCAL)
         if function is None:
             raise UsageError(
                 "Cannot invoke: no FUNCTION is given; give the handler's file or its "
@@ -278,16 +299,18 @@ def invoke(
 
 @app.command()
 def doctor(
+    context: typer.Context,
     function: Annotated[
         str | None,
         typer.Argument(
             metavar="FUNCTION",
             help="Check this function too: the handler's file, or its folder.",
         ),
+        CHECKS,
     ] = None,
     *,
-    handler: HandlerOption = None,
-    env: EnvOption = None,
+    handler: Annotated[HandlerOption, CHECKS] = None,
+    env: Annotated[EnvOption, CHECKS] = None,
     isolation: Annotated[
         bool,
         typer.Option(
@@ -295,15 +318,19 @@ def doctor(
             help="Instead, run a hostile pair of events and show the leaks from the "
             "first to the second.",
         ),
+        ISOLATION,
     ] = False,
     strategy: Annotated[
         Strategy | None,
         typer.Option(help="With --isolation: how events reach the handler."),
+        ISOLATION,
     ] = None,
-    verbose: VerboseOption = False,
+    verbose: Annotated[VerboseOption, CHECKS, ISOLATION] = False,
     output: Annotated[
         Output,
         typer.Option("-o", "--output", help="text: a table; json: an object."),
+        CHECKS,
+        ISOLATION,
     ] = Output.TEXT,
 ) -> None:
     """Check whether this machine and a function meet the needs of the runtime.
@@ -312,11 +339,12 @@ def doctor(
     """
     with exit_codes(is_verbose=verbose):
         if isolation:
-            _refuse_with_isolation(function, handler, env)
+            refuse_ignored(context, ISOLATION)
             work = examine_isolation(strategy or Strategy.FRESH, os.environ)
             _show_isolation(run_until_signalled(work), output)
         else:
-            options = _doctor_options(function, handler, env, strategy)
+            refuse_ignored(context, CHECKS)
+            options = _doctor_options(function, handler, env)
             _show_checks(examine(os.environ, options), output)
 
 
@@ -324,10 +352,7 @@ def _doctor_options(
     function: str | None,
     handler: str | None,
     env: list[str] | None,
-    strategy: Strategy | None,
 ) -> InvokeOptions | None:
-    if strategy is not None:
-        raise UsageError("Cannot use --strategy: it needs --isolation")
     if function is not None:
         project = load_project(Path(function), handler)
         variables = {**project.variables, **parse_variables(env or [])}
@@ -338,22 +363,6 @@ def _doctor_options(
             "Cannot use --handler or --env: no function is given; give one"
         )
     return None
-
-
-def _refuse(options: Mapping[str, object], what: str, reason: str) -> None:
-    given = [name for name, value in options.items() if value]
-    if given:
-        raise UsageError(
-            f"Cannot use {' and '.join(given)} with {what}: {reason}; leave them out"
-        )
-
-
-def _refuse_with_isolation(*options: object) -> None:
-    if any(options):
-        raise UsageError(
-            "Cannot use --isolation with a function or its options: it runs its own "
-            "handler; leave them out"
-        )
 
 
 def _show_checks(checks: list[Check], output: Output) -> None:

@@ -50,7 +50,7 @@ from lambda_deno_spawn.dev.project.quotas import (
 )
 from lambda_deno_spawn.dev.project.target import find_project, find_target
 from lambda_deno_spawn.errors import UsageError
-from lambda_deno_spawn.launch.command import HANDLER_SUFFIXES
+from lambda_deno_spawn.launch.handler import HANDLER_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

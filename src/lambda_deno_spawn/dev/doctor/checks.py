@@ -47,18 +47,12 @@ from lambda_deno_spawn.dev.project.requirements import (
     RUNTIME_PACKAGES,
 )
 from lambda_deno_spawn.errors import ConfigError, HandlerError
-from lambda_deno_spawn.launch.command import (
-    CREDENTIALS,
-    LAYER_BINARY,
-    PACKAGED_DENO_DIR,
-    deno_command,
-    find_config,
-    find_handler,
-    permission_sets,
-    pypi_binary,
-    shown_command,
-)
-from lambda_deno_spawn.launch.module_cache import ModuleCache
+from lambda_deno_spawn.launch.binary import LAYER_BINARY, pypi_binary
+from lambda_deno_spawn.launch.command import deno_command, shown_command
+from lambda_deno_spawn.launch.deno_json import find_config, permission_sets
+from lambda_deno_spawn.launch.handler import find_handler
+from lambda_deno_spawn.launch.module_cache import PACKAGED_DENO_DIR, ModuleCache
+from lambda_deno_spawn.launch.variables import CREDENTIALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

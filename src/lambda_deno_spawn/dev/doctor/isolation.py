@@ -23,9 +23,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from lambda_deno_spawn.dev.local.log_pipe import LogPipe
+from lambda_deno_spawn.dev.local.process_tree import ProcessTree
 from lambda_deno_spawn.dev.local.runtime import (
-    LogPipe,
-    ProcessTree,
     bootstrap_command,
     deno_binary,
     lambda_environ,
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lambda_deno_spawn.config import Strategy
-    from lambda_deno_spawn.dev.local.emulator import EmulatedInvocation, Emulator
+    from lambda_deno_spawn.dev.local.emulator import Emulator
+    from lambda_deno_spawn.dev.local.environment import EmulatedInvocation
     from lambda_deno_spawn.dev.local.runtime import LocalRuntime
 
 HERE = Path(__file__).parent
@@ -437,7 +438,7 @@ async def _wake_at_exit(emulator: Emulator, runtime: LocalRuntime) -> None:
 
 
 def _read(invocation: EmulatedInvocation, returncode: int | None) -> _Outcome:
-    from lambda_deno_spawn.dev.local.emulator import OutcomeKind
+    from lambda_deno_spawn.dev.local.environment import OutcomeKind
 
     outcome = invocation.outcome
     if outcome is None:

@@ -40,12 +40,9 @@ from lambda_deno_spawn.dev.project.selection import (
     select,
 )
 from lambda_deno_spawn.errors import BuildError, HandlerError, UsageError
-from lambda_deno_spawn.launch.command import (
-    PACKAGED_DENO_DIR,
-    config_content,
-    find_config,
-    find_handler,
-)
+from lambda_deno_spawn.launch.deno_json import config_content, find_config
+from lambda_deno_spawn.launch.handler import find_handler
+from lambda_deno_spawn.launch.module_cache import PACKAGED_DENO_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from lambda_deno_spawn.errors import BuildError
-from lambda_deno_spawn.launch.command import config_flags, file_url, find_config
+from lambda_deno_spawn.launch.deno_json import config_flags, find_config
+from lambda_deno_spawn.launch.entry import file_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence

@@ -34,6 +34,7 @@ from lambda_deno_spawn.dev.package.interpreter import (
     plan_interpreter,
     prefix_version,
 )
+from lambda_deno_spawn.dev.package.native import built_library
 from lambda_deno_spawn.dev.package.wheels import (
     Requirement,
     Target,
@@ -41,14 +42,14 @@ from lambda_deno_spawn.dev.package.wheels import (
     installed,
 )
 from lambda_deno_spawn.dev.project.project import Arch
-from lambda_deno_spawn.dev.project.quotas import MB, UNZIPPED_LIMIT_BYTES
+from lambda_deno_spawn.dev.project.quotas import MB, OS_ONLY, UNZIPPED_LIMIT_BYTES
 from lambda_deno_spawn.dev.project.requirements import (
     DENO_MINIMUM,
     DISTRIBUTION,
-    OS_ONLY,
     RUNTIME_PACKAGES,
 )
 from lambda_deno_spawn.errors import BuildError, UsageError
+from lambda_deno_spawn.native.control import LIBRARY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -67,6 +68,7 @@ PYTHONS = ("3.12", "3.13", "3.14")
 DEFAULT_PYTHON = "3.13"
 GLIBC_OF_LAMBDA = (2, 34)  # version in Amazon Linux 2023
 MACHINES = {Arch.X86_64: "EM_X86_64", Arch.ARM64: "EM_AARCH64"}
+FORK_MACHINES = {Arch.X86_64: "x86_64", Arch.ARM64: "aarch64"}  # names in uname
 PYTHON_LICENSE = "Python-2.0"  # SPDX name of CPython's licence
 
 T = TypeVar("T")
@@ -271,7 +273,7 @@ def _plan_deno(
 
 
 def _plan_runtime(
-    options: LayerOptions, arch: Arch, scratch: Path, _note: Callable[[str], None]
+    options: LayerOptions, arch: Arch, scratch: Path, note: Callable[[str], None]
 ) -> Plan:
     # Find the interpreters, which may be missing, before the download.
     compilers = {v: find_interpreter(v, options.environ) for v in options.pythons}
@@ -313,6 +315,7 @@ def _plan_runtime(
             Member(f"{LAYER_FOLDER}/{name}", text)
             for name, text in (code | extra).items()
         ),
+        *_fork_library(arch, note),
         *(Member(name, _start_script(name), EXECUTABLE) for name in START_SCRIPTS),
         Member(f"licenses/{DISTRIBUTION}/LICENSE", _own_license()),
     ]
@@ -370,11 +373,30 @@ def _runtime_sources() -> dict[str, bytes]:
     """Return the files of the runtime itself, by path."""
     package = Path(lambda_deno_spawn.__file__).parent
     sources = [*package.rglob("*.py"), *(package / "js").glob("*.js")]
-    left_out = {package / "__main__.py", *(package / "dev").rglob("*")}
+    left_out = {
+        package / "__main__.py",
+        *(package / "dev").rglob("*"),
+        *(package / "js" / "src").rglob("*"),  # runtime.js is written from these
+    }
     files = [path for path in sources if path not in left_out]
     return {
         path.relative_to(package.parent).as_posix(): path.read_bytes() for path in files
     }
+
+
+def _fork_library(arch: Arch, note: Callable[[str], None]) -> list[Member]:
+    """Return the library that forks Deno, if it is there or can be compiled."""
+    machine = FORK_MACHINES[arch]
+    try:
+        content = built_library(machine)
+    except BuildError as error:
+        note(
+            f"The runtime layer for {arch.value} cannot fork processes "
+            f"(LAMBDA_DENO_START): {error}"
+        )
+        return []
+    package = lambda_deno_spawn.__name__
+    return [Member(f"{LAYER_FOLDER}/{package}/native/lib/{machine}/{LIBRARY}", content)]
 
 
 def _start_script(name: str) -> bytes:

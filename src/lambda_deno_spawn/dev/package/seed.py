@@ -30,14 +30,14 @@ from lambda_deno_spawn.dev.local.runtime import lambda_environ
 from lambda_deno_spawn.dev.project.function import Function, InvokeOptions
 from lambda_deno_spawn.errors import BuildError, ConfigError, HandlerError
 from lambda_deno_spawn.invocation import Failure
-from lambda_deno_spawn.launch.command import (
+from lambda_deno_spawn.launch.command import deno_command
+from lambda_deno_spawn.launch.entry import RUNTIME_JS, entry_source, file_url
+from lambda_deno_spawn.launch.module_cache import (
+    COMPANIONS,
+    DATABASES,
     PACKAGED_DENO_DIR,
-    RUNTIME_JS,
-    deno_command,
-    entry_source,
-    file_url,
+    ModuleCache,
 )
-from lambda_deno_spawn.launch.module_cache import COMPANIONS, DATABASES, ModuleCache
 from lambda_deno_spawn.protocol.frames import (
     Answered,
     Ready,

@@ -11,8 +11,12 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lambda_deno_spawn.dev.project.quotas import (
+    DEFAULT_MEMORY_MB,
+    DEFAULT_TIMEOUT_S,
+)
 from lambda_deno_spawn.errors import UsageError
-from lambda_deno_spawn.launch.command import HANDLER_SUFFIXES
+from lambda_deno_spawn.launch.handler import HANDLER_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,8 +24,6 @@ if TYPE_CHECKING:
 
 SOURCE_NAMES = ("function", "index", "main", "mod", "handler")
 DEFAULT_EXPORT = "handler"
-DEFAULT_MEMORY_MB = 512  # Lambda's own 128 MB make a Deno process slow
-DEFAULT_TIMEOUT_S = 3  # Lambda's own
 INIT_LIMIT_S = 10.0  # on-demand init; AWS "execution environment lifecycle"
 
 # AWS "Working with Lambda environment variables", reserved variables.

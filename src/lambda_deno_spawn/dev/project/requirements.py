@@ -1,8 +1,9 @@
-"""Names and versions of the packages and systems that the runtime depends on."""
+"""Requirements of the runtime: the version of Deno, and Python packages."""
+
+from __future__ import annotations
 
 DISTRIBUTION = "lambda-deno-spawn"
+DENO_MINIMUM = (2, 9)  # older versions lack flags that the runtime sets
 # Packages that the runtime imports, including their own dependencies; checked by
 # tests/integration/test_layer_zip.py.
 RUNTIME_PACKAGES = ("h11", "orjson")
-OS_ONLY = "provided.al2023"  # Lambda's runtime without an interpreter
-DENO_MINIMUM = (2, 9)  # older versions lack flags that the runtime passes
