@@ -23,8 +23,12 @@ install: $(STAMP) ## create .venv with everything, Deno's binary included
 invoke: $(STAMP) ## run the hello example through the real runtime and print its result
 	$(BIN)/lambda-deno-spawn invoke examples/hello --event @examples/hello/event.json
 
-# Files of tests are shared out; two for each core, as many wait for deadlines to pass.
-PARALLEL = -n $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))') --dist loadfile
+# Files of tests are shared out, two for each core, as many wait for deadlines to pass; in
+# the order of their names, so that the short ones of tests/unit come last.
+PARALLEL = -n $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))') \
+  --dist loadfile --no-loadscope-reorder
+# Each worker would compile every test, and each command itself, again.
+unexport PYTHONDONTWRITEBYTECODE
 
 NATIVE := src/lambda_deno_spawn/native/lib/.built
 
@@ -47,9 +51,9 @@ test-integration: $(NATIVE) ## real Deno, real HTTP, AWS's emulator
 	$(BIN)/python -m pytest $(PARALLEL) tests/integration
 
 # 69: this machine cannot do it. That is no failure for people; for CI it is.
-test-as-lambda: $(NATIVE) ## all tests again without privileges, on a read-only root; needs root
+test-as-lambda: $(NATIVE) ## the runtime's tests again, without privileges on a read-only root; needs root
 	$(BIN)/python -m tests.fixtures.downloads
-	$(BIN)/python -m tests.as_lambda $(BIN)/python -m pytest $(PARALLEL) -p no:cacheprovider -rs \
+	$(BIN)/python -m tests.as_lambda $(BIN)/python -m pytest -m as_lambda $(PARALLEL) -p no:cacheprovider -rs \
 	  || { code=$$?; [ $$code -eq 69 ] && [ -z "$$CI" ]; }
 
 coverage: $(STAMP) ## every branch of the pure core is tested

@@ -1,11 +1,11 @@
 """Run a command as Lambda runs a function: ``python -m tests.as_lambda COMMAND...``.
 
-In a mount namespace of its own, the whole file system is read-only but for a fresh
-``/tmp`` and ``/proc``, where a process may write what concerns itself; the command has
-the user, the limits and the lack of privileges that it would have there. What it needs
-of folders that this user may not enter (Python below a home, say) is mounted where it
-was. Nothing outside is changed, and all of it ends with the command. Needs root and
-Linux 5.12.
+The command runs in a mount namespace of its own, whose file system is read-only except
+for a fresh ``/tmp`` and for ``/proc``, where a process may write what concerns itself.
+It has the user, the limits and the lack of privileges that it would have on Lambda.
+Folders that it needs and that this user may not enter (Python below a home folder, for
+example) are mounted where they were. Nothing outside the namespace is changed, and the
+namespace ends with the command. Needs root and Linux 5.12.
 
 Facts: AWS Lambda Developer Guide, "Lambda quotas" (descriptors, processes, ``/tmp``);
 mount_setattr(2), prctl(2), capabilities(7). User and group are those of a function on
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 UID = 993
 GID = 990
-HOME = "/home/sbx_user1051"  # does not exist there either
-LIMIT = 1024  # of descriptors and of processes, each
+HOME = "/home/sbx_user1051"  # does not exist on Lambda either
+LIMIT = 1024  # descriptors, and processes
 TMP = Path("/tmp")
 TMP_SIZE = "512m"
 PROC = Path("/proc")
-# sysexits.h: this machine cannot do it. Never a test runner's own exit code.
+# sysexits.h; no test runner exits with it.
 EX_UNAVAILABLE = 69
 
 MS_RDONLY, MS_NOSUID, MS_NODEV = 1, 2, 4
 MS_REMOUNT, MS_BIND, MS_REC, MS_PRIVATE = 1 << 5, 1 << 12, 1 << 14, 1 << 18
 CLONE_NEWNS = 0x20000
-SYS_MOUNT_SETATTR = 442  # on every architecture
+SYS_MOUNT_SETATTR = 442  # the same on every architecture
 AT_FDCWD, AT_RECURSIVE = -100, 0x8000
 MOUNT_ATTR_RDONLY = 1
 PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 24, 38
@@ -48,7 +48,7 @@ LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def main() -> NoReturn:
-    """Become what Lambda would have started, and run the command."""
+    """Turn this process into one that Lambda would start, and run the command."""
     command = sys.argv[1:]
     if not command:
         sys.exit("Usage: python -m tests.as_lambda COMMAND...")
@@ -57,12 +57,12 @@ def main() -> NoReturn:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     here = Path.cwd()
     interpreter = [Path(sys.prefix), Path(sys.base_prefix)]
-    # Interpreters that layers are compiled with.
+    # Tests look for other versions of Python there.
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
     needed = [here, *interpreter, cache / "lambda-deno-spawn", pyenv]
     try:
         enclose(outermost(path.resolve() for path in needed if path.exists()))
-        os.chdir(here)  # the same folder, but as it is mounted now
+        os.chdir(here)  # into the new mount of the same folder
     except OSError as error:
         refuse(str(error))
     drop_privileges()
@@ -78,13 +78,13 @@ def main() -> NoReturn:
 
 
 def refuse(reason: str) -> NoReturn:
-    """Exit before anything was run."""
+    """Exit without running the command."""
     sys.stderr.write(f"Cannot run as Lambda would: {reason}\n")
     sys.exit(EX_UNAVAILABLE)
 
 
 def enclose(needed: Iterable[Path]) -> None:
-    """Leave this process a read-only file system with an empty ``/tmp``.
+    """Give this process a read-only file system with an empty ``/tmp``.
 
     Args:
         needed: Folders that the unprivileged user must be able to read.
@@ -94,9 +94,9 @@ def enclose(needed: Iterable[Path]) -> None:
     was_writable = not os.statvfs(PROC).f_flag & os.ST_RDONLY
     make_read_only(Path("/"))
     if was_writable:
-        # What is refused there would be refused for want of a privilege only.
+        # Lambda's is writable too; there it is privileges that a process lacks.
         set_mount(PROC, 0, clear=MOUNT_ATTR_RDONLY)
-    # Held open, as what is mounted next may cover them.
+    # Keep them open: the mounts below may cover them.
     held = {path: os.open(path, os.O_PATH) for path in needed}
     for cover in outermost([TMP, *filter(None, map(closed_part, held))]):
         is_tmp = cover == TMP
@@ -113,7 +113,7 @@ def enclose(needed: Iterable[Path]) -> None:
 
 
 def closed_part(path: Path) -> Path | None:
-    """Return the first folder on the way that other users may not enter."""
+    """Return the outermost folder of a path that other users may not enter."""
     for folder in (*reversed(path.parents), path):
         if not is_open(folder):
             return folder
@@ -127,7 +127,7 @@ def is_open(path: Path) -> bool:
 
 
 def outermost(folders: Iterable[Path]) -> list[Path]:
-    """Return the folders that lie in none of the others."""
+    """Return the folders that are not inside another one of them."""
     found: list[Path] = []
     for folder in sorted(folders):
         if not any(folder.is_relative_to(other) for other in found):
@@ -136,7 +136,7 @@ def outermost(folders: Iterable[Path]) -> list[Path]:
 
 
 def show(source: Path, target: Path) -> None:
-    """Mount a folder or file; of a closed folder, all that is in it."""
+    """Bind-mount a file or folder; if the folder is closed, each entry in it."""
     if not source.is_dir():
         target.touch()
     else:
@@ -152,7 +152,7 @@ def show(source: Path, target: Path) -> None:
 
 
 def drop_privileges() -> None:
-    """Become the user, for good."""
+    """Become Lambda's user, with its limits, irrevocably."""
     for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC):
         resource.setrlimit(which, (LIMIT, LIMIT))
     for capability in range(int(Path("/proc/sys/kernel/cap_last_cap").read_text()) + 1):
@@ -187,7 +187,7 @@ def call(name: str, *arguments: object) -> None:
     """Call a function of the C library that returns 0 on success.
 
     Raises:
-        OSError: It did not.
+        OSError: It returned something else.
     """
     if LIBC[name](*arguments) != 0:
         number = ctypes.get_errno()

@@ -1,13 +1,23 @@
-"""What Lambda starts: from an environment to a running loop, and its exit code.
+"""The process that Lambda starts: from its environment to loops and an exit code.
 
 The composition root. In order: read the settings, start the first Deno process, and
-only then import what is slow (asyncio) while Deno loads the handler; adopt the process,
-wait until it is ready, ask for events. It owns ``os.environ``, the signals and the exit
-code, and knows nothing of how an invocation is served.
+import what is slow (asyncio) only then, while Deno loads the handler; adopt the
+process, wait until it is ready, call ``next``. This module owns ``os.environ``, the
+signals and the exit code. It does not know how an invocation is served.
 
-Exit codes: 0 after SIGTERM or SIGINT, 1 after an init error or when the Runtime API
-ended it; under SnapStart 64 if no snapshot can be taken and 65 if what was restored is
-of no use, as of AWS's own Python runtime.
+The way of an event, from here to the handler and back:
+
+    serving/loop.py         next, execute, post, settle
+    serving/execution.py    one invocation and its deadline, in a worker on loan
+    worker/worker.py        one Deno process; started in worker/start.py
+    worker/exchange.py      one invocation in that process
+    protocol/frames.py      the bytes on its stdin and stdout
+    js/runtime.js           loads the handler and calls it
+    runtime_api/client.py   next, and how the outcome is posted
+
+Exit codes: 0 after SIGTERM or SIGINT; 1 after an init error or if the Runtime API ended
+the environment; under SnapStart 64 if no snapshot can be taken and 65 if the restored
+environment cannot be used, as AWS's own Python runtime does.
 """
 
 from __future__ import annotations
@@ -78,15 +88,16 @@ ABORT_LIMIT_S = 0.1
 
 def main() -> NoReturn:
     """Run the runtime in this process until it is told to stop."""
-    # Ignored, as it may have been inherited, it would keep every exit code from us.
+    # If SIGCHLD is inherited as SIG_IGN, the kernel reaps children itself and their
+    # exit codes are lost.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     keep_descriptors()
     try:
         fork_away_from_children()
     except OSError as error:
         sys.exit(_fail_early(WorkerSpawnError.from_os_error("start a process", error)))
-    oom_score.hold()  # this is the process that stays, and `_guard` closes it
-    # Until the event loop has its own: whatever was started is ended on the way out.
+    oom_score.hold()  # before `_guard`, which closes /proc/self to this process
+    # Until the event loop handles signals: ends the first Deno process on the way out.
     early_exit = EarlyExit()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, early_exit)
@@ -106,7 +117,7 @@ def main() -> NoReturn:
 
 
 class EarlyExit:
-    """A signal handler that exits at once, or at the end of what must not be torn."""
+    """A signal handler that exits at once, or at the end of a ``with`` block."""
 
     def __init__(self) -> None:
         self._is_held = False
@@ -118,11 +129,11 @@ class EarlyExit:
         self._exit_if_free()
 
     def __enter__(self) -> None:
-        """Hold."""
+        """Defer the exit."""
         self._is_held = True
 
     def __exit__(self, *_: object) -> None:
-        """Exit if a signal came meanwhile."""
+        """Exit if a signal arrived inside the block."""
         self._is_held = False
         self._exit_if_free()
 
@@ -132,7 +143,7 @@ class EarlyExit:
 
 
 def _guard() -> None:
-    """Keep what handlers start within reach, and this process out of theirs."""
+    """Adopt what handlers leave running, and close this process to them."""
     become_subreaper()
     become_opaque()
 
@@ -143,13 +154,14 @@ def _no_temp_root(settings: Settings, error: OSError) -> ConfigError:
 
 
 def _start(settings: Settings, state: StateDir, early_exit: EarlyExit) -> int:
-    # A worker that nobody looks after yet.
+    # The first worker, until the event loop looks after it.
     orphans: list[StartedWorker] = []
     try:
         try:
             command = deno_command(settings, os.environ, state.path)
             cache = ModuleCache(state.path, command.given_cache, state.remove_private)
-            # Under SnapStart the first one needs credentials, and nobody waits for it.
+            # Under SnapStart the first worker needs credentials, which take the event
+            # loop, and no event waits for it.
             if settings.warm is Warm.OFF or settings.is_snap_start:
                 _guard()
             else:
@@ -159,17 +171,17 @@ def _start(settings: Settings, state: StateDir, early_exit: EarlyExit) -> int:
                     )
         except OSError as error:
             raise _no_temp_root(settings, error) from error
-        # Deno is loading the handler now; what follows costs no time of its own.
+        # Deno is loading the handler now: what follows does not delay the first event.
         state.clear_abandoned()
         import asyncio
 
         return asyncio.run(_serve(settings, command, state, cache, orphans))
     except (ConfigError, HandlerError, WorkerError) as error:
-        return _report_init_error(settings.runtime_api, error)
+        return _fail_without_loop(settings.runtime_api, error)
     finally:
         for orphan in orphans:
             orphan.launched.abort()
-            end_children(ABORT_LIMIT_S)  # what its module has started
+            end_children(ABORT_LIMIT_S)  # programs that its module has started
 
 
 async def _serve(
@@ -190,7 +202,7 @@ async def _serve(
     from lambda_deno_spawn.serving.execution import Execution
     from lambda_deno_spawn.serving.leftovers import Leftovers
     from lambda_deno_spawn.serving.loop import (
-        PersistentRuntimeApi,
+        ManagedInstanceLoop,
         RuntimeLoop,
         Stop,
         run_until,
@@ -199,25 +211,19 @@ async def _serve(
     from lambda_deno_spawn.serving.strategy import INIT_LIMIT_S, MANAGED_INIT_LIMIT_S
     from lambda_deno_spawn.serving.workers import WorkerFactory, Workers
 
+    clients = [
+        RuntimeApiClient(settings.runtime_api, settings.task_root)
+        for _ in range(settings.concurrency)
+    ]
     writer = configure_log(settings)
-    if settings.unknown:
-        names = ", ".join(settings.unknown)
-        logger.warning("Unknown settings have no effect: %s", names)
-    for lost in newly_lost():
-        logger.warning("%s", lost)
-    if settings.log_level in (LogLevel.TRACE, LogLevel.DEBUG):
-        _log_command(command)
+    _log_start(settings, command)
     loop = asyncio.get_running_loop()
     writer.attach(loop)
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
-    clients = [
-        RuntimeApiClient(settings.runtime_api, settings.task_root)
-        for _ in range(settings.concurrency)
-    ]
     reaper = Reaper(loop)
-    credentials = _credentials(settings, clients[0])
+    credentials = _credentials(settings)
     factory = WorkerFactory(command, state, cache, writer, reaper)
     workers = Workers(factory, state.private_dir_of, credentials)
     workers.templates = _templates(settings, workers, state, cache)
@@ -225,17 +231,11 @@ async def _serve(
     strategy = _strategy(settings, workers, leftovers)
     form = _report_form(settings)
     begin = partial(Execution, strategy, writer, settings.stop_margin_s, form)
-    init_limit_s = INIT_LIMIT_S
-    if settings.is_managed_instance:
-        init_limit_s = MANAGED_INIT_LIMIT_S
-        loops = [
-            RuntimeLoop(PersistentRuntimeApi(client), begin, settles_beside=True)
-            for client in clients
-        ]
-        drain_limit_s = None
-    else:
-        loops = [RuntimeLoop(clients[0], begin)]
-        drain_limit_s = DRAIN_LIMIT_S
+    is_managed = settings.is_managed_instance
+    init_limit_s = MANAGED_INIT_LIMIT_S if is_managed else INIT_LIMIT_S
+    loop_class = ManagedInstanceLoop if is_managed else RuntimeLoop
+    loops = [loop_class(client, begin) for client in clients]
+    drain_limit_s = None if is_managed else DRAIN_LIMIT_S
 
     async def init() -> int | None:
         if settings.is_snap_start:
@@ -255,13 +255,15 @@ async def _serve(
                 failure = Failure.of(error.error_type, str(error))
         if failure is None:
             return None
-        return await _fail("Init Error", failure, clients[0].init_error, EXIT_FAILED)
+        return await _fail(
+            "Init Error", failure, clients[0].post_init_error, EXIT_FAILED
+        )
 
     try:
-        async with _extension(settings, clients[0]):
+        async with _extension(settings):
             code = await run_until(stop.asked, init())
             if code is None and not stop.asked.is_set():
-                # What lives now lives to the end: no collection looks at it again.
+                # Objects of now live to the end: the collector need not scan them.
                 gc.freeze()
                 await serve(loops, stop, drain_limit_s)
     except RuntimeApiError as error:
@@ -276,18 +278,17 @@ async def _serve(
     return EXIT_OK if code is None else code
 
 
-def _credentials(
-    settings: Settings, client: RuntimeApiClient
-) -> CredentialsKeeper | None:
+def _credentials(settings: Settings) -> CredentialsKeeper | None:
     if settings.credentials_uri is None:
         return None
     from functools import partial
 
     from lambda_deno_spawn.launch.variables import handed_on
+    from lambda_deno_spawn.runtime_api.credentials import CredentialsEndpoint
     from lambda_deno_spawn.serving.credentials import CredentialsKeeper
 
     return CredentialsKeeper(
-        client,
+        CredentialsEndpoint(),
         settings.credentials_uri,
         settings.credentials_token,
         partial(handed_on, settings),
@@ -364,15 +365,13 @@ def _report_form(settings: Settings) -> ReportForm | None:
     )
 
 
-def _extension(
-    settings: Settings, client: RuntimeApiClient
-) -> AbstractAsyncContextManager[None]:
-    """Return what makes Lambda send SIGTERM while it is entered, if that is wanted."""
+def _extension(settings: Settings) -> AbstractAsyncContextManager[None]:
+    """Return a context in which Lambda sends SIGTERM, if the settings ask for it."""
     if settings.sigterm is Sigterm.OFF:
         return contextlib.nullcontext()
     from lambda_deno_spawn.runtime_api.extension import registered
 
-    return registered(client)
+    return registered(settings.runtime_api)
 
 
 async def _start_by_snapshot(
@@ -380,77 +379,90 @@ async def _start_by_snapshot(
 ) -> int | None:
     """Go from init to a restored environment; return an exit code if that fails."""
     steps = (
-        (snap_start.load, "Init Error", client.init_error, EXIT_FAILED),
-        (snap_start.suspend, "Init Error", client.init_error, EXIT_BEFORE_SNAPSHOT),
-        (snap_start.resume, "Restore Error", client.restore_error, EXIT_AFTER_RESTORE),
-    )
-    for step, title, report, code in steps:
+        (snap_start.load, "Init Error", client.post_init_error, EXIT_FAILED),
+        (
+            snap_start.suspend, "Init Error", client.post_init_error,
+            EXIT_BEFORE_SNAPSHOT,
+        ),
+        (
+            snap_start.resume, "Restore Error", client.post_restore_error,
+            EXIT_AFTER_RESTORE,
+        ),
+    )  # fmt: skip
+    for step, title, post, code in steps:
         failure = await step()
         if failure is not None:
-            return await _fail(title, failure, report, code)
+            return await _fail(title, failure, post, code)
     return None
+
+
+def _log_start(settings: Settings, command: DenoCommand) -> None:
+    """Log what is odd about this start; at level DEBUG also how Deno is started.
+
+    No value of a variable is logged: any of them may be a secret.
+    """
+    from lambda_deno_spawn.launch.command import shown_command, shown_variables
+    from lambda_deno_spawn.log.writer import logger
+
+    if settings.unknown:
+        names = ", ".join(settings.unknown)
+        logger.warning("Unknown settings have no effect: %s", names)
+    for lost in newly_lost():
+        logger.warning("%s", lost)
+    if settings.log_level in (LogLevel.TRACE, LogLevel.DEBUG):
+        logger.debug("Each process is started by: %s", shown_command(command))
+        logger.debug("Its %s", shown_variables(os.environ, command))
+
+
+# An environment that cannot serve. Each way ends in `_fail`.
 
 
 async def _fail(
     title: str,
     failure: Failure,
-    report: Callable[[Failure], Awaitable[None]],
+    post: Callable[[Failure], Awaitable[None]],
     code: int,
 ) -> int:
-    """Say why nothing can be served, to the log and to the platform."""
+    """Log and post why no event can be served; return the exit code."""
     from lambda_deno_spawn.errors import RuntimeApiError
     from lambda_deno_spawn.log.writer import logger
 
+    # Until logs are configured, logging itself writes errors to stderr.
     logger.error("%s\t%s", title, failure.body.decode())
     try:
-        await report(failure)
-    except RuntimeApiError as error:
+        await post(failure)
+    except (ConfigError, RuntimeApiError) as error:
         logger.error("%s", error)
     return code
 
 
-def _log_command(command: DenoCommand) -> None:
-    """Say how processes are started: no value of a variable, whatever it is."""
-    from lambda_deno_spawn.launch.command import shown_command, shown_variables
-    from lambda_deno_spawn.log.writer import logger
-
-    logger.debug("Each process is started by: %s", shown_command(command))
-    logger.debug("Its %s", shown_variables(os.environ, command))
-
-
-def _fail_early(error: ConfigError | WorkerSpawnError) -> int:
-    """Report what keeps even the settings from being read."""
-    runtime_api = os.environ.get("AWS_LAMBDA_RUNTIME_API")
-    if runtime_api:
-        return _report_init_error(runtime_api, error)
-    sys.stderr.write(f"{error}\n")
-    return EXIT_FAILED
-
-
-def _report_init_error(
+def _fail_without_loop(
     runtime_api: str, error: ConfigError | HandlerError | WorkerError
 ) -> int:
-    """Post an init error, write it to the log, and return the exit code."""
+    """Fail where no event loop is running."""
     import asyncio
 
     from lambda_deno_spawn.invocation import Failure
-
-    failure = Failure.of(error.error_type, str(error))
-    sys.stderr.write(f"Init Error\t{failure.body.decode()}\n")
-    asyncio.run(_post_init_error(runtime_api, failure))
-    return EXIT_FAILED
-
-
-async def _post_init_error(runtime_api: str, failure: Failure) -> None:
-    from lambda_deno_spawn.errors import RuntimeApiError
     from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
 
-    try:
+    async def post(failure: Failure) -> None:
         client = RuntimeApiClient(runtime_api, os.getcwd())
-        await client.init_error(failure)
-        await client.aclose()
-    except (ConfigError, RuntimeApiError) as error:
-        sys.stderr.write(f"{error}\n")
+        try:
+            await client.post_init_error(failure)
+        finally:
+            await client.aclose()
+
+    failure = Failure.of(error.error_type, str(error))
+    return asyncio.run(_fail("Init Error", failure, post, EXIT_FAILED))
+
+
+def _fail_early(error: ConfigError | WorkerSpawnError) -> int:
+    """Fail before there are settings: the Runtime API's address may be unknown."""
+    runtime_api = os.environ.get("AWS_LAMBDA_RUNTIME_API")
+    if runtime_api:
+        return _fail_without_loop(runtime_api, error)
+    sys.stderr.write(f"{error}\n")
+    return EXIT_FAILED
 
 
 if __name__ == "__main__":

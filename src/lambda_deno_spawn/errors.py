@@ -60,26 +60,54 @@ class DeployError(LambdaDenoSpawnError):
 
 
 class RuntimeApiError(LambdaDenoSpawnError):
-    """A call to the Runtime API was refused or did not get through.
+    """A call to the Runtime API failed.
 
     Attributes:
-        call: Which, such as ``next``, ``response``, ``error``, ``init error``.
-        status: HTTP status, None if there was no answer.
-        is_fatal: True if the environment cannot go on after it.
+        error_type: What is reported of an invocation whose outcome this call was to
+            post.
+        call: Which call, such as ``next``, ``response``, ``error``, ``init error``.
+        detail: What happened; bounded in length.
+        status: HTTP status, None if there was no response.
     """
 
     error_type = "Runtime.LambdaRuntimeClientError"  # AWS's name for it
 
-    def __init__(
-        self, call: str, detail: str, *, status: int | None = None, is_fatal: bool
-    ) -> None:
+    def __init__(self, call: str, detail: str, *, status: int | None = None) -> None:
         self.call = call
+        self.detail = detail
         self.status = status
-        self.is_fatal = is_fatal
         answer = "no answer" if status is None else f"HTTP status {status}"
         super().__init__(
             f"Cannot complete Runtime API call {call!r}: {answer}, {detail}"
         )
+
+
+class RefusedError(RuntimeApiError):
+    """The Runtime API refused a call.
+
+    Attributes:
+        status: Its HTTP status.
+    """
+
+    status: int
+
+    def __init__(self, call: str, status: int, detail: str) -> None:
+        super().__init__(call, detail, status=status)
+
+
+class StreamNotBegunError(RuntimeApiError):
+    """There was no connection for a streamed response; nothing of it was sent.
+
+    Attributes:
+        error_type: ``Runtime.ResourceExhausted`` if the system has no room for one
+            more connection.
+    """
+
+    def __init__(self, detail: str, *, is_exhausted: bool) -> None:
+        self.error_type = (
+            "Runtime.ResourceExhausted" if is_exhausted else "Runtime.StreamUnavailable"
+        )
+        super().__init__("response", detail)
 
 
 class WorkerError(LambdaDenoSpawnError):

@@ -90,7 +90,6 @@ class Invocation:
                 "a required header is missing or malformed: "
                 f"request id {request_id[:64]!r}, deadline {deadline[:64]!r}",
                 status=200,
-                is_fatal=True,
             )
         return cls(
             request_id=request_id,

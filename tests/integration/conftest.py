@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -10,12 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
-from lambda_deno_spawn.dev.package.layer import (
-    DEFAULT_PYTHON,
-    Kind,
-    LayerOptions,
-    build_layers,
-)
+from lambda_deno_spawn.dev.package.layer import Kind, LayerOptions, build_layers
+from lambda_deno_spawn.dev.project.project import Arch
 from tests.doubles import FakeRuntimeApi
 from tests.fixtures.cloud import Cloud, moto, reset
 from tests.fixtures.layers import layer_python
@@ -126,21 +123,33 @@ def rie_binary() -> Path:
 
 
 @pytest.fixture(scope="session")
-def layers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The three zips for this machine, as ``layer build`` writes them."""
-    out = tmp_path_factory.mktemp("layers")
-    prefix = layer_python().path.resolve().parent.parent
-    options = LayerOptions(
-        out=out,
-        environ=os.environ,
-        kinds=(Kind.DENO, Kind.RUNTIME, Kind.PYTHON),
-        pythons=(DEFAULT_PYTHON,),
-        python_dir=prefix,
-        allows_newer_glibc=True,  # this machine's interpreter, for this machine
-    )
-    build_layers(options)
-    yield out
-    shutil.rmtree(out)
+def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Every layer that can be built here, as three ``layer build`` write them.
+
+    They are built once for all workers of pytest-xdist: nothing may be changed there.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    out, unfinished = root / "layers", root / "layers.unfinished"
+    with (root / "layers.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a worker that waits builds nothing
+        if not out.exists():
+            shutil.rmtree(unfinished, ignore_errors=True)
+            for options in (
+                LayerOptions(unfinished, os.environ, (Kind.RUNTIME,), tuple(Arch)),
+                LayerOptions(unfinished, os.environ, (Kind.DENO,)),
+                LayerOptions(
+                    unfinished,
+                    os.environ,
+                    (Kind.PYTHON,),
+                    python_dir=layer_python().path.resolve().parents[1],
+                    allows_newer_glibc=True,  # it was built for this machine
+                ),
+            ):
+                build_layers(options)
+            unfinished.rename(out)
+    return out
 
 
 @pytest.fixture(scope="module")

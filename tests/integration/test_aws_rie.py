@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.integration.rie import Rie
 
-pytestmark = [pytest.mark.rie, pytest.mark.deno]
+pytestmark = [pytest.mark.as_lambda, pytest.mark.rie, pytest.mark.deno]
 
 # Long enough for a cold start on a busy machine, short enough to wait for once.
 TIMEOUT_S = 3

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from tests.doubles import Answer, FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = [pytest.mark.deno, pytest.mark.every_way]
+pytestmark = [pytest.mark.as_lambda, pytest.mark.deno, pytest.mark.every_way]
 
 # One module, one behaviour per case: the same supervisor serves all of them in turn.
 HOSTILE = """

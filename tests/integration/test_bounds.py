@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = pytest.mark.deno
+pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 ERROR_LIMIT_BYTES = 256 * 1024
 TRAILERS_LIMIT_BYTES = 3 * 1024
 

@@ -17,6 +17,7 @@ import psutil
 import pytest
 
 from lambda_deno_spawn.dev.project.project import Arch
+from tests.fixtures.command import as_text, run_command
 from tests.fixtures.packages import download, fetch_bundler
 from tests.integration.harness import deno_binary
 
@@ -49,16 +50,9 @@ def deno_dir() -> str:
 @pytest.fixture
 def build(tmp_path: Path, deno_dir: str) -> Build:
     def run(*arguments: str, **environ: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "lambda_deno_spawn", "build", *arguments],
-            cwd=tmp_path,
-            env={**os.environ, "DENO_DIR": deno_dir, **environ},
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=50,
-            check=False,
-        )
+        environ = {**os.environ, "DENO_DIR": deno_dir, **environ}
+        done = run_command("build", *arguments, cwd=tmp_path, environ=environ)
+        return as_text(done)
 
     return run
 
@@ -375,8 +369,7 @@ def test_a_handler_in_commonjs_is_found_in_its_bundle(
 
 
 def invoke(task: Path) -> object:
-    command = [sys.executable, "-m", "lambda_deno_spawn", "invoke", str(task)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = run_command("invoke", task)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -419,14 +412,8 @@ def test_a_package_that_is_unpacked_and_used_stays_as_it_is(
         content.extractall(task)
     before = {path: path.read_bytes() for path in task.rglob("*") if path.is_file()}
     event = EXAMPLES / "hono-api" / "events" / "search.json"
-    command = [sys.executable, "-m", "lambda_deno_spawn", "invoke", str(task)]
-    ran = subprocess.run(
-        [*command, "--event", f"@{event}"],
-        env={k: v for k, v in os.environ.items() if k != "DENO_DIR"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environ = {k: v for k, v in os.environ.items() if k != "DENO_DIR"}
+    ran = run_command("invoke", task, "--event", f"@{event}", environ=environ)
     assert ran.returncode == 0, ran.stderr
     after = {path: path.read_bytes() for path in task.rglob("*") if path.is_file()}
     assert after == before

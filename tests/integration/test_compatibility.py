@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = pytest.mark.deno
+pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 FOLDER = FIXTURES / "compatibility"

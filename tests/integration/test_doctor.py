@@ -23,6 +23,7 @@ from lambda_deno_spawn.dev.project.function import (
     find_function,
     parse_variables,
 )
+from tests.fixtures.command import as_text, run_command
 from tests.integration.harness import marked
 
 if TYPE_CHECKING:
@@ -73,6 +74,12 @@ class Place:
         cwd: Path | None = None,
         **environ: str,
     ) -> subprocess.CompletedProcess[str]:
+        environ = {**self.environ, **environ}
+        if not before:
+            done = run_command(
+                *arguments, cwd=cwd, environ=environ, limit_s=COMMAND_LIMIT_S
+            )
+            return as_text(done)
         return subprocess.run(
             [
                 *before,
@@ -83,7 +90,7 @@ class Place:
             capture_output=True,
             text=True,
             timeout=COMMAND_LIMIT_S,
-            env={**self.environ, **environ},
+            env=environ,
             cwd=cwd,
             check=False,
         )

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +13,7 @@ import orjson
 import pytest
 
 from tests.fixtures.aws import aws_stand_in
+from tests.fixtures.command import run_command
 from tests.fixtures.packages import DENO_DIR, download
 
 if TYPE_CHECKING:
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = pytest.mark.deno
+pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
@@ -233,14 +232,8 @@ def test_the_commands_of_the_readmes_do_what_they_say(
 ) -> None:
     # The README says how to start a stand-in for S3 first.
     s3 = request.getfixturevalue("s3") if "s3-" in command else {}
-    done = subprocess.run(
-        [sys.executable, "-m", "lambda_deno_spawn", *shlex.split(command)],
-        cwd=EXAMPLES.parent,
-        env={**os.environ, "DENO_DIR": deno_dir, **s3},
-        capture_output=True,
-        timeout=30,
-        check=False,
-    )
+    environ = {**os.environ, "DENO_DIR": deno_dir, **s3}
+    done = run_command(*shlex.split(command), cwd=EXAMPLES.parent, environ=environ)
     is_error_path = "out-of-stock" in command
     assert done.returncode == (1 if is_error_path else 0), done.stderr.decode()
     assert b"REPORT RequestId: " in done.stderr

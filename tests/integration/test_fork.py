@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.deno,
+    pytest.mark.as_lambda,
     pytest.mark.skipif(library_path() is None, reason="make native builds the library"),
 ]
 

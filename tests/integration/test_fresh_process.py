@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = [pytest.mark.deno, pytest.mark.every_way]
+pytestmark = [pytest.mark.as_lambda, pytest.mark.deno, pytest.mark.every_way]
 
 WARM = pytest.mark.parametrize("warm", ["ready", "background", "off"])
 

@@ -23,6 +23,7 @@ import pytest
 import lambda_deno_spawn
 from lambda_deno_spawn.dev.project.project import Arch
 from tests.fixtures.aws import aws_stand_in
+from tests.fixtures.command import as_text, run_command
 from tests.fixtures.packages import download, fetch_bundler
 from tests.integration.test_as_deployed import EXAMPLES, reset
 
@@ -37,6 +38,16 @@ def aws() -> Iterator[dict[str, str]]:
     with aws_stand_in() as environ:
         reset(environ)
         yield environ
+
+
+@pytest.fixture
+def dist(tmp_path: Path, layers: Path) -> Path:
+    """The folder ``dist`` as ``layer build`` leaves it; packages are added to it."""
+    folder = tmp_path / "dist"
+    folder.mkdir()
+    for entry in layers.iterdir():
+        (folder / entry.name).symlink_to(entry)
+    return folder
 
 
 class Shell:
@@ -56,16 +67,7 @@ class Shell:
 
     def run(self, *arguments: str, exit_code: int = 0) -> tuple[str, str]:
         """Run our command; return what it printed."""
-        done = subprocess.run(
-            [sys.executable, "-m", "lambda_deno_spawn", *arguments],
-            cwd=self.folder,
-            env=self._environ,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            timeout=50,
-            check=False,
-        )
+        done = as_text(run_command(*arguments, cwd=self.folder, environ=self._environ))
         assert done.returncode == exit_code, done.stderr
         return done.stdout, done.stderr
 
@@ -80,12 +82,11 @@ class Shell:
 
 
 def test_a_new_project_is_deployed_changed_and_deleted(
-    tmp_path: Path, aws: dict[str, str], layers: Path
+    tmp_path: Path, aws: dict[str, str], dist: Path
 ) -> None:
     shell = Shell(tmp_path, aws)
     shell.run("new", "orders", "--template", "http")
     shell.run("invoke", "orders", "--event", "@orders/events/hello.json")
-    (tmp_path / "dist").symlink_to(layers)  # what `layer build` writes
     arguments = ["deploy", "orders", "--function-url"]
 
     planned, said = shell.run(*arguments, "--dry-run")
@@ -97,7 +98,7 @@ def test_a_new_project_is_deployed_changed_and_deleted(
     there = shell.client("lambda").get_function(FunctionName="orders")["Configuration"]
     assert there["FunctionArn"] in str(answer)
     assert (there["Runtime"], there["Handler"]) == ("python3.13", "function.handler")
-    package = (layers / "orders.zip").read_bytes()
+    package = (dist / "orders.zip").read_bytes()
     digest = base64.b64encode(hashlib.sha256(package).digest()).decode()
     assert there["CodeSha256"] == digest
     names = [layer["Arn"].split(":")[-2] for layer in there["Layers"]]
@@ -130,14 +131,13 @@ def test_a_new_project_is_deployed_changed_and_deleted(
 
 
 def test_what_is_deployed_is_made_as_the_project_says(
-    tmp_path: Path, aws: dict[str, str], layers: Path
+    tmp_path: Path, aws: dict[str, str], dist: Path
 ) -> None:
     """It was bundled whatever lambda.toml said."""
     shell = Shell(tmp_path, aws)
     shutil.copytree(EXAMPLES / "inventory", tmp_path / "inventory")
-    (tmp_path / "dist").symlink_to(layers)
     shell.run("deploy", "inventory")
-    with zipfile.ZipFile(layers / "inventory.zip") as package:
+    with zipfile.ZipFile(dist / "inventory.zip") as package:
         assert "lib/stock.ts" in package.namelist()
     layer = f"dist/runtime-layer-{Arch.here()}.zip"
     _, said = shell.run("deploy", "inventory", "--package", layer, exit_code=2)
@@ -181,12 +181,6 @@ def test_without_its_dependencies_the_command_says_how_to_install_them() -> None
 def test_what_is_for_another_place_is_refused(
     tmp_path: Path, arguments: list[str], sentence: str
 ) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "lambda_deno_spawn", *arguments],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = as_text(run_command(*arguments, cwd=tmp_path))
     assert (done.returncode, done.stdout) == (2, "")
     assert sentence in done.stderr

@@ -33,6 +33,7 @@ def is_proc_writable() -> bool:
 
 
 pytestmark = [
+    pytest.mark.as_lambda,
     pytest.mark.deno,
     pytest.mark.skipif(not is_proc_writable(), reason="no /proc to write to"),
 ]

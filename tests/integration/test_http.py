@@ -12,7 +12,11 @@ if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = [pytest.mark.deno, pytest.mark.every_way("fresh", "server")]
+pytestmark = [
+    pytest.mark.as_lambda,
+    pytest.mark.deno,
+    pytest.mark.every_way("fresh", "server"),
+]
 
 APP = """
 export default {

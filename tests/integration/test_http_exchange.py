@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+pytestmark = pytest.mark.as_lambda
+
 MARKER = "0123456789abcdef" * 2
 RESULT = f'{MARKER}{{"kind":"RESULT","bytes":2}}\n42{MARKER}\n'
 DONE = f'{MARKER}{{"kind":"DONE","bytes":0,"more":true}}\n{MARKER}\n'

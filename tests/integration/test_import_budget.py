@@ -9,7 +9,11 @@ from __future__ import annotations
 
 import subprocess
 
+import pytest
+
 from lambda_deno_spawn.dev.local.runtime import isolated_python
+
+pytestmark = pytest.mark.as_lambda
 
 OURS = {
     "lambda_deno_spawn",

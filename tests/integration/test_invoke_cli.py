@@ -41,6 +41,7 @@ from lambda_deno_spawn.dev.project.function import (
     parse_variables,
 )
 from lambda_deno_spawn.errors import UsageError
+from tests.fixtures.command import run_command
 from tests.integration.harness import marked
 
 if TYPE_CHECKING:
@@ -759,14 +760,9 @@ def cli(
     cwd: Path | None = None,
     mark: str = "",
 ) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "lambda_deno_spawn", *map(str, arguments)],
-        input=stdin,
-        capture_output=True,
-        timeout=COMMAND_LIMIT_S,
-        cwd=cwd,
-        env={**os.environ, MARK_VARIABLE: mark, "NO_COLOR": "1"},
-        check=False,
+    environ = {**os.environ, MARK_VARIABLE: mark, "NO_COLOR": "1"}
+    return run_command(
+        *arguments, stdin=stdin, cwd=cwd, environ=environ, limit_s=COMMAND_LIMIT_S
     )
 
 

@@ -67,34 +67,18 @@ def python() -> Interpreter:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """Layers of one build."""
+    """Layers in a folder."""
 
     out: Path
-    notes: list[str]
 
     def zip(self, kind: Kind, arch: Arch) -> Path:
         return self.out / f"{kind}-layer-{arch}.zip"
 
 
 @pytest.fixture(scope="session")
-def built(python: Interpreter, tmp_path_factory: pytest.TempPathFactory) -> Built:
-    """Every layer that can be built here, made once for all tests."""
-    out = tmp_path_factory.mktemp("layers")
-    notes: list[str] = []
-    prefix = python.path.resolve().parents[1]
-    for options in (
-        LayerOptions(out, os.environ, (Kind.RUNTIME,), tuple(Arch)),
-        LayerOptions(out, os.environ, (Kind.DENO,)),
-        LayerOptions(
-            out,
-            os.environ,
-            (Kind.PYTHON,),
-            python_dir=prefix,
-            allows_newer_glibc=True,  # it was built for this machine
-        ),
-    ):
-        build_layers(options, note=notes.append)
-    return Built(out, notes)
+def built(request: pytest.FixtureRequest, python: Interpreter) -> Built:
+    """Every layer that can be built here, where there is an interpreter for it."""
+    return Built(request.getfixturevalue("layers"))
 
 
 def unpack(archive: Path, folder: Path) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = pytest.mark.deno
+pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 needs_memory = pytest.mark.skipif(
     unavailable("memory") != "", reason=unavailable("memory")
 )

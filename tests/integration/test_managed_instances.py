@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = pytest.mark.deno
+pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 
 CONCURRENCY = 16
 ECHO = """

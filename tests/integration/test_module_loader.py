@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = pytest.mark.deno
+pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 
 LOADER = Path(__file__).parents[1] / "fixtures" / "loader.mjs"
 NEXT = "/2018-06-01/runtime/invocation/next"

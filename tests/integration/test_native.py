@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-pytestmark = [pytest.mark.deno, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.deno, pytest.mark.as_lambda, pytest.mark.timeout(120)]
 
 NATIVE = Path(__file__).parents[1] / "native"
 FUNCTIONS = NATIVE / "functions.mjs"

@@ -15,6 +15,7 @@ import pytest
 
 from lambda_deno_spawn.dev.project.new import TEMPLATES, write_project
 from lambda_deno_spawn.dev.project.project import Arch, load_project
+from tests.fixtures.command import as_text, run_command
 from tests.fixtures.packages import download, fetch_bundler
 from tests.integration.harness import deno_binary
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 COMMAND_LIMIT_S = 30.0
+NO_WRAPPER = 'exec "$@"'
 # Blocks of 512 or 1024 bytes, as the shell has it: less than lambda.d.ts.
 FILE_LIMIT_BLOCKS = 8
 
@@ -32,10 +34,18 @@ each_template = pytest.mark.parametrize("template", TEMPLATES)
 
 
 def run(
-    command: str, cwd: Path, *, deno_dir: str | None = None, wrapper: str = 'exec "$@"'
+    command: str, cwd: Path, *, deno_dir: str | None = None, wrapper: str = NO_WRAPPER
 ) -> subprocess.CompletedProcess[str]:
     """Run a command as a person would type it, ours and Deno's wherever they are."""
     name, *arguments = shlex.split(command)
+    environ = {
+        **os.environ,
+        **({} if deno_dir is None else {"DENO_DIR": deno_dir}),
+        "NO_COLOR": "1",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    if name == "lambda-deno-spawn" and wrapper == NO_WRAPPER:
+        return as_text(run_command(*arguments, cwd=cwd, environ=environ))
     places = {
         "lambda-deno-spawn": [sys.executable, "-m", "lambda_deno_spawn"],
         "deno": [deno_binary()],
@@ -43,12 +53,7 @@ def run(
     return subprocess.run(
         ["/bin/sh", "-c", wrapper, "sh", *places[name], *arguments],
         cwd=cwd,
-        env={
-            **os.environ,
-            **({} if deno_dir is None else {"DENO_DIR": deno_dir}),
-            "NO_COLOR": "1",
-            "PYTHONDONTWRITEBYTECODE": "1",
-        },
+        env=environ,
         capture_output=True,
         text=True,
         timeout=COMMAND_LIMIT_S,

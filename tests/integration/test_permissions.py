@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.doubles import Answer, FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = pytest.mark.deno
+pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 
 PERMISSIONS = """
 export async function handler(event: any) {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_deno_spawn.errors import ConfigError, RuntimeApiError
+from lambda_deno_spawn.errors import ConfigError, RefusedError, RuntimeApiError
 from lambda_deno_spawn.invocation import Failure, Success
 from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
 from tests.doubles import FakeRuntimeApi, Refusal
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from tests.integration.conftest import MakeRuntime
+
+pytestmark = pytest.mark.as_lambda
 
 SOURCE = """
 export function handler(event: any) {
@@ -77,13 +79,13 @@ async def test_answers_echo_the_invocation_id_only_if_there_was_one(
     api: FakeRuntimeApi, client: RuntimeApiClient
 ) -> None:
     api.deliver(b"{}", headers={"Lambda-Runtime-Invocation-Id": "opaque=1"})
-    await client.report(await client.next(), Success(b"1"))
+    await client.post_response(await client.next(), Success(b"1"))
     answer = await api.answer()
     assert answer.headers["lambda-runtime-invocation-id"] == "opaque=1"
     assert answer.headers["content-type"] == "application/json"
     assert "lambda-runtime-function-response-mode" not in answer.headers
     api.deliver(b"{}")
-    await client.report(await client.next(), Failure.of("TypeError", "no"))
+    await client.post_error(await client.next(), Failure.of("TypeError", "no"))
     answer = await api.answer()
     assert "lambda-runtime-invocation-id" not in answer.headers
     assert answer.headers["lambda-runtime-function-error-type"] == "Function.TypeError"
@@ -99,51 +101,50 @@ async def test_a_request_id_is_percent_encoded_in_the_path(
     api: FakeRuntimeApi, client: RuntimeApiClient
 ) -> None:
     api.deliver(b"{}", request_id="a/b c%")
-    await client.report(await client.next(), Success(b"1"))
+    await client.post_response(await client.next(), Success(b"1"))
     assert (await api.answer()).request_id == "a%2Fb%20c%25"
 
 
 @pytest.mark.parametrize("status", [400, 403, 410, 413])
 async def test_a_refused_answer_concerns_one_invocation(
-    api: FakeRuntimeApi,
-    client: RuntimeApiClient,
-    status: int,
-    caplog: pytest.LogCaptureFixture,
+    api: FakeRuntimeApi, client: RuntimeApiClient, status: int
 ) -> None:
     api.refusals.append(Refusal(status, "SomeType"))
     api.deliver(b"{}")
-    await client.report(await client.next(), Success(b"1"))
-    assert f"HTTP status {status}" in caplog.text
-    assert "SomeType: for the test" in caplog.text
+    with pytest.raises(RefusedError) as caught:
+        await client.post_response(await client.next(), Success(b"1"))
+    assert caught.value.status == status
+    assert f"HTTP status {status}" in str(caught.value)
+    assert "SomeType: for the test" in str(caught.value)
     await api.answer()
     api.deliver(b"{}")
-    await client.report(await client.next(), Success(b"2"))
+    await client.post_response(await client.next(), Success(b"2"))
     assert (await api.answer()).body == b"2"
     assert api.answers.empty(), "a refused response is not followed by an error"
 
 
-async def test_a_container_error_is_fatal(
+async def test_a_container_error_is_a_refusal_too(
     api: FakeRuntimeApi, client: RuntimeApiClient
 ) -> None:
     api.refusals.append(Refusal(500))
     api.deliver(b"{}")
-    with pytest.raises(RuntimeApiError) as caught:
-        await client.report(await client.next(), Success(b"1"))
-    assert (caught.value.is_fatal, caught.value.status) == (True, 500)
+    with pytest.raises(RefusedError) as caught:
+        await client.post_response(await client.next(), Success(b"1"))
+    assert (caught.value.call, caught.value.status) == ("response", 500)
 
 
 @pytest.mark.parametrize("status", [403, 500, None])
-async def test_a_refused_next_is_fatal(
+async def test_a_next_that_is_refused_or_lost_twice_raises(
     api: FakeRuntimeApi, client: RuntimeApiClient, status: int | None
 ) -> None:
     api.next_refusals += [Refusal(status)] * 2
     with pytest.raises(RuntimeApiError) as caught:
         await client.next()
-    assert (caught.value.is_fatal, caught.value.status) == (True, status)
-    assert caught.value.call == "next"
+    assert (caught.value.call, caught.value.status) == ("next", status)
+    assert isinstance(caught.value, RefusedError) == (status is not None)
 
 
-async def test_nobody_at_the_address_is_fatal_and_named() -> None:
+async def test_an_address_that_nothing_listens_at_is_named() -> None:
     client = RuntimeApiClient("127.0.0.1:1", "/")
     with pytest.raises(RuntimeApiError, match=r"cannot connect to 127\.0\.0\.1:1"):
         await client.next()
@@ -159,7 +160,7 @@ async def test_a_connection_closed_while_idle_is_replaced(
     async with asyncio.timeout(10):
         while client._transport.is_idle:  # noqa: ASYNC110 - until the loop has seen it
             await asyncio.sleep(0)
-    await client.report(invocation, Success(b"1"))
+    await client.post_response(invocation, Success(b"1"))
     assert (await api.answer()).body == b"1"
     assert api.connections == 2
     api.next_refusals.append(Refusal(None))
@@ -169,13 +170,14 @@ async def test_a_connection_closed_while_idle_is_replaced(
 
 
 async def test_an_answer_is_never_sent_twice(
-    api: FakeRuntimeApi, client: RuntimeApiClient, caplog: pytest.LogCaptureFixture
+    api: FakeRuntimeApi, client: RuntimeApiClient
 ) -> None:
     api.deliver(b"{}")
     invocation = await client.next()
     api.refusals.append(Refusal(None))  # it was taken, but the connection breaks
-    await client.report(invocation, Success(b"1"))
-    assert "Cannot complete Runtime API call 'response'" in caplog.text
+    with pytest.raises(RuntimeApiError, match="call 'response': no answer") as caught:
+        await client.post_response(invocation, Success(b"1"))
+    assert not isinstance(caught.value, RefusedError)
     assert (await api.answer()).body == b"1"
     assert api.answers.empty()
     assert api.connections == 1
@@ -198,7 +200,7 @@ async def test_texts_of_the_caller_are_utf_8_and_opaque_ids_go_back_as_they_came
     invocation = await client.next()
     assert invocation.client_context == '{"custom":{"a":"é漢"}}'
     assert invocation.tenant_id == "tenant é"
-    await client.report(invocation, Success(b"1"))
+    await client.post_response(invocation, Success(b"1"))
     answer = await api.answer()
     assert answer.headers["lambda-runtime-invocation-id"] == as_latin_1("é日")
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi, Fault
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = pytest.mark.deno
+pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 
 # More than a busy machine needs; nobody waits for it where a process closes.
 LONG = {"LAMBDA_DENO_CLOSE_GRACE_MS": "8000"}

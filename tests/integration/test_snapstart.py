@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from tests.integration.conftest import MakeRuntime
     from tests.integration.harness import RuntimeUnderTest
 
-pytestmark = pytest.mark.deno
+pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 
 SNAP_START = {"AWS_LAMBDA_INITIALIZATION_TYPE": "snap-start"}
 # What a clone would have in common with all others, if it were in the snapshot.

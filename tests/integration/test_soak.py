@@ -23,6 +23,8 @@ from tests.soak.report import Report
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.as_lambda
+
 
 def test_fuzzed_streams_of_frames_end_in_order_or_in_a_named_error() -> None:
     report = frames.run(1000, seed=2)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.doubles import Answer, FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = [pytest.mark.deno, pytest.mark.every_way]
+pytestmark = [pytest.mark.as_lambda, pytest.mark.deno, pytest.mark.every_way]
 
 FORMS = """
 const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));

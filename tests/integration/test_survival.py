@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = pytest.mark.deno
+pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 PLAIN = {"function.ts": "export const handler = () => Deno.pid"}
 
 

@@ -16,7 +16,7 @@ import lambda_deno_spawn
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-pytestmark = pytest.mark.deno
+pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 
 SERVER = Path(lambda_deno_spawn.__file__).parent / "js" / "server.js"
 # Answers with line and event; in pieces, without an end, if the line says so.

@@ -456,7 +456,7 @@ class _Watch:
     async def _look_for_leftovers(self, flight: _Flight) -> None:
         """Check that only the supervisor and the waiting process are left."""
         found = self._processes()
-        # With forks there may be a template, but not at first or during a replacement.
+        # With forks there may be a template: not at first, nor while it is replaced.
         numbers = (2, 3) if self._setup.is_forked else (2,)
         if len(found) not in numbers or self._pid not in found or self._zombies():
             names = {pid: _name(pid) for pid in found}

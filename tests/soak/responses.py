@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gzip
-import logging
 import random
 import resource
 import socket
@@ -18,9 +17,8 @@ import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.errors import RuntimeApiError
+from lambda_deno_spawn.errors import RefusedError, RuntimeApiError
 from lambda_deno_spawn.invocation import Failure, Invocation, Streaming, Success
-from lambda_deno_spawn.log.writer import logger
 from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
 from tests.soak.report import Report
 
@@ -158,18 +156,6 @@ def _pieces(rng: random.Random, answer: bytes) -> list[bytes]:
     return [answer[at : at + size] for at in range(0, len(answer), size)]
 
 
-class LogCounter(logging.Handler):
-    """Keeps the client's log records."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.messages: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep a record."""
-        self.messages.append(record.getMessage())
-
-
 @dataclass(slots=True)
 class Pieces:
     """A streamed response of a few pieces."""
@@ -192,26 +178,19 @@ def run(count: int, seed: int, start: int = 0) -> Report:
 async def fuzz(count: int, seed: int, start: int) -> Report:
     """Make ``count`` calls, in the running event loop."""
     report = Report("responses", seed, start)
-    log = LogCounter()
-    was_propagating, logger.propagate = logger.propagate, False
-    logger.addHandler(log)
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     escaped: list[str] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _, context: escaped.append(str(context)))
-    try:
-        async with Peer() as peer:
-            client = RuntimeApiClient(peer.address, "/var/task")
-            for number in range(start, start + count):
-                rng = random.Random(f"{seed}/{number}")
-                await _one(rng, number, client, peer, log, report)
-                if escaped:
-                    report.violate(f"case {number}: in the event loop: {escaped}")
-                    escaped.clear()
-            await client.aclose()
-    finally:
-        logger.removeHandler(log)
-        logger.propagate = was_propagating
+    async with Peer() as peer:
+        client = RuntimeApiClient(peer.address, "/var/task")
+        for number in range(start, start + count):
+            rng = random.Random(f"{seed}/{number}")
+            await _one(rng, number, client, peer, report)
+            if escaped:
+                report.violate(f"case {number}: in the event loop: {escaped}")
+                escaped.clear()
+        await client.aclose()
     growth_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kb
     report.notes.append(f"memory grew by at most {growth_kb} KB")
     if growth_kb > GROWTH_LIMIT_KB:
@@ -224,7 +203,6 @@ async def _one(
     number: int,
     client: RuntimeApiClient,
     peer: Peer,
-    log: LogCounter,
     report: Report,
 ) -> None:
     call = rng.choice(CALLS)
@@ -234,12 +212,12 @@ async def _one(
     answers = [DAMAGES[damage](rng, right), *([right] if rng.random() < 0.2 else [])]
     plan = peer.plan = Plan(rng, answers, rng.choice(ENDS), rng.random() < 0.3)
     name = f"{call}: {damage}"
-    log.messages.clear()
     is_right = damage == "none" and plan.end == "keep"
     was_right, peer.was_right = peer.was_right, is_right
     patience = asyncio.create_task(peer.lose_patience())
     if is_right:  # the client must not need it
         patience.cancel()
+    message = ""
     try:
         async with asyncio.timeout(LIMIT_S):
             outcome = await _call(rng, call, client)
@@ -247,17 +225,16 @@ async def _one(
         report.violate(f"case {number} ({name}): no end after {LIMIT_S} s")
         outcome = "hang"
     except RuntimeApiError as error:
-        outcome = "fatal" if error.is_fatal else "refused"
-        if call not in ("next", "init error") and not error.is_fatal:
-            report.violate(f"case {number} ({name}): raised instead of logged: {error}")
-        if len(str(error)) > 2000:
-            report.violate(f"case {number} ({name}): {len(str(error))} long message")
+        outcome, message = "lost", str(error)
+        if isinstance(error, RefusedError):
+            outcome = "refused"
+            if error.status == (200 if call == "next" else 202):
+                report.violate(f"case {number} ({name}): accepted, and yet {message}")
+        if len(message) > 2000:
+            report.violate(f"case {number} ({name}): {len(message)} long message")
     except Exception as error:
         report.violate(f"case {number} ({name}): {type(error).__name__}: {error}")
         outcome = type(error).__name__
-    else:
-        if log.messages:
-            outcome = "logged"
     finally:
         patience.cancel()
     if plan.posts > 1:
@@ -265,7 +242,7 @@ async def _one(
     # A connection left by the previous case may break, even with a correct response.
     expected = "event" if call == "next" else "accepted"
     if is_right and was_right and outcome != expected:
-        report.violate(f"case {number} ({name}): {outcome} {log.messages}")
+        report.violate(f"case {number} ({name}): {outcome} {message}")
     report.add(call, outcome)
     report.also(f"answer: {damage}", outcome)
 
@@ -280,15 +257,15 @@ async def _call(rng: random.Random, call: str, client: RuntimeApiClient) -> str:
             assert len(event.event) <= 7 * 1024 * 1024
             return "event"
         case "response":
-            await client.report(invocation, Success(b"x" * size))
+            await client.post_response(invocation, Success(b"x" * size))
         case "error":
-            await client.report(invocation, failure)
+            await client.post_error(invocation, failure)
         case "init error":
-            await client.init_error(failure)
+            await client.post_init_error(failure)
         case "stream":
             pieces = Pieces([b"y" * (size // 4 + 1)] * rng.randrange(1, 5))
             pieces.failure = failure if rng.random() < 0.1 else None
-            await client.report(invocation, Streaming("text/plain", pieces, LIMIT_S))
+            await client.stream(invocation, Streaming("text/plain", pieces, LIMIT_S))
     return "accepted"
 
 

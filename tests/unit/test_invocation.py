@@ -15,7 +15,9 @@ from hypothesis import strategies as st
 from lambda_deno_spawn.errors import (
     ConfigError,
     HandlerError,
+    RefusedError,
     RuntimeApiError,
+    StreamNotBegunError,
     WorkerError,
     WorkerExitedError,
     WorkerOutOfMemoryError,
@@ -117,7 +119,7 @@ def test_an_invocation_without_an_arn_is_served() -> None:
         pytest.param("lambda-runtime-deadline-ms", "9" * 16, id="deadline-is-huge"),
     ],
 )
-def test_a_required_header_that_is_missing_or_malformed_is_fatal(
+def test_a_required_header_that_is_missing_or_malformed_is_refused(
     header: str, value: str | None
 ) -> None:
     headers = {name: text for name, text in REQUIRED.items() if name != header}
@@ -127,7 +129,6 @@ def test_a_required_header_that_is_missing_or_malformed_is_fatal(
         Invocation.from_headers(headers, b"")
     assert caught.value.call == "next"
     assert caught.value.status == 200
-    assert caught.value.is_fatal
     assert repr((value or "")[:64]) in str(caught.value)
 
 
@@ -238,11 +239,32 @@ def test_errors_of_the_init_phase_carry_a_type_and_say_what_is_wrong() -> None:
 def test_a_runtime_api_error_names_the_call_and_the_answer(
     status: int | None, answer: str
 ) -> None:
-    error = RuntimeApiError("response", "too large", status=status, is_fatal=False)
-    assert (error.call, error.status, error.is_fatal) == ("response", status, False)
+    error = RuntimeApiError("response", "too large", status=status)
+    assert (error.call, error.detail, error.status) == ("response", "too large", status)
     assert str(error) == (
         f"Cannot complete Runtime API call 'response': {answer}, too large"
     )
+
+
+def test_a_refusal_is_a_runtime_api_error_with_a_status() -> None:
+    error = RefusedError("response", 413, "too large")
+    assert isinstance(error, RuntimeApiError)
+    assert (error.call, error.detail, error.status) == ("response", "too large", 413)
+    assert str(error) == (
+        "Cannot complete Runtime API call 'response': HTTP status 413, too large"
+    )
+
+
+@pytest.mark.parametrize(
+    ("is_exhausted", "error_type"),
+    [(True, "Runtime.ResourceExhausted"), (False, "Runtime.StreamUnavailable")],
+)
+def test_a_stream_without_a_connection_says_whether_the_system_has_room(
+    is_exhausted: bool, error_type: str
+) -> None:
+    error = StreamNotBegunError("cannot connect", is_exhausted=is_exhausted)
+    assert (error.call, error.status) == ("response", None)
+    assert error.error_type == error_type
 
 
 # Lambda-Runtime-Function-Error-Type.

@@ -1,23 +1,33 @@
-"""The loops: order of calls, stopping, several side by side, asking again.
+"""The loops: order of calls, what a refusal means, stopping, several side by side.
 
-The Runtime API and executions are stand-ins here: what is tested is the order in which
-they are called. The real ones are in tests/integration.
+The Runtime API and executions are fakes here: tested is what they are asked to do, and
+in which order. The real ones are in tests/integration.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 
 import pytest
 
-from lambda_deno_spawn.errors import RuntimeApiError
-from lambda_deno_spawn.invocation import Failure, Invocation, Outcome, Success
+from lambda_deno_spawn.errors import (
+    RefusedError,
+    RuntimeApiError,
+    StreamNotBegunError,
+)
+from lambda_deno_spawn.invocation import (
+    Failure,
+    Invocation,
+    Outcome,
+    Streaming,
+    Success,
+)
 from lambda_deno_spawn.serving.loop import (
     RETRIES,
-    PersistentRuntimeApi,
+    ManagedInstanceLoop,
     RuntimeLoop,
     Stop,
     run_until,
@@ -25,14 +35,34 @@ from lambda_deno_spawn.serving.loop import (
 )
 
 OK = Success(b"1")
+FAILED = Failure.of("RangeError", "no")
 
 
 def invocation(request_id: str) -> Invocation:
     return Invocation(request_id, 0, "", b"{}")
 
 
-def refused(call: str = "next") -> RuntimeApiError:
-    return RuntimeApiError(call, "for the test", status=500, is_fatal=True)
+def refused(call: str = "next", status: int = 500) -> RefusedError:
+    return RefusedError(call, status, "for the test")
+
+
+def lost(call: str) -> RuntimeApiError:
+    return RuntimeApiError(call, "the connection broke")
+
+
+@dataclass
+class Chunks:
+    """The chunks of a streamed response, which nothing reads here."""
+
+    failure: Failure | None = None
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        raise AssertionError("the client reads them")
+        yield b""
+
+
+def streaming(failure: Failure | None = None) -> Streaming:
+    return Streaming("text/plain", Chunks(failure), 1.0)
 
 
 @dataclass
@@ -42,7 +72,8 @@ class Api:
     script: list[str | Exception]
     calls: list[str]
     polls: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
-    report_errors: list[RuntimeApiError] = field(default_factory=list)
+    post_errors: list[RuntimeApiError | None] = field(default_factory=list)
+    posted: list[Outcome] = field(default_factory=list)
 
     async def next(self) -> Invocation:
         self.calls.append("next")
@@ -57,11 +88,21 @@ class Api:
             raise entry
         return invocation(entry)
 
-    async def report(self, invocation: Invocation, outcome: Outcome) -> str | None:
-        self.calls.append(f"report {invocation.request_id}")
-        if self.report_errors:
-            raise self.report_errors.pop(0)
-        return "Refused" if isinstance(outcome, Failure) else None
+    async def post_response(self, invocation: Invocation, success: Success) -> None:
+        self._post("response", invocation, success)
+
+    async def post_error(self, invocation: Invocation, failure: Failure) -> None:
+        self._post("error", invocation, failure)
+
+    async def stream(self, invocation: Invocation, streaming: Streaming) -> None:
+        self._post("stream", invocation, streaming)
+
+    def _post(self, call: str, invocation: Invocation, outcome: Outcome) -> None:
+        self.calls.append(f"{call} {invocation.request_id}")
+        self.posted.append(outcome)
+        error = self.post_errors.pop(0) if self.post_errors else None
+        if error is not None:
+            raise error
 
 
 @dataclass
@@ -97,8 +138,11 @@ class Runtime:
     settle_gate: asyncio.Event = field(default_factory=asyncio.Event)
     outcome: Outcome = OK
 
-    def loop(self, *, settles_beside: bool = False) -> RuntimeLoop:
-        return RuntimeLoop(self.api, self.begin, settles_beside=settles_beside)
+    def loop(self) -> RuntimeLoop:
+        return RuntimeLoop(self.api, self.begin)
+
+    def managed(self) -> ManagedInstanceLoop:
+        return ManagedInstanceLoop(self.api, self.begin)
 
     def begin(self, invocation: Invocation) -> Execution:
         return Execution(
@@ -125,26 +169,213 @@ async def test_each_invocation_is_settled_before_the_next_is_asked_for() -> None
     with pytest.raises(RuntimeApiError):
         await one.loop().run()
     assert one.calls == [
-        "next", "run a", "report a", "settle a None", "settled a",
-        "next", "run b", "report b", "settle b None", "settled b",
+        "next", "run a", "response a", "settle a None", "settled a",
+        "next", "run b", "response b", "settle b None", "settled b",
         "next",
     ]  # fmt: skip
 
 
-async def test_settle_is_told_what_was_refused() -> None:
-    one = runtime("a", refused(), outcome=Failure.of("Error", "for the test"))
+# What the caller was told, and what is logged, by outcome and by what the post raised.
+
+
+@dataclass(frozen=True)
+class Case:
+    """One way for an outcome to arrive, or not.
+
+    Attributes:
+        outcome: The outcome of the execution.
+        errors: What each post raises, in order.
+        calls: The posts.
+        told: What ``settle`` hears.
+        log: Beginnings of the log's messages.
+    """
+
+    outcome: Outcome
+    errors: tuple[RuntimeApiError | None, ...]
+    calls: tuple[str, ...]
+    told: str | None
+    log: tuple[str, ...] = ()
+
+
+CLIENT_ERROR = "Runtime.LambdaRuntimeClientError"
+HANDLER_FAILED = 'Invoke Error\t{"errorType":"RangeError"'
+NO_SPACE = StreamNotBegunError("cannot connect", is_exhausted=True)
+NOT_BEGUN = 'Invoke Error\t{"errorType":"Runtime.ResourceExhausted"'
+CASES = {
+    "a result arrives": Case(OK, (None,), ("response",), None),
+    "a result is too large": Case(
+        OK,
+        (refused("response", 413),),
+        ("response",),
+        "Function.ResponseSizeTooLarge",
+        ("Cannot complete Runtime API call 'response': HTTP status 413",),
+    ),
+    "a result is too late": Case(
+        OK,
+        (refused("response", 410),),
+        ("response",),
+        "Sandbox.Timedout",
+        ("Cannot complete Runtime API call 'response': HTTP status 410",),
+    ),
+    "a result is refused for another reason": Case(
+        OK,
+        (refused("response", 403),),
+        ("response",),
+        CLIENT_ERROR,
+        ("Cannot complete Runtime API call 'response': HTTP status 403",),
+    ),
+    "the connection is lost after a result": Case(
+        OK,
+        (lost("response"),),
+        ("response",),
+        CLIENT_ERROR,
+        ("Cannot complete Runtime API call 'response': no answer",),
+    ),
+    "an error arrives": Case(FAILED, (None,), ("error",), None, (HANDLER_FAILED,)),
+    "an error is refused": Case(
+        FAILED,
+        (refused("error", 400),),
+        ("error",),
+        CLIENT_ERROR,
+        ("Cannot complete Runtime API call 'error': HTTP status 400", HANDLER_FAILED),
+    ),
+    "the connection is lost after an error": Case(
+        FAILED,
+        (lost("error"),),
+        ("error",),
+        CLIENT_ERROR,
+        ("Cannot complete Runtime API call 'error': no answer", HANDLER_FAILED),
+    ),
+    "a stream arrives": Case(streaming(), (None,), ("stream",), None),
+    "a stream breaks off": Case(
+        streaming(FAILED), (None,), ("stream",), None, (HANDLER_FAILED,)
+    ),
+    "a stream is refused": Case(
+        streaming(),
+        (refused("response", 413),),
+        ("stream",),
+        "Function.ResponseSizeTooLarge",
+        ("Cannot complete Runtime API call 'response': HTTP status 413",),
+    ),
+    "a stream breaks off and is refused": Case(
+        streaming(FAILED),
+        (refused("response", 410),),
+        ("stream",),
+        "Sandbox.Timedout",
+        (
+            "Cannot complete Runtime API call 'response': HTTP status 410",
+            HANDLER_FAILED,
+        ),
+    ),
+    "the connection is lost in a stream": Case(
+        streaming(),
+        (lost("response"),),
+        ("stream",),
+        CLIENT_ERROR,
+        ("Cannot complete Runtime API call 'response': no answer",),
+    ),
+    "a stream has no connection": Case(
+        streaming(),
+        (NO_SPACE, None),
+        ("stream", "error"),
+        "Runtime.ResourceExhausted",
+        (NOT_BEGUN,),
+    ),
+    "a stream has no connection and neither has the error": Case(
+        streaming(),
+        (NO_SPACE, lost("error")),
+        ("stream", "error"),
+        CLIENT_ERROR,
+        ("Cannot complete Runtime API call 'error': no answer", NOT_BEGUN),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", [RuntimeLoop, ManagedInstanceLoop])
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+async def test_what_the_caller_was_told_is_logged_and_goes_to_settle(
+    case: Case, kind: type[RuntimeLoop], caplog: pytest.LogCaptureFixture
+) -> None:
+    one = runtime("a", outcome=case.outcome)
+    one.api.post_errors = list(case.errors)
+    loop = kind(one.api, one.begin)
+    task = asyncio.create_task(loop.run())
+    with caplog.at_level(logging.INFO, "lambda_deno_spawn"):
+        await until(lambda: "settled a" in one.calls)
+        loop.stop()
+        await task
+    posts = [f"{call} a" for call in case.calls]
+    assert [call for call in one.calls if call not in ("next", "cancelled")] == [
+        "run a", *posts, f"settle a {case.told}", "settled a",
+    ]  # fmt: skip
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == len(case.log), messages
+    for message, beginning in zip(messages, case.log, strict=True):
+        assert message.startswith(beginning)
+    for record in caplog.records:
+        assert (record.levelname, getattr(record, "request_id", "")) == ("ERROR", "a")
+
+
+async def test_a_stream_without_a_connection_becomes_an_error() -> None:
+    one = runtime("a", refused(), outcome=streaming())
+    one.api.post_errors = [NO_SPACE]
     with pytest.raises(RuntimeApiError):
         await one.loop().run()
-    assert "settle a Refused" in one.calls
+    told = one.api.posted[-1]
+    assert isinstance(told, Failure)
+    assert told.error_type == "Runtime.ResourceExhausted"
+    assert b'"Cannot stream the answer: cannot connect"' in told.body
 
 
-async def test_beside_a_managed_instance_asks_again_while_it_settles() -> None:
+@pytest.mark.parametrize("status", [500, 503])
+@pytest.mark.parametrize(
+    ("outcome", "errors"),
+    [
+        (OK, ("response",)),
+        (FAILED, ("error",)),
+        (streaming(), ("response",)),
+        (streaming(), (None, "error")),
+    ],
+    ids=["response", "error", "stream", "error-instead-of-stream"],
+)
+async def test_a_container_error_ends_the_loop_before_it_settles(
+    outcome: Outcome, errors: tuple[str | None, ...], status: int
+) -> None:
+    one = runtime("a", "b", outcome=outcome)
+    one.api.post_errors = [
+        NO_SPACE if call is None else refused(call, status) for call in errors
+    ]
+    with pytest.raises(RefusedError) as caught:
+        await one.loop().run()
+    assert caught.value.status == status
+    assert len(one.calls) == 2 + len(errors), "nothing follows the post"
+
+
+async def test_a_container_error_ends_no_loop_of_a_managed_instance(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    one = runtime("a", "b")
+    one.api.post_errors = [refused("response"), None]
+    loop = one.managed()
+    task = asyncio.create_task(loop.run())
+    with caplog.at_level(logging.ERROR, "lambda_deno_spawn"):
+        await until(lambda: "settled b" in one.calls)
+    assert "HTTP status 500" in caplog.text
+    assert f"settle a {CLIENT_ERROR}" in one.calls
+    assert "settle b None" in one.calls
+    loop.stop()
+    await task
+
+
+async def test_a_managed_instance_asks_for_an_event_while_the_last_one_settles() -> (
+    None
+):
     one = runtime("a")
     one.settle_gate.clear()
-    loop = one.loop(settles_beside=True)
+    loop = one.managed()
     task = asyncio.create_task(loop.run())
     await until(lambda: one.calls.count("next") == 2 and len(one.calls) == 5)
-    assert one.calls[:3] == ["next", "run a", "report a"]
+    assert one.calls[:3] == ["next", "run a", "response a"]
     assert sorted(one.calls[3:]) == ["next", "settle a None"]
     loop.stop()
     await asyncio.sleep(0)
@@ -157,7 +388,7 @@ async def test_beside_a_managed_instance_asks_again_while_it_settles() -> None:
 async def test_cancelling_a_loop_cancels_what_settles() -> None:
     one = runtime("a")
     one.settle_gate.clear()
-    task = asyncio.create_task(one.loop(settles_beside=True).run())
+    task = asyncio.create_task(one.managed().run())
     await until(lambda: "settle a None" in one.calls)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
@@ -175,7 +406,7 @@ async def test_what_fails_while_it_settles_beside_is_logged(
             raise ZeroDivisionError
 
     one = runtime("a")
-    loop = RuntimeLoop(one.api, lambda it: Broken(it, one.calls), settles_beside=True)
+    loop = ManagedInstanceLoop(one.api, lambda it: Broken(it, one.calls))
     task = asyncio.create_task(loop.run())
     with caplog.at_level(logging.ERROR, "lambda_deno_spawn"):
         await until(lambda: bool(caplog.records))
@@ -203,7 +434,7 @@ async def test_stopping_a_loop_that_runs_lets_it_end() -> None:
     loop.stop()
     one.gate.set()
     await task
-    assert one.calls == ["next", "run a", "report a", "settle a None", "settled a"]
+    assert one.calls == ["next", "run a", "response a", "settle a None", "settled a"]
 
 
 async def test_cancelling_a_loop_that_was_stopped_is_no_end_in_order() -> None:
@@ -241,7 +472,7 @@ async def test_serve_gives_up_at_its_limit() -> None:
     stop = Stop()
     stop.ask()
     await serve([one.loop()], stop, 0.0)
-    assert "report a" not in one.calls
+    assert "response a" not in one.calls
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -256,7 +487,7 @@ async def test_serve_ends_at_once_if_asked_twice() -> None:
     assert not task.done()
     stop.ask()
     await task
-    assert "report a" not in one.calls
+    assert "response a" not in one.calls
     assert len(asyncio.all_tasks()) == 1
 
 
@@ -291,36 +522,39 @@ class Sleeps:
         self.seconds.append(seconds)
 
 
-async def test_next_is_asked_for_again_with_growing_delays(
+async def test_next_is_called_again_with_growing_delays(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     sleeps = Sleeps()
-    api = Api([refused(), refused(), refused(), "a"], [])
+    one = runtime(refused(), lost("next"), refused(), "a")
+    loop = ManagedInstanceLoop(one.api, one.begin, sleeps)
+    task = asyncio.create_task(loop.run())
     with caplog.at_level(logging.WARNING, "lambda_deno_spawn"):
-        got = await PersistentRuntimeApi(api, sleeps).next()
-    assert got.request_id == "a"
+        await until(lambda: "settled a" in one.calls)
     assert sleeps.seconds == [0.1, 0.2, 0.4]
     assert "asked again in 0.4 s" in caplog.text
+    loop.stop()
+    await task
 
 
-async def test_next_is_given_up_after_a_minute() -> None:
+async def test_a_managed_instance_ends_if_next_fails_for_a_minute() -> None:
     sleeps = Sleeps()
-    api = Api([refused() for _ in range(RETRIES + 1)], [])
+    one = runtime(*(refused() for _ in range(RETRIES + 1)))
     with pytest.raises(RuntimeApiError):
-        await PersistentRuntimeApi(api, sleeps).next()
-    assert api.script == []
+        await ManagedInstanceLoop(one.api, one.begin, sleeps).run()
+    assert one.api.script == []
     assert max(sleeps.seconds) == 10.0
     assert 60 < sum(sleeps.seconds) < 70
 
 
-async def test_a_report_that_fails_concerns_its_invocation_alone(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    api = Api([], [], report_errors=[refused("response")])
-    with caplog.at_level(logging.ERROR, "lambda_deno_spawn"):
-        refusal = await PersistentRuntimeApi(api).report(invocation("a"), OK)
-    assert refusal == "Runtime.LambdaRuntimeClientError"
-    assert "HTTP status 500" in caplog.text
-    assert (
-        await PersistentRuntimeApi(api).report(invocation("b"), Success(b"1")) is None
-    )
+async def test_a_loop_that_waits_to_call_next_again_can_be_stopped() -> None:
+    async def forever(_: float) -> None:
+        await asyncio.Event().wait()
+
+    one = runtime(refused())
+    loop = ManagedInstanceLoop(one.api, one.begin, forever)
+    task = asyncio.create_task(loop.run())
+    await one.api.polls.acquire()
+    loop.stop()
+    await task
+    assert one.calls == ["next"]

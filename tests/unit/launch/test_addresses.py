@@ -9,6 +9,8 @@ import pytest
 from lambda_deno_spawn.launch.addresses import local_addresses, runtime_api_spellings
 from tests.unit.launch.function import HOSTS
 
+pytestmark = pytest.mark.as_lambda
+
 
 @pytest.mark.parametrize(
     ("runtime_api", "more"),

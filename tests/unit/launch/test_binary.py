@@ -13,6 +13,8 @@ from lambda_deno_spawn.errors import ConfigError
 from lambda_deno_spawn.launch.binary import find_binary
 from tests.unit.launch.function import Function, write_program
 
+pytestmark = pytest.mark.as_lambda
+
 
 def test_the_binary_of_the_setting_comes_first(function: Function) -> None:
     write_program(function.layers / "bin/deno")

@@ -20,6 +20,8 @@ from lambda_deno_spawn.launch.module_cache import GivenCache
 from lambda_deno_spawn.permissions import STEERING
 from tests.unit.launch.function import HOSTS, Function
 
+pytestmark = pytest.mark.as_lambda
+
 DENIED = [f"{host}:9001" for host in [*HOSTS, "192.0.2.7"]]
 DENY = f"--deny-net={','.join(DENIED)}"
 

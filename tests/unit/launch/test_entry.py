@@ -12,6 +12,8 @@ import pytest
 from lambda_deno_spawn.launch.entry import RUNTIME_JS, entry_source
 from tests.unit.launch.function import Function
 
+pytestmark = pytest.mark.as_lambda
+
 
 @pytest.mark.parametrize(
     "name",

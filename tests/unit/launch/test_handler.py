@@ -9,6 +9,8 @@ import pytest
 from lambda_deno_spawn.errors import HandlerError
 from lambda_deno_spawn.launch.handler import Handler, find_handler
 
+pytestmark = pytest.mark.as_lambda
+
 FOUND = [
     ("function.ts", "function.handler", "handler"),
     ("function.mjs", "function.handler", "handler"),

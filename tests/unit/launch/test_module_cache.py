@@ -12,6 +12,8 @@ from lambda_deno_spawn.launch import module_cache
 from lambda_deno_spawn.launch.module_cache import GivenCache, ModuleCache
 from lambda_deno_spawn.processes.state import remove_tree
 
+pytestmark = pytest.mark.as_lambda
+
 DATABASE = "v8_code_cache_v2"
 
 

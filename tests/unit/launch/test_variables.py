@@ -7,6 +7,8 @@ import pytest
 from lambda_deno_spawn.launch.variables import withheld_credentials
 from tests.unit.launch.function import RUNTIME_API, Function
 
+pytestmark = pytest.mark.as_lambda
+
 
 def test_the_runtime_s_own_variables_are_withheld(function: Function) -> None:
     environ = {

@@ -20,6 +20,8 @@ from tests.unit.log.pipe import (
     text_writer,
 )
 
+pytestmark = pytest.mark.as_lambda
+
 MARKER = "0123456789abcdef0123456789abcdef"
 
 

@@ -31,6 +31,8 @@ from tests.unit.log.pipe import (
     text_writer,
 )
 
+pytestmark = pytest.mark.as_lambda
+
 
 @pytest.mark.parametrize(
     ("epoch_s", "timestamp"),

@@ -11,6 +11,8 @@ import pytest
 
 from lambda_deno_spawn.processes.child import PIPE_BYTES, PipeReader, PipeWriter
 
+pytestmark = pytest.mark.as_lambda
+
 
 class Pipe:
     """A pipe, one end of which belongs to the test."""

@@ -14,6 +14,8 @@ from lambda_deno_spawn.processes.descendants import OomKills, OomScore, lose, ne
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.as_lambda
+
 VMSTAT = b"nr_free_pages 7\noom_kill %d\nnuma_hit 3\n"
 
 

@@ -9,7 +9,7 @@ from functools import partial
 import pytest
 
 from lambda_deno_spawn.config import Settings
-from lambda_deno_spawn.errors import RuntimeApiError
+from lambda_deno_spawn.errors import RefusedError
 from lambda_deno_spawn.launch.variables import handed_on
 from lambda_deno_spawn.serving.credentials import Credentials, CredentialsKeeper
 
@@ -115,7 +115,7 @@ async def test_they_are_fetched_when_they_do_not_last_long_enough() -> None:
 
 @pytest.mark.parametrize(
     "failure",
-    [RuntimeApiError("credentials", "gone", status=404, is_fatal=False), b"{}"],
+    [RefusedError("credentials", 404, "gone"), b"{}"],
     ids=["refused", "malformed"],
 )
 async def test_those_that_there_were_stay_if_no_others_come(

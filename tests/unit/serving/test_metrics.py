@@ -141,6 +141,7 @@ TIMES = Times(
     arrived_s=10.0, responded_s=12.0, posted_s=12.5, finished_s=14.0, ended_s=14.25
 )
 FACTS = Facts(
+    is_forked=False,
     number=1,
     is_first=True,
     started_s=4.0,
@@ -171,6 +172,7 @@ def test_measures_are_the_lengths_between_what_happened() -> None:
         cleanup_s=0.25,
         event_bytes=2,
         response_bytes=3,
+        start="exec",
         is_warm=True,
         spawn_s=0.5,
         ready_s=3.0,

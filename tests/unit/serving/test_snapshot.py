@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, cast
 
 import pytest
 
-from lambda_deno_spawn.errors import RuntimeApiError, WorkerSpawnError
+from lambda_deno_spawn.errors import RefusedError, RuntimeApiError, WorkerSpawnError
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.serving.snapshot import SnapStart
 
@@ -123,7 +123,7 @@ async def test_with_a_process_that_cannot_be_ended_no_snapshot_is_taken() -> Non
 
 
 async def test_a_refused_snapshot_is_an_error_before_it() -> None:
-    refusal = RuntimeApiError("restore next", "no", status=403, is_fatal=False)
+    refusal = RefusedError("restore next", 403, "no")
     failure = await Environment(refusal=refusal).steps().suspend()
     assert failure is not None
     assert failure.error_type == "Runtime.BeforeSnapshotError"

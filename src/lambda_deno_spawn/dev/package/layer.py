@@ -376,7 +376,7 @@ def _runtime_sources() -> dict[str, bytes]:
     left_out = {
         package / "__main__.py",
         *(package / "dev").rglob("*"),
-        *(package / "js" / "src").rglob("*"),  # runtime.js is written from these
+        *(package / "js" / "src").rglob("*"),  # the sources of runtime.js
     }
     files = [path for path in sources if path not in left_out]
     return {
@@ -385,13 +385,13 @@ def _runtime_sources() -> dict[str, bytes]:
 
 
 def _fork_library(arch: Arch, note: Callable[[str], None]) -> list[Member]:
-    """Return the library that forks Deno, if it is there or can be compiled."""
+    """Return the library that forks Deno, if it exists or can be compiled."""
     machine = FORK_MACHINES[arch]
     try:
         content = built_library(machine)
     except BuildError as error:
         note(
-            f"The runtime layer for {arch.value} cannot fork processes "
+            f"the runtime layer for {arch.value} cannot fork processes "
             f"(LAMBDA_DENO_START): {error}"
         )
         return []
