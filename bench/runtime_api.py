@@ -4,7 +4,7 @@ Serves ``next``, ``response``, ``error`` and ``init error`` to one runtime from 
 ``asyncio.Protocol``, and responds to a post at once. With a sandbox, it freezes that as
 soon as it has received a ``next``, and thaws it before it sends the event. The time
 measured runs from the write of the event to the last byte of the post, and to its first
-piece if it is streamed. Does not know what a benchmark does not need: deadlines that
+piece if it is streamed. Leaves out what benchmarks do not need: deadlines that
 are enforced, trailers, several runtimes.
 
 Not the emulator of ``dev/local``: the server's own time is part of what is measured,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from bench.sandbox import Sandbox
 
-ANSWER_TIMEOUT_S = 30.0  # far longer than any event: the runtime must have died
+RESPONSE_TIMEOUT_S = 30.0  # far longer than any event: the runtime must have died
 DEADLINE_S = 300.0  # no benchmark is about deadlines
 # Threads of a thawed process wake one by one. The event is sent after that, because the
 # time that Lambda takes to thaw does not count.
@@ -46,7 +46,7 @@ _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Response:
     """What the runtime posted for one event.
 
     Attributes:
@@ -81,7 +81,7 @@ class RuntimeApi:
         self._server: asyncio.Server | None = None
         loop = asyncio.get_running_loop()
         self._poll: asyncio.Future[Connection] = loop.create_future()
-        self._post: asyncio.Future[Answer] = loop.create_future()
+        self._post: asyncio.Future[Response] = loop.create_future()
         self._sent_at_s = 0.0
         self._first_piece_at_s: float | None = None
 
@@ -112,10 +112,10 @@ class RuntimeApi:
             TimeoutError: It did not call ``next``.
             RuntimeError: It posted an init error instead.
         """
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
+        async with asyncio.timeout(RESPONSE_TIMEOUT_S):
             await asyncio.shield(self._poll)
 
-    async def invoke(self, event: bytes) -> Answer:
+    async def invoke(self, event: bytes) -> Response:
         """Deliver one event; return after the post for it *and* the following ``next``.
 
         Raises:
@@ -133,10 +133,10 @@ class RuntimeApi:
         self._first_piece_at_s = None
         self._sent_at_s = time.perf_counter()
         connection.write(message)
-        async with asyncio.timeout(ANSWER_TIMEOUT_S):
-            answer = await self._post
+        async with asyncio.timeout(RESPONSE_TIMEOUT_S):
+            response = await self._post
         await self.polled()
-        return answer
+        return response
 
     def piece_came(self) -> None:
         """Note the time of a chunked post's first piece; called after each read."""
@@ -158,7 +158,7 @@ class RuntimeApi:
             latency_s = received_at_s - self._sent_at_s
             first_piece_s = (self._first_piece_at_s or received_at_s) - self._sent_at_s
             self._post.set_result(
-                Answer(is_error, body, latency_s, first_piece_s, received_at_s)
+                Response(is_error, body, latency_s, first_piece_s, received_at_s)
             )
         elif path.endswith(b"/init/error"):
             connection.write(ACCEPTED)

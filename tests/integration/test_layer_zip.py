@@ -590,7 +590,7 @@ def test_command_prints_a_table_and_what_is_left(
     assert row.startswith(str(tmp_path / "runtime-layer-arm64.zip"))
     assert row.endswith(f"Python 3.13: lambda-deno-spawn {__version__}")
     assert left.startswith("arm64: ")
-    assert left.endswith("MB are left for the function")
+    assert left.endswith("MB left for the function")
 
 
 @pytest.mark.parametrize(
@@ -601,7 +601,7 @@ def test_command_prints_a_table_and_what_is_left(
         (
             ["--kind", "python", "--python-dir", "/nowhere"],
             3,
-            "Cannot take an interpreter from '/nowhere': it has none of them",
+            "Cannot use the interpreter in '/nowhere': it has none of them",
         ),
     ],
     ids=["deno-too-old", "python-too-old", "no-installation"],

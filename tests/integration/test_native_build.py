@@ -47,7 +47,7 @@ def libraries() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("machine", MACHINES)
 def test_it_runs_wherever_deno_does(libraries: dict[str, bytes], machine: str) -> None:
-    binary = read_binary(libraries[machine])
+    binary = read_binary(io.BytesIO(libraries[machine]))
     assert binary is not None
     assert binary.machine == NAMES[machine]
     assert binary.glibc is not None

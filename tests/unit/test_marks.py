@@ -31,6 +31,7 @@ NOT_ON_LAMBDA = {
     "test_native_build": DEVELOPER,
     "test_publish": DEVELOPER,
     "test_remote": DEVELOPER,
+    "test_terminal": DEVELOPER,
 }
 
 # Unit tests that touch files, and whose subject is not the runtime either.

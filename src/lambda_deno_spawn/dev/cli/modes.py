@@ -1,8 +1,8 @@
-"""Modes of a command: which of its parameters have an effect in which of them.
+"""Modes of a command: which of its parameters have an effect in each of them.
 
-Knows how a parameter declares its modes (in its annotation, beside typer's) and how one
-that the chosen mode would ignore is refused. Does not know any command. A parameter
-without a declaration is a programming error, found when it is given and by
+Knows how a parameter declares its modes (in its annotation, beside Typer's), and how to
+reject one that the chosen mode would ignore. Does not know any command. A parameter
+without a declaration is a programming error, found at run time and by
 tests/unit/dev/cli/test_modes.py.
 """
 
@@ -26,9 +26,9 @@ class Mode:
     """One of the ways in which a command runs.
 
     Attributes:
-        chosen: How it was chosen, as a message says it: "with --remote".
-        applies_to: What the parameters of this mode alone apply to.
-        advice: What to do about one of them that was given in another mode.
+        chosen: How the mode is chosen, for messages: "with --remote".
+        applies_to: What the parameters of only this mode apply to, for messages.
+        advice: What to do about such a parameter in another mode.
     """
 
     chosen: str
@@ -45,20 +45,20 @@ def modes_of(command: Callable[..., Any]) -> dict[str, list[Mode]]:
 
 
 def is_mode(item: object) -> bool:
-    """Tell whether an item of an annotation declares a mode."""
+    """Return whether an item of an annotation declares a mode."""
     return isinstance(item, Mode)
 
 
 def refuse_ignored(context: typer.Context, mode: Mode) -> None:
-    """Refuse the parameters that were given and that a mode ignores.
+    """Reject given parameters that a mode ignores.
 
     Args:
-        context: That of the command that runs.
+        context: Context of the running command.
         mode: The chosen mode.
 
     Raises:
-        UsageError: It names each of them.
-        TypeError: A parameter that was given does not declare its modes.
+        UsageError: There are such parameters; the message names each of them.
+        TypeError: A given parameter does not declare its modes.
     """
     command = context.command
     assert command.callback is not None

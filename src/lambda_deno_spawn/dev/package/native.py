@@ -1,9 +1,9 @@
-"""Building the library that forks Deno, for both of Lambda's architectures.
+"""Builds the library that forks Deno, for both of Lambda's architectures.
 
-Knows the compiler and its arguments. Refuses to know what the library does
-(docs/native.md) and where it is packaged. The compiler comes from PyPI (``ziglang``),
-with the headers and symbols of any glibc for any processor, so the same bytes are made
-on every machine.
+Knows the compiler and its arguments. Does not know what the library does
+(docs/native.md) or where it is packaged. The compiler is a package on PyPI
+(``ziglang``) with the headers and symbols of all versions of glibc for all processors,
+so every machine builds the same bytes.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from lambda_deno_spawn.native.control import LIBRARY
 
 SOURCES = Path(__file__).parents[2] / "native"
 BUILT = SOURCES / "lib"  # where ``library_path`` looks
-# The oldest that Deno 2.9 starts with.
+# The oldest glibc that Deno 2.9 supports.
 GLIBC = (2, 27)
 MACHINES = ("x86_64", "aarch64")
 WARNINGS = ("-Wall", "-Wextra", "-Werror", "-Wshadow", "-Wconversion")
@@ -29,27 +29,27 @@ FLAGS = (
     "-std=c11", *WARNINGS, "-O2", "-g0", "-fPIC", "-shared", "-fvisibility=hidden",
     "-Wl,-z,now", "-Wl,-z,relro", "-Wl,--build-id=none", "-s",
 )  # fmt: skip
-LIMIT_S = 300.0  # the compiler's first run makes its own parts
+LIMIT_S = 300.0  # the first run of the compiler also builds its own libraries
 
 
 def target(machine: str) -> str:
-    """Return what the compiler calls a machine with the oldest glibc."""
+    """Return the compiler's name of a machine with the oldest glibc."""
     return f"{machine}-linux-gnu.{GLIBC[0]}.{GLIBC[1]}"
 
 
 def sources() -> list[str]:
-    """Return the names of the files to be compiled, in an order that stays."""
+    """Return the names of the files to compile, sorted."""
     return sorted(path.name for path in SOURCES.glob("*.c"))
 
 
 def compile_library(machine: str) -> bytes:
-    """Return the library for one architecture: the same bytes each time.
+    """Return the library for one architecture; the build is reproducible.
 
     Args:
         machine: One of ``MACHINES``.
 
     Raises:
-        BuildError: The compiler is not installed, or it refuses.
+        BuildError: The compiler is not installed, or failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, LIBRARY)
@@ -61,7 +61,7 @@ def compile_c(arguments: list[str], machine: str) -> None:
     """Run the compiler beside the sources.
 
     Raises:
-        BuildError: The compiler is not installed, or it refuses.
+        BuildError: The compiler is not installed, or failed.
     """
     command = [sys.executable, "-m", "ziglang", "cc", "-target", target(machine)]
     with tempfile.TemporaryDirectory() as scratch:
@@ -69,7 +69,7 @@ def compile_c(arguments: list[str], machine: str) -> None:
         shared = caches / "lambda-deno-spawn" / "zig"
         environ = {
             **os.environ,
-            # What was compiled before from other paths has no part in it.
+            # A new cache: earlier builds from other paths must not affect this one.
             "ZIG_LOCAL_CACHE_DIR": scratch,
             "ZIG_GLOBAL_CACHE_DIR": str(shared) if _is_usable(shared) else scratch,
         }
@@ -88,14 +88,14 @@ def compile_c(arguments: list[str], machine: str) -> None:
     if "No module named ziglang" in done.stderr:
         raise BuildError(
             "Cannot compile the library that forks Deno: the compiler is not "
-            "installed; run pip install ziglang"
+            "installed; run `pip install ziglang`"
         )
     if done.returncode:
         raise BuildError(f"Cannot compile for {machine}: {done.stderr.strip()}")
 
 
 def _is_usable(folder: Path) -> bool:
-    """Make a folder if need be, and tell whether it can be written to."""
+    """Create a folder if needed; return whether it is writable."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -104,17 +104,17 @@ def _is_usable(folder: Path) -> bool:
 
 
 def built_library(machine: str) -> bytes:
-    """Return the library that came with this installation, else compile it.
+    """Return the library of this installation; compile it if it is missing.
 
     Raises:
-        BuildError: It did not, and cannot be compiled.
+        BuildError: It is missing and cannot be compiled.
     """
     path = BUILT / machine / LIBRARY
     return path.read_bytes() if path.is_file() else compile_library(machine)
 
 
 def build_library(machine: str, folder: Path = BUILT) -> Path:
-    """Write the library for one architecture to its place. Returns the file.
+    """Write the library for one architecture into its folder; return its path.
 
     Raises:
         BuildError: It cannot be compiled.
@@ -123,7 +123,7 @@ def build_library(machine: str, folder: Path = BUILT) -> Path:
     content = compile_library(machine)
     path = folder / machine / LIBRARY
     path.parent.mkdir(parents=True, exist_ok=True)
-    # A process that runs may have mapped the old one: it keeps it.
+    # Replace the file instead of writing to it: a running process may have mapped it.
     fresh = path.with_suffix(".new")
     fresh.write_bytes(content)
     fresh.chmod(0o755)
@@ -132,7 +132,7 @@ def build_library(machine: str, folder: Path = BUILT) -> Path:
 
 
 def main() -> None:
-    """Build what the command line names."""
+    """Build the library for the architectures on the command line."""
     parser = argparse.ArgumentParser(description="Build the library that forks Deno")
     choices = ["both", "here", *MACHINES]
     parser.add_argument("--arch", choices=choices, default="both")

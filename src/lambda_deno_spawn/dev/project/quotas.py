@@ -1,4 +1,4 @@
-"""What Lambda allows, and what it calls its runtimes, in one place.
+"""Lambda's quotas, names and defaults, and our own defaults, in one place.
 
 Specification: AWS Lambda Developer Guide, "Lambda quotas".
 """
@@ -20,8 +20,9 @@ EVENT_LIMIT_BYTES = 6 * MB
 ASYNC_EVENT_LIMIT_BYTES = 1 * MB
 STORAGE_MIN_MB = 512
 STORAGE_MAX_MB = 10_240
-# Memory of a function that names none, both here and when it is created: with Lambda's
+# Memory of a function that sets none, both here and when it is created: with Lambda's
 # own default of 128 MB it would be slow.
 DEFAULT_MEMORY_MB = 512
-# The runtime without a language: it needs the layer with an interpreter.
+DEFAULT_TIMEOUT_S = 3  # Lambda's own
+# The runtime without a language, which needs the layer with an interpreter.
 OS_ONLY = "provided.al2023"

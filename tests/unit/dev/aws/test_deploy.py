@@ -1,4 +1,4 @@
-"""From a state and a wish to a plan, without AWS."""
+"""Plans from the current to the wanted state, without AWS."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_role_that_an_interrupted_run_left_is_used() -> None:
     )
 
 
-def test_a_role_policy_that_somebody_changed_is_shown_before_it_is_replaced() -> None:
+def test_a_changed_role_policy_is_shown_before_it_is_replaced() -> None:
     role = RoleState(PLACE.role("fn-role"), is_ours=True, policy={"Statement": []})
     plan = plan_deploy(WANTED, replace(NOTHING, role=role))
     assert plan.loses
@@ -159,30 +159,30 @@ def test_a_role_policy_that_somebody_changed_is_shown_before_it_is_replaced() ->
     assert not missing.loses
 
 
-def test_a_role_of_that_name_that_is_not_ours_is_not_touched() -> None:
+def test_a_role_with_that_name_that_is_not_ours_is_not_touched() -> None:
     current = replace(NOTHING, role=RoleState(PLACE.role("fn-role")))
     with pytest.raises(DeployError, match="use it with --role fn-role"):
         plan_deploy(WANTED, current)
 
 
-def test_a_role_that_is_given_is_not_made_and_its_refusal_not_repeated() -> None:
+def test_a_given_role_is_not_created_and_its_refusal_not_retried() -> None:
     role = PLACE.role("mine")
     current = replace(NOTHING, role=RoleState(role))
     plan = plan_deploy(replace(WANTED, role="mine"), current)
     assert "iam:CreateRole" not in calls(plan)
     assert parameters(plan, "CreateFunction")["Role"] == role
     assert {step.retry_while for step in plan.steps} == {()}
-    with pytest.raises(DeployError, match="IAM has none of that name"):
+    with pytest.raises(DeployError, match="it does not exist in IAM"):
         plan_deploy(replace(WANTED, role="mine"), NOTHING)
 
 
-def test_a_long_name_still_makes_a_role_that_iam_takes() -> None:
+def test_a_long_name_still_gives_a_valid_role_name() -> None:
     names = {own_role_name("f" * 63 + end) for end in "ab"}
     assert len(names) == 2
     assert {len(name) <= 64 for name in names} == {True}
 
 
-def test_nothing_is_done_if_nothing_differs() -> None:
+def test_an_up_to_date_function_needs_no_steps() -> None:
     assert plan_deploy(WANTED, THERE) == Plan((), ())
 
 
@@ -211,7 +211,7 @@ def test_nothing_is_done_if_nothing_differs() -> None:
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )  # fmt: skip
-def test_what_differs_is_one_call_and_one_line(
+def test_each_difference_is_one_call_and_one_line(
     wanted: dict[str, Any], operation: str, given: dict[str, Any], change: str
 ) -> None:
     plan = plan_deploy(replace(WANTED, **wanted), THERE)
@@ -223,7 +223,7 @@ def test_what_differs_is_one_call_and_one_line(
     assert changes(plan) == [change]
 
 
-def test_the_configuration_changes_first_and_can_be_taken_back() -> None:
+def test_the_configuration_changes_first_and_can_be_reverted() -> None:
     package = replace(PACKAGE, sha256="cd" * 32)
     plan = plan_deploy(replace(WANTED, memory_mb=512, package=package), THERE)
     assert calls(plan) == [
@@ -233,11 +233,11 @@ def test_the_configuration_changes_first_and_can_be_taken_back() -> None:
     assert isinstance(back, Only)
     assert (back.name, back.value) == ("Configuration.CodeSha256", CODE)
     assert back.call.parameters == {"FunctionName": "fn", "MemorySize": 128}
-    # Accepted code is not left with the configuration of the code before.
+    # Once code is accepted, the previous configuration is not restored.
     assert [step.settles for step in plan.steps] == [False, False, True, True]
 
 
-def test_a_new_function_is_taken_back_only_if_it_failed() -> None:
+def test_a_new_function_is_deleted_again_only_if_it_failed() -> None:
     step = next(
         step
         for step in plan_deploy(WANTED, NOTHING).steps
@@ -264,14 +264,14 @@ def test_another_architecture_sends_the_code_again() -> None:
     assert plan.loses
 
 
-def test_a_failed_update_is_done_again_in_whole() -> None:
+def test_a_failed_update_is_repeated_completely() -> None:
     function = replace(FUNCTION, failure="The KMS key is disabled")
     plan = plan_deploy(WANTED, replace(THERE, function=function))
     assert calls(plan) == [
         "lambda:UpdateFunctionConfiguration", "lambda:UpdateFunctionCode",
     ]  # fmt: skip
     assert changes(plan)[0] == (
-        "~ last update: failed, The KMS key is disabled -> done again"
+        "~ last update: failed, The KMS key is disabled -> repeated"
     )
 
 
@@ -288,7 +288,7 @@ def test_variables_are_merged_and_only_removed_when_asked_to() -> None:
     assert plan.loses
 
 
-def test_variables_that_cannot_be_read_are_not_erased_by_going_back() -> None:
+def test_unreadable_variables_are_not_erased_by_a_revert() -> None:
     function = replace(FUNCTION, variables={}, environment_error="AccessDenied")
     wanted = replace(WANTED, replaces_env=True, memory_mb=512)
     plan = plan_deploy(wanted, replace(THERE, function=function))
@@ -314,18 +314,18 @@ def test_values_of_secrets_are_masked_in_changes() -> None:
 
 @pytest.mark.parametrize("characters", [4096, 5000])
 def test_more_variables_than_lambda_takes_are_refused(characters: int) -> None:
-    with pytest.raises(UsageError, match="Lambda takes 4096"):
+    with pytest.raises(UsageError, match="Lambda accepts 4096"):
         merged_variables({}, replace(WANTED, variables={"A1": "x" * characters}))
 
 
 def test_variables_are_measured_as_lambda_does_and_as_they_are_sent() -> None:
-    quoted = {"A1": '"' * 2100}  # an escape each
-    with pytest.raises(UsageError, match="Lambda takes 4096"):
+    quoted = {"A1": '"' * 2100}  # an escape sequence each
+    with pytest.raises(UsageError, match="Lambda accepts 4096"):
         merged_variables({}, replace(WANTED, variables=quoted))
     short = replace(WANTED, variables={"A1": "ü" * 700})
     assert calls(plan_deploy(short, THERE)) == ["lambda:UpdateFunctionConfiguration"]
     long = replace(WANTED, variables={"A1": "ü" * 1000})
-    with pytest.raises(UsageError, match="Lambda takes less than 5120"):
+    with pytest.raises(UsageError, match="Lambda accepts less than 5120"):
         plan_deploy(long, THERE)
     assert "lambda:CreateFunction" in calls(plan_deploy(long, NOTHING))
 
@@ -340,7 +340,7 @@ def test_variables_are_measured_as_lambda_does_and_as_they_are_sent() -> None:
         ({"variables": {}, "layers": ()},
          "it runs python3.13 without this runtime's layers"),
         ({"state": "Failed", "state_reason": "no role"},
-         "AWS could not set that function up, no role"),
+         "AWS could not set up that function, no role"),
         ({"environment_error": "AccessDenied"}, "cannot be read and would be lost"),
     ],
     ids=["image", "another-runtime", "python", "failed", "unreadable"],
@@ -392,7 +392,7 @@ def test_a_function_of_a_stack_is_only_replaced_when_asked_to() -> None:
         "variable-removed", "layer-removed", "handler", "code-of-others",
     ],
 )  # fmt: skip
-def test_what_is_lost_is_what_cannot_be_had_back(
+def test_a_change_loses_something_if_it_cannot_be_restored(
     wanted: dict[str, Any], function: dict[str, Any], loses: bool
 ) -> None:
     layers = {version.arn: version for version in LAYERS.values() if version}
@@ -405,25 +405,25 @@ def test_what_is_lost_is_what_cannot_be_had_back(
 @pytest.mark.parametrize(
     ("wanted", "match"),
     [
-        ({"name": "a b"}, r"Cannot use the name 'a b': Lambda takes 1 to 64"),
-        ({"name": "x" * 65}, "Lambda takes 1 to 64"),
+        ({"name": "a b"}, r"Cannot use the name 'a b': Lambda accepts 1 to 64"),
+        ({"name": "x" * 65}, "Lambda accepts 1 to 64"),
         ({"runtime": "python3.11"}, "Cannot use the runtime 'python3.11'"),
-        ({"memory_mb": 64}, "Cannot use memory 64: Lambda takes 128 to 10240 MB"),
+        ({"memory_mb": 64}, "Cannot use memory 64: Lambda accepts 128 to 10240 MB"),
         ({"timeout_s": 901}, "Cannot use timeout 901"),
-        ({"alias": "1"}, "and not digits alone"),
+        ({"alias": "1"}, "but not digits alone"),
         ({"retention_days": 2}, "Cannot keep logs for 2 days"),
-        ({"role": "arn:aws:iam::1:user/a"}, "neither a role's name nor its ARN"),
+        ({"role": "arn:aws:iam::1:user/a"}, "neither a role name nor an ARN"),
         ({"tags": {"aws:a": "b"}}, "AWS reserves them"),
         ({"description": "x" * 257}, "it has 257 characters"),
         ({"layers": ("lambda-deno-spawn-deno",)}, "it is not the ARN"),
-        ({"layers": ARNS * 3}, "Cannot use 6 layers: Lambda takes 5"),
+        ({"layers": ARNS * 3}, "Cannot use 6 layers: Lambda accepts 5"),
         ({"layers": ("arn:aws:lambda:us-east-1:123456789012:layer:deno:1",)},
          "it is in us-east-1, and the function in eu-central-1; publish it there with "
          "`lambda-deno-spawn layer publish --region eu-central-1`"),
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
 )  # fmt: skip
-def test_what_aws_would_refuse_is_refused_first(
+def test_values_that_aws_rejects_are_rejected_first(
     wanted: dict[str, Any], match: str
 ) -> None:
     with pytest.raises(UsageError, match=match):
@@ -485,7 +485,7 @@ def test_layers_of_others_stay_where_they_are(
     assert not any(OTHERS[0] in change for change in changes(plan))
 
 
-def test_layers_that_are_given_are_all_that_there_are() -> None:
+def test_given_layers_replace_all_others() -> None:
     layers = {version.arn: version for version in LAYERS.values() if version}
     function = replace(FUNCTION, layers=(OTHERS[0], *ARNS))
     current = replace(THERE, function=function, layers=dict(layers))
@@ -497,19 +497,20 @@ def test_layers_that_are_given_are_all_that_there_are() -> None:
 def test_more_layers_than_lambda_takes_are_refused_with_those_of_others() -> None:
     function = replace(FUNCTION, layers=OTHERS)
     with pytest.raises(
-        UsageError, match="Cannot use 6 layers: the function needs 2 of ours and has 4"
+        UsageError,
+        match="Cannot use 6 layers: the runtime needs 2, the function has 4 others",
     ):
         plan_deploy(WANTED, replace(THERE, function=function))
 
 
-def test_layers_that_are_nowhere_are_told_how_to_build() -> None:
+def test_missing_layers_are_reported_with_the_build_command() -> None:
     with pytest.raises(
         DeployError, match="build --kind deno --kind runtime --arch x86_64"
     ):
         plan_deploy(WANTED, replace(NOTHING, layers={}))
 
 
-def test_the_os_only_runtime_needs_an_interpreter_besides() -> None:
+def test_the_os_only_runtime_also_needs_an_interpreter() -> None:
     wanted = replace(WANTED, runtime="provided.al2023")
     with pytest.raises(DeployError, match="lambda-deno-spawn-python-x86_64"):
         plan_deploy(wanted, NOTHING)
@@ -550,7 +551,7 @@ def test_an_alias_moves_after_everything_else() -> None:
     assert parameters(plan, "PublishVersion")["CodeSha256"] == CODE
 
 
-def test_an_alias_that_means_what_is_there_stays() -> None:
+def test_an_alias_that_points_to_the_current_state_stays() -> None:
     wanted = replace(WANTED, alias="live")
     current = replace(THERE, alias=AliasState("7", FUNCTION))
     assert calls(plan_deploy(wanted, current)) == []
@@ -588,7 +589,7 @@ def revisions(plan: Plan) -> dict[str, str]:
 def test_only_the_first_write_depends_on_what_was_read(
     wanted: dict[str, Any], first: dict[str, str]
 ) -> None:
-    """Lambda makes new revisions while it applies a write: the next would fail."""
+    """Lambda creates more revisions while it applies a write: the next would fail."""
     alias = AliasState("7", replace(FUNCTION, memory_mb=64), revision="a1")
     current = replace(THERE, function=replace(FUNCTION, revision="r1"), alias=alias)
     plan = plan_deploy(replace(WANTED, alias="live", **wanted), current)
@@ -608,7 +609,7 @@ def test_a_url_is_for_aws_accounts_unless_told_otherwise() -> None:
 
 
 def test_a_public_url_takes_both_permissions_of_its_alias() -> None:
-    """AWS, "Control access to Lambda function URLs": both, since October 2025."""
+    """AWS "Control access to Lambda function URLs": both, since October 2025."""
     wanted = replace(WANTED, url=True, url_auth="NONE", alias="live")
     current = replace(THERE, alias=AliasState("7", FUNCTION))
     plan = plan_deploy(wanted, current)
@@ -671,7 +672,7 @@ def test_a_public_url_stays_as_it_is_and_public() -> None:
         ({"url": False}, "DeleteFunctionUrlConfig"),
     ],
 )
-def test_what_made_a_url_public_goes_with_it(
+def test_the_permissions_of_a_public_url_are_removed_with_it(
     wanted: dict[str, Any], operation: str
 ) -> None:
     current = replace(THERE, url=URL, statements=PUBLIC)
@@ -680,7 +681,7 @@ def test_what_made_a_url_public_goes_with_it(
     assert plan.loses
 
 
-def test_a_statement_that_says_something_else_keeps_its_name() -> None:
+def test_an_unrelated_statement_keeps_its_name() -> None:
     other = {"Sid": "FunctionURLAllowPublicAccess", "Principal": {"AWS": "1"}}
     current = replace(THERE, statements=(other,))
     plan = plan_deploy(replace(WANTED, url=True, url_auth="NONE"), current)
@@ -688,8 +689,8 @@ def test_a_statement_that_says_something_else_keeps_its_name() -> None:
     assert given["StatementId"] == "FunctionURLAllowPublicAccess-1"
 
 
-def test_what_made_a_url_public_goes_even_if_the_url_is_gone() -> None:
-    """A run was interrupted between the two: the next URL would be public."""
+def test_the_permissions_of_a_public_url_are_removed_even_without_it() -> None:
+    """After a run interrupted between the two, the next URL would be public."""
     current = replace(THERE, statements=PUBLIC)
     plan = plan_deploy(replace(WANTED, url=False), current)
     assert calls(plan) == ["lambda:RemovePermission"] * 2
@@ -702,14 +703,14 @@ def test_a_streaming_function_has_a_streaming_url() -> None:
     assert mode == "RESPONSE_STREAM"
 
 
-def test_a_log_group_of_somebody_s_choice_is_left_alone() -> None:
+def test_another_log_group_is_left_alone() -> None:
     function = replace(FUNCTION, log_group="/shared")
     current = replace(THERE, function=function, log_retention_days=None)
     assert calls(plan_deploy(WANTED, current)) == []
 
 
-def test_a_state_is_read_from_lambda_s_answer() -> None:
-    """The form of GetFunction's Configuration in the Lambda API reference."""
+def test_a_state_is_read_from_a_response_of_lambda() -> None:
+    """Configuration as in GetFunction of the Lambda API reference."""
     answer = {
         "FunctionName": "fn",
         "FunctionArn": "arn",
@@ -731,7 +732,7 @@ def test_a_state_is_read_from_lambda_s_answer() -> None:
         "LoggingConfig": {"LogFormat": "Text", "LogGroup": "/shared"},
         "RevisionId": "b2d1",
     }
-    state = FunctionState.from_answer(answer, {"team": "a"})
+    state = FunctionState.from_response(answer, {"team": "a"})
     assert (state.arch, state.storage_mb, state.failure) == ("arm64", 1024, "why")
     assert (state.layers, state.log_group) == (("layer:1",), "/shared")
     assert state.revision == "b2d1"
@@ -769,7 +770,7 @@ def test_a_layer_is_made_public_once() -> None:
         ({"role_policies": ("logs-eu-central-1", "logs-us-east-1")},
          ["iam:DeleteRolePolicy"], "used by functions in us-east-1"),
         ({"role_policies": ("logs-eu-central-1", "logs-to-siem")},
-         ["iam:DeleteRolePolicy"], "somebody gave it the policies logs-to-siem;"),
+         ["iam:DeleteRolePolicy"], "it also has the policies logs-to-siem;"),
         ({"role_policies": ("logs-eu-central-1",),
           "attached": ("arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess",)},
          ["iam:DeleteRolePolicy"],
@@ -832,7 +833,7 @@ def test_another_duration_is_refused(text: str) -> None:
 def test_a_request_id_is_looked_for_as_a_phrase() -> None:
     assert filter_pattern(None, "8f5-1") == '"8f5-1"'
     assert filter_pattern("ERROR", None) == "ERROR"
-    with pytest.raises(UsageError, match="CloudWatch takes one pattern"):
+    with pytest.raises(UsageError, match="CloudWatch accepts one pattern"):
         filter_pattern("ERROR", "8f5-1")
-    with pytest.raises(UsageError, match="it is no request id"):
+    with pytest.raises(UsageError, match="expected a request id such as"):
         filter_pattern(None, 'a" b')

@@ -1,4 +1,4 @@
-"""What boto3 and botocore raise, as sentences."""
+"""Exceptions of boto3 and botocore, translated into sentences."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from boto3.exceptions import S3UploadFailedError
 
 from lambda_deno_spawn.dev.aws.errors import AwsError, translate
 from lambda_deno_spawn.dev.aws.plan import (
-    Answer,
     Call,
     FileContent,
     Place,
+    ResultOf,
     resolve,
     shown_value,
 )
@@ -62,19 +62,19 @@ def refused(code: str, message: str = "no", call: Call = CALL) -> str:
             botocore.exceptions.CredentialRetrievalError(
                 provider="custom-process", error_msg="no\nnetwork\n"
             ),
-            "custom-process: no network; check what the profile gets them from",
+            "custom-process: no network; check where the profile gets them from",
         ),
         (
             botocore.exceptions.ConnectionClosedError(endpoint_url="https://s3"),
-            "the connection broke off",
+            "the connection broke",
         ),
         (
             botocore.exceptions.ReadTimeoutError(endpoint_url="https://s3"),
-            "the connection broke off",
+            "the connection broke",
         ),
         (
             S3UploadFailedError("Failed to upload a.zip to b/c: Connection was closed"),
-            "the connection broke off",
+            "the connection broke",
         ),
         (botocore.exceptions.DataNotFoundError(data_path="x"), "DataNotFoundError"),
     ],
@@ -90,7 +90,7 @@ def test_what_botocore_raises_becomes_a_sentence(error: Exception, part: str) ->
 
 @pytest.mark.parametrize("code", ["ExpiredToken", "ExpiredTokenException"])
 def test_an_expired_token_says_how_to_get_another(code: str) -> None:
-    """Where it came from is not known: single sign-on renews its own."""
+    """The source of the token is unknown: single sign-on renews its own tokens."""
     text = refused(code)
     assert "the credentials have expired; sign in again, or set new ones" in text
     assert "AWS_SESSION_TOKEN" in text
@@ -125,19 +125,19 @@ def test_a_late_request_is_the_clock_or_the_line_not_the_credentials(
     assert "AWS_SECRET_ACCESS_KEY" not in text
 
 
-def test_a_region_that_is_none_gets_the_nearest_one() -> None:
+def test_an_unknown_region_gets_the_most_similar_one() -> None:
     error = botocore.exceptions.EndpointConnectionError(
         endpoint_url="https://sts.eu-centrall-1.amazonaws.com"
     )
     text = str(translate(error, "sts:GetCallerIdentity", None, "eu-centrall-1"))
     assert text == (
         f"Cannot use the region 'eu-centrall-1': boto3 {boto3.__version__} does not "
-        "know it; did you mean eu-central-1? For a region that is newer, upgrade "
-        "boto3, or set AWS_ENDPOINT_URL"
+        "know it; did you mean eu-central-1? For a newer region, upgrade "
+        "boto3 or set AWS_ENDPOINT_URL"
     )
 
 
-def test_an_address_of_one_s_own_is_not_taken_for_an_unknown_region() -> None:
+def test_a_custom_endpoint_is_not_taken_for_an_unknown_region() -> None:
     error = botocore.exceptions.EndpointConnectionError(
         endpoint_url="http://127.0.0.1:4566/"
     )
@@ -145,7 +145,7 @@ def test_an_address_of_one_s_own_is_not_taken_for_an_unknown_region() -> None:
     assert "nothing answers at http://127.0.0.1:4566/; check the network" in text
 
 
-def test_no_answer_in_a_region_that_exists_is_the_network() -> None:
+def test_no_response_in_a_known_region_is_a_network_error() -> None:
     error = botocore.exceptions.EndpointConnectionError(endpoint_url="https://sts")
     text = str(translate(error, "sts:GetCallerIdentity", None, "eu-central-1"))
     assert "nothing answers at https://sts; check the network" in text
@@ -166,13 +166,13 @@ def test_a_region_that_is_malformed_is_named() -> None:
         ("ResourceConflictException", "Failed to create function url config. Error "
          "message:  FunctionUrlConfig exists for this Lambda function", "exists now"),
         ("PreconditionFailedException", "The Revision Id provided does not match",
-         "somebody else changed it"),
+         "another user changed it"),
         ("InvalidParameterValueException", "CodeSHA256 (a) is different from current "
-         "CodeSHA256 in $LATEST (b). Please try again", "somebody else changed it"),
+         "CodeSHA256 in $LATEST (b). Please try again", "another user changed it"),
     ],
     ids=["function", "alias", "statement", "url", "revision", "code"],
 )  # fmt: skip
-def test_what_changed_in_the_meantime_is_compared_anew(
+def test_a_change_since_the_read_asks_to_run_again(
     code: str, message: str, part: str
 ) -> None:
     text = refused(code, message)
@@ -198,8 +198,8 @@ def test_a_denied_call_names_the_statement_to_add(
     assert added == {"Effect": "Allow", "Action": action, "Resource": ARN}
 
 
-def test_the_action_that_aws_names_is_stronger_than_the_call() -> None:
-    """CreateFunction is denied for iam:PassRole, which is no call at all."""
+def test_the_action_that_aws_names_overrides_that_of_the_call() -> None:
+    """CreateFunction needs iam:PassRole, which does not correspond to a call."""
     text = refused(
         "AccessDeniedException",
         "User: arn:aws:iam::1:user/a is not authorized to perform: iam:PassRole on "
@@ -301,40 +301,40 @@ def test_a_denial_names_action_and_resource_as_aws_means_them(
             "because no permissions boundary allows the lambda:UpdateFunctionCode "
             "action",
             "no permissions boundary allows",
-            "whoever administers users and roles",
+            "the administrator of users and roles",
         ),
         (
             "with an explicit deny in a permissions boundary",
             "a permissions boundary denies",
-            "whoever administers users and roles",
+            "the administrator of users and roles",
         ),
         (
             "because no session policy allows the lambda:UpdateFunctionCode action",
             "no session policy allows",
-            "whoever hands out these credentials",
+            "the issuer of these credentials",
         ),
         (
             "with an explicit deny in a sessions policy",
             "a session policy denies",
-            "whoever hands out these credentials",
+            "the issuer of these credentials",
         ),
         (
             "because no VPC endpoint policy allows the lambda:UpdateFunctionCode "
             "action",
             "no VPC endpoint policy allows",
-            "whoever administers the network",
+            "the network's administrator",
         ),
         (
             "because no resource-based policy allows the lambda:UpdateFunctionCode "
             "action",
             "no resource-based policy allows",
-            "the owner of what is asked for",
+            "the owner of the resource",
         ),
         (
             "because the resource does not exist in this Region, no resource-based "
             "policies allow access, or a resource-based policy explicitly denies it",
             "no resource-based policy allows",
-            "the owner of what is asked for",
+            "the owner of the resource",
         ),
         (
             "with an explicit deny in an identity-based policy",
@@ -344,7 +344,7 @@ def test_a_denial_names_action_and_resource_as_aws_means_them(
         ("with an explicit deny", "a policy denies", "its author"),
     ],
 )
-def test_a_policy_that_no_statement_outweighs_is_named_with_its_owner(
+def test_a_policy_that_overrides_all_statements_is_named_with_its_owner(
     context: str, kind: str, owner: str
 ) -> None:
     text = refused(
@@ -361,7 +361,7 @@ def test_a_policy_that_no_statement_outweighs_is_named_with_its_owner(
 )
 def test_s3_does_not_say_why_it_denies(code: str, message: str) -> None:
     text = refused(code, message, Call("s3", "HeadObject", OBJECT))
-    assert "denied by S3, which does not say why" in text
+    assert "S3 denies access without a reason" in text
     assert json.loads(text.partition("their policy: ")[2])["Action"] == "s3:GetObject"
 
 
@@ -383,7 +383,7 @@ def test_a_function_s_key_is_denied_to_its_role_not_to_the_caller() -> None:
         "because no identity-based policy allows the kms:Decrypt action",
         Call("lambda", "Invoke", ARN),
     )
-    assert "arn:aws:sts::123456789012:assumed-role/ci/s may not do it" in text
+    assert "arn:aws:sts::123456789012:assumed-role/ci/s lacks the permission" in text
     assert f'"Action": "kms:Decrypt", "Resource": "{KEY}"' in text
     assert "these credentials" not in text
 
@@ -403,8 +403,7 @@ def test_a_function_s_key_is_denied_to_its_role_not_to_the_caller() -> None:
         (
             "InvalidParameterValueException",
             "The role defined for the function cannot be assumed by Lambda.",
-            "its trust policy has to allow sts:AssumeRole to the service "
-            "lambda.amazonaws.com",
+            "allow sts:AssumeRole to the service lambda.amazonaws.com",
         ),
         (
             "CodeStorageExceededException",
@@ -415,7 +414,7 @@ def test_a_function_s_key_is_denied_to_its_role_not_to_the_caller() -> None:
             "ResourceConflictException",
             "The operation cannot be performed at this time. An update is in progress "
             "for resource: " + ARN,
-            "something else is changing it",
+            "another change is in progress",
         ),
         (
             "InvalidParameterValueException",
@@ -476,7 +475,7 @@ def test_a_refusal_says_what_to_do(code: str, message: str, part: str) -> None:
         ("AccessDenied", "in progress", False),
     ],
 )
-def test_what_is_busy_is_told_from_what_is_refused(
+def test_a_change_in_progress_is_distinguished_from_a_refusal(
     code: str, detail: str, is_in_progress: bool
 ) -> None:
     response = {"Error": {"Code": code, "Message": detail}}
@@ -484,7 +483,7 @@ def test_what_is_busy_is_told_from_what_is_refused(
     found = translate(error, str(CALL), CALL, "eu-central-1")
     assert isinstance(found, AwsError)
     assert found.is_in_progress == is_in_progress
-    assert ("something else is changing it, " in str(found)) == is_in_progress
+    assert ("another change is in progress, " in str(found)) == is_in_progress
     assert found.detail, "shown while it is tried again"
 
 
@@ -530,7 +529,7 @@ def client_error(code: str, status: int) -> Exception:
     ],
     ids=str,
 )
-def test_what_may_be_done_all_the_same_was_sent_and_not_refused(
+def test_a_call_may_be_done_only_if_sent_and_not_refused(
     error: Exception, may_be_done: bool, is_passing: bool
 ) -> None:
     found = translate(error, str(CALL), CALL, "eu-central-1")
@@ -546,7 +545,7 @@ def test_what_may_be_done_all_the_same_was_sent_and_not_refused(
         ("TooManyBuckets", "You have attempted to create more buckets than allowed"),
     ],
 )
-def test_a_quota_is_no_matter_of_waiting(code: str, detail: str) -> None:
+def test_waiting_does_not_help_against_a_quota(code: str, detail: str) -> None:
     text = refused(code, detail)
     assert f"a quota of the account is used up ({code}), {detail.rstrip('.')}; " in text
     assert "try again" not in text
@@ -569,7 +568,7 @@ def test_a_failed_update_gives_aws_s_reason() -> None:
     )
 
 
-def test_a_state_that_does_not_come_is_told_as_such() -> None:
+def test_a_state_that_is_not_reached_is_reported() -> None:
     last = {"Configuration": {"State": "Pending"}}
     error = botocore.exceptions.WaiterError("FunctionActiveV2", "Max attempts", last)
     found = translate(error, "wait", CALL, "eu-central-1")
@@ -577,7 +576,7 @@ def test_a_state_that_does_not_come_is_told_as_such() -> None:
     assert found.code == "Timeout"
 
 
-def test_an_upload_that_is_refused_is_told_as_the_refusal() -> None:
+def test_a_refused_upload_is_reported_as_the_refusal() -> None:
     response = {"Error": {"Code": "AccessDenied", "Message": "Access Denied"}}
     call = Call("s3", "PutObject", "arn:aws:s3:::b/k")
     error = S3UploadFailedError("Failed to upload")
@@ -586,13 +585,13 @@ def test_an_upload_that_is_refused_is_told_as_the_refusal() -> None:
     assert "s3:PutObject" in text.partition("their policy: ")[2]
 
 
-def test_answers_and_files_take_the_place_of_what_stands_for_them(
+def test_placeholders_are_replaced_by_results_and_files(
     tmp_path: Path,
 ) -> None:
     path = tmp_path / "a.zip"
     path.write_bytes(b"zip")
     value = {
-        "Layers": [Answer("deno", "LayerVersionArn"), "b"],
+        "Layers": [ResultOf("deno", "LayerVersionArn"), "b"],
         "Code": {"ZipFile": FileContent(path)},
         "Size": 3,
     }

@@ -1,4 +1,4 @@
-"""Following a log that grows, late, out of order and over a line that breaks."""
+"""Following a log: late events, events out of order, and broken connections."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ NOT_FOUND = AwsError("none", code="ResourceNotFoundException", status=400)
 
 
 class ScriptedLog(Aws):
-    """CloudWatch with a script: the events and the end of each read.
+    """A scripted CloudWatch: the events of each read, and how it ends.
 
     Attributes:
-        since: The start of each read.
+        since: Start time of each read.
     """
 
     def __init__(self, *reads: list[tuple[str, int] | AwsError]) -> None:
@@ -53,7 +53,7 @@ class ScriptedLog(Aws):
 
 @dataclass(slots=True)
 class Follower:
-    """Follows a scripted log, with a clock that only its pauses move on."""
+    """Follows a scripted log, with a clock that only its pauses advance."""
 
     log: ScriptedLog
     reads: int
@@ -87,14 +87,14 @@ class Follower:
 
 
 class StopFollowingError(Exception):
-    """The test has seen enough."""
+    """Ends following the log."""
 
 
 def test_a_silent_log_is_not_read_from_its_beginning_each_time() -> None:
     follower = Follower(ScriptedLog(), 900).run()  # half an hour
     assert follower.log.since == sorted(follower.log.since)
     assert follower.log.since[0] == START_MS
-    # 8 minutes: what may come late, and a clock that may be wrong.
+    # 8 minutes: the delay of late events, and the error of a clock.
     assert follower.log.since[-1] == START_MS + (899 - 1) * 2000 - 8 * MINUTE_MS
 
 
@@ -121,7 +121,7 @@ def test_late_events_are_shown_and_none_is_shown_twice() -> None:
 
 
 @pytest.mark.parametrize("error", [THROTTLED, BROKEN], ids=str)
-def test_what_passes_is_told_once_and_waited_for(error: AwsError) -> None:
+def test_a_temporary_failure_is_reported_once_and_waited_for(error: AwsError) -> None:
     log = ScriptedLog(
         [("a", START_MS), error],
         [error],
@@ -132,13 +132,13 @@ def test_what_passes_is_told_once_and_waited_for(error: AwsError) -> None:
     )
     follower = Follower(log, 6).run()
     assert follower.shown == ["a", "b", "c"]
-    assert follower.warnings == [f"{error}; going on as soon as AWS answers"] * 2
+    assert follower.warnings == [f"{error}; continuing as soon as AWS responds"] * 2
     assert follower.pauses_s == [4.0, 8.0, 16.0, 2.0, 4.0, 2.0]
-    # What was not answered is asked for again, whatever the clock says meanwhile.
+    # A failed read is repeated from the same time, although the clock advances.
     assert log.since[:4] == [START_MS] * 4
 
 
-def test_a_line_that_stays_broken_ends_it() -> None:
+def test_a_connection_that_stays_broken_ends_it() -> None:
     reads: list[list[tuple[str, int] | AwsError]] = [[BROKEN]] * 99
     follower = Follower(ScriptedLog(*reads), 99)
     with pytest.raises(AwsError, match="broken"):
@@ -157,7 +157,7 @@ def test_a_refusal_ends_it(error: AwsError) -> None:
     assert follower.warnings == []
 
 
-def test_what_is_remembered_is_bounded_and_nothing_is_shown_twice() -> None:
+def test_remembered_ids_are_bounded_and_no_event_is_shown_twice() -> None:
     window = LogWindow(0, remembered=10)
     events = [LogEvent(str(n), 1000 + n // 2, "s", "m") for n in range(95)]
     for event in events:

@@ -1,4 +1,4 @@
-"""How checks read where no terminal is: in files, pipes and reports."""
+"""Tables of checks without a terminal: in files, pipes and reports."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_isolation_is_written_beside_the_control() -> None:
         ],
         ["kept: a thing", "all", "leaked", "no", "seen"],
         ["lost: a thing", "all", "leaked", "LEAKED", "seen"],
-        ["weak: a thing", "all", "no, so no proof", "no", "seen"],
+        ["weak: a thing", "all", "no, proves nothing", "no", "seen"],
         ["odd: a thing", "all", "not tried", "not tried", "seen"],
         [],
         ["after the first event", "permissions"],

@@ -1,4 +1,4 @@
-"""The judgements of ``doctor``: what is ok, and from where on it is not."""
+"""The decisions of ``doctor``: thresholds between ok, warning and problem."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_unzipped_size_has_a_limit_and_a_warning_before_it(
     assert check.found.startswith("deno + function: 2")
 
 
-def test_zip_that_is_too_large_for_the_api_can_go_by_s3() -> None:
+def test_zip_that_is_too_large_for_the_api_can_go_through_s3() -> None:
     assert upload_check("deno", 90 * MB, 39 * MB).status is Status.OK
     check = upload_check("deno", 90 * MB, 41 * MB)
     assert check.status is Status.WARNING
@@ -79,7 +79,7 @@ def test_zip_that_is_too_large_for_the_api_can_go_by_s3() -> None:
         (["-P"], {"env": {"allow": ["HOME"]}, "ffi": []}, set()),
         (["-P"], "no object", set()),
     ],
-    # Sets have no order, and tests that run in parallel have to have the same names.
+    # Sorted: sets have no order, and parallel test runs need the same ids.
     ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 def test_permissions_that_matter_are_found_in_flags_and_sets(
@@ -88,7 +88,7 @@ def test_permissions_that_matter_are_found_in_flags_and_sets(
     assert granted_permissions(flags, used_set) == granted
 
 
-def test_permissions_that_undo_the_others_are_pointed_out() -> None:
+def test_permissions_that_disable_the_others_are_reported() -> None:
     assert undoing_check({"env"}).status is Status.OK
     check = undoing_check({"ffi", "run"})
     assert check.status is Status.WARNING
@@ -109,7 +109,7 @@ def test_permissions_that_undo_the_others_are_pointed_out() -> None:
     ],
     ids=["nothing", "last-line", "deno-with-cause", "deno-with-position", "deno"],
 )
-def test_error_of_a_program_is_told_in_one_line(text: str, line: str) -> None:
+def test_error_of_a_program_is_one_line(text: str, line: str) -> None:
     assert error_line(text) == line
 
 

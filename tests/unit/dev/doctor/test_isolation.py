@@ -1,4 +1,4 @@
-"""What is concluded from the pairs of events, whatever they did."""
+"""Conclusions from the results of the pairs of events."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_each_row_stands_beside_the_control_s(
     assert (check.control, check.leaked, check.evidence) == (control, leaked, "seen")
 
 
-def test_either_permissions_have_rows_of_their_own() -> None:
+def test_each_set_of_permissions_has_its_own_rows() -> None:
     result = report(pair(True), all=pair(True), default=pair(False))
     assert [(check.permissions, check.leaked) for check in result.checks] == [
         ("all", True),
@@ -74,9 +74,9 @@ def test_supervisor_that_does_not_survive_is_not_ok(
     assert not result.is_ok
 
 
-def test_second_event_without_an_answer_is_not_ok() -> None:
-    rows = {"thing": Row("a thing", None, "the second event was not answered")}
-    broken = Pair(rows, (7,), True, "it was not answered in time")
+def test_second_event_without_a_response_is_not_ok() -> None:
+    rows = {"thing": Row("a thing", None, "the second event has no response")}
+    broken = Pair(rows, (7,), True, "there was no response in time")
     result = report(pair(True), all=broken)
     assert (result.leaked, result.is_ok) == (0, False)
-    assert result.survival[0].evidence == "it was not answered in time"
+    assert result.survival[0].evidence == "there was no response in time"

@@ -1,4 +1,4 @@
-"""Archives: the same bytes each time, all or nothing."""
+"""Archives are reproducible, and appear complete or not at all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MEMBERS = [
 
 
 class Interrupted(type(Path())):  # type: ignore[misc]
-    """A file whose reading is broken off by Ctrl-C."""
+    """A file that raises KeyboardInterrupt when it is read."""
 
     def read_bytes(self) -> bytes:
         raise KeyboardInterrupt
@@ -78,7 +78,7 @@ def test_bytes_do_not_depend_on_order_owner_mask_zone_or_time_of_files(
     assert first.path.read_bytes() == second.path.read_bytes()
 
 
-def test_archive_can_be_read_by_those_whom_the_mask_lets(tmp_path: Path) -> None:
+def test_archive_has_the_mode_that_the_umask_gives(tmp_path: Path) -> None:
     mask = os.umask(0o022)
     try:
         written = write_archive(tmp_path / "a.zip", MEMBERS)
@@ -90,15 +90,15 @@ def test_archive_can_be_read_by_those_whom_the_mask_lets(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "name", ["", "/etc/passwd", "../a", "a/../b", "a//b", "./a", "a/", "a\\b"]
 )
-def test_name_that_is_no_relative_path_is_a_fault_of_ours(
+def test_name_that_is_not_a_relative_path_is_our_error(
     tmp_path: Path, name: str
 ) -> None:
-    with pytest.raises(ValueError, match="no relative path"):
+    with pytest.raises(ValueError, match="not a relative path"):
         write_archive(tmp_path / "a.zip", [Member(name, b"")])
 
 
-def test_name_given_twice_is_a_fault_of_ours(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="'a': it is there twice"):
+def test_name_given_twice_is_our_error(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="'a': the name occurs twice"):
         write_archive(tmp_path / "a.zip", [Member("a", b"1"), Member("a", b"1")])
 
 
@@ -118,10 +118,10 @@ def test_ctrl_c_leaves_the_archive_that_was_there(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_disk_that_is_full_is_told_and_nothing_is_left(tmp_path: Path) -> None:
+def test_full_disk_is_reported_and_leaves_nothing(tmp_path: Path) -> None:
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     content = os.urandom(100_000)
-    # The system refuses to let a file grow; to the writer a full disk looks the same.
+    # The writer cannot distinguish this limit on file sizes from a full disk.
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
     try:
         with pytest.raises(BuildError, match=r"write .*a\.zip.*: File too large"):
@@ -135,5 +135,5 @@ def test_disk_that_is_full_is_told_and_nothing_is_left(tmp_path: Path) -> None:
 
 def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(BuildError, match=r"make folder .*file/dist"):
+    with pytest.raises(BuildError, match=r"create folder .*file/dist"):
         write_archive(tmp_path / "file" / "dist" / "a.zip", MEMBERS)

@@ -1,4 +1,4 @@
-"""Which files belong to a package, and what modules are called in it."""
+"""The files of a package, and the names of modules in a bundle."""
 
 from __future__ import annotations
 
@@ -56,25 +56,25 @@ def test_data_belongs_to_a_package(tmp_path: Path) -> None:
         "terraform.tfstate", "terraform.tfstate.backup", "cdk.out/tree.json",
     ],
 )  # fmt: skip
-def test_what_is_for_developers_does_not(tmp_path: Path, name: str) -> None:
+def test_files_for_developers_do_not(tmp_path: Path, name: str) -> None:
     assert names(tmp_path, ["function.ts", name]) == ["function.ts"]
 
 
 @pytest.mark.parametrize(
     "name", ["prompts/system.md", "lib/events/a.json", "data/dist/a.txt", "a/deno.json"]
 )
-def test_what_is_for_developers_at_the_top_is_data_further_down(
+def test_names_left_out_at_the_top_are_data_in_folders(
     tmp_path: Path, name: str
 ) -> None:
     assert names(tmp_path, [name]) == [name]
 
 
-def test_what_is_hidden_in_a_folder_is_not_asked_for_with_it(tmp_path: Path) -> None:
+def test_including_a_folder_does_not_include_hidden_files_in_it(tmp_path: Path) -> None:
     files = ["assets/.env", "assets/.aws/credentials", "assets/logo.png"]
     assert names(tmp_path, files, include=("assets",)) == ["assets/logo.png"]
 
 
-def test_links_are_followed_and_told_if_they_lead_out(tmp_path: Path) -> None:
+def test_links_are_followed_and_noted_if_they_lead_out(tmp_path: Path) -> None:
     root = tmp_path / "project"
     outside = tmp_path / "shared" / "words.txt"
     outside.parent.mkdir()
@@ -103,12 +103,12 @@ def test_links_are_followed_and_told_if_they_lead_out(tmp_path: Path) -> None:
         (".env.defaults", ".env.defaults"),
     ],
 )
-def test_what_is_included_does(tmp_path: Path, pattern: str, name: str) -> None:
+def test_included_files_do(tmp_path: Path, pattern: str, name: str) -> None:
     assert names(tmp_path, [name], include=(pattern,)) == [name]
 
 
 @pytest.mark.parametrize("pattern", ["data", "data/*", "*.json", "data/private/*"])
-def test_what_is_excluded_does_not(tmp_path: Path, pattern: str) -> None:
+def test_excluded_files_do_not(tmp_path: Path, pattern: str) -> None:
     assert names(tmp_path, ["data/private/a.json"], exclude=(pattern,)) == []
 
 
@@ -210,7 +210,7 @@ def test_code_does_not_show_where_it_was_made() -> None:
         pytest.param(17, id="number"),
     ],
 )
-def test_what_is_no_such_code_is_left_as_it_is(field: object) -> None:
+def test_other_data_is_left_unchanged(field: object) -> None:
     assert anonymous(field, OLD, NEW) == field
 
 
@@ -219,6 +219,6 @@ def test_folders_are_equally_long_everywhere(parent: str) -> None:
     assert len(str(folder_of_fixed_length(Path(parent), "t"))) == PATH_LENGTH
 
 
-def test_a_folder_that_is_too_deep_is_made_all_the_same() -> None:
+def test_a_folder_that_is_too_deep_is_created_anyway() -> None:
     deep = Path("/" + "d" * PATH_LENGTH)
     assert folder_of_fixed_length(deep, "t") == deep / "t"

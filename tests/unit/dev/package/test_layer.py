@@ -1,4 +1,4 @@
-"""What may be in a layer, and what is remembered of those that were built."""
+"""Checks of a layer's content, and the list of built layers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_deno_that_is_too_old_is_refused(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["2", "2.9", "v2.9.8", "latest", "", ">=2.9.8"])
-def test_deno_that_is_no_version_is_refused(version: str) -> None:
+def test_deno_that_is_not_a_version_is_refused(version: str) -> None:
     with pytest.raises(UsageError, match=r"expected a version such as 2\.9\.0"):
         check_options(replace(OPTIONS, deno=version))
 
@@ -74,7 +74,7 @@ def test_deno_that_is_new_enough_may_be_named(version: str) -> None:
 
 
 @pytest.mark.parametrize("version", ["3.11", "3.15", "3", "3.13.1", "python3.13"])
-def test_python_that_lambda_has_not_is_refused(version: str) -> None:
+def test_python_that_lambda_does_not_have_is_refused(version: str) -> None:
     with pytest.raises(UsageError, match=r"expected one of 3\.12, 3\.13, 3\.14"):
         check_options(replace(OPTIONS, pythons=("3.13", version)))
 
@@ -94,7 +94,7 @@ def test_every_file_that_needs_a_newer_glibc_is_named_with_the_version() -> None
     assert "old" not in str(caught.value)
 
 
-def test_newer_glibc_can_be_allowed_and_is_told() -> None:
+def test_newer_glibc_can_be_allowed_and_is_noted() -> None:
     notes: list[str] = []
     options = replace(OPTIONS, allows_newer_glibc=True)
     check_binaries(plan(one=elf(glibc=("GLIBC_2.36",))), options, notes.append)
@@ -123,7 +123,7 @@ def test_file_for_musl_is_refused() -> None:
 
 
 def test_broken_binary_is_named() -> None:
-    with pytest.raises(BuildError, match="Cannot ship 'one': it is no complete ELF"):
+    with pytest.raises(BuildError, match="Cannot ship 'one': the ELF file is broken"):
         check_binaries(plan(one=elf()[:100]), OPTIONS, pytest.fail)
 
 
@@ -147,7 +147,7 @@ def test_search_path_leads_to_the_interpreter_s_own_libraries_or_not(
 
 def test_installation_says_its_version_by_its_folders(tmp_path: Path) -> None:
     make_prefix(tmp_path, "3.13")
-    (tmp_path / "bin" / "python3.12").touch()  # without a library it is none
+    (tmp_path / "bin" / "python3.12").touch()  # an installation needs a library
     assert prefix_version(tmp_path, ("3.12", "3.13")) == "3.13"
 
 
@@ -221,5 +221,5 @@ def test_list_that_cannot_be_used_is_refused_with_its_name(
 def test_layer_that_fills_the_limit_may_be_built_and_a_larger_one_not() -> None:
     half = bytes(125 * 1024 * 1024)
     check_size(plan(one=half, two=half))
-    with pytest.raises(BuildError, match=r"250\.0 MB unzipped, Lambda takes 250 MB"):
+    with pytest.raises(BuildError, match=r"250\.0 MB unzipped, Lambda accepts 250 MB"):
         check_size(plan(one=half, two=half, three=b"1"))

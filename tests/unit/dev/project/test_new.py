@@ -1,4 +1,4 @@
-"""A new project: what is in it, and that it is there as a whole or not at all."""
+"""A new project: its files, and that it appears complete or not at all."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def refusal(name: str, parent: Path) -> str:
     return str(caught.value)
 
 
-# --- what is in it -----------------------------------------------------------------
+# --- content -----------------------------------------------------------------
 
 
 @each_template
@@ -97,7 +97,7 @@ def test_template_can_be_used_as_it_is(tmp_path: Path, template: Template) -> No
         assert (path / name).read_bytes() == source.read_bytes()
 
 
-def test_every_folder_of_templates_is_one() -> None:
+def test_every_folder_of_templates_is_a_template() -> None:
     folders = {path.name for path in TEMPLATES_FOLDER.iterdir() if path.is_dir()}
     assert folders == {COMMON, *TEMPLATES}
 
@@ -113,7 +113,7 @@ def test_project_file_shows_every_other_key_as_a_comment(tmp_path: Path) -> None
     path = write_project("orders", EVENT, Arch.ARM64, tmp_path).path
     file = path / "lambda.toml"
     text = file.read_text("utf-8")
-    # What is commented out, and no sentence: `# key = value`, `# [table]`.
+    # Lines that are commented out: `# key = value`, `# [table]`.
     all_keys = re.sub(r"^# (\w+ =|\[)", r"\1", text, flags=re.MULTILINE)
     file.write_text(all_keys, "utf-8")
     project = load_project(path)
@@ -159,18 +159,16 @@ def test_commands_of_the_readme_lead_from_invoke_to_delete(
 @pytest.mark.parametrize(
     ("name", "hint"), [("htp", "did you mean http? "), ("rust", ""), ("common", "")]
 )
-def test_template_that_is_not_there_is_refused_with_those_that_are(
-    name: str, hint: str
-) -> None:
+def test_unknown_template_is_refused_with_the_known_ones(name: str, hint: str) -> None:
     with pytest.raises(UsageError) as caught:
         find_template(name)
     assert str(caught.value) == (
-        f"Cannot use template {name!r}: there is none of this name; {hint}"
+        f"Cannot use template {name!r}: it does not exist; {hint}"
         "templates are event, http, sqs, stream"
     )
 
 
-# --- as a whole or not at all ------------------------------------------------------
+# --- complete or not at all ------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -178,12 +176,10 @@ def test_template_that_is_not_there_is_refused_with_those_that_are(
     ["", "a b", "a.b", "..", "a/b", "/tmp/a", "größe", "a\n", "n" * 65],
     ids=repr,
 )
-def test_name_that_lambda_would_not_accept_is_refused(
-    tmp_path: Path, name: str
-) -> None:
+def test_name_that_lambda_does_not_accept_is_refused(tmp_path: Path, name: str) -> None:
     assert refusal(name, tmp_path) == (
         f"Cannot use the name {name!r}: Lambda accepts 1 to 64 letters, digits, - and "
-        "_; --path says in which folder the project is made"
+        "_; give such a name, and the parent folder in --path"
     )
     assert list(tmp_path.iterdir()) == []
 
@@ -198,8 +194,8 @@ def test_folder_that_is_not_empty_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "orders").mkdir()
     (tmp_path / "orders" / ".hidden").write_text("mine", encoding="utf-8")
     assert refusal("orders", tmp_path) == (
-        f"Cannot write project '{tmp_path}/orders': the folder is there and is not "
-        "empty; choose another name, or another place with --path"
+        f"Cannot write project '{tmp_path}/orders': the folder exists and is not "
+        "empty; choose another name, or another parent folder with --path"
     )
     assert names_in(tmp_path / "orders") == [".hidden"]
     assert names_in(tmp_path) == ["orders"]
@@ -212,14 +208,14 @@ def test_second_project_of_a_name_is_refused(tmp_path: Path) -> None:
     assert (tmp_path / "orders" / "function.ts").read_text("utf-8") == "mine"
 
 
-def test_folder_that_is_empty_gives_way(tmp_path: Path) -> None:
+def test_empty_folder_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "orders").mkdir()
     project = write_project("orders", EVENT, Arch.ARM64, tmp_path)
     assert (project.path / "function.ts").is_file()
 
 
 def _identity(path: Path) -> tuple[int, ...]:
-    """Return what tells that it is the same and unchanged; looking changes the rest."""
+    """Return the attributes of a path that change only if it is replaced or written."""
     found = path.lstat()
     return found.st_ino, found.st_mode, found.st_size, found.st_mtime_ns
 
@@ -239,23 +235,23 @@ def test_file_in_the_way_is_left_alone(
 ) -> None:
     make(tmp_path / "orders")
     before = _identity(tmp_path / "orders")
-    assert "a file of this name is there" in refusal("orders", tmp_path)
+    assert "a file with this name exists" in refusal("orders", tmp_path)
     assert _identity(tmp_path / "orders") == before
     assert names_in(tmp_path) == ["orders"]
 
 
-def test_place_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+def test_missing_parent_folder_is_not_created(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for place in (tmp_path / "nowhere", tmp_path / "file"):
         assert refusal("orders", place) == (
             f"Cannot write project '{place}/orders': there is no folder '{place}'; "
-            "make it first"
+            "create it first"
         )
     assert names_in(tmp_path) == ["file"]
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_place_that_may_not_be_written_to_is_told(tmp_path: Path) -> None:
+def test_read_only_parent_folder_is_reported(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     try:
         message = refusal("orders", tmp_path)
@@ -269,7 +265,7 @@ def test_place_that_may_not_be_written_to_is_told(tmp_path: Path) -> None:
 def at_fourth_file(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Callable[[Callable[[], None]], None]:
-    """Have something happen when three files of a project are written."""
+    """Call a function once three files of a project are written."""
     write_bytes = Path.write_bytes
     written: list[Path] = []
 

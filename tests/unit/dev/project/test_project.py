@@ -1,4 +1,4 @@
-"""The project file: what each key becomes, and how it is refused."""
+"""The project file: the effect of each key, and its error messages."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LAYER = "arn:aws:lambda:eu-central-1:123456789012:layer:deno:3"
 
 @pytest.fixture
 def load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Load:
-    """Write a project file beside a function and load it by a short path."""
+    """Return a function that writes a project file and loads the project."""
     (tmp_path / "orders").mkdir()
     (tmp_path / "orders" / "function.ts").touch()
     monkeypatch.chdir(tmp_path)
@@ -47,7 +47,7 @@ def refusal(load: Load, text: str) -> str:
 
 
 def known_keys(load: Load) -> list[str]:
-    """Return every key there is, as the error about another one lists them."""
+    """Return all keys, as listed in the error about an unknown one."""
     return refusal(load, "zzz = 1").partition("keys are ")[2].split(", ")
 
 
@@ -181,14 +181,14 @@ PATTERNS = "expected a list of patterns below the project's folder"
          "choose another name, or set it in this shell's environment if it is a "
          "credential or a region"),
         ('[env]\nAB = "\\u0000"',
-         "env.AB: the value holds a NUL character; leave it out"),
+         "env.AB: its value contains a NUL character; remove it"),
         ("tags = []", "tags is []; expected a table: [tags] and lines NAME = value"),
         ("[tags]\nteam = ['a']",
          "tags.team is ['a']; expected text, a number, true or false"),
     ],
     ids=lambda value: value[:24],
 )  # fmt: skip
-def test_value_that_cannot_be_is_refused_with_what_is_expected(
+def test_invalid_value_is_refused_with_the_expected_one(
     load: Load, line: str, problem: str
 ) -> None:
     assert refusal(load, line) == f"Cannot use 'orders/lambda.toml': {problem}"
@@ -202,7 +202,7 @@ def test_value_that_cannot_be_is_refused_with_what_is_expected(
         ("[env]\nAWS_LAMBDA_LOG_LEVEL = 'loud'", "AWS_LAMBDA_LOG_LEVEL"),
     ],
 )
-def test_setting_is_judged_by_the_runtime_itself(
+def test_setting_is_checked_by_the_runtime_itself(
     load: Load, line: str, variable: str
 ) -> None:
     message = refusal(load, line)
@@ -212,18 +212,20 @@ def test_setting_is_judged_by_the_runtime_itself(
 
 def test_mistyped_key_is_refused_with_the_one_that_was_meant(load: Load) -> None:
     message = refusal(load, 'name = "a"\nmemroy = 512')
-    start = "Cannot use 'orders/lambda.toml': there is a key 'memroy'; did you mean "
-    assert message.startswith(f"{start}memory? keys are arch, ")
+    start = (
+        "Cannot use 'orders/lambda.toml': the key 'memroy' is unknown; did you mean "
+    )
+    assert message.startswith(f"{start}memory? The keys are arch, ")
 
 
-def test_unknown_key_is_refused_with_all_there_are(load: Load) -> None:
-    assert "there is a key 'zzz'" in refusal(load, "zzz = 1")
+def test_unknown_key_is_refused_with_all_keys(load: Load) -> None:
+    assert "the key 'zzz' is unknown; the keys are arch, " in refusal(load, "zzz = 1")
     assert known_keys(load) == sorted(known_keys(load))
     assert {"name", "handler", "env", "tags"} <= set(known_keys(load))
 
 
 @pytest.mark.parametrize("content", [b"name", b'name = "a', b'name = "\xff"'])
-def test_file_that_is_no_toml_is_refused(load: Load, content: bytes) -> None:
+def test_file_that_is_not_toml_is_refused(load: Load, content: bytes) -> None:
     load("")
     Path("orders/lambda.toml").write_bytes(content)
     with pytest.raises(UsageError, match=r"^Cannot read 'orders/lambda\.toml': "):
@@ -242,7 +244,7 @@ def test_handler_of_the_file_counts_for_the_folder(load: Load) -> None:
     assert load('handler = "src/api.list"').function.handler == "src/api.list"
 
 
-def test_handler_that_was_asked_for_is_stronger_than_the_file_s(load: Load) -> None:
+def test_handler_of_the_caller_overrides_that_of_the_file(load: Load) -> None:
     load('handler = "src/api.list"')
     project = load_project(Path("orders"), "function.other")
     assert project.function.handler == "function.other"
@@ -251,7 +253,7 @@ def test_handler_that_was_asked_for_is_stronger_than_the_file_s(load: Load) -> N
 def test_file_that_was_named_is_the_handler_whatever_the_project_file_says(
     load: Load,
 ) -> None:
-    """The key ``handler`` was unknown where the function was given as a file."""
+    """The key ``handler`` was rejected if the function was given as a file."""
     load('name = "shop"\nhandler = "src/api.list"')
     project = load_project(Path("orders/function.ts"))
     assert (project.name, project.function.handler) == ("shop", "function.handler")
@@ -265,7 +267,7 @@ def test_path_that_is_not_there_is_refused(load: Load) -> None:
         load_project(Path("orders/no.ts"))
 
 
-def test_settings_are_variables_and_env_is_the_stronger_one(load: Load) -> None:
+def test_settings_are_variables_and_env_overrides_them(load: Load) -> None:
     keys = 'strategy="fresh"\npermissions="none"\nresponse_mode="stream"\n'
     project = load(f"{keys}[env]\nLAMBDA_DENO_PERMISSIONS = 'all'\nTABLE = 'orders'")
     assert project.variables == {
