@@ -3,10 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
-SCRIPTS := src/lambda_deno_spawn/js src/lambda_deno_spawn/dev tests/js examples bench
+SCRIPTS := src/lambda_deno_spawn/js src/lambda_deno_spawn/dev tests/js tests/native examples bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install invoke test test-unit test-integration test-as-lambda coverage lint format typecheck check layers bench figures soak clean
+.PHONY: help install invoke js native test test-unit test-js test-integration test-as-lambda coverage lint format typecheck check layers bench figures soak clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -30,17 +30,28 @@ PARALLEL = -n $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))'
 # Each worker would compile every test, and each command itself, again.
 unexport PYTHONDONTWRITEBYTECODE
 
-test: $(STAMP) ## all tests: unit and integration
+NATIVE := src/lambda_deno_spawn/native/lib/.built
+
+$(NATIVE): $(STAMP) $(wildcard src/lambda_deno_spawn/native/*.[ch])
+	$(BIN)/python -m lambda_deno_spawn.dev.package.native
+	@touch $@
+
+native: $(NATIVE) ## the library that forks Deno, for both architectures
+
+test: $(NATIVE) ## all tests: unit and integration
 	$(BIN)/python -m pytest $(PARALLEL)
 
-test-unit: $(STAMP) ## the fast ones: no process, no socket
+test-unit: $(STAMP) test-js ## the fast ones: no process, no socket
 	$(BIN)/python -m pytest tests/unit
 
-test-integration: $(STAMP) ## real Deno, real HTTP, AWS's emulator
+test-js: $(STAMP) ## the JavaScript modules, each by itself
+	$(BIN)/deno test --no-config --allow-read --reporter=dot tests/js
+
+test-integration: $(NATIVE) ## real Deno, real HTTP, AWS's emulator
 	$(BIN)/python -m pytest $(PARALLEL) tests/integration
 
 # 69: this machine cannot do it. That is no failure for people; for CI it is.
-test-as-lambda: $(STAMP) ## the runtime's tests again, without privileges on a read-only root; needs root
+test-as-lambda: $(NATIVE) ## the runtime's tests again, without privileges on a read-only root; needs root
 	$(BIN)/python -m tests.fixtures.downloads
 	$(BIN)/python -m tests.as_lambda $(BIN)/python -m pytest -m as_lambda $(PARALLEL) -p no:cacheprovider -rs \
 	  || { code=$$?; [ $$code -eq 69 ] && [ -z "$$CI" ]; }
@@ -50,12 +61,16 @@ coverage: $(STAMP) ## every branch of the pure core is tested
 	$(BIN)/coverage report --fail-under=100 --show-missing \
 	  --include='*/lambda_deno_spawn/errors.py,*/invocation.py,*/protocol/frames.py,*/lambda_deno_spawn/config.py,*/permissions.py,*/protocol/hello.py,*/serving/metrics.py,*/serving/pool.py,*/http/http1.py'
 
-lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check
+js: $(STAMP) ## write js/runtime.js from the modules in js/src
+	$(BIN)/python src/lambda_deno_spawn/js/src/build.py
+
+lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check; is js/runtime.js up to date?
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/deno fmt --check --quiet $(SCRIPTS)
 	$(BIN)/deno lint --quiet $(SCRIPTS)
-	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js src/lambda_deno_spawn/dev/doctor/*.js src/lambda_deno_spawn/js/*.d.ts tests/js/*
+	$(BIN)/python src/lambda_deno_spawn/js/src/build.py --check
+	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js src/lambda_deno_spawn/js/src/*.js src/lambda_deno_spawn/dev/doctor/*.js src/lambda_deno_spawn/js/*.d.ts tests/js/*
 	@for example in examples/*/; do (cd $$example && ../../$(BIN)/deno check --quiet .) || exit 1; done
 
 format: $(STAMP) ## rewrite files the way lint wants them
@@ -68,7 +83,7 @@ typecheck: $(STAMP) ## mypy --strict over src, tests and bench
 
 check: lint typecheck coverage test test-as-lambda ## exactly what CI runs
 
-layers: $(STAMP) ## the deno and the runtime layer for both architectures, in dist/
+layers: $(NATIVE) ## the deno and the runtime layer for both architectures, in dist/
 	$(BIN)/lambda-deno-spawn layer build --arch both
 
 bench: $(STAMP) ## ratios, measured side by side in one run

@@ -1,7 +1,7 @@
 """Run the benchmarks: ``python -m bench [name ...] [--events N] [-o json]``.
 
-Prints a table of what was measured, its target and the verdict; exits 1 if a target is
-missed.
+Prints a table with each value, its target and whether it is met; exits with 1 if a
+target is missed.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ BENCHMARKS: dict[str, Callable[[int | None, Path], Awaitable[list[Figure]]]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what was asked for; return the exit code."""
+    """Run the named benchmarks; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument(
         "names",
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.output == "json":
         print(json.dumps([asdict(figure) for figure in figures], indent=2))
     else:
-        # Without a terminal there is no width to fit into.
+        # Without a terminal, do not limit the width.
         Console(width=None if sys.stdout.isatty() else 120).print(_table(figures))
     return 1 if any(figure.is_missed for figure in figures) else 0
 

@@ -1,10 +1,10 @@
 """How long the supervisor takes from its first instruction to its first ``next``.
 
-That is a cold start without Lambda's own share. The first Deno process starts inside
-that time and is waited for (``ready``). The yardstick is what no asyncio program can
-avoid: an isolated interpreter that imports asyncio and ends. Starts take turns; the
-first of each is thrown away, as layers carry compiled modules and a seeded cache.
-Reproduce with ``python -m bench coldstart``.
+This is a cold start without Lambda's share. It includes the start of the first Deno
+process, until it is ready. The baseline is the minimum for any asyncio program: an
+isolated interpreter that imports asyncio and exits. Starts alternate; the first one of
+each is discarded, because layers contain compiled modules and a cache. Reproduce with
+``python -m bench coldstart``.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BOOTSTRAP_TO_ASYNCIO = 2.2
 
 
 async def run(events: int | None, scratch: Path) -> list[Figure]:
-    """Start both ``events`` times, in turns."""
+    """Start each ``events`` times, alternately."""
     count = events or STARTS
     bootstrap_ms: list[float] = []
     asyncio_ms: list[float] = []

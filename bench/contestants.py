@@ -1,8 +1,8 @@
-"""Starts the runtimes that are compared: ours in each way, and the yardstick.
+"""Starts the runtimes to compare: ours in each mode, and the baseline.
 
-Knows the environment Lambda would give a runtime and how each contestant is started.
-All get the same handler, the same Runtime API and the same kind of sandbox. Refuses to
-know what is measured.
+Knows the environment that Lambda gives a runtime, and how to start each contestant. All
+have the same handler, the same Runtime API and the same kind of sandbox. Does not know
+what is measured.
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ if TYPE_CHECKING:
     import subprocess
     from collections.abc import AsyncIterator
 
-    from bench.runtime_api import Answer
+    from bench.runtime_api import Response
     from bench.sandbox import Sandbox
 
 HERE = Path(__file__).parent
 HANDLERS = HERE / "handlers"
 DENO = find_deno_bin()
-POLLER = "poller"  # the others are named by their warm mode, or by what these set
+POLLER = "poller"  # the others are named after their warm mode, or after these settings
 SETTINGS = {
     "reuse": {"LAMBDA_DENO_WARM": "ready", "LAMBDA_DENO_MAX_INVOCATIONS": "1000000"},
     "server": {"LAMBDA_DENO_WARM": "ready", "LAMBDA_DENO_STRATEGY": "server"},
 }
-WARM_UP_EVENTS = 20  # code caches are written and V8 has compiled what is hot
+WARM_UP_EVENTS = 20  # fills the code caches, and V8 compiles hot functions
 LOG_TAIL_BYTES = 2000
 
 
 @dataclass(frozen=True, slots=True)
 class Contestant:
-    """One runtime that waits for its next event.
+    """A runtime that waits for its next event.
 
     Attributes:
         name: ``ready``, ``background``, ``off``, ``reuse``, ``server`` or ``poller``.
-        process: The process Lambda would have started.
-        sandbox: Everything that process started is in here.
-        started_at_s: Just before it was started (``time.perf_counter``).
+        process: The process that Lambda would start.
+        sandbox: Contains that process and all its descendants.
+        started_at_s: Time just before its start (``time.perf_counter``).
     """
 
     name: str
@@ -59,36 +59,37 @@ class Contestant:
     _api: RuntimeApi
     _log: Path
 
-    async def invoke(self, n: int) -> Answer:
+    async def invoke(self, n: int) -> Response:
         """Deliver event number ``n`` and check that it was echoed.
 
         Raises:
-            RuntimeError: No answer or a wrong one; the message has the end of the log.
+            RuntimeError: No response or a wrong one; the message has the end of the
+                log.
         """
-        answer = await self.send(b'{"n":%d}' % n)
-        if answer.body != b'{"ok":true,"n":%d}' % n:
-            raise RuntimeError(self._complaint(f"answered {answer.body[:500]!r}"))
-        return answer
+        response = await self.send(b'{"n":%d}' % n)
+        if response.body != b'{"ok":true,"n":%d}' % n:
+            raise RuntimeError(self._complaint(f"responded {response.body[:500]!r}"))
+        return response
 
-    async def send(self, event: bytes) -> Answer:
+    async def send(self, event: bytes) -> Response:
         """Deliver an event.
 
         Raises:
-            RuntimeError: No answer, or an error; the message has the end of the log.
+            RuntimeError: No response, or an error; the message has the end of the log.
         """
         try:
-            answer = await self._api.invoke(event)
+            response = await self._api.invoke(event)
         except TimeoutError:
-            raise RuntimeError(self._complaint("did not answer")) from None
-        if answer.is_error:
-            raise RuntimeError(self._complaint(f"answered {answer.body[:500]!r}"))
-        return answer
+            raise RuntimeError(self._complaint("did not respond")) from None
+        if response.is_error:
+            raise RuntimeError(self._complaint(f"responded {response.body[:500]!r}"))
+        return response
 
     async def first_poll(self) -> None:
-        """Return when the runtime has called ``next`` for the first time.
+        """Return after the runtime has called ``next`` for the first time.
 
         Raises:
-            RuntimeError: It ended instead.
+            RuntimeError: It exited instead.
         """
         poll = asyncio.ensure_future(self._api.polled())
         while not poll.done():
@@ -114,14 +115,14 @@ async def start(
     handler: str = "echo.handler",
     warm_up_event: bytes | None = None,
 ) -> AsyncIterator[Contestant]:
-    """Start one contestant, wait for its first ``next`` and warm it up; end it after.
+    """Start a contestant, wait for its first ``next``, warm it up, and stop it on exit.
 
     Args:
         name: ``ready``, ``background``, ``off``, ``reuse``, ``server`` or ``poller``.
         scratch: Folder for its temporary files and its log.
         freezes: Whether the Runtime API freezes it while it waits.
-        warms_up: False returns at once after the start.
-        sandbox: Closed afterwards; None: the best one of this machine.
+        warms_up: False: return directly after the start.
+        sandbox: Closed on exit; None: the best one for this machine.
         handler: ``file.export`` in ``bench/handlers``.
         warm_up_event: For handlers other than ``echo``.
     """
@@ -152,7 +153,7 @@ def command(name: str) -> list[str]:
 
 
 def environ(name: str, scratch: Path, address: str) -> dict[str, str]:
-    """Return what Lambda would set, and the warm mode if the contestant is ours."""
+    """Return the variables that Lambda sets, and the warm mode of our runtime."""
     variables = {
         **deno_environ(scratch),
         "_HANDLER": "echo.handler",
@@ -173,7 +174,7 @@ def environ(name: str, scratch: Path, address: str) -> dict[str, str]:
 
 
 def deno_environ(scratch: Path) -> dict[str, str]:
-    """Return the variables every Deno process gets, a bare one too."""
+    """Return the variables of all Deno processes, including bare ones."""
     temp = scratch / "tmp"
     temp.mkdir(exist_ok=True)
     return {

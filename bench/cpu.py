@@ -1,9 +1,9 @@
-"""What a whole invocation costs in CPU time, supervisor included.
+"""CPU time of a complete invocation, including the supervisor.
 
-``off`` starts, feeds and ends one Deno process per event; the yardstick is a bare
-``deno run`` of a module that imports the same handler, calls it once and prints its
-result. User and system time of everything in the contestant's sandbox, in batches that
-take turns. Reproduce with ``python -m bench cpu``.
+``off`` starts and ends one Deno process per event. The baseline is a bare ``deno run``
+of a module that imports the same handler, calls it once and prints its result. Measures
+user and system time of all processes in the contestant's sandbox, in alternating
+batches. Reproduce with ``python -m bench cpu``.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from bench.sandbox import Sandbox
 
 EVENTS = 200
-BATCH = 10  # a reading is exact to the microsecond in a cgroup, to 10 ms without
+BATCH = 10  # CPU time has a resolution of 1 us in a cgroup, else of 10 ms
 OFF_TO_BARE = 1.25
 
 
 async def run(events: int | None, scratch: Path) -> list[Figure]:
-    """Measure ``events`` invocations and as many bare runs, in turns."""
+    """Measure ``events`` invocations and as many bare runs, alternately."""
     batches = max(1, (events or EVENTS) // BATCH)
     off_ms: list[float] = []
     bare_ms: list[float] = []
     bare = open_sandbox("bare")
     environ = deno_environ(scratch)
     try:
-        run_bare(bare, environ)  # writes the code cache, as the warm-up does for ours
+        run_bare(bare, environ)  # writes the code cache, like our warm-up
         async with start("off", scratch, freezes=False) as contestant:
             for _ in range(batches):
                 before_s = contestant.sandbox.cpu_s()
@@ -61,7 +61,11 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
 
 
 def run_bare(sandbox: Sandbox, environ: dict[str, str]) -> None:
-    """Run the yardstick once; raises RuntimeError if it prints anything else."""
+    """Run the baseline once.
+
+    Raises:
+        RuntimeError: Its output is wrong.
+    """
     program = [DENO, "run", "--no-prompt", "-q", str(HANDLERS / "bare.mjs")]
     process = sandbox.start(program, environ, output=subprocess.PIPE)
     printed, _ = process.communicate()

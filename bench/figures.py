@@ -1,7 +1,7 @@
-"""What a benchmark hands back: one measured value beside its target.
+"""The result of a benchmark: a measured value and its target.
 
-Knows medians, percentiles and when a target is missed. Refuses to know how anything was
-measured and how it is printed.
+Knows medians, percentiles and when a target is missed. Does not know how values are
+measured or printed.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ class Figure:
     """One line of the report.
 
     Attributes:
-        name: What was measured, ``benchmark: subject``.
+        name: ``benchmark: subject``.
         measured: The value, in ``unit``.
-        unit: ``x`` for a quotient, otherwise the unit of both values.
-        target: The largest value that is good enough; None: shown for information.
-        n: How many samples stand behind it.
-        detail: The values it was computed from.
+        unit: ``x`` for a ratio, otherwise the unit of both values.
+        target: The largest acceptable value; None: only for information.
+        n: Number of samples.
+        detail: The values that it was computed from.
     """
 
     name: str
@@ -36,10 +36,10 @@ class Figure:
 
     @property
     def is_missed(self) -> bool:
-        """Whether the value is beyond its target."""
+        """True if the value exceeds its target."""
         return self.target is not None and self.measured > self.target
 
 
 def percentile(samples: Sequence[float], percent: int) -> float:
-    """Return the value that ``percent`` of the samples do not exceed (1 to 99)."""
+    """Return a percentile of the samples; ``percent`` is from 1 to 99."""
     return statistics.quantiles(samples, n=100, method="inclusive")[percent - 1]

@@ -1,12 +1,11 @@
-"""The first invocation in a new environment, from nothing to the answer.
+"""The first invocation in a new environment, from start to response.
 
-What was built (layers and a package, by the commands that people use) lies where Lambda
-puts it, read-only, with an empty ``/tmp`` each time; see ``tests/lambda_root.py``.
-Timed from the exec of the runtime's start script to the last byte of the answer, the
-event being there from the start. The yardstick is a bare ``deno run`` of the same
-bundle in the same place, from exec to exit, with the package's cache and without one.
-Starts take turns; of each the first is thrown away. Needs root; reproduce with
-``python -m bench firststart``.
+Layers and a package, built with our commands, are mounted read-only at Lambda's paths,
+with an empty ``/tmp`` each time; see ``tests/lambda_root.py``. Timed from the exec of
+the runtime's start script to the last byte of the response; the event is available from
+the start. The baseline is a bare ``deno run`` of the same bundle at the same path, from
+exec to exit, with and without the package's cache. Starts alternate; the first one of
+each is discarded. Needs root; reproduce with ``python -m bench firststart``.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ SEEDED_TO_BARE = 1.3
 
 
 async def run(events: int | None, scratch: Path) -> list[Figure]:
-    """Start each contestant ``events`` times, in turns."""
+    """Start each contestant ``events`` times, alternately."""
     if os.geteuid() != 0:
         print("firststart: needs root to show files where Lambda has them; left out")
         return []
@@ -90,7 +89,7 @@ def _build(scratch: Path) -> dict[str, LambdaRoot]:
 
 
 async def _invoke(root: LambdaRoot, scratch: Path) -> float:
-    """Return milliseconds from exec to answer."""
+    """Return milliseconds from exec to response."""
     async with RuntimeApi() as api:
         interpreter = f"/var/lang/bin/python{PYTHON}"
         environ = {
@@ -102,13 +101,13 @@ async def _invoke(root: LambdaRoot, scratch: Path) -> float:
             _start, root, ["/opt/lambda-deno-spawn", interpreter], environ
         )
         try:
-            answer = await api.invoke(b'{"n":1}')
+            response = await api.invoke(b'{"n":1}')
         finally:
             process.terminate()
             await asyncio.to_thread(process.wait)
-    if answer.body != b'{"ok":true,"n":1,"routes":1}':
-        raise RuntimeError(f"Wrong answer: {answer.body[:500]!r}")
-    return (answer.received_at_s - started_at_s) * 1000
+    if response.body != b'{"ok":true,"n":1,"routes":1}':
+        raise RuntimeError(f"Wrong response: {response.body[:500]!r}")
+    return (response.received_at_s - started_at_s) * 1000
 
 
 def _run_bare(root: LambdaRoot, is_seeded: bool) -> float:
@@ -127,7 +126,7 @@ def _run_bare(root: LambdaRoot, is_seeded: bool) -> float:
 def _start(
     root: LambdaRoot, argv: Sequence[str], environ: Mapping[str, str]
 ) -> tuple[subprocess.Popen[bytes], float]:
-    """Start a command inside; return it and when it was executed."""
+    """Start a command in the environment; return it and the time of its exec."""
     reader, writer = os.pipe()
     with os.fdopen(reader, "rb") as stamp:
         process = subprocess.Popen(
@@ -144,7 +143,7 @@ def _start(
 
 
 def _environ(scratch: Path) -> dict[str, str]:
-    """Return what Lambda would set."""
+    """Return the variables that Lambda sets."""
     variables = deno_environ(scratch)
     del variables["DENO_DIR"]
     return {

@@ -1,9 +1,9 @@
-"""What the forms of a handler cost over a plain one that returns a value.
+"""The cost of other kinds of handlers, compared to one that returns a value.
 
-Time to the first byte of an answer in pieces, over the time a buffered answer of one
-byte takes; and what the mapping of an HTTP event to a Request, and of the Response
-back, adds to the same Hono app called by a plain handler. All with a process ready,
-unfrozen, in turns. Reproduce with ``python -m bench forms``.
+Time to the first byte of a streamed response, relative to a buffered response of one
+byte; and the time to map an HTTP event to a Request and the Response back, relative to
+the same Hono app called by a plain handler. All with a ready process, unfrozen,
+alternately. Reproduce with ``python -m bench forms``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ EVENT = orjson.dumps(
 
 
 async def run(events: int | None, scratch: Path) -> list[Figure]:
-    """Measure every form, ``events`` times each."""
+    """Measure each kind of handler ``events`` times."""
     count = events or EVENTS
     forms = (BUFFERED, GENERATOR, STREAMIFIED, FETCH, PLAIN)
     samples_ms: dict[str, list[float]] = {form: [] for form in forms}
@@ -58,8 +58,8 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
         }
         for _ in range(count):
             for form, contestant in contestants.items():
-                answer = await contestant.send(EVENT)
-                samples_ms[form].append(answer.first_piece_s * 1000)
+                response = await contestant.send(EVENT)
+                samples_ms[form].append(response.first_piece_s * 1000)
     medians = {form: statistics.median(samples_ms[form]) for form in forms}
     buffered = medians[BUFFERED]
     return [
@@ -86,7 +86,7 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
 
 
 def _fetch_packages(scratch: Path) -> None:
-    """Fill the cache; only this needs the network, and what it takes to reach it."""
+    """Fill the cache; only this needs network access, and its settings."""
     environ = {**os.environ, "DENO_DIR": deno_environ(scratch)["DENO_DIR"]}
     program = [DENO, "cache", "--quiet", "--no-config", str(HANDLERS / "hono.mjs")]
     subprocess.run(program, env=environ, check=True)

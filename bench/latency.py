@@ -1,19 +1,18 @@
-"""How long an event takes, from leaving the Runtime API to its answer being back.
+"""Time for an event, from sending it at the Runtime API to receiving its response.
 
-The contestants take turns event by event, each frozen while the others run, as Lambda
-freezes an environment between events: ours with a process ready (``ready``), ours
-starting one on arrival (``off``), and a Deno process that polls by itself
-(``poller``). Reproduce with ``python -m bench latency``.
+The contestants alternate for each event, and each is frozen while the others run, like
+an environment on Lambda between events: ours with a ready process (``ready``), ours
+starting a process for the event (``off``), and a Deno process that polls the Runtime
+API itself (``poller``). Reproduce with ``python -m bench latency``.
 
-The turns of the others leave a contestant's part of the CPU's caches cold, as the hours
-between two events do. That is harder on the poller, which is otherwise warm, than on
-ours, which starts a process after every answer. So the same two are measured once more
-unfrozen and back to back, in alternating blocks: the least favourable quotient for us,
-shown for information.
+Alternating leaves the CPU caches cold for each contestant, as on Lambda with a pause
+between events. That costs the poller, which is otherwise warm, more than our runtime,
+which starts a process after each response. So the same two are measured again, unfrozen
+and in alternating blocks: the least favourable ratio for us, shown for information.
 
 ``background`` asks for the next event while its process still starts, so it is for
-places that do not freeze; it is shown for information, unfrozen, one event every
-50 ms.
+environments that are not frozen; it is shown for information, unfrozen, with one event
+every 50 ms.
 """
 
 from __future__ import annotations
@@ -30,8 +29,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 EVENTS = 200
-BACKGROUND_PACE_S = 0.05  # several times what a process needs to start
-BLOCK = 20  # events in a row; long enough to be warm after the first few
+BACKGROUND_PACE_S = 0.05  # several times the start-up time of a process
+BLOCK = 20  # consecutive events; enough to be warm after the first few
 READY_TO_OFF = 1 / 12
 READY_TO_POLLER = 4.0
 LONG_LIVED = ("reuse", "server")
@@ -87,11 +86,11 @@ async def _frozen(count: int, scratch: Path) -> dict[str, list[float]]:
             for name in samples_ms
         ]
         for n in range(count):
-            # Each goes first equally often: whoever follows `off` finds a warmer CPU.
+            # Each is first equally often: the one after `off` finds a warmer CPU.
             turn = n % len(contestants)
             for contestant in contestants[turn:] + contestants[:turn]:
-                answer = await contestant.invoke(n)
-                samples_ms[contestant.name].append(answer.latency_s * 1000)
+                response = await contestant.invoke(n)
+                samples_ms[contestant.name].append(response.latency_s * 1000)
     return samples_ms
 
 
@@ -107,8 +106,8 @@ async def _in_blocks(count: int, scratch: Path) -> dict[str, list[float]]:
         for first in range(0, count, BLOCK):
             for contestant in contestants:
                 for n in range(first, min(first + BLOCK, count)):
-                    answer = await contestant.invoke(n)
-                    samples_ms[contestant.name].append(answer.latency_s * 1000)
+                    response = await contestant.invoke(n)
+                    samples_ms[contestant.name].append(response.latency_s * 1000)
     return samples_ms
 
 
@@ -122,8 +121,8 @@ async def _background(count: int, scratch: Path) -> list[float]:
 
 
 def _quotient(
-    name: str, measured: list[float], yardstick: list[float], target: float | None
+    name: str, measured: list[float], baseline: list[float], target: float | None
 ) -> Figure:
-    ours, theirs = statistics.median(measured), statistics.median(yardstick)
+    ours, theirs = statistics.median(measured), statistics.median(baseline)
     detail = f"{ours:.3f} ms / {theirs:.3f} ms"
     return Figure(name, ours / theirs, "x", target, len(measured), detail)

@@ -1,10 +1,10 @@
-"""What the supervisor occupies, and whether 2,000 invocations leave anything behind.
+"""Memory of the supervisor, and whether 2,000 invocations leave anything behind.
 
-Resident memory of the bootstrap process (``VmRSS``) in ``ready`` mode, then the
-growth between event 200 and event 2,000 of: that memory, its open descriptors, the
-processes of the whole tree, and the files under its temporary folder. Nothing is frozen
-here: it makes no difference to what is counted. Reproduce with
-``python -m bench memory``.
+Measures the resident memory (``VmRSS``) of the bootstrap process in ``ready`` mode.
+Then measures the growth between event 200 and event 2,000 of that memory, its open
+descriptors, the processes of the whole tree, and the files in its temporary folder.
+Nothing is frozen: it would make no difference. Reproduce with ``python -m bench
+memory``.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from bench.contestants import Contestant
 
 EVENTS = 2000
-FIRST_READING = 10  # of the events, one in so many comes before the first reading
+FIRST_READING = 10  # one in so many events is before the first reading
 RESIDENT_MIB = 40.0
-# Room for an allocator that keeps what it had; 600 lost bytes per event are too many.
+# Allows for an allocator that keeps freed memory; 600 leaked bytes per event exceed it.
 RESIDENT_GROWTH_MIB = 1.0
 
 
@@ -38,7 +38,7 @@ class _Reading:
 
 
 async def run(events: int | None, scratch: Path) -> list[Figure]:
-    """Read after a tenth of ``events`` and after all of them."""
+    """Take readings after a tenth of the events and after all of them."""
     last = max(events or EVENTS, FIRST_READING)
     first = last // FIRST_READING
     readings: list[_Reading] = []

@@ -1,8 +1,8 @@
-"""Draws what the benchmarks measured: ``python -m bench.plot FIGURES.json FOLDER``.
+"""Draws the results of the benchmarks: ``python -m bench.plot FIGURES.json FOLDER``.
 
-``performance.svg``: the time from event to response, because that is what a caller
-feels. ``choosing.svg``: the same for each way to serve events, beside the CPU time and
-the memory that it takes. Reads the JSON of ``python -m bench -o json``; needs the
+``performance.svg``: the time from event to response, as the caller sees it.
+``choosing.svg``: the same for each way to serve events, with its CPU time and memory.
+Reads the JSON of ``python -m bench -o json``; needs the
 dependency group ``plot``.
 """
 
@@ -48,7 +48,7 @@ def main() -> None:
     measured = {
         figure["name"]: figure["measured"] for figure in json.loads(source.read_text())
     }
-    mpl.rcParams["svg.hashsalt"] = "lambda-deno-spawn"  # the same bytes twice
+    mpl.rcParams["svg.hashsalt"] = "lambda-deno-spawn"  # for reproducible files
     _draw_performance(measured, folder / "performance.svg")
     _draw_choosing(measured, folder / "choosing.svg")
 
@@ -73,7 +73,7 @@ def _draw_choosing(measured: Mapping[str, float], target: Path) -> None:
         texts = [f"{value:.3g}" for value in values]
         _bars(axes, list(WAYS.values()), values, texts, colours)
         axes.set_xlabel(title)
-    panels[0].invert_yaxis()  # once for all, as they share it
+    panels[0].invert_yaxis()  # one legend, as all parts share it
     figure.savefig(target, metadata={"Date": None})
 
 

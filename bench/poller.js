@@ -1,8 +1,8 @@
 // @ts-check
 /**
- * The yardstick: a runtime as everybody else builds it. One long-lived Deno process polls
- * the Runtime API itself with fetch and calls the handler in its own memory. It isolates
- * nothing, so nothing can be much faster. Run with the folder of the handlers as argument.
+ * The baseline: a runtime built like all others. One long-lived Deno process polls the
+ * Runtime API itself with fetch and calls the handler in its own memory. It isolates
+ * nothing, so nothing can be much faster. Its argument is the folder of the handlers.
  */
 const api = `http://${
   Deno.env.get("AWS_LAMBDA_RUNTIME_API")

@@ -1,8 +1,9 @@
-"""A group of processes that can be frozen, charged for CPU, listed and ended as one.
+"""A group of processes: freeze, list or kill them, and measure their CPU time.
 
-Stands for the execution environment. With cgroup v2 and root, the kernel does all of it
-and no descendant can slip out; otherwise signals walk the tree of processes, which is
-coarser but needs no privilege. Refuses to know what runs inside. Kernel documentation:
+Stands for the execution environment. With cgroup v2 and root the kernel does
+everything, and no descendant can escape. Otherwise signals are sent down the process
+tree, which is
+coarser but needs no privilege. Does not know what runs inside. Kernel documentation:
 "Control Group v2", sections cgroup.freeze, cgroup.kill and cpu.stat.
 """
 
@@ -23,12 +24,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import IO
 
-END_TIMEOUT_S = 5.0  # a killed process that is still there is a bug worth a traceback
-STATE_TIMEOUT_S = 2.0  # freezing takes well under a millisecond when it works
+END_TIMEOUT_S = 5.0  # a killed process that still exists is a bug worth a traceback
+STATE_TIMEOUT_S = 2.0  # if freezing works, it takes far less than a millisecond
 
 
 class Sandbox(Protocol):
-    """What every benchmark needs of its processes."""
+    """A group of processes, as benchmarks use it."""
 
     def start(
         self,
@@ -37,26 +38,26 @@ class Sandbox(Protocol):
         *,
         output: int | IO[bytes],
     ) -> subprocess.Popen[bytes]:
-        """Start a program inside; its stdout and stderr go to ``output``."""
+        """Start a program in the group; its stdout and stderr go to ``output``."""
 
     def freeze(self) -> None:
-        """Stop every process inside and return when all of them stand still."""
+        """Stop all processes, and return once all are stopped."""
 
     def thaw(self) -> None:
-        """Let every process inside continue."""
+        """Let all processes continue."""
 
     def cpu_s(self) -> float:
-        """Return user and system time used so far; only differences mean anything."""
+        """Return user and system time so far; only differences are meaningful."""
 
     def process_ids(self) -> frozenset[int]:
-        """Return the processes inside, zombies included."""
+        """Return the processes, including zombies."""
 
     def close(self) -> None:
-        """Kill everything inside and remove the sandbox; harmless if repeated."""
+        """Kill all processes and remove the sandbox; may be called repeatedly."""
 
 
 def open_sandbox(label: str) -> Sandbox:
-    """Return the best sandbox this machine allows."""
+    """Return the best sandbox that this machine supports."""
     parent = _cgroup2_root()
     if parent is not None:
         path = parent / f"lambda-deno-spawn-bench-{os.getpid()}-{label}"
@@ -80,7 +81,7 @@ def _cgroup2_root() -> Path | None:
 
 
 class CgroupSandbox:
-    """A cgroup v2 of its own; needs root."""
+    """A new cgroup v2; needs root."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -93,8 +94,8 @@ class CgroupSandbox:
         *,
         output: int | IO[bytes],
     ) -> subprocess.Popen[bytes]:
-        """Start a program inside; it is a member before its first instruction."""
-        # The shell's own start-up happens outside, so it is not charged.
+        """Start a program that is in the cgroup from its first instruction."""
+        # The shell starts outside, so its CPU time is not counted.
         enter = ["/bin/sh", "-c", 'echo 0 > "$0" && exec "$@"']
         process = subprocess.Popen(
             [*enter, str(self._path / "cgroup.procs"), *argv],
@@ -108,15 +109,15 @@ class CgroupSandbox:
         return process
 
     def freeze(self) -> None:
-        """Stop every process inside and return when the kernel says all are."""
+        """Stop all processes, and return once the kernel reports it."""
         self._switch("cgroup.freeze", "1", until="frozen 1")
 
     def thaw(self) -> None:
-        """Let every process inside continue."""
+        """Let all processes continue."""
         self._switch("cgroup.freeze", "0", until="frozen 0")
 
     def cpu_s(self) -> float:
-        """Return user and system time of all processes inside, ended ones included."""
+        """Return user and system time of all processes, including exited ones."""
         for line in (self._path / "cpu.stat").read_text().splitlines():
             name, value = line.split()
             if name == "usage_usec":
@@ -124,12 +125,12 @@ class CgroupSandbox:
         raise RuntimeError("cpu.stat has no usage_usec")
 
     def process_ids(self) -> frozenset[int]:
-        """Return the processes inside; zombies are found through their parents."""
+        """Return the processes; zombies are found through their parents."""
         members = (self._path / "cgroup.procs").read_text().split()
         return frozenset(map(int, members)) | _trees(self._started)
 
     def close(self) -> None:
-        """Kill everything inside, frozen or not, and remove the cgroup."""
+        """Kill all processes, frozen or not, and remove the cgroup."""
         if not self._path.exists():
             return
         self._switch("cgroup.kill", "1", until="populated 0")
@@ -146,7 +147,7 @@ class CgroupSandbox:
 
 
 class TreeSandbox:
-    """The descendants of what was started, found and signalled one by one."""
+    """Started processes and their descendants, found and signalled one by one."""
 
     def __init__(self) -> None:
         self._started: list[subprocess.Popen[bytes]] = []
@@ -158,7 +159,7 @@ class TreeSandbox:
         *,
         output: int | IO[bytes],
     ) -> subprocess.Popen[bytes]:
-        """Start a program without anything between us and its first instruction."""
+        """Start a program directly, without a shell."""
         process = subprocess.Popen(
             list(argv),
             env=dict(environ),
@@ -171,7 +172,7 @@ class TreeSandbox:
         return process
 
     def freeze(self) -> None:
-        """Stop the tree from the top, so that no parent starts a child meanwhile."""
+        """Stop the tree from the top, so that no process can start another."""
         for pid in sorted(self.process_ids()):
             _send(pid, signal.SIGSTOP)
 
@@ -181,10 +182,10 @@ class TreeSandbox:
             _send(pid, signal.SIGCONT)
 
     def cpu_s(self) -> float:
-        """Return time of ended children of ours plus that of the living trees.
+        """Return the time of our exited children plus that of the running trees.
 
-        Right for a difference over a span in which nothing else of ours ended. The
-        kernel counts a living tree in ticks of 10 ms, so the span must be long.
+        Differences are correct if no other child of ours exits meanwhile. The kernel
+        counts running processes in ticks of 10 ms, so the interval must be long.
         """
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         total = ended.ru_utime + ended.ru_stime
@@ -195,7 +196,7 @@ class TreeSandbox:
         return total
 
     def process_ids(self) -> frozenset[int]:
-        """Return the living trees; a process whose parents are gone is not seen."""
+        """Return the processes of the trees; orphans are not found."""
         return _trees(self._started)
 
     def close(self) -> None:

@@ -1,8 +1,9 @@
-"""How long the largest events take: 6 MB in, and the same 6 MB out.
+"""Time for the largest events: 6 MB in, and the same 6 MB out.
 
-From leaving the Runtime API to the answer being back; the handler returns its event.
-The contestants take turns event by event, unfrozen: ours in each way, and the Deno
-process that polls by itself. Reproduce with ``python -m bench sizes``.
+From sending the event at the Runtime API to receiving the response; the handler returns
+its event. The contestants alternate for each event, unfrozen: ours in each mode, and
+the Deno process that polls the Runtime API itself. Reproduce with ``python -m bench
+sizes``.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
         for n in range(count):
             turn = n % len(contestants)
             for contestant in contestants[turn:] + contestants[:turn]:
-                answer = await contestant.send(event)
-                if answer.body != event:
+                response = await contestant.send(event)
+                if response.body != event:
                     raise RuntimeError(f"{contestant.name} changed the event")
-                samples_ms[contestant.name].append(answer.latency_s * 1000)
+                samples_ms[contestant.name].append(response.latency_s * 1000)
     medians = {name: statistics.median(values) for name, values in samples_ms.items()}
     return [
         Figure(

@@ -1,14 +1,14 @@
-"""Events per second where several run at once, and the memory that this takes.
+"""Events per second with several at once, and the memory that this takes.
 
-The runtime of Managed Instances, fresh processes, an echo handler, and a Runtime API
-that has a further event for each ``next`` at once. The yardstick is what the CPU
-allows: the number of cores, divided by the CPU time of one bare ``deno run`` of the
-same handler (see ``cpu.py``), of which as many run at a time as events may come. That
-makes it stricter: on cores that are idle in between, one run takes up to a quarter more
-CPU. A machine may be slower in one half of a minute than in the other, so the two take
-turns: the load is frozen while bare processes run. Every answer is compared. Memory is
-the proportional set size of the whole tree, looked at while it is frozen. Reproduce
-with ``python -m bench throughput``.
+The runtime as on Managed Instances, with fresh processes, an echo handler, and a
+Runtime API that responds to each ``next`` with an event at once. The baseline is the
+limit set by the CPU: the number of cores, divided by the CPU time of one bare ``deno
+run`` of the same handler (see ``cpu.py``), while as many of these run concurrently as
+events. That is stricter: on partly idle cores, one run takes up to a quarter more CPU
+time. The two alternate, in case the machine slows down meanwhile: the load is frozen
+while the bare processes run. All responses are checked. Memory is the proportional set
+size of the whole tree, read while it is frozen. Reproduce with ``python -m bench
+throughput``.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ TURNS = 12
 WARM_UP_EVENTS = 40
 BARE_RUNS = 40  # in each turn
 SUSTAINED = 0.85
-# Of the memory that was taken early, how much may be taken late: at any moment there
-# are some processes more or less. What 8 KB of each event had left behind would show.
+# Memory allowed late in the run, relative to early: the number of processes varies a
+# little. A leak of 8 KB per event would exceed it.
 MEMORY_GROWTH = 1.2
 
 
 async def run(events: int | None, scratch: Path) -> list[Figure]:
-    """Measure for a minute, or until ``events`` have been answered."""
+    """Measure for a minute, or until ``events`` have a response."""
     cores = len(os.sched_getaffinity(0))
     load, bare_s = await _take_turns(events, scratch)
     cpu_s = statistics.mean(bare_s)
@@ -75,12 +75,12 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
 
 
 class Load:
-    """A Runtime API that always has a further event, and what came of them.
+    """A Runtime API that always has another event, and the results.
 
     Attributes:
-        answered: Events, but for those of the warm-up.
-        samples_mib: Memory of everything that the runtime started.
-        cpu_s: CPU time of the same.
+        answered: Number of events with a response, without the warm-up.
+        samples_mib: Memory of the runtime and its descendants.
+        cpu_s: Their CPU time.
         duration_s: How long the load was on.
     """
 
@@ -97,22 +97,22 @@ class Load:
 
     @property
     def per_s(self) -> float:
-        """Events answered per second."""
+        """Responses per second."""
         return self.answered / self.duration_s
 
     def memory_mib(self, *, first: bool) -> float:
-        """Return the mean of the first or the second half."""
+        """Return the mean of the first or the second half of the samples."""
         half = len(self.samples_mib) // 2
         part = self.samples_mib[:half] if first else self.samples_mib[half:]
         return statistics.mean(part)
 
     def piece_came(self) -> None:
-        """Nothing is streamed here."""
+        """Do nothing: no response is streamed."""
 
     def handle(
         self, connection: Connection, method: bytes, path: bytes, body: bytes
     ) -> None:
-        """Hand out an event, or take an answer."""
+        """Send an event, or check a response."""
         if method == b"GET":
             self._sent += 1
             request_id, event = b"r-%d" % self._sent, b'{"n":%d}' % self._sent
@@ -136,7 +136,7 @@ class Load:
 
 
 async def _take_turns(events: int | None, scratch: Path) -> tuple[Load, list[float]]:
-    """Return what came of the load, and what a bare run cost in each turn."""
+    """Return the results of the load, and the CPU time of a bare run in each turn."""
     load = Load()
     bare_s: list[float] = []
     server = await asyncio.get_running_loop().create_server(
@@ -181,7 +181,7 @@ async def _take_turns(events: int | None, scratch: Path) -> tuple[Load, list[flo
 
 
 async def _first_of(load: Load, work: object) -> None:
-    """Wait for some work, or until an answer was wrong."""
+    """Wait for some work, or until a response is wrong."""
     task = asyncio.ensure_future(work)  # type: ignore[call-overload]
     await asyncio.wait({task, load.failed}, return_when=asyncio.FIRST_COMPLETED)
     if load.failed.done():
@@ -190,7 +190,7 @@ async def _first_of(load: Load, work: object) -> None:
 
 
 def _bare_cpu_s(scratch: Path) -> float:
-    """Return what one bare run costs in CPU time, while all cores do the same."""
+    """Return the CPU time of one bare run, while all cores do the same."""
     sandbox = open_sandbox("bare")
     environ = deno_environ(scratch)
 

@@ -1,8 +1,8 @@
-"""What each way to serve events takes: CPU time per event, and memory while it waits.
+"""CPU time per event of each way to serve events, and its memory while it waits.
 
-An echo handler, unfrozen, in blocks that take turns; user and system time of
-everything in the contestant's sandbox, and the proportional set size of the same after
-the last event, when it waits for another. Latency is in ``latency.py``. For
+An echo handler, unfrozen, in alternating blocks. Measures user and system time of all
+processes in the contestant's sandbox, and their proportional set size while they wait
+after the last event. Latency is in ``latency.py``. For
 information: docs/choosing.md. Reproduce with ``python -m bench ways``.
 """
 
@@ -27,7 +27,7 @@ WAYS = ("ready", "background", "off", "reuse", "server", POLLER)
 
 
 async def run(events: int | None, scratch: Path) -> list[Figure]:
-    """Measure each way, ``events`` times."""
+    """Measure each way with ``events`` events."""
     count = max(BLOCK, (events or EVENTS) // BLOCK * BLOCK)
     async with AsyncExitStack() as stack:
         contestants = [
@@ -63,10 +63,10 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
 
 
 def pss_mib(pids: Iterable[int]) -> float:
-    """Return the memory of some processes, what they share counted once."""
+    """Return the memory of processes, with shared memory counted once."""
     total = 0
     for pid in pids:
-        with contextlib.suppress(psutil.Error):  # it may end while we look
+        with contextlib.suppress(psutil.Error):  # the process may exit meanwhile
             memory = psutil.Process(pid).memory_full_info()
             total += getattr(memory, "pss", 0) or memory.rss
     return total / 2**20

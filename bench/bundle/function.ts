@@ -1,4 +1,4 @@
-/** What people deploy: a router, an SDK, a schema; about 1 MB once it is bundled. */
+/** A typical function: a router, an SDK, a schema; about 1 MB as a bundle. */
 import { ListBucketsCommand, S3Client } from "npm:@aws-sdk/client-s3@3.1175.0";
 import { Hono } from "npm:hono@4.13.19";
 import { z } from "npm:zod@4.6.7";

@@ -1,4 +1,4 @@
-/** The least a program can do to run the handler once; the yardstick for CPU time. */
+/** The minimal program that runs the handler once; the baseline for CPU time. */
 import { handler } from "./echo.mjs";
 
 console.log(JSON.stringify(await handler({ n: 0 })));

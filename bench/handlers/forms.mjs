@@ -1,4 +1,4 @@
-/** The same byte, as a whole and in pieces. */
+/** The same byte, buffered and streamed. */
 export function buffered() {
   return 1;
 }

@@ -1,4 +1,4 @@
-/** The same app behind our mapping of HTTP events, and called by a plain handler. */
+/** The same app with our mapping of HTTP events, and called by a plain handler. */
 import { Hono } from "npm:hono@4.13.19";
 
 const app = new Hono();

@@ -1,4 +1,4 @@
-/** Returns what it gets, whatever its size. */
+/** Returns its event, whatever its size. */
 export function handler(event) {
   return event;
 }

@@ -10,7 +10,7 @@ const books: Book[] = [
   { isbn: "9780141439556", title: "Wuthering Heights", price: 7.99 },
 ];
 
-/** Books whose title holds the text. */
+/** Return the books whose title contains the text. */
 export function search(text: string): Book[] {
   const wanted = text.toLowerCase();
   return books.filter((book) => book.title.toLowerCase().includes(wanted));

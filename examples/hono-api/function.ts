@@ -3,7 +3,7 @@ import { getCookie, setCookie } from "hono/cookie";
 import { z } from "zod";
 import { find, search } from "./books.ts";
 
-/** What Hono calls bindings is the context of the invocation. */
+/** Hono's bindings are the context of the invocation. */
 interface Bindings {
   awsRequestId: string;
 }

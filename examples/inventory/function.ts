@@ -9,7 +9,7 @@ interface Event {
   order?: Order[];
 }
 
-/** Loaded once, before the event arrives: the next process loads it anew. */
+/** Loaded once per process, before its event arrives. */
 const items: Item[] = await loadItems();
 
 export function handler(event: Event) {

@@ -10,16 +10,16 @@ interface S3Event {
 }
 
 const s3 = new S3Client({
-  // Stand-ins for S3 have no host name for each bucket.
+  // A stand-in for S3 does not have a host name for each bucket.
   forcePathStyle: Deno.env.has("AWS_ENDPOINT_URL_S3"),
 });
 
 export async function handler(event: S3Event) {
   const written = [];
   for (const { s3: { bucket, object } } of event.Records) {
-    // In an event, a key is encoded as in a form.
+    // Keys in events are encoded like form fields.
     const key = decodeURIComponent(object.key.replaceAll("+", " "));
-    // What this function writes is an event too, if nothing filters it.
+    // Without a filter, the objects written here cause events too.
     if (!key.endsWith(".csv")) continue;
     written.push(await summariseObject(bucket.name, key));
   }

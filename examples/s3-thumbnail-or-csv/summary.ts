@@ -2,7 +2,7 @@ import { parse } from "csv-parse/sync";
 
 export interface Summary {
   rows: number;
-  /** Columns that hold nothing but numbers. */
+  /** Columns that contain only numbers. */
   columns: Record<string, { min: number; max: number; sum: number }>;
 }
 

@@ -7,7 +7,7 @@ interface Payment {
   cents: number;
 }
 
-/** Report the messages that failed: only they come again. */
+/** Report the failed messages, so that only those are delivered again. */
 export async function handler(event: SqsEvent) {
   const outcomes = await Promise.allSettled(
     event.Records.map((record) => book(record.body)),
@@ -22,7 +22,7 @@ export async function handler(event: SqsEvent) {
   return { batchItemFailures };
 }
 
-// deno-lint-ignore require-await -- stands for a call of a service
+// deno-lint-ignore require-await -- stands for a call to a service
 async function book(body: string) {
   const { account, cents }: Payment = JSON.parse(body);
   if (!Number.isInteger(cents) || cents <= 0) {

@@ -4,11 +4,11 @@ interface Event {
   prompt: string;
 }
 
-/** Each token is on its way to the caller before the next one is made. */
+/** Stream tokens; each is sent before the next one is generated. */
 export async function* handler(
   event: Event,
   context: { signal: AbortSignal },
 ) {
-  // The signal aborts when the caller has gone: then there is no next one.
+  // The signal aborts when the caller disconnects, which stops the model.
   yield* tokens(event.prompt, context.signal);
 }

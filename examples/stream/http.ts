@@ -37,7 +37,7 @@ export const handler = awslambda.streamifyResponse(
         "cache-control": "no-store",
       },
     });
-    // Waits where the caller is slow, and ends the response.
+    // Waits for slow callers, and ends the response.
     await pipeline(
       Readable.from(serverSentEvents(tokens(prompt, context.signal))),
       response,

@@ -3,7 +3,7 @@ import { setTimeout as sleep } from "node:timers/promises";
 /** How long the model below thinks about each token, in milliseconds. */
 const TOKEN_MS = 30;
 
-/** Stands for a language model: an answer, one token at a time. */
+/** Stands for a language model: generates a reply, one token at a time. */
 export async function* tokens(prompt: string, signal: AbortSignal) {
   const answer = `You asked: ${prompt} So that nothing of it is left behind.`;
   for (const token of answer.match(/\S+\s*/g) ?? []) {

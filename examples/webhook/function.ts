@@ -33,13 +33,13 @@ export default {
       return Response.json({ error: "Wrong signature" }, { status: 401 });
     }
     const push: Push = JSON.parse(new TextDecoder().decode(body));
-    // The sender has its answer long before this is done.
+    // The sender gets the response long before this is done.
     context.waitUntil(deploy(push));
     return Response.json({ accepted: push.commit }, { status: 202 });
   },
 };
 
-/** Check the signature over the bytes as they came; in constant time. */
+/** Check the signature of the raw bytes, in constant time. */
 async function isSigned(body: BufferSource, header: string | null) {
   const hex = /^sha256=([0-9a-f]{64})$/.exec(header ?? "")?.[1];
   if (hex === undefined) return false;

@@ -4,7 +4,7 @@ import sys
 
 
 def main() -> None:
-    """Run the command line tool, or say what it lacks."""
+    """Run the command line tool, or name the package that is not installed."""
     try:
         from lambda_deno_spawn.dev.cli.app import main as run
     except ModuleNotFoundError as error:

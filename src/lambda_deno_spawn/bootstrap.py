@@ -28,7 +28,15 @@ import os
 import signal
 import sys
 
-from lambda_deno_spawn.config import LogLevel, Settings, Sigterm, Strategy, Warm
+from lambda_deno_spawn.config import (
+    LogLevel,
+    Metrics,
+    Settings,
+    Sigterm,
+    Start,
+    Strategy,
+    Warm,
+)
 from lambda_deno_spawn.errors import (
     ConfigError,
     HandlerError,
@@ -37,15 +45,15 @@ from lambda_deno_spawn.errors import (
 )
 from lambda_deno_spawn.launch.command import deno_command
 from lambda_deno_spawn.launch.module_cache import ModuleCache
-from lambda_deno_spawn.processes.child import keep_descriptors
 from lambda_deno_spawn.processes.descendants import (
     become_opaque,
     become_subreaper,
     end_children,
-    leave_children,
+    fork_away_from_children,
     newly_lost,
     oom_score,
 )
+from lambda_deno_spawn.processes.launch import keep_descriptors
 from lambda_deno_spawn.processes.state import StateDir
 from lambda_deno_spawn.records import TYPE_CHECKING
 from lambda_deno_spawn.worker.start import start_worker
@@ -59,7 +67,12 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.launch.command import DenoCommand
     from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
     from lambda_deno_spawn.serving.credentials import CredentialsKeeper
+    from lambda_deno_spawn.serving.leftovers import Leftovers
+    from lambda_deno_spawn.serving.metrics import ReportForm
     from lambda_deno_spawn.serving.snapshot import SnapStart
+    from lambda_deno_spawn.serving.strategy import BaseStrategy
+    from lambda_deno_spawn.serving.template import Templates
+    from lambda_deno_spawn.serving.workers import Workers
     from lambda_deno_spawn.worker.start import StartedWorker
 
 EXIT_OK = 0
@@ -69,7 +82,7 @@ EXIT_AFTER_RESTORE = 65
 # On the way out: after SIGTERM the platform leaves the runtime 150 ms or more
 # (30 % of 500 ms; AWS's emulator, shutdown.go).
 DRAIN_LIMIT_S = 0.05
-LOG_FLUSH_LIMIT_S = 0.1
+EXIT_FLUSH_LIMIT_S = 0.1
 ABORT_LIMIT_S = 0.1
 
 
@@ -80,7 +93,7 @@ def main() -> NoReturn:
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     keep_descriptors()
     try:
-        leave_children()
+        fork_away_from_children()
     except OSError as error:
         sys.exit(_fail_early(WorkerSpawnError.from_os_error("start a process", error)))
     oom_score.hold()  # before `_guard`, which closes /proc/self to this process
@@ -182,10 +195,12 @@ async def _serve(
     from functools import partial
 
     from lambda_deno_spawn.errors import RuntimeApiError
-    from lambda_deno_spawn.log import writer as logs
-    from lambda_deno_spawn.processes.child import Reaper
+    from lambda_deno_spawn.invocation import Failure
+    from lambda_deno_spawn.log.writer import configure_log, logger
+    from lambda_deno_spawn.processes.reaper import Reaper
     from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
     from lambda_deno_spawn.serving.execution import Execution
+    from lambda_deno_spawn.serving.leftovers import Leftovers
     from lambda_deno_spawn.serving.loop import (
         ManagedInstanceLoop,
         RuntimeLoop,
@@ -193,13 +208,14 @@ async def _serve(
         run_until,
         serve,
     )
-    from lambda_deno_spawn.serving.strategies import FreshProcess, SharedServer, Workers
+    from lambda_deno_spawn.serving.strategy import INIT_LIMIT_S, MANAGED_INIT_LIMIT_S
+    from lambda_deno_spawn.serving.workers import WorkerFactory, Workers
 
     clients = [
         RuntimeApiClient(settings.runtime_api, settings.task_root)
         for _ in range(settings.concurrency)
     ]
-    writer = logs.configure(settings)
+    writer = configure_log(settings)
     _log_start(settings, command)
     loop = asyncio.get_running_loop()
     writer.attach(loop)
@@ -208,11 +224,15 @@ async def _serve(
         loop.add_signal_handler(number, stop.ask)
     reaper = Reaper(loop)
     credentials = _credentials(settings)
-    workers = Workers(command, state, cache, writer, reaper, credentials)
-    is_server = settings.strategy is Strategy.SERVER
-    strategy = (SharedServer if is_server else FreshProcess)(settings, workers)
-    begin = partial(Execution, settings, strategy, writer)
+    factory = WorkerFactory(command, state, cache, writer, reaper)
+    workers = Workers(factory, state.private_dir_of, credentials)
+    workers.templates = _templates(settings, workers, state, cache)
+    leftovers = Leftovers(state, is_beside_events=settings.is_managed_instance)
+    strategy = _strategy(settings, workers, leftovers)
+    form = _report_form(settings)
+    begin = partial(Execution, strategy, writer, settings.stop_margin_s, form)
     is_managed = settings.is_managed_instance
+    init_limit_s = MANAGED_INIT_LIMIT_S if is_managed else INIT_LIMIT_S
     loop_class = ManagedInstanceLoop if is_managed else RuntimeLoop
     loops = [loop_class(client, begin) for client in clients]
     drain_limit_s = None if is_managed else DRAIN_LIMIT_S
@@ -221,11 +241,18 @@ async def _serve(
         if settings.is_snap_start:
             from lambda_deno_spawn.serving.snapshot import SnapStart
 
+            is_ahead = settings.warm is not Warm.OFF
             snap_start = SnapStart(
-                settings, clients[0], strategy, workers, writer, credentials
+                clients[0], strategy, workers, writer, starts_ahead=is_ahead
             )
             return await _start_by_snapshot(snap_start, clients[0])
-        failure = await strategy.start(orphans.pop() if orphans else None)
+        first = orphans.pop() if orphans else None
+        failure = await strategy.start(first, init_limit_s)
+        if failure is None and settings.start is Start.FORK:
+            reason = await strategy.check_fork(init_limit_s)
+            if reason is not None:
+                error = ConfigError("LAMBDA_DENO_START", "fork", f"auto: {reason}")
+                failure = Failure.of(error.error_type, str(error))
         if failure is None:
             return None
         return await _fail(
@@ -240,24 +267,102 @@ async def _serve(
                 gc.freeze()
                 await serve(loops, stop, drain_limit_s)
     except RuntimeApiError as error:
-        logs.logger.error("%s", error)
+        logger.error("%s", error)
         return EXIT_FAILED
     finally:
-        await strategy.aclose()
+        await strategy.aclose(settings.close_grace_s)
         for client in clients:
             await client.aclose()
         reaper.close()
-        writer.detach(LOG_FLUSH_LIMIT_S)
+        writer.detach(EXIT_FLUSH_LIMIT_S)
     return EXIT_OK if code is None else code
 
 
 def _credentials(settings: Settings) -> CredentialsKeeper | None:
     if settings.credentials_uri is None:
         return None
+    from functools import partial
+
+    from lambda_deno_spawn.launch.variables import handed_on
     from lambda_deno_spawn.runtime_api.credentials import CredentialsEndpoint
     from lambda_deno_spawn.serving.credentials import CredentialsKeeper
 
-    return CredentialsKeeper(settings, CredentialsEndpoint())
+    return CredentialsKeeper(
+        CredentialsEndpoint(),
+        settings.credentials_uri,
+        settings.credentials_token,
+        partial(handed_on, settings),
+    )
+
+
+def _templates(
+    settings: Settings, workers: Workers, state: StateDir, cache: ModuleCache
+) -> Templates | None:
+    """Return what forks processes; None: each begins as a ``deno run``.
+
+    Raises:
+        ConfigError: They are to be forked, and cannot be.
+    """
+    if settings.start is Start.EXEC:
+        return None
+    from lambda_deno_spawn.native.control import library_path
+
+    library = library_path()
+    reason = None
+    if settings.strategy is Strategy.SERVER:
+        reason = "one process serves all events (LAMBDA_DENO_STRATEGY=server)"
+    elif settings.invocations != 1:
+        reason = "a process serves several events (LAMBDA_DENO_MAX_INVOCATIONS)"
+    elif settings.concurrency > 1:
+        reason = "several events are served at once"
+    elif library is None:
+        reason = f"there is no library to fork with for {os.uname().machine}"
+    if reason is None and library is not None:
+        from lambda_deno_spawn.serving.template import Templates
+
+        return Templates(workers, state, cache, library, settings.warm_max_age_s)
+    if settings.start is Start.FORK:
+        raise ConfigError("LAMBDA_DENO_START", "fork", f"auto: {reason}")
+    from lambda_deno_spawn.log.writer import logger
+
+    logger.info("Events are served by processes of their own start: %s", reason)
+    return None
+
+
+def _strategy(
+    settings: Settings, workers: Workers, leftovers: Leftovers
+) -> BaseStrategy:
+    """Return where workers come from, as the settings say."""
+    from lambda_deno_spawn.serving.strategy import WarmPolicy
+
+    warm = WarmPolicy(settings.warm, settings.warm_max_age_s)
+    if settings.strategy is Strategy.SERVER:
+        from lambda_deno_spawn.serving.shared_server import SharedServer
+
+        return SharedServer(
+            workers,
+            leftovers,
+            warm,
+            max_invocations=settings.max_invocations,
+            concurrency=settings.concurrency,
+        )
+    from lambda_deno_spawn.serving.fresh_process import FreshProcess
+    from lambda_deno_spawn.serving.pool import Bounded, Unbounded
+
+    if settings.is_managed_instance:
+        bounded = Bounded(settings.concurrency, settings.memory_mb)
+        return FreshProcess(workers, leftovers, warm, bounded)
+    return FreshProcess(workers, leftovers, warm, Unbounded())
+
+
+def _report_form(settings: Settings) -> ReportForm | None:
+    if settings.metrics is Metrics.OFF:
+        return None
+    from lambda_deno_spawn.serving.metrics import ReportForm
+
+    return ReportForm(
+        settings.metrics, settings.function_name, settings.function_version
+    )
 
 
 def _extension(settings: Settings) -> AbstractAsyncContextManager[None]:

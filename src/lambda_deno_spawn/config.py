@@ -1,17 +1,17 @@
 """Settings of the runtime, parsed once from an environment.
 
-Knows every variable the supervisor reads, its unit, its default and what is accepted.
-Refuses to know the process environment itself (a mapping is an argument) and the file
-system. Platform variables: AWS Lambda Developer Guide, "Working with Lambda environment
-variables"; ours: docs/configuration.md.
+Knows every variable the supervisor reads, its unit, its default and its accepted
+values. Does not know the process environment itself (a mapping is an argument) or the
+file system. Platform variables: AWS Lambda Developer Guide, "Working with Lambda
+environment variables"; ours: docs/configuration.md.
 """
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 
 from lambda_deno_spawn.errors import ConfigError
+from lambda_deno_spawn.limits import PORT_LIMIT
 from lambda_deno_spawn.permissions import Permissions
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
@@ -22,12 +22,11 @@ if TYPE_CHECKING:
     E = TypeVar("E", bound=StrEnum)
 
 STOP_MARGIN_S = 0.2  # stop the worker this long before the deadline; decision 0004
-# On the way out, of the 150 ms or more that Lambda leaves the runtime; decision 0024.
+# At exit: a part of the 150 ms or more that Lambda leaves the runtime; decision 0024.
 CLOSE_GRACE_S = 0.1
-PORT_LIMIT = 65_535
 SNAP_START = "snap-start"
-# Environments that AWS freezes between invocations; anything else (AWS's emulator,
-# Managed Instances, a test) keeps running and wants its next event at once.
+# Environments that AWS freezes between invocations. All others (AWS's emulator, Managed
+# Instances, a test) keep running and have their next event at once.
 FREEZING_INITIALIZATION_TYPES = frozenset(
     {"on-demand", "provisioned-concurrency", SNAP_START}
 )
@@ -36,12 +35,12 @@ KNOWN_VARIABLES = frozenset(
     OUR_PREFIX + name
     for name in (
         "BIN", "CLOSE_GRACE_MS", "ENV", "MAX_INVOCATIONS", "METRICS", "PERMISSIONS",
-        "RESPONSE_MODE", "SIGTERM", "STOP_MARGIN_MS", "STRATEGY", "V8_FLAGS", "WARM",
-        "WARM_MAX_AGE_S",
+        "RESPONSE_MODE", "SIGTERM", "START", "STOP_MARGIN_MS", "STRATEGY", "V8_FLAGS",
+        "WARM", "WARM_MAX_AGE_S",
     )
 )  # fmt: skip
 
-# In LAMBDA_DENO_ENV: every variable that holds or leads to AWS credentials.
+# In LAMBDA_DENO_ENV it means every variable that holds or leads to AWS credentials.
 CREDENTIALS_GROUP = "@credentials"
 _ENV_NAME = r"[^*=@]+\*?|\*"
 _CREDENTIALS_URI = (
@@ -57,6 +56,14 @@ class Warm(StrEnum):
     OFF = "off"
 
 
+class Start(StrEnum):
+    """How the process for an event begins."""
+
+    AUTO = "auto"  # forked where that is known to be safe
+    FORK = "fork"
+    EXEC = "exec"
+
+
 class Strategy(StrEnum):
     """How an invocation reaches the handler."""
 
@@ -65,14 +72,14 @@ class Strategy(StrEnum):
 
 
 class ResponseMode(StrEnum):
-    """How a ``Response`` is sent; other results tell by what they are."""
+    """How a ``Response`` is sent; for other results their type decides."""
 
     BUFFERED = "buffered"
     STREAM = "stream"
 
 
 class Metrics(StrEnum):
-    """Whether each invocation leaves a line with what it took in the log."""
+    """Whether each invocation writes a line of its metrics to the log."""
 
     OFF = "off"
     JSON = "json"
@@ -80,7 +87,7 @@ class Metrics(StrEnum):
 
 
 class Sigterm(StrEnum):
-    """Whether Lambda is asked to say that it ends the environment."""
+    """Whether Lambda is asked to send SIGTERM before it ends the environment."""
 
     OFF = "off"
     ON = "on"
@@ -105,7 +112,7 @@ class LogLevel(StrEnum):
 
 
 class Settings(NamedTuple):
-    """Everything the supervisor is told by its environment.
+    """The supervisor's settings, as its environment gives them.
 
     Attributes:
         runtime_api: ``host:port`` of the Runtime API.
@@ -113,34 +120,35 @@ class Settings(NamedTuple):
         task_root: Folder of the function; also the working directory of its processes.
         memory_mb: Memory size of the function, None outside Lambda.
         strategy: How an invocation reaches the handler.
-        max_invocations: A process that has served so many is replaced; None: not set.
+        max_invocations: A process is replaced after this many; None: not set.
         concurrency: How many invocations may run at once.
-        is_managed_instance: It is a Lambda Managed Instance: it is never frozen, and
-            nothing restarts it.
+        is_managed_instance: The environment is a Lambda Managed Instance, which is
+            never frozen and never restarted.
+        start: How a process begins: forked from a loaded one, or as ``deno run``.
         warm: When the next process is started.
         warm_max_age_s: A waiting process older than this is replaced; None: no limit.
         stop_margin_s: Time kept back before the deadline to stop a worker and report.
         response_mode: How a ``Response`` is sent.
-        permissions: What the handler may do.
+        permissions: Permissions of the handler.
         env_names: Names handed on to the process (``*`` at the end matches any rest but
-            no credentials, ``CREDENTIALS_GROUP`` means all of them); None: everything
-            but the runtime's own.
+            no credentials, ``CREDENTIALS_GROUP`` means all of them); None: all
+            variables but the runtime's own.
         v8_flags: Flags for V8, each with its dashes.
         deno_bin: Path given by the user, None to search.
         deno_dir: Deno's cache folder, None to choose.
         temp_root: Where private folders are made.
         log_format: Text or JSON lines.
         log_level: Least level written in JSON format.
-        metrics: How each invocation's measures are written to the log.
-        sigterm: Whether to register as an extension, without which Lambda sends none.
+        metrics: How each invocation's metrics are written to the log.
+        sigterm: Whether to register as an extension; otherwise Lambda sends no SIGTERM.
         close_grace_s: How long a process that has served may take to close.
         is_snap_start: A snapshot is taken after init, and restored before each first
             invocation.
-        credentials_uri: Where to fetch credentials for processes that may not do so
-            themselves; None: they may, or have theirs in the environment.
-        credentials_token: What to show there.
+        credentials_uri: URL of credentials for processes that may not fetch them; None:
+            they may, or have theirs in the environment.
+        credentials_token: Value of the ``Authorization`` header there.
         telemetry_fd: Descriptor for framed log records; None: the log is stderr.
-        unknown: Variables with our prefix that mean nothing, most likely mistyped.
+        unknown: Variables with our prefix that have no meaning, most likely mistyped.
     """
 
     runtime_api: str
@@ -155,6 +163,7 @@ class Settings(NamedTuple):
     max_invocations: int | None = None
     concurrency: int = 1
     is_managed_instance: bool = False
+    start: Start = Start.EXEC
     warm: Warm = Warm.BACKGROUND
     warm_max_age_s: float | None = None
     stop_margin_s: float = STOP_MARGIN_S
@@ -214,6 +223,7 @@ class Settings(NamedTuple):
             log_group_name=environ.get("AWS_LAMBDA_LOG_GROUP_NAME", ""),
             log_stream_name=environ.get("AWS_LAMBDA_LOG_STREAM_NAME", ""),
             strategy=_choice(environ, "LAMBDA_DENO_STRATEGY", Strategy.FRESH),
+            start=_choice(environ, "LAMBDA_DENO_START", Start.EXEC),
             max_invocations=_count(environ, "LAMBDA_DENO_MAX_INVOCATIONS"),
             concurrency=concurrency or 1,
             is_managed_instance=concurrency is not None,
@@ -237,7 +247,7 @@ class Settings(NamedTuple):
             deno_bin=environ.get("LAMBDA_DENO_BIN") or None,
             deno_dir=environ.get("DENO_DIR") or None,
             temp_root=environ.get("TMPDIR") or "/tmp",
-            # Lines of several invocations stand among each other there.
+            # There, the lines of several invocations are interleaved.
             log_format=_choice(environ, "AWS_LAMBDA_LOG_FORMAT", LogFormat.TEXT)
             if concurrency is None
             else LogFormat.JSON,
@@ -288,7 +298,7 @@ def _required(environ: Mapping[str, str], variable: str, expected: str) -> str:
 
 
 def _choice(environ: Mapping[str, str], variable: str, default: E) -> E:
-    """Read one of a few words; letter case does not matter, as AWS itself varies it."""
+    """Read one of a few words, in any letter case, which AWS itself varies."""
     value = environ.get(variable, "")
     if not value:
         return default
@@ -320,16 +330,17 @@ def _milliseconds(environ: Mapping[str, str], variable: str, default_s: float) -
 def _credentials_uri(
     environ: Mapping[str, str], runtime_api: str, *, is_snap_start: bool
 ) -> str | None:
-    """Return where credentials are that a process cannot fetch for itself.
+    """Return the URL of credentials that a process cannot fetch for itself.
 
     Under SnapStart they are behind the Runtime API's address, which is denied to every
-    process. Anywhere else that a variable leads to is the processes' own affair.
+    process. Processes can fetch from any other address on their own.
     """
     uri = environ.get("AWS_CONTAINER_CREDENTIALS_FULL_URI", "")
-    # An SDK takes keys of the environment first. Mostly there is no address, and an
-    # expression takes its time to be compiled.
+    # SDKs prefer keys in the environment.
     if not uri or environ.get("AWS_ACCESS_KEY_ID"):
         return None
+    import re  # 2 ms that most cold starts need not pay
+
     found = re.fullmatch(_CREDENTIALS_URI, uri)
     if found is None:
         return None
@@ -343,7 +354,7 @@ def _credentials_uri(
 
 
 def _telemetry_fd(environ: Mapping[str, str]) -> int | None:
-    """Read a variable of the platform's own; a senseless one is no reason to fail."""
+    """Read a variable that the platform sets; a malformed value is ignored."""
     value = environ.get("_LAMBDA_TELEMETRY_LOG_FD", "")
     # On Managed Instances it must not be used, and this other variable is set.
     if "_LAMBDA_TELEMETRY_LOG_FD_PROVIDER_SOCKET" in environ:
@@ -352,6 +363,8 @@ def _telemetry_fd(environ: Mapping[str, str]) -> int | None:
 
 
 def _env_names(value: str) -> tuple[str, ...]:
+    import re
+
     names = tuple(value.replace(",", " ").split())
     for name in names:
         if name != CREDENTIALS_GROUP and not re.fullmatch(_ENV_NAME, name):

@@ -1,9 +1,10 @@
 """Every exception this project raises on purpose.
 
-A failing handler is not here: it is an ordinary outcome of an invocation, a
+A failing handler is not among them: it is an ordinary outcome of an invocation, a
 ``Failure`` value. These classes mean that a setting is wrong, that the Runtime API
-refused or vanished, or that a Deno process broke its side of the contract. Which
-error type each one becomes for the caller: docs/architecture.md, failure table.
+refused a call or cannot be reached, or that a Deno process broke its side of the
+contract. The failure table in docs/architecture.md has the error type that the caller
+receives for each of them.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ class ConfigError(LambdaDenoSpawnError):
     Attributes:
         variable: Name of the environment variable (or option) at fault.
         value: The offending value as it was found, None if it is missing.
-        expected: What would have been accepted.
+        expected: A description of accepted values.
     """
 
     error_type = "Runtime.InvalidConfiguration"
@@ -47,15 +48,15 @@ class HandlerError(LambdaDenoSpawnError):
 
 
 class UsageError(LambdaDenoSpawnError):
-    """A command of the command line cannot be carried out as it was given."""
+    """A command cannot be carried out with these arguments."""
 
 
 class BuildError(LambdaDenoSpawnError):
-    """A package or a layer cannot be built from what there is."""
+    """A package or a layer cannot be built."""
 
 
 class DeployError(LambdaDenoSpawnError):
-    """AWS, or the way to it, does not let a command be carried out."""
+    """AWS refused a call of a command, or cannot be reached."""
 
 
 class RuntimeApiError(LambdaDenoSpawnError):
@@ -110,10 +111,10 @@ class StreamNotBegunError(RuntimeApiError):
 
 
 class WorkerError(LambdaDenoSpawnError):
-    """A Deno process broke off or broke the protocol.
+    """A Deno process ended early or broke the protocol.
 
     Attributes:
-        error_type: The type its caller is told.
+        error_type: The ``errorType`` that the caller receives.
         pid: Process id, None if no process could be started.
         stderr_tail: The last lines it wrote to stderr, bounded.
     """
@@ -128,23 +129,31 @@ class WorkerError(LambdaDenoSpawnError):
         super().__init__(message)
 
 
+class TemplateError(LambdaDenoSpawnError):
+    """A process that is to be forked has gone, or broke its side of the contract."""
+
+    def __init__(self, detail: str) -> None:
+        self.detail = detail
+        super().__init__(f"Cannot use the template: {detail}")
+
+
 class WorkerSpawnError(WorkerError):
     """Deno could not be started: missing binary, no memory, no free process slot.
 
     Attributes:
-        error_type: ``Runtime.InvalidEntrypoint`` if the fault is the binary's, else
-            which resource was used up.
+        error_type: ``Runtime.InvalidEntrypoint`` if the binary is at fault, else the
+            type for the resource that was used up.
     """
 
     error_type = "Runtime.InvalidEntrypoint"
 
     @classmethod
     def from_os_error(cls, action: str, error: OSError) -> WorkerSpawnError:
-        """Say what the system refused, and what to do where a resource is used up.
+        """Describe an error of the system, with advice if a resource is used up.
 
         Args:
-            action: What could not be done, such as ``start 'deno'``.
-            error: Why.
+            action: The action that failed, such as ``start 'deno'``.
+            error: The system's error.
         """
         message = f"Cannot {action}: {error.strerror or error}"
         if error.errno not in _EXHAUSTED:
@@ -194,28 +203,28 @@ class WorkerExitedError(WorkerError):
 
 
 class WorkerRefusedError(WorkerExitedError):
-    """Deno itself refused what it was started with, before any code ran."""
+    """Deno itself refused its arguments or configuration, before any code ran."""
 
     error_type = ConfigError.error_type
 
 
 class WorkerOutOfMemoryError(WorkerExitedError):
-    """V8's heap limit or the kernel ended the process for the memory it used."""
+    """The process was ended at V8's heap limit, or by the kernel for lack of memory."""
 
     error_type = "Runtime.OutOfMemory"
 
 
 class WorkerExhaustedError(WorkerExitedError):
-    """The process ended because the environment has no more of something."""
+    """The process ended because a resource of the environment was used up."""
 
     error_type = "Runtime.ResourceExhausted"
 
 
 class WorkerTimeoutError(WorkerError):
-    """The process had not answered when the stop margin before the deadline began.
+    """The process had not answered by the deadline less the stop margin.
 
     Attributes:
-        limit_s: How long it had, in seconds since its event arrived.
+        limit_s: How long it had, in seconds from the arrival of its event.
     """
 
     error_type = "Runtime.InvokeTimeout"
@@ -228,9 +237,9 @@ class WorkerTimeoutError(WorkerError):
 
 
 class WorkerUnreachedError(WorkerError):
-    """The process did not get the event: another one can serve it, nothing is done yet.
+    """The process did not receive the event, so another one can serve it.
 
-    That is so if there was no connection to it, or it ended before it had read all.
+    Either there was no connection to it, or it ended before it had read the event.
     """
 
     error_type = "Runtime.WorkerProtocolError"

@@ -1,9 +1,8 @@
-"""One unit of work and what came of it.
+"""One invocation and its outcome.
 
-Knows how an invocation is described by the Runtime API's headers, how its outcome is
-written as an error body, and deadline arithmetic. Refuses to know clocks, sockets and
-processes: the present time is always an argument. Specification: AWS Lambda Developer
-Guide, "Using the Lambda runtime API for custom runtimes".
+Knows how the Runtime API's headers describe an invocation, and how a failure is written
+as an error body. Does not know clocks, sockets or processes. Specification: AWS Lambda
+Developer Guide, "Using the Lambda runtime API for custom runtimes".
 """
 
 from __future__ import annotations
@@ -21,23 +20,23 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.errors import WorkerError
 
-# The platform stores 64 KiB of the cause and servers limit a header block; half of it
-# keeps the whole request well inside both.
+# The platform stores 64 KiB of the cause, and servers limit a header block: half of
+# that keeps the whole request well below both.
 XRAY_CAUSE_LIMIT_BYTES = 32 * 1024
-# Longer bodies are not read for it: objects of Python's are thirty times as large as
-# the JSON that they come from.
+# Longer error bodies are not parsed for it: Python's objects are thirty times as large
+# as their JSON.
 XRAY_BODY_LIMIT_BYTES = 2 * XRAY_CAUSE_LIMIT_BYTES
-# Letters of ``Lambda-Runtime-Function-Error-Type`` behind its category.
+# Letters of ``Lambda-Runtime-Function-Error-Type`` after its category.
 ERROR_REASON_LIMIT = 128
-# Enough to see what went wrong without turning the error body into a log file.
+# Enough to show the cause without turning the error body into a log file.
 LOG_TAIL_LIMIT_LINES = 20
 
 _ERROR_TYPE = re.compile(r"(?:Runtime|Function)\.[A-Z][A-Za-z]+")
-# AWS's are 36 characters long; it becomes part of a path, and of each line of the log.
+# AWS's ids have 36 characters; an id becomes part of a path, and of each log line.
 REQUEST_ID_LIMIT = 1024
 # 15 digits of milliseconds reach past the year 30000 and are exact in JavaScript.
 _DEADLINE_MS = re.compile(r"[0-9]{1,15}")
-# A handler can write anything into its stack: a longer number is no line of a file.
+# A handler can write anything into its stack: a longer number is not a line number.
 _STACK_FRAME = re.compile(
     r"^\s*at (?:(?P<label>.*?) \(|async )?"
     r"(?P<path>[^()]*?):(?P<line>[0-9]{1,9}):[0-9]+\)?$"
@@ -46,7 +45,7 @@ _STACK_FRAME = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Invocation:
-    """One event and the facts that came with it.
+    """One event and the facts that arrived with it.
 
     Attributes:
         request_id: ``Lambda-Runtime-Aws-Request-Id``.
@@ -57,7 +56,7 @@ class Invocation:
         client_context: JSON text of the caller's client context.
         cognito_identity: JSON text of the caller's Cognito identity.
         tenant_id: Tenant of a tenant-isolated function.
-        invocation_id: Opaque value to be echoed with the answer.
+        invocation_id: Opaque value to be sent back with the response.
     """
 
     request_id: str
@@ -72,12 +71,12 @@ class Invocation:
 
     @classmethod
     def from_headers(cls, headers: Mapping[str, str], event: bytes) -> Invocation:
-        """Build an invocation from the headers of a ``next`` answer.
+        """Build an invocation from the headers of a response to ``next``.
 
         Args:
             headers: Header fields with lower-case names; unknown ones are ignored,
                 empty optional ones count as absent.
-            event: Body of the answer.
+            event: Body of the response.
 
         Raises:
             RuntimeApiError: A header that every invocation has is missing or malformed.
@@ -103,19 +102,6 @@ class Invocation:
             tenant_id=headers.get("lambda-runtime-aws-tenant-id") or None,
             invocation_id=headers.get("lambda-runtime-invocation-id") or None,
         )
-
-    def remaining_s(self, now_epoch_s: float) -> float:
-        """Return the time left until the deadline in seconds, never below zero."""
-        return max(0.0, self.deadline_epoch_ms / 1000 - now_epoch_s)
-
-
-def stop_margin_s(remaining_s: float, configured_s: float) -> float:
-    """Return how long before the deadline a worker is stopped, in seconds.
-
-    A short timeout must not be eaten up by the margin, so it is never more than a
-    fifth of the time there was.
-    """
-    return min(configured_s, remaining_s / 5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +132,7 @@ class Failure:
         stack_trace: Sequence[str] = (),
         log_tail: str = "",
     ) -> Failure:
-        """Write an error body of our own; what is not valid Unicode is replaced."""
+        """Write an error body of the runtime's own; invalid Unicode is replaced."""
         body: dict[str, object] = {
             "errorType": error_type,
             "errorMessage": _clean(message),
@@ -159,15 +145,15 @@ class Failure:
 
     @classmethod
     def from_worker_error(cls, error: WorkerError) -> Failure:
-        """Describe a worker that broke off, with the last lines it logged."""
+        """Describe a worker that ended early, with the last lines it logged."""
         return cls.of(error.error_type, str(error), log_tail=error.stderr_tail)
 
     @property
     def function_error_type(self) -> str:
         """Value of ``Lambda-Runtime-Function-Error-Type``: always ``Category.Reason``.
 
-        The platform folds every other form into ``Runtime.Unknown``, so an error of
-        the user's becomes ``Function.<its name>``.
+        The platform turns every other form into ``Runtime.Unknown``, so an error of the
+        handler becomes ``Function.<its name>``.
         """
         is_short = len(self.error_type) <= ERROR_REASON_LIMIT
         if is_short and _ERROR_TYPE.fullmatch(self.error_type):
@@ -180,13 +166,14 @@ class Failure:
         )
 
     def shortened(self, limit_bytes: int) -> Failure:
-        """Return one whose body is no longer; the same if it is short enough.
+        """Return a failure with a body of at most ``limit_bytes``.
 
-        What is cut is said, and what is kept is worth most: type, message, and of the
-        stack as many lines as there is room for. Causes and the log are dropped.
+        It is the same one if it is short enough. Else type and message are kept, and as
+        many lines of the stack as fit; the body says that it was cut. Causes and the
+        log are dropped.
 
         Args:
-            limit_bytes: Room for a body, a few hundred bytes at least.
+            limit_bytes: Longest body, a few hundred bytes at least.
         """
         if len(self.body) <= limit_bytes:
             return self
@@ -195,7 +182,8 @@ class Failure:
         except orjson.JSONDecodeError:
             body = None
         if not isinstance(body, dict):
-            body = {"errorMessage": f"{len(self.body)} bytes that are no JSON object"}
+            found = f"{len(self.body)} bytes that are not a JSON object"
+            body = {"errorMessage": found}
         message, lines = body.get("errorMessage"), body.get("stackTrace")
         if not isinstance(message, str):
             message = ""
@@ -224,7 +212,7 @@ class Failure:
     def xray_cause(self, working_directory: str) -> str | None:
         """Return the one-line JSON of the X-Ray error cause header.
 
-        None if it would not fit; the header is optional.
+        None if it would be too long; the header is optional.
         """
         if len(self.body) > XRAY_BODY_LIMIT_BYTES:
             return None
@@ -237,7 +225,7 @@ class Failure:
         lines = body.get("stackTrace")
         try:
             message = str(body.get("errorMessage", ""))
-        except RecursionError:  # orjson reads what is nested deeper than str() writes
+        except RecursionError:  # orjson parses deeper nesting than str() can write
             message = ""
         stack = [
             {"path": m["path"], "line": int(m["line"]), "label": m["label"] or ""}
@@ -255,7 +243,7 @@ class Failure:
             "paths": sorted({frame["path"] for frame in stack}),
         }
         data = orjson.dumps(cause)
-        if len(data) > XRAY_CAUSE_LIMIT_BYTES:  # escaping only adds, and takes its time
+        if len(data) > XRAY_CAUSE_LIMIT_BYTES:  # escapes only add to it
             return None
         # Header values are single-line latin-1: everything else is escaped.
         text = "".join(map(_escape, data.decode()))
@@ -263,14 +251,14 @@ class Failure:
 
 
 class Chunks(Protocol):
-    """The pieces of a streamed answer, as they come.
+    """The pieces of a streamed answer, as they are received.
 
-    Iterating ends with the answer; whether it was complete is then told by ``failure``.
+    Iteration ends with the answer; ``failure`` then shows whether it was complete.
     """
 
     @property
     def failure(self) -> Failure | None:
-        """Why the answer broke off; None while it lasts, and if it did not."""
+        """Why the answer was cut off; None while it lasts, and if it was complete."""
 
     def __aiter__(self) -> AsyncIterator[bytes]:
         """Iterate once."""
@@ -278,12 +266,12 @@ class Chunks(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Streaming:
-    """The handler's result in pieces, whose first one is there.
+    """The handler's result in pieces, of which the first has been received.
 
     Attributes:
         content_type: Media type of the whole.
         chunks: The pieces.
-        limit_s: Time until the answer has to be given up, in seconds from now.
+        limit_s: Time until the answer is given up, in seconds from now.
     """
 
     content_type: str
@@ -294,7 +282,7 @@ class Streaming:
 Outcome = Success | Failure | Streaming
 
 
-# The last line of a stack that was cut, with all else.
+# Last line of the stack in an error body that was cut.
 CUT = "\u2026 (cut; the whole error is in the log)"
 
 T = TypeVar("T", str, list[str])
@@ -307,14 +295,14 @@ def _body(error_type: str, message: str, stack: list[str]) -> bytes:
 
 
 def _most(whole: T, write: Callable[[T, int], bytes], limit_bytes: int) -> bytes:
-    """Write as much of the beginning of a text or a list as there is room for.
+    """Write the longest beginning of a text or list that fits.
 
     Args:
-        whole: All of it.
-        write: Writes a beginning, told how much is left out.
-        limit_bytes: The room. There is enough for what is written beside it.
+        whole: The text or list.
+        write: Writes a beginning; its second argument is how much is left out.
+        limit_bytes: Most bytes, enough for an empty beginning.
     """
-    # Each character, and each line, takes a byte at least.
+    # Each character, and each line, takes at least one byte.
     low, high = 0, min(len(whole), limit_bytes)
     while low < high:
         middle = (low + high + 1) // 2

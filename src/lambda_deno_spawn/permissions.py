@@ -1,14 +1,13 @@
-"""What a process may do: a setting, or a set in ``deno.json``, becomes Deno's flags.
+"""Permissions of a process: a setting and a set in ``deno.json`` become Deno's flags.
 
-Knows the words of ``LAMBDA_DENO_PERMISSIONS``, the form of a permission set, how what
-they say adds up, and what is denied in any case. Refuses to know files and the
+Knows the words of ``LAMBDA_DENO_PERMISSIONS``, the form of a permission set, how the
+two are added up, and what is denied in any case. Does not know files or the
 environment: text, sets and folders are arguments. Specification: docs/configuration.md,
 "Permissions"; Deno's manual, "Security and permissions"; decision 0015.
 """
 
 from __future__ import annotations
 
-import re
 from enum import StrEnum
 
 from lambda_deno_spawn.errors import ConfigError
@@ -31,22 +30,22 @@ SHORT_NAMES = {
     "A": "allow-all", "R": "allow-read", "W": "allow-write", "N": "allow-net",
     "E": "allow-env", "S": "allow-sys", "I": "allow-import",
 }  # fmt: skip
-# What may stand for a folder in the value of a flag and in a permission set.
+# Placeholders for folders in the value of a flag and in a permission set.
 PRIVATE_DIR = "$TMPDIR"
 TASK_ROOT = "$LAMBDA_TASK_ROOT"
-# Stands for the private folder until a process has one; no path can hold it.
+# Placeholder for the private folder until a process has one; no path can contain it.
 PRIVATE_DIR_MARK = "\0"
-# Behind the private folder's name, for a process that is reached over HTTP: beside that
-# folder, as handlers may empty it.
+# Suffix of the private folder's path: the socket of a process that listens is beside
+# that folder, as handlers may empty it.
 SOCKET = ".socket"
-# Lets one process slow down the supervisor, and through it every later one.
+# With this call one process could slow down the supervisor and every later process.
 RENICE = "setPriority"
-# Deno itself reads these while it runs, past every permission: where it connects and
-# whom it trusts when it loads a module, where it keeps and writes what. They stay what
-# they were at its start, whatever a handler sets (decision 0027). From Deno's source,
-# 2.9: ext/fetch/proxy.rs, cli/lib/args.rs, ext/tls/keylog.rs, libs/npmrc, ext/kv,
-# ext/cron, ext/http, ext/webgpu, runtime/web_worker.rs; the last line is glibc's
-# resolver, resolver(3).
+# Deno itself reads these while it runs, past every permission: they decide where it
+# connects and which certificates it trusts when it loads a module, and where it writes
+# files. They keep the values of its start, whatever a handler sets (decision 0028).
+# From Deno's source, 2.9: ext/fetch/proxy.rs, cli/lib/args.rs, ext/tls/keylog.rs,
+# libs/npmrc, ext/kv, ext/cron, ext/http, ext/webgpu, runtime/web_worker.rs; the last
+# line is glibc's resolver, resolver(3).
 STEERING = (
     "HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy",
     "NO_PROXY", "no_proxy",
@@ -67,12 +66,12 @@ EXPECTED = (
 _SHORT_FLAGS = r"-([ARWNESI]+)"
 _PLACEHOLDER = r"\$\w+"
 
-# Flag names without their dashes, with their values joined by commas; None: everything.
+# Flag names without their dashes, with values joined by commas; None: without limit.
 Flags = dict[str, str | None]
 
 
 class Mode(StrEnum):
-    """What the flags of a setting are added to."""
+    """The permissions to which a setting adds its flags."""
 
     DEFAULT = "default"
     NONE = "none"
@@ -81,15 +80,15 @@ class Mode(StrEnum):
 
 
 class Permissions(NamedTuple):
-    """``LAMBDA_DENO_PERMISSIONS``, understood.
+    """``LAMBDA_DENO_PERMISSIONS``, parsed.
 
     Attributes:
-        text: As it was written; empty: not set.
-        mode: What the flags are added to.
+        text: The setting as it was written; empty: not set.
+        mode: The permissions to which the flags are added.
         set_name: Name after ``-P``; empty: the set called ``default``.
-        flags: What is allowed and denied besides.
+        flags: Permissions allowed and denied in addition.
         is_cached_only: No module is loaded from the network.
-        may_renice: ``setPriority`` was asked for by its name.
+        may_renice: ``setPriority`` is allowed by name.
     """
 
     text: str = ""
@@ -104,7 +103,7 @@ class Permissions(NamedTuple):
         """Read the setting.
 
         Raises:
-            ConfigError: It is none of the words, a flag is no permission flag, or a
+            ConfigError: A word or flag is unknown, flags contradict each other, or a
                 value holds an unknown placeholder.
         """
         text = text.strip()
@@ -150,6 +149,8 @@ class Permissions(NamedTuple):
 
 
 def _flag_names(word: str, text: str) -> list[str]:
+    import re  # 2 ms that most cold starts need not pay
+
     short = re.fullmatch(_SHORT_FLAGS, word)
     if short is not None:
         return [SHORT_NAMES[letter] for letter in short[1]]
@@ -164,6 +165,8 @@ def _value(flag: str, value: str, text: str) -> str:
         raise ConfigError(VARIABLE, text, "no value after --allow-all")
     if not value:
         raise ConfigError(VARIABLE, text, f"a value after --{flag}=, or no =")
+    import re
+
     for placeholder in re.findall(_PLACEHOLDER, value):
         if placeholder not in (PRIVATE_DIR, TASK_ROOT):
             expected = f"no other placeholder than {PRIVATE_DIR} and {TASK_ROOT}"
@@ -172,7 +175,7 @@ def _value(flag: str, value: str, text: str) -> str:
 
 
 def _add(flags: Flags, name: str, value: str | None) -> None:
-    """Add a value to a flag; everything and something is everything."""
+    """Add a value to a flag; a flag without limit stays without limit."""
     there = flags.get(name, "")
     if there is None or value is None:
         flags[name] = None
@@ -181,15 +184,15 @@ def _add(flags: Flags, name: str, value: str | None) -> None:
 
 
 class Grant(NamedTuple):
-    """What every process of an environment may do.
+    """The permissions of every process of an environment.
 
     Attributes:
         flags: Arguments for Deno; ``PRIVATE_DIR_MARK`` stands for the private folder.
-        may_start_programs: Other programs can come to share the process's stdout.
-        set_name: Permission set of ``deno.json`` that counts, None if it is none.
-        hints: What an error about a denied access can say; see docs/protocol.md.
-        steering: Those of ``STEERING`` that the handler's code may read and set; Deno
-            keeps its own.
+        may_start_programs: Other programs may get to share the process's stdout.
+        set_name: Permission set of ``deno.json`` that applies, None if none does.
+        hints: Facts for the error about a denied access; see docs/protocol.md.
+        steering: Variables of ``STEERING`` that the handler's code may read and set;
+            Deno keeps its own values.
     """
 
     flags: tuple[str, ...]
@@ -208,18 +211,18 @@ def grant(
     denied: Sequence[str],
     listens: bool = False,
 ) -> Grant:
-    """Add up what the setting, a permission set and the runtime itself say.
+    """Add up the setting, a permission set and the runtime's own denials.
 
     Args:
         permissions: The setting.
         sets: Permission sets of the function's ``deno.json``, by name.
-        read_paths: What can be read by default, besides the private folder.
-        task_root: For its placeholder.
-        denied: Hosts with ports that nobody may connect to.
-        listens: The process is reached by a socket beside its private folder.
+        read_paths: Readable by default, besides the private folder.
+        task_root: Replaces its placeholder.
+        denied: Hosts with ports that no process may connect to.
+        listens: The process listens on a socket beside its private folder.
 
     Raises:
-        ConfigError: There is no such set, or a flag would have no effect.
+        ConfigError: The set does not exist, or a flag would have no effect.
     """
     if permissions.mode is Mode.NONE:
         hints = _hints(permissions, None, {}, denied)
@@ -255,7 +258,7 @@ def grant(
     given = total
     arguments = []
     if set_name is not None:
-        # A flag counts instead of the set's entry, so it has to hold both.
+        # Deno uses a flag in place of the set's entry, so it has to hold both.
         given = {n: v for n, v in total.items() if n not in base or v != base[n]}
         arguments.append("-P" if set_name == "default" else f"-P={set_name}")
     if permissions.is_cached_only:
@@ -266,7 +269,7 @@ def grant(
 
 
 def _set_name(permissions: Permissions, sets: Mapping[str, Any]) -> str | None:
-    """Return the set that counts, None if it is none."""
+    """Return the set that applies, None if none does."""
     name = permissions.set_name or "default"
     if permissions.mode is Mode.DEFAULT:
         return name if name in sets else None
@@ -280,7 +283,7 @@ def _set_name(permissions: Permissions, sets: Mapping[str, Any]) -> str | None:
 
 
 def _flags_of_set(name: str, content: Any) -> Flags:
-    """Return a permission set as flags; what is malformed is left for Deno to judge."""
+    """Return a permission set as flags, without entries that Deno will refuse."""
     flags: Flags = {}
     if not isinstance(content, dict):
         return flags
@@ -305,7 +308,7 @@ def _flags_of_set(name: str, content: Any) -> Flags:
 def _check_effect(
     name: str, value: str | None, base: Flags, permissions: Permissions
 ) -> None:
-    """Refuse a flag that looks as if it narrowed what is allowed anyway."""
+    """Refuse a flag that seems to narrow a permission that is allowed without limit."""
     is_allowed_anyway = base.get(name, "") is None or "allow-all" in base
     if not (name.startswith("allow-") and value and is_allowed_anyway):
         return
@@ -320,9 +323,10 @@ def _check_effect(
 
 
 def _allow_socket(flags: Flags) -> None:
-    """Let a process listen where it is reached, and nowhere else.
+    """Let a process listen on its own socket, and nowhere else.
 
-    It gives up reading and writing there once it listens, before it loads the handler.
+    Once it listens, and before it loads the handler, it gives up the permission to read
+    and write there.
     """
     if "allow-all" in flags:
         return
@@ -333,21 +337,21 @@ def _allow_socket(flags: Flags) -> None:
 
 
 def _deny(flags: Flags, denied: Iterable[str]) -> None:
-    """Add what is denied whatever is allowed."""
+    """Deny these hosts, whatever is allowed."""
     hosts = ",".join(denied)
     _add_first(flags, "deny-net", hosts)
-    # Modules are loaded by another permission. Unless it was widened it covers a few
-    # public hosts, and a list of addresses would cost a look-up for each of them.
+    # Loading modules is a permission of its own. Unless it was widened it covers a few
+    # public hosts, each of which would be looked up for a list of denied addresses.
     if "allow-all" in flags or "allow-import" in flags:
         _add_first(flags, "deny-import", hosts)
 
 
 def _keep_steering(flags: Flags) -> tuple[str, ...]:
-    """Keep Deno's own variables from being set; return which the code may still see.
+    """Keep Deno's own variables from being set; return those the code may still see.
 
-    An ignored variable cannot be set and reads as if it were not there, in Web Workers
-    too; a denied one would be an error for everybody who only looks. Where the
-    environment is not allowed, nobody can set any.
+    An ignored variable cannot be set and reads as if it did not exist, in Web Workers
+    too; a denied one would be an error for code that only reads it. Where access to the
+    environment is not allowed, no variable can be set.
     """
     is_wide = "allow-all" in flags or flags.get("allow-env", "") is None
     allowed = "*" if is_wide else flags.get("allow-env")
@@ -364,7 +368,7 @@ def _keep_steering(flags: Flags) -> tuple[str, ...]:
 
 
 def _is_listed(name: str, value: str | None) -> bool:
-    """Tell whether a flag's list of variables holds a name, or a pattern for it."""
+    """Return whether a flag's list of variables has a name, or a pattern for it."""
     return any(
         name == entry or (entry.endswith("*") and name.startswith(entry[:-1]))
         for entry in (value or "").split(",")

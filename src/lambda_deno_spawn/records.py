@@ -1,7 +1,7 @@
-"""Named tuples without the module ``typing``, for what runs before Deno does.
+"""Named tuples without the module ``typing``, for code that runs before Deno does.
 
 Importing that module and checking annotations with it takes 5 ms of a cold start
-(decision 0020). To a type checker these are ``typing``'s own.
+(decision 0020). For a type checker these are ``typing``'s own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ else:
     from collections import namedtuple
 
     class _NamedTupleType(type):
-        """Makes a named tuple of a class that says which fields it has."""
+        """Makes a named tuple from a class whose annotations are its fields."""
 
         def __new__(cls, name, bases, namespace):
             if not bases:
@@ -28,4 +28,4 @@ else:
             return made
 
     class NamedTuple(metaclass=_NamedTupleType):
-        """Base of a class whose annotations are its fields."""
+        """Base of a named tuple."""

@@ -17,7 +17,7 @@ import psutil
 
 from lambda_deno_spawn.config import Settings
 from lambda_deno_spawn.dev.local.runtime import bootstrap_command
-from lambda_deno_spawn.launch.command import find_binary
+from lambda_deno_spawn.launch.binary import find_binary
 
 if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi

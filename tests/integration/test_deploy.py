@@ -6,6 +6,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lambda_deno_spawn.dev.aws.execute import Execution
+from lambda_deno_spawn.dev.aws.execute import Executor
 from lambda_deno_spawn.dev.aws.plan import Call, Plan, Step
 from lambda_deno_spawn.dev.aws.read import Leftovers, plan_delete
 from lambda_deno_spawn.dev.aws.session import Aws
@@ -115,7 +116,7 @@ def test_a_layer_that_was_built_anew_is_pointed_out(cloud: Cloud) -> None:
     cloud.build_layers(content="2")
     finished = cloud.deploy()
     assert finished.exit_code == 0
-    assert "Note: dist holds another build of lambda-deno-spawn-deno-x86_64 " in (
+    assert "Note: dist contains another build of lambda-deno-spawn-deno-x86_64 " in (
         finished.stderr
     )
     assert "`lambda-deno-spawn layer publish`" in finished.stderr
@@ -161,7 +162,7 @@ def test_a_package_goes_over_a_bucket_of_ours_once(cloud: Cloud) -> None:
         cloud.deployed()
         again = cloud.run(*arguments)
     assert again.exit_code == 0, again.stderr
-    assert "  it is there already" in again.stderr
+    assert "  uploaded before" in again.stderr
 
 
 def test_an_upload_that_breaks_off_is_finished_by_the_same_command(
@@ -176,7 +177,7 @@ def test_an_upload_that_breaks_off_is_finished_by_the_same_command(
     assert finished.exit_code == 3
     last = finished.stderr.splitlines()[-1]
     assert last.startswith("Cannot complete s3:PutObject arn:aws:s3:::mine/")
-    assert "the connection broke off" in last
+    assert "the connection broke" in last
     with cloud.relay():
         cloud.deployed("--bucket", "mine")
     assert cloud.function()["CodeSize"] > 0
@@ -185,7 +186,7 @@ def test_an_upload_that_breaks_off_is_finished_by_the_same_command(
 def test_a_bucket_that_is_given_is_never_made(cloud: Cloud) -> None:
     finished = cloud.deploy("--bucket", "none-of-that-name")
     assert finished.exit_code == 3
-    assert "there is none; create it, or leave out --bucket" in finished.stderr
+    assert "it does not exist; create it, or leave out --bucket" in finished.stderr
 
 
 def test_a_role_that_is_new_is_waited_for(cloud: Cloud) -> None:
@@ -199,7 +200,7 @@ def test_a_role_that_is_new_is_waited_for(cloud: Cloud) -> None:
                 "The role defined for the function cannot be assumed by Lambda.",
             )
         plan = _creation(cloud)
-        Execution(Aws(REGION), io.StringIO(), sleep=pauses.append).run(plan)
+        Executor(Aws(REGION), io.StringIO(), sleep=pauses.append).run(plan)
     assert pauses == [1.0, 2.0, 4.0]
 
 
@@ -229,7 +230,7 @@ def test_a_role_that_cannot_be_assumed_is_one_sentence(cloud: Cloud) -> None:
         )
         finished = cloud.deploy("--role", role)
     assert finished.exit_code == 3
-    assert "its trust policy has to allow sts:AssumeRole" in finished.stderr
+    assert "allow sts:AssumeRole to the service" in finished.stderr
     assert relay.writes.count("POST /2015-03-31/functions") == 1
 
 
@@ -245,7 +246,7 @@ def test_a_refused_code_update_restores_the_configuration(cloud: Cloud) -> None:
     assert finished.exit_code == 3
     last = finished.stderr.splitlines()[-1]
     assert "Unzipped size must be smaller" in last
-    assert last.endswith("; what was changed of the function before is taken back")
+    assert last.endswith("; the earlier changes to the function were reverted")
     assert cloud.function()["MemorySize"] == 512
     alias = cloud.client("lambda").get_alias(FunctionName="fn", Name="live")
     assert alias["FunctionVersion"] == "1"
@@ -281,7 +282,7 @@ def test_a_code_update_that_was_accepted_is_never_taken_back(cloud: Cloud) -> No
     assert finished.exit_code == 3
     last = finished.stderr.splitlines()[-1]
     assert "AWS could not apply the update (KMSKeyAccessDenied)" in last
-    assert "taken back" not in last
+    assert "reverted" not in last
     assert [line.rpartition("/")[2] for line in relay.writes] == [
         "configuration",
         "code",
@@ -307,7 +308,7 @@ def test_a_code_update_whose_answer_is_lost_may_have_been_accepted(
     assert finished.exit_code == 3
     last = finished.stderr.splitlines()[-1]
     assert last.endswith(
-        "; what was made stays, and the same command goes on from there"
+        "; what was created stays, and the same command continues from there"
     )
     assert cloud.function()["MemorySize"] == 1024
 
@@ -347,7 +348,7 @@ def test_a_function_that_could_not_be_waited_for_stays(cloud: Cloud) -> None:
     assert finished.exit_code == 3
     last = finished.stderr.splitlines()[-1]
     assert last.endswith(
-        "; what was made stays, and the same command goes on from there"
+        "; what was created stays, and the same command continues from there"
     )
     assert not any(line.startswith("DELETE") for line in relay.writes)
     with cloud.relay() as relay:
@@ -389,7 +390,7 @@ def test_a_change_by_somebody_else_is_not_overwritten(cloud: Cloud) -> None:
         finished = cloud.deploy("--memory", "1024", "--alias", "live", code="2")
     assert finished.exit_code == 3
     last = finished.stderr.splitlines()[-1]
-    assert "it is not what it was when it was read; somebody else changed it" in last
+    assert "it has changed since it was read; another user changed it" in last
     assert last.endswith("run the command again, which compares anew")
     ((_, body),) = [item for item in relay.seen if item[0].startswith("PUT ")]
     assert json.loads(body)["RevisionId"] == "r1"
@@ -412,7 +413,7 @@ def test_an_update_by_somebody_else_is_waited_for(cloud: Cloud) -> None:
             "for resource: fn",
             409,
         )
-        Execution(Aws(REGION), log, sleep=pauses.append).run(Plan((), (Step(call),)))
+        Executor(Aws(REGION), log, sleep=pauses.append).run(Plan((), (Step(call),)))
     assert pauses == [1.0]
     assert cloud.function()["Timeout"] == 9
 
@@ -430,9 +431,9 @@ def test_an_update_by_somebody_else_is_waited_for(cloud: Cloud) -> None:
 )  # fmt: skip
 def test_what_is_gone_already_counts_as_removed(cloud: Cloud, call: Call) -> None:
     """botocore repeats a call whose answer was lost, and finds nothing."""
-    execution = Execution(Aws(REGION), io.StringIO())
-    execution.run(Plan((), (Step(call),)))
-    assert execution.done == [str(call)]
+    executor = Executor(Aws(REGION), io.StringIO())
+    executor.run(Plan((), (Step(call),)))
+    assert executor.done == [str(call)]
 
 
 def test_a_layer_is_never_published_twice_by_itself(cloud: Cloud) -> None:
@@ -441,7 +442,7 @@ def test_a_layer_is_never_published_twice_by_itself(cloud: Cloud) -> None:
         relay.answers("POST /2018-10-31/layers/", Reply(status=0))
         finished = cloud.deploy()
     assert finished.exit_code == 3
-    assert "the connection broke off" in finished.stderr.splitlines()[-1]
+    assert "the connection broke" in finished.stderr.splitlines()[-1]
     assert sum("/layers/" in line for line in relay.writes) == 1
     with cloud.relay() as relay:
         relay.refuses("POST /2018-10-31/layers/", "TooManyRequestsException", "no", 429)
@@ -453,7 +454,7 @@ def test_a_layer_is_never_published_twice_by_itself(cloud: Cloud) -> None:
             "arn",
             {"LayerName": "a", "Content": {"ZipFile": content}},
         )
-        Execution(Aws(REGION), log, sleep=pauses.append).run(Plan((), (Step(call),)))
+        Executor(Aws(REGION), log, sleep=pauses.append).run(Plan((), (Step(call),)))
     assert pauses == [1.0]
 
 
@@ -489,9 +490,9 @@ def test_other_bytes_than_were_sent_are_a_failure(
         finished = cloud.deploy("--memory", "1024", code="2")
     assert finished.exit_code == 3
     last = finished.stderr.splitlines()[-1]
-    assert last.startswith(f"Cannot go on after lambda:{operation} arn:aws:lambda:")
-    assert "AWS has other bytes than were to be sent, their SHA-256 is b3RoZXI=" in last
-    assert "taken back" not in last
+    assert last.startswith(f"Cannot continue after lambda:{operation} arn:aws:lambda:")
+    assert "AWS received other bytes than were sent, their SHA-256 is b3RoZXI=" in last
+    assert "reverted" not in last
 
 
 @pytest.mark.parametrize(("state", "asked"), [("Active", 0), ("Pending", 1)])
@@ -530,7 +531,7 @@ def test_interrupting_says_what_was_done(cloud: Cloud) -> None:
     assert finished.exit_code == 130
     assert "Interrupted after: " in finished.stderr
     assert "iam:CreateRole" in finished.stderr
-    assert "The same command goes on from here and finishes it." in finished.stderr
+    assert "Run the same command again to continue from here." in finished.stderr
     with cloud.relay():
         cloud.deployed()
 
@@ -546,7 +547,7 @@ def test_interrupting_says_what_was_done(cloud: Cloud) -> None:
             f"it is in {OTHER_REGION}, and the function in {REGION}",
         ),
         ("", ("--runtime", "nodejs20.x"), 2, "Cannot use the runtime 'nodejs20.x'"),
-        ("", ("--role", "none-of-that-name"), 3, "IAM has none of that name"),
+        ("", ("--role", "none-of-that-name"), 3, "it does not exist in IAM"),
         (
             "",
             ("--layer", f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:deno:1"),
@@ -663,7 +664,7 @@ def test_on_a_terminal_what_removes_something_is_asked_about(
     finished = cloud.run(*arguments, answer=answer)
     assert finished.exit_code == exit_code
     assert "- env OLD: ***" in finished.stderr
-    assert "Go on?" in finished.stderr
+    assert "Continue?" in finished.stderr
     variables = cloud.function()["Environment"]["Variables"]
     assert ("OLD" in variables) == (exit_code == 2)
 
@@ -678,8 +679,8 @@ def test_without_a_terminal_what_removes_something_needs_yes(cloud: Cloud) -> No
     *shown, last = refused.stderr.splitlines()
     assert shown == ["- env OLD: ***", "~ env STAGE: a -> b"]
     assert last == (
-        "Cannot deploy 'fn': it would remove or replace env OLD, and nobody can be "
-        "asked, as this is no terminal; nothing was changed; use --yes"
+        "Cannot deploy 'fn': it would remove or replace env OLD, and there is "
+        "no terminal to ask on; nothing was changed; use --yes"
     )
     with cloud.relay():
         cloud.deployed(*arguments, "--yes")
@@ -710,7 +711,7 @@ def test_on_a_terminal_what_only_adds_is_not_asked_about(cloud: Cloud) -> None:
     arguments = ("deploy", "project", "--package", cloud.package())
     finished = cloud.run(*arguments, answer="")
     assert finished.exit_code == 0, finished.stderr
-    assert "Go on?" not in finished.stderr
+    assert "Continue?" not in finished.stderr
 
 
 @pytest.mark.parametrize("first", ["delete", "detach all"])
@@ -727,7 +728,7 @@ def test_a_role_goes_once_iam_knows_that_its_policies_are_gone(
     )
     with cloud.relay() as relay:
         relay.answers("POST /$", Reply(409, body.encode(), times=2))
-        Execution(Aws(REGION), io.StringIO(), sleep=pauses.append).run(plan)
+        Executor(Aws(REGION), io.StringIO(), sleep=pauses.append).run(plan)
     assert pauses == [1.0, 2.0]
     assert cloud.client("iam").list_roles()["Roles"] == []
 
@@ -803,3 +804,125 @@ def test_a_value_that_may_be_a_secret_is_not_printed(cloud: Cloud, name: str) ->
     assert finished.exit_code == 0, finished.stderr
     assert "a-secret" not in finished.stdout + finished.stderr
     assert "+ env STAGE: test" in finished.stderr
+
+
+@pytest.fixture
+def two(cloud: Cloud) -> Cloud:
+    """AWS has ``orders`` and ``orders-api``; the folder ``orders`` holds the latter."""
+    cloud.deployed("--name", "orders")
+    cloud.deployed("--name", "orders-api")
+    shutil.copytree(cloud.folder / "project", cloud.folder / "orders")
+    (cloud.folder / "orders" / "lambda.toml").write_text('name = "orders-api"\n')
+    return cloud
+
+
+def names_in_aws(cloud: Cloud) -> list[str]:
+    functions = cloud.client("lambda").list_functions()["Functions"]
+    return sorted(function["FunctionName"] for function in functions)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("delete", "orders", "--yes"),
+        ("delete", "orders", "--dry-run"),
+        ("logs", "orders"),
+        ("deploy", "orders", "--package"),
+    ],
+    ids=["delete", "dry-run", "logs", "deploy"],
+)
+def test_an_argument_that_means_two_functions_is_refused(
+    two: Cloud, arguments: tuple[str, ...]
+) -> None:
+    """`delete orders` removed `orders`, `deploy orders` updated `orders-api`."""
+    package = [two.package("2")] if arguments[-1] == "--package" else []
+    with two.relay() as relay:
+        finished = two.run(*arguments, *package)
+    assert finished.exit_code == 2
+    (sentence,) = finished.stderr.splitlines()
+    assert sentence.startswith("Cannot tell which function 'orders' means: ")
+    arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:orders"
+    for part in ("'orders-api'", "'./orders'", arn):
+        assert part in sentence
+    assert ("--name orders" in sentence) == (arguments[0] != "deploy")
+    assert relay.writes == []
+    assert names_in_aws(two) == ["orders", "orders-api"]
+
+
+def test_a_function_that_may_not_be_looked_for_may_be_there(two: Cloud) -> None:
+    with two.relay() as relay:
+        relay.refuses(
+            "GET .*/functions/orders$", "AccessDeniedException", "no", status=403
+        )
+        finished = two.run("delete", "orders", "--yes")
+    assert finished.exit_code == 2
+    assert "may not see whether there is a function 'orders'" in finished.stderr
+    assert relay.writes == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "left"),
+    [
+        (["./orders"], "orders"),
+        (["orders/function.js"], "orders"),
+        (["orders-api"], "orders"),
+        (["--name", "orders"], "orders-api"),
+        ([f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:orders"], "orders-api"),
+        ([f"{ACCOUNT}:function:orders"], "orders-api"),
+    ],
+    ids=["folder", "file", "name", "option", "arn", "partial-arn"],
+)
+def test_each_of_two_functions_can_be_meant(
+    two: Cloud, arguments: list[str], left: str
+) -> None:
+    finished = two.run("delete", *arguments, "--yes")
+    assert finished.exit_code == 0, finished.stderr
+    assert names_in_aws(two) == [left]
+
+
+def test_a_folder_means_its_function_while_there_is_no_other(two: Cloud) -> None:
+    two.client("lambda").delete_function(FunctionName="orders")
+    finished = two.run("delete", "orders", "--yes")
+    assert finished.exit_code == 0, finished.stderr
+    assert names_in_aws(two) == []
+
+
+@pytest.mark.parametrize("command", ["delete", "logs", "deploy"])
+def test_a_function_of_another_account_is_refused(two: Cloud, command: str) -> None:
+    arn = f"arn:aws:lambda:{REGION}:999999999999:function:orders-api"
+    package = ["--package", two.package()] if command == "deploy" else []
+    with two.relay() as relay:
+        finished = two.run(command, arn, *package)
+    assert finished.exit_code == 2
+    assert "belongs to the account 999999999999" in finished.stderr
+    assert relay.writes == []
+
+
+def test_an_arn_brings_its_region(two: Cloud) -> None:
+    arn = f"arn:aws:lambda:{OTHER_REGION}:{ACCOUNT}:function:orders"
+    finished = two.run("delete", arn, "--yes")
+    assert finished.exit_code == 2
+    assert f"Cannot delete 'orders' in {OTHER_REGION}: " in finished.stderr
+    both = two.run("delete", arn, "--yes", "--region", REGION)
+    assert both.exit_code == 2
+    assert f"is in {OTHER_REGION}; leave out --region" in both.stderr
+    assert names_in_aws(two) == ["orders", "orders-api"]
+
+
+def test_a_name_deploys_the_project_here_that_has_it(two: Cloud) -> None:
+    arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:orders-api"
+    for argument, memory in (("orders-api", "256"), (arn, "512")):
+        package = two.package(memory)
+        finished = two.run(
+            "deploy", argument, "--package", package, "--memory", memory, "-o", "json"
+        )
+        assert finished.exit_code == 0, finished.stderr
+        assert finished.json["function"] == arn
+        assert two.function("orders-api")["MemorySize"] == int(memory)
+
+
+def test_an_arn_is_not_deployed_under_another_name(two: Cloud) -> None:
+    arn = f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:orders-api"
+    finished = two.run("deploy", arn, "--name", "orders", "--package", two.package())
+    assert finished.exit_code == 2
+    assert "Cannot use --name orders with " in finished.stderr

@@ -247,7 +247,7 @@ def test_unfit_deno_is_a_problem_with_advice(
     assert checks[check].status is Status.PROBLEM
     assert checks[check].found == found
     assert "install " in checks[check].advice
-    assert checks["deno-binary"].found == f"{binary}, by LAMBDA_DENO_BIN"
+    assert checks["deno-binary"].found == f"{binary}, found by LAMBDA_DENO_BIN"
 
 
 def test_missing_deno_is_a_problem_with_advice(place: Place) -> None:
@@ -303,7 +303,7 @@ def test_permission_set_that_is_used_is_named_and_judged(place: Place) -> None:
     found = "deno.json has default, test; the set `default` is used"
     assert checks["permission-sets"].found == found
     assert checks["sandbox"].status == "warning"
-    assert checks["sandbox"].found.startswith("undone by --allow-run: ")
+    assert checks["sandbox"].found.startswith("disabled by --allow-run: ")
     assert checks["environment"].status == "ok"
     assert " -P " in checks["command-line"].found
     assert checks["lock-file"].status == "warning"
@@ -312,10 +312,15 @@ def test_permission_set_that_is_used_is_named_and_judged(place: Place) -> None:
 @pytest.mark.parametrize(
     ("assignment", "check", "status", "found"),
     [
-        ("LAMBDA_DENO_PERMISSIONS=all", "sandbox", "warning", "undone by --allow-all:"),
+        (
+            "LAMBDA_DENO_PERMISSIONS=all",
+            "sandbox",
+            "warning",
+            "disabled by --allow-all:",
+        ),
         ("LAMBDA_DENO_PERMISSIONS=none", "environment", "ok", "all but the runtime's"),
         ("LAMBDA_DENO_ENV=STAGE", "environment", "ok", "only STAGE"),
-        ("LAMBDA_DENO_WRAM=off", "settings", "warning", "mean nothing: LAMBDA_DENO_WR"),
+        ("LAMBDA_DENO_WRAM=off", "settings", "warning", "unknown: LAMBDA_DENO_WR"),
         ("LAMBDA_DENO_WARM=x", "settings", "problem", "Cannot use LAMBDA_DENO_WARM: "),
     ],
     ids=lambda value: value if "=" in value else "",
@@ -340,10 +345,10 @@ def test_handler_that_is_not_there_is_a_problem(place: Place) -> None:
     ("arguments", "message"),
     [
         (["nowhere"], "Cannot find function 'nowhere'"),
-        (["--strategy", "fresh"], "Cannot use --strategy alone"),
-        (["--handler", "a.b"], "Cannot use --handler or --env: there is no function"),
-        (["--isolation", str(EXAMPLES / "hello")], "Cannot use --isolation with a fun"),
-        (["--isolation", "--env", "AB=1"], "Cannot use --isolation with a function"),
+        (["--strategy", "fresh"], "Cannot use --strategy without --isolation"),
+        (["--handler", "a.b"], "Cannot use --handler or --env: no function is given"),
+        (["--isolation", str(EXAMPLES / "hello")], "Cannot use FUNCTION with --isol"),
+        (["--isolation", "--env", "AB=1"], "Cannot use --env with --isolation: "),
         (["--isolation", "--strategy", "other"], "Usage: "),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
@@ -449,7 +454,7 @@ def test_isolation_is_the_same_for_an_unprivileged_user_on_a_read_only_root(
     lines = done.stdout.splitlines()
     leaked = {line.split(":")[0] for line in lines if " LEAKED " in line}
     assert leaked == KNOWN
-    assert "no, so no proof" not in done.stdout
+    assert "no, proves nothing" not in done.stdout
     assert "not tried" not in done.stdout
     assert done.returncode == (1 if KNOWN else 0)
 

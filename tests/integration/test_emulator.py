@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+import struct
 import time
 from base64 import b64encode
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
-from lambda_deno_spawn.dev.local.emulator import (
+from lambda_deno_spawn.dev.local.emulator import Emulator
+from lambda_deno_spawn.dev.local.environment import (
     EmulatedInvocation,
-    Emulator,
     End,
     OutcomeKind,
     Phase,
@@ -152,7 +154,8 @@ async def test_next_leaves_out_optional_headers(
 async def test_next_sends_client_context_as_utf_8(
     emulator: Emulator, runtime: httpx.AsyncClient
 ) -> None:
-    emulator.state.queue(b"{}", timeout_s=3, client_context='{"custom":{"k":"ж"}}')
+    """White space at the ends of a header value is not sent, as Go does."""
+    emulator.state.queue(b"{}", timeout_s=3, client_context='{"custom":{"k":"ж"}}\n')
     response = await runtime.get(NEXT)
     raw = {name.lower(): value for name, value in response.headers.raw}
     assert raw[b"lambda-runtime-client-context"] == '{"custom":{"k":"ж"}}'.encode()
@@ -417,6 +420,20 @@ class Stream:
         await self._writer.wait_closed()
 
 
+@asynccontextmanager
+async def connected(
+    emulator: Emulator,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    host, port = emulator.address.split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(ConnectionError):
+            await writer.wait_closed()
+
+
 @pytest.fixture
 async def pieces() -> asyncio.Queue[bytes]:
     """What the caller was handed on, as it came."""
@@ -538,6 +555,33 @@ async def test_trailers_of_one_stream_do_not_reach_the_next(
         assert second.outcome.kind is OutcomeKind.RESPONSE
 
 
+async def test_it_does_not_matter_how_requests_are_cut(
+    streaming: Emulator, pieces: asyncio.Queue[bytes]
+) -> None:
+    first = streaming.state.queue(b"1", timeout_s=3)
+    second = streaming.state.queue(b"2", timeout_s=3)
+    data = (
+        f"GET {NEXT} HTTP/1.1\r\nHost: x\r\n\r\n"
+        f"POST {path_of(first.request_id, 'response')} HTTP/1.1\r\nHost: x\r\n"
+        "Lambda-Runtime-Function-Response-Mode: streaming\r\n"
+        "Transfer-Encoding: chunked\r\n\r\n3;a=b\r\none\r\n0\r\nX: y\r\n\r\n"
+        f"GET {NEXT} HTTP/1.1\r\nHost: x\r\n\r\n"
+        f"POST {path_of(second.request_id, 'error')} HTTP/1.1\r\nHost: x\r\n"
+        "Content-Length: 2\r\n\r\n{}"
+    ).encode()
+    async with connected(streaming) as (reader, writer):
+        stream = Stream(reader, writer)
+        for at in range(len(data)):
+            writer.write(data[at : at + 1])
+            await asyncio.sleep(0)
+        assert [await stream.status() for _ in range(4)] == [200, 202, 200, 202]
+    assert first.outcome is not None
+    assert first.outcome.body == b"one"
+    assert second.outcome is not None
+    assert second.outcome.kind is OutcomeKind.ERROR
+    assert b"".join(pieces.get_nowait() for _ in range(pieces.qsize())) == b"one"
+
+
 async def test_trailers_of_1_mib_are_accepted(streaming: Emulator) -> None:
     async with opened(streaming) as (stream, invocation):
         stream.end(
@@ -569,7 +613,7 @@ async def test_stream_that_is_cut_is_truncated_and_nothing_of_it_is_lost(
 
 
 async def test_nothing_is_lost_of_a_cut_stream_whose_caller_is_slow() -> None:
-    """uvicorn forgets what it holds when a connection ends."""
+    """Bytes that were received together with the end of the connection count too."""
     gate = asyncio.Event()
     got: list[bytes] = []
 
@@ -733,6 +777,120 @@ async def test_other_paths_are_not_found(runtime: httpx.AsyncClient, path: str) 
     assert (await runtime.get(path)).status_code == 404
 
 
+async def test_other_methods_are_not_allowed(runtime: httpx.AsyncClient) -> None:
+    refusal = await runtime.post(NEXT)
+    assert (refusal.status_code, refusal.headers["allow"]) == (405, "GET")
+    assert (await runtime.get(path_of("r", "response"))).status_code == 405
+    assert (await runtime.head("/2018-06-01/ping")).status_code == 405
+    assert (await runtime.get("/2018-06-01/ping")).status_code == 200
+
+
+async def test_a_runtime_that_expects_100_continue_is_sent_it(
+    emulator: Emulator, runtime: httpx.AsyncClient
+) -> None:
+    """curl, which shell runtimes use, expects it before a body of 1 MB."""
+    invocation = await take(emulator, runtime)
+    async with connected(emulator) as (reader, writer):
+        path = path_of(invocation.request_id, "response")
+        writer.write(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n"
+            "Expect: 100-continue\r\n\r\n".encode()
+        )
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 100")
+        writer.write(b"1")
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 202")
+    assert invocation.outcome is not None
+    assert invocation.outcome.body == b"1"
+
+
+@pytest.mark.parametrize("request_line", ["HTTP/1.0", "HTTP/1.1\r\nConnection: close"])
+async def test_a_connection_is_closed_if_the_runtime_asks_for_it(
+    emulator: Emulator, request_line: str
+) -> None:
+    async with connected(emulator) as (reader, writer):
+        writer.write(f"GET /2018-06-01/ping {request_line}\r\nHost: x\r\n\r\n".encode())
+        assert (await reader.read()).endswith(b"pong")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"no HTTP\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nX: " + b"x" * 2**21,
+    ],
+    ids=["not-http", "no-host", "too-long"],
+)
+async def test_a_malformed_request_is_refused_and_other_connections_are_served(
+    emulator: Emulator, runtime: httpx.AsyncClient, data: bytes
+) -> None:
+    async with connected(emulator) as (reader, writer):
+        writer.write(data)
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.split(b" ")[1][:1] == b"4"
+        await reader.read()
+    assert (await runtime.get("/2018-06-01/ping")).status_code == 200
+
+
+async def test_a_malformed_chunk_truncates_the_response(streaming: Emulator) -> None:
+    async with opened(streaming) as (stream, invocation):
+        stream.send(b"one")
+        stream._writer.write(b"no chunk\r\n")
+        assert await streaming.wait_until(
+            lambda: invocation.outcome is not None, WAIT_LIMIT_S
+        )
+    assert invocation.outcome is not None
+    assert invocation.outcome.error_type == "Runtime.TruncatedResponse"
+    assert invocation.outcome.partial == b"one"
+
+
+async def test_a_runtime_that_shuts_down_its_side_still_receives_the_response(
+    emulator: Emulator, runtime: httpx.AsyncClient
+) -> None:
+    invocation = await take(emulator, runtime)
+    async with connected(emulator) as (reader, writer):
+        path = path_of(invocation.request_id, "response")
+        writer.write(
+            f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n1".encode()
+        )
+        writer.write_eof()
+        assert (await reader.read()).startswith(b"HTTP/1.1 202")
+
+
+async def test_many_connections_are_served_at_once() -> None:
+    count = 100
+    async with (
+        Emulator(is_managed_instance=True) as emulator,
+        httpx.AsyncClient(
+            base_url=f"http://{emulator.address}",
+            timeout=WAIT_LIMIT_S,
+            trust_env=False,
+            limits=httpx.Limits(max_connections=count),
+        ) as runtime,
+    ):
+
+        async def serve() -> str:
+            event = await runtime.get(NEXT)
+            request_id: str = event.headers["Lambda-Runtime-Aws-Request-Id"]
+            path = path_of(request_id, "response")
+            response = await runtime.post(path, content=event.content)
+            assert response.status_code == 202
+            return request_id
+
+        serving = [asyncio.create_task(serve()) for _ in range(count)]
+        made = [
+            emulator.state.queue(str(number).encode(), timeout_s=3)
+            for number in range(count)
+        ]
+        served = await asyncio.gather(*serving)
+    assert set(served) == {one.request_id for one in made}
+    assert [one.outcome and one.outcome.body for one in made] == [
+        one.event for one in made
+    ]
+
+
 async def test_one_connection_serves_many_invocations(
     emulator: Emulator, runtime: httpx.AsyncClient
 ) -> None:
@@ -748,11 +906,16 @@ async def test_one_connection_serves_many_invocations(
     assert len(ports) == 1
 
 
+@pytest.mark.parametrize("is_reset", [False, True], ids=["closed", "reset"])
 async def test_poll_of_a_caller_that_has_gone_takes_no_event(
-    emulator: Emulator, runtime: httpx.AsyncClient
+    emulator: Emulator, runtime: httpx.AsyncClient, is_reset: bool
 ) -> None:
     host, port = emulator.address.split(":")
     _, writer = await asyncio.open_connection(host, int(port))
+    if is_reset:
+        at_once = struct.pack("ii", 1, 0)
+        sock = writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, at_once)
     writer.write(f"GET {NEXT} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
     assert await emulator.wait_until(
         lambda: emulator.state.init_finished_s is not None, WAIT_LIMIT_S
@@ -795,6 +958,48 @@ async def test_closing_answers_a_waiting_poll() -> None:
         )
     assert (await polling).status_code == 500
     await client.aclose()
+
+
+async def test_closing_answers_an_extension_that_waits() -> None:
+    async with (
+        httpx.AsyncClient(timeout=WAIT_LIMIT_S, trust_env=False) as client,
+        Emulator() as emulator,
+    ):
+        url = f"http://{emulator.address}"
+        waiting = asyncio.create_task(
+            client.get(f"{url}/2020-01-01/extension/event/next")
+        )
+        await client.get(f"{url}/2018-06-01/ping")  # the call before it was received
+        await emulator.__aexit__(None, None, None)
+        assert (await waiting).status_code == 500
+
+
+async def test_closing_ends_idle_connections_at_once() -> None:
+    async with Emulator() as emulator, connected(emulator) as (reader, writer):
+        writer.write(b"GET /2018-06-01/ping HTTP/1.1\r\nHost: x\r\n\r\n")
+        await reader.readuntil(b"pong")
+        begun_s = time.monotonic()
+        await emulator.__aexit__(None, None, None)
+        assert time.monotonic() - begun_s < 0.5
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+
+
+async def test_closing_does_not_wait_for_a_caller_that_does_not_read() -> None:
+    async def hand_on(_: EmulatedInvocation, __: bytes) -> None:
+        await asyncio.Event().wait()
+
+    async with (
+        Emulator(on_chunk=hand_on) as emulator,
+        opened(emulator) as (stream, invocation),
+    ):
+        stream.send(b"one")
+        assert await emulator.wait_until(
+            lambda: invocation.received == b"one", WAIT_LIMIT_S
+        )
+        begun_s = time.monotonic()
+        await emulator.__aexit__(None, None, None)
+        assert time.monotonic() - begun_s < 5
 
 
 async def test_closed_emulator_refuses_connections() -> None:

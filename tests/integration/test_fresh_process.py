@@ -60,6 +60,51 @@ async def test_every_event_gets_a_process_and_a_folder_of_its_own(
             assert not Path(f"/proc/{fact['pid']}").exists()
 
 
+STAYS = """
+const encoder = new TextEncoder();
+const write = Object.getPrototypeOf(Deno.stdout).writeSync.bind(Deno.stdout);
+const decode = (bytes: Uint8Array) => String.fromCharCode(...bytes);
+
+function ownMarker(): string {
+  const { subarray } = Uint8Array.prototype;
+  let found = "";
+  Uint8Array.prototype.subarray = function (...ends) {
+    if (found === "") found = decode(subarray.call(this, 0, 32));
+    return subarray.apply(this, ends);
+  } as typeof subarray;
+  console.log("shows the marker");
+  Uint8Array.prototype.subarray = subarray;
+  return found;
+}
+
+export async function handler(event: any) {
+  if (!event.stays) return "its own";
+  const marker = ownMarker();
+  const forge = (kind: string, body: string, more = "") =>
+    write(encoder.encode(
+      `${marker}{"kind":"${kind}","bytes":${body.length}${more}}\\n${body}${marker}\\n`
+    ));
+  forge("RESULT", '"forged"');
+  forge("DONE", "", ',"more":true');
+  await new Promise((resolve) => setTimeout(resolve, 500));
+  forge("RESULT", '"stolen"');
+  await new Promise(() => setInterval(() => {}, 1000));
+}
+"""
+
+
+@pytest.mark.every_way("fresh")
+async def test_a_process_that_says_it_serves_more_gets_no_other_event(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """It was kept, had none of the next event, and could answer it all the same."""
+    async with make_runtime({"function.ts": STAYS}):
+        for _ in range(2):
+            assert (await api.invoke({"stays": True})).json() == "forged"
+            assert (await api.invoke({})).json() == "its own"
+        await api.wait_for_next()
+
+
 CONTEXT = """
 export function handler(_event: unknown, context: any) {
   return {

@@ -162,7 +162,7 @@ def test_without_its_dependencies_the_command_says_how_to_install_them() -> None
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["invoke"], "Cannot invoke: there is no FUNCTION"),
+        (["invoke"], "Cannot invoke: no FUNCTION is given"),
         (
             ["invoke", "orders", "--remote", "orders"],
             "Cannot use FUNCTION with --remote",
@@ -173,7 +173,7 @@ def test_without_its_dependencies_the_command_says_how_to_install_them() -> None
         ),
         (
             ["invoke", ".", "--async", "--region", "eu-west-1"],
-            "Cannot use --async and --region with a function of this machine",
+            "Cannot use --async and --region without --remote",
         ),
     ],
     ids=["nothing", "both", "settings", "local"],

@@ -13,13 +13,10 @@ import pytest
 from lambda_deno_spawn.errors import WorkerProtocolError
 from lambda_deno_spawn.invocation import Invocation, Success
 from lambda_deno_spawn.protocol.frames import (
-    Chunk,
     State,
-    StreamBegun,
-    WorkerConnection,
 )
 from lambda_deno_spawn.worker.exchange import Exchange
-from lambda_deno_spawn.worker.http_link import HttpLink
+from lambda_deno_spawn.worker.socket_channel import SocketChannel
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,18 +28,6 @@ MARKER = "0123456789abcdef" * 2
 RESULT = f'{MARKER}{{"kind":"RESULT","bytes":2}}\n42{MARKER}\n'
 DONE = f'{MARKER}{{"kind":"DONE","bytes":0,"more":true}}\n{MARKER}\n'
 INVOCATION = Invocation("id", 1_000, "arn", b'{"n":1}')
-
-
-class Lost(list["tuple[Exchange, bool]"]):
-    """Exchanges whose connection ended too early, and which of them were not read."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.came = asyncio.Event()
-
-    def add(self, exchange: Exchange, is_unread: bool) -> None:
-        self.append((exchange, is_unread))
-        self.came.set()
 
 
 class Server:
@@ -76,17 +61,13 @@ class Server:
 @asynccontextmanager
 async def begun(
     path: Path, server: Server
-) -> AsyncIterator[tuple[Exchange, list[HttpLink], Lost]]:
-    """Post an invocation to a server; yield it, the free links and the lost ones."""
-    free: list[HttpLink] = []
-    lost = Lost()
+) -> AsyncIterator[tuple[Exchange, SocketChannel]]:
+    """Post an invocation to a server; yield it and its channel."""
     listening = await asyncio.start_unix_server(server.serve, path / "s")
-    link = await HttpLink.connect(str(path / "s"), os.getpid(), free.append)
-    exchange = link.begin(
-        MARKER, 1, INVOCATION, 900, on_lost=lost.add, on_abandon=lambda: None
-    )
-    yield exchange, free, lost
-    link.close()
+    channel = SocketChannel(str(path / "s"), os.getpid(), MARKER, lambda: "the log")
+    exchange = await channel.hand_over(INVOCATION, 900)
+    yield exchange, channel
+    channel.close()
     listening.close()
     await asyncio.gather(*(task for task in server.tasks if task is not None))
     await listening.wait_closed()
@@ -100,21 +81,19 @@ async def test_an_answer_frees_its_connection_for_the_next(
     short_tmp_path: Path,
 ) -> None:
     server = Server(sized(RESULT + DONE))
-    async with begun(short_tmp_path, server) as (exchange, free, lost):
-        assert await exchange.answer() == Success(b"42")
+    async with begun(short_tmp_path, server) as (exchange, channel):
+        assert await exchange.response() == Success(b"42")
         await exchange.finished()
         assert exchange.leaves_worker_usable
-        [link] = free
-        again = link.begin(
-            MARKER, 2, INVOCATION, 900, on_lost=lost.add, on_abandon=lambda: None
-        )
-        assert await again.answer() == Success(b"42")
+        again = await channel.hand_over(INVOCATION, 900)
+        assert await again.response() == Success(b"42")
+        assert len(server.tasks) == 1, "connections"
+        assert (exchange.number, again.number) == (1, 2)
         assert [line for line, _ in server.requests] == [
             "POST /1 HTTP/1.1",
             "POST /2 HTTP/1.1",
         ]
         assert server.requests[0][1].endswith(b'\n{"n":1}')
-        assert lost == []
 
 
 async def test_an_answer_may_come_in_pieces_of_any_size(short_tmp_path: Path) -> None:
@@ -122,11 +101,10 @@ async def test_an_answer_may_come_in_pieces_of_any_size(short_tmp_path: Path) ->
     chunks = [f"{len(part):x}\r\n{part}\r\n" for part in (body[:7], body[7:])]
     head = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
     pieces = [head[:9], head[9:], *chunks, "0\r\n\r\n"]
-    async with begun(short_tmp_path, Server(*pieces)) as (exchange, _, lost):
-        assert await exchange.answer() == Success(b"42")
+    async with begun(short_tmp_path, Server(*pieces)) as (exchange, _):
+        assert await exchange.response() == Success(b"42")
         await exchange.finished()
         assert exchange.state is State.IDLE
-        assert lost == []
 
 
 @pytest.mark.parametrize(
@@ -142,12 +120,12 @@ async def test_an_answer_may_come_in_pieces_of_any_size(short_tmp_path: Path) ->
 async def test_what_is_no_answer_breaks_the_exchange_off(
     short_tmp_path: Path, answer: str, message: str
 ) -> None:
-    async with begun(short_tmp_path, Server(answer)) as (exchange, free, _):
+    async with begun(short_tmp_path, Server(answer)) as (exchange, channel):
         with pytest.raises(WorkerProtocolError, match=message):
-            await exchange.answer()
+            await exchange.response()
         await exchange.finished()
         assert not exchange.leaves_worker_usable
-        assert free == []
+        assert channel._idle == []
 
 
 CHUNKED = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -172,12 +150,12 @@ async def test_what_has_no_bounds_breaks_the_exchange_off(
     short_tmp_path: Path, answer: str
 ) -> None:
     """A worker's socket may have been taken over by its handler."""
-    async with begun(short_tmp_path, Server(answer)) as (exchange, free, _):
+    async with begun(short_tmp_path, Server(answer)) as (exchange, channel):
         async with asyncio.timeout(5):
             with pytest.raises(WorkerProtocolError):
-                await exchange.answer()
+                await exchange.response()
         assert not exchange.leaves_worker_usable
-        assert free == []
+        assert channel._idle == []
 
 
 async def test_word_that_nobody_listens_is_answered_without_a_body(
@@ -185,15 +163,15 @@ async def test_word_that_nobody_listens_is_answered_without_a_body(
 ) -> None:
     """What came instead was read and thrown away for as long as it came."""
     server = Server(sized(RESULT + DONE))
-    async with begun(short_tmp_path, server) as (exchange, free, _):
-        await exchange.answer()
+    async with begun(short_tmp_path, server) as (exchange, channel):
+        await exchange.response()
         await exchange.finished()
-        [link] = free
-        link.abandon(1)
+        [link] = channel._idle
+        channel.notify_caller_gone(1)
         async with asyncio.timeout(5):
             while link.is_open:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0)
-        assert free == [link], "it is not free again"
+        assert channel._idle == []
 
 
 @pytest.mark.parametrize(
@@ -204,43 +182,13 @@ async def test_a_connection_that_ends_too_early_is_told(
     short_tmp_path: Path, pieces: tuple[str, ...]
 ) -> None:
     server = Server(*pieces, closes=True)
-    async with begun(short_tmp_path, server) as (exchange, _, lost):
+    async with begun(short_tmp_path, server) as (exchange, channel):
         async with asyncio.timeout(5):
-            await lost.came.wait()
-        assert lost == [(exchange, False)]
-
-
-class Way:
-    """Counts who is asked to wait (exchange.Carrier)."""
-
-    def __init__(self) -> None:
-        self.is_held = False
-
-    def hold(self) -> None:
-        self.is_held = True
-
-    def release(self) -> None:
-        self.is_held = False
-
-    def tell_caller_gone(self) -> None:
-        pass
-
-
-async def test_pieces_of_a_byte_are_held_back_for_what_they_cost() -> None:
-    """A quarter of a million of them were taken: 11 MB for 256 KiB."""
-    way = Way()
-    exchange = Exchange(WorkerConnection(MARKER, State.IDLE), way, 1)
-    exchange.take(StreamBegun("text/plain"))
-    taken = 0
-    while not way.is_held:
-        exchange.take(Chunk(b"x"))
-        taken += 1
-    assert taken < 5_000
-    for _ in range(taken):
-        assert await exchange.next_chunk() == b"x"
-    assert not way.is_held
-    exchange.take(Chunk(b""))  # one of no bytes is nothing
-    exchange.take(Chunk(b"y" * 256 * 1024))
-    assert way.is_held
-    assert await exchange.next_chunk() == b"y" * 256 * 1024
-    assert not way.is_held
+            await exchange.finished()
+        assert not exchange.leaves_worker_usable
+        assert channel.is_reachable, "it has read the event"
+        if pieces:
+            assert "the process runs on" in str(exchange.lost_work)
+        else:
+            with pytest.raises(WorkerProtocolError, match="the process runs on"):
+                await exchange.response()

@@ -1,8 +1,8 @@
-"""What a cold start imports before Deno runs: no more than is written down here.
+"""The modules that a cold start imports before Deno runs, by name.
 
-Names, not times: what is imported decides how long it takes, and does not depend on the
-machine. A module that is needed anyway is added here, by whoever has measured what it
-costs (docs/performance.md).
+Names, not times: the modules decide how long a start takes, on any machine.
+A module that has to be imported so early is added here, once its cost was measured
+(docs/performance.md).
 """
 
 from __future__ import annotations
@@ -23,22 +23,30 @@ OURS = {
     "lambda_deno_spawn.worker",
     "lambda_deno_spawn.bootstrap",
     "lambda_deno_spawn.config",
+    "lambda_deno_spawn.launch.addresses",
+    "lambda_deno_spawn.launch.binary",
     "lambda_deno_spawn.launch.command",
+    "lambda_deno_spawn.launch.deno_json",
+    "lambda_deno_spawn.launch.entry",
+    "lambda_deno_spawn.launch.files",
+    "lambda_deno_spawn.launch.handler",
+    "lambda_deno_spawn.launch.variables",
     "lambda_deno_spawn.processes.descendants",
     "lambda_deno_spawn.errors",
+    "lambda_deno_spawn.limits",
     "lambda_deno_spawn.protocol.hello",
     "lambda_deno_spawn.launch.module_cache",
     "lambda_deno_spawn.permissions",
-    "lambda_deno_spawn.processes.child",
+    "lambda_deno_spawn.processes.launch",
     "lambda_deno_spawn.records",
     "lambda_deno_spawn.worker.start",
     "lambda_deno_spawn.processes.state",
 }
-# By the name before the first dot. What begins with _ belongs to one of these.
+# Names before the first dot. Modules that begin with _ belong to one of these.
 STANDARD = {
-    "collections", "contextlib", "copyreg", "enum", "errno", "fcntl", "functools",
-    "gc", "genericpath", "itertools", "json", "keyword", "operator", "os", "posixpath",
-    "re", "reprlib", "signal", "stat", "types",
+    "collections", "contextlib", "enum", "errno", "fcntl", "functools", "gc",
+    "genericpath", "itertools", "keyword", "operator", "os", "posixpath", "reprlib",
+    "signal", "stat", "types",
 }  # fmt: skip
 REPORT = (
     "before = set(sys.modules); import lambda_deno_spawn.bootstrap; "

@@ -25,19 +25,15 @@ from typing import IO, TYPE_CHECKING, BinaryIO
 import pytest
 
 from lambda_deno_spawn import __version__
-from lambda_deno_spawn.dev.local.emulator import EmulatedInvocation
-from lambda_deno_spawn.dev.local.invoke import (
+from lambda_deno_spawn.dev.local.environment import EmulatedInvocation
+from lambda_deno_spawn.dev.local.invoke import InvokeResult, invoke
+from lambda_deno_spawn.dev.local.process_tree import ProcessTree
+from lambda_deno_spawn.dev.local.response_stream import (
     HttpPrelude,
-    InvokeResult,
     StreamView,
-    invoke,
     split_prelude,
 )
-from lambda_deno_spawn.dev.local.runtime import (
-    ProcessTree,
-    bootstrap_command,
-    lambda_environ,
-)
+from lambda_deno_spawn.dev.local.runtime import bootstrap_command, lambda_environ
 from lambda_deno_spawn.dev.project.function import (
     Function,
     InvokeOptions,
@@ -494,7 +490,7 @@ async def test_view_waits_for_its_reader_and_tells_that_he_left() -> None:
     with os.fdopen(writer, "wb", buffering=0) as file:
         view = StreamView(file, told.append, lambda: told.append("left"))
         invocation = EmulatedInvocation("r-1", b"{}", timeout_s=3)
-        showing = asyncio.create_task(view.take(invocation, b"x" * 300_000))
+        showing = asyncio.create_task(view.show(invocation, b"x" * 300_000))
         got = b""
         async with asyncio.timeout(COMMAND_LIMIT_S):
             while len(got) < 70_000:  # what the pipe holds, and more
@@ -505,7 +501,7 @@ async def test_view_waits_for_its_reader_and_tells_that_he_left() -> None:
             await showing
         assert told == ["left"]
         assert isinstance(view.error, BrokenPipeError)
-        await view.take(invocation, b"to nobody")
+        await view.show(invocation, b"to nobody")
         assert told == ["left"]
 
 

@@ -166,6 +166,7 @@ def test_runtime_layer_holds_what_runs_and_its_licences(
     ours = {name for name in inside if name.startswith("lambda_deno_spawn/")}
     assert "lambda_deno_spawn/js/runtime.js" in ours
     assert not [name for name in ours if "dev" in name or "__main__" in name]
+    assert not [name for name in ours if "/js/src/" in name]
     assert not [name for name in names if name.endswith((".d.ts", ".pyi", "py.typed"))]
     machine = {Arch.X86_64: "x86_64", Arch.ARM64: "aarch64"}[arch]
     assert f"orjson/orjson.cpython-313-{machine}-linux-gnu.so" in inside
@@ -589,7 +590,7 @@ def test_command_prints_a_table_and_what_is_left(
     assert row.startswith(str(tmp_path / "runtime-layer-arm64.zip"))
     assert row.endswith(f"Python 3.13: lambda-deno-spawn {__version__}")
     assert left.startswith("arm64: ")
-    assert left.endswith("MB are left for the function")
+    assert left.endswith("MB left for the function")
 
 
 @pytest.mark.parametrize(
@@ -600,7 +601,7 @@ def test_command_prints_a_table_and_what_is_left(
         (
             ["--kind", "python", "--python-dir", "/nowhere"],
             3,
-            "Cannot take an interpreter from '/nowhere': it has none of them",
+            "Cannot use the interpreter in '/nowhere': it has none of them",
         ),
     ],
     ids=["deno-too-old", "python-too-old", "no-installation"],

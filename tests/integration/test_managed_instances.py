@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lambda_deno_spawn.dev.local.emulator import EmulatedInvocation, Emulator, End
+from lambda_deno_spawn.dev.local.emulator import Emulator
+from lambda_deno_spawn.dev.local.environment import EmulatedInvocation, End
 from tests.doubles import FakeRuntimeApi, Refusal
 from tests.integration.harness import RuntimeUnderTest, reports, wait_for_end
 

@@ -169,8 +169,8 @@ def test_command_prints_one_object_with_json_output(tmp_path: Path) -> None:
     ("arguments", "sentence"),
     [
         ("a.b", "Cannot use the name 'a.b': Lambda accepts 1 to 64 letters"),
-        ("a --template htp", "Cannot use template 'htp': there is none of this name"),
-        ("taken", "Cannot write project 'taken': a file of this name is there"),
+        ("a --template htp", "Cannot use template 'htp': it does not exist"),
+        ("taken", "Cannot write project 'taken': a file with this name exists"),
     ],
 )
 def test_what_cannot_be_done_is_told_in_one_sentence(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from lambda_deno_spawn.processes.child import ExitStatus
+from lambda_deno_spawn.processes.reaper import ExitStatus
 from lambda_deno_spawn.protocol.frames import State
 from lambda_deno_spawn.worker.exits import exit_error
 

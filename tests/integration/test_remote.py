@@ -175,7 +175,7 @@ def test_an_invocation_is_never_repeated(api: Relay) -> None:
     api.answers(INVOKE, Reply(500, {"Message": "later"}, "ServiceException", times=9))
     finished = invoke()
     assert finished.exit_code == 3
-    assert "AWS says ServiceException, later; the function may have run all the " in (
+    assert "AWS says ServiceException, later; the function may have run anyway" in (
         finished.stderr
     )
     assert [line for line, _ in api.seen].count(INVOKE) == 1
@@ -185,7 +185,7 @@ def test_an_answer_that_is_lost_may_have_been_an_invocation(api: Relay) -> None:
     api.answers(INVOKE, Reply(status=0, times=9))
     finished = invoke()
     assert finished.exit_code == 3
-    assert "the function may have run all the same" in finished.stderr
+    assert "the function may have run anyway" in finished.stderr
     assert [line for line, _ in api.seen].count(INVOKE) == 1
 
 
@@ -266,7 +266,7 @@ def test_a_function_that_is_not_there_is_one_sentence(
     assert finished.exit_code == 3
     assert finished.stderr == (
         "Cannot invoke 'fn:live': there is no such function, version or alias in "
-        f"{REGION}; deploy it first, or see --region and --profile\n"
+        f"{REGION}; deploy it first, or check --region and --profile\n"
     )
 
 
@@ -280,7 +280,7 @@ def test_an_event_over_the_limit_is_not_sent(
 ) -> None:
     finished = invoke(event=b'"' + b"x" * limit + b'"', **options)
     assert finished.exit_code == 2
-    assert f"Lambda takes {limit}" in finished.stderr
+    assert f"Lambda accepts {limit}" in finished.stderr
     assert api.seen == []
 
 
@@ -297,8 +297,35 @@ def test_a_client_context_that_lambda_would_drop_is_refused(api: Relay) -> None:
 def test_a_name_with_illegal_characters_is_not_sent(api: Relay) -> None:
     finished = invoke("../fn")
     assert finished.exit_code == 2
-    assert "Cannot invoke '../fn': it is no name of a function" in finished.stderr
+    assert "Cannot find function '../fn': there is no such file or folder" in (
+        finished.stderr
+    )
     assert api.seen == []
+
+
+@pytest.mark.parametrize("is_deployed", [False, True], ids=["folder", "both"])
+def test_a_folder_means_its_function_unless_it_means_two(
+    cloud: Cloud, is_deployed: bool
+) -> None:
+    (cloud.folder / "project").rename(cloud.folder / "orders")  # its name is fn
+    if is_deployed:
+        role = cloud.client("iam").create_role(
+            RoleName="role", AssumeRolePolicyDocument="{}"
+        )["Role"]["Arn"]
+        code = {"ZipFile": (cloud.folder / cloud.package()).read_bytes()}
+        cloud.client("lambda").create_function(
+            FunctionName="orders", Runtime="python3.13", Role=role, Handler="a.b",
+            Code=code,
+        )  # fmt: skip
+    with cloud.relay() as relay:
+        relay.answers(CONFIGURATION, Reply(200, {"Timeout": 7}, times=2))
+        relay.answers(INVOKE, Reply(200, b"1", headers=HEADERS, times=2))
+        finished = invoke("orders")
+        assert invoke("./orders").stdout == "1\n"
+    assert finished.exit_code == (2 if is_deployed else 0), finished.stderr
+    if is_deployed:
+        assert "Cannot tell which function 'orders' means: " in finished.stderr
+        assert "give './orders' for the first, arn:aws:lambda:" in finished.stderr
 
 
 def write_log(cloud: Cloud, *messages: str, name: str = "fn") -> None:
@@ -367,9 +394,8 @@ def test_a_log_that_is_not_there_is_one_sentence(cloud: Cloud) -> None:
     finished = cloud.run("logs", "fn")
     assert finished.exit_code == 3
     assert finished.stderr == (
-        f"Cannot read the log: there is no log group '/aws/lambda/fn' in {REGION}; it "
-        "is made by `deploy`, or when the function is first invoked; see --region and "
-        "--profile\n"
+        f"Cannot read the log: there is no log group '/aws/lambda/fn' in {REGION}; "
+        "deploy or invoke the function first, or check --region and --profile\n"
     )
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import orjson
 import pytest
 
-from lambda_deno_spawn.launch.command import local_addresses
+from lambda_deno_spawn.launch.addresses import local_addresses
 from tests.doubles import FakeRuntimeApi
 
 if TYPE_CHECKING:

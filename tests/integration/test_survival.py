@@ -358,11 +358,11 @@ async def test_a_bootstrap_that_had_children_misses_no_signal(tmp_path: Path) ->
     """
     program = """
 import os, signal
-from lambda_deno_spawn.processes.descendants import leave_children
+from lambda_deno_spawn.processes.descendants import fork_away_from_children
 first = os.getpid()
 if os.fork() == 0:
     signal.pause()
-leave_children()
+fork_away_from_children()
 # A handler would run late if the signal came just before a wait begins.
 signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 print(first, flush=True)

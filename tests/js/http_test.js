@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * What http.js promises: events of four front doors become requests, responses become
+ * What http.js promises: events of four services become requests, responses become
  * results. Expected values are written out from AWS's documentation; the properties at
  * the end build events and read results by code of their own, as the gateways do.
  */
@@ -28,16 +28,16 @@ const DOORS = /** @type {const} */ ([
   "albMulti",
 ]);
 const encoder = new TextEncoder();
-/** Every byte there is, so no valid UTF-8. */
+/** Every byte value once, which is not valid UTF-8. */
 const BINARY = Uint8Array.from({ length: 256 }, (_, index) => index);
 const BINARY_BASE64 = btoa(String.fromCharCode(...BINARY));
 const MEGABYTE = 1_048_576;
 
 /**
- * The smallest event of a front door.
+ * The smallest event of a service.
  *
  * @param {Door} door
- * @param {Members} [members] Override those of the event.
+ * @param {Members} [members] Override the members of the event.
  * @returns {Members}
  */
 function eventOf(door, members = {}) {
@@ -160,7 +160,7 @@ async function encoded(body, headers) {
 
 // ------------------------------------------------------------------- httpShape
 
-Deno.test("httpShape() tells the front doors apart", () => {
+Deno.test("httpShape() tells the services apart", () => {
   const shapes = DOORS.map((door) => httpShape(eventOf(door)));
   assert.deepEqual(shapes, ["v1", "v1", "v2", "v2", "alb", "alb"]);
 });
@@ -365,7 +365,7 @@ Deno.test("toRequest() keeps a raw query verbatim", () => {
   for (const rawQueryString of queries) {
     const event = eventOf("v2", {
       rawQueryString,
-      // Joined by commas: must not be what the query is made of.
+      // Joined by commas: the query must not be made of this.
       queryStringParameters: { a: "1,2" },
     });
     const { url } = toRequest(event);
@@ -454,7 +454,7 @@ Deno.test("toRequest() splits no header at its commas", () => {
   assert.equal(headers.get("accept"), "a/b,c/d");
 });
 
-Deno.test("toRequest() drops what is no legal header, says so and keeps quiet about its value", () => {
+Deno.test("toRequest() drops an illegal header and warns of it without its value", () => {
   const secret = "secret\u0000";
   const headers = {
     "x-nul": secret,
@@ -481,7 +481,7 @@ Deno.test("toRequest() drops what is no legal header, says so and keeps quiet ab
     warnings.every((warning) => /^Cannot pass on header '/.test(warning)),
   );
   assert.ok(!warnings.join().includes("secret"));
-  // Without a listener nothing is said, and nothing breaks.
+  // Without `warn` there is no warning and no error.
   assert.equal(
     toRequest(eventOf("v2", { headers })).headers.has("x-nul"),
     false,
@@ -604,7 +604,7 @@ Deno.test("toRequest() refuses methods that no Request can have", () => {
   }
 });
 
-Deno.test("toRequest() refuses what is no HTTP event, with a name", () => {
+Deno.test("toRequest() refuses an event that is not HTTP, with a name", () => {
   for (const event of [{}, null, { Records: [] }]) {
     assert.throws(() => toRequest(event), { name: "Runtime.UnmarshalError" });
   }
@@ -752,7 +752,7 @@ Deno.test("fromResponse() decides between text and base64 by type, encoding and 
   ]);
 });
 
-Deno.test("fromResponse() sends what is compressed, or no UTF-8, as base64", async () => {
+Deno.test("fromResponse() sends a compressed body, or one that is not UTF-8, as base64", async () => {
   const type = { "content-type": "text/html" };
   for (const encoding of ["gzip", "br", "Deflate", "zstd", "identity, gzip"]) {
     const headers = { ...type, "content-encoding": encoding };
@@ -852,7 +852,7 @@ Deno.test("fromResponse() describes every status to a load balancer", async () =
   }
 });
 
-/** A response with a body where the standard's own class would not take one. */
+/** A response with a body where the standard's own class would refuse one. */
 class StubbornResponse extends Response {
   /** @param {number} status */
   constructor(status) {
@@ -862,7 +862,7 @@ class StubbornResponse extends Response {
   }
 }
 
-Deno.test("fromResponse() sends no body where none may be, and lets its source go", async () => {
+Deno.test("fromResponse() sends no body where none is allowed, and cancels its source", async () => {
   for (const status of [100, 101, 103, 204, 205, 304]) {
     const response = new StubbornResponse(status);
     const result = await fromResponse(response, eventOf("v2"));
@@ -950,7 +950,7 @@ Deno.test("fromResponse() refuses more than a load balancer takes", async () => 
           /^Cannot return 1048577 bytes: the limit of a load balancer is /,
       },
     );
-    // Counted as what is sent: bytes of JSON in UTF-8.
+    // The limit counts what is sent: bytes of JSON in UTF-8.
     for (const body of ["é".repeat(room - 9), '"'.repeat(room - 9)]) {
       await assert.rejects(fromResponse(new Response(body, init), event), {
         name: "Function.ResponseSizeTooLarge",
@@ -989,7 +989,7 @@ Deno.test("fromResponse() rejects with the error of the body's stream", async ()
 });
 
 Deno.test("fromResponse() collects a body that comes in pieces", async () => {
-  // Cut in the middle of a character.
+  // The body ends in the middle of a character.
   const [first, second] = [Uint8Array.of(0xe2, 0x82), Uint8Array.of(0xac)];
   const stream = new ReadableStream({
     start(controller) {
@@ -1010,7 +1010,7 @@ Deno.test("fromResponse() refuses a body that was read before", async () => {
   await assert.rejects(fromResponse(response, eventOf("v2")), TypeError);
 });
 
-Deno.test("fromResponse() and streamPrelude() name what is no response", async () => {
+Deno.test("fromResponse() and streamPrelude() refuse a value that is not a response", async () => {
   const values = [undefined, null, "text", {}, { status: 200 }, {
     statusCode: 200,
   }];
@@ -1025,7 +1025,7 @@ Deno.test("fromResponse() and streamPrelude() name what is no response", async (
   }
 });
 
-Deno.test("fromResponse() refuses an event that is no HTTP request, with a name", async () => {
+Deno.test("fromResponse() refuses an event that is not an HTTP request, with a name", async () => {
   const answer = fromResponse(new Response("x"), { Records: [] });
   await assert.rejects(answer, { name: "Runtime.UnmarshalError" });
 });
@@ -1071,7 +1071,7 @@ Deno.test("streamPrelude() never holds the byte that ends it", () => {
 // ------------------------------------------------------------------ properties
 
 /**
- * What a client sends: all of it in the bytes that go over the wire.
+ * What a client sends, as the bytes that go over the wire.
  *
  * @typedef {object} Sent
  * @property {string} method
@@ -1080,7 +1080,7 @@ Deno.test("streamPrelude() never holds the byte that ends it", () => {
  * @property {[string, string][]} headers Lower-case names, in order.
  * @property {string[]} cookies
  * @property {Uint8Array<ArrayBuffer>} body
- * @property {boolean} isText Whether the gateway takes the body for text.
+ * @property {boolean} isText Whether the gateway sends the body as text.
  */
 
 /**
@@ -1227,7 +1227,7 @@ function inGroups(pairs) {
   for (const pair of pairs) {
     groups.set(pair[0], [...groups.get(pair[0]) ?? [], pair]);
   }
-  // A map of JavaScript has names that are numbers first, in their order.
+  // A JavaScript object lists names that are numbers first, in ascending order.
   const isIndex = (/** @type {string} */ name) =>
     /^(?:0|[1-9]\d{0,8})$/.test(name);
   const names = [...groups.keys()];
@@ -1246,7 +1246,7 @@ Deno.test("any request survives the way from client to handler", async () => {
       sentRequest,
       async (door, wantsDecoded, sent) => {
         const decoded = decodeURIComponent(sent.path);
-        // What looks encoded after decoding cannot be told from what is.
+        // A decoded text that looks encoded cannot be told from an encoded one.
         const isPathDecoded = wantsDecoded && !/%[0-9a-f]{2}/i.test(decoded) &&
           !/(?:^|\/)\.{1,2}(?:\/|$)/.test(decoded);
         // One value for each name: a balancer without the setting keeps the last.

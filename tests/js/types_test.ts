@@ -47,7 +47,7 @@ const handler: Handler<Order, { found: string }> = async (event, context) => {
 };
 
 const wrongResult: Handler<Order, { found: string }> =
-  // @ts-expect-error a number is no such result
+  // @ts-expect-error a number is not such a result
   () => 1;
 
 const anything: Handler = (event) => event.whatever;
@@ -93,7 +93,7 @@ const streamed: StreamifyHandler<Order> = (event, responseStream) => {
   stream.end();
 };
 
-/** Not called: there is no such global outside a worker. */
+/** Never called: outside a worker the global does not exist. */
 function streamify(): Handler<Order, void> {
   return awslambda.streamifyResponse(streamed);
 }

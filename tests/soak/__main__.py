@@ -1,7 +1,7 @@
 """Run one: ``python -m tests.soak frames|responses|events [--count N] [--seed N]``.
 
-The rest of the options is for ``events``: in what environment it runs. Prints a table
-of what came out how often; exits 1 if anything happened that must not.
+The other options configure the environment of ``events``. Prints a table with the
+number of each outcome; exits with 1 if there is a violation.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ RUNS: dict[str, tuple[Callable[[int, int, int], Report], int]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run what was asked for; return the exit code."""
+    """Run the named soak; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m tests.soak", description=__doc__)
     parser.add_argument("name", choices=RUNS)
     parser.add_argument("--count", type=int, help="cases; default: the full number")
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     where.add_argument("--memory", type=int, metavar="MB", help="needs root")
     where.add_argument("--concurrency", type=int, default=1, help="events at once")
     where.add_argument("--strategy", choices=STRATEGIES, default="fresh")
+    where.add_argument("--fork", action="store_true", help="LAMBDA_DENO_START=auto")
     where.add_argument("--permissions", choices=PERMISSIONS, default="all")
     where.add_argument("--frozen", action="store_true", help="between events")
     where.add_argument("--unprivileged", action="store_true", help="as Lambda's user")
@@ -57,6 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             concurrency=options.concurrency,
             strategy=options.strategy,
             permissions=options.permissions,
+            is_forked=options.fork,
             is_frozen=options.frozen,
             is_unprivileged=options.unprivileged,
         )
@@ -69,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.output == "json":
         print(json.dumps(report.as_json(), indent=2))
     else:
-        # Without a terminal there is no width to fit into.
+        # Without a terminal, do not limit the width.
         console = Console(width=None if sys.stdout.isatty() else 120)
         for table in report.tables():
             console.print(table)

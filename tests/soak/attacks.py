@@ -1,8 +1,8 @@
-"""Handlers that use what an environment shares: its frames, its disk, its loader.
+"""Handlers that attack shared parts of an environment: frames, disk, module loader.
 
-The second half of the module in ``hostile.py``. Most of it needs no permission but the
-default ones. ``event.api`` is the address of the Runtime API, which a handler on Lambda
-knows without being told.
+The second half of the module in ``hostile.py``. Most handlers need only the default
+permissions. ``event.api`` is the address of the Runtime API, which a handler on Lambda
+can guess.
 """
 
 from __future__ import annotations

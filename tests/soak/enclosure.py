@@ -1,9 +1,9 @@
 """Run a command as Lambda's user: ``python -m tests.soak.enclosure TMP SHOWN -- CMD``.
 
-As ``tests.as_lambda``, but ``/tmp`` is a disk and no memory: what is in a tmpfs is
-charged to the control group that the command is in, and on Lambda it is not. ``TMP`` is
-a folder with the image of a file system in it, ``SHOWN`` what else must be readable.
-Neither may lie in ``/tmp``. All mounts end with the command. Needs root and Linux 5.12.
+Like ``tests.as_lambda``, but with ``/tmp`` on a disk: the kernel charges the content of
+a tmpfs to the memory of the command's control group, unlike on Lambda. ``TMP`` is a
+folder with the image of a file system, ``SHOWN`` another path that must be readable.
+Neither may be in ``/tmp``. All mounts end with the command. Needs root and Linux 5.12.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ SIZE_BYTES = 512 * 1024 * 1024
 
 
 def unavailable() -> str:
-    """Return why this machine can make no disk; empty if it can."""
+    """Return why this machine cannot create the disk; empty if it can."""
     if shutil.which("mkfs.ext4") is None:
         return "a /tmp of its own needs mkfs.ext4"
     if not Path("/dev/loop-control").exists():
@@ -48,16 +48,16 @@ def unavailable() -> str:
 
 
 def prepare(folder: Path) -> None:
-    """Make the image of an empty ``/tmp``, and where it is to be mounted.
+    """Create the image of an empty ``/tmp``, and its mount point.
 
     Raises:
-        OSError: There is no mkfs.ext4, or it failed.
+        OSError: mkfs.ext4 is missing, or failed.
     """
     (folder / DISK).mkdir()
     image = folder / IMAGE
     image.touch()
     os.truncate(image, SIZE_BYTES)
-    # Without a journal: nothing of it is ever to be recovered.
+    # Without a journal: nothing has to be recovered.
     flags = ["-q", "-F", "-m", "0", "-O", "^has_journal", "-N", "262144"]
     done = subprocess.run(
         ["mkfs.ext4", *flags, str(image)], capture_output=True, text=True, check=False
@@ -67,7 +67,7 @@ def prepare(folder: Path) -> None:
 
 
 def main() -> NoReturn:
-    """Show what is needed, mount the disk, drop the privileges, become the command."""
+    """Mount the needed paths and the disk, drop privileges, and exec the command."""
     at = sys.argv.index("--")
     folder, *shown = map(Path, sys.argv[1:at])
     command = sys.argv[at + 1 :]
@@ -75,7 +75,7 @@ def main() -> NoReturn:
     try:
         call("unshare", CLONE_NEWNS)
         mount(None, Path("/"), None, MS_REC | MS_PRIVATE)
-        # Before everything becomes read-only: the image must not.
+        # Before the other mounts become read-only: the image must stay writable.
         options = "loop,nosuid,nodev,noatime"
         subprocess.run(
             ["mount", "-n", "-t", "ext4", "-o", options, folder / IMAGE, disk],
@@ -87,7 +87,7 @@ def main() -> NoReturn:
         enclose(outermost([*shown, folder, Path(sys.prefix), Path(sys.base_prefix)]))
         mount(str(disk), TMP, None, MS_BIND)
         mount(None, TMP, None, MS_REMOUNT | MS_BIND | MS_NOSUID | MS_NODEV)
-        # The same folder, but as it is mounted now.
+        # The same folder, through the new mount.
         os.chdir(os.environ["LAMBDA_TASK_ROOT"])
     except (OSError, subprocess.CalledProcessError) as error:
         refuse(str(error))

@@ -1,8 +1,8 @@
-"""The environment that a soak's runtime lives in: its limits, its user, its freezer.
+"""The environment of a soak's runtime: its limits, its user, its freezer.
 
-Knows how a runtime is put into it and how to tell that it is there. Refuses to know
-what the runtime does. Everything is made by root from outside; without root there is
-the plain environment only.
+Knows how to put a runtime into it, and how to check that it is there. Does not know
+what the runtime does. Root creates everything from outside; without root, only the
+plain environment is available.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
     from tests.integration.harness import RuntimeUnderTest
 
 ROOT = Path(__file__).parents[2]
-# What runs inside: the supervisor, a Deno process, and what a handler may take.
+# Memory for the supervisor, a Deno process and a handler.
 MEMORY_MB = 400
-# Threads count as well; Deno has a dozen.
+# Threads count too; Deno has a dozen.
 PROCESSES_LIMIT = 150
-# What Lambda has for all of an environment.
+# Lambda's limit for all of an environment.
 MANAGED_PROCESSES_LIMIT = 1024
 STATE_LIMIT_MS = 2000
 STRATEGIES = ("fresh", "server")
@@ -38,33 +38,35 @@ PERMISSIONS = ("all", "default")
 
 
 class SetupError(Exception):
-    """The environment is not what was asked for."""
+    """The environment differs from the requested one."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What a soak is run in.
+    """Settings of a soak's environment.
 
     Attributes:
-        memory_mb: Of the function, and the limit of its control group; None: the
-            platform tells of 512 MB, and the group has room for what kinds take.
-        concurrency: How many events at once; above 1 it is a Managed Instance.
-        strategy: ``LAMBDA_DENO_STRATEGY``.
-        permissions: ``LAMBDA_DENO_PERMISSIONS``: ``all``, or ``default``: not set.
-        is_frozen: All of it stands still between ``next`` and its event.
-        is_unprivileged: As Lambda's user, on a read-only root, with 512 MB of /tmp.
+        memory_mb: Memory size, and limit of the control group; None: the function is
+            told 512 MB, and the limit is large enough for all kinds.
+        concurrency: Number of events at once; above 1 it is a Managed Instance.
+        strategy: Value of ``LAMBDA_DENO_STRATEGY``.
+        permissions: Value of ``LAMBDA_DENO_PERMISSIONS``: ``all``; ``default``: unset.
+        is_forked: Processes are forks of a loaded one (``LAMBDA_DENO_START=auto``).
+        is_frozen: Freeze the environment between ``next`` and its event.
+        is_unprivileged: Run as Lambda's user, with a read-only root and 512 MB of /tmp.
     """
 
     memory_mb: int | None = None
     concurrency: int = 1
     strategy: str = "fresh"
     permissions: str = "all"
+    is_forked: bool = False
     is_frozen: bool = False
     is_unprivileged: bool = False
 
     @property
     def is_managed(self) -> bool:
-        """True if several events come at once."""
+        """True if there are several events at once."""
         return self.concurrency > 1
 
     @property
@@ -73,7 +75,7 @@ class Setup:
         return self.strategy == "server"
 
     def impossible(self) -> str:
-        """Return why it cannot be had on this machine, or at all; empty if it can."""
+        """Return why these settings are not possible (here); empty if they are."""
         if self.is_frozen and self.is_managed:
             return "a Managed Instance is never frozen"
         needs_root = self.memory_mb is not None or self.is_unprivileged
@@ -88,17 +90,19 @@ class Setup:
         return ""
 
     def variables(self) -> dict[str, str | None]:
-        """Return what tells the runtime of it."""
+        """Return the variables that tell the runtime its settings."""
         found: dict[str, str | None] = {
-            # The runtime's own choice, as on Lambda: in the supervisor's folder.
+            # Empty: the runtime chooses the supervisor's folder, as on Lambda.
             "DENO_DIR": None,
         }
         if self.permissions != "default":
             found["LAMBDA_DENO_PERMISSIONS"] = self.permissions
         if self.strategy != "fresh":
             found["LAMBDA_DENO_STRATEGY"] = self.strategy
+        if self.is_forked:
+            found["LAMBDA_DENO_START"] = "auto"
         if self.memory_mb is None:
-            # Without a limit of its own V8 would take what the group has.
+            # Without its own limit, V8 would use all memory of the group.
             found["LAMBDA_DENO_V8_FLAGS"] = "--max-old-space-size=64"
         else:
             found["AWS_LAMBDA_FUNCTION_MEMORY_SIZE"] = str(self.memory_mb)
@@ -112,12 +116,12 @@ class Setup:
 
 @dataclass(slots=True)
 class Environment:
-    """Limits, user and freezer around one runtime; a context manager.
+    """Limits, user and freezer of one runtime; a context manager.
 
     Attributes:
-        setup: What was asked for.
-        folder: Of its own; for an unprivileged one not in ``/tmp``.
-        group: The control group; None if there can be none.
+        setup: The requested settings.
+        folder: Folder of the environment; outside ``/tmp`` if it is unprivileged.
+        group: The control group; None if there is none.
     """
 
     setup: Setup
@@ -128,10 +132,10 @@ class Environment:
     _stack: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def __enter__(self) -> Self:
-        """Make what is needed.
+        """Create folder and groups.
 
         Raises:
-            SetupError: It cannot be had here.
+            SetupError: That is not possible on this machine.
         """
         if reason := self.setup.impossible():
             raise SetupError(reason)
@@ -155,14 +159,14 @@ class Environment:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Remove the groups, with all that is still in them."""
+        """Remove the groups, and kill all processes left in them."""
         if self._tmp is not None:
             os.close(self._tmp)
         self._stack.close()
 
     @property
     def wrapper(self) -> str:
-        """Shell script that goes in and becomes the command after it."""
+        """Return a shell script that enters the groups and runs its arguments."""
         steps = []
         if self.group is not None:
             steps.append(self.group.wrapper.removesuffix(' && exec "$@"'))
@@ -180,16 +184,16 @@ class Environment:
         return " && ".join([*steps, command])
 
     def watch(self, pid: int) -> dict[str, str]:
-        """Look into the environment of a supervisor that runs.
+        """Check the environment of a running supervisor.
 
         Returns:
-            What it is, as the kernel tells it.
+            The settings, as reported by the kernel.
 
         Raises:
-            SetupError: It is not what was asked for.
+            SetupError: They differ from the requested ones.
         """
         if self.setup.is_unprivileged:
-            # Held open: its /tmp can be looked at when the supervisor has ended.
+            # Kept open, to read its /tmp after the supervisor has exited.
             self._tmp = os.open(f"/proc/{pid}/root/tmp", os.O_RDONLY)
         facts = self._facts(pid)
         expected: dict[str, str] = {}
@@ -209,18 +213,18 @@ class Environment:
         return facts
 
     def tmp_of(self, runtime: RuntimeUnderTest) -> Path:
-        """Return the folder that the runtime knows as ``/tmp``."""
+        """Return the folder that is ``/tmp`` to the runtime."""
         if self._tmp is None:
             return runtime.temp_root
         return Path(f"/proc/self/fd/{self._tmp}")
 
     def freeze(self) -> None:
-        """Let everything stand still, if that was asked for."""
+        """Freeze the environment, if its settings say so."""
         if self._freezer is not None:
             self._freezer.switch(1)
 
     def thaw(self) -> None:
-        """Let everything go on."""
+        """Thaw the environment."""
         if self._freezer is not None:
             self._freezer.switch(0)
 
@@ -237,6 +241,7 @@ class Environment:
             "capabilities": " ".join(sorted(set(map(str.strip, held)))),
             "events at once": str(self.setup.concurrency),
             "strategy": self.setup.strategy,
+            "processes": "forked" if self.setup.is_forked else "started",
             "permissions": self.setup.permissions,
             "frozen": "between events" if self.setup.is_frozen else "never",
             "memory limit": "none",
@@ -254,21 +259,21 @@ class Environment:
         facts["root"] = "read-only" if is_read_only else "writable"
         if self._tmp is not None:
             size = os.fstatvfs(self._tmp)
-            # An ext4 takes some of it for itself.
+            # ext4 needs a part of it.
             is_whole = 0.85 < size.f_blocks * size.f_frsize / enclosure.SIZE_BYTES <= 1
             facts["/tmp"] = "512 MB" if is_whole else f"{size.f_blocks} blocks"
         return facts
 
 
 def _memory_limits(path: Path) -> tuple[int, bool]:
-    """Return a group's limit in bytes, and whether swap is kept from it."""
+    """Return the memory limit of a group, and whether swap is disabled for it."""
     if (path / "memory.max").exists():
         swap = path / "memory.swap.max"
         is_off = not swap.exists() or swap.read_text().strip() == "0"
         return int((path / "memory.max").read_text()), is_off
     limit = (path / "memory.limit_in_bytes").read_text()
     both = path / "memory.memsw.limit_in_bytes"
-    # Where the kernel does not account for swap, there must be none.
+    # If the kernel does not account for swap, there must be no swap.
     has_swap = len(Path("/proc/swaps").read_text().splitlines()) > 1
     is_off = both.read_text() == limit if both.exists() else not has_swap
     return int(limit), is_off
@@ -283,7 +288,7 @@ def _freezer_root() -> Path | None:
 
 
 class _Freezer:
-    """A group of version 2 that can be frozen: the one with the limits, or one more."""
+    """A cgroup v2 that can be frozen: the one with the limits, or another one."""
 
     def __init__(self, group: Cgroup | None) -> None:
         folders = group.paths.values() if group is not None else ()
@@ -308,10 +313,10 @@ class _Freezer:
         self.path.rmdir()
 
     def switch(self, state: int) -> None:
-        """Freeze or thaw, and return when the kernel says that it is done.
+        """Freeze or thaw, and return once the kernel reports the state.
 
         Raises:
-            TimeoutError: It does not say so.
+            TimeoutError: The kernel does not report it in time.
         """
         (self.path / "cgroup.freeze").write_text(str(state))
         self._wait(f"frozen {state}")

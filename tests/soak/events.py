@@ -1,8 +1,8 @@
-"""Thousands of events, a tenth of them hostile, through the real runtime and real Deno.
+"""Thousands of events, a tenth of them hostile, in the real runtime with real Deno.
 
-Checked for each: one answer, of the kind its handler deserves, and nothing left of it
-when the next event is asked for. Checked all along: the supervisor is the same process
-and holds what it held before. In what environment it runs: ``environment.Setup``.
+Checks for each event that it has one response, which is the expected one, and that
+nothing of it is left at the next ``next``. Checks all the time that the supervisor is
+the same process, with constant resources. The environment: ``environment.Setup``.
 """
 
 from __future__ import annotations
@@ -38,43 +38,43 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 PROGRESS_EVENTS = 500
-# Pools and caches of the supervisor are full by then.
+# Events until pools and caches of the supervisor are full.
 BASELINE_EVENTS = 1000
 MEMORY_GROWTH_LIMIT_KB = 2 * 1024
 STEPS_LIMIT_KB = 8 * 1024
-# Of a run too short to fill them: the largest event may be still to come.
+# Allowed growth in a run too short to fill them: the largest event may come later.
 SHORT_GROWTH_LIMIT_KB = 16 * 1024
-# Of /tmp: Deno's databases are there, and the logs of what is to be written to them.
+# Allowed in /tmp: Deno's databases, and their write-ahead logs.
 DISK_GROWTH_LIMIT_KB = 8 * 1024
 ANSWER_LIMIT_S = 30.0
-# The supervisor may be stuck in the kernel, or wait for who is.
+# The supervisor, or a process it waits for, may be stuck in the kernel.
 LONG_S = 24 * 3600.0
-# A Runtime API may see ``next`` so much later than it was sent on a busy machine.
+# On a busy machine, the Runtime API may receive ``next`` so much later.
 LATE_S = 0.05
-# A shorter timeout leaves so little behind it that a busy machine may use it up.
+# With a shorter timeout, a busy machine may use up the time after it.
 JUDGED_TIMEOUT_S = 2.0
-# Ordinary events in whose time what another one left is removed.
+# Number of ordinary events during which leftovers of another one are removed.
 CLEANING_EVENTS = 40
-# Go's HTTP server reads no more behind the last chunk (net/http, ``suspiciously long
-# trailer``): AWS's emulator ends the environment then.
+# Go's HTTP server reads no more after the last chunk (net/http, ``suspiciously long
+# trailer``): AWS's emulator ends the environment in that case.
 TRAILERS_LIMIT_BYTES = 4096
-# Where there is one process at a time nothing may grow by one; where there are several
-# their number moves with the memory there is, and each has three pipes, a private
+# With one process at a time, no number may grow. With several,
+# their number depends on the available memory; each has three pipes, a private
 # folder and a DENO_DIR with six links, which is kept for the next process.
 MANAGED_SLACK = {"processes": 1, "descriptors": 4, "files": 8, "threads": 0}
 OOM_SCORE = "1000"
-# What may go away beside the events that follow.
+# Resources that may be released during the following events.
 PASSING = ("processes", "strangers", "files", "disk_kb")
-# At the end of every worker's command line, and of nothing else's.
+# The end of each worker's command line, and of no other.
 ENTRY = "entry.mjs"
-# Longer ones are cut in tables.
+# Longer texts are shortened in tables.
 TYPE_LIMIT = 60
-# As the API's double keeps it.
+# As tests.doubles stores it.
 _REQUEST = re.compile(r"GET invocation next|POST request-\d+ (response|error)")
 
 
 class LostError(Exception):
-    """There is no use in going on: the environment has ended, or is stuck."""
+    """The run cannot continue: the environment has ended, or is stuck."""
 
 
 def run(
@@ -84,9 +84,9 @@ def run(
     setup: Setup | None = None,
     only: Sequence[str] = (),
 ) -> Report:
-    """Serve ``count`` events; of hostile kinds all, or those whose names begin so."""
-    del start  # what an event leaves behind depends on those before it
-    # Not /tmp: an unprivileged runtime has one of its own, which would cover it.
+    """Serve ``count`` events, with all hostile kinds, or those with a prefix."""
+    del start  # leftovers of an event depend on the previous ones
+    # Not in /tmp: an unprivileged runtime has another /tmp, which would hide it.
     place = "/var/tmp" if setup is not None and setup.is_unprivileged else None
     with tempfile.TemporaryDirectory(prefix="soak-", dir=place) as folder:
         return asyncio.run(soak(count, seed, Path(folder), setup, only))
@@ -99,7 +99,7 @@ async def soak(
     setup: Setup | None = None,
     only: Sequence[str] = (),
 ) -> Report:
-    """Serve ``count`` events of a runtime whose files are in ``folder``."""
+    """Serve ``count`` events with a runtime whose files are in ``folder``."""
     setup = setup or Setup()
     report = Report("events", seed)
     with Environment(setup, folder) as environment:
@@ -120,7 +120,7 @@ async def soak(
                 wrapper=environment.wrapper,
                 keeps_log=False,
             )
-            if setup.is_unprivileged:  # what is in it is not seen from outside
+            if setup.is_unprivileged:  # its content is not visible from outside
                 runtime.temp_root = folder / "none"
                 runtime.temp_root.mkdir()
             handler = loop.get_exception_handler()
@@ -137,7 +137,7 @@ async def soak(
 def kinds_of(
     setup: Setup, only: Sequence[str] = (), *, with_cgroup: bool
 ) -> list[Kind]:
-    """Return the hostile kinds that an environment can have."""
+    """Return the hostile kinds that are possible in an environment."""
     return [
         kind
         for kind in HOSTILE
@@ -147,7 +147,7 @@ def kinds_of(
 
 
 def plan(count: int, seed: int, kinds: Sequence[Kind]) -> list[Kind]:
-    """Return the events: a tenth hostile, each kind at least once, in random order."""
+    """Return the events in random order: a tenth is hostile, and each kind occurs."""
     rng = random.Random(seed)
     hostile = list(kinds)
     if kinds:
@@ -160,15 +160,15 @@ def plan(count: int, seed: int, kinds: Sequence[Kind]) -> list[Kind]:
 
 @dataclass(slots=True)
 class _Flight:
-    """One event on its way.
+    """An event, and its response.
 
     Attributes:
-        kind: What it does.
-        number: Which one it is.
-        body: What was sent.
-        delivered_s: When; monotonic clock.
-        answer: What came.
-        answered_s: When it came, None until then.
+        kind: Kind of the event.
+        number: Number of the event.
+        body: The event's bytes.
+        delivered_s: Time of delivery; monotonic clock.
+        answer: The response.
+        answered_s: Time of the response, None until then.
     """
 
     kind: Kind
@@ -183,7 +183,7 @@ class _Flight:
         return f"event {self.number} ({self.kind.case})"
 
     def may_hit(self, other: _Flight) -> bool:
-        """Tell whether another one may have lost its process to this one."""
+        """Return whether this event may have ended another one's process."""
         if self is other:
             return False
         end_s = self.answered_s if self.answered_s is not None else time.monotonic()
@@ -193,7 +193,7 @@ class _Flight:
 
 
 class _Watch:
-    """Hands out events and looks at what is left of them."""
+    """Sends events, and checks for leftovers."""
 
     def __init__(
         self,
@@ -211,11 +211,11 @@ class _Watch:
         self._pid = runtime.pid
         self._tmp = runtime.temp_root
         self._flying: dict[str, _Flight] = {}
-        # Of a server: those who may have been in it together.
+        # For a server: events that may have been in the same process.
         self._landed: deque[_Flight] = deque(maxlen=8 * self._setup.concurrency)
         self._posts: Counter[str] = Counter()
         self._numbers = 0
-        # Who is known to ask: the supervisor.
+        # The known client: the supervisor.
         self._agents: set[str] = set()
         self._requests = 0
         self._oom_kills = 0
@@ -228,11 +228,11 @@ class _Watch:
             "workers the kernel would spare": 0,
         }
         self._broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        # Whose doing a kill may be, since the counter was read last.
+        # Events that may have caused kills since the counter was last read.
         self._takers = 0
 
     async def run(self, events: list[Kind]) -> None:
-        """Serve all of them, and end the runtime."""
+        """Serve all events, and stop the runtime."""
         lost = asyncio.create_task(wait_for_end(self._pid, LONG_S))
         reading = asyncio.create_task(self._read_answers())
         self._ends: list[asyncio.Future[None]] = [lost, reading, self._broken]
@@ -281,7 +281,7 @@ class _Watch:
         self._compare()
 
     async def _call(self, events: deque[Kind]) -> None:
-        """Send one event after another, as long as there are any."""
+        """Send one event after another until none is left."""
         while events:
             if len(self._report.violations) >= VIOLATIONS_LIMIT:
                 raise LostError(f"given up before event {self._numbers + 1}")
@@ -311,7 +311,7 @@ class _Watch:
                 self._report.add(kind.case, "no answer")
         self._count_kills(flight.name)
         flying = [one.kind.takes_memory for one in self._flying.values()]
-        # Who has been answered may be killed until its process is gone.
+        # An event may cause a kill after its response, until its process has exited.
         self._takers = sum(flying) + (self._setup.is_managed and kind.takes_memory)
         self._look_at_requests(flight)
         if not self._setup.is_managed:
@@ -319,7 +319,7 @@ class _Watch:
             await self._look_for_leftovers(flight)
 
     async def _read_answers(self) -> None:
-        """Give each answer to who waits for it."""
+        """Pass each response to the task that waits for it."""
         while True:
             answer = await self._api.answers.get()
             self._posts[answer.request_id] += 1
@@ -337,10 +337,10 @@ class _Watch:
     async def _within(
         self, work: Coroutine[Any, Any, T], what: str, limit_s: float = ANSWER_LIMIT_S
     ) -> T:
-        """Wait for something, but not longer than there is an environment.
+        """Wait for a future while the environment exists.
 
         Raises:
-            LostError: It has ended, or it takes too long.
+            LostError: The environment has ended, or it takes too long.
         """
         task = asyncio.ensure_future(work)
         try:
@@ -358,7 +358,7 @@ class _Watch:
             if broken.done():
                 raise LostError(f"{what} did not come: the Runtime API hung up")
             if lost.done():
-                # Its log ends now, and with that its code is known.
+                # Its log ends with the process; after that, the exit code is known.
                 with contextlib.suppress(TimeoutError):
                     code = await self._runtime.wait()
                     raise LostError(
@@ -371,7 +371,7 @@ class _Watch:
             await asyncio.gather(task, return_exceptions=True)
 
     def _judge(self, flight: _Flight, answer: Answer) -> None:
-        """Compare an answer with what the handler deserves."""
+        """Compare a response with the expected one."""
         kind = flight.kind
         outcome = _outcome(answer)
         self._report.add(kind.case, outcome)
@@ -392,7 +392,7 @@ class _Watch:
             took_ms = round((flight.answered_s - flight.delivered_s) * 1000)
             name = "slowest good answer, ms"
             self._figures[name] = max(self._figures[name], took_ms)
-        # What ends before its first piece is no stream.
+        # A stream that ends before its first piece is posted as an error.
         if kind.is_streamed != bool(answer.chunks) and answer.call != "error":
             self._violate(f"{flight.name}: streamed wrongly")
         trailers = sum(
@@ -405,14 +405,14 @@ class _Watch:
             )
 
     def _was_hit(self, flight: _Flight, outcome: str) -> bool:
-        """Tell whether an event ended so because of one beside it in its process."""
+        """Return whether another event in the same process can explain an outcome."""
         others = [*self._landed, *self._flying.values()]
         return self._setup.is_server and any(
             outcome in other.kind.spreads and other.may_hit(flight) for other in others
         )
 
     def api_failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """Hear what the API's double cannot read: no supervisor should send that."""
+        """Record a request that tests.doubles cannot parse: a violation."""
         error = context.get("exception")
         flying = ", ".join(one.name for one in self._flying.values())
         self._violate(f"the Runtime API, with {flying}: {error or context['message']}")
@@ -420,7 +420,7 @@ class _Watch:
             self._broken.set_result(None)
 
     def _count_kills(self, when: str) -> None:
-        """Look how many processes the kernel has killed, and for whom."""
+        """Check the number of processes killed by the kernel, and the cause."""
         if self._group is not None:
             kills = self._group.oom_kills() - self._oom_kills
             self._oom_kills += kills
@@ -430,7 +430,7 @@ class _Watch:
                 self._violate(f"{when}: the kernel killed {kills} for memory")
 
     def _look_at_requests(self, flight: _Flight) -> None:
-        """Nobody but the supervisor asks the Runtime API for anything."""
+        """Check that only the supervisor calls the Runtime API."""
         if strangers := self._api.user_agents - self._agents:
             self._agents |= strangers
             self._violate(f"{flight.name}: {strangers} asked the Runtime API")
@@ -440,7 +440,7 @@ class _Watch:
         self._requests = len(self._api.requests)
 
     def _look_at_the_time(self, flight: _Flight) -> None:
-        """Lambda ends an environment that has not asked again by the deadline."""
+        """Check for a ``next`` before the deadline, when Lambda ends an environment."""
         took_s = time.monotonic() - flight.delivered_s
         share = round(100 * took_s / flight.kind.timeout_s)
         name = "longest from event to next, % of the timeout"
@@ -454,9 +454,11 @@ class _Watch:
                 )
 
     async def _look_for_leftovers(self, flight: _Flight) -> None:
-        """The supervisor and the process that waits for the next event, and no more."""
+        """Check that only the supervisor and the waiting process are left."""
         found = self._processes()
-        if len(found) != 2 or self._pid not in found or self._zombies():
+        # With forks there may be a template: not at first, nor while it is replaced.
+        numbers = (2, 3) if self._setup.is_forked else (2,)
+        if len(found) not in numbers or self._pid not in found or self._zombies():
             names = {pid: _name(pid) for pid in found}
             self._violate(
                 f"{flight.name}: processes {names} are there, "
@@ -466,7 +468,7 @@ class _Watch:
         self._look_at_scores(found)
 
     def _look_at_scores(self, found: list[int]) -> None:
-        """The kernel has to end a worker before the supervisor."""
+        """Check that the kernel would kill a worker before the supervisor."""
         for pid in found:
             with contextlib.suppress(OSError):
                 score = Path(f"/proc/{pid}/oom_score_adj").read_text().strip()
@@ -477,13 +479,13 @@ class _Watch:
                     self._figures[name] += 1
 
     def _violate(self, text: str, *, with_log: bool = False) -> None:
-        """Keep a violation; the first one with what was logged before it."""
+        """Record a violation; the first one with the log before it."""
         if with_log and not any("; log:\n" in one for one in self._report.violations):
             text += f"; log:\n{self._runtime.log_tail}"
         self._report.violate(text)
 
     def _zombies(self) -> int:
-        """Return how many children of the supervisor have ended and were not reaped."""
+        """Return the number of zombies among the supervisor's children."""
         states = []
         for task in Path(f"/proc/{self._pid}/task").iterdir():
             for child in (task / "children").read_text().split():
@@ -498,16 +500,16 @@ class _Watch:
         supervisor = psutil.Process(self._pid)
         family = [supervisor, *supervisor.children(recursive=True)]
         found = {process.pid for process in family}
-        # Not every child of a handler keeps the mark, but none of them loses it as well
-        # as its parent.
+        # Some children of handlers lose the mark, but none of these loses its
+        # parent too.
         return sorted(found | set(self._runtime.survivors()))
 
     async def _sample(self, when: str) -> None:
-        """Write down what is held once all is quiet."""
+        """Record the supervisor's resources while nothing runs."""
         held = self._held()
         growth = self._report.growth
         first = growth.get("start", held)
-        # What was left may be removed beside the events that follow.
+        # Leftovers may be removed during the following events.
         for _ in range(CLEANING_EVENTS):
             passing = {name: held[name] for name in PASSING}
             if not self._excess(passing, first):
@@ -517,7 +519,7 @@ class _Watch:
         growth[when] = held
 
     def _is_ours(self, pid: int) -> bool:
-        """Tell the supervisor and its workers from what handlers have started."""
+        """Return whether a process is the supervisor or a worker, not a handler's."""
         return pid == self._pid or _command(pid)[-1:] == [ENTRY]
 
     def _held(self) -> dict[str, int]:
@@ -538,7 +540,7 @@ class _Watch:
         }
 
     def _excess(self, held: dict[str, int], before: dict[str, int]) -> list[str]:
-        """Return what there is more of than there may be, memory aside."""
+        """Return the resources that have grown too much, except memory."""
         found = []
         for name, value in held.items():
             slack = 0
@@ -546,6 +548,8 @@ class _Watch:
                 slack = DISK_GROWTH_LIMIT_KB
             elif self._setup.is_managed:
                 slack = MANAGED_SLACK.get(name, 0) * self._setup.concurrency
+            elif self._setup.is_forked:
+                slack = MANAGED_SLACK.get(name, 0)  # a template may be there or not
             if name != "memory_kb" and value > before[name] + slack:
                 found.append(f"{name} grew from {before[name]} to {value}")
         return found
@@ -556,11 +560,11 @@ class _Watch:
         disk = {"disk_kb": growth["start"]["disk_kb"]}
         for when, held in growth.items():
             if when == "start":
-                continue  # the first processes have copies of Deno's cache of their own
+                continue  # the first processes have their own copies of Deno's cache
             for text in self._excess(held, {**baseline, **disk}):
                 self._report.violate(f"{text}, seen {when}")
-        # Memory moves in steps, as one large thing in hand may leave holes behind; a
-        # leak goes on growing.
+        # Memory grows in steps, as large objects may fragment the heap; a leak keeps
+        # growing.
         is_long = self._report.count > BASELINE_EVENTS
         allowed_kb = STEPS_LIMIT_KB if is_long else SHORT_GROWTH_LIMIT_KB
         if end["memory_kb"] > baseline["memory_kb"] + allowed_kb:
@@ -577,7 +581,7 @@ class _Watch:
             self._report.violate("the supervisor is not the one that was started")
 
     async def _end_what_is_left(self, *, is_lost: bool) -> None:
-        """Leave nothing of the environment behind; there should be nothing left."""
+        """Remove everything left of the environment; there should be nothing."""
         found = set(self._runtime.survivors())
         if self._group is not None:
             found |= set(self._group.process_ids())
@@ -604,7 +608,7 @@ GOOD_CASES = {kind.case for kind in GOOD}
 
 
 async def _all(work: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """Wait for all; the first that fails ends the others."""
+    """Wait for all tasks; if one fails, cancel the others."""
     tasks = [asyncio.ensure_future(one) for one in work]
     try:
         await asyncio.gather(*tasks)
@@ -619,16 +623,16 @@ async def _result(future: asyncio.Future[T]) -> T:
 
 
 def _compact(body: bytes) -> bytes:
-    """Return JSON as JavaScript writes it."""
+    """Return JSON in JavaScript's format."""
     return json.dumps(json.loads(body), separators=(",", ":")).encode()
 
 
 def _files(folder: Path) -> tuple[int, int]:
-    """Return how many files and folders there are, and how much disk they take."""
+    """Return the number of files and folders, and their disk usage."""
     count = size_kb = 0
 
     def skip(_: OSError) -> None:
-        """It was removed meanwhile."""
+        """Ignore the error: the folder was removed meanwhile."""
 
     walk: Callable[..., Any] = os.walk
     for place, folders, files in walk(folder, onerror=skip):
@@ -640,7 +644,7 @@ def _files(folder: Path) -> tuple[int, int]:
 
 
 def _outcome(answer: Answer) -> str:
-    """Return ``result``, or the error type that the caller sees."""
+    """Return ``result``, or the error type that the caller receives."""
     if answer.call == "error":
         body = answer.body
     else:
@@ -651,7 +655,7 @@ def _outcome(answer: Answer) -> str:
     try:
         text = str(json.loads(body)["errorType"])
     except (ValueError, RecursionError, KeyError, TypeError):
-        # Forged: the caller is told what the header says.
+        # A forged error: the caller receives the type in the header.
         named = "lambda-runtime-function-error-type"
         text = answer.headers.get(named) or answer.trailers.get(named, "unreadable")
         text = text.removeprefix("Function.")
@@ -663,7 +667,7 @@ def _name(pid: int) -> str:
 
 
 def _command(pid: int) -> list[str]:
-    """Return a command's words, of the last one only the name of the file."""
+    """Return the words of a command, with only the file name of the last one."""
     with contextlib.suppress(OSError):
         words = Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0").split(b"\0")
         return [*map(os.fsdecode, words[:-1]), os.fsdecode(words[-1]).split("/")[-1]]

@@ -1,8 +1,8 @@
-"""Fuzzed byte streams through the frame decoder.
+"""Fuzzed byte streams for the frame decoder.
 
-A stream is a conversation as a worker may have it, damaged in one of many ways or not
-at all, and cut into reads at random. Each is decoded twice, with different reads; both
-must come to the same. Frames are spelled here by hand.
+A stream is a possible conversation of a worker, perhaps damaged in one of many ways,
+and split into reads at random. Each is decoded twice, with different reads; both
+results must be equal. Frames are written by hand here, independently of the runtime.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 MARKER = "0123456789abcdef0123456789abcdef"
 MARK = MARKER.encode()
-# CPU time for one stream; the longest take some milliseconds.
+# Limit of CPU time for one stream; the longest ones take some milliseconds.
 LIMIT_S = 5.0
-# A frame that is allowed, what one read may bring, and the parts of an answer.
+# Limits: a frame, one read, and the parts of a response.
 BUFFER_LIMIT_BYTES = 2 * (6_291_556 + 1024 * 1024) + 128 * 1024
 KINDS = ["READY", "PART", "RESULT", "STREAM", "CHUNK", "END", "ERROR", "DONE"]
 SHORT = {
@@ -55,18 +55,18 @@ INVOCATION = Invocation("id", 1_542_409_706_888, "arn", b'{"key":1}')
 
 
 class HangError(BaseException):
-    """A stream took longer than any may; no ``except Exception`` holds it up."""
+    """A stream took too long; not an Exception, so that no handler can catch it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Decoded:
-    """What came of a stream.
+    """Result of decoding a stream.
 
     Attributes:
-        events: With strays that belong together joined.
-        problem: Why the connection failed, without the bytes quoted as evidence.
-        state: At the end.
-        stray: What was left over at the end.
+        events: The events, with adjacent strays joined.
+        problem: Why the connection failed, without the quoted bytes.
+        state: State at the end.
+        stray: Bytes left over at the end.
     """
 
     events: list[Event]
@@ -125,7 +125,7 @@ def _one(rng: random.Random, number: int, report: Report) -> None:
 
 
 def _describe(failure: Failure, where: str, report: Report) -> None:
-    """Write the headers that an error is reported with."""
+    """Format the headers for reporting an error."""
     try:
         cause = failure.xray_cause("/var/task")
         written = [failure.function_error_type, *([] if cause is None else [cause])]
@@ -135,7 +135,7 @@ def _describe(failure: Failure, where: str, report: Report) -> None:
 
 
 def decode(stream: bytes, sizes: list[int]) -> Decoded:
-    """Feed a stream in reads of these sizes, as ``Worker`` does."""
+    """Feed a stream in reads of these sizes, like ``Worker``."""
     connection = WorkerConnection(MARKER)
     events: list[Event] = []
     problem = ""
@@ -185,17 +185,17 @@ def reads(rng: random.Random, length: int) -> list[int]:
 
 
 def frame(kind: object, body: bytes, more: dict[str, object] | None = None) -> bytes:
-    """Spell a frame."""
+    """Return a frame."""
     return raw_frame({"kind": kind, "bytes": len(body), **(more or {})}, body)
 
 
 def raw_frame(header: object, body: bytes) -> bytes:
-    """Spell a frame whose header may say anything."""
+    """Return a frame with an arbitrary header."""
     return MARK + json.dumps(header).encode() + b"\n" + body + MARK + b"\n"
 
 
 def conversation(rng: random.Random) -> tuple[list[bytes], list[Event]]:
-    """Return the pieces of a legal stdout, and what they say."""
+    """Return the pieces of a legal stdout, and their meaning."""
     pieces: list[bytes] = []
     events: list[Event] = []
 
@@ -236,7 +236,7 @@ def conversation(rng: random.Random) -> tuple[list[bytes], list[Event]]:
 
 
 def body(rng: random.Random) -> bytes:
-    """Return what a frame may carry, often with frames or markers in it."""
+    """Return a possible body of a frame, often with frames or markers inside."""
     match rng.randrange(8):
         case 0:
             return b""
@@ -255,7 +255,7 @@ def body(rng: random.Random) -> bytes:
 
 
 def error_body(rng: random.Random) -> bytes:
-    """Return an error body as it should not be."""
+    """Return a malformed error body."""
     depth = rng.choice([1, 10, 900, 1010, 2000])
     deep = b"[" * depth + b"]" * depth
     values = [
@@ -275,7 +275,7 @@ def error_body(rng: random.Random) -> bytes:
 
 
 def stray(rng: random.Random) -> bytes:
-    """Return output that is no frame, though it may look like the beginning of one."""
+    """Return output that is not a frame, but may begin like one."""
     return rng.choice(
         [
             b"a line\n",
@@ -304,7 +304,7 @@ def _cut_out(rng: random.Random, pieces: list[bytes]) -> bytes:
 
 
 def _torn(rng: random.Random, pieces: list[bytes]) -> bytes:
-    """Another program writes in the middle."""
+    """Output of another program in the middle."""
     stream = b"".join(pieces)
     at = rng.randrange(len(stream))
     noise = rng.choice([b"\n", b"rubbish\n", MARK, rng.randbytes(20), stream[:50]])
@@ -337,7 +337,7 @@ def _mixed(rng: random.Random, _pieces: list[bytes]) -> bytes:
 
 
 def _lying(rng: random.Random, pieces: list[bytes]) -> bytes:
-    """A header tells another length than its body has, or none."""
+    """A header with a wrong length, or without one."""
     length: object = rng.choice(
         [-1, 0, 1, 6, 64, 2**31, 2**63, 10**30, 7_340_132, 7_340_133, 1.5, 1e3, True,
          None, "5", "", [], {}, [5], float("nan")]
@@ -347,7 +347,7 @@ def _lying(rng: random.Random, pieces: list[bytes]) -> bytes:
 
 
 def _odd_header(rng: random.Random, pieces: list[bytes]) -> bytes:
-    """A header that is JSON and no header."""
+    """A header that is valid JSON, but not a valid header."""
     depth = rng.randint(1, 500)
     deep: object = 1
     for _ in range(depth):
@@ -374,7 +374,7 @@ def _odd_header(rng: random.Random, pieces: list[bytes]) -> bytes:
 
 
 def _no_header(rng: random.Random, pieces: list[bytes]) -> bytes:
-    """After the marker comes something else than JSON, or no end of line."""
+    """No JSON after the marker, or no end of line."""
     text = rng.choice(
         [
             b"",
@@ -400,7 +400,7 @@ def _replaced(rng: random.Random, pieces: list[bytes], piece: bytes) -> bytes:
 
 
 def _large(rng: random.Random, pieces: list[bytes]) -> bytes:
-    """Now and then what is near the limits; small otherwise."""
+    """Return a size, sometimes near the limits, otherwise small."""
     if rng.random() < 0.98:
         return b"".join(pieces)
     size = rng.choice([6_291_556, 7_340_131, 7_340_132, 7_340_133])
@@ -416,7 +416,7 @@ def _noise(rng: random.Random, _: list[bytes]) -> bytes:
 
 
 def _hex(rng: random.Random, _: list[bytes]) -> bytes:
-    """Noise of which a marker could be made."""
+    """Noise that contains parts of a marker."""
     return bytes(rng.choices(MARK + b"\n{", k=rng.randrange(3000)))
 
 

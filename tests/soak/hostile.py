@@ -1,7 +1,7 @@
-"""Handlers' worst: what is done, and what the caller must be told.
+"""Hostile handlers, and the errors that their callers must receive.
 
-One module, one function per way; ``attacks.py`` is its second half. Much of this cannot
-be done without every permission, so each kind says under which ones it is run.
+One module with one function per kind; ``attacks.py`` is its second half. Many kinds
+need all permissions, so each names the permissions under which it is run.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ SOURCE += attacks.SOURCE
 
 
 class Server(Enum):
-    """What a kind does to the events beside it where one process serves all."""
+    """Effect of a kind on concurrent events, if one process serves all."""
 
     NOT_RUN = "spoils the process for all that follow, as the documentation says"
     HARMLESS = "hurts nobody but itself"
@@ -230,29 +230,29 @@ class Server(Enum):
 ALL = ("all",)
 BOTH = ("all", "default")
 MEMORY = "Runtime.OutOfMemory"
-# What is told to an event whose process another one has ended.
+# Error types of an event whose process was ended by another event.
 COLLATERAL = ("Runtime.ExitError", MEMORY, "Runtime.WorkerProtocolError")
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """One way to behave.
+    """One kind of behaviour.
 
     Attributes:
-        case: Its name.
-        error_types: Any of these is what the caller is told; empty: a result.
-        is_streamed: The answer comes in pieces, an error in its trailers.
+        case: Name of the kind.
+        error_types: The caller must receive one of these; empty: a result.
+        is_streamed: The response is streamed, with errors in its trailers.
         timeout_s: The function's timeout for this event.
-        event: Sent instead of JSON with the case's name.
-        needs_cgroup: Only where the kernel limits memory and processes.
+        event: Sent instead of JSON with the name.
+        needs_cgroup: Run only if the kernel limits memory and processes.
         under: The permissions under which it is run.
-        server: What it does where one process serves all.
-        does: Name in the module; empty: the same as ``case``.
-        extra: More of the event.
-        takes_memory: ``Runtime.OutOfMemory`` is right as well where memory is limited,
-            and the kernel may kill for it.
-        needs_all: It takes what others beside it need: only where there is one at once.
-        lingers_s: Whoever comes so long after the answer may still be hit.
+        server: Its effect on others, if one process serves all.
+        does: Name of the function in the module; empty: the same as ``case``.
+        extra: Additional members of the event.
+        takes_memory: ``Runtime.OutOfMemory`` is correct too if memory is limited, and
+            the kernel may kill processes.
+        needs_all: Takes resources that concurrent events need: run only one at once.
+        lingers_s: Events may be affected until so long after the response.
     """
 
     case: str
@@ -273,7 +273,7 @@ class Kind:
         """Return the event.
 
         Args:
-            number: Which one it is.
+            number: Number of the event.
             api: Address of the Runtime API.
         """
         if self.event is not None:
@@ -282,7 +282,7 @@ class Kind:
         return json.dumps({**event, "api": api, **self.extra}).encode()
 
     def fits(self, setup: Setup, *, with_cgroup: bool) -> bool:
-        """Tell whether it is run in an environment."""
+        """Return whether this kind is run in an environment."""
         return (
             setup.permissions in self.under
             and (with_cgroup or not self.needs_cgroup)
@@ -292,17 +292,18 @@ class Kind:
 
     @property
     def spreads(self) -> tuple[str, ...]:
-        """What those beside it in the same process may be told because of it."""
+        """Error types that it may cause for concurrent events in the same process."""
         match self.server:
             case Server.ENDS_IT:
                 return COLLATERAL
             case Server.SPREADS:
-                # One that comes from nobody's event; its process serves to its end.
+                # An error that belongs to no event; the process continues until it
+                # exits.
                 return (*self.error_types, "RangeError")
         return ()
 
     def outcomes(self, setup: Setup) -> tuple[str, ...]:
-        """Return what its caller may be told."""
+        """Return the error types that the caller may receive."""
         found = self.error_types or ("result",)
         if self.takes_memory and setup.memory_mb is not None:
             found = (*found, MEMORY)
@@ -315,17 +316,17 @@ def anywhere(case: str, error_types: tuple[str, ...] = (), **more: Any) -> Kind:
 
 
 def harmless(case: str, error_types: tuple[str, ...] = (), **more: Any) -> Kind:
-    """Return one that hurts nobody else, not even in the same process."""
+    """Return a kind that affects no other event, even in the same process."""
     return anywhere(case, error_types, server=Server.HARMLESS, **more)
 
 
 def spreading(case: str, error_types: tuple[str, ...] = (), **more: Any) -> Kind:
-    """Return one with an error that nobody can tell whose it is."""
+    """Return a kind with an error that cannot be attributed to an event."""
     return anywhere(case, error_types, server=Server.SPREADS, **more)
 
 
 def ending(case: str, error_types: tuple[str, ...] = (), **more: Any) -> Kind:
-    """Return one that takes its process with it."""
+    """Return a kind that ends its process."""
     return anywhere(case, error_types, server=Server.ENDS_IT, **more)
 
 
@@ -336,13 +337,13 @@ GOOD = [
     harmless("worksLater"),
     harmless("streams", is_streamed=True),
 ]
-# A timeout has to be long enough for a busy machine to tell one from a slow answer.
+# Timeouts must be so long that a busy machine can distinguish them from slow responses.
 SHORT_S = 0.8
 EXIT = ("Runtime.ExitError",)
 TIMEOUT = ("Runtime.InvokeTimeout",)
-# A forged frame is an answer, or breaks the protocol.
+# A forged frame is a response, or breaks the protocol.
 FORGED = ("Forged", "Runtime.WorkerProtocolError", "Runtime.ExitError")
-# Shape, bytes, how many parts before the last one, behind a stream or not.
+# Shape, bytes, number of parts before the last one, and whether after a stream.
 FORGERIES = [
     ("objects", 7_200_000, 0, False),
     ("objects", 7_200_000, 0, True),
@@ -389,12 +390,12 @@ HOSTILE = [
     ending("exitsWith0", EXIT),
     ending("exitsWith3", EXIT),
     Kind("segfaults", EXIT, server=Server.ENDS_IT),
-    # Whose SIGKILL it was can be told only where the kernel counts its own.
+    # The sender of a SIGKILL is known only if the kernel counts its own.
     Kind("killsItself", ("Runtime.ExitError", MEMORY), server=Server.ENDS_IT),
     Kind("stopsItself", TIMEOUT, timeout_s=SHORT_S),
     ending("exhaustsHeap", (MEMORY,), takes_memory=True),
     anywhere("exhaustsMemory", (MEMORY,), needs_cgroup=True, takes_memory=True),
-    # Deno itself may be in need of one more thread then.
+    # Deno itself may need another thread then.
     Kind("exhaustsProcesses", ("result", "Runtime.ExitError"), needs_cgroup=True,
          takes_memory=True, needs_all=True),
     anywhere("loops", TIMEOUT, timeout_s=SHORT_S),
@@ -436,12 +437,12 @@ HOSTILE = [
     harmless("noText", ("Runtime.UnmarshalError",), event=b'"\xff\xfe"'),
     harmless("nothing", ("Runtime.UnmarshalError",), event=b""),
 
-    # A frame of its own making, as long as a frame may be and longer.
+    # Forged frames at the size limit and above it.
     *FORGING,
     anywhere("forgesType", (*FORGED, "Forged\u2026")),
     harmless("forgesRecords"),
 
-    # More behind a stream than Go's HTTP reads there.
+    # Longer trailers than Go's HTTP server reads.
     *FAILING_LATE,
     harmless("failsLateDeep", ("AggregateError",), is_streamed=True,
              extra={"length": 20}),
@@ -452,26 +453,26 @@ HOSTILE = [
     spreading("throwsInTimerLater", lingers_s=0.2),
     spreading("throwsInTimerWaited", lingers_s=0.2),
 
-    # Deno keeps what it has loaded: on disk, and in a process as long as that lives.
+    # Deno caches loaded modules: on disk, and in the process while it runs.
     *(
         anywhere(case, takes_memory=True, extra={"count": 30, "bytes": 100_000})
         for case in ("importsData", "importsBlobs", "importsFiles")
     ),
 
-    # What has to be removed, and when there is hardly time left to do so.
+    # Files that have to be removed, with hardly any time left.
     anywhere("leavesFiles", extra={"count": 30_000}),
     anywhere("leavesLongNames", extra={"count": 8_000}),
     anywhere("leavesFilesUntilTheEnd", ("result", *TIMEOUT), timeout_s=4.0,
              extra={"leftMs": 900}),
 
-    # The loader's way to the Runtime API, and whom it trusts.
+    # Module loader: access to the Runtime API, and trusted authorities.
     anywhere("stealsByProxy"),
     anywhere("stealsByNode"),
     anywhere("stealsByWorker"),
     anywhere("stealsByConnect"),
     anywhere("choosesTrust"),
 
-    # The supervisor's own folder.
+    # The supervisor's folder.
     *(
         Kind(f"spoilsState-{how}", does="spoilsState", extra={"how": how},
              needs_all=True)

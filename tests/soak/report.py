@@ -1,4 +1,4 @@
-"""What a long run has found, as a table and as JSON."""
+"""Results of a long run, as a table and as JSON."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import Any
 
 from rich.table import Table
 
-# The first ones say what is wrong; a run that goes wrong produces thousands.
+# The first ones are enough: a failing run produces thousands.
 VIOLATIONS_LIMIT = 50
 
 
 @dataclass(slots=True)
 class Report:
-    """Figures of one run.
+    """Results of one run.
 
     Attributes:
-        name: Which run.
-        seed: Repeats it, together with ``start``.
+        name: Name of the run.
+        seed: Reproduces the run, together with ``start``.
         start: Number of the first case.
-        count: How many cases there were.
-        kinds: For each kind of case how often it came out how.
-        growth: What the supervisor held: at the start, at the baseline, at the end.
-        facts: What it was run in.
-        figures: Whatever else was measured.
-        notes: What could not be tried here, and why.
-        violations: What must not happen and did; empty if the run has passed.
-        elapsed_s: How long it took.
+        count: Number of cases.
+        kinds: Number of each outcome, by kind of case.
+        growth: Resources of the supervisor: at the start, at the baseline, at the end.
+        facts: Properties of the environment.
+        figures: Other measurements.
+        notes: Cases that could not be run here, and why.
+        violations: Violated conditions; empty if the run has passed.
+        elapsed_s: Duration of the run.
     """
 
     name: str
@@ -45,26 +45,26 @@ class Report:
     _begun_s: float = field(default_factory=time.monotonic)
 
     def add(self, kind: str, outcome: str) -> None:
-        """Count one case."""
+        """Count a case."""
         self.count += 1
         self.also(kind, outcome)
 
     def also(self, kind: str, outcome: str) -> None:
-        """Count a case that was counted, under another heading."""
+        """Count a case under another outcome than before."""
         self.kinds.setdefault(kind, Counter())[outcome] += 1
 
     def violate(self, text: str) -> None:
-        """Keep what went wrong."""
+        """Record a violation."""
         if len(self.violations) < VIOLATIONS_LIMIT:
             self.violations.append(text)
 
     def finish(self) -> Report:
-        """Stop the clock."""
+        """Record the duration."""
         self.elapsed_s = time.monotonic() - self._begun_s
         return self
 
     def as_json(self) -> dict[str, Any]:
-        """Return what ``-o json`` prints."""
+        """Return the output of ``-o json``."""
         return {
             "name": self.name,
             "seed": self.seed,
@@ -80,7 +80,7 @@ class Report:
         }
 
     def tables(self) -> list[Table]:
-        """Return what is printed on a terminal."""
+        """Return the output for a terminal."""
         title = f"{self.name}: {self.count} cases, seed {self.seed}"
         kinds = Table("kind", "count", "outcomes", title=title)
         for kind, outcomes in sorted(self.kinds.items()):

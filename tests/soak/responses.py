@@ -1,8 +1,8 @@
-"""Fuzzed answers of the Runtime API through the real client, over a real socket.
+"""Fuzzed responses of the Runtime API, sent to the real client over a real socket.
 
-Each case is one call of ``RuntimeApiClient``. Its peer answers with bytes that are
-right, damaged, or nothing like HTTP, and then keeps, closes or resets the connection.
-The same client serves all cases, so that one answer may spoil the next.
+Each case is one call of ``RuntimeApiClient``. Its peer responds with bytes that are
+correct, damaged, or not HTTP at all, and then keeps, closes or resets the connection.
+All cases use the same client, so that a response could affect the next case.
 """
 
 from __future__ import annotations
@@ -26,29 +26,30 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
 LIMIT_S = 10.0
-# A client that waits for more of a damaged answer learns after this that there is none.
-# It is right to wait: no call of the Runtime API has a time limit.
+# The peer closes the connection after this time, if the client waits for the rest of a
+# damaged response.
+# Waiting is correct: calls of the Runtime API have no time limit.
 PATIENCE_S = 0.02
 CALLS = ["next", "next", "next", "response", "error", "init error", "stream"]
 ENDS = ["keep", "keep", "close", "reset"]
-# Both ends are in this process; each holds a body at the limit of 7 MiB several times.
+# Both ends are in this process; each keeps several copies of a body of up to 7 MiB.
 GROWTH_LIMIT_KB = 256 * 1024
 STATUSES = [100, 103, 199, 200, 202, 204, 301, 304, 400, 403, 404, 410, 413, 500, 503,
             599, 600, 999]  # fmt: skip
-REQUEST_LIMIT_BYTES = 4 * 1024 * 1024  # trailers carry a whole error body
+REQUEST_LIMIT_BYTES = 4 * 1024 * 1024  # trailers contain a complete error body
 EVENT = b'{"key": "value"}'
 REQUEST_ID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 
 
 @dataclass(slots=True)
 class Plan:
-    """What the peer answers in one case.
+    """The responses of the peer in one case.
 
     Attributes:
-        answers: Taken one per request; the last one serves all further ones.
-        end: What happens to the connection after an answer.
-        is_early: The answer comes before the request's body was read.
-        posts: How many requests with a body have come.
+        answers: One per request; the last one is repeated.
+        end: What happens to the connection after a response.
+        is_early: Respond before reading the body of the request.
+        posts: Number of received requests with a body.
     """
 
     rng: random.Random
@@ -58,12 +59,12 @@ class Plan:
     posts: int = 0
 
     def next_answer(self) -> bytes:
-        """Return what is sent now."""
+        """Return the next response."""
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
 class Peer:
-    """The server's side; plays the plan of the present case."""
+    """The server, which follows the plan of the current case."""
 
     def __init__(self) -> None:
         self.plan: Plan | None = None
@@ -89,7 +90,7 @@ class Peer:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def lose_patience(self) -> None:
-        """Close every connection again and again: a poll may be repeated."""
+        """Keep closing connections: the client may repeat a poll."""
         while True:
             await asyncio.sleep(PATIENCE_S)
             for writer in self._writers:
@@ -157,13 +158,13 @@ def _pieces(rng: random.Random, answer: bytes) -> list[bytes]:
 
 @dataclass(slots=True)
 class Pieces:
-    """A streamed answer of a few pieces."""
+    """A streamed response of a few pieces."""
 
     pieces: list[bytes]
     failure: Failure | None = None
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield them, with a chance for the peer in between."""
+        """Yield the pieces, and let the peer run in between."""
         for piece in self.pieces:
             await asyncio.sleep(0)
             yield piece
@@ -175,7 +176,7 @@ def run(count: int, seed: int, start: int = 0) -> Report:
 
 
 async def fuzz(count: int, seed: int, start: int) -> Report:
-    """Make ``count`` calls, in a loop that runs already."""
+    """Make ``count`` calls, in the running event loop."""
     report = Report("responses", seed, start)
     before_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     escaped: list[str] = []
@@ -207,14 +208,14 @@ async def _one(
     call = rng.choice(CALLS)
     damage = rng.choice(list(DAMAGES))
     right = _right(rng, call)
-    # A poll may be repeated, and is then answered as it should be.
+    # A repeated poll gets a correct response.
     answers = [DAMAGES[damage](rng, right), *([right] if rng.random() < 0.2 else [])]
     plan = peer.plan = Plan(rng, answers, rng.choice(ENDS), rng.random() < 0.3)
     name = f"{call}: {damage}"
     is_right = damage == "none" and plan.end == "keep"
     was_right, peer.was_right = peer.was_right, is_right
     patience = asyncio.create_task(peer.lose_patience())
-    if is_right:  # it has to be understood without
+    if is_right:  # the client must not need it
         patience.cancel()
     message = ""
     try:
@@ -238,7 +239,7 @@ async def _one(
         patience.cancel()
     if plan.posts > 1:
         report.violate(f"case {number} ({name}): posted {plan.posts} times")
-    # A connection that the case before left behind may break under the best answer.
+    # A connection left by the previous case may break, even with a correct response.
     expected = "event" if call == "next" else "accepted"
     if is_right and was_right and outcome != expected:
         report.violate(f"case {number} ({name}): {outcome} {message}")
@@ -268,7 +269,7 @@ async def _call(rng: random.Random, call: str, client: RuntimeApiClient) -> str:
     return "accepted"
 
 
-# Answers, right ones and damaged ones.
+# Correct and damaged responses.
 
 
 def _right(rng: random.Random, call: str) -> bytes:
@@ -338,7 +339,7 @@ def _other_line(rng: random.Random, right: bytes) -> bytes:
 
 
 def _other_fields(rng: random.Random, right: bytes) -> bytes:
-    """More fields, or others, than there should be."""
+    """Additional or wrong header fields."""
     odd = [
         b"Content-Length: 5", b"Content-Length: -1", b"Content-Length: 0x10",
         b"Content-Length: 1e3", b"Content-Length: " + b"9" * 20,
@@ -390,7 +391,7 @@ def _other_chunks(rng: random.Random, right: bytes) -> bytes:
 
 
 def _interim(rng: random.Random, right: bytes) -> bytes:
-    """Answers before the answer."""
+    """Interim responses (1xx) before the response."""
     lines = [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Hints\r\nLink: x\r\n\r\n",
              b"HTTP/1.1 101 Switching\r\nUpgrade: h2c\r\n\r\n"]  # fmt: skip
     return b"".join(rng.choices(lines, [6, 6, 1], k=rng.randint(1, 50))) + right
@@ -401,14 +402,14 @@ def _twice(rng: random.Random, right: bytes) -> bytes:
 
 
 def _coded(rng: random.Random, right: bytes) -> bytes:
-    """A body that is much larger when its coding is undone."""
+    """A body that is much larger once decoded."""
     coded = gzip.compress(bytes(rng.choice([10, 1_000_000])))
     coding = rng.choice([b"gzip", b"deflate", b"GZIP", b"x-gzip"])
     return _answer(rng, 200, coded, [*_next_fields(), b"Content-Encoding: " + coding])
 
 
 def _large(rng: random.Random, right: bytes) -> bytes:
-    """Now and then a body at the limit of what is taken."""
+    """The correct response, or one in ten times a body at the size limit."""
     if rng.random() < 0.9:
         return right
     size = 7 * 1024 * 1024 + rng.choice([-1, 0, 1, 100_000])

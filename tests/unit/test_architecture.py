@@ -1,8 +1,9 @@
-"""Who may import whom, enforced by reading the source: see docs/architecture.md."""
+"""The import rules of docs/architecture.md, checked by reading the source."""
 
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from graphlib import TopologicalSorter
@@ -11,24 +12,28 @@ from pathlib import Path
 import pytest
 
 PACKAGE = "lambda_deno_spawn"
-SOURCE = Path(__file__).parents[2] / "src" / PACKAGE
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src" / PACKAGE
+DOCUMENTATION = ROOT / "docs" / "architecture.md"
 
-# What each folder, or module beside them, may import of ours: anywhere in it, for type
-# checking too. Modules of one folder may import each other; "x.y" is one module of x.
+# Which of our modules each folder, and each module outside the folders, may import,
+# anywhere and for type checking too. Modules of one folder may import each other; "x.y"
+# is one module of x. The same table is in docs/architecture.md.
 ALLOWED: dict[str, set[str]] = {
     "__init__": set(),
     "errors": set(),
     "records": set(),
+    "limits": set(),
     "http": set(),
     "invocation": {"errors"},
     "permissions": {"errors", "records"},
-    "config": {"errors", "permissions", "records"},
+    "config": {"errors", "limits", "permissions", "records"},
     "processes": {"errors", "records"},
     "log": {"config", "invocation"},
-    "protocol": {"errors", "invocation", "records"},
+    "native": {"errors", "records"},
+    "protocol": {"errors", "invocation", "limits", "records"},
     "launch": {
-        "config", "errors", "permissions", "processes.state", "protocol.hello",
-        "records",
+        "config", "errors", "limits", "permissions", "processes.state", "records",
     },
     "worker": {
         "errors", "http", "invocation", "launch", "log", "permissions", "processes",
@@ -36,12 +41,12 @@ ALLOWED: dict[str, set[str]] = {
     },
     "runtime_api": {"__init__", "errors", "http", "invocation", "log"},
     "serving": {
-        "config", "errors", "invocation", "launch", "log", "processes", "protocol",
-        "records", "worker",
+        "config", "errors", "invocation", "launch", "log", "native", "processes",
+        "protocol", "records", "worker",
     },
     "bootstrap": {
-        "config", "errors", "invocation", "launch", "log", "processes", "records",
-        "runtime_api", "serving", "worker",
+        "config", "errors", "invocation", "launch", "log", "native", "processes",
+        "records", "runtime_api", "serving", "worker",
     },
     "dev.project": {"config", "errors", "launch"},
     "dev.local": {"config", "dev.project", "errors", "launch"},
@@ -51,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.package": {
         "__init__", "config", "dev.local", "dev.project", "errors", "invocation",
-        "launch", "protocol",
+        "launch", "native", "protocol",
     },
     "dev.aws": {"__init__", "dev.package", "dev.project", "errors"},
     "dev.cli": {
@@ -61,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"dev.cli"},
 }  # fmt: skip
 PURE = [
-    "errors", "records", "protocol.hello", "invocation", "protocol.frames",
+    "errors", "records", "limits", "protocol.hello", "invocation", "protocol.frames",
     "permissions", "config",
     "serving.metrics", "serving.pool", "http.http1",
     "dev.aws.deploy", "dev.aws.deploy_layers",
@@ -70,15 +75,15 @@ OUTSIDE = {
     "asyncio", "datetime", "httpx", "logging", "os", "pathlib", "random", "select",
     "signal", "socket", "subprocess", "sys", "threading", "time",
 }  # fmt: skip
-# Who alone may import what reaches outside, in the runtime and anywhere.
+# The only modules that may import these, in the runtime and anywhere.
 RUNTIME_OWNERS = {
     "ctypes": {"processes.descendants"},
     "fcntl": {"processes.child", "processes.state", "http.transport"},
     "h11": {"http.http1"},
     "httpx": set[str](),  # decision 0022
     "importlib": set[str](),  # every import can be read
-    "socket": {"http.transport"},
-    "subprocess": set[str](),  # os.posix_spawn, see process.launch
+    "socket": {"http.transport", "native.control"},
+    "subprocess": set[str](),  # os.posix_spawn, see processes.launch
 }
 OWNERS = {
     "boto3": {"dev.aws.session", "dev.aws.errors"},
@@ -87,21 +92,21 @@ OWNERS = {
     "sqlite3": {"dev.package.seed"},
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
-# What costs a cold start tens of milliseconds: imported while Deno loads the handler.
-# dataclasses and orjson bring inspect with them.
+# Modules that cost a cold start two to tens of milliseconds: imported while Deno loads
+# the handler, or where they are needed. dataclasses and orjson import inspect.
 SLOW = {
-    "asyncio", "dataclasses", "httpx", "orjson", "pathlib", "subprocess", "typing",
-    "urllib",
+    "asyncio", "dataclasses", "httpx", "json", "orjson", "pathlib", "re", "subprocess",
+    "typing", "urllib",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Imports:
-    """What a module imports: dotted names of others, names of ours.
+    """The imports of a module, as dotted names.
 
     Attributes:
-        everywhere: All of it.
-        at_start: What importing the module imports at once.
+        everywhere: All of them.
+        at_start: The ones that run when the module is imported.
         touches_environment: True if it reads or writes ``os.environ``.
     """
 
@@ -114,7 +119,9 @@ def name_of(path: Path) -> str:
     return ".".join(path.relative_to(SOURCE).with_suffix("").parts)
 
 
-NAMES = sorted(name_of(path) for path in SOURCE.rglob("*.py"))
+# js/src holds a tool of the checkout, which is not a module of the package.
+FILES = [path for path in SOURCE.rglob("*.py") if SOURCE / "js" not in path.parents]
+NAMES = sorted(map(name_of, FILES))
 RUNTIME = [name for name in NAMES if not name.startswith(("dev.", "__main__"))]
 
 
@@ -139,7 +146,7 @@ def imported(node: ast.AST) -> Iterator[str]:
 
 
 def at_import(body: list[ast.stmt]) -> Iterator[ast.AST]:
-    """Walk what runs when a module is imported: no function, no type checking."""
+    """Walk the statements that run when a module is imported."""
     for statement in body:
         match statement:
             case ast.FunctionDef() | ast.AsyncFunctionDef():
@@ -172,7 +179,7 @@ def is_environment(node: ast.AST) -> bool:
 
 
 def as_ours(name: str) -> str:
-    """Return our module's name without the package's; empty if it is not ours."""
+    """Return our module's name without the package's; empty for another's module."""
     first, _, rest = name.partition(".")
     if first != PACKAGE:
         return ""
@@ -190,8 +197,7 @@ def others(names: set[str]) -> set[str]:
 
 
 MODULES = {
-    name_of(path): read_imports(path.read_text(encoding="utf-8"))
-    for path in SOURCE.rglob("*.py")
+    name_of(path): read_imports(path.read_text(encoding="utf-8")) for path in FILES
 }
 each_module = pytest.mark.parametrize("name", NAMES)
 each_runtime_module = pytest.mark.parametrize("name", RUNTIME)
@@ -231,6 +237,40 @@ def test_the_table_allows_nothing_that_is_not_used() -> None:
         assert allowed - used == set(), folder
 
 
+def test_the_documentation_has_the_same_table() -> None:
+    text = DOCUMENTATION.read_text(encoding="utf-8")
+    section = text.split("## Import rules\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`.+?) \| (.+) \|$", section, re.MULTILINE)
+    documented = {
+        folder: set(re.findall(r"`([^`]+)`", allowed))
+        for folders, allowed in rows
+        for folder in re.findall(r"`([^`]+)`", folders)
+    }
+    assert documented == ALLOWED
+
+
+def test_the_documentation_names_every_module_and_no_other() -> None:
+    text = DOCUMENTATION.read_text(encoding="utf-8")
+    section = text.split("## Modules\n")[1].split("\n## ")[0]
+    cells = re.findall(r"^\| (`.+?) \|", section, re.MULTILINE)
+    documented = set(re.findall(r"`([^`]+\.(?:py|js|ts))`", " ".join(cells)))
+    files = [
+        path for path in SOURCE.rglob("*.*") if path.suffix in (".py", ".js", ".ts")
+    ]
+    assert documented == {
+        path.relative_to(SOURCE).as_posix()
+        for path in files
+        if path.name != "__init__.py" and "templates" not in path.parts
+    }
+
+
+def test_the_documentation_shows_the_tree() -> None:
+    text = DOCUMENTATION.read_text(encoding="utf-8")
+    tree = text.split("## The tree\n")[1].split("```")[1]
+    modules = {name.rpartition(".")[2] for name in NAMES} - {"__init__"}
+    assert modules - set(tree.split()) == set()
+
+
 def test_neither_imports_nor_folders_have_a_cycle() -> None:
     graph = {name: ours(imports.everywhere) for name, imports in MODULES.items()}
     assert set(TopologicalSorter(graph).static_order()) == set(NAMES)
@@ -248,8 +288,11 @@ def test_a_pure_module_reaches_nothing_outside(name: str) -> None:
     assert others(MODULES[name].everywhere) & OUTSIDE == set()
 
 
-def test_how_deno_is_started_is_decided_without_starting_it() -> None:
-    found = others(MODULES["launch.command"].everywhere)
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if folder_of(name) == "launch"]
+)
+def test_how_deno_is_started_is_decided_without_starting_it(name: str) -> None:
+    found = others(MODULES[name].everywhere)
     assert found & {"asyncio", "subprocess", "httpx", "socket", "signal"} == set()
 
 
@@ -278,8 +321,15 @@ def test_what_has_one_owner_is_imported_by_it_alone(name: str) -> None:
     assert found & (set(OWNERS) - owned) == set()
 
 
-def test_the_emulator_is_a_witness_against_the_client() -> None:
-    assert "runtime_api.client" not in ours(MODULES["dev.local.emulator"].everywhere)
+@pytest.mark.parametrize("name", ["emulator", "environment", "http_server"])
+def test_the_emulator_is_a_witness_against_the_client(name: str) -> None:
+    found = ours(MODULES[f"dev.local.{name}"].everywhere)
+    assert not {each for each in found if each.startswith(("http", "runtime_api"))}
+
+
+def test_the_state_of_the_emulator_reaches_nothing_outside() -> None:
+    found = others(MODULES["dev.local.environment"].everywhere)
+    assert found & OUTSIDE == {"signal"}, "the numbers of signals, and nothing else"
 
 
 def test_bootstrap_starts_without_what_is_slow_to_import() -> None:
@@ -294,7 +344,7 @@ def test_bootstrap_starts_without_what_is_slow_to_import() -> None:
             reached_from[module] = name
             waiting.append(module)
     assert slow == [], reached_from
-    assert {"config", "launch.command", "processes.child", "worker.start"} <= set(
+    assert {"config", "launch.command", "processes.launch", "worker.start"} <= set(
         reached_from
     )
 

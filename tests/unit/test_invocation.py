@@ -29,7 +29,6 @@ from lambda_deno_spawn.invocation import (
     Failure,
     Invocation,
     Success,
-    stop_margin_s,
 )
 
 REQUEST_ID = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
@@ -131,41 +130,6 @@ def test_a_required_header_that_is_missing_or_malformed_is_refused(
     assert caught.value.call == "next"
     assert caught.value.status == 200
     assert repr((value or "")[:64]) in str(caught.value)
-
-
-# Time.
-
-
-@pytest.mark.parametrize(
-    ("now_epoch_s", "remaining_s"),
-    [
-        pytest.param(1_542_409_703.888, 3.0, id="before"),
-        pytest.param(1_542_409_706.888, 0.0, id="at-the-deadline"),
-        pytest.param(1_542_409_800.0, 0.0, id="after"),
-    ],
-)
-def test_remaining_time_is_never_below_zero(
-    now_epoch_s: float, remaining_s: float
-) -> None:
-    invocation = Invocation.from_headers(REQUIRED, b"")
-    assert invocation.remaining_s(now_epoch_s) == pytest.approx(remaining_s, abs=1e-6)
-
-
-@pytest.mark.parametrize(
-    ("remaining_s", "configured_s", "margin_s"),
-    [
-        pytest.param(900.0, 0.2, 0.2, id="the-longest-timeout"),
-        pytest.param(1.0, 0.2, 0.2, id="the-shortest-timeout"),
-        pytest.param(0.5, 0.2, 0.1, id="a-fifth-of-a-short-rest"),
-        pytest.param(0.0, 0.2, 0.0, id="nothing-left"),
-        pytest.param(3.0, 0.0, 0.0, id="no-margin-wanted"),
-        pytest.param(3.0, 60.0, 0.6, id="more-wanted-than-there-is"),
-    ],
-)
-def test_stop_margin_is_the_configured_one_or_a_fifth_of_the_rest(
-    remaining_s: float, configured_s: float, margin_s: float
-) -> None:
-    assert stop_margin_s(remaining_s, configured_s) == pytest.approx(margin_s)
 
 
 # Error bodies.
@@ -590,8 +554,8 @@ def test_then_it_loses_the_end_of_its_message() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
-        (b"x" * 500, "500 bytes that are no JSON object"),
-        (b"[" + b" " * 498 + b"]", "500 bytes that are no JSON object"),
+        (b"x" * 500, "500 bytes that are not a JSON object"),
+        (b"[" + b" " * 498 + b"]", "500 bytes that are not a JSON object"),
         (b'{"errorMessage":5,"stackTrace":5' + b" " * 400 + b"}", ""),
         (b'{"stackTrace":[5,{}]' + b" " * 400 + b"}", ""),
     ],

@@ -1,4 +1,4 @@
-"""Create the stack; ``-c architecture=arm64`` and ``-c urlAuth=NONE`` change it."""
+"""Create the stack; options: ``-c architecture=arm64``, ``-c urlAuth=NONE``."""
 
 from pathlib import Path
 

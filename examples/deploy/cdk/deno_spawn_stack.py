@@ -30,7 +30,7 @@ class DenoSpawnStack(Stack):
         dist: Path,
         **kwargs: Any,
     ) -> None:
-        """Take the layers and the functions' packages from the folder ``dist``."""
+        """Create the stack from the layers and packages in the folder ``dist``."""
         super().__init__(scope, construct_id, **kwargs)
         self.dist = dist
         self.architecture = ARCHITECTURES[architecture]
@@ -48,7 +48,7 @@ class DenoSpawnStack(Stack):
         ]
 
         api = self.function("HonoApi", "hono-api")
-        # For NONE, CDK adds the two permissions that make it public.
+        # For NONE, CDK adds the two permissions that make the URL public.
         url = api.add_function_url(auth_type=lambda_.FunctionUrlAuthType[url_auth])
 
         failed = sqs.Queue(
@@ -60,10 +60,10 @@ class DenoSpawnStack(Stack):
         queue = sqs.Queue(
             self,
             "Payments",
-            # A batch that waits for a free function must not be handed out a second
-            # time meanwhile.
+            # Long enough that a batch which waits for a free function is not
+            # delivered a second time meanwhile.
             visibility_timeout=Duration.seconds(6 * TIMEOUT.to_seconds()),
-            # AWS advises five or more: a throttled call counts as a delivery too.
+            # AWS advises five or more, because a throttled call counts too.
             dead_letter_queue=sqs.DeadLetterQueue(queue=failed, max_receive_count=5),
             removal_policy=RemovalPolicy.DESTROY,
         )
@@ -76,7 +76,7 @@ class DenoSpawnStack(Stack):
             resources=[queue.queue_arn],
         )
         batch = self.function("SqsBatch", "sqs-batch", queue=receive)
-        # Not SqsEventSource: it grants two actions more than polling takes.
+        # Not SqsEventSource, which grants two more actions than polling needs.
         lambda_.EventSourceMapping(
             self,
             "PaymentsMapping",
@@ -103,13 +103,13 @@ class DenoSpawnStack(Stack):
         )
         write = iam.PolicyStatement(
             actions=["logs:CreateLogStream", "logs:PutLogEvents"],
-            # Ends in ":*", the form in which IAM knows one log group with its streams.
-            # Their names hold date, version and a random part, so they cannot be
-            # written down.
+            # The ARN ends in ":*", which matches the streams of this log group. Their
+            # names contain the date, the version and a random part, so they cannot be
+            # listed.
             resources=[log_group.log_group_arn],
         )
         # Without a role CDK attaches AWSLambdaBasicExecutionRole, which may create and
-        # write every log group of the account.
+        # write every log group in the account.
         role = iam.Role(
             self,
             f"{construct_id}Role",
@@ -124,8 +124,8 @@ class DenoSpawnStack(Stack):
             construct_id,
             function_name=f"{self.stack_name}-{name}",
             code=lambda_.Code.from_asset(str(self.dist / f"{name}.zip")),
-            # Managed Python has the interpreter that the supervisor needs; the wrapper
-            # puts the supervisor in the place of Python's own runtime.
+            # Managed Python provides the interpreter; the wrapper starts the supervisor
+            # in place of AWS's Python runtime.
             runtime=lambda_.Runtime.PYTHON_3_13,
             handler="function.handler",
             architecture=self.architecture,

@@ -26,8 +26,8 @@ resource "aws_lambda_function" "function" {
   source_code_hash = filebase64sha256("${local.dist}/${each.key}.zip")
   role             = aws_iam_role.function[each.key].arn
 
-  # Managed Python has the interpreter that the supervisor needs; the wrapper puts the
-  # supervisor in the place of Python's own runtime.
+  # Managed Python provides the interpreter; the wrapper starts the supervisor in place
+  # of AWS's Python runtime.
   runtime       = "python3.13"
   handler       = "function.handler"
   architectures = [var.architecture]
@@ -59,8 +59,8 @@ resource "aws_cloudwatch_log_group" "function" {
   retention_in_days = 14
 }
 
-# A role of its own for each function. AWSLambdaBasicExecutionRole, which many examples
-# attach, may create and write every log group of the account.
+# Each function has its own role. AWSLambdaBasicExecutionRole, which many examples
+# attach, may create and write every log group in the account.
 resource "aws_iam_role" "function" {
   for_each = local.functions
 
@@ -84,8 +84,8 @@ data "aws_iam_policy_document" "logs" {
 
   statement {
     actions = ["logs:CreateLogStream", "logs:PutLogEvents"]
-    # ":*" is the form in which IAM knows one log group with its streams. Their names hold
-    # date, version and a random part, so they cannot be written down.
+    # ":*" matches the streams of this log group. Their names contain the date, the
+    # version and a random part, so they cannot be listed.
     resources = ["${aws_cloudwatch_log_group.function[each.key].arn}:*"]
   }
 }
@@ -98,7 +98,7 @@ resource "aws_iam_role_policy" "logs" {
   policy = data.aws_iam_policy_document.logs[each.key].json
 }
 
-# For NONE, the provider adds the two permissions that make it public.
+# For NONE, the provider adds the two permissions that make the URL public.
 resource "aws_lambda_function_url" "hono_api" {
   function_name      = aws_lambda_function.function["hono-api"].function_name
   authorization_type = var.url_auth
@@ -106,12 +106,12 @@ resource "aws_lambda_function_url" "hono_api" {
 
 resource "aws_sqs_queue" "payments" {
   name = "${var.name}-payments"
-  # A batch that waits for a free function must not be handed out a second time meanwhile.
+  # Long enough that a batch which waits for a free function is not delivered again.
   visibility_timeout_seconds = 6 * local.timeout
 
   redrive_policy = jsonencode({
     deadLetterTargetArn = aws_sqs_queue.payments_failed.arn
-    # AWS advises five or more: a throttled call counts as a delivery too.
+    # AWS advises five or more, because a throttled call counts as a delivery too.
     maxReceiveCount = 5
   })
 }
@@ -144,6 +144,6 @@ resource "aws_lambda_event_source_mapping" "payments" {
   batch_size              = 10
   function_response_types = ["ReportBatchItemFailures"]
 
-  # Lambda looks whether the role may read the queue.
+  # Lambda checks that the role may read the queue.
   depends_on = [aws_iam_role_policy.queue]
 }

@@ -1,5 +1,5 @@
 variable "name" {
-  description = "Prefix of all names but those of the layers"
+  description = "Prefix of all names except those of the layers"
   type        = string
   default     = "deno-spawn-examples"
 }
@@ -11,7 +11,7 @@ variable "architecture" {
 
   validation {
     condition     = contains(["x86_64", "arm64"], var.architecture)
-    error_message = "architecture is x86_64 or arm64."
+    error_message = "architecture must be x86_64 or arm64."
   }
 }
 
@@ -22,6 +22,6 @@ variable "url_auth" {
 
   validation {
     condition     = contains(["AWS_IAM", "NONE"], var.url_auth)
-    error_message = "url_auth is AWS_IAM or NONE."
+    error_message = "url_auth must be AWS_IAM or NONE."
   }
 }

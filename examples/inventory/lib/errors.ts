@@ -7,7 +7,7 @@ export class UnknownItemError extends Error {
   }
 }
 
-/** Fewer pieces are left than were asked for. */
+/** Fewer pieces are left than were ordered. */
 export class OutOfStockError extends Error {
   override name = "OutOfStockError";
 

@@ -22,7 +22,7 @@ export function find(items: Item[], sku: string): Item {
   return item;
 }
 
-/** Take pieces of an item and return what they cost. */
+/** Reserve pieces of an item and return their price. */
 export function reserve(items: Item[], sku: string, quantity: number) {
   const item = find(items, sku);
   if (item.stock < quantity) {

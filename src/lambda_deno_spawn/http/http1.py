@@ -1,11 +1,10 @@
-"""HTTP/1.1 as far as one client needs it: requests are written, answers are read.
+"""HTTP/1.1 as far as one client needs it: writes requests, reads responses.
 
-Writes requests by itself. Reads an answer by itself too if it is entirely plain: its
-head comes at once and in full, in the usual characters, each field once, with a length
-or in chunks of the simplest form, and nothing that says more about the connection.
-Every other answer is read by h11 from its first byte on, so what is odd means what h11
-says. Refuses to know sockets, and what is asked for. Why not h11 for all: decision
-0022. Specification: RFC 9112.
+Reads a response by itself if its head is plain: received in one piece, in the usual
+characters, each field once, with a length or chunks, and no field about the connection.
+Every other response is read by h11 from its first byte on and means what h11 says. Does
+not know sockets, nor what the requests are for. Why h11 does not read all of them:
+decisions 0022 and 0031. Specification: RFC 9112.
 """
 
 from __future__ import annotations
@@ -14,48 +13,57 @@ import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     import h11
 
     Field = tuple[str, str]
 
-# A client context alone may take 3.5 KB; h11's own limit is 16 KB for all together.
+# A client context alone may take 3.5 KB; h11's own limit is 16 KB for all fields.
 HEAD_LIMIT_BYTES = 256 * 1024
+LINE_END = b"\r\n"
 END_OF_HEAD = b"\r\n\r\n"
-# Their length, if they have one, is not that of their body.
+# The trailer section is read together with the line end before it, so that it ends with
+# an empty line even if it has no field.
+END_OF_TRAILERS = (b"\n\n", b"\n\r\n")
+# A Content-Length in these responses is not the length of a body: they have none.
 _BODYLESS = frozenset({204, 304})
-_CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
-_CHUNK_SIZE_BEGUN = re.compile(rb"[0-9A-Fa-f]{1,8}\r?")
 _TOKEN = r"[-!#$%&'*+.^_`|~0-9A-Za-z]+"
 _VALUE = r"(?:[!-~\x80-\xff](?:[ -~\x80-\xff]*[!-~\x80-\xff])?)?"
 _HEAD = re.compile(rf"HTTP/1\.1 ([2-5][0-9][0-9]) [ -~]*((?:\r\n{_TOKEN}: ?{_VALUE})+)")
-# Of lines that the one above has let through.
+# One field of a head that _HEAD has matched.
 _FIELD = re.compile(r"\r\n([^:]+): ?([^\r]*)")
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,11}")
-# What a value we write may consist of: h11's rule, for no more than latin-1.
+# Accept what h11 accepts: up to 20 digits; and in trailers bare newlines and folded
+# lines too (RFC 9112, 2.2 and 5.2).
+_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,20})(?:;[^\n]*|[ \t]*)\r\n")
+_TEXT = rb"[\x01-\x09\x0e-\xff]*"
+_TRAILERS = re.compile(
+    rb"\n(?:%b:%b\r?\n(?:[ \t]%b\r?\n)*)*\r?\n" % (_TOKEN.encode(), _TEXT, _TEXT)
+)
+# Values that may be sent: h11's rule, within latin-1.
 _WRITABLE = re.compile(
     r"(?:[\x01-\x08\x0e-\x1f!-\xff](?:[\x01-\x09\x0e-\xff]*[\x01-\x08\x0e-\x1f!-\xff])?)?"
 )
 
 
 class HttpError(Exception):
-    """An exchange did not come about, or not in full."""
+    """There is no response, or not all of it."""
 
 
 class LocalProtocolError(HttpError):
-    """What was to be sent would not be HTTP; nothing of it was."""
+    """The request would not be valid HTTP; nothing of it was sent."""
 
 
 class RemoteProtocolError(HttpError):
-    """What came is not HTTP, or not all of it came."""
+    """The response is not valid HTTP, too long, or incomplete."""
 
 
 def field_lines(fields: Iterable[Field]) -> str:
     """Write header fields, or trailers.
 
     Args:
-        fields: Names are ours, values may be anybody's.
+        fields: Names, which must be ours, and values from any source.
 
     Raises:
         LocalProtocolError: A value would not stay one value.
@@ -75,8 +83,8 @@ def request_head(method: str, target: str, lines: str, length: int | None) -> by
     Args:
         method: GET, POST ...
         target: Path, percent-encoded.
-        lines: From ``field_lines``, without those that frame the body.
-        length: Of the body, 0 also if there is none; None: it comes in chunks.
+        lines: From ``field_lines``, without the fields that frame the body.
+        length: Length of the body, 0 if there is none; None: it is sent in chunks.
     """
     if length:
         framing = f"Content-Length: {length}\r\n"
@@ -89,94 +97,93 @@ def request_head(method: str, target: str, lines: str, length: int | None) -> by
 
 
 def chunk(data: bytes) -> bytes:
-    """Write one piece of a body that comes in chunks; an empty one would end it."""
+    """Write one chunk of a body; an empty one would end the body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
 def end_of_chunks(trailers: Iterable[Field]) -> bytes:
-    """Write the end of a body that came in chunks; raises as ``field_lines``."""
+    """Write the end of a chunked body; raises as ``field_lines``."""
     return f"0\r\n{field_lines(trailers)}\r\n".encode("latin-1")
 
 
-class AnswerReader:
-    """Reads one answer, from its first byte to its last.
+class ResponseReader:
+    """Reads one response, from its first byte to its last.
 
     Attributes:
-        status: Of the answer; 0 until its head has come.
-        headers: Fields, names in lower case; the last one counts of those that repeat.
-        ambiguous: Names of fields that came more than once and differ.
-        is_complete: True once all of it has come.
-        is_last: True if no other answer can follow on this connection, or something
-            has already that nobody asked for. Known when it is complete.
+        status: Status code; 0 until the head was received.
+        headers: Fields, names in lower case; of repeated fields the last one counts.
+        ambiguous: Names of fields that are repeated with different values.
+        is_complete: True once the last byte was received.
+        is_reusable: True if the connection can carry another response, and nothing that
+            was not asked for follows this one. Known once the response is complete.
     """
 
     def __init__(
         self, on_body: Callable[[bytes], object], limit_bytes: int | None = None
     ) -> None:
-        """Take who is given the body as it comes, and how long that may be.
+        """Expect the first byte of a response.
 
-        None: there is no bound. Then nothing is kept of an answer in chunks for h11 to
-        read it again, and it has to be of the simplest form.
+        Args:
+            on_body: Called with each piece of the body.
+            limit_bytes: Longest body accepted; None: unlimited.
         """
         self.status = 0
         self.headers: dict[str, str] = {}
         self.ambiguous: frozenset[str] = frozenset()
         self.is_complete = False
-        self.is_last = False
+        self.is_reusable = False
         self._on_body = on_body
         self._limit_bytes = limit_bytes
-        self._left_bytes = 0  # of the body, if its length was told
-        self._come_bytes = 0  # of the body, if not
+        self._body_bytes_left = 0  # if the head says how long the body is
+        self._body_bytes_received = 0  # if it does not
         self._chunks: _ChunkReader | None = None
-        # All that came of an answer in chunks, and how much of its body was passed on
-        # before h11 is to read it from its first byte on.
-        self._raw: list[bytes] = []
-        self._known_bytes = 0
         self._http: h11.Connection | None = None
 
     @property
     def has_begun(self) -> bool:
-        """True once any byte of it has come."""
-        return self.status != 0 or self._http is not None
+        """True once any byte was received."""
+        return self.status != 0 or self.needs_h11
+
+    @property
+    def needs_h11(self) -> bool:
+        """True if the head was not plain, so that h11 reads the response."""
+        return self._http is not None
 
     def receive_data(self, data: bytes) -> None:
-        """Take what has come of an answer that is not complete.
+        """Read bytes of a response that is not complete.
 
         Raises:
-            RemoteProtocolError: It is no HTTP, or too long. What came of the body
-                before that has been passed on.
+            RemoteProtocolError: The response is not valid HTTP, or too long. The part
+                of the body before that was passed on.
         """
         if self._http is not None:
-            self._receive_odd(self._http, data)
+            self._receive_through_h11(self._http, data)
         elif self._chunks is not None:
             self._receive_chunks(self._chunks, data)
         elif self.status:
-            self._receive_plain(data)
+            self._receive_body(data)
         elif end := self._read_head(data):
             if self._chunks is None:
-                self._check_size(self._left_bytes)
-                self._receive_plain(data[end:])
+                self._check_size(self._body_bytes_left)
+                self._receive_body(data[end:])
             else:
-                self._keep(data[:end])
                 self._receive_chunks(self._chunks, data[end:])
         else:
-            self._http = _awaiting_answer()
-            self._receive_odd(self._http, data)
+            self._http = _expecting_response()
+            self._receive_through_h11(self._http, data)
 
     def receive_eof(self) -> None:
-        """Take the end of the connection, which may be that of the answer.
+        """Note the end of the connection, which may be the end of the response.
 
         Raises:
-            RemoteProtocolError: It is too early.
+            RemoteProtocolError: The response is incomplete.
         """
-        if self._chunks is not None:
-            self._leave_to_h11()
         if self._http is None:
+            missing = "the end" if self._chunks else f"{self._body_bytes_left} bytes"
             raise RemoteProtocolError(
-                f"peer closed the connection, {self._left_bytes} bytes of the body "
-                "were missing"
+                f"peer closed the connection, {missing} of the body was missing"
             )
-        self._receive_odd(self._http, b"")
+        self._receive_through_h11(self._http, b"")
 
     def _read_head(self, data: bytes) -> int:
         """Read a plain head; return its length, 0 if it is not plain."""
@@ -202,82 +209,51 @@ class AnswerReader:
         if length is None:
             self._chunks = _ChunkReader()
         else:
-            self._left_bytes = int(length)
+            self._body_bytes_left = int(length)
         return end + len(END_OF_HEAD)
 
-    def _keep(self, data: bytes) -> None:
-        if self._limit_bytes is not None:
-            self._raw.append(data)
-
-    def _receive_chunks(self, chunks: _ChunkReader, data: bytes) -> None:
-        self._keep(data)
-        try:
-            pieces = chunks.receive(data)
-        except _OddChunkError:
-            self._leave_to_h11()
-            return
-        for piece in pieces:
-            self._come_bytes += len(piece)
-            self._check_size(self._come_bytes)
-            self._on_body(piece)
-        self.is_complete, self.is_last = chunks.is_complete, chunks.has_surplus
-        if self.is_complete:
-            self._raw = []
-
-    def _leave_to_h11(self) -> None:
-        """Let h11 read an answer in chunks again, which is not of the simplest form.
-
-        Raises:
-            RemoteProtocolError: Nothing of it was kept, or h11 finds it wrong.
-        """
-        if self._limit_bytes is None:
-            raise RemoteProtocolError("a chunk is malformed, or missing")
-        raw, self._raw, self._chunks = b"".join(self._raw), [], None
-        self._known_bytes = self._come_bytes
-        self._http = _awaiting_answer()
-        self._receive_odd(self._http, raw)
-
-    def _receive_plain(self, data: bytes) -> None:
-        behind = len(data) - self._left_bytes
-        self._left_bytes = max(0, -behind)
-        body = data[: len(data) - behind] if behind > 0 else data
+    def _receive_body(self, data: bytes) -> None:
+        surplus = len(data) - self._body_bytes_left
+        self._body_bytes_left = max(0, -surplus)
+        body = data[: len(data) - surplus] if surplus > 0 else data
         if body:
             self._on_body(body)
-        self.is_complete = behind >= 0
-        self.is_last = behind > 0
+        self.is_complete = surplus >= 0
+        self.is_reusable = surplus == 0
 
-    def _receive_odd(self, http: h11.Connection, data: bytes) -> None:
+    def _receive_chunks(self, chunks: _ChunkReader, data: bytes) -> None:
+        for piece in chunks.receive_data(data):
+            self._receive_piece(piece)
+        self.is_complete = chunks.is_complete
+        self.is_reusable = chunks.is_complete and not chunks.has_surplus
+
+    def _receive_through_h11(self, http: h11.Connection, data: bytes) -> None:
         import h11
 
         try:
             http.receive_data(data)
-            while self._take(http.next_event()):
+            while self._receive_event(http.next_event()):
                 pass
         except h11.RemoteProtocolError as error:
             raise RemoteProtocolError(str(error)) from error
         if self.is_complete:
-            is_kept = http.their_state is h11.DONE
-            self.is_last = not is_kept or bool(http.trailing_data[0])
+            is_kept_alive = http.their_state is h11.DONE
+            self.is_reusable = is_kept_alive and not http.trailing_data[0]
 
-    def _take(self, event: object) -> bool:
-        """Take what h11 has read; False if nothing follows, or not yet."""
+    def _receive_event(self, event: object) -> bool:
+        """Note what h11 has read; return whether another event can follow at once."""
         import h11
 
         match event:
             case h11.Response():
-                self._take_head(event)
+                self._receive_head(event)
             case h11.Data(data=data):
-                known = min(len(data), self._known_bytes)
-                self._known_bytes -= known
-                self._come_bytes += len(data) - known
-                self._check_size(self._come_bytes)
-                if len(data) > known:
-                    self._on_body(bytes(data)[known:])
+                self._receive_piece(bytes(data))
             case h11.EndOfMessage():
                 self.is_complete = True
         return isinstance(event, h11.Response | h11.Data | h11.InformationalResponse)
 
-    def _take_head(self, head: h11.Response) -> None:
+    def _receive_head(self, head: h11.Response) -> None:
         self.status = head.status_code
         ambiguous = set()
         for raw_name, raw_value in head.headers:
@@ -288,14 +264,20 @@ class AnswerReader:
         self.ambiguous = frozenset(ambiguous)
         self._check_size(int(self.headers.get("content-length", "0")))
 
+    def _receive_piece(self, piece: bytes) -> None:
+        """Pass on a piece of a body whose length was not declared."""
+        self._body_bytes_received += len(piece)
+        self._check_size(self._body_bytes_received)
+        self._on_body(piece)
+
     def _check_size(self, size_bytes: int) -> None:
         if self._limit_bytes is not None and size_bytes > self._limit_bytes:
             raise RemoteProtocolError(f"it is longer than {self._limit_bytes} bytes")
 
 
-def _awaiting_answer() -> h11.Connection:
-    """Return a connection that has sent a request: which one does not matter."""
-    # A cold start does not need it, nor do most environments in all their time.
+def _expecting_response() -> h11.Connection:
+    """Return a connection that has sent a request; h11 need not know which one."""
+    # Neither a cold start nor most environments ever need h11.
     import h11
 
     http = h11.Connection(h11.CLIENT, max_incomplete_event_size=HEAD_LIMIT_BYTES)
@@ -304,62 +286,84 @@ def _awaiting_answer() -> h11.Connection:
     return http
 
 
-class _OddChunkError(Exception):
-    """It is no chunk of the simplest form; it may be right all the same."""
-
-
 class _ChunkReader:
-    """Reads a body in chunks without extensions and trailers.
+    """Reads a chunked body; skips extensions and trailers (RFC 9112, 7.1).
 
     Attributes:
-        is_complete: The last chunk has come.
-        has_surplus: Something came behind it.
+        is_complete: True once the last chunk and the trailers were received.
+        has_surplus: True if something follows them.
     """
 
     def __init__(self) -> None:
         self.is_complete = False
         self.has_surplus = False
-        self._begun = b""  # of a line between chunks
-        self._left_bytes = 0  # of a chunk
-        self._is_behind_chunk = False
-        self._is_behind_last = False
+        self._chunk_bytes_left = 0
+        self._line_end_left = b""  # what is missing of the line end behind a chunk
+        self._is_in_trailers = False
+        self._held = bytearray()  # an incomplete chunk line, or trailer section
 
-    def receive(self, data: bytes) -> list[bytes]:
-        """Take what has come; return what of the body is in it.
+    def receive_data(self, data: bytes) -> Iterator[bytes]:
+        """Yield the parts of the body in some bytes.
 
         Raises:
-            _OddChunkError: The reader is of no more use.
+            RemoteProtocolError: They are not chunks.
         """
-        pieces = []
-        if self._begun:
-            data, self._begun = self._begun + data, b""
         at = 0
         while at < len(data) and not self.is_complete:
-            if self._left_bytes:
-                piece = data[at : at + self._left_bytes]
+            if self._chunk_bytes_left:
+                piece = data[at : at + self._chunk_bytes_left]
                 at += len(piece)
-                self._left_bytes -= len(piece)
-                self._is_behind_chunk = self._left_bytes == 0
-                pieces.append(piece)
-            elif self._is_behind_chunk or self._is_behind_last:
-                line_end = data[at : at + 2]
-                if line_end == b"\r":
-                    self._begun = line_end
-                    return pieces
-                if line_end != b"\r\n":
-                    raise _OddChunkError
-                at += 2
-                self.is_complete = self._is_behind_last
-                self._is_behind_chunk = False
+                self._chunk_bytes_left -= len(piece)
+                if self._chunk_bytes_left == 0:
+                    self._line_end_left = LINE_END
+                yield piece
+            elif self._line_end_left:
+                found = data[at : at + len(self._line_end_left)]
+                if not self._line_end_left.startswith(found):
+                    raise RemoteProtocolError(f"illegal end of a chunk: {found!r}")
+                at += len(found)
+                self._line_end_left = self._line_end_left[len(found) :]
+            elif self._is_in_trailers:
+                at, trailers = self._collect(data, at, END_OF_TRAILERS)
+                if trailers and not _TRAILERS.fullmatch(trailers):
+                    raise RemoteProtocolError(f"illegal trailers: {trailers[:64]!r}")
+                self.is_complete = bool(trailers)
+            elif not self._held and (line := _CHUNK_LINE.match(data, at)):
+                at = line.end()
+                self._begin_chunk(line)
             else:
-                size = _CHUNK_SIZE.match(data, at)
-                if size is None:
-                    self._begun = data[at:]
-                    if not _CHUNK_SIZE_BEGUN.fullmatch(self._begun):
-                        raise _OddChunkError
-                    return pieces
-                at = size.end()
-                self._left_bytes = int(size[1], 16)
-                self._is_behind_last = self._left_bytes == 0
+                at, held = self._collect(data, at, (LINE_END,))
+                if held:
+                    line = _CHUNK_LINE.fullmatch(held)
+                    if line is None:
+                        raise RemoteProtocolError(f"illegal chunk: {held[:64]!r}")
+                    self._begin_chunk(line)
         self.has_surplus = at < len(data)
-        return pieces
+
+    def _begin_chunk(self, line: re.Match[bytes]) -> None:
+        self._chunk_bytes_left = int(line[1], 16)
+        if self._chunk_bytes_left == 0:
+            self._is_in_trailers = True
+            self._held += b"\n"  # see END_OF_TRAILERS
+
+    def _collect(
+        self, data: bytes, at: int, ends: tuple[bytes, ...]
+    ) -> tuple[int, bytes]:
+        """Hold bytes, however they are cut, until one of the ends.
+
+        Each byte is looked at once: a peer that sends single bytes gains nothing.
+
+        Returns:
+            Where the rest of the data begins, and all that was held; empty if the end
+            was not received yet.
+        """
+        while line_end := data.find(b"\n", at) + 1:
+            self._held += data[at:line_end]
+            at = line_end
+            if self._held.endswith(ends):
+                held, self._held = bytes(self._held), bytearray()
+                return at, held
+        self._held += data[at:]
+        if len(self._held) > HEAD_LIMIT_BYTES:
+            raise RemoteProtocolError("a chunk line, or the trailers, are too long")
+        return len(data), b""

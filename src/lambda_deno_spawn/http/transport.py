@@ -1,10 +1,10 @@
-"""One plain HTTP/1.1 peer: requests sent, answers awaited, on asyncio's transports.
+"""Requests to one HTTP/1.1 server, and their responses, on asyncio's transports.
 
-Knows keep-alive on one connection, when a request may be repeated, and an answer that
-comes before the request is complete. Refuses to know proxies, TLS, redirects, content
-codings, pools and timeouts: the peer is the Runtime API on a loopback address, and
-whoever calls decides how long to wait. What HTTP looks like is in ``http1``. Why no
-client of others: decision 0022.
+Knows keep-alive on one connection, when a request may be repeated, and a response that
+is received before the request was sent completely. Does not know proxies, TLS,
+redirects, content codings, pools and timeouts: the server is the Runtime API on a
+loopback address, and the caller decides how long to wait. The syntax of HTTP is in
+``http1``. Why no HTTP client library: decision 0022.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ import termios
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lambda_deno_spawn.http.http1 import (
-    AnswerReader,
     HttpError,
     RemoteProtocolError,
+    ResponseReader,
     chunk,
     end_of_chunks,
 )
@@ -32,51 +32,50 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.http.http1 import Field
 
-# Loopback answers at once or never; a longer wait would only hide a wrong address.
+# Loopback responds at once or never; a longer wait would only hide a wrong address.
 CONNECT_LIMIT_S = 1.0
-HTTP_REFUSED = 400  # from here on a status says no (RFC 9110, section 15)
-# As much as asyncio takes at once.
+HTTP_REFUSED = 400  # the lowest status of an error (RFC 9110, section 15)
+# As much as asyncio reads at once.
 READ_BYTES = 256 * 1024
-# Up to here head and body are joined: two writes would be two packets. A copy of more
-# takes longer than a packet.
+# A larger body is not joined to its head: to copy it takes longer than to send one more
+# packet.
 JOINED_BYTES = 64 * 1024
-
-
-# Between two looks whether a Unix socket's queue has room again.
+# How often to try again while the queue of a Unix socket is full.
 CONNECT_PAUSE_S = 0.01
-# From linux/sockios.h: bytes that the peer has not read yet. So that of terminals.
+# Counts the bytes that the peer has not read yet (linux/sockios.h). It has the value of
+# the request for terminals, which is the only one that Python names.
 SIOCOUTQ = getattr(termios, "TIOCOUTQ", None)
 UCRED = "3i"  # struct ucred: pid, uid, gid (unix(7))
 
 
 class ConnectError(HttpError):
-    """The peer cannot be reached; nothing was sent. Its cause is the system's."""
+    """The peer cannot be reached; nothing was sent. The cause is an OSError."""
 
 
 class ConnectionLostError(HttpError):
-    """The connection ended before any byte of an answer."""
+    """The connection ended before any byte of a response."""
 
 
-class TruncatedAnswerError(HttpError):
-    """The head of an answer came, its body did not, or is too large.
+class TruncatedResponseError(HttpError):
+    """The head of a response was received, but its body is incomplete or too large.
 
     Attributes:
-        answer: The answer with what there is of its body.
+        response: The response with the part of the body that was received.
     """
 
-    def __init__(self, message: str, answer: Answer) -> None:
-        self.answer = answer
+    def __init__(self, message: str, response: Response) -> None:
+        self.response = response
         super().__init__(message)
 
 
-class Answer(NamedTuple):
-    """An answer.
+class Response(NamedTuple):
+    """A response.
 
     Attributes:
-        status: Of the answer.
-        headers: Fields, names in lower case; the last one counts of those that repeat.
-        ambiguous: Names of fields that came more than once and differ.
-        body: All of it, whatever its coding is called.
+        status: Status code.
+        headers: Fields, names in lower case; of repeated fields the last one counts.
+        ambiguous: Names of fields that are repeated with different values.
+        body: The whole body; content codings are not decoded.
     """
 
     status: int
@@ -88,12 +87,18 @@ class Answer(NamedTuple):
 class HttpTransport:
     """Sends requests one after another over one kept-alive connection.
 
-    Not for concurrent use: give each loop its own. A kept connection that was closed
-    in the meantime, or on which something came unasked, is replaced.
+    Not for concurrent use: give each loop its own. A kept-alive connection is replaced
+    if the peer has closed it, or has sent something that was not asked for.
     """
 
     def __init__(self, host: str, port: int, body_limit_bytes: int) -> None:
-        """Take the peer, connected to by the first request, and a bound for answers."""
+        """Connect to nothing yet; the first request does.
+
+        Args:
+            host: Name or address of the peer.
+            port: TCP port.
+            body_limit_bytes: Longest body of a response that is accepted.
+        """
         self._host = host
         self._port = port
         self._body_limit_bytes = body_limit_bytes
@@ -106,22 +111,22 @@ class HttpTransport:
 
     async def send(
         self, head: bytes, body: bytes = b"", *, is_repeatable: bool = False
-    ) -> Answer:
-        """Send a request and return the whole answer.
+    ) -> Response:
+        """Send a request and return the whole response.
 
-        An answer that refuses ends the request, also if it comes before the end of it.
-        Cancelled, it gives the connection up.
+        An error status ends the exchange, even if it is received before the request was
+        sent completely. Cancellation closes the connection.
 
         Args:
-            head: Of the request.
-            body: Of the request.
-            is_repeatable: Send it again if a kept connection breaks before any byte of
-                an answer: it may have been seen.
+            head: Head of the request.
+            body: Body of the request.
+            is_repeatable: Send the request again if a kept-alive connection ends before
+                any byte of a response: the peer may have received the first one.
 
         Raises:
             ConnectError: The peer cannot be reached; nothing was sent.
-            TruncatedAnswerError: The answer has a head and no whole body.
-            HttpError: The peer broke off, or broke HTTP.
+            TruncatedResponseError: The response has a head but not its whole body.
+            HttpError: The connection ended, or the response is not valid HTTP.
         """
         if not self.is_idle:
             await self.aclose()
@@ -138,19 +143,19 @@ class HttpTransport:
         head: bytes,
         pieces: AsyncIterable[bytes],
         trailers: Callable[[], Iterable[Field]],
-    ) -> Answer:
-        """Send a request in pieces, each as it comes, and return the whole answer.
+    ) -> Response:
+        """Send a chunked request, piece by piece, and return the whole response.
 
-        As ``send``, but the connection is given up behind it in any case.
+        Like ``send``, except that the connection is closed afterwards in any case.
 
         Args:
-            head: Of the request; says that it is chunked.
-            pieces: The body.
-            trailers: Called after the last one: fields that follow it.
+            head: Head of the request; declares that the body is chunked.
+            pieces: The body; each piece is sent at once.
+            trailers: Called after the last piece; returns the trailer fields.
         """
         connection = await self._connected()
         try:
-            receiving = connection.expect_answer(self._body_limit_bytes)
+            receiving = connection.expect_response(self._body_limit_bytes)
             sending = asyncio.create_task(
                 connection.send_pieces(head, pieces, trailers)
             )
@@ -187,7 +192,7 @@ class HttpTransport:
             ) from error
 
     async def aclose(self) -> None:
-        """Close the connection; what was not sent yet is dropped."""
+        """Close the connection; bytes that were not sent yet are dropped."""
         connection, self._connection = self._connection, None
         if connection is not None:
             connection.abort()
@@ -198,34 +203,34 @@ class HttpTransport:
         assert self._connection is not None
         return self._connection
 
-    async def _exchange(self, head: bytes, body: bytes) -> Answer:
+    async def _exchange(self, head: bytes, body: bytes) -> Response:
         connection = self._connection or await self._connected()
         try:
             connection.write(head, body)
-            receiving = connection.expect_answer(self._body_limit_bytes)
-            # What is not written yet goes on in the background: an answer may be early.
-            answer = await receiving
-            if connection.is_writing and answer.status < HTTP_REFUSED:
+            receiving = connection.expect_response(self._body_limit_bytes)
+            # Writing goes on in the background: the response may be early.
+            response = await receiving
+            if connection.is_writing and response.status < HTTP_REFUSED:
                 await connection.written()
         finally:
-            # Also when cancelled: half an exchange spoils the connection.
+            # Also when cancelled: after half an exchange it cannot be reused.
             if not connection.is_idle:
                 await self.aclose()
-        return answer
+        return response
 
 
 async def connect_unix(path: str, pid: int) -> socket.socket:
     """Connect to a Unix socket that a certain process listens on, and no other.
 
     Raises:
-        OSError: Nobody listens, or another process does, or its queue stays full.
+        OSError: No process listens, another one does, or its queue stays full.
     """
     loop = asyncio.get_running_loop()
     give_up_s = loop.time() + CONNECT_LIMIT_S
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
-        # asyncio takes a full queue (EAGAIN) for a connection that is being made.
+        # asyncio would mistake EAGAIN, a full queue, for a connection in progress.
         is_last = False
         while not _is_connected(sock, path, is_last=is_last):
             await asyncio.sleep(CONNECT_PAUSE_S)
@@ -242,14 +247,14 @@ def _is_connected(sock: socket.socket, path: str, *, is_last: bool) -> bool:
         sock.connect(path)
     except BlockingIOError as error:
         if is_last:
-            reason = "as many connections wait for it as the kernel allows"
+            reason = "its queue of connections is full"
             raise OSError(errno.EAGAIN, reason) from error
         return False
     return True
 
 
 def _check_listener(sock: socket.socket, pid: int) -> None:
-    """Refuse a connection to another process than that one, where the system tells."""
+    """Refuse a connection to any other process, on systems that tell the peer's id."""
     if hasattr(socket, "SO_PEERCRED"):
         size = struct.calcsize(UCRED)
         found = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
@@ -271,7 +276,7 @@ def has_unread_bytes(transport: asyncio.Transport) -> bool:
 
 
 def write_parts(transport: asyncio.Transport, head: bytes, *body: bytes) -> None:
-    """Write a request, in one go unless it is large."""
+    """Write a request, in one packet unless it is large."""
     # Not writelines: in some releases of Python 3.12 and 3.13 it never waits for a
     # slow peer (CVE-2024-12254).
     if sum(map(len, body)) <= JOINED_BYTES:
@@ -279,26 +284,26 @@ def write_parts(transport: asyncio.Transport, head: bytes, *body: bytes) -> None
         return
     transport.write(head)
     for part in body:
-        transport.write(memoryview(part))  # of which a rest is no copy
+        transport.write(memoryview(part))  # the unsent rest of it is not copied
 
 
 class Receiver(asyncio.BufferedProtocol):
-    """A protocol that is given what has come, read into one buffer for all.
+    """A protocol whose connections all read into one buffer.
 
-    asyncio's other way makes an object of 256 KiB for each read and cuts it: memory is
-    asked for and given back each time, 30 µs for 300 bytes (decision 0022).
+    ``asyncio.Protocol`` would allocate 256 KiB for each read and trim it afterwards:
+    30 µs for 300 bytes (decision 0022).
     """
 
     def get_buffer(self, _size_hint: int) -> memoryview:
-        """Lend the buffer; what it holds is taken before anybody else reads."""
+        """Called by asyncio; the buffer is emptied before the next connection reads."""
         return _BUFFER
 
     def buffer_updated(self, count: int) -> None:
-        """Take what was read."""
+        """Called by asyncio."""
         self.data_received(bytes(_BUFFER[:count]))
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes."""
+        """Handle received bytes."""
         raise NotImplementedError
 
 
@@ -306,45 +311,45 @@ _BUFFER = memoryview(bytearray(READ_BYTES))
 
 
 class _Connection(Receiver):
-    """One connection, and the answer that is awaited on it."""
+    """One connection, and the response that is awaited on it."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._reader: AnswerReader | None = None
-        self._receiving: asyncio.Future[Answer] | None = None
+        self._reader: ResponseReader | None = None
+        self._receiving: asyncio.Future[Response] | None = None
         self._body: list[bytes] = []
         self._written: asyncio.Future[None] | None = None
-        self._is_spent = False
+        self._is_reusable = True
         self._is_lost = False
 
     @property
     def is_idle(self) -> bool:
-        """True while a request can be sent: nothing is on its way, nothing came."""
-        return self._reader is None and not self._is_spent and self._written is None
+        """True while a request can be sent: none is in progress, none went wrong."""
+        return self._reader is None and self._is_reusable and self._written is None
 
     @property
     def is_writing(self) -> bool:
-        """True while the kernel has not taken all of the request."""
+        """True while the kernel has not accepted the whole request."""
         return self._written is not None
 
-    def expect_answer(self, limit_bytes: int) -> asyncio.Future[Answer]:
-        """Begin to wait for an answer whose body is no longer than that.
+    def expect_response(self, limit_bytes: int) -> asyncio.Future[Response]:
+        """Begin to wait for a response whose body is no longer than the limit.
 
         The future fails as ``HttpTransport.send`` does.
         """
         self._body = []
-        self._reader = AnswerReader(self._body.append, limit_bytes)
+        self._reader = ResponseReader(self._body.append, limit_bytes)
         self._receiving = self._loop.create_future()
         return self._receiving
 
     def write(self, head: bytes, body: bytes) -> None:
-        """Write a request; what the kernel does not take yet follows by itself."""
+        """Write a request; asyncio sends later what the kernel does not accept yet."""
         assert self._transport is not None
         write_parts(self._transport, head, body)
 
     async def written(self) -> bool:
-        """Wait until the kernel has all of it; False if the connection broke."""
+        """Wait until the kernel has accepted it; False if the connection was lost."""
         if self._written is not None:
             await self._written
         return not self._is_lost
@@ -355,9 +360,10 @@ class _Connection(Receiver):
         pieces: AsyncIterable[bytes],
         trailers: Callable[[], Iterable[Field]],
     ) -> None:
-        """Send a request as its pieces come, or until the connection breaks.
+        """Send a request piece by piece, as long as the connection lasts.
 
-        That ends the waiting for the answer as well, which knows whether there was one.
+        A lost connection is not reported here: it ends the wait for the response too,
+        which knows whether there was one.
         """
         async for piece in pieces:
             if piece:
@@ -369,27 +375,27 @@ class _Connection(Receiver):
         await self.written()
 
     def abort(self) -> None:
-        """Give it up."""
-        self._is_spent = True
+        """Close the connection at once."""
+        self._is_reusable = False
         if self._transport is not None:
             self._transport.abort()
 
-    # What the event loop tells (asyncio.Protocol).
+    # asyncio.Protocol
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the transport."""
+        """Called by asyncio."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
-        # Written means: the kernel has all of it.
+        # A write counts as written only once the kernel has accepted all of it.
         transport.set_write_buffer_limits(0)
         sock = transport.get_extra_info("socket")
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes of the answer; unasked they spoil the connection."""
+        """Read bytes of a response; without a request, discard the connection."""
         reader = self._reader
         if reader is None:
-            self._spoil()
+            self._discard()
             return
         try:
             reader.receive_data(data)
@@ -400,12 +406,12 @@ class _Connection(Receiver):
                 self._succeed(reader)
 
     def eof_received(self) -> bool:
-        """Take the end of what the peer sends."""
+        """Called by asyncio: the peer sends no more."""
         self._end(ConnectionLostError("the peer closed the connection"))
-        return True  # what is being written may still be taken
+        return True  # the peer may still read what is being written
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Take the end of the connection."""
+        """Called by asyncio: the end of the connection."""
         self._is_lost = True
         if error is not None:
             self._read_rest()
@@ -416,17 +422,17 @@ class _Connection(Receiver):
         self._end(cause, is_broken=True)
 
     def pause_writing(self) -> None:
-        """Note that the kernel has not taken all."""
+        """Called by asyncio: the kernel has not accepted everything."""
         self._written = self._loop.create_future()
 
     def resume_writing(self) -> None:
-        """Note that it has."""
+        """Called by asyncio: now it has."""
         written, self._written = self._written, None
         if written is not None and not written.done():
             written.set_result(None)
 
     def _read_rest(self) -> None:
-        """Read what the kernel still has: a refusal, on which the writing broke."""
+        """Read what the kernel still holds: the refusal that made a write fail."""
         assert self._transport is not None
         fd = self._transport.get_extra_info("socket").fileno()
         with contextlib.suppress(OSError):
@@ -434,8 +440,8 @@ class _Connection(Receiver):
                 self.data_received(data)
 
     def _end(self, error: ConnectionLostError, *, is_broken: bool = False) -> None:
-        """Bring what is awaited to its end, because nothing more comes."""
-        self._is_spent = True
+        """Complete the awaited response, or fail it: nothing more will be received."""
+        self._is_reusable = False
         reader = self._reader
         if reader is None:
             return
@@ -451,34 +457,33 @@ class _Connection(Receiver):
             else:
                 self._succeed(reader)
 
-    def _spoil(self) -> None:
-        self._is_spent = True
+    def _discard(self) -> None:
+        self._is_reusable = False
         assert self._transport is not None
         self._transport.pause_reading()
 
-    def _succeed(self, reader: AnswerReader) -> None:
+    def _succeed(self, reader: ResponseReader) -> None:
         self._reader = None
-        self._is_spent = self._is_spent or reader.is_last
+        self._is_reusable = self._is_reusable and reader.is_reusable
         receiving, self._receiving = self._receiving, None
         if receiving is not None and not receiving.done():
-            receiving.set_result(self._answer(reader))
+            receiving.set_result(self._response(reader))
 
     def _fail(self, error: HttpError) -> None:
         reader, self._reader = self._reader, None
-        self._is_spent = True
+        self._is_reusable = False
         receiving, self._receiving = self._receiving, None
         if receiving is None or receiving.done():
             return
         if reader is not None and reader.status:
-            answer = self._answer(reader)
             detail = f"its body cannot be read: {error}"
-            truncated = TruncatedAnswerError(detail, answer)
+            truncated = TruncatedResponseError(detail, self._response(reader))
             truncated.__cause__ = error
             receiving.set_exception(truncated)
         else:
             receiving.set_exception(error)
 
-    def _answer(self, reader: AnswerReader) -> Answer:
+    def _response(self, reader: ResponseReader) -> Response:
         pieces, self._body = self._body, []
         body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-        return Answer(reader.status, reader.headers, reader.ambiguous, body)
+        return Response(reader.status, reader.headers, reader.ambiguous, body)

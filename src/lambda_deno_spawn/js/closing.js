@@ -1,26 +1,27 @@
 // @ts-check
 /**
- * The end of a worker that serves more than one event, whether it waits for the next one
- * or not: time for what its handler has open. Loaded for such workers only. Normative
- * text: docs/protocol.md.
+ * The end of a worker that serves more than one event: gives its handler time to close
+ * what is open. Loaded for such workers only. Normative text: docs/protocol.md.
  *
  * @module
  */
 
 // Taken before the handler's module can replace them.
 const { addSignalListener, exit } = Deno;
-// @ts-ignore not part of the public types; setTimeout would load Node's timers
+// @ts-ignore not part of the public types. setTimeout would load Node's timers.
 const { cancelTimer, createSystemTimer } = Deno[Deno.internal].core;
 
 /**
- * Listen to the supervisor's word that the end has come, as the handler may too. A
- * process in which nobody listened would end at once, without `unload`; one in which
- * only a handler does might never end.
+ * Listen for SIGTERM, by which the supervisor says that the end has come; the handler
+ * may listen too. A process without a listener would end at once, without `unload`; one
+ * whose only listener is the handler's might never end.
  *
- * @param {number} limitMs After the word, until it exits whatever is open.
- * @param {() => void} onClosing Called when the word has come.
- * @returns {() => Promise<void>} To be called at the end of stdin: waits for the word,
- *   which may come behind it. If it does not, the supervisor is gone: exits.
+ * @param {number} limitMs Time from the signal until the process exits, whatever is
+ *   open.
+ * @param {() => void} onClosing Called when the signal has come.
+ * @returns {() => Promise<void>} To be called at the end of stdin: waits for the
+ *   signal, which may come later, and exits if it does not come, as the supervisor is
+ *   gone then.
  */
 export function listenForTheEnd(limitMs, onClosing) {
   /** @type {PromiseWithResolvers<void>} */
@@ -29,7 +30,7 @@ export function listenForTheEnd(limitMs, onClosing) {
   addSignalListener("SIGTERM", () => {
     if (isClosing) return;
     isClosing = true;
-    // Not awaited by the event loop: with nothing left to do the process ends earlier.
+    // False: with nothing left to do, the event loop does not wait for this timer.
     createSystemTimer(() => exit(0), limitMs, false);
     onClosing();
     resolve();

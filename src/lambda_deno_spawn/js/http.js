@@ -1,13 +1,13 @@
 // @ts-check
 /**
  * HTTP events as web-standard requests, web-standard responses as the results that
- * API Gateway, function URLs and load balancers expect. Knows these formats and nothing
- * of frames, logs or processes; reads no clock and no environment. Loaded only for a
- * handler with a `fetch` method, so that others do not pay for it.
+ * API Gateway, function URLs and load balancers expect. Knows these formats. Does not
+ * know frames, logs or processes; reads no clock and no environment. Loaded only for
+ * handlers that need it, so that others do not pay for it.
  *
  * Formats: AWS, "Create Lambda proxy integrations for HTTP APIs" (1.0 and 2.0), "Lambda
- * proxy integrations in API Gateway", "Invoking Lambda function URLs", "Lambda functions
- * as targets for Application Load Balancers".
+ * proxy integrations in API Gateway", "Invoking Lambda function URLs", "Lambda
+ * functions as targets for Application Load Balancers".
  *
  * @module
  */
@@ -21,7 +21,7 @@
  * @typedef {object} Prelude
  * @property {number} statusCode
  * @property {Record<string, string>} headers Lower-case names, without `set-cookie`.
- * @property {string[]} cookies One value of `set-cookie` each.
+ * @property {string[]} cookies Values of `set-cookie`, one each.
  *
  * @typedef {object} HttpResult
  * @property {number} statusCode
@@ -32,32 +32,32 @@
  * @property {string} body
  * @property {boolean} isBase64Encoded
  *
- * @callback Warn Is told what could not be carried over; never a header's value.
+ * @callback Warn Receives what could not be converted; never the value of a header.
  * @param {string} message
  * @returns {void}
  */
 
-/** Of the whole result as JSON; AWS, "Lambda functions as targets", limits. */
+/** Limit of the whole result as JSON; AWS, "Lambda functions as targets", limits. */
 const ALB_LIMIT_BYTES = 1024 * 1024;
-/** What other events have that look like HTTP: authorizers, and agents of Bedrock. */
+/** Members of other events that look like HTTP: authorizers, and Bedrock agents. */
 const FOREIGN_MEMBERS = ["methodArn", "routeArn", "apiPath"];
-/** They are about one connection, and the length is the gateway's to count. */
+/** Headers about one connection, and the length, which the gateway counts. */
 const DROPPED_HEADERS = new Set([
   "connection",
   "content-length",
   "keep-alive",
   "transfer-encoding",
 ]);
-/** Methods that `Request` refuses, by the fetch standard. */
+/** Methods that `Request` refuses, as the fetch standard says. */
 const FORBIDDEN_METHOD = /^(?:connect|trace|track)$/i;
 const TOKEN = /^[!#$%&'*+.^_`|~0-9a-z-]+$/i;
-/** Host and port, with nothing that would begin another part of a URL. */
+/** Host and port, without a character that begins another part of a URL. */
 const HOST = /^[^\s/\\?#@]+$/;
-/** What a URL would cut off, take for another part, or lose. */
+/** Characters that a URL would cut off, lose, or take for another part. */
 const NOT_IN_PATH = /[\s?#\\]|\p{Cc}|%(?![0-9a-f]{2})/giu;
 const NOT_IN_QUERY = /[\s#]|\p{Cc}/gu;
 const NOT_IN_HEADER = /[\0\r\n]|[^\0-\xff]/;
-/** The first of its three bytes. */
+/** The first byte of three. */
 const BYTE_ORDER_MARK = 0xef;
 const TEXT_TYPE =
   /^(?:text\/.+|application\/(?:json|xml|x-www-form-urlencoded|(?:x-)?javascript|ecmascript)|.+\+(?:json|xml))$/;
@@ -108,7 +108,7 @@ const REASONS = /** @type {Record<number, string>} */ ({
   511: "Network Authentication Required",
 });
 
-// Taken before a handler at work can replace them.
+// Taken before a handler can replace them.
 const { stringify } = JSON;
 const { entries, fromEntries } = Object;
 const { Headers, Request, TextDecoder, URL, encodeURIComponent } = globalThis;
@@ -117,14 +117,14 @@ const { core } = Deno[Deno.internal];
 /** @type {(text: string) => Uint8Array<ArrayBuffer>} */
 const encode = core.encode;
 /** @type {(bytes: Uint8Array) => string} */
-const decodeAnything = core.decode;
+const decodeLossy = core.decode;
 const fromBase64 = Uint8Array.fromBase64.bind(Uint8Array);
 /** @type {(bytes: Uint8Array) => string} */
 const toBase64 = Function.prototype.call.bind(Uint8Array.prototype.toBase64);
 
-/** The method of an event is none that a `Request` can have: the answer is 405. */
+/** A `Request` cannot have the method of an event: the response is 405. */
 export class MethodNotAllowedError extends Error {
-  /** @param {string} method As the event has it. */
+  /** @param {string} method As spelled in the event. */
   constructor(method) {
     super(`Cannot make a Request with method '${method}': it is forbidden`);
     this.name = "MethodNotAllowedError";
@@ -132,7 +132,7 @@ export class MethodNotAllowedError extends Error {
   }
 }
 
-/** An error with the name that the caller is given. */
+/** An error whose name the caller sees. */
 class HttpError extends Error {
   /**
    * @param {string} name
@@ -147,10 +147,10 @@ class HttpError extends Error {
 
 export const httpShape = (
   /**
-   * Tell which front door an event came through. Never throws.
+   * Tell which service an event comes from. Never throws.
    *
-   * @param {any} event Anything.
-   * @returns {Shape | null} Null: it is no HTTP request to be answered with a response.
+   * @param {any} event Any value.
+   * @returns {Shape | null} Null: it is not an HTTP request that expects a response.
    */
   function (event) {
     try {
@@ -161,33 +161,33 @@ export const httpShape = (
       if (requestContext?.elb) {
         return typeof httpMethod === "string" ? "alb" : null;
       }
-      // VPC Lattice says 2.0 as well, but has no `http`.
+      // VPC Lattice sends version 2.0 too, but has no `http`.
       if (version === "2.0") {
         return typeof requestContext?.http?.method === "string" ? "v2" : null;
       }
       if (version !== undefined && version !== "1.0") return null;
       return typeof httpMethod === "string" ? "v1" : null;
     } catch {
-      return null; // null, undefined, or a getter that throws
+      return null; // null, undefined, or an object with a getter that throws
     }
   }
 );
 
 export const toRequest = (
   /**
-   * Make the request that the client sent, as far as the event tells.
+   * Make the request that the client sent, as far as the event describes it.
    *
-   * The URL has no stage with API Gateway's format 1.0: `path` is what routes match. As
-   * the URL standard wants it, segments `.` and `..` are resolved. The redirect mode is
-   * "manual", so that a handler which passes the request on passes redirects back.
+   * With API Gateway's format 1.0 the URL has no stage: routes match `path`, which has
+   * none. Segments `.` and `..` are resolved, as the URL standard says. The redirect
+   * mode is "manual", so that a handler which forwards the request returns redirects.
    *
    * @param {any} event
    * @param {AbortSignal | null} [signal] The request's own signal follows it.
    * @param {Warn} [warn]
    * @returns {Request}
-   * @throws {MethodNotAllowedError} CONNECT, TRACE, TRACK, or no method at all.
-   * @throws {Error} Named `Runtime.UnmarshalError`: no HTTP event, or its body is no
-   *   string or not the base64 it claims to be.
+   * @throws {MethodNotAllowedError} CONNECT, TRACE, TRACK, or not a method at all.
+   * @throws {Error} Named `Runtime.UnmarshalError`: not an HTTP event, or its body is
+   *   not a string, or not the base64 it claims to be.
    */
   function (event, signal, warn = ignore) {
     const shape = shapeOf(event);
@@ -220,17 +220,17 @@ export const fromResponse = (
    * Make the result that the sender of an event expects.
    *
    * A response with status 0, such as `Response.error()`, becomes 502. A load balancer
-   * that takes one value for each header gets several cookies under names that differ in
-   * case, which it sends as they are.
+   * that accepts one value for each header receives several cookies under names that
+   * differ in case, which it sends unchanged.
    *
    * @param {Response} response Its body is read to the end.
-   * @param {any} event What the response answers.
+   * @param {any} event The event that the response is for.
    * @param {Warn} [warn]
    * @returns {Promise<HttpResult>}
    * @throws {TypeError} Not a response, or its body was used before.
    * @throws {Error} Named `Function.ResponseSizeTooLarge`: more than a load balancer
-   *   takes. Named `Runtime.UnmarshalError`: no HTTP event. Whatever the body's stream
-   *   fails with.
+   *   accepts. Named `Runtime.UnmarshalError`: not an HTTP event. Or the error that the
+   *   body's stream fails with.
    */
   async function (response, event, warn = ignore) {
     const shape = shapeOf(event);
@@ -246,7 +246,7 @@ export const fromResponse = (
       }
     } else {
       head.statusDescription = describeStatus(statusCode, response);
-      // A target group understands one of the two and ignores the other.
+      // A target group reads one of the two and ignores the other.
       if (isRecord(event.multiValueHeaders)) {
         const lists = entries(headers).map(([name, value]) => [name, [value]]);
         if (cookies.length > 0) lists.push(["set-cookie", cookies]);
@@ -272,9 +272,9 @@ export const fromResponse = (
 
 export const streamPrelude = (
   /**
-   * The part of a streamed answer that goes before its body.
+   * Make the part of a streamed response that is sent before its body.
    *
-   * @param {Response} response Its body is left alone.
+   * @param {Response} response Its body is not read.
    * @returns {Prelude}
    * @throws {TypeError} Not a response.
    */
@@ -305,12 +305,12 @@ export const streamPrelude = (
 
 export const isBodyless = (
   /**
-   * Tell whether an answer must go without a body, whatever the response holds.
+   * Tell whether the client must not receive a body, whatever the response holds.
    *
    * @param {Response} response
-   * @param {any} event What the response answers.
+   * @param {any} event The event that the response is for.
    * @returns {boolean}
-   * @throws {Error} Named `Runtime.UnmarshalError`: no HTTP event.
+   * @throws {Error} Named `Runtime.UnmarshalError`: not an HTTP event.
    */
   function ({ status }, event) {
     return status < 200 || status === 204 || status === 205 || status === 304 ||
@@ -322,7 +322,7 @@ const shapeOf = (
   /**
    * @param {any} event
    * @returns {Shape}
-   * @throws {HttpError} `Runtime.UnmarshalError`: no HTTP event.
+   * @throws {HttpError} `Runtime.UnmarshalError`: not an HTTP event.
    */
   function (event) {
     const shape = httpShape(event);
@@ -381,10 +381,11 @@ const isHost = (
 
 const encodePath = (
   /**
-   * Encode what a gateway has decoded and a URL cannot hold, and nothing twice.
+   * Encode characters that a gateway has decoded and a URL cannot hold; encode nothing
+   * twice.
    *
    * @param {unknown} path
-   * @returns {string} Begins with a slash, so it cannot become part of the host.
+   * @returns {string} Begins with a slash, so that it cannot become part of the host.
    */
   function (path) {
     const given = typeof path === "string" ? path : "";
@@ -409,7 +410,7 @@ const queryOf = (
         event.queryStringParameters,
       ),
     );
-    // API Gateway decodes names and values, a load balancer leaves them as they came.
+    // API Gateway decodes names and values; a load balancer does not.
     return shape === "v1"
       ? parameters.map((pair) => pair.map(encodeOne).join("=")).join("&")
       : parameters.map((pair) => pair.join("=")).join("&")
@@ -419,7 +420,7 @@ const queryOf = (
 
 /**
  * @param {string} text
- * @returns {string} Percent-encoded; half a surrogate pair as U+FFFD.
+ * @returns {string} Percent-encoded; half a surrogate pair becomes U+FFFD.
  */
 function encodeOne(text) {
   return encodeURIComponent(text.toWellFormed());
@@ -451,7 +452,7 @@ const headersOf = (
       if (cookies.length < event.cookies.length) {
         warn("Cannot pass on every cookie: one is not legal in a header");
       }
-      // In place of `cookie`, which some senders give as well.
+      // Replaces a header `cookie`, which some senders have as well.
       if (cookies.length > 0) headers.set("cookie", cookies.join("; "));
     }
     return headers;
@@ -461,8 +462,8 @@ const headersOf = (
 const bodyOf = (
   /**
    * @param {any} event
-   * @returns {Uint8Array<ArrayBuffer> | null} Bytes even for text: a string would give
-   *   the request a content type that the client did not send.
+   * @returns {Uint8Array<ArrayBuffer> | null} Bytes, even for text: a string would set
+   *   a content type that the client did not send.
    * @throws {HttpError} `Runtime.UnmarshalError`
    */
   function ({ body, isBase64Encoded }) {
@@ -505,8 +506,8 @@ const pairs = (
 
 /**
  * @param {unknown} multi Names with lists of values.
- * @param {unknown} single The same with one value each; the rest is lost.
- * @returns {unknown} The first, unless it is missing or empty.
+ * @param {unknown} single The same names with one value each.
+ * @returns {unknown} `multi`, unless it is missing or empty.
  */
 function fuller(multi, single) {
   return isRecord(multi) && entries(multi).length > 0 ? multi : single;
@@ -522,7 +523,7 @@ function isRecord(value) {
 
 const encodeBody = (
   /**
-   * Choose the form in which every byte reaches the client.
+   * Choose the form in which every byte reaches the client: text or base64.
    *
    * @param {Uint8Array} bytes
    * @param {Record<string, string>} headers
@@ -537,7 +538,7 @@ const encodeBody = (
       try {
         return { body: decode(bytes), isBase64Encoded: false };
       } catch {
-        // Another charset, or mislabelled: as binary it arrives unchanged.
+        // Another charset, or a wrong label: as base64 the bytes arrive unchanged.
       }
     }
     return { body: toBase64(bytes), isBase64Encoded: true };
@@ -546,14 +547,14 @@ const encodeBody = (
 
 const decode = (
   /**
-   * As in runtime.js; but a byte order mark is part of the body.
+   * Decode as src/input.js does, but keep a byte order mark, which is part of the body.
    *
    * @param {Uint8Array} bytes
    * @returns {string}
-   * @throws {TypeError} It is not UTF-8.
+   * @throws {TypeError} The bytes are not UTF-8.
    */
   function (bytes) {
-    const text = decodeAnything(bytes);
+    const text = decodeLossy(bytes);
     return bytes[0] === BYTE_ORDER_MARK || text.includes("\ufffd")
       ? new TextDecoder("utf-8", { fatal: true, ignoreBOM: true }).decode(bytes)
       : text;
@@ -561,13 +562,13 @@ const decode = (
 );
 
 /**
- * Let go of a body that is not sent, so that its source can stop.
+ * Cancel a body that is not sent, so that its source can stop.
  *
  * @param {Response} response
- * @returns {Uint8Array} No bytes.
+ * @returns {Uint8Array} An empty body.
  */
 function discard({ body }) {
-  // A stream that is locked or fails now concerns nobody.
+  // Whether the stream is locked or fails does not matter any more.
   body?.cancel?.().catch(ignore);
   return new Uint8Array(0);
 }
@@ -582,7 +583,7 @@ function describeStatus(statusCode, { statusText }) {
 }
 
 /**
- * Spell one name in as many ways as there are values.
+ * Spell a name in as many ways as there are values.
  *
  * @param {string} name
  * @param {string[]} values
@@ -598,7 +599,7 @@ function caseVariants(name, values, warn) {
     );
   }
   return fromEntries(sendable.map((value, index) => {
-    // Each letter takes its case from one bit of the value's position.
+    // The bits of a value's position give the case of the letters.
     let bits = index;
     const spelled = name.replace(/[a-z]/g, (letter) => {
       const isUpper = bits & 1;
@@ -623,5 +624,5 @@ function refuseOversize(result) {
   );
 }
 
-/** The default for warnings and for failures nobody needs to hear of. */
+/** For warnings and failures that need no attention. */
 function ignore() {}

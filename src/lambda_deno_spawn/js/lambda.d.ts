@@ -1,6 +1,6 @@
 /**
- * Types for handlers. They describe what a function is given and what it may return;
- * nothing here exists at run time.
+ * Types for handlers: what a function receives and what it may return. Nothing here exists
+ * at run time.
  *
  *     import type { FetchHandler } from ".../lambda.d.ts";
  *     export default {
@@ -12,12 +12,12 @@
 
 import type { Writable } from "node:stream";
 
-/** What an invocation knows of itself: that of Node's runtime, and ours at the end. */
+/** Facts about an invocation: those of Node's runtime, then those of this one. */
 export interface Context {
   readonly functionName: string;
   /** "$LATEST" or a number. */
   readonly functionVersion: string;
-  /** With the alias or version that the caller used. */
+  /** Includes the alias or version that the caller used. */
   readonly invokedFunctionArn: string;
   /** Megabytes, as a string. */
   readonly memoryLimitInMB: string;
@@ -26,20 +26,20 @@ export interface Context {
   readonly logStreamName: string;
   /** Given by mobile applications only. */
   readonly identity?: CognitoIdentity;
-  /** Given by mobile applications, or by whoever invokes with the SDK. */
+  /** Given by mobile applications, or by callers that use the SDK. */
   readonly clientContext?: ClientContext;
-  /** There for code that sets it; the answer never waits for an empty event loop. */
+  /** Without effect: the response never waits for an empty event loop. */
   callbackWaitsForEmptyEventLoop: boolean;
   /** Milliseconds until the deadline, never below zero. */
   getRemainingTimeInMillis(): number;
 
   /** The caller's tenant, if the function isolates tenants. */
   readonly tenantId?: string;
-  /** The header of X-Ray, as it came: `Root=…;Parent=…;Sampled=…`. */
+  /** The header of X-Ray, unchanged: `Root=…;Parent=…;Sampled=…`. */
   readonly xRayTraceId?: string;
   /** Aborts with a `TimeoutError` shortly before the handler is stopped. */
   readonly signal: AbortSignal;
-  /** Finish this after the answer, before the process ends and within the deadline. */
+  /** Finish this after the response, before the process ends and within the deadline. */
   waitUntil(promise: unknown): void;
 }
 
@@ -48,7 +48,7 @@ export interface CognitoIdentity {
   readonly cognitoIdentityPoolId: string;
 }
 
-/** As the caller has written it: nothing in it is sure to be there. */
+/** As written by the caller: any member may be missing. */
 export interface ClientContext {
   // deno-lint-ignore no-explicit-any
   readonly [member: string]: any;
@@ -72,9 +72,9 @@ export type Handler<E = any, R = any> = (
   context: Context,
 ) => R | Promise<R>;
 
-/** The context of a fetch handler: the request tells not all that the event does. */
+/** The context of a fetch handler: the event holds more than the request. */
 export interface FetchContext<E extends HttpEvent = HttpEvent> extends Context {
-  /** What the request was made of. */
+  /** The event that the request was made from. */
   readonly event: E;
 }
 
@@ -97,7 +97,7 @@ export interface ApiGatewayV1Event {
   /** Without the stage. */
   path: string;
   httpMethod: string;
-  /** Of a name that came several times, the last value. */
+  /** The last value of each name. */
   headers: Record<string, string | undefined> | null;
   multiValueHeaders: Record<string, string[] | undefined> | null;
   /** Decoded. */
@@ -158,7 +158,7 @@ export interface ApiGatewayV2Event {
   rawPath: string;
   /** Without the question mark; "" if there is none. */
   rawQueryString: string;
-  /** Of the request: `name=value` each. */
+  /** Cookies of the request, each as `name=value`. */
   cookies?: string[];
   /** Lower-case names; several values are joined by commas. */
   headers: Record<string, string | undefined>;
@@ -171,7 +171,7 @@ export interface ApiGatewayV2Event {
   isBase64Encoded: boolean;
 }
 
-/** A function URL speaks format 2.0 too. */
+/** A function URL uses format 2.0 too. */
 export type FunctionUrlEvent = ApiGatewayV2Event;
 
 export interface ApiGatewayV2RequestContext {
@@ -215,7 +215,7 @@ export interface ApiGatewayV2RequestContext {
   timeEpoch: number;
 }
 
-/** Application Load Balancer: one value for each name or all, as the target group says. */
+/** Application Load Balancer: one value for each name or all, by its target group. */
 export interface AlbEvent {
   requestContext: { elb: { targetGroupArn: string } };
   httpMethod: string;
@@ -248,25 +248,25 @@ export interface ApiGatewayV2Result {
   isBase64Encoded?: boolean;
 }
 
-/** What a `handler` may return to a load balancer; at most one megabyte of JSON. */
+/** What a `handler` may return to a load balancer: at most one megabyte of JSON. */
 export interface AlbResult {
   statusCode: number;
   /** Such as "200 OK". */
   statusDescription?: string;
   headers?: Record<string, string | number | boolean>;
-  /** Only if the event has them too. */
+  /** Read only if the event has them too. */
   multiValueHeaders?: Record<string, (string | number | boolean)[]>;
   body?: string;
   isBase64Encoded?: boolean;
 }
 
-/** The body of a streamed answer. The answer ends when it does. */
+/** The body of a streamed response, which ends when this does. */
 export interface ResponseStream extends Writable {
-  /** Before the first write. */
+  /** To be called before the first write. */
   setContentType(contentType: string): void;
 }
 
-/** What goes before the body of a streamed HTTP answer. */
+/** What is sent before the body of a streamed HTTP response. */
 export interface HttpMetadata {
   statusCode?: number;
   /** Without `set-cookie`. */
@@ -286,14 +286,14 @@ export type StreamifyHandler<E = any> = (
 
 /** The global `awslambda`, as in Node's runtime. */
 export interface AwsLambda {
-  /** Mark a handler as one that writes its answer to a stream. */
+  /** Mark a handler as one that writes its response to a stream. */
   // deno-lint-ignore no-explicit-any
   streamifyResponse<E = any>(
     handler: StreamifyHandler<E>,
     options?: { highWaterMark?: number },
   ): Handler<E, void>;
   HttpResponseStream: {
-    /** Say status, headers and cookies; write the body to what it returns. */
+    /** Set status, headers and cookies; returns the stream for the body. */
     from(
       responseStream: ResponseStream,
       metadata: HttpMetadata,

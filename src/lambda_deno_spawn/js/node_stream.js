@@ -1,7 +1,7 @@
 // @ts-check
 /**
  * The response stream of `awslambda.streamifyResponse`: a Node `Writable` in front of a
- * sink. Loaded for such handlers only, because Node's streams take their time to load.
+ * sink. Loaded for such handlers only, because loading Node's streams takes time.
  *
  * @module
  */
@@ -9,14 +9,14 @@
 import { Writable } from "node:stream";
 
 /**
- * @typedef {object} Sink Where the bytes go; see runtime.js.
+ * @typedef {object} Sink Where the bytes go; see src/stream.js.
  * @property {string} contentType
  * @property {(prelude: object) => void} beginHttp
  * @property {(chunk: unknown) => Promise<void>} write
  * @property {() => Promise<void>} end
  */
 
-/** What a handler writes its answer to. */
+/** The stream that a handler writes its response to. */
 export class ResponseStream extends Writable {
   /** @param {Sink} sink */
   constructor(sink) {
@@ -24,13 +24,13 @@ export class ResponseStream extends Writable {
     this.sink = sink;
   }
 
-  /** @param {string} contentType Media type of the answer; before the first byte. */
+  /** @param {string} contentType Media type; to be set before the first byte. */
   setContentType(contentType) {
     this.sink.contentType = contentType;
   }
 
   /**
-   * As AWS's own stream: what is neither text nor bytes is written as JSON.
+   * Write as AWS's own stream does: a value that is neither text nor bytes as JSON.
    *
    * @param {any} chunk
    * @param {...any} rest
@@ -64,8 +64,8 @@ export class ResponseStream extends Writable {
 
 /**
  * @param {Sink} sink
- * @returns {{ stream: ResponseStream, finished: Promise<void> }} `finished` rejects with
- *   the error that the stream was destroyed with.
+ * @returns {{ stream: ResponseStream, finished: Promise<void> }} `finished` rejects if
+ *   the stream is destroyed, with its error.
  */
 export function responseStream(sink) {
   const stream = new ResponseStream(sink);

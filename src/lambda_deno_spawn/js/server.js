@@ -1,26 +1,26 @@
 // @ts-check
 /**
- * The worker's other way to be reached: an HTTP server on a Unix socket, for the strategy
- * `server`. Each POST is an invocation: its body is the INVOKE line and the event, the
- * body of its answer the frames that a worker otherwise writes to stdout. Normative text:
- * docs/protocol.md.
+ * The worker as an HTTP server on a Unix socket, for the strategy `server`. Each POST
+ * is an invocation: the request's body is the INVOKE line and the event, the response's
+ * body the frames that a worker otherwise writes to stdout. Does not know what an
+ * invocation does. Normative text: docs/protocol.md.
  *
- * Its only client is the supervisor, whose requests all look the same: anything else ends
- * the connection. Why not Deno's own server: decision 0022.
+ * The only client is the supervisor, whose requests all have the same form: any other
+ * form ends the connection. Decision 0022 says why this is not Deno's own server.
  *
  * @module
  */
 
 const READ_BYTES = 65_536;
-/** Up to here an answer's head and body are joined: two writes take longer than a copy. */
+/** Up to this size a response is copied into one write: two writes take longer. */
 const JOINED_BYTES = 65_536;
 const NEWLINE = 10;
-/** How the supervisor asks; all of it in a character a byte. */
+/** The head of a request of the supervisor, which is ASCII. */
 const HEAD =
   /^(POST|DELETE) \/(\d+) HTTP\/1\.1\r\nHost: worker\r\nContent-Length: (\d+)\r\n\r\n/;
-/** The longest of these is shorter. */
+/** More than the longest of these heads. */
 const HEAD_LIMIT_BYTES = 256;
-/** Between two attempts to take a connection, when no descriptor is left. */
+/** Pause between two attempts to accept a connection, when no descriptor is left. */
 const ACCEPT_PAUSE_MS = 10;
 const CHUNKED = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
@@ -29,32 +29,32 @@ const { core } = Deno[Deno.internal];
 /** @type {(text: string) => Uint8Array<ArrayBuffer>} */
 const encode = core.encode;
 /** @type {(bytes: Uint8Array) => string} */
-const decodeAnything = core.decode;
+const decodeLossy = core.decode;
 
 /**
- * @typedef {object} Output As in runtime.js.
+ * @typedef {object} Output As in src/job.js.
  * @property {(bytes: Uint8Array, isLast: boolean) => void} write
  * @property {(bytes: Uint8Array) => Promise<void>} writeLater
  * @property {() => void} end
  *
  * @typedef {(line: Uint8Array, event: Uint8Array, output: Output) => () => void} Invoke
- *   Begins an invocation, and has read both when it returns; what it returns is called if
- *   nobody takes its stream any more.
+ *   Begins an invocation, and has read line and event when it returns. Returns a
+ *   function to call when the caller no longer reads the stream.
  */
 
-/** The answers that come in pieces, by their number. @type {Map<string, Answer>} */
+/** Responses that are sent in pieces, by number. @type {Map<string, HttpResponse>} */
 const streams = new Map();
 
-/** Connections on which nothing is asked. @type {Set<Deno.Conn>} */
+/** Connections that wait for a request. @type {Set<Deno.Conn>} */
 const idle = new Set();
 let isStopping = false;
 
 /**
- * Listen; that has begun when it returns. Nobody is answered yet. Called before the
- * handler's module is loaded, which gets no permission to remove the socket or to connect
- * to it, unless it may read and write everywhere.
+ * Listen; connections wait from now on. Called before the handler's module is loaded:
+ * it gets no permission to remove the socket or to connect to it, unless it may read
+ * and write everywhere.
  *
- * @param {string} path Of the socket.
+ * @param {string} path Where the socket is made.
  * @returns {Deno.UnixListener}
  */
 export function open(path) {
@@ -66,17 +66,17 @@ export function open(path) {
 }
 
 /**
- * Answer whoever connects.
+ * Accept connections and respond to their requests.
  *
  * @param {Deno.UnixListener} listener
  * @param {Invoke} invoke
- * @returns {() => void} Ends that: what is asked already is answered.
+ * @returns {() => void} Stops accepting; requests that were received get a response.
  */
 export function serve(listener, invoke) {
   (async () => {
     while (!isStopping) {
       try {
-        converse(await listener.accept(), invoke);
+        handleConnection(await listener.accept(), invoke);
       } catch {
         if (isStopping) return;
         await new Promise((resolve) => setTimeout(resolve, ACCEPT_PAUSE_MS));
@@ -86,18 +86,18 @@ export function serve(listener, invoke) {
   return () => {
     isStopping = true;
     listener.close();
-    // Each of them is being read from, and would keep the process from its end.
+    // A read is in progress on each of them, which would keep the process alive.
     for (const connection of idle) connection.close();
   };
 }
 
 /**
- * Answer one request after another.
+ * Respond to one request after another.
  *
  * @param {Deno.Conn} connection
  * @param {Invoke} invoke
  */
-async function converse(connection, invoke) {
+async function handleConnection(connection, invoke) {
   const buffer = new Uint8Array(READ_BYTES);
   try {
     while (!isStopping) {
@@ -106,28 +106,28 @@ async function converse(connection, invoke) {
       idle.delete(connection);
       if (request === null) break;
       const { method, number, body } = request;
-      const answer = new Answer(connection, number);
+      const response = new HttpResponse(connection, number);
       if (method === "DELETE") {
         streams.get(number)?.cancel();
-        answer.write(new Uint8Array(0), true);
+        response.write(new Uint8Array(0), true);
         continue;
       }
       const end = body.indexOf(NEWLINE);
-      answer.cancel = invoke(
+      response.cancel = invoke(
         body.subarray(0, end),
         body.subarray(end + 1),
-        answer,
+        response,
       );
-      await answer.ended.promise;
+      await response.ended.promise;
     }
   } catch {
-    // It broke; whose answer was on its way hears it from his write.
+    // The connection broke; a response in progress learns of it from its failing write.
   }
   idle.delete(connection);
   try {
     connection.close();
   } catch {
-    // It was closed while it was read.
+    // It was closed during the read.
   }
 }
 
@@ -137,31 +137,31 @@ async function converse(connection, invoke) {
  * @param {Deno.Conn} connection
  * @param {Uint8Array} buffer Holds a short request until the next one is read.
  * @returns {Promise<{ method: string, number: string, body: Uint8Array } | null>} Null
- *   at the end of the connection, or for what is no request of the supervisor's.
+ *   at the end of the connection, or if the request is not of the supervisor's form.
  */
 async function readRequest(connection, buffer) {
-  let come = 0;
+  let received = 0;
   for (;;) {
-    const count = await connection.read(buffer.subarray(come));
+    const count = await connection.read(buffer.subarray(received));
     if (count === null) return null;
-    come += count;
+    received += count;
     const head = HEAD.exec(
-      decodeAnything(buffer.subarray(0, Math.min(come, HEAD_LIMIT_BYTES))),
+      decodeLossy(buffer.subarray(0, Math.min(received, HEAD_LIMIT_BYTES))),
     );
     if (head === null) {
-      if (come >= HEAD_LIMIT_BYTES) return null;
+      if (received >= HEAD_LIMIT_BYTES) return null;
       continue;
     }
     const method = head[1], number = head[2], length = Number(head[3]);
     const start = head[0].length;
     const end = start + length;
-    if (come > end) return null;
-    if (come === end) {
+    if (received > end) return null;
+    if (received === end) {
       return { method, number, body: buffer.subarray(start, end) };
     }
     const body = new Uint8Array(length);
-    body.set(buffer.subarray(start, come));
-    for (let at = come - start; at < body.length;) {
+    body.set(buffer.subarray(start, received));
+    for (let at = received - start; at < body.length;) {
       const more = await connection.read(body.subarray(at));
       if (more === null) return null;
       at += more;
@@ -170,20 +170,20 @@ async function readRequest(connection, buffer) {
   }
 }
 
-/** Frames as the body of an answer: with its length if there is only one. */
-class Answer {
-  /** Called if nobody takes it to its end. */
+/** Frames as the body of a response, with its length if one write holds them all. */
+class HttpResponse {
+  /** Called if the caller stops reading before the end. */
   cancel = () => {};
   /** Resolves when the invocation has ended. @type {PromiseWithResolvers<void>} */
   ended = Promise.withResolvers();
   #hasBegun = false;
   #isCancelled = false;
-  /** The write that has begun last. @type {Promise<void> | undefined} */
+  /** The write that began last. @type {Promise<void> | undefined} */
   #lastWrite = undefined;
 
   /**
    * @param {Deno.Conn} connection
-   * @param {string} number Of the invocation.
+   * @param {string} number Number of the invocation.
    */
   constructor(connection, number) {
     this.connection = connection;
@@ -222,14 +222,14 @@ class Answer {
     await this.#lastWrite;
   }
 
-  /** What comes last has ended the body. */
+  /** Finish: the last write has ended the body. */
   end() {
     if (this.#hasBegun) streams.delete(this.number);
     this.ended.resolve();
   }
 
   /**
-   * Write behind what is being written.
+   * Begin a write when the one before it is complete.
    *
    * @param {string} before
    * @param {Uint8Array} bytes
@@ -262,9 +262,9 @@ class Answer {
 }
 
 /**
- * @param {string} before In a byte a character, as is what follows the bytes.
+ * @param {string} before ASCII.
  * @param {Uint8Array} bytes
- * @param {string} behind
+ * @param {string} behind ASCII.
  */
 function joined(before, bytes, behind) {
   const whole = new Uint8Array(before.length + bytes.length + behind.length);
@@ -274,7 +274,7 @@ function joined(before, bytes, behind) {
   return whole;
 }
 
-/** Tells invocations apart that run at the same time; loaded if there are any. */
+/** Load what tells invocations apart that run at the same time. */
 export async function scopes() {
   const { AsyncLocalStorage } = await import("node:async_hooks");
   return new AsyncLocalStorage();

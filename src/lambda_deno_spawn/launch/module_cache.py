@@ -1,10 +1,10 @@
-"""Deno's cache as each process gets it: what was loaded before any event, no more.
+"""Deno's cache for each process: modules that were loaded before any event, no others.
 
 Deno's module loader writes to its cache without asking for a permission, so a cache
-that events share is a way from one to the next. Here each process has a ``DENO_DIR`` of
-its own, and what it adds ends with it. What the first processes put there while they
-loaded the handler's module, before they had an event, is kept and lent to all later
-ones, through links to what Deno does not write to. Refuses to know processes and
+that events share would be a channel between them. Here each process has a ``DENO_DIR``
+of its own, which is removed with it. Files that the first processes add while they load
+the handler's module, before they have an event, are kept and lent to all later ones,
+through links to folders that Deno does not write to. Does not know processes and
 events. Decision 0027.
 """
 
@@ -15,55 +15,60 @@ import errno
 import os
 from itertools import islice
 
+from lambda_deno_spawn.launch.files import is_writable
 from lambda_deno_spawn.processes.state import remove_tree
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-FOLDER = "deno_dir"  # in the supervisor's
-# Where Deno keeps what localStorage, the Cache API and Deno.openKv hold: for all
-# processes with the same entry module or configuration. Where a file is it can make no
-# folder, so nothing is kept.
+    from lambda_deno_spawn.config import Settings
+
+PACKAGED_DENO_DIR = ".deno_dir"  # in the task root, made by `build`
+FOLDER = "deno_dir"  # in the supervisor's folder
+# Deno's folder for the data of localStorage, the Cache API and Deno.openKv, shared by
+# all processes with the same entry module or configuration. With a file in its place
+# nothing is stored.
 KEPT_DATA = "location_data"
-# What Deno finds out about modules: their imports, CommonJS exports, V8's code.
+# Deno's analysis of modules: their imports, CommonJS exports, V8's code.
 DATABASES = ("dep_analysis_cache_v2", "node_analysis_cache_v2", "v8_code_cache_v2")
 WAL, SHARED_MEMORY = "-wal", "-shm"  # SQLite finds them by themselves
 COMPANIONS = (WAL, SHARED_MEMORY)
 EMITTED = "gen"  # JavaScript made from TypeScript
-LOCAL = f"{EMITTED}/file"  # of modules that are files, by their paths
-# What is downloaded, with how deep Deno makes new folders in it: registry and package,
-# protocol and host. What lies below is made once and not changed.
+LOCAL = f"{EMITTED}/file"  # for modules that are files, by their paths
+# Folders of downloads.
 PACKAGES, REMOTE = "npm", "remote"
 DOWNLOADED = (PACKAGES, REMOTE)
+# How deep Deno makes new folders in them: registry and package, protocol and host.
+# Files below that depth are written once and not changed.
 DEPTH = 2
-SCOPE = "@"  # of packages: one more folder
-# The first process finds nothing, and what it has loaded is kept. The second one makes
-# statistics of that, as SQLite does of what it opens; later ones have nothing to add.
+SCOPE = "@"  # first character of a package's scope, which is one more folder
+# The first process finds an empty cache; the files it adds are kept. The second one
+# adds SQLite's statistics on them; later ones have nothing to add.
 ROUNDS = 2
-# A larger cache of somebody else's is linked to as it is: to take it apart would take
-# longer than a process takes to start.
+# A given cache with more entries is linked to as a whole: to link to each of them would
+# take longer than the start of a process.
 LINKS_LIMIT = 2_000
 COPIED_LIMIT_BYTES = 32 * 1024 * 1024
-# In a cache that is given and can be written to: what was learned, for the next
-# supervisor.
+# Folder in a given cache, if that can be written to, which keeps the files of the first
+# processes for the next supervisor.
 LEARNED = "lambda-deno-spawn"
 
 # Contents of files, by their names in the folder.
 Snapshot = dict[str, bytes]
-# What files and folders look like, by their paths.
+# Identity and state of files and folders, by their paths.
 Marks = dict[str, tuple[int, ...]]
 
 
 class GivenCache(NamedTuple):
-    """A cache that there is to begin with.
+    """A cache that exists before the first process.
 
     Attributes:
-        path: Where it is, or will be.
+        path: Path of the folder, which may not exist yet.
         is_packaged: It came with the function: nothing is added to it.
-        is_closed: It cannot be written to, so all processes can have it as it is.
-        task_root: The function's folder. Of other functions' modules, which a cache on
-            a developer's machine is full of, nothing is taken; empty: of all modules.
+        is_closed: It cannot be written to, so all processes use it directly.
+        task_root: The function's folder. Modules outside, such as other functions' on a
+            developer's machine, are left out; empty: no module is.
     """
 
     path: str
@@ -72,12 +77,25 @@ class GivenCache(NamedTuple):
     task_root: str = ""
 
 
+def given_cache(settings: Settings) -> GivenCache | None:
+    """Return the cache that a setting names, or that came with the function."""
+    packaged = os.path.join(settings.task_root, PACKAGED_DENO_DIR)
+    if settings.deno_dir is not None:
+        path, is_packaged = os.path.join(settings.task_root, settings.deno_dir), False
+    elif os.path.isdir(packaged):
+        path, is_packaged = packaged, True
+    else:
+        return None
+    is_closed = not is_writable(path)
+    return GivenCache(path, is_packaged, is_closed, settings.task_root)
+
+
 class ModuleCache:
     """Makes, fills and removes the ``DENO_DIR`` of each process.
 
     Attributes:
-        shared: Which parts of the cache that was given are shared as they are:
-            packages, as they are only found in their place, and too many modules.
+        shared: Parts of the given cache that all processes share: packages, which are
+            found in their place only, and remote modules if they are too many.
     """
 
     def __init__(
@@ -86,21 +104,21 @@ class ModuleCache:
         given: GivenCache | None = None,
         remove: Callable[[str], object] = remove_tree,
     ) -> None:
-        """Take the supervisor's folder and a cache to begin with; touches neither.
+        """Make nothing yet.
 
         Args:
             state_dir: The supervisor's folder.
-            given: What there is to begin with.
-            remove: Removes a folder, whatever is in it, without taking long.
+            given: The cache that exists already, if any.
+            remove: Removes a folder, whatever its contents, without taking long.
         """
         self._remove = remove
         self._root = f"{state_dir}/{FOLDER}"
         self._given = given
-        # How many processes there are that could have changed something.
+        # How many processes exist that could have changed shared files.
         self._out = 0
-        # Of processes that have not loaded yet, with the round in which they began.
+        # Caches of the first processes while they load, with the round they began in.
         self._drafts: dict[str, int] = {}
-        # Of processes that have what was learned, and have not loaded.
+        # Caches of later processes while they load.
         self._loading: set[str] = set()
         self._forget()
 
@@ -113,17 +131,17 @@ class ModuleCache:
         self._pristine_marks: Marks = {}
         self._databases: list[str] = []
         self._marks: Marks = {}
-        # What gives a process the downloads: links, and folders of its own (None).
+        # How a process gets the downloads: links, and folders of its own (None).
         self._plan: list[tuple[str, str | None]] = []
         self._emitted: list[tuple[str, str | None]] = []
         self._packages: dict[str, str] = {}
         self._package_marks: Marks = {}
-        # What folders looked like that were lent to a process, or wait to be.
+        # Marks of the folders that are lent to a process, or wait to be.
         self._lent: dict[str, Marks] = {}
         self._idle: list[str] = []
 
     def make(self) -> str:
-        """Return the ``DENO_DIR`` of a process to be.
+        """Return the ``DENO_DIR`` for a process that is about to start.
 
         Raises:
             OSError: It cannot be made.
@@ -131,7 +149,7 @@ class ModuleCache:
         if self._given is not None and self._given.is_closed:
             return self._given.path
         if self._out:
-            self._check()  # else it was looked at when the last one had ended
+            self._check()  # otherwise the end of the last process has checked it
         self._out += 1
         if self._idle:
             path = self._idle.pop()
@@ -142,13 +160,13 @@ class ModuleCache:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            # A handler has filled the disk: Deno can do without, and may make it later.
+            # A handler has filled the disk: Deno runs without, and may make it later.
             return self._new_path()
-        # Where something is that is no folder, Deno can make none.
+        # Deno cannot make a folder where a link to a file is.
         os.symlink("/dev/null", f"{path}/{KEPT_DATA}")
         if self._round < ROUNDS:
             self._drafts[path] = self._round
-            # Without it a process only starts more slowly.
+            # After a failure the process only starts more slowly.
             with contextlib.suppress(OSError):
                 self._begin_draft(path)
         else:
@@ -163,12 +181,12 @@ class ModuleCache:
         return path
 
     def loaded(self, path: str) -> None:
-        """Keep what a process has added to its ``DENO_DIR``, and close its ways out.
+        """Keep the files a process has added, and end its access to shared folders.
 
         To be called before the process has an event.
 
         Raises:
-            OSError: What it shares could not be taken from it.
+            OSError: A shared folder could not be taken away.
         """
         self._loading.discard(path)
         begun = self._drafts.pop(path, None)
@@ -177,30 +195,49 @@ class ModuleCache:
         if begun == self._round:
             try:
                 self._learn(path)
-            except OSError:  # what cannot be learned from this one may be from the next
+            except OSError:  # the next process may do better
                 self._begin_again()
         if begun == 0:
             self._lend(path)
 
+    @property
+    def is_learned(self) -> bool:
+        """True if a new process has nothing to teach that later ones would lack."""
+        given = self._given
+        return self._round == ROUNDS or (given is not None and given.is_closed)
+
+    def is_as_lent(self, path: str) -> bool:
+        """Tell whether a process's ``DENO_DIR``, and what it leads to, is as it was.
+
+        Only then may another process, which begins as a copy of that one, have it.
+        """
+        if self._given is not None and path == self._given.path:
+            return True
+        self._check()
+        marks = self._lent.get(path)
+        with contextlib.suppress(OSError):
+            return marks is not None and _is_unchanged(marks)
+        return False
+
     def remove(self, path: str) -> None:
-        """Take back the ``DENO_DIR`` of a process that has ended."""
+        """Remove the ``DENO_DIR`` of an ended process, or keep it for another one."""
         if self._given is not None and path == self._given.path:
             return
         self._out -= 1
         self._drafts.pop(path, None)
         if path in self._loading:
-            # It may not be the module's fault: let the next ones load it anew.
+            # The cache may be the cause: let the next ones load without it.
             self._begin_again()
         self._check()
         marks = self._lent.get(path)
         with contextlib.suppress(OSError):
-            if marks is not None and _is_as(marks):
-                self._idle.append(path)  # it has left nothing
+            if marks is not None and _is_unchanged(marks):
+                self._idle.append(path)  # the process has added nothing
                 return
         self._lent.pop(path, None)
         self._remove(path)
 
-    # What the first processes get, and what is kept of it.
+    # The caches of the first processes, and the files that are kept of them.
 
     def _begin_draft(self, path: str) -> None:
         given = self._given
@@ -208,7 +245,7 @@ class ModuleCache:
             _write(self._snapshot, path)
             self._lend(path)
             return
-        # It may add to these until it has loaded.
+        # The process may add to these until it has loaded.
         for name in DOWNLOADED:
             source = self._downloads(name)
             os.makedirs(source, mode=0o700, exist_ok=True)
@@ -228,7 +265,7 @@ class ModuleCache:
             self._finish()
 
     def _finish(self) -> None:
-        """Write down what was learned, for all processes to come, and once more."""
+        """Write the kept files for all later processes, and a copy for repairs."""
         given = self._given
         if given is not None and not given.is_packaged:
             with contextlib.suppress(OSError):  # the next supervisor starts more slowly
@@ -241,12 +278,12 @@ class ModuleCache:
         self._snapshot = {}
 
     def _close(self) -> None:
-        """Write a snapshot to where it can be read and not written to."""
+        """Write a snapshot to a folder that processes can only read."""
         folder = self._learned = self._new_folder()
         _write(self._snapshot, folder)
         self._databases = [name for name in DATABASES if name in self._snapshot]
         for name in self._databases:
-            # SQLite takes a database that nobody may write to if these are there.
+            # SQLite opens a read-only database only if these files exist.
             for end in COMPANIONS:
                 file = f"{folder}/{name}{end}"
                 os.close(os.open(file, os.O_CREAT | os.O_RDONLY, 0o600))
@@ -254,19 +291,19 @@ class ModuleCache:
             for name in names:
                 file = f"{inner}/{name}"
                 os.chmod(file, 0o400)
-                if not name.endswith(SHARED_MEMORY):  # root writes there to read
+                if not name.endswith(SHARED_MEMORY):  # root's SQLite writes there
                     self._marks[file] = _mark(file)
-        # It adds to folders of its own.
+        # A process adds to folders of its own.
         self._emitted = list(_mirrored(f"{folder}/{EMITTED}", EMITTED, depth=-1))
 
     def _check(self) -> None:
-        """Put right what was changed, by root or by who may write everywhere."""
+        """Repair files that a process changed, as root or with all permissions."""
         try:
-            if not _is_as(self._package_marks):
+            if not _is_unchanged(self._package_marks):
                 self._drop_packages()
-            if _is_as(self._marks):
+            if _is_unchanged(self._marks):
                 return
-            if not _is_as(self._pristine_marks):
+            if not _is_unchanged(self._pristine_marks):
                 self._begin_again()
                 return
             self._snapshot = _read(str(self._pristine))
@@ -275,18 +312,18 @@ class ModuleCache:
             self._close()
             self._snapshot = {}
         except OSError:
-            # What was downloaded is loaded again as well.
+            # Downloads are fetched again as well.
             self._begin_again()
             for name in DOWNLOADED:
                 self._remove(f"{self._root}/{name}")
 
     def _begin_again(self) -> None:
-        """Forget what was learned; the next processes teach it again."""
+        """Discard the kept files; the next processes are the first again."""
         self._drop(self._learned, self._pristine)
         self._forget()
 
     def _drop(self, *folders: str | None) -> None:
-        """Remove what was learned, and what leads there."""
+        """Remove folders of kept files, and idle caches, which link to them."""
         for path in (*folders, *self._idle):
             if path is not None:
                 self._remove(path)
@@ -297,7 +334,7 @@ class ModuleCache:
         try:
             os.makedirs(path, 0o700)
         except (FileExistsError, NotADirectoryError, PermissionError):
-            # Somebody who may write everywhere has closed or replaced what it is in.
+            # A handler that may write everywhere has closed or replaced its parent.
             self._remove(self._root)
             os.makedirs(path, 0o700)
         return path
@@ -308,9 +345,9 @@ class ModuleCache:
     # Packages and remote modules.
 
     def _downloads(self, name: str) -> str:
-        """Return where downloads are, the same place for as long as the supervisor is.
+        """Return the folder of downloads, the same for the supervisor's whole life.
 
-        Deno finds V8's code by the path of a package.
+        Deno finds V8's code for a package by its path.
         """
         given = self._given
         if given is not None:
@@ -320,13 +357,13 @@ class ModuleCache:
         return f"{self._root}/{name}"
 
     def _plan_downloads(self) -> None:
-        """Decide how the processes to come get what was downloaded, and close it."""
+        """Decide how later processes get the downloads, and close them."""
         given, self.shared, self._plan = self._given, [], []
         packages = self._downloads(PACKAGES)
         if not os.listdir(packages):
             self._plan.append((PACKAGES, None))
         else:
-            # A package is only found where it was when V8's code was made of it.
+            # V8's code for a package is found only if the package stays in its place.
             self._plan.append((PACKAGES, packages))
             if packages.startswith(self._root):
                 self._close_packages()
@@ -341,7 +378,7 @@ class ModuleCache:
         self._plan += plan
 
     def _close_packages(self) -> None:
-        """Let nobody add a package, and note which there are."""
+        """Close the folders of packages, and note which packages there are."""
         packages = self._downloads(PACKAGES)
         found = dict(_mirrored(packages, ""))
         folders = [packages + inner for inner, target in found.items() if not target]
@@ -351,10 +388,10 @@ class ModuleCache:
         self._package_marks = {folder: _mark(folder) for folder in folders}
 
     def _drop_packages(self) -> None:
-        """Remove what was added by somebody who is not kept from it.
+        """Remove packages that were added by a process with all permissions.
 
         Raises:
-            OSError: Something that was there is not.
+            OSError: A package is missing.
         """
         packages = self._downloads(PACKAGES)
         found = [inner for inner, _ in _mirrored(packages, "")]
@@ -369,7 +406,7 @@ class ModuleCache:
         self._close_packages()
 
     def _lend(self, path: str) -> None:
-        """Give a process what there is, to be read, and room for what it adds."""
+        """Give a process read-only links to all kept files, and folders of its own."""
         own: list[str] = []
         for name in (*DOWNLOADED, EMITTED):
             if os.path.islink(f"{path}/{name}"):
@@ -388,7 +425,7 @@ class ModuleCache:
 def _mirrored(
     source: str, name: str, depth: int = DEPTH
 ) -> Iterator[tuple[str, str | None]]:
-    """Yield folders (no target) and links that look like a folder, down to a depth."""
+    """Yield the folders (no target) and links that imitate a folder to a depth."""
     try:
         entries = list(os.scandir(source))
     except OSError:
@@ -404,37 +441,36 @@ def _mirrored(
 
 
 def _mark(path: str) -> tuple[int, ...]:
-    """Return what tells whether a file or folder is as it was.
+    """Return values that change when a file or folder is changed or replaced.
 
     Raises:
-        OSError: It is not there.
+        OSError: It does not exist.
     """
     status = os.lstat(path)
-    # Not the time of the last change of any kind: as root, SQLite gives a file that it
-    # opens to its owner again.
+    # Not ctime: root's SQLite sets the owner of each file that it opens.
     return (status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode)
 
 
-def _is_as(marks: Marks) -> bool:
-    """Tell whether all of these are as they were.
+def _is_unchanged(marks: Marks) -> bool:
+    """Return whether none of these files and folders has changed.
 
     Raises:
-        OSError: One is not there.
+        OSError: One does not exist.
     """
     return all(_mark(path) == mark for path, mark in marks.items())
 
 
 def _read(folder: str, task_root: str = "") -> Snapshot:
-    """Return what there is of the databases and in ``EMITTED``.
+    """Return the databases and the files in ``EMITTED``.
 
-    A database is there as it was at one moment, or not at all.
+    A database is read as it was at one moment, or left out.
 
     Args:
         folder: A ``DENO_DIR``.
-        task_root: Local modules are those in this folder; empty: all of them.
+        task_root: Local modules outside this folder are left out; empty: none is.
 
     Raises:
-        OSError: There is too much, or it cannot be read.
+        OSError: They are too large, or cannot be read.
     """
     found: Snapshot = {}
     left = COPIED_LIMIT_BYTES
@@ -446,10 +482,10 @@ def _read(folder: str, task_root: str = "") -> Snapshot:
             if sum(mark[2] for mark in before.values()) > left:
                 continue
             contents = {file[len(folder) + 1 :]: _content(file) for file in files}
-            if files and _is_as(before):
+            if files and _is_unchanged(before):
                 found |= contents
                 left -= sum(map(len, contents.values()))
-        except FileNotFoundError:  # Deno replaces what it cannot read
+        except FileNotFoundError:  # Deno replaces a database that it cannot read
             continue
     for file in _emitted_files(folder, task_root):
         found[file[len(folder) + 1 :]] = content = _content(file)
@@ -466,7 +502,7 @@ def _emitted_files(folder: str, task_root: str) -> Iterator[str]:
     for root in roots:
         for inner, folders, names in os.walk(root):
             if task_root and inner == f"{folder}/{LOCAL}":
-                folders.clear()  # a root of its own
+                folders.clear()  # the task root is walked on its own
             yield from (f"{inner}/{name}" for name in names)
 
 
@@ -476,7 +512,7 @@ def _content(path: str) -> bytes:
 
 
 def _write(snapshot: Snapshot, folder: str) -> None:
-    """Write files that are not there yet, and the folders that they are in.
+    """Write files that do not exist yet, and their folders.
 
     Raises:
         OSError: They cannot be written.
@@ -494,7 +530,7 @@ def _write(snapshot: Snapshot, folder: str) -> None:
 
 
 def _publish(snapshot: Snapshot, target: str) -> None:
-    """Put what was learned beside a cache, as a whole or not at all.
+    """Write kept files into a given cache, completely or not at all.
 
     Raises:
         OSError: It cannot be written.

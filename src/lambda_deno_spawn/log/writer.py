@@ -1,9 +1,8 @@
-"""Log records of the supervisor and lines of its workers.
+"""The function's log: records as text, JSON or frames, written to one descriptor.
 
-Knows the text and JSON forms of a record, how a worker marks the records it has
-formatted itself, and which request a line belongs to. Refuses to know processes: bytes
-are handed in, and written to one descriptor. Forms: AWS Lambda Developer Guide,
-"Log formats" and "Log-level filtering"; decision 0010.
+Knows the forms of a record and how to write without blocking. Does not know processes
+or where records come from. Forms: AWS Lambda Developer Guide, "Log formats" and
+"Log-level filtering"; decisions 0010 and 0017.
 """
 
 from __future__ import annotations
@@ -31,26 +30,19 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.invocation import Failure, Invocation
 
 LOG_FD = 2
-# Of a record on the telemetry descriptor, which managed runtimes are given: four bytes
-# of type, to which the level is added, four of length, eight of Unix time in
-# microseconds, the record (telemetry-logger.ts of AWS's Node.js runtime client).
+# A frame on the telemetry descriptor, which managed runtimes are given: four bytes of
+# type, to which the level is added, four of length, eight of Unix time in microseconds,
+# then the record (telemetry-logger.ts of AWS's Node.js runtime client).
 FRAME_HEADER = struct.Struct(">IIQ")
 FRAME_TEXT = 0xA55A0003
 FRAME_JSON = 0xA55A0002
-# CloudWatch takes events of 1 MB; a line that never ends must not pile up.
-LINE_LIMIT_BYTES = 1024 * 1024
-# A longer line is not read to tell whether it is JSON, which takes thirty times its
-# size; CloudWatch would have split it.
-JSON_LINE_LIMIT_BYTES = 256 * 1024
-# What is kept of a worker's log for the error message that may follow.
-TAIL_LIMIT_BYTES = 4096
-# Kept for a reader who is slow; then workers are made to wait.
+# Kept for a slow reader of the log; when it is full, workers are made to wait.
 BACKLOG_BYTES = 256 * 1024
-# What a piece of it counts for at the least: lines may come one by one, and each is an
-# object.
+# Least that a piece of the backlog counts for: lines may arrive one by one, and each is
+# a Python object.
 PIECE_LEAST_BYTES = 256
-# Kept at the most: what workers had in their pipes when they ended comes on top of it.
-# Beyond this nobody reads, and records are dropped and counted.
+# Most that is kept: the pipes of workers that ended are emptied into it even when it is
+# full. Beyond this size the log has no reader, and records are dropped and counted.
 BACKLOG_LIMIT_BYTES = 2 * 1024 * 1024
 _SEVERITY = {level: number for number, level in enumerate(LogLevel)}
 _FRAME_LEVELS = {
@@ -71,8 +63,8 @@ logger = logging.getLogger("lambda_deno_spawn")
 class LogWriter:
     """Writes whole records to a descriptor, in the function's log format and order.
 
-    Attached to an event loop it never blocks: what the descriptor does not take at once
-    follows when it can, and ``is_full`` asks those who write to wait.
+    Attached to an event loop it never blocks: bytes that the descriptor cannot take yet
+    are kept and written later, and ``is_full`` asks callers to wait.
     """
 
     def __init__(
@@ -83,9 +75,13 @@ class LogWriter:
         *,
         is_framed: bool = False,
     ) -> None:
-        """Take the format, the least level of JSON records, and the descriptor.
+        """Write to a descriptor.
 
-        Framed: it is the telemetry descriptor.
+        Args:
+            log_format: Form of the records.
+            level: Least level of JSON records; text records are all written.
+            fd: The descriptor.
+            is_framed: It is the telemetry descriptor.
         """
         self.log_format = log_format
         self._is_framed = is_framed
@@ -101,7 +97,7 @@ class LogWriter:
         self._waiters: set[Callable[[], None]] = set()
 
     def attach(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Do not block from now on."""
+        """Do not block from now on; regular files never do."""
         # A file takes everything at once, and cannot be waited for.
         with contextlib.suppress(OSError):
             if stat.S_ISREG(os.fstat(self._fd).st_mode):
@@ -110,7 +106,7 @@ class LogWriter:
         self._loop = loop
 
     def detach(self, limit_s: float) -> None:
-        """Block again; first write what is left, for as long as the limit allows."""
+        """Block again; first write the backlog, for as long as the limit allows."""
         if self._loop is None:
             return
         self._stop_waiting()
@@ -119,35 +115,35 @@ class LogWriter:
         while self._backlog:
             left_s = max(0.0, give_up_s - time.monotonic())
             if not self._poll.poll(left_s * 1000) or not self._write_some():
-                # Half a record may be written: nothing can follow it.
+                # A record may be half written: another one must not follow it.
                 self._fd = -1
                 return
         self._tell_of_dropped()
 
     @property
     def is_full(self) -> bool:
-        """True while so much waits to be written that nobody should add to it."""
+        """True while the backlog is so large that callers should wait."""
         return self._backlog_bytes >= BACKLOG_BYTES
 
     def when_drained(self, callback: Callable[[], None]) -> None:
-        """Call back once when everything is written; the same callback only once."""
+        """Call back when everything is written, once however often it is asked for."""
         if self._backlog:
             self._waiters.add(callback)
         else:
             callback()
 
     def forget(self, callback: Callable[[], None]) -> None:
-        """Do not call back any more."""
+        """Cancel a callback of ``when_drained``."""
         self._waiters.discard(callback)
 
     def drop(self, records: int) -> None:
-        """Count records that are not written because nobody reads."""
+        """Count records that are not written because the log has no reader."""
         self._dropped += records
 
     async def drained(self, limit_s: float) -> None:
-        """Wait until everything is written, or for so many seconds.
+        """Wait until everything is written, at most for ``limit_s``.
 
-        Not at all if nothing was read since the last wait ended in vain.
+        Returns at once if the last wait timed out and nothing was read since.
         """
         if not self._backlog or self._is_stuck:
             return
@@ -163,11 +159,11 @@ class LogWriter:
             self._is_stuck = self._backlog_bytes >= left_bytes
 
     def write(self, lines: Iterable[bytes]) -> None:
-        """Write lines that are complete as they are, without their newlines."""
+        """Write complete lines, given without their newlines."""
         self.write_block(b"".join(line + b"\n" for line in lines))
 
     def write_block(self, data: bytes) -> None:
-        """Write lines that are complete as they are, each with its newline."""
+        """Write complete lines, each with its newline."""
         if not data:
             return
         records = data.count(b"\n")
@@ -196,7 +192,7 @@ class LogWriter:
             else:
                 fields = line.split(b"\t", 3)
                 frame_type, level = FRAME_TEXT, fields[2] if len(fields) > 2 else b""
-                # Here a record may have lines.
+                # In a frame a record may have several lines.
                 record = line.replace(b"\r", b"\n") + b"\n"
             frame_type |= _FRAME_LEVELS.get(level, _FRAME_LEVELS[b"INFO"])
             frames += [FRAME_HEADER.pack(frame_type, len(record), now_us), record]
@@ -206,15 +202,15 @@ class LogWriter:
         while data:
             try:
                 written = os.write(self._fd, data)
-            except BlockingIOError:  # the descriptor is shared and somebody changed it
+            except BlockingIOError:  # set by another process that shares it
                 os.set_blocking(self._fd, True)
                 continue
-            except OSError:  # nobody reads the log; the invocation matters more
+            except OSError:  # the log has no reader; the invocation matters more
                 return
             data = data[written:]
 
     def _flush(self) -> None:
-        """Write what the descriptor takes now, and come back for the rest."""
+        """Write what the descriptor takes now, and wait to write the rest."""
         while self._backlog:
             if not self._poll.poll(0) or not self._write_some():
                 self._wait()
@@ -232,14 +228,14 @@ class LogWriter:
             self.record(LogLevel.WARN, message)
 
     def _write_some(self) -> bool:
-        """Write a piece; False if the descriptor takes none after all."""
+        """Write a piece; False if the descriptor does not take it after all."""
         piece = self._backlog[0]
         try:
             # A pipe that has room takes this much without blocking (pipe(7)).
             written = os.write(self._fd, piece[: select.PIPE_BUF])
-        except BlockingIOError:  # shared, and somebody changed it
+        except BlockingIOError:  # another process writes to it too
             return False
-        except OSError:  # nobody reads the log; the invocation matters more
+        except OSError:  # the log has no reader; the invocation matters more
             self._backlog.clear()
             self._backlog_bytes = 0
             return True
@@ -269,7 +265,7 @@ class LogWriter:
         request_id: str = "",
         tenant_id: str | None = None,
     ) -> None:
-        """Write one record; inner newlines are kept together with it."""
+        """Write one record; its inner newlines do not split it."""
         timestamp = utc_timestamp(time.time())
         line = self.format(timestamp, level, message, request_id, tenant_id)
         if line is not None:
@@ -283,12 +279,12 @@ class LogWriter:
         request_id: str,
         tenant_id: str | None,
     ) -> bytes | None:
-        """Return a record as a line, None if its level is not wanted.
+        """Return a record as a line, None if its level is filtered out.
 
         Args:
             timestamp: See ``utc_timestamp``.
             level: Its severity; below the least level it is dropped in JSON format.
-            message: Text; what is not valid Unicode is replaced.
+            message: Text; invalid Unicode is replaced.
             request_id: Invocation it belongs to, empty outside of one.
             tenant_id: Tenant of that invocation.
         """
@@ -302,12 +298,12 @@ class LogWriter:
         request_id: str,
         tenant_id: str | None,
     ) -> Callable[[bytes], bytes] | None:
-        """Return what makes messages records that have the rest in common.
+        """Return a function that turns messages into records with the same fields.
 
         Args: As for ``format``.
 
         Returns:
-            A function from a message to a line; None if the level is not wanted.
+            A function from a message to a line; None if the level is filtered out.
         """
         if self.log_format is LogFormat.TEXT:
             tenant = f"TenantId: {tenant_id}\t" if tenant_id is not None else ""
@@ -334,7 +330,10 @@ class LogWriter:
 
 
 def _surcharge(piece: memoryview) -> int:
-    """Return what a piece counts for besides its bytes, also if some are written."""
+    """Return how much a piece counts for beyond its own bytes.
+
+    It depends on the whole piece, so it stays the same while parts are written.
+    """
     whole = piece.obj
     assert isinstance(whole, bytes)
     return max(0, PIECE_LEAST_BYTES - len(whole))
@@ -347,7 +346,7 @@ class SupervisorHandler(logging.Handler):
     """
 
     def __init__(self, writer: LogWriter) -> None:
-        """Take the writer that every record goes to."""
+        """Send every record to a writer."""
         super().__init__()
         self._writer = writer
 
@@ -370,18 +369,18 @@ def log_context(invocation: Invocation) -> dict[str, str | None]:
 
 
 def log_failure(invocation: Invocation, failure: Failure) -> None:
-    """Write the error to the log as Node's runtime does: one record, body as JSON."""
+    """Write an error to the log as Node's runtime does: one record, body as JSON."""
     body = failure.body.decode("utf-8", "replace")
     logger.error("Invoke Error\t%s", body, extra=log_context(invocation))
 
 
-def configure(settings: Settings) -> LogWriter:
-    """Send the supervisor's log to the function's log and return its writer."""
+def configure_log(settings: Settings) -> LogWriter:
+    """Send the supervisor's records to the function's log and return its writer."""
     is_framed = settings.telemetry_fd is not None
     fd = LOG_FD if settings.telemetry_fd is None else settings.telemetry_fd
     try:
         os.fstat(fd)
-    except OSError:  # it was closed by whoever started us
+    except OSError:  # the process that started us has closed it
         is_framed, fd = False, LOG_FD
     writer = LogWriter(settings.log_format, settings.log_level, fd, is_framed=is_framed)
     logger.handlers[:] = [SupervisorHandler(writer)]
@@ -394,104 +393,6 @@ def configure(settings: Settings) -> LogWriter:
     return writer
 
 
-class Relay:
-    """Passes on what one worker writes to stderr, and remembers the end of it.
-
-    A line that begins with the worker's marker is a record its ``console`` has
-    formatted; any other line is wrapped into a record, unless it is a JSON object:
-    programs that write structured logs keep them as they are.
-    """
-
-    def __init__(self, writer: LogWriter, marker: str) -> None:
-        """Take the writer for the lines and the worker's marker."""
-        self.request_id = ""
-        self.tenant_id: str | None = None
-        self._writer = writer
-        self._marker = marker.encode("ascii")
-        self._later_record = b"\n" + self._marker
-        self._partial = bytearray()
-        self._tail = b""
-
-    def feed(self, data: bytes) -> None:
-        """Take bytes; write out every line they complete, all at once."""
-        end = data.rfind(b"\n") + 1
-        if end == 0:
-            self._partial += data
-            if len(self._partial) >= LINE_LIMIT_BYTES:
-                self.flush()
-            return
-        block = bytes(self._partial) + data[:end]
-        self._partial = bytearray(data[end:])
-        records = block.count(self._marker)
-        # Most often every line is a record: no need to look at them one by one.
-        if (
-            records == block.count(b"\n")
-            and records == block.count(self._later_record) + 1
-            and block.startswith(self._marker)
-        ):
-            text = block.replace(self._marker, b"")
-            self._remember(text)
-            self._writer.write_block(text)
-        else:
-            self._relay(block)
-
-    def flush(self) -> None:
-        """Write out the last line although it has no newline."""
-        if self._partial:
-            self._relay(bytes(self._partial) + b"\n")
-            self._partial = bytearray()
-
-    def forget(self) -> None:
-        """Begin a new tail."""
-        self._tail = b""
-
-    @property
-    def tail(self) -> str:
-        """The last lines, at most about ``TAIL_LIMIT_BYTES`` together."""
-        text = self._tail + bytes(self._partial[-TAIL_LIMIT_BYTES:])
-        lines = [line for line in text.split(b"\n") if line]
-        return b"\n".join(lines).decode("utf-8", "replace")
-
-    def _relay(self, block: bytes) -> None:
-        """Write out lines of any kind, each ended by a newline."""
-        self._remember(block.replace(self._marker, b"\n"))
-        wrap = self._writer.wrapper(
-            utc_timestamp(time.time()),
-            LogLevel.INFO,
-            self.request_id,
-            self.tenant_id,
-        )
-        written: list[bytes] = []
-        for line in block.split(b"\n")[:-1]:
-            # A program that left its line open must not hide the record behind it.
-            before, found, record = line.partition(self._marker)
-            if before and not before.isspace():
-                if before[0] == ord("{") and _is_object(before):
-                    written.append(before)
-                elif wrap is not None:
-                    written.append(wrap(before.rstrip(b"\r")))
-            if found:
-                written.append(record)
-        self._writer.write(written)
-
-    def _remember(self, text: bytes) -> None:
-        """Keep the last lines of a text that ends with a newline, if it has any."""
-        self._tail = _last_lines(self._tail + text[-2 * TAIL_LIMIT_BYTES :])
-
-
-def _last_lines(text: bytes) -> bytes:
-    """Return whole lines at the end of a text; of one that is too long its end."""
-    # One more for the newline at the end.
-    limit = TAIL_LIMIT_BYTES + 1
-    if len(text) <= limit:
-        return text
-    start = len(text) - limit
-    if text[start - 1 : start] != b"\n":
-        newline = text.find(b"\n", start, -1)
-        start = newline + 1 if newline >= 0 else start
-    return text[start:]
-
-
 def utc_timestamp(epoch_s: float) -> str:
     """Return ISO 8601 in UTC with milliseconds, as the platform's own records have."""
     whole_s = int(epoch_s)
@@ -501,12 +402,3 @@ def utc_timestamp(epoch_s: float) -> str:
 
 def _as_utf8(text: bytes) -> bytes:
     return text if text.isascii() else text.decode("utf-8", "replace").encode()
-
-
-def _is_object(line: bytes) -> bool:
-    if len(line) > JSON_LINE_LIMIT_BYTES or not line.endswith(b"}"):
-        return False
-    try:
-        return isinstance(orjson.loads(line), dict)
-    except orjson.JSONDecodeError:
-        return False

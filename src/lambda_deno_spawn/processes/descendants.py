@@ -1,11 +1,12 @@
-"""Who descends from this process, and who must not: the supervisor among processes.
+"""The supervisor among processes: its descendants, and how they are found and ended.
 
 Knows how to become the parent of orphans, how to be closed to other programs, how to
-outlive its children when memory runs out, how to leave children that are somebody
-else's, and how to end whole trees of processes; and remembers which of it this system
-does not grant. Refuses to know what a worker is. Facts used: prctl(2), proc(5)
-``children``, ``oom_score_adj``, ``stat`` and ``vmstat``, pidfd_open(2). Linux;
-elsewhere each function does what there is without it. Decisions 0016, 0018.
+outlive its children when memory runs out, how to get away from children that others
+started, and how to end whole trees of processes. It notes each of these guarantees that
+this system does not give. Does not know what a worker is. Facts used: prctl(2),
+proc(5) ``children``, ``oom_score_adj``, ``stat`` and ``vmstat``, pidfd_open(2). On
+other systems than Linux each function does as much as is possible there. Decisions
+0016, 0018.
 """
 
 from __future__ import annotations
@@ -21,20 +22,20 @@ from lambda_deno_spawn.records import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-PR_SET_PDEATHSIG = 1  # prctl(2), as the two below
+PR_SET_PDEATHSIG = 1  # prctl(2); so are the next two
 PR_SET_DUMPABLE = 4
 PR_SET_CHILD_SUBREAPER = 36
-# Stopping a tree takes one round per generation that was started meanwhile.
+# Stopping a tree takes one round for each generation that was started meanwhile.
 STOP_ROUNDS = 20
 END_ROUND_S = 0.002
-HANDED_ON = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
-# How old a count of memory's victims may be for what comes after it.
+FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+# How old a count of the kernel's kills may be to serve as the count before an event.
 OOM_KILLS_AGE_S = 1.0
-# What a shell makes of a signal that ended a program.
+# A shell adds the number of the signal that ended a program to this.
 SIGNAL_EXIT_CODE = 128
 OOM_SCORE_FILE = "/proc/self/oom_score_adj"
-# The kernel ends the process with the highest score first when memory runs out; a
-# worker must go before the supervisor, however small it is (proc(5)).
+# When memory runs out the kernel ends the process with the highest score first; a
+# worker must end before the supervisor, however small it is (proc(5)).
 OOM_SCORE = b"1000"
 OOM_SCORE_LOST = (
     "Cannot let the kernel end a handler's process before the runtime when memory runs "
@@ -53,24 +54,24 @@ OPAQUE_LOST = (
     "read its memory"
 )
 
-# What this system does not grant, and why; None once it has been told.
+# Guarantees that this system does not give, and the reason; None once it was reported.
 _lost: dict[str, str | None] = {}
 
 
 def lose(guarantee: str, reason: str) -> None:
-    """Note that something cannot be kept, for there may be no log yet.
+    """Note that a guarantee cannot be kept, as there may be no log yet.
 
     Args:
-        guarantee: What cannot be done, and what follows; noted once.
-        reason: The system's.
+        guarantee: Text that says what cannot be done and the consequence; noted once.
+        reason: The system's error.
     """
-    # Other systems never had it; docs/security.md says so.
+    # No other system gives these guarantees; docs/security.md says so.
     if sys.platform == "linux":
         _lost.setdefault(guarantee, reason)
 
 
 def newly_lost() -> list[str]:
-    """Return what has been noted since the last call, each with its reason."""
+    """Return the guarantees noted since the last call, each with its reason."""
     found = [f"{what} ({reason})" for what, reason in _lost.items() if reason]
     if found:
         _lost.update(dict.fromkeys(_lost))
@@ -94,44 +95,45 @@ def become_opaque() -> bool:
     return _prctl(PR_SET_DUMPABLE, 0, OPAQUE_LOST)
 
 
-def leave_children() -> None:
-    """Go on in a child process if this one has children already, or may get others'.
+def fork_away_from_children() -> None:
+    """Continue in a child process if this one has children, or may be given orphans.
 
-    Those are not ours to end: an exec wrapper may have started a helper. Nor are their
-    descendants, and orphans come to a subreaper whosever they are, as they come to
-    process 1. So this process stays what it was, their parent, and hands on signals;
-    all children of the new process are ours. Returns in the new process only.
+    An exec wrapper may have started programs of its own. Neither they nor their
+    descendants are ours to end; but a subreaper, like process 1, becomes the parent of
+    every orphan below it. So this process stays their parent and forwards signals,
+    while all children of the new process are ours. Returns in the new process only.
 
     Raises:
-        OSError: There cannot be another process.
+        OSError: The system refuses another process.
     """
     parent = os.getpid()
     if parent != 1 and not children():
         return
-    become_opaque()  # its environment is that of the supervisor
-    # Until they are handed on; the new process has no other action yet than to end.
-    waited_for = {*HANDED_ON, signal.SIGCHLD}
+    become_opaque()  # it has the same environment as the supervisor
+    # Block them until _forward_signals forwards them: the child has no handlers yet and
+    # would die.
+    waited_for = {*FORWARDED, signal.SIGCHLD}
     signal.pthread_sigmask(signal.SIG_BLOCK, waited_for)
     try:
         pid = os.fork()
         if pid != 0:
-            _stand_for(pid, waited_for)
+            _forward_signals(pid, waited_for)
     finally:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, waited_for)
-    # Without its parent nobody could tell it to stop.
+    # Signals reach it only through its parent: without one it could not be stopped.
     _prctl(PR_SET_PDEATHSIG, signal.SIGKILL, PARENT_LOST)
     if os.getppid() != parent:
         os._exit(1)
 
 
-def _stand_for(child: int, waited_for: set[signal.Signals]) -> None:
-    """Hand on signals, and end as the child ends. Does not return.
+def _forward_signals(child: int, waited_for: set[signal.Signals]) -> None:
+    """Forward signals to a child, and exit as it does. Does not return.
 
     Args:
         child: Its process id.
-        waited_for: Signals to hand on, and SIGCHLD; all of them are blocked. A handler
-            would not do: one that comes just before a wait begins is not run before
-            the wait ends.
+        waited_for: Signals to forward, and SIGCHLD; all of them are blocked. A signal
+            handler would not do: for a signal that arrives just before a wait begins it
+            does not run until the wait ends.
     """
     status = None
     while status is None:
@@ -151,7 +153,7 @@ def _stand_for(child: int, waited_for: set[signal.Signals]) -> None:
 
 
 def _reap_until(child: int) -> int | None:
-    """Reap all that have ended; return the status of that child, None if it lives."""
+    """Reap every child that has ended; return this one's status, None if it lives."""
     reaped = -1
     while reaped not in (0, child):
         reaped, status = os.waitpid(-1, os.WNOHANG)
@@ -159,7 +161,7 @@ def _reap_until(child: int) -> int | None:
 
 
 def _prctl(option: int, value: int, guarantee: str) -> bool:
-    """Ask the kernel for something; False if it refuses: then note what is lost."""
+    """Ask the kernel for a guarantee; if it refuses, note it and return False."""
     import ctypes
 
     try:
@@ -174,22 +176,22 @@ def _prctl(option: int, value: int, guarantee: str) -> bool:
 
 
 class OomScore:
-    """How early the kernel ends this process, and what it starts, for memory.
+    """This process's rank among those that the kernel ends when memory runs out.
 
-    Entered, this process has the highest score, and what it starts meanwhile keeps
-    that; left, it has its own again. The child's own file is of no use: as long as exec
-    has not given it memory of its own, it is as closed as this process (see
-    ``become_opaque``), and its score can be written by root only.
+    As a context manager it gives this process the highest score, which every process
+    that is started inside keeps, and then restores its own. The child's own file would
+    not do: until exec has given it memory of its own, it is as closed as this process
+    (see ``become_opaque``), and only root can write its score.
     """
 
     def __init__(self) -> None:
-        """Open nothing yet: a descriptor means the process that opened it."""
+        """Open nothing yet: the file belongs to the process that opens it."""
         self._fd: int | None = None
         self._own = b""
         self._is_raised = False
 
     def hold(self) -> None:
-        """Open this process's own, before it is closed to its own user."""
+        """Open this process's score, before it is closed to its own user."""
         try:
             self._fd = _open_own_score()
             self._own = os.pread(self._fd, len(b"-1000\n"), 0).strip()
@@ -197,17 +199,17 @@ class OomScore:
             lose(OOM_SCORE_LOST, str(error))
 
     def __enter__(self) -> None:
-        """Raise it, for as short as can be: meanwhile this process is no better off."""
+        """Raise the score, briefly: meanwhile this process may be ended first, too."""
         if self._fd is None:
             self.hold()
         if self._own in (b"", OOM_SCORE):
             return
-        # Set first: whatever comes in between, it is taken back.
+        # Set first, so that the score is restored whatever happens in between.
         self._is_raised = True
         self._write(OOM_SCORE)
 
     def __exit__(self, *_: object) -> None:
-        """Take it back, which needs no privilege: it was as low before."""
+        """Restore the score; lowering it to its former value needs no privilege."""
         if self._is_raised:
             self._is_raised = False
             self._write(self._own)
@@ -224,8 +226,8 @@ def _open_own_score() -> int:
     try:
         return os.open(OOM_SCORE_FILE, os.O_RDWR)
     except PermissionError:
-        # The process that this one was forked from had closed itself; a moment's
-        # opening shows nobody anything, as no handler runs yet.
+        # The process that this one was forked from had closed itself. To be open for a
+        # moment is safe, as no handler runs yet.
         if not _prctl(PR_SET_DUMPABLE, 1, OOM_SCORE_LOST):
             raise
         try:
@@ -238,15 +240,14 @@ oom_score = OomScore()
 
 
 class OomKills:
-    """How often the kernel ended a process for its memory; None: unknown."""
+    """How often the kernel ended a process because memory ran out; None: unknown."""
 
     def __init__(self) -> None:
-        """Read nothing yet."""
         self._count: int | None = None
         self._read_s: float | None = None
 
     def now(self) -> int | None:
-        """Read it; the kernel takes 30 µs to make that text."""
+        """Read the count, for which the kernel takes 30 µs."""
         self._read_s = time.monotonic()
         try:
             text = _read("/proc/vmstat")
@@ -256,19 +257,19 @@ class OomKills:
         return self._count
 
     def lately(self) -> int | None:
-        """Return what it was a moment ago: enough where processes come and go."""
+        """Return the count of at most a second ago, without reading it each time."""
         if self._read_s is None or time.monotonic() - self._read_s > OOM_KILLS_AGE_S:
             return self.now()
         return self._count
 
 
 class ChildList:
-    """The children of this process, also when no descriptor is left to look with."""
+    """The children of this process, readable even when descriptors are used up."""
 
     def __init__(self) -> None:
-        """Open the kernel's list, that of the first thread.
+        """Open the kernel's list of the first thread's children.
 
-        It starts every worker, and orphans come to it.
+        That thread starts every worker, and it becomes the parent of orphans.
         """
         self._pid = os.getpid()
         self._fd: int | None = None
@@ -280,11 +281,11 @@ class ChildList:
         """Return their process ids, zombies included.
 
         Raises:
-            OSError: The system does not tell, as no descriptor is left.
+            OSError: They cannot be listed, as no descriptor is left.
         """
         if self._fd is None:
             return _children_by_scan(self._pid)
-        # The kernel makes the text anew for each read from its beginning.
+        # The kernel writes a new list for each read that starts at its beginning.
         text = b""
         while data := os.pread(self._fd, 65_536, len(text)):
             text += data
@@ -300,7 +301,7 @@ def children() -> list[int]:
     """Return the process ids of this process's children, zombies included.
 
     Raises:
-        OSError: The system does not tell.
+        OSError: They cannot be listed.
     """
     listing = ChildList()
     try:
@@ -310,13 +311,13 @@ def children() -> list[int]:
 
 
 def end_children(limit_s: float) -> None:
-    """End every child of this process and its descendants, and wait for that.
+    """End every child of this process and its descendants, and wait for their end.
 
-    Blocks; for the way out, where no event loop watches. Given up after ``limit_s``.
+    Blocks; for an exit without an event loop. Gives up after ``limit_s``.
     """
     give_up_s = time.monotonic() + limit_s
     while time.monotonic() < give_up_s:
-        # Who is left cannot be told now: not that nobody is.
+        # If the children cannot be listed now, some may be left.
         with contextlib.suppress(OSError):
             if not children():
                 return
@@ -328,14 +329,15 @@ def end_children(limit_s: float) -> None:
 
 
 def end_trees(roots: Callable[[], list[int]]) -> None:
-    """Send SIGKILL to children of ours and to all that descends from them.
+    """Send SIGKILL to children of this process and to all their descendants.
 
-    All of them are stopped first: a process that starts others would be another one by
-    the time it is ended. Does not wait for their end.
+    All of them are stopped first, so that none can start another one and exit before it
+    is killed. Does not wait for their end.
 
     Args:
-        roots: Returns the children. They are not reaped yet, so their numbers are
-            theirs; those of deeper ones are looked up again before each signal.
+        roots: Returns the children. They are not reaped yet, so their process ids
+            cannot mean others; those of deeper descendants are checked before each
+            signal.
     """
     parents = _stop_trees(roots)
     for pid in roots():
@@ -343,7 +345,7 @@ def end_trees(roots: Callable[[], list[int]]) -> None:
     this = os.getpid()
     for pid, parent in parents.items():
         if parent != this:
-            # Its parent may have ended just now; then it is ours.
+            # If its parent has just ended, it is our child now.
             _send_pinned(pid, (parent, this), signal.SIGKILL)
 
 
@@ -399,8 +401,8 @@ def _read(path: str) -> bytes:
 
 def _children_of(parent: int) -> list[int]:
     found: list[int] = []
-    # It may have ended, or there is no descriptor left: it is ended all the same, once
-    # its parents are.
+    # It may have ended, or no descriptor is left. A child that is missed here becomes
+    # ours when its parents end.
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{parent}/task"):
             path = f"/proc/{parent}/task/{task}/children"
@@ -412,7 +414,7 @@ def _children_by_scan(parent: int) -> list[int]:
     """Find children without the kernel's list, which not every kernel has.
 
     Raises:
-        OSError: Nobody can tell now; that there are none would be a guess.
+        OSError: They cannot be listed now; to return none would be a guess.
     """
     names = os.listdir("/proc") if os.path.isdir("/proc") else []
     return [int(name) for name in names if name.isdigit() and _parent(name) == parent]
@@ -424,5 +426,5 @@ def _parent(pid: int | str) -> int | None:
         stat = _read(f"/proc/{pid}/stat")
     except OSError:
         return None
-    # The name in front may hold anything, blanks and brackets too.
+    # The program's name in front may hold anything, blanks and brackets too.
     return int(stat[stat.rindex(b")") + 1 :].split()[1])

@@ -1,9 +1,10 @@
-"""The supervisor's own folder, and what supervisors that were killed left behind.
+"""The supervisor's own folder, and the folders of supervisors that were killed.
 
 A supervisor cannot clean up after SIGKILL: its busy worker runs on, its folder stays.
-Lambda resets an environment that way and keeps ``/tmp``, so the next supervisor does it
-at init. Whose a folder is, is told by a lock that ends with its holder; whose a process
-is, by the private folder in its environment. Refuses to know what a worker is.
+Lambda resets an environment that way and keeps ``/tmp``, so the next supervisor cleans
+up at init. A lock, which ends with its holder, tells whether a folder is in use; the
+private folder in a process's environment tells which supervisor started it. Does not
+know what a worker is.
 """
 
 from __future__ import annotations
@@ -25,26 +26,26 @@ PREFIX = "lambda-deno-spawn-"
 LOCK = "lock"
 FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 SPARE = "spare"
-# Behind the name of what is on its way out.
+# Suffix of a folder that is being removed.
 AWAY = ".away"
-# What is removed at once; an event loop waits for it, and others with it.
+# How long a removal may hold up the event loop, and every invocation with it.
 SLICE_S = 0.005
-# On the way out: SIGTERM leaves little time. What stays is the next supervisor's.
+# At exit: SIGTERM leaves little time. The next supervisor removes the rest.
 CLOSE_LIMIT_S = 0.1
-CLOSE_LEAST = 500
-# Where less than half of the disk is free, and less than this, what earlier events left
-# goes before another one starts: it was promised an empty folder, and may need room.
+CLOSE_LEAST = 500  # steps, whatever the time
+# Where less than half of the disk is free, and less than this, the files of earlier
+# events are removed before another one starts, which may need the room.
 SHORT_BYTES = 256 * 1024 * 1024
 SHORT_NAMES = 50_000
 
 
 class StateDir:
-    """A folder of this process's own; its name cannot be guessed beforehand.
+    """A folder of this process's own, with a name that cannot be guessed.
 
-    In it are private folders, one for each worker.
+    It holds the private folders, one for each worker.
 
     Attributes:
-        path: Where it is.
+        path: Path of the folder.
     """
 
     def __init__(self, temp_root: str) -> None:
@@ -55,7 +56,7 @@ class StateDir:
         """
         self._temp_root = temp_root
         self._written: dict[str, tuple[int, ...]] = {}
-        # What could not be removed at once, in the order in which it came.
+        # Removals that could not be completed at once, oldest first.
         self._leftovers: list[Removal] = []
         while True:
             self.path = f"{temp_root}/{PREFIX}{os.urandom(8).hex()}"
@@ -64,7 +65,7 @@ class StateDir:
                 self._lock = _lock(self.path, os.O_CREAT)
                 break
             except (BlockingIOError, FileNotFoundError):
-                continue  # another one took it for abandoned just now, and removes it
+                continue  # another supervisor took it for abandoned and removes it
             except OSError:
                 remove_tree(self.path)
                 raise
@@ -72,9 +73,9 @@ class StateDir:
         self._make_spare()
 
     def heal(self) -> None:
-        """Put the folder right, whatever a handler that may write everywhere did to it.
+        """Repair the folder after handlers that may write everywhere.
 
-        What was in it is gone if it was replaced, or moved away.
+        If it was replaced or moved away, its contents are lost.
 
         Raises:
             OSError: It cannot be made again.
@@ -86,7 +87,7 @@ class StateDir:
                 return
         try:
             self._make_again()
-        except PermissionError:  # the folder around it may be closed, and ours to open
+        except PermissionError:  # the folder around it may be closed; it may be ours
             os.chmod(self._temp_root, os.stat(self._temp_root).st_mode | 0o700)
             self._make_again()
 
@@ -112,7 +113,11 @@ class StateDir:
         self._identity = _identities(self.path)
 
     def write(self, name: str, text: str) -> None:
-        """Have a file with this text, always the same one under a name.
+        """Write a file unless it is there, unchanged since it was written.
+
+        Args:
+            name: Name of the file, always with the same text.
+            text: Its content.
 
         Raises:
             OSError: It cannot be written.
@@ -144,10 +149,10 @@ class StateDir:
         except OSError as error:
             if error.errno not in (errno.ENOSPC, errno.EDQUOT):
                 raise
-            # A handler has filled the disk. A folder that is there needs no room.
+            # A handler has filled the disk; the spare folder needs no room.
             try:
                 os.rename(f"{self.path}/{SPARE}", path)
-                # Who may write everywhere may have written there.
+                # A handler that may write everywhere may have used it.
                 if os.listdir(path):
                     self._put_away(path)
                     os.mkdir(path, 0o700)
@@ -159,15 +164,15 @@ class StateDir:
     def have_private(self, path: str) -> None:
         """Make a worker's folder again if an event before its own has removed it."""
         if not os.path.isdir(path):
-            with contextlib.suppress(OSError):  # its handler is told by what it tries
+            with contextlib.suppress(OSError):  # the handler will get an error itself
                 self.heal()
                 self.remove_private(path)
                 os.mkdir(path, 0o700)
 
     def private_dir_of(self, pid: int) -> str | None:
-        """Return in which private folder a process was started, or what started it.
+        """Return the private folder of the worker that a process descends from.
 
-        None if its environment does not tell, or is closed to us.
+        None if its environment does not name one, or is closed to us.
         """
         mark = f"{self.path}/".encode()
         with contextlib.suppress(OSError):
@@ -177,12 +182,12 @@ class StateDir:
         return None
 
     def remove_private(self, path: str) -> Removal:
-        """Take a worker's folder away, and remove as much of it as goes at once.
+        """Remove a worker's folder, or rename it and remove the rest later.
 
-        The rest follows by ``remove_some``. Nothing is left under its name.
+        ``remove_some`` continues. Nothing is left under its name.
 
         Returns:
-            Tells how many files and folders were in it, once it is over.
+            The removal, which counts files and folders.
         """
         removal = Removal(path)
         try:
@@ -192,7 +197,7 @@ class StateDir:
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
                 with contextlib.suppress(OSError):
-                    self.heal()  # or nothing can be removed from it
+                    self.heal()  # otherwise nothing can be removed from it
             removal = self._put_away(path)
             self.remove_some(SLICE_S)
         if not self._has_spare:
@@ -200,7 +205,7 @@ class StateDir:
         return removal
 
     def _put_away(self, path: str) -> Removal:
-        """Give a folder another name, and have it removed under that."""
+        """Rename a folder, and queue its removal."""
         away = f"{self.path}/{os.urandom(8).hex()}{AWAY}"
         try:
             os.rename(path, away)
@@ -211,18 +216,18 @@ class StateDir:
 
     @property
     def has_leftovers(self) -> bool:
-        """True while there is something left to remove."""
+        """True while something is left to remove."""
         return bool(self._leftovers)
 
     def remove_some(self, limit_s: float = SLICE_S) -> bool:
-        """Remove for a while what could not be removed at once; True if all is gone."""
+        """Continue with removals for ``limit_s``; True if all are complete."""
         end_s = time.monotonic() + limit_s
         while self._leftovers and self._leftovers[0].go_on(end_s - time.monotonic()):
             del self._leftovers[0]
         return not self._leftovers
 
     def is_short_of_room(self) -> bool:
-        """Tell whether little is free where the folder is: bytes, or names."""
+        """Return whether the disk is short of free bytes, or of names."""
         try:
             disk = os.statvfs(self.path)
         except OSError:
@@ -240,9 +245,9 @@ class StateDir:
             self._has_spare = True
 
     def close(self, limit_s: float = CLOSE_LIMIT_S) -> None:
-        """Remove the folder and all that is in it, if that does not take too long.
+        """Remove the folder and its contents, as far as ``limit_s`` allows.
 
-        The lock goes last: by it the next supervisor finds what is left.
+        The lock is removed last: it lets the next supervisor take over the rest.
         """
         if not os.access(self._temp_root, os.W_OK):
             # A handler has closed the folder around it.
@@ -252,19 +257,19 @@ class StateDir:
         os.close(self._lock)
 
     def clear_abandoned(self) -> None:
-        """End the processes of supervisors that are gone, and take over their folders.
+        """End the processes of killed supervisors, and take over their folders.
 
-        These are removed as what events left, by ``remove_some``: init does not wait.
+        ``remove_some`` removes those later, so init does not wait.
         """
         with os.scandir(self._temp_root) as entries:
             found = [entry.path for entry in entries if entry.name.startswith(PREFIX)]
         for path in found:
             if path == self.path:
                 continue
-            # Its owner may live and hold the lock, or remove it while we look.
+            # Its owner may be alive and hold the lock, or be removing it.
             with contextlib.suppress(OSError):
                 if os.lstat(path).st_uid == os.geteuid():
-                    os.close(_open_folder(path))  # or it cannot be moved
+                    os.close(_open_folder(path))  # opens it to us: else no rename
                     lock = _lock(path)
                     try:
                         _end_processes_of(path)
@@ -274,10 +279,10 @@ class StateDir:
 
 
 class Removal:
-    """The removal of a folder and all that is in it, in slices.
+    """The removal of a folder and its contents, in slices.
 
-    Or of what somebody has put in its place. What cannot be removed stays. A handler
-    may have left a million files: nothing here lists a folder as a whole.
+    A handler may have put something else in its place, or a million files into it: so
+    no folder is listed as a whole. Files that cannot be removed stay.
 
     Attributes:
         removed: How many files and folders so far, the folder itself not counted.
@@ -285,11 +290,11 @@ class Removal:
     """
 
     def __init__(self, path: str, last: str = "") -> None:
-        """Take the path; removes nothing yet.
+        """Remove nothing yet.
 
         Args:
-            path: Of the folder.
-            last: Name in it that goes with the folder itself, when all else is gone.
+            path: Path of the folder.
+            last: Name of the file in it that is removed after all others.
         """
         self.removed = 0
         self.is_over = False
@@ -301,12 +306,12 @@ class Removal:
         least: int = 1,
         clock: Callable[[], float] = time.monotonic,
     ) -> bool:
-        """Remove for a while; return whether it is over.
+        """Continue; return whether it is over.
 
         Args:
-            limit_s: For how long.
-            least: So many steps in any case.
-            clock: Tells the time, in seconds.
+            limit_s: Stop after this time.
+            least: Number of steps that are done whatever the time.
+            clock: Returns the time, in seconds.
         """
         end_s = clock() + limit_s
         for steps, removed in enumerate(self._steps, 1):
@@ -318,28 +323,28 @@ class Removal:
 
 
 def _state_of(path: str) -> tuple[int, ...]:
-    """Return what tells whether a file is as it was written.
+    """Return values that change when a file is changed or replaced.
 
     Raises:
-        OSError: It is not there, or out of reach.
+        OSError: It does not exist, or is out of reach.
     """
     found = os.lstat(path)
-    # Nobody sets the time of the last change but the kernel.
+    # Only the kernel can set the time of the last change.
     return (found.st_ino, found.st_ctime_ns, found.st_size)
 
 
 def _identities(path: str) -> tuple[tuple[int, int, int], ...]:
-    """Return what tells whether a folder and its lock are those that were made.
+    """Return values that change when a folder or its lock is replaced.
 
     Raises:
-        OSError: One of them is not there, or out of reach.
+        OSError: One of them does not exist, or is out of reach.
     """
     found = (os.lstat(path), os.lstat(f"{path}/{LOCK}"))
     return tuple((one.st_ino, one.st_dev, one.st_mode) for one in found)
 
 
 def remove_tree(path: str) -> int:
-    """Remove a folder and all that is in it, however long that takes.
+    """Remove a folder and its contents, however long that takes.
 
     Returns:
         How many files and folders were removed besides the folder itself.
@@ -350,11 +355,11 @@ def remove_tree(path: str) -> int:
 
 
 def _removal(path: str, last: str = "") -> Iterator[int]:
-    """Remove a folder; yield after each step how much it has removed.
+    """Remove a folder; yield after each step the number of files removed in it.
 
-    However deep, closed or full of links it is; none of them is followed. Folders in it
-    are emptied into it, one level at a time: a path of any length stays short, and no
-    recursion ends with Python's.
+    It may be of any depth, closed, and full of links, which are not followed. The
+    contents of inner folders are moved up, one level at a time, so that paths stay
+    short and there is no recursion.
     """
     try:
         os.rmdir(path)
@@ -379,16 +384,16 @@ def _removal(path: str, last: str = "") -> Iterator[int]:
 
 
 def _clearing(top: int, last: str) -> Iterator[int]:
-    """Remove what is in a folder, one name excepted."""
+    """Remove the contents of a folder except one name."""
     has_removed = True
     while has_removed:
         has_removed = False
-        # While one of them is read others may come; they are found the next time.
+        # New entries may appear while the list is read; the next round finds them.
         with os.scandir(top) as entries:
             for entry in entries:
                 if entry.name == last:
                     continue
-                # Something that cannot be removed must not keep us from the rest.
+                # The rest is removed even if one entry cannot be.
                 with contextlib.suppress(OSError):
                     for removed in _entry_removal(top, entry):
                         has_removed |= removed > 0
@@ -396,7 +401,7 @@ def _clearing(top: int, last: str) -> Iterator[int]:
 
 
 def _entry_removal(top: int, entry: os.DirEntry[str]) -> Iterator[int]:
-    """Remove a file, or a folder after what is in it was moved to ``top``."""
+    """Remove a file, or a folder after its contents were moved to ``top``."""
     if not entry.is_dir(follow_symlinks=False):
         os.unlink(entry.name, dir_fd=top)
         yield 1
@@ -407,7 +412,7 @@ def _entry_removal(top: int, entry: os.DirEntry[str]) -> Iterator[int]:
             for inner in entries:
                 with contextlib.suppress(OSError):
                     if inner.is_dir(follow_symlinks=False):
-                        os.close(_open_folder(inner.name, folder))  # or it cannot move
+                        os.close(_open_folder(inner.name, folder))  # or no rename
                         new = os.urandom(16).hex()
                         os.rename(inner.name, new, src_dir_fd=folder, dst_dir_fd=top)
                         yield 0
@@ -421,10 +426,10 @@ def _entry_removal(top: int, entry: os.DirEntry[str]) -> Iterator[int]:
 
 
 def _open_folder(name: str, parent: int | None = None) -> int:
-    """Open a folder, also one that its owner closed to himself; no link to one.
+    """Open a folder of ours, even if its mode is closed to us; follow no link.
 
     Raises:
-        OSError: It is none (any more), or somebody else's.
+        OSError: It is not a folder (any more), or another user's.
     """
     try:
         folder = os.open(name, FOLDER_FLAGS, dir_fd=parent)
@@ -436,11 +441,11 @@ def _open_folder(name: str, parent: int | None = None) -> int:
 
 
 def _lock(folder: str, flags: int = 0) -> int:
-    """Take a folder's lock.
+    """Acquire a folder's lock.
 
     Raises:
-        BlockingIOError: Somebody holds it.
-        OSError: There is none, or it cannot be taken.
+        BlockingIOError: Another process holds it.
+        OSError: There is none, or it cannot be acquired.
     """
     flags |= os.O_RDWR | os.O_NOFOLLOW
     descriptor = os.open(f"{folder}/{LOCK}", flags, 0o600)
@@ -464,7 +469,7 @@ def _end_processes_of(folder: str) -> None:
 
 
 def _temp_dirs(pid: int) -> list[bytes]:
-    """Return what ``TMPDIR`` is in the environment that a process was started with.
+    """Return the values of ``TMPDIR`` in a process's initial environment.
 
     Raises:
         OSError: It has ended, or is closed to us.

@@ -1,8 +1,8 @@
 """The wire protocol between the supervisor and one Deno process.
 
-A sans-io state machine: bytes in, events out; bytes to write are returned. It knows
-frames, states and limits, and refuses to know pipes, processes and time. The normative
-text is docs/protocol.md; ``js/runtime.js`` holds the other end.
+A sans-io state machine: bytes in, events out; bytes to write are returned. Knows
+frames, states and limits. Does not know pipes, processes or time. The normative text is
+docs/protocol.md; ``js/runtime.js`` is the other end.
 """
 
 from __future__ import annotations
@@ -17,33 +17,36 @@ import orjson
 
 from lambda_deno_spawn.errors import WorkerProtocolError
 from lambda_deno_spawn.invocation import Failure, Success
-from lambda_deno_spawn.protocol.hello import MARKER_BYTES, RESPONSE_LIMIT_BYTES
+from lambda_deno_spawn.limits import RESPONSE_LIMIT_BYTES
+from lambda_deno_spawn.protocol.hello import MARKER_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from lambda_deno_spawn.invocation import Invocation
 
-# The longest header we write is below 100 bytes; more is not one of our frames.
+# A longer line is not a header: even one with the longest content type is shorter.
 HEADER_LIMIT_BYTES = 1024
-# Pieces of a body are put together up to here: each costs an object of its own.
+# Pieces of a body shorter than this are joined: each one costs a Python object.
 SMALL_BYTES = 4096
-# A worker cuts what it says of errors to this (``ERROR_LIMIT_BYTES`` of runtime.js).
-# What is read of JSON takes up to thirty times its size.
+# A worker cuts its error bodies to this (``ERROR_LIMIT_BYTES`` of runtime.js). Parsed
+# JSON takes up to thirty times its size.
 ERROR_LIMIT_BYTES = 256 * 1024
-# A worker writes a streamed answer in pieces that are no longer.
+# Longest piece in which a worker writes a streamed answer.
 CHUNK_LIMIT_BYTES = 64 * 1024
-# Both become header fields; a worker cuts the one and refuses a longer other itself.
+# Both become header fields. A worker cuts a longer error type, and refuses a longer
+# content type.
 ERROR_TYPE_LIMIT = 128
 CONTENT_TYPE_LIMIT = 256
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,6}")
-# A handler chooses it, and it becomes a header field: printable, no blank outside.
+# The handler chooses it, and it becomes a header field: printable ASCII without blanks
+# at either end.
 _CONTENT_TYPE = re.compile(r"[!-~](?:[ -~]*[!-~])?")
 
 
 class State(StrEnum):
-    """What a worker is doing, as far as its frames tell."""
+    """The state of a worker, as its frames have reported it."""
 
     STARTING = "STARTING"
     IDLE = "IDLE"
@@ -67,9 +70,9 @@ class FrameKind(StrEnum):
     DONE = "DONE"
 
 
-# Every legal pair of state and frame; any other pair breaks the protocol. INVOKE takes
-# IDLE to BUSY and is sent by us; end-of-file is handled in receive_eof. A DONE frame
-# that says so leads back to IDLE.
+# Every legal pair of state and frame; any other pair breaks the protocol. INVOKE, which
+# the supervisor sends, leads from IDLE to BUSY; receive_eof handles end-of-file. A DONE
+# frame with "more" leads back to IDLE.
 TRANSITIONS: Mapping[tuple[State, FrameKind], State] = {
     (State.STARTING, FrameKind.READY): State.IDLE,
     (State.STARTING, FrameKind.PART): State.STARTING,
@@ -86,8 +89,8 @@ TRANSITIONS: Mapping[tuple[State, FrameKind], State] = {
 }
 
 
-# Longest body of each kind of frame, looked at before any of it is kept. Whatever comes
-# from a worker may be its handler's: the marker is no secret from that.
+# Longest body of each kind of frame, checked before any of it is kept. Any frame may
+# have been written by the handler, which can find out the marker.
 LIMITS_BYTES: Mapping[FrameKind, int] = {
     FrameKind.READY: 0,
     FrameKind.PART: RESPONSE_LIMIT_BYTES,
@@ -100,25 +103,25 @@ LIMITS_BYTES: Mapping[FrameKind, int] = {
 }
 
 
-# What may follow a PART, and is put together with it.
+# Frames that may follow a PART, whose body is joined with theirs.
 ANSWER_KINDS = frozenset({FrameKind.PART, FrameKind.RESULT, FrameKind.ERROR})
 
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """The module is loaded, the worker waits for its invocation."""
+    """The module is loaded; the worker waits for its invocation."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The worker's answer: its handler's outcome, or why its module did not load."""
+    """The worker's answer: the handler's outcome, or why its module did not load."""
 
     outcome: Success | Failure
 
 
 @dataclass(frozen=True, slots=True)
 class StreamBegun:
-    """The answer comes in pieces, of this media type."""
+    """The answer follows in chunks; together they have this media type."""
 
     content_type: str
 
@@ -144,7 +147,7 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Stray:
-    """Bytes on stdout that are no frame: output which escaped the rerouting."""
+    """Bytes on stdout outside any frame: output that escaped the rerouting."""
 
     data: bytes
 
@@ -163,11 +166,11 @@ class _Header:
 
 @lru_cache(maxsize=4)  # a server has one marker for many connections
 def _spelling(marker: str) -> tuple[bytes, bytes, bytes, Mapping[bytes, State]]:
-    """Spell what a marker decides.
+    """Return the byte strings that depend on the marker.
 
     Returns:
-        The marker; what ends a frame; how RESULT begins; what can stand behind the body
-        of a RESULT that came whole, with the state that follows.
+        The marker; the end of a frame; the beginning of a RESULT; each text that may
+        follow the body of a RESULT in the same read, with the state that it leads to.
     """
     start = marker.encode("ascii")
     trailer = start + b"\n"
@@ -188,10 +191,10 @@ class WorkerConnection:
     """
 
     def __init__(self, marker: str, state: State = State.STARTING) -> None:
-        """Take the marker, ``MARKER_BYTES`` hexadecimal characters, of this worker.
+        """Expect nothing yet.
 
         Args:
-            marker: The worker's.
+            marker: The worker's marker, ``MARKER_BYTES`` hexadecimal characters.
             state: IDLE for an HTTP exchange, which begins with INVOKE.
         """
         if len(marker) != MARKER_BYTES:
@@ -200,10 +203,10 @@ class WorkerConnection:
         self._marker, self._trailer, self._result, self._ends = _spelling(marker)
         self._buffer = bytearray()
         self._header: _Header | None = None
-        # What has come of a body, joined at its end, and how much has not.
+        # The received pieces of a body, and how many bytes are missing.
         self._pieces: list[bytes] = []
         self._missing_bytes = 0
-        # One buffer: thousands of small pieces would cost ten times what they hold.
+        # One buffer: thousands of small pieces would take ten times their size.
         self._parts: bytearray | None = None
 
     def invoke(self, invocation: Invocation, abort_epoch_ms: int) -> list[bytes]:
@@ -235,14 +238,14 @@ class WorkerConnection:
         return [orjson.dumps(head) + b"\n", invocation.event]
 
     def receive_data(self, data: bytes) -> Iterator[Event]:
-        """Take bytes from the worker's stdout and yield what they complete.
+        """Receive bytes from the worker's stdout; yield the events they complete.
 
         The iterator must be exhausted before the next call. Bytes that cannot belong
         to a frame are yielded as ``Stray`` as soon as that is certain.
 
         Raises:
             WorkerProtocolError: A frame is broken, too large, or not allowed in this
-                state. The connection is FAILED and ignores what follows.
+                state. The connection is FAILED and ignores all further bytes.
         """
         if self.state is State.FAILED:
             return
@@ -277,11 +280,11 @@ class WorkerConnection:
                 yield event
 
     def _read_whole_result(self, data: bytes) -> tuple[bytes, State] | None:
-        """Read what nearly every answer is: a result that came whole, and no more.
+        """Read the bytes of one whole RESULT, which nearly every answer is.
 
         Returns:
-            The result and the state behind it; None, and nothing is decided, if it is
-            anything else.
+            The result and the state that follows it; None if the bytes are anything
+            else, with nothing decided.
         """
         start = len(self._result)
         end = data.find(b"}\n", start, start + HEADER_LIMIT_BYTES)
@@ -297,11 +300,11 @@ class WorkerConnection:
         return None if state is None else (data[body_start:body_end], state)
 
     def receive_eof(self) -> Stray | None:
-        """Take the end of the worker's stdout; return what was left over, if anything.
+        """Receive the end of the worker's stdout; return the bytes left over, if any.
 
-        What it means is told by ``state``: only after DONE, or while IDLE, when
-        nothing is lost, is it in order. Of a frame that was cut off only its size is
-        told: its body may be a result, which is nobody's but the caller's.
+        It is in order after DONE, and while IDLE, when nothing is lost; ``state`` shows
+        which. A frame that was cut off is reported by its size only: its body may be a
+        result, which belongs to the caller and not into the log.
         """
         rest = b"".join([*self._pieces, self._buffer])
         header, self._header = self._header, None
@@ -318,7 +321,7 @@ class WorkerConnection:
         self._pieces, self._missing_bytes = [], 0
 
     def _take_stray(self) -> bytes:
-        """Cut off everything before the next marker, or before what may become one."""
+        """Remove and return the bytes before the next marker, or the start of one."""
         start = self._buffer.find(self._marker)
         if start < 0:
             start = len(self._buffer) - self._partial_marker_length()
@@ -327,7 +330,7 @@ class WorkerConnection:
         return stray
 
     def _partial_marker_length(self) -> int:
-        """Length of the longest end of the buffer that a marker begins with."""
+        """Return the length of the start of a marker at the end of the buffer."""
         longest = min(len(self._buffer), len(self._marker) - 1)
         for length in range(longest, 0, -1):
             if self._buffer.endswith(self._marker[:length]):
@@ -372,16 +375,16 @@ class WorkerConnection:
         self._check_length(kind, length, line)
         self._missing_bytes = length
         body_start = end + 1
-        come = min(length, len(self._buffer) - body_start)
-        # Not what lies behind it too: of a thousand small frames that came together
-        # each would copy the rest of them.
-        body = bytes(self._buffer[body_start : body_start + come])
-        del self._buffer[: body_start + come]
+        received = min(length, len(self._buffer) - body_start)
+        # No byte more: with a thousand small frames in one read, each of them would
+        # copy all the others.
+        body = bytes(self._buffer[body_start : body_start + received])
+        del self._buffer[: body_start + received]
         self._fill_body(body)
         return _Header(kind, length, error_type, content_type, is_more)
 
     def _check_length(self, kind: FrameKind, length: int, line: bytes) -> None:
-        """Refuse a body that is too long, alone or with the parts in front of it."""
+        """Refuse a body that is too long, alone or together with its PARTs."""
         limit = LIMITS_BYTES[kind]
         if kind is FrameKind.PART and self.state is not State.BUSY:
             limit = ERROR_LIMIT_BYTES  # nothing but an error can follow
@@ -399,7 +402,7 @@ class WorkerConnection:
             )
 
     def _fill_body(self, data: bytes) -> bytes:
-        """Take what is missing of a body; return what follows it."""
+        """Keep the bytes that a body is still missing; return the bytes after it."""
         piece = data[: self._missing_bytes]
         if self._pieces and len(self._pieces[-1]) < SMALL_BYTES:
             self._pieces[-1] += piece

@@ -15,13 +15,13 @@ import orjson
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.errors import ConfigError, RefusedError, RuntimeApiError
 from lambda_deno_spawn.http.http1 import HttpError, field_lines, request_head
-from lambda_deno_spawn.http.transport import HttpTransport, TruncatedAnswerError
+from lambda_deno_spawn.http.transport import HttpTransport, TruncatedResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from lambda_deno_spawn.http.http1 import Field
-    from lambda_deno_spawn.http.transport import Answer
+    from lambda_deno_spawn.http.transport import Response
 
 USER_AGENT = f"lambda-deno-spawn/{__version__} python/{platform.python_version()}"
 PORT_LIMIT = 65_535
@@ -76,7 +76,7 @@ async def call_once(
     target: str,
     fields: Sequence[Field] = (),
     body: bytes = b"",
-) -> Answer:
+) -> Response:
     """Make a call on a connection of its own, and wait for 200 without a limit.
 
     Args:
@@ -106,18 +106,18 @@ async def call_once(
     return response
 
 
-def response_before(error: HttpError, call: str) -> Answer:
+def response_before(error: HttpError, call: str) -> Response:
     """Return the response whose body broke off: its status is known.
 
     Raises:
         RuntimeApiError: Not even a status was received.
     """
-    if isinstance(error, TruncatedAnswerError):
-        return error.answer
+    if isinstance(error, TruncatedResponseError):
+        return error.response
     raise RuntimeApiError(call, short(error)) from error
 
 
-def refusal(call: str, response: Answer, meaning: str = "") -> RefusedError:
+def refusal(call: str, response: Response, meaning: str = "") -> RefusedError:
     """Return what to raise for a response that refuses a call.
 
     Args:
@@ -136,7 +136,7 @@ def short(error: HttpError) -> str:
     return str(error)[:DETAIL_LIMIT]
 
 
-def _peer_s_words(response: Answer) -> str:
+def _peer_s_words(response: Response) -> str:
     """Return error type and message of an error body; of any other, its beginning."""
     try:
         body = orjson.loads(response.body)

@@ -24,7 +24,7 @@ from lambda_deno_spawn.http.http1 import (
     field_lines,
     request_head,
 )
-from lambda_deno_spawn.http.transport import ConnectError, TruncatedAnswerError
+from lambda_deno_spawn.http.transport import ConnectError, TruncatedResponseError
 from lambda_deno_spawn.invocation import Invocation
 from lambda_deno_spawn.runtime_api.calls import (
     HTTP_OK,
@@ -37,7 +37,7 @@ from lambda_deno_spawn.runtime_api.calls import (
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.http.http1 import Field
-    from lambda_deno_spawn.http.transport import Answer, HttpTransport
+    from lambda_deno_spawn.http.transport import HttpTransport, Response
     from lambda_deno_spawn.invocation import Failure, Streaming, Success
 
 API_PATH = "/2018-06-01/runtime"
@@ -218,7 +218,7 @@ class RuntimeApiClient:
 
     async def _send_chunks(
         self, path: str, fields: list[Field], streaming: Streaming
-    ) -> Answer:
+    ) -> Response:
         def trailers() -> list[Field]:
             failure = streaming.chunks.failure
             return [] if failure is None else _trailers(failure)
@@ -290,24 +290,24 @@ def _path(request_id: str) -> str:
     return f"/invocation/{segment}"
 
 
-def _check_accepted(call: str, response: Answer) -> None:
+def _check_accepted(call: str, response: Response) -> None:
     status = response.status
     if status != HTTP_ACCEPTED:
         raise refusal(call, response, REFUSALS.get(status, ""))
 
 
-def _response_to_next(error: HttpError) -> Answer:
+def _response_to_next(error: HttpError) -> Response:
     """Return a response whose body broke off, unless that body was to be the event.
 
     Raises:
         RuntimeApiError: It was, or not even a status was received.
     """
-    if isinstance(error, TruncatedAnswerError) and error.answer.status == HTTP_OK:
+    if isinstance(error, TruncatedResponseError) and error.response.status == HTTP_OK:
         raise RuntimeApiError("next", short(error), status=HTTP_OK) from error
     return response_before(error, "next")
 
 
-def _check_unique(response: Answer) -> None:
+def _check_unique(response: Response) -> None:
     """Reject an event whose request id or deadline is ambiguous.
 
     Of any other field that is repeated, the last one counts.

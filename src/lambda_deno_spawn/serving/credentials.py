@@ -1,10 +1,9 @@
 """Credentials that the supervisor fetches, because no process may.
 
 Under SnapStart they are behind the Runtime API's address, which is denied to every
-process. Knows when they have to be fetched again and which of them a process may have;
-keeps them out of the supervisor's environment and out of the log. Refuses to know
-sockets. Decision 0023; AWS SDKs and Tools Reference Guide, "Container credential
-provider".
+process. Knows when they have to be fetched again; keeps them out of the supervisor's
+environment and out of the log. Does not know sockets. Decision 0023; AWS SDKs and Tools
+Reference Guide, "Container credential provider".
 """
 
 from __future__ import annotations
@@ -18,20 +17,13 @@ from typing import TYPE_CHECKING, Protocol
 import orjson
 
 from lambda_deno_spawn.errors import RuntimeApiError
-from lambda_deno_spawn.launch.command import (
-    FETCHED_CREDENTIALS,
-    handed_on,
-    withheld_credentials,
-)
+from lambda_deno_spawn.launch.variables import FETCHED_CREDENTIALS
 from lambda_deno_spawn.log.writer import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from lambda_deno_spawn.config import Settings
-    from lambda_deno_spawn.launch.command import DenoCommand
-
-# They come from the memory of a process on this machine.
+# The endpoint is a process on this machine, which has them in memory.
 FETCH_LIMIT_S = 0.5
 
 
@@ -39,7 +31,7 @@ class Source(Protocol):
     """Where credentials come from."""
 
     async def credentials(self, uri: str, token: str) -> bytes:
-        """Fetch them as JSON.
+        """Return them as JSON.
 
         Raises:
             RuntimeApiError: There are none.
@@ -52,8 +44,8 @@ class Credentials:
 
     Attributes:
         variables: As an SDK looks for them.
-        expires_epoch_s: When they are of no use any more; Unix time, as the monotonic
-            clock stands still in a snapshot. None: never.
+        expires_epoch_s: When they expire; Unix time, because the monotonic clock stands
+            still in a snapshot. None: never.
     """
 
     variables: dict[str, str] = field(repr=False)
@@ -64,7 +56,7 @@ class Credentials:
         """Read what the platform sends.
 
         Raises:
-            ValueError: It is something else; the message quotes nothing of it.
+            ValueError: It is something else; the message quotes none of it.
         """
         try:
             members = orjson.loads(body)
@@ -79,13 +71,13 @@ class Credentials:
         return cls(variables, expires_epoch_s)
 
     def lasts(self, needed_s: float, now_epoch_s: float) -> bool:
-        """Tell whether they are of use for so long from now."""
+        """Tell whether they are valid for so long from now."""
         expires_epoch_s = self.expires_epoch_s
         return expires_epoch_s is None or now_epoch_s + needed_s < expires_epoch_s
 
 
 def _is_key(value: object) -> bool:
-    """Tell whether it can be the value of a variable, and is something."""
+    """Tell whether it can be the value of a variable, and is not empty."""
     if not isinstance(value, str) or not value:
         return False
     return value.isascii() and value.isprintable()
@@ -96,7 +88,7 @@ def _epoch_s(timestamp: str) -> float:
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
-# In the order of the variables that they become.
+# In the order of ``FETCHED_CREDENTIALS``, the variables that they become.
 MEMBERS = ("AccessKeyId", "SecretAccessKey", "Token")
 
 
@@ -104,40 +96,47 @@ class CredentialsKeeper:
     """Has credentials for processes that are started, while they last.
 
     Attributes:
-        current: Those for the next process; None: none.
+        current: Credentials for the next process; None: there are none.
     """
 
     def __init__(
         self,
-        settings: Settings,
         source: Source,
+        uri: str,
+        token: str,
+        permitted: Callable[[Mapping[str, str]], dict[str, str]],
         clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take where they come from and what tells Unix time; fetches none yet."""
-        self._clock = clock
+        """Fetch none yet.
+
+        Args:
+            source: Where they come from.
+            uri: Where to ask for them there.
+            token: What to show there.
+            permitted: Returns which of some variables a process may have.
+            clock: Tells Unix time in seconds.
+        """
         self.current: Credentials | None = None
-        self._settings = settings
+        self._clock = clock
         self._source = source
-        # For nobody they need not be fetched.
-        withheld = withheld_credentials(settings)
-        self._is_needed = len(withheld) < len(FETCHED_CREDENTIALS)
+        self._uri = uri
+        self._token = token
+        self._permitted = permitted
+        # If no process may have any of them, they are not fetched.
+        self._are_needed = bool(permitted(dict.fromkeys(FETCHED_CREDENTIALS, "")))
 
     async def refresh(self, needed_s: float) -> None:
         """Fetch credentials unless there are some that last so long.
 
-        Where that fails it is logged, and what there was stays: a handler may need
-        none.
+        A failure is logged, and the old ones stay: a handler may need none.
         """
-        uri = self._settings.credentials_uri
-        if uri is None or not self._is_needed:
+        if not self._are_needed:
             return
         if self.current is not None and self.lasts(self.current, needed_s):
             return
         try:
             async with asyncio.timeout(FETCH_LIMIT_S):
-                body = await self._source.credentials(
-                    uri, self._settings.credentials_token
-                )
+                body = await self._source.credentials(self._uri, self._token)
             fetched = Credentials.from_json(body)
         except TimeoutError:
             self._warn(f"no answer within {FETCH_LIMIT_S} s")
@@ -149,19 +148,16 @@ class CredentialsKeeper:
             self.current = fetched
 
     def lasts(self, credentials: Credentials, needed_s: float) -> bool:
-        """Tell whether some are of use for so long from now."""
+        """Tell whether credentials are valid for so long from now."""
         return credentials.lasts(needed_s, self._clock())
 
     def forget(self) -> None:
-        """Have none, so that no snapshot holds those that there were."""
+        """Drop them, so that no snapshot holds them."""
         self.current = None
 
-    def command(self, command: DenoCommand) -> DenoCommand:
-        """Return how to start a process that has what it may have of them."""
-        if self.current is None:
-            return command
-        given = handed_on(self._settings, self.current.variables)
-        return command._replace(environ={**command.environ, **given})
+    def given(self) -> dict[str, str]:
+        """Return the variables that the next process may have of them."""
+        return {} if self.current is None else self._permitted(self.current.variables)
 
     def _warn(self, reason: str) -> None:
         logger.warning(

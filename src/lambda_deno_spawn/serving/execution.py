@@ -1,8 +1,8 @@
-"""One invocation from its event to its end, in a worker that a strategy gives.
+"""One invocation from its event to its end, in a worker that a strategy lends.
 
-Knows how long an invocation may take, what the failure of a worker means to the
-caller, what follows an answer, and what is measured. Refuses to know where workers come
-from, and the Runtime API. Decision 0004 (who kills when).
+Knows what the failure of a worker means to the caller, what follows a response, and
+when an event goes to another worker. Does not know where workers come from, or the
+Runtime API. Decisions 0004 (who kills when), 0029 (what goes to another worker).
 """
 
 from __future__ import annotations
@@ -10,84 +10,51 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-from lambda_deno_spawn.config import Metrics
 from lambda_deno_spawn.errors import (
     WorkerError,
     WorkerExitedError,
     WorkerTimeoutError,
     WorkerUnreachedError,
 )
-from lambda_deno_spawn.invocation import Failure, Streaming, Success, stop_margin_s
+from lambda_deno_spawn.invocation import Failure, Streaming
 from lambda_deno_spawn.log.writer import log_context, logger, utc_timestamp
-from lambda_deno_spawn.protocol.frames import StreamEnded
-from lambda_deno_spawn.serving.metrics import SUCCESS, Measures, report_line
-from lambda_deno_spawn.worker.exchange import AnswerBegun
+from lambda_deno_spawn.protocol.frames import State
+from lambda_deno_spawn.serving.deadline import Deadline, TimeLimit
+from lambda_deno_spawn.serving.metrics import Measures, Times, report_line
+from lambda_deno_spawn.serving.streaming import WorkerChunks
+from lambda_deno_spawn.worker.exchange import StreamStarted
 from lambda_deno_spawn.worker.worker import TERMINATE_GRACE_S
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Callable
 
-    from lambda_deno_spawn.config import Settings
-    from lambda_deno_spawn.invocation import Invocation, Outcome
+    from lambda_deno_spawn.invocation import Invocation, Outcome, Success
     from lambda_deno_spawn.log.writer import LogWriter
+    from lambda_deno_spawn.serving.metrics import ReportForm
+    from lambda_deno_spawn.serving.strategy import Lease
     from lambda_deno_spawn.worker.exchange import Exchange
-    from lambda_deno_spawn.worker.worker import Worker
 
-# The handler's signal aborts this many stop margins before the deadline: one before the
-# worker is stopped.
-ABORT_MARGINS = 2
-# How often an event that a process has not read goes to another one. Where others ran
-# in it, its end is hardly this one's doing; one without others ends for a reason that
-# stays.
+# How often an event that its worker has not read goes to another one. If others ran in
+# that worker, they are the likelier cause of its end; a worker without others ends for
+# a reason that stays.
 UNREACHED_LIMIT = 32
 UNREACHED_ALONE_LIMIT = 2
-# How often an event whose process was killed while it loaded goes to another one.
+# How often an event whose worker was killed while it loaded goes to another one.
 KILLED_LIMIT = 1
 # Between an invocation and the next, for a log whose reader is slow; it is billed.
 LOG_FLUSH_LIMIT_S = 1.0
 
 
 class Strategy(Protocol):
-    """Where workers come from, and what becomes of them."""
+    """Where workers come from; ``strategy.BaseStrategy``."""
 
-    async def take(self) -> Worker:
-        """Return a worker for one invocation; it may still be loading.
+    def lease(self, left_s: Callable[[], float]) -> Lease:
+        """Return the use of a worker for one invocation, which is to be acquired."""
 
-        Raises:
-            WorkerError: None can be started.
-        """
-
-    async def stop_for_deadline(
-        self, worker: Worker, exchange: Exchange | None, grace_s: float
-    ) -> None:
-        """End what goes on in a worker that had its time.
-
-        Args:
-            worker: It.
-            exchange: What goes on; None: it is still loading.
-            grace_s: Between SIGTERM and SIGKILL.
-        """
-
-    async def give_back(
-        self, worker: Worker, exchange: Exchange | None, limit_s: float
-    ) -> None:
-        """Take a worker back after an invocation: to be used again, or to be ended.
-
-        Args:
-            worker: It.
-            exchange: What went on; None: it was never handed over.
-            limit_s: Time for the end of it.
-        """
-
-    async def prepare(self, limit_s: Callable[[], float]) -> None:
-        """Have a worker for the next invocation.
-
-        Args:
-            limit_s: Tells how much time is left for it.
-        """
+    async def prepare(self, left_s: Callable[[], float]) -> None:
+        """Have a worker for the next invocation."""
 
 
 class Execution:
@@ -95,38 +62,60 @@ class Execution:
 
     def __init__(
         self,
-        settings: Settings,
         strategy: Strategy,
         writer: LogWriter,
+        stop_margin_s: float,
+        report_form: ReportForm | None,
         invocation: Invocation,
+        clock: Callable[[], float] = time.time,
     ) -> None:
-        """Take the invocation, which has just arrived, and where workers come from."""
-        self._settings = settings
+        """Start the clock of an invocation that has just arrived.
+
+        Args:
+            strategy: Where workers come from.
+            writer: The log.
+            stop_margin_s: Time kept back before the deadline to stop the worker.
+            report_form: How its measures are written to the log; None: they are not.
+            invocation: Event and facts.
+            clock: Tells Unix time in seconds.
+        """
+        self._arrived_s = time.monotonic()
+        self._deadline = Deadline(invocation.deadline_epoch_ms, stop_margin_s, clock)
         self._strategy = strategy
         self._writer = writer
+        self._report_form = report_form
         self._invocation = invocation
-        self._worker: Worker | None = None
-        self._exchange: Exchange | None = None
+        self._lease: Lease | None = None
         self._was_unread = False
-        self._arrived_s = time.monotonic()
-        self._answer: Success | Failure | WorkerChunks | None = None
+        self._outcome: Success | Failure | WorkerChunks | None = None
 
     async def run(self) -> Outcome:
         """Run the invocation and return what came of it, before its deadline.
 
         The worker goes on with what its handler left to do until ``settle``.
         """
-        remaining_s = self._invocation.remaining_s(time.time())
-        margin_s = stop_margin_s(remaining_s, self._settings.stop_margin_s)
-        outcome = await self._execute(remaining_s - margin_s, margin_s)
-        if not isinstance(outcome, Streaming):
-            self._answer = outcome
-        if isinstance(outcome, Failure) and self._worker is not None:
-            self._worker.drain_log()  # what led to the error stands before it
+        try:
+            try:
+                with TimeLimit(self._deadline.limit_s):
+                    outcome = await self._respond()
+            except TimeoutError:
+                outcome = await self._time_out()
+            except WorkerError as error:
+                outcome = Failure.from_worker_error(error)
+        except BaseException:  # cancelled: the runtime ends, and ends every worker
+            if self._lease is not None:
+                self._lease.give_back()
+            raise
+        if isinstance(outcome, StreamStarted):
+            return self._stream(outcome)
+        self._outcome = outcome
+        if isinstance(outcome, Failure) and self._lease is not None:
+            # What led to the error stands before it.
+            self._lease.worker.drain_log()
         return outcome
 
     async def settle(self, refusal: str | None) -> None:
-        """Do what follows an answer: finish, clean up, prepare for the next event.
+        """Do what follows a response: finish, clean up, prepare for the next event.
 
         Lets work handed to ``waitUntil`` end within the deadline, gives the worker back
         and, unless told otherwise, has one ready for the next event.
@@ -135,94 +124,72 @@ class Execution:
             refusal: Error type of what the caller was told instead; None: nothing else.
         """
         posted_s = time.monotonic()
-        worker, exchange = self._worker, self._exchange
-        if worker is not None and exchange is not None:
-            exchange.abandon_stream()
-            await self._finish(worker, exchange)
+        lease = self._lease
+        if lease is not None and lease.exchange is not None:
+            try:
+                await self._finish(lease, lease.exchange)
+            except BaseException:  # as in `run`
+                lease.give_back()
+                raise
         finished_s = time.monotonic()
-        if worker is not None:
-            await self._strategy.give_back(worker, exchange, self._left_s())
-        if self._settings.metrics is not Metrics.OFF:
-            self._report(
-                self._measures(worker, exchange, refusal, posted_s, finished_s)
-            )
-        await self._strategy.prepare(self._left_s)
+        if lease is not None:
+            await lease.release()
+        if self._report_form is not None:
+            self._report(self._report_form, refusal, posted_s, finished_s)
+        await self._strategy.prepare(self._deadline.left_s)
         # What is not in the log when the environment is frozen may never be.
-        await self._writer.drained(min(LOG_FLUSH_LIMIT_S, self._left_s()))
+        await self._writer.drained(min(LOG_FLUSH_LIMIT_S, self._deadline.left_s()))
 
-    async def _execute(self, limit_s: float, margin_s: float) -> Outcome:
-        invocation = self._invocation
-        abort_epoch_ms = invocation.deadline_epoch_ms - round(
-            ABORT_MARGINS * margin_s * 1000
-        )
-        try:
-            with TimeLimit(limit_s):
-                outcome = await self._run(abort_epoch_ms)
-        except TimeoutError:
-            return await self._timed_out(limit_s, margin_s)
-        except WorkerError as error:
-            return Failure.from_worker_error(error)
-        if not isinstance(outcome, AnswerBegun):
-            return outcome
-        remaining_s = invocation.remaining_s(time.time())
-        assert self._exchange is not None
-        limit_s = remaining_s - margin_s
-        chunks = WorkerChunks(self._exchange, limit_s, margin_s, self._stop_late)
-        self._answer = chunks
-        # Between the two the answer of a worker that was stopped is brought to its end.
-        return Streaming(outcome.content_type, chunks, remaining_s - margin_s / 2)
+    async def _respond(self) -> Success | Failure | StreamStarted:
+        """Have a worker respond; one that has not begun the event is replaced.
 
-    async def _run(self, abort_epoch_ms: int) -> Success | Failure | AnswerBegun:
+        Raises:
+            WorkerError: The worker broke off, and another one would not do better.
+        """
+        left_s, abort_epoch_ms = self._deadline.left_s, self._deadline.abort_epoch_ms
         alone = killed = 0
         reason: WorkerError
         for _ in range(UNREACHED_LIMIT):
-            worker = self._worker = await self._strategy.take()
-            is_waiting = worker.started_s < self._arrived_s
-            if is_waiting and await self._has_not_loaded(worker):
-                await self._give_back()
-                worker = self._worker = await self._strategy.take()
+            lease = self._lease = await self._strategy.lease(left_s).acquire()
+            if lease.worker.ready_s is None and await self._failed_while_waiting(lease):
+                await self._release(lease)
+                lease = self._lease = await self._strategy.lease(left_s).acquire()
             try:
-                failure = await worker.ready()
+                if lease.worker.ready_s is None:
+                    failure = await lease.worker.ready()
+                    if failure is not None:
+                        return failure
+                exchange = await lease.hand_over(self._invocation, abort_epoch_ms)
+                return await exchange.response()
+            except WorkerUnreachedError as error:
+                alone += lease.is_alone
+                if alone == UNREACHED_ALONE_LIMIT:
+                    raise await lease.worker.reason_of(error) from error
+                self._was_unread = True
+                reason = error
+                message = "Replacing the process %d, which has not read an event: %s"
             except WorkerExitedError as error:
-                # Where memory runs out, the kernel may choose one that has just begun.
-                if error.returncode != -signal.SIGKILL or killed == KILLED_LIMIT:
+                # When memory runs out, the kernel may choose a process that has just
+                # started.
+                was_killed = error.returncode == -signal.SIGKILL
+                is_loading = lease.exchange is None
+                if not (was_killed and is_loading) or killed == KILLED_LIMIT:
                     raise
                 killed += 1
-                logger.info("Replacing the process %d: %s", worker.pid, error)
                 reason = error
-                await self._give_back()
-                continue
-            if failure is not None:
-                return failure
-            try:
-                self._exchange = await worker.begin(self._invocation, abort_epoch_ms)
-                return await self._exchange.answer()
-            except WorkerUnreachedError as error:
-                alone += worker.begun <= (self._exchange is not None)
-                if alone == UNREACHED_ALONE_LIMIT:
-                    raise await worker.reason_of(error) from error
-                logger.info(
-                    "Replacing the process %d, which has not read an event: %s",
-                    worker.pid,
-                    error,
-                )
-                reason = error
-                self._was_unread = True
-            await self._give_back()
+                message = "Replacing the process %d: %s"
+            logger.info(message, lease.worker.pid, reason)
+            await self._release(lease)
         raise reason
 
-    async def _give_back(self) -> None:
-        """Give a worker back that has not begun this invocation."""
-        worker, exchange = self._worker, self._exchange
-        self._worker = self._exchange = None
-        assert worker is not None
-        await self._strategy.give_back(worker, exchange, self._left_s())
-
-    async def _has_not_loaded(self, worker: Worker) -> bool:
-        """Wait for a worker that was started for whoever comes; True if it failed.
+    async def _failed_while_waiting(self, lease: Lease) -> bool:
+        """Wait for a worker that was started for any event; True if it did not load.
 
         What kept it from loading may be over: this event has had no part in it.
         """
+        worker = lease.worker
+        if worker.started.started_s >= self._arrived_s:
+            return False
         try:
             failure = await worker.ready()
         except WorkerError as error:
@@ -234,212 +201,95 @@ class Execution:
         logger.info("Replacing the waiting process %d: %s", worker.pid, reason)
         return True
 
-    async def _timed_out(self, limit_s: float, margin_s: float) -> Failure:
-        if self._worker is None:
+    async def _release(self, lease: Lease) -> None:
+        """Give back a worker that has not begun this invocation."""
+        self._lease = None
+        await lease.release()
+
+    async def _time_out(self) -> Failure:
+        lease = self._lease
+        if lease is None:
             message = "There was no room for another process in time"
             if self._was_unread:
                 message = "The processes that were to serve it ended before they began"
             return Failure.of(WorkerTimeoutError.error_type, message)
         what = "did not answer"
-        if self._exchange is None:
+        if lease.exchange is None:
             what = "has a module that did not finish loading"
-        return await self._stop_late(what, limit_s, margin_s)
+        return await self._stop_late(what, self._deadline.limit_s)
 
-    async def _stop_late(self, what: str, limit_s: float, margin_s: float) -> Failure:
-        """End a worker that had its time, and say so.
+    def _stream(self, started: StreamStarted) -> Streaming:
+        margin_s = self._deadline.margin_s
+        assert self._lease is not None
+        exchange = self._lease.exchange
+        assert exchange is not None
+        remaining_s = self._deadline.remaining_s()
+        chunks = WorkerChunks(exchange, remaining_s - margin_s, self._stop_late)
+        self._outcome = chunks
+        # The other half of the margin is for sending the end of the response after its
+        # worker was stopped.
+        return Streaming(started.content_type, chunks, remaining_s - margin_s / 2)
+
+    async def _stop_late(self, what: str, limit_s: float) -> Failure:
+        """Stop the worker because its time is over, and say so.
 
         Args:
             what: What the handler did not do, for the message.
-            limit_s: The time it had, in seconds.
-            margin_s: The time kept back before the deadline.
+            limit_s: How long it had, in seconds.
         """
-        worker = self._worker
-        assert worker is not None
-        tail = worker.log_tail
-        await self._strategy.stop_for_deadline(
-            worker, self._exchange, min(TERMINATE_GRACE_S, margin_s / 4)
-        )
+        lease, margin_s = self._lease, self._deadline.margin_s
+        assert lease is not None
+        tail = lease.worker.log_tail
+        await lease.stop(min(TERMINATE_GRACE_S, margin_s / 4))
         error = WorkerTimeoutError(
             f"The handler {what} within {limit_s:.2f} seconds and was stopped "
             f"{margin_s * 1000:.0f} ms before the function's timeout",
             limit_s=limit_s,
-            pid=worker.pid,
-            stderr_tail=worker.log_tail or tail,
+            pid=lease.worker.pid,
+            stderr_tail=lease.worker.log_tail or tail,
         )
         return Failure.from_worker_error(error)
 
-    async def _finish(self, worker: Worker, exchange: Exchange) -> None:
-        invocation = self._invocation
+    async def _finish(self, lease: Lease, exchange: Exchange) -> None:
+        """Let ``waitUntil`` work end within the deadline."""
+        if exchange.state in (State.IDLE, State.DONE):
+            return
+        exchange.abandon_stream()
         try:
             if not exchange.has_finished:
-                async with asyncio.timeout(self._left_s()):
+                async with asyncio.timeout(self._deadline.left_s()):
                     await exchange.finished()
             lost = exchange.lost_work
             if lost is not None:
                 logger.warning(
                     "Work handed to waitUntil was lost: %s",
                     lost,
-                    extra=log_context(invocation),
+                    extra=log_context(self._invocation),
                 )
         except TimeoutError:
             logger.warning(
                 "Work handed to waitUntil did not end before the deadline: stopped",
-                extra=log_context(invocation),
+                extra=log_context(self._invocation),
             )
-            left_s = invocation.remaining_s(time.time())
-            grace_s = min(TERMINATE_GRACE_S, left_s / 4)
-            await self._strategy.stop_for_deadline(worker, exchange, grace_s)
+            await lease.stop(min(TERMINATE_GRACE_S, self._deadline.remaining_s() / 4))
 
-    def _left_s(self) -> float:
-        """Return how long the invocation may still take, its margin kept back."""
-        remaining_s = self._invocation.remaining_s(time.time())
-        return remaining_s - stop_margin_s(remaining_s, self._settings.stop_margin_s)
-
-    def _report(self, measures: Measures) -> None:
-        """Write down what an invocation took, once all of it has ended."""
+    def _report(
+        self, form: ReportForm, refusal: str | None, posted_s: float, finished_s: float
+    ) -> None:
+        """Write what the invocation took, once all of it has ended."""
+        lease, outcome = self._lease, self._outcome
+        assert outcome is not None
+        exchange = None if lease is None else lease.exchange
+        times = Times(
+            self._arrived_s,
+            None if exchange is None else exchange.responded_s,
+            posted_s,
+            finished_s,
+            time.monotonic(),
+        )
+        measures = Measures.of(self._invocation, outcome, refusal, times)
+        if lease is not None:
+            measures = measures.in_worker(times, lease.facts, lease.usage)
         now_epoch_s = time.time()
-        line = report_line(
-            measures,
-            self._settings,
-            utc_timestamp(now_epoch_s),
-            int(now_epoch_s * 1000),
-        )
-        self._writer.write([line])
-
-    def _measures(
-        self,
-        worker: Worker | None,
-        exchange: Exchange | None,
-        refusal: str | None,
-        posted_s: float,
-        finished_s: float,
-    ) -> Measures:
-        invocation, answer = self._invocation, self._answer
-        match answer:
-            case Success():
-                failure, answer_bytes = None, len(answer.payload)
-            case Failure():
-                failure, answer_bytes = answer, len(answer.body)
-            case WorkerChunks():
-                failure, answer_bytes = answer.failure, answer.sent_bytes
-            case _:
-                raise AssertionError("settle follows run")
-        common = Measures(
-            request_id=invocation.request_id,
-            tenant_id=invocation.tenant_id,
-            status=refusal or (failure.error_type if failure else SUCCESS),
-            finish_s=finished_s - posted_s,
-            cleanup_s=time.monotonic() - finished_s,
-            event_bytes=len(invocation.event),
-            answer_bytes=answer_bytes,
-        )
-        if worker is None:
-            return common
-        ready_s = worker.ready_s
-        handed_s = None if exchange is None else exchange.handed_over_s
-        answered_s = posted_s if exchange is None else exchange.answered_s or posted_s
-        answered_s = min(answered_s, posted_s)
-        exited = worker.exit_status
-        # Of a worker that goes on, all that was before is not this invocation's.
-        is_first = exchange.number == 1 if exchange else not worker.begun
-        return replace(
-            common,
-            is_warm=worker.started_s < self._arrived_s,
-            spawn_s=worker.spawn_s if is_first else None,
-            ready_s=_between(worker.started_s, ready_s) if is_first else None,
-            idle_s=_between(ready_s, max(self._arrived_s, ready_s or 0.0))
-            if is_first
-            else None,
-            wait_s=_between(self._arrived_s, handed_s),
-            handler_s=_between(handed_s, answered_s),
-            post_s=posted_s - answered_s,
-            user_s=exited.user_s if exited else None,
-            system_s=exited.system_s if exited else None,
-            peak_bytes=exited.peak_bytes if exited else None,
-            left_processes=worker.left_processes,
-            left_files=worker.left_files,
-        )
-
-
-def _between(begin_s: float | None, end_s: float | None) -> float | None:
-    return None if begin_s is None or end_s is None else end_s - begin_s
-
-
-class TimeLimit:
-    """Cancels the task that entered it after a time; raises TimeoutError then.
-
-    As ``asyncio.timeout``, but nothing is on the event's way: the clock is set once the
-    task waits, and by then the worker has its event (decision 0022).
-    """
-
-    def __init__(self, limit_s: float) -> None:
-        """Take the time from now."""
-        self._loop = asyncio.get_running_loop()
-        self._end_s = self._loop.time() + limit_s
-        self._is_over = False
-
-    def __enter__(self) -> None:
-        """Begin."""
-        task = asyncio.current_task()
-        assert task is not None
-        self._task = task
-        self._cancels_before = task.cancelling()
-        self._handle: asyncio.Handle = self._loop.call_soon(self._set_clock)
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: object
-    ) -> None:
-        """End; what cancelled the task, if not the clock, goes on."""
-        self._handle.cancel()
-        if (
-            self._is_over
-            and self._task.uncancel() <= self._cancels_before
-            and kind is asyncio.CancelledError
-        ):
-            raise TimeoutError from error
-
-    def _set_clock(self) -> None:
-        self._handle = self._loop.call_at(self._end_s, self._expire)
-
-    def _expire(self) -> None:
-        self._is_over = True
-        self._task.cancel()
-
-
-class WorkerChunks:
-    """A worker's streamed answer, ended in time whatever the worker does."""
-
-    def __init__(
-        self,
-        exchange: Exchange,
-        limit_s: float,
-        margin_s: float,
-        stop: Callable[[str, float, float], Awaitable[Failure]],
-    ) -> None:
-        """Take the exchange, the time it has from now, and what ends it then."""
-        self.failure: Failure | None = None
-        self.sent_bytes = 0
-        self._exchange = exchange
-        self._limit_s = limit_s
-        self._margin_s = margin_s
-        self._stop = stop
-        self._end_s = asyncio.get_running_loop().time() + limit_s
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Yield the pieces as they come."""
-        while True:
-            try:
-                async with asyncio.timeout_at(self._end_s):
-                    chunk = await self._exchange.next_chunk()
-            except TimeoutError:
-                what = "did not end its answer"
-                self.failure = await self._stop(what, self._limit_s, self._margin_s)
-                return
-            except WorkerError as error:
-                self.failure = Failure.from_worker_error(error)
-                return
-            if isinstance(chunk, StreamEnded):
-                self.failure = chunk.failure
-                return
-            self.sent_bytes += len(chunk)
-            yield chunk
+        timestamp, epoch_ms = utc_timestamp(now_epoch_s), int(now_epoch_s * 1000)
+        self._writer.write([report_line(measures, form, timestamp, epoch_ms)])

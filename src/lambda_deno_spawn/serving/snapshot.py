@@ -1,7 +1,7 @@
 """SnapStart: from init, through a snapshot, to the first process of what is restored.
 
-Knows what has to be done on both sides of the snapshot and in which order. Refuses to
-know exit codes, and how failures are reported. Decision 0023; the calls are those of
+Knows what has to be done on both sides of the snapshot and in which order. Does not
+know exit codes, or how failures are reported. Decision 0023; the calls are those of
 AWS's Python runtime interface client, as the public documentation has none.
 """
 
@@ -9,16 +9,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from lambda_deno_spawn.config import Warm
 from lambda_deno_spawn.errors import RuntimeApiError, WorkerError
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.log.writer import logger
 
 if TYPE_CHECKING:
-    from lambda_deno_spawn.config import Settings
     from lambda_deno_spawn.log.writer import LogWriter
-    from lambda_deno_spawn.serving.credentials import CredentialsKeeper
-    from lambda_deno_spawn.serving.strategies import Workers
+    from lambda_deno_spawn.serving.workers import Workers
     from lambda_deno_spawn.worker.start import StartedWorker
 
 BEFORE_SNAPSHOT = "Runtime.BeforeSnapshotError"
@@ -26,14 +23,14 @@ BEFORE_SNAPSHOT = "Runtime.BeforeSnapshotError"
 # environment lifecycle").
 LOAD_LIMIT_S = 120.0
 # A restored environment has 10 s until its first `next` (the same, "Lambda SnapStart
-# runtime hooks"), part of which is gone when we hear of it.
+# runtime hooks"), part of which is over when the runtime is told.
 RESTORE_LIMIT_S = 8.0
-# What init has logged and is not written yet would be written by every clone.
+# A log of init that is not written by then would be written by every clone.
 LOG_FLUSH_LIMIT_S = 5.0
 
 
 class RuntimeApi(Protocol):
-    """Where the snapshot is waited for."""
+    """The calls around a snapshot; ``runtime_api.client``."""
 
     async def restore_next(self) -> None:
         """Return in a restored environment.
@@ -44,12 +41,12 @@ class RuntimeApi(Protocol):
 
 
 class Strategy(Protocol):
-    """What starts and ends processes."""
+    """Starts and ends processes; ``strategy.BaseStrategy``."""
 
     async def start(
         self, first: StartedWorker | None, limit_s: float
     ) -> Failure | None:
-        """Take over the first process and wait until it is ready."""
+        """Adopt the first process and wait until it is ready."""
 
     async def clear(self) -> bool:
         """End every process; False: some live on."""
@@ -64,37 +61,44 @@ class SnapStart:
 
     def __init__(
         self,
-        settings: Settings,
         api: RuntimeApi,
         strategy: Strategy,
         workers: Workers,
         writer: LogWriter,
-        credentials: CredentialsKeeper | None,
+        *,
+        starts_ahead: bool,
     ) -> None:
-        """Take what there is before the first process; does nothing yet."""
-        self._settings = settings
+        """Do nothing yet.
+
+        Args:
+            api: Waits for the snapshot.
+            strategy: Adopts and ends processes.
+            workers: Starts processes, with credentials.
+            writer: The log.
+            starts_ahead: A process is started before the first event arrives.
+        """
         self._api = api
         self._strategy = strategy
         self._workers = workers
         self._writer = writer
-        self._credentials = credentials
+        self._starts_ahead = starts_ahead
 
     async def load(self) -> Failure | None:
         """Load the module once: it may fail, and it fills caches, the kernel's too.
 
-        Also with ``off``, as no event waits for it and no caller pays.
+        Also if processes are not started ahead: no event waits for this one.
         """
         return await self._start(LOAD_LIMIT_S)
 
     async def suspend(self) -> Failure | None:
-        """End what is not to be in the snapshot, and wait for that and the restore."""
+        """End what must not be in the snapshot, and wait until it is restored."""
         if not await self._strategy.clear():
             message = (
                 "Cannot take a snapshot: a process of the handler's cannot be ended"
             )
             return Failure.of(BEFORE_SNAPSHOT, message)
-        if self._credentials is not None:
-            self._credentials.forget()
+        if self._workers.credentials is not None:
+            self._workers.credentials.forget()
         await self._writer.drained(LOG_FLUSH_LIMIT_S)
         try:
             await self._api.restore_next()
@@ -105,13 +109,13 @@ class SnapStart:
     async def resume(self) -> Failure | None:
         """Start a process with random numbers and credentials of its own."""
         logger.info("Restored from a snapshot")
-        if self._settings.warm is Warm.OFF:
+        if not self._starts_ahead:
             return None
         return await self._start(RESTORE_LIMIT_S)
 
     async def _start(self, limit_s: float) -> Failure | None:
-        if self._credentials is not None:
-            await self._credentials.refresh(0.0)
+        if self._workers.credentials is not None:
+            await self._workers.credentials.refresh(0.0)
         try:
             first = self._workers.launch()
         except WorkerError as error:

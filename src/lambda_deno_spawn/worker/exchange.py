@@ -1,7 +1,7 @@
-"""One invocation in a worker: from its frames to what came of it.
+"""One invocation in a worker: from its frames to its response.
 
-Knows how an answer comes about: whole, in pieces, or not at all; and who waits for
-which part of it. Refuses to know which way the frames come, and what a process is.
+Knows the forms a response takes: whole, streamed, or none because the worker broke off.
+Does not know how frames arrive, or what a process is.
 """
 
 from __future__ import annotations
@@ -24,69 +24,63 @@ from lambda_deno_spawn.protocol.frames import (
 if TYPE_CHECKING:
     from lambda_deno_spawn.errors import WorkerError
     from lambda_deno_spawn.invocation import Failure, Success
-    from lambda_deno_spawn.protocol.frames import Event, WorkerConnection
+    from lambda_deno_spawn.protocol.frames import Event
 
-# What is taken from a streaming worker before the caller has taken it from us. Together
-# with the pipe it bounds the memory that a slow caller costs.
+# How much of a stream is buffered before its caller has received it. Together with the
+# pipe or socket this bounds the memory that a slow caller costs.
 STREAM_BUFFER_BYTES = 256 * 1024
-# What a piece costs besides its bytes: a worker may send them one by one.
+# What a buffered chunk costs besides its bytes: a worker may send single bytes.
 CHUNK_COST_BYTES = 64
 
 
 @dataclass(frozen=True, slots=True)
-class AnswerBegun:
-    """The worker answers in pieces, of this media type; see ``Exchange.next_chunk``."""
+class StreamStarted:
+    """The worker streams its response, of this media type; see ``next_chunk``."""
 
     content_type: str
 
 
-class Carrier(Protocol):
-    """The way that frames come."""
+class Source(Protocol):
+    """Where the frames of an exchange come from."""
 
-    def hold(self) -> None:
-        """Let the worker wait with what follows."""
+    def pause_reading(self) -> None:
+        """Leave further frames unread, which makes the worker wait."""
 
-    def release(self) -> None:
-        """Take it again."""
+    def resume_reading(self) -> None:
+        """Read again."""
 
-    def tell_caller_gone(self) -> None:
-        """Tell the worker that nobody listens any more."""
+    def notify_caller_gone(self, number: int) -> None:
+        """Tell the worker that the caller of an invocation has left its stream."""
 
 
 class Exchange:
     """An invocation that was handed to a worker.
 
-    The order of calls is ``answer``, ``next_chunk`` if the answer comes in pieces,
-    ``finished``; one at a time. A cancelled call leaves it as it is.
+    The order of calls is ``response``, ``next_chunk`` if the response is streamed,
+    ``finished``; one at a time. A cancelled call leaves the exchange as it is.
 
     Attributes:
-        number: The worker's first one has 1, and no other has the same.
+        number: Position among the invocations of its worker, from 1; unique there.
+        state: How far this exchange has come, whatever its worker does later.
         handed_over_s: When the event was handed over; monotonic clock.
-        answered_s: When the answer had come in full; None until then.
+        responded_s: When the response was complete; None until then.
     """
 
-    def __init__(
-        self, connection: WorkerConnection, carrier: Carrier, number: int
-    ) -> None:
-        """Take where its state is told, and the way that its frames come."""
+    def __init__(self, number: int, source: Source) -> None:
+        """Start an exchange whose event has just been sent."""
         self.number = number
+        self.state = State.BUSY
         self.handed_over_s = time.monotonic()
-        self.answered_s: float | None = None
-        self._connection = connection
-        self._carrier = carrier
+        self.responded_s: float | None = None
+        self._source = source
         self._news: asyncio.Future[None] | None = None
         self._is_done = False
-        self._outcome: Success | Failure | AnswerBegun | None = None
+        self._response: Success | Failure | StreamStarted | None = None
         self._chunks: deque[bytes] = deque()
         self._chunk_bytes = 0
         self._stream_end: StreamEnded | None = None
         self._is_abandoned = False
         self._error: WorkerError | None = None
-
-    @property
-    def state(self) -> State:
-        """How far it has come."""
-        return self._connection.state
 
     @property
     def lost_work(self) -> WorkerError | None:
@@ -95,8 +89,8 @@ class Exchange:
 
     @property
     def leaves_worker_usable(self) -> bool:
-        """True if it has ended and the worker takes another one."""
-        # A late word that the caller is gone would reach the next one.
+        """True if the exchange has ended and its worker accepts another one."""
+        # A late notice that the caller is gone would reach the next invocation.
         is_clean = self._error is None and not self._is_abandoned
         return is_clean and self.state is State.IDLE
 
@@ -105,91 +99,96 @@ class Exchange:
         """True if ``finished`` would not wait."""
         return self._is_done or self._error is not None
 
-    async def answer(self) -> Success | Failure | AnswerBegun:
-        """Wait for what came of it, without a time limit.
+    async def response(self) -> Success | Failure | StreamStarted:
+        """Wait for the response, or for the start of a stream; no time limit.
 
         Raises:
-            WorkerError: The process broke off before it answered.
+            WorkerError: The process broke off before it responded.
         """
-        while self._outcome is None:
+        while self._response is None:
             if self._error is not None:
                 raise self._error
-            await self._something_new()
-        return self._outcome
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
+        return self._response
 
     async def next_chunk(self) -> bytes | StreamEnded:
-        """Wait for the next piece of a streamed answer, without a time limit.
+        """Wait for the next chunk of a streamed response, without a time limit.
 
         Raises:
-            WorkerError: The process broke off before the end of its answer.
+            WorkerError: The process broke off before the end of its stream.
         """
         while not self._chunks:
             if self._stream_end is not None:
                 return self._stream_end
             if self._error is not None:
                 raise self._error
-            await self._something_new()
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
         chunk = self._chunks.popleft()
         self._chunk_bytes -= len(chunk) + CHUNK_COST_BYTES
         if self._chunk_bytes < STREAM_BUFFER_BYTES:
-            self._carrier.release()
+            self._source.resume_reading()
         return chunk
 
     def abandon_stream(self) -> None:
-        """Tell the handler that nobody listens any more, and drop what still comes."""
+        """Tell the handler that its caller has left, and drop what it still sends."""
         if self.state is not State.STREAMING or self._is_abandoned:
             return
         self._is_abandoned = True
-        self._carrier.tell_caller_gone()
+        self._source.notify_caller_gone(self.number)
         self._chunks.clear()
         self._chunk_bytes = 0
-        self._carrier.release()
+        self._source.resume_reading()
 
     async def finished(self) -> None:
         """Wait until the worker has nothing left to do for it, or has ended."""
         while not self.has_finished:
-            await self._something_new()
+            self._news = asyncio.get_running_loop().create_future()
+            await self._news
 
     def close(self) -> None:
-        """Count it as finished, whatever still comes of it."""
+        """Count as finished, whatever the worker still sends."""
         self._is_done = True
-        self._tell()
+        self._notify()
 
-    def take(self, event: Event) -> None:
-        """Take what a frame has told."""
+    def receive(self, event: Event, state: State) -> None:
+        """Receive what a frame says.
+
+        Args:
+            event: Its meaning.
+            state: The worker's state after it, in this exchange.
+        """
+        self.state = state
         match event:
             case Answered(outcome):
-                self.answered_s = time.monotonic()
-                self._outcome = outcome
+                self.responded_s = time.monotonic()
+                self._response = outcome
             case StreamBegun(content_type):
-                self._outcome = AnswerBegun(content_type)
+                self._response = StreamStarted(content_type)
             case Chunk(chunk):
-                self._take_chunk(chunk)
+                self._receive_chunk(chunk)
             case StreamEnded() as end:
-                self.answered_s = time.monotonic()
+                self.responded_s = time.monotonic()
                 self._stream_end = end
             case Done():
                 self._is_done = True
-        self._tell()
+        self._notify()
 
-    def break_off(self, error: WorkerError) -> None:
-        """Wake whoever waits; the error counts for what has not happened yet."""
+    def fail(self, error: WorkerError) -> None:
+        """Raise this error for all that has not been received; the first one counts."""
         if self._error is None:
             self._error = error
-        self._tell()
+        self._notify()
 
-    async def _something_new(self) -> None:
-        self._news = asyncio.get_running_loop().create_future()
-        await self._news
-
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
-    def _take_chunk(self, chunk: bytes) -> None:
+    def _receive_chunk(self, chunk: bytes) -> None:
         if self._is_abandoned or not chunk:
             return
         self._chunks.append(chunk)
         self._chunk_bytes += len(chunk) + CHUNK_COST_BYTES
         if self._chunk_bytes >= STREAM_BUFFER_BYTES:
-            self._carrier.hold()
+            self._source.pause_reading()

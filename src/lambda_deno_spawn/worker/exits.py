@@ -19,7 +19,7 @@ from lambda_deno_spawn.errors import (
 from lambda_deno_spawn.protocol.frames import State
 
 if TYPE_CHECKING:
-    from lambda_deno_spawn.processes.child import ExitStatus
+    from lambda_deno_spawn.processes.reaper import ExitStatus
 
 # Deno says this when V8's heap limit is reached, then ends by SIGTRAP.
 OUT_OF_MEMORY_SIGNS = (

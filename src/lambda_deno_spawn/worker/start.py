@@ -12,7 +12,7 @@ import time
 
 from lambda_deno_spawn.errors import WorkerError
 from lambda_deno_spawn.permissions import SOCKET
-from lambda_deno_spawn.processes.child import Launched, launch
+from lambda_deno_spawn.processes.launch import Launched, launch
 from lambda_deno_spawn.protocol.hello import MARKER_BYTES, hello
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
@@ -34,6 +34,7 @@ class StartedWorker(NamedTuple):
         sources: Which settings its arguments stem from.
         invocations: How many it serves; 0: no limit.
         socket: Where it listens; None: invocations go to its stdin.
+        is_forked: It began as a copy of another process, whose ``deno_dir`` it has.
     """
 
     launched: Launched
@@ -45,6 +46,7 @@ class StartedWorker(NamedTuple):
     sources: str
     invocations: int = 1
     socket: str | None = None
+    is_forked: bool = False
 
 
 def start_worker(
@@ -52,6 +54,7 @@ def start_worker(
     state: StateDir,
     cache: ModuleCache,
     meanwhile: Callable[[], None] = lambda: None,
+    inherited: int | None = None,
 ) -> StartedWorker:
     """Start one Deno process with an empty private folder. Does not wait for it.
 
@@ -61,6 +64,7 @@ def start_worker(
         cache: Makes its ``DENO_DIR``.
         meanwhile: Done while Deno starts, before anything of the handler's can run:
             its module is loaded after HELLO.
+        inherited: A descriptor that it gets, see ``launch``.
 
     Raises:
         WorkerSpawnError: The process could not be started.
@@ -79,6 +83,7 @@ def start_worker(
             command.argv(private_dir),
             command.process_environ(private_dir, deno_dir),
             command.cwd,
+            inherited,
         )
         spawn_s = time.monotonic() - started_s
         meanwhile()

@@ -1,24 +1,17 @@
 """One Deno process from its start to the last byte it wrote.
 
-Joins a child process, its end of the wire protocol and the relay of its log: what comes
-out are exchanges, and for each a ``WorkerError`` if the process broke off. Refuses to
-know when a worker is started or how many there are; that is ``strategies.py``.
+Joins a child process, the frames on its stdout and the relay of its log. Invocations
+go through its channel; what it means that the process broke off is a ``WorkerError``.
+Does not know when a worker is started, or how many there are.
 """
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import signal
 import time
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.errors import (
-    WorkerError,
-    WorkerProtocolError,
-    WorkerSpawnError,
-    WorkerUnreachedError,
-)
+from lambda_deno_spawn.errors import WorkerError, WorkerProtocolError, WorkerSpawnError
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.processes.child import ChildProcess
 from lambda_deno_spawn.protocol.frames import (
@@ -28,9 +21,10 @@ from lambda_deno_spawn.protocol.frames import (
     Stray,
     WorkerConnection,
 )
-from lambda_deno_spawn.worker.exchange import Exchange
+from lambda_deno_spawn.worker.channel import EXIT_GRACE_S
 from lambda_deno_spawn.worker.exits import exit_error
-from lambda_deno_spawn.worker.http_link import HttpLink
+from lambda_deno_spawn.worker.pipe_channel import PipeChannel
+from lambda_deno_spawn.worker.socket_channel import SocketChannel
 
 if TYPE_CHECKING:
     import asyncio
@@ -39,38 +33,29 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.invocation import Invocation
     from lambda_deno_spawn.launch.module_cache import ModuleCache
     from lambda_deno_spawn.log.writer import LogWriter
-    from lambda_deno_spawn.processes.child import ExitStatus, Footprint, Reaper
+    from lambda_deno_spawn.processes.child import Footprint
+    from lambda_deno_spawn.processes.reaper import ExitStatus, Reaper
     from lambda_deno_spawn.processes.state import Removal, StateDir
+    from lambda_deno_spawn.worker.channel import Channel
+    from lambda_deno_spawn.worker.exchange import Exchange
     from lambda_deno_spawn.worker.start import StartedWorker
 
-# A process that closed its stdout is given this long to end by itself, so that its exit
-# code can be told; measured exits of Deno take 1-5 ms, a busy small machine needs more.
-EXIT_GRACE_S = 0.5
 # Between SIGTERM and SIGKILL: time to flush a log, a quarter of the default margin.
 TERMINATE_GRACE_S = 0.05
-# To connect takes 0.1 ms, unless so many wait already that the kernel takes no more.
-CONNECT_SOON_S = 0.5
-# No connection for want of these is no fault of the worker's.
-OUR_OWN_WANT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS}
-# Tells the worker that nobody listens to its stream any more; runtime.js knows it.
-CALLER_GONE_SIGNAL = signal.SIGUSR2
 
 
 class Worker:
     """A running Deno process that can serve invocations.
 
-    The order of calls is ``ready``, ``begin``, ``stop``; ``stop`` may come at any point
-    and must come at the end. One exchange at a time, unless it is reached by a socket.
-    A cancelled call leaves the worker as it is.
+    The order of calls is ``ready``, ``hand_over``, ``close_exchange``, ``stop``;
+    ``stop`` may come at any point and must come at the end. One exchange at a time,
+    unless the worker listens on a socket. A cancelled call leaves the worker as it is.
 
     Attributes:
-        started_s: When it was started; this and the next on the monotonic clock.
-        ready_s: When its module was loaded; None until then.
-        spawn_s: How long the call took that started it.
-        private_dir: Its folder, in the environment of it and of what it starts.
-        begun: How many invocations were handed to it; the last one's number.
+        started: What was started: times, folders and marker.
+        ready_s: When its module was loaded, monotonic clock; None until then.
         left_processes: Programs that were still running when it was stopped.
-        is_stopped: Nothing of it is left to end.
+        is_stopped: True once nothing of it is left to end.
     """
 
     def __init__(
@@ -82,35 +67,22 @@ class Worker:
         state: StateDir,
         cache: ModuleCache,
     ) -> None:
-        """Take over a started process."""
+        """Take charge of a process that was started."""
         import asyncio
 
-        from lambda_deno_spawn.log.writer import Relay
+        from lambda_deno_spawn.log.relay import Relay
 
-        self.started_s = started.started_s
-        self.spawn_s = started.spawn_s
+        self.started = started
         self.ready_s: float | None = None
-        self.begun = 0
         self.left_processes = 0
+        self.is_stopped = False
         self._removal: Removal | None = None
         self._ended_before: int | None = None
         self._oom_kills = reaper.oom_kills.lately()
         self._is_killed = False
-        self._is_unreachable = False
         self._state = state
         self._cache = cache
-        self._deno_dir = started.deno_dir
         self._writer = writer
-        self._connection = WorkerConnection(started.marker)
-        self.private_dir = started.private_dir
-        self._sources = started.sources
-        self._socket = started.socket
-        self._invocations = started.invocations
-        # With the connection that each is on, if that is not the pipes.
-        self._exchanges: dict[Exchange, HttpLink | None] = {}
-        self._links: list[HttpLink] = []
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._marker = started.marker
         self._relay = Relay(writer, started.marker)
         self._stray = Relay(writer, started.marker)
         self._loop = loop
@@ -120,39 +92,52 @@ class Worker:
         self._load_failure: Failure | None = None
         self._error: WorkerError | None = None
         self._eof_timer: asyncio.TimerHandle | None = None
-        self.is_stopped = False
-        self._process = ChildProcess(started.launched, self, loop, reaper)
+        self._connection = WorkerConnection(started.marker)
+        self._process = self._make_process()
+        self._channel = self._make_channel()
+
+    def _make_process(self) -> ChildProcess:
+        return ChildProcess(self.started.launched, self, self._loop, self._reaper)
+
+    def _make_channel(self) -> Channel:
+        started = self.started
+        if started.socket is None:
+            return PipeChannel(self._process, self._connection, started.invocations)
+        return SocketChannel(
+            started.socket, self.pid, started.marker, lambda: self.log_tail
+        )
 
     @property
     def pid(self) -> int:
         """Process id of Deno."""
         return self._process.pid
 
+    @property
+    def handed_over(self) -> int:
+        """How many invocations were handed to it."""
+        return self._channel.handed_over
+
     def is_usable(self) -> bool:
         """Tell whether an invocation can be given to it, now or once it is ready."""
-        # After a freeze the event may be read before the end of a process is told.
-        self._reaper.poll(self.pid)
+        # After a freeze the event may be read before the exit of a process is reported.
+        self._reaper.poll(self._process.pid)
         return (
             self._error is None
-            and not self._is_unreachable
+            and self._channel.is_reachable
             and self._process.status is None
             and self._eof_timer is None
             and self._connection.state in (State.STARTING, State.IDLE)
         )
 
-    def serves_another(self, exchange: Exchange) -> bool:
-        """Tell whether it has begun an invocation besides, or may have."""
-        return any(
-            link is None or (link.carries(other) and not link.is_unread)
-            for other, link in self._exchanges.items()
-            if other is not exchange
-        )
+    def has_read_another(self, exchange: Exchange) -> bool:
+        """Tell whether it has read an open invocation besides, or may have."""
+        return self._channel.has_read_another(exchange)
 
     @property
     def left_files(self) -> int:
         """Files and folders in its private folder when it was stopped.
 
-        At least: those that have been removed by now.
+        A lower bound: those that have been removed by now.
         """
         return 0 if self._removal is None else self._removal.removed
 
@@ -162,13 +147,13 @@ class Worker:
         return self._process.status
 
     def footprint(self) -> Footprint | None:
-        """Return what its process takes up now; None if that is not known."""
+        """Return the memory and threads it uses now; None if they are not known."""
         return self._process.footprint()
 
     @property
     def log_tail(self) -> str:
-        """The last lines it logged; empty if they may be those of another's."""
-        return self._relay.tail if len(self._exchanges) < 2 else ""
+        """The last lines it logged; empty if they may belong to another invocation."""
+        return self._relay.tail if self._channel.open_exchanges < 2 else ""
 
     async def ready(self) -> Failure | None:
         """Wait until the handler's module is loaded.
@@ -185,144 +170,36 @@ class Worker:
             raise self._error
         return self._load_failure
 
-    async def begin(self, invocation: Invocation, abort_epoch_ms: int) -> Exchange:
-        """Hand over an invocation.
+    async def hand_over(self, invocation: Invocation, abort_epoch_ms: int) -> Exchange:
+        """Hand over an invocation; the worker must be ready.
 
-        Args:
-            invocation: The event and its facts; the worker must be ready.
-            abort_epoch_ms: When the handler's ``signal`` aborts; Unix time.
-
-        Raises:
-            WorkerUnreachedError: The process cannot be reached.
-            WorkerSpawnError: There is nothing left to reach it with.
+        See ``channel.Channel.hand_over``.
         """
-        self._state.have_private(self.private_dir)
-        if self._socket is not None:
-            return await self._begin_http(self._socket, invocation, abort_epoch_ms)
-        self.begun += 1
-        # Written first: nothing is read before this returns, so the rest can follow.
-        buffers = self._connection.invoke(invocation, abort_epoch_ms)
-        self._process.write_all(buffers, ends=self.begun == self._invocations)
-        self._attribute_log(invocation)
-        exchange = Exchange(self._connection, self, self.begun)
-        self._exchanges[exchange] = None
-        return exchange
-
-    async def _begin_http(
-        self, socket: str, invocation: Invocation, abort_epoch_ms: int
-    ) -> Exchange:
-        link = self._free_link() or await self._connect(socket)
-        # Not before: another may have begun meanwhile, and this one might not have.
-        self.begun += 1
-        number = self.begun
-        exchange = link.begin(
-            self._marker,
-            number,
-            invocation,
-            abort_epoch_ms,
-            on_lost=self._link_lost,
-            on_abandon=lambda: self._abandon(socket, number),
-        )
-        self._attribute_log(invocation)
-        self._exchanges[exchange] = link
-        return exchange
-
-    def _free_link(self) -> HttpLink | None:
-        while self._links:
-            link = self._links.pop()
-            if link.is_open:
-                return link
-        return None
-
-    async def _connect(self, socket: str) -> HttpLink:
-        begun_s = self._loop.time()
-        try:
-            return await HttpLink.connect(socket, self.pid, self._links.append)
-        except OSError as error:
-            if error.errno in OUR_OWN_WANT:
-                action = "connect to the handler's process"
-                raise WorkerSpawnError.from_os_error(action, error) from error
-            raise self._unreached(error.strerror or str(error)) from error
-        except BaseException:
-            # Its queue was full, and whoever waited has a deadline before ours.
-            if self._loop.time() - begun_s > CONNECT_SOON_S:
-                self._is_unreachable = True
-            raise
-
-    def _link_lost(self, exchange: Exchange, is_unread: bool) -> None:
-        """Wait a moment for the exit that belongs to the end of a connection."""
-        if is_unread:
-            exchange.break_off(self._unreached("it closed the connection unread"))
-        elif self._error is not None:
-            exchange.break_off(self._error)
-        else:
-            error = WorkerProtocolError(
-                "Cannot read an answer: the worker's server closed the connection, and "
-                "the process runs on",
-                pid=self.pid,
-                stderr_tail=self.log_tail,
-            )
-            self._loop.call_later(EXIT_GRACE_S, exchange.break_off, error)
-
-    def _unreached(self, reason: str) -> WorkerUnreachedError:
-        """Note that nobody is to be sent to it any more, and say why."""
-        self._is_unreachable = True
-        return WorkerUnreachedError(
-            f"Cannot reach the worker's server: {reason}",
-            pid=self.pid,
-            stderr_tail=self.log_tail,
-        )
-
-    async def reason_of(self, error: WorkerError) -> WorkerError:
-        """Return why it was not reached: its end, if that comes in a moment."""
-        await self._wait_for_exit(EXIT_GRACE_S)
-        return self._error or error
-
-    def _abandon(self, socket: str, number: int) -> None:
-        async def tell() -> None:
-            with contextlib.suppress(WorkerError):  # its end tells more
-                link = self._free_link() or await self._connect(socket)
-                link.abandon(number)
-
-        task = self._loop.create_task(tell())
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    def end(self, exchange: Exchange) -> None:
-        """Forget an exchange that has ended, or that nobody waits for any more."""
-        self.drain_log()
-        link = self._exchanges.pop(exchange, None)
-        exchange.close()
-        if link is not None and link.carries(exchange):
-            link.close()
-
-    def drain_log(self) -> None:
-        """Relay what it has written to stderr by now: it belongs to what ran by now."""
-        self._process.drain_stderr()
-
-    def _attribute_log(self, invocation: Invocation) -> None:
-        """Let what it writes to stderr belong to an invocation, if that is certain."""
-        is_alone = not self._exchanges
+        self._state.have_private(self.started.private_dir)
+        exchange = await self._channel.hand_over(invocation, abort_epoch_ms)
+        # What it writes to stderr belongs to this invocation if it is the only one.
+        is_alone = self._channel.open_exchanges == 1
         for relay in (self._relay, self._stray):
             relay.request_id = invocation.request_id if is_alone else ""
             relay.tenant_id = invocation.tenant_id if is_alone else None
-        # Nobody is told what was logged for another.
-        if self.begun > 1:
+        # No caller is shown what was logged for another.
+        if self._channel.handed_over > 1:
             self._relay.forget()
+        return exchange
 
-    # What an exchange asks of its way, if that are the pipes (exchange.Carrier).
+    async def reason_of(self, error: WorkerError) -> WorkerError:
+        """Return why it was not reached: its exit, if that follows in a moment."""
+        await self._wait_for_exit(EXIT_GRACE_S)
+        return self._error or error
 
-    def hold(self) -> None:
-        """Leave frames in the pipe."""
-        self._process.hold_stdout()
+    def close_exchange(self, exchange: Exchange) -> None:
+        """Forget an exchange that has ended, or that is no longer awaited."""
+        self._process.drain_stderr()
+        self._channel.close_exchange(exchange)
 
-    def release(self) -> None:
-        """Take frames again."""
-        self._process.release_stdout()
-
-    def tell_caller_gone(self) -> None:
-        """Tell it that nobody listens to its stream any more."""
-        self._process.signal(CALLER_GONE_SIGNAL)
+    def drain_log(self) -> None:
+        """Relay what it has written to stderr so far: it belongs to what ran so far."""
+        self._process.drain_stderr()
 
     def kill(self) -> None:
         """Send SIGKILL to its group; ``stop`` does the rest."""
@@ -344,7 +221,7 @@ class Worker:
         The signal wakes no process that is blocked in a read; the end of stdin does.
 
         Args:
-            grace_s: How long its end is waited for.
+            grace_s: How long to wait for its exit.
         """
         if self._process.status is None:
             self.process_ending()
@@ -355,11 +232,12 @@ class Worker:
     async def stop(self, limit_s: float, spares: Callable[[int], bool]) -> bool:
         """End the process and all that descends from it; leave nothing behind.
 
-        Cancelled or given up, it can be called again and does what is left.
+        After a call that was cancelled, or that returned False, call it again: it does
+        what is left.
 
         Args:
-            limit_s: Given up after this long: something is stuck in the kernel.
-            spares: Tells of a process whose parent is gone that it belongs to a worker
+            limit_s: Give up after this long: something is stuck in the kernel.
+            spares: Tells whether a process whose parent is gone belongs to a worker
                 that goes on.
 
         Returns:
@@ -372,24 +250,23 @@ class Worker:
         await self._wait_for_exit(limit_s)
         if self._process.status is None:
             return False
-        # While its pipes are open: who writes to a closed one ends by itself.
+        # While its pipes are open: a process that writes to a closed one ends itself.
         left_s = max(0.0, limit_s - (self._loop.time() - begun_s))
         is_swept = await self._reaper.sweep(left_s, spares)
         self._process.drain()
         self._relay.flush()
         self._stray.flush()
         self._process.close()
-        for link in [*self._links, *self._exchanges.values()]:
-            if link is not None:
-                link.close()
-        self._writer.forget(self._go_on_logging)
+        self._channel.close()
+        self._writer.forget(self._resume_logging)
         if self._eof_timer is not None:
             self._eof_timer.cancel()
         self.left_processes = self._reaper.ended - (self._ended_before or 0)
-        self._removal = self._state.remove_private(self.private_dir)
-        if self._socket is not None:
-            self._state.remove_private(self._socket)
-        self._cache.remove(self._deno_dir)
+        self._removal = self._state.remove_private(self.started.private_dir)
+        if self.started.socket is not None:
+            self._state.remove_private(self.started.socket)
+        if not self.started.is_forked:
+            self._cache.remove(self.started.deno_dir)
         self.is_stopped = True
         return is_swept
 
@@ -402,12 +279,13 @@ class Worker:
         except TimeoutError:
             return
 
-    # What the process does (process.ProcessEvents).
+    # process.ProcessEvents
 
     def stdout_received(self, data: bytes) -> None:
-        """Take bytes of frames, and what strayed among them."""
+        """Pass on frames, and relay what strayed among them."""
+        connection = self._connection
         try:
-            for event in self._connection.receive_data(data):
+            for event in connection.receive_data(data):
                 match event:
                     case Ready():
                         self._separate()
@@ -417,30 +295,31 @@ class Worker:
                         self._load_failure = failure
                         self._ready.set()
                     case Stray(stray):
-                        # An answer may come behind it, which must not wait for a log
-                        # that is not read.
+                        # A response may follow, which must not wait for a log that is
+                        # not read.
                         if self._writer.is_full:
                             self._writer.drop(max(1, stray.count(b"\n")))
                         else:
                             self._stray.feed(stray)
                     case _:
-                        for exchange in self._exchanges:
-                            exchange.take(event)
+                        exchange = self._channel.on_stdout
+                        if exchange is not None:
+                            exchange.receive(event, connection.state)
         except WorkerProtocolError as error:
             error.pid = self.pid
             error.stderr_tail = self.log_tail
             self._break_off(error)
 
     def _separate(self) -> None:
-        """Take from it, before it has an event, what others share with it."""
+        """Take away what it shares with others, before it has an event."""
         try:
-            self._cache.loaded(self._deno_dir)
+            self._cache.loaded(self.started.deno_dir)
         except OSError as error:
-            action = f"close the module cache {self._deno_dir!r}"
+            action = f"close the module cache {self.started.deno_dir!r}"
             self._break_off(WorkerSpawnError.from_os_error(action, error))
 
     def stdout_ended(self) -> None:
-        """Wait a moment for the exit that belongs to this end."""
+        """Wait a moment for the exit that explains the end of stdout."""
         stray = self._connection.receive_eof()
         if stray is not None:
             self._stray.feed(stray.data)
@@ -450,7 +329,7 @@ class Worker:
     def _stdout_closed(self) -> None:
         self._break_off(
             WorkerProtocolError(
-                f"Cannot read an answer: the worker closed its stdout while "
+                f"Cannot read a response: the worker closed its stdout while "
                 f"{self._connection.state} and runs on",
                 pid=self.pid,
                 stderr_tail=self.log_tail,
@@ -460,47 +339,43 @@ class Worker:
     def stderr_received(self, data: bytes) -> None:
         """Relay lines of the log."""
         self._relay.feed(data)
-        # Whoever logs more than is read waits; an answer on stdout does not.
+        # A worker that logs more than is read waits; a response on stdout does not.
         if self._writer.is_full:
             self._process.hold_stderr()
-            self._writer.when_drained(self._go_on_logging)
+            self._writer.when_drained(self._resume_logging)
 
-    def _go_on_logging(self) -> None:
+    def _resume_logging(self) -> None:
         self._process.release_stderr()
 
     def process_ending(self) -> None:
-        """Note who was ended before; all who are from now on are what it left."""
+        """Count the strangers that end from now on as left behind by this worker."""
         if self._ended_before is None:
             self._ended_before = self._reaper.ended
 
     def process_exited(self, status: ExitStatus) -> None:
-        """Tell the end of the process to whoever waits for something else."""
+        """Fail all that waits for something else of the process."""
         self._relay.flush()
         self._exited.set()
         is_oom = False
         if status.returncode == -signal.SIGKILL and not self._is_killed:
             before = self._oom_kills
             is_oom = before is None or self._reaper.oom_kills.now() != before
+        tail = self._relay.tail
         error = exit_error(
             status,
             self.pid,
             self._connection.state,
-            self._relay.tail,
-            self._sources,
+            tail,
+            self.started.sources,
             is_oom=is_oom,
         )
-        error.stderr_tail = self.log_tail
+        # The caller is not shown what may belong to another.
+        error.stderr_tail = tail if self._channel.open_exchanges < 2 else ""
         self._break_off(error)
 
     def _break_off(self, error: WorkerError) -> None:
-        """Wake everybody; the error counts for what has not happened yet."""
+        """Raise this error for all that has not happened yet; the first one counts."""
         if self._error is None:
             self._error = error
         self._ready.set()
-        for exchange, link in self._exchanges.items():
-            if link is None or not link.carries(exchange):
-                exchange.break_off(error)
-            else:
-                # What it has sent is read first; how its connection ends tells whether
-                # the event was read. Both are there already if the process has ended.
-                self._loop.call_later(EXIT_GRACE_S, exchange.break_off, error)
+        self._channel.fail(error)

@@ -1,1 +1,1 @@
-"""AWS accounts: plans, deploys, layers, invocations, logs."""
+"""AWS accounts: plans, deployments, layers, invocations, logs."""

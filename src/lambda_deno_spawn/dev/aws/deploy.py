@@ -1,9 +1,9 @@
-"""From a function as it is to a function as it is wanted: differences and calls.
+"""The plan that turns the current state of a function into the wanted one.
 
-Knows in which order a function changes, and how each change is taken back. Refuses to
-know AWS: states in, a plan out, the same for the same states. Specification:
-docs/deploy.md; Lambda API reference, CreateFunction, UpdateFunctionConfiguration,
-UpdateFunctionCode; AWS "Control access to Lambda function URLs".
+Knows in which order a function changes, and how to revert each change. Does not call
+AWS: the same two states always give the same plan. Specification: docs/deploy.md;
+Lambda API reference, CreateFunction, UpdateFunctionConfiguration, UpdateFunctionCode;
+AWS "Control access to Lambda function URLs".
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from lambda_deno_spawn.dev.aws.deploy_layers import (
 )
 from lambda_deno_spawn.dev.aws.plan import (
     NO_ROLE,
-    Answer,
     Call,
     Change,
     Only,
     Plan,
+    ResultOf,
     Step,
     Wait,
     shown_value,
@@ -34,7 +34,6 @@ from lambda_deno_spawn.dev.aws.publish import (
     publish_steps,
 )
 from lambda_deno_spawn.dev.aws.wanted import (
-    OS_ONLY,
     OUR_TAG,
     WRAPPER,
     WRAPPER_PATH,
@@ -45,22 +44,26 @@ from lambda_deno_spawn.dev.aws.wanted import (
     role_policy_name,
 )
 from lambda_deno_spawn.dev.project.project import RUNTIMES
+from lambda_deno_spawn.dev.project.quotas import (
+    DEFAULT_MEMORY_MB,
+    DEFAULT_TIMEOUT_S,
+    OS_ONLY,
+)
 from lambda_deno_spawn.errors import DeployError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from lambda_deno_spawn.dev.aws.wanted import Current, FunctionState, Wanted
 
-# What CreateFunction says of a role that not all of AWS knows yet.
+    _Value = str | int | list[str]
+
+# Texts of CreateFunction about a role that is too new to be known in all of AWS.
 NEW_ROLE = (
     NO_ROLE,
     "KMS key is invalid for CreateGrant",
     "execution role does not have permissions",
 )
-# What `invoke` runs a function with here; Lambda's own default of 128 MB is slow.
-NEW_MEMORY_MB = 512
-NEW_TIMEOUT_S = 3
 NEW_RETENTION_DAYS = 30
 URL_STATEMENT = "FunctionURLAllowPublicAccess"
 INVOKE_STATEMENT = "FunctionURLInvokeAllowPublicAccess"
@@ -76,20 +79,21 @@ TRUST = json.dumps(
         ],
     }
 )
-# Of all variables, as compact JSON in UTF-8: what Lambda's refusal quotes as the string
-# that it measured. AWS "Lambda quotas".
+# All variables together, as compact JSON in UTF-8: Lambda's error message quotes the
+# string that it measured. AWS "Lambda quotas".
 ENVIRONMENT_LIMIT_BYTES = 4096
-# Of UpdateFunctionConfiguration, which has to be smaller; Lambda's own refusal says so.
+# A request of UpdateFunctionConfiguration has to be smaller; from Lambda's error
+# message.
 REQUEST_LIMIT_BYTES = 5120
 
 
 def plan_deploy(wanted: Wanted, current: Current) -> Plan:
-    """Plan what makes a function be as it is wanted.
+    """Plan the changes from the current state of a function to the wanted one.
 
     Raises:
-        UsageError: What is wanted contradicts what is there, and nobody said to
-            replace it.
-        DeployError: It cannot be reached from what is there.
+        UsageError: The change would replace a function that is not ours, and
+            ``changes_runtime`` is not set.
+        DeployError: The wanted state cannot be reached.
     """
     return _Planner(wanted, current).plan()
 
@@ -99,29 +103,30 @@ class _Setting:
     """A part of a function's configuration.
 
     Attributes:
-        name: As people call it.
-        parameter: As the API calls it.
-        wanted: None: it is left alone.
-        unit: Behind the value.
-        is_wrapped: ``{"Size": value}``; EphemeralStorage's form.
+        name: Name to show to the user.
+        parameter: Name in the API.
+        wanted: Wanted value; None: leave it unchanged.
+        before: Current value; None: the function does not exist.
+        unit: Shown after the value.
+        is_wrapped: The API's form is ``{"Size": value}``, as for EphemeralStorage.
     """
 
     name: str
     parameter: str
-    wanted: Any
-    before: Any
+    wanted: _Value | None
+    before: _Value | None
     unit: str = ""
     is_wrapped: bool = False
 
-    def value(self, value: Any) -> Any:
+    def value(self, value: object) -> object:
         return {"Size": value} if self.is_wrapped else value
 
-    def shown(self, value: Any) -> str:
+    def shown(self, value: object) -> str:
         return f"{value or repr('')}{self.unit}"
 
 
 class _Planner:
-    """Collects changes and steps; used once."""
+    """Collects the changes and steps of one plan."""
 
     def __init__(self, wanted: Wanted, current: Current) -> None:
         self._wanted = wanted
@@ -148,16 +153,16 @@ class _Planner:
         self._plan_url()
         return Plan(tuple(self._changes), tuple(self._steps))
 
-    # Each part below says what differs, and adds the steps that remove the difference.
+    # Each method below adds the changes of one resource, and the steps that make them.
 
     def _plan_role(self) -> str:
-        """Return the role's ARN, which is known before it is made."""
+        """Return the role's ARN, which is known before the role exists."""
         wanted, role = self._wanted, self._current.role
         if wanted.role is not None:
             if role is None:
                 raise DeployError(
-                    f"Cannot use the role {wanted.role!r}: IAM has none of that name; "
-                    "leave out --role to have one made"
+                    f"Cannot use the role {wanted.role!r}: it does not exist in IAM; "
+                    "create it, or leave out --role to have one created"
                 )
             return role.arn
         if self._current.function is not None:
@@ -166,8 +171,8 @@ class _Planner:
         arn = self._place.role(name)
         if role is not None and not role.is_ours:
             raise DeployError(
-                f"Cannot make the role {name!r}: there is one that this tool did not "
-                f"make; use it with --role {name}, or give another"
+                f"Cannot create the role {name!r}: a role with this name exists that "
+                f"this tool did not create; use it with --role {name}, or give another"
             )
         if role is None:
             self._changes.append(Change("new role", None, name))
@@ -179,7 +184,7 @@ class _Planner:
                 {
                     "RoleName": name,
                     "AssumeRolePolicyDocument": TRUST,
-                    "Description": f"Of the Lambda function {wanted.name}",
+                    "Description": f"Execution role of the function {wanted.name}",
                     "Tags": tags,
                 },
             )
@@ -204,7 +209,7 @@ class _Planner:
             )
         return arn
 
-    def _plan_layers(self) -> list[str | Answer]:
+    def _plan_layers(self) -> list[str | ResultOf]:
         layers = planned_layers(self._wanted, self._current)
         for built in unpublished_layers(self._wanted, self._current):
             self._changes.append(Change(f"layer {built.name}", None, "published"))
@@ -215,7 +220,7 @@ class _Planner:
         name = default_log_group(self._wanted.name)
         function = self._current.function
         if function is not None and function.log_group != name:
-            return  # somebody chose another one, and how long it keeps what
+            return  # not ours: its owner chose it, and its retention
         is_kept_for = self._current.log_retention_days
         days = self._wanted.retention_days
         arn = self._place.log_group(name)
@@ -231,7 +236,7 @@ class _Planner:
         parameters = {"logGroupName": name, "retentionInDays": days}
         self._call("logs", "PutRetentionPolicy", arn, parameters)
 
-    def _plan_creation(self, role: str, layers: list[str | Answer]) -> None:
+    def _plan_creation(self, role: str, layers: list[str | ResultOf]) -> None:
         wanted = self._wanted
         variables = merged_variables({}, wanted)
         tags = {**wanted.tags, OUR_TAG[0]: OUR_TAG[1]}
@@ -263,7 +268,8 @@ class _Planner:
             "Code": content,
         }
         name = {"FunctionName": wanted.name}
-        # One that is only slow, or out of sight, is a function: the next run goes on.
+        # Delete it only if it failed. If it is slow, or its state is unknown, keep it:
+        # the next run continues with it.
         gone = Only(
             Call("lambda", "DeleteFunction", self._arn, name),
             asks=Call("lambda", "GetFunction", self._arn, name),
@@ -282,13 +288,13 @@ class _Planner:
         self._wait("function_active_v2")
 
     def _plan_update(
-        self, function: FunctionState, role: str, layers: list[str | Answer]
+        self, function: FunctionState, role: str, layers: list[str | ResultOf]
     ) -> None:
         wanted = self._wanted
         is_repair = function.failure is not None
         if is_repair:
             before = f"failed, {function.failure}"
-            self._changes.append(Change("last update", before, "done again"))
+            self._changes.append(Change("last update", before, "repeated"))
         given: dict[str, Any] = {}
         previous: dict[str, Any] = {}
         for setting in _settings(wanted, function, role):
@@ -300,8 +306,8 @@ class _Planner:
                     setting.shown(setting.before),
                     setting.shown(setting.wanted),
                 )
-                # Another handler may mean that this is another function; one version
-                # of Python after another does not.
+                # Another handler suggests that this is a different function; another
+                # version of Python does not.
                 loses = setting.name in ("role", "handler") or (
                     setting.name == "runtime" and setting.before not in RUNTIMES
                 )
@@ -316,11 +322,11 @@ class _Planner:
         if variables != function.variables or is_repair:
             self._changes += variable_changes(function.variables, variables)
             given["Environment"] = {"Variables": variables}
-            if function.environment_error is None:  # else nobody knows what it was
+            if function.environment_error is None:  # else the old values are unknown
                 previous["Environment"] = {"Variables": dict(function.variables)}
         needs_code = self._needs_code(function)
         before_code, content = self._code() if needs_code else ((), {})
-        # What takes long and changes nothing comes first.
+        # The upload takes long and changes nothing, so it comes first.
         self._steps += before_code
         if given:
             code = function.code_sha256 if needs_code else None
@@ -333,8 +339,9 @@ class _Planner:
                 **self._take_revision(),
             }
             call = Call("lambda", "UpdateFunctionCode", self._arn, parameters)
-            # Code that is accepted runs with its own configuration or not at all: what
-            # goes wrong from here on is repaired by going on, never by going back.
+            # Once the new code is accepted it must not run with the old configuration:
+            # later failures are repaired by running the command again, not by
+            # reverting.
             digest = ("CodeSha256", base64_digest(wanted.package.sha256))
             self._steps.append(Step(call, settles=True, digest=digest))
             self._wait("function_updated_v2")
@@ -345,7 +352,7 @@ class _Planner:
         digest = base64_digest(wanted.package.sha256)
         if function.code_sha256 != digest:
             before, after = function.code_sha256[:12], digest[:12]
-            # Of ours there is a source; of others this may be the only copy.
+            # The code of our functions has a source; any other may be the only copy.
             loses = not function.is_ours
             self._changes.append(Change("code", before, after, loses))
         if function.arch != wanted.arch:
@@ -358,12 +365,12 @@ class _Planner:
     def _plan_configuration(
         self, given: dict[str, Any], previous: dict[str, Any], code: str | None
     ) -> None:
-        """Change the configuration, before the code: it can be taken back.
+        """Change the configuration, before the code, because it can be reverted.
 
         Args:
-            given: What changes.
-            previous: What that was.
-            code: Digest of the code that is there, None if it stays.
+            given: The parameters to change.
+            previous: Their current values.
+            code: Digest of the current code; None: the code does not change.
         """
         name = {"FunctionName": self._wanted.name}
         operation = "UpdateFunctionConfiguration"
@@ -372,7 +379,7 @@ class _Planner:
         restore = Call("lambda", operation, self._arn, {**name, **previous})
         back: Call | Only = restore
         if code is not None:
-            # The new code may have been accepted though the answer was lost.
+            # The new code may have been accepted although the response was lost.
             back = Only(restore, asks, "Configuration.CodeSha256", code)
         given = {**given, **self._take_revision()}
         _check_request(given)
@@ -383,9 +390,9 @@ class _Planner:
     def _take_revision(self) -> dict[str, str]:
         """Return the revision that was read, for the first call that writes.
 
-        Lambda refuses that call if somebody else has written since. Later ones have
-        none: a write makes a new revision, applying it one more, and publishing
-        another, so that what a call answers is out of date before the next is made.
+        Lambda refuses that call if the function was changed since. Later calls send no
+        revision: a write creates a new one, applying it another, and publishing a
+        third, so that the one in a response is outdated before the next call.
         """
         revision, self._revision = self._revision, ""
         return {"RevisionId": revision} if revision else {}
@@ -401,7 +408,7 @@ class _Planner:
             self._changes.append(change)
         if tags:
             parameters = {"Resource": self._arn, "Tags": tags}
-            self._take_revision()  # assumed: tags make a new one
+            self._take_revision()  # assumed: changing tags creates a new one
             self._call("lambda", "TagResource", self._arn, parameters)
 
     def _plan_alias(self) -> None:
@@ -422,7 +429,7 @@ class _Planner:
             return
         name = {"FunctionName": wanted.name}
         digest = base64_digest(wanted.package.sha256)
-        # With the digest, a version of somebody else's code is not published.
+        # The digest prevents publishing code that another user has just uploaded.
         self._call(
             "lambda",
             "PublishVersion",
@@ -430,11 +437,11 @@ class _Planner:
             {**name, "CodeSha256": digest, **self._take_revision()},
             key="version",
         )
-        version = Answer("version", "Version")
+        version = ResultOf("version", "Version")
         there = {**name, "Qualifier": version}
         active = Call("lambda", "GetFunctionConfiguration", self._arn, there)
-        # Pending are those in a VPC, or with a snapshot of their start.
-        is_active = (Answer("version", "State"), "Active")
+        # A version is pending if it is in a VPC, or has a snapshot of its init phase.
+        is_active = (ResultOf("version", "State"), "Active")
         wait = Wait("published_version_active", active, unless=is_active)
         self._steps.append(Step(wait))
         parameters = {**name, "Name": wanted.alias, "FunctionVersion": version}
@@ -444,7 +451,7 @@ class _Planner:
             return
         before = f"version {alias.version}"
         if alias.has_weights:
-            before += ", in part another"
+            before += ", and another for a share of the calls"
             parameters["RoutingConfig"] = {"AdditionalVersionWeights": {}}
         self._changes.append(
             Change(f"alias {wanted.alias}", before, "new version", alias.has_weights)
@@ -459,8 +466,8 @@ class _Planner:
             if url is not None:
                 self._changes.append(Change("function url", url.url, None, loses=True))
                 self._call_url("DeleteFunctionUrlConfig", {})
-            # They may be there without it, after a run that was interrupted; the next
-            # URL, whoever makes it, would be public.
+            # Remove the permissions too if there is no URL, as after an interrupted
+            # run: they would make the next URL public.
             self._plan_permissions(is_public=False)
         if not wanted.url:
             return
@@ -473,13 +480,13 @@ class _Planner:
             self._call_url("CreateFunctionUrlConfig", settings, key="url")
         elif (url.auth, url.invoke_mode) != (auth, mode):
             before = f"{url.auth}, {url.invoke_mode}"
-            loses = auth != url.auth  # callers are shut out, or everybody let in
+            loses = auth != url.auth  # callers lose access, or everyone gets it
             self._changes.append(Change("function url", before, shown, loses))
             self._call_url("UpdateFunctionUrlConfig", settings, key="url")
         self._plan_permissions(is_public=auth == "NONE")
 
     def _plan_permissions(self, *, is_public: bool) -> None:
-        """Let everybody call the URL, or nobody by that way.
+        """Add or remove the permission for everyone to call the URL.
 
         Since October 2025 both statements are needed.
         """
@@ -500,16 +507,16 @@ class _Planner:
                 if _is_public(statement, str(parameters["Action"]))
             ]
             if is_public and not found:
-                while sid in taken:  # by a statement that says something else
+                while sid in taken:  # another statement has this id
                     sid += "-1"
-                change = Change(f"{parameters['Action']} by the url", None, "everybody")
+                change = Change(f"{parameters['Action']} by the url", None, "everyone")
                 self._changes.append(change)
                 given = {"StatementId": sid, "Principal": "*", **parameters}
                 self._call_url("AddPermission", given)
             elif found and not is_public:
                 for statement in found:
                     change = Change(
-                        f"{parameters['Action']} by the url", "everybody", None, True
+                        f"{parameters['Action']} by the url", "everyone", None, True
                     )
                     self._changes.append(change)
                     given = {"StatementId": statement["Sid"]}
@@ -548,17 +555,17 @@ class _Planner:
 
 
 def _check_replaceable(wanted: Wanted, function: FunctionState) -> None:
-    """Refuse to make a function of ours out of anything else, unless told to."""
+    """Reject replacing a function that is not ours, unless that is wanted."""
     what = f"Cannot deploy to {wanted.name!r}"
     if function.package_type != "Zip":
         raise UsageError(
-            f"{what}: that function is a container image, which Lambda cannot change "
-            "into a zip; choose another --name, or delete it first"
+            f"{what}: that function is a container image, which Lambda cannot replace "
+            "by a zip; choose another --name, or delete it first"
         )
     if function.state == "Failed":
         raise DeployError(
-            f"{what}: AWS could not set that function up, {function.state_reason}; "
-            f"remove it with `lambda-deno-spawn delete {wanted.name}` and deploy again"
+            f"{what}: AWS could not set up that function, {function.state_reason}; "
+            f"delete it with `lambda-deno-spawn delete {wanted.name}` and deploy again"
         )
     if function.environment_error is not None and not wanted.replaces_env:
         raise DeployError(
@@ -571,8 +578,8 @@ def _check_replaceable(wanted: Wanted, function: FunctionState) -> None:
     if function.stack is not None:
         raise UsageError(
             f"{what}: the CloudFormation stack {function.stack!r} owns it, and its "
-            "next update would undo this; change it there, choose another --name, or "
-            "replace it all the same with --change-runtime"
+            "next update would revert this change; change it there, choose another "
+            "--name, or replace it anyway with --change-runtime"
         )
     if function.is_ours:
         return
@@ -581,8 +588,8 @@ def _check_replaceable(wanted: Wanted, function: FunctionState) -> None:
     else:
         state = f"its runtime is {function.runtime}"
     raise UsageError(
-        f"{what}: there is a function of that name that is not of ours, {state}; "
-        "choose another --name, or replace it with --change-runtime"
+        f"{what}: a function with this name exists that this tool did not create, "
+        f"{state}; choose another --name, or replace it with --change-runtime"
     )
 
 
@@ -591,38 +598,45 @@ def _settings(
 ) -> list[_Setting]:
     memory, timeout = wanted.memory_mb, wanted.timeout_s
     if function is None:
-        memory, timeout = memory or NEW_MEMORY_MB, timeout or NEW_TIMEOUT_S
-    rows: tuple[tuple[str, str, Any, str, str], ...] = (
-        ("runtime", "Runtime", wanted.runtime, "runtime", ""),
-        ("handler", "Handler", wanted.handler, "handler", ""),
-        ("role", "Role", role, "role", ""),
-        ("memory", "MemorySize", memory, "memory_mb", " MB"),
-        ("timeout", "Timeout", timeout, "timeout_s", " s"),
-        ("storage", "EphemeralStorage", wanted.storage_mb, "storage_mb", " MB"),
-        ("description", "Description", wanted.description, "description", ""),
-    )
+        memory, timeout = memory or DEFAULT_MEMORY_MB, timeout or DEFAULT_TIMEOUT_S
+
+    def before(read: Callable[[FunctionState], _Value]) -> _Value | None:
+        return None if function is None else read(function)
+
     return [
+        _Setting("runtime", "Runtime", wanted.runtime, before(lambda it: it.runtime)),
+        _Setting("handler", "Handler", wanted.handler, before(lambda it: it.handler)),
+        _Setting("role", "Role", role, before(lambda it: it.role)),
         _Setting(
-            name,
-            parameter,
-            value,
-            None if function is None else getattr(function, attribute),
-            unit,
-            is_wrapped=parameter == "EphemeralStorage",
-        )
-        for name, parameter, value, attribute, unit in rows
+            "memory", "MemorySize", memory, before(lambda it: it.memory_mb), " MB"
+        ),
+        _Setting("timeout", "Timeout", timeout, before(lambda it: it.timeout_s), " s"),
+        _Setting(
+            "storage",
+            "EphemeralStorage",
+            wanted.storage_mb,
+            before(lambda it: it.storage_mb),
+            " MB",
+            is_wrapped=True,
+        ),
+        _Setting(
+            "description",
+            "Description",
+            wanted.description,
+            before(lambda it: it.description),
+        ),
     ]
 
 
 def merged_variables(existing: Mapping[str, str], wanted: Wanted) -> dict[str, str]:
-    """Return the variables that a function is to have.
+    """Return the wanted variables, merged with the existing ones.
 
     Raises:
-        UsageError: They are more than Lambda takes.
+        UsageError: They are larger than Lambda allows.
     """
     kept = {} if wanted.replaces_env else dict(existing)
     if kept.get(WRAPPER) == WRAPPER_PATH:
-        del kept[WRAPPER]  # of another runtime, unless it is set anew below
+        del kept[WRAPPER]  # set again below if this runtime needs it
     variables = {**kept, **wanted.variables}
     if wanted.runtime != OS_ONLY:
         variables[WRAPPER] = WRAPPER_PATH
@@ -631,32 +645,32 @@ def merged_variables(existing: Mapping[str, str], wanted: Wanted) -> dict[str, s
     if size_bytes > ENVIRONMENT_LIMIT_BYTES:
         raise UsageError(
             f"Cannot set the environment variables: they have {size_bytes} bytes "
-            f"together, and Lambda takes {ENVIRONMENT_LIMIT_BYTES}; move values to "
+            f"together, and Lambda accepts {ENVIRONMENT_LIMIT_BYTES}; move values to "
             "Parameter Store or Secrets Manager"
         )
     return variables
 
 
 def _check_request(given: Mapping[str, Any]) -> None:
-    """Refuse a request that is too large as botocore spells it: in ASCII.
+    """Reject a request that is too large in botocore's encoding, which is ASCII.
 
     Raises:
-        UsageError: It is.
+        UsageError: The request is too large.
     """
     size_bytes = len(json.dumps(given, default=str))
     if size_bytes >= REQUEST_LIMIT_BYTES:
         raise UsageError(
             f"Cannot change the configuration: the request has {size_bytes} bytes, and "
-            f"Lambda takes less than {REQUEST_LIMIT_BYTES}; a character that is not "
-            "ASCII takes 6 or 12; move values of variables to Parameter Store or "
-            "Secrets Manager"
+            f"Lambda accepts less than {REQUEST_LIMIT_BYTES}, where each character "
+            "that is not ASCII counts as 6 or 12; move values of variables to "
+            "Parameter Store or Secrets Manager"
         )
 
 
 def variable_changes(
     before: Mapping[str, str], after: Mapping[str, str]
 ) -> Iterable[Change]:
-    """Return what is different, without the values of secrets."""
+    """Return the changed variables, without values that may be secrets."""
     for name in sorted({*before, *after}):
         old, new = before.get(name), after.get(name)
         if old != new:
@@ -669,7 +683,7 @@ def variable_changes(
 
 
 def _is_public(statement: Mapping[str, Any], action: str) -> bool:
-    """True if a statement lets everybody call a function by its URL."""
+    """Return whether a statement allows everyone to call a function by its URL."""
     is_for_all = statement.get("Principal") in ("*", {"AWS": "*"})
     if not is_for_all or statement.get("Action") != action:
         return False

@@ -1,15 +1,15 @@
-"""Which layers a function is to have: ours renewed, those of others where they are.
+"""The layers of a function: the runtime's, updated in place, beside all others.
 
-Knows which layer takes the place of which, what fits, and what has to be published on
-the way. Refuses to know AWS: states in, ARNs out, the same for the same states.
-Specification: docs/deploy.md, "layers"; AWS "Lambda quotas".
+Knows which layer replaces which, which ones fit, and which have to be published first.
+Does not call AWS: the same states always give the same ARNs. Specification:
+docs/deploy.md, "layers"; AWS "Lambda quotas".
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.dev.aws.plan import Answer, Change
+from lambda_deno_spawn.dev.aws.plan import Change, ResultOf
 from lambda_deno_spawn.dev.aws.publish import LAYER_PREFIX
 from lambda_deno_spawn.dev.project.quotas import LAYERS_LIMIT
 from lambda_deno_spawn.errors import DeployError, UsageError
@@ -21,23 +21,23 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.aws.wanted import Current, Wanted
 
 
-def planned_layers(wanted: Wanted, current: Current) -> list[str | Answer]:
-    """Return the layers that a function is to have, in order.
+def planned_layers(wanted: Wanted, current: Current) -> list[str | ResultOf]:
+    """Return the wanted layers of a function, in order.
 
     Returns:
-        ARNs of versions; an ``Answer`` stands for one that is published on the way.
+        ARNs of layer versions; a ``ResultOf`` stands for one that the plan publishes.
 
     Raises:
-        UsageError: With those of others they are more than Lambda takes.
-        DeployError: One is not there, or does not fit.
+        UsageError: Together with other layers, there are more than Lambda allows.
+        DeployError: A layer does not exist, or does not fit.
     """
     if wanted.layers:
         for arn in wanted.layers:
             version = current.layers.get(arn)
             if version is None:
                 raise DeployError(
-                    f"Cannot use the layer {arn!r}: there is no such version; see "
-                    "`lambda-deno-spawn layer list`"
+                    f"Cannot use the layer {arn!r}: there is no such version; choose "
+                    "one from `lambda-deno-spawn layer list`"
                 )
             _check_layer(arn, version.archs, version.runtimes, wanted)
         return list(wanted.layers)
@@ -49,15 +49,15 @@ def planned_layers(wanted: Wanted, current: Current) -> list[str | Answer]:
     if len(layers) > LAYERS_LIMIT:
         others = len(layers) - len(ours)
         raise UsageError(
-            f"Cannot use {len(layers)} layers: the function needs {len(ours)} of ours "
-            f"and has {others} of others, and Lambda takes {LAYERS_LIMIT}; name all "
-            "that it is to have with --layer"
+            f"Cannot use {len(layers)} layers: the runtime needs {len(ours)}, the "
+            f"function has {others} others, and Lambda accepts {LAYERS_LIMIT}; list "
+            "all wanted layers with --layer"
         )
     return layers
 
 
 def unpublished_layers(wanted: Wanted, current: Current) -> list[LayerZip]:
-    """Return our layers that have to be published first."""
+    """Return the runtime's layers that have to be published first."""
     if wanted.layers:
         return []
     return [
@@ -68,17 +68,19 @@ def unpublished_layers(wanted: Wanted, current: Current) -> list[LayerZip]:
 
 
 def layer_changes(
-    before: Iterable[str], after: Sequence[str | Answer]
+    before: Iterable[str], after: Sequence[str | ResultOf]
 ) -> Iterable[Change]:
-    """Return which layers come, go, and change their version."""
+    """Return the layers that are added, removed or get another version."""
     old = {arn.rpartition(":")[0]: arn for arn in before}
-    new: dict[str, str | Answer] = {}
+    new: dict[str, str | ResultOf] = {}
     for item in after:
         is_known = isinstance(item, str)
         new[str(item).rpartition(":")[0] if is_known else str(item)] = item
     for name, item in new.items():
         if old.get(name) != item:
-            shown = f"{item.step}, once published" if isinstance(item, Answer) else item
+            shown = (
+                f"{item.step}, once published" if isinstance(item, ResultOf) else item
+            )
             yield Change("layer", old.get(name), shown)
     for name, arn in old.items():
         if name not in new:
@@ -86,11 +88,11 @@ def layer_changes(
 
 
 def _in_place(
-    there: Iterable[str], ours: dict[str, str | Answer]
-) -> list[str | Answer]:
-    """Put each of ours where one of its kind was, new ones at the end."""
+    there: Iterable[str], ours: dict[str, str | ResultOf]
+) -> list[str | ResultOf]:
+    """Replace each of our layers in its place; append those that are new."""
     waiting = dict(ours)
-    layers: list[str | Answer] = []
+    layers: list[str | ResultOf] = []
     for arn in there:
         name = arn.split(":")[6]
         if not name.startswith(LAYER_PREFIX):
@@ -104,14 +106,14 @@ def _kind(name: str) -> str:
     return name.removeprefix(LAYER_PREFIX).partition("-")[0]
 
 
-def _own_layer(name: str, wanted: Wanted, current: Current) -> str | Answer:
+def _own_layer(name: str, wanted: Wanted, current: Current) -> str | ResultOf:
     version = current.layers.get(name)
     if version is not None:
         _check_layer(version.arn, version.archs, version.runtimes, wanted)
         return version.arn
     built = current.built[name]
     _check_layer(str(built.path), (built.arch,), built.runtimes, wanted)
-    return Answer(name, "LayerVersionArn")
+    return ResultOf(name, "LayerVersionArn")
 
 
 def _refuse_missing(wanted: Wanted, current: Current) -> None:
@@ -125,7 +127,7 @@ def _refuse_missing(wanted: Wanted, current: Current) -> None:
     kinds = " ".join(f"--kind {_kind(name)}" for name in missing)
     raise DeployError(
         f"Cannot find the layer {' and '.join(map(repr, missing))} in "
-        f"{current.place.region}: neither published nor built; run "
+        f"{current.place.region}: it is neither published nor built; run "
         f"`lambda-deno-spawn layer build {kinds} --arch {wanted.arch}` first"
     )
 
@@ -142,11 +144,11 @@ def _check_layer(
         raise DeployError(
             f"Cannot use the layer {shown!r}: it is for {', '.join(runtimes)}, and "
             f"the function for {wanted.runtime}; use --runtime {_python_of(runtimes)}, "
-            "or build the layer for it with `layer build --kind runtime --python "
-            f"{wanted.runtime.removeprefix('python')}` and publish that"
+            "or build the layer with `lambda-deno-spawn layer build --kind runtime "
+            f"--python {wanted.runtime.removeprefix('python')}` and publish it"
         )
 
 
 def _python_of(runtimes: tuple[str, ...]) -> str:
-    """Return the runtime that needs no further layer, if there is one."""
+    """Return a runtime that needs no interpreter layer, if there is one."""
     return next((name for name in runtimes if name.startswith("python")), runtimes[0])

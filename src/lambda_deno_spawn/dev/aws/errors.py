@@ -1,7 +1,7 @@
-"""AWS's errors: what an exception of boto3 or botocore, or a refusal, means.
+"""Errors from AWS, boto3 and botocore, translated into one sentence each.
 
-Knows the codes and texts of AWS, and turns each into one sentence that says what to do.
-Refuses to know how calls are made. Specification: AWS SDK for Python, "Error handling";
+Knows AWS's error codes and texts, and what to do about each of them. Does not know how
+calls are made. Specification: AWS SDK for Python, "Error handling";
 Lambda API reference, "Common Error Types"; IAM User Guide, "Troubleshoot access denied
 error messages".
 """
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 EXPIRED = {
     "ExpiredToken", "ExpiredTokenException", "TokenRefreshRequired",
 }  # fmt: skip
-# The signature is looked at once all of a request is there, and is good for 5 minutes.
+# AWS checks the signature after it has received the whole request; a signature is valid
+# for 5 minutes.
 LATE = {"RequestExpired", "RequestTimeTooSkewed"}
 LATE_TEXTS = ("Signature expired", "Signature not yet current")
 UNKNOWN_CREDENTIALS = {
@@ -42,9 +43,9 @@ DENIED = {
     "AccessDenied", "AccessDeniedException", "UnauthorizedOperation",
     "AuthorizationError", "AllAccessDisabled", "403",
 }  # fmt: skip
-KMS_DENIED = "KMSAccessDeniedException"  # not to the caller, but to a function's role
+KMS_DENIED = "KMSAccessDeniedException"  # denied to the function's role, not the caller
 # IAM User Guide, "Troubleshoot access denied error messages". The resource is an ARN,
-# within quotes in S3's texts, and `role NAME` in IAM's of what is not there.
+# in quotes if the text is from S3, or `role NAME` if IAM does not find the role.
 NOT_AUTHORIZED = re.compile(
     r"not authorized to perform: ([\w-]+:\w+)(?: on resource: [\"']?([^\s\"']+))?"
 )
@@ -54,14 +55,14 @@ KMS_KEY = re.compile(r"arn:[\w-]+:kms:[\w:/-]+")
 ABOUT_POLICY = re.compile(
     r"(?:because|,) no ([\w -]+?) allows? |explicit deny in an? ([\w -]+?)(?:$|[.,:;])"
 )
-# Policies that a statement in the caller's own does not outweigh, and whose they are.
+# Policies that override the caller's own, and who can change them.
 OWNERS = {
     "service control policy": "the organization's administrator",
     "resource control policy": "the organization's administrator",
-    "permissions boundary": "whoever administers users and roles",
-    "session policy": "whoever hands out these credentials",
-    "VPC endpoint policy": "whoever administers the network",
-    "resource-based policy": "the owner of what is asked for",
+    "permissions boundary": "the administrator of users and roles",
+    "session policy": "the issuer of these credentials",
+    "VPC endpoint policy": "the network's administrator",
+    "resource-based policy": "the owner of the resource",
 }
 NOT_FOUND = {
     "ResourceNotFoundException", "NoSuchEntity", "NoSuchBucket", "NoSuchKey",
@@ -72,41 +73,42 @@ EXISTS = {
     "EntityAlreadyExists",
     "BucketAlreadyOwnedByYou",
 }
-# What other calls to the same thing cause, and what passes by itself: IAM, CloudWatch
-# Logs and S3 have codes for it, Lambda has texts.
+# Another change to the same resource is in progress, which ends by itself. IAM,
+# CloudWatch Logs and S3 have codes for that, Lambda has texts.
 BUSY = {
     "ConcurrentModification", "ConcurrentModificationException",
     "EntityTemporarilyUnmodifiable", "EntityTemporarilyUnmodifiableException",
     "OperationAborted", "OperationAbortedException",
 }  # fmt: skip
 BUSY_TEXT = re.compile(r"in progress|in the following state: '?(?!Failed)\w")
-# Calls that come too fast: botocore's own list, less LimitExceededException.
+# Too many calls per second: botocore's list, without LimitExceededException.
 THROTTLED = {
     "BandwidthLimitExceeded", "EC2ThrottledException", "RequestLimitExceeded",
     "RequestThrottled", "RequestThrottledException", "SlowDown", "ThrottledException",
     "Throttling", "ThrottlingException", "TooManyRequestsException",
 }  # fmt: skip
-# How much there may be of something: no waiting helps.
+# Too many resources of a kind: waiting does not help.
 OVER_QUOTA = {
     "LimitExceeded", "LimitExceededException", "ServiceQuotaExceededException",
     "TooManyBuckets",
 }  # fmt: skip
-UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # OpenSSL's reason
-INTERNAL_ERROR = 500  # HTTP status: from here on AWS is at fault
-# Of Lambda, in a ResourceConflictException.
+UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # OpenSSL's name for the reason
+INTERNAL_ERROR = 500  # HTTP status; this and higher ones are faults of AWS
+# Texts of Lambda's ResourceConflictException.
 EXISTS_NOW = re.compile(r"already exists?\b|UrlConfig exists")
 OTHER_CODE = "is different from current CodeSHA256"
 
 
 class AwsError(DeployError):
-    """AWS refused a call, or it did not get there.
+    """AWS refused a call, or could not be reached.
 
     Attributes:
-        code: AWS's name for it; empty if there was no answer.
-        detail: AWS's own text.
-        status: HTTP status of the answer; 0 if there was none.
-        is_unreached: No connection came about: nothing was sent.
-        is_broken_off: All or part of it was sent, and no whole answer came.
+        code: AWS's name of the error; empty without a response.
+        detail: AWS's text.
+        status: HTTP status of the response; 0 without one.
+        is_unreached: No connection was made: nothing was sent.
+        is_broken_off: The request was sent, at least in part, and no complete response
+            was received.
     """
 
     def __init__(
@@ -128,33 +130,33 @@ class AwsError(DeployError):
 
     @property
     def may_be_done(self) -> bool:
-        """True if AWS may have done what was asked for, all the same."""
+        """True if AWS may have carried out the call in spite of the error."""
         return self.is_broken_off or self.status >= INTERNAL_ERROR
 
     @property
     def is_passing(self) -> bool:
-        """True if the same call may well succeed in a while."""
+        """True if the same call may succeed later."""
         is_lost = self.is_unreached or self.is_broken_off
         return is_lost or self.code in THROTTLED or self.status >= INTERNAL_ERROR
 
     @property
     def is_not_found(self) -> bool:
-        """True if what was asked for is not there."""
+        """True if the resource does not exist."""
         return self.code in NOT_FOUND
 
     @property
     def is_denied(self) -> bool:
-        """True if these credentials may not do it."""
+        """True if these credentials lack the permission."""
         return self.code in DENIED
 
     @property
     def is_there_already(self) -> bool:
-        """True if what was to be created exists."""
+        """True if the resource to create exists already."""
         return self.code in EXISTS
 
     @property
     def is_in_progress(self) -> bool:
-        """True if something else is being done to it right now."""
+        """True if another change to the resource is in progress."""
         return _is_busy(self.code, self.detail)
 
 
@@ -167,19 +169,19 @@ def _is_busy(code: str, detail: str) -> bool:
 def translate(
     error: Exception, what: str, call: Call | None = None, region: str = ""
 ) -> DeployError:
-    """Return the sentence that an exception of boto3 or botocore stands for.
+    """Return the error, with one sentence, for an exception of boto3 or botocore.
 
     Args:
         error: The exception.
-        what: What was tried.
-        call: The call, for the IAM statement that it takes.
-        region: Where.
+        what: The action that failed, for "Cannot complete <what>".
+        call: The call, for the IAM statement that allows it.
+        region: The region of the call.
     """
     match error:
         case botocore.exceptions.ClientError(response=response):
             return _refusal(response, what, call, region)
         case boto3.exceptions.S3UploadFailedError():
-            # Its cause is only in its text: s3transfer does not chain it.
+            # boto3 raises it while it handles the cause, without chaining it.
             if isinstance(error.__context__, botocore.exceptions.ClientError):
                 return translate(error.__context__, what, call, region)
             return _broken_off(what, str(error))
@@ -195,7 +197,7 @@ def translate(
             )
         case botocore.exceptions.ProfileNotFound():
             names = botocore.session.Session(profile="default").available_profiles
-            known = f"there are {', '.join(names)}" if names else "there is none at all"
+            known = f"there are {', '.join(names)}" if names else "there are none"
             return DeployError(
                 f"Cannot use the profile {error.kwargs.get('profile')!r}: it is not in "
                 f"~/.aws/config or ~/.aws/credentials; {known}"
@@ -211,10 +213,10 @@ def translate(
         case botocore.exceptions.LoginError():
             return _not_renewed(what, error, "sign in again with `aws login`")
         case botocore.exceptions.CredentialRetrievalError():
-            return _not_renewed(what, error, "check what the profile gets them from")
+            return _not_renewed(what, error, "check where the profile gets them from")
         case botocore.exceptions.EndpointConnectionError():
             url = str(error.kwargs.get("endpoint_url"))
-            # Not if the address is that of AWS_ENDPOINT_URL.
+            # The name in the address is AWS's own, not one in AWS_ENDPOINT_URL.
             if region and region in url and _nearest(region) is not None:
                 return _unknown_region(region)
             return _unreached(what, url)
@@ -226,7 +228,7 @@ def translate(
             return AwsError(
                 f"Cannot complete {what}: the certificate of "
                 f"{error.kwargs.get('endpoint_url')} is not trusted; if a proxy "
-                "answers in AWS's place, set AWS_CA_BUNDLE to its certificate",
+                "intercepts the connection, set AWS_CA_BUNDLE to its certificate",
                 detail=str(error),
             )
         case botocore.exceptions.WaiterError():
@@ -239,8 +241,8 @@ def translate(
             return _broken_off(what, str(error))
         case botocore.parsers.ResponseParserError():
             return AwsError(
-                f"Cannot complete {what}: the answer is none of AWS's; check the proxy "
-                "or AWS_ENDPOINT_URL if one is set",
+                f"Cannot complete {what}: the response is not from AWS; check the "
+                "proxy or AWS_ENDPOINT_URL if one is set",
                 detail=str(error),
                 is_broken_off=True,
             )
@@ -258,7 +260,7 @@ def _unreached(what: str, where: str) -> AwsError:
 
 
 def _not_renewed(what: str, error: Exception, advice: str) -> AwsError:
-    detail = " ".join(str(error).split()).rstrip(".")  # a program's, maybe, in lines
+    detail = " ".join(str(error).split()).rstrip(".")  # may have several lines
     text = f"the credentials cannot be renewed, {detail}; {advice}"
     return AwsError(f"Cannot complete {what}: {text}", detail=detail)
 
@@ -271,19 +273,20 @@ def _refusal(
     detail = " ".join(str(error.get("Message", "")).split()).rstrip(".")
     if code in EXPIRED or ("security token" in detail and "expired" in detail):
         text = (
-            "the credentials have expired; sign in again, or set new ones, in the "
-            "profile or AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
+            "the credentials have expired; sign in again, or set new ones in the "
+            "profile or in AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and "
+            "AWS_SESSION_TOKEN"
         )
     elif code in LATE or any(part in detail for part in LATE_TEXTS):
         text = (
-            "the request came too late for its signature; check this machine's clock, "
-            "and send what is large by --bucket if the connection is slow"
+            "the request arrived after its signature had expired; check this machine's "
+            "clock, and upload large packages with --bucket if the connection is slow"
         )
     elif code in UNKNOWN_CREDENTIALS:
         text = (
             f"AWS does not accept the credentials ({code}); check "
             "AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_SESSION_TOKEN and the "
-            f"profile, and that the account uses the region {region}"
+            f"profile, and that the account has enabled the region {region}"
         )
     elif code in DENIED:
         text = _denied(detail, call)
@@ -291,71 +294,74 @@ def _refusal(
         text = _key_denied(detail)
     elif code in THROTTLED:
         text = (
-            f"AWS takes no more calls right now ({code}), "
-            f"{detail or 'and says no more'}; try again in a minute"
+            f"AWS accepts no more calls right now ({code}), "
+            f"{detail or 'without a reason'}; try again in a minute"
         )
     elif code in OVER_QUOTA:
         text = (
             f"a quota of the account is used up ({code}), "
-            f"{detail or 'AWS does not say which'}; remove what is not needed, or ask "
-            "AWS for more"
+            f"{detail or 'AWS does not say which'}; delete resources that are not "
+            "needed, or ask AWS for a higher quota"
         )
     elif NO_ROLE in detail:
         text = (
-            "the role cannot be assumed by Lambda; its trust policy has to allow "
-            "sts:AssumeRole to the service lambda.amazonaws.com"
+            "the role cannot be assumed by Lambda; allow sts:AssumeRole to the service "
+            "lambda.amazonaws.com in its trust policy"
         )
     elif code == "CodeStorageExceededException":
         text = (
             f"the region's storage for code and layers is full, {detail}; delete old "
-            "versions of functions and layers, or ask AWS for more"
+            "versions of functions and layers, or ask AWS for a higher quota"
         )
     elif _is_busy(code, detail):
-        text = f"something else is changing it, {detail or code}; try again in a minute"
+        text = f"another change is in progress, {detail or code}; try again in a minute"
     elif code == "ResourceConflictException" and EXISTS_NOW.search(detail):
         text = (
-            f"it exists now, {detail}; somebody else made it, or this call did and its "
-            "answer was lost; run the command again, which compares anew"
+            f"it exists now, {detail}; another user created it, or this call did and "
+            "its response was lost; run the command again, which compares anew"
         )
     elif code == "PreconditionFailedException" or OTHER_CODE in detail:
         text = (
-            "it is not what it was when it was read; somebody else changed it, or this "
-            "call did and its answer was lost; run the command again, which compares "
-            "anew"
+            "it has changed since it was read; another user changed it, or this call "
+            "did and its response was lost; run the command again, which compares anew"
         )
     else:
-        text = f"AWS says {code}, {detail or 'and nothing more'}"
+        text = f"AWS says {code}, {detail or 'without a reason'}"
     text = f"Cannot complete {what}: {text}"
     status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
     return AwsError(text, code=code, detail=detail or code, status=status)
 
 
 def _denied(detail: str, call: Call | None) -> str:
-    """Say what has to be allowed, and by whom: by AWS's own words, else by the call."""
+    """Say which permission is missing, and who can grant it.
+
+    AWS's text names the action and the resource; else the call does.
+    """
     named = NOT_AUTHORIZED.search(detail)
     action, resource = _what_is_denied(named, detail, call)
     if (found := _policy(detail)) is not None:
         return f"{found[0]} {action} on {resource}, {detail}; {found[1]}"
     if not action:
-        return f"these credentials may not do it, {detail or 'and AWS says no more'}"
+        return f"these credentials lack the permission, {detail or 'without a reason'}"
     added = f"add this statement to their policy: {statement(action, resource)}"
     if named is not None or call is None:
-        return f"these credentials may not do it; {added}"
+        return f"these credentials lack the permission; {added}"
     if call.operation == "HeadBucket":
         return (
-            "denied by S3: the bucket belongs to another account, as names of buckets "
-            "are global, or these credentials may not look at it; use another bucket, "
-            f"or {added}"
+            "S3 denies access: the bucket belongs to another account, as names of "
+            "buckets are global, or these credentials lack the permission; use another "
+            f"bucket, or {added}"
         )
     if call.service == "s3":
-        return f"denied by S3, which does not say why; if it is missing, {added}"
-    return f"these credentials may not do it, {detail or 'AWS says no more'}; {added}"
+        return f"S3 denies access without a reason; if it is missing, {added}"
+    reason = detail or "without a reason"
+    return f"these credentials lack the permission, {reason}; {added}"
 
 
 def _what_is_denied(
     named: re.Match[str] | None, detail: str, call: Call | None
 ) -> tuple[str, str]:
-    """Return action and resource; no action if neither AWS nor the call tells it."""
+    """Return action and resource; no action if neither AWS nor the call names it."""
     if named is None and (action := KMS_ACTION.search(detail)):
         key = KMS_KEY.search(detail)
         return action[0], key[0] if key else "*"
@@ -368,7 +374,7 @@ def _what_is_denied(
 
 
 def _policy(detail: str) -> tuple[str, str] | None:
-    """Return which policy denies, and what to do about it; None: one is missing."""
+    """Return the policy that denies, and what to do; None: a statement is missing."""
     found = ABOUT_POLICY.search(detail)
     if found is None:
         is_denied = "explicit deny" in detail
@@ -382,27 +388,28 @@ def _policy(detail: str) -> tuple[str, str] | None:
     if found[2]:
         article = "an" if kind[0] in "aeiou" else "a"
         return f"{article} {kind} denies", f"{owner or 'its author'} has to change it"
-    # Else it is the caller's own that does not allow it: a statement mends that.
+    # Else the caller's own policy lacks the statement.
     return (f"no {kind} allows", f"{owner} has to change it") if owner else None
 
 
 def _key_denied(detail: str) -> str:
-    """Say what a function's role is missing to decrypt the function's variables."""
+    """Say which permission the function's role lacks to decrypt its variables."""
     who = PRINCIPAL.search(detail)
     action, resource = _what_is_denied(NOT_AUTHORIZED.search(detail), detail, None)
     if not action:
         return f"the function's key cannot be used, {detail}; check the key's policy"
     return (
         "the function's key cannot be used: "
-        f"{who[1] if who else 'the role'} may not do it; add this statement to that "
-        f"role's policy, or allow it in the key's: {statement(action, resource)}"
+        f"{who[1] if who else 'the role'} lacks the permission; add this statement to "
+        "that role's policy, or allow it in the policy of the key: "
+        f"{statement(action, resource)}"
     )
 
 
 def _broken_off(what: str, detail: str) -> AwsError:
     return AwsError(
-        f"Cannot complete {what}: the connection broke off, {detail}; check the "
-        "network, and repeat the command",
+        f"Cannot complete {what}: the connection broke, {detail}; check the network, "
+        "and run the command again",
         detail=detail,
         is_broken_off=True,
     )
@@ -414,7 +421,7 @@ def _never_came(
     call: Call | None,
     region: str,
 ) -> DeployError:
-    """Say why a state is not reached, in AWS's words."""
+    """Say why a state was not reached, with the reason that AWS gives."""
     last = error.last_response or {}
     if "Error" in last:
         return _refusal(last, what, call, region)
@@ -430,7 +437,7 @@ def _never_came(
         text = f"AWS could not set it up ({code}), {reason or 'without a reason'}"
     else:
         code = "Timeout"
-        text = f"it takes too long, {error}; repeat the command in a few minutes"
+        text = f"it takes too long, {error}; run the command again in a few minutes"
     detail = str(reason or error)
     return AwsError(f"Cannot complete {what}: {text}", code=code, detail=detail)
 
@@ -445,7 +452,7 @@ def _known_regions() -> list[str]:
 
 
 def _nearest(region: str) -> str | None:
-    """Return a known region with a like name, empty if none; None: it is known."""
+    """Return the known region with the most similar name; None: the region is known."""
     known = _known_regions()
     if region in known:
         return None
@@ -457,5 +464,5 @@ def _unknown_region(region: str) -> DeployError:
     hint = f"did you mean {nearest}?" if nearest else "give one such as eu-central-1."
     return DeployError(
         f"Cannot use the region {region!r}: boto3 {boto3.__version__} does not know "
-        f"it; {hint} For a region that is newer, upgrade boto3, or set AWS_ENDPOINT_URL"
+        f"it; {hint} For a newer region, upgrade boto3 or set AWS_ENDPOINT_URL"
     )

@@ -1,8 +1,8 @@
-"""A plan, carried out: step by step, with waiting, patience and a way back.
+"""Carries out a plan: step by step, with waits and retries, and reverts on failure.
 
-Knows in which order things happen, what is tried again, what is taken back when a step
-fails, and how a file gets into a bucket once. Refuses to know what a plan is for.
-Specification: docs/deploy.md, "When something fails".
+Knows which failures are retried, which steps are reverted when a later one fails, and
+how to upload a file only once. Does not know the purpose of a plan. Specification:
+docs/deploy.md, "When something fails".
 """
 
 from __future__ import annotations
@@ -23,19 +23,20 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.aws.plan import Plan, Step
     from lambda_deno_spawn.dev.aws.session import Aws
 
-# A role is known to Lambda some seconds after IAM has it: 80 s in all.
+# Pauses between retries, 80 s in total: Lambda knows a new role some seconds after IAM.
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 15.0, 15.0, 15.0)
 
-# A layer is unpacked before its version is answered; nothing is won by giving up.
+# Read timeout of calls that are not retried. Lambda unpacks a layer before it responds;
+# giving up earlier would only lose the response.
 ONCE_READS_FOR_S = 300.0
 
 
-class Execution:
-    """Steps of a plan being done.
+class Executor:
+    """Carries out one plan.
 
     Attributes:
-        answers: What AWS answered, by the keys of the steps.
-        done: What was done, in words.
+        responses: Responses of AWS, by the keys of the steps.
+        done: Descriptions of the steps that are done.
     """
 
     def __init__(
@@ -45,7 +46,7 @@ class Execution:
         *,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self.answers: dict[str, Mapping[str, Any]] = {}
+        self.responses: dict[str, Mapping[str, Any]] = {}
         self.done: list[str] = []
         self._aws = aws
         self._log = log
@@ -53,25 +54,25 @@ class Execution:
         self._undo: list[tuple[Call | Wait | Only, ...]] = []
 
     def run(self, plan: Plan) -> None:
-        """Do all steps; if one fails, take back what is not settled.
+        """Carry out all steps; if one fails, revert those that are not settled.
 
         Raises:
-            DeployError: A step failed; it says what was done and what was taken back.
+            DeployError: A step failed. The message says whether steps were reverted.
         """
         try:
             for step in plan.steps:
                 self._do(step)
         except DeployError as error:
             self._say_done("Done before this failed")
-            raise DeployError(f"{error}{self._take_back()}") from error
+            raise DeployError(f"{error}{self._revert()}") from error
         except KeyboardInterrupt:
             self._say_done("Interrupted after")
             raise
 
     def _do(self, step: Step) -> None:
-        if isinstance(step.action, Wait) and self._is_answered(step.action):
+        if isinstance(step.action, Wait) and self._is_reached(step.action):
             return
-        answer: Mapping[str, Any] = {}
+        response: Mapping[str, Any] = {}
         self._say(str(step.action))
         match step.action:
             case Wait(waiter, call):
@@ -79,10 +80,10 @@ class Execution:
             case Upload():
                 self._upload(step.action)
             case Call():
-                answer = self._call(step.action, step.retry_while)
+                response = self._call(step.action, step.retry_while)
                 if step.key:
-                    self.answers[step.key] = answer
-                # Not before: what AWS refused must not be taken back.
+                    self.responses[step.key] = response
+                # Only after the call succeeded: a refused call must not be reverted.
                 if step.undo:
                     self._undo.append(step.undo)
         if not isinstance(step.action, Wait):
@@ -90,14 +91,14 @@ class Execution:
         if step.settles:
             self._undo.clear()
         if step.digest is not None:
-            _compare(step, answer, *step.digest)
+            _compare(step, response, *step.digest)
 
-    def _is_answered(self, wait: Wait) -> bool:
-        """True if an earlier step has told what would be waited for."""
+    def _is_reached(self, wait: Wait) -> bool:
+        """Return whether an earlier response has the wanted state already."""
         if wait.unless is None:
             return False
-        answer, value = wait.unless
-        return bool(part(self.answers.get(answer.step, {}), answer.name) == value)
+        result, value = wait.unless
+        return bool(part(self.responses.get(result.step, {}), result.name) == value)
 
     def _call(self, call: Call, retry_while: tuple[str, ...] = ()) -> Mapping[str, Any]:
         ready = self._ready(call)
@@ -109,15 +110,15 @@ class Execution:
                 is_early = error.code in THROTTLED and not ready.is_repeatable
                 if not is_new and not is_early and not error.is_in_progress:
                     raise
-                self._say(f"  {error.detail}; again in {pause_s:g} s")
+                self._say(f"  {error.detail}; retrying in {pause_s:g} s")
             self._sleep(pause_s)
         return self._make(ready)
 
     def _make(self, call: Call) -> Mapping[str, Any]:
-        """Make a call; that its aim is reached already is no error.
+        """Make a call; succeed also if its goal is reached already.
 
-        It may have been reached by this very call: botocore makes it again if its
-        answer is lost.
+        This very call may have reached it: botocore retries a call if its response is
+        lost.
         """
         try:
             if call.is_repeatable:
@@ -129,40 +130,40 @@ class Execution:
             raise
 
     def _ready(self, call: Call) -> Call:
-        parameters = resolve(call.parameters, self.answers)
+        parameters = resolve(call.parameters, self.responses)
         return dataclasses.replace(call, parameters=parameters)
 
-    def _take_back(self) -> str:
-        """Undo what is not settled, last first; return what came of it, as words."""
+    def _revert(self) -> str:
+        """Revert the steps that are not settled, last first; describe the result."""
         if not self._undo:
             return ""
-        is_back = False
+        is_reverted = False
         for undo in reversed(self._undo):
             for action in undo:
                 try:
-                    if not self._back(action):
+                    if not self._revert_one(action):
                         break
-                    is_back = True
+                    is_reverted = True
                 except DeployError as error:
                     return (
-                        f"; going back failed too: {error}; the same command "
-                        "finishes it once the cause is removed"
+                        f"; reverting failed too: {error}; run the same command again "
+                        "once the cause is fixed"
                     )
-        if is_back:
-            return "; what was changed of the function before is taken back"
-        return "; what was made stays, and the same command goes on from there"
+        if is_reverted:
+            return "; the earlier changes to the function were reverted"
+        return "; what was created stays, and the same command continues from there"
 
-    def _back(self, action: Call | Wait | Only) -> bool:
-        """Take a step back; False: things stand so that it must not be."""
+    def _revert_one(self, action: Call | Wait | Only) -> bool:
+        """Revert a step; return False if the current state forbids it."""
         if isinstance(action, Only):
             try:
                 found = part(self._aws.call(action.asks), action.name)
             except AwsError:
-                return False  # nobody knows how it stands
+                return False  # the current state is unknown
             if found != action.value:
                 return False
             action = action.call
-        self._say(f"back: {action}")
+        self._say(f"revert: {action}")
         if isinstance(action, Wait):
             self._aws.wait(action)
         else:
@@ -176,17 +177,17 @@ class Execution:
     def _say_done(self, heading: str) -> None:
         if self.done:
             self._say(f"{heading}: {'; '.join(self.done)}")
-            self._say("The same command goes on from here and finishes it.")
+            self._say("Run the same command again to continue from here.")
 
     def _upload(self, upload: Upload) -> None:
-        """Send a file unless it is there; its key is a digest of it."""
+        """Send a file unless it is in the bucket already; its key is its digest."""
         arn = upload.place.bucket(upload.bucket)
         at = {"Bucket": upload.bucket, "ExpectedBucketOwner": upload.place.account}
         if self._aws.find(Call("s3", "HeadBucket", arn, at)) is None:
             if not upload.is_ours:
                 raise DeployError(
-                    f"Cannot upload to the bucket {upload.bucket!r}: there is none; "
-                    "create it, or leave out --bucket"
+                    f"Cannot upload to the bucket {upload.bucket!r}: it does not "
+                    "exist; create it, or leave out --bucket"
                 )
             for action in bucket_steps(upload):
                 if isinstance(action, Wait):
@@ -196,7 +197,7 @@ class Execution:
         where = f"{arn}/{upload.key}"
         head = Call("s3", "HeadObject", where, {**at, "Key": upload.key})
         if self._aws.find(head) is not None:
-            self._say("  it is there already")
+            self._say("  uploaded before")
             return
         progress = Progress(upload.path.stat().st_size, self._log)
         try:
@@ -205,30 +206,30 @@ class Execution:
             progress.end()
 
 
-def _compare(step: Step, answer: Mapping[str, Any], name: str, sent: str) -> None:
-    """Refuse to go on with other bytes than were sent.
+def _compare(step: Step, response: Mapping[str, Any], name: str, sent: str) -> None:
+    """Compare the digest that AWS returned with that of the bytes sent.
 
     Raises:
-        DeployError: AWS has others.
+        DeployError: They differ.
     """
-    found = part(answer, name)
+    found = part(response, name)
     if found is not None and found != sent:
         raise DeployError(
-            f"Cannot go on after {step.action}: AWS has other bytes than were to be "
-            f"sent, their SHA-256 is {found} instead of {sent}; see who else writes to "
-            "the package or its bucket, and run the command again"
+            f"Cannot continue after {step.action}: AWS received other bytes than were "
+            f"sent, their SHA-256 is {found} instead of {sent}; check what else writes "
+            "to the package or its bucket, and run the command again"
         )
 
 
 def bucket_steps(upload: Upload) -> Sequence[Call | Wait]:
-    """Return what makes a bucket of ours, and waits until requests find it.
+    """Return the steps that create our bucket and wait until it can be used.
 
-    S3 encrypts every new bucket and blocks public access to it by itself, since 2023.
+    Since 2023, S3 encrypts new buckets and blocks public access to them by default.
     """
     arn = upload.place.bucket(upload.bucket)
     at = {"Bucket": upload.bucket}
     region = upload.place.region
-    # S3 API reference, CreateBucket: us-east-1 is not to be named.
+    # us-east-1 is the default and must not be named: S3 API reference, CreateBucket.
     location = (
         {}
         if region == "us-east-1"
@@ -241,7 +242,7 @@ def bucket_steps(upload: Upload) -> Sequence[Call | Wait]:
 
 
 class Progress:
-    """How much of a file is sent, in one line of a terminal; nothing elsewhere."""
+    """Shows the progress of an upload in one line of a terminal; else nothing."""
 
     def __init__(self, size_bytes: int, log: TextIO) -> None:
         self._size_bytes = size_bytes
@@ -252,7 +253,7 @@ class Progress:
         self._is_shown = log.isatty()
 
     def add(self, count_bytes: int) -> None:
-        """Count bytes as sent; negative: they have to be sent again."""
+        """Count bytes as sent; a negative count: they have to be sent again."""
         with self._lock:
             self._sent_bytes += count_bytes
             percent = 100 * self._sent_bytes // max(self._size_bytes, 1)
@@ -263,6 +264,6 @@ class Progress:
                 self._log.flush()
 
     def end(self) -> None:
-        """Leave the line."""
+        """End the line."""
         if self._is_shown and self._shown >= 0:
             self._log.write("\n")

@@ -1,9 +1,9 @@
-"""What is to be done in AWS, as data: calls, waits, uploads, in order.
+"""A plan for AWS, as data: calls, waits and uploads, in order.
 
-Knows how a call is written down, what it acts on, which IAM action it takes, and how a
-later step uses the answer of an earlier one. Refuses to know how calls are made: a plan
-can be printed and compared. Specification: AWS Service Authorization Reference; IAM
-User Guide, "IAM ARNs".
+Knows how a call is described, the resource it acts on, the IAM action it needs, and how
+a later step uses the response to an earlier one. Does not know how calls are made: a
+plan can be printed and compared. Specification: AWS Service Authorization Reference;
+IAM User Guide, "IAM ARNs".
 """
 
 from __future__ import annotations
@@ -17,18 +17,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
-# AWS Service Authorization Reference: operations whose action has another name.
+# Operations whose IAM action has another name; AWS Service Authorization Reference.
 ACTIONS = {
     "lambda:Invoke": "lambda:InvokeFunction",
     "s3:HeadBucket": "s3:ListBucket",
     "s3:HeadObject": "s3:GetObject",
 }
-# What Lambda says of a role that it may not use, or that it does not know yet.
+# Lambda's text about a role that it may not use, or that it does not know yet.
 NO_ROLE = "cannot be assumed by Lambda"
-# What AWS does twice if it is told twice: the second version of a layer is a new one.
+# Not idempotent: a second call publishes a second version of the layer.
 NOT_REPEATABLE = {"lambda:PublishLayerVersion"}
-# Of which variables the values are printed; any other may be a secret, whatever it is
-# called.
+# Variables whose values are printed. All others may be secrets, whatever their names.
 SHOWN_NAME = re.compile(
     r"LAMBDA_DENO_\w+|AWS_LAMBDA_EXEC_WRAPPER|LOG_LEVEL|NODE_ENV|STAGE|TZ"
 )
@@ -37,7 +36,7 @@ MASK = "***"
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where things are: a region of an account."""
+    """A region of an account."""
 
     region: str
     account: str
@@ -68,12 +67,12 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """A value that a step will have answered by the time it is needed.
+class ResultOf:
+    """A value from the response to an earlier step.
 
     Attributes:
-        step: The step's key.
-        name: Which part of its answer.
+        step: Key of the step.
+        name: Name of the value in the response.
     """
 
     step: str
@@ -85,7 +84,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """The bytes of a file, read when the call is made."""
+    """The content of a file, read when the call is made."""
 
     path: Path
 
@@ -95,10 +94,10 @@ class Call:
     """A call of an AWS API.
 
     Attributes:
-        service: As boto3 names it, such as ``lambda``.
-        operation: As its API reference names it, such as ``UpdateFunctionCode``.
-        resource: ARN of what it acts on.
-        parameters: By the names of the API reference; may hold ``Answer`` and
+        service: Name in boto3, such as ``lambda``.
+        operation: Name in the API reference, such as ``UpdateFunctionCode``.
+        resource: ARN of the resource that the call acts on.
+        parameters: By their names in the API reference; may contain ``ResultOf`` and
             ``FileContent``.
     """
 
@@ -112,34 +111,34 @@ class Call:
 
     @property
     def action(self) -> str:
-        """The IAM action that it takes."""
+        """The IAM action that the call needs."""
         name = f"{self.service}:{self.operation}"
         return ACTIONS.get(name, name)
 
     @property
     def is_repeatable(self) -> bool:
-        """False if it must not be made again when its answer is lost."""
+        """False if the call must not be retried when its response is lost."""
         return f"{self.service}:{self.operation}" not in NOT_REPEATABLE
 
     @property
     def is_removal(self) -> bool:
-        """True if its aim is that something is not there."""
+        """True if the call removes something."""
         return self.operation.startswith(("Delete", "Detach", "Remove"))
 
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Waiting until something has a state.
+    """A wait until a resource reaches a state.
 
     Attributes:
         waiter: Name of botocore's waiter.
-        call: What it asks, again and again.
-        unless: Nothing is waited for if an earlier step answered this value.
+        call: The call that the waiter repeats.
+        unless: Skip the wait if an earlier step already returned this value.
     """
 
     waiter: str
     call: Call
-    unless: tuple[Answer, str] | None = None
+    unless: tuple[ResultOf, str] | None = None
 
     def __str__(self) -> str:
         return f"wait {self.waiter} {self.call.resource}"
@@ -147,13 +146,13 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Only:
-    """A call that is made only while something has a state.
+    """A call that is made only if a resource is in a state.
 
     Attributes:
-        call: What is made.
-        asks: The call that tells the state.
-        name: Which part of its answer; dots lead into it.
-        value: What that has to be.
+        call: The call to make.
+        asks: The call that returns the state.
+        name: Name of the state in the response; dots separate nested names.
+        value: The value required of the state.
     """
 
     call: Call
@@ -167,13 +166,13 @@ class Only:
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """A file that has to be in a bucket; it is sent unless it is there.
+    """A file that has to be in a bucket; it is sent only if it is missing.
 
     Attributes:
         bucket: Name of the bucket.
-        key: Holds the file's digest, so that the same key means the same bytes.
-        place: Where the bucket is; it has to be this account's.
-        is_ours: The bucket is made if there is none.
+        key: Contains the file's digest, so that equal keys mean equal content.
+        place: Region of the bucket, and the account that has to own it.
+        is_ours: Create the bucket if it does not exist.
     """
 
     path: Path
@@ -188,17 +187,18 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """One thing to do.
+    """One action of a plan.
 
     Attributes:
-        action: What.
-        key: Name by which later steps refer to its answer.
-        undo: Calls that take it back, if a step up to the next that settles fails.
-        settles: Once this is done, nothing before it is taken back any more.
-        digest: Part of the answer and what it has to be: SHA-256 of the bytes that
-            were sent, in base64; dots lead into the answer.
-        retry_while: Made again while AWS refuses it with one of these texts: something
-            that was just created has not become known everywhere.
+        action: The action.
+        key: Name by which later steps refer to the response.
+        undo: Actions that revert this step if a later one fails, up to and including
+            the next that settles.
+        settles: Once this step is done, the earlier ones are no longer reverted.
+        digest: Name of a digest in the response (dots separate nested names), and the
+            value it has to have: SHA-256 of the bytes that were sent, in base64.
+        retry_while: Retry while AWS refuses the call with one of these texts: a new
+            resource is not known in all of AWS at once.
     """
 
     action: Call | Wait | Upload
@@ -211,13 +211,13 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """A difference between what is there and what is wanted.
+    """A difference between the current and the wanted state, as text.
 
     Attributes:
         what: Name of the setting.
-        before: As shown; None: there is none.
-        after: As shown; None: it goes away.
-        loses: Something that is there is removed or replaced for good.
+        before: Current value; None: not set.
+        after: Wanted value; None: removed.
+        loses: Something is removed or replaced that cannot be restored.
     """
 
     what: str
@@ -235,12 +235,12 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is different, and what is done about it.
+    """The changes to make, and the steps that make them.
 
     Attributes:
-        changes: For people.
-        steps: For AWS; none: there is nothing to do.
-        notes: For people: what might be expected and is not done, and why.
+        changes: To show to the user.
+        steps: To carry out in AWS; empty: nothing has to change.
+        notes: To show to the user: what is left unchanged, and why.
     """
 
     changes: tuple[Change, ...]
@@ -249,34 +249,34 @@ class Plan:
 
     @property
     def loses(self) -> bool:
-        """True if something is removed or replaced."""
+        """True if a change removes or replaces something for good."""
         return any(change.loses for change in self.changes)
 
 
-def resolve(value: Any, answers: Mapping[str, Mapping[str, Any]]) -> Any:
-    """Put answers and contents of files in place of what stands for them."""
+def resolve(value: Any, responses: Mapping[str, Mapping[str, Any]]) -> Any:
+    """Replace ``ResultOf`` and ``FileContent`` by the values they stand for."""
     match value:
-        case Answer(step, name):
-            return answers[step][name]
+        case ResultOf(step, name):
+            return responses[step][name]
         case FileContent(path):
             return path.read_bytes()
         case str() | bytes():
             return value
         case Mapping():
-            return {key: resolve(item, answers) for key, item in value.items()}
+            return {key: resolve(item, responses) for key, item in value.items()}
         case Sequence():
-            return [resolve(item, answers) for item in value]
+            return [resolve(item, responses) for item in value]
     return value
 
 
-def part(answer: Mapping[str, Any], name: str) -> Any:
-    """Return a part of an answer, None if it has none of that name.
+def part(response: Mapping[str, Any], name: str) -> Any:
+    """Return a value in a response, None if there is none with that name.
 
     Args:
-        answer: Of AWS.
-        name: Dots lead into what is nested.
+        response: The response of AWS.
+        name: Name of the value; dots separate nested names.
     """
-    found: Any = answer
+    found: Any = response
     for word in name.split("."):
         found = found.get(word) if isinstance(found, Mapping) else None
     return found
@@ -288,5 +288,5 @@ def statement(action: str, resource: str) -> str:
 
 
 def shown_value(name: str, value: str) -> str:
-    """Return a variable's value if that can be no secret."""
+    """Return a variable's value, masked unless it is certainly not a secret."""
     return value if SHOWN_NAME.fullmatch(name) else MASK

@@ -1,8 +1,8 @@
-"""Layers in AWS: publishing what was built, and which versions there are.
+"""Layers in AWS: publishing local layers, and listing the published versions.
 
-Knows what a layer is called there, when a new version is needed, and how it is shared.
-Refuses to know how layers are built: their list, ``layers.json``, says it all.
-Specification: docs/deploy.md, "Layers"; Lambda API reference, PublishLayerVersion.
+Knows the names of layers in AWS, when a new version is needed, and how it is shared.
+Does not know how layers are built: ``layers.json`` describes them. Specification:
+docs/deploy.md, "Layers"; Lambda API reference, PublishLayerVersion.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lambda_deno_spawn.dev.aws.plan import (
-    Answer,
     Call,
     Change,
     FileContent,
     Plan,
+    ResultOf,
     Step,
     Upload,
 )
@@ -39,12 +39,12 @@ PUBLIC_STATEMENT = "public"
 
 @dataclass(frozen=True, slots=True)
 class LayerZip:
-    """A layer that was built and can be published.
+    """A local layer that can be published.
 
     Attributes:
-        name: What it is published as.
-        sha256: Of the zip, in hexadecimal.
-        runtimes: Lambda's names of the runtimes that it fits.
+        name: Name of the layer in AWS.
+        sha256: Digest of the zip, in hexadecimal.
+        runtimes: Compatible runtimes, by Lambda's names.
     """
 
     name: str
@@ -58,7 +58,12 @@ class LayerZip:
 
     @classmethod
     def from_built(cls, built: BuiltLayer, out: Path) -> LayerZip:
-        """Take what publishing needs from an entry of ``layers.json``."""
+        """Create from an entry of ``layers.json``.
+
+        Args:
+            built: The entry.
+            out: Folder that contains the zip.
+        """
         content = [f"Deno {built.deno}"] if built.deno else []
         content += [f"Python {python}" for python in built.pythons]
         return cls(
@@ -78,8 +83,8 @@ class LayerVersion:
     """A version of a layer in AWS.
 
     Attributes:
-        code_sha256: Of the zip, in base64; empty in a list.
-        created: As AWS spells it, ISO 8601.
+        code_sha256: Digest of the zip, in base64; empty if read from a list.
+        created: Time in ISO 8601, as AWS formats it.
     """
 
     name: str
@@ -92,28 +97,28 @@ class LayerVersion:
     created: str
 
     @classmethod
-    def from_answer(cls, name: str, answer: Mapping[str, Any]) -> LayerVersion:
-        """Read an answer of GetLayerVersion, or an item of ListLayerVersions."""
+    def from_response(cls, name: str, response: Mapping[str, Any]) -> LayerVersion:
+        """Read a response of GetLayerVersion, or an item of ListLayerVersions."""
         return cls(
             name=name,
-            arn=answer["LayerVersionArn"],
-            version=int(answer["Version"]),
-            description=answer.get("Description") or "",
-            archs=tuple(answer.get("CompatibleArchitectures") or ()),
-            runtimes=tuple(answer.get("CompatibleRuntimes") or ()),
-            code_sha256=answer.get("Content", {}).get("CodeSha256", ""),
-            created=answer.get("CreatedDate", ""),
+            arn=response["LayerVersionArn"],
+            version=int(response["Version"]),
+            description=response.get("Description") or "",
+            archs=tuple(response.get("CompatibleArchitectures") or ()),
+            runtimes=tuple(response.get("CompatibleRuntimes") or ()),
+            code_sha256=response.get("Content", {}).get("CodeSha256", ""),
+            created=response.get("CreatedDate", ""),
         )
 
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """What came of one layer in one region.
+    """The result of publishing one layer in one region.
 
     Attributes:
-        arn: None if it failed, or if nothing was to be changed yet.
-        is_new: A version was published; False: there was one with the same bytes.
-        error: Why it failed.
+        arn: ARN of the version; None if publishing failed, or in a dry run.
+        is_new: A version was published; False: the newest one has the same content.
+        error: Why publishing failed.
     """
 
     name: str
@@ -124,23 +129,23 @@ class Published:
 
 
 def base64_digest(sha256: str) -> str:
-    """Return a digest as Lambda spells it.
+    """Return a digest in base64, as Lambda returns it.
 
     Args:
-        sha256: In hexadecimal.
+        sha256: The digest in hexadecimal.
     """
     return base64.b64encode(bytes.fromhex(sha256)).decode()
 
 
 def own_bucket(place: Place) -> str:
-    """Return the name of the bucket that is made where none is given."""
+    """Return the name of the bucket that is created if the user names none."""
     return f"lambda-deno-spawn-{place.account}-{place.region}"
 
 
 def content_steps(
     path: Path, sha256: str, size_bytes: int, place: Place, bucket: str | None
 ) -> tuple[tuple[Step, ...], dict[str, Any]]:
-    """Return how a zip gets to Lambda: steps before the call, and its parameters."""
+    """Return the steps that upload a zip, and the parameters that refer to it."""
     if bucket is None and size_bytes <= UPLOAD_LIMIT_BYTES:
         return (), {"ZipFile": FileContent(path)}
     target = bucket or own_bucket(place)
@@ -152,7 +157,7 @@ def content_steps(
 def publish_steps(
     layer: LayerZip, place: Place, bucket: str | None = None
 ) -> tuple[Step, ...]:
-    """Return the steps that publish a layer; the last one's key is its name."""
+    """Return the steps that publish a layer; the key of the last one is its name."""
     before, content = content_steps(
         layer.path, layer.sha256, layer.zipped_bytes, place, bucket
     )
@@ -182,19 +187,19 @@ def plan_publish(
     is_public: bool = False,
     is_shared: bool = False,
 ) -> Plan:
-    """Plan what makes a layer be there.
+    """Plan the publication of a layer.
 
     Args:
-        layer: What was built.
-        newest: The newest version that is there, None if there is none.
-        place: Where.
-        bucket: For the upload; None: only if it is large, and ours.
-        is_public: Everybody may use it.
-        is_shared: Everybody may use the newest version already.
+        layer: The local layer.
+        newest: Its newest version in AWS, None if there is none.
+        place: Region and account.
+        bucket: Bucket for the upload; None: only for a large zip, and our own.
+        is_public: Allow everyone to use the layer.
+        is_shared: Everyone may use the newest version already.
     """
     is_same = newest is not None and newest.code_sha256 == base64_digest(layer.sha256)
     steps = () if is_same else publish_steps(layer, place, bucket)
-    version: object = Answer(layer.name, "Version")
+    version: object = ResultOf(layer.name, "Version")
     changes = []
     if newest is None:
         changes.append(Change(layer.name, None, "version 1"))
@@ -217,15 +222,15 @@ def plan_publish(
             },
         )
         steps = (*steps, Step(share))
-        changes.append(Change(f"{layer.name} may be used by", None, "everybody"))
+        changes.append(Change(f"{layer.name} may be used by", None, "everyone"))
     return Plan(tuple(changes), steps)
 
 
 def newest_version(aws: Aws, name: str) -> LayerVersion | None:
-    """Return the newest version of a layer of this account, None if there is none."""
+    """Return the newest version of a layer in this account, None if there is none."""
     arn = aws.place.layer(name)
     answer = aws.find(Call("lambda", "ListLayerVersions", arn, {"LayerName": name}))
-    # The newest is on the first page: they are listed from the newest on.
+    # The list begins with the newest version, so the first page is enough.
     versions = [item["Version"] for item in (answer or {}).get("LayerVersions", [])]
     if not versions:
         return None
@@ -236,22 +241,22 @@ def find_version(aws: Aws, name: str, version: int) -> LayerVersion | None:
     """Return a version of a layer, None if there is none.
 
     Args:
-        aws: Where to look.
-        name: The layer's name, or its ARN without a version.
-        version: Its number.
+        aws: Region and account.
+        name: Name of the layer, or its ARN without a version.
+        version: Number of the version.
     """
     arn = name if name.startswith("arn:") else aws.place.layer(name)
     parameters = {"LayerName": name, "VersionNumber": version}
-    # Lambda checks the permission with the version in the ARN.
+    # IAM checks the permission on the ARN with the version.
     call = Call("lambda", "GetLayerVersion", f"{arn}:{version}", parameters)
     answer = aws.find(call)
     if answer is None:
         return None
-    return LayerVersion.from_answer(arn.rpartition(":")[2], answer)
+    return LayerVersion.from_response(arn.rpartition(":")[2], answer)
 
 
 def is_shared(aws: Aws, version: LayerVersion) -> bool:
-    """True if everybody may use a version."""
+    """Return whether everyone may use a version."""
     parameters = {"LayerName": version.name, "VersionNumber": version.version}
     call = Call("lambda", "GetLayerVersionPolicy", version.arn, parameters)
     policy = aws.find(call)
@@ -259,13 +264,13 @@ def is_shared(aws: Aws, version: LayerVersion) -> bool:
     return any(
         item.get("Effect") == "Allow"
         and item.get("Principal") in ("*", {"AWS": "*"})
-        and not item.get("Condition")  # such as aws:PrincipalOrgID: one organization
+        and not item.get("Condition")  # e.g. aws:PrincipalOrgID: one organization only
         for item in statements
     )
 
 
 def list_versions(aws: Aws) -> list[LayerVersion]:
-    """Return all versions of our layers in a region."""
+    """Return all versions of the runtime's layers in a region."""
     every = Call("lambda", "ListLayers", "*")
     names = sorted(
         layer["LayerName"]
@@ -273,7 +278,7 @@ def list_versions(aws: Aws) -> list[LayerVersion]:
         if layer["LayerName"].startswith(LAYER_PREFIX)
     )
     return [
-        LayerVersion.from_answer(name, item)
+        LayerVersion.from_response(name, item)
         for name in names
         for item in aws.pages(
             Call(
@@ -290,11 +295,11 @@ def list_versions(aws: Aws) -> list[LayerVersion]:
 def choose_layers(
     zips: Sequence[LayerZip], out: Path, kinds: Sequence[str], archs: Sequence[str]
 ) -> list[LayerZip]:
-    """Return the layers that were built and are asked for.
+    """Return the local layers with one of the kinds and architectures.
 
     Raises:
-        UsageError: None was built, or none of what is asked for.
-        DeployError: A zip is not there, or is not the one that was built.
+        UsageError: There are no local layers, or none that matches.
+        DeployError: A zip is missing, or has changed since it was built.
     """
     if not zips:
         raise UsageError(
@@ -313,8 +318,8 @@ def choose_layers(
     if not chosen:
         built = ", ".join(layer.name for layer in zips)
         raise UsageError(
-            f"Cannot publish layers from {str(out)!r}: none is of that kind and "
-            f"architecture; there are {built}"
+            f"Cannot publish layers from {str(out)!r}: none has that kind and "
+            f"architecture; build it, or publish one of {built}"
         )
     for layer in chosen:
         check_zip(layer)
@@ -322,10 +327,10 @@ def choose_layers(
 
 
 def check_zip(layer: LayerZip) -> None:
-    """Refuse a zip that is not what ``layers.json`` says.
+    """Compare a zip with its digest in ``layers.json``.
 
     Raises:
-        DeployError: It is not there, or another one.
+        DeployError: It is missing, or has another digest.
     """
     try:
         with layer.path.open("rb") as file:
@@ -337,6 +342,6 @@ def check_zip(layer: LayerZip) -> None:
         ) from error
     if found != layer.sha256:
         raise DeployError(
-            f"Cannot publish {str(layer.path)!r}: it is not what layers.json "
-            "describes; build it again with `lambda-deno-spawn layer build`"
+            f"Cannot publish {str(layer.path)!r}: it differs from its digest in "
+            "layers.json; build it again with `lambda-deno-spawn layer build`"
         )

@@ -1,7 +1,7 @@
-"""A function in AWS: reading what is there, and removing it.
+"""The current state of a function in AWS, and the plan that deletes it.
 
-Knows which calls tell the state that a plan starts from, and what belongs to a function
-when it is deleted. Refuses to know what is wanted and how a difference is removed.
+Knows which calls return the state that a plan starts from, and which resources are
+deleted with a function. Does not know how a function is created or updated.
 Specification: docs/deploy.md; Lambda API reference, GetFunction; "Lambda function
 states".
 """
@@ -12,9 +12,9 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lambda_deno_spawn.dev.aws.errors import AwsError
 from lambda_deno_spawn.dev.aws.plan import Call, Change, Plan, Step, Wait
 from lambda_deno_spawn.dev.aws.publish import find_version, newest_version
-from lambda_deno_spawn.dev.aws.session import AwsError
 from lambda_deno_spawn.dev.aws.wanted import (
     OUR_TAG,
     ROLE_POLICY_NAME,
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.aws.session import Aws
     from lambda_deno_spawn.dev.aws.wanted import Wanted
 
-# What IAM says of a role while not all of it knows that its policies are gone.
+# Texts of IAM about a role whose policies are deleted, but not yet in all of IAM.
 STILL_HAS_POLICIES = (
     "must delete policies first",
     "must detach all policies first",
@@ -47,15 +47,15 @@ STILL_HAS_POLICIES = (
 
 
 def read_current(aws: Aws, wanted: Wanted, built: Sequence[LayerZip]) -> Current:
-    """Ask for all that a plan for this function depends on; change nothing.
+    """Read all state that the plan for a function depends on.
 
     Args:
-        aws: Where.
-        wanted: What is to be reached.
-        built: Layers that could be published.
+        aws: Region and account.
+        wanted: The wanted state.
+        built: Local layers that can be published.
 
     Raises:
-        DeployError: AWS does not say.
+        DeployError: AWS refused a call, or could not be reached.
     """
     function = settled_function(aws, wanted.name)
     return Current(
@@ -74,20 +74,20 @@ def read_current(aws: Aws, wanted: Wanted, built: Sequence[LayerZip]) -> Current
 
 
 def read_function(aws: Aws, name: str) -> FunctionState | None:
-    """Return a function, None if there is none of that name."""
-    answer = aws.find(_get_function(aws, name))
-    if answer is None:
+    """Return a function, None if it does not exist."""
+    response = aws.find(_get_function(aws, name))
+    if response is None:
         return None
-    return FunctionState.from_answer(answer["Configuration"], answer.get("Tags"))
+    return FunctionState.from_response(response["Configuration"], response.get("Tags"))
 
 
 def settled_function(aws: Aws, name: str) -> FunctionState | None:
-    """Return a function once nothing is being done to it any more."""
+    """Return a function once no change is in progress; None if it does not exist."""
     call = _get_function(aws, name)
-    answer = aws.find(call)
-    if answer is None:
+    response = aws.find(call)
+    if response is None:
         return None
-    configuration = answer["Configuration"]
+    configuration = response["Configuration"]
     for waiter, is_due in (
         ("function_active_v2", configuration.get("State") == "Pending"),
         (
@@ -101,7 +101,7 @@ def settled_function(aws: Aws, name: str) -> FunctionState | None:
 
 
 def _wait_for_any_end(aws: Aws, wait: Wait) -> None:
-    """Wait until what is being done has ended, well or badly: the plan sees how."""
+    """Wait until a change ends, even if it fails: the plan handles the outcome."""
     try:
         aws.wait(wait)
     except AwsError as error:
@@ -123,11 +123,11 @@ def _read_alias(aws: Aws, wanted: Wanted) -> AliasState | None:
     version = alias["FunctionVersion"]
     there = {**name, "Qualifier": version}
     arn = f"{aws.place.function(wanted.name)}:{version}"
-    answer = aws.call(Call("lambda", "GetFunctionConfiguration", arn, there))
+    response = aws.call(Call("lambda", "GetFunctionConfiguration", arn, there))
     weights = (alias.get("RoutingConfig") or {}).get("AdditionalVersionWeights")
     return AliasState(
         version,
-        FunctionState.from_answer(answer),
+        FunctionState.from_response(response),
         bool(weights),
         alias.get("RevisionId") or "",
     )
@@ -135,19 +135,19 @@ def _read_alias(aws: Aws, wanted: Wanted) -> AliasState | None:
 
 def _read_url(aws: Aws, wanted: Wanted) -> UrlState | None:
     arn, parameters = qualified(wanted, aws.place)
-    answer = aws.find(Call("lambda", "GetFunctionUrlConfig", arn, parameters))
-    if answer is None:
+    response = aws.find(Call("lambda", "GetFunctionUrlConfig", arn, parameters))
+    if response is None:
         return None
-    mode = answer.get("InvokeMode") or "BUFFERED"
-    return UrlState(answer["FunctionUrl"], answer["AuthType"], mode)
+    mode = response.get("InvokeMode") or "BUFFERED"
+    return UrlState(response["FunctionUrl"], response["AuthType"], mode)
 
 
 def _read_statements(aws: Aws, wanted: Wanted) -> tuple[Mapping[str, Any], ...]:
     arn, parameters = qualified(wanted, aws.place)
-    answer = aws.find(Call("lambda", "GetPolicy", arn, parameters))
-    if answer is None:
+    response = aws.find(Call("lambda", "GetPolicy", arn, parameters))
+    if response is None:
         return ()
-    return tuple(json.loads(answer["Policy"])["Statement"])
+    return tuple(json.loads(response["Policy"])["Statement"])
 
 
 def _read_wanted_role(
@@ -157,25 +157,24 @@ def _read_wanted_role(
     if role is not None and role.startswith("arn:"):
         return RoleState(role)
     if role is not None:
-        return read_role(aws, role, wanted.name)
+        return read_role(aws, role)
     if function is not None:
-        return None  # it keeps the one it has
-    return read_role(aws, own_role_name(wanted.name), wanted.name)
+        return None  # the function keeps its role
+    return read_role(aws, own_role_name(wanted.name))
 
 
-def read_role(aws: Aws, role: str, function: str) -> RoleState | None:
-    """Return a role, None if there is none of that name.
+def read_role(aws: Aws, role: str) -> RoleState | None:
+    """Return a role, None if it does not exist.
 
     Args:
-        aws: Whose.
-        role: Its name.
-        function: The function whose log it may write.
+        aws: Account of the role, and region of its inline policy.
+        role: Name of the role.
     """
     arn = aws.place.role(role)
-    answer = aws.find(Call("iam", "GetRole", arn, {"RoleName": role}))
-    if answer is None:
+    response = aws.find(Call("iam", "GetRole", arn, {"RoleName": role}))
+    if response is None:
         return None
-    found = answer["Role"]
+    found = response["Role"]
     tags = {tag["Key"]: tag["Value"] for tag in found.get("Tags") or ()}
     if tags.get(OUR_TAG[0]) != OUR_TAG[1]:
         return RoleState(found["Arn"])
@@ -186,12 +185,12 @@ def read_role(aws: Aws, role: str, function: str) -> RoleState | None:
 
 
 def read_retention(aws: Aws, log_group: str) -> int | None:
-    """Return for how many days a log group keeps what it has.
+    """Return for how many days a log group keeps its events.
 
     Returns:
         0: for ever; None: there is no such log group.
     """
-    # Lambda's neighbours share the prefix, so the page may hold others.
+    # The names of other log groups may begin with this name too.
     arn = aws.place.log_group("*")
     call = Call("logs", "DescribeLogGroups", arn, {"logGroupNamePrefix": log_group})
     for group in aws.pages(call, "logGroups"):
@@ -212,17 +211,16 @@ def _read_layers(aws: Aws, wanted: Wanted) -> Mapping[str, LayerVersion | None]:
 
 @dataclass(frozen=True, slots=True)
 class Leftovers:
-    """What there is of a function.
+    """The existing resources of a function to delete.
 
     Attributes:
-        function: None: it is gone.
+        function: None: it does not exist.
         urls: Its function URLs.
-        role: Name of the role that this tool made for it.
-        role_policies: The role's inline policies.
-        attached: ARNs of the policies that were attached to the role.
-        role_users: Other functions of this region that use the role; None: AWS does
-            not say.
-        log_group: Its name; None: there is none, or it is to be kept.
+        role: Name of the role that this tool created for it.
+        role_policies: Names of the role's inline policies.
+        attached: ARNs of the policies attached to the role.
+        role_users: Other functions in this region that use the role; None: unknown.
+        log_group: Name of the log group to delete; None: it does not exist, or stays.
     """
 
     function: FunctionState | None
@@ -237,7 +235,7 @@ class Leftovers:
 def read_leftovers(
     aws: Aws, name: str, *, keeps_role: bool, keeps_logs: bool
 ) -> Leftovers:
-    """Ask for all that goes with a function; change nothing."""
+    """Read all resources that are deleted with a function."""
     check_name(name)
     function = read_function(aws, name)
     if function is not None:
@@ -246,7 +244,7 @@ def read_leftovers(
     log_group = default_log_group(name)
     is_log_kept = keeps_logs or read_retention(aws, log_group) is None
     role = own_role_name(name)
-    state = None if keeps_role else read_role(aws, role, name)
+    state = None if keeps_role else read_role(aws, role)
     if state is None or not state.is_ours:
         return Leftovers(function, urls, log_group=None if is_log_kept else log_group)
     arn = aws.place.role(role)
@@ -265,10 +263,10 @@ def read_leftovers(
 
 
 def _refuse_foreign(name: str, function: FunctionState) -> None:
-    """Refuse to delete what is not ours.
+    """Reject deleting a function that this tool did not create.
 
     Raises:
-        UsageError: It is another kind of function, or a stack owns it.
+        UsageError: The function does not use this runtime, or a stack owns it.
     """
     if function.stack is not None:
         raise UsageError(
@@ -277,13 +275,13 @@ def _refuse_foreign(name: str, function: FunctionState) -> None:
         )
     if not function.is_ours:
         raise UsageError(
-            f"Cannot delete {name!r}: it has none of our layers, wrapper or tag; if it "
-            "is the one that is meant, delete it with AWS's own tools"
+            f"Cannot delete {name!r}: it has neither the layers nor the wrapper nor "
+            "the tag of this tool; delete it with AWS's tools if you are sure"
         )
 
 
 def _read_role_users(aws: Aws, role_arn: str, name: str) -> tuple[str, ...] | None:
-    """Return which functions but one use a role, None if these credentials may not."""
+    """Return the other functions that use a role; None: no permission to list them."""
     try:
         return tuple(
             function["FunctionName"]
@@ -297,7 +295,7 @@ def _read_role_users(aws: Aws, role_arn: str, name: str) -> tuple[str, ...] | No
 
 
 def _read_urls(aws: Aws, name: str) -> tuple[str, ...]:
-    """Return all URLs of a function: its own and its aliases'."""
+    """Return all URLs of a function, including those of its aliases."""
     arn, parameters = aws.place.function(name), {"FunctionName": name}
     call = Call("lambda", "ListFunctionUrlConfigs", arn, parameters)
     try:
@@ -305,16 +303,16 @@ def _read_urls(aws: Aws, name: str) -> tuple[str, ...]:
             url["FunctionUrl"] for url in aws.pages(call, "FunctionUrlConfigs")
         )
     except AwsError as error:
-        if error.is_not_found:  # the function is gone in the meantime
+        if error.is_not_found:  # the function was deleted in the meantime
             return ()
         raise
 
 
 def plan_delete(name: str, found: Leftovers, place: Place) -> Plan:
-    """Plan the removal of what there is.
+    """Plan the deletion of a function's resources.
 
     Raises:
-        UsageError: There is nothing.
+        UsageError: There are none.
     """
     changes: list[Change] = []
     steps: list[Step] = []
@@ -329,7 +327,7 @@ def plan_delete(name: str, found: Leftovers, place: Place) -> Plan:
 
     arn = place.function(name)
     if found.function is not None:
-        # Versions, aliases and URLs go with it.
+        # Lambda deletes versions, aliases and URLs with the function.
         changes += [Change("function url", url, None, loses=True) for url in found.urls]
         remove("function", arn, "lambda", "DeleteFunction", arn, FunctionName=name)
     notes = _plan_role_removal(found, place, remove)
@@ -343,7 +341,7 @@ def plan_delete(name: str, found: Leftovers, place: Place) -> Plan:
         left = f"; {'; '.join(notes)}" if notes else ""
         raise UsageError(
             f"Cannot delete {name!r} in {place.region}: there is no such function, "
-            f"and nothing of it is left; see --region and --profile{left}"
+            f"and nothing of it is left; check --region and --profile{left}"
         )
     return Plan(tuple(changes), tuple(steps), notes)
 
@@ -351,10 +349,10 @@ def plan_delete(name: str, found: Leftovers, place: Place) -> Plan:
 def _plan_role_removal(
     found: Leftovers, place: Place, remove: Callable[..., None]
 ) -> tuple[str, ...]:
-    """Remove the role, or only this region's part of it, or nothing.
+    """Remove the role, or only its policy for this region, or neither.
 
     Returns:
-        Why it stays, if it does.
+        Notes on why the role stays; empty if it is removed.
     """
     if found.role is None:
         return ()
@@ -362,7 +360,7 @@ def _plan_role_removal(
     stays = f"the role {role} stays"
     if found.role_users is None:
         return (
-            f"{stays}: these credentials may not see whether other functions use it; "
+            f"{stays}: these credentials may not list the functions that use it; "
             "allow lambda:ListFunctions and run the command again, or delete it "
             "yourself",
         )
@@ -379,10 +377,10 @@ def _plan_role_removal(
     regions = [match[1] for match in map(ROLE_POLICY_NAME.fullmatch, others) if match]
     if regions:
         return (f"{stays}: used by functions in {', '.join(regions)}",)
-    # Somebody gave the role more to do than this tool did, perhaps for something else.
+    # Policies that this tool did not add: the role may serve another purpose too.
     if foreign := [*others, *found.attached]:
         return (
-            f"{stays}: somebody gave it the policies {', '.join(foreign)}; delete it "
+            f"{stays}: it also has the policies {', '.join(foreign)}; delete it "
             "yourself if nothing else needs it",
         )
     remove("role", role, "iam", "DeleteRole", arn, RoleName=role)

@@ -1,46 +1,45 @@
-"""One invocation in AWS: event in, answer, log tail and how it ended out.
+"""One invocation in AWS: takes an event, returns the response and the end of the log.
 
-Knows the limits of an event, how long an answer may take, and what Lambda sends with
-it. Refuses to know how it is printed. An invocation is never repeated by itself: it may
-have run. Specification: Lambda API reference, Invoke; AWS "Lambda quotas".
+Knows the size limits of an event, how long a response may take, and what Lambda sends
+with it. Does not know how the result is printed. An invocation is never retried,
+because it may have run. Specification: Lambda API reference, Invoke; AWS "Lambda
+quotas".
 """
 
 from __future__ import annotations
 
 import base64
-import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lambda_deno_spawn.dev.aws.errors import AwsError
 from lambda_deno_spawn.dev.aws.plan import Call
-from lambda_deno_spawn.dev.aws.session import AwsError
+from lambda_deno_spawn.dev.project.quotas import (
+    ASYNC_EVENT_LIMIT_BYTES,
+    EVENT_LIMIT_BYTES,
+    TIMEOUT_LIMIT_S,
+)
 from lambda_deno_spawn.errors import DeployError, UsageError
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.dev.aws.session import Aws
 
-EVENT_LIMIT_BYTES = 6 * 1024 * 1024
-ASYNC_EVENT_LIMIT_BYTES = 1024 * 1024
-TIMEOUT_LIMIT_S = 900
-# Beside the timeout: init, up to 10 s and again after a failure, and the way there.
+# Added to the function's timeout: the init phase, of up to 10 s and repeated after a
+# failure, and the time to reach Lambda.
 READ_MARGIN_S = 30
-# Lambda API reference, Invoke; with a qualifier, or a whole ARN, in place of the name.
-TARGET = re.compile(
-    r"(arn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:function:|\d{12}:function:)?"
-    r"[A-Za-z0-9_-]{1,64}(:(\$LATEST|[A-Za-z0-9_-]+))?"
-)
 
 
 @dataclass(frozen=True, slots=True)
 class RemoteOptions:
-    """What to invoke and how.
+    """The function to invoke, and how to invoke it.
 
     Attributes:
         name: Name or ARN, with or without a qualifier.
         event: Passed on byte for byte.
         qualifier: Version or alias.
         client_context: JSON text.
-        reads_for_s: How long the answer may take; None: as long as the function may.
+        reads_for_s: How long the response may take; None: as long as the function may
+            run.
     """
 
     name: str
@@ -57,9 +56,9 @@ class RemoteResult:
     """How an invocation ended.
 
     Attributes:
-        status: HTTP status: 200 answered, 202 taken for later.
-        error_kind: ``Handled`` or ``Unhandled``, None if the function answered.
-        log_tail: The last 4 KB of its log.
+        status: HTTP status: 200: the function ran; 202: the event is queued.
+        error_kind: ``Handled`` or ``Unhandled``; None if the function succeeded.
+        log_tail: The last 4 KB of the log.
         version: The version that ran.
     """
 
@@ -72,7 +71,7 @@ class RemoteResult:
 
     @property
     def is_ok(self) -> bool:
-        """True if the function answered, or will be run."""
+        """True if the function succeeded, or the event is queued."""
         return self.error_kind is None
 
 
@@ -80,8 +79,8 @@ def invoke(aws: Aws, options: RemoteOptions) -> RemoteResult:
     """Invoke a function once.
 
     Raises:
-        UsageError: Lambda would not take it as it is.
-        DeployError: It was not run, or its answer is lost.
+        UsageError: Lambda does not accept the event or the options.
+        DeployError: The function did not run, or its response was lost.
     """
     _check(options)
     reads_for_s = options.reads_for_s
@@ -91,39 +90,35 @@ def invoke(aws: Aws, options: RemoteOptions) -> RemoteResult:
         reads_for_s = timeout_s + READ_MARGIN_S
     call = Call("lambda", "Invoke", _arn(aws, options.name), _parameters(options))
     try:
-        answer = aws.call(call, reads_for_s=reads_for_s)
+        response = aws.call(call, reads_for_s=reads_for_s)
     except AwsError as error:
         if not error.may_be_done:
             raise _explained(error, options, aws.region) from error
         may = "may run" if options.is_async else "may have run"
-        raise DeployError(f"{error}; the function {may} all the same") from error
+        raise DeployError(f"{error}; the function {may} anyway") from error
     return RemoteResult(
-        request_id=answer["ResponseMetadata"].get("RequestId", ""),
-        status=answer["StatusCode"],
-        payload=answer.get("Payload") or b"",
-        error_kind=answer.get("FunctionError"),
-        log_tail=base64.b64decode(answer.get("LogResult") or ""),
-        version=answer.get("ExecutedVersion"),
+        request_id=response["ResponseMetadata"].get("RequestId", ""),
+        status=response["StatusCode"],
+        payload=response.get("Payload") or b"",
+        error_kind=response.get("FunctionError"),
+        log_tail=base64.b64decode(response.get("LogResult") or ""),
+        version=response.get("ExecutedVersion"),
     )
 
 
 def _check(options: RemoteOptions) -> None:
-    if not TARGET.fullmatch(options.name):
-        raise UsageError(
-            f"Cannot invoke {options.name!r}: it is no name of a function; give the "
-            "name it was deployed with, or its ARN"
-        )
     if options.is_async and options.client_context is not None:
         raise UsageError(
             "Cannot use --client-context with --async: Lambda passes it to synchronous "
-            "invocations only; move it into the event, or leave out one of both"
+            "invocations only; move it into the event, or leave out one of them"
         )
     limit = ASYNC_EVENT_LIMIT_BYTES if options.is_async else EVENT_LIMIT_BYTES
     if len(options.event) > limit:
         kind = "asynchronous " if options.is_async else ""
         raise UsageError(
             f"Cannot send the event: it has {len(options.event)} bytes, and Lambda "
-            f"takes {limit} for an {kind}invocation; store it and send where it is"
+            f"accepts {limit} for an {kind}invocation; store the data elsewhere and "
+            "send its address"
         )
 
 
@@ -146,31 +141,31 @@ def _parameters(options: RemoteOptions) -> dict[str, Any]:
 
 
 def _arn(aws: Aws, name: str) -> str:
-    """Return the ARN for a message; the account is not worth a call before each."""
+    """Return the ARN for messages, without a call to learn the account."""
     if name.startswith("arn:"):
         return name
-    if ":function:" in name:  # with its account
+    if ":function:" in name:  # ACCOUNT:function:NAME
         return f"arn:{aws.partition}:lambda:{aws.region}:{name}"
     return f"arn:{aws.partition}:lambda:{aws.region}:*:function:{name}"
 
 
 def _timeout_s(aws: Aws, options: RemoteOptions) -> int:
-    """Return the function's timeout; the longest one if it may not be read."""
+    """Return the function's timeout; the longest possible if reading it is denied."""
     parameters = {"FunctionName": options.name}
     if options.qualifier is not None:
         parameters["Qualifier"] = options.qualifier
     arn = _arn(aws, options.name)
     try:
-        answer = aws.call(Call("lambda", "GetFunctionConfiguration", arn, parameters))
+        response = aws.call(Call("lambda", "GetFunctionConfiguration", arn, parameters))
     except AwsError as error:
         if error.is_denied:
             return TIMEOUT_LIMIT_S
         raise _explained(error, options, aws.region) from error
-    return int(answer.get("Timeout") or TIMEOUT_LIMIT_S)
+    return int(response.get("Timeout") or TIMEOUT_LIMIT_S)
 
 
 def _explained(error: AwsError, options: RemoteOptions, region: str) -> DeployError:
-    """Say what it means that there was no invocation."""
+    """Return an error that names the function, if Lambda does not find it."""
     if not error.is_not_found:
         return error
     what = options.name
@@ -178,5 +173,5 @@ def _explained(error: AwsError, options: RemoteOptions, region: str) -> DeployEr
         what = f"{what}:{options.qualifier}"
     return DeployError(
         f"Cannot invoke {what!r}: there is no such function, version or alias in "
-        f"{region}; deploy it first, or see --region and --profile"
+        f"{region}; deploy it first, or check --region and --profile"
     )

@@ -1,8 +1,8 @@
-"""The log of a function in AWS: what was written, and what is being written.
+"""The log of a function in AWS: past events, and new ones as they arrive.
 
-Knows where a function's log is, how events are asked for, and that they arrive late and
-out of order. Refuses to know how they are printed. Specification: CloudWatch Logs API
-reference, FilterLogEvents.
+Knows the log group of a function, how to read its events, and that these become visible
+late and out of order. Does not know how they are printed. Specification: CloudWatch
+Logs API reference, FilterLogEvents.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lambda_deno_spawn.dev.aws.errors import AwsError
 from lambda_deno_spawn.dev.aws.plan import Call
 from lambda_deno_spawn.dev.aws.read import read_function
-from lambda_deno_spawn.dev.aws.session import AwsError
 from lambda_deno_spawn.dev.aws.wanted import check_name, default_log_group
 from lambda_deno_spawn.errors import DeployError, UsageError
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.dev.aws.session import Aws
 
-POLL_PAUSE_S = 2.0  # FilterLogEvents is limited to 5 to 10 calls a second per account
-# Events of one moment may become visible this much later than their neighbours: most
-# do within seconds, a delayed ingestion takes minutes.
+POLL_PAUSE_S = 2.0  # FilterLogEvents allows 5 to 10 calls per second and account
+# An event may become visible this much later than others with the same time: most take
+# seconds, a delayed ingestion takes minutes.
 LATE_MS = 180_000
-# This machine's clock may be wrong by 5 minutes before AWS refuses its signatures.
+# AWS accepts signatures from a machine whose clock is wrong by up to 5 minutes.
 CLOCK_MS = 300_000
-REMEMBERED = 100_000  # ids of events that were shown, some 15 MB
-# After a failure that passes; what is asked for stays until it is answered.
+REMEMBERED = 100_000  # ids of events already seen, about 15 MB
+# Pauses after temporary failures; the same request is repeated until it succeeds.
 FIRST_PAUSE_S = 4.0
 LONGEST_PAUSE_S = 60.0
 GIVES_UP_AFTER_S = 600.0
@@ -42,9 +42,9 @@ class LogEvent:
     """One event of a log.
 
     Attributes:
-        id: The same for the same event, however often it is read.
+        id: Identifies the event; equal in all reads.
         time_epoch_ms: When it was written.
-        message: Without the newline at its end.
+        message: Text without the final newline.
     """
 
     id: str
@@ -54,10 +54,10 @@ class LogEvent:
 
 
 def parse_since(text: str) -> int:
-    """Return how many seconds ``10m``, ``90s``, ``2h`` or ``1d`` are.
+    """Return the seconds in ``10m``, ``90s``, ``2h`` or ``1d``.
 
     Raises:
-        UsageError: It is none of that form.
+        UsageError: The text does not have this form.
     """
     match = re.fullmatch(r"(\d+)([smhd])", text)
     if match is None:
@@ -69,35 +69,36 @@ def parse_since(text: str) -> int:
 
 
 def filter_pattern(pattern: str | None, request_id: str | None) -> str | None:
-    """Return what CloudWatch is asked to look for.
+    """Return the filter pattern for CloudWatch.
 
     Raises:
-        UsageError: Both are given: CloudWatch takes one pattern.
+        UsageError: Both are given, and CloudWatch accepts one pattern; or the request
+            id is malformed.
     """
     if pattern is not None and request_id is not None:
         raise UsageError(
-            "Cannot use --filter and --request-id together: CloudWatch takes one "
-            "pattern; leave one out"
+            "Cannot use --filter and --request-id together: CloudWatch accepts one "
+            "pattern; leave out one of them"
         )
     if request_id is None:
         return pattern
     if not re.fullmatch(r"[0-9A-Za-z-]+", request_id):
         raise UsageError(
-            f"Cannot use --request-id {request_id!r}: it is no request id, such as "
+            f"Cannot use --request-id {request_id!r}: expected a request id such as "
             "8f507cfc-0f4e-4b9c-8d1b-2b0f8f3f3f3f"
         )
     return f'"{request_id}"'
 
 
 def find_log_group(aws: Aws, name: str) -> str:
-    """Return the log group of a function, also of one that is gone."""
+    """Return the log group of a function, even of a deleted one."""
     check_name(name)
     try:
         function = read_function(aws, name)
     except AwsError as error:
         if not error.is_denied:
             raise
-        function = None  # who may read logs only still finds the usual place
+        function = None  # a caller who may only read logs gets the default group
     return default_log_group(name) if function is None else function.log_group
 
 
@@ -108,10 +109,10 @@ def read_log(
     since_epoch_ms: int,
     pattern: str | None = None,
 ) -> Iterator[LogEvent]:
-    """Return the events since a moment, as CloudWatch orders them.
+    """Yield the events since a point in time, in CloudWatch's order.
 
     Raises:
-        DeployError: There is no such log group, or AWS does not say.
+        DeployError: There is no such log group, or AWS refused the call.
     """
     parameters: dict[str, Any] = {
         "logGroupName": log_group,
@@ -135,44 +136,44 @@ def read_log(
             raise
         raise DeployError(
             f"Cannot read the log: there is no log group {log_group!r} in "
-            f"{aws.region}; it is made by `deploy`, or when the function is first "
-            "invoked; see --region and --profile"
+            f"{aws.region}; deploy or invoke the function first, or check --region "
+            "and --profile"
         ) from error
 
 
 class LogWindow:
-    """From when on a log that grows is read again, and what of it was seen.
+    """The part of a growing log to read again, and the events already seen in it.
 
     Attributes:
-        since_epoch_ms: Earlier events are not asked for any more.
+        since_epoch_ms: Start of that part; earlier events are not read again.
     """
 
     def __init__(self, since_epoch_ms: int, remembered: int = REMEMBERED) -> None:
-        """Begin at a moment.
+        """Begin at a point in time.
 
         Args:
-            since_epoch_ms: The moment.
-            remembered: Of how many events the ids are kept, from read to read.
+            since_epoch_ms: The point in time.
+            remembered: How many ids of events to keep between reads.
         """
         self.since_epoch_ms = since_epoch_ms
         self._remembered = remembered
         self._seen: dict[str, int] = {}
 
     def is_new(self, event: LogEvent) -> bool:
-        """Return whether an event was not there yet, and remember it."""
+        """Return whether an event has not been seen before, and remember it."""
         if event.id in self._seen:
             return False
         self._seen[event.id] = event.time_epoch_ms
-        if len(self._seen) > 2 * self._remembered:  # seldom, as it sorts
+        if len(self._seen) > 2 * self._remembered:  # not each time: it sorts
             self._forget()
         return True
 
     def move(self, now_epoch_ms: int) -> None:
-        """Go on to what may still become visible, once all has been read up to now."""
+        """Drop the part in which no more events can appear, after reading up to now."""
         newest = max(self._seen.values(), default=0)
         self._begin(
             max(
-                # Anybody may write events of the future into a log of one's own.
+                # A log may contain events with a time in the future.
                 min(newest, now_epoch_ms) - LATE_MS,
                 now_epoch_ms - LATE_MS - CLOCK_MS,
             )
@@ -181,7 +182,7 @@ class LogWindow:
             self._forget()
 
     def _forget(self) -> None:
-        """Begin after the oldest events: what is forgotten is not read again."""
+        """Forget the oldest events, and begin after them: they are not read again."""
         times = sorted(self._seen.values())
         self._begin(times[-self._remembered - 1] + 1)
 
@@ -200,20 +201,21 @@ def follow_log(
     sleep: Callable[[float], None] = time.sleep,
     clock: Callable[[], float] = time.time,
 ) -> Iterator[LogEvent]:
-    """Return events, each once, as they become visible; never ends by itself.
+    """Yield each event once, as it becomes visible; never ends by itself.
 
     Args:
-        aws: Where.
+        aws: Region and account.
         log_group: Name of the log group.
-        since_epoch_ms: From when on.
-        pattern: CloudWatch's, or None.
-        warn: Told once that AWS does not answer, each time that this begins.
-        sleep: Waits some seconds.
-        clock: The time of day, in seconds.
+        since_epoch_ms: Time of the first event to yield.
+        pattern: CloudWatch's filter pattern, or None.
+        warn: Called with a text when AWS stops responding; once until it responds
+            again.
+        sleep: Waits for some seconds.
+        clock: Returns the time since the epoch, in seconds.
 
     Raises:
-        DeployError: It is refused, there is no such log group, or AWS has not answered
-            for ten minutes.
+        DeployError: AWS refused the call, there is no such log group, or AWS has not
+            responded for ten minutes.
     """
     window = LogWindow(since_epoch_ms)
     pause_s, waited_s = FIRST_PAUSE_S, 0.0
@@ -230,7 +232,7 @@ def follow_log(
             if not error.is_passing or waited_s >= GIVES_UP_AFTER_S:
                 raise
             if not waited_s:
-                warn(f"{error}; going on as soon as AWS answers")
+                warn(f"{error}; continuing as soon as AWS responds")
             sleep(pause_s)
             waited_s += pause_s
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)

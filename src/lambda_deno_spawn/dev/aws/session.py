@@ -1,8 +1,8 @@
-"""AWS itself: credentials, regions and calls.
+"""Sessions with AWS: credentials, regions and calls.
 
-Knows boto3 and how its clients are configured; besides ``aws_errors``, which knows what
-a refusal means, no module does. Refuses to know what is called and why. Specification:
-AWS SDK for Python, "Credentials" and "Config Reference".
+Knows boto3 and how to configure its clients; only ``errors`` knows boto3 too, to
+translate its exceptions. Does not know which calls are made, or why. Specification: AWS
+SDK for Python, "Credentials" and "Config Reference".
 """
 
 from __future__ import annotations
@@ -29,34 +29,32 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.dev.aws.plan import Upload, Wait
 
-__all__ = ["Aws", "AwsError"]
-
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
-ATTEMPTS = 4  # of what may be repeated; botocore decides what that is
+ATTEMPTS = 4  # in total; botocore decides which failures it retries
 
 
 class Aws:
     """A region, with one set of credentials.
 
-    Not for several threads at once.
+    Not thread-safe.
     """
 
     def __init__(self, region: str | None = None, profile: str | None = None) -> None:
-        """Find credentials and region, as every tool of AWS does.
+        """Find credentials and region in the places that all AWS tools use.
 
         Raises:
-            DeployError: There is no such profile, or no region.
+            DeployError: The profile does not exist, or no region is set.
         """
         with _translated():
-            # Every SDK but this one reads AWS_REGION.
+            # boto3 alone among AWS's SDKs does not read AWS_REGION.
             chosen = region or os.environ.get("AWS_REGION")
             self._session = boto3.Session(region_name=chosen, profile_name=profile)
             found = self._session.region_name
         if not found:
             raise DeployError(
                 "Cannot choose a region: none is given; use --region, or set "
-                "AWS_REGION or the profile's region"
+                "AWS_REGION or the region of the profile"
             )
         self.region: str = found
         self._clients: dict[str, Any] = {}
@@ -64,21 +62,21 @@ class Aws:
 
     @property
     def partition(self) -> str:
-        """The partition that the region is in; asks nobody."""
+        """The partition that contains the region; makes no call."""
         try:
             found: str = self._session.get_partition_for_region(self.region)
         except botocore.exceptions.BotoCoreError:
-            return "aws"  # a region that only AWS_ENDPOINT_URL knows
+            return "aws"  # a made-up region, for a server at AWS_ENDPOINT_URL
         return found
 
     @property
     def place(self) -> Place:
-        """Where this is; asks once whose the credentials are."""
+        """Region, account and partition; the first access asks AWS for the account."""
         if self._place is None:
             with _translated("sts:GetCallerIdentity", region=self.region):
-                answer = self._client("sts").get_caller_identity()
-            partition = answer["Arn"].split(":")[1]
-            self._place = Place(self.region, answer["Account"], partition)
+                identity = self._client("sts").get_caller_identity()
+            partition = identity["Arn"].split(":")[1]
+            self._place = Place(self.region, identity["Account"], partition)
         return self._place
 
     def call(
@@ -87,24 +85,24 @@ class Aws:
         """Make a call.
 
         Args:
-            call: With all its answers and files resolved.
-            reads_for_s: How long an answer may take; such a call is made only once.
+            call: The call; its parameters are resolved.
+            reads_for_s: Read timeout; such a call is never retried. None: the default.
 
         Raises:
-            AwsError: It was refused, or did not get there.
+            AwsError: AWS refused the call, or could not be reached.
         """
         with _translated(str(call), call, self.region):
             client = self._client(call.service, reads_for_s)
             method = getattr(client, _method(client, call.operation))
-            answer: Mapping[str, Any] = method(**call.parameters)
-            # Read here, where a connection that breaks off is translated.
+            response: Mapping[str, Any] = method(**call.parameters)
+            # Read bodies here, so that a broken connection is translated too.
             return {
                 name: value.read() if isinstance(value, StreamingBody) else value
-                for name, value in answer.items()
+                for name, value in response.items()
             }
 
     def find(self, call: Call) -> Mapping[str, Any] | None:
-        """Make a call that reads; return None if what it asks for is not there."""
+        """Make a call that reads a resource; return None if the resource is missing."""
         try:
             return self.call(call)
         except AwsError as error:
@@ -113,7 +111,12 @@ class Aws:
             raise
 
     def pages(self, call: Call, items: str) -> Iterator[Mapping[str, Any]]:
-        """Return the items of all pages of a list."""
+        """Yield the items of all pages of a list.
+
+        Args:
+            call: The call that lists.
+            items: Name of the list in its response.
+        """
         with _translated(str(call), call, self.region):
             client = self._client(call.service)
             paginator = client.get_paginator(_method(client, call.operation))
@@ -121,21 +124,21 @@ class Aws:
                 yield from page.get(items, [])
 
     def wait(self, wait: Wait) -> None:
-        """Wait until something has a state.
+        """Wait until a resource reaches a state.
 
         Raises:
-            AwsError: It never will have, or it takes too long.
+            AwsError: The resource cannot reach the state, or takes too long.
         """
         with _translated(str(wait), wait.call, self.region):
             client = self._client(wait.call.service)
             client.get_waiter(wait.waiter).wait(**wait.call.parameters)
 
     def upload(self, upload: Upload, on_progress: Callable[[int], None]) -> None:
-        """Send a file; what was sent of it is removed if that fails.
+        """Upload a file; a failed upload leaves nothing behind.
 
         Args:
-            upload: Which file, and where it goes.
-            on_progress: Called with a number of bytes more, from other threads.
+            upload: The file and its destination.
+            on_progress: Called from other threads with the number of bytes just sent.
         """
         arn = f"{upload.place.bucket(upload.bucket)}/{upload.key}"
         call = Call("s3", "PutObject", arn)
@@ -163,8 +166,9 @@ class Aws:
                 connect_timeout=CONNECT_TIMEOUT_S,
                 read_timeout=reads_for_s,
                 retries={"mode": "standard", "total_max_attempts": attempts},
-                # An invocation may be silent for 15 minutes. When the first probe is
-                # sent is the system's setting: docs/deploy.md, "invoke --remote".
+                # The connection of an invocation may be silent for 15 minutes. The
+                # operating system sets the time of the first probe: docs/deploy.md,
+                # "invoke --remote".
                 tcp_keepalive=True,
                 user_agent_extra=f"lambda-deno-spawn/{__version__}",
             ),
@@ -189,12 +193,12 @@ def _translated(
         boto3.exceptions.Boto3Error,
     ) as error:
         raise translate(error, what, call, region) from error
-    except ValueError as error:  # of urllib3 and botocore, for what is no address
+    except ValueError as error:  # urllib3 and botocore raise it for a malformed URL
         raise DeployError(
             f"Cannot complete {what}: {error}; see --region and AWS_ENDPOINT_URL"
         ) from error
     except EOFError as error:
         raise DeployError(
-            f"Cannot complete {what}: the profile asks for a code, and there is no "
-            "terminal to type it; sign in first"
+            f"Cannot complete {what}: the profile asks for an MFA code, and there is "
+            "no terminal to type it in; sign in first"
         ) from error

@@ -1,9 +1,9 @@
-"""A function as it is wanted, and as it is: states, and what AWS would refuse.
+"""The wanted and the current state of a function, and checks of the wanted one.
 
-Knows what belongs to a function, how Lambda describes one, which names and values it
-takes, and what this tool calls the things that it makes. Refuses to know how one state
-becomes the other. Specification: Lambda API reference, CreateFunction and GetFunction;
-AWS "Lambda quotas".
+Knows the resources that belong to a function, how Lambda describes them, the names and
+values that AWS accepts, and the names of the resources that this tool creates. Does not
+know how one state becomes the other. Specification: Lambda API reference,
+CreateFunction and GetFunction; AWS "Lambda quotas".
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from lambda_deno_spawn.dev.project.quotas import (
     LAYERS_LIMIT,
     MEMORY_MAX_MB,
     MEMORY_MIN_MB,
+    OS_ONLY,
     STORAGE_MAX_MB,
     STORAGE_MIN_MB,
     TIMEOUT_LIMIT_S,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
 
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 WRAPPER_PATH = "/opt/lambda-deno-spawn"
-OS_ONLY = "provided.al2023"
 # CloudWatch Logs API reference, PutRetentionPolicy.
 RETENTIONS_DAYS = (
     1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192,
@@ -49,7 +49,7 @@ RETENTIONS_DAYS = (
 ALIAS_NAME = re.compile(r"(?!\d+$)[A-Za-z0-9_-]{1,128}")
 ROLE_NAME = re.compile(r"[\w+=,.@-]{1,64}")
 ROLE_NAME_LIMIT = 64  # IAM and AWS STS quotas
-# What role_policy_name gives, of any region.
+# Matches the names that role_policy_name returns, for any region.
 ROLE_POLICY_NAME = re.compile(r"logs-([a-z]+(?:-[a-z]+)+-\d+)")
 OUR_TAG = ("created-by", "lambda-deno-spawn")
 
@@ -59,7 +59,7 @@ class PackageZip:
     """A function's code.
 
     Attributes:
-        sha256: Of the zip, in hexadecimal.
+        sha256: Digest of the zip, in hexadecimal.
     """
 
     path: Path
@@ -69,20 +69,20 @@ class PackageZip:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A function as it should be; None: as it is.
+    """The wanted state of a function; None: leave the setting unchanged.
 
     Attributes:
-        role: ARN or name; None: the function's own, else one is made.
-        layers: ARNs of versions; none: the newest of ours.
-        variables: Environment variables, but for what the runtime itself needs.
-        replaces_env: Variables that are not named go away.
-        alias: Moved to a new version, which is published.
-        url: Whether there is a function URL.
+        role: ARN or name; None: the role it has; a new function gets its own.
+        layers: ARNs of layer versions; empty: the newest of the runtime's layers.
+        variables: Environment variables, without those that the runtime needs itself.
+        replaces_env: Remove all other variables.
+        alias: Publish a version, and point this alias to it.
+        url: Whether the function has a function URL.
         url_auth: ``AWS_IAM`` or ``NONE``.
         invoke_mode: ``BUFFERED`` or ``RESPONSE_STREAM``.
         retention_days: How long logs are kept.
-        bucket: For the upload; None: only if the zip is large, and ours.
-        changes_runtime: Whatever the function is now may be replaced.
+        bucket: Bucket for the upload; None: only for a large zip, and our own.
+        changes_runtime: Replace the function even if it does not run this runtime.
     """
 
     name: str
@@ -109,22 +109,22 @@ class Wanted:
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """Names of our layers that the runtime needs."""
+        """Names of the layers that the runtime consists of."""
         kinds = ["deno", "runtime", *(["python"] if self.runtime == OS_ONLY else [])]
         return tuple(f"{LAYER_PREFIX}{kind}-{self.arch}" for kind in kinds)
 
 
 @dataclass(frozen=True, slots=True)
 class FunctionState:
-    """A function, or a version of it, as Lambda describes it.
+    """A function, or one of its versions, as Lambda describes it.
 
     Attributes:
         runtime: Empty for a container image.
-        code_sha256: Of the zip, in base64.
-        failure: Why the last update failed, None if it did not.
+        code_sha256: Digest of the zip, in base64.
+        failure: Why the last update failed, None if it did not fail.
         log_group: Name of its log group.
         environment_error: Why the variables cannot be read, None if they can.
-        revision: Changes with everything that is written; empty if AWS gave none.
+        revision: Changes with each write; empty if AWS sent none.
     """
 
     arn: str
@@ -149,48 +149,48 @@ class FunctionState:
     tags: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
-    def from_answer(
-        cls, answer: Mapping[str, Any], tags: Mapping[str, str] | None = None
+    def from_response(
+        cls, response: Mapping[str, Any], tags: Mapping[str, str] | None = None
     ) -> FunctionState:
-        """Read the ``Configuration`` of an answer of GetFunction."""
+        """Read the ``Configuration`` in a response of GetFunction."""
         failure = None
-        if answer.get("LastUpdateStatus") == "Failed":
-            failure = answer.get("LastUpdateStatusReason") or "without a reason"
-        environment = answer.get("Environment") or {}
+        if response.get("LastUpdateStatus") == "Failed":
+            failure = response.get("LastUpdateStatusReason") or "without a reason"
+        environment = response.get("Environment") or {}
         error = environment.get("Error") or {}
-        name = answer["FunctionName"]
+        name = response["FunctionName"]
         return cls(
-            arn=answer["FunctionArn"],
-            runtime=answer.get("Runtime") or "",
-            handler=answer.get("Handler") or "",
-            role=answer.get("Role") or "",
-            memory_mb=int(answer.get("MemorySize") or 128),
-            timeout_s=int(answer.get("Timeout") or 3),
-            storage_mb=int((answer.get("EphemeralStorage") or {}).get("Size") or 512),
-            description=answer.get("Description") or "",
-            arch=(answer.get("Architectures") or ["x86_64"])[0],
-            layers=tuple(layer["Arn"] for layer in answer.get("Layers") or ()),
+            arn=response["FunctionArn"],
+            runtime=response.get("Runtime") or "",
+            handler=response.get("Handler") or "",
+            role=response.get("Role") or "",
+            memory_mb=int(response.get("MemorySize") or 128),
+            timeout_s=int(response.get("Timeout") or 3),
+            storage_mb=int((response.get("EphemeralStorage") or {}).get("Size") or 512),
+            description=response.get("Description") or "",
+            arch=(response.get("Architectures") or ["x86_64"])[0],
+            layers=tuple(layer["Arn"] for layer in response.get("Layers") or ()),
             variables=dict(environment.get("Variables") or {}),
-            code_sha256=answer.get("CodeSha256") or "",
-            package_type=answer.get("PackageType") or "Zip",
-            state=answer.get("State") or "Active",
-            state_reason=answer.get("StateReason") or "",
+            code_sha256=response.get("CodeSha256") or "",
+            package_type=response.get("PackageType") or "Zip",
+            state=response.get("State") or "Active",
+            state_reason=response.get("StateReason") or "",
             failure=failure,
-            log_group=(answer.get("LoggingConfig") or {}).get("LogGroup")
+            log_group=(response.get("LoggingConfig") or {}).get("LogGroup")
             or default_log_group(name),
             environment_error=error.get("Message") or error.get("ErrorCode"),
-            revision=answer.get("RevisionId") or "",
+            revision=response.get("RevisionId") or "",
             tags=dict(tags or {}),
         )
 
     @property
     def stack(self) -> str | None:
-        """Name of the CloudFormation stack that owns it, None if none does."""
+        """Name of the CloudFormation stack that owns the function, else None."""
         return self.tags.get("aws:cloudformation:stack-name")
 
     @property
     def is_ours(self) -> bool:
-        """True if it runs Deno by this runtime, or was made by this tool."""
+        """True if the function uses this runtime, or this tool created it."""
         return (
             self.variables.get(WRAPPER) == WRAPPER_PATH
             or any(f":layer:{LAYER_PREFIX}" in arn for arn in self.layers)
@@ -198,7 +198,7 @@ class FunctionState:
         )
 
     def runs_as(self, other: FunctionState) -> bool:
-        """True if a version is what another one is."""
+        """True if two versions have the same code and settings."""
         return _running(self) == _running(other)
 
 
@@ -212,11 +212,11 @@ def _running(state: FunctionState) -> tuple[object, ...]:
 
 @dataclass(frozen=True, slots=True)
 class AliasState:
-    """An alias, and the version it means.
+    """An alias, and the version it points to.
 
     Attributes:
-        has_weights: A part of the invocations goes to another version.
-        revision: Changes with everything that is written; empty if AWS gave none.
+        has_weights: A share of the invocations goes to another version.
+        revision: Changes with each write; empty if AWS sent none.
     """
 
     version: str
@@ -239,8 +239,8 @@ class RoleState:
     """A role in IAM.
 
     Attributes:
-        is_ours: This tool made it.
-        policy: The inline policy by which it may write this function's log.
+        is_ours: This tool created it.
+        policy: The inline policy that allows to write this function's log.
     """
 
     arn: str
@@ -250,15 +250,15 @@ class RoleState:
 
 @dataclass(frozen=True, slots=True)
 class Current:
-    """What is there.
+    """The current state of a function and its resources.
 
     Attributes:
-        function: None: there is none of that name.
-        role: The role that is wanted; None: there is none of that name.
+        function: None: there is no function with this name.
+        role: The wanted role; None: it does not exist.
         log_retention_days: None: there is no log group; 0: it keeps everything.
-        layers: By ARN if ARNs are wanted, else by name; None: there is no such.
-        built: Layers that could be published, by name.
-        statements: The resource policy of what the URL belongs to.
+        layers: By ARN if ARNs are wanted, else by name; None: it does not exist.
+        built: Local layers that can be published, by name.
+        statements: Resource policy of the function or alias that has the URL.
     """
 
     place: Place
@@ -273,12 +273,12 @@ class Current:
 
 
 def default_log_group(name: str) -> str:
-    """Return the log group that Lambda uses if it is told nothing else."""
+    """Return the name of the log group that Lambda uses by default."""
     return f"/aws/lambda/{name}"
 
 
 def own_role_name(name: str) -> str:
-    """Return the name of the role that is made for a function."""
+    """Return the name of the role that ``deploy`` creates for a function."""
     role = f"{name}-role"
     if len(role) <= ROLE_NAME_LIMIT:
         return role
@@ -287,7 +287,7 @@ def own_role_name(name: str) -> str:
 
 
 def qualified(wanted: Wanted, place: Place) -> tuple[str, dict[str, Any]]:
-    """Return ARN and parameters of what a URL belongs to: the alias if there is one."""
+    """Return ARN and parameters of the resource with the URL: the alias, if any."""
     arn = place.function(wanted.name)
     if wanted.alias is None:
         return arn, {"FunctionName": wanted.name}
@@ -298,12 +298,12 @@ def qualified(wanted: Wanted, place: Place) -> tuple[str, dict[str, Any]]:
 
 
 def role_policy_name(place: Place) -> str:
-    """Return the name of a role's inline policy; one role serves every region."""
+    """Return the name of a role's inline policy; a role is used in all regions."""
     return f"logs-{place.region}"
 
 
 def role_policy(name: str, place: Place) -> dict[str, Any]:
-    """Return the inline policy: a function may write its own log, no more."""
+    """Return the inline policy that allows a function to write its own log only."""
     return {
         "Version": "2012-10-17",
         "Statement": [
@@ -317,23 +317,23 @@ def role_policy(name: str, place: Place) -> dict[str, Any]:
 
 
 def check_name(name: str) -> None:
-    """Refuse a name that Lambda would refuse.
+    """Reject a name that Lambda does not accept.
 
     Raises:
-        UsageError: It would.
+        UsageError: Lambda does not accept the name.
     """
     if not FUNCTION_NAME.fullmatch(name):
         raise UsageError(
-            f"Cannot use the name {name!r}: Lambda takes 1 to 64 letters, digits, - "
+            f"Cannot use the name {name!r}: Lambda accepts 1 to 64 letters, digits, - "
             "and _; give another one with --name"
         )
 
 
 def check_wanted(wanted: Wanted, region: str) -> None:
-    """Refuse what AWS would refuse, before it is asked.
+    """Reject values that AWS does not accept, before any call is made.
 
     Raises:
-        UsageError: It would.
+        UsageError: AWS does not accept a value.
     """
     check_name(wanted.name)
     if wanted.runtime not in RUNTIMES:
@@ -348,30 +348,30 @@ def check_wanted(wanted: Wanted, region: str) -> None:
     ):
         if value is not None and not least <= value <= most:
             raise UsageError(
-                f"Cannot use {what} {value}: Lambda takes {least} to {most} {unit}"
+                f"Cannot use {what} {value}: Lambda accepts {least} to {most} {unit}"
             )
     if wanted.description is not None and len(wanted.description) > DESCRIPTION_LIMIT:
         raise UsageError(
             f"Cannot use the description: it has {len(wanted.description)} "
-            f"characters, and Lambda takes {DESCRIPTION_LIMIT}"
+            f"characters, and Lambda accepts {DESCRIPTION_LIMIT}; shorten it"
         )
     if wanted.alias is not None and not ALIAS_NAME.fullmatch(wanted.alias):
         raise UsageError(
-            f"Cannot use the alias {wanted.alias!r}: Lambda takes 1 to 128 letters, "
-            "digits, - and _, and not digits alone"
+            f"Cannot use the alias {wanted.alias!r}: Lambda accepts 1 to 128 letters, "
+            "digits, - and _, but not digits alone"
         )
     if (
         wanted.retention_days is not None
         and wanted.retention_days not in RETENTIONS_DAYS
     ):
         raise UsageError(
-            f"Cannot keep logs for {wanted.retention_days} days: CloudWatch takes "
+            f"Cannot keep logs for {wanted.retention_days} days: CloudWatch accepts "
             f"{', '.join(map(str, RETENTIONS_DAYS))}"
         )
     role = wanted.role
     if role is not None and not (ROLE_ARN.fullmatch(role) or ROLE_NAME.fullmatch(role)):
         raise UsageError(
-            f"Cannot use the role {role!r}: it is neither a role's name nor its ARN, "
+            f"Cannot use the role {role!r}: it is neither a role name nor an ARN, "
             "such as arn:aws:iam::123456789012:role/name"
         )
     if any(name.lower().startswith("aws:") for name in wanted.tags):
@@ -380,8 +380,8 @@ def check_wanted(wanted: Wanted, region: str) -> None:
     if wanted.runtime != OS_ONLY and wrapper != WRAPPER_PATH:
         raise UsageError(
             f"Cannot set {WRAPPER} to {wrapper!r}: on {wanted.runtime} it has to be "
-            f"{WRAPPER_PATH}, which starts Deno; use --runtime {OS_ONLY}, where the "
-            "runtime calls a wrapper of yours"
+            f"{WRAPPER_PATH}, which starts Deno; use --runtime {OS_ONLY}, where this "
+            "variable can name a wrapper of your own"
         )
     _check_layer_arns(wanted.layers, region)
 
@@ -389,7 +389,7 @@ def check_wanted(wanted: Wanted, region: str) -> None:
 def _check_layer_arns(layers: tuple[str, ...], region: str) -> None:
     if len(layers) > LAYERS_LIMIT:
         raise UsageError(
-            f"Cannot use {len(layers)} layers: Lambda takes {LAYERS_LIMIT}"
+            f"Cannot use {len(layers)} layers: Lambda accepts {LAYERS_LIMIT}"
         )
     for arn in layers:
         if not LAYER_ARN.fullmatch(arn):

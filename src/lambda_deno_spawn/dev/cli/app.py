@@ -1,10 +1,9 @@
-"""The command line: arguments in, result and exit code out.
+"""The command line: all commands, and the options and output of two of them.
 
-Knows the options, where an event may come from, and what is printed: the result on
-stdout, all else on stderr. Refuses to know how anything is done. Exit codes: 0 the
-function answered, or nothing is wrong; 1 it failed, or something is; 2 the command
-cannot be carried out as given; 130 and 143 after SIGINT and SIGTERM. Specification:
-README.md and the help texts below.
+Knows the options of ``invoke`` and ``doctor``, the sources of an event, and the output:
+the result on stdout, all else on stderr. Does not know how a function is run or a
+machine is checked. Exit codes: see ``console``. Specification: README.md and the help
+texts below.
 """
 
 from __future__ import annotations
@@ -26,6 +25,7 @@ from lambda_deno_spawn.dev.cli.build import build
 from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, Output, exit_codes
 from lambda_deno_spawn.dev.cli.deploy import delete, deploy
 from lambda_deno_spawn.dev.cli.layer import layer_app
+from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
 from lambda_deno_spawn.dev.cli.new import new
 from lambda_deno_spawn.dev.cli.options import HandlerOption, VerboseOption
 from lambda_deno_spawn.dev.cli.publish import list_layers, publish
@@ -44,6 +44,9 @@ from lambda_deno_spawn.dev.project.project import (
     load_project,
 )
 from lambda_deno_spawn.dev.project.quotas import (
+    DEFAULT_MEMORY_MB,
+    DEFAULT_TIMEOUT_S,
+    EVENT_LIMIT_BYTES,
     MEMORY_MAX_MB,
     MEMORY_MIN_MB,
     TIMEOUT_LIMIT_S,
@@ -51,17 +54,19 @@ from lambda_deno_spawn.dev.project.quotas import (
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lambda_deno_spawn.dev.doctor.checks import Check
     from lambda_deno_spawn.dev.doctor.isolation import IsolationReport
     from lambda_deno_spawn.dev.local.invoke import InvokeResult
 
 CLIENT_CONTEXT_LIMIT_BYTES = 3583  # base64; AWS Lambda API reference, Invoke
-EVENT_LIMIT_BYTES = 6 * 1024 * 1024  # AWS "Lambda quotas"
-DEFAULT_TIMEOUT_S = 3.0  # Lambda's own
-DEFAULT_MEMORY_MB = 512
 
+# A parameter of `invoke` or `doctor` names the modes that do not ignore it.
+LOCAL = Mode("without --remote", "a function on this machine")
+REMOTE = Mode("with --remote", "a function in AWS", "leave {} out, or add --remote")
+CHECKS = Mode("without --isolation", "the checks of a machine and a function")
+ISOLATION = Mode(
+    "with --isolation", "the isolation test", "leave {} out, or add --isolation"
+)
 
 app = typer.Typer(
     help="Deno on AWS Lambda with a brand-new process for every event.",
@@ -119,32 +124,44 @@ EnvOption = Annotated[
 
 @app.command()
 def invoke(
+    context: typer.Context,
     function: Annotated[
         str | None,
         typer.Argument(
-            metavar="FUNCTION", help="The handler's file, or the folder that holds it."
+            metavar="FUNCTION",
+            help="The handler's file, or the folder that contains it.",
         ),
+        LOCAL,
     ] = None,
     *,
     remote: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Invoke this function in AWS instead of one here."
+            metavar="FUNCTION",
+            help="Invoke this function in AWS: its name, its ARN, or its local folder.",
         ),
+        REMOTE,
     ] = None,
     qualifier: Annotated[
         str | None,
         typer.Option(help="With --remote: alias or version."),
+        REMOTE,
     ] = None,
     is_async: Annotated[
         bool,
-        typer.Option("--async", help="With --remote: do not wait for the result."),
+        typer.Option(
+            "--async",
+            help="With --remote: queue the event; do not wait for the result.",
+        ),
+        REMOTE,
     ] = False,
     region: Annotated[
-        str | None, typer.Option(help="With --remote: AWS region.")
+        str | None, typer.Option(help="With --remote: AWS region."), REMOTE
     ] = None,
     profile: Annotated[
-        str | None, typer.Option(help="With --remote: profile of AWS's own files.")
+        str | None,
+        typer.Option(help="With --remote: profile in the AWS configuration files."),
+        REMOTE,
     ] = None,
     event: Annotated[
         str | None,
@@ -154,20 +171,26 @@ def invoke(
             metavar="JSON|@FILE|-",
             help="Event: JSON text, @ and a file, or - for stdin.  [default: {}]",
         ),
+        LOCAL,
+        REMOTE,
     ] = None,
     event_file: Annotated[
         str | None,
-        typer.Option(metavar="FILE", help="File that holds the event."),
+        typer.Option(metavar="FILE", help="File with the event."),
+        LOCAL,
+        REMOTE,
     ] = None,
-    handler: HandlerOption = None,
+    handler: Annotated[HandlerOption, LOCAL] = None,
     timeout: Annotated[
         float | None,
         typer.Option(
             metavar="SECONDS",
             max=TIMEOUT_LIMIT_S,
             help="Function timeout; fractions allowed. With --remote: how long to wait."
-            "  [default: lambda.toml's, else 3]",
+            "  [default: from lambda.toml, else 3]",
         ),
+        LOCAL,
+        REMOTE,
     ] = None,
     memory: Annotated[
         int | None,
@@ -175,54 +198,61 @@ def invoke(
             metavar="MB",
             min=MEMORY_MIN_MB,
             max=MEMORY_MAX_MB,
-            help="Memory size the function is told; its heap limit follows from it. "
-            "Lambda's own default is 128.  [default: lambda.toml's, else 512]",
+            help="Memory size; sets the heap limit. Lambda's own default is 128.  "
+            "[default: from lambda.toml, else 512]",
         ),
+        LOCAL,
     ] = None,
     warm: Annotated[
         Warm | None,
-        typer.Option(help="When the process for the next event is started."),
+        typer.Option(help="When to start the process for the next event."),
+        LOCAL,
     ] = None,
-    env: EnvOption = None,
+    env: Annotated[EnvOption, LOCAL] = None,
     client_context: Annotated[
         str | None,
         typer.Option(
             metavar="JSON|@FILE", help="Client context: a JSON object, or @ and a file."
         ),
+        LOCAL,
+        REMOTE,
     ] = None,
     tenant_id: Annotated[
-        str | None, typer.Option(metavar="ID", help="Tenant id in the context.")
+        str | None,
+        typer.Option(metavar="ID", help="Tenant id in the context."),
+        LOCAL,
+        REMOTE,
     ] = None,
     verbose: Annotated[
         bool,
         typer.Option(
             "--verbose",
             "-v",
-            help="Log how the function's processes are started; show where an "
-            "unexpected error arose.",
+            help="Log how the function's processes are started; show the traceback of "
+            "an error.",
         ),
+        LOCAL,
+        REMOTE,
     ] = False,
     output: Annotated[
         Output,
         typer.Option(
             "-o",
             "--output",
-            help="text: the result's bytes, a stream as it comes; "
-            "json: one object with result and report.",
+            help="text: the bytes of the result, a stream as it arrives; "
+            "json: an object with result and report.",
         ),
+        LOCAL,
+        REMOTE,
     ] = Output.TEXT,
 ) -> None:
-    """Run a function once, by the real runtime, and print its result.
+    """Run a function once, with the real runtime, and print its result.
 
-    The function's logs and Lambda's START, END and REPORT lines go to stderr.
+    The function's log and Lambda's START, END and REPORT lines go to stderr.
     """
     with exit_codes(is_verbose=verbose):
         if remote is not None:
-            here = {
-                "FUNCTION": function, "--handler": handler, "--memory": memory,
-                "--warm": warm, "--env": env,
-            }  # fmt: skip
-            _refuse(here, "--remote", "they are settings of the function there")
+            refuse_ignored(context, REMOTE)
             invoke_remote(
                 remote,
                 _event(event, event_file),
@@ -236,15 +266,11 @@ def invoke(
                 output=output,
             )
             return
-        there = {
-            "--qualifier": qualifier, "--async": is_async, "--region": region,
-            "--profile": profile,
-        }  # fmt: skip
-        _refuse(there, "a function of this machine", "they belong to --remote NAME")
+        refuse_ignored(context, LOCAL)
         if function is None:
             raise UsageError(
-                "Cannot invoke: there is no FUNCTION; give the handler's file or its "
-                "folder, or --remote NAME for a function in AWS"
+                "Cannot invoke: no FUNCTION is given; give the handler's file or its "
+                "folder, or --remote with the name of a function in AWS"
             )
         project = load_project(Path(function), handler)
         options = InvokeOptions(
@@ -273,45 +299,52 @@ def invoke(
 
 @app.command()
 def doctor(
+    context: typer.Context,
     function: Annotated[
         str | None,
         typer.Argument(
             metavar="FUNCTION",
-            help="The handler's file, or the folder that holds it, to look at besides.",
+            help="Check this function too: the handler's file, or its folder.",
         ),
+        CHECKS,
     ] = None,
     *,
-    handler: HandlerOption = None,
-    env: EnvOption = None,
+    handler: Annotated[HandlerOption, CHECKS] = None,
+    env: Annotated[EnvOption, CHECKS] = None,
     isolation: Annotated[
         bool,
         typer.Option(
             "--isolation",
-            help="Run a hostile pair of events instead, and show what leaks from the "
+            help="Instead, run a hostile pair of events and show the leaks from the "
             "first to the second.",
         ),
+        ISOLATION,
     ] = False,
     strategy: Annotated[
         Strategy | None,
         typer.Option(help="With --isolation: how events reach the handler."),
+        ISOLATION,
     ] = None,
-    verbose: VerboseOption = False,
+    verbose: Annotated[VerboseOption, CHECKS, ISOLATION] = False,
     output: Annotated[
         Output,
-        typer.Option("-o", "--output", help="text: a table; json: one object."),
+        typer.Option("-o", "--output", help="text: a table; json: an object."),
+        CHECKS,
+        ISOLATION,
     ] = Output.TEXT,
 ) -> None:
-    """Check this machine, and a function, for what the runtime needs.
+    """Check whether this machine and a function meet the needs of the runtime.
 
-    Exit code 0: no problem, 1: a problem, or something leaked.
+    Exit code 0: no problem; 1: a problem or a leak.
     """
     with exit_codes(is_verbose=verbose):
         if isolation:
-            _refuse_with_isolation(function, handler, env)
+            refuse_ignored(context, ISOLATION)
             work = examine_isolation(strategy or Strategy.FRESH, os.environ)
             _show_isolation(run_until_signalled(work), output)
         else:
-            options = _doctor_options(function, handler, env, strategy)
+            refuse_ignored(context, CHECKS)
+            options = _doctor_options(function, handler, env)
             _show_checks(examine(os.environ, options), output)
 
 
@@ -319,10 +352,7 @@ def _doctor_options(
     function: str | None,
     handler: str | None,
     env: list[str] | None,
-    strategy: Strategy | None,
 ) -> InvokeOptions | None:
-    if strategy is not None:
-        raise UsageError("Cannot use --strategy alone: it belongs to --isolation")
     if function is not None:
         project = load_project(Path(function), handler)
         variables = {**project.variables, **parse_variables(env or [])}
@@ -330,29 +360,13 @@ def _doctor_options(
         return InvokeOptions(project.function, memory_mb=memory_mb, variables=variables)
     if handler is not None or env:
         raise UsageError(
-            "Cannot use --handler or --env: there is no function; give one"
+            "Cannot use --handler or --env: no function is given; give one"
         )
     return None
 
 
-def _refuse(options: Mapping[str, object], what: str, reason: str) -> None:
-    given = [name for name, value in options.items() if value]
-    if given:
-        raise UsageError(
-            f"Cannot use {' and '.join(given)} with {what}: {reason}; leave them out"
-        )
-
-
-def _refuse_with_isolation(*options: object) -> None:
-    if any(options):
-        raise UsageError(
-            "Cannot use --isolation with a function or its options: it has a handler "
-            "of its own; leave them out"
-        )
-
-
 def _show_checks(checks: list[Check], output: Output) -> None:
-    """Print what was found; exit 1 if there is a problem."""
+    """Print the checks; exit with 1 if there is a problem."""
     is_ok = not any(check.status is Status.PROBLEM for check in checks)
     if output is Output.JSON:
         fields = [asdict(check) for check in checks]
@@ -365,7 +379,7 @@ def _show_checks(checks: list[Check], output: Output) -> None:
 
 
 def _show_isolation(report: IsolationReport, output: Output) -> None:
-    """Print what leaked; exit 1 if something did."""
+    """Print the leaks; exit with 1 if there are any."""
     if output is Output.JSON:
         counts = {"ok": report.is_ok, "leaked": report.leaked}
         print(json.dumps({**asdict(report), **counts}))
@@ -397,14 +411,15 @@ def _event(event: str | None, event_file: str | None) -> bytes:
     if len(content) > EVENT_LIMIT_BYTES:
         raise UsageError(
             f"Cannot use the event from {source}: it has {len(content)} bytes, and "
-            f"Lambda accepts {EVENT_LIMIT_BYTES}; store it and send where it is"
+            f"Lambda accepts {EVENT_LIMIT_BYTES}; store the data elsewhere and send "
+            "its address"
         )
     _check_json(content, source, "the event")
     return content
 
 
 def _client_context(client_context: str | None) -> str | None:
-    """Return the client context's JSON text after the checks that Lambda makes."""
+    """Return the JSON text of the client context, after the same checks as Lambda."""
     if client_context is None:
         return None
     option = "--client-context"
@@ -440,17 +455,17 @@ def _file(name: str, option: str) -> bytes:
 
 
 def _check_json(content: bytes, source: str, what: str) -> None:
-    """Refuse what is not JSON, and say where it stops being JSON.
+    """Reject content that is not JSON, with the position of the error.
 
     Raises:
-        UsageError: With line and column, as far as they are known.
+        UsageError: The content is not JSON; the message has line and column, if known.
     """
 
     def refuse_constant(name: str) -> NoReturn:
-        raise ValueError(f"{name} is a JavaScript value that JSON does not have")
+        raise ValueError(f"{name} exists in JavaScript, but not in JSON")
 
     try:
-        # Numbers are checked, not converted: their size is the handler's business.
+        # Check numbers without converting them: Python's limits are not the handler's.
         json.loads(
             content.decode(),
             parse_constant=refuse_constant,
@@ -459,7 +474,7 @@ def _check_json(content: bytes, source: str, what: str) -> None:
         )
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
-        problem = f"line {line}: byte {error.start} of it is not UTF-8"
+        problem = f"line {line}: byte {error.start} of the text is not UTF-8"
     except json.JSONDecodeError as error:
         problem = f"line {error.lineno} column {error.colno}: {error.msg}"
     except RecursionError:
@@ -476,12 +491,12 @@ def _timeout_s(timeout: float) -> float:
         return timeout
     raise UsageError(
         f"Cannot use --timeout {timeout:g}: it is not above zero; "
-        f"give seconds up to {TIMEOUT_LIMIT_S}"
+        f"give at most {TIMEOUT_LIMIT_S} seconds"
     )
 
 
 def _show(result: InvokeResult, output: Output) -> None:
-    """Print the result, as far as it is not printed yet; exit 1 if it is an error."""
+    """Print the part of the result not printed yet; exit with 1 if it is an error."""
     if output is Output.JSON:
         print(json.dumps(_summary(result)))
     elif not result.is_streamed:
@@ -526,7 +541,7 @@ def _summary(result: InvokeResult) -> dict[str, object]:
 
 
 def _text(payload: bytes) -> tuple[object, bool]:
-    """Return a payload as text and whether it is any; None if it is not."""
+    """Return a payload as text, and whether it is UTF-8; else None and False."""
     try:
         return payload.decode(), True
     except UnicodeDecodeError:
@@ -534,7 +549,7 @@ def _text(payload: bytes) -> tuple[object, bool]:
 
 
 def _parse(payload: bytes) -> tuple[object, bool]:
-    """Return the value a payload holds and whether it is JSON; None if it is not."""
+    """Return the value of a payload, and whether it is JSON; else None and False."""
     try:
         return json.loads(payload), True
     except (ValueError, RecursionError):
@@ -542,7 +557,7 @@ def _parse(payload: bytes) -> tuple[object, bool]:
 
 
 def _error_text(result: InvokeResult, output: Output) -> str:
-    """Return an error body's type and message in one line."""
+    """Return type and message of an error body, in one line."""
     is_above = result.is_streamed and output is Output.TEXT
     elsewhere = f"its error is {'above' if is_above else 'on stdout'}"
     error, _ = _parse(result.error or b"")

@@ -1,7 +1,7 @@
-"""The command ``build``: arguments in, a package and what went into it out.
+"""The command ``build``: parses its options, and prints the package it built.
 
-Knows the options and what is printed. Refuses to know how a package is made.
-Specification: docs/build.md and the help texts below.
+Knows the options and the output. Does not know how a package is built. Specification:
+docs/build.md and the help texts below.
 """
 
 from __future__ import annotations
@@ -15,11 +15,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lambda_deno_spawn.dev.cli.console import Output, exit_codes
-from lambda_deno_spawn.dev.cli.options import HandlerOption, VerboseOption
+from lambda_deno_spawn.dev.cli.options import (
+    HandlerOption,
+    ProjectArgument,
+    VerboseOption,
+)
 from lambda_deno_spawn.dev.cli.tables import write_table
 from lambda_deno_spawn.dev.project.function import parse_variables, shadowing_note
-from lambda_deno_spawn.dev.project.project import Arch, load_project
+from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.quotas import MB
+from lambda_deno_spawn.dev.project.target import find_project, find_target
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.dev.package.build import Package
@@ -28,17 +33,12 @@ SHOWN_FILES = 20
 
 
 def build(
-    function: Annotated[
-        str,
-        typer.Argument(
-            metavar="FUNCTION", help="The handler's file, or the folder that holds it."
-        ),
-    ] = ".",
+    function: ProjectArgument = ".",
     *,
     handler: HandlerOption = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the package.  [default: the function's]"),
+        typer.Option(help="Name of the package.  [default: that of the function]"),
     ] = None,
     arch: Annotated[
         Arch | None,
@@ -49,40 +49,41 @@ def build(
         bool | None,
         typer.Option(
             "--bundle/--no-bundle",
-            help="Put all modules into one, or keep the files and the packages they "
-            "import.  [default: bundle]",
+            help="Bundle all modules into one, or package the files and their npm "
+            "packages unchanged.  [default: bundle]",
         ),
     ] = None,
-    check: Annotated[bool, typer.Option("--check", help="Type-check before.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Type-check first.")] = False,
     minify: Annotated[
-        bool, typer.Option("--minify", help="Make the bundle smaller.")
+        bool, typer.Option("--minify", help="Minify the bundle.")
     ] = False,
     source_map: Annotated[
         bool,
         typer.Option(
             "--source-map/--no-source-map",
-            help="Carry the bundle's source map: stack traces name your files.",
+            help="Include the source map: stack traces then name your source files.",
         ),
     ] = True,
     cache: Annotated[
         bool,
         typer.Option(
             "--cache/--no-cache",
-            help="Carry a cache, made by loading the module once, here.",
+            help="Include a cache, filled by loading the module once during the build.",
         ),
     ] = True,
     env: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME=VALUE",
-            help="Variable for loading the module, which is not kept; may be repeated.",
+            help="Environment variable for loading the module during the build; may be "
+            "repeated.",
         ),
     ] = None,
     target_deno: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Deno of another instruction set that this machine can run.",
+            help="Deno binary for the other instruction set that runs on this machine.",
         ),
     ] = None,
     verbose: VerboseOption = False,
@@ -91,12 +92,14 @@ def build(
         typer.Option("-o", "--output", help="text: a table; json: one object."),
     ] = Output.TEXT,
 ) -> None:
-    """Make a function's package, as Lambda takes it."""
+    """Build a function's package, the zip to upload to Lambda."""
     with exit_codes(is_verbose=verbose):
         from lambda_deno_spawn.dev.package.build import BuildOptions
         from lambda_deno_spawn.dev.package.build import build as build_package
 
-        project = load_project(Path(function), handler, name)
+        target = find_target(function, handler)
+        target.refuse_qualifier("build")
+        project = find_project(target, handler, name)
         if note := shadowing_note(project.function, function):
             print(note, file=sys.stderr)
         options = BuildOptions(
@@ -115,7 +118,7 @@ def build(
 
 
 def show_package(package: Package, output: Output) -> None:
-    """Print what was built; what should be known goes to stderr."""
+    """Print the files and the size of a package; its notes go to stderr."""
     for note in package.notes:
         print(f"Note: {note}", file=sys.stderr)
     if output is Output.JSON:
@@ -136,7 +139,7 @@ def show_package(package: Package, output: Output) -> None:
 
 
 def package_fields(package: Package) -> dict[str, object]:
-    """Return what a script may want to know of a package."""
+    """Return the fields of the JSON output."""
     return {
         "path": str(package.path),
         "sha256": package.sha256,

@@ -1,9 +1,9 @@
-"""What every command shares: exit codes, one sentence for an error, forms of output.
+"""Exit codes, error messages, prompts and output formats of all commands.
 
-Knows which exit code an error means and where it is printed. Refuses to know any
-command. Exit codes: 0 done; 1 the function failed, or something is wrong; 2 the command
-cannot be carried out as given; 3 a build or a deployment failed; 130 and 143 after
-SIGINT and SIGTERM.
+Knows the exit code for each kind of error, and where errors are printed. Does not know
+any command. Exit codes: 0 success; 1 the function failed, or a check found a problem; 2
+the command cannot be carried out as given; 3 a build or a deployment failed; 130 and
+143 after SIGINT and SIGTERM.
 """
 
 from __future__ import annotations
@@ -38,11 +38,11 @@ EXIT_TERMINATED = 143  # 128 + SIGTERM
 
 
 class Terminated(BaseException):
-    """SIGTERM or SIGHUP came."""
+    """SIGTERM or SIGHUP was received."""
 
 
 class Output(StrEnum):
-    """What stdout holds."""
+    """Format of the result on stdout."""
 
     TEXT = "text"
     JSON = "json"
@@ -50,9 +50,9 @@ class Output(StrEnum):
 
 @contextmanager
 def exit_codes(*, is_verbose: bool) -> Iterator[None]:
-    """Turn whatever ends a command into one sentence and an exit code.
+    """Translate each exception that ends a command into one sentence and an exit code.
 
-    SIGTERM and SIGHUP end it as Ctrl-C does: what was begun is cleaned up.
+    SIGTERM and SIGHUP end the command like Ctrl-C, so that it cleans up.
     """
     before = _end_by(signal.SIGTERM, signal.SIGHUP)
     try:
@@ -67,7 +67,7 @@ def exit_codes(*, is_verbose: bool) -> Iterator[None]:
         raise typer.Exit(EXIT_INTERRUPTED) from None
     except (asyncio.CancelledError, Terminated):
         raise typer.Exit(EXIT_TERMINATED) from None
-    except BrokenPipeError:  # nobody reads our result, such as `| head`
+    except BrokenPipeError:  # the reader of the result has exited, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise typer.Exit(EXIT_FAILED) from None
     except (BuildError, DeployError) as error:
@@ -77,7 +77,7 @@ def exit_codes(*, is_verbose: bool) -> Iterator[None]:
     except Exception as error:
         fail(
             f"Cannot complete the command: {type(error).__name__}: {error}; "
-            "repeat it with --verbose to see where this arose",
+            "run it again with --verbose to see where this arose",
             EXIT_FAILED,
             is_verbose=is_verbose,
         )
@@ -87,7 +87,7 @@ def exit_codes(*, is_verbose: bool) -> Iterator[None]:
 
 
 def _end_by(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
-    """Let signals raise ``Terminated``; return the handlers that they had."""
+    """Let signals raise ``Terminated``; return their previous handlers."""
     if threading.current_thread() is not threading.main_thread():
         return {}
 
@@ -97,8 +97,33 @@ def _end_by(*numbers: signal.Signals) -> dict[signal.Signals, Any]:
     return {number: signal.signal(number, terminate) for number in numbers}
 
 
+def confirm(question: str) -> bool:
+    """Ask a question on the terminal; Enter alone means no.
+
+    Typer's prompt is not used because it writes to stdout, which is for the result.
+
+    Raises:
+        typer.Exit: Ctrl-C or Ctrl-D was pressed.
+    """
+    while True:
+        try:
+            sys.stderr.write(f"{question} [y/N]: ")
+            sys.stderr.flush()
+            line = sys.stdin.readline()
+        except KeyboardInterrupt:
+            line = ""
+        if not line.endswith("\n"):  # Ctrl-D, even after a part of an answer
+            print("\nInterrupted: nothing was changed", file=sys.stderr)
+            raise typer.Exit(EXIT_INTERRUPTED)
+        answer = line.strip().lower()
+        if answer in ("y", "yes"):
+            return True
+        if answer in ("", "n", "no"):
+            return False
+
+
 def fail(message: str, exit_code: int, *, is_verbose: bool) -> NoReturn:
-    """Print a sentence, with the traceback if wanted, and exit."""
+    """Print an error message, with the traceback if verbose, and exit."""
     if is_verbose:
         traceback.print_exc()
     print(message, file=sys.stderr)

@@ -1,8 +1,8 @@
-"""``deploy`` and ``delete``: arguments in, plans, questions and results out.
+"""The commands ``deploy`` and ``delete``: their options, prompts and output.
 
-Knows the options of ``deploy`` and ``delete``, when people are asked, and what is
-printed: the result on stdout, all else on stderr. Refuses to know how anything is done.
-What is slow to import is imported by the command that needs it. Specification:
+Knows the options, when to ask for confirmation, and the output: the result on stdout,
+all else on stderr. Does not know how a plan is made or carried out. Modules that are
+slow to import are imported by the command that needs them. Specification:
 docs/deploy.md and the help texts below.
 """
 
@@ -22,25 +22,25 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lambda_deno_spawn.config import ResponseMode
-from lambda_deno_spawn.dev.cli.console import Output, exit_codes
+from lambda_deno_spawn.dev.cli.console import Output, confirm, exit_codes
 from lambda_deno_spawn.dev.cli.options import (
     BucketOption,
     DryRunOption,
+    FunctionArgument,
     HandlerOption,
+    NameOption,
     OutOption,
     OutputOption,
     ProfileOption,
+    ProjectArgument,
     RegionOption,
     VerboseOption,
     YesOption,
     layer_zips,
+    whole_function,
 )
 from lambda_deno_spawn.dev.project.function import parse_variables
-from lambda_deno_spawn.dev.project.project import (
-    Arch,
-    deployed_name,
-    load_project,
-)
+from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.quotas import (
     MB,
     MEMORY_MAX_MB,
@@ -48,13 +48,14 @@ from lambda_deno_spawn.dev.project.quotas import (
     TIMEOUT_LIMIT_S,
     UNZIPPED_LIMIT_BYTES,
 )
+from lambda_deno_spawn.dev.project.target import find_project, find_target
 from lambda_deno_spawn.errors import UsageError
-from lambda_deno_spawn.launch.command import HANDLER_SUFFIXES
+from lambda_deno_spawn.launch.handler import HANDLER_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from lambda_deno_spawn.dev.aws.execute import Execution
+    from lambda_deno_spawn.dev.aws.execute import Executor
     from lambda_deno_spawn.dev.aws.plan import Plan
     from lambda_deno_spawn.dev.aws.publish import LayerZip
     from lambda_deno_spawn.dev.aws.session import Aws
@@ -70,20 +71,15 @@ class UrlAuth(StrEnum):
 
 
 def deploy(
-    function: Annotated[
-        str,
-        typer.Argument(
-            metavar="FUNCTION", help="The handler's file, or the folder that holds it."
-        ),
-    ] = ".",
+    function: ProjectArgument = ".",
     *,
     package: Annotated[
         Path | None,
-        typer.Option(metavar="ZIP", help="Package.  [default: it is built]"),
+        typer.Option(metavar="ZIP", help="Package to deploy.  [default: build it]"),
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name in Lambda.  [default: lambda.toml's, else the folder]"),
+        typer.Option(help="Name in Lambda.  [default: from lambda.toml or the folder]"),
     ] = None,
     handler: HandlerOption = None,
     runtime: Annotated[
@@ -103,7 +99,7 @@ def deploy(
             metavar="MB",
             min=MEMORY_MIN_MB,
             max=MEMORY_MAX_MB,
-            help="Memory size.  [default: as it is, 512 if new]",
+            help="Memory size.  [default: unchanged; 512 for a new function]",
         ),
     ] = None,
     timeout: Annotated[
@@ -112,21 +108,22 @@ def deploy(
             metavar="SECONDS",
             min=1,
             max=TIMEOUT_LIMIT_S,
-            help="Function timeout.  [default: as it is, 3 if new]",
+            help="Function timeout.  [default: unchanged; 3 for a new function]",
         ),
     ] = None,
     role: Annotated[
         str | None,
         typer.Option(
             metavar="ARN|NAME",
-            help="Execution role.  [default: as it is, else one is made]",
+            help="Execution role.  [default: unchanged; a new function gets a new one]",
         ),
     ] = None,
     layer: Annotated[
         list[str] | None,
         typer.Option(
             metavar="ARN",
-            help="Layer version, in order; may be repeated.  [default: our newest]",
+            help="Layer version, in order; may be repeated.  [default: the newest of "
+            "the runtime]",
         ),
     ] = None,
     env: Annotated[
@@ -139,28 +136,28 @@ def deploy(
         bool,
         typer.Option(
             "--replace-env",
-            help="Remove variables that are not named.  [default: they are kept]",
+            help="Remove all other variables.  [default: keep them]",
         ),
     ] = False,
     alias: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Publish a version, and let this alias mean it."
+            metavar="NAME", help="Publish a version, and point this alias to it."
         ),
     ] = None,
     function_url: Annotated[
         bool | None,
         typer.Option(
             "--function-url/--no-function-url",
-            help="Give it a URL, or remove it.  [default: as it is]",
+            help="Add or remove the function URL.  [default: unchanged]",
             show_default=False,
         ),
     ] = None,
     function_url_auth: Annotated[
         UrlAuth | None,
         typer.Option(
-            help="Who may call the URL; NONE: everybody.  "
-            "[default: as it is, AWS_IAM if new]",
+            help="Who may call the URL; NONE: everyone.  "
+            "[default: unchanged; AWS_IAM for a new URL]",
             show_default=False,
         ),
     ] = None,
@@ -168,14 +165,14 @@ def deploy(
         int | None,
         typer.Option(
             metavar="DAYS",
-            help="How long logs are kept.  [default: as it is, 30 if new]",
+            help="How long logs are kept.  [default: unchanged; 30 for new logs]",
         ),
     ] = None,
     change_runtime: Annotated[
         bool,
         typer.Option(
             "--change-runtime",
-            help="Replace a function that is not one of ours, or is a stack's.",
+            help="Replace a function that another tool created, or that a stack owns.",
         ),
     ] = False,
     bucket: BucketOption = None,
@@ -187,18 +184,21 @@ def deploy(
     verbose: VerboseOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Create a function in AWS, or make it what it should be.
+    """Create or update a function in AWS.
 
-    What is different is printed first. The same command again finishes what was
-    interrupted, and changes nothing if there is nothing to change.
+    Prints the changes before it makes them. Run it again to finish an interrupted
+    deployment; it changes nothing if the function is up to date.
     """
     with exit_codes(is_verbose=verbose):
         from lambda_deno_spawn.dev.aws.deploy import plan_deploy
         from lambda_deno_spawn.dev.aws.read import read_current
         from lambda_deno_spawn.dev.aws.session import Aws
+        from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
         from lambda_deno_spawn.dev.aws.wanted import check_wanted
 
-        project = load_project(Path(function), handler, name)
+        target = find_target(function, handler)
+        target.refuse_qualifier("deploy")
+        project = find_project(target, handler, name)
         wanted = _wanted(
             project,
             _without_none(
@@ -221,35 +221,34 @@ def deploy(
             replaces_env=replace_env,
             changes_runtime=change_runtime,
         )
-        aws = Aws(region, profile)
+        aws = Aws(target.choose_region(region), profile)
         check_wanted(wanted, aws.region)
-        _ = aws.place  # credentials that do not work are told of before a long build
+        _ = aws.place  # reports invalid credentials before a long build
+        check_account(aws, target)
+        if name is None:
+            check_ambiguity(aws, target)
         wanted = _with_package(wanted, project, package, out)
         current = read_current(aws, wanted, _built_layers(out, wanted))
         _note_other_builds(current, out)
         plan = plan_deploy(wanted, current)
-        execution = _carry_out(
+        executor = _carry_out(
             aws, plan, f"deploy {wanted.name!r}", output, is_dry=dry_run, is_sure=yes
         )
-        if execution is not None:
-            _show_deployed(wanted, current, plan, execution, output)
+        if executor is not None:
+            _show_deployed(wanted, current, plan, executor, output)
 
 
 def delete(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME", help="Name of the function in Lambda, or its folder here."
-        ),
-    ],
+    function: FunctionArgument = None,
     *,
+    name: NameOption = None,
     keep_role: Annotated[
         bool,
-        typer.Option("--keep-role", help="Keep the role that was made for it."),
+        typer.Option("--keep-role", help="Keep the role that `deploy` created for it."),
     ] = False,
     keep_logs: Annotated[
         bool,
-        typer.Option("--keep-logs/--delete-logs", help="Keep its log, or remove it."),
+        typer.Option("--keep-logs/--delete-logs", help="Keep or delete its log."),
     ] = True,
     region: RegionOption = None,
     profile: ProfileOption = None,
@@ -258,34 +257,37 @@ def delete(
     verbose: VerboseOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Remove a function with its versions, aliases, URL and role.
+    """Delete a function with its versions, aliases, URL and role.
 
-    A role goes only if `deploy` made it.
+    The role is deleted only if `deploy` created it.
     """
     with exit_codes(is_verbose=verbose):
         from lambda_deno_spawn.dev.aws.read import plan_delete, read_leftovers
         from lambda_deno_spawn.dev.aws.session import Aws
-        from lambda_deno_spawn.dev.aws.wanted import check_name
+        from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
 
-        name = deployed_name(name)
-        check_name(name)
-        aws = Aws(region, profile)
-        found = read_leftovers(aws, name, keeps_role=keep_role, keeps_logs=keep_logs)
-        plan = plan_delete(name, found, aws.place)
-        execution = _carry_out(
-            aws, plan, f"delete {name!r}", output, is_dry=dry_run, is_sure=yes
+        target = whole_function("delete", function, name)
+        aws = Aws(target.choose_region(region), profile)
+        check_account(aws, target)
+        check_ambiguity(aws, target, has_name_option=True)
+        found = read_leftovers(
+            aws, target.name, keeps_role=keep_role, keeps_logs=keep_logs
         )
-        if execution is None:
+        plan = plan_delete(target.name, found, aws.place)
+        executor = _carry_out(
+            aws, plan, f"delete {target.name!r}", output, is_dry=dry_run, is_sure=yes
+        )
+        if executor is None:
             return
         if output is Output.JSON:
-            print(json.dumps({"deleted": execution.done}))
+            print(json.dumps({"deleted": executor.done}))
         else:
             for change in plan.changes:
                 print(f"deleted {change.what}: {change.before}")
         sys.stdout.flush()
 
 
-# What is wanted
+# The wanted state
 
 
 def _without_none(**values: Any) -> dict[str, Any]:
@@ -300,7 +302,7 @@ def _wanted(
     replaces_env: bool,
     changes_runtime: bool,
 ) -> Wanted:
-    """Return what the project file says, with options on top; the package is open."""
+    """Return the wanted state from project file and options, without the package."""
     from lambda_deno_spawn.dev.aws.wanted import PackageZip, Wanted
 
     is_streaming = project.response_mode is ResponseMode.STREAM
@@ -338,7 +340,7 @@ def _with_package(
 
 
 def _build_package(project: Project, arch: Arch, out: Path) -> tuple[PackageZip, str]:
-    """Build the package; return it and its handler."""
+    """Build the package; return it and the handler."""
     from lambda_deno_spawn.dev.aws.wanted import PackageZip
     from lambda_deno_spawn.dev.package.build import BuildOptions, build
 
@@ -350,10 +352,10 @@ def _build_package(project: Project, arch: Arch, out: Path) -> tuple[PackageZip,
 
 
 def _given_package(path: Path, handler: str) -> PackageZip:
-    """Look at a zip before it is sent.
+    """Check a zip before it is sent.
 
     Raises:
-        UsageError: It is none, too large, or does not hold the handler.
+        UsageError: It is not a zip, is too large, or does not contain the handler.
     """
     from lambda_deno_spawn.dev.aws.wanted import PackageZip
 
@@ -368,33 +370,33 @@ def _given_package(path: Path, handler: str) -> PackageZip:
         reason = getattr(error, "strerror", None) or "it is not a zip"
         raise UsageError(
             f"Cannot use the package {str(path)!r}: {str(reason).lower()}; give one "
-            "that `lambda-deno-spawn build` has made"
+            "from `lambda-deno-spawn build`"
         ) from error
     if unzipped_bytes > UNZIPPED_LIMIT_BYTES:
         raise UsageError(
             f"Cannot use the package {str(path)!r}: it has "
-            f"{unzipped_bytes / MB:.1f} MB unzipped, and Lambda takes 250 MB with all "
-            "layers; leave out what the handler does not need"
+            f"{unzipped_bytes / MB:.1f} MB unzipped, and Lambda accepts 250 MB with "
+            "all layers; leave out what the handler does not need"
         )
     words = handler.split(".")
     stems = [".".join(words[:count]) for count in range(1, len(words))]
     if not any(stem + end in names for stem in stems for end in HANDLER_SUFFIXES):
         raise UsageError(
             f"Cannot use the package {str(path)!r}: no file in it is the handler "
-            f"{handler!r}; give the package of this function, or its --handler"
+            f"{handler!r}; give the package of this function, or set --handler"
         )
     return PackageZip(path, digest, zipped_bytes)
 
 
 def _built_layers(out: Path, wanted: Wanted) -> list[LayerZip]:
-    """Return the layers that can be published if the function needs them."""
+    """Return the local layers that can be published if the function needs them."""
     if wanted.layers:
         return []
     return [layer for layer in layer_zips(out) if layer.path.is_file()]
 
 
 def _note_other_builds(current: Current, out: Path) -> None:
-    """Point out layers that were built after the newest version was published."""
+    """Note local layers that differ from the published version in use."""
     from lambda_deno_spawn.dev.aws.publish import base64_digest
 
     for name, version in current.layers.items():
@@ -403,14 +405,14 @@ def _note_other_builds(current: Current, out: Path) -> None:
             continue
         if version.code_sha256 != base64_digest(built.sha256):
             print(
-                f"Note: {out} holds another build of {name} than version "
+                f"Note: {out} contains another build of {name} than version "
                 f"{version.version}, which is used; publish it with "
                 "`lambda-deno-spawn layer publish` to use it",
                 file=sys.stderr,
             )
 
 
-# Doing it
+# Carrying out
 
 
 def _is_terminal() -> bool:
@@ -419,13 +421,16 @@ def _is_terminal() -> bool:
 
 def _carry_out(
     aws: Aws, plan: Plan, what: str, output: Output, *, is_dry: bool, is_sure: bool
-) -> Execution | None:
-    """Show a plan, ask if something goes, and do it; None: it was only shown.
+) -> Executor | None:
+    """Show a plan, ask for confirmation if it removes something, and carry it out.
+
+    Returns:
+        The executor that has run the plan; None after a dry run.
 
     Raises:
-        UsageError: Something goes, and nobody said yes.
+        UsageError: The plan removes something, and is not confirmed.
     """
-    from lambda_deno_spawn.dev.aws.execute import Execution
+    from lambda_deno_spawn.dev.aws.execute import Executor
 
     if is_dry:
         _show_plan(plan, output)
@@ -433,23 +438,23 @@ def _carry_out(
     _show_changes(plan)
     if plan.loses and not is_sure:
         _ask(plan, what)
-    execution = Execution(aws, sys.stderr)
-    execution.run(plan)
-    return execution
+    executor = Executor(aws, sys.stderr)
+    executor.run(plan)
+    return executor
 
 
 def _ask(plan: Plan, what: str) -> None:
     if not _is_terminal():
         gone = dict.fromkeys(change.what for change in plan.changes if change.loses)
         raise UsageError(
-            f"Cannot {what}: it would remove or replace {', '.join(gone)}, and nobody "
-            "can be asked, as this is no terminal; nothing was changed; use --yes"
+            f"Cannot {what}: it would remove or replace {', '.join(gone)}, and there "
+            "is no terminal to ask on; nothing was changed; use --yes"
         )
-    if not typer.confirm("Go on?", err=True):
-        raise UsageError("Cannot go on: the answer was no; nothing was changed")
+    if not confirm("Continue?"):
+        raise UsageError("Cannot continue: the answer was no; nothing was changed")
 
 
-# Showing it
+# Output
 
 
 def _show_changes(plan: Plan) -> None:
@@ -483,11 +488,11 @@ def _show_plan(plan: Plan, output: Output) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Deployed:
-    """Where a function is now.
+    """A deployed function, for the output.
 
     Attributes:
-        version: That the alias means.
-        alias: Its ARN.
+        version: The version that the alias points to.
+        alias: ARN of the alias.
         layers: ARNs, in order.
     """
 
@@ -498,27 +503,27 @@ class _Deployed:
     layers: tuple[str, ...]
 
 
-def _deployed(wanted: Wanted, current: Current, execution: Execution) -> _Deployed:
+def _deployed(wanted: Wanted, current: Current, executor: Executor) -> _Deployed:
     from lambda_deno_spawn.dev.aws.deploy_layers import planned_layers
     from lambda_deno_spawn.dev.aws.plan import resolve
 
-    answers = execution.answers
+    responses = executor.responses
     arn = current.place.function(wanted.name)
     version = current.alias.version if current.alias else None
-    if "version" in answers:
-        version = str(answers["version"]["Version"])
+    if "version" in responses:
+        version = str(responses["version"]["Version"])
     url = current.url.url if current.url and wanted.url else None
-    if "url" in answers:
-        url = str(answers["url"]["FunctionUrl"])
-    layers = resolve(planned_layers(wanted, current), answers)
+    if "url" in responses:
+        url = str(responses["url"]["FunctionUrl"])
+    layers = resolve(planned_layers(wanted, current), responses)
     alias = None if wanted.alias is None else f"{arn}:{wanted.alias}"
     return _Deployed(arn, version, alias, url, tuple(layers))
 
 
 def _show_deployed(
-    wanted: Wanted, current: Current, plan: Plan, execution: Execution, output: Output
+    wanted: Wanted, current: Current, plan: Plan, executor: Executor, output: Output
 ) -> None:
-    deployed = _deployed(wanted, current, execution)
+    deployed = _deployed(wanted, current, executor)
     size_bytes = wanted.package.zipped_bytes
     if output is Output.JSON:
         changes = [dataclasses.asdict(change) for change in plan.changes]

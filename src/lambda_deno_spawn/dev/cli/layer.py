@@ -1,7 +1,7 @@
-"""``layer build``: arguments in, what was built out.
+"""The command ``layer build``: parses its options, and prints the layers it built.
 
-Knows the options, and what is printed: the layers on stdout, notes on stderr. Refuses
-to know what is in a layer. Specification: docs/layers.md.
+Knows the options and the output: the layers on stdout, notes on stderr. Does not know
+the content of a layer. Specification: docs/layers.md.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 layer_app = typer.Typer(
-    help="Build, publish and list the layers that a function needs.",
+    help="Build, publish and list the layers of the runtime.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -44,7 +44,7 @@ layer_app = typer.Typer(
 
 
 class ArchChoice(StrEnum):
-    """What ``--arch`` accepts."""
+    """Values of ``--arch``."""
 
     X86_64 = Arch.X86_64.value
     ARM64 = Arch.ARM64.value
@@ -53,7 +53,7 @@ class ArchChoice(StrEnum):
 
 @layer_app.callback()
 def _layer() -> None:
-    # Without a callback of the group, its only command would stand for the group.
+    # Without a callback, Typer would run the group's only command without its name.
     pass
 
 
@@ -62,15 +62,13 @@ def build(
     *,
     kind: Annotated[
         list[Kind] | None,
-        typer.Option(
-            help="What the layer brings; may be repeated.  [default: deno, runtime]"
-        ),
+        typer.Option(help="Layer to build; may be repeated.  [default: deno, runtime]"),
     ] = None,
     arch: Annotated[
         list[ArchChoice] | None,
         typer.Option(
-            help="Architecture of the function; may be repeated.  "
-            "[default: this machine's]"
+            help="Instruction set of the function; may be repeated.  "
+            "[default: that of this machine]"
         ),
     ] = None,
     deno: Annotated[
@@ -83,7 +81,7 @@ def build(
         list[str] | None,
         typer.Option(
             metavar="|".join(PYTHONS),
-            help="Python that the runtime is compiled for; may be repeated.  "
+            help="Version of Python to compile the runtime for; may be repeated.  "
             f"[default: {DEFAULT_PYTHON}]",
         ),
     ] = None,
@@ -92,19 +90,19 @@ def build(
         typer.Option(
             metavar="FOLDER",
             help="Installation of Python for the python layer.  "
-            "[default: python-build-standalone, by uv]",
+            "[default: python-build-standalone, fetched by uv]",
         ),
     ] = None,
     allow_newer_glibc: Annotated[
         bool,
         typer.Option(
             "--allow-newer-glibc",
-            help="Build also what Lambda cannot load, for tests on this machine.",
+            help="Build layers that Lambda cannot load, for tests on this machine.",
         ),
     ] = False,
     out: Annotated[
         Path,
-        typer.Option(metavar="FOLDER", help="Where the zips and layers.json go."),
+        typer.Option(metavar="FOLDER", help="Folder for the zips and layers.json."),
     ] = Path("dist"),
     verbose: VerboseOption = False,
     output: Annotated[
@@ -138,7 +136,7 @@ def build(
 
 
 def write_layers(layers: Sequence[BuiltLayer], out: Path, stream: TextIO) -> None:
-    """Write what was built, and how much room it leaves for the function."""
+    """Write the layers, and the space they leave for the function."""
     rows = [
         [
             str(out / layer.file),
@@ -155,7 +153,7 @@ def write_layers(layers: Sequence[BuiltLayer], out: Path, stream: TextIO) -> Non
         left_bytes = UNZIPPED_LIMIT_BYTES - used_bytes
         stream.write(
             f"\n{arch}: {used_bytes / MB:.1f} of {limit} MB unzipped, "
-            f"{left_bytes / MB:.1f} MB are left for the function"
+            f"{left_bytes / MB:.1f} MB left for the function"
         )
     stream.write("\n")
 

@@ -1,7 +1,7 @@
-"""The command ``new``: its arguments, and what it prints.
+"""The command ``new``: parses its options, and prints the project it wrote.
 
-Knows the options and both forms of output. Refuses to know what a project holds and how
-it is written. Specification: docs/project.md, "A new project", and the help text below.
+Knows the options and the output. Does not know the files of a project, or how they are
+written. Specification: docs/project.md, "A new project", and the help text below.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def new(
     name: Annotated[
         str,
         typer.Argument(
-            metavar="NAME", help="Name of the function, and of the folder to write."
+            metavar="NAME", help="Name of the function and of the new folder."
         ),
     ],
     *,
@@ -41,12 +41,12 @@ def new(
     ] = "event",
     path: Annotated[
         Path,
-        typer.Option(metavar="DIR", help="Where to make the folder."),
+        typer.Option(metavar="FOLDER", help="Parent folder of the new folder."),
     ] = Path(),
     arch: Annotated[
         Arch | None,
         typer.Option(
-            help="Instruction set of the function.  [default: this machine's]",
+            help="Instruction set of the function.  [default: that of this machine]",
             show_default=False,
         ),
     ] = None,
@@ -56,13 +56,13 @@ def new(
         typer.Option(
             "-o",
             "--output",
-            help="text: the files, and what to do next; json: one object.",
+            help="text: the files and the next steps; json: an object.",
         ),
     ] = Output.TEXT,
 ) -> None:
     """Write a new project: function, test, events, project file.
 
-    Needs no network. Nothing that is there is overwritten.
+    Works without network. Existing files are never overwritten.
     """
     with exit_codes(is_verbose=verbose):
         chosen = find_template(template)
@@ -80,7 +80,7 @@ def _show(project: NewProject, template: Template) -> None:
     for file in project.files:
         print(f"  {file}")
     print("\nNext:")
-    # After `--`, a name that begins with - is no option.
+    # After `--`, cd does not take a name that begins with - for an option.
     separator = "-- " if folder.startswith("-") else ""
     print(f"  cd {separator}{shlex.quote(folder)}")
     print(f"  lambda-deno-spawn invoke . --event @{template.event}")

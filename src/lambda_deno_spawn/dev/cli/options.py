@@ -1,7 +1,7 @@
-"""Options that several commands have, and what they do alike.
+"""Arguments and options that several commands share, and helpers for them.
 
-Knows how an option reads in every command that has it. Refuses to know any command.
-Specification: docs/deploy.md.
+Knows the help texts of these options. Does not know any command. Specification:
+docs/deploy.md.
 """
 
 from __future__ import annotations
@@ -12,54 +12,106 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lambda_deno_spawn.dev.cli.console import Output
+from lambda_deno_spawn.dev.project.target import find_target, named_target
+from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.dev.aws.publish import LayerZip
+    from lambda_deno_spawn.dev.project.target import Target
 
+FunctionArgument = Annotated[
+    str | None,
+    typer.Argument(
+        metavar="FUNCTION",
+        help="Folder or file of the function, its name in Lambda, or its ARN.",
+    ),
+]
+ProjectArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="FUNCTION",
+        help="Folder or file of the function, or the name or ARN of a project here.",
+    ),
+]
+NameOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="The function's name in Lambda, without looking at local folders.",
+    ),
+]
 HandlerOption = Annotated[
     str | None,
-    typer.Option(metavar="FILE.EXPORT", help="Handler, if not the one that is found."),
+    typer.Option(
+        metavar="FILE.EXPORT", help="Handler.  [default: found by the file's name]"
+    ),
 ]
 RegionOption = Annotated[
     str | None,
-    typer.Option(metavar="REGION", help="AWS region.  [default: the profile's]"),
+    typer.Option(metavar="REGION", help="AWS region.  [default: that of the profile]"),
 ]
 ProfileOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Profile of AWS's configuration files."),
+    typer.Option(metavar="NAME", help="Profile in the AWS configuration files."),
 ]
 OutOption = Annotated[
-    Path, typer.Option(metavar="FOLDER", help="Folder of what was built.")
+    Path,
+    typer.Option(metavar="FOLDER", help="Folder with the built packages and layers."),
 ]
 DryRunOption = Annotated[
     bool,
-    typer.Option("--dry-run", help="Print what would be done; change nothing."),
+    typer.Option("--dry-run", help="Print the changes without making them."),
 ]
 YesOption = Annotated[
-    bool, typer.Option("--yes", "-y", help="Remove and replace without asking.")
+    bool, typer.Option("--yes", "-y", help="Do not ask before removing or replacing.")
 ]
 BucketOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Upload by this bucket.  [default: none up to 50 MB, else one of our own]",
+        help="Upload through this bucket.  [default: none up to 50 MB, else a bucket "
+        "that is created]",
     ),
 ]
 VerboseOption = Annotated[
     bool,
-    typer.Option("--verbose", "-v", help="Show where an unexpected error arose."),
+    typer.Option("--verbose", "-v", help="Show the traceback of an error."),
 ]
 OutputOption = Annotated[
     Output,
-    typer.Option("-o", "--output", help="text: lines; json: one object."),
+    typer.Option("-o", "--output", help="text: lines; json: an object."),
 ]
 
 
-def layer_zips(out: Path) -> list[LayerZip]:
-    """Return the layers that were built into a folder.
+def whole_function(command: str, argument: str | None, name: str | None) -> Target:
+    """Return the function that a command acts on, from its argument or ``--name``.
 
     Raises:
-        BuildError: Their list cannot be read.
+        UsageError: None or both are given, or a version instead of a function.
+    """
+    if argument is not None and name is not None:
+        raise UsageError(
+            f"Cannot use --name {name} with {argument!r}: both name the function; "
+            "leave out one of them"
+        )
+    if name is not None:
+        target = named_target(name)
+    elif argument is not None:
+        target = find_target(argument)
+    else:
+        raise UsageError(
+            f"Cannot run `{command}`: no function is given; give its folder, its name "
+            "in Lambda, or its ARN"
+        )
+    target.refuse_qualifier(command)
+    return target
+
+
+def layer_zips(out: Path) -> list[LayerZip]:
+    """Return the layers in a folder, listed in its ``layers.json``.
+
+    Raises:
+        BuildError: The list cannot be read.
     """
     from lambda_deno_spawn.dev.aws.publish import LayerZip
     from lambda_deno_spawn.dev.package.layer import read_layers

@@ -1,8 +1,8 @@
-"""``layer publish`` and ``layer list``: arguments in, layers in AWS out.
+"""The commands ``layer publish`` and ``layer list``.
 
-Knows the options, that one region's failure is not another's, and what is printed: the
-result on stdout, all else on stderr. Refuses to know how a layer is published.
-Specification: docs/deploy.md, "Layers", and the help texts below.
+Knows the options, that a failure in one region does not stop the others, and the
+output: the result on stdout, all else on stderr. Does not know how a layer is
+published. Specification: docs/deploy.md, "Layers", and the help texts below.
 """
 
 from __future__ import annotations
@@ -42,26 +42,22 @@ def publish(
     out: OutOption = Path("dist"),
     kind: Annotated[
         list[Kind] | None,
-        typer.Option(
-            help="Only these; may be repeated.  [default: all that are built]"
-        ),
+        typer.Option(help="Publish only these; may be repeated.  [default: all]"),
     ] = None,
     arch: Annotated[
         list[Arch] | None,
-        typer.Option(
-            help="Only these; may be repeated.  [default: all that are built]"
-        ),
+        typer.Option(help="Publish only these; may be repeated.  [default: all]"),
     ] = None,
     region: Annotated[
         list[str] | None,
         typer.Option(
             metavar="REGION",
-            help="AWS region; may be repeated, or several with commas.  "
-            "[default: the profile's]",
+            help="AWS region, or several with commas; may be repeated.  "
+            "[default: that of the profile]",
         ),
     ] = None,
     public: Annotated[
-        bool, typer.Option("--public", help="Let every AWS account use them.")
+        bool, typer.Option("--public", help="Allow every AWS account to use them.")
     ] = False,
     bucket: BucketOption = None,
     profile: ProfileOption = None,
@@ -71,7 +67,7 @@ def publish(
 ) -> None:
     """Publish the layers that `layer build` has built.
 
-    A layer is not published again if its newest version has the same bytes.
+    A layer is not published again if its newest version has the same content.
     """
     with exit_codes(is_verbose=verbose):
         from lambda_deno_spawn.dev.aws.publish import choose_layers
@@ -79,9 +75,10 @@ def publish(
         regions = _regions(region)
         if bucket is not None and len(regions) > 1:
             raise UsageError(
-                f"Cannot publish to {', '.join(map(str, regions))} by the bucket "
-                f"{bucket!r}: it is in one region, and Lambda takes zips from its own "
-                "only; publish to one region at a time, or leave out --bucket"
+                f"Cannot publish to {', '.join(map(str, regions))} with the bucket "
+                f"{bucket!r}: it is in one region, and Lambda accepts zips only from a "
+                "bucket in its own; publish to one region at a time, or leave out "
+                "--bucket"
             )
         kinds = [item.value for item in kind or []]
         archs = [item.value for item in arch or []]
@@ -116,10 +113,10 @@ def list_layers(
             rows = [
                 [v.arn, ", ".join(v.archs), v.created, v.description] for v in versions
             ]
-            write_table(["layer", "for", "created", "holds"], rows, sys.stdout)
+            write_table(["layer", "for", "created", "content"], rows, sys.stdout)
         else:
             print(
-                f"There are no layers in {aws.region}; publish some with "
+                f"There are no layers in {aws.region}; publish them with "
                 "`lambda-deno-spawn layer publish`",
                 file=sys.stderr,
             )
@@ -140,7 +137,7 @@ def _publish_in_region(
     is_public: bool,
     is_dry: bool,
 ) -> list[Published]:
-    """Publish to one region; what fails there is a result, so that others go on."""
+    """Publish to one region; failures are returned, so that other regions continue."""
     from lambda_deno_spawn.dev.aws.publish import Published
     from lambda_deno_spawn.dev.aws.session import Aws
 
@@ -150,7 +147,7 @@ def _publish_in_region(
         _ = aws.place
     except DeployError as error:
         print(str(error), file=sys.stderr)
-        shown = region or "the profile's region"
+        shown = region or "region of the profile"
         return [
             Published(layer.name, shown, None, error=str(error)) for layer in layers
         ]
@@ -168,7 +165,7 @@ def _publish_in_region(
 def _publish_layer(
     aws: Aws, layer: LayerZip, bucket: str | None, *, is_public: bool, is_dry: bool
 ) -> Published:
-    from lambda_deno_spawn.dev.aws.execute import Execution
+    from lambda_deno_spawn.dev.aws.execute import Executor
     from lambda_deno_spawn.dev.aws.publish import (
         Published,
         base64_digest,
@@ -192,22 +189,22 @@ def _publish_layer(
         for step in plan.steps:
             print(step.action, file=sys.stderr)
         return Published(layer.name, aws.region, known, is_new=not is_same)
-    execution = Execution(aws, sys.stderr)
-    execution.run(plan)
-    answer = execution.answers.get(layer.name)
-    arn = known if answer is None else str(answer["LayerVersionArn"])
+    executor = Executor(aws, sys.stderr)
+    executor.run(plan)
+    response = executor.responses.get(layer.name)
+    arn = known if response is None else str(response["LayerVersionArn"])
     return Published(layer.name, aws.region, arn, is_new=not is_same)
 
 
 def _show_published(
     results: Sequence[Published], output: Output, *, is_dry: bool
 ) -> None:
-    """Print what came of each layer; exit with 3 if one failed."""
+    """Print the result for each layer; exit with 3 if one failed."""
     states = {
         (True, True): "would be published",
         (True, False): "published",
-        (False, True): "is there",
-        (False, False): "was there",
+        (False, True): "unchanged",
+        (False, False): "unchanged",
     }
     if output is Output.JSON:
         fields = [

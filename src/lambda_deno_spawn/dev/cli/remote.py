@@ -1,7 +1,7 @@
-"""``logs`` and ``invoke --remote``: what a function in AWS wrote and answered.
+"""The commands ``logs`` and ``invoke --remote``: their options and output.
 
-Knows the options and what is printed: the result on stdout, all else on stderr.
-Refuses to know how a log is read and a function invoked. Specification: docs/deploy.md
+Knows the options and the output: the result on stdout, all else on stderr. Does not
+know how a log is read or a function is invoked. Specification: docs/deploy.md
 and the help texts below.
 """
 
@@ -20,11 +20,14 @@ import typer
 
 from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, Output, exit_codes
 from lambda_deno_spawn.dev.cli.options import (
+    FunctionArgument,
+    NameOption,
     ProfileOption,
     RegionOption,
     VerboseOption,
+    whole_function,
 )
-from lambda_deno_spawn.dev.project.project import deployed_name
+from lambda_deno_spawn.dev.project.target import find_target
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.dev.aws.remote import RemoteResult
@@ -32,15 +35,11 @@ if TYPE_CHECKING:
 
 
 def logs(
-    name: Annotated[
-        str,
-        typer.Argument(
-            metavar="NAME", help="Name of the function in Lambda, or its folder here."
-        ),
-    ],
+    function: FunctionArgument = None,
     *,
+    name: NameOption = None,
     follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on as the log grows.")
+        bool, typer.Option("--follow", "-f", help="Continue as the log grows.")
     ] = False,
     since: Annotated[
         str,
@@ -49,14 +48,14 @@ def logs(
     filter_: Annotated[
         str | None,
         typer.Option(
-            "--filter", metavar="PATTERN", help="CloudWatch's filter pattern."
+            "--filter", metavar="PATTERN", help="Filter pattern of CloudWatch."
         ),
     ] = None,
     request_id: Annotated[
         str | None, typer.Option(metavar="ID", help="Only this invocation.")
     ] = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="End after N events.")
+        int | None, typer.Option(min=1, metavar="N", help="Stop after N events.")
     ] = None,
     region: RegionOption = None,
     profile: ProfileOption = None,
@@ -78,11 +77,15 @@ def logs(
             read_log,
         )
         from lambda_deno_spawn.dev.aws.session import Aws
+        from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
 
+        target = whole_function("logs", function, name)
         since_epoch_ms = round((time.time() - parse_since(since)) * 1000)
         pattern = filter_pattern(filter_, request_id)
-        aws = Aws(region, profile)
-        log_group = find_log_group(aws, deployed_name(name))
+        aws = Aws(target.choose_region(region), profile)
+        check_account(aws, target)
+        check_ambiguity(aws, target, has_name_option=True)
+        log_group = find_log_group(aws, target.name)
         read = partial(follow_log, warn=_warn) if follow else read_log
         events = read(aws, log_group, since_epoch_ms=since_epoch_ms, pattern=pattern)
         for count, event in enumerate(events, 1):
@@ -92,7 +95,7 @@ def logs(
 
 
 def invoke_remote(
-    name: str,
+    function: str,
     event: bytes,
     *,
     qualifier: str | None = None,
@@ -104,30 +107,32 @@ def invoke_remote(
     profile: str | None = None,
     output: Output = Output.TEXT,
 ) -> None:
-    """Invoke a function in AWS and print how it ended.
+    """Invoke a function in AWS and print the result.
 
     Args:
-        name: Name or ARN.
+        function: Name or ARN, with or without a qualifier, or a local folder.
         event: Passed on byte for byte.
         qualifier: Version or alias.
-        is_async: Only hand the event over.
-        tenant_id: Of the context.
+        is_async: Queue the event without waiting for the result.
+        tenant_id: Tenant id in the context.
         client_context: JSON text.
         timeout_s: How long to wait; None: as long as the function may run.
-        region: None: that of the ARN, else the profile's.
-        profile: Of AWS's configuration files.
-        output: Form of the result.
+        region: None: the region in the ARN, else that of the profile.
+        profile: Profile in the AWS configuration files.
+        output: Format of the result.
 
     Raises:
         typer.Exit: The function failed.
-        UsageError: Lambda would not take it.
-        DeployError: It was not run, or its answer is lost.
+        UsageError: Lambda does not accept the event or the options.
+        DeployError: The function did not run, or its response was lost.
     """
     from lambda_deno_spawn.dev.aws.remote import RemoteOptions, invoke
     from lambda_deno_spawn.dev.aws.session import Aws
+    from lambda_deno_spawn.dev.aws.target import check_ambiguity
 
+    target = find_target(function)
     options = RemoteOptions(
-        name=name,
+        name=target.lambda_name,
         event=event,
         qualifier=qualifier,
         is_async=is_async,
@@ -135,9 +140,9 @@ def invoke_remote(
         client_context=client_context,
         reads_for_s=timeout_s,
     )
-    if region is None and name.startswith("arn:") and name.count(":") > 3:
-        region = name.split(":")[3]
-    result = invoke(Aws(region, profile), options)
+    aws = Aws(target.choose_region(region), profile)
+    check_ambiguity(aws, target)
+    result = invoke(aws, options)
     _show_remote(result, output, is_async=is_async)
 
 
@@ -161,7 +166,7 @@ def _show_event(event: LogEvent, output: Output) -> None:
 
 
 def _show_remote(result: RemoteResult, output: Output, *, is_async: bool) -> None:
-    """Print an answer; exit with 1 if it is an error."""
+    """Print a response; exit with 1 if it is an error."""
     sys.stderr.write(result.log_tail.decode(errors="replace"))
     sys.stderr.flush()
     if output is Output.JSON:
@@ -197,7 +202,7 @@ def _remote_fields(result: RemoteResult) -> dict[str, object]:
 
 
 def _parse(payload: bytes) -> tuple[Any, bool]:
-    """Return the value a payload holds and whether it is JSON; None if it is not."""
+    """Return the value of a payload, and whether it is JSON; else None and False."""
     try:
         return json.loads(payload), True
     except (ValueError, RecursionError):
@@ -205,10 +210,10 @@ def _parse(payload: bytes) -> tuple[Any, bool]:
 
 
 def _report(log: str) -> dict[str, float | None] | None:
-    """Return the figures of the report at the end of a log, None without one.
+    """Return the figures of the report at the end of a log; None: there is no report.
 
     Args:
-        log: The tail, in text or in JSON; may begin in the middle of a line.
+        log: End of a log, in text or JSON; may begin in the middle of a line.
     """
     for line in reversed(log.splitlines()):
         if (figures := _text_figures(line) or _json_figures(line)) is not None:
@@ -217,7 +222,7 @@ def _report(log: str) -> dict[str, float | None] | None:
 
 
 def _text_figures(line: str) -> dict[str, float | None] | None:
-    """Return the figures of a REPORT line, None if it is none."""
+    """Return the figures of a REPORT line; None: it is another line."""
     if not line.startswith("REPORT "):
         return None
 
@@ -235,7 +240,7 @@ def _text_figures(line: str) -> dict[str, float | None] | None:
 
 
 def _json_figures(line: str) -> dict[str, float | None] | None:
-    """Return the figures of a ``platform.report``, None if it is none.
+    """Return the figures of a ``platform.report``; None: it is another line.
 
     Lambda Developer Guide, "Telemetry API Event schema reference".
     """
@@ -259,7 +264,7 @@ def _json_figures(line: str) -> dict[str, float | None] | None:
 
 
 def _error_text(payload: bytes) -> str:
-    """Return an error body's type and message in one line."""
+    """Return type and message of an error body, in one line."""
     error, _ = _parse(payload)
     if not isinstance(error, dict):
         return "its error is on stdout"

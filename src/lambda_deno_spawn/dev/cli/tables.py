@@ -1,8 +1,7 @@
-"""What ``doctor`` found, as tables of text.
+"""The results of ``doctor`` and of other commands, as tables of text.
 
-Knows how a check reads, on a terminal and in a file. Refuses to know how it was made
-and which exit code follows. Apart from the command line, because a table is many small
-decisions about words.
+Knows how results are worded and laid out, on a terminal and in a file. Does not know
+how they were obtained, or the exit code.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ STYLES = {
 
 
 def write_checks(checks: Sequence[Check], stream: TextIO) -> None:
-    """Write what was looked at, and what to do."""
+    """Write the checks of ``doctor``, with advice and a summary."""
     rows = []
     for number, check in enumerate(checks):
         is_first = number == 0 or checks[number - 1].group != check.group
@@ -49,8 +48,8 @@ def write_checks(checks: Sequence[Check], stream: TextIO) -> None:
 
 
 def write_isolation(report: IsolationReport, stream: TextIO) -> None:
-    """Write what leaked beside what the control let through."""
-    in_control = {True: "leaked", False: "no, so no proof", None: "not tried"}
+    """Write the leaks in the runtime, beside those in the control."""
+    in_control = {True: "leaked", False: "no, proves nothing", None: "not tried"}
     in_runtime = {True: "LEAKED", False: "no", None: "not tried"}
     headings = [
         "planted by the first event",
@@ -80,7 +79,7 @@ def write_isolation(report: IsolationReport, stream: TextIO) -> None:
 
 
 def isolation_summary(report: IsolationReport) -> str:
-    """Say in a sentence what leaked, and how much of that is proof."""
+    """Return a sentence with the numbers of leaks and of meaningful checks."""
     proof = sum(check.control is True for check in report.checks)
     count = len(report.checks)
     tried = f"{count} ways tried, {proof} of which leak in one process for all events"
@@ -92,7 +91,7 @@ def isolation_summary(report: IsolationReport) -> str:
 def write_table(
     headings: Sequence[str], rows: Sequence[Sequence[str]], stream: TextIO
 ) -> None:
-    """Write rows in columns: with lines and colours on a terminal, else plain."""
+    """Write rows in columns: with rules and colours on a terminal, else plain."""
     if stream.isatty():
         _write_rich(headings, rows, stream)
     else:
@@ -100,7 +99,7 @@ def write_table(
 
 
 def plain_lines(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Return rows in columns, as long as they are; a cell may have several lines."""
+    """Return rows in columns of any width; a cell may have several lines."""
     split = [[cell.split("\n") for cell in row] for row in rows]
     widths = [
         max(len(line) for cell in column for line in cell)

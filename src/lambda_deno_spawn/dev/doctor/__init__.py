@@ -1,1 +1,1 @@
-"""Checks of a function and of the isolation between its invocations."""
+"""Checks of a machine, of a function, and of the isolation between invocations."""

@@ -1,9 +1,9 @@
-"""Whether this machine and a function are fit for the runtime, as a list of checks.
+"""Checks whether a machine and a function meet the needs of the runtime.
 
-Knows what the runtime needs, what Lambda allows, and what to do about a difference.
-Looks, and runs Deno and Python where only that tells; changes nothing and downloads
-nothing. Refuses to know how Deno is started: it asks ``deno.py``, with the settings
-that ``invoke`` would give. Specification: docs/doctor.md; AWS Lambda Developer Guide,
+Knows what the runtime needs, what Lambda allows, and what to do about a problem. Reads
+files, and runs Deno and Python where necessary; changes and downloads nothing. Does not
+know how Deno is started: ``launch.command`` does, with the settings of ``invoke``.
+Specification: docs/doctor.md; AWS Lambda Developer Guide,
 "Lambda quotas".
 """
 
@@ -41,20 +41,18 @@ from lambda_deno_spawn.dev.project.quotas import (
     UNZIPPED_LIMIT_BYTES,
     UPLOAD_LIMIT_BYTES,
 )
-from lambda_deno_spawn.dev.project.requirements import DENO_MINIMUM
-from lambda_deno_spawn.errors import ConfigError, HandlerError
-from lambda_deno_spawn.launch.command import (
-    CREDENTIALS,
-    LAYER_BINARY,
-    PACKAGED_DENO_DIR,
-    deno_command,
-    find_config,
-    find_handler,
-    permission_sets,
-    pypi_binary,
-    shown_command,
+from lambda_deno_spawn.dev.project.requirements import (
+    DENO_MINIMUM,
+    DISTRIBUTION,
+    RUNTIME_PACKAGES,
 )
-from lambda_deno_spawn.launch.module_cache import ModuleCache
+from lambda_deno_spawn.errors import ConfigError, HandlerError
+from lambda_deno_spawn.launch.binary import LAYER_BINARY, pypi_binary
+from lambda_deno_spawn.launch.command import deno_command, shown_command
+from lambda_deno_spawn.launch.deno_json import find_config, permission_sets
+from lambda_deno_spawn.launch.handler import find_handler
+from lambda_deno_spawn.launch.module_cache import PACKAGED_DENO_DIR, ModuleCache
+from lambda_deno_spawn.launch.variables import CREDENTIALS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -62,25 +60,23 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.project.function import InvokeOptions
     from lambda_deno_spawn.launch.command import DenoCommand
 
-DISTRIBUTION = "lambda-deno-spawn"
-GLIBC_MINIMUM = (2, 27)  # of Deno's binaries since 2.9
+GLIBC_MINIMUM = (2, 27)  # needed by Deno's binaries since 2.9
 PYTHON_MINIMUM = (3, 11)  # TaskGroup, asyncio.timeout
-PYTHON_ON_LAMBDA = (3, 12)  # the oldest managed runtime we are made for
-RUNTIME_PACKAGES = ("h11", "orjson")
+PYTHON_ON_LAMBDA = (3, 12)  # the oldest managed runtime that is supported
 # AWS "Lambda quotas".
 DESCRIPTORS_LIMIT = 1024
 PROCESSES_LIMIT = 1024
-TEMP_BYTES = 512 * MB  # of /tmp, unless more is asked for
-NEARLY_FULL = 0.8  # of a limit, from which on it is worth a warning
+TEMP_BYTES = 512 * MB  # default size of /tmp
+NEARLY_FULL = 0.8  # share of a limit from which on a check warns
 RUN_LIMIT_S = 20.0  # for a program that takes tens of milliseconds
-ZIP_SAMPLES = 8  # pieces of a large file that stand for the whole
+ZIP_SAMPLES = 8  # pieces of a large file to compress as a sample
 ZIP_SAMPLE_BYTES = 128 * 1024
-# Permissions with which a handler can do what Deno forbids it.
+# Permissions that allow a handler to circumvent all other restrictions.
 UNDOING = ("all", "run", "ffi")
 
-NOT_CACHED = ", --cached-only is specified."  # Deno's words for a missing module
+NOT_CACHED = ", --cached-only is specified."  # ends Deno's error for a missing module
 
-# Orphans that left their process group must be handed to us, and be found.
+# Prints whether an orphan outside the process group is adopted, and can be found.
 ORPHAN_TEST = """
 import json, os, signal
 from lambda_deno_spawn.processes.descendants import become_subreaper, children
@@ -106,7 +102,7 @@ print(json.dumps({"subreaper": is_subreaper, "group": is_group, "found": is_foun
 
 
 class Status(StrEnum):
-    """How a check came out."""
+    """Result of a check."""
 
     OK = "ok"
     WARNING = "warning"
@@ -115,12 +111,12 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing that was looked at.
+    """One check and its result.
 
     Attributes:
-        group: What it belongs to, as a heading.
-        found: The value.
-        advice: What to do; empty if it is ok.
+        group: Heading above the check.
+        found: The value found.
+        advice: What to do; empty if the status is ok.
     """
 
     group: str
@@ -133,11 +129,11 @@ class Check:
 def examine(
     environ: Mapping[str, str], options: InvokeOptions | None = None
 ) -> list[Check]:
-    """Look at this machine and, if there is one, at a function.
+    """Check this machine and, if one is given, a function.
 
     Args:
         environ: The caller's environment.
-        options: How the function would be invoked.
+        options: The function, and how it would be invoked.
     """
     checks = [
         *_deno_checks(environ),
@@ -167,7 +163,7 @@ def _deno_checks(environ: Mapping[str, str]) -> Iterator[Check]:
         yield Check(group, "deno-binary", Status.PROBLEM, str(error), advice)
         return
     rule = _rule(binary, environ)
-    yield Check(group, "deno-binary", Status.OK, f"{binary}, by {rule}")
+    yield Check(group, "deno-binary", Status.OK, f"{binary}, found by {rule}")
     run = _run([binary, "--version"])
     yield _version_check(run, rule)
     if run.is_ok:
@@ -178,7 +174,7 @@ def _rule(binary: str, environ: Mapping[str, str]) -> str:
     if environ.get("LAMBDA_DENO_BIN"):
         return "LAMBDA_DENO_BIN"
     if binary == LAYER_BINARY:
-        return "the layer's place"
+        return "the layer's path"
     return "the PyPI package deno" if binary == pypi_binary() else "PATH"
 
 
@@ -294,8 +290,8 @@ def _system_checks() -> Iterator[Check]:
 def _orphan_check() -> Check:
     run = _run(isolated_python(ORPHAN_TEST))
     advice = (
-        "run on Linux with /proc: there the runtime finds what a handler hides in "
-        "sessions of its own; here it ends the process group only"
+        "run on Linux with /proc: there the runtime finds processes that a handler "
+        "hides in other sessions; here it ends the process group only"
     )
     try:
         result = json.loads(run.stdout)
@@ -303,7 +299,7 @@ def _orphan_check() -> Check:
         found = f"cannot be tested: {run.problem}"
         return Check("System", "orphans", Status.PROBLEM, found, advice)
     words = {
-        "subreaper": "orphans are handed to their subreaper",
+        "subreaper": "orphans are adopted by their subreaper",
         "group": "process groups work",
         "found": "children are listed in /proc",
     }
@@ -312,7 +308,7 @@ def _orphan_check() -> Check:
     lacking = ", ".join(
         f"not so: {words[n]}" for n, works in result.items() if not works
     )
-    # macOS is known to be without; on Linux something is wrong.
+    # macOS has neither; on Linux it is a problem.
     status = Status.PROBLEM if sys.platform == "linux" else Status.WARNING
     return Check("System", "orphans", status, lacking, advice)
 
@@ -341,9 +337,9 @@ def limit_check(name: str, value: int, on_lambda: int) -> Check:
     """Compare a limit of this process with Lambda's.
 
     Args:
-        name: What is limited.
-        value: The soft limit; ``resource.RLIM_INFINITY`` for none.
-        on_lambda: The same on Lambda.
+        name: Name of the limited resource.
+        value: The soft limit; ``resource.RLIM_INFINITY``: unlimited.
+        on_lambda: The limit on Lambda.
     """
     is_unlimited = value == resource.RLIM_INFINITY
     shown = "unlimited" if is_unlimited else f"{value:,}"
@@ -369,7 +365,7 @@ def _checks_of(
     function = options.function
     try:
         handler = find_handler(function.task_root, function.handler)
-        # Lambda puts credentials there, so they are there.
+        # Add credentials, as Lambda sets these variables too.
         with_credentials = {**environ, **dict.fromkeys(CREDENTIALS, "secret")}
         variables = lambda_environ(
             options, "127.0.0.1:9001", str(state_dir.parent), with_credentials
@@ -387,7 +383,7 @@ def _checks_of(
     found = f"{function.handler}: {file} in {function.task_root}"
     checks = [Check(group, "handler", Status.OK, found)]
     if settings.unknown:
-        found = f"mean nothing: {', '.join(settings.unknown)}"
+        found = f"unknown: {', '.join(settings.unknown)}"
         advice = "correct their names, or remove them; see docs/configuration.md"
         checks.append(Check(group, "settings", Status.WARNING, found, advice))
     return [
@@ -417,15 +413,15 @@ def _permission_checks(
     yield undoing_check(granted)
     rule = "all but the runtime's own"
     if settings.env_names is not None:
-        rule = f"only {' '.join(settings.env_names) or 'what every program needs'}"
+        rule = f"only {' '.join(settings.env_names) or 'those that all programs need'}"
     has_credentials = any(name in command.environ for name in CREDENTIALS)
     if has_credentials and granted & {"all", "env"}:
         yield Check(
             group,
             "environment",
             Status.WARNING,
-            f"{rule}; the handler can read AWS credentials, and so can all it imports",
-            "name what it needs in LAMBDA_DENO_ENV, if it does not call AWS",
+            f"{rule}; the handler and all its imports can read AWS credentials",
+            "list the variables it needs in LAMBDA_DENO_ENV, if it does not call AWS",
         )
     else:
         yield Check(group, "environment", Status.OK, rule)
@@ -433,13 +429,13 @@ def _permission_checks(
 
 
 def granted_permissions(flags: Sequence[str], used_set: object) -> set[str]:
-    """Return the kinds that are granted: ``all``, or those of run, ffi and env.
+    """Return the granted kinds among ``all``, ``run``, ``ffi`` and ``env``.
 
-    ``env`` only if it is granted for every name.
+    ``env`` counts only if it is granted for all names.
 
     Args:
         flags: Deno's flags.
-        used_set: The permission set that ``-P`` names, as in ``deno.json``.
+        used_set: The permission set named by ``-P``, as in ``deno.json``.
     """
     kinds = {"all"} if {"--allow-all", "-A"} & set(flags) else set[str]()
     kinds |= {
@@ -458,7 +454,7 @@ def granted_permissions(flags: Sequence[str], used_set: object) -> set[str]:
 
 
 def undoing_check(granted: set[str]) -> Check:
-    """Say whether permissions are granted that make the others meaningless."""
+    """Check for granted permissions that make all others ineffective."""
     undoing = [kind for kind in UNDOING if kind in granted]
     if not undoing:
         found = "no programs, no native libraries"
@@ -467,8 +463,8 @@ def undoing_check(granted: set[str]) -> Check:
         "Function",
         "sandbox",
         Status.WARNING,
-        f"undone by {', '.join(f'--allow-{kind}' for kind in undoing)}: what the "
-        "handler starts or loads knows nothing of Deno's permissions",
+        f"disabled by {', '.join(f'--allow-{kind}' for kind in undoing)}: programs and "
+        "libraries of the handler are not restricted by Deno's permissions",
         "grant it only if the handler starts programs or loads native libraries; "
         "see docs/configuration.md, Permissions",
     )
@@ -489,13 +485,15 @@ def _cache_checks(root: Path, module: Path, command: DenoCommand) -> Iterator[Ch
         deno_dir = ModuleCache(folder, given).make()
         here = _missing_modules(command, module, deno_dir)
     if here:
-        advice = "correct it: Deno cannot load the function's modules"
+        advice = "fix it: Deno cannot load the function's modules"
         if NOT_CACHED in here:
-            advice = f"download what is missing: deno cache {shlex.quote(str(module))}"
+            advice = (
+                f"download the missing modules: deno cache {shlex.quote(str(module))}"
+            )
             here = here.replace(NOT_CACHED, "")
         yield Check(group, "modules", Status.PROBLEM, here, advice)
         return
-    yield Check(group, "modules", Status.OK, "all there, nothing is to be downloaded")
+    yield Check(group, "modules", Status.OK, "complete, nothing has to be downloaded")
     if is_packaged:
         return
     with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as folder:
@@ -524,15 +522,16 @@ def _lock_check(root: Path, command: DenoCommand) -> Check:
         group,
         "lock-file",
         Status.WARNING,
-        "no deno.lock: versions are chosen anew wherever there is no cache",
-        "make one: deno install --lock",
+        "no deno.lock: without a cache, Deno resolves the versions again",
+        "create one: deno install --lock",
     )
 
 
 def _missing_modules(command: DenoCommand, module: Path, deno_dir: str) -> str:
-    """Return what keeps a module from loading without network; empty if nothing does.
+    """Return why a module cannot be loaded without network; empty if it can.
 
-    ``deno test --no-run`` builds the module graph as ``deno run`` does, and runs none.
+    ``deno test --no-run`` builds the same module graph as ``deno run``, and runs
+    nothing.
     """
     run = _run(
         [
@@ -555,7 +554,7 @@ def _size_checks(environ: Mapping[str, str], task_root: Path | None) -> Iterator
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         parts["runtime"] = runtime_files()
     if task_root is not None:
-        packages = task_root / "dist"  # what was built from it
+        packages = task_root / "dist"  # output of earlier builds
         parts["function"] = [
             file for file in _files(task_root) if packages not in file.parents
         ]
@@ -568,24 +567,24 @@ def _size_checks(environ: Mapping[str, str], task_root: Path | None) -> Iterator
 
 
 def upload_check(name: str, size_bytes: int, zip_bytes: int) -> Check:
-    """Compare a zip's estimated size with what may be uploaded directly."""
+    """Compare the estimated size of a zip with the limit for direct uploads."""
     found = f"{_size(size_bytes)}, zipped about {_size(zip_bytes)}"
     if zip_bytes <= NEARLY_FULL * UPLOAD_LIMIT_BYTES:
         return Check("Sizes", name, Status.OK, found)
     limit = _size(UPLOAD_LIMIT_BYTES)
-    advice = f"upload it by way of S3: the API itself takes zips of up to {limit}"
+    advice = f"upload it through S3: the API accepts zips of up to {limit}"
     return Check("Sizes", name, Status.WARNING, found, advice)
 
 
 def total_check(size_bytes: int, parts: Iterable[str]) -> Check:
-    """Compare what is unzipped on Lambda with its limit."""
+    """Compare the total unzipped size with Lambda's limit."""
     share = size_bytes / UNZIPPED_LIMIT_BYTES
     found = (
         f"{' + '.join(parts)}: {_size(size_bytes)}, {share:.0%} of the "
         f"{_size(UNZIPPED_LIMIT_BYTES)} that a function and its {LAYERS_LIMIT} layers "
         "may have"
     )
-    advice = "bundle the function, and leave out what it does not load"
+    advice = "bundle the function, and leave out files that it does not load"
     if share > 1:
         return Check("Sizes", "total", Status.PROBLEM, found, advice)
     if share > NEARLY_FULL:
@@ -594,20 +593,20 @@ def total_check(size_bytes: int, parts: Iterable[str]) -> Check:
 
 
 def runtime_files() -> list[Path]:
-    """Return the files of the runtime layer: our package, and all that it imports.
+    """Return the files of the runtime layer: our package and its dependencies.
 
     Raises:
-        PackageNotFoundError: The package is on the path, but not installed.
+        PackageNotFoundError: Our package is on the path, but not installed.
     """
     package = Path(__file__).parents[2]
     files = [file for file in _files(package) if "dev" not in _parts(file, package)]
     waiting = _requirements(DISTRIBUTION)
     for name in waiting:
-        # One that is not installed is not for this version of Python or system.
+        # A dependency may be for other systems or versions of Python only.
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             distribution = importlib.metadata.distribution(name)
             listed = (Path(str(file.locate())) for file in distribution.files or ())
-            # Scripts lie elsewhere, by way of `..`, and are not shipped.
+            # Scripts are in other folders, reached by `..`, and are not shipped.
             files += [
                 file for file in listed if ".." not in file.parts and file.is_file()
             ]
@@ -636,11 +635,13 @@ def _files(folder: Path) -> list[Path]:
 
 
 def zip_estimate_bytes(files: Iterable[Path]) -> int:
-    """Estimate how large files are once zipped; of large files samples are zipped."""
+    """Estimate the zipped size of files; samples stand for large ones."""
     total_bytes = 0
     for file in files:
         size_bytes = file.stat().st_size
-        total_bytes += 2 * (len(file.name) + 64)  # entry, and directory
+        total_bytes += 2 * (
+            len(file.name) + 64
+        )  # headers before it and in the directory
         with contextlib.suppress(OSError), file.open("rb") as content:
             if size_bytes <= ZIP_SAMPLES * ZIP_SAMPLE_BYTES:
                 total_bytes += len(zlib.compress(content.read()))
@@ -665,10 +666,10 @@ def _size(size_bytes: int) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What came of a program.
+    """Result of running a program.
 
     Attributes:
-        problem: Why it failed, in one line; empty if it did not.
+        problem: Why it failed, in one line; empty if it succeeded.
     """
 
     stdout: str
@@ -703,8 +704,8 @@ def _run(
             out, err = process.communicate(timeout=RUN_LIMIT_S)
         except subprocess.TimeoutExpired:
             _kill_group(process)
-            return _Run("", f"no end within {RUN_LIMIT_S:.0f} seconds", RUN_LIMIT_S)
-        except BaseException:  # SIGINT reaches only us
+            return _Run("", f"not finished in {RUN_LIMIT_S:.0f} seconds", RUN_LIMIT_S)
+        except BaseException:  # the program is in another process group, without SIGINT
             _kill_group(process)
             raise
     duration_s = time.monotonic() - started_s
@@ -721,9 +722,9 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def error_line(text: str) -> str:
-    """Return what a program's stderr says, in one line: Deno's error, or the last line.
+    """Return the error in a program's stderr as one line: Deno's, or the last line.
 
-    Deno puts the cause of an error on the line after it, behind ``0:``.
+    Deno writes the cause of an error into the line after it, after ``0:``.
     """
     lines = [line.strip() for line in re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()]
     for number, line in enumerate(lines):

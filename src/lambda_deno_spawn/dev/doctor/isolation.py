@@ -1,10 +1,10 @@
-"""A hostile pair of events: the first plants, the second looks what it can find.
+"""A hostile pair of events: the first plants data, the second searches for it.
 
-Knows how the pair is run, by the real runtime and by a control: one process for all
-events, as every other runtime is. A way to leak that the control does not show proves
-nothing. Refuses to know the ways (they are the handler's, isolation_probe.js) and how
-the runtime works: it is a process of its own, and does not know that it is tested.
-Specification: docs/doctor.md.
+Knows how to run the pair, in the real runtime and in a control: one process for all
+events, like every other runtime. A check that does not leak in the control proves
+nothing. Does not know the checks, which are in the handler (isolation_probe.js), or how
+the runtime works: it runs as a separate process, unaware of the test. Specification:
+docs/doctor.md.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from lambda_deno_spawn.dev.local.log_pipe import LogPipe
+from lambda_deno_spawn.dev.local.process_tree import ProcessTree
 from lambda_deno_spawn.dev.local.runtime import (
-    LogPipe,
-    ProcessTree,
     bootstrap_command,
     deno_binary,
     lambda_environ,
@@ -40,7 +40,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lambda_deno_spawn.config import Strategy
-    from lambda_deno_spawn.dev.local.emulator import EmulatedInvocation, Emulator
+    from lambda_deno_spawn.dev.local.emulator import Emulator
+    from lambda_deno_spawn.dev.local.environment import EmulatedInvocation
     from lambda_deno_spawn.dev.local.runtime import LocalRuntime
 
 HERE = Path(__file__).parent
@@ -48,24 +49,24 @@ PROBE = HERE / "isolation_probe.js"
 CONTROL = HERE / "isolation_control.js"
 CHILDREN = HERE / "isolation_children.py"
 EVENT_LIMIT_S = 30.0
-# How long the second event waits for a sign of life: fifty times its period.
+# How long the second event waits for a heartbeat: fifty times its period.
 PATIENCE_MS = 1000
 EVIDENCE_LIMIT = 100  # characters
-REAP_ROUNDS = 20  # each ends one generation of processes
+REAP_ROUNDS = 20  # each kills one generation of processes
 REAP_ROUND_S = 1.0
-LOG_LINE = "log-line"  # the one check that is decided by the log
-# Those that are decided by what is on the disk after the second event.
+LOG_LINE = "log-line"  # the check that is decided by the log
+# The checks that are decided by files on the disk after the second event.
 IMPORTED_CODE, LEFT_FILES = "imported-code", "left-files"
-# Started between us and the control, whose hostile event makes its parent nicer.
+# Parent of the control: the hostile event lowers the priority of its parent process.
 PARENT = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
 
 
 class IsolationError(LambdaDenoSpawnError):
-    """The pair of events could not be run, so nothing is known."""
+    """The pair of events could not be run, so there is no result."""
 
 
 class Permissions(StrEnum):
-    """What the hostile handler may do."""
+    """Permissions of the hostile handler."""
 
     ALL = "all"
     DEFAULT = "default"
@@ -73,10 +74,12 @@ class Permissions(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What a pair of events tells of one way to leak.
+    """Result of one check in one pair of events.
 
     Attributes:
-        leaked: None: it could not be planted, or not be seen.
+        planted: What the first event did.
+        leaked: None: the data could not be planted, or not be searched for.
+        evidence: What the second event found.
     """
 
     planted: str
@@ -86,13 +89,13 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What became of a pair of events.
+    """Results of a pair of events.
 
     Attributes:
-        rows: By the id of the check.
-        parents: Parent process of the handler's, event by event: the supervisor.
-        is_alive: The runtime had not exited when the second event was over.
-        failure: Why the second event has no answer; None if it has one.
+        rows: Results of the checks, by id.
+        parents: Process id of the handler's parent, the supervisor, for each event.
+        is_alive: The runtime was still running after the second event.
+        failure: Why the second event has no response; None if it has one.
     """
 
     rows: Mapping[str, Row]
@@ -103,15 +106,15 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class IsolationCheck:
-    """One way to leak, tried twice.
+    """One check, in the runtime and in the control.
 
     Attributes:
-        permissions: What the handler was allowed, in the runtime.
+        permissions: Permissions of the handler in the runtime.
         planted: What the first event did.
-        control: Whether the second event found it in one process for all events; None:
-            it could not be tried. If not True, the check proves nothing.
-        leaked: Whether it found it in the runtime; None: it could not be tried.
-        evidence: What the second event saw in the runtime.
+        control: Whether the control leaked; None: not tried. If this is not True, the
+            check proves nothing.
+        leaked: Whether the runtime leaked; None: not tried.
+        evidence: What the second event found in the runtime.
     """
 
     id: str
@@ -124,7 +127,7 @@ class IsolationCheck:
 
 @dataclass(frozen=True, slots=True)
 class SurvivalCheck:
-    """Something of the runtime that the first event must not have broken."""
+    """A property of the runtime that the first event must not break."""
 
     id: str
     permissions: Permissions
@@ -134,7 +137,7 @@ class SurvivalCheck:
 
 @dataclass(frozen=True, slots=True)
 class IsolationReport:
-    """What leaked and what did not."""
+    """Results of all checks."""
 
     strategy: str
     checks: tuple[IsolationCheck, ...]
@@ -142,33 +145,33 @@ class IsolationReport:
 
     @property
     def leaked(self) -> int:
-        """How many checks found something."""
+        """Number of checks that leaked in the runtime."""
         return sum(check.leaked is True for check in self.checks)
 
     @property
     def is_ok(self) -> bool:
-        """True if nothing leaked and the runtime is as it was."""
+        """True if nothing leaked and the runtime is intact."""
         return self.leaked == 0 and all(check.ok for check in self.survival)
 
 
 async def examine_isolation(
     strategy: Strategy, environ: Mapping[str, str]
 ) -> IsolationReport:
-    """Run the pair in the control, and in the runtime with either permissions.
+    """Run the pair in the control, and in the runtime with each set of permissions.
 
-    Nothing that was started is left when this returns, raises or is cancelled. On Linux
-    this process becomes the parent of orphans for the rest of its life, to that end.
+    All started processes are gone when this returns, raises or is cancelled. For that,
+    on Linux, this process becomes a subreaper for the rest of its life.
 
     Raises:
-        IsolationError: The first event, or the control, did not get through.
-        ConfigError: There is no Deno.
+        IsolationError: The first event or the control failed.
+        ConfigError: Deno is not installed.
     """
     own = {
         name: value
         for name, value in environ.items()
-        # Somebody's settings are not what is tested; credentials are not for the probe.
+        # Ignore the caller's settings, and keep credentials from the hostile handler.
         if name == "LAMBDA_DENO_BIN"
-        # A proxy of this machine's would stand between the probe and its own.
+        # A proxy of this machine would replace the one that the probe sets.
         or not (name in STEERING or name.startswith(("AWS_", "LAMBDA_", "DENO")))
     }
     with _descendants_ended():
@@ -188,7 +191,7 @@ async def examine_isolation(
 def compare(
     strategy: str, control: Pair, pairs: Mapping[Permissions, Pair]
 ) -> IsolationReport:
-    """Put what the runtime did beside what the control did."""
+    """Combine the results of the runtime with those of the control."""
     checks = [
         IsolationCheck(
             id=name,
@@ -214,7 +217,7 @@ def _survival(permissions: Permissions, pair: Pair) -> Iterator[SurvivalCheck]:
         "second-event-answered",
         permissions,
         pair.failure is None,
-        pair.failure or "its answer is whole",
+        pair.failure or "its response is complete",
     )
     ids = " and ".join(str(pid) for pid in pair.parents)
     is_same = len(pair.parents) == 2 and len(set(pair.parents)) == 1
@@ -233,7 +236,7 @@ async def _control(environ: Mapping[str, str]) -> Pair:
         _write_config(folders)
         private = folders.temp / "private"
         private.mkdir()
-        # A copy: the handler writes to it.
+        # A copy, because the handler writes to it.
         script = str(shutil.copy(CONTROL, folders.scratch))
         return await _pair(
             [
@@ -264,7 +267,7 @@ async def _runtime(
             _write_config(folders)
             variables["LAMBDA_DENO_PERMISSIONS"] = "all"
             variables["DENO_DIR"] = str(folders.deno_dir)
-        else:  # as most are: no configuration, and no cache of its own
+        else:  # like most functions: no configuration, and no packaged cache
             variables["DENO_DIR"] = ""
         return await _pair(
             bootstrap_command(), permissions.value, variables, folders, environ
@@ -273,7 +276,7 @@ async def _runtime(
 
 @dataclass(frozen=True, slots=True)
 class _Folders:
-    """What one environment has of the disk."""
+    """Folders of one execution environment."""
 
     task: Path
     temp: Path
@@ -295,7 +298,7 @@ def _folders() -> Iterator[_Folders]:
 
 
 def _write_config(folders: _Folders) -> None:
-    # With a configuration, Deno keeps what a handler stores under its path.
+    # Deno stores a handler's data under the path of its configuration.
     (folders.task / "deno.json").write_text('{ "unstable": ["kv"] }\n', "utf-8")
 
 
@@ -306,8 +309,8 @@ async def _pair(
     folders: _Folders,
     environ: Mapping[str, str],
 ) -> Pair:
-    """Start a runtime, have it handle both events, and end it."""
-    # Slow to import, and not needed for a usage error.
+    """Start a runtime, let it handle both events, and stop it."""
+    # Slow to import, and not needed for usage errors.
     from lambda_deno_spawn.dev.local.emulator import Emulator
 
     options = InvokeOptions(
@@ -333,14 +336,14 @@ async def _pair(
             tree = ProcessTree(mark=str(folders.temp))
             function = options.function
             async with started(command, variables, function, pipe, tree) as runtime:
-                first = await _answer(emulator, runtime, {**event, "phase": "plant"})
+                first = await _handle(emulator, runtime, {**event, "phase": "plant"})
                 if first.failure is not None:
                     raise IsolationError(
-                        f"Cannot plant anything ({permissions} permissions): "
+                        f"Cannot run the first event ({permissions} permissions): "
                         f"{first.failure}{_tail(log)}"
                     )
                 event |= {"phase": "look", "planted": first.rows}
-                second = await _answer(emulator, runtime, event)
+                second = await _handle(emulator, runtime, event)
                 is_alive = runtime.process.returncode is None
                 on_disk = _on_disk(folders, nonce)
     late = f"late line {nonce}"
@@ -357,7 +360,7 @@ async def _pair(
 
 
 def _on_disk(folders: _Folders, nonce: str) -> dict[str, int]:
-    """Count the files that the first event has left, by the id of the check."""
+    """Count the files left by the first event, by the id of the check."""
     found = {IMPORTED_CODE: 0, LEFT_FILES: 0}
     code = f"code of {nonce}".encode()
     for top in (folders.temp, folders.deno_dir):
@@ -366,7 +369,7 @@ def _on_disk(folders: _Folders, nonce: str) -> dict[str, int]:
                 found[LEFT_FILES] += len(names)
                 continue
             for name in names:
-                # What is being removed, or closed to us, is not to be found.
+                # The file may be removed meanwhile, or not readable.
                 with contextlib.suppress(OSError):
                     file = Path(folder, name)
                     if file.is_file() and code in file.read_bytes():
@@ -383,15 +386,15 @@ def _row(
     folders: _Folders,
 ) -> Row:
     if found is None:
-        return Row(planted, None, "the second event was not answered")
+        return Row(planted, None, "the second event has no response")
     leaked, evidence = found["leaked"], str(found["evidence"])
     if name == LOG_LINE and leaked is not None:
         leaked = wrong_lines > 0
-        evidence = f"{wrong_lines} lines of the first event carry it"
+        evidence = f"{wrong_lines} lines of the first event have it"
     if name in on_disk and leaked is not None:
         leaked = on_disk[name] > 0
         evidence = f"{on_disk[name]} files of it are on the disk"
-    # As they are called on Lambda.
+    # Show the paths on Lambda.
     evidence = evidence.replace(str(folders.temp), "/tmp")
     evidence = evidence.replace(str(folders.task), "/var/task")
     evidence = evidence.replace(sys.executable, Path(sys.executable).name)
@@ -401,8 +404,8 @@ def _row(
 
 
 @dataclass(frozen=True, slots=True)
-class _Answer:
-    """What came of an event: the handler's rows, or a failure in words."""
+class _Outcome:
+    """Result of one event: the handler's rows, or the reason for a failure."""
 
     request_id: str
     rows: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -410,10 +413,10 @@ class _Answer:
     failure: str | None = None
 
 
-async def _answer(
+async def _handle(
     emulator: Emulator, runtime: LocalRuntime, event: Mapping[str, object]
-) -> _Answer:
-    """Have an event handled, to the moment in which the next one is asked for."""
+) -> _Outcome:
+    """Let the runtime handle an event, until it asks for the next one."""
     invocation = emulator.state.queue(
         json.dumps(event).encode(), timeout_s=EVENT_LIMIT_S
     )
@@ -429,30 +432,30 @@ async def _answer(
 
 
 async def _wake_at_exit(emulator: Emulator, runtime: LocalRuntime) -> None:
-    # No limit: whoever waits for the event's end has one.
+    # No time limit: the caller waits with one.
     await runtime.process.wait()
     asyncio.get_running_loop().call_soon(emulator.wake)
 
 
-def _read(invocation: EmulatedInvocation, returncode: int | None) -> _Answer:
-    from lambda_deno_spawn.dev.local.emulator import OutcomeKind
+def _read(invocation: EmulatedInvocation, returncode: int | None) -> _Outcome:
+    from lambda_deno_spawn.dev.local.environment import OutcomeKind
 
     outcome = invocation.outcome
     if outcome is None:
         state = (
-            "it was not answered in time"
+            "there was no response in time"
             if returncode is None
             else f"the runtime exited with code {returncode}"
         )
-        return _Answer(invocation.request_id, failure=state)
+        return _Outcome(invocation.request_id, failure=state)
     text = outcome.body.decode(errors="replace")
     try:
         value = json.loads(text)
     except ValueError:
         value = None
     if outcome.kind is not OutcomeKind.RESPONSE or not isinstance(value, dict):
-        return _Answer(invocation.request_id, failure=f"the answer is {text}")
-    return _Answer(invocation.request_id, value["rows"], (int(value["ppid"]),))
+        return _Outcome(invocation.request_id, failure=f"the response is {text}")
+    return _Outcome(invocation.request_id, value["rows"], (int(value["ppid"]),))
 
 
 def _tail(log: io.BytesIO) -> str:
@@ -461,9 +464,9 @@ def _tail(log: io.BytesIO) -> str:
 
 
 class Witness:
-    """A server that tells which connections are open; the probe connects to it.
+    """A server that reports which of its connections are open.
 
-    As a proxy it serves a module for whatever it is asked, and remembers that.
+    It is also a proxy: it returns a module for each URL, and remembers the URLs.
     """
 
     def __init__(self) -> None:
@@ -483,13 +486,15 @@ class Witness:
         self._server.close()
         for transport in list(self._open):
             transport.close()
-        await asyncio.sleep(0)  # let the transports tell that they are closed
+        await asyncio.sleep(0)  # let the transports call connection_lost
 
 
 class _WitnessConnection(asyncio.Protocol):
-    """A connection that lasts (``open NAME``), or asks for another (``ask NAME``).
+    """A connection of the probe to the witness.
 
-    Or for what was asked of the proxy (``asked URL``), or asks the proxy (``GET URL``).
+    ``open NAME`` names the connection, and keeps it open. ``ask NAME`` asks whether the
+    one with that name is open, ``asked URL`` whether the proxy was asked for a URL.
+    ``GET URL`` is a request to the proxy.
     """
 
     def __init__(
@@ -508,11 +513,11 @@ class _WitnessConnection(asyncio.Protocol):
             self._serve_module(name.partition(" ")[0])
             return
         names = self._asked if verb == "asked" else self._connections.values()
-        answer = b"open\n" if name in names else b"closed\n"
+        reply = b"open\n" if name in names else b"closed\n"
         if verb == "open":
             self._connections[self._transport] = name
         if isinstance(self._transport, asyncio.WriteTransport):
-            self._transport.write(answer)
+            self._transport.write(reply)
 
     def _serve_module(self, url: str) -> None:
         self._asked.add(url)
@@ -531,7 +536,7 @@ class _WitnessConnection(asyncio.Protocol):
 
 @contextlib.contextmanager
 def _descendants_ended() -> Iterator[None]:
-    """End what descends from this process, orphans too, when the context ends."""
+    """Kill all descendants of this process, including orphans, on exit."""
     import psutil
 
     become_subreaper()

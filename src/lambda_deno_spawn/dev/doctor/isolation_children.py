@@ -1,8 +1,8 @@
 """Child processes that hide, for the probe of ``doctor --isolation``.
 
-A program of its own, started by the handler's first event: one process of each kind,
-then their ids on stdout, a line each. Knows how processes hide and refuses to know who
-looks for them. Each ends by itself after a minute, whatever becomes of the rest.
+A separate program, started by the handler's first event: it starts one process of each
+kind, and prints their ids to stdout, one per line. Knows how processes can hide. Does
+not know how they are searched for. Each process exits by itself after a minute.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ KERNEL_NAME = "[kworker/0:1]"
 
 
 def main() -> None:
-    """Start one of each, tell their ids, and stay."""
+    """Start one process of each kind, print their ids, and wait."""
     say(f"child {os.getpid()}")
     for kind, hide in KINDS.items():
         reader, writer = os.pipe()
@@ -38,37 +38,37 @@ def main() -> None:
 
 
 def say(line: str) -> None:
-    """Write a line to stdout at once."""
+    """Write a line to stdout, unbuffered."""
     os.write(1, f"{line}\n".encode())
 
 
 def report(writer: int) -> None:
-    """Tell the id of the process that this has become."""
+    """Report the id of this process."""
     os.write(writer, str(os.getpid()).encode())
     os.close(writer)
 
 
 def session(tell: Callable[[], None]) -> None:
-    """Stay in a session of its own."""
+    """Wait in another session."""
     tell()
     time.sleep(LIFE_S)
 
 
 def double_fork(tell: Callable[[], None]) -> None:
-    """Become a daemon: its parent is gone."""
+    """Become a daemon, whose parent has exited."""
     leave_parent()
     tell()
     time.sleep(LIFE_S)
 
 
 def renamed(tell: Callable[[], None]) -> None:
-    """Look like a thread of the kernel."""
+    """Look like a kernel thread."""
     tell()
     become(KERNEL_NAME, dict(os.environ))
 
 
 def clean_environment(tell: Callable[[], None]) -> None:
-    """Have no variable by which it could be known."""
+    """Have an empty environment, without identifying variables."""
     tell()
     become("sleep", {})
 
@@ -81,13 +81,13 @@ def ignores_signals(tell: Callable[[], None]) -> None:
 
 
 def stopped(tell: Callable[[], None]) -> None:
-    """Stop, and react to nothing but SIGCONT and SIGKILL."""
+    """Stop, so that only SIGCONT and SIGKILL have an effect."""
     tell()
     os.kill(os.getpid(), signal.SIGSTOP)
 
 
 def everything(tell: Callable[[], None]) -> None:
-    """Do all of it."""
+    """Use all of these ways at once."""
     leave_parent()
     ignore_signals()
     tell()
@@ -95,7 +95,7 @@ def everything(tell: Callable[[], None]) -> None:
 
 
 def leave_parent() -> None:
-    """Go on as a process whose parent has ended."""
+    """Continue in a child process whose parent has exited."""
     if os.fork() != 0:
         os._exit(0)
 
@@ -106,7 +106,7 @@ def ignore_signals() -> None:
         try:
             signal.signal(number, signal.SIG_IGN)
         except (OSError, ValueError):
-            continue  # the C library keeps a few for itself
+            continue  # the C library reserves a few
 
 
 def become(name: str, environ: dict[str, str]) -> NoReturn:

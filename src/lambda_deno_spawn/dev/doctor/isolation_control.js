@@ -1,8 +1,8 @@
 // @ts-check
 /**
- * The control of `doctor --isolation`: a runtime as every other one is built. One process
- * for all events polls the Runtime API and calls the handler in its own memory; the log's
- * request id is that of the event it is at.
+ * The control of `doctor --isolation`: a runtime built like every other one. One process
+ * for all events polls the Runtime API and calls the handler in its own memory. It logs
+ * the request id of the current event.
  *
  * @module
  */
@@ -10,7 +10,7 @@ const api = `http://${
   Deno.env.get("AWS_LAMBDA_RUNTIME_API")
 }/2018-06-01/runtime/invocation`;
 const [file, name] = (Deno.env.get("_HANDLER") ?? "").split(".");
-// Taken before the handler's module can replace them, as careful runtimes do.
+// Saved before the handler's module can replace them, as careful runtimes do.
 const { fetch } = globalThis;
 const { parse, stringify } = JSON;
 const { log } = console;

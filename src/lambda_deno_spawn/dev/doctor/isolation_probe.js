@@ -1,10 +1,11 @@
 // @ts-check
 /**
- * The handler of `doctor --isolation`: its first event plants, its second one looks.
+ * The handler of `doctor --isolation`: the first event plants data, the second one
+ * searches for it.
  *
- * Hostile on purpose, and told beforehand what it may do. Knows each way by which one
- * event can reach the next, as a table; refuses to know how it is run, so that it sees
- * the same in one process for all events and in a process for each. Run by isolation.py.
+ * Hostile on purpose. Its event says which permissions it has. Knows each way by which one
+ * event could reach the next, as a table. Does not know how it is run, so that it does the
+ * same in one process for all events and in a process for each. Run by isolation.py.
  *
  * @module
  */
@@ -12,53 +13,53 @@ import os from "node:os";
 import process from "node:process";
 
 /**
- * @typedef {"control" | "all" | "default"} Permissions What the process may do; control:
- *   everything, in one process for all events.
+ * @typedef {"control" | "all" | "default"} Permissions Permissions of the process;
+ *   control: all, in one process for all events.
  *
  * @typedef {object} ProbeEvent
  * @property {"plant" | "look"} phase
  * @property {Permissions} permissions
- * @property {string} nonce Marks what belongs to this pair.
+ * @property {string} nonce Marks the data of this pair of events.
  * @property {string} scratch Folder outside the function, for heartbeats.
- * @property {string} tempRoot The environment's `/tmp`.
+ * @property {string} tempRoot `/tmp` of the execution environment.
  * @property {string} runtimeApi `host:port`.
- * @property {number} witnessPort Of a server that counts open connections.
- * @property {string[]} helper Command that starts child processes of each kind.
- * @property {number} patienceMs How long to wait for a sign of life.
- * @property {Record<string, Planted>} [planted] What the first event answered.
+ * @property {number} witnessPort Port of a server that knows its open connections.
+ * @property {string[]} helper Command that starts a child process of each kind.
+ * @property {number} patienceMs How long to wait for a heartbeat.
+ * @property {Record<string, Planted>} [planted] Response to the first event.
  *
  * @typedef {object} Planted
- * @property {string} planted In words.
- * @property {string} [denied] Why the permissions forbade it.
+ * @property {string} planted Description.
+ * @property {string} [denied] How the permissions prevented it.
  * @property {string} [unavailable] Why it is not possible here.
- * @property {any} [note] What the second event has to know.
+ * @property {any} [note] Data for the second event.
  *
  * @typedef {object} Found
- * @property {boolean | null} leaked Null: it could not be seen.
+ * @property {boolean | null} leaked Null: the search failed.
  * @property {string} evidence
  *
  * @typedef {object} Probe
  * @property {string} planted
- * @property {Permissions[]} under The control does all of them.
+ * @property {Permissions[]} under When to run it; the control runs all probes.
  * @property {(event: ProbeEvent) => any} plant Returns the note.
  * @property {(note: any, event: ProbeEvent) => Promise<Verdict> | Verdict} look
  *
  * @typedef {[leaked: boolean, evidence: string]} Verdict
  */
 
-/** It cannot be tried on this machine. */
+/** The probe cannot be run on this machine. */
 class Unavailable extends Error {}
 
-/** The runtime does not give it to handlers: a denial. */
+/** The runtime withholds it from handlers: counts as denied. */
 class Withheld extends Error {}
 
-/** Milliseconds between two signs of life. */
+/** Milliseconds between two heartbeats. */
 const BEAT_MS = 20;
-/** Enough to take time to remove. */
+/** Enough files that their removal takes time. */
 const LEFT_FILES = 2_000;
-/** How long Deno may try to import what nobody serves. */
+/** How long Deno may try an import that no server responds to. */
 const IMPORT_LIMIT_MS = 1_000;
-/** Not to be collected as garbage: an open file or a socket would be closed. */
+/** Protects open files and sockets from garbage collection, which would close them. */
 const kept = /** @type {unknown[]} */ ([]);
 const scope = /** @type {any} */ (globalThis);
 let moduleState = "";
@@ -117,7 +118,7 @@ const PROBES = {
     },
     async look() {
       const text = await (await fetch("data:,original")).text();
-      return [text === "stolen", `fetch answers "${text}"`];
+      return [text === "stolen", `fetch returns "${text}"`];
     },
   },
   "timer": {
@@ -127,7 +128,7 @@ const PROBES = {
     look: (_, event) => isBeating(event, "timer"),
   },
   "unfinished-work": {
-    planted: "async function that goes on after the answer",
+    planted: "async function that continues after the response",
     under: ["all"],
     plant(event) {
       (async () => {
@@ -162,7 +163,7 @@ const PROBES = {
         beat(event, "log-line");
       }, BEAT_MS);
     },
-    // Whose id the lines carry is seen in the log, by isolation.py.
+    // isolation.py looks for the request id of these lines in the log.
     look: (_, event) => isBeating(event, "log-line"),
   },
   "listening-port": {
@@ -179,8 +180,8 @@ const PROBES = {
       return listener.addr.port;
     },
     async look(port, { nonce }) {
-      const answer = await ask(port, "");
-      return [answer === nonce, `port ${port}: ${answer || "nobody answers"}`];
+      const reply = await ask(port, "");
+      return [reply === nonce, `port ${port}: ${reply || "no response"}`];
     },
   },
   "open-connection": {
@@ -193,10 +194,10 @@ const PROBES = {
       await connection.read(new Uint8Array(16));
     },
     async look(_, { nonce, witnessPort }) {
-      const answer = await ask(witnessPort, `ask ${nonce}\n`);
-      if (answer === "") throw new Unavailable("the witness does not answer");
-      const isOpen = answer.trim() === "open";
-      return [isOpen, `the server sees it ${answer.trim()}`];
+      const reply = await ask(witnessPort, `ask ${nonce}\n`);
+      if (reply === "") throw new Unavailable("the witness does not respond");
+      const isOpen = reply.trim() === "open";
+      return [isOpen, `the server sees it ${reply.trim()}`];
     },
   },
   "private-file": {
@@ -210,7 +211,7 @@ const PROBES = {
     look(paths, { nonce }) {
       const own = ["TMPDIR", "HOME"].map((n) => `${Deno.env.get(n)}/planted`);
       const left = [...own, ...paths].find((path) => read(path) === nonce);
-      return [left !== undefined, left ?? "none of them is there"];
+      return [left !== undefined, left ?? "neither exists"];
     },
   },
   "environment-variable": {
@@ -262,7 +263,7 @@ const PROBES = {
       /** @type {string[]} */
       const heard = [];
       globalThis.dispatchEvent(new CustomEvent("probe", { detail: heard }));
-      return [heard.includes(nonce), `${heard.length} listeners heard it`];
+      return [heard.includes(nonce), `${heard.length} listeners received it`];
     },
   },
   "signal-listener": {
@@ -271,7 +272,7 @@ const PROBES = {
     plant: (event) =>
       Deno.addSignalListener("SIGUSR1", () => beat(event, "signal-listener")),
     async look(_, event) {
-      // One of our own: without any the signal would end the process.
+      // Add a listener first: without one, the signal would kill the process.
       await new Promise((resolve) => {
         const heard = () => {
           Deno.removeSignalListener("SIGUSR1", heard);
@@ -284,7 +285,7 @@ const PROBES = {
       const isHeard = read(beatFile(event, "signal-listener")) !== null;
       return [
         isHeard,
-        isHeard ? "it heard the signal" : "nobody else heard it",
+        isHeard ? "it received the signal" : "no other listener received it",
       ];
     },
   },
@@ -386,13 +387,13 @@ const PROBES = {
       const count = files.filter((line) => line.endsWith(` ${path}`)).length;
       return [
         count > 0,
-        `${count} descriptors of it and its parent point there`,
+        `${count} descriptors of it and its parent are of this file`,
       ];
     },
   },
-  "child": child("program that it started", ["all", "default"]),
+  "child": child("child program", ["all", "default"]),
   "child-pipes": {
-    planted: "program that inherited stdout and stderr",
+    planted: "program that inherits stdout and stderr",
     under: ["all"],
     plant: () => identity(start(["sleep", "60"], "inherit").pid),
     look: (process) => isAlive(process),
@@ -432,7 +433,7 @@ const PROBES = {
     look: (path, { nonce }) => isThere(path, nonce),
   },
   "main-module": {
-    planted: "code in the module that the next process begins with",
+    planted: "code in the main module of the next process",
     under: ["default"],
     plant({ nonce }) {
       const path = new URL(Deno.mainModule).pathname;
@@ -441,17 +442,17 @@ const PROBES = {
     },
     look(path, { nonce }) {
       const isChanged = read(path)?.endsWith(nonce) ?? false;
-      return [isChanged, isChanged ? "it is there" : "the module is as it was"];
+      return [isChanged, isChanged ? "it is there" : "the module is unchanged"];
     },
   },
   "module-loader": {
-    planted: "imports through a proxy of its own, as the Runtime API could be",
+    planted: "imports through its own proxy, which could be the Runtime API",
     under: ["all", "default"],
     plant: (event) => importByProxy(event),
     async look(_, { nonce, witnessPort }) {
-      const answer = await ask(witnessPort, `asked ${planted(nonce)}\n`);
-      if (answer === "") throw new Unavailable("the witness does not answer");
-      const wasAsked = answer.trim() === "open";
+      const reply = await ask(witnessPort, `asked ${planted(nonce)}\n`);
+      if (reply === "") throw new Unavailable("the witness does not respond");
+      const wasAsked = reply.trim() === "open";
       return [wasAsked, wasAsked ? "it was asked" : "it was never asked"];
     },
   },
@@ -475,7 +476,7 @@ const PROBES = {
       const code = `export const x: string = "code of ${nonce}";`;
       await import(`data:text/typescript,${encodeURIComponent(code)}`);
     },
-    // Whether it is on the disk is seen by isolation.py.
+    // isolation.py looks for it on the disk.
     look: () => [false, ""],
   },
   "left-files": {
@@ -488,7 +489,7 @@ const PROBES = {
         Deno.writeTextFileSync(`${folder}/${n}`, "");
       }
     },
-    // Whether they are still there is seen by isolation.py.
+    // isolation.py looks for them on the disk.
     look: () => [false, ""],
   },
   "runtime-api": {
@@ -499,14 +500,14 @@ const PROBES = {
       const [host, port] = runtimeApi.split(":");
       const head = `GET /2018-06-01/runtime/invocation/next HTTP/1.1\r\n` +
         `Host: ${host}\r\n\r\n`;
-      const answer = await ask(Number(port), head);
-      return [answer.startsWith("HTTP/1.1 200"), answer.split("\r\n")[0]];
+      const reply = await ask(Number(port), head);
+      return [reply.startsWith("HTTP/1.1 200"), reply.split("\r\n")[0]];
     },
   },
 };
 
 /**
- * Plant, or look for what was planted.
+ * Plant data, or search for it.
  *
  * @param {ProbeEvent} event
  */
@@ -517,7 +518,7 @@ export async function handler(event) {
   );
   if (phase === "plant") startChildren(event);
   const work = phase === "plant" ? plant : look;
-  // Side by side: they wait for signs of life, most of them in vain.
+  // Concurrently: most of them wait for a heartbeat that never comes.
   const rows = await Promise.all(
     wanted.map(async ([id, probe]) => [id, await work(id, probe, event)]),
   );
@@ -567,14 +568,15 @@ function isDenial(error) {
   return error instanceof Withheld ||
     error instanceof Deno.errors.NotCapable ||
     error instanceof Deno.errors.PermissionDenied ||
-    // What Deno would keep for later has no place to be kept in.
+    // Deno finds no folder to store persistent data in.
     error instanceof Deno.errors.NotADirectory ||
     /** @type {any} */ (error)?.code === "EACCES" ||
     /** @type {any} */ (error)?.code === "EPERM";
 }
 
 /**
- * A module at a host that everybody may import from, by a port that no proxy encrypts.
+ * A module on a host that Deno may import from by default, with a URL that a proxy sees
+ * unencrypted.
  *
  * @param {string} nonce
  */
@@ -586,7 +588,7 @@ function planted(nonce) {
 let isImported;
 
 /**
- * Have Deno's module loader ask the witness.
+ * Let Deno's module loader ask the witness.
  *
  * @param {ProbeEvent} event
  */
@@ -596,7 +598,7 @@ function importByProxy({ nonce, witnessPort }) {
     try {
       await soon(import(planted(nonce)));
     } catch {
-      /* nobody answered: the second event sees that */
+      /* no response: the second event will notice */
     } finally {
       Deno.env.delete("HTTP_PROXY");
     }
@@ -623,7 +625,7 @@ function sentence(error) {
 }
 
 /**
- * Return a global, if handlers have it.
+ * Return a global, if the runtime gives it to handlers.
  *
  * @param {string} name
  */
@@ -646,7 +648,7 @@ function beatFile({ scratch }, id) {
 }
 
 /**
- * Give a sign of life.
+ * Write a heartbeat.
  *
  * @param {ProbeEvent} event
  * @param {string} id
@@ -656,7 +658,7 @@ function beat(event, id) {
 }
 
 /**
- * Wait for a sign of life.
+ * Wait for a heartbeat.
  *
  * @param {ProbeEvent} event
  * @param {string} id
@@ -668,16 +670,16 @@ async function isBeating(event, id) {
   const before = read(file);
   while (performance.now() < end) {
     const now = read(file);
-    // A file that is being written to is empty for a moment.
-    if (now !== before && now !== "") return [true, "it goes on"];
+    // A file is empty for a moment while it is written.
+    if (now !== before && now !== "") return [true, "it continues"];
     await pause(BEAT_MS / 4);
   }
-  return [false, `no sign of life in ${event.patienceMs} ms`];
+  return [false, `no heartbeat in ${event.patienceMs} ms`];
 }
 
 /**
  * @param {string} path
- * @returns {string | null} Null: there is no such file.
+ * @returns {string | null} Null: the file does not exist.
  */
 function read(path) {
   try {
@@ -698,7 +700,7 @@ function isThere(path, nonce) {
   return [isThere, isThere ? "it is there" : "it is not there"];
 }
 
-/** The working directory; it may be gone. */
+/** Return the working directory, or the error if it no longer exists. */
 function currentFolder() {
   try {
     return Deno.cwd();
@@ -708,7 +710,7 @@ function currentFolder() {
 }
 
 /**
- * Start a Web Worker and return it with its first message; an error is one too.
+ * Start a Web Worker and return it with its first message, which may be an error.
  *
  * @param {string} code
  * @returns {Promise<[Worker, MessageEvent]>}
@@ -729,8 +731,8 @@ async function worker(code) {
 }
 
 /**
- * Send a text to a local port and return the first bytes of the answer; empty if nobody
- * answers.
+ * Send a text to a local port and return the first bytes of the response; empty without a
+ * response.
  *
  * @param {number} port
  * @param {string} text
@@ -752,7 +754,7 @@ async function ask(port, text) {
 }
 
 /**
- * See whether the permissions let us connect.
+ * Connect, to test the permissions.
  *
  * @param {string} address `host:port`.
  */
@@ -768,14 +770,14 @@ function openKv() {
 }
 
 /**
- * Make a process nicer by some steps, and return where it is then.
+ * Lower the priority of a process, and return the new one.
  *
  * @param {number} pid
  * @param {number} steps
  */
 function lowerPriority(pid, steps) {
   const priority = os.getPriority(pid) + steps;
-  if (priority > 19) throw new Unavailable("it is at the lowest already");
+  if (priority > 19) throw new Unavailable("it is the lowest already");
   os.setPriority(pid, priority);
   return priority;
 }
@@ -791,8 +793,8 @@ function hasPriority(pid, priority) {
 }
 
 /**
- * List a process's descriptors, as far as it lets us. Deno itself keeps /proc from all
- * but `--allow-all` without any denial; a program that it starts can look.
+ * List the descriptors of a process, if that is allowed. Deno itself allows access to
+ * /proc only under `--allow-all`; a program that it starts may look.
  *
  * @param {number} pid
  */
@@ -801,8 +803,8 @@ function openFiles(pid) {
 }
 
 /**
- * Return what a program prints, whatever its exit code: a descriptor that is gone before
- * it was looked at is an error to it.
+ * Return the output of a program, whatever its exit code: `ls` fails if a descriptor is
+ * closed meanwhile.
  *
  * @param {string[]} command
  */
@@ -830,7 +832,7 @@ function start(command, pipes) {
   }).spawn();
 }
 
-/** Process ids by kind, or why there are none. @type {Promise<Map<string, number>>} */
+/** Process ids by kind. @type {Promise<Map<string, number>>} */
 let children = Promise.resolve(new Map());
 
 /** @param {ProbeEvent} event */
@@ -845,11 +847,11 @@ function startChildren({ helper }) {
     const lines = text.split("\n").map((line) => line.split(" "));
     return new Map(lines.map(([kind, pid]) => [kind, Number(pid)]));
   })();
-  children.catch(() => {}); // each probe tells
+  children.catch(() => {}); // each probe reports the error
 }
 
 /**
- * Return the probe for a kind of child process; its id is the kind.
+ * Return the probe for a kind of child process; the kind is its id in the table.
  *
  * @param {string} planted
  * @param {Permissions[]} under
@@ -873,7 +875,7 @@ function child(planted, under = ["all"]) {
 }
 
 /**
- * Tell a process from a later one with the same id.
+ * Identify a process, to distinguish it from a later one with the same id.
  *
  * @typedef {{ pid: number, started: string }} Identity
  *
@@ -896,7 +898,8 @@ function isAlive({ pid, started }) {
 }
 
 /**
- * Look at a process; null if there is none. A zombie counts as one: it takes a slot.
+ * Return the state of a process; null if there is none. A zombie counts, as it occupies
+ * an id.
  *
  * @param {number} pid
  */
@@ -908,7 +911,7 @@ function stat(pid) {
   }
   const text = output("cat", `/proc/${pid}/stat`);
   if (text === "") return { state: "unknown", started: "" };
-  // The name in parentheses may hold anything, even parentheses.
+  // The name in parentheses may contain anything, even parentheses.
   const fields = text.slice(text.lastIndexOf(")") + 2).split(" ");
   return { state: fields[0], started: fields[19] };
 }

@@ -1,32 +1,33 @@
 """One invocation on this machine, by the runtime that Lambda would start.
 
-Knows how long init and an invocation may take, what ends one, what a REPORT line says,
-and what a caller sees of a streamed response. Refuses to know the command line (its
-options arrive checked) and how the runtime works: that is a process of its own, against
-the emulator. Specification: AWS Lambda Developer Guide, "Understanding the Lambda
-execution environment lifecycle"; API Gateway Developer Guide, "Set up a Lambda proxy
-integration with payload response streaming in API Gateway".
+Knows how long init and an invocation may take, how one ends, and the content of a
+REPORT line. Does not know the command line (its options arrive checked) or how the
+runtime works: that is a process of its own, against the emulator. Specification: AWS
+Lambda Developer Guide, "Understanding the Lambda execution environment lifecycle".
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import math
 import secrets
-import select
 import tempfile
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, BinaryIO
+from typing import TYPE_CHECKING, BinaryIO
 
+from lambda_deno_spawn.dev.local.log_pipe import LogPipe
+from lambda_deno_spawn.dev.local.process_tree import ProcessTree
+from lambda_deno_spawn.dev.local.response_stream import (
+    HttpPrelude,
+    StreamView,
+    split_prelude,
+)
 from lambda_deno_spawn.dev.local.runtime import (
     STOP_GRACE_S,
     LocalRuntime,
-    LogPipe,
-    ProcessTree,
     bootstrap_command,
     lambda_environ,
     region,
@@ -36,17 +37,13 @@ from lambda_deno_spawn.dev.local.runtime import (
 from lambda_deno_spawn.dev.project.function import InvokeOptions, function_name
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from lambda_deno_spawn.dev.local.emulator import (
+    from lambda_deno_spawn.dev.local.emulator import Emulator
+    from lambda_deno_spawn.dev.local.environment import (
         EmulatedInvocation,
         EmulatedOutcome,
-        Emulator,
     )
-
-HTTP_CONTENT_TYPE = "application/vnd.awslambda.http-integration-response"
-PRELUDE_END = b"\0" * 8
-PRELUDE_LIMIT_BYTES = 16 * 1024  # API Gateway looks no further for its end
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,10 +55,10 @@ class Report:
             start of the runtime, if init failed.
         billed_duration_ms: Init and duration, rounded up.
         init_duration_ms: From the start of the runtime to its first ``next``; None if
-            it did not get there.
+            it never asked.
         max_memory_used_mb: Peak of the runtime and all its processes.
-        status: ``timeout`` or ``error`` if the platform had to end the invocation; a
-            function error is an ordinary end.
+        status: ``timeout`` or ``error`` if the platform had to end the invocation;
+            None after a response or a function error.
     """
 
     duration_ms: float
@@ -72,7 +69,7 @@ class Report:
     status: str | None
 
     def line(self, request_id: str) -> str:
-        """Write the report as Lambda does."""
+        """Return the report in Lambda's form."""
         parts = [
             f"REPORT RequestId: {request_id}",
             f"Duration: {self.duration_ms:.2f} ms",
@@ -88,78 +85,19 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class HttpPrelude:
-    """What a streamed response says of itself to HTTP before its body.
-
-    Attributes:
-        fields: ``statusCode``, ``headers``, ``cookies``, and whatever else was sent.
-    """
-
-    fields: dict[str, Any]
-
-    @classmethod
-    def from_bytes(cls, text: bytes) -> HttpPrelude | None:
-        """Parse what stands before the eight zeros; None if it is no prelude."""
-        try:
-            fields = json.loads(text)
-        except (ValueError, RecursionError):
-            return None
-        if not isinstance(fields, dict):
-            return None
-        return cls({"statusCode": 200, "headers": {}, "cookies": [], **fields})
-
-    def line(self) -> str:
-        """Write status, headers and cookies in one line, as HTTP names them."""
-        headers: list[tuple[object, object]] = []
-        for member in ("headers", "multiValueHeaders"):
-            if isinstance(values := self.fields.get(member), dict):
-                headers += values.items()
-        if isinstance(cookies := self.fields["cookies"], list):
-            headers.append(("set-cookie", cookies))
-        parts = [f"HTTP {self.fields['statusCode']}"]
-        for name, value in headers:
-            values = value if isinstance(value, list) else [value]
-            parts += [f"{name}: {each}" for each in values]
-        return " ".join("; ".join(parts).split())
-
-
-def split_prelude(
-    payload: bytes | bytearray, content_type: str
-) -> tuple[HttpPrelude | None, bytes] | None:
-    """Split what came of a streamed response into HTTP prelude and body.
-
-    Returns:
-        None while the prelude is incomplete; no prelude if there cannot be one.
-    """
-    if not _is_http(content_type):
-        return None, bytes(payload)
-    head, end, body = bytes(payload).partition(PRELUDE_END)
-    if end and len(head) <= PRELUDE_LIMIT_BYTES:
-        prelude = HttpPrelude.from_bytes(head)
-        return (None, bytes(payload)) if prelude is None else (prelude, body)
-    if len(payload) >= PRELUDE_LIMIT_BYTES + len(PRELUDE_END):
-        return None, bytes(payload)
-    return None
-
-
-def _is_http(content_type: str) -> bool:
-    return content_type.partition(";")[0].strip().lower() == HTTP_CONTENT_TYPE
-
-
-@dataclass(frozen=True, slots=True)
 class InvokeResult:
-    """What the caller got.
+    """The result of an invocation, as its caller receives it.
 
     Attributes:
         is_ok: False for an init error, a function error, an exit or a timeout before
             the response.
-        payload: Bytes of the response, or the JSON error body. Of a streamed response
-            what came, without the HTTP prelude.
+        payload: Bytes of the response, or the JSON error body. If the response was
+            streamed: the bytes that were sent, without the HTTP prelude.
         content_type: As the runtime sent it.
-        is_streamed: The response was streamed, be it to its end or not.
+        is_streamed: The response was streamed, whether to its end or not.
         http: The HTTP prelude of a streamed response.
-        error: The JSON error body, if it is not ok: of a streamed response it comes
-            after the payload, else it is the payload.
+        error: The JSON error body, if it is not ok: after a streamed response it
+            follows the payload, else it is the payload.
     """
 
     request_id: str
@@ -170,107 +108,6 @@ class InvokeResult:
     is_streamed: bool = False
     http: HttpPrelude | None = None
     error: bytes | None = None
-
-
-class StreamView:
-    """Shows a streamed response to whoever waits for it, as it comes.
-
-    The body goes to a file, flushed piece by piece; the HTTP prelude is a line of the
-    log. A reader who is slow makes the handler wait, and nothing else.
-
-    Attributes:
-        error: Why the file takes no more; None while it does.
-
-    Args:
-        file: Where the body goes; it has a descriptor. None: nothing is shown.
-        say: Writes a line of the log.
-        on_error: Called when ``error`` is set.
-    """
-
-    def __init__(
-        self,
-        file: BinaryIO | None,
-        say: Callable[[str], None],
-        on_error: Callable[[], None],
-    ) -> None:
-        self.error: OSError | None = None
-        self._file = file
-        self._say = say
-        self._on_error = on_error
-        self._head: bytearray | None = bytearray()
-        self._waiter: asyncio.Future[None] | None = None
-        self._poll = select.poll()
-        if file is not None:
-            self._poll.register(file, select.POLLOUT)
-
-    async def take(self, invocation: EmulatedInvocation, chunk: bytes) -> None:
-        """Show the next piece; return when the reader has room for more."""
-        if self._head is None:
-            await self._write(chunk)
-            return
-        self._head += chunk
-        parts = split_prelude(self._head, invocation.content_type)
-        if parts is None:
-            return
-        self._head = None
-        prelude, body = parts
-        if _is_http(invocation.content_type):
-            self._say_prelude(prelude)
-        await self._write(body)
-
-    async def finish(self) -> None:
-        """Show what was held back for a prelude that never came."""
-        if self._head:
-            head, self._head = bytes(self._head), None
-            self._say_prelude(None)
-            await self._write(head)
-
-    def close(self) -> None:
-        """Show nothing any more, whoever waits."""
-        self._file = None
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    def _say_prelude(self, prelude: HttpPrelude | None) -> None:
-        if self._file is None:
-            return
-        if prelude is not None:
-            self._say(prelude.line())
-            return
-        self._say(
-            f"Note: the content type is {HTTP_CONTENT_TYPE!r}, but the response does "
-            "not begin with a JSON object and 8 zeros; it is shown as it is"
-        )
-
-    async def _write(self, data: bytes) -> None:
-        # A pipe that has room takes PIPE_BUF bytes without blocking (pipe(7)). Files
-        # always have room, and could not be waited for.
-        try:
-            for start in range(0, len(data), select.PIPE_BUF):
-                if self._file is not None and not self._poll.poll(0):
-                    await self._room(self._file.fileno())
-                if self._file is not None:
-                    self._file.write(data[start : start + select.PIPE_BUF])
-                    self._file.flush()
-        except OSError as error:
-            self.error = error
-            self.close()
-            self._on_error()
-
-    async def _room(self, descriptor: int) -> None:
-        loop = asyncio.get_running_loop()
-        waiter = self._waiter = loop.create_future()
-
-        def wake() -> None:
-            loop.remove_writer(descriptor)
-            if not waiter.done():
-                waiter.set_result(None)
-
-        loop.add_writer(descriptor, wake)
-        try:
-            await waiter  # no limit: `close` ends it
-        finally:
-            loop.remove_writer(descriptor)
 
 
 def run(
@@ -286,8 +123,8 @@ def run(
     SIGINT and SIGTERM end everything that was started before they take effect.
 
     Raises:
-        KeyboardInterrupt: SIGINT came.
-        asyncio.CancelledError: SIGTERM or SIGHUP came.
+        KeyboardInterrupt: SIGINT was received.
+        asyncio.CancelledError: SIGTERM or SIGHUP was received.
         OSError: As for ``invoke``.
     """
     return run_until_signalled(
@@ -308,16 +145,15 @@ async def invoke(
     Nothing that was started is left when this returns, raises or is cancelled.
 
     Args:
-        options: What to invoke.
+        options: The function, its event and its settings.
         environ: The caller's environment.
-        log: Where the runtime's output and the START, END and REPORT lines go, as they
-            come.
-        output: Where the body of a streamed response goes as it comes, and its HTTP
-            prelude to the log; None: they are in the result only.
-        command: How to start the runtime; None: the real one.
+        log: Receives the runtime's output and the START, END and REPORT lines at once.
+        output: Receives the body of a streamed response piece by piece, while its HTTP
+            prelude goes to the log; None: they are in the result only.
+        command: Command that starts the runtime; None: the real one.
 
     Raises:
-        OSError: The output takes no more; a BrokenPipeError if its reader left.
+        OSError: The output cannot be written to; BrokenPipeError: its reader left.
     """
     # Slow to import, and not needed for a usage error.
     from lambda_deno_spawn.dev.local.emulator import Emulator
@@ -329,7 +165,7 @@ async def invoke(
     )
     with (
         LogPipe(log) as pipe,
-        # What a killed runtime leaves in its temporary folder goes with the folder.
+        # It also removes the files that a killed runtime leaves behind.
         tempfile.TemporaryDirectory(
             prefix="lambda-deno-spawn-", ignore_cleanup_errors=True
         ) as temp_dir,
@@ -338,7 +174,7 @@ async def invoke(
         emulator = Emulator(
             arn,
             on_delivery=lambda invocation: pipe.say(_start_line(invocation)),
-            on_chunk=lambda invocation, chunk: view.take(invocation, chunk),
+            on_chunk=lambda invocation, chunk: view.show(invocation, chunk),
             on_answer=tree.sample_while_held,
         )
         view = StreamView(output, pipe.say, emulator.wake)
@@ -355,7 +191,7 @@ async def invoke(
             async with started(
                 command or bootstrap_command(), variables, function, pipe, tree
             ) as runtime:
-                # Closed before the others: what waits for a reader would hold them up.
+                # Closed first: a wait for the output's reader would hold up the rest.
                 with contextlib.closing(view):
                     report = await _follow(emulator, invocation, runtime, options, view)
                 pipe.say(f"END RequestId: {invocation.request_id}")
@@ -370,8 +206,8 @@ async def _follow(
     options: InvokeOptions,
     view: StreamView,
 ) -> Report:
-    """See an invocation through to its end, whatever that is."""
-    from lambda_deno_spawn.dev.local.emulator import End
+    """Follow an invocation to its end, whichever that is."""
+    from lambda_deno_spawn.dev.local.environment import End
 
     exit_watch = asyncio.create_task(_record_exit(emulator, invocation, runtime))
     try:
@@ -399,11 +235,11 @@ async def _follow(
 async def _record_exit(
     emulator: Emulator, invocation: EmulatedInvocation, runtime: LocalRuntime
 ) -> None:
-    from lambda_deno_spawn.dev.local.emulator import Phase
+    from lambda_deno_spawn.dev.local.environment import Phase
 
-    # No limits: whoever waits for the invocation's end has one.
+    # No limits: `_wait_for_end` has one.
     returncode = await runtime.process.wait()
-    # What the runtime had sent comes first, and the end of its connection.
+    # First whatever the runtime had sent, and the end of its connection.
     await emulator.catch_up()
     await emulator.wait_until(lambda: invocation.phase is not Phase.RESPONDING)
     emulator.state.record_exit(returncode)
@@ -415,9 +251,7 @@ async def _wait_for_end(
     options: InvokeOptions,
     view: StreamView,
 ) -> None:
-    """Wait until the invocation is over, at the latest until its deadline.
-
-    Or until nobody looks at its response any more.
+    """Wait until the invocation is over, its deadline is reached or ``view`` fails.
 
     Lambda gives init its own limit, and on failure repeats it under the function's
     timeout; here it is not repeated, but may take as long as both together.
@@ -438,7 +272,7 @@ async def _wait_for_end(
 def _report(
     invocation: EmulatedInvocation, runtime: LocalRuntime, memory_size_mb: int
 ) -> Report:
-    from lambda_deno_spawn.dev.local.emulator import End
+    from lambda_deno_spawn.dev.local.environment import End
 
     delivered_s = invocation.delivered_s
     begun_s = runtime.started_s if delivered_s is None else delivered_s
@@ -459,7 +293,7 @@ def _report(
 
 
 def _result(invocation: EmulatedInvocation, report: Report) -> InvokeResult:
-    from lambda_deno_spawn.dev.local.emulator import OutcomeKind
+    from lambda_deno_spawn.dev.local.environment import OutcomeKind
 
     outcome = invocation.outcome
     if outcome is None:  # an invocation that ended has one
@@ -479,7 +313,7 @@ def _result(invocation: EmulatedInvocation, report: Report) -> InvokeResult:
 
 
 def _caller_sees(outcome: EmulatedOutcome) -> tuple[HttpPrelude | None, bytes]:
-    from lambda_deno_spawn.dev.local.emulator import OutcomeKind
+    from lambda_deno_spawn.dev.local.environment import OutcomeKind
 
     if not outcome.is_streamed:
         return None, outcome.body
@@ -499,14 +333,14 @@ def _timeout_line(invocation: EmulatedInvocation) -> str:
 
 
 def _exit_lines(invocation: EmulatedInvocation, returncode: int) -> str:
-    from lambda_deno_spawn.dev.local.emulator import exit_text
+    from lambda_deno_spawn.dev.local.environment import exit_text
 
     text = exit_text(returncode)
     return f"RequestId: {invocation.request_id} Error: {text}\nRuntime.ExitError"
 
 
 def _trace_id() -> str:
-    """Return an X-Ray header as Lambda makes it for a caller without one."""
+    """Return an X-Ray header such as Lambda makes for a caller without one."""
     root = f"1-{int(time.time()):08x}-{secrets.token_hex(12)}"
     lineage = f"1:{secrets.token_hex(4)}:0"
     return f"Root={root};Parent={secrets.token_hex(8)};Sampled=0;Lineage={lineage}"

@@ -1,1 +1,1 @@
-"""Packages: the zip files of functions and of layers."""
+"""Packages: the zip files of functions and layers."""

@@ -1,9 +1,9 @@
-"""Zip archives whose bytes depend on nothing but the names and contents of their files.
+"""Reproducible zip archives: equal names and contents give equal bytes.
 
-Knows the zip format's freedoms (order, times, owners, modes) and leaves none of them
-open: the same members give the same bytes on any day, in any folder, for any user, as
-long as Python's zlib is the same. Refuses to know what an archive is for. Only whole
-archives appear under their name. Specification: APPNOTE.TXT of PKWARE, sections 4.3
+Knows everything that the zip format leaves open (order, times, owners, modes) and fixes
+it: the bytes do not depend on day, folder or user, only on Python's zlib. Does not know
+the purpose of an archive. An archive appears under its name only when it is complete.
+Specification: APPNOTE.TXT of PKWARE, sections 4.3
 and 4.4; AWS Lambda Developer Guide, "Deploy Python Lambda functions with .zip file
 archives" (permissions).
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 EXECUTABLE = 0o755
 READABLE = 0o644  # Lambda's user is neither owner nor group of a file
-EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time that a zip can hold
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in the zip format
 UNIX = 3  # "version made by", APPNOTE 4.4.2.2: the attributes are a Unix mode
 # zlib's default. 9 makes Deno's binary 0.3 % smaller and takes more than twice as long.
 LEVEL = 6
@@ -37,9 +37,10 @@ class Member:
     """One file of an archive.
 
     Attributes:
-        name: Path inside, with ``/``, relative.
-        content: Its bytes, or the file that holds them, read when it is written.
-        mode: Permission bits; with ``stat.S_IFLNK`` it is a link, to its content.
+        name: Relative path in the archive, with ``/``.
+        content: Its bytes, or a file to read when the archive is written.
+        mode: Permission bits; with ``stat.S_IFLNK`` a link, whose target is the
+            content.
     """
 
     name: str
@@ -52,8 +53,8 @@ class Written:
     """An archive that was written.
 
     Attributes:
-        unzipped_bytes: Sum of its files, as Lambda counts it.
-        sha256: In hexadecimal.
+        unzipped_bytes: Total size of its files, as Lambda counts it.
+        sha256: Digest of the zip, in hexadecimal.
     """
 
     path: Path
@@ -63,23 +64,23 @@ class Written:
 
 
 def write_archive(path: Path, members: Iterable[Member]) -> Written:
-    """Write an archive, replacing the one that is there; its folder is made if needed.
+    """Write an archive, replacing an existing one; create its folder if needed.
 
     Args:
-        path: Where it is to lie.
-        members: In any order.
+        path: Path of the archive.
+        members: Its files, in any order.
 
     Raises:
         BuildError: A member cannot be read, or the archive cannot be written.
-        ValueError: Two members have one name, or a name is no relative path.
+        ValueError: Two members have the same name, or a name is not a relative path.
     """
     ordered = sorted(members, key=lambda member: member.name)
     _check_names(ordered)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise _cannot("make folder", path.parent, error) from error
-    # In the same folder, as a rename is atomic only within one file system.
+        raise _cannot("create folder", path.parent, error) from error
+    # In the same folder: a rename is atomic only within one file system.
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
         unzipped_bytes = _write(partial, ordered)
@@ -96,10 +97,10 @@ def write_archive(path: Path, members: Iterable[Member]) -> Written:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file all at once, replacing the one that is there.
+    """Write a text file atomically, replacing an existing one.
 
     Raises:
-        BuildError: It cannot be written.
+        BuildError: The file cannot be written.
     """
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
     try:
@@ -114,7 +115,7 @@ def write_text(path: Path, text: str) -> None:
 
 def _write(path: Path, members: list[Member]) -> int:
     unzipped_bytes = 0
-    # "x": a file that is there is not ours, however unlikely.
+    # "x": never overwrite a file that another process created.
     with (
         path.open("xb") as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
@@ -141,14 +142,16 @@ def _content(member: Member) -> bytes:
 
 
 def _check_names(members: list[Member]) -> None:
-    """Refuse what would be unpacked elsewhere, or over another file."""
+    """Reject names that would be unpacked outside the folder, or over another file."""
     seen: set[str] = set()
     for member in members:
         parts = member.name.split("/")
         if "" in parts or "." in parts or ".." in parts or "\\" in member.name:
-            raise ValueError(f"Cannot archive {member.name!r}: it is no relative path")
+            raise ValueError(
+                f"Cannot archive {member.name!r}: its name is not a relative path"
+            )
         if member.name in seen:
-            raise ValueError(f"Cannot archive {member.name!r}: it is there twice")
+            raise ValueError(f"Cannot archive {member.name!r}: the name occurs twice")
         seen.add(member.name)
 
 

@@ -1,8 +1,8 @@
-"""A function's package: what Lambda unzips to ``/var/task``.
+"""A function's package: the zip that Lambda extracts to ``/var/task``.
 
-Knows which files belong to it, what it may weigh, and the order of its making: check,
-bundle, load once for the cache, zip. Refuses to know how each of them is done. Whatever
-fails, the last package stays as it was. Specification: docs/build.md; AWS Lambda
+Knows the files that belong to it, its size limits, and the order of the build: check,
+bundle, load once for the cache, zip. Does not know how each step is done. If any step
+fails, the previous package stays unchanged. Specification: docs/build.md; AWS Lambda
 Developer Guide, "Lambda quotas".
 """
 
@@ -24,7 +24,7 @@ from lambda_deno_spawn import __version__
 from lambda_deno_spawn.dev.local.runtime import deno_binary
 from lambda_deno_spawn.dev.package.archive import Member, write_archive
 from lambda_deno_spawn.dev.package.bundle import Deno, bundle
-from lambda_deno_spawn.dev.package.elf import read_binary_file
+from lambda_deno_spawn.dev.package.elf import read_binary
 from lambda_deno_spawn.dev.package.layer import LAYER_RUNTIME_JS, MACHINES
 from lambda_deno_spawn.dev.package.seed import Seed, folder_of_fixed_length, seed_cache
 from lambda_deno_spawn.dev.project.project import Arch
@@ -40,12 +40,9 @@ from lambda_deno_spawn.dev.project.selection import (
     select,
 )
 from lambda_deno_spawn.errors import BuildError, HandlerError, UsageError
-from lambda_deno_spawn.launch.command import (
-    PACKAGED_DENO_DIR,
-    config_content,
-    find_config,
-    find_handler,
-)
+from lambda_deno_spawn.launch.deno_json import config_content, find_config
+from lambda_deno_spawn.launch.handler import find_handler
+from lambda_deno_spawn.launch.module_cache import PACKAGED_DENO_DIR
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -53,31 +50,31 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.project.project import Project
 
 SOURCE_SUFFIXES = (".ts", ".tsx", ".mts", ".cts", ".js", ".jsx", ".mjs", ".cjs")
-# What a bundle still needs of a configuration: the rest was used to make it.
+# Keys of deno.json that a bundle needs at run time; the build uses the others.
 BUNDLED_CONFIG_KEYS = ("permissions", "unstable")
-# What Deno looks for when it resolves the imports of files that are kept.
+# Files that Deno reads to resolve the imports of unbundled modules.
 RESOLUTION_FILES = ("deno.json", "deno.jsonc", "deno.lock", "package.json")
 NPMRC = ".npmrc"
-# What of it Deno needs to find packages; the rest may be a token.
+# Lines of .npmrc that Deno needs to find packages; the others may contain tokens.
 NPMRC_LINE = re.compile(r"(?:@[\w.-]+:)?registry\s*=\s*(?!.*@).*")
-SEED_FILE = "lambda-deno-spawn.json"  # in the cache: what it was made for
+SEED_FILE = "lambda-deno-spawn.json"  # in the cache: versions it was made for
 
 
 @dataclass(frozen=True, slots=True)
 class BuildOptions:
-    """What to build and how.
+    """The package to build.
 
     Attributes:
         arch: Instruction set of the target.
         out: Folder for the package.
-        is_bundled: One module with all that it imports, or the files as they are; None:
-            as the project says.
-        is_checked: Type-check before.
-        is_minified: Make the bundle smaller.
-        has_map: Carry the source map.
-        is_seeded: Carry a cache.
-        target_deno: Deno of the target's instruction set, if this machine can run it.
-        variables: For loading the module, besides the project's own.
+        is_bundled: Package one bundled module, or the files unchanged; None: as set in
+            the project.
+        is_checked: Type-check first.
+        is_minified: Minify the bundle.
+        has_map: Include the source map.
+        is_seeded: Include a cache.
+        target_deno: Deno binary for the target, if this machine can run it.
+        variables: Variables for loading the module, in addition to the project's.
     """
 
     project: Project
@@ -94,15 +91,15 @@ class BuildOptions:
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """A package that was built.
+    """A built package.
 
     Attributes:
         path: The zip.
-        sha256: Of the zip, hexadecimal.
+        sha256: Digest of the zip, in hexadecimal.
         handler: Value of ``_HANDLER``.
-        deno: Version of the Deno that its cache is for; None without one.
-        members: What went in, by name, with sizes in bytes.
-        notes: What people should know, as sentences.
+        deno: Version of Deno that its cache is for; None: it has no cache.
+        members: Size in bytes of each file, by name.
+        notes: Sentences that the user should read.
     """
 
     path: Path
@@ -117,15 +114,15 @@ class Package:
 
 
 def build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
-    """Make a function's package.
+    """Build a function's package.
 
     Args:
-        options: What to build.
-        environ: The caller's variables.
+        options: The package to build.
+        environ: The caller's environment.
 
     Raises:
-        BuildError: It cannot be made; an earlier package is left as it was.
-        ConfigError: There is no Deno.
+        BuildError: The build failed; an earlier package is unchanged.
+        ConfigError: Deno is not installed.
     """
     try:
         return _build(options, environ)
@@ -134,7 +131,7 @@ def build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
         raise BuildError(
             f"Cannot build {options.project.name!r}: {error.strerror or error}{where}"
         ) from error
-    except ValueError as error:  # such as a name that a zip cannot hold
+    except ValueError as error:  # for example a name that a zip cannot contain
         raise BuildError(f"Cannot build {options.project.name!r}: {error}") from error
 
 
@@ -156,7 +153,7 @@ def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
         seed = Seed({})
         version = None
         if options.is_seeded:
-            # A copy: a module may change what is there when it is loaded.
+            # A copy, because the module may change its files when it is loaded.
             loaded = folder_of_fixed_length(scratch, "t")
             shutil.copytree(staged, loaded, symlinks=True)
             seed, version = _seed(options, deno, loaded)
@@ -168,7 +165,7 @@ def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
     if written.zipped_bytes > UPLOAD_LIMIT_BYTES:
         notes.append(
             f"the package has {written.zipped_bytes / MB:.0f} MB zipped, and Lambda "
-            "takes 50 directly: `deploy` sends it over S3"
+            "accepts 50 MB directly: `deploy` uploads it through S3"
         )
     return Package(
         path=written.path,
@@ -184,7 +181,7 @@ def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
 
 
 def _handler_file(project: Project) -> Path:
-    """Return the module that the handler's name means."""
+    """Return the file of the handler's module."""
     try:
         function = project.function
         return Path(find_handler(function.task_root, function.handler).path)
@@ -195,7 +192,7 @@ def _handler_file(project: Project) -> Path:
 def _stage_bundle(
     options: BuildOptions, deno: Deno, source: Path, staged: Path
 ) -> list[str]:
-    """Write the bundle, what is left of the configuration, and the other files."""
+    """Write the bundle, a reduced deno.json, and the other files; return notes."""
     task_root = deno.task_root
     data = [
         file
@@ -224,13 +221,13 @@ def _stage_bundle(
 def _stage_files(
     options: BuildOptions, deno: Deno, source: Path, staged: Path
 ) -> list[str]:
-    """Copy the files as they are, with the packages that they import.
+    """Copy the files unchanged, with the npm packages that they import.
 
     Returns:
-        What people should know, as sentences.
+        Notes, as sentences.
 
     Raises:
-        BuildError: A module lies outside the project or on a server.
+        BuildError: A module is outside the project or on a server.
     """
     task_root, project = deno.task_root, options.project
     files = {file.name: file for file in select(project)}
@@ -245,15 +242,15 @@ def _stage_files(
             path = Path(local)
             if not path.is_relative_to(task_root):
                 raise BuildError(
-                    f"Cannot package {str(path)!r}: it lies outside the project's "
-                    f"folder {str(task_root)!r}; move it there, or bundle it"
+                    f"Cannot package {str(path)!r}: it is outside the project's folder "
+                    f"{str(task_root)!r}; move it there, or bundle it"
                 )
             name = path.relative_to(task_root).as_posix()
-            if not name.startswith("node_modules/"):  # copied whole, with its links
+            if not name.startswith("node_modules/"):  # copied below, with its links
                 files[name] = Selected(name, path, None)
         elif specifier.startswith(("http:", "https:", "jsr:")):
             raise BuildError(
-                f"Cannot package {specifier!r} as it is: it comes from a server; set "
+                f"Cannot package {specifier!r} unbundled: it is on a server; set "
                 '"vendor": true in deno.json and run `deno install`, or bundle it'
             )
     notes = _copy_all(list(files.values()), staged)
@@ -271,10 +268,10 @@ def _stage_files(
 
 
 def _stage_node_modules(project: Project, staged: Path) -> None:
-    """Copy packages that npm has installed, with the links among them.
+    """Copy the packages in node_modules, and the links between them.
 
     Raises:
-        BuildError: A link leads out of the project, so to nothing on Lambda.
+        BuildError: A link leads out of the project, so it would be broken on Lambda.
     """
     root = project.function.task_root
 
@@ -300,18 +297,18 @@ def _refuse_foreign_link(root: Path, path: Path) -> None:
     if target.is_absolute() or not is_inside:
         raise BuildError(
             f"Cannot package {path.as_posix()!r}: it is a link to {str(target)!r}, "
-            "which Lambda would not have; install the package into node_modules, "
-            "exclude the link in lambda.toml, or bundle it"
+            "which is missing on Lambda; install the package into node_modules, "
+            "exclude the link in lambda.toml, or bundle the function"
         )
 
 
 def _stage_npm(graph: Mapping[str, Any], target: Path) -> None:
-    """Copy npm packages from Deno's cache, laid out as it lays them out."""
+    """Copy npm packages from Deno's cache, in the same layout."""
     for package in graph.get("npmPackages", {}).values():
         local = Path(package["localPath"])
-        inner = Path(package["name"]) / local.name  # the version, and a copy's number
+        inner = Path(package["name"]) / local.name  # version, and number of a copy
         if not local.is_dir():
-            continue  # for another machine, and optional
+            continue  # an optional package for another platform
         registry = local.parents[len(inner.parts) - 1]
         place = target / registry.name / inner
         shutil.copytree(local, place, symlinks=True, dirs_exist_ok=True)
@@ -321,16 +318,16 @@ def _stage_npm(graph: Mapping[str, Any], target: Path) -> None:
 
 
 def _export(project: Project) -> str:
-    """Return the first name of the export that the handler means."""
+    """Return the first part of the handler's export."""
     function = project.function
     return find_handler(function.task_root, function.handler).export.split(".")[0]
 
 
 def _copy_all(files: Sequence[Selected], staged: Path) -> list[str]:
-    """Copy files, after a look at their sizes.
+    """Copy files, after checking their total size.
 
     Returns:
-        Which of them links have brought in, as sentences.
+        Notes about links out of the project, as sentences.
     """
     _refuse_too_large({file.name: _file_size(file.path) for file in files})
     for file in files:
@@ -344,7 +341,7 @@ def _copy_all(files: Sequence[Selected], staged: Path) -> list[str]:
                 f"Cannot package {str(file.path)!r}: {error.strerror or error}"
             ) from error
     return [
-        f"{file.name!r} is a link out of the project, to {str(file.target)!r}, whose "
+        f"{file.name!r} is a link to {str(file.target)!r}, outside the project; the "
         "content is packaged"
         for file in files
         if file.target is not None
@@ -355,11 +352,11 @@ def _file_size(path: Path) -> int:
     try:
         return path.stat().st_size
     except OSError:
-        return 0  # copying it says why
+        return 0  # copying the file reports the error
 
 
 def _seed(options: BuildOptions, deno: Deno, loaded: Path) -> tuple[Seed, str]:
-    """Make the cache by a Deno of the target, or a part of it by this machine's."""
+    """Make the cache with a Deno for the target, or a part of it with another."""
     binary, note = deno.binary, None
     has_code = options.arch is Arch.here()
     if options.target_deno is not None:
@@ -367,14 +364,15 @@ def _seed(options: BuildOptions, deno: Deno, loaded: Path) -> tuple[Seed, str]:
         _check_machine(options.target_deno, options.arch)
     elif not has_code:
         note = (
-            f"V8's code is not in the cache: it is for one instruction set, and this "
-            f"machine cannot run {options.arch.value}; build there, or give "
-            "--target-deno a Deno of it that runs here, for a faster first start"
+            "V8's code is not in the cache: it depends on the instruction set, and "
+            f"this machine cannot run {options.arch.value}; for a faster first start "
+            "build on such a machine, or give a Deno for it that runs here in "
+            "--target-deno"
         )
     version = _version(binary)
     project = options.project
 
-    def as_people_know_it(text: str) -> str:
+    def with_original_paths(text: str) -> str:
         return text.replace(str(loaded), str(deno.task_root))
 
     try:
@@ -387,19 +385,19 @@ def _seed(options: BuildOptions, deno: Deno, loaded: Path) -> tuple[Seed, str]:
             environ=deno.environ,
         )
     except BuildError as error:
-        raise BuildError(as_people_know_it(str(error))) from error
-    notes = [*map(as_people_know_it, seed.notes), *([note] if note else [])]
+        raise BuildError(with_original_paths(str(error))) from error
+    notes = [*map(with_original_paths, seed.notes), *([note] if note else [])]
     return Seed(seed.files, tuple(notes)), version
 
 
 def _check_machine(binary: Path, arch: Arch) -> None:
-    """Refuse a Deno of another instruction set; a script around one may be any."""
+    """Reject a Deno for another instruction set; accept scripts, which run a Deno."""
     with contextlib.suppress(OSError), binary.open("rb") as file:
-        found = read_binary_file(file)
+        found = read_binary(file)
         if found is not None and found.machine != MACHINES[arch]:
             raise BuildError(
                 f"Cannot use {str(binary)!r} for {arch.value}: it is for "
-                f"{found.machine}; give a Deno of the target's instruction set"
+                f"{found.machine}; give a Deno for {arch.value}"
             )
 
 
@@ -415,7 +413,10 @@ def _version(binary: str) -> str:
         ) from error
     words = done.stdout.split()
     if words[:1] != ["deno"]:
-        raise BuildError(f"Cannot use {binary!r}: it does not say that it is Deno")
+        raise BuildError(
+            f"Cannot use {binary!r}: it does not print a version of Deno; give a "
+            "Deno binary"
+        )
     return words[1]
 
 
@@ -455,7 +456,7 @@ def _refuse_too_large(sizes: Mapping[str, int]) -> None:
     largest = sorted(sizes.items(), key=lambda item: -item[1])[:3]
     listed = ", ".join(f"{name} ({size / MB:.0f} MB)" for name, size in largest)
     raise BuildError(
-        f"Cannot build a package of {unzipped / MB:.0f} MB: Lambda unzips at most 250, "
-        f"layers included; the largest files are {listed}; leave out what is not "
-        "needed, by `exclude` in lambda.toml"
+        f"Cannot build a package of {unzipped / MB:.0f} MB: Lambda unzips at most "
+        f"250 MB, layers included; the largest files are {listed}; leave out files "
+        "with `exclude` in lambda.toml"
     )

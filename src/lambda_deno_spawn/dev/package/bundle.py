@@ -1,8 +1,8 @@
-"""One JavaScript file from a handler and all that it imports, with its source map.
+"""One JavaScript file with a handler and its imports, and the source map of that file.
 
-Knows ``deno bundle``, ``deno check`` and ``deno info``, and makes what they write the
-same on every machine. Refuses to know packages and Lambda. Specification:
-docs/build.md; Deno manual, "deno bundle"; ECMA-426, source map format.
+Knows ``deno bundle``, ``deno check`` and ``deno info``, and makes their output equal on
+all machines. Does not know packages or Lambda. Specification: docs/build.md; Deno
+manual, "deno bundle"; ECMA-426, source map format.
 """
 
 from __future__ import annotations
@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from lambda_deno_spawn.errors import BuildError
-from lambda_deno_spawn.launch.command import config_flags, file_url, find_config
+from lambda_deno_spawn.launch.deno_json import config_flags, find_config
+from lambda_deno_spawn.launch.entry import file_url
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-# In a package kept by Deno: .../npm/REGISTRY/NAME/VERSION/...
+# A file of an npm package in Deno's cache: .../npm/REGISTRY/NAME/VERSION/...
 NPM_PATH = re.compile(r"(?:.*/)?npm/[^/]+/((?:@[^/]+/)?[^/]+/\d[^/]*/.*)")
-# All but import.meta.main.
+# Any use of import.meta, except import.meta.main.
 USES_OWN_PLACE = re.compile(r"\bimport\.meta\b(?!\s*\.\s*main\b)")
-# Texts are kept: what looks like a comment in one is none.
+# Matches strings too, to keep them: they may contain text that looks like a comment.
 COMMENT = re.compile(
     r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`)"""
     r"|//[^\n]*|/\*.*?\*/",
@@ -34,19 +35,19 @@ COMMENT = re.compile(
 )
 COMMONJS_PLACE = re.compile(r"\b__(?:dirname|filename)\b")
 DECLARES_PLACE = re.compile(r"\b(?:const|let|var)\s[^;=]*\b__(?:dirname|filename)\b")
-# How a bundle ends whose handler's module is CommonJS, whatever that exports.
+# The end of a bundle whose handler's module is CommonJS.
 COMMONJS_EXPORT = re.compile(r"export default (\w+)\(\);(\s*(?://#[^\n]*)?\s*)\Z")
 READS_BESIDE = re.compile(
     r"new URL\([^()]*import\.meta\.url|import\.meta\.(?:dirname|filename)\b"
 )
-SHOWN_LINES = 20  # of what Deno says
-# An import whose module is not known before it runs; a text with a part to fill in is.
+SHOWN_LINES = 20  # of Deno's error output
+# A dynamic import whose argument is not a string or template literal.
 UNKNOWN_IMPORT = re.compile(r"(?<![\w.$])import\s*\(\s*(?![\"'`\s])")
 URL_SAFE = "/@:+,=&$!*'();~-._"
-# What Deno adds to an error for its own developers.
+# Added to errors by Deno, for its own developers.
 BACKTRACE = re.compile(r"\n*Stack backtrace:.*", re.DOTALL)
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# Says no more than the lines before it.
+# Adds nothing to the lines before it.
 EMPTY_ERROR = re.compile(r"\n*error: bundling failed\n*\Z")
 
 
@@ -56,8 +57,8 @@ class Deno:
 
     Attributes:
         binary: The executable.
-        task_root: The project's folder, where it runs.
-        environ: The caller's variables.
+        task_root: The project's folder, which is the working folder of Deno.
+        environ: The caller's environment.
     """
 
     binary: str
@@ -68,12 +69,12 @@ class Deno:
         """Run a subcommand with the project's configuration; return its stdout.
 
         Args:
-            action: What it is for: ``Cannot <action>``.
-            arguments: Subcommand first.
-            advice: What to do if it fails.
+            action: Purpose of the command, for ``Cannot <action>``.
+            arguments: The subcommand and its arguments.
+            advice: Text to add to the error message.
 
         Raises:
-            BuildError: It failed; the message holds what it said.
+            BuildError: The command failed; the message contains its output.
         """
         config = find_config(self.task_root)
         flags = config_flags(self.task_root, config)
@@ -99,20 +100,20 @@ class Deno:
         return done.stdout
 
     def check(self, file: Path) -> None:
-        """Check the types of a module and of all that it imports.
+        """Type-check a module and its imports.
 
         Raises:
-            BuildError: There are errors in them.
+            BuildError: There are type errors.
         """
         self.run(f"check the types of {file.name!r}", ["check", file_url(file)])
 
     def info(self, file: Path) -> dict[str, Any]:
-        """Return Deno's account of a module's dependencies.
+        """Return the module graph of a file, as ``deno info --json`` prints it.
 
         Raises:
-            BuildError: One of them is missing or cannot be read.
+            BuildError: A module is missing or cannot be read.
         """
-        action = f"read what {file.name!r} imports"
+        action = f"read the imports of {file.name!r}"
         graph: dict[str, Any] = json.loads(
             self.run(action, ["info", "--json", file_url(file)])
         )
@@ -127,9 +128,9 @@ def _complaint(done: subprocess.CompletedProcess[str]) -> str:
     said = EMPTY_ERROR.sub("", BACKTRACE.sub("", said).strip())
     lines = said.splitlines()
     if len(lines) > SHOWN_LINES:
-        more = f"and {len(lines) - SHOWN_LINES} more lines of this kind"
+        more = f"and {len(lines) - SHOWN_LINES} more lines"
         said = "\n".join([*lines[:SHOWN_LINES], more])
-    return said or f"Deno ended with exit code {done.returncode} and said nothing"
+    return said or f"Deno exited with code {done.returncode} and no message"
 
 
 def bundle(
@@ -141,22 +142,23 @@ def bundle(
     minify: bool,
     has_map: bool,
 ) -> list[str]:
-    """Write a handler and all that it imports into one file.
+    """Bundle a handler and its imports into one file.
 
     Args:
         deno: The project's Deno.
         file: The handler's module.
-        target: Where the bundle goes; its source map goes beside it.
-        export: Name of the export that has to be there, also if it is CommonJS's.
-        minify: Make it smaller, and traces without a map unreadable.
+        target: Path of the bundle; its source map is written beside it.
+        export: Name of the export that the bundle must have, even if the module is
+            CommonJS.
+        minify: Minify the bundle, which makes stack traces without a map unreadable.
         has_map: Keep the source map.
 
     Returns:
-        What people should know about the result, as sentences.
+        Notes, as sentences.
 
     Raises:
-        BuildError: A module is missing, is no JavaScript, or finds its data by a path
-            that a bundle does not have.
+        BuildError: A module is missing, cannot be bundled, or finds files by a path
+            that differs in a bundle.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     options = ["--platform=deno", "--format=esm", "--sourcemap=linked"]
@@ -165,7 +167,7 @@ def bundle(
     deno.run(
         f"bundle {file.name!r}",
         ["bundle", *options, "-o", str(target), file_url(file)],
-        "\nWhat cannot be bundled, such as native code, can be kept with --no-bundle",
+        "\nIf a module cannot be bundled, such as native code, use --no-bundle",
     )
     map_file = target.with_name(target.name + ".map")
     source_map = json.loads(map_file.read_text("utf-8"))
@@ -190,13 +192,13 @@ def bundle(
 
 
 def stable_name(source: str, here: Path, task_root: Path, folder: Path) -> str:
-    """Return what a source is called wherever the bundle is made.
+    """Return the name of a source that is the same on all machines.
 
     Args:
-        source: As in the source map: relative to the bundle.
-        here: The bundle's folder while it is made.
-        task_root: The project.
-        folder: The handler's folder, where the bundle will lie.
+        source: Its name in the source map, relative to the bundle.
+        here: The bundle's folder during the build.
+        task_root: The project's folder.
+        folder: The handler's folder, which contains the bundle on Lambda.
     """
     if "://" in source:
         return source
@@ -208,7 +210,7 @@ def stable_name(source: str, here: Path, task_root: Path, folder: Path) -> str:
 
 
 def _named_export(name: str) -> str:
-    """Return what makes one of CommonJS's exports an export of the bundle."""
+    """Return the code that exports a name of a CommonJS module from the bundle."""
     if name == "default":
         return r"export default \1();\2"
     return (
@@ -219,9 +221,9 @@ def _named_export(name: str) -> str:
 
 
 def _as_written(names: Mapping[str, str], here: Path, deno: Deno) -> dict[str, str]:
-    """Return the sources' names as they stand in the bundle itself.
+    """Return the stable names of the sources, by their names in the bundle's text.
 
-    Those are relative to the folder where Deno ran.
+    The latter are relative to the working folder of Deno.
     """
     return {
         os.path.relpath(os.path.normpath(here / unquote(source)), deno.task_root): name
@@ -231,7 +233,7 @@ def _as_written(names: Mapping[str, str], here: Path, deno: Deno) -> dict[str, s
 
 
 def with_names(text: str, names: Mapping[str, str]) -> str:
-    """Replace paths of this machine: comments above modules, keys of CommonJS ones."""
+    """Replace local paths, in comments above modules and keys of CommonJS modules."""
     lines = text.split("\n")
     for number, line in enumerate(lines):
         if line.startswith("// ") and line[3:] in names:
@@ -244,12 +246,12 @@ def with_names(text: str, names: Mapping[str, str]) -> str:
 
 
 def _judge(source_map: dict[str, Any], names: Mapping[str, str]) -> list[str]:
-    """Find modules that look for their data beside themselves.
+    """Find modules that locate other files relative to themselves; return notes.
 
-    In a bundle, ``import.meta`` is the bundle's.
+    In a bundle, ``import.meta`` describes the bundle instead of the module.
 
     Raises:
-        BuildError: One of the project's own does so, from another folder.
+        BuildError: A module of the project does so, and is in another folder.
     """
     lost, doubtful, commonjs, unknown = [], [], [], []
     for name, text in zip(
@@ -268,27 +270,26 @@ def _judge(source_map: dict[str, Any], names: Mapping[str, str]) -> list[str]:
             commonjs.append(name)
     if lost:
         raise BuildError(
-            f"Cannot bundle {_listed(lost)}: import.meta there is another place once "
-            "it is bundled, so what it finds by it would be missing; move it into the "
-            "handler's folder, or keep the files with --no-bundle "
-            "(bundle = false in lambda.toml)"
+            f"Cannot bundle {_listed(lost)}: import.meta describes the bundle once it "
+            "is bundled, so files found by it would be missing; move it into the "
+            "handler's folder, or use --no-bundle (bundle = false in lambda.toml)"
         )
     if commonjs:
         raise BuildError(
             f"Cannot bundle {_listed(commonjs)}: a bundle has no __dirname and no "
-            "__filename; use import.meta in the handler's folder, or keep the files "
-            "with --no-bundle (bundle = false in lambda.toml)"
+            "__filename; use import.meta in the handler's folder, or use --no-bundle "
+            "(bundle = false in lambda.toml)"
         )
     notes = []
     if doubtful:
         notes.append(
-            f"{_listed(doubtful)} may look for files beside itself, which a bundle "
-            "does not have; test it, or keep the files with --no-bundle"
+            f"{_listed(doubtful)} may read files beside itself, which are missing in a "
+            "bundle; test it, or use --no-bundle"
         )
     if unknown:
         notes.append(
-            f"{_listed(unknown)} imports what is known only when it runs, which is not "
-            "in the bundle; write the names out, or keep the files with --no-bundle"
+            f"{_listed(unknown)} imports a module by a name known only at run time, so "
+            "it is not in the bundle; write the name as a string, or use --no-bundle"
         )
     return notes
 

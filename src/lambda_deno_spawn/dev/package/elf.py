@@ -1,13 +1,12 @@
-"""What a compiled file asks of the machine that loads it.
+"""The requirements of a compiled file on the machine that loads it.
 
-Knows the parts of an ELF file that name a processor, libraries and the versions of
-glibc's symbols. Refuses to know where the file lies and which machine is meant.
-Specification: elf(5); ld.so(8); Linux Standard Base Core, "Symbol Versioning".
+Knows the parts of an ELF file that name the processor, the libraries and the versions
+of glibc's symbols. Does not know the target machine. Specification: elf(5); ld.so(8);
+Linux Standard Base Core, "Symbol Versioning".
 """
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -15,7 +14,7 @@ from lambda_deno_spawn.errors import BuildError
 
 MAGIC = b"\x7fELF"
 GLIBC = "GLIBC_"
-# Entries of the dynamic section that hold texts, and what pyelftools calls those.
+# Entries of the dynamic section with a text, and the attribute of pyelftools for it.
 TEXTS = {"DT_NEEDED": "needed", "DT_RPATH": "rpath", "DT_RUNPATH": "runpath"}
 BROKEN = (
     ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError,
@@ -27,10 +26,10 @@ class Binary:
     """One ELF file.
 
     Attributes:
-        machine: Processor, as elf.h names it, such as ``EM_X86_64``.
-        glibc: Newest version of glibc that one of its symbols has; None: it uses none.
-        libraries: What it names as needed.
-        search_paths: Where it has them looked for, before the system's folders.
+        machine: Processor, by its name in elf.h, such as ``EM_X86_64``.
+        glibc: Newest version of glibc among its symbols; None: it does not use glibc.
+        libraries: Names of the libraries it needs.
+        search_paths: Folders to search for these before those of the system.
     """
 
     machine: str
@@ -39,20 +38,11 @@ class Binary:
     search_paths: tuple[str, ...]
 
 
-def read_binary(content: bytes) -> Binary | None:
-    """Return what an ELF file asks for; None if it is none.
+def read_binary(file: BinaryIO) -> Binary | None:
+    """Return the requirements of an ELF file, from its headers; None for other files.
 
     Raises:
-        BuildError: It is one, but it cannot be read.
-    """
-    return read_binary_file(io.BytesIO(content))
-
-
-def read_binary_file(file: BinaryIO) -> Binary | None:
-    """Return what an ELF file asks for; None if it is none. Only headers are read.
-
-    Raises:
-        BuildError: It is one, but it cannot be read.
+        BuildError: It is an ELF file that cannot be read.
     """
     if file.read(len(MAGIC)) != MAGIC:
         return None
@@ -61,9 +51,9 @@ def read_binary_file(file: BinaryIO) -> Binary | None:
     file.seek(0)
     try:
         return _read(file)
-    # What pyelftools' readers raise for a file that is cut off or made up.
+    # pyelftools raises all of these for truncated or malicious files.
     except (ELFError, *BROKEN) as error:
-        raise BuildError(f"it is no complete ELF file ({error})") from error
+        raise BuildError(f"the ELF file is broken ({error})") from error
 
 
 def _read(file: BinaryIO) -> Binary:
@@ -95,10 +85,10 @@ def _read(file: BinaryIO) -> Binary:
 
 
 def _glibc_version(symbol: str) -> tuple[int, ...] | None:
-    """Return the version of glibc that a version of a symbol stands for, if any."""
+    """Return the version of glibc in the version of a symbol; None: it has none."""
     text = symbol.removeprefix(GLIBC)
     parts = text.split(".")
-    # GLIBC_PRIVATE and the names of other libraries are no versions of glibc.
+    # GLIBC_PRIVATE and symbols of other libraries do not name a version of glibc.
     if text == symbol or not all(part.isdigit() for part in parts):
         return None
     return tuple(map(int, parts))

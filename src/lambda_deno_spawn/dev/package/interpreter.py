@@ -1,8 +1,8 @@
-"""CPython for a layer: which one compiles, what is compiled, which files are shipped.
+"""CPython for a layer: finds an interpreter, compiles, and selects files to ship.
 
-Knows where interpreters are found, how byte code is made that does not depend on where
-and when it is made, and which parts of an installation a function never needs. Refuses
-to know what the layers are called and how they are written. Specification: Python
+Knows where interpreters are installed, how to make byte code that does not depend on
+place and time, and which parts of an installation a function never needs. Does not know
+the names of the layers, or how they are written. Specification: Python
 documentation, "py_compile" (unchecked hash-based .pycs) and "compileall"; PEP 552;
 docs/layers.md.
 """
@@ -18,17 +18,17 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.dev.package.archive import EXECUTABLE, Member
-from lambda_deno_spawn.dev.package.elf import Binary, read_binary_file
+from lambda_deno_spawn.dev.package.elf import Binary, read_binary
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.errors import BuildError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
-ASKED_LIMIT_S = 20.0  # for a program that says its version; a cold disk is slow
+ASKED_LIMIT_S = 20.0  # for a program that prints its version; a cold disk is slow
 UV_ARCHS = {Arch.X86_64: "x86_64", Arch.ARM64: "aarch64"}
 ROOT = "interpreter"  # below /opt
-# Of the standard library: what is never imported, or needs a screen or a compiler.
+# Parts of the standard library that are never imported, or need a screen or a compiler.
 SURPLUS_FOLDERS = frozenset(
     {
         "__pycache__", "dist-packages", "ensurepip", "idlelib", "lib2to3", "pydoc_data",
@@ -37,11 +37,11 @@ SURPLUS_FOLDERS = frozenset(
 )  # fmt: skip
 SURPLUS_PATTERNS = (
     "config-*", "turtle.py", "*.a", "*.exe", "LICENSE.txt",
-    # Extension modules that only the standard library's tests import, and Tk's.
+    # Extension modules that only tests of the standard library import, and Tk.
     "_test*.so", "_ctypes_test*.so", "_xxtestfuzz*.so", "xxlimited*.so",
     "_tkinter*.so",
 )  # fmt: skip
-# What glibc itself consists of, which every machine of Lambda's has.
+# The libraries of glibc, which Lambda's operating system contains.
 GLIBC_LIBRARIES = re.compile(
     r"(ld-linux.*|lib(c|m|dl|pthread|rt|util|resolv|gcc_s))\.so\.\d+"
 )
@@ -49,11 +49,11 @@ GLIBC_LIBRARIES = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """A CPython of this machine.
+    """An installed CPython.
 
     Attributes:
         version: Major and minor version, such as ``3.13``.
-        release: All of it, such as ``3.13.1``.
+        release: Complete version, such as ``3.13.1``.
     """
 
     path: Path
@@ -64,19 +64,19 @@ class Interpreter:
 def find_interpreter(version: str, environ: Mapping[str, str]) -> Interpreter:
     """Return a CPython of a version, to compile with.
 
-    Looked for, in this order: this one, PATH, pyenv, uv.
+    Search in this order: the running interpreter, PATH, pyenv, uv.
 
     Raises:
-        BuildError: There is none.
+        BuildError: None is installed.
     """
     for path in _candidates(version, environ):
         found = _ask(path)
         if found is not None and found.version == version:
             return found
     raise BuildError(
-        f"Cannot compile for Python {version}: no such CPython is on PATH, in pyenv or "
-        f"known to uv; install one, such as with `uv python install {version}` or "
-        f"`pyenv install {version}`"
+        f"Cannot compile for Python {version}: there is no such CPython on PATH, in "
+        f"pyenv or in uv; install one, for example with `uv python install {version}` "
+        f"or `pyenv install {version}`"
     )
 
 
@@ -86,7 +86,7 @@ def _candidates(version: str, environ: Mapping[str, str]) -> Iterator[Path]:
     roots = [Path(environ.get("PYENV_ROOT") or Path.home() / ".pyenv")]
     for folder in filter(None, environ.get("PATH", "").split(":")):
         yield Path(folder) / name
-        if Path(folder).name == "shims":  # pyenv's, wherever it is
+        if Path(folder).name == "shims":  # pyenv, wherever it is installed
             roots.append(Path(folder).parent)
     for root in dict.fromkeys(roots):
         found = root.glob(f"versions/{version}.*/bin/{name}")
@@ -102,13 +102,13 @@ def _release_of(path: Path) -> list[int]:
 
 
 def find_uv(environ: Mapping[str, str]) -> str | None:
-    """Return uv: the one on PATH, else the one that is installed beside us."""
+    """Return the path of uv: on PATH, or beside the running interpreter."""
     beside = Path(sys.executable).parent
     return shutil.which("uv", path=f"{environ.get('PATH', '')}:{beside}")
 
 
 def _ask(path: Path) -> Interpreter | None:
-    """Return what a program says it is; None if it is no CPython or does not run."""
+    """Return a program's version; None if it does not run, or is not CPython."""
     if not path.exists():
         return None
     code = "import sys; print(sys.implementation.name, *sys.version_info[:3])"
@@ -140,14 +140,14 @@ def compile_sources(
     scratch: Path,
     environ: Mapping[str, str],
 ) -> dict[str, bytes]:
-    """Return byte code for sources, by path; it is used without a look at the source.
+    """Return byte code, by path, that Python loads without checking the source.
 
     Args:
-        interpreter: What compiles; other versions cannot load the result.
-        sources: Python files by path; others are left out.
-        target: The folder that they will lie in; it is what tracebacks name.
-        scratch: An empty folder of this machine.
-        environ: The caller's environment; nothing that Python reads is handed on.
+        interpreter: The compiler; other versions of Python cannot load its byte code.
+        sources: Files by path; only Python files are compiled.
+        target: The folder of the sources on Lambda, as tracebacks name it.
+        scratch: An empty folder on this machine.
+        environ: The caller's environment; Python's own variables are removed.
 
     Raises:
         BuildError: A source does not compile.
@@ -167,7 +167,7 @@ def compile_sources(
         stdin=subprocess.DEVNULL,
         capture_output=True,
         text=True,
-        # A fixed seed, as the order of a set could show in the byte code.
+        # A fixed seed: the byte code could depend on the order of a set.
         env={**kept, "PYTHONHASHSEED": "0"},
     )
     if done.returncode != 0:
@@ -185,20 +185,17 @@ def install_prefix(
     """Return an installation of python-build-standalone, fetched by uv.
 
     Raises:
-        BuildError: There is no uv, or it cannot fetch it.
+        BuildError: uv is not installed, or cannot fetch it.
     """
     uv = find_uv(environ)
     request = f"cpython-{version}-linux-{UV_ARCHS[arch]}-gnu"
-    advice = (
-        "give the folder of an installation that is made for that machine in "
-        "--python-dir"
-    )
+    advice = "give the folder of an installation for that platform in --python-dir"
     if uv is None:
         raise BuildError(
-            f"Cannot fetch {request}: there is no uv, which fetches it; install it "
-            f"(`pip install uv`), or {advice}"
+            f"Cannot fetch {request}: uv is not installed; install it with "
+            f"`pip install uv`, or {advice}"
         )
-    # uv waits as long as its own settings say. It must not put a python on PATH.
+    # No time limit here: timeouts are in uv's settings. Keep uv from changing PATH.
     done = subprocess.run(
         [uv, "python", "install", "--install-dir", str(folder), request],
         check=False,
@@ -213,8 +210,8 @@ def install_prefix(
         if not path.is_symlink()
     ]
     if done.returncode != 0 or not found:
-        reason = " ".join(done.stderr.split()) or "it is not where uv puts it"
-        raise BuildError(f"Cannot fetch {request} by uv: {reason}; or {advice}")
+        reason = " ".join(done.stderr.split()) or "it is not in uv's folder"
+        raise BuildError(f"Cannot fetch {request} with uv: {reason}; {advice}")
     return max(found, key=lambda path: _numbers(path.name))
 
 
@@ -223,10 +220,10 @@ def _numbers(name: str) -> list[int]:
 
 
 def prefix_version(prefix: Path, supported: Iterable[str]) -> str:
-    """Return which version an installation is of.
+    """Return the version of Python in an installation.
 
     Raises:
-        BuildError: It is none, or holds several.
+        BuildError: It contains none of the supported versions, or several.
     """
     versions = [
         version
@@ -238,8 +235,8 @@ def prefix_version(prefix: Path, supported: Iterable[str]) -> str:
         wanted = ", ".join(f"bin/python{v} and lib/python{v}" for v in supported)
         found = f"those of {', '.join(versions)}" if versions else "none of them"
         raise BuildError(
-            f"Cannot take an interpreter from {str(prefix)!r}: it has {found}; "
-            f"expected exactly one pair of {wanted}"
+            f"Cannot use the interpreter in {str(prefix)!r}: it has {found}; expected "
+            f"exactly one pair of {wanted}"
         )
     return versions[0]
 
@@ -252,22 +249,22 @@ def plan_interpreter(
     environ: Mapping[str, str],
     note: Callable[[str], None],
 ) -> list[Member]:
-    """Return the files of a python layer: what of an installation a function needs.
+    """Return the files of a python layer: the parts of an installation to ship.
 
     Args:
         prefix: The installation; nothing in it is run or changed.
-        version: Its version.
-        compiler: An interpreter of the same version, which runs on this machine.
+        version: Version of the installation.
+        compiler: An interpreter of the same version that runs on this machine.
         scratch: An empty folder.
         environ: The caller's environment.
-        note: Is told what may keep the interpreter from working.
+        note: Called with a text about anything that may break the interpreter.
 
     Raises:
         BuildError: A file cannot be read.
     """
     program = f"{ROOT}/bin/python{version}"
     library = f"{ROOT}/lib/python{version}"
-    # Symbolic links are read as what they lead to: the layer has none.
+    # Symbolic links are replaced by their targets: the layer contains no links.
     files = {program: prefix / "bin" / f"python{version}"}
     for path in _standard_library(prefix / "lib" / f"python{version}"):
         name = path.relative_to(prefix / "lib").as_posix()
@@ -282,7 +279,7 @@ def plan_interpreter(
         licence = _licence(prefix, version)
     except OSError as error:
         raise BuildError(
-            f"Cannot take an interpreter from {str(prefix)!r}: {error}"
+            f"Cannot use the interpreter in {str(prefix)!r}: {error}"
         ) from error
     compiled = compile_sources(compiler, sources, f"/opt/{library}", scratch, environ)
     members = [
@@ -291,7 +288,7 @@ def plan_interpreter(
     ]
     members += [Member(f"{library}/{name}", code) for name, code in compiled.items()]
     if licence is None:
-        note(f"{str(prefix)!r} has no LICENSE.txt: the layer has no licence text")
+        note(f"{str(prefix)!r} has no LICENSE.txt, so the layer has no licence text")
     else:
         members.append(Member(f"licenses/python/{licence.name}", licence))
     return members
@@ -319,10 +316,11 @@ def _licence(prefix: Path, version: str) -> Path | None:
 def _own_libraries(
     prefix: Path, program: str, files: Mapping[str, Path], note: Callable[[str], None]
 ) -> dict[str, Path]:
-    """Return the installation's own libraries that its files need.
+    """Return the shared libraries of the installation that its files need.
 
-    They go where they are looked for: beside the standard library if the program says
-    so, else into /opt/lib, which is in Lambda's LD_LIBRARY_PATH.
+    Each goes to a folder where the loader searches for it: beside the standard library
+    if the file's search path contains that folder, else /opt/lib, which is in Lambda's
+    LD_LIBRARY_PATH.
     """
     added: dict[str, Path] = {}
     outside: dict[str, str] = {}
@@ -345,21 +343,20 @@ def _own_libraries(
                 pending[place] = own
                 if folder == "lib":
                     note(
-                        f"{name} does not look for {library} beside itself "
-                        "($ORIGIN/../lib): it is found in /opt/lib as long as "
-                        "LD_LIBRARY_PATH is Lambda's own"
+                        f"{name} does not search for {library} in $ORIGIN/../lib: it "
+                        "is found in /opt/lib unless LD_LIBRARY_PATH is changed"
                     )
     if outside:
         found = ", ".join(f"{file} ({name})" for file, name in sorted(outside.items()))
         note(
-            f"modules of the interpreter need libraries of the system: {found}; where "
-            "there is none, importing the module fails"
+            f"modules of the interpreter need libraries of the system: {found}; if a "
+            "library is missing, importing its module fails"
         )
     return added
 
 
 def finds_beside(binary: Binary, name: str) -> bool:
-    """Tell whether a file of the layer looks for libraries in the interpreter's lib."""
+    """Return whether a file's search path contains the interpreter's lib folder."""
     origin = PurePosixPath("/opt", name).parent
     for text in binary.search_paths:
         path = text.replace("${ORIGIN}", "$ORIGIN").replace("$ORIGIN", str(origin))
@@ -377,6 +374,6 @@ def finds_beside(binary: Binary, name: str) -> bool:
 def _binary(path: Path) -> Binary | None:
     with path.open("rb") as file:
         try:
-            return read_binary_file(file)
+            return read_binary(file)
         except BuildError as error:
             raise BuildError(f"Cannot ship {str(path)!r}: {error}") from error

@@ -1,9 +1,9 @@
-"""The Lambda layers: what is in each, that it fits the machines there, and its zip.
+"""The Lambda layers: their content, checks for Lambda's platform, and their zips.
 
-Knows the three layers (Deno, the runtime, an interpreter), where their files lie in
-``/opt``, and what Amazon Linux 2023 can load. A layer is planned, checked, written, and
-then listed: one that cannot be right is not written, and what is listed is there.
-Refuses to know AWS: publishing reads ``layers.json``. Specification: docs/layers.md;
+Knows the three layers (Deno, the runtime, an interpreter), the paths of their files in
+``/opt``, and what Amazon Linux 2023 can load. A layer is planned, checked, written and
+then listed: a layer that fails a check is not written, and each listed layer exists.
+Does not know AWS: publishing reads ``layers.json``. Specification: docs/layers.md;
 AWS Lambda Developer Guide, "Packaging your layer content" and "Lambda quotas".
 """
 
@@ -26,7 +26,7 @@ from lambda_deno_spawn.dev.package.archive import (
     write_archive,
     write_text,
 )
-from lambda_deno_spawn.dev.package.elf import read_binary_file
+from lambda_deno_spawn.dev.package.elf import read_binary
 from lambda_deno_spawn.dev.package.interpreter import (
     compile_sources,
     find_interpreter,
@@ -34,6 +34,7 @@ from lambda_deno_spawn.dev.package.interpreter import (
     plan_interpreter,
     prefix_version,
 )
+from lambda_deno_spawn.dev.package.native import built_library
 from lambda_deno_spawn.dev.package.wheels import (
     Requirement,
     Target,
@@ -41,9 +42,14 @@ from lambda_deno_spawn.dev.package.wheels import (
     installed,
 )
 from lambda_deno_spawn.dev.project.project import Arch
-from lambda_deno_spawn.dev.project.quotas import MB, UNZIPPED_LIMIT_BYTES
-from lambda_deno_spawn.dev.project.requirements import DENO_MINIMUM
+from lambda_deno_spawn.dev.project.quotas import MB, OS_ONLY, UNZIPPED_LIMIT_BYTES
+from lambda_deno_spawn.dev.project.requirements import (
+    DENO_MINIMUM,
+    DISTRIBUTION,
+    RUNTIME_PACKAGES,
+)
 from lambda_deno_spawn.errors import BuildError, UsageError
+from lambda_deno_spawn.native.control import LIBRARY
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -57,22 +63,19 @@ LAYER_RUNTIME_JS = f"{LAYER_CODE}/lambda_deno_spawn/js/runtime.js"
 START_SCRIPTS = ("bootstrap", "lambda-deno-spawn")
 INDEX = "layers.json"
 MANIFEST = "manifest.json"
-DISTRIBUTION = "lambda-deno-spawn"
-# What the runtime imports, with what that imports: tests/integration/test_layer_zip.py.
-RUNTIME_PACKAGES = ("h11", "orjson")
-# Runtimes on Amazon Linux 2023; AWS Lambda Developer Guide, "Lambda runtimes".
+# Python runtimes on Amazon Linux 2023; AWS Lambda Developer Guide, "Lambda runtimes".
 PYTHONS = ("3.12", "3.13", "3.14")
 DEFAULT_PYTHON = "3.13"
-OS_ONLY = "provided.al2023"
-GLIBC_OF_LAMBDA = (2, 34)  # Amazon Linux 2023's
+GLIBC_OF_LAMBDA = (2, 34)  # version in Amazon Linux 2023
 MACHINES = {Arch.X86_64: "EM_X86_64", Arch.ARM64: "EM_AARCH64"}
-PYTHON_LICENSE = "Python-2.0"  # SPDX's name for CPython's own
+FORK_MACHINES = {Arch.X86_64: "x86_64", Arch.ARM64: "aarch64"}  # names in uname
+PYTHON_LICENSE = "Python-2.0"  # SPDX name of CPython's licence
 
 T = TypeVar("T")
 
 
 class Kind(StrEnum):
-    """What a layer brings."""
+    """Kind of a layer."""
 
     DENO = "deno"
     RUNTIME = "runtime"
@@ -81,14 +84,14 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class LayerOptions:
-    """What is to be built.
+    """The layers to build.
 
     Attributes:
-        environ: The caller's environment: PATH, the cache, what pip and uv read.
-        deno: Version of Deno; None: the one that is installed here.
-        pythons: Versions that the runtime layer is made for.
+        environ: The caller's environment, with PATH and the settings of pip and uv.
+        deno: Version of Deno; None: the installed one.
+        pythons: Versions of Python that the runtime layer supports.
         python_dir: Installation for the python layer; None: fetched by uv.
-        allows_newer_glibc: Build what Lambda cannot load, and say so.
+        allows_newer_glibc: Build layers that Lambda cannot load, with a note.
     """
 
     out: Path
@@ -103,16 +106,16 @@ class LayerOptions:
 
 @dataclass(frozen=True, slots=True)
 class BuiltLayer:
-    """A layer that was built, as ``layers.json`` describes it.
+    """A built layer, as described in ``layers.json``.
 
     Attributes:
-        name: What it is published as.
+        name: Name of the layer in AWS.
         file: Name of its zip, beside ``layers.json``.
-        sha256: Of the zip, in hexadecimal.
-        pythons: Versions of Python that it is made for, or brings.
-        deno: Version of Deno that it brings.
-        version: Of lambda-deno-spawn, which built it.
-        licenses: Expression in SPDX's terms.
+        sha256: Digest of the zip, in hexadecimal.
+        pythons: Versions of Python that it supports or contains.
+        deno: Version of Deno that it contains.
+        version: Version of lambda-deno-spawn that built it.
+        licenses: SPDX expression.
     """
 
     kind: Kind
@@ -148,7 +151,7 @@ class BuiltLayer:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a layer consists of, before it is written."""
+    """The content of a layer, before it is written."""
 
     kind: Kind
     arch: Arch
@@ -159,23 +162,23 @@ class Plan:
 
 
 def ignore(_: str) -> None:
-    """Take a note and forget it."""
+    """Discard a note."""
 
 
 def build_layers(
     options: LayerOptions, *, note: Callable[[str], None] = ignore
 ) -> list[BuiltLayer]:
-    """Build layers and describe them in ``layers.json``.
+    """Build layers and list them in ``layers.json``.
 
-    Entries of other kinds and architectures stay in it.
+    The entries of other layers stay in the list.
 
     Args:
-        options: What is to be built.
-        note: Is told in a sentence what is worth knowing of a layer that is built.
+        options: The layers to build.
+        note: Called with a sentence about a built layer that the user should know.
 
     Raises:
-        BuildError: A layer cannot be built; those before it are there and listed.
-        UsageError: An option has a value that cannot be used.
+        BuildError: A layer cannot be built; those before it are built and listed.
+        UsageError: An option has an invalid value.
     """
     check_options(options)
     built: list[BuiltLayer] = []
@@ -187,7 +190,7 @@ def build_layers(
                 check_binaries(plan, options, note)
                 check_size(plan)
                 layer = _write(plan, options.out)
-        except OSError as error:  # of what was put aside; most likely a full disk
+        except OSError as error:  # of a temporary file; most likely a full disk
             raise BuildError(
                 f"Cannot build the {kind} layer for {arch}: {error}"
             ) from error
@@ -197,7 +200,7 @@ def build_layers(
 
 
 def read_layers(out: Path) -> list[BuiltLayer]:
-    """Return the layers that were built into a folder; none if there is no list.
+    """Return the layers listed in a folder; none if there is no list.
 
     Raises:
         BuildError: ``layers.json`` cannot be read.
@@ -211,7 +214,7 @@ def read_layers(out: Path) -> list[BuiltLayer]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         detail = f"{type(error).__name__}: {error}"
         raise BuildError(
-            f"Cannot read {str(path)!r}: {detail}; delete it and build the layers anew"
+            f"Cannot read {str(path)!r}: {detail}; delete it and build the layers again"
         ) from error
 
 
@@ -240,7 +243,7 @@ def _from_json(entry: Mapping[str, object]) -> BuiltLayer:
 
 def _typed(value: object, kind: type[T]) -> T:
     if not isinstance(value, kind):
-        raise TypeError(f"{value!r} is no {kind.__name__}")
+        raise TypeError(f"{value!r} is not of type {kind.__name__}")
     return value
 
 
@@ -252,7 +255,7 @@ def _plan_deno(
 ) -> Plan:
     named = options.deno
     requirement = Requirement("deno", named) if named else installed("deno")
-    # One for all versions of Python; asked for by one, it is kept once.
+    # The wheel serves all versions of Python; naming one version caches it once.
     [wheel] = _wheels([requirement], arch, DEFAULT_PYTHON, options, scratch)
     if "deno" not in wheel.scripts:
         raise BuildError(f"Cannot build the deno layer: {requirement} has no binary")
@@ -270,9 +273,9 @@ def _plan_deno(
 
 
 def _plan_runtime(
-    options: LayerOptions, arch: Arch, scratch: Path, _note: Callable[[str], None]
+    options: LayerOptions, arch: Arch, scratch: Path, note: Callable[[str], None]
 ) -> Plan:
-    # First what may be missing, then what takes a download.
+    # Find the interpreters, which may be missing, before the download.
     compilers = {v: find_interpreter(v, options.environ) for v in options.pythons}
     requirements = [installed(name) for name in RUNTIME_PACKAGES]
     first = options.pythons[0]
@@ -281,14 +284,14 @@ def _plan_runtime(
     for wheel in wheels:
         code |= _shipped(wheel.modules)
     for version in options.pythons[1:]:
-        # Extension modules bear the version in their names, so that they lie side by
-        # side; all else is the same, or the wheels are not of one release.
+        # The names of extension modules contain the version, so they can share a
+        # folder. All other files have to be equal.
         for wheel in _wheels(requirements, arch, version, options, scratch):
             for name, content in _shipped(wheel.modules).items():
                 if code.setdefault(name, content) != content:
                     raise BuildError(
                         f"Cannot build one runtime layer for Python {first} and "
-                        f"{version}: {name} of {wheel.requirement} differs; build one "
+                        f"{version}: {name} in {wheel.requirement} differs; build one "
                         "layer for each"
                     )
     extra: dict[str, bytes] = {}
@@ -296,7 +299,7 @@ def _plan_runtime(
         extra |= compile_sources(
             compiler, code, LAYER_CODE, scratch / version, options.environ
         )
-        # What the start scripts look for.
+        # The start scripts test for this file.
         extra[f"python{version}"] = b""
     manifest = {
         "version": lambda_deno_spawn.__version__,
@@ -312,6 +315,7 @@ def _plan_runtime(
             Member(f"{LAYER_FOLDER}/{name}", text)
             for name, text in (code | extra).items()
         ),
+        *_fork_library(arch, note),
         *(Member(name, _start_script(name), EXECUTABLE) for name in START_SCRIPTS),
         Member(f"licenses/{DISTRIBUTION}/LICENSE", _own_license()),
     ]
@@ -331,8 +335,8 @@ def _plan_python(
     version = prefix_version(prefix, PYTHONS)
     if version not in options.pythons:
         raise BuildError(
-            f"Cannot take an interpreter from {str(prefix)!r}: it is Python {version}, "
-            f"the runtime layer is made for {', '.join(options.pythons)}; add --python "
+            f"Cannot use the interpreter in {str(prefix)!r}: it is Python {version}, "
+            f"and the runtime layer is for {', '.join(options.pythons)}; add --python "
             f"{version}"
         )
     compiler = find_interpreter(version, options.environ)
@@ -360,31 +364,50 @@ def _wheels(
 
 
 def _shipped(modules: Mapping[str, bytes]) -> dict[str, bytes]:
-    """Return what of a package is used at run time: no types, no lists for tools."""
+    """Return the files of a package without those that are only for type checkers."""
     surplus = (".pyi", "/py.typed")
     return {name: text for name, text in modules.items() if not name.endswith(surplus)}
 
 
 def _runtime_sources() -> dict[str, bytes]:
-    """Return our own files that Lambda runs, by path."""
+    """Return the files of the runtime itself, by path."""
     package = Path(lambda_deno_spawn.__file__).parent
     sources = [*package.rglob("*.py"), *(package / "js").glob("*.js")]
-    left_out = {package / "__main__.py", *(package / "dev").rglob("*")}
+    left_out = {
+        package / "__main__.py",
+        *(package / "dev").rglob("*"),
+        *(package / "js" / "src").rglob("*"),  # the sources of runtime.js
+    }
     files = [path for path in sources if path not in left_out]
     return {
         path.relative_to(package.parent).as_posix(): path.read_bytes() for path in files
     }
 
 
+def _fork_library(arch: Arch, note: Callable[[str], None]) -> list[Member]:
+    """Return the library that forks Deno, if it exists or can be compiled."""
+    machine = FORK_MACHINES[arch]
+    try:
+        content = built_library(machine)
+    except BuildError as error:
+        note(
+            f"the runtime layer for {arch.value} cannot fork processes "
+            f"(LAMBDA_DENO_START): {error}"
+        )
+        return []
+    package = lambda_deno_spawn.__name__
+    return [Member(f"{LAYER_FOLDER}/{package}/native/lib/{machine}/{LIBRARY}", content)]
+
+
 def _start_script(name: str) -> bytes:
     package = Path(lambda_deno_spawn.__file__).parent
-    # Beside the package's modules in a wheel, at the top of a checkout.
+    # In a wheel the folder is in the package, in a checkout at the top.
     for folder in (package / "layer", package.parents[1] / "layer"):
         if (folder / name).is_file():
             return (folder / name).read_bytes()
     raise BuildError(
         f"Cannot build the runtime layer: {name!r} is missing from the installation of "
-        f"{DISTRIBUTION}; install it anew"
+        f"{DISTRIBUTION}; reinstall it"
     )
 
 
@@ -393,7 +416,7 @@ def _own_license() -> bytes:
     if text is None:
         raise BuildError(
             f"Cannot build the runtime layer: the licence of {DISTRIBUTION} is missing "
-            "from its installation; install it anew"
+            "from its installation; reinstall it"
         )
     return text.encode()
 
@@ -409,7 +432,7 @@ def _license_members(wheel: Wheel) -> list[Member]:
 
 
 def _conjunction(expressions: Iterable[str]) -> str:
-    """Return the licence of things that are given together."""
+    """Return the licence expression for files that are shipped together."""
     parts = dict.fromkeys(expressions)
     return " AND ".join(f"({part})" if " " in part else part for part in parts)
 
@@ -418,7 +441,7 @@ def _conjunction(expressions: Iterable[str]) -> str:
 
 
 def check_options(options: LayerOptions) -> None:
-    """Refuse values that cannot be used.
+    """Reject invalid values.
 
     Raises:
         UsageError: There is one.
@@ -431,7 +454,8 @@ def check_options(options: LayerOptions) -> None:
             )
     if not (options.kinds and options.archs and options.pythons):
         raise UsageError(
-            "Cannot build layers: no kind, architecture or Python is named"
+            "Cannot build layers: there is no kind, architecture or Python; "
+            "give one of each"
         )
     if options.deno is None:
         return
@@ -449,12 +473,12 @@ def check_options(options: LayerOptions) -> None:
 def check_binaries(
     plan: Plan, options: LayerOptions, note: Callable[[str], None]
 ) -> None:
-    """Refuse what the processor or the C library of Lambda cannot load.
+    """Reject files that Lambda's processor or C library cannot load.
 
     Args:
-        plan: What is to be written.
-        options: Whether a newer C library is allowed.
-        note: Is told if it was needed to allow it.
+        plan: The layer.
+        options: Says whether a newer C library is allowed.
+        note: Called if a file needs a newer C library, and that is allowed.
 
     Raises:
         BuildError: There is such a file.
@@ -465,7 +489,7 @@ def check_binaries(
     for member in sorted(plan.members, key=lambda member: member.name):
         try:
             with _opened(member) as file:
-                binary = read_binary_file(file)
+                binary = read_binary(file)
         except (BuildError, OSError) as error:
             raise BuildError(f"Cannot ship {member.name!r}: {error}") from error
         if binary is None:
@@ -473,7 +497,7 @@ def check_binaries(
         if binary.machine != MACHINES[plan.arch]:
             foreign.append(f"{member.name} is for {_processor(binary.machine)}")
         elif any(name.startswith("libc.musl") for name in binary.libraries):
-            foreign.append(f"{member.name} is for musl, Lambda has glibc")
+            foreign.append(f"{member.name} is for musl, and Lambda has glibc")
         elif binary.glibc is not None and binary.glibc > GLIBC_OF_LAMBDA:
             needed = ".".join(map(str, binary.glibc))
             newer.append(f"{member.name} needs GLIBC_{needed}")
@@ -485,8 +509,8 @@ def check_binaries(
     if newer and not options.allows_newer_glibc:
         raise BuildError(
             f"Cannot build the {plan.kind} layer for {plan.arch}: {'; '.join(newer)}; "
-            f"Lambda has glibc {limit}. For a test on a newer system add "
-            "--allow-newer-glibc"
+            f"Lambda has glibc {limit}; use a release built for that, or add "
+            "--allow-newer-glibc for a test on this machine"
         )
     if newer:
         note(
@@ -496,10 +520,10 @@ def check_binaries(
 
 
 def check_size(plan: Plan) -> None:
-    """Refuse what Lambda could not unpack.
+    """Reject a layer that is too large for Lambda.
 
     Raises:
-        BuildError: The layer alone is larger than all layers may be.
+        BuildError: The layer alone exceeds the limit for all layers.
     """
     size_bytes = sum(
         len(content) if isinstance(content, bytes) else content.stat().st_size
@@ -508,7 +532,7 @@ def check_size(plan: Plan) -> None:
     if size_bytes > UNZIPPED_LIMIT_BYTES:
         raise BuildError(
             f"Cannot use the {plan.kind} layer for {plan.arch}: it has "
-            f"{size_bytes / MB:.1f} MB unzipped, Lambda takes "
+            f"{size_bytes / MB:.1f} MB unzipped, Lambda accepts "
             f"{UNZIPPED_LIMIT_BYTES // MB} MB for a function and all its layers"
         )
 
@@ -547,7 +571,7 @@ def _write(plan: Plan, out: Path) -> BuiltLayer:
 
 
 def _list(layer: BuiltLayer, out: Path) -> None:
-    """Put a layer into the list, in place of an earlier one of its name."""
+    """Add a layer to the list, replacing an entry with the same name."""
     known = {**{other.name: other for other in read_layers(out)}, layer.name: layer}
     entries = [known[name].to_json() for name in sorted(known)]
     write_text(out / INDEX, json.dumps(entries, indent=2) + "\n")
@@ -555,6 +579,6 @@ def _list(layer: BuiltLayer, out: Path) -> None:
 
 def _compatible_runtimes(plan: Plan) -> Iterator[str]:
     yield OS_ONLY
-    if plan.kind is not Kind.PYTHON:  # a managed runtime has an interpreter
+    if plan.kind is not Kind.PYTHON:  # managed runtimes have an interpreter
         for version in plan.pythons or PYTHONS:
             yield f"python{version}"

@@ -1,9 +1,9 @@
-"""A cache for Deno that is full before the first process starts.
+"""A cache for Deno, filled at build time.
 
-Loads a handler's module once, as the runtime would, and keeps what Deno found out on
-the way: the imports of each module and V8's code for it. Deno finds such an entry by
-the module's address, so the addresses become those that the modules have in Lambda.
-Refuses to know packages and archives. Specification: decision 0019; docs/build.md.
+Loads a handler's module once, as the runtime would, and keeps Deno's cache entries: the
+imports of each module, and its compiled code from V8. The key of an entry is the URL of
+the module, so the URLs are rewritten to those in Lambda. Does not know packages and
+archives. Specification: decision 0019; docs/build.md.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from lambda_deno_spawn.dev.local.runtime import lambda_environ
 from lambda_deno_spawn.dev.project.function import Function, InvokeOptions
 from lambda_deno_spawn.errors import BuildError, ConfigError, HandlerError
 from lambda_deno_spawn.invocation import Failure
-from lambda_deno_spawn.launch.command import (
+from lambda_deno_spawn.launch.command import deno_command
+from lambda_deno_spawn.launch.entry import RUNTIME_JS, entry_source, file_url
+from lambda_deno_spawn.launch.module_cache import (
+    COMPANIONS,
+    DATABASES,
     PACKAGED_DENO_DIR,
-    RUNTIME_JS,
-    deno_command,
-    entry_source,
-    file_url,
+    ModuleCache,
 )
-from lambda_deno_spawn.launch.module_cache import COMPANIONS, DATABASES, ModuleCache
 from lambda_deno_spawn.protocol.frames import (
     Answered,
     Ready,
@@ -51,15 +51,15 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.project.project import Project
     from lambda_deno_spawn.launch.command import DenoCommand
 
-# In V8's code: where its checksum is, zeros if there is none, and a string's hash field
-# before there is a hash (kEmptyHashField in name.h).
+# Parts of V8's compiled code: its checksum, zeros if there is none; and the hash field
+# of a string that has no hash yet (kEmptyHashField in name.h).
 CHECKSUM = slice(24, 28)
 UNKNOWN_HASH = b"\x03\0\0\0"
-PATH_LENGTH = 128  # of folders whose length must not matter; longer ones it does
+PATH_LENGTH = 128  # of folders whose paths must have equal lengths, if possible
 TASK_ROOT = Path("/var/task")  # in Lambda; AWS "Lambda environment variables"
-LOAD_LIMIT_S = 30.0  # for a module; Lambda gives init 10
+LOAD_LIMIT_S = 30.0  # for loading the module; Lambda limits init to 10 s
 READ_BYTES = 65_536
-# Of the caller's variables, in capitals: what it takes to run here at all.
+# Variables of the caller that Deno may need on this machine, compared in capitals.
 HANDED_ON = frozenset(
     {
         "ALL_PROXY", "AWS_DEFAULT_REGION", "AWS_REGION", "DENO_CERT",
@@ -68,18 +68,17 @@ HANDED_ON = frozenset(
         "SSL_CERT_FILE", "TZ",
     }
 )  # fmt: skip
-# Deno's own modules; all others have an address in the package, or are not packaged: an
-# address can hold a whole program, with whatever was put into it (data:).
+# URLs of Deno's own modules. All other entries are kept only if the package has the
+# module: a data: URL, for example, may contain a program with secrets.
 OWN_MODULES = ("ext:", "node:")
 LOST_IN_A_BUNDLE = re.compile(r"\b(__dirname|__filename|require|module|exports) is not")
 CODE_DATABASE = "v8_code_cache_v2"
-# WAL needs its companions beside a database that nobody may write; empty ones will do
-# (sqlite.org/wal.html, "Read-Only Databases").
 UNKNOWN_FORM = (
-    "this Deno keeps its cache in a form that is not known here: the package carries "
-    "none, and each environment starts without it"
+    "the format of this Deno's cache is unknown: the package contains no cache, and "
+    "each environment starts without it"
 )
-# Errors of the package; others are the module's own, and may be this machine's.
+# Errors caused by the package; all others come from the module, and may be due to this
+# machine.
 PACKAGE_ERRORS = (
     "Runtime.ImportModuleError",
     "Runtime.UserCodeSyntaxError",
@@ -89,11 +88,11 @@ PACKAGE_ERRORS = (
 
 @dataclass(frozen=True, slots=True)
 class Seed:
-    """What came of loading a module.
+    """The result of loading a module.
 
     Attributes:
-        files: Of the cache, by name; empty if there is nothing to keep.
-        notes: What people should know, as sentences.
+        files: Files of the cache, by name; empty if there is nothing to keep.
+        notes: Sentences that the user should read.
     """
 
     files: Mapping[str, bytes]
@@ -109,18 +108,18 @@ def seed_cache(
     has_code: bool,
     environ: Mapping[str, str],
 ) -> Seed:
-    """Load the module of a package and return the cache that this leaves.
+    """Load the module of a package and return the cache that Deno has written.
 
-    The module's top level runs, with the project's variables and hardly any of the
+    The top level of the module runs, with the variables of the project and few of the
     caller's.
 
     Args:
-        project: What the package is made from.
+        project: The project of the package.
         staged: Folder with a copy of the package's files, which may be changed.
-        runtime_js: Where ``runtime.js`` is in Lambda.
-        binary: Deno.
-        has_code: Keep V8's code: that is for one instruction set.
-        environ: The caller's variables.
+        runtime_js: Path of ``runtime.js`` in Lambda.
+        binary: Path of Deno.
+        has_code: Keep V8's compiled code, which is for one instruction set.
+        environ: The caller's environment.
 
     Raises:
         BuildError: The module cannot be found or read, or does not export the handler.
@@ -149,8 +148,10 @@ def seed_cache(
                 except sqlite3.Error as error:
                     raise BuildError(
                         f"Cannot read Deno's cache {database!r}: {error}; remove it "
-                        f"from the project's {PACKAGED_DENO_DIR!r}, or use --no-cache"
+                        f"from {PACKAGED_DENO_DIR!r} in the project, or use --no-cache"
                     ) from error
+                # A read-only database in WAL mode needs these files, which may be
+                # empty: sqlite.org/wal.html, "Read-Only Databases".
                 files |= {database + end: b"" for end in COMPANIONS}
                 moved += count
     if not moved:
@@ -159,9 +160,9 @@ def seed_cache(
 
 
 def folder_of_fixed_length(parent: Path, letter: str) -> Path:
-    """Return a folder's path that is equally long wherever the parent is.
+    """Return the path of a folder, padded to the same length for each parent.
 
-    V8's code holds the address of its module, so its length would show.
+    V8's compiled code contains the URL of its module, so its size depends on the path.
     """
     return parent / (letter * max(1, PATH_LENGTH - len(str(parent)) - 1))
 
@@ -173,7 +174,7 @@ def _command(
     binary: str,
     environ: Mapping[str, str],
 ) -> DenoCommand:
-    # What a build machine has in its environment is none of a package's business.
+    # The package must not depend on the environment of the build machine.
     kept = {name: value for name, value in environ.items() if name.upper() in HANDED_ON}
     options = InvokeOptions(
         Function(staged, project.function.handler), variables=project.variables
@@ -189,13 +190,13 @@ def _command(
 
 
 def _load(command: DenoCommand, state: Path, deno_dir: Path) -> list[str]:
-    """Start a process as the runtime does and end its input once it is ready.
+    """Start a process like the runtime, and close its input once it is ready.
 
     Returns:
-        Why the cache may be incomplete, as sentences.
+        Notes on why the cache may be incomplete.
 
     Raises:
-        BuildError: The package is at fault.
+        BuildError: The package has an error.
     """
     private = state / "private"
     private.mkdir()
@@ -217,7 +218,8 @@ def _load(command: DenoCommand, state: Path, deno_dir: Path) -> list[str]:
                 f"Cannot start {command.binary!r}: {error.strerror}"
             ) from error
         deadline_s = time.monotonic() + LOAD_LIMIT_S
-        # When it has ended, so has what it started: that may hold its pipes open.
+        # Kill the group once the process has exited: others in it may keep the pipes
+        # open.
         watch = threading.Thread(target=_end_in_time, args=(process,), daemon=True)
         watch.start()
         try:
@@ -230,7 +232,7 @@ def _load(command: DenoCommand, state: Path, deno_dir: Path) -> list[str]:
     if event is None and time.monotonic() > deadline_s:
         return [
             f"the module was not loaded after {LOAD_LIMIT_S:g} s, so its cache is "
-            "incomplete; Lambda gives it 10 s"
+            "incomplete; Lambda allows 10 s"
         ]
     return _judge(event, process.returncode, words)
 
@@ -252,16 +254,16 @@ def _first_event(
     command: DenoCommand,
     deadline_s: float,
 ) -> Ready | Failure | None:
-    """Say hello and return whether the module was loaded; None: it was not in time.
+    """Send the hello line and return the first event; None: none came in time.
 
-    One that is ready is given its end of input, at which it writes its cache and exits.
+    After READY, wait for the exit: Deno writes its cache when its input has ended.
     """
     connection = WorkerConnection(marker)
     stdin, stdout = process.stdin, process.stdout
     if stdin is None or stdout is None:
         raise RuntimeError("Cannot talk to a process without pipes")
     with stdout:
-        with contextlib.suppress(BrokenPipeError), stdin:  # its output says why
+        with contextlib.suppress(BrokenPipeError), stdin:  # reported by its output
             stdin.write(hello(marker, command.facts))
         while select.select([stdout], [], [], max(0, deadline_s - time.monotonic()))[0]:
             data = os.read(stdout.fileno(), READ_BYTES)
@@ -279,18 +281,18 @@ def _first_event(
 def _judge(
     event: Ready | Failure | None, returncode: int, words: Sequence[str]
 ) -> list[str]:
-    """Return why the cache may be incomplete, as sentences.
+    """Return notes on why the cache may be incomplete.
 
     Raises:
-        BuildError: The package is at fault.
+        BuildError: The package has an error.
     """
     if isinstance(event, Ready):
         return []
     if event is None:
         last = f": {words[-1]}" if words else ""
         return [
-            f"Deno ended with exit code {returncode} while the module was loaded here"
-            f"{last}; its cache is incomplete"
+            f"Deno exited with code {returncode} while the module was loaded here{last}"
+            "; its cache is incomplete"
         ]
     error = json.loads(event.body)
     kind, message = error["errorType"], error["errorMessage"]
@@ -298,20 +300,20 @@ def _judge(
         raise BuildError(f"Cannot load the package: {kind}: {message}")
     if kind == "ReferenceError" and LOST_IN_A_BUNDLE.search(message):
         raise BuildError(
-            f"Cannot load the package: {message}, which CommonJS has and a bundle has "
-            "not; keep the files with --no-bundle (bundle = false in lambda.toml)"
+            f"Cannot load the package: {message}, as a bundle is not a CommonJS "
+            "module; use --no-bundle (bundle = false in lambda.toml)"
         )
     return [
-        f"the module threw while it was loaded here: {kind}: "
-        f"{message}; its cache is incomplete; what it needs can be given with --env"
+        f"the module threw while it was loaded here: {kind}: {message}; its cache is "
+        "incomplete; set the variables it needs with --env"
     ]
 
 
 def _moved(source: Path, state: Path, moves: Mapping[Path, Path]) -> tuple[bytes, int]:
-    """Copy a database with other addresses in it; the same bytes for the same rows.
+    """Copy a database with rewritten URLs; equal rows give equal bytes.
 
     Returns:
-        The copy, and how many rows were moved.
+        The copy, and the number of rewritten rows.
     """
     target = state / "moved"
     target.unlink(missing_ok=True)
@@ -342,7 +344,7 @@ def _moved(source: Path, state: Path, moves: Mapping[Path, Path]) -> tuple[bytes
                 kept.append(fields)
             marks = ", ".join("?" * len(columns))
             new.executemany(f"INSERT INTO {table} VALUES ({marks})", sorted(kept))
-        # Deno optimizes what it opens; where nobody may write, that would fail.
+        # Deno runs an optimization on opening, which fails on a read-only file system.
         new.execute("ANALYZE")
         new.commit()
         new.execute("PRAGMA wal_checkpoint(TRUNCATE)")
@@ -350,11 +352,11 @@ def _moved(source: Path, state: Path, moves: Mapping[Path, Path]) -> tuple[bytes
 
 
 def new_address(address: str, moves: Mapping[Path, Path]) -> str | None:
-    """Return what a module's address is in Lambda; None if it is not there.
+    """Return the URL of a module in Lambda; None if the package does not contain it.
 
     Args:
-        address: As Deno spells it, which is not always the same way.
-        moves: Folders here and in Lambda.
+        address: URL of the module on this machine; Deno's escaping varies.
+        moves: Folders on this machine, and their paths in Lambda.
     """
     parts = address.split("/")
     for old, new in moves.items():
@@ -365,12 +367,13 @@ def new_address(address: str, moves: Mapping[Path, Path]) -> str | None:
 
 
 def anonymous(field: object, address: str, new_address: str) -> object:
-    """Make V8's code the same wherever it was made.
+    """Remove the local URL from V8's compiled code, so that it is reproducible.
 
-    It holds the address that its module had, as a string with hash and length in front.
-    V8 puts the address that the module has in its place (``SetScriptFieldsFromDetails``
-    in code-serializer.cc), so any other of that length will do, with the mark of a hash
-    that is not known yet. Code with a checksum is left as it is.
+    The code contains the URL that the module had, as a string preceded by hash and
+    length. When V8 loads the code it replaces the URL with the current one
+    (``SetScriptFieldsFromDetails`` in code-serializer.cc). So any text of the same
+    length can take its place, marked as not hashed yet. Code with a checksum is not
+    changed.
     """
     if not isinstance(field, bytes) or field[CHECKSUM] != bytes(4):
         return field

@@ -1,8 +1,8 @@
-"""Wheels for the machines of AWS Lambda, whatever machine this is.
+"""Wheels for AWS Lambda's platforms, fetched on any platform.
 
-Knows how pip is asked for a platform that is not its own, where wheels are kept so that
-a second build needs no network, and what is in a wheel. Refuses to know what is built
-of them. Specification: PyPA specifications, "Binary distribution format", "Platform
+Knows how to ask pip for another platform, where wheels are cached so that a second
+build works without network, and the content of a wheel. Does not know what is built
+from them. Specification: PyPA specifications, "Binary distribution format", "Platform
 compatibility tags" and "Core metadata".
 """
 
@@ -28,19 +28,19 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 CACHE_FOLDER = "lambda-deno-spawn/wheels"
-# pip does not expand tags for a platform that is not its own. Amazon Linux 2023 has
-# glibc 2.34; the others are what wheels of our packages have been built for.
+# List all tags: pip adds older ones only for its own platform. Amazon Linux 2023 has
+# glibc 2.34; the others are the tags of our packages' wheels.
 MANYLINUX = (
     "manylinux_2_34", "manylinux_2_31", "manylinux_2_28", "manylinux_2_27",
     "manylinux_2_24", "manylinux_2_17", "manylinux2014",
 )  # fmt: skip
 MACHINES = {Arch.X86_64: "x86_64", Arch.ARM64: "aarch64"}
-ERROR_MARK = "ERROR: "  # pip's, before the lines that say why it gave up
+ERROR_MARK = "ERROR: "  # pip's prefix of the lines with the reason
 
 
 @dataclass(frozen=True, slots=True)
 class Requirement:
-    """A package in an exact version."""
+    """A package with an exact version."""
 
     name: str
     version: str
@@ -51,7 +51,7 @@ class Requirement:
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What wheels have to fit.
+    """The platform that wheels have to support.
 
     Attributes:
         python: Version of CPython, such as ``3.13``.
@@ -63,13 +63,13 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Wheel:
-    """A wheel, and everything in it but what only an installer needs.
+    """A wheel and its content, without the files that only installers use.
 
     Attributes:
-        modules: What would be imported, by path.
+        modules: Importable files, by path.
         scripts: Executables, by name.
-        licenses: Licence texts, by path below a folder of the package's own.
-        license_expression: In SPDX's terms, or in the package's own.
+        licenses: Licence texts, by path below a folder for this package.
+        license_expression: SPDX expression, or the package's own words.
     """
 
     requirement: Requirement
@@ -80,10 +80,10 @@ class Wheel:
 
 
 def installed(name: str) -> Requirement:
-    """Return a package as it is installed here: what runs locally is what is shipped.
+    """Return a package in its installed version, so that layers match local runs.
 
     Raises:
-        BuildError: It is not installed.
+        BuildError: The package is not installed.
     """
     try:
         return Requirement(name, importlib.metadata.version(name))
@@ -95,7 +95,7 @@ def installed(name: str) -> Requirement:
 
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
-    """Return where wheels are kept from one build to the next."""
+    """Return the folder that caches wheels between builds."""
     home = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / CACHE_FOLDER
 
@@ -106,17 +106,17 @@ def fetch_wheels(
     environ: Mapping[str, str],
     scratch: Path,
 ) -> list[Wheel]:
-    """Return wheels, in the order asked for; what the cache lacks is downloaded.
+    """Return wheels in the order of the requirements; download the missing ones.
 
     Args:
-        requirements: What is wanted; nothing that these require is added.
-        target: What the wheels have to fit.
-        environ: The caller's environment: where the cache is, what pip reads. A cache
-            that can only be read is used as it is.
-        scratch: An existing folder for what cannot be kept.
+        requirements: The packages; their dependencies are not added.
+        target: The platform.
+        environ: The caller's environment, with the settings of the cache and of pip. A
+            read-only cache is used without changing it.
+        scratch: An existing folder for downloads, if the cache is read-only.
 
     Raises:
-        BuildError: A wheel cannot be had, or is broken.
+        BuildError: A wheel cannot be fetched, or is broken.
     """
     cache = cache_folder(environ) / f"{target.arch}-{target.python}"
     missing = [r for r in requirements if _find(r, cache) is None]
@@ -127,7 +127,9 @@ def fetch_wheels(
     for requirement in requirements:
         found = _find(requirement, cache) or _find(requirement, scratch)
         if found is None:
-            raise BuildError(f"Cannot fetch {requirement}: pip has put it elsewhere")
+            raise BuildError(
+                f"Cannot fetch {requirement}: pip gave the wheel another name"
+            )
         wheels.append(_read(found, requirement))
     return wheels
 
@@ -139,7 +141,7 @@ def _find(requirement: Requirement, folder: Path) -> Path | None:
 
 
 def _is_writable(folder: Path) -> bool:
-    """Make a folder if need be; tell whether files can be put into it."""
+    """Create a folder if needed; return whether it is writable."""
     with contextlib.suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         return os.access(folder, os.W_OK)
@@ -152,13 +154,13 @@ def _download(
     folder: Path,
     environ: Mapping[str, str],
 ) -> None:
-    """Let pip put wheels into a folder; each appears whole or not at all."""
+    """Download wheels into a folder with pip; each appears complete or not at all."""
     names = ", ".join(map(str, requirements))
     where = f"{target.arch} and Python {target.python}"
     if importlib.util.find_spec("pip") is None:
         raise BuildError(
-            f"Cannot fetch {names}: {sys.executable} has no pip, which downloads it; "
-            f"install it with `{sys.executable} -m ensurepip`"
+            f"Cannot fetch {names}: {sys.executable} has no pip to download it; "
+            f"install pip with `{sys.executable} -m ensurepip`"
         )
     with tempfile.TemporaryDirectory(dir=folder) as partial:
         done = subprocess.run(
@@ -171,14 +173,14 @@ def _download(
         if done.returncode != 0:
             raise BuildError(
                 f"Cannot fetch {names} for {where}: {_reason(done.stderr)}; check the "
-                "version, and that pip reaches its package index"
+                "version, and that pip can reach its package index"
             )
         for wheel in Path(partial).glob("*.whl"):
             wheel.replace(folder / wheel.name)
 
 
 def _pip(target: Target) -> Iterator[str]:
-    # It waits as long as its own settings say: index, proxy and time are the user's.
+    # No time limit here: index, proxy and timeouts are in the user's pip settings.
     yield from (sys.executable, "-m", "pip", "download", "--quiet", "--no-input")
     yield from ("--disable-pip-version-check", "--no-deps", "--only-binary", ":all:")
     yield from ("--implementation", "cp", "--python-version", target.python)
@@ -187,10 +189,10 @@ def _pip(target: Target) -> Iterator[str]:
 
 
 def _reason(stderr: str) -> str:
-    """Return why pip gave up, without its warnings."""
+    """Return the reason of pip's failure, without its warnings."""
     lines = stderr.strip().splitlines()
     errors = [line for line in lines if line.startswith(ERROR_MARK)] or lines[-1:]
-    # The first says why, further ones repeat it.
+    # The first error has the reason, further ones repeat it.
     return "".join(errors[:1]).removeprefix(ERROR_MARK)
 
 
@@ -219,12 +221,12 @@ def _read(path: Path, requirement: Requirement) -> Wheel:
                     modules[name] = archive.read(name)
     except (OSError, zipfile.BadZipFile) as error:
         raise BuildError(
-            f"Cannot read {str(path)!r}: {error}; delete it, so that it is fetched anew"
+            f"Cannot read {str(path)!r}: {error}; delete it to have it fetched again"
         ) from error
     return Wheel(requirement, modules, scripts, licenses, _expression(metadata))
 
 
 def _expression(metadata: bytes) -> str:
     fields = email.message_from_bytes(metadata)
-    # Older packages have a free text; those that we ship name a licence in it.
+    # Older packages have free text; in those that we ship it is the licence's name.
     return fields.get("License-Expression") or fields.get("License") or "NOASSERTION"

@@ -1,8 +1,8 @@
-"""A function as a developer has it: a file or a folder, and how to invoke it.
+"""A function on the developer's machine: a file or a folder, and how to invoke it.
 
-Knows which handler a path means and which variables Lambda would accept. Refuses to
-know how a function is run. Specification: AWS Lambda Developer Guide, "Working with
-Lambda environment variables".
+Knows which handler a path stands for and which environment variables Lambda accepts.
+Does not know how a function is run. Specification: AWS Lambda Developer Guide, "Working
+with Lambda environment variables".
 """
 
 from __future__ import annotations
@@ -11,8 +11,12 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from lambda_deno_spawn.dev.project.quotas import (
+    DEFAULT_MEMORY_MB,
+    DEFAULT_TIMEOUT_S,
+)
 from lambda_deno_spawn.errors import UsageError
-from lambda_deno_spawn.launch.command import HANDLER_SUFFIXES
+from lambda_deno_spawn.launch.handler import HANDLER_SUFFIXES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -22,7 +26,7 @@ SOURCE_NAMES = ("function", "index", "main", "mod", "handler")
 DEFAULT_EXPORT = "handler"
 INIT_LIMIT_S = 10.0  # on-demand init; AWS "execution environment lifecycle"
 
-# AWS "Working with Lambda environment variables", reserved.
+# AWS "Working with Lambda environment variables", reserved variables.
 RESERVED_VARIABLES = frozenset(
     {
         "_HANDLER",
@@ -56,10 +60,10 @@ class Function:
     """A function's code.
 
     Attributes:
-        task_root: Its folder, absolute.
+        task_root: Absolute path of its folder.
         handler: ``file.export``.
-        shadowed_by: The file that the handler's name means instead of the one that was
-            asked for; None if they are the same.
+        shadowed_by: The file that Lambda would load instead of the requested one,
+            because both have the handler's name; None if they are the same.
     """
 
     task_root: Path
@@ -69,23 +73,24 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class InvokeOptions:
-    """What to invoke and how.
+    """The function to invoke, and how to invoke it.
 
     Attributes:
         event: Passed on byte for byte.
-        timeout_s: Of the invocation, from delivery.
-        init_limit_s: Of init; as on Lambda, ``timeout_s`` comes on top.
-        memory_mb: Told to the runtime and reported; nothing here enforces it.
-        warm: Value of ``LAMBDA_DENO_WARM``, None to leave it alone.
+        timeout_s: Time limit of the invocation, counted from its delivery.
+        init_limit_s: Time limit of the init phase; as on Lambda, ``timeout_s`` is
+            added.
+        memory_mb: Reported to the runtime and in the report; nothing enforces it here.
+        warm: Value of ``LAMBDA_DENO_WARM``, None to leave the variable unset.
         variables: The function's own environment variables.
         client_context: JSON text.
-        is_verbose: The log tells how the function's processes are started.
+        is_verbose: Log the commands that start the function's processes.
     """
 
     function: Function
     event: bytes = b"{}"
-    timeout_s: float = 3.0
-    memory_mb: int = 512
+    timeout_s: float = DEFAULT_TIMEOUT_S
+    memory_mb: int = DEFAULT_MEMORY_MB
     warm: str | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     client_context: str | None = None
@@ -95,14 +100,14 @@ class InvokeOptions:
 
 
 def find_function(path: Path, handler: str | None = None) -> Function:
-    """Find the folder and the handler that a path means.
+    """Find the folder and the handler that a path stands for.
 
     Args:
         path: The handler's file, or the folder that holds it.
-        handler: ``file.export`` if it is not to be guessed.
+        handler: ``file.export``; None: choose it by the names of the files.
 
     Raises:
-        UsageError: There is no such path, or no handler can be found.
+        UsageError: The path does not exist, or no handler can be found there.
     """
     if path.is_dir():
         task_root = path.resolve()
@@ -112,14 +117,14 @@ def find_function(path: Path, handler: str | None = None) -> Function:
             f"Cannot find function {str(path)!r}: there is no such file or folder; "
             "give the handler's file or the folder that holds it"
         )
-    # Only the folder is resolved: a handler may be a link to a file elsewhere.
+    # Resolve the folder only: the handler may be a symbolic link to a file elsewhere.
     task_root = path.parent.resolve()
     if handler is not None:
         return Function(task_root, handler)
     stem = _stem(path.name)
     if stem is None:
         raise UsageError(
-            f"Cannot use function {str(path)!r}: its suffix is none of "
+            f"Cannot use function {str(path)!r}: its suffix is not one of "
             f"{', '.join(HANDLER_SUFFIXES)}"
         )
     winner = next(
@@ -158,15 +163,15 @@ def _stem(name: str) -> str | None:
 
 
 def _is_code(name: str) -> bool:
-    """Tell a module from declarations and tests, which lie beside it."""
+    """Return whether a file is a module, not a test or a file of type declarations."""
     return not re.search(r"\.d\.ts$|[._]test\.[a-z]+$", name)
 
 
 def parse_variables(assignments: Sequence[str]) -> dict[str, str]:
-    """Read ``NAME=VALUE`` assignments of the function's environment variables.
+    """Parse ``NAME=VALUE`` assignments of the function's environment variables.
 
     Raises:
-        UsageError: One is malformed, or Lambda would not accept its name.
+        UsageError: An assignment is malformed, or Lambda does not accept its name.
     """
     variables = {}
     for assignment in assignments:
@@ -177,14 +182,14 @@ def parse_variables(assignments: Sequence[str]) -> dict[str, str]:
             else "there is no '='; give NAME=VALUE"
         )
         if problem is not None:
-            # Not its value, which may be a secret.
+            # Leave out the value: it may be a secret.
             raise UsageError(f"Cannot use --env {name!r}: {problem}")
         variables[name] = value
     return variables
 
 
 def variable_problem(name: str, value: str) -> str | None:
-    """Return why Lambda would not take a variable, and what to do; None if it would."""
+    """Return why Lambda rejects a variable, and what to do; None if it accepts it."""
     if name in RESERVED_VARIABLES:
         return (
             f"Lambda reserves {name}; choose another name, or set it in this "
@@ -196,12 +201,12 @@ def variable_problem(name: str, value: str) -> str | None:
             "digits and underscores, a letter first"
         )
     if "\0" in value:
-        return "the value holds a NUL character; leave it out"
+        return "its value contains a NUL character; remove it"
     return None
 
 
 def shadowing_note(function: Function, shown: str) -> str | None:
-    """Return a sentence if another file than the one that was named is the handler."""
+    """Return a note if another file is loaded than the one requested, else None."""
     if function.shadowed_by is None:
         return None
     return (
@@ -211,6 +216,6 @@ def shadowing_note(function: Function, shown: str) -> str | None:
 
 
 def function_name(function: Function) -> str:
-    """Return a name that Lambda would accept, made from the function's folder."""
+    """Return a name that Lambda accepts, derived from the name of the folder."""
     name = re.sub(r"[^A-Za-z0-9_-]+", "-", function.task_root.name).strip("-")
     return name[:64] or "function"

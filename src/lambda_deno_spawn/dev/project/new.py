@@ -1,9 +1,9 @@
 """A new project: a folder with a function that runs, is tested and can be deployed.
 
-Knows the templates, what is filled into them, and how to write a folder so that it is
-there as a whole or not at all. Refuses to know how a function is run or deployed, and
-the network: everything comes with this package. Specification: docs/project.md, "A new
-project".
+Knows the templates, the values that are filled in, and how to write a folder so that it
+appears complete or not at all. Does not know how a function is run or deployed, and
+never uses the network: this package contains everything. Specification:
+docs/project.md, "A new project".
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from lambda_deno_spawn.dev.project.project import FUNCTION_NAME, Arch
 from lambda_deno_spawn.errors import UsageError
 
 TEMPLATES_FOLDER = Path(__file__).parent / "templates"
-# Files that every project has, unless its template has one of its own.
+# Folder of files that every project gets, unless its template has its own version.
 COMMON = "common"
 TYPES = Path(__file__).parents[2] / "js" / "lambda.d.ts"
-# What the templates hold where something is filled in: they are valid as they are.
+# Placeholders in the templates, which are valid projects themselves.
 TEMPLATE_NAME = "my-function"
 TEMPLATE_ARCH = 'arch = "x86_64"'
 FILLED_IN = ("lambda.toml", "README.md")
@@ -30,12 +30,12 @@ FILLED_IN = ("lambda.toml", "README.md")
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A kind of function to begin with.
+    """A kind of function to start from.
 
     Attributes:
-        name: Also that of its folder.
-        summary: What the function does.
-        event: The file of its folder to invoke it with first.
+        name: Name of the template and of its folder.
+        summary: A few words about the function, for the help text.
+        event: File in its folder with the event of the first invocation.
     """
 
     name: str
@@ -49,7 +49,7 @@ TEMPLATES = {
         Template("event", "a plain handler", "events/greeting.json"),
         Template("http", "a Hono app", "events/hello.json"),
         Template("sqs", "a batch of messages from a queue", "events/batch.json"),
-        Template("stream", "an answer in pieces", "events/prompt.json"),
+        Template("stream", "a streamed response", "events/prompt.json"),
     )
 }
 
@@ -60,7 +60,7 @@ class NewProject:
 
     Attributes:
         path: Its folder.
-        files: Paths inside, with ``/``, sorted.
+        files: Sorted paths below the folder, with ``/``.
     """
 
     path: Path
@@ -68,17 +68,17 @@ class NewProject:
 
 
 def find_template(name: str) -> Template:
-    """Return the template of a name.
+    """Return the template with a name.
 
     Raises:
-        UsageError: There is none.
+        UsageError: There is no such template.
     """
     if name in TEMPLATES:
         return TEMPLATES[name]
     near = difflib.get_close_matches(name, TEMPLATES, 1)
     hint = f"did you mean {near[0]}? " if near else ""
     raise UsageError(
-        f"Cannot use template {name!r}: there is none of this name; {hint}"
+        f"Cannot use template {name!r}: it does not exist; {hint}"
         f"templates are {', '.join(TEMPLATES)}"
     )
 
@@ -86,34 +86,34 @@ def find_template(name: str) -> Template:
 def write_project(
     name: str, template: Template, arch: Arch, parent: Path
 ) -> NewProject:
-    """Write a project into a folder of its name; nothing that is there is overwritten.
+    """Write a project into a new folder; no existing file is overwritten.
 
-    The folder is complete when it appears. Two calls for one folder at the same time
-    leave one project: the other call fails.
+    The folder is complete when it appears. If two calls create the same folder at the
+    same time, one of them fails.
 
     Args:
-        name: Of the function and of its folder.
-        template: What to begin with.
-        arch: Instruction set that the project file names.
-        parent: An existing folder, in which the project's is made.
+        name: Name of the function and of its folder.
+        template: The template to start from.
+        arch: Instruction set for the project file.
+        parent: An existing folder, in which the project's folder is created.
 
     Raises:
-        UsageError: Lambda would not accept the name, or the folder cannot be written.
+        UsageError: Lambda does not accept the name, or the folder cannot be written.
     """
     if not FUNCTION_NAME.fullmatch(name):
         raise UsageError(
             f"Cannot use the name {name!r}: Lambda accepts 1 to 64 letters, digits, - "
-            "and _; --path says in which folder the project is made"
+            "and _; give such a name, and the parent folder in --path"
         )
     path = parent / name
     contents = _contents(name, template, arch)
     try:
-        _refuse_what_is_there(path, parent)
-        # In the same folder, as a rename is atomic only within one file system.
+        _refuse_existing(path, parent)
+        # In the same parent folder: a rename is atomic only within one file system.
         partial = parent / f".{name}.{secrets.token_hex(4)}.partial"
         try:
             _write(partial, contents)
-            # An empty folder gives way to ours, anything else does not.
+            # This replaces an empty folder, and fails if anything else is there.
             partial.rename(path)
         finally:
             with contextlib.suppress(OSError):
@@ -125,28 +125,28 @@ def write_project(
     return NewProject(path, tuple(sorted(contents)))
 
 
-def _refuse_what_is_there(path: Path, parent: Path) -> None:
+def _refuse_existing(path: Path, parent: Path) -> None:
     if not parent.is_dir():
         raise UsageError(
             f"Cannot write project {str(path)!r}: there is no folder {str(parent)!r}; "
-            "make it first"
+            "create it first"
         )
-    advice = "choose another name, or another place with --path"
+    advice = "choose another name, or another parent folder with --path"
     if path.is_dir() and not path.is_symlink():
         if any(path.iterdir()):
             raise UsageError(
-                f"Cannot write project {str(path)!r}: the folder is there and is not "
+                f"Cannot write project {str(path)!r}: the folder exists and is not "
                 f"empty; {advice}"
             )
     elif path.exists() or path.is_symlink():
         raise UsageError(
-            f"Cannot write project {str(path)!r}: a file of this name is there; "
+            f"Cannot write project {str(path)!r}: a file with this name exists; "
             f"{advice}"
         )
 
 
 def _contents(name: str, template: Template, arch: Arch) -> dict[str, bytes]:
-    """Return what goes into each file of a project."""
+    """Return the content of each file of a project, by its path."""
     found = {TYPES.name: TYPES.read_bytes()}
     for folder in (TEMPLATES_FOLDER / COMMON, TEMPLATES_FOLDER / template.name):
         for file in folder.rglob("*"):

@@ -1,8 +1,8 @@
-"""The project file of a function, ``lambda.toml``: what it is called and how it runs.
+"""The project file of a function, ``lambda.toml``: its name and its settings.
 
-Knows every key, what it accepts and what Lambda makes of it. Refuses to know how a
-function is built, invoked or deployed. Specification: docs/project.md; limits and
-names: AWS Lambda API reference, CreateFunction.
+Knows every key, the values it accepts and the Lambda setting it stands for. Does not
+know how a function is built, invoked or deployed. Specification: docs/project.md;
+limits and names: AWS Lambda API reference, CreateFunction.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from lambda_deno_spawn.dev.project.quotas import (
     LAYERS_LIMIT,
     MEMORY_MAX_MB,
     MEMORY_MIN_MB,
+    OS_ONLY,
     STORAGE_MAX_MB,
     STORAGE_MIN_MB,
     TIMEOUT_LIMIT_S,
@@ -45,45 +46,45 @@ HANDLER = re.compile(r"(?!/)(?!(?:.*/)?\.\./)[^\s]*[^\s./]\.[\w$.]*[\w$]")
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
 LAYER_ARN = re.compile(r"arn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:layer:[\w-]+:\d+")
 RELATIVE = re.compile(r"(?!/)(?!(?:.*/)?\.\.(?:/|$)).+")
-RUNTIMES = ("python3.12", "python3.13", "python3.14", "provided.al2023")
+RUNTIMES = ("python3.12", "python3.13", "python3.14", OS_ONLY)
 
 E = TypeVar("E", bound=StrEnum)
 
 
 class Arch(StrEnum):
-    """Instruction set of a function, as Lambda spells it."""
+    """Instruction set of a function, spelled as in Lambda's API."""
 
     X86_64 = "x86_64"
     ARM64 = "arm64"
 
     @classmethod
     def here(cls) -> Arch:
-        """Return this machine's."""
+        """Return the instruction set of this machine."""
         is_arm = platform.machine().lower() in ("arm64", "aarch64")
         return cls.ARM64 if is_arm else cls.X86_64
 
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """A function and all that its project file says; None: it says nothing.
+    """A function and the settings in its project file; None: not set there.
 
     Attributes:
         function: Its folder and handler.
         name: Name of the function in Lambda.
-        arch: Instruction set; Lambda's own default where the file is silent.
+        arch: Instruction set; if the file does not set it, Lambda's own default.
         runtime: One of ``RUNTIMES``.
         memory_mb: Memory size.
         timeout_s: Function timeout, whole seconds.
         storage_mb: Size of ``/tmp``.
-        strategy: ``LAMBDA_DENO_STRATEGY``.
-        permissions: ``LAMBDA_DENO_PERMISSIONS``.
-        response_mode: ``LAMBDA_DENO_RESPONSE_MODE``.
-        description: Shown by AWS's console.
-        role: ARN of the execution role; None: one is made.
-        layers: ARNs to use instead of the runtime's own.
-        bundle: The package holds one bundled module, not the files as they are.
-        include: Patterns of files that belong to the package as well.
-        exclude: Patterns of files that do not.
+        strategy: Value of ``LAMBDA_DENO_STRATEGY``.
+        permissions: Value of ``LAMBDA_DENO_PERMISSIONS``.
+        response_mode: Value of ``LAMBDA_DENO_RESPONSE_MODE``.
+        description: Text for the AWS console.
+        role: ARN of the execution role; None: ``deploy`` creates one.
+        layers: ARNs of the layers to use instead of the runtime's own.
+        bundle: Package one bundled module; False: package the files unchanged.
+        include: Patterns of additional files to package.
+        exclude: Patterns of files to leave out of the package.
         env: The function's environment variables.
         tags: AWS tags.
     """
@@ -109,7 +110,7 @@ class Project:
 
     @property
     def variables(self) -> dict[str, str]:
-        """Return the function's environment variables, settings of ours among them."""
+        """Return the function's environment variables and the runtime's settings."""
         settings = {
             "LAMBDA_DENO_STRATEGY": self.strategy,
             "LAMBDA_DENO_PERMISSIONS": self.permissions,
@@ -126,11 +127,11 @@ def load_project(
 
     Args:
         path: The handler's file, or the folder that holds it.
-        handler: ``file.export``, stronger than the project file's.
-        name: Of the function, stronger than the project file's.
+        handler: ``file.export``; overrides the project file.
+        name: Name of the function; overrides the project file.
 
     Raises:
-        UsageError: There is no such function, or the file says what cannot be.
+        UsageError: There is no such function, or the file has an invalid value.
     """
     if name is not None and not FUNCTION_NAME.fullmatch(name):
         raise UsageError(f"Cannot use the name {name!r}; expected {NAME_RULE}")
@@ -146,7 +147,7 @@ def load_project(
         raise UsageError(f"Cannot read {str(file)!r}: {error}") from error
     table = _Table(str(file), content)
     named = table.text("handler", HANDLER, "file.export, such as src/api.handler")
-    # A file that was named is meant, whatever the project's handler is.
+    # If the caller named a file, that file is the handler, not the project's.
     function = find_function(path, handler or (named if path.is_dir() else None))
     in_file = table.text("name", FUNCTION_NAME, NAME_RULE)
     project = Project(
@@ -173,25 +174,13 @@ def load_project(
         env=table.mapping("env", check_names=True),
         tags=table.mapping("tags", check_names=False),
     )
-    table.refuse_the_rest()
+    table.reject_unknown_keys()
     _check_settings(str(file), project)
     return project
 
 
-def deployed_name(name_or_path: str) -> str:
-    """Return the name of a function in Lambda, given that or its folder.
-
-    Raises:
-        UsageError: There is such a folder, but no function in it.
-    """
-    path = Path(name_or_path)
-    if FUNCTION_NAME.fullmatch(name_or_path) or not path.exists():
-        return name_or_path
-    return load_project(path).name
-
-
 def _check_settings(file: str, project: Project) -> None:
-    """Let the runtime itself judge its settings, before they are deployed."""
+    """Check the runtime's settings with the runtime's own parser before they ship."""
     try:
         settings = Settings.from_environ(
             {
@@ -206,12 +195,12 @@ def _check_settings(file: str, project: Project) -> None:
     if settings.unknown:
         raise UsageError(
             f"Cannot use {file!r}: there is no setting {settings.unknown[0]}; "
-            "docs/configuration.md lists those that there are"
+            "docs/configuration.md lists all settings"
         )
 
 
 class _Table:
-    """A parsed project file; whatever is asked for is checked and crossed off."""
+    """A parsed project file: checks each value it returns, and finds unknown keys."""
 
     def __init__(self, file: str, content: dict[str, object]) -> None:
         self._file = file
@@ -305,13 +294,13 @@ class _Table:
             found[name] = text
         return found
 
-    def refuse_the_rest(self) -> None:
-        """Refuse what nobody has asked for: it is a typo more often than not."""
+    def reject_unknown_keys(self) -> None:
+        """Reject unknown keys: most of them are typos."""
         for key in self._content:
             if key not in self._known:
                 near = difflib.get_close_matches(key, self._known, 1)
-                hint = f"did you mean {near[0]}?" if near else "that is none;"
+                hint = f"did you mean {near[0]}? The" if near else "the"
                 raise UsageError(
-                    f"Cannot use {self._file!r}: there is a key {key!r}; {hint} "
+                    f"Cannot use {self._file!r}: the key {key!r} is unknown; {hint} "
                     f"keys are {', '.join(sorted(self._known))}"
                 )

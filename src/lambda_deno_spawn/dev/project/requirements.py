@@ -1,3 +1,9 @@
-"""What the runtime needs of what it runs on."""
+"""Requirements of the runtime: the version of Deno, and Python packages."""
 
-DENO_MINIMUM = (2, 9)  # older ones lack flags that the runtime gives
+from __future__ import annotations
+
+DISTRIBUTION = "lambda-deno-spawn"
+DENO_MINIMUM = (2, 9)  # older versions lack flags that the runtime sets
+# Packages that the runtime imports, including their own dependencies; checked by
+# tests/integration/test_layer_zip.py.
+RUNTIME_PACKAGES = ("h11", "orjson")

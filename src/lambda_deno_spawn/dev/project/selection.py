@@ -1,8 +1,8 @@
 """Which files of a project belong to its package.
 
-Knows what lies in a project's folder for the people who work on it, what holds
-secrets, and the patterns of ``lambda.toml``. Looks at names and links, and reads no
-file. Refuses to know what a package is made of besides. Specification: docs/build.md,
+Knows the files that serve developers and their tools, the files that often contain
+secrets, and the patterns in ``lambda.toml``. Looks at names and links, and reads no
+file. Does not know what else a package contains. Specification: docs/build.md,
 docs/project.md.
 """
 
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.dev.project.project import Project
 
-# For people and tools, in the project's own folder; deeper down such names are data.
+# Left out at the top of the project only: these serve developers and their tools. In
+# folders below, files with such names are data.
 ONLY_AT_THE_TOP = (
     PROJECT_FILE, "README*", "*.md", "tests", "events", "event.json", "dist",
     "coverage", "template.yaml", "samconfig.toml", "cdk.out", "deno.json",
     "deno.jsonc", "deno.lock", "package.json", "package-lock.json", "tsconfig.json",
     "Makefile", "*.zip",
 )  # fmt: skip
-# Anywhere: tests, declarations, and what is secret more often than not. So is what
-# begins with a dot.
+# Left out everywhere: tests, type declarations, and files that often contain secrets.
+# Names that begin with a dot are left out too.
 NOWHERE = (
     "*.d.ts", "*[._]test.*", "node_modules", "*.env", "*.pem", "*.key", "*.p12",
     "id_rsa*", "id_ed25519*", "id_ecdsa*", "*.tfstate", "*.tfstate.*",
@@ -39,9 +40,10 @@ class Selected(NamedTuple):
     """A file that belongs to a package.
 
     Attributes:
-        name: Below the project's folder, with slashes.
-        path: Where its content is.
-        target: Where that really is, if a link leads out of the project.
+        name: Path below the project's folder, with slashes.
+        path: The file to read.
+        target: The file outside the project that ``path`` is a link to; None: it is
+            inside.
     """
 
     name: str
@@ -52,7 +54,7 @@ class Selected(NamedTuple):
 def select(project: Project) -> Iterator[Selected]:
     """Yield the files of a project that belong to its package.
 
-    Links are followed; one that leads back to where it came from is left out.
+    Links are followed, except those to a folder that contains the link.
     """
     root = project.function.task_root
     yield from _walk(project, root, "", (os.path.realpath(root),))
@@ -76,7 +78,7 @@ def _walk(
 
 
 def is_wanted(project: Project, name: str, *, is_folder: bool) -> bool:
-    """Tell whether a file belongs to a package, or a folder may hold one that does."""
+    """Return whether to package a file, or to look into a folder."""
     if is_excluded(project, name):
         return False
     if is_included(project, name, is_folder=is_folder):
@@ -88,13 +90,15 @@ def is_wanted(project: Project, name: str, *, is_folder: bool) -> bool:
 
 
 def is_excluded(project: Project, name: str) -> bool:
-    """Tell whether ``lambda.toml`` leaves a file out."""
+    """Return whether ``exclude`` in ``lambda.toml`` matches a file."""
     return _matches(name, project.exclude)
 
 
 def is_included(project: Project, name: str, *, is_folder: bool = False) -> bool:
-    """Tell whether ``lambda.toml`` asks for a file, or for one in a folder."""
-    # What is hidden has to be asked for by its own name: it may be a secret.
+    """Return whether ``include`` in ``lambda.toml`` matches a file, or may in a folder.
+
+    A hidden file may be a secret: it is matched only by a pattern with a leading dot.
+    """
     is_hidden = name.rpartition("/")[2].startswith(".")
     patterns = [
         pattern

@@ -5,11 +5,11 @@ import type { Context } from "./lambda.d.ts";
 
 const context = { awsRequestId: "test" } as Context;
 
-Deno.test("handler() greets whom the event names", () => {
+Deno.test("handler() greets the person in the event", () => {
   const expected = { message: "Hello Ada", requestId: "test" };
   assert.deepEqual(handler(event, context), expected);
 });
 
-Deno.test("handler() greets the world if the event names nobody", () => {
+Deno.test("handler() greets the world without a name", () => {
   assert.equal(handler({}, context).message, "Hello world");
 });

@@ -1,7 +1,7 @@
 import { Hono } from "hono";
 import type { FetchContext } from "./lambda.d.ts";
 
-/** What Hono calls bindings is the context of the invocation. */
+/** Hono's bindings hold the context of the invocation. */
 const app = new Hono<{ Bindings: FetchContext }>();
 
 app.get("/hello/:name", (c) => {

@@ -14,13 +14,13 @@ Deno.test("GET /hello/:name greets", async () => {
   assert.deepEqual(await response.json(), { message: "Welcome Ada" });
 });
 
-Deno.test("POST /notes answers with the note and its id", async () => {
+Deno.test("POST /notes returns the note with its id", async () => {
   const response = await post('{"text": "Buy milk"}');
   assert.equal(response.status, 201);
   assert.deepEqual(await response.json(), { id: "test", text: "Buy milk" });
 });
 
-Deno.test("POST /notes refuses what is no note", async () => {
+Deno.test("POST /notes rejects a body that is not a note", async () => {
   for (const body of ["", "null", '{"text": 1}']) {
     assert.equal((await post(body)).status, 400);
   }

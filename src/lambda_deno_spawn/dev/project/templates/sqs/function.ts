@@ -9,7 +9,7 @@ interface Order {
   quantity: number;
 }
 
-/** Report the messages that failed: only they come again. */
+/** Report the messages that failed: SQS delivers only these again. */
 export async function handler(event: SqsEvent, { signal }: Context) {
   const outcomes = await Promise.allSettled(
     event.Records.map((record) => ship(record.body, signal)),
@@ -24,7 +24,7 @@ export async function handler(event: SqsEvent, { signal }: Context) {
   return { batchItemFailures };
 }
 
-// deno-lint-ignore require-await -- stands for a call of a service
+// deno-lint-ignore require-await -- stands for a call to a service
 async function ship(body: string, signal: AbortSignal) {
   signal.throwIfAborted();
   const { id, quantity }: Order = JSON.parse(body);

@@ -5,19 +5,19 @@ import type { Context } from "./lambda.d.ts";
 
 const context = { signal: new AbortController().signal } as Context;
 
-Deno.test("handler() reports the message that failed and no other", async () => {
+Deno.test("handler() reports only the message that failed", async () => {
   const { batchItemFailures } = await handler(batch, context);
   const [, poison] = batch.Records;
   assert.deepEqual(batchItemFailures, [{ itemIdentifier: poison.messageId }]);
 });
 
-Deno.test("handler() reports nothing where all went well", async () => {
+Deno.test("handler() reports nothing if all succeeded", async () => {
   const [first, , last] = batch.Records;
   const outcome = await handler({ Records: [first, last] }, context);
   assert.deepEqual(outcome, { batchItemFailures: [] });
 });
 
-Deno.test("handler() reports every message once its time is up", async () => {
+Deno.test("handler() reports every message after the deadline", async () => {
   const late = { signal: AbortSignal.abort() } as Context;
   const { batchItemFailures } = await handler(batch, late);
   assert.equal(batchItemFailures.length, batch.Records.length);

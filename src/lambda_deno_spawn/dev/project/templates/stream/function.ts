@@ -5,17 +5,17 @@ interface Event {
   prompt: string;
 }
 
-/** How long the model below thinks about each word, in milliseconds. */
+/** Time the model below takes for each word, in milliseconds. */
 const WORD_MS = 20;
 
-/** Each word is on its way to the caller before the next one is made. */
+/** Send each word to the caller before the next one is generated. */
 export async function* handler(event: Event, { signal }: Context) {
-  console.log(`Answering ${event.prompt.length} characters`);
-  // The signal aborts when the caller has gone: then there is no next word.
+  console.log(`Responding to ${event.prompt.length} characters`);
+  // The signal aborts when the caller disconnects, which ends the loop below.
   yield* words(event.prompt, signal);
 }
 
-/** Stands for a language model: an answer, one word at a time. */
+/** Stand in for a language model: return a response, one word at a time. */
 async function* words(prompt: string, signal: AbortSignal) {
   const answer = `You asked: ${prompt} So that nothing of it is left behind.\n`;
   for (const word of answer.match(/\S+\s*/g) ?? []) {

@@ -1,0 +1,239 @@
+"""Which function an argument of a command means: a local project, or a name in AWS.
+
+Knows the forms that every command accepts (a folder or file, a name, an ARN), and gives
+the same text the same meaning in each command. Does not know which functions exist in
+AWS: ``dev.aws.target`` asks. Specification: docs/deploy.md, "Which function is
+meant"; Lambda API reference, Invoke, "FunctionName".
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lambda_deno_spawn.dev.project.function import (
+    Function,
+    find_function,
+    function_name,
+)
+from lambda_deno_spawn.dev.project.project import (
+    FUNCTION_NAME,
+    PROJECT_FILE,
+    load_project,
+)
+from lambda_deno_spawn.errors import UsageError
+
+if TYPE_CHECKING:
+    from lambda_deno_spawn.dev.project.project import Project
+
+# A name or an ARN, with or without a version or alias. Lambda also accepts an ARN that
+# begins with the account.
+LAMBDA_NAME = re.compile(
+    r"(?:(?:arn:aws[a-z-]*:lambda:(?P<region>[a-z0-9-]+):)?"
+    r"(?P<account>\d{12}):function:)?"
+    r"(?P<name>[A-Za-z0-9_-]{1,64})(?::(?P<qualifier>\$LATEST|[A-Za-z0-9_-]+))?"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The function that an argument means.
+
+    Attributes:
+        argument: The text of the argument.
+        name: The function's name in Lambda, without a qualifier.
+        path: The local folder or file with the function; None for a name or an ARN.
+        qualifier: Version or alias.
+        region: Region in the ARN.
+        account: Account in the ARN.
+        other: Name of another function that the argument could mean, if AWS has one:
+            the argument itself, where the folder of this name contains a function with
+            a different name.
+    """
+
+    argument: str
+    name: str
+    path: Path | None = None
+    qualifier: str | None = None
+    region: str | None = None
+    account: str | None = None
+    other: str | None = None
+
+    @property
+    def lambda_name(self) -> str:
+        """The name or ARN to pass to Lambda's API."""
+        return self.argument if self.path is None else self.name
+
+    def choose_region(self, given: str | None) -> str | None:
+        """Return the region to use; None: the default of the profile.
+
+        Args:
+            given: Value of ``--region``.
+
+        Raises:
+            UsageError: The ARN names another region.
+        """
+        if self.region is not None and given not in (None, self.region):
+            raise UsageError(
+                f"Cannot use --region {given} with {self.argument!r}: that function is "
+                f"in {self.region}; leave out --region"
+            )
+        return self.region or given
+
+    def refuse_qualifier(self, command: str) -> None:
+        """Reject a version or alias, for a command that acts on the whole function.
+
+        Raises:
+            UsageError: The argument names a version or an alias.
+        """
+        if self.qualifier is not None:
+            raise UsageError(
+                f"Cannot {command} {self.argument!r}: {self.qualifier!r} is a version "
+                f"or alias, and this command acts on the whole function; leave out "
+                f"':{self.qualifier}'"
+            )
+
+
+def find_target(argument: str, handler: str | None = None) -> Target:
+    """Return the function that an argument means.
+
+    A local folder or file with a function comes first, then names and ARNs.
+
+    Args:
+        argument: A path, a name or an ARN.
+        handler: ``file.export``; None: choose it by the names of the files.
+
+    Raises:
+        UsageError: The argument means no function, or two local ones.
+    """
+    path = Path(argument)
+    is_name = FUNCTION_NAME.fullmatch(argument) is not None
+    if is_name and _holds_function(path, handler):
+        return _named_folder(path, handler)
+    if LAMBDA_NAME.fullmatch(argument):
+        return named_target(argument)
+    if argument.startswith("arn:"):
+        raise UsageError(
+            f"Cannot use {argument!r}: it is not the ARN of a function, such as "
+            "arn:aws:lambda:eu-central-1:123456789012:function:name"
+        )
+    if not path.exists():
+        raise UsageError(
+            f"Cannot find function {argument!r}: there is no such file or folder; give "
+            "the folder that contains the function, its name in Lambda, or its ARN"
+        )
+    return Target(argument, load_project(path, handler).name, path)
+
+
+def named_target(name: str) -> Target:
+    """Return the function with a name or ARN, without looking at local folders.
+
+    Raises:
+        UsageError: Lambda does not accept such a name.
+    """
+    match = LAMBDA_NAME.fullmatch(name)
+    if match is None:
+        raise UsageError(
+            f"Cannot use the name {name!r}: Lambda accepts 1 to 64 letters, digits, - "
+            "and _, or a function's ARN"
+        )
+    return Target(
+        argument=name,
+        name=match["name"],
+        qualifier=match["qualifier"],
+        region=match["region"],
+        account=match["account"],
+    )
+
+
+def find_project(
+    target: Target, handler: str | None = None, name: str | None = None
+) -> Project:
+    """Return the project of a function: in its folder, or the local one with its name.
+
+    Args:
+        target: The function.
+        handler: ``file.export``; overrides the project file.
+        name: Name of the function; overrides the project file.
+
+    Raises:
+        UsageError: There is no such project, or there are several.
+    """
+    if target.path is not None:
+        return load_project(target.path, handler, name)
+    if target.account is not None and name not in (None, target.name):
+        raise UsageError(
+            f"Cannot use --name {name} with {target.argument!r}: the ARN names the "
+            "function already; leave out one of them"
+        )
+    folders = _projects_called(target.name)
+    if not folders:
+        raise UsageError(
+            f"Cannot find function {target.argument!r}: there is no such file or "
+            f"folder, and no project here has the name {target.name!r}; give the "
+            "handler's file or the folder that contains it"
+        )
+    if len(folders) > 1:
+        raise UsageError(
+            f"Cannot tell which project {target.argument!r} means: "
+            f"{' and '.join(_shown(folder) for folder in folders)} have this name; "
+            "give one of them"
+        )
+    return load_project(folders[0], handler, name)
+
+
+def _named_folder(path: Path, handler: str | None) -> Target:
+    """Return the function in a folder that an argument names without a slash."""
+    argument = str(path)
+    name = load_project(path, handler).name
+    if name == argument:
+        return Target(argument, name, path)
+    others = [folder for folder in _projects_called(argument) if folder != path]
+    if others:
+        raise UsageError(
+            f"Cannot tell which function {argument!r} means: the folder {argument!r} "
+            f"contains {name!r}, and {_shown(others[0])} is the project called "
+            f"{argument!r}; give {_shown(path)} for the first, {_shown(others[0])} for "
+            "the second"
+        )
+    return Target(argument, name, path, other=argument)
+
+
+def _shown(folder: Path) -> str:
+    """Return a folder's path in a form that cannot be mistaken for a name."""
+    return repr("." if folder == Path() else f"./{folder}")
+
+
+def _holds_function(path: Path, handler: str | None = None) -> bool:
+    """Return whether there is a project at a path, even one with an invalid file."""
+    if (path / PROJECT_FILE).is_file():
+        return True
+    if not path.exists():
+        return False
+    try:
+        find_function(path, handler)
+    except UsageError:
+        return False
+    return True
+
+
+def _projects_called(name: str) -> list[Path]:
+    """Return the working folder and its subfolders whose project has a name."""
+    here = Path()
+    folders = [here, *sorted(entry for entry in here.iterdir() if entry.is_dir())]
+    return [folder for folder in folders if _is_called(folder, name)]
+
+
+def _is_called(folder: Path, name: str) -> bool:
+    by_folder = function_name(Function(folder.resolve(), "")) == name
+    file = folder / PROJECT_FILE
+    if not file.is_file():
+        return by_folder and _holds_function(folder)
+    try:
+        in_file = tomllib.loads(file.read_text("utf-8-sig")).get("name")
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return False  # load_project reports the error if this project is meant
+    return by_folder if in_file is None else in_file == name

@@ -1,0 +1,183 @@
+// @ts-check
+/**
+ * Log records, and everything that a handler can print or read: console, stdout and
+ * stdin of Deno and Node. Knows the two log formats. Does not know of frames: stdout is
+ * theirs.
+ *
+ * @module
+ */
+
+/** @import { LogLevel } from "./input.js" */
+import { advise, attempt, describe, OUR_FILES } from "./errors.js";
+import { writeAll } from "./frames.js";
+import { hello } from "./input.js";
+import { currentJob } from "./job.js";
+import {
+  Console,
+  encode,
+  inspectArgs,
+  stdin,
+  stdout,
+  stringify,
+  writeStderr,
+} from "./primordials.js";
+
+/** @type {Record<LogLevel, number>} */
+const LEVELS = { TRACE: 0, DEBUG: 1, INFO: 2, WARN: 3, ERROR: 4, FATAL: 5 };
+/** Levels in the order of the numbers that Deno's console passes to its printer. */
+const PRINTER_LEVELS =
+  /** @type {const} */ (["DEBUG", "INFO", "WARN", "ERROR", "TRACE"]);
+/** Characters of a log record, of up to three bytes each; CloudWatch takes 1 MB. */
+const RECORD_LIMIT = 256 * 1024;
+/** Labels of a record whose invocation is not known. */
+const UNKNOWN = { requestId: "", tenantId: null };
+
+/**
+ * Keep stdout for frames and stdin for the runtime: whatever a handler writes becomes a
+ * log record, and whatever it reads is at its end.
+ */
+export function reroute() {
+  // Deno's own console with another printer: every method keeps its behaviour.
+  let pending = "";
+  const rerouted = new Console(
+    (/** @type {string} */ message, /** @type {number} */ level) => {
+      pending += message;
+      // A call may print in pieces; the last one ends the line.
+      if (!pending.endsWith("\n")) return;
+      const record = pending.slice(0, -1);
+      pending = "";
+      log(PRINTER_LEVELS[level] ?? "INFO", [record]);
+    },
+  );
+  Object.assign(console, rerouted, { clear: () => {} });
+  if (hello.logFormat === "json") {
+    // In JSON a value stays a value, so the arguments are needed, not their text.
+    Object.assign(console, {
+      trace: (/** @type {unknown[]} */ ...args) => log("TRACE", args),
+      debug: (/** @type {unknown[]} */ ...args) => log("DEBUG", args),
+      log: (/** @type {unknown[]} */ ...args) => log("INFO", args),
+      info: (/** @type {unknown[]} */ ...args) => log("INFO", args),
+      warn: (/** @type {unknown[]} */ ...args) => log("WARN", args),
+      error: (/** @type {unknown[]} */ ...args) => log("ERROR", args),
+    });
+  }
+  // Deno keeps both on disk, where the next event's process would find them.
+  Object.defineProperty(globalThis, "localStorage", {
+    configurable: true,
+    enumerable: true,
+    get: () => sessionStorage,
+  });
+  // @ts-ignore Node does not have it either
+  delete globalThis.caches;
+  // Node's process.stdout and process.stdin are built on these two objects.
+  /** @param {Uint8Array} bytes */
+  const writeSync = (bytes) => (writeAll(writeStderr, bytes), bytes.length);
+  /** @type {WritableStream<Uint8Array> | undefined} */
+  let writable;
+  const inherited = { configurable: true, enumerable: true };
+  Object.defineProperties(stdout, {
+    writeSync: { ...inherited, writable: true, value: writeSync },
+    write: {
+      ...inherited,
+      writable: true,
+      value: (/** @type {Uint8Array} */ bytes) =>
+        Promise.resolve(writeSync(bytes)),
+    },
+    close: { ...inherited, writable: true, value: () => {} },
+    writable: {
+      ...inherited,
+      get: () =>
+        writable ??= new WritableStream({ write: (c) => void writeSync(c) }),
+    },
+  });
+  Object.defineProperties(stdin, {
+    readSync: { ...inherited, writable: true, value: () => null },
+    read: {
+      ...inherited,
+      writable: true,
+      value: () => Promise.resolve(null),
+    },
+    close: { ...inherited, writable: true, value: () => {} },
+    readable: {
+      ...inherited,
+      get: () =>
+        new ReadableStream({ start: (controller) => controller.close() }),
+    },
+  });
+}
+
+/**
+ * Write one log record to stderr, with the marker that tells the supervisor that it is
+ * complete.
+ *
+ * @param {LogLevel} level
+ * @param {unknown[]} args As given to the console method.
+ */
+export function log(level, args) {
+  const timestamp = new Date().toISOString();
+  let record;
+  if (hello.logFormat === "json") {
+    // The platform filters levels in JSON format only.
+    if (LEVELS[level] < LEVELS[hello.logLevel]) return;
+    // @ts-ignore no prototype: members that a handler adds to Object's stay out
+    record = jsonRecord({ __proto__: null, timestamp, level }, args);
+  } else {
+    // A carriage return keeps the lines of a record together in CloudWatch.
+    const message = format(args).replaceAll("\n", "\r");
+    const { requestId, tenantId } = currentJob() ?? UNKNOWN;
+    const tenant = tenantId === null ? "" : `TenantId: ${tenantId}\t`;
+    record = `${timestamp}\t${requestId || "-"}\t${level}\t${tenant}${
+      message.slice(0, RECORD_LIMIT)
+    }`;
+  }
+  writeAll(writeStderr, encode(`${hello.marker}${record}\n`));
+}
+
+/**
+ * The fields of Node's runtime: a single argument stays a JSON value, several are
+ * formatted, and the first error among them gets fields of its own.
+ *
+ * @param {Record<string, unknown>} record
+ * @param {unknown[]} args
+ * @returns {string}
+ */
+function jsonRecord(record, args) {
+  const { requestId, tenantId } = currentJob() ?? UNKNOWN;
+  if (requestId) record.requestId = requestId;
+  if (tenantId !== null) record.tenantId = tenantId;
+  const error = args.find((arg) => attempt(() => arg instanceof Error));
+  if (args.length === 1) {
+    record.message = error === undefined ? args[0] : describe(error);
+  } else {
+    record.message = format(args);
+    if (error !== undefined) Object.assign(record, describe(error));
+  }
+  const line = attempt(() => stringify(record));
+  if (line !== undefined && line.length <= RECORD_LIMIT) return line;
+  // The value cannot be JSON or exceeds what the log takes: write its text, shortened.
+  const message = format(args).slice(0, RECORD_LIMIT / 8);
+  // @ts-ignore no prototype, as above
+  return stringify({
+    __proto__: null,
+    ...record,
+    message,
+    stackTrace: undefined,
+  });
+}
+
+/**
+ * @param {unknown[]} args
+ * @returns {string} The text that the console would print for them.
+ */
+function format(args) {
+  const text = advise(
+    args.length === 1 && typeof args[0] === "string"
+      ? args[0]
+      : attempt(() => /** @type {string} */ (inspectArgs(args))) ??
+        "a value that cannot be shown",
+  );
+  // Stack frames of the runtime are of no use to the handler's author.
+  if (!text.includes(OUR_FILES)) return text;
+  const isOurs = (/** @type {string} */ line) => line.includes(OUR_FILES);
+  return text.split("\n").filter((line) => !isOurs(line)).join("\n");
+}

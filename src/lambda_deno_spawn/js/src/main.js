@@ -1,0 +1,152 @@
+// @ts-check
+/**
+ * The worker's end of the protocol: loads the handler, reads an invocation from stdin,
+ * runs it and frames its outcome on stdout; for the strategy `server` both over HTTP
+ * (server.js). Normative text: docs/protocol.md; the supervisor's end is
+ * protocol/frames.py. It is loaded for every event, so whatever can be done in Python
+ * is done there.
+ *
+ * @module
+ */
+
+/** @import { Head, Resume } from "./input.js" */
+/** @import { Job } from "./job.js" */
+/** @import { Handler } from "./run.js" */
+import { reroute } from "./console.js";
+import { loadErrorType } from "./errors.js";
+import { frame } from "./frames.js";
+import { adapt, awslambda } from "./handlers.js";
+import {
+  decode,
+  hello,
+  invocationsLeft,
+  readEvent,
+  readLine,
+  receiveHello,
+} from "./input.js";
+import { beginInvocation, beginLoading, latestJob, tellApart } from "./job.js";
+import { fail, finish } from "./outcome.js";
+import { STDOUT, write } from "./output.js";
+import { exit, parse, readStdinLater } from "./primordials.js";
+import { run } from "./run.js";
+import {
+  onNothingLeft,
+  onUncaughtError,
+  onUnhandledRejection,
+} from "./uncaught.js";
+import { prepareForForks, resume } from "./template.js";
+import { standIn } from "./variables.js";
+
+/** From closing.js. @type {typeof import("../closing.js").listenForTheEnd} */
+let listenForTheEnd;
+/** Waits until the supervisor says that the end has come. */
+let untilTheEnd = async () => {};
+
+/**
+ * Serve as many invocations as HELLO says, and end.
+ *
+ * @param {() => Promise<Record<string, unknown>>} load Imports the handler's module.
+ *   The entry module spells the imports out because Deno has to see them; it reads each
+ *   file that it sees, so the other two are given only where they are needed.
+ * @param {() => Promise<typeof import("../closing.js")>} loadClosing For processes that
+ *   serve more than one invocation.
+ * @param {() => Promise<typeof import("../server.js")>} loadServer For those that
+ *   listen.
+ */
+export async function start(load, loadClosing, loadServer) {
+  const line = readLine();
+  if (line === null) return;
+  receiveHello(line);
+  reroute();
+  standIn(hello.variables);
+  if (hello.template) prepareForForks();
+  // @ts-ignore the global of AWS's own runtime
+  globalThis.awslambda = awslambda;
+  globalThis.addEventListener("unhandledrejection", onUnhandledRejection);
+  globalThis.addEventListener("error", onUncaughtError);
+  globalThis.addEventListener("beforeunload", onNothingLeft);
+  const loading = beginLoading(STDOUT);
+  let handler;
+  try {
+    // Before the handler's module, which may replace what these take.
+    const servesMore = invocationsLeft > 1 || hello.socket !== null;
+    if (servesMore) ({ listenForTheEnd } = await loadClosing());
+    const server = hello.socket === null ? null : await loadServer();
+    const listener = server?.open(/** @type {string} */ (hello.socket));
+    handler = await adapt(await load(), hello.export);
+    if (server && listener) await serve(server, listener, handler);
+    else if (servesMore) expectTheEnd(() => {});
+  } catch (error) {
+    loading.isFatal = true;
+    fail(loading, error, loadErrorType(error));
+    return finish(loading);
+  }
+  // An uncaught error while the module loaded has been reported already.
+  if (loading.phase !== "loading") return;
+  loading.phase = "idle";
+  write(frame("READY"));
+  if (hello.socket === null) await readInvocations(handler);
+}
+
+/** @param {Handler} handler */
+async function readInvocations(handler) {
+  while (invocationsLeft > 0) {
+    const line = readLine();
+    if (line === null && latestJob.phase === "done") {
+      return await untilTheEnd();
+    }
+    if (line === null) exit(0);
+    /** @type {Head | Resume} */
+    const head = parse(/** @type {string} */ (line));
+    if ("marker" in head) {
+      resume(head);
+      write(frame("READY"));
+      continue;
+    }
+    const eventBytes = readEvent(head.eventBytes);
+    if (eventBytes === null) exit(0);
+    const job = beginInvocation(STDOUT, head);
+    await run(job, handler, head, /** @type {Uint8Array} */ (eventBytes));
+    await finish(job);
+  }
+}
+
+/**
+ * Serve invocations over HTTP, as they come.
+ *
+ * @param {typeof import("../server.js")} server
+ * @param {Deno.UnixListener} listener
+ * @param {Handler} handler
+ */
+async function serve(server, listener, handler) {
+  /** @type {(job: Job, work: () => Promise<void>) => Promise<void>} */
+  let within = (_job, work) => work();
+  if (hello.concurrency > 1) {
+    const jobs = await server.scopes();
+    within = (job, work) => jobs.run(job, work);
+    tellApart(() => jobs.getStore());
+  }
+  const stopServing = server.serve(listener, (line, eventBytes, output) => {
+    const head = /** @type {Head} */ (parse(decode(line)));
+    const job = beginInvocation(output, head);
+    within(job, async () => {
+      await run(job, handler, head, eventBytes);
+      await finish(job);
+    });
+    return () => job.abandon();
+  });
+  expectTheEnd(stopServing);
+  // The supervisor writes nothing here; stdin ends with it, or when it wants the end.
+  readStdinLater(new Uint8Array(1)).then(untilTheEnd);
+}
+
+/**
+ * Listen for the supervisor's word that the end has come, as there may be something to
+ * close then. Not before the module has loaded: a listener keeps the event loop alive,
+ * so Deno could not detect a top-level await that never settles.
+ *
+ * @param {() => void} stopServing
+ */
+function expectTheEnd(stopServing) {
+  untilTheEnd = listenForTheEnd(hello.closeMs, stopServing);
+}

@@ -1,0 +1,122 @@
+// @ts-check
+/**
+ * What a process that was forked from a loaded one has to do before it is like any
+ * other: be told apart from the process it was forked from, and from its siblings.
+ *
+ * @module
+ */
+
+/** @import { Resume } from "./input.js" */
+import { hello } from "./input.js";
+import { internals } from "./primordials.js";
+
+/** Own process number; 0: that of the process that loaded the module. */
+let ownPid = 0;
+/** State of the generator that stands in for `Math.random`. */
+const random = new Uint32Array(4);
+
+/**
+ * Prepare a process that is to be forked, before the handler's module can take what
+ * would be the same in each of its children.
+ */
+export function prepareForForks() {
+  const { imul, random: own } = Math;
+  // xoshiro128**, by Blackman and Vigna. V8's own state would be shared by all forks.
+  const next = () => {
+    const second = random[1];
+    const turned = imul(second, 5);
+    const value = imul((turned << 7) | (turned >>> 25), 9) >>> 0;
+    random[2] ^= random[0];
+    random[3] ^= second;
+    random[1] ^= random[2];
+    random[0] ^= random[3];
+    random[2] ^= second << 9;
+    random[3] = (random[3] << 11) | (random[3] >>> 21);
+    return value;
+  };
+  const { random: replaced } = {
+    random() {
+      if (ownPid === 0) return own();
+      return ((next() >>> 5) * 67_108_864 + (next() >>> 6)) /
+        9_007_199_254_740_992;
+    },
+  };
+  Math.random = replaced;
+  const { pid } = Deno;
+  Object.defineProperty(Deno, "pid", {
+    get: () => ownPid || pid,
+    enumerable: true,
+    configurable: true,
+  });
+}
+
+/**
+ * Be a process of its own, in the child.
+ *
+ * @param {Resume} line
+ */
+export function resume({ marker, pid }) {
+  hello.marker = marker;
+  ownPid = pid;
+  seed();
+  if (internals.__nodeProcessBootstrapped) renewNodeProcess();
+}
+
+/**
+ * Have `process.pid` read again. Deno's Node layer reads `Deno.pid` when it is set up,
+ * and its property cannot be replaced, so it is set up once more; what it reads next,
+ * `Deno.ppid`, ends that, before it changes what a module may have replaced.
+ */
+function renewNodeProcess() {
+  const { argv0, denoVersion } = internals.__nodeBootstrapArgs ?? {};
+  const argv = [...globalThis.process.argv];
+  const enough = new Error("process.pid is set");
+  const ppid = /** @type {PropertyDescriptor} */ (
+    Object.getOwnPropertyDescriptor(Deno, "ppid")
+  );
+  const stop = () => {
+    throw enough;
+  };
+  Object.defineProperty(Deno, "ppid", { ...ppid, get: stop });
+  const kept = ["stdin", "stdout", "stderr"].map((
+    name,
+  ) => /** @type {const} */ ([
+    name,
+    Object.getOwnPropertyDescriptor(globalThis.process, name),
+  ]));
+  internals.__nodeProcessBootstrapped = false;
+  try {
+    internals.__bootstrapNodeProcess(
+      argv0,
+      [],
+      denoVersion ?? {},
+      "",
+      false,
+      true,
+    );
+  } catch (error) {
+    if (error !== enough) throw error;
+  } finally {
+    internals.__nodeProcessBootstrapped = true;
+    Object.defineProperty(Deno, "ppid", ppid);
+    for (const [name, descriptor] of kept) {
+      if (descriptor) {
+        Object.defineProperty(globalThis.process, name, descriptor);
+      }
+    }
+    globalThis.process.argv.splice(0, argv.length, ...argv);
+  }
+}
+
+/**
+ * Deno hands out random numbers from blocks of 256 bytes, made ahead, and a fork has a
+ * copy of the block that is in use: only the next one is made anew. So that much is
+ * thrown away.
+ */
+function seed() {
+  const fresh = new Uint32Array(128);
+  do {
+    crypto.getRandomValues(fresh);
+    random.set(fresh.subarray(-4));
+  } while (random.every((part) => part === 0));
+}

@@ -1,0 +1,90 @@
+// @ts-check
+/**
+ * Errors that no handler caught, and promises that nothing can settle: whose response
+ * they spoil.
+ *
+ * @module
+ */
+
+/** @import { Job } from "./job.js" */
+import { log } from "./console.js";
+import { RuntimeError } from "./errors.js";
+import { currentJobs, latestJob } from "./job.js";
+import { end, fail } from "./outcome.js";
+
+/** @param {PromiseRejectionEvent} event */
+export function onUnhandledRejection(event) {
+  event.preventDefault();
+  failCurrent(event.reason, "Runtime.UnhandledPromiseRejection");
+}
+
+/** @param {ErrorEvent} event */
+export function onUncaughtError(event) {
+  event.preventDefault();
+  failCurrent(event.error);
+}
+
+/**
+ * Respond with an error that no handler caught; after the response it is only logged.
+ *
+ * @param {unknown} error
+ * @param {string} [errorType]
+ */
+function failCurrent(error, errorType) {
+  // Without a job that it belongs to, the error may have spoilt what each relies on.
+  const affected = currentJobs().filter(isResponseDue);
+  if (affected.length === 0) {
+    log("ERROR", ["Uncaught error after the response", error]);
+  }
+  for (const job of affected) failUncaught(job, error, errorType);
+}
+
+/**
+ * @param {Job} job
+ * @returns {boolean} True until its response is decided.
+ */
+function isResponseDue({ phase }) {
+  return phase === "loading" || phase === "running" || phase === "streaming";
+}
+
+/**
+ * @param {Job} job
+ * @param {unknown} error
+ * @param {string} [errorType]
+ */
+function failUncaught(job, error, errorType) {
+  job.isFatal = true;
+  if (job.phase === "streaming") {
+    // The frame that is being written has to be complete first.
+    job.stream?.fail(error, errorType).then(() => end(job));
+    job.stream?.reject(error);
+  } else {
+    fail(job, error, errorType);
+    end(job);
+  }
+}
+
+/** The event loop is empty: what is still awaited can never happen. */
+export function onNothingLeft() {
+  const job = latestJob;
+  const isUnanswered = job.phase === "running" || job.phase === "streaming";
+  if (isUnanswered) {
+    job.isFatal = true;
+    fail(
+      job,
+      new RuntimeError(
+        "Runtime.HandlerNeverSettled",
+        "The handler's promise can never settle: it waits, and no timer, request or " +
+          "other work is left that could wake it",
+      ),
+    );
+  }
+  if (!isUnanswered && job.phase === "finishing") {
+    // `finish` waits for the promise for ever, so no other invocation can follow.
+    job.servesMore = false;
+    log("WARN", [
+      "waitUntil: a promise can never settle, nothing is left to wake it",
+    ]);
+  }
+  if (job.phase !== "loading" && job.phase !== "idle") end(job);
+}

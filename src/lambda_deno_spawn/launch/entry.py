@@ -1,0 +1,76 @@
+"""The entry module: the program that Deno is told to run.
+
+It imports ``js/runtime.js`` and tells it how to load the handler's file. Decision 0012.
+"""
+
+from __future__ import annotations
+
+import os
+
+from lambda_deno_spawn.config import Strategy
+from lambda_deno_spawn.records import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lambda_deno_spawn.config import Settings
+    from lambda_deno_spawn.launch.files import AnyPath
+
+RUNTIME_JS = os.path.join(
+    os.path.dirname(os.path.dirname(__file__)), "js", "runtime.js"
+)
+# Modules that only some processes need, in the order of ``start``'s arguments: for
+# processes that serve more than one invocation, and for processes that listen.
+RUNTIME_PARTS = ("closing.js", "server.js")
+# Bytes that need no escape in the path of a file's URL.
+URL_BYTES = frozenset(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/~@:+,=&$!*'();-._"
+)
+
+
+def entry_source(
+    module: AnyPath,
+    runtime_js: AnyPath = RUNTIME_JS,
+    parts: Sequence[str] = RUNTIME_PARTS,
+) -> str:
+    """Return the entry module for a handler's file.
+
+    A literal import needs no read permission, and Deno's caches see it; its failure can
+    still be caught (decision 0012).
+
+    Args:
+        module: The handler's file.
+        runtime_js: Where ``runtime.js`` is; the others are beside it.
+        parts: Which of ``RUNTIME_PARTS`` are needed, from the first on. Deno reads
+            every file that is named, whether it is loaded or not.
+    """
+    folder = os.path.dirname(runtime_js)
+    modules = [module, *(os.path.join(folder, part) for part in parts)]
+    loads = [f"() => import({_js_url(path)})" for path in modules]
+    return (
+        f"import {{ start }} from {_js_url(runtime_js)};\nstart({', '.join(loads)});\n"
+    )
+
+
+def needed_parts(settings: Settings) -> Sequence[str]:
+    """Return which of ``RUNTIME_PARTS`` a function's processes need."""
+    if settings.strategy is Strategy.SERVER:
+        return RUNTIME_PARTS
+    return RUNTIME_PARTS[:1] if settings.invocations != 1 else ()
+
+
+def file_url(path: AnyPath) -> str:
+    """Return a file's URL as Deno spells it."""
+    # urllib's quote would cost a cold start 2 ms for its import.
+    absolute = os.path.abspath(os.fsdecode(path)).encode(errors="surrogateescape")
+    return "file://" + "".join(
+        chr(byte) if byte in URL_BYTES else f"%{byte:02X}" for byte in absolute
+    )
+
+
+def _js_url(path: AnyPath) -> str:
+    """Return a file's URL as a string of JavaScript, in which nothing needs an escape.
+
+    A URL holds ``URL_BYTES`` and % only: no quotation mark, no backslash.
+    """
+    return f'"{file_url(path)}"'

@@ -1,0 +1,244 @@
+/* The functions of the C library that Deno finds here instead. docs/native.md says why
+ * each. Without DENO_SPAWN_FORK_FD in the environment each does what it always does. */
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/futex.h>
+#include <semaphore.h>
+#include <signal.h>
+#include <stdarg.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "files.h"
+#include "serve.h"
+#include "system.h"
+#include "text.h"
+#include "threads.h"
+
+#define EXPORT __attribute__((visibility("default")))
+#define VARIABLE "DENO_SPAWN_FORK_FD"
+#define PRELOAD "LD_PRELOAD"
+#define FILE_NAME "lambda-deno-fork.so"
+
+/* pthread_cond_* have an older form of the same name, which dlsym may find first. */
+#if defined(__x86_64__)
+#define CONDITION_VERSION "GLIBC_2.3.2"
+#else
+#define CONDITION_VERSION "GLIBC_2.17"
+#endif
+
+/* tokio's pool gives up a thread after ten seconds without work. */
+enum { HURRY_S = 3600 };
+enum { DESCRIPTOR_MOST = 1 << 20, EX_CONFIG = 78, SEED_SIZE = 32 };
+
+static bool is_active;
+
+static ssize_t (*real_read)(int, void *, size_t);
+static int (*real_madvise)(void *, size_t, int);
+static long (*real_syscall)(long, ...);
+static int (*real_signal)(pthread_cond_t *);
+static int (*real_broadcast)(pthread_cond_t *);
+static int (*real_post)(sem_t *);
+static int (*real_join)(pthread_t, void **);
+static int (*real_clock)(clockid_t, struct timespec *);
+static int (*real_kill)(pid_t, int);
+static ssize_t (*real_random)(void *, size_t, unsigned);
+static int (*real_register)(fork_handler, fork_handler, fork_handler, void *);
+
+/* Finds all that is not found yet. Others' constructors may call before ours has run. */
+static void find_real(void) {
+  *(void **)&real_madvise = dlsym(RTLD_NEXT, "madvise");
+  *(void **)&real_syscall = dlsym(RTLD_NEXT, "syscall");
+  *(void **)&real_signal = dlvsym(RTLD_NEXT, "pthread_cond_signal", CONDITION_VERSION);
+  *(void **)&real_broadcast =
+      dlvsym(RTLD_NEXT, "pthread_cond_broadcast", CONDITION_VERSION);
+  *(void **)&real_post = dlsym(RTLD_NEXT, "sem_post");
+  *(void **)&real_join = dlsym(RTLD_NEXT, "pthread_join");
+  *(void **)&real_clock = dlsym(RTLD_NEXT, "clock_gettime");
+  *(void **)&real_kill = dlsym(RTLD_NEXT, "kill");
+  *(void **)&real_random = dlsym(RTLD_NEXT, "getrandom");
+  *(void **)&real_register = dlsym(RTLD_NEXT, "__register_atfork");
+  /* Last: it tells whether the others are there. */
+  *(void **)&real_read = dlsym(RTLD_NEXT, "read");
+}
+
+static inline void find_once(void) {
+  if (__builtin_expect(real_read == NULL, 0)) find_real();
+}
+
+static inline bool has_dormant_threads(void) {
+  return __builtin_expect(
+      atomic_load_explicit(&dormant_threads, memory_order_relaxed) > 0, 0);
+}
+
+EXPORT ssize_t read(int descriptor, void *buffer, size_t size) {
+  find_once();
+  bool is_input = descriptor == 0 && is_active && is_template() &&
+                  getpid() == (pid_t)call1(SYS_gettid, 0);
+  if (__builtin_expect(!is_input, 1)) return real_read(descriptor, buffer, size);
+  wait_for_input();
+  ssize_t result = real_read(descriptor, buffer, size);
+  if (result > 0 && is_template()) note_input();
+  return result;
+}
+
+EXPORT int madvise(void *address, size_t size, int advice) {
+  find_once();
+  if (is_active && advice == MADV_DONTFORK) return 0;
+  return real_madvise(address, size, advice);
+}
+
+/* What Deno's generators are seeded with: rand's StdRng and ThreadRng take so much. */
+static void note_random(size_t size) {
+  if (size == SEED_SIZE && is_active && is_template() &&
+      getpid() == (pid_t)call1(SYS_gettid, 0))
+    note_seed();
+}
+
+EXPORT ssize_t getrandom(void *buffer, size_t size, unsigned flags) {
+  find_once();
+  note_random(size);
+  if (real_random == NULL) return call3(SYS_getrandom, (long)buffer, (long)size, flags);
+  return real_random(buffer, size, flags);
+}
+
+EXPORT long syscall(long number, ...) {
+  va_list list;
+  va_start(list, number);
+  long a = va_arg(list, long), b = va_arg(list, long), c = va_arg(list, long);
+  long d = va_arg(list, long), e = va_arg(list, long), f = va_arg(list, long);
+  va_end(list);
+  find_once();
+  if (number == SYS_getrandom) note_random((size_t)b);
+  if (has_dormant_threads() && number == SYS_futex) {
+    long operation = b & FUTEX_CMD_MASK;
+    if (operation != FUTEX_WAIT && operation != FUTEX_WAIT_BITSET)
+      start_waiters((const void *)a, sizeof(uint32_t));
+  }
+  return real_syscall(number, a, b, c, d, e, f);
+}
+
+EXPORT int pthread_cond_signal(pthread_cond_t *condition) {
+  find_once();
+  if (has_dormant_threads()) start_waiters(condition, sizeof *condition);
+  return real_signal(condition);
+}
+
+EXPORT int pthread_cond_broadcast(pthread_cond_t *condition) {
+  find_once();
+  if (has_dormant_threads()) start_waiters(condition, sizeof *condition);
+  return real_broadcast(condition);
+}
+
+EXPORT int sem_post(sem_t *semaphore) {
+  find_once();
+  if (has_dormant_threads()) start_waiters(semaphore, sizeof *semaphore);
+  return real_post(semaphore);
+}
+
+EXPORT int pthread_join(pthread_t thread, void **result) {
+  find_once();
+  if (has_dormant_threads()) start_thread(thread);
+  return real_join(thread, result);
+}
+
+EXPORT int clock_gettime(clockid_t clock, struct timespec *into) {
+  find_once();
+  int result = real_clock(clock, into);
+  if (__builtin_expect(atomic_load_explicit(&is_hurrying, memory_order_relaxed), 0) &&
+      clock == CLOCK_MONOTONIC && result == 0 && is_hurried())
+    into->tv_sec += HURRY_S;
+  return result;
+}
+
+/* A module may have kept its process's number while it loaded, which is the template's: a
+ * child that signals itself by it means itself. */
+EXPORT int kill(pid_t process, int signal_number) {
+  find_once();
+  pid_t template = is_active ? template_number() : 0;
+  if (template > 0 && process == template) process = getpid();
+  if (template > 0 && process == -template) process = -getpid();
+  return real_kill(process, signal_number);
+}
+
+/* What pthread_atfork is in the C library. */
+EXPORT int __register_atfork(fork_handler prepare, fork_handler parent,
+                             fork_handler child, void *library) {
+  find_once();
+  note_fork_handlers(prepare, parent, child);
+  return real_register(prepare, parent, child, library);
+}
+
+/* ---- Beginning ---- */
+
+/* /proc/self/environ shows the memory in which the variables came. */
+static void wipe_variable(char **variables, const char *name) {
+  size_t length = strlen(name);
+  for (; *variables != NULL; variables++)
+    if (strncmp(*variables, name, length) == 0 && (*variables)[length] == '=')
+      explicit_bzero(*variables, strlen(*variables));
+}
+
+/* Takes this library out of LD_PRELOAD, and leaves there what else is in it. */
+static void leave_preload(char **variables) {
+  const char *value = getenv(PRELOAD);
+  if (value == NULL) return;
+  char *copy = strdup(value), *kept = calloc(1, strlen(value) + 1);
+  if (copy == NULL || kept == NULL) _exit(EX_CONFIG);
+  wipe_variable(variables, PRELOAD);
+  char *state = NULL;
+  for (char *part = strtok_r(copy, ": ", &state); part != NULL;
+       part = strtok_r(NULL, ": ", &state)) {
+    const char *slash = strrchr(part, '/');
+    if (strcmp(slash == NULL ? part : slash + 1, FILE_NAME) == 0) continue;
+    if (*kept != '\0') strcat(kept, ":");
+    strcat(kept, part);
+  }
+  if (*kept == '\0')
+    unsetenv(PRELOAD);
+  else if (setenv(PRELOAD, kept, 1) != 0)
+    _exit(EX_CONFIG);
+  free(copy);
+  free(kept);
+}
+
+static bool is_control(int number) {
+  int type = 0, domain = 0;
+  socklen_t size = sizeof type, domain_size = sizeof domain;
+  return getsockopt(number, SOL_SOCKET, SO_TYPE, &type, &size) == 0 &&
+         getsockopt(number, SOL_SOCKET, SO_DOMAIN, &domain, &domain_size) == 0 &&
+         type == SOCK_SEQPACKET && domain == AF_UNIX &&
+         fcntl(number, F_SETFD, FD_CLOEXEC) == 0;
+}
+
+__attribute__((constructor)) static void begin(int arguments_count, char **arguments,
+                                               char **variables) {
+  (void)arguments_count;
+  (void)arguments;
+  find_once();
+  const char *value = getenv(VARIABLE);
+  if (value == NULL) return;
+  long number = parse_decimal(value, 3, DESCRIPTOR_MOST);
+  wipe_variable(variables, VARIABLE);
+  unsetenv(VARIABLE);
+  leave_preload(variables);
+  if (number < 0 || !is_control((int)number)) {
+    static const char message[] =
+        "Cannot use " VARIABLE ": expected the number of a Unix socket that is "
+        "SOCK_SEQPACKET; this process cannot be forked\n";
+    call3(SYS_write, 2, (long)message, sizeof message - 1);
+    return;
+  }
+  if (real_madvise == NULL || real_syscall == NULL || real_signal == NULL ||
+      real_broadcast == NULL || real_post == NULL || real_join == NULL ||
+      real_clock == NULL || real_kill == NULL || real_register == NULL || real_read == NULL)
+    _exit(EX_CONFIG);
+  is_active = begin_template((int)number);
+  if (is_active) real_register(NULL, NULL, forget_threads, NULL);
+}

@@ -1,0 +1,171 @@
+"""The start of a program with pipes, before there is an event loop.
+
+Knows how to start a program in a process group of its own, with three pipes and no
+other descriptor. It is needed before anything slow is imported (decision 0020). Does
+not know what the bytes mean, nor how a process is watched. Facts used: pipe(7),
+posix_spawn(3).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import signal
+
+from lambda_deno_spawn.errors import WorkerSpawnError
+from lambda_deno_spawn.processes.descendants import lose, oom_score
+from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+STDERR = 2
+INHERITED = 3  # the number at which a program finds a descriptor that it is given
+# Python ignores these, and an ignored signal stays ignored in a program it starts.
+IGNORED_BY_PYTHON = [signal.SIGPIPE, signal.SIGXFSZ]
+DESCRIPTORS_LOST = (
+    "Cannot keep the descriptors that the runtime has inherited: handlers inherit them"
+)
+
+
+class Launched(NamedTuple):
+    """A running process that no event loop watches yet.
+
+    Attributes:
+        pid: Its process id, which is also that of its group.
+        stdin: Our end of the pipe to its stdin; like the other two, non-blocking.
+        stdout: Our end of the pipe from its stdout.
+        stderr: Our end of the pipe from its stderr.
+    """
+
+    pid: int
+    stdin: int
+    stdout: int
+    stderr: int
+
+    def write_first(self, data: bytes) -> None:
+        """Write to its stdin without waiting; the data must fit into a pipe.
+
+        Raises:
+            WorkerSpawnError: It does not fit; the process is ended.
+        """
+        with contextlib.suppress(BrokenPipeError):  # it died; its exit status says why
+            if os.write(self.stdin, data) < len(data):
+                self.abort()
+                raise WorkerSpawnError(
+                    f"Cannot start a process: {len(data)} bytes of settings are more "
+                    "than a pipe takes"
+                )
+
+    def abort(self) -> None:
+        """End a process that will not be watched, and wait for it."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(self.pid, 0)
+        for fd in (self.stdin, self.stdout, self.stderr):
+            os.close(fd)
+
+
+def make_pipes(action: str) -> list[tuple[int, int]]:
+    """Return three pipes, each with its reading end first.
+
+    Args:
+        action: What they are for, for the error.
+
+    Raises:
+        WorkerSpawnError: The system has no descriptors left.
+    """
+    pipes: list[tuple[int, int]] = []
+    try:
+        for _ in range(3):
+            pipes.append(os.pipe())
+    except OSError as error:
+        for fd in (fd for pipe in pipes for fd in pipe):
+            os.close(fd)
+        raise WorkerSpawnError.from_os_error(action, error) from error
+    return pipes
+
+
+def launch(
+    argv: Sequence[str],
+    environ: Mapping[str, str],
+    cwd: str,
+    inherited: int | None = None,
+) -> Launched:
+    """Start a program with pipes, in a process group of its own. Does not wait.
+
+    It does not use subprocess, whose import would delay the first process by 4 ms
+    (decision 0020). ``keep_descriptors`` keeps all other descriptors from the program.
+
+    Args:
+        argv: Program and arguments.
+        environ: Its whole environment.
+        cwd: Its working directory, and from now on this process's.
+        inherited: A descriptor that it gets as ``INHERITED``; None: it gets none.
+
+    Raises:
+        WorkerSpawnError: The system refused.
+    """
+    pipes = make_pipes(f"start {argv[0]!r}")
+    (child_stdin, stdin), (stdout, child_stdout), (stderr, child_stderr) = pipes
+    try:
+        os.chdir(cwd)
+        arguments = list(argv)
+        with oom_score:
+            pid = os.posix_spawn(
+                argv[0],
+                arguments,
+                environ,
+                file_actions=[
+                    (os.POSIX_SPAWN_DUP2, child_stdin, 0),
+                    (os.POSIX_SPAWN_DUP2, child_stdout, 1),
+                    (os.POSIX_SPAWN_DUP2, child_stderr, 2),
+                    *(
+                        []
+                        if inherited is None
+                        else [(os.POSIX_SPAWN_DUP2, inherited, INHERITED)]
+                    ),
+                ],
+                setpgroup=0,
+                setsigmask=[],
+                setsigdef=IGNORED_BY_PYTHON,
+            )
+    except OSError as error:
+        for fd in (stdin, stdout, stderr):
+            os.close(fd)
+        raise WorkerSpawnError.from_os_error(f"start {argv[0]!r}", error) from error
+    finally:
+        for fd in (child_stdin, child_stdout, child_stderr):
+            os.close(fd)
+    for fd in (stdin, stdout, stderr):
+        os.set_blocking(fd, False)
+    return Launched(pid, stdin, stdout, stderr)
+
+
+def keep_descriptors() -> None:
+    """Let every program that is started inherit stdin, stdout and stderr only.
+
+    Exec closes the descriptors that Python opened itself, but not those that this
+    process has inherited, such as that of AWS's log.
+    """
+    for folder in ("/proc/self/fd", "/dev/fd"):
+        try:
+            names = os.listdir(folder)
+        except OSError as error:  # other systems have only the second
+            reason = str(error)
+            continue
+        for name in names:
+            if int(name) > STDERR:
+                _keep_descriptor(int(name))
+        return
+    lose(DESCRIPTORS_LOST, reason)
+
+
+def _keep_descriptor(fd: int) -> None:
+    try:
+        os.set_inheritable(fd, False)
+    except OSError as error:
+        if error.errno != errno.EBADF:  # the listing's own descriptor is closed by now
+            lose(DESCRIPTORS_LOST, str(error))

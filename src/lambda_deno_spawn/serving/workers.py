@@ -1,0 +1,273 @@
+"""Every worker that there is: started, known until its end, and ended for certain.
+
+Does not know which worker serves an invocation, or when one is started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from lambda_deno_spawn.errors import WorkerSpawnError
+from lambda_deno_spawn.log.writer import logger
+from lambda_deno_spawn.processes.descendants import newly_lost
+from lambda_deno_spawn.worker.start import start_worker
+from lambda_deno_spawn.worker.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from lambda_deno_spawn.launch.command import DenoCommand
+    from lambda_deno_spawn.launch.module_cache import ModuleCache
+    from lambda_deno_spawn.log.writer import LogWriter
+    from lambda_deno_spawn.processes.reaper import Reaper
+    from lambda_deno_spawn.processes.state import StateDir
+    from lambda_deno_spawn.serving.credentials import Credentials, CredentialsKeeper
+    from lambda_deno_spawn.serving.template import Templates
+    from lambda_deno_spawn.worker.start import StartedWorker
+
+# Ending a worker and what it started takes milliseconds, unless the kernel holds it.
+SWEEP_LIMIT_S = 5.0
+# The least time for it: after the deadline, and where it has failed before.
+SWEEP_LEAST_S = 0.2
+
+
+class WorkerFactory:
+    """Makes workers, all in the same way."""
+
+    def __init__(
+        self,
+        command: DenoCommand,
+        state: StateDir,
+        cache: ModuleCache,
+        writer: LogWriter,
+        reaper: Reaper,
+    ) -> None:
+        """Make none yet.
+
+        Args:
+            command: How Deno is started.
+            state: Where the folders of workers are.
+            cache: What each worker has of Deno's cache.
+            writer: Where their logs go.
+            reaper: Waits for their exit.
+        """
+        self._command = command
+        self._state = state
+        self._cache = cache
+        self._writer = writer
+        self._reaper = reaper
+
+    def launch(self, variables: Mapping[str, str]) -> StartedWorker:
+        """Start a process that is to be adopted at once; do not wait for it.
+
+        Args:
+            variables: Set in its environment besides those of the command.
+
+        Raises:
+            WorkerError: It cannot be started.
+        """
+        command = self._command
+        if variables:
+            command = command._replace(environ={**command.environ, **variables})
+        return self._start(command)
+
+    def _start(
+        self, command: DenoCommand, inherited: int | None = None
+    ) -> StartedWorker:
+        try:
+            return start_worker(command, self._state, self._cache, inherited=inherited)
+        except OSError as error:
+            action = f"make a folder for the process in {self._state.path!r}"
+            raise WorkerSpawnError.from_os_error(action, error) from error
+        finally:
+            for lost in newly_lost():
+                logger.warning("%s", lost)
+
+    def launch_template(
+        self,
+        variables: Mapping[str, str],
+        environ_of: Callable[[Mapping[str, str]], dict[str, str]],
+        inherited: int,
+    ) -> StartedWorker:
+        """Start a process that is to be copied; see ``launch``.
+
+        Args:
+            variables: See ``launch``.
+            environ_of: Adds what makes it a template to its environment.
+            inherited: Its end of the control socket.
+
+        Raises:
+            WorkerError: It cannot be started.
+        """
+        command = self._command
+        environ = environ_of({**command.environ, **variables})
+        facts = {**command.facts, "template": True}
+        command = command._replace(environ=environ, facts=facts)
+        return self._start(command, inherited)
+
+    def adopt(self, started: StartedWorker) -> Worker:
+        """Take charge of a process that was started."""
+        loop = asyncio.get_running_loop()
+        return Worker(
+            started, self._writer, loop, self._reaper, self._state, self._cache
+        )
+
+
+class Workers:
+    """The workers that were started here and have not ended.
+
+    Attributes:
+        credentials: What is fetched for workers; None: nothing is.
+        templates: Copies a loaded process; None: each begins as a ``deno run``.
+    """
+
+    def __init__(
+        self,
+        factory: WorkerFactory,
+        private_dir_of: Callable[[int], str | None],
+        credentials: CredentialsKeeper | None = None,
+    ) -> None:
+        """Start none yet.
+
+        Args:
+            factory: Makes workers.
+            private_dir_of: Returns the private folder in the environment of a process,
+                None if there is none.
+            credentials: What is fetched for workers; None: nothing is.
+        """
+        self.credentials = credentials
+        self.templates: Templates | None = None
+        self._factory = factory
+        self._private_dir_of = private_dir_of
+        self._started_with: dict[Worker, Credentials | None] = {}
+        self._running: set[Worker] = set()
+        self._stopping: set[Worker] = set()
+        self._is_unswept = False
+
+    def start(self) -> Worker:
+        """Start a worker; do not wait for it.
+
+        Raises:
+            WorkerError: It cannot be started.
+        """
+        taken = None if self.templates is None else self.templates.take()
+        match taken:
+            case None:
+                return self.adopt(self.launch())
+            case Worker():
+                return taken
+        worker = self.adopt(taken)
+        if self.templates is not None:
+            self.templates.note_copy(worker)
+        return worker
+
+    def start_template(
+        self, environ_of: Callable[[Mapping[str, str]], dict[str, str]], inherited: int
+    ) -> Worker:
+        """Start a process that is to be copied; see ``WorkerFactory``.
+
+        Raises:
+            WorkerError: It cannot be started.
+        """
+        given = {} if self.credentials is None else self.credentials.given()
+        return self.adopt(self._factory.launch_template(given, environ_of, inherited))
+
+    def launch(self) -> StartedWorker:
+        """Start a process that is to be adopted at once.
+
+        Raises:
+            WorkerError: It cannot be started.
+        """
+        credentials = self.credentials
+        return self._factory.launch({} if credentials is None else credentials.given())
+
+    def adopt(self, started: StartedWorker) -> Worker:
+        """Take charge of a process that was started."""
+        worker = self._factory.adopt(started)
+        self._running.add(worker)
+        if self.credentials is not None:
+            self._started_with[worker] = self.credentials.current
+        return worker
+
+    def drop_template(self) -> None:
+        """Have no template any more; its process is ended with the others."""
+        if self.templates is not None:
+            self.templates.drop()
+
+    @property
+    def stopping(self) -> int:
+        """How many are being ended."""
+        return len(self._stopping)
+
+    def is_stopping(self, worker: Worker) -> bool:
+        """Tell whether it is being ended."""
+        return worker in self._stopping
+
+    def is_outdated(self, worker: Worker, needed_s: float) -> bool:
+        """Tell whether its credentials expire in so long, and another's would not."""
+        if self.credentials is None:
+            return False
+        own = self._started_with.get(worker)
+        if own == self.credentials.current:
+            return False
+        return own is None or not self.credentials.lasts(own, needed_s)
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nothing runs that was started here."""
+        return not self._running and not self._is_unswept
+
+    async def close_all(self, grace_s: float) -> None:
+        """Let those that have seen an event close, all at once; ``stop`` does the rest.
+
+        Args:
+            grace_s: How long they may take.
+        """
+        closing = [w for w in self._running - self._stopping if w.handed_over]
+        await asyncio.gather(*(worker.close(grace_s) for worker in closing))
+
+    async def stop(self, worker: Worker, limit_s: float) -> None:
+        """End a worker; what could not be ended is tried again with the next one."""
+        if self.templates is not None:
+            self.templates.ending(worker)
+        if self._is_unswept:  # what could not be ended then will hardly be now
+            limit_s = min(limit_s, SWEEP_LEAST_S)
+        self._stopping.add(worker)
+        try:
+            is_ended = await worker.stop(limit_s, self._is_of_another)
+        finally:
+            self._stopping.discard(worker)
+        if not is_ended and not self._is_unswept:
+            logger.error(
+                "Cannot end process %d, or something it has started, within %.1f s: "
+                "the kernel holds it; it is tried again after each event",
+                worker.pid,
+                limit_s,
+            )
+        self._is_unswept = not is_ended
+        if worker.is_stopped:
+            self._running.discard(worker)
+            self._started_with.pop(worker, None)
+
+    async def stop_all_but(self, kept: set[Worker], limit_s: float) -> None:
+        """End every worker that is not kept, and that is not being ended already."""
+        doomed = self._running - kept
+        if self.templates is not None:
+            doomed -= self.templates.kept
+        if len(doomed) > 1:
+            for worker in doomed - self._stopping:
+                worker.kill()  # all at once: each takes its time to end
+        for worker in doomed:
+            if worker not in self._stopping:
+                await self.stop(worker, min(SWEEP_LIMIT_S, max(limit_s, SWEEP_LEAST_S)))
+
+    def _is_of_another(self, pid: int) -> bool:
+        """Tell whether an orphan was started by a worker that goes on."""
+        others = self._running - self._stopping
+        if self.templates is not None and self.templates.worker is not None:
+            others.discard(self.templates.worker)  # its folder is that of its copy
+        folder = self._private_dir_of(pid) if others else None
+        return folder is not None and any(
+            f"{folder}/".startswith(f"{other.started.private_dir}/") for other in others
+        )

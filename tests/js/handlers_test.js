@@ -1,0 +1,279 @@
+// @ts-check
+/** The forms of a handler, and the variables that it sees. */
+
+import assert from "node:assert/strict";
+import { beginJob, headOf, sayHello } from "./doubles.js";
+import {
+  adapt,
+  awslambda,
+  pick,
+  withCallback,
+} from "../../src/lambda_deno_spawn/js/src/handlers.js";
+import { run } from "../../src/lambda_deno_spawn/js/src/run.js";
+import { onUncaughtError } from "../../src/lambda_deno_spawn/js/src/uncaught.js";
+import { standIn } from "../../src/lambda_deno_spawn/js/src/variables.js";
+
+/**
+ * Load a module and send it one event.
+ *
+ * @param {Record<string, unknown>} module
+ * @param {unknown} event
+ * @param {string} [path]
+ */
+async function invoke(module, event, path = "handler") {
+  const handler = await adapt(module, path);
+  const { job, output } = beginJob();
+  const bytes = new TextEncoder().encode(JSON.stringify(event));
+  await run(job, handler, headOf(), bytes);
+  job.clearTimer();
+  return output.frames.filter(({ kind }) => kind !== "DONE");
+}
+
+const HTTP_EVENT = {
+  version: "2.0",
+  rawPath: "/orders",
+  headers: { host: "a.test" },
+  requestContext: { http: { method: "GET" } },
+};
+const echo = (/** @type {unknown} */ event) => event;
+
+/** @type {[string, Record<string, unknown>, string][]} */
+const FOUND = [
+  ["a function", { handler: echo }, "handler"],
+  ["a nested one", { api: { users: { get: echo } } }, "api.users.get"],
+  ["the default export for `handler`", { default: echo }, "handler"],
+];
+
+for (const [what, module, path] of FOUND) {
+  Deno.test(`pick() finds ${what}`, () => {
+    sayHello();
+    assert.equal(pick(module, path).value, echo);
+  });
+}
+
+Deno.test("pick() gives a method its owner, and a function of the module none", () => {
+  sayHello();
+  const api = { get: echo };
+  assert.equal(pick({ api }, "api.get").owner, api);
+  assert.equal(pick({ handler: echo }, "handler").owner, undefined);
+});
+
+/** @type {[string, Record<string, unknown>, string, string][]} */
+const MISSING = [
+  [
+    "nothing",
+    {},
+    "handler",
+    "Cannot find export 'handler' in '/var/task/function.ts': it exports nothing",
+  ],
+  ["another name", { other: echo }, "handler", "it exports other"],
+  [
+    "a default export for another name",
+    { default: echo },
+    "other",
+    "it exports default",
+  ],
+  [
+    "a number",
+    { handler: 42 },
+    "handler",
+    "it is of type number, not a function or an object with a fetch method",
+  ],
+  ["null", { handler: null }, "handler", "it is null, not a function"],
+  [
+    "a path through nothing",
+    { api: null },
+    "api.get.it",
+    "Cannot find export 'api.get.it'",
+  ],
+];
+
+for (const [what, module, path, message] of MISSING) {
+  Deno.test(`pick() refuses ${what}`, () => {
+    sayHello();
+    assert.throws(() => pick(module, path), (/** @type {Error} */ error) => {
+      assert.equal(error.name, "Runtime.HandlerNotFound");
+      assert.ok(error.message.includes(message), error.message);
+      return true;
+    });
+  });
+}
+
+Deno.test("a handler's result is one frame, and rehearsals write none", async () => {
+  sayHello();
+  const frames = await invoke({ handler: echo }, { a: 1 });
+  assert.deepEqual(frames, [{ kind: "RESULT", bytes: 7, body: '{"a":1}' }]);
+});
+
+Deno.test("a generator, an iterable and a web stream are streams", async () => {
+  sayHello({ socket: "/s" });
+  async function* pieces() {
+    yield "one";
+    yield "two";
+  }
+  for (
+    const handler of [
+      pieces,
+      () => pieces(),
+      () => ReadableStream.from(pieces()),
+    ]
+  ) {
+    const frames = await invoke({ handler }, {});
+    assert.deepEqual(frames.map(({ kind }) => kind), [
+      "STREAM",
+      "CHUNK",
+      "CHUNK",
+      "END",
+    ]);
+  }
+});
+
+Deno.test("streamifyResponse() gives a handler a stream, with status and headers", async () => {
+  sayHello({ socket: "/s" });
+  const handler = awslambda.streamifyResponse(
+    (/** @type {unknown} */ _event, /** @type {any} */ stream) => {
+      const http = awslambda.HttpResponseStream.from(stream, {
+        statusCode: 201,
+      });
+      http.write("one");
+      http.end();
+    },
+  );
+  const frames = await invoke({ handler }, {});
+  assert.deepEqual(
+    frames.map(({ body }) => body).join(""),
+    '{"statusCode":201}\0\0\0\0\0\0\0\0one',
+  );
+});
+
+Deno.test("a fetch handler gets a Request, and its Response becomes a result", async () => {
+  sayHello();
+  const app = {
+    fetch: (/** @type {Request} */ request) =>
+      new Response(new URL(request.url).pathname, { status: 201 }),
+  };
+  const [frame] = await invoke({ default: app }, HTTP_EVENT);
+  const { statusCode, body } = JSON.parse(frame.body);
+  assert.deepEqual([statusCode, body], [201, "/orders"]);
+});
+
+Deno.test("a fetch handler's Response is streamed where that is set", async () => {
+  sayHello({ socket: "/s", responseMode: "stream" });
+  const app = { fetch: () => new Response("body") };
+  const frames = await invoke({ default: app }, HTTP_EVENT);
+  assert.equal(frames[0].kind, "STREAM");
+  assert.ok(frames[1].body.endsWith("\0body"));
+});
+
+Deno.test("an event that is not HTTP goes to `handler` beside fetch, or is an error", async () => {
+  sayHello();
+  const app = { fetch: () => new Response() };
+  const both = { default: app, handler: echo };
+  assert.equal((await invoke(both, { a: 1 }, "default"))[0].body, '{"a":1}');
+  const [frame] = await invoke({ default: app }, { a: 1 });
+  assert.equal(frame.errorType, "Runtime.UnsupportedEvent");
+});
+
+Deno.test("fetch has to return a Response, and a Request cannot have every method", async () => {
+  sayHello();
+  const app = { fetch: () => "text" };
+  const [frame] = await invoke({ default: app }, HTTP_EVENT);
+  assert.equal(frame.errorType, "Runtime.InvalidResponse");
+  const requestContext = { http: { method: "TRACE" } };
+  const [refused] = await invoke({ default: app }, {
+    ...HTTP_EVENT,
+    requestContext,
+  });
+  assert.equal(JSON.parse(refused.body).statusCode, 405);
+});
+
+Deno.test("an event that is not JSON is an error", async () => {
+  sayHello();
+  const { job, output } = beginJob();
+  await run(job, echo, headOf(), new TextEncoder().encode("{"));
+  assert.equal(output.frames[0].errorType, "Runtime.UnmarshalError");
+});
+
+/** @type {[string, (done: Function) => unknown, string | RegExp][]} */
+const CALLBACKS = [
+  ["a value", (done) => done(null, "value"), "value"],
+  ["an error", (done) => done(new Error("failed")), /failed/],
+  ["a promise", () => Promise.resolve("promised"), "promised"],
+];
+
+for (const [what, give, expected] of CALLBACKS) {
+  Deno.test(`a handler that takes a callback may give ${what}`, async () => {
+    const adapted = /** @type {any} */ (withCallback(
+      (
+        /** @type {any} */ _event,
+        /** @type {any} */ _context,
+        /** @type {Function} */ done,
+      ) => give(done),
+    ));
+    if (typeof expected === "string") {
+      assert.equal(await adapted({}, {}), expected);
+    } else await assert.rejects(adapted({}, {}), expected);
+  });
+}
+
+Deno.test("adapt() calls a handler of three parameters with a callback", async () => {
+  sayHello();
+  const handler = (
+    /** @type {unknown} */ _event,
+    /** @type {unknown} */ _context,
+    /** @type {Function} */ done,
+  ) => done(null, "value");
+  assert.equal((await invoke({ handler }, {}))[0].body, '"value"');
+});
+
+Deno.test("a result behind an uncaught error is dropped", async () => {
+  sayHello();
+  const handler = () => {
+    onUncaughtError(
+      /** @type {any} */ ({
+        error: new EvalError("m"),
+        preventDefault() {},
+      }),
+    );
+    return "result";
+  };
+  const frames = await invoke({ handler }, {});
+  assert.deepEqual(frames.map(({ kind }) => kind), ["ERROR"]);
+});
+
+Deno.test("variables that Deno obeys are read and set as copies", () => {
+  const { env } = Deno;
+  const own = { ...env };
+  const real = /** @type {Record<string, string>} */ (Object.create(null));
+  real.OTHER = "1";
+  Object.assign(env, {
+    get: (/** @type {string} */ name) => real[name],
+    has: (/** @type {string} */ name) => name in real,
+    set: (/** @type {string} */ name, /** @type {string} */ value) => {
+      real[name] = value;
+    },
+    delete: (/** @type {string} */ name) => delete real[name],
+    toObject: () => ({ ...real }),
+  });
+  try {
+    standIn({ HTTP_PROXY: "http://proxy", HTTPS_PROXY: null });
+    assert.equal(env.get("HTTP_PROXY"), "http://proxy");
+    assert.equal(env.get("HTTPS_PROXY"), undefined);
+    assert.deepEqual([env.has("HTTP_PROXY"), env.has("HTTPS_PROXY")], [
+      true,
+      false,
+    ]);
+    env.set("HTTPS_PROXY", /** @type {any} */ (7));
+    env.delete("HTTP_PROXY");
+    env.set("OTHER", "2");
+    // A name that Object's prototype has is not ours.
+    assert.equal(env.get("toString"), undefined);
+    assert.deepEqual(env.toObject(), { OTHER: "2", HTTPS_PROXY: "7" });
+    assert.deepEqual({ ...real }, { OTHER: "2" });
+    env.delete("OTHER");
+    assert.equal(env.has("OTHER"), false);
+    assert.deepEqual({ ...real }, {});
+  } finally {
+    Object.assign(env, own);
+  }
+});

@@ -1,0 +1,224 @@
+"""The files of a package, and the names of modules in a bundle."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lambda_deno_spawn.dev.package.bundle import stable_name, with_names
+from lambda_deno_spawn.dev.package.seed import (
+    PATH_LENGTH,
+    anonymous,
+    folder_of_fixed_length,
+    new_address,
+)
+from lambda_deno_spawn.dev.project.function import Function
+from lambda_deno_spawn.dev.project.project import Project
+from lambda_deno_spawn.dev.project.selection import select
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def names(
+    root: Path,
+    files: Iterable[str],
+    *,
+    include: tuple[str, ...] = (),
+    exclude: tuple[str, ...] = (),
+) -> list[str]:
+    for name in files:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    project = Project(
+        Function(root, "function.handler"), "name", include=include, exclude=exclude
+    )
+    return [file.name for file in select(project)]
+
+
+def test_data_belongs_to_a_package(tmp_path: Path) -> None:
+    files = ["function.ts", "data/a/b.json", "page.html", "logo.png"]
+    assert sorted(names(tmp_path, files)) == sorted(files)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        ".env", ".env.production", ".git/config", ".aws/credentials", "lambda.toml",
+        "README.md", "README", "notes.md", "lambda.d.ts", "function_test.ts",
+        "function.test.ts", "tests/a.json", "events/a.json", "event.json",
+        "dist/name.zip", "old.zip", "node_modules/hono/index.js", "deno.json",
+        "deno.lock", "package.json", "tsconfig.json", "lib/.env", "lib/prod.env",
+        "server.key", "lib/client.pem", "id_rsa", "id_ed25519.pub",
+        "terraform.tfstate", "terraform.tfstate.backup", "cdk.out/tree.json",
+    ],
+)  # fmt: skip
+def test_files_for_developers_do_not(tmp_path: Path, name: str) -> None:
+    assert names(tmp_path, ["function.ts", name]) == ["function.ts"]
+
+
+@pytest.mark.parametrize(
+    "name", ["prompts/system.md", "lib/events/a.json", "data/dist/a.txt", "a/deno.json"]
+)
+def test_names_left_out_at_the_top_are_data_in_folders(
+    tmp_path: Path, name: str
+) -> None:
+    assert names(tmp_path, [name]) == [name]
+
+
+def test_including_a_folder_does_not_include_hidden_files_in_it(tmp_path: Path) -> None:
+    files = ["assets/.env", "assets/.aws/credentials", "assets/logo.png"]
+    assert names(tmp_path, files, include=("assets",)) == ["assets/logo.png"]
+
+
+def test_links_are_followed_and_noted_if_they_lead_out(tmp_path: Path) -> None:
+    root = tmp_path / "project"
+    outside = tmp_path / "shared" / "words.txt"
+    outside.parent.mkdir()
+    outside.touch()
+    (root / "data").mkdir(parents=True)
+    (root / "data" / "own.txt").touch()
+    (root / "again").symlink_to("data")
+    (root / "data" / "loop").symlink_to(root)
+    (root / "shared").symlink_to("../shared")
+    found = select(Project(Function(root, "function.handler"), "name"))
+    assert [(file.name, file.target) for file in found] == [
+        ("again/own.txt", None),
+        ("data/own.txt", None),
+        ("shared/words.txt", outside),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name"),
+    [
+        ("events/*.json", "events/a.json"),
+        ("events", "events/deep/a.json"),
+        ("*.md", "notes.md"),
+        (".config/app.json", ".config/app.json"),
+        ("certificates/*.pem", "certificates/a.pem"),
+        (".env.defaults", ".env.defaults"),
+    ],
+)
+def test_included_files_do(tmp_path: Path, pattern: str, name: str) -> None:
+    assert names(tmp_path, [name], include=(pattern,)) == [name]
+
+
+@pytest.mark.parametrize("pattern", ["data", "data/*", "*.json", "data/private/*"])
+def test_excluded_files_do_not(tmp_path: Path, pattern: str) -> None:
+    assert names(tmp_path, ["data/private/a.json"], exclude=(pattern,)) == []
+
+
+def test_exclusion_wins_over_inclusion(tmp_path: Path) -> None:
+    files = ["events/a.json", "events/b.json"]
+    found = names(tmp_path, files, include=("events",), exclude=("events/b*",))
+    assert found == ["events/a.json"]
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("../project/function.ts", "function.ts"),
+        ("../project/lib/a.ts", "lib/a.ts"),
+        ("../cache/npm/registry.example/hono/4.1.0/a.js", "npm/hono/4.1.0/a.js"),
+        ("../cache/npm/localhost_4873/@a/b/1.0.0/x.js", "npm/@a/b/1.0.0/x.js"),
+        ("../other/secret/place.ts", "elsewhere/place.ts"),
+        ("https://example.com/mod.ts", "https://example.com/mod.ts"),
+        ("../project/lib/stra%C3%9Fe.ts", "lib/straße.ts"),
+    ],
+    ids=["own", "own-folder", "npm", "npm-scope", "elsewhere", "server", "encoded"],
+)  # fmt: skip
+def test_a_source_is_called_the_same_on_every_machine(source: str, name: str) -> None:
+    root = Path("/home/ada/project")
+    assert stable_name(source, Path("/home/ada/staged"), root, root) == name
+
+
+def test_sources_are_relative_to_the_handler_s_folder() -> None:
+    root = Path("/home/ada/project")
+    here = Path("/home/ada/staged/src")
+    name = stable_name("../../project/lib/a.ts", here, root, root / "src")
+    assert name == "../lib/a.ts"
+
+
+def test_only_paths_that_are_known_are_replaced_in_a_bundle() -> None:
+    text = "\n".join(
+        [
+            "// ../cache/npm/a.js",
+            'var a = "// ../cache/npm/a.js";',
+            '  "../cache/npm/a.js"(exports, module) {',
+            "// ../cache/npm/b.js",
+        ]
+    )
+    assert with_names(text, {"../cache/npm/a.js": "npm/a.js"}).split("\n") == [
+        "// npm/a.js",
+        'var a = "// ../cache/npm/a.js";',
+        '  "npm/a.js"(exports, module) {',
+        "// ../cache/npm/b.js",
+    ]
+
+
+MOVES = {
+    Path("/tmp/x [y]/deno_dir"): Path("/var/task/.deno_dir"),
+    Path("/tmp/x [y]/task"): Path("/var/task"),
+}
+
+
+@pytest.mark.parametrize(
+    ("address", "expected"),
+    [
+        ("file:///tmp/x%20[y]/task/lib/a.js", "file:///var/task/lib/a.js"),
+        ("file:///tmp/x%20%5By%5D/task/%C3%BC.js", "file:///var/task/%C3%BC.js"),
+        (
+            "file:///tmp/x%20[y]/deno_dir/npm/a.js",
+            "file:///var/task/.deno_dir/npm/a.js",
+        ),
+        ("file:///tmp/x%20[y]/task2/a.js", None),
+        ("file:///tmp/x%20[y]/entry.mjs", None),
+        ("data:text/javascript,secret", None),
+    ],
+)
+def test_an_address_is_moved_to_where_lambda_has_it(
+    address: str, expected: str | None
+) -> None:
+    assert new_address(address, MOVES) == expected
+
+
+def code(address: bytes, digest: bytes, checksum: bytes = bytes(4)) -> bytes:
+    string = digest + len(address).to_bytes(4, "little") + address
+    return bytes(24) + checksum + b"before" + string + b"after"
+
+
+OLD, NEW = "file:///tmp/x/task/a.js", "file:///var/task/a.js"
+
+
+def test_code_does_not_show_where_it_was_made() -> None:
+    made = code(OLD.encode(), b"\xaed\xd0\xd7")
+    assert anonymous(made, OLD, NEW) == code(b"file:///var/task/a.js##", b"\x03\0\0\0")
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        pytest.param(code(OLD.encode(), b"hash", b"sum!"), id="with-checksum"),
+        pytest.param(code(b"file:///tmp/x/task/b.js", b"hash"), id="other-module"),
+        pytest.param(bytes(28) + OLD.encode(), id="part-of-a-longer-string"),
+        pytest.param(b"short", id="short"),
+        pytest.param("text", id="text"),
+        pytest.param(17, id="number"),
+    ],
+)
+def test_other_data_is_left_unchanged(field: object) -> None:
+    assert anonymous(field, OLD, NEW) == field
+
+
+@pytest.mark.parametrize("parent", ["/tmp/a", "/var/folders/xy/T/lambda-deno-spawn-1"])
+def test_folders_are_equally_long_everywhere(parent: str) -> None:
+    assert len(str(folder_of_fixed_length(Path(parent), "t"))) == PATH_LENGTH
+
+
+def test_a_folder_that_is_too_deep_is_created_anyway() -> None:
+    deep = Path("/" + "d" * PATH_LENGTH)
+    assert folder_of_fixed_length(deep, "t") == deep / "t"

@@ -1,0 +1,107 @@
+"""The handler's file and export, found by its name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lambda_deno_spawn.errors import HandlerError
+from lambda_deno_spawn.launch.handler import Handler, find_handler
+
+pytestmark = pytest.mark.as_lambda
+
+FOUND = [
+    ("function.ts", "function.handler", "handler"),
+    ("function.mjs", "function.handler", "handler"),
+    ("index.js", "index.default", "default"),
+    ("src/api/users.ts", "src/api/users.handler", "handler"),
+    ("src/api/users.ts", "./src/api/users.handler", "handler"),
+    ("a.b.c.ts", "a.b.c.handler", "handler"),
+    ("a.b.ts", "a.b.c.handler", "c.handler"),
+    ("api.ts", "api.users.get", "users.get"),
+    ("v1.2/api.ts", "v1.2/api.get", "get"),
+    ("with space/übung.ts", "with space/übung.handler", "handler"),
+    ("tsx.tsx", "tsx.handler", "handler"),
+]
+
+
+@pytest.mark.parametrize(
+    ("file", "handler", "export"),
+    [pytest.param(*case, id=f"{case[1]} in {case[0]}") for case in FOUND],
+)
+def test_a_handler_s_file_and_export_are_found(
+    tmp_path: Path, file: str, handler: str, export: str
+) -> None:
+    path = tmp_path / file
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    assert find_handler(tmp_path, handler) == Handler(str(path), export)
+
+
+def test_suffixes_are_tried_in_order(tmp_path: Path) -> None:
+    names = ["f.bundle.js", "f.js", "f.mjs", "f.cjs", "f.ts", "f.tsx"]
+    for name in names:
+        (tmp_path / name).touch()
+    for name in names:
+        assert find_handler(tmp_path, "f.handler").path == str(tmp_path / name)
+        (tmp_path / name).unlink()
+
+
+def test_the_longest_file_name_wins(tmp_path: Path) -> None:
+    (tmp_path / "a.js").touch()
+    (tmp_path / "a.b.tsx").touch()
+    assert find_handler(tmp_path, "a.b.c") == Handler(str(tmp_path / "a.b.tsx"), "c")
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "f.js").mkdir()
+    (tmp_path / "f.ts").touch()
+    assert find_handler(tmp_path, "f.handler").path == str(tmp_path / "f.ts")
+
+
+@pytest.mark.parametrize(
+    "handler",
+    [
+        "",
+        "function",
+        "function.",
+        ".handler",
+        "function..handler",
+        "src/function",
+        "src/.handler",
+        "src/",
+        "src//function.handler",
+        "/function.handler",
+        "/var/task/function.handler",
+        "../function.handler",
+        "src/../../function.handler",
+    ],
+    ids=repr,
+)
+def test_a_malformed_handler_is_refused(tmp_path: Path, handler: str) -> None:
+    (tmp_path / "function.js").touch()
+    with pytest.raises(HandlerError) as caught:
+        find_handler(tmp_path, handler)
+    assert caught.value.error_type == "Runtime.MalformedHandlerName"
+    assert str(caught.value) == (
+        f"Cannot use handler {handler!r}: expected file.export, "
+        "such as function.handler or src/api.handler"
+    )
+
+
+def test_a_handler_without_file_names_what_was_looked_for(tmp_path: Path) -> None:
+    with pytest.raises(HandlerError) as caught:
+        find_handler(tmp_path, "src/api.handler")
+    assert caught.value.error_type == "Runtime.ImportModuleError"
+    assert str(caught.value) == (
+        "Cannot find the file of handler 'src/api.handler': none of src/api.bundle.js, "
+        "src/api.js, src/api.mjs, src/api.cjs, src/api.ts, src/api.tsx "
+        f"exists in {str(tmp_path)!r}"
+    )
+
+
+def test_a_name_that_the_file_system_refuses_is_no_file(tmp_path: Path) -> None:
+    """``Path.is_file`` raised, and the runtime ended without an init error."""
+    with pytest.raises(HandlerError, match="Cannot find the file of handler"):
+        find_handler(tmp_path, "f" * 300 + ".handler")
