@@ -252,7 +252,8 @@ export const handler = async (event) => {
         await runtime.logged("waiting")
         told.set()
         await runtime.logged("lambda-deno-spawn.report")
-        (tmp_path / "go").write_text("gone")
+        (tmp_path / "new").write_text("gone")
+        (tmp_path / "new").rename(tmp_path / "go")  # there with what it holds
         assert (await api.answer()).json() == "gone"
 
 
