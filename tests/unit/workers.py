@@ -45,7 +45,6 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.worker.channel import Channel
 
 MARKER = "0123456789abcdef" * 2
-LOG_LINE = MARKER + "{}\n"
 
 
 def frame(kind: str, body: bytes = b"", **more: object) -> bytes:

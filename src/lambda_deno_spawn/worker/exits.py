@@ -1,7 +1,7 @@
 """What the end of a worker means: exit code, signal and last words become an error.
 
-Knows how Deno, V8 and the kernel say why a process ended. Refuses to know how a process
-is watched. The words are those of Deno 2.9; tests hold real processes against them.
+Knows how Deno, V8 and the kernel say why a process ended. Does not know how a process
+is watched. The words are those of Deno 2.9; tests compare them with real processes.
 """
 
 from __future__ import annotations
@@ -26,12 +26,13 @@ OUT_OF_MEMORY_SIGNS = (
     "Fatal JavaScript out of memory",
     "JavaScript heap out of memory",
 )
-# How Deno, and Rust below it, say that the system grants no further thread.
+# Deno, and Rust below it, say this when the system grants no further thread.
 NO_THREAD_SIGNS = ("unable to create worker threads", "failed to spawn thread")
 STDOUT_CLOSED_SIGN = "Cannot write to stdout:"
 NEVER_SETTLES_SIGN = "Top-level await promise never resolved"
-# How Deno begins the reason why it does not start, with exit code 1. An error that a
-# handler's module throws does not end the process, and its console writes records.
+# Deno's message when it refuses to start, with exit code 1. It cannot be confused with a
+# handler's: an error that its module throws does not end the process, and its console
+# writes records.
 REFUSAL = r"(?m)^error: (?!Uncaught|Top-level)(.+)"
 REFUSAL_CAUSE = r"(?m)^Caused by:\n\s+(?:0: )?(.+)"
 SYSTEM_SIGN = "(os error "  # not the fault of a setting
@@ -46,13 +47,13 @@ def exit_error(
     *,
     is_oom: bool,
 ) -> WorkerExitedError:
-    """Say what the end of a worker means.
+    """Return the error that the end of a worker means.
 
     Args:
-        status: How it ended.
+        status: How the process ended.
         pid: Its process id.
-        state: How far it had come.
-        stderr_tail: The last it wrote to stderr.
+        state: What it was doing, as far as its frames tell.
+        stderr_tail: The last lines it wrote to stderr.
         sources: Which settings its arguments stem from.
         is_oom: The kernel may have sent a SIGKILL because memory was used up.
     """

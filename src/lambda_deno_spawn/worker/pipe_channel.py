@@ -51,11 +51,11 @@ class PipeChannel:
     async def hand_over(self, invocation: Invocation, abort_epoch_ms: int) -> Exchange:
         """Write an event to stdin, and close stdin behind the last one."""
         self.handed_over += 1
-        # Written first: nothing is read before this returns, so the rest can follow.
+        # Written first, to save time: no frame is read before this function returns.
         buffers = self._connection.invoke(invocation, abort_epoch_ms)
         is_last = self.handed_over == self._limit
         self._process.write_all(buffers, ends=is_last)
-        # Whatever the worker says: its frames may be its handler's.
+        # Even if the worker claims to serve more: a handler can forge its frames.
         self.is_reachable = not is_last
         self.on_stdout = Exchange(self.handed_over, self)
         return self.on_stdout

@@ -226,7 +226,7 @@ class HttpLink(Receiver):
     ) -> Exchange:
         """Post an invocation; see ``channel.Channel.hand_over``."""
         connection = WorkerConnection(marker, State.IDLE)
-        # Sent first: nothing is read before this returns, so the rest can follow.
+        # Sent first, to save time: no frame is read before this function returns.
         self._send("POST", number, connection.invoke(invocation, abort_epoch_ms))
         self._connection = connection
         self._exchange = Exchange(number, self)

@@ -1,8 +1,8 @@
 """The start of one Deno process, before there is an event loop to serve it.
 
-Knows the private folder, the command line and the first line of stdin. Apart from
-``worker.py``, because the first process of an environment is started before whatever is
-slow to import. Refuses to know what becomes of it.
+Knows the private folder, the command line and the first line of stdin. Separate from
+``worker.py`` because the first process of an environment is started before any module
+that is slow to import. Does not know what becomes of the process.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 
 
 class StartedWorker(NamedTuple):
-    """A worker's process that nobody looks after yet.
+    """A worker's process that no ``Worker`` is in charge of yet.
 
     Attributes:
         started_s: When it was about to be started; monotonic clock.
-        spawn_s: How long the call took that started it.
-        deno_dir: Deno's cache, of its own unless nobody can write to it.
+        spawn_s: How long the system call took that started it.
+        deno_dir: Deno's cache; its own, unless the cache is read-only.
         sources: Which settings its arguments stem from.
         invocations: How many it serves; 0: no limit.
         socket: Where it listens; None: invocations go to its stdin.
@@ -56,13 +56,13 @@ def start_worker(
     meanwhile: Callable[[], None] = lambda: None,
     inherited: int | None = None,
 ) -> StartedWorker:
-    """Start one Deno process with an empty private folder. Does not wait for it.
+    """Start one Deno process with an empty private folder; do not wait for it.
 
     Args:
         command: How this function's processes are started.
         state: Where the private folder is made.
         cache: Makes its ``DENO_DIR``.
-        meanwhile: Done while Deno starts, before anything of the handler's can run:
+        meanwhile: Called while Deno starts, before any code of the handler's can run:
             its module is loaded after HELLO.
         inherited: A descriptor that it gets, see ``launch``.
 
