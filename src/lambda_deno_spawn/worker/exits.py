@@ -30,9 +30,9 @@ OUT_OF_MEMORY_SIGNS = (
 NO_THREAD_SIGNS = ("unable to create worker threads", "failed to spawn thread")
 STDOUT_CLOSED_SIGN = "Cannot write to stdout:"
 NEVER_SETTLES_SIGN = "Top-level await promise never resolved"
-# Deno's message when it refuses to start, with exit code 1. It cannot be confused with a
-# handler's: an error that its module throws does not end the process, and its console
-# writes records.
+# Deno's message when it refuses to start, with exit code 1. No message of a handler can
+# be taken for it: an error that its module throws does not end the process, and its
+# console writes records.
 REFUSAL = r"(?m)^error: (?!Uncaught|Top-level)(.+)"
 REFUSAL_CAUSE = r"(?m)^Caused by:\n\s+(?:0: )?(.+)"
 SYSTEM_SIGN = "(os error "  # not the fault of a setting
