@@ -113,13 +113,14 @@ class RuntimeUnderTest:
         """Stop it and look for leftovers."""
         try:
             await self.stop()
-            if kind is None:
-                assert self.survivors() == [], "nothing is left running"
-                assert list(self.temp_root.iterdir()) == [], "no file is left in /tmp"
         finally:
-            for pid in self.survivors():
+            survivors = self.survivors()
+            for pid in survivors:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+        if kind is None:
+            assert survivors == [], "nothing is left running"
+            assert list(self.temp_root.iterdir()) == [], "no file is left in /tmp"
 
     @property
     def log(self) -> str:

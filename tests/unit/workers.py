@@ -263,6 +263,10 @@ class Deno:
         """Send a result."""
         self.write(frame("RESULT", payload))
 
+    def throw(self) -> None:
+        """Send an error of the handler's."""
+        self.write(frame("ERROR", b"{}", errorType="RangeError"))
+
     def stream(self, chunk: bytes) -> None:
         """Begin a stream, and send a chunk."""
         self.write(frame("STREAM", contentType="text/plain"))

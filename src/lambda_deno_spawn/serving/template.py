@@ -291,10 +291,10 @@ class Templates:
 
     def drop(self) -> None:
         """Have no template any more; its process is ended with the others."""
-        if self._template is not None:
-            self._template.close()
-        self._template = self._ordinary = None
-        self._close_handed_over()
+        for template in (self._template, self._handed_over):
+            if template is not None:
+                template.close()
+        self._template = self._handed_over = self._ordinary = None
 
     def _may_start(self) -> bool:
         return self.reason is None

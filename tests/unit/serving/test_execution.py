@@ -169,6 +169,15 @@ def test_a_failure_that_is_refused_has_the_refusal_s_status(runtime: Runtime) ->
     assert runtime.report["status"] == "Function.ResponseSizeTooLarge"
 
 
+def test_what_led_to_an_error_is_logged_before_it(runtime: Runtime) -> None:
+    worker = runtime.start()
+    task = runtime.run(runtime.arrive())
+    worker.deno.log("what led to it\n", is_read=False)
+    runtime.loop.call(worker.deno.throw)
+    assert error_of_type(task) == "RangeError"
+    assert b"what led to it" in runtime.machine.log.text
+
+
 def test_without_a_form_nothing_is_measured(loop: HandDrivenLoop) -> None:
     runtime = Runtime(loop, form=None)
     worker = runtime.start()
@@ -456,6 +465,7 @@ def test_work_after_the_response_has_until_the_deadline(
     runtime.loop.advance(0.3)
     assert settling.done()
     assert "did not end before the deadline" in caplog.text
+    assert worker.deno.signals[0] == signal.SIGTERM
     assert worker.is_stopped
 
 

@@ -141,6 +141,28 @@ def test_a_worker_is_used_again_if_it_is_told_to_serve_more(
     assert pool.made[0].is_stopped
 
 
+def test_a_worker_that_serves_more_comes_before_those_that_wait(
+    loop: HandDrivenLoop,
+) -> None:
+    pool = Pool(loop, policy=Bounded(3, None), invocations=2)
+    pool.start()
+    lease = pool.lease()
+    pool.serve(lease, more=True)
+    loop.run(lease.release())
+    assert pool.lease().worker is lease.worker
+
+
+def test_a_worker_that_says_it_serves_more_than_it_may_ends_with_its_lease(
+    loop: HandDrivenLoop,
+) -> None:
+    pool = Pool(loop)
+    pool.start()
+    lease = pool.lease()
+    pool.serve(lease, more=True)
+    loop.run(lease.release())
+    assert lease.worker.is_stopped
+
+
 @pytest.mark.parametrize("doubt", ["busy", "exited", "stream", "no-event"])
 def test_a_worker_in_doubt_is_not_used_again(loop: HandDrivenLoop, doubt: str) -> None:
     pool = Pool(loop, invocations=2)

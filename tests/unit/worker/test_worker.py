@@ -278,6 +278,15 @@ def test_the_end_of_stdout_waits_a_moment_for_the_exit(loop: HandDrivenLoop) -> 
         loop.run(exchange.response())
 
 
+def test_a_worker_whose_stdout_has_ended_is_not_used(loop: HandDrivenLoop) -> None:
+    _, worker = loaded(loop)
+    loop.call(worker.stdout_ended)
+    assert not worker.is_usable()
+    loop.run(worker.stop(1.0, lambda _: False))
+    loop.settle()
+    assert loop.next_timer_in_s is None
+
+
 def test_stdout_that_is_closed_by_a_process_that_runs_on_is_told(
     loop: HandDrivenLoop,
 ) -> None:
@@ -332,6 +341,9 @@ def test_a_worker_that_may_close_is_not_killed(loop: HandDrivenLoop) -> None:
 def test_a_worker_that_is_stopped_leaves_nothing(loop: HandDrivenLoop) -> None:
     machine, worker = loaded(loop, listens=True)
     machine.state.left_files = 2
+    machine.log.is_held_up = True
+    loop.call(worker.deno.log, "fills the log\n")
+    assert len(machine.log.callbacks) == 1
     worker.deno.log("no newline", is_read=False)
     assert loop.run(worker.stop(1.0, lambda _: False))
     assert worker.is_stopped
@@ -340,6 +352,7 @@ def test_a_worker_that_is_stopped_leaves_nothing(loop: HandDrivenLoop) -> None:
     assert worker.left_files == 2
     assert machine.state.removed == ["/tmp/1", "/tmp/1.socket"]
     assert b"no newline\n" in machine.log.text
+    assert machine.log.callbacks == []
     assert loop.run(worker.stop(1.0, lambda _: False)), "once is enough"
     assert machine.state.removed == ["/tmp/1", "/tmp/1.socket"]
 

@@ -1,0 +1,210 @@
+"""When there is a template, when it is copied, and when it is given up."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from lambda_deno_spawn.invocation import Failure
+from lambda_deno_spawn.native import control
+from lambda_deno_spawn.native.control import ANSWER, MAGIC, OK, SOCKET, VERSION
+from lambda_deno_spawn.processes.launch import Launched
+from lambda_deno_spawn.serving import template as module
+from lambda_deno_spawn.serving.template import FAILURES_LIMIT, Templates
+from lambda_deno_spawn.worker.start import StartedWorker
+
+if TYPE_CHECKING:
+    from lambda_deno_spawn.launch.module_cache import ModuleCache
+    from lambda_deno_spawn.processes.state import StateDir
+    from lambda_deno_spawn.worker.worker import Worker
+
+PID = 4_000_000  # larger than any process has
+NO_FD = -1
+
+
+def answer(request: int, code: int = OK, pid: int = 0, detail: str = "") -> bytes:
+    return ANSWER.pack(MAGIC, VERSION, code, request, pid, 0, detail.encode())
+
+
+@dataclass(eq=False)
+class FakeWorker:
+    """A process that has loaded, as far as a template asks."""
+
+    started: StartedWorker
+    pid: int = PID
+    ready_s: float | None = 1.0
+    failure: Failure | None = None
+    usable: bool = True
+    is_stopped: bool = False
+    is_killed: bool = False
+    handed_over: int = 0
+    exit_status: object = None
+
+    async def ready(self) -> Failure | None:
+        return self.failure
+
+    def is_usable(self) -> bool:
+        return self.usable
+
+    def kill(self) -> None:
+        self.is_killed, self.usable = True, False
+
+
+@dataclass
+class FakeStarter:
+    """Starts templates whose answers a test has written beforehand."""
+
+    answers: list[list[bytes]]
+    started: list[FakeWorker] = field(default_factory=list)
+    outdated: bool = False
+
+    def start_template(
+        self, environ_of: Callable[[Mapping[str, str]], dict[str, str]], inherited: int
+    ) -> Worker:
+        assert "LD_PRELOAD" in environ_of({})
+        peer = socket.socket(fileno=os.dup(inherited))
+        for packet in [answer(0, pid=PID), *self.answers.pop(0)]:
+            peer.send(packet)
+        PEERS.append(peer)
+        worker = FakeWorker(
+            StartedWorker(
+                Launched(PID, NO_FD, NO_FD, NO_FD), "m", "/p", "/d", 1.0, 0.0, ""
+            )
+        )
+        self.started.append(worker)
+        return cast("Worker", worker)
+
+    def is_outdated(self, _worker: Worker, _needed_s: float) -> bool:
+        return self.outdated
+
+
+@dataclass
+class FakeCache:
+    is_learned: bool = True
+    as_lent: bool = True
+
+    def is_as_lent(self, _path: str) -> bool:
+        return self.as_lent
+
+
+class FakeState:
+    def heal(self) -> None: ...
+
+    def have_private(self, _path: str) -> None: ...
+
+
+PEERS: list[socket.socket] = []
+MADE: list[Templates] = []
+
+
+@pytest.fixture(autouse=True)
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(control, "is_child", lambda _pid: True)
+    monkeypatch.setattr(module, "ANSWER_LIMIT_S", 0.0)
+    yield
+    while MADE:
+        MADE.pop().drop()
+    while PEERS:
+        PEERS.pop().close()
+
+
+def make(
+    *answers: list[bytes], cache: FakeCache | None = None
+) -> tuple[Templates, FakeStarter, FakeCache]:
+    starter, cache = FakeStarter([*answers]), cache or FakeCache()
+    templates = Templates(
+        starter,
+        cast("StateDir", FakeState()),
+        cast("ModuleCache", cache),
+        "/lib.so",
+        None,
+    )
+    MADE.append(templates)
+    return templates, starter, cache
+
+
+def prepare(templates: Templates, **options: Any) -> None:
+    asyncio.run(templates.prepare(60.0, 1.0, **{"waits": True, **options}))
+
+
+def test_a_template_is_asked_once_and_copied_then() -> None:
+    templates, starter, _ = make([answer(1), answer(2, pid=PID + 1)])
+    prepare(templates)
+    prepare(templates)
+    assert len(starter.started) == 1
+    copy = templates.take()
+    assert isinstance(copy, StartedWorker)
+    assert copy.is_forked
+    assert copy.launched.pid == PID + 1
+    assert copy.marker != "m"
+    for fd in copy.launched[1:]:
+        os.close(fd)
+
+
+def test_nothing_is_copied_before_what_is_cached_is_known() -> None:
+    templates, starter, cache = make([answer(1)], cache=FakeCache(is_learned=False))
+    prepare(templates)
+    assert (starter.started, templates.take()) == ([], None)
+    cache.is_learned = True
+    prepare(templates)
+    assert len(starter.started) == 1
+
+
+def test_a_module_that_holds_something_is_served_by_its_process_once() -> None:
+    templates, starter, _ = make([answer(1, SOCKET, detail="a socket (descriptor 9)")])
+    prepare(templates)
+    assert templates.reason == "the handler's module has a socket (descriptor 9)"
+    assert templates.kept == {cast("Worker", starter.started[0])}
+    assert templates.take() is cast("object", starter.started[0])
+    assert templates.take() is None
+    prepare(templates)
+    assert len(starter.started) == 1
+
+
+def test_one_that_does_not_answer_is_replaced_and_given_up_at_last() -> None:
+    templates, starter, _ = make(*[[]] * FAILURES_LIMIT)
+    for _ in range(FAILURES_LIMIT + 2):
+        prepare(templates)
+    assert len(starter.started) == FAILURES_LIMIT
+    assert all(worker.is_killed for worker in starter.started)
+    assert templates.reason is not None
+    assert "no answer" in templates.reason
+
+
+def test_a_copy_waits_until_the_folder_of_the_one_before_is_free() -> None:
+    templates, _, _ = make([answer(1), answer(2, pid=PID + 1)])
+    prepare(templates)
+    copy = templates.take()
+    assert isinstance(copy, StartedWorker)
+    worker = FakeWorker(copy)
+    templates.note_copy(cast("Worker", worker))
+    assert templates.take() is None
+    for fd in copy.launched[1:]:
+        os.close(fd)
+
+
+@pytest.mark.parametrize("why", ["ended", "outdated", "spoilt"])
+def test_what_would_be_wrong_for_the_next_event_is_replaced(why: str) -> None:
+    templates, starter, cache = make([answer(1)], [answer(1)])
+    prepare(templates)
+    if why == "ended":
+        starter.started[0].usable = False
+    starter.outdated = why == "outdated"
+    cache.as_lent = why != "spoilt"
+    prepare(templates)
+    assert len(starter.started) == 2
+    assert starter.started[0].is_killed
+    assert templates.worker is cast("object", starter.started[1])
+
+
+def test_a_check_tells_why_not_and_wastes_no_process() -> None:
+    templates, starter, _ = make([answer(1, SOCKET, detail="a socket")])
+    reason = asyncio.run(templates.check(1.0))
+    assert reason == "the handler's module has a socket"
+    assert templates.take() is cast("object", starter.started[0])
