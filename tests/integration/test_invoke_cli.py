@@ -802,7 +802,7 @@ def test_version_is_printed() -> None:
             "Cannot use the event from --event-file 'function.ts': it is not JSON, "
             "line 1 column 1",
         ),
-        (["-e", "NaN"], b"", "it is not JSON, NaN is"),
+        (["-e", "NaN"], b"", "it is not JSON, NaN exists"),
         (["-e", "[" * 100_000], b"", "it is nested too deeply"),
         (
             ["-e", "-"],
