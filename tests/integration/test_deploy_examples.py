@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cfnlint.decode import cfn_yaml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -80,6 +79,9 @@ def source(tool: str) -> str:
 
 def load(text: str) -> Any:
     """Parse YAML with CloudFormation's short tags."""
+    # Not before a test needs it: it takes 0.4 s, in each process that collects tests.
+    from cfnlint.decode import cfn_yaml
+
     return cfn_yaml.loads(text)
 
 
