@@ -41,7 +41,13 @@ if TYPE_CHECKING:
 
     from tests.integration.rie import Rie
 
-pytestmark = [pytest.mark.root, pytest.mark.rie, pytest.mark.deno]
+# The first test builds the layers, which takes half a minute on two cores.
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.rie,
+    pytest.mark.deno,
+    pytest.mark.timeout(180),
+]
 
 PYTHON = DEFAULT_PYTHON
 EXAMPLES = ROOT / "examples"

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
+pytestmark = pytest.mark.timeout(180)  # layers are built
+
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("bootstrap", "lambda-deno-spawn")
 SHELLS = [name for name in ("dash", "bash") if shutil.which(name)]
