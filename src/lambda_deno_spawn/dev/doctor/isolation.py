@@ -54,10 +54,10 @@ PATIENCE_MS = 1000
 EVIDENCE_LIMIT = 100  # characters
 REAP_ROUNDS = 20  # each kills one generation of processes
 REAP_ROUND_S = 1.0
-LOG_LINE = "log-line"  # the check that is decided by the log
-# The checks that are decided by files on the disk after the second event.
-IMPORTED_CODE, LEFT_FILES = "imported-code", "left-files"
-# Parent of the control: the hostile event lowers the priority of its parent process.
+# Checks that are decided here: one by the log, two by the files on the disk after the
+# second event.
+LOG_LINE, IMPORTED_CODE, LEFT_FILES = "log-line", "imported-code", "left-files"
+# Started between us and the control, whose hostile event makes its parent nicer.
 PARENT = "import subprocess, sys; sys.exit(subprocess.call(sys.argv[1:]))"
 
 
@@ -171,7 +171,7 @@ async def examine_isolation(
         for name, value in environ.items()
         # Ignore the caller's settings, and keep credentials from the hostile handler.
         if name == "LAMBDA_DENO_BIN"
-        # A proxy of this machine would replace the one that the probe sets.
+        # A proxy that this machine uses would be asked instead of the probe's own.
         or not (name in STEERING or name.startswith(("AWS_", "LAMBDA_", "DENO")))
     }
     with _descendants_ended():
@@ -345,13 +345,20 @@ async def _pair(
                 event |= {"phase": "look", "planted": first.rows}
                 second = await _handle(emulator, runtime, event)
                 is_alive = runtime.process.returncode is None
-                on_disk = _on_disk(folders, nonce)
+                files = _left_files(folders, nonce)
     late = f"late line {nonce}"
     lines = log.getvalue().decode(errors="replace").splitlines()
     wrong = sum(late in line and second.request_id in line for line in lines)
+    verdicts = {
+        LOG_LINE: (wrong > 0, f"{wrong} lines of the first event carry it"),
+        **{
+            name: (count > 0, f"{count} files of it are on the disk")
+            for name, count in files.items()
+        },
+    }
     rows = {
         name: _row(
-            name, fields["planted"], second.rows.get(name), wrong, on_disk, folders
+            fields["planted"], second.rows.get(name), verdicts.get(name), folders
         )
         for name, fields in first.rows.items()
     }
@@ -359,8 +366,8 @@ async def _pair(
     return Pair(rows, first.parents + second.parents, is_alive, failure)
 
 
-def _on_disk(folders: _Folders, nonce: str) -> dict[str, int]:
-    """Count the files left by the first event, by the id of the check."""
+def _left_files(folders: _Folders, nonce: str) -> dict[str, int]:
+    """Count the files that the first event has left, for each check about files."""
     found = {IMPORTED_CODE: 0, LEFT_FILES: 0}
     code = f"code of {nonce}".encode()
     for top in (folders.temp, folders.deno_dir):
@@ -369,7 +376,7 @@ def _on_disk(folders: _Folders, nonce: str) -> dict[str, int]:
                 found[LEFT_FILES] += len(names)
                 continue
             for name in names:
-                # The file may be removed meanwhile, or not readable.
+                # The runtime may remove a file while it is looked at.
                 with contextlib.suppress(OSError):
                     file = Path(folder, name)
                     if file.is_file() and code in file.read_bytes():
@@ -378,22 +385,24 @@ def _on_disk(folders: _Folders, nonce: str) -> dict[str, int]:
 
 
 def _row(
-    name: str,
     planted: str,
     found: Mapping[str, Any] | None,
-    wrong_lines: int,
-    on_disk: Mapping[str, int],
+    verdict: tuple[bool, str] | None,
     folders: _Folders,
 ) -> Row:
+    """Return the row of a check.
+
+    Args:
+        planted: What the first event has planted, in words.
+        found: What the second event says; None: it was not answered.
+        verdict: Whether it leaked, and the evidence, where that is decided here.
+        folders: Those of the pair, to be named as on Lambda.
+    """
     if found is None:
         return Row(planted, None, "the second event has no response")
     leaked, evidence = found["leaked"], str(found["evidence"])
-    if name == LOG_LINE and leaked is not None:
-        leaked = wrong_lines > 0
-        evidence = f"{wrong_lines} lines of the first event have it"
-    if name in on_disk and leaked is not None:
-        leaked = on_disk[name] > 0
-        evidence = f"{on_disk[name]} files of it are on the disk"
+    if verdict is not None and leaked is not None:  # None: it could not be planted
+        leaked, evidence = verdict
     # Show the paths on Lambda.
     evidence = evidence.replace(str(folders.temp), "/tmp")
     evidence = evidence.replace(str(folders.task), "/var/task")
@@ -464,9 +473,10 @@ def _tail(log: io.BytesIO) -> str:
 
 
 class Witness:
-    """A server that reports which of its connections are open.
+    """A server that the probe connects to: it tells which connections are open.
 
-    It is also a proxy: it returns a module for each URL, and remembers the URLs.
+    It is also an HTTP proxy that answers every request with a module, and tells which
+    URLs it was asked for.
     """
 
     def __init__(self) -> None:
@@ -490,11 +500,10 @@ class Witness:
 
 
 class _WitnessConnection(asyncio.Protocol):
-    """A connection of the probe to the witness.
+    """One connection, whose first word says what it is for.
 
-    ``open NAME`` names the connection, and keeps it open. ``ask NAME`` asks whether the
-    one with that name is open, ``asked URL`` whether the proxy was asked for a URL.
-    ``GET URL`` is a request to the proxy.
+    ``open NAME`` keeps it open, ``ask NAME`` asks whether such a connection is open,
+    ``asked URL`` whether the proxy was asked for a URL, and ``GET URL`` asks the proxy.
     """
 
     def __init__(

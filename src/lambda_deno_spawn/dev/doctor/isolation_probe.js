@@ -55,9 +55,9 @@ class Withheld extends Error {}
 
 /** Milliseconds between two heartbeats. */
 const BEAT_MS = 20;
-/** Enough files that their removal takes time. */
+/** So many files take time to remove. */
 const LEFT_FILES = 2_000;
-/** How long Deno may try an import that no server responds to. */
+/** Longest wait for an import that no server may answer. */
 const IMPORT_LIMIT_MS = 1_000;
 /** Protects open files and sockets from garbage collection, which would close them. */
 const kept = /** @type {unknown[]} */ ([]);
@@ -450,9 +450,9 @@ const PROBES = {
     under: ["all", "default"],
     plant: (event) => importByProxy(event),
     async look(_, { nonce, witnessPort }) {
-      const reply = await ask(witnessPort, `asked ${planted(nonce)}\n`);
-      if (reply === "") throw new Unavailable("the witness does not respond");
-      const wasAsked = reply.trim() === "open";
+      const answer = await ask(witnessPort, `asked ${plantedUrl(nonce)}\n`);
+      if (answer === "") throw new Unavailable("the witness does not answer");
+      const wasAsked = answer.trim() === "open";
       return [wasAsked, wasAsked ? "it was asked" : "it was never asked"];
     },
   },
@@ -462,7 +462,7 @@ const PROBES = {
     plant: (event) => importByProxy(event),
     async look(_, { nonce }) {
       try {
-        const module = await soon(import(planted(nonce)));
+        const module = await soon(import(plantedUrl(nonce)));
         return [module.default === nonce, `it says "${module.default}"`];
       } catch {
         return [false, "it cannot be imported"];
@@ -476,7 +476,7 @@ const PROBES = {
       const code = `export const x: string = "code of ${nonce}";`;
       await import(`data:text/typescript,${encodeURIComponent(code)}`);
     },
-    // isolation.py looks for it on the disk.
+    // isolation.py looks for the file.
     look: () => [false, ""],
   },
   "left-files": {
@@ -489,7 +489,7 @@ const PROBES = {
         Deno.writeTextFileSync(`${folder}/${n}`, "");
       }
     },
-    // isolation.py looks for them on the disk.
+    // isolation.py looks for the files.
     look: () => [false, ""],
   },
   "runtime-api": {
@@ -575,35 +575,35 @@ function isDenial(error) {
 }
 
 /**
- * A module on a host that Deno may import from by default, with a URL that a proxy sees
- * unencrypted.
+ * Return the URL of a module that no server has: at a host from which functions may
+ * import by default, and without TLS, so that a proxy can answer for it.
  *
  * @param {string} nonce
  */
-function planted(nonce) {
+function plantedUrl(nonce) {
   return `http://esm.sh:443/${nonce}.js`;
 }
 
-/** @type {Promise<void> | undefined} */
-let isImported;
+/** The import that both checks about the loader need. @type {Promise<void> | undefined} */
+let importing;
 
 /**
- * Let Deno's module loader ask the witness.
+ * Have Deno's module loader ask the witness, once.
  *
  * @param {ProbeEvent} event
  */
 function importByProxy({ nonce, witnessPort }) {
-  isImported ??= (async () => {
+  importing ??= (async () => {
     Deno.env.set("HTTP_PROXY", `http://127.0.0.1:${witnessPort}`);
     try {
-      await soon(import(planted(nonce)));
+      await soon(import(plantedUrl(nonce)));
     } catch {
-      /* no response: the second event will notice */
+      // The second event finds out whether the witness was asked.
     } finally {
       Deno.env.delete("HTTP_PROXY");
     }
   })();
-  return isImported;
+  return importing;
 }
 
 /**
