@@ -143,8 +143,9 @@ async def test_invocations_without_any_time_left_leak_nothing(
             api.deliver(b"{}", timeout_s=0)
             assert (await api.answer()).json()["errorType"] == "Runtime.InvokeTimeout"
             await api.wait_for_next()
-        # One process may be on its way out while the next one starts; what leaks stays.
-        assert min(held[8:]) <= min(held[:8])
+        # A process may still be ending while the next one starts, but a leak stays.
+        for counts in zip(*held, strict=True):
+            assert min(counts[8:]) <= min(counts[:8])
 
 
 async def test_a_torn_error_is_still_that_error(

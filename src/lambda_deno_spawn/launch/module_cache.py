@@ -251,11 +251,10 @@ class ModuleCache:
             os.makedirs(source, mode=0o700, exist_ok=True)
             os.symlink(source, f"{path}/{name}")
         if given is not None:
-            if given.is_packaged:
-                _write(_read(given.path), path)
-            else:
-                learned = _read(f"{given.path}/{LEARNED}", given.task_root)
-                _write(learned, path)
+            base, task_root = given.path, ""
+            if not given.is_packaged:
+                base, task_root = f"{given.path}/{LEARNED}", given.task_root
+            _write(_read(base, task_root), path)
 
     def _learn(self, path: str) -> None:
         self._snapshot = _read(path)
@@ -496,6 +495,7 @@ def _read(folder: str, task_root: str = "") -> Snapshot:
 
 
 def _emitted_files(folder: str, task_root: str) -> Iterator[str]:
+    """Yield the paths of the files in ``EMITTED``; see ``_read``."""
     roots = [f"{folder}/{EMITTED}"]
     if task_root:
         roots.append(f"{folder}/{LOCAL}{task_root}")
