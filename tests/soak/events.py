@@ -576,7 +576,9 @@ class _Watch:
             and not self._setup.is_managed
             and end["memory_kb"] > middle["memory_kb"] + MEMORY_GROWTH_LIMIT_KB
         ):
-            self._report.violate(f"memory grows on: {middle} half-way, {end} then")
+            self._report.violate(
+                f"memory still grows: {middle} half-way, {end} at last"
+            )
         if self._runtime.pid != self._pid or not self._runtime.is_running:
             self._report.violate("the supervisor is not the one that was started")
 
