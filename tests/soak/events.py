@@ -42,6 +42,7 @@ PROGRESS_EVENTS = 500
 BASELINE_EVENTS = 1000
 MEMORY_GROWTH_LIMIT_KB = 2 * 1024
 STEPS_LIMIT_KB = 8 * 1024
+MANAGED_STEPS_LIMIT_KB = 16 * 1024  # several large events at once
 # Allowed growth in a run too short to fill them: the largest event may come later.
 SHORT_GROWTH_LIMIT_KB = 16 * 1024
 # Allowed in /tmp: Deno's databases, and their write-ahead logs.
@@ -566,14 +567,16 @@ class _Watch:
         # Memory grows in steps, as large objects may fragment the heap; a leak keeps
         # growing.
         is_long = self._report.count > BASELINE_EVENTS
-        allowed_kb = STEPS_LIMIT_KB if is_long else SHORT_GROWTH_LIMIT_KB
+        allowed_kb = SHORT_GROWTH_LIMIT_KB
+        if is_long:
+            is_managed = self._setup.is_managed
+            allowed_kb = MANAGED_STEPS_LIMIT_KB if is_managed else STEPS_LIMIT_KB
         if end["memory_kb"] > baseline["memory_kb"] + allowed_kb:
             self._report.violate(f"memory grew: {baseline} at first, {end} at the end")
         middle = growth.get(f"after {self._report.count // 2}")
         if (
             is_long
             and middle is not None
-            and not self._setup.is_managed
             and end["memory_kb"] > middle["memory_kb"] + MEMORY_GROWTH_LIMIT_KB
         ):
             self._report.violate(
