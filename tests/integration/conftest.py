@@ -14,7 +14,8 @@ import pytest
 from lambda_deno_spawn.dev.package.layer import Kind, LayerOptions, build_layers
 from lambda_deno_spawn.dev.project.project import Arch
 from tests.doubles import FakeRuntimeApi
-from tests.fixtures.cloud import Cloud, moto, reset
+from tests.fixtures.aws import reset
+from tests.fixtures.cloud import Cloud, moto
 from tests.fixtures.layers import layer_python
 from tests.integration.harness import RuntimeUnderTest
 from tests.integration.rie import RieUnavailableError

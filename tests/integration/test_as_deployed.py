@@ -286,7 +286,6 @@ def test_s3_csv_is_summarised_by_the_sdk_in_the_bundle(
     place: Place, deploy: Deploy
 ) -> None:
     with aws_stand_in() as aws:
-        reset(aws)
         client = boto3.client("s3", **client_arguments(aws))
         location = {"LocationConstraint": aws["AWS_REGION"]}
         client.create_bucket(Bucket="reports", CreateBucketConfiguration=location)
@@ -297,11 +296,6 @@ def test_s3_csv_is_summarised_by_the_sdk_in_the_bundle(
             answer = rie.invoke(event("s3-thumbnail-or-csv/events/created.json"))
     key = "2026/sales north.summary.json"
     assert answer == {"written": [{"bucket": "reports", "key": key}]}
-
-
-def reset(aws: Mapping[str, str]) -> None:
-    """Forget what an earlier test has stored: all servers of a process share it."""
-    httpx.post(f"{aws['AWS_ENDPOINT_URL']}/moto-api/reset").raise_for_status()
 
 
 def client_arguments(aws: Mapping[str, str]) -> dict[str, str]:

@@ -25,7 +25,7 @@ from lambda_deno_spawn.dev.project.project import Arch
 from tests.fixtures.aws import aws_stand_in
 from tests.fixtures.command import as_text, run_command
 from tests.fixtures.packages import download, fetch_bundler
-from tests.integration.test_as_deployed import EXAMPLES, reset
+from tests.integration.test_as_deployed import EXAMPLES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -36,7 +36,6 @@ pytestmark = pytest.mark.deno
 @pytest.fixture
 def aws() -> Iterator[dict[str, str]]:
     with aws_stand_in() as environ:
-        reset(environ)
         yield environ
 
 
