@@ -27,7 +27,7 @@ import psutil
 from tests.doubles import FakeRuntimeApi
 from tests.integration.harness import RuntimeUnderTest, kill_and_wait, wait_for_end
 from tests.soak.environment import Environment, Setup
-from tests.soak.hostile import GOOD, HOSTILE, SOURCE, Kind
+from tests.soak.hostile import GOOD, HOSTILE, MEMORY, SOURCE, Kind
 from tests.soak.report import VIOLATIONS_LIMIT, Report
 
 if TYPE_CHECKING:
@@ -406,11 +406,16 @@ class _Watch:
             )
 
     def _was_hit(self, flight: _Flight, outcome: str) -> bool:
-        """Return whether another event in the same process can explain an outcome."""
+        """Return whether another event can explain an outcome.
+
+        In the same process it may be any; beside it, the end of all memory only, which
+        all events of an environment share.
+        """
         others = [*self._landed, *self._flying.values()]
-        return self._setup.is_server and any(
-            outcome in other.kind.spreads and other.may_hit(flight) for other in others
-        )
+        hitting = [other for other in others if other.may_hit(flight)]
+        if self._setup.is_server:
+            return any(outcome in other.kind.spreads for other in hitting)
+        return outcome == MEMORY and any(other.kind.takes_memory for other in hitting)
 
     def api_failed(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Record a request that tests.doubles cannot parse: a violation."""
