@@ -118,12 +118,13 @@ export function handler() {
   for (;;) Deno.stderr.writeSync(lines);
 }
 """
-    runtime = make_runtime({"function.ts": source})
+    # Two such reads fit into it.
+    runtime = make_runtime({"function.ts": source}, LAMBDA_DENO_STOP_MARGIN_MS="400")
     runtime.keeps_log = False
     async with runtime:
         await api.wait_for_next()
-        deadline_s = time.monotonic() + 1.5
-        api.deliver(b"{}", timeout_s=1.5)
+        deadline_s = time.monotonic() + 2
+        api.deliver(b"{}", timeout_s=2)
         answer = await api.answer()
         assert answer.json()["errorType"] == "Runtime.InvokeTimeout"
         assert answer.received_s < deadline_s
@@ -555,12 +556,12 @@ export async function handler(ms: number) {
   for (let n = 0; n < 200; n++) console.log(line);
 }
 """
-    runtime = make_runtime({"function.ts": source})
+    runtime = make_runtime({"function.ts": source}, LAMBDA_DENO_STOP_MARGIN_MS="600")
     async with runtime:
         await api.wait_for_next()
         runtime.log_gate.clear()
-        deadline_s = time.monotonic() + 1.5
-        api.deliver(b"1000", timeout_s=1.5)
+        deadline_s = time.monotonic() + 3
+        api.deliver(b"2000", timeout_s=3)
         assert (await api.answer()).call == "response"
         await api.wait_for_next()
         assert time.monotonic() < deadline_s
