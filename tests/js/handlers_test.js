@@ -277,3 +277,77 @@ Deno.test("variables that Deno obeys are read and set as copies", () => {
     Object.assign(env, own);
   }
 });
+
+/**
+ * The namespace that Deno gives a CommonJS module of which it has seen no names.
+ *
+ * @param {any} exports
+ * @param {object} [seen] Names that it has seen.
+ */
+const commonjs = (exports, seen = {}) => ({
+  default: exports,
+  "module.exports": exports,
+  ...seen,
+});
+
+class Service {
+  answer = 42;
+  handler() {
+    return this.answer;
+  }
+}
+
+for (
+  const [what, exports, path, answer] of /** @type {const} */ ([
+    ["a member", { handler: () => 1 }, "handler", 1],
+    ["any name", { main: () => 2 }, "main", 2],
+    ["a nested one", { a: { b: new Service() } }, "a.b.handler", 42],
+    ["a method of an instance", new Service(), "handler", 42],
+    ["a function", () => 3, "handler", 3],
+    ["a default", { __esModule: true, default: () => 4 }, "default", 4],
+    ["one for `handler`", { __esModule: true, default: () => 5 }, "handler", 5],
+  ])
+) {
+  Deno.test(`a CommonJS module may export ${what}`, async () => {
+    sayHello();
+    const [frame] = await invoke(commonjs(exports), {}, path);
+    assert.equal(frame.body, `${answer}`);
+  });
+}
+
+Deno.test("the namespace of a CommonJS module comes before module.exports", () => {
+  sayHello();
+  const exports = { handler: () => "other" };
+  const { owner, value } = pick(
+    commonjs(exports, { handler: echo }),
+    "handler",
+  );
+  assert.equal(value, echo);
+  assert.equal(owner, exports);
+});
+
+for (
+  const [exports, path, message]
+    of /** @type {[unknown, string, string][]} */ ([
+      [
+        { other: echo },
+        "handler",
+        "'handler' in '/var/task/function.ts': it exports other",
+      ],
+      [new Service(), "main", "it exports answer, handler"],
+      [{ handler: 42 }, "handler", "it is of type number"],
+      [{}, "handler", "it exports nothing"],
+      [null, "handler", "it exports nothing"],
+    ])
+) {
+  Deno.test(`a message describes module.exports: ${message}`, () => {
+    sayHello();
+    assert.throws(() => pick(commonjs(exports), path), (
+      /** @type {Error} */ error,
+    ) => {
+      assert.equal(error.name, "Runtime.HandlerNotFound");
+      assert.ok(error.message.includes(message), error.message);
+      return true;
+    });
+  });
+}

@@ -8,7 +8,7 @@
 
 /** @import { Context } from "./context.js" */
 /** @import { Handler } from "./run.js" */
-import { kindOf, quote, RuntimeError } from "./errors.js";
+import { attempt, kindOf, quote, RuntimeError } from "./errors.js";
 import { fetchAdapter, finishResponse } from "./fetch.js";
 import { hello, readExactly } from "./input.js";
 import { Job } from "./job.js";
@@ -19,6 +19,10 @@ import { Sink } from "./stream.js";
 
 /** Marks a handler that writes to a response stream, as AWS's own runtime does. */
 const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming");
+/** Where the namespace of a CommonJS module has what `module.exports` holds. */
+const COMMONJS = "module.exports";
+/** How many names a message lists. */
+const NAMES_LIMIT = 32;
 /** The INVOKE line of a rehearsal. */
 const REHEARSAL =
   '{"eventBytes":2,"requestId":"","deadlineEpochMs":0,"abortEpochMs":0,"functionArn":"",' +
@@ -67,7 +71,8 @@ export const awslambda = {
 export async function adapt(module, path) {
   const { owner, value } = pick(module, path);
   if (typeof value !== "function") {
-    const adaptFetch = await fetchAdapter(module.handler);
+    const commonjs = /** @type {any} */ (module[COMMONJS]);
+    const adaptFetch = await fetchAdapter(module.handler ?? commonjs?.handler);
     await rehearse(
       adaptFetch({ fetch: () => new Response("{}") }),
       HTTP_REHEARSAL,
@@ -97,6 +102,8 @@ export async function adapt(module, path) {
 
 /**
  * Find an export. The default export stands in for `handler`, the conventional name.
+ * The namespace of a CommonJS module has only the names that can be seen without running
+ * the module; where it does not help, `module.exports` itself is asked.
  *
  * @param {Record<string, unknown>} module
  * @param {string} path Names joined by dots.
@@ -104,27 +111,85 @@ export async function adapt(module, path) {
  * @throws {RuntimeError} There is no such export, or it is something else.
  */
 export function pick(module, path) {
+  const commonjs = module[COMMONJS];
   let owner = /** @type {unknown} */ (undefined);
   let value = /** @type {any} */ (module);
   for (const name of path.split(".")) {
-    owner = value === module ? undefined : value;
+    owner = value === module ? commonjs : value;
     value = value?.[name];
   }
-  if (value === undefined && path === "handler") value = module.default;
+  if (value === undefined && path === "handler" && commonjs === undefined) {
+    value = module.default;
+  }
   if (typeof value === "function" || typeof value?.fetch === "function") {
     return { owner, value };
   }
-  throw noHandler(module, path, value);
+  if (commonjs !== undefined) return pickCommonJs(commonjs, path);
+  throw noHandler(Object.keys(module), path, value);
 }
 
 /**
- * @param {Record<string, unknown>} module
+ * Find an export of a CommonJS module that was made while the module ran.
+ *
+ * @param {any} exports What `module.exports` holds.
+ * @param {string} path Names joined by dots.
+ * @returns {{ owner: unknown, value: any }}
+ * @throws {RuntimeError} There is no such export, or it is something else.
+ */
+function pickCommonJs(exports, path) {
+  let owner = /** @type {any} */ (undefined);
+  let value = exports;
+  for (const name of path.split(".")) {
+    owner = value;
+    value = value?.[name];
+  }
+  if (isHandler(value)) return { owner, value };
+  if (value === undefined && path === "handler") {
+    // Compilers write a default export as a member, beside a mark.
+    const standIn = exports?.__esModule ? exports.default : exports;
+    if (isHandler(standIn)) return { owner: undefined, value: standIn };
+  }
+  throw noHandler(attempt(() => namesIn(exports)) ?? [], path, value);
+}
+
+/** @param {any} value */
+function isHandler(value) {
+  return typeof value === "function" || typeof value?.fetch === "function";
+}
+
+/**
+ * @param {unknown} exports What `module.exports` holds.
+ * @returns {string[]} Names of its members, the methods of its class included.
+ */
+function namesIn(exports) {
+  const names = new Set();
+  const ends = [null, Object.prototype, Function.prototype, Array.prototype];
+  // A primitive has no members that anyone has exported.
+  let holder = typeof exports === "object" || typeof exports === "function"
+    ? exports
+    : null;
+  for (let depth = 0; depth < 8 && !ends.includes(holder); depth += 1) {
+    const isOwn = holder === exports;
+    const found = isOwn
+      ? Object.keys(/** @type {object} */ (holder))
+      : Object.getOwnPropertyNames(holder);
+    for (const name of found) {
+      if (name !== "constructor" && name !== "__esModule") names.add(name);
+    }
+    holder = Object.getPrototypeOf(holder);
+  }
+  return [...names];
+}
+
+/**
+ * @param {string[]} names What the module exports.
  * @param {string} path
  * @param {unknown} value What the export holds.
  */
-function noHandler(module, path, value) {
+function noHandler(names, path, value) {
   const where = quote(hello.module);
-  const found = Object.keys(module).join(", ") || "nothing";
+  const more = names.length > NAMES_LIMIT ? ", \u2026" : "";
+  const found = names.slice(0, NAMES_LIMIT).join(", ") + more || "nothing";
   const kind = kindOf(value);
   return new RuntimeError(
     "Runtime.HandlerNotFound",
