@@ -119,10 +119,13 @@ class Failure:
     Attributes:
         error_type: As the caller sees it in ``errorType``.
         body: The whole JSON error body.
+        logged: What the log has in its place: the same, with members of the error that
+            are not meant for the caller. Empty: the body.
     """
 
     error_type: str
     body: bytes
+    logged: bytes = b""
 
     @classmethod
     def of(
@@ -147,6 +150,11 @@ class Failure:
     def from_worker_error(cls, error: WorkerError) -> Failure:
         """Describe a worker that ended early, with the last lines it logged."""
         return cls.of(error.error_type, str(error), log_tail=error.stderr_tail)
+
+    @property
+    def log_text(self) -> str:
+        """The error as the log has it, in JSON."""
+        return (self.logged or self.body).decode("utf-8", "replace")
 
     @property
     def function_error_type(self) -> str:

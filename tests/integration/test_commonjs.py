@@ -1,7 +1,8 @@
-"""CommonJS modules whose exports are made while they run."""
+"""CommonJS modules whose exports are made while they run, and what errors keep."""
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -84,3 +85,33 @@ async def test_a_missing_export_is_described_by_module_exports(
         assert answer.call == "init/error"
         assert answer.json()["errorType"] == "Runtime.HandlerNotFound"
         assert answer.json()["errorMessage"].endswith("function.cjs': it exports other")
+
+
+@pytest.mark.parametrize("log_format", ["Text", "JSON"])
+@pytest.mark.every_way
+async def test_members_of_an_error_are_logged_and_not_sent_to_the_caller(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, log_format: str
+) -> None:
+    source = """
+    import { runInNewContext } from "node:vm";
+    export const handler = () => {
+      const cause = runInNewContext("new TypeError('there')");
+      throw Object.assign(new Error("here", { cause }),
+        { code: "23505", $metadata: { httpStatusCode: 400 } });
+    };
+    """
+    async with make_runtime(
+        {"function.mjs": source}, AWS_LAMBDA_LOG_FORMAT=log_format
+    ) as runtime:
+        answer = await api.invoke({})
+        found = answer.json()
+        assert (found["errorType"], found["errorMessage"]) == ("Error", "here")
+        assert found["cause"]["errorMessage"] == "there"
+        assert "code" not in found
+        line = await runtime.logged("Invoke Error")
+        if log_format == "JSON":
+            line = json.loads(line)["message"]
+        logged = json.loads(line.split("Invoke Error\t")[1])
+        assert logged.pop("code") == "23505"
+        assert logged.pop("$metadata") == {"httpStatusCode": 400}
+        assert logged == found

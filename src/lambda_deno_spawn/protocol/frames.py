@@ -443,7 +443,8 @@ class WorkerConnection:
             case FrameKind.RESULT:
                 return Answered(Success(body))
             case FrameKind.ERROR:
-                failure = Failure(header.error_type or "Error", body)
+                answer, _, logged = body.partition(b"\n")
+                failure = Failure(header.error_type or "Error", answer, logged)
                 return StreamEnded(failure) if was_streaming else Answered(failure)
             case FrameKind.STREAM:
                 return StreamBegun(header.content_type)

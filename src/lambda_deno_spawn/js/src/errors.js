@@ -7,7 +7,7 @@
  */
 
 import { hello } from "./input.js";
-import { encode, stringify } from "./primordials.js";
+import { encode, isNativeError, stringify } from "./primordials.js";
 
 /**
  * @typedef {object} ErrorBody
@@ -18,10 +18,40 @@ import { encode, stringify } from "./primordials.js";
  * @property {ErrorBody[]} [errors]
  */
 
+/**
+ * What an error body may still hold; reduced while it is written.
+ *
+ * @typedef {object} Budget
+ * @property {number} left Errors.
+ * @property {number} text Characters.
+ * @property {[any, ErrorBody][]} [described] Collects each error with its description.
+ */
+/**
+ * What the members of errors may still hold.
+ *
+ * @typedef {Budget & { values: number, path: unknown[] }} MemberBudget
+ */
+
 /** How many errors an error body describes, causes and aggregated ones included. */
 const ERRORS_LIMIT = 32;
 /** How many characters of messages and stacks it keeps, all errors together. */
 const ERROR_TEXT_LIMIT = 196_608;
+/** How many characters and values the members of errors may have, all together. */
+const MEMBERS_TEXT_LIMIT = 32_768;
+const MEMBERS_LIMIT = 1_000;
+/** How deep they may be nested. */
+const MEMBERS_DEPTH = 32;
+/** Members of an error that its description has by other names, or as its own. */
+const DESCRIBED = [
+  "name",
+  "message",
+  "stack",
+  "cause",
+  "errorType",
+  "errorMessage",
+  "stackTrace",
+];
+const CANNOT_BE_SHOWN = "a value that cannot be shown";
 /** Longest body of an ERROR frame, as in protocol/frames.py; up to six a character. */
 const ERROR_LIMIT_BYTES = 262_144;
 /** Characters kept of an error's name: it is sent in a header, which is short. */
@@ -63,7 +93,8 @@ export class RuntimeError extends Error {
 }
 
 /**
- * Encode an error as the body of an ERROR frame.
+ * Encode an error as the body of an ERROR frame: what the caller gets and, if the error
+ * has members of its own, a newline and the same with these, for the log only.
  *
  * @param {unknown} error Anything that was thrown.
  * @param {string} [errorType] Overrides the error's own name.
@@ -74,12 +105,19 @@ export function errorBody(error, errorType) {
   try {
     // Text of several bytes a character is shortened again until the body fits.
     for (let room = ERROR_TEXT_LIMIT; bytes === undefined; room /= 2) {
-      const body = describe(error, { left: ERRORS_LIMIT, text: room });
+      /** @type {[any, ErrorBody][]} */
+      const described = [];
+      const body = describe(error, {
+        left: ERRORS_LIMIT,
+        text: room,
+        described,
+      });
       if (errorType) body.errorType = errorType;
       type = body.errorType;
       const whole = encode(stringify(body));
-      if (whole.length <= ERROR_LIMIT_BYTES) bytes = whole;
-      else if (room < ERROR_TYPE_LIMIT) throw whole;
+      if (whole.length <= ERROR_LIMIT_BYTES) {
+        bytes = attempt(() => withMembers(whole, body, described)) ?? whole;
+      } else if (room < ERROR_TYPE_LIMIT) throw whole;
     }
   } catch {
     // The handler has broken what this is written with; report at least that.
@@ -93,11 +131,211 @@ export function errorBody(error, errorType) {
 }
 
 /**
+ * @param {Uint8Array<ArrayBuffer>} whole The body without members.
+ * @param {ErrorBody} body The same, not encoded.
+ * @param {[any, ErrorBody][]} described
+ * @returns {Uint8Array<ArrayBuffer>} The body with that for the log behind it, if it
+ *   says more.
+ */
+function withMembers(whole, body, described) {
+  if (!addMembers(described)) return whole;
+  let logged = encode(stringify(body));
+  const room = ERROR_LIMIT_BYTES - whole.length - 1;
+  if (logged.length > room) {
+    // A long message or stack takes the room: members matter more, and the whole text
+    // is in the other half. A character takes up to six bytes.
+    const [error] = described[0];
+    const { errorType } = body;
+    logged = encode(stringify({
+      // @ts-ignore no prototype, as in `describe`
+      __proto__: null,
+      ...describeWhole(error, Math.floor(room / 24)),
+      errorType,
+    }));
+    if (logged.length > room) return whole;
+  }
+  const both = new Uint8Array(whole.length + 1 + logged.length);
+  both.set(whole);
+  both[whole.length] = 10;
+  both.set(logged, whole.length + 1);
+  return both;
+}
+
+/**
+ * Describe an error for the log, with the members that it has beside name, message and
+ * stack, such as `code`.
+ *
+ * @param {unknown} error
+ * @param {number} [text] Characters that it may have, and its members again.
+ * @returns {ErrorBody & Record<string, unknown>}
+ */
+export function describeWhole(error, text = ERROR_TEXT_LIMIT) {
+  /** @type {[any, ErrorBody][]} */
+  const described = [];
+  const body = describe(error, { left: ERRORS_LIMIT, text, described });
+  attempt(() => addMembers(described, Math.min(text, MEMBERS_TEXT_LIMIT)));
+  return /** @type {ErrorBody & Record<string, unknown>} */ (body);
+}
+
+/**
+ * Add to the descriptions of errors the enumerable members that these have.
+ *
+ * @param {[any, ErrorBody][]} described
+ * @param {number} [text] Characters that all of them may have.
+ * @returns {boolean} True if there were any.
+ */
+function addMembers(described, text = MEMBERS_TEXT_LIMIT) {
+  /** @type {MemberBudget} */
+  const budget = { left: ERRORS_LIMIT, text, values: MEMBERS_LIMIT, path: [] };
+  let isAny = false;
+  for (const [error, body] of described) {
+    isAny = copyMembers(error, body, budget) || isAny;
+  }
+  return isAny;
+}
+
+/**
+ * @param {any} error
+ * @param {any} body Its description, which gets the members.
+ * @param {MemberBudget} budget
+ * @returns {boolean} True if there were any.
+ */
+function copyMembers(error, body, budget) {
+  if (!isError(error)) return false;
+  const names = (attempt(() => Object.keys(error)) ?? [])
+    .filter((name) => !DESCRIBED.includes(name) && !(name in body));
+  const members = names.slice(0, Math.max(budget.values, 0))
+    .map((name) => ({ name, value: valueOf(error, name) }));
+  // The short ones first, so that a large object does not take their room.
+  const isLong = (/** @type {unknown} */ value) =>
+    typeof value === "object" && value !== null;
+  budget.path.push(error);
+  let isAny = false;
+  for (const long of [false, true]) {
+    for (const { name, value } of members) {
+      if (isLong(value) !== long) continue;
+      const copied = copy(value, budget);
+      if (copied === undefined) continue;
+      body[shortened(name.toWellFormed(), budget)] = copied;
+      isAny = true;
+    }
+  }
+  budget.path.pop();
+  return isAny;
+}
+
+/**
+ * @param {any} holder
+ * @param {string | number} name
+ * @returns {unknown} The member, or a text if it cannot be read.
+ */
+function valueOf(holder, name) {
+  try {
+    return holder[name];
+  } catch {
+    return CANNOT_BE_SHOWN;
+  }
+}
+
+/**
+ * Copy what an error holds, as JSON would have it, but within limits.
+ *
+ * @param {any} value
+ * @param {MemberBudget} budget
+ * @returns {any} Undefined if JSON has no such value.
+ */
+function copy(value, budget) {
+  if ((budget.values -= 1) < 0 || budget.text <= 0) return undefined;
+  if (typeof value === "string") return shortened(value.toWellFormed(), budget);
+  if (typeof value === "bigint") return shortened(String(value), budget);
+  if (typeof value === "number" || typeof value === "boolean") return value;
+  if (value === null) return null;
+  if (typeof value !== "object") return undefined;
+  const { path } = budget;
+  const depth = path.length;
+  if (path.includes(value)) return "[Circular]";
+  if (depth >= MEMBERS_DEPTH) return "[Object]";
+  try {
+    return copyObject(value, budget);
+  } catch {
+    path.length = depth;
+    return CANNOT_BE_SHOWN;
+  }
+}
+
+/**
+ * @param {any} value
+ * @param {MemberBudget} budget
+ * @returns {unknown}
+ * @throws {unknown} It cannot be read.
+ */
+function copyObject(value, budget) {
+  if (isError(value)) {
+    if (budget.left <= 0) return undefined;
+    /** @type {[any, ErrorBody][]} */
+    const described = [];
+    budget.described = described;
+    const body = describe(value, budget);
+    budget.described = undefined;
+    for (const [error, inner] of described) copyMembers(error, inner, budget);
+    return body;
+  }
+  if (ArrayBuffer.isView(value)) return `[${value.byteLength} bytes]`;
+  const { path } = budget;
+  path.push(value);
+  /** @type {any} */
+  let copied;
+  if (typeof value.toJSON === "function") {
+    const json = value.toJSON("");
+    copied = json === value ? CANNOT_BE_SHOWN : copy(json, budget);
+  } else if (Array.isArray(value)) {
+    copied = plain([]);
+    for (let at = 0; at < value.length; at += 1) {
+      if (budget.values <= 0 || budget.text <= 0) {
+        copied.push(`\u2026 (${value.length - at} values more)`);
+        break;
+      }
+      copied.push(copy(valueOf(value, at), budget) ?? null);
+    }
+  } else {
+    copied = { __proto__: null };
+    for (const name of Object.keys(value)) {
+      if (budget.values <= 0 || budget.text <= 0) break;
+      const member = copy(valueOf(value, name), budget);
+      if (member === undefined) continue;
+      copied[shortened(name.toWellFormed(), budget)] = member;
+    }
+  }
+  path.pop();
+  return copied;
+}
+
+/**
+ * Tell errors, those of other realms (`node:vm`) and objects that are like them
+ * included, from other values.
+ *
+ * @param {any} value
+ * @returns {boolean}
+ */
+export function isError(value) {
+  if (typeof value !== "object" || value === null) return false;
+  return attempt(() =>
+    isNativeError?.(value) || value instanceof Error ||
+    isText(value.stack) && isText(value.name) &&
+      typeof value.message === "string"
+  ) ?? false;
+}
+
+/** @param {unknown} value */
+function isText(value) {
+  return typeof value === "string" && value !== "";
+}
+
+/**
  * Describe anything that was thrown.
  *
  * @param {any} error
- * @param {{ left: number, text: number }} [budget] Errors and characters that the body
- *   may still hold; reduced by this call.
+ * @param {Budget} [budget] What the body may still hold; reduced by this call.
  * @returns {ErrorBody}
  */
 export function describe(
@@ -105,8 +343,7 @@ export function describe(
   budget = { left: ERRORS_LIMIT, text: ERROR_TEXT_LIMIT },
 ) {
   budget.left -= 1;
-  const isError = attempt(() => error instanceof Error) ?? false;
-  if (!isError) {
+  if (!isError(error)) {
     return {
       // @ts-ignore no prototype: members that a handler adds to Object's stay out
       __proto__: null,
@@ -114,7 +351,7 @@ export function describe(
       errorMessage: shortened(
         attempt(() =>
           typeof error === "object" ? stringify(error) ?? "" : String(error)
-        ) ?? "a value that cannot be shown",
+        ) ?? CANNOT_BE_SHOWN,
         budget,
       ),
       stackTrace: plain([]),
@@ -133,6 +370,7 @@ export function describe(
     errorMessage,
     stackTrace: plain(stackOf(error, budget)),
   };
+  budget.described?.push([error, body]);
   const cause = attempt(() => error.cause);
   if (cause !== undefined && budget.left > 0) {
     body.cause = describe(cause, budget);

@@ -7,6 +7,8 @@
  */
 
 export const { parse, stringify } = JSON;
+// @ts-ignore newer than the types
+export const { isError: isNativeError } = Error;
 export const { TextDecoder } = globalThis;
 export const { stdin, stdout, exit } = Deno;
 // @ts-ignore not part of the public types
