@@ -443,8 +443,7 @@ class WorkerConnection:
             case FrameKind.RESULT:
                 return Answered(Success(body))
             case FrameKind.ERROR:
-                answer, _, logged = body.partition(b"\n")
-                failure = Failure(header.error_type or "Error", answer, logged)
+                failure = Failure(header.error_type or "Error", body)
                 return StreamEnded(failure) if was_streaming else Answered(failure)
             case FrameKind.STREAM:
                 return StreamBegun(header.content_type)
