@@ -2158,6 +2158,683 @@ const rehearse = (
   }
 );
 
+// --- serving.js ---
+
+/**
+ * @typedef {object} Server
+ * @property {string | null} hostname
+ * @property {number} port
+ * @property {() => boolean} isOpen
+ * @property {() => void} listen Has it listen on its port after all.
+ * @property {any} [node] Server of node:http.
+ * @property {(request: Request, info: object) => unknown} [handler] From `Deno.serve`.
+ * @property {(error: unknown) => unknown} [onError] From `Deno.serve`.
+ */
+
+/** How long loading may go on once a server has started. */
+const LOADING_LIMIT_MS = 500;
+/** How long a module that has loaded may take to start a server. */
+const START_LIMIT_MS = 5_000;
+/** The same for one that exports an app. */
+const APP_LIMIT_MS = 1_000;
+/** Every constructor of a server of Node's sets it, and nothing else does. */
+const SET_BY_CONSTRUCTOR = "_listeningId";
+const ADDRESS_IN_USE = -98;
+const WILDCARDS = [null, undefined, "0.0.0.0", "::"];
+
+/** In the order in which they were started. @type {Server[]} */
+const servers = [];
+/**
+ * "watching": it is not known yet whether the module has a handler; "serving": it has
+ * none, its server answers; "off": servers listen as they would without a runtime.
+ *
+ * @type {"off" | "watching" | "serving"}
+ */
+let mode = "off";
+/** Resolves when a server has started. */
+const started = Promise.withResolvers();
+/** Resolves when waiting has no point any more. */
+const waited = Promise.withResolvers();
+let isWaiting = false;
+/** Timers that end the waiting. @type {number[]} */
+const timers = [];
+/** `Deno.serve` as Deno has it: reading its value loads it. */
+let serveProperty = /** @type {PropertyDescriptor} */ ({});
+/** Makes `listen` of Node's servers what it was. */
+let restoreNode = () => {};
+
+/** Keep servers that are started from now on. */
+function watchServers() {
+  mode = "watching";
+  serveProperty = /** @type {PropertyDescriptor} */ (
+    Object.getOwnPropertyDescriptor(Deno, "serve")
+  );
+  Object.defineProperty(Deno, "serve", {
+    value: serveOrKeep,
+    writable: true,
+    enumerable: true,
+    configurable: true,
+  });
+  // Loading node:net for every handler would take time, so it is caught when the first
+  // server is made.
+  Object.defineProperty(Object.prototype, SET_BY_CONSTRUCTOR, {
+    configurable: true,
+    set(value) {
+      Object.defineProperty(this, SET_BY_CONSTRUCTOR, {
+        value,
+        writable: true,
+        enumerable: true,
+        configurable: true,
+      });
+      watchNode(this);
+    },
+  });
+}
+
+/**
+ * Wait until the module has loaded. A module that has started a server may wait for the
+ * end of it, at its top level.
+ *
+ * @param {Promise<Record<string, unknown>>} loading
+ * @returns {Promise<Record<string, unknown>>} What it exports.
+ */
+function loaded(loading) {
+  loading.catch(() => {});
+  return Promise.race([
+    loading,
+    waited.promise.then(() => /** @type {Record<string, unknown>} */ ({})),
+  ]);
+}
+
+/**
+ * Decide that the module has a handler: its servers listen as they would without a
+ * runtime.
+ *
+ * @throws {Error} One of them may not, or its port is taken.
+ */
+function releaseServers() {
+  mode = "off";
+  stopWatching();
+  if (Deno.serve === serveOrKeep) {
+    Object.defineProperty(Deno, "serve", serveProperty);
+  }
+  restoreNode();
+  for (const server of servers) server.listen();
+}
+
+/**
+ * Wait until the module has started a server.
+ *
+ * @param {boolean} [canListen] The module exports an app, which can be told to listen.
+ * @returns {Promise<boolean>} False: it has not, and will not soon.
+ */
+async function isServing(canListen = false) {
+  isWaiting = true;
+  stopWaitingAfter(canListen ? APP_LIMIT_MS : START_LIMIT_MS, false);
+  await Promise.race([started.promise, waited.promise]);
+  isWaiting = false;
+  return openServer() !== undefined;
+}
+
+/** Decide that events are handed to the module's server. */
+function keepServers() {
+  mode = "serving";
+  stopWatching();
+  const ports = [...new Set(servers.map(({ port }) => port))];
+  if (ports.length > 1) {
+    const more = ports.slice(1).join(", ");
+    log("WARN", [
+      `The module serves on port ${
+        ports[0]
+      }, which gets the events, and on ${more}`,
+    ]);
+  }
+}
+
+/** @returns {Server | undefined} The one that answers events. */
+function openServer() {
+  return servers.find((server) => server.isOpen());
+}
+
+/**
+ * Tell whether an export is what a server of the module calls for each request.
+ *
+ * @param {unknown} value
+ */
+function isListener(value) {
+  return servers.some(({ node, handler }) =>
+    handler === value || node?.listeners("request").includes(value)
+  );
+}
+
+/**
+ * The event loop is empty.
+ *
+ * @returns {boolean} True if something waited for a server, and goes on now.
+ */
+function stopWaiting() {
+  if (!isWaiting) return false;
+  isWaiting = false;
+  waited.resolve(undefined);
+  return true;
+}
+
+/**
+ * @param {number} limitMs
+ * @param {boolean} staysAlive The event loop waits for it: to Deno, a top level that
+ *   waits while nothing is left to do is an error.
+ */
+function stopWaitingAfter(limitMs, staysAlive) {
+  timers.push(createSystemTimer(waited.resolve, limitMs, staysAlive));
+}
+
+/** It is decided who answers events. */
+function stopWatching() {
+  timers.forEach(cancelTimer);
+  Reflect.deleteProperty(Object.prototype, SET_BY_CONSTRUCTOR);
+}
+
+/** @param {Server} server One that can answer from now on. */
+function register(server) {
+  servers.push(server);
+  if (mode === "watching") stopWaitingAfter(LOADING_LIMIT_MS, true);
+}
+
+/**
+ * @param {string | null} hostname
+ * @param {number} port
+ */
+function isTaken(hostname, port) {
+  return servers.some((other) =>
+    other.port === port && other.isOpen() &&
+    (other.hostname === hostname || WILDCARDS.includes(other.hostname) ||
+      WILDCARDS.includes(hostname))
+  );
+}
+
+/**
+ * Stands in for `Deno.serve`.
+ *
+ * @param {any} first
+ * @param {any} second
+ */
+function serveOrKeep(first, second) {
+  /** @type {typeof Deno.serve} */
+  const ownServe = serveProperty.value ?? serveProperty.get?.call(Deno);
+  const options = typeof first === "function" ? {} : first ?? {};
+  const handler = [first, second, options.handler].find((candidate) =>
+    typeof candidate === "function"
+  );
+  if (mode === "off" || handler === undefined) return ownServe(first, second);
+  const { onError, onListen, path, cid, signal } = options;
+  const hostname = options.hostname ?? "0.0.0.0";
+  const port = Number(options.port ?? 8000);
+  // No other process can use the same one, or Deno has to say what is wrong with it.
+  if (path !== undefined || cid !== undefined || !isPort(port)) {
+    const server = ownServe(first, second);
+    let isOpen = true;
+    const close = () => (isOpen = false);
+    server.finished.then(close, close);
+    register({
+      hostname,
+      port: /** @type {any} */ (server.addr).port ?? 0,
+      isOpen: () => isOpen,
+      listen() {},
+      handler,
+      onError,
+    });
+    started.resolve(undefined);
+    return server;
+  }
+  if (!options.reusePort && isTaken(hostname, port)) {
+    throw new Deno.errors.AddrInUse("Address already in use (os error 98)");
+  }
+  const server = new DenoServer(
+    hostname,
+    port,
+    () => ownServe({ ...options, onListen() {} }, handler),
+  );
+  onListen?.(server.addr);
+  signal?.addEventListener("abort", () => server.shutdown(), { once: true });
+  if (signal?.aborted) server.shutdown();
+  const { isOpen, listen } = server;
+  register({ hostname, port, isOpen, listen, handler, onError });
+  started.resolve(undefined);
+  return server;
+}
+
+/** @param {number} port */
+function isPort(port) {
+  return Number.isInteger(port) && port > 0 && port <= 65_535;
+}
+
+/** What `Deno.serve` returns. */
+class DenoServer {
+  /** The one that listens. @type {Deno.HttpServer | null} */
+  #real = null;
+  #isOpen = true;
+  #isReferenced = true;
+  /** @type {PromiseWithResolvers<void>} */
+  #finished = Promise.withResolvers();
+  #serve;
+
+  /**
+   * @param {string} hostname
+   * @param {number} port
+   * @param {() => Deno.HttpServer} serve Starts a server that listens.
+   */
+  constructor(hostname, port, serve) {
+    this.addr = { transport: "tcp", hostname, port };
+    this.#serve = serve;
+  }
+
+  get finished() {
+    // To wait for it is the last that a module does.
+    if (mode === "watching") stopWaitingAfter(1, true);
+    return this.#finished.promise;
+  }
+
+  isOpen = () => this.#isOpen;
+
+  listen = () => {
+    if (!this.#isOpen) return;
+    this.#real = this.#serve();
+    if (!this.#isReferenced) this.#real.unref();
+    this.#real.finished.then(this.#finished.resolve, this.#finished.reject);
+  };
+
+  shutdown() {
+    this.#isOpen = false;
+    if (this.#real !== null) return this.#real.shutdown();
+    this.#finished.resolve();
+    return this.#finished.promise;
+  }
+
+  ref() {
+    this.#isReferenced = true;
+    this.#real?.ref();
+  }
+
+  unref() {
+    this.#isReferenced = false;
+    this.#real?.unref();
+  }
+
+  [Symbol.asyncDispose]() {
+    return this.shutdown();
+  }
+}
+
+/**
+ * Keep servers of Node's, from the first that is made.
+ *
+ * @param {any} first
+ */
+function watchNode(first) {
+  let prototype = first;
+  while (prototype !== null && !Object.hasOwn(prototype, "_listen2")) {
+    prototype = Object.getPrototypeOf(prototype);
+  }
+  if (prototype === null) return;
+  Reflect.deleteProperty(Object.prototype, SET_BY_CONSTRUCTOR);
+  const ownListen = prototype._listen2;
+  /**
+   * The last step of `listen`: makes the socket, unless there is one, and says so.
+   *
+   * @this {any}
+   * @param {string | null} hostname
+   * @param {number} port
+   * @param {unknown[]} more
+   */
+  function listen(hostname, port, ...more) {
+    const isHttp = "httpAllowHalfOpen" in this;
+    if (mode === "off" || !isHttp) {
+      return ownListen.call(this, hostname, port, ...more);
+    }
+    // deno-lint-ignore no-this-alias
+    const node = this;
+    const isKept = isPort(port) && !node._handle;
+    const handle = isKept ? handleOf(hostname, port) : null;
+    if (handle !== null) node._handle = handle;
+    // Last of those who listen for it.
+    node.once("listening", started.resolve);
+    ownListen.call(node, hostname, port, ...more);
+    if (!node._handle) return;
+    register({
+      hostname,
+      port: port > 0 ? port : node.address()?.port ?? 0,
+      isOpen: () => node.listening,
+      listen() {
+        if (handle === null || node._handle !== handle) return;
+        node._handle = null;
+        const own = Object.getOwnPropertyDescriptor(node, "emit");
+        const { emit } = node;
+        // It has heard that it listens.
+        node.emit = (
+          /** @type {string} */ name,
+          /** @type {any[]} */ ...values
+        ) => {
+          if (name === "listening" || name === "error") {
+            if (own) Object.defineProperty(node, "emit", own);
+            else delete node.emit;
+          }
+          return name === "listening" || emit.call(node, name, ...values);
+        };
+        ownListen.call(node, hostname, port, ...more);
+      },
+      node,
+    });
+  }
+  prototype._listen2 = listen;
+  restoreNode = () => {
+    if (prototype._listen2 === listen) prototype._listen2 = ownListen;
+  };
+}
+
+/**
+ * Stands in for the socket of a server of Node's.
+ *
+ * @param {string | null} hostname
+ * @param {number} port
+ */
+function handleOf(hostname, port) {
+  const address = hostname ?? "::";
+  const family = address.includes(":") ? "IPv6" : "IPv4";
+  return {
+    listen: () => isTaken(hostname, port) ? ADDRESS_IN_USE : 0,
+    close() {},
+    ref() {},
+    unref() {},
+    getsockname(/** @type {object} */ out) {
+      Object.assign(out, { address, family, port });
+      return 0;
+    },
+  };
+}
+
+// --- served.js ---
+
+/** For an app that does not listen by itself. */
+const APP_PORT = 8080;
+const NO_UPGRADE =
+  "Cannot upgrade to a WebSocket: each event is answered by one HTTP response; use a " +
+  "WebSocket API of API Gateway";
+/** Thrown at the app that wants an upgrade. */
+class UpgradeRefusedError extends TypeError {}
+UpgradeRefusedError.prototype.name = "UpgradeRefusedError";
+
+/**
+ * Find the module's handler; without one, the module's server is the handler.
+ *
+ * @param {Record<string, unknown>} module
+ * @param {string} path Names joined by dots.
+ * @returns {Promise<Handler>}
+ * @throws {RuntimeError} It has neither.
+ */
+async function adaptOrServe(module, path) {
+  const value = exported(module, path);
+  const isApp = canListen(value);
+  if (value === undefined || isApp || isListener(value)) {
+    const isStarted = await isServing(isApp);
+    // As anything else would that starts the app.
+    if (isApp && !isStarted) await value.listen({ port: APP_PORT });
+    if (isStarted || (isApp && await isServing())) {
+      keepServers();
+      return await serverAdapter();
+    }
+  }
+  releaseServers();
+  return await adapt(module, path);
+}
+
+/**
+ * @param {Record<string, unknown>} module
+ * @param {string} path
+ * @returns {any} What is named, or stands in for it; undefined: nothing that could be
+ *   called.
+ */
+function exported(module, path) {
+  try {
+    return pick(module, path).value;
+  } catch (error) {
+    if (error instanceof RuntimeError) {
+      const commonjs = /** @type {any} */ (module["module.exports"]);
+      /** @param {any} holder */
+      const at = (holder) =>
+        path.split(".").reduce((value, name) => value?.[name], holder);
+      return [at(module), at(commonjs), module.default, commonjs]
+        .find(canListen);
+    }
+    throw error;
+  }
+}
+
+/**
+ * @param {any} value
+ * @returns {boolean} True for an app of a framework, such as Express, Koa or Fastify,
+ *   and for a server.
+ */
+function canListen(value) {
+  const isObject = typeof value === "object" || typeof value === "function";
+  return isObject && typeof value?.listen === "function" &&
+    typeof value.fetch !== "function";
+}
+
+/** Load what servers need. */
+async function serverAdapter() {
+  const http = await loadHttp();
+  const fromDeno = await denoAdapter();
+  let fromNode = /** @type {((node: any) => Handler) | null} */ (null);
+  const { node } = currentServer();
+  if (node) {
+    const nodeHttp = await import("./node_http.js");
+    fromNode = nodeAdapter(http, nodeHttp);
+    const trial = fromNode(nodeHttp.trialServer());
+    for (let times = 0; times < 3; times += 1) {
+      await rehearse(trial, HTTP_REHEARSAL);
+    }
+  }
+  /** @type {(...received: Parameters<Handler>) => Promise<unknown>} */
+  const handler = async (event, context, job) => {
+    const server = currentServer();
+    if (!server.node) return fromDeno(server)(event, context, job);
+    fromNode ??= nodeAdapter(http, await import("./node_http.js"));
+    return fromNode(server.node)(event, context, job);
+  };
+  return handler;
+}
+
+/** @returns {Server} */
+function currentServer() {
+  const server = openServer();
+  if (server !== undefined) return server;
+  throw new RuntimeError(
+    "Runtime.ServerClosed",
+    "Cannot answer the event: the module has closed its server",
+  );
+}
+
+/** Load what servers of `Deno.serve` need. */
+async function denoAdapter() {
+  const { clientAddress } = await loadHttp();
+  const adaptFetch = await fetchAdapter(undefined);
+  const requests = refuseUpgrades();
+  await rehearse(
+    adaptFetch({ fetch: () => new Response("{}") }),
+    HTTP_REHEARSAL,
+  );
+  /**
+   * @param {Server} server
+   * @returns {Handler}
+   */
+  return (server) => async (event, context, job) => {
+    /** @type {PromiseWithResolvers<void>} */
+    const { promise: completed, resolve, reject } = Promise.withResolvers();
+    completed.catch(() => {});
+    const hostname = clientAddress(event);
+    const remoteAddr = { transport: "tcp", hostname, port: 0 };
+    Object.assign(context, { remoteAddr, completed });
+    const app = {
+      fetch(/** @type {Request} */ request, /** @type {object} */ info) {
+        requests.add(request);
+        return answerWith(server, request, info);
+      },
+    };
+    try {
+      const result = await adaptFetch(app)(event, context, job);
+      resolve();
+      return result;
+    } catch (error) {
+      reject(error);
+      throw error;
+    }
+  };
+}
+
+/**
+ * Call the app, and answer for it as `Deno.serve` does if it fails.
+ *
+ * @param {Server} server
+ * @param {Request} request
+ * @param {object} info
+ * @returns {Promise<Response>}
+ */
+async function answerWith({ handler, onError }, request, info) {
+  try {
+    return checked(await handler?.(request, info));
+  } catch (error) {
+    if (error instanceof UpgradeRefusedError) {
+      return new Response(error.message, { status: 501 });
+    }
+    try {
+      if (onError) return checked(await onError(error));
+      log("ERROR", [error]);
+    } catch (failure) {
+      log("ERROR", ["Exception in onError while handling exception", failure]);
+    }
+    return new Response("Internal Server Error", { status: 500 });
+  }
+}
+
+/**
+ * @param {unknown} response
+ * @returns {Response}
+ * @throws {TypeError} `Deno.serve` would not send it.
+ */
+function checked(response) {
+  if (!(response instanceof Response)) {
+    throw new TypeError(
+      "Return value from serve handler must be a response or a promise resolving to a " +
+        "response",
+    );
+  }
+  if (response.type === "error") {
+    throw new TypeError(
+      "Return value from serve handler must not be an error response (like " +
+        "Response.error())",
+    );
+  }
+  if (response.bodyUsed) {
+    throw new TypeError(
+      "The body of the Response returned from the serve handler has already been " +
+        "consumed",
+    );
+  }
+  return response;
+}
+
+/**
+ * Have `Deno.upgradeWebSocket` refuse requests that were made of events.
+ *
+ * @returns {WeakSet<Request>} To be told of these requests.
+ */
+function refuseUpgrades() {
+  /** @type {WeakSet<Request>} */
+  const requests = new WeakSet();
+  const property = /** @type {PropertyDescriptor} */ (
+    Object.getOwnPropertyDescriptor(Deno, "upgradeWebSocket")
+  );
+  /** @type {typeof Deno.upgradeWebSocket} */
+  const value = (request, options) => {
+    if (requests.has(request)) {
+      log("WARN", [NO_UPGRADE]);
+      throw new UpgradeRefusedError(NO_UPGRADE);
+    }
+    const upgrade = property.value ?? property.get?.call(Deno);
+    return upgrade(request, options);
+  };
+  Object.defineProperty(Deno, "upgradeWebSocket", {
+    value,
+    writable: true,
+    enumerable: true,
+    configurable: true,
+  });
+  return requests;
+}
+
+/**
+ * @param {typeof import("./http.js")} http
+ * @param {typeof import("./node_http.js")} nodeHttp
+ */
+function nodeAdapter(http, nodeHttp) {
+  /**
+   * @param {any} node Server of node:http.
+   * @returns {Handler}
+   */
+  return (node) => async (event, _context, job) => {
+    if (http.httpShape(event) === null) {
+      throw new RuntimeError(
+        "Runtime.UnsupportedEvent",
+        "Cannot turn the event into a request to the module's server: it is not an " +
+          "HTTP event of API Gateway, a function URL or a load balancer; for other " +
+          "events export a function `handler`",
+      );
+    }
+    const request = http.toParts(event, warn);
+    if (
+      request.headers.get("upgrade")?.toLowerCase() === "websocket" &&
+      node.listenerCount("upgrade") > 0
+    ) {
+      log("WARN", [NO_UPGRADE]);
+      return http.fromResponse(
+        new Response(NO_UPGRADE, { status: 501 }),
+        event,
+        warn,
+      );
+    }
+    const answer = await nodeHttp.exchange(
+      node,
+      request,
+      http.clientAddress(event),
+    );
+    const headers = new Headers();
+    for (const [name, value] of answer.headers) {
+      try {
+        headers.append(name, value);
+      } catch {
+        warn(`Cannot pass on header '${name}': its name or value is not legal`);
+      }
+    }
+    const response = /** @type {any} */ ({
+      status: answer.status,
+      statusText: answer.statusText,
+      headers,
+      arrayBuffer: () => bytes,
+    });
+    /** @type {Uint8Array | undefined} */
+    let bytes;
+    if (hello.responseMode === "buffered") {
+      // Also a body that is not sent: the app hears of its end.
+      bytes = await nodeHttp.collect(answer.body);
+      return await http.fromResponse(response, event, warn);
+    }
+    const sink = new Sink(job);
+    sink.beginHttp(http.streamPrelude(response));
+    await sink.pump(answer.body);
+    return STREAMED;
+  };
+}
+
 // --- uncaught.js ---
 
 /** @param {PromiseRejectionEvent} event */
@@ -2212,9 +2889,14 @@ function failUncaught(job, error, errorType) {
   }
 }
 
-/** The event loop is empty: what is still awaited can never happen. */
-function onNothingLeft() {
+/**
+ * The event loop is empty: what is still awaited can never happen.
+ *
+ * @param {Event} event
+ */
+function onNothingLeft(event) {
   const job = latestJob;
+  if (job.phase === "loading" && stopWaiting()) return event.preventDefault();
   const isUnanswered = job.phase === "running" || job.phase === "streaming";
   if (isUnanswered) {
     job.isFatal = true;
@@ -2432,7 +3114,8 @@ export const start = (
       if (servesMore) ({ listenForTheEnd } = await loadClosing());
       const server = hello.socket === null ? null : await loadServer();
       const listener = server?.open(/** @type {string} */ (hello.socket));
-      handler = await adapt(await load(), hello.export);
+      watchServers();
+      handler = await adaptOrServe(await loaded(load()), hello.export);
       if (server && listener) await serve(server, listener, handler);
       else if (servesMore) expectTheEnd(() => {});
     } catch (error) {

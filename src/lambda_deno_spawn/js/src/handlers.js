@@ -28,7 +28,7 @@ const REHEARSAL =
   '{"eventBytes":2,"requestId":"","deadlineEpochMs":0,"abortEpochMs":0,"functionArn":"",' +
   '"traceId":null,"clientContext":null,"identity":null,"tenantId":null}';
 /** The event of a rehearsal with a Request. */
-const HTTP_REHEARSAL =
+export const HTTP_REHEARSAL =
   '{"version":"2.0","rawPath":"/","headers":{"host":"localhost"},' +
   '"requestContext":{"http":{"method":"GET"}}}';
 
@@ -262,7 +262,7 @@ async function streamingAdapter() {
  * @param {Handler} handler
  * @param {string} [event] JSON text.
  */
-async function rehearse(handler, event = "{}") {
+export async function rehearse(handler, event = "{}") {
   const head = parse(REHEARSAL);
   head.abortEpochMs = Date.now() + LINGER_MS;
   readExactly(0);

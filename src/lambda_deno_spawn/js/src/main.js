@@ -15,7 +15,7 @@
 import { reroute } from "./console.js";
 import { loadErrorType } from "./errors.js";
 import { frame } from "./frames.js";
-import { adapt, awslambda } from "./handlers.js";
+import { awslambda } from "./handlers.js";
 import {
   decode,
   hello,
@@ -29,6 +29,8 @@ import { fail, finish } from "./outcome.js";
 import { STDOUT, write } from "./output.js";
 import { exit, parse, readStdinLater } from "./primordials.js";
 import { run } from "./run.js";
+import { adaptOrServe } from "./served.js";
+import { loaded, watchServers } from "./serving.js";
 import {
   onNothingLeft,
   onUncaughtError,
@@ -73,7 +75,8 @@ export async function start(load, loadClosing, loadServer) {
     if (servesMore) ({ listenForTheEnd } = await loadClosing());
     const server = hello.socket === null ? null : await loadServer();
     const listener = server?.open(/** @type {string} */ (hello.socket));
-    handler = await adapt(await load(), hello.export);
+    watchServers();
+    handler = await adaptOrServe(await loaded(load()), hello.export);
     if (server && listener) await serve(server, listener, handler);
     else if (servesMore) expectTheEnd(() => {});
   } catch (error) {
