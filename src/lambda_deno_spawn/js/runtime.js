@@ -2195,7 +2195,6 @@ let mode = "off";
 const started = Promise.withResolvers();
 /** Resolves when waiting has no point any more. */
 const waited = Promise.withResolvers();
-let isWaiting = false;
 /** Timers that end the waiting. @type {number[]} */
 const timers = [];
 /** `Deno.serve` as Deno has it: reading its value loads it. */
@@ -2269,10 +2268,15 @@ function releaseServers() {
  * @returns {Promise<boolean>} False: it has not, and will not soon.
  */
 async function isServing(canListen = false) {
-  isWaiting = true;
   stopWaitingAfter(canListen ? APP_LIMIT_MS : START_LIMIT_MS, false);
+  // The event loop is empty.
+  const stopWaiting = (/** @type {Event} */ event) => {
+    event.preventDefault();
+    waited.resolve(undefined);
+  };
+  globalThis.addEventListener("beforeunload", stopWaiting);
   await Promise.race([started.promise, waited.promise]);
-  isWaiting = false;
+  globalThis.removeEventListener("beforeunload", stopWaiting);
   return openServer() !== undefined;
 }
 
@@ -2305,18 +2309,6 @@ function isListener(value) {
   return servers.some(({ node, handler }) =>
     handler === value || node?.listeners("request").includes(value)
   );
-}
-
-/**
- * The event loop is empty.
- *
- * @returns {boolean} True if something waited for a server, and goes on now.
- */
-function stopWaiting() {
-  if (!isWaiting) return false;
-  isWaiting = false;
-  waited.resolve(undefined);
-  return true;
 }
 
 /**
@@ -2890,24 +2882,26 @@ function failUncaught(job, error, errorType) {
 }
 
 /**
- * The event loop is empty: what is still awaited can never happen.
+ * The event loop is empty: what is still awaited can never happen, unless it is that.
  *
- * @param {Event} event
+ * @param {Event} [event]
  */
 function onNothingLeft(event) {
   const job = latestJob;
-  if (job.phase === "loading" && stopWaiting()) return event.preventDefault();
+  if (job.onNothingLeft !== null) {
+    // The response may take more work, and the process serve more invocations.
+    event?.preventDefault();
+    return job.onNothingLeft();
+  }
   const isUnanswered = job.phase === "running" || job.phase === "streaming";
   if (isUnanswered) {
     job.isFatal = true;
-    fail(
-      job,
-      new RuntimeError(
-        "Runtime.HandlerNeverSettled",
-        "The handler's promise can never settle: it waits, and no timer, request or " +
-          "other work is left that could wake it",
-      ),
-    );
+    const message = job.phase === "streaming" || job.opensStream
+      ? "The handler's stream can never end: it waits for its next piece or its end, " +
+        "and no timer, request or other work is left that could write it"
+      : "The handler's promise can never settle: it waits, and no timer, request or " +
+        "other work is left that could wake it";
+    fail(job, new RuntimeError("Runtime.HandlerNeverSettled", message));
   }
   if (!isUnanswered && job.phase === "finishing") {
     // `finish` waits for the promise for ever, so no other invocation can follow.

@@ -48,7 +48,6 @@ let mode = "off";
 const started = Promise.withResolvers();
 /** Resolves when waiting has no point any more. */
 const waited = Promise.withResolvers();
-let isWaiting = false;
 /** Timers that end the waiting. @type {number[]} */
 const timers = [];
 /** `Deno.serve` as Deno has it: reading its value loads it. */
@@ -122,10 +121,15 @@ export function releaseServers() {
  * @returns {Promise<boolean>} False: it has not, and will not soon.
  */
 export async function isServing(canListen = false) {
-  isWaiting = true;
   stopWaitingAfter(canListen ? APP_LIMIT_MS : START_LIMIT_MS, false);
+  // The event loop is empty.
+  const stopWaiting = (/** @type {Event} */ event) => {
+    event.preventDefault();
+    waited.resolve(undefined);
+  };
+  globalThis.addEventListener("beforeunload", stopWaiting);
   await Promise.race([started.promise, waited.promise]);
-  isWaiting = false;
+  globalThis.removeEventListener("beforeunload", stopWaiting);
   return openServer() !== undefined;
 }
 
@@ -158,18 +162,6 @@ export function isListener(value) {
   return servers.some(({ node, handler }) =>
     handler === value || node?.listeners("request").includes(value)
   );
-}
-
-/**
- * The event loop is empty.
- *
- * @returns {boolean} True if something waited for a server, and goes on now.
- */
-export function stopWaiting() {
-  if (!isWaiting) return false;
-  isWaiting = false;
-  waited.resolve(undefined);
-  return true;
 }
 
 /**

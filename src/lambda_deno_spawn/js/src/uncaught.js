@@ -11,7 +11,6 @@ import { log } from "./console.js";
 import { RuntimeError } from "./errors.js";
 import { currentJobs, latestJob } from "./job.js";
 import { end, fail } from "./outcome.js";
-import { stopWaiting } from "./serving.js";
 
 /** @param {PromiseRejectionEvent} event */
 export function onUnhandledRejection(event) {
@@ -65,14 +64,9 @@ function failUncaught(job, error, errorType) {
   }
 }
 
-/**
- * The event loop is empty: what is still awaited can never happen.
- *
- * @param {Event} event
- */
-export function onNothingLeft(event) {
+/** The event loop is empty: what is still awaited can never happen. */
+export function onNothingLeft() {
   const job = latestJob;
-  if (job.phase === "loading" && stopWaiting()) return event.preventDefault();
   const isUnanswered = job.phase === "running" || job.phase === "streaming";
   if (isUnanswered) {
     job.isFatal = true;
