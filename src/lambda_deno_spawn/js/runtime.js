@@ -16,7 +16,13 @@ const { parse, stringify } = JSON;
 // @ts-ignore newer than the types
 const { isError: isNativeError } = Error;
 const { TextDecoder } = globalThis;
-const { stdin, stdout, exit } = Deno;
+/** @type {() => PromiseWithResolvers<any>} */
+const withResolvers = Promise.withResolvers.bind(Promise);
+const { stdin, stdout, exit, openSync } = Deno;
+/** Deno loads its permissions when they are first named. */
+const revokePermission = (
+  /** @type {Deno.PermissionDescriptor} */ descriptor,
+) => Deno.permissions.revokeSync(descriptor);
 // @ts-ignore not part of the public types
 const internals = Deno[Deno.internal];
 const { Console, core, inspectArgs } = internals;
@@ -30,7 +36,6 @@ const decodeLossy = core.decode;
  */
 const { cancelTimer, createSystemTimer } = core;
 const readStdin = stdin.readSync.bind(stdin);
-const readStdinLater = stdin.read.bind(stdin);
 const writeStdout = stdout.writeSync.bind(stdout);
 const writeStdoutLater = stdout.write.bind(stdout);
 const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
@@ -53,6 +58,7 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  * @property {number} invocations How many this process serves; 0: no limit.
  * @property {string | null} socket Unix socket to listen on; null: invocations come on
  *   stdin.
+ * @property {string | null} input Pipe to be read after HELLO; null: stdin goes on.
  * @property {number} concurrency How many invocations may run at once.
  * @property {number} closeMs How long a process that serves several invocations may
  *   take to close.
@@ -91,7 +97,9 @@ let hello = /** @type {Hello} */ (/** @type {unknown} */ (null));
 /** How many more invocations this process may serve. */
 let invocationsLeft = 1;
 
-/** Bytes that were read from stdin and not used yet. */
+/** Reads what the supervisor writes. */
+let readInput = readStdin;
+/** Bytes that were read and not used yet. */
 let unread = new Uint8Array(0);
 /** Used for reads while nothing is unread: allocating a buffer for each takes time. */
 const readBuffer = new Uint8Array(65_536);
@@ -113,6 +121,18 @@ const receiveHello = (
     invocationsLeft = hello.invocations || Infinity;
   }
 );
+
+/**
+ * Read from another pipe from now on, as stdin has ended: the handler may read that. No
+ * code opens it again, unless it may read everywhere.
+ *
+ * @param {string} path
+ */
+function continueWith(path) {
+  const file = openSync(path);
+  revokePermission({ name: "read", path });
+  readInput = file.readSync.bind(file);
+}
 
 const readEvent = (
   /**
@@ -166,7 +186,7 @@ const readExactly = (
     const begun = unread.length;
     unread = new Uint8Array(0);
     for (let offset = begun; offset < length;) {
-      const count = readStdin(bytes.subarray(offset));
+      const count = readInput(bytes.subarray(offset));
       if (count === null) return null;
       offset += count;
     }
@@ -178,7 +198,7 @@ const readMore = (
   /** @returns {boolean} False at the end of stdin. */
   function () {
     const chunk = unread.length === 0 ? readBuffer : new Uint8Array(65_536);
-    const count = readStdin(chunk);
+    const count = readInput(chunk);
     if (count === null) return false;
     const received = chunk.subarray(0, count);
     if (unread.length === 0) {
@@ -282,6 +302,12 @@ const OUR_FILES = import.meta.url.slice(
   0,
   import.meta.url.lastIndexOf("/") + 1,
 );
+
+/** The same as a path: some loggers shorten the lines of a stack. */
+const OUR_PATH = attempt(() => decodeURI(OUR_FILES.slice("file://".length))) ??
+  OUR_FILES;
+/** Code of Deno's own in the line of a stack. */
+const DENOS_OWN = /\b(?:ext|node):[\w/]/;
 
 /** An error of the runtime itself, whose name the caller sees. */
 class RuntimeError extends Error {
@@ -719,8 +745,13 @@ function stackOf(error, budget) {
   if (first < 0) return [];
   const stack = whole.slice(first, first + budget.text);
   budget.text -= stack.length;
+  // Where Deno calls the runtime is of no use to the handler's author.
+  const isOurError = error instanceof RuntimeError;
   const lines = stack.split("\n").map((line) => line.trim())
-    .filter((line) => line.startsWith("at ") && !line.includes(OUR_FILES));
+    .filter((line) =>
+      line.startsWith("at ") && !line.includes(OUR_PATH) &&
+      !line.includes(OUR_FILES) && !(isOurError && DENOS_OWN.test(line))
+    );
   const rest = whole.length - first - stack.length;
   if (rest > 0) lines.push(`\u2026 (${rest} characters more)`);
   return lines;
@@ -889,6 +920,8 @@ class Job {
   tenantId = /** @type {string | null} */ (null);
   /** The response stream, once its first byte is written. @type {Sink | null} */
   stream = null;
+  /** True if the handler is to write to a stream. */
+  opensStream = false;
   /** Why the caller no longer reads the response stream. @type {DOMException | null} */
   callerGone = null;
   /** Aborts `context.signal`, once the handler has read it. */
@@ -897,6 +930,16 @@ class Job {
   clearTimer = () => {};
   /** Given to `waitUntil`: finished after the response. @type {Promise<unknown>[]} */
   afterwards = [];
+  /** True once the handler has ended: what it does after that has no effect. */
+  hasEnded = false;
+  /** Result or error of the handler. */
+  outcome = withResolvers();
+  /** Called when the event loop is empty. @type {(() => void) | null} */
+  onNothingLeft = null;
+  /** No longer calls `onNothingLeft`. */
+  stopWaiting = () => {};
+  /** When `context.signal` aborts; Unix time, milliseconds. */
+  abortEpochMs = 0;
   /** True once the DONE frame is written, or is on its way behind the response. */
   isDoneSent = false;
   /** True if the process may be in any state, so that it must not serve another. */
@@ -917,6 +960,7 @@ class Job {
     if (head === undefined) return;
     this.requestId = head.requestId;
     this.tenantId = head.tenantId;
+    this.abortEpochMs = head.abortEpochMs;
   }
 
   /**
@@ -957,6 +1001,16 @@ let latestJob = /** @type {Job} */ (/** @type {unknown} */ (null));
 let runningJobs = null;
 /** Finds the job that the calling code belongs to; null: one of several. */
 let findCurrent = /** @type {() => Job | null} */ (() => latestJob);
+/**
+ * Lets the event loop end, or not, although the process waits for invocations. On pipes
+ * it waits in a read, which does not keep the loop busy.
+ */
+let keepAlive = (/** @type {boolean} */ _isKept) => {};
+
+/** @param {(isKept: boolean) => void} keep */
+function keepAliveWith(keep) {
+  keepAlive = keep;
+}
 
 const beginLoading = (
   /**
@@ -1211,119 +1265,88 @@ function format(args) {
         "a value that cannot be shown",
   );
   // Stack frames of the runtime are of no use to the handler's author.
-  if (!text.includes(OUR_FILES)) return text;
-  const isOurs = (/** @type {string} */ line) => line.includes(OUR_FILES);
+  if (!text.includes(OUR_FILES) && !text.includes(OUR_PATH)) return text;
+  const isOurs = (/** @type {string} */ line) =>
+    line.includes(OUR_FILES) || /^\W*at /.test(line) && line.includes(OUR_PATH);
   return text.split("\n").filter((line) => !isOurs(line)).join("\n");
 }
 
-// --- context.js ---
+// --- call.js ---
 
-/** @typedef {ReturnType<typeof makeContext>} Context */
+/**
+ * @typedef {object} Receiver
+ * @property {(result: any) => void} onResult Gets what was returned, promise or not.
+ * @property {(error: unknown) => void} onError Gets what was thrown.
+ */
 
-/** The longest time that a timer accepts; with a longer one it would fire at once. */
-const TIMER_LIMIT_MS = 2 ** 31 - 1;
+/** Of the call that is being prepared. */
+let receiver = /** @type {Receiver} */ (/** @type {unknown} */ (null));
 
-let hasTraceId = false;
+/** What `then` makes in place of a promise: it takes a result as it is. */
+class Taker {
+  /** @param {(onResult: unknown, onError: unknown) => void} executor */
+  constructor(executor) {
+    executor(receiver.onResult, receiver.onError);
+  }
+}
 
-const makeContext = (
+/** Promises whose `then` makes no other promise. */
+class Start extends Promise {}
+Object.defineProperty(Start, Symbol.species, { value: Taker });
+
+// Taken before the handler's module can replace them.
+/** @type {(promise: Promise<unknown>, callee: () => unknown) => void} */
+const thenCall = Function.prototype.call.bind(Promise.prototype.then);
+/** @type {(callee: Function, owner: unknown, ...args: unknown[]) => () => unknown} */
+const bind = Function.prototype.call.bind(Function.prototype.bind);
+
+const call = (
   /**
-   * Build the context object of Node's runtime, and what this runtime adds to it.
+   * Call a function from the queue of microtasks.
    *
-   * @param {Job} job
-   * @param {Head} head
+   * @param {Receiver} receiving
+   * @param {Function} callee
+   * @param {unknown} owner
+   * @param {unknown[]} args
    */
-  function (job, head) {
-    /** @type {AbortController | undefined} */
-    let controller;
-    return {
-      ...hello.context,
-      awsRequestId: head.requestId,
-      invokedFunctionArn: head.functionArn,
-      clientContext: parseContext(head.clientContext, "client context"),
-      identity: parseContext(head.identity, "Cognito identity"),
-      tenantId: head.tenantId ?? undefined,
-      xRayTraceId: head.traceId ?? undefined,
-      callbackWaitsForEmptyEventLoop: true,
-      /** @returns {number} Milliseconds until the deadline, never below zero. */
-      getRemainingTimeInMillis: () =>
-        Math.max(0, head.deadlineEpochMs - Date.now()),
-      /** @param {unknown} promise Awaited after the response, before the process ends. */
-      waitUntil(promise) {
-        if (job.phase === "done") return;
-        // Handled from now on: `finish` reports a rejection, not the event for unhandled.
-        const settled = Promise.resolve(promise);
-        settled.catch(() => {});
-        job.afterwards.push(settled);
-      },
-      /** Aborts shortly before the worker is stopped for its deadline. */
-      get signal() {
-        controller ??= abortController(job, head);
-        return controller.signal;
-      },
-    };
-  }
-);
-
-const abortController = (
-  /**
-   * @param {Job} job
-   * @param {Head} head
-   * @returns {AbortController} For `context.signal`.
-   */
-  function (job, head) {
-    const controller = new AbortController();
-    if (job.callerGone !== null) controller.abort(job.callerGone);
-    job.abortSignal = (reason) => controller.abort(reason);
-    const abort = () =>
-      controller.abort(
-        new DOMException(
-          "The invocation is about to time out",
-          "TimeoutError",
-        ),
-      );
-    const leftMs = Math.max(0, head.abortEpochMs - Date.now());
-    // False: the timer does not keep the process alive.
-    const timer = createSystemTimer(
-      abort,
-      Math.min(TIMER_LIMIT_MS, leftMs),
-      false,
+  function (receiving, callee, owner, args) {
+    receiver = receiving;
+    // What a promise has is passed on as the last argument.
+    const last = args.pop();
+    thenCall(
+      new Start((resolve) => resolve(last)),
+      bind(callee, owner, ...args),
     );
-    job.clearTimer = () => cancelTimer(timer);
-    return controller;
   }
 );
 
-const parseContext = (
+const callAndWait = (
   /**
-   * @param {string | null} text
-   * @param {string} what
-   * @throws {RuntimeError} The text is not JSON.
+   * Call a function, and wait for its result without being on its stack.
+   *
+   * @param {Function} callee
+   * @param {unknown} owner
+   * @param {unknown[]} args
+   * @returns {Promise<any>}
    */
-  function (text, what) {
-    if (text === null) return undefined;
-    try {
-      return parse(text);
-    } catch {
-      const shown = quote(text.slice(0, 64));
-      const message =
-        `Cannot read the ${what} as JSON: it begins with ${shown}`;
-      throw new RuntimeError("Runtime.LambdaContextUnmarshalError", message);
-    }
-  }
-);
-
-const setTraceId = (
-  /** @param {string | null} traceId */
-  function (traceId) {
-    // One variable cannot serve several invocations at once; their contexts have it.
-    if (hello.concurrency > 1 || (traceId === null && !hasTraceId)) return;
-    hasTraceId = traceId !== null;
-    // Without env permission no code could read the variable.
-    attempt(() =>
-      traceId === null
-        ? Deno.env.delete("_X_AMZN_TRACE_ID")
-        : Deno.env.set("_X_AMZN_TRACE_ID", traceId)
-    );
+  function (callee, owner, args) {
+    return new Promise((resolve, reject) => {
+      const onError = (/** @type {unknown} */ error) => reject(error);
+      const onResult = (/** @type {any} */ result) => {
+        try {
+          if (typeof result?.then !== "function") resolve(result);
+          else {
+            result.then(
+              (/** @type {unknown} */ value) => resolve(value),
+              onError,
+            );
+          }
+        } catch (error) {
+          reject(error);
+        }
+      };
+      call({ onResult, onError }, callee, owner, args);
+    });
   }
 );
 
@@ -1451,6 +1474,7 @@ const end = (
     if (job.phase === "done") return;
     job.phase = "done";
     forget(job);
+    job.stopWaiting();
     // A listener of the signal must not receive the deadline of a later invocation.
     job.clearTimer();
     if (!job.isDoneSent) {
@@ -1666,6 +1690,286 @@ function bytesOf(chunk) {
   );
 }
 
+// --- completion.js ---
+
+/** What Node's runtime reports for `context.fail()` without an error. */
+const NO_ERROR = "handled";
+const HOW_TO_END =
+  "call the callback, context.done, context.succeed or context.fail, or return a " +
+  "promise";
+const HOW_NOT_TO_WAIT =
+  "end what keeps it busy (timers, servers, connections), or set " +
+  "context.callbackWaitsForEmptyEventLoop to false before calling the callback";
+
+const offerCallback = (
+  /**
+   * Give a context the functions by which older handlers end.
+   *
+   * @param {Job} job
+   * @param {Context} context
+   * @returns {(error?: unknown, value?: unknown) => void} The callback.
+   */
+  function (job, context) {
+    const done = (/** @type {unknown} */ error, /** @type {unknown} */ value) =>
+      endWith(job, error, value, false);
+    Object.assign(context, {
+      done,
+      succeed: (/** @type {unknown} */ value) => done(null, value),
+      fail: (/** @type {unknown} */ error) => done(error ?? NO_ERROR, null),
+    });
+    return (error, value) =>
+      endWith(job, error, value, context.callbackWaitsForEmptyEventLoop);
+  }
+);
+
+const endBy = (
+  /**
+   * End with what a handler has returned, or wait for its end.
+   *
+   * @param {Job} job
+   * @param {any} result What it has returned.
+   * @param {boolean} declaresCallback It has a parameter for its callback, so that a
+   *   value which it returns is not its result.
+   */
+  function (job, result, declaresCallback) {
+    if (typeof result?.then === "function") {
+      result.then(
+        (/** @type {unknown} */ value) => endWith(job, null, value, false),
+        (/** @type {unknown} */ error) => endWithError(job, error),
+      );
+    } else if (isResult(result, declaresCallback)) {
+      endWith(job, null, result, false);
+    } else if (!job.hasEnded) {
+      waitForEnd(job, result, declaresCallback);
+    }
+  }
+);
+
+const endWith = (
+  /**
+   * @param {Job} job
+   * @param {unknown} error If it is neither null nor undefined, the handler has failed.
+   * @param {unknown} value
+   * @param {boolean} waits The value is sent when the event loop is empty.
+   */
+  function (job, error, value, waits) {
+    if (job.hasEnded) return;
+    if (error !== null && error !== undefined) return endWithError(job, error);
+    job.hasEnded = true;
+    // Invocations that share an event loop cannot wait until it is empty.
+    if (waits && hello.concurrency === 1) {
+      waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome.resolve(value));
+    } else {
+      job.stopWaiting();
+      job.outcome.resolve(value);
+    }
+  }
+);
+
+/**
+ * @param {Job} job
+ * @param {unknown} error
+ */
+function endWithError(job, error) {
+  if (job.hasEnded) {
+    log("ERROR", ["The handler failed after it had ended:", error]);
+    return;
+  }
+  job.hasEnded = true;
+  job.stopWaiting();
+  job.outcome.reject(error);
+}
+
+/**
+ * Let a handler that has returned neither result nor promise go on. Its result is null
+ * if it leaves nothing to do and has not called anything.
+ *
+ * @param {Job} job
+ * @param {unknown} result
+ * @param {boolean} declaresCallback
+ */
+function waitForEnd(job, result, declaresCallback) {
+  if (declaresCallback && result !== undefined) {
+    log("WARN", [
+      "The handler has a parameter for its callback, so what it returned is not its " +
+      `result: ${HOW_TO_END}`,
+    ]);
+  }
+  const end = () => endWith(job, null, null, false);
+  if (hello.concurrency === 1) waitForNothing(job, HOW_TO_END, end);
+  else if (!declaresCallback) end();
+}
+
+/**
+ * Go on when the event loop is empty, and warn if that does not happen in time.
+ *
+ * @param {Job} job
+ * @param {string} advice
+ * @param {() => void} goOn
+ */
+function waitForNothing(job, advice, goOn) {
+  job.stopWaiting();
+  const warn = () =>
+    log("WARN", [
+      "The handler has returned, and its response waits for an empty event loop: " +
+      advice,
+    ]);
+  const leftMs = Math.max(0, job.abortEpochMs - Date.now());
+  // False: the timer does not keep the process alive.
+  const timer = createSystemTimer(warn, leftMs, false);
+  keepAlive(false);
+  job.onNothingLeft = () => {
+    job.stopWaiting();
+    goOn();
+  };
+  job.stopWaiting = () => {
+    job.onNothingLeft = null;
+    job.stopWaiting = () => {};
+    cancelTimer(timer);
+    keepAlive(true);
+  };
+}
+
+const isResult = (
+  /**
+   * @param {any} value What a handler has returned, not a promise.
+   * @param {boolean} declaresCallback
+   * @returns {boolean} True if it is the handler's result. Node's runtime uses no value
+   *   that is returned without a promise; here it counts, unless it is returned by the
+   *   way: a timer, a request, a child process.
+   */
+  function (value, declaresCallback) {
+    if (typeof value !== "object" || value === null) {
+      return value !== undefined && !declaresCallback;
+    }
+    if (isStream(value)) return true;
+    return attempt(() => {
+      const isWork = typeof value.hasRef === "function" ||
+        typeof value.on === "function" && typeof value.emit === "function";
+      if (isWork) return false;
+      return !declaresCallback || value[Symbol.toStringTag] === "Response";
+    }) ?? !declaresCallback;
+  }
+);
+
+// --- context.js ---
+
+/** @typedef {ReturnType<typeof makeContext>} Context */
+
+/** The longest time that a timer accepts; with a longer one it would fire at once. */
+const TIMER_LIMIT_MS = 2 ** 31 - 1;
+
+let hasTraceId = false;
+
+const makeContext = (
+  /**
+   * Build the context object of Node's runtime, and what this runtime adds to it.
+   *
+   * @param {Job} job
+   * @param {Head} head
+   */
+  function (job, head) {
+    /** @type {AbortController | undefined} */
+    let controller;
+    let waitsForEmptyEventLoop = true;
+    return {
+      ...hello.context,
+      awsRequestId: head.requestId,
+      invokedFunctionArn: head.functionArn,
+      clientContext: parseContext(head.clientContext, "client context"),
+      identity: parseContext(head.identity, "Cognito identity"),
+      tenantId: head.tenantId ?? undefined,
+      xRayTraceId: head.traceId ?? undefined,
+      // As in Node's runtime also through an object that inherits from this one.
+      get callbackWaitsForEmptyEventLoop() {
+        return waitsForEmptyEventLoop;
+      },
+      set callbackWaitsForEmptyEventLoop(waits) {
+        waitsForEmptyEventLoop = Boolean(waits);
+      },
+      /** @returns {number} Milliseconds until the deadline, never below zero. */
+      getRemainingTimeInMillis: () =>
+        Math.max(0, head.deadlineEpochMs - Date.now()),
+      /** @param {unknown} promise Awaited after the response, before the process ends. */
+      waitUntil(promise) {
+        if (job.phase === "done") return;
+        // Handled from now on: `finish` reports a rejection, not the event for unhandled.
+        const settled = Promise.resolve(promise);
+        settled.catch(() => {});
+        job.afterwards.push(settled);
+      },
+      /** Aborts shortly before the worker is stopped for its deadline. */
+      get signal() {
+        controller ??= abortController(job, head);
+        return controller.signal;
+      },
+    };
+  }
+);
+
+const abortController = (
+  /**
+   * @param {Job} job
+   * @param {Head} head
+   * @returns {AbortController} For `context.signal`.
+   */
+  function (job, head) {
+    const controller = new AbortController();
+    if (job.callerGone !== null) controller.abort(job.callerGone);
+    job.abortSignal = (reason) => controller.abort(reason);
+    const abort = () =>
+      controller.abort(
+        new DOMException(
+          "The invocation is about to time out",
+          "TimeoutError",
+        ),
+      );
+    const leftMs = Math.max(0, head.abortEpochMs - Date.now());
+    // False: the timer does not keep the process alive.
+    const timer = createSystemTimer(
+      abort,
+      Math.min(TIMER_LIMIT_MS, leftMs),
+      false,
+    );
+    job.clearTimer = () => cancelTimer(timer);
+    return controller;
+  }
+);
+
+const parseContext = (
+  /**
+   * @param {string | null} text
+   * @param {string} what
+   * @throws {RuntimeError} The text is not JSON.
+   */
+  function (text, what) {
+    if (text === null) return undefined;
+    try {
+      return parse(text);
+    } catch {
+      const shown = quote(text.slice(0, 64));
+      const message =
+        `Cannot read the ${what} as JSON: it begins with ${shown}`;
+      throw new RuntimeError("Runtime.LambdaContextUnmarshalError", message);
+    }
+  }
+);
+
+const setTraceId = (
+  /** @param {string | null} traceId */
+  function (traceId) {
+    // One variable cannot serve several invocations at once; their contexts have it.
+    if (hello.concurrency > 1 || (traceId === null && !hasTraceId)) return;
+    hasTraceId = traceId !== null;
+    // Without env permission no code could read the variable.
+    attempt(() =>
+      traceId === null
+        ? Deno.env.delete("_X_AMZN_TRACE_ID")
+        : Deno.env.set("_X_AMZN_TRACE_ID", traceId)
+    );
+  }
+);
+
 // --- run.js ---
 
 /** @typedef {(event: unknown, context: Context, job: Job) => unknown} Handler */
@@ -1732,7 +2036,7 @@ const NO_BODY = { async *[Symbol.asyncIterator]() {} };
 /**
  * Load what fetch handlers need.
  *
- * @param {unknown} fallback Handles events that are not HTTP requests.
+ * @param {Handler} [fallback] Handles events that are not HTTP requests.
  */
 async function fetchAdapter(fallback) {
   const http = await loadHttp();
@@ -1751,15 +2055,15 @@ const fetchFrom = (
    * @param {Context} context
    * @param {Job} job
    * @param {typeof import("./http.js")} http
-   * @param {unknown} fallback Handles an event that is not an HTTP request.
+   * @param {Handler} [fallback] Handles an event that is not an HTTP request.
    */
   async function (app, event, context, job, http, fallback) {
     if (http.httpShape(event) === null) {
-      if (typeof fallback === "function") return fallback(event, context);
+      if (fallback !== undefined) return fallback(event, context, job);
       throw new RuntimeError(
         "Runtime.UnsupportedEvent",
         "Cannot turn the event into a Request: it is not an HTTP event of API Gateway, " +
-          "a function URL or a load balancer; for other events export a function " +
+          "a function URL, a load balancer or VPC Lattice; for other events export a function " +
           "`handler` beside the default export, and name the latter: file.default",
       );
     }
@@ -1775,9 +2079,13 @@ const fetchFrom = (
         job,
       );
     }
-    const facts = Object.assign(context, { event });
+    const facts = factsOf(
+      event,
+      context,
+      http.connectionOf(event, request.headers),
+    );
     // Frameworks for Workers look for `waitUntil` in the third argument.
-    const response = await app.fetch(request, facts, facts);
+    const response = await callAndWait(app.fetch, app, [request, facts, facts]);
     if (!isResponse(response)) {
       throw new RuntimeError(
         "Runtime.InvalidResponse",
@@ -1788,6 +2096,21 @@ const fetchFrom = (
     return finishResponse(response, event, job);
   }
 );
+
+/**
+ * Give a context what frameworks look for in the second argument of `fetch`: that of
+ * hono's adapter for Lambda, and of `Deno.serve`.
+ *
+ * @param {any} event
+ * @param {Context} context
+ * @param {import("./http.js").Connection} remoteAddr
+ */
+function factsOf(event, context, remoteAddr) {
+  const { requestContext = {} } = event;
+  const facts = Object.assign(context, { event, requestContext, remoteAddr });
+  // Not enumerable: JSON cannot hold a context that holds itself.
+  return Object.defineProperty(facts, "lambdaContext", { value: context });
+}
 
 const finishResponse = (
   /**
@@ -1898,6 +2221,8 @@ const standStill = (
 const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming");
 /** Where the namespace of a CommonJS module has what `module.exports` holds. */
 const COMMONJS = "module.exports";
+/** The export for which the default export stands in. */
+const CONVENTIONAL_NAME = "handler";
 /** How many names a message lists. */
 const NAMES_LIMIT = 32;
 /** The INVOKE line of a rehearsal. */
@@ -1948,17 +2273,28 @@ const adapt = (
    */
   async function (module, path) {
     const { owner, value } = pick(module, path);
-    if (typeof value !== "function") {
-      const commonjs = /** @type {any} */ (module[COMMONJS]);
-      const adaptFetch = await fetchAdapter(
-        module.handler ?? commonjs?.handler,
-      );
-      await rehearse(
-        adaptFetch({ fetch: () => new Response("{}") }),
-        HTTP_REHEARSAL,
-      );
-      return adaptFetch(value);
-    }
+    if (!isFetchApp(value)) return await adaptFunction(value, owner);
+    // Beside an app a handler may be exported, for events that are not HTTP requests.
+    const beside = find(module, CONVENTIONAL_NAME);
+    const fallback = beside !== undefined && !isFetchApp(beside.value)
+      ? await adaptFunction(beside.value, beside.owner)
+      : undefined;
+    const adaptFetch = await fetchAdapter(fallback);
+    await rehearse(
+      adaptFetch({ fetch: () => new Response("{}") }),
+      HTTP_REHEARSAL,
+    );
+    return adaptFetch(value);
+  }
+);
+
+const adaptFunction = (
+  /**
+   * @param {any} value A function.
+   * @param {unknown} owner
+   * @returns {Promise<Handler>}
+   */
+  async function (value, owner) {
     if (STREAMING in value) {
       const adaptStreaming = await streamingAdapter();
       // V8 compiles code again that has run a few times: not while the event waits.
@@ -1977,15 +2313,13 @@ const adapt = (
         yield "2";
       }, undefined));
     }
-    return adaptPlain(value.length > 2 ? withCallback(value) : value, owner);
+    return adaptPlain(value, owner);
   }
 );
 
 const pick = (
   /**
-   * Find an export. The default export stands in for `handler`, the conventional name.
-   * The namespace of a CommonJS module has only the names that can be seen without running
-   * the module; where it does not help, `module.exports` itself is asked.
+   * Find an export that can be a handler.
    *
    * @param {Record<string, unknown>} module
    * @param {string} path Names joined by dots.
@@ -1993,52 +2327,83 @@ const pick = (
    * @throws {RuntimeError} There is no such export, or it is something else.
    */
   function (module, path) {
-    const commonjs = module[COMMONJS];
-    let owner = /** @type {unknown} */ (undefined);
-    let value = /** @type {any} */ (module);
-    for (const name of path.split(".")) {
-      owner = value === module ? commonjs : value;
-      value = value?.[name];
-    }
-    if (value === undefined && path === "handler" && commonjs === undefined) {
-      value = module.default;
-    }
-    if (typeof value === "function" || typeof value?.fetch === "function") {
-      return { owner, value };
-    }
-    if (commonjs !== undefined) return pickCommonJs(commonjs, path);
-    throw noHandler(Object.keys(module), path, value);
+    const found = find(module, path);
+    if (found !== undefined) return found;
+    const exports = COMMONJS in module ? module[COMMONJS] : module;
+    throw noHandler(exports, path, follow(exports, path).value);
   }
 );
 
-/**
- * Find an export of a CommonJS module that was made while the module ran.
- *
- * @param {any} exports What `module.exports` holds.
- * @param {string} path Names joined by dots.
- * @returns {{ owner: unknown, value: any }}
- * @throws {RuntimeError} There is no such export, or it is something else.
- */
-function pickCommonJs(exports, path) {
-  let owner = /** @type {any} */ (undefined);
-  let value = exports;
-  for (const name of path.split(".")) {
-    owner = value;
-    value = value?.[name];
+const find = (
+  /**
+   * Find an export that can be a handler: in the namespace of the module, then in its
+   * default export. The default export stands in for `handler`, the conventional name.
+   * The namespace of a CommonJS module has only the names that can be seen without running
+   * the module, so there `module.exports` comes first.
+   *
+   * @param {Record<string, unknown>} module
+   * @param {string} path Names joined by dots.
+   * @returns {{ owner: unknown, value: any } | undefined}
+   */
+  function (module, path) {
+    const exports = /** @type {any} */ (module[COMMONJS]);
+    const holders = COMMONJS in module
+      ? [exports, module, exports?.default]
+      : [module, module.default];
+    for (const holder of holders) {
+      const { owner, value } = follow(holder, path);
+      // A namespace is not an object that methods could be called on.
+      if (isHandler(value)) {
+        return { owner: owner === module ? undefined : owner, value };
+      }
+    }
+    const isThere = (follow(holders[0], path).value ?? null) !== null;
+    if (path !== CONVENTIONAL_NAME || isThere) return undefined;
+    const value = holders.find((holder) =>
+      holder !== module && isHandler(holder)
+    );
+    return value === undefined ? undefined : { owner: undefined, value };
   }
-  if (isHandler(value)) return { owner, value };
-  if (value === undefined && path === "handler") {
-    // Compilers write a default export as a member, beside a mark.
-    const standIn = exports?.__esModule ? exports.default : exports;
-    if (isHandler(standIn)) return { owner: undefined, value: standIn };
-  }
-  throw noHandler(attempt(() => namesIn(exports)) ?? [], path, value);
-}
+);
 
-/** @param {any} value */
-function isHandler(value) {
-  return typeof value === "function" || typeof value?.fetch === "function";
-}
+const follow = (
+  /**
+   * @param {any} holder
+   * @param {string} path Names joined by dots.
+   * @returns {{ owner: unknown, value: any }} What they lead to, and what has it.
+   */
+  function (holder, path) {
+    let owner = /** @type {unknown} */ (undefined);
+    let value = holder;
+    for (const name of path.split(".")) {
+      owner = value;
+      value = value?.[name];
+    }
+    return { owner, value };
+  }
+);
+
+const isHandler = (
+  /** @param {any} value */
+  function (value) {
+    return typeof value === "function" || isFetchApp(value);
+  }
+);
+
+const isFetchApp = (
+  /**
+   * @param {any} value
+   * @returns {boolean} True for an object, or a function, that has a `fetch` method. What
+   *   writes to AWS's response stream is a plain handler.
+   */
+  function (value) {
+    const isObject = typeof value === "object" && value !== null;
+    if (typeof value === "function" ? STREAMING in value : !isObject) {
+      return false;
+    }
+    return attempt(() => typeof value.fetch === "function") ?? false;
+  }
+);
 
 /**
  * @param {unknown} exports What `module.exports` holds.
@@ -2065,12 +2430,13 @@ function namesIn(exports) {
 }
 
 /**
- * @param {string[]} names What the module exports.
+ * @param {unknown} exports What the module exports.
  * @param {string} path
  * @param {unknown} value What the export holds.
  */
-function noHandler(names, path, value) {
+function noHandler(exports, path, value) {
   const where = quote(hello.module);
+  const names = attempt(() => namesIn(exports)) ?? [];
   const more = names.length > NAMES_LIMIT ? ", \u2026" : "";
   const found = names.slice(0, NAMES_LIMIT).join(", ") + more || "nothing";
   const kind = kindOf(value);
@@ -2085,43 +2451,28 @@ function noHandler(names, path, value) {
 
 const adaptPlain = (
   /**
-   * @param {(event: unknown, context: Context) => unknown} value
+   * @param {(...args: any[]) => unknown} value Called with event, context and callback.
    * @param {unknown} owner
    * @returns {Handler}
    */
   function (value, owner) {
-    return async (event, context, job) =>
-      finishResponse(await value.call(owner, event, context), event, job);
+    const declaresCallback = value.length > 2;
+    return async (event, context, job) => {
+      const callback = offerCallback(job, context);
+      const onError = (/** @type {unknown} */ error) =>
+        endWithError(job, error);
+      const onResult = (/** @type {unknown} */ result) => {
+        try {
+          endBy(job, result, declaresCallback);
+        } catch (error) {
+          onError(error);
+        }
+      };
+      call({ onResult, onError }, value, owner, [event, context, callback]);
+      return finishResponse(await job.outcome.promise, event, job);
+    };
   }
 );
-
-/**
- * Adapt a handler of the older form, which takes a callback, to the form of today.
- *
- * @param {Function} handler
- */
-function withCallback(handler) {
-  return function (
-    /** @type {unknown} */ event,
-    /** @type {Context} */ context,
-  ) {
-    // @ts-ignore called as a method of its owner
-    const owner = /** @type {unknown} */ (this);
-    return new Promise((resolve, reject) => {
-      const result = handler.call(
-        owner,
-        event,
-        context,
-        (/** @type {unknown} */ error, /** @type {unknown} */ value) =>
-          error === null || error === undefined
-            ? resolve(value)
-            : reject(error),
-      );
-      // A function that declares a callback and returns a promise means the promise.
-      if (typeof result?.then === "function") resolve(result);
-    });
-  };
-}
 
 /** Load what handlers of AWS's streaming form need. */
 async function streamingAdapter() {
@@ -2132,8 +2483,9 @@ async function streamingAdapter() {
    * @returns {Handler}
    */
   return (value, owner) => async (event, context, job) => {
+    job.opensStream = true;
     const { stream, finished } = responseStream(new Sink(job));
-    await value.call(owner, event, stream, context);
+    await callAndWait(value, owner, [event, stream, context]);
     await finished;
     return STREAMED;
   };
@@ -2548,6 +2900,8 @@ function handleOf(hostname, port) {
 
 /** For an app that does not listen by itself. */
 const APP_PORT = 8080;
+/** Where a request comes from whose event does not tell it. */
+const LOOPBACK = "127.0.0.1";
 const NO_UPGRADE =
   "Cannot upgrade to a WebSocket: each event is answered by one HTTP response; use a " +
   "WebSocket API of API Gateway";
@@ -2648,7 +3002,6 @@ function currentServer() {
 
 /** Load what servers of `Deno.serve` need. */
 async function denoAdapter() {
-  const { clientAddress } = await loadHttp();
   const adaptFetch = await fetchAdapter(undefined);
   const requests = refuseUpgrades();
   await rehearse(
@@ -2663,9 +3016,7 @@ async function denoAdapter() {
     /** @type {PromiseWithResolvers<void>} */
     const { promise: completed, resolve, reject } = Promise.withResolvers();
     completed.catch(() => {});
-    const hostname = clientAddress(event);
-    const remoteAddr = { transport: "tcp", hostname, port: 0 };
-    Object.assign(context, { remoteAddr, completed });
+    Object.assign(context, { completed });
     const app = {
       fetch(/** @type {Request} */ request, /** @type {object} */ info) {
         requests.add(request);
@@ -2693,7 +3044,13 @@ async function denoAdapter() {
  */
 async function answerWith({ handler, onError }, request, info) {
   try {
-    return checked(await handler?.(request, info));
+    return checked(
+      await callAndWait(
+        /** @type {Function} */ (handler),
+        undefined,
+        [request, info],
+      ),
+    );
   } catch (error) {
     if (error instanceof UpgradeRefusedError) {
       return new Response(error.message, { status: 501 });
@@ -2778,8 +3135,8 @@ function nodeAdapter(http, nodeHttp) {
       throw new RuntimeError(
         "Runtime.UnsupportedEvent",
         "Cannot turn the event into a request to the module's server: it is not an " +
-          "HTTP event of API Gateway, a function URL or a load balancer; for other " +
-          "events export a function `handler`",
+          "HTTP event of API Gateway, a function URL, a load balancer or VPC Lattice; " +
+          "for other events export a function `handler`",
       );
     }
     const request = http.toParts(event, warn);
@@ -2794,10 +3151,11 @@ function nodeAdapter(http, nodeHttp) {
         warn,
       );
     }
+    const { hostname } = http.connectionOf(event, request.headers);
     const answer = await nodeHttp.exchange(
       node,
       request,
-      http.clientAddress(event),
+      hostname || LOOPBACK,
     );
     const headers = new Headers();
     for (const [name, value] of answer.headers) {
@@ -3108,6 +3466,7 @@ export const start = (
       if (servesMore) ({ listenForTheEnd } = await loadClosing());
       const server = hello.socket === null ? null : await loadServer();
       const listener = server?.open(/** @type {string} */ (hello.socket));
+      if (!server && hello.input !== null) continueWith(hello.input);
       watchServers();
       handler = await adaptOrServe(await loaded(load()), hello.export);
       if (server && listener) await serve(server, listener, handler);
@@ -3165,18 +3524,23 @@ async function serve(server, listener, handler) {
     within = (job, work) => jobs.run(job, work);
     tellApart(() => jobs.getStore());
   }
-  const stopServing = server.serve(listener, (line, eventBytes, output) => {
-    const head = /** @type {Head} */ (parse(decode(line)));
-    const job = beginInvocation(output, head);
-    within(job, async () => {
-      await run(job, handler, head, eventBytes);
-      await finish(job);
-    });
-    return () => job.abandon();
-  });
+  const inputEnd = server.endOf(hello.input);
+  const { stopServing, keep } = server.serve(
+    listener,
+    (line, eventBytes, output) => {
+      const head = /** @type {Head} */ (parse(decode(line)));
+      const job = beginInvocation(output, head);
+      within(job, async () => {
+        await run(job, handler, head, eventBytes);
+        await finish(job);
+      });
+      return () => job.abandon();
+    },
+  );
+  keepAliveWith(keep);
   expectTheEnd(stopServing);
-  // The supervisor writes nothing here; stdin ends with it, or when it wants the end.
-  readStdinLater(new Uint8Array(1)).then(untilTheEnd);
+  // The supervisor writes nothing here; it ends with it, or when it wants the end.
+  inputEnd.then(untilTheEnd);
 }
 
 /**

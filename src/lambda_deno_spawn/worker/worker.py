@@ -263,8 +263,9 @@ class Worker:
             self._eof_timer.cancel()
         self.left_processes = self._reaper.ended - (self._ended_before or 0)
         self._removal = self._state.remove_private(self.started.private_dir)
-        if self.started.socket is not None:
-            self._state.remove_private(self.started.socket)
+        for path in (self.started.socket, self.started.input):
+            if path is not None:
+                self._state.remove_private(path)
         if not self.started.is_forked:
             self._cache.remove(self.started.deno_dir)
         self.is_stopped = True
@@ -312,6 +313,8 @@ class Worker:
 
     def _separate(self) -> None:
         """Take away what it shares with others, before it has an event."""
+        if self.started.input is not None:  # both ends are open
+            self._state.remove_private(self.started.input)
         try:
             self._cache.loaded(self.started.deno_dir)
         except OSError as error:

@@ -17,6 +17,7 @@ import { loadErrorType } from "./errors.js";
 import { frame } from "./frames.js";
 import { awslambda } from "./handlers.js";
 import {
+  continueWith,
   decode,
   hello,
   invocationsLeft,
@@ -24,10 +25,16 @@ import {
   readLine,
   receiveHello,
 } from "./input.js";
-import { beginInvocation, beginLoading, latestJob, tellApart } from "./job.js";
+import {
+  beginInvocation,
+  beginLoading,
+  keepAliveWith,
+  latestJob,
+  tellApart,
+} from "./job.js";
 import { fail, finish } from "./outcome.js";
 import { STDOUT, write } from "./output.js";
-import { exit, parse, readStdinLater } from "./primordials.js";
+import { exit, parse } from "./primordials.js";
 import { run } from "./run.js";
 import { adaptOrServe } from "./served.js";
 import { loaded, watchServers } from "./serving.js";
@@ -75,6 +82,7 @@ export async function start(load, loadClosing, loadServer) {
     if (servesMore) ({ listenForTheEnd } = await loadClosing());
     const server = hello.socket === null ? null : await loadServer();
     const listener = server?.open(/** @type {string} */ (hello.socket));
+    if (!server && hello.input !== null) continueWith(hello.input);
     watchServers();
     handler = await adaptOrServe(await loaded(load()), hello.export);
     if (server && listener) await serve(server, listener, handler);
@@ -129,18 +137,23 @@ async function serve(server, listener, handler) {
     within = (job, work) => jobs.run(job, work);
     tellApart(() => jobs.getStore());
   }
-  const stopServing = server.serve(listener, (line, eventBytes, output) => {
-    const head = /** @type {Head} */ (parse(decode(line)));
-    const job = beginInvocation(output, head);
-    within(job, async () => {
-      await run(job, handler, head, eventBytes);
-      await finish(job);
-    });
-    return () => job.abandon();
-  });
+  const inputEnd = server.endOf(hello.input);
+  const { stopServing, keep } = server.serve(
+    listener,
+    (line, eventBytes, output) => {
+      const head = /** @type {Head} */ (parse(decode(line)));
+      const job = beginInvocation(output, head);
+      within(job, async () => {
+        await run(job, handler, head, eventBytes);
+        await finish(job);
+      });
+      return () => job.abandon();
+    },
+  );
+  keepAliveWith(keep);
   expectTheEnd(stopServing);
-  // The supervisor writes nothing here; stdin ends with it, or when it wants the end.
-  readStdinLater(new Uint8Array(1)).then(untilTheEnd);
+  // The supervisor writes nothing here; it ends with it, or when it wants the end.
+  inputEnd.then(untilTheEnd);
 }
 
 /**

@@ -11,6 +11,7 @@
 /** @import { Job } from "./job.js" */
 /** @import { Handler } from "./run.js" */
 /** @import { Server } from "./serving.js" */
+import { callAndWait } from "./call.js";
 import { log } from "./console.js";
 import { RuntimeError } from "./errors.js";
 import { fetchAdapter, loadHttp, warn } from "./fetch.js";
@@ -28,6 +29,8 @@ import { Sink } from "./stream.js";
 
 /** For an app that does not listen by itself. */
 const APP_PORT = 8080;
+/** Where a request comes from whose event does not tell it. */
+const LOOPBACK = "127.0.0.1";
 const NO_UPGRADE =
   "Cannot upgrade to a WebSocket: each event is answered by one HTTP response; use a " +
   "WebSocket API of API Gateway";
@@ -128,7 +131,6 @@ function currentServer() {
 
 /** Load what servers of `Deno.serve` need. */
 async function denoAdapter() {
-  const { clientAddress } = await loadHttp();
   const adaptFetch = await fetchAdapter(undefined);
   const requests = refuseUpgrades();
   await rehearse(
@@ -143,9 +145,7 @@ async function denoAdapter() {
     /** @type {PromiseWithResolvers<void>} */
     const { promise: completed, resolve, reject } = Promise.withResolvers();
     completed.catch(() => {});
-    const hostname = clientAddress(event);
-    const remoteAddr = { transport: "tcp", hostname, port: 0 };
-    Object.assign(context, { remoteAddr, completed });
+    Object.assign(context, { completed });
     const app = {
       fetch(/** @type {Request} */ request, /** @type {object} */ info) {
         requests.add(request);
@@ -173,7 +173,13 @@ async function denoAdapter() {
  */
 async function answerWith({ handler, onError }, request, info) {
   try {
-    return checked(await handler?.(request, info));
+    return checked(
+      await callAndWait(
+        /** @type {Function} */ (handler),
+        undefined,
+        [request, info],
+      ),
+    );
   } catch (error) {
     if (error instanceof UpgradeRefusedError) {
       return new Response(error.message, { status: 501 });
@@ -258,8 +264,8 @@ function nodeAdapter(http, nodeHttp) {
       throw new RuntimeError(
         "Runtime.UnsupportedEvent",
         "Cannot turn the event into a request to the module's server: it is not an " +
-          "HTTP event of API Gateway, a function URL or a load balancer; for other " +
-          "events export a function `handler`",
+          "HTTP event of API Gateway, a function URL, a load balancer or VPC Lattice; " +
+          "for other events export a function `handler`",
       );
     }
     const request = http.toParts(event, warn);
@@ -274,10 +280,11 @@ function nodeAdapter(http, nodeHttp) {
         warn,
       );
     }
+    const { hostname } = http.connectionOf(event, request.headers);
     const answer = await nodeHttp.exchange(
       node,
       request,
-      http.clientAddress(event),
+      hostname || LOOPBACK,
     );
     const headers = new Headers();
     for (const [name, value] of answer.headers) {
