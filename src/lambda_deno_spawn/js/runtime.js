@@ -10,6 +10,85 @@
  * @module
  */
 
+// --- call.js ---
+
+/**
+ * @typedef {object} Receiver
+ * @property {(result: any) => void} onResult Gets what was returned, promise or not.
+ * @property {(error: unknown) => void} onError Gets what was thrown.
+ */
+
+/** Of the call that is being prepared. */
+let receiver = /** @type {Receiver} */ (/** @type {unknown} */ (null));
+
+/** What `then` makes in place of a promise: it takes a result as it is. */
+class Taker {
+  /** @param {(onResult: unknown, onError: unknown) => void} executor */
+  constructor(executor) {
+    executor(receiver.onResult, receiver.onError);
+  }
+}
+
+/** Promises whose `then` makes no other promise. */
+class Start extends Promise {}
+Object.defineProperty(Start, Symbol.species, { value: Taker });
+
+// Taken before the handler's module can replace them.
+/** @type {(promise: Promise<unknown>, callee: () => unknown) => void} */
+const thenCall = Function.prototype.call.bind(Promise.prototype.then);
+/** @type {(callee: Function, owner: unknown, ...args: unknown[]) => () => unknown} */
+const bind = Function.prototype.call.bind(Function.prototype.bind);
+
+const call = (
+  /**
+   * Call a function from the queue of microtasks.
+   *
+   * @param {Receiver} receiving
+   * @param {Function} callee
+   * @param {unknown} owner
+   * @param {unknown[]} args
+   */
+  function (receiving, callee, owner, args) {
+    receiver = receiving;
+    // What a promise has is passed on as the last argument.
+    const last = args.pop();
+    thenCall(
+      new Start((resolve) => resolve(last)),
+      bind(callee, owner, ...args),
+    );
+  }
+);
+
+const callAndWait = (
+  /**
+   * Call a function, and wait for its result without being on its stack.
+   *
+   * @param {Function} callee
+   * @param {unknown} owner
+   * @param {unknown[]} args
+   * @returns {Promise<any>}
+   */
+  function (callee, owner, args) {
+    return new Promise((resolve, reject) => {
+      const onError = (/** @type {unknown} */ error) => reject(error);
+      const onResult = (/** @type {any} */ result) => {
+        try {
+          if (typeof result?.then !== "function") resolve(result);
+          else {
+            result.then(
+              (/** @type {unknown} */ value) => resolve(value),
+              onError,
+            );
+          }
+        } catch (error) {
+          reject(error);
+        }
+      };
+      call({ onResult, onError }, callee, owner, args);
+    });
+  }
+);
+
 // --- primordials.js ---
 
 const { parse, stringify } = JSON;
@@ -1271,82 +1350,121 @@ function format(args) {
   return text.split("\n").filter((line) => !isOurs(line)).join("\n");
 }
 
-// --- call.js ---
+// --- context.js ---
 
-/**
- * @typedef {object} Receiver
- * @property {(result: any) => void} onResult Gets what was returned, promise or not.
- * @property {(error: unknown) => void} onError Gets what was thrown.
- */
+/** @typedef {ReturnType<typeof makeContext>} Context */
 
-/** Of the call that is being prepared. */
-let receiver = /** @type {Receiver} */ (/** @type {unknown} */ (null));
+/** The longest time that a timer accepts; with a longer one it would fire at once. */
+const TIMER_LIMIT_MS = 2 ** 31 - 1;
 
-/** What `then` makes in place of a promise: it takes a result as it is. */
-class Taker {
-  /** @param {(onResult: unknown, onError: unknown) => void} executor */
-  constructor(executor) {
-    executor(receiver.onResult, receiver.onError);
-  }
-}
+let hasTraceId = false;
 
-/** Promises whose `then` makes no other promise. */
-class Start extends Promise {}
-Object.defineProperty(Start, Symbol.species, { value: Taker });
-
-// Taken before the handler's module can replace them.
-/** @type {(promise: Promise<unknown>, callee: () => unknown) => void} */
-const thenCall = Function.prototype.call.bind(Promise.prototype.then);
-/** @type {(callee: Function, owner: unknown, ...args: unknown[]) => () => unknown} */
-const bind = Function.prototype.call.bind(Function.prototype.bind);
-
-const call = (
+const makeContext = (
   /**
-   * Call a function from the queue of microtasks.
+   * Build the context object of Node's runtime, and what this runtime adds to it.
    *
-   * @param {Receiver} receiving
-   * @param {Function} callee
-   * @param {unknown} owner
-   * @param {unknown[]} args
+   * @param {Job} job
+   * @param {Head} head
    */
-  function (receiving, callee, owner, args) {
-    receiver = receiving;
-    // What a promise has is passed on as the last argument.
-    const last = args.pop();
-    thenCall(
-      new Start((resolve) => resolve(last)),
-      bind(callee, owner, ...args),
-    );
+  function (job, head) {
+    /** @type {AbortController | undefined} */
+    let controller;
+    let waitsForEmptyEventLoop = true;
+    return {
+      ...hello.context,
+      awsRequestId: head.requestId,
+      invokedFunctionArn: head.functionArn,
+      clientContext: parseContext(head.clientContext, "client context"),
+      identity: parseContext(head.identity, "Cognito identity"),
+      tenantId: head.tenantId ?? undefined,
+      xRayTraceId: head.traceId ?? undefined,
+      // As in Node's runtime also through an object that inherits from this one.
+      get callbackWaitsForEmptyEventLoop() {
+        return waitsForEmptyEventLoop;
+      },
+      set callbackWaitsForEmptyEventLoop(waits) {
+        waitsForEmptyEventLoop = Boolean(waits);
+      },
+      /** @returns {number} Milliseconds until the deadline, never below zero. */
+      getRemainingTimeInMillis: () =>
+        Math.max(0, head.deadlineEpochMs - Date.now()),
+      /** @param {unknown} promise Awaited after the response, before the process ends. */
+      waitUntil(promise) {
+        if (job.phase === "done") return;
+        // Handled from now on: `finish` reports a rejection, not the event for unhandled.
+        const settled = Promise.resolve(promise);
+        settled.catch(() => {});
+        job.afterwards.push(settled);
+      },
+      /** Aborts shortly before the worker is stopped for its deadline. */
+      get signal() {
+        controller ??= abortController(job, head);
+        return controller.signal;
+      },
+    };
   }
 );
 
-const callAndWait = (
+const abortController = (
   /**
-   * Call a function, and wait for its result without being on its stack.
-   *
-   * @param {Function} callee
-   * @param {unknown} owner
-   * @param {unknown[]} args
-   * @returns {Promise<any>}
+   * @param {Job} job
+   * @param {Head} head
+   * @returns {AbortController} For `context.signal`.
    */
-  function (callee, owner, args) {
-    return new Promise((resolve, reject) => {
-      const onError = (/** @type {unknown} */ error) => reject(error);
-      const onResult = (/** @type {any} */ result) => {
-        try {
-          if (typeof result?.then !== "function") resolve(result);
-          else {
-            result.then(
-              (/** @type {unknown} */ value) => resolve(value),
-              onError,
-            );
-          }
-        } catch (error) {
-          reject(error);
-        }
-      };
-      call({ onResult, onError }, callee, owner, args);
-    });
+  function (job, head) {
+    const controller = new AbortController();
+    if (job.callerGone !== null) controller.abort(job.callerGone);
+    job.abortSignal = (reason) => controller.abort(reason);
+    const abort = () =>
+      controller.abort(
+        new DOMException(
+          "The invocation is about to time out",
+          "TimeoutError",
+        ),
+      );
+    const leftMs = Math.max(0, head.abortEpochMs - Date.now());
+    // False: the timer does not keep the process alive.
+    const timer = createSystemTimer(
+      abort,
+      Math.min(TIMER_LIMIT_MS, leftMs),
+      false,
+    );
+    job.clearTimer = () => cancelTimer(timer);
+    return controller;
+  }
+);
+
+const parseContext = (
+  /**
+   * @param {string | null} text
+   * @param {string} what
+   * @throws {RuntimeError} The text is not JSON.
+   */
+  function (text, what) {
+    if (text === null) return undefined;
+    try {
+      return parse(text);
+    } catch {
+      const shown = quote(text.slice(0, 64));
+      const message =
+        `Cannot read the ${what} as JSON: it begins with ${shown}`;
+      throw new RuntimeError("Runtime.LambdaContextUnmarshalError", message);
+    }
+  }
+);
+
+const setTraceId = (
+  /** @param {string | null} traceId */
+  function (traceId) {
+    // One variable cannot serve several invocations at once; their contexts have it.
+    if (hello.concurrency > 1 || (traceId === null && !hasTraceId)) return;
+    hasTraceId = traceId !== null;
+    // Without env permission no code could read the variable.
+    attempt(() =>
+      traceId === null
+        ? Deno.env.delete("_X_AMZN_TRACE_ID")
+        : Deno.env.set("_X_AMZN_TRACE_ID", traceId)
+    );
   }
 );
 
@@ -1690,286 +1808,6 @@ function bytesOf(chunk) {
   );
 }
 
-// --- completion.js ---
-
-/** What Node's runtime reports for `context.fail()` without an error. */
-const NO_ERROR = "handled";
-const HOW_TO_END =
-  "call the callback, context.done, context.succeed or context.fail, or return a " +
-  "promise";
-const HOW_NOT_TO_WAIT =
-  "end what keeps it busy (timers, servers, connections), or set " +
-  "context.callbackWaitsForEmptyEventLoop to false before calling the callback";
-
-const offerCallback = (
-  /**
-   * Give a context the functions by which older handlers end.
-   *
-   * @param {Job} job
-   * @param {Context} context
-   * @returns {(error?: unknown, value?: unknown) => void} The callback.
-   */
-  function (job, context) {
-    const done = (/** @type {unknown} */ error, /** @type {unknown} */ value) =>
-      endWith(job, error, value, false);
-    Object.assign(context, {
-      done,
-      succeed: (/** @type {unknown} */ value) => done(null, value),
-      fail: (/** @type {unknown} */ error) => done(error ?? NO_ERROR, null),
-    });
-    return (error, value) =>
-      endWith(job, error, value, context.callbackWaitsForEmptyEventLoop);
-  }
-);
-
-const endBy = (
-  /**
-   * End with what a handler has returned, or wait for its end.
-   *
-   * @param {Job} job
-   * @param {any} result What it has returned.
-   * @param {boolean} declaresCallback It has a parameter for its callback, so that a
-   *   value which it returns is not its result.
-   */
-  function (job, result, declaresCallback) {
-    if (typeof result?.then === "function") {
-      result.then(
-        (/** @type {unknown} */ value) => endWith(job, null, value, false),
-        (/** @type {unknown} */ error) => endWithError(job, error),
-      );
-    } else if (isResult(result, declaresCallback)) {
-      endWith(job, null, result, false);
-    } else if (!job.hasEnded) {
-      waitForEnd(job, result, declaresCallback);
-    }
-  }
-);
-
-const endWith = (
-  /**
-   * @param {Job} job
-   * @param {unknown} error If it is neither null nor undefined, the handler has failed.
-   * @param {unknown} value
-   * @param {boolean} waits The value is sent when the event loop is empty.
-   */
-  function (job, error, value, waits) {
-    if (job.hasEnded) return;
-    if (error !== null && error !== undefined) return endWithError(job, error);
-    job.hasEnded = true;
-    // Invocations that share an event loop cannot wait until it is empty.
-    if (waits && hello.concurrency === 1) {
-      waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome.resolve(value));
-    } else {
-      job.stopWaiting();
-      job.outcome.resolve(value);
-    }
-  }
-);
-
-/**
- * @param {Job} job
- * @param {unknown} error
- */
-function endWithError(job, error) {
-  if (job.hasEnded) {
-    log("ERROR", ["The handler failed after it had ended:", error]);
-    return;
-  }
-  job.hasEnded = true;
-  job.stopWaiting();
-  job.outcome.reject(error);
-}
-
-/**
- * Let a handler that has returned neither result nor promise go on. Its result is null
- * if it leaves nothing to do and has not called anything.
- *
- * @param {Job} job
- * @param {unknown} result
- * @param {boolean} declaresCallback
- */
-function waitForEnd(job, result, declaresCallback) {
-  if (declaresCallback && result !== undefined) {
-    log("WARN", [
-      "The handler has a parameter for its callback, so what it returned is not its " +
-      `result: ${HOW_TO_END}`,
-    ]);
-  }
-  const end = () => endWith(job, null, null, false);
-  if (hello.concurrency === 1) waitForNothing(job, HOW_TO_END, end);
-  else if (!declaresCallback) end();
-}
-
-/**
- * Go on when the event loop is empty, and warn if that does not happen in time.
- *
- * @param {Job} job
- * @param {string} advice
- * @param {() => void} goOn
- */
-function waitForNothing(job, advice, goOn) {
-  job.stopWaiting();
-  const warn = () =>
-    log("WARN", [
-      "The handler has returned, and its response waits for an empty event loop: " +
-      advice,
-    ]);
-  const leftMs = Math.max(0, job.abortEpochMs - Date.now());
-  // False: the timer does not keep the process alive.
-  const timer = createSystemTimer(warn, leftMs, false);
-  keepAlive(false);
-  job.onNothingLeft = () => {
-    job.stopWaiting();
-    goOn();
-  };
-  job.stopWaiting = () => {
-    job.onNothingLeft = null;
-    job.stopWaiting = () => {};
-    cancelTimer(timer);
-    keepAlive(true);
-  };
-}
-
-const isResult = (
-  /**
-   * @param {any} value What a handler has returned, not a promise.
-   * @param {boolean} declaresCallback
-   * @returns {boolean} True if it is the handler's result. Node's runtime uses no value
-   *   that is returned without a promise; here it counts, unless it is returned by the
-   *   way: a timer, a request, a child process.
-   */
-  function (value, declaresCallback) {
-    if (typeof value !== "object" || value === null) {
-      return value !== undefined && !declaresCallback;
-    }
-    if (isStream(value)) return true;
-    return attempt(() => {
-      const isWork = typeof value.hasRef === "function" ||
-        typeof value.on === "function" && typeof value.emit === "function";
-      if (isWork) return false;
-      return !declaresCallback || value[Symbol.toStringTag] === "Response";
-    }) ?? !declaresCallback;
-  }
-);
-
-// --- context.js ---
-
-/** @typedef {ReturnType<typeof makeContext>} Context */
-
-/** The longest time that a timer accepts; with a longer one it would fire at once. */
-const TIMER_LIMIT_MS = 2 ** 31 - 1;
-
-let hasTraceId = false;
-
-const makeContext = (
-  /**
-   * Build the context object of Node's runtime, and what this runtime adds to it.
-   *
-   * @param {Job} job
-   * @param {Head} head
-   */
-  function (job, head) {
-    /** @type {AbortController | undefined} */
-    let controller;
-    let waitsForEmptyEventLoop = true;
-    return {
-      ...hello.context,
-      awsRequestId: head.requestId,
-      invokedFunctionArn: head.functionArn,
-      clientContext: parseContext(head.clientContext, "client context"),
-      identity: parseContext(head.identity, "Cognito identity"),
-      tenantId: head.tenantId ?? undefined,
-      xRayTraceId: head.traceId ?? undefined,
-      // As in Node's runtime also through an object that inherits from this one.
-      get callbackWaitsForEmptyEventLoop() {
-        return waitsForEmptyEventLoop;
-      },
-      set callbackWaitsForEmptyEventLoop(waits) {
-        waitsForEmptyEventLoop = Boolean(waits);
-      },
-      /** @returns {number} Milliseconds until the deadline, never below zero. */
-      getRemainingTimeInMillis: () =>
-        Math.max(0, head.deadlineEpochMs - Date.now()),
-      /** @param {unknown} promise Awaited after the response, before the process ends. */
-      waitUntil(promise) {
-        if (job.phase === "done") return;
-        // Handled from now on: `finish` reports a rejection, not the event for unhandled.
-        const settled = Promise.resolve(promise);
-        settled.catch(() => {});
-        job.afterwards.push(settled);
-      },
-      /** Aborts shortly before the worker is stopped for its deadline. */
-      get signal() {
-        controller ??= abortController(job, head);
-        return controller.signal;
-      },
-    };
-  }
-);
-
-const abortController = (
-  /**
-   * @param {Job} job
-   * @param {Head} head
-   * @returns {AbortController} For `context.signal`.
-   */
-  function (job, head) {
-    const controller = new AbortController();
-    if (job.callerGone !== null) controller.abort(job.callerGone);
-    job.abortSignal = (reason) => controller.abort(reason);
-    const abort = () =>
-      controller.abort(
-        new DOMException(
-          "The invocation is about to time out",
-          "TimeoutError",
-        ),
-      );
-    const leftMs = Math.max(0, head.abortEpochMs - Date.now());
-    // False: the timer does not keep the process alive.
-    const timer = createSystemTimer(
-      abort,
-      Math.min(TIMER_LIMIT_MS, leftMs),
-      false,
-    );
-    job.clearTimer = () => cancelTimer(timer);
-    return controller;
-  }
-);
-
-const parseContext = (
-  /**
-   * @param {string | null} text
-   * @param {string} what
-   * @throws {RuntimeError} The text is not JSON.
-   */
-  function (text, what) {
-    if (text === null) return undefined;
-    try {
-      return parse(text);
-    } catch {
-      const shown = quote(text.slice(0, 64));
-      const message =
-        `Cannot read the ${what} as JSON: it begins with ${shown}`;
-      throw new RuntimeError("Runtime.LambdaContextUnmarshalError", message);
-    }
-  }
-);
-
-const setTraceId = (
-  /** @param {string | null} traceId */
-  function (traceId) {
-    // One variable cannot serve several invocations at once; their contexts have it.
-    if (hello.concurrency > 1 || (traceId === null && !hasTraceId)) return;
-    hasTraceId = traceId !== null;
-    // Without env permission no code could read the variable.
-    attempt(() =>
-      traceId === null
-        ? Deno.env.delete("_X_AMZN_TRACE_ID")
-        : Deno.env.set("_X_AMZN_TRACE_ID", traceId)
-    );
-  }
-);
-
 // --- run.js ---
 
 /** @typedef {(event: unknown, context: Context, job: Job) => unknown} Handler */
@@ -2167,6 +2005,168 @@ function warn(message) {
 function loadHttp() {
   return import("./http.js");
 }
+
+// --- completion.js ---
+
+/** What Node's runtime reports for `context.fail()` without an error. */
+const NO_ERROR = "handled";
+const HOW_TO_END =
+  "call the callback, context.done, context.succeed or context.fail, or return a " +
+  "promise";
+const HOW_NOT_TO_WAIT =
+  "end what keeps it busy (timers, servers, connections), or set " +
+  "context.callbackWaitsForEmptyEventLoop to false before calling the callback";
+
+const offerCallback = (
+  /**
+   * Give a context the functions by which older handlers end.
+   *
+   * @param {Job} job
+   * @param {Context} context
+   * @returns {(error?: unknown, value?: unknown) => void} The callback.
+   */
+  function (job, context) {
+    const done = (/** @type {unknown} */ error, /** @type {unknown} */ value) =>
+      endWith(job, error, value, false);
+    Object.assign(context, {
+      done,
+      succeed: (/** @type {unknown} */ value) => done(null, value),
+      fail: (/** @type {unknown} */ error) => done(error ?? NO_ERROR, null),
+    });
+    return (error, value) =>
+      endWith(job, error, value, context.callbackWaitsForEmptyEventLoop);
+  }
+);
+
+const endBy = (
+  /**
+   * End with what a handler has returned, or wait for its end.
+   *
+   * @param {Job} job
+   * @param {any} result What it has returned.
+   * @param {boolean} declaresCallback It has a parameter for its callback, so that a
+   *   value which it returns is not its result.
+   */
+  function (job, result, declaresCallback) {
+    if (typeof result?.then === "function") {
+      result.then(
+        (/** @type {unknown} */ value) => endWith(job, null, value, false),
+        (/** @type {unknown} */ error) => endWithError(job, error),
+      );
+    } else if (isResult(result, declaresCallback)) {
+      endWith(job, null, result, false);
+    } else if (!job.hasEnded) {
+      waitForEnd(job, result, declaresCallback);
+    }
+  }
+);
+
+const endWith = (
+  /**
+   * @param {Job} job
+   * @param {unknown} error If it is neither null nor undefined, the handler has failed.
+   * @param {unknown} value
+   * @param {boolean} waits The value is sent when the event loop is empty.
+   */
+  function (job, error, value, waits) {
+    if (job.hasEnded) return;
+    if (error !== null && error !== undefined) return endWithError(job, error);
+    job.hasEnded = true;
+    // Invocations that share an event loop cannot wait until it is empty.
+    if (waits && hello.concurrency === 1) {
+      waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome.resolve(value));
+    } else {
+      job.stopWaiting();
+      job.outcome.resolve(value);
+    }
+  }
+);
+
+/**
+ * @param {Job} job
+ * @param {unknown} error
+ */
+function endWithError(job, error) {
+  if (job.hasEnded) {
+    log("ERROR", ["The handler failed after it had ended:", error]);
+    return;
+  }
+  job.hasEnded = true;
+  job.stopWaiting();
+  job.outcome.reject(error);
+}
+
+/**
+ * Let a handler that has returned neither result nor promise go on. Its result is null
+ * if it leaves nothing to do and has not called anything.
+ *
+ * @param {Job} job
+ * @param {unknown} result
+ * @param {boolean} declaresCallback
+ */
+function waitForEnd(job, result, declaresCallback) {
+  if (declaresCallback && result !== undefined) {
+    log("WARN", [
+      "The handler has a parameter for its callback, so what it returned is not its " +
+      `result: ${HOW_TO_END}`,
+    ]);
+  }
+  const end = () => endWith(job, null, null, false);
+  if (hello.concurrency === 1) waitForNothing(job, HOW_TO_END, end);
+  else if (!declaresCallback) end();
+}
+
+/**
+ * Go on when the event loop is empty, and warn if that does not happen in time.
+ *
+ * @param {Job} job
+ * @param {string} advice
+ * @param {() => void} goOn
+ */
+function waitForNothing(job, advice, goOn) {
+  job.stopWaiting();
+  const warn = () =>
+    log("WARN", [
+      "The handler has returned, and its response waits for an empty event loop: " +
+      advice,
+    ]);
+  const leftMs = Math.max(0, job.abortEpochMs - Date.now());
+  // False: the timer does not keep the process alive.
+  const timer = createSystemTimer(warn, leftMs, false);
+  keepAlive(false);
+  job.onNothingLeft = () => {
+    job.stopWaiting();
+    goOn();
+  };
+  job.stopWaiting = () => {
+    job.onNothingLeft = null;
+    job.stopWaiting = () => {};
+    cancelTimer(timer);
+    keepAlive(true);
+  };
+}
+
+const isResult = (
+  /**
+   * @param {any} value What a handler has returned, not a promise.
+   * @param {boolean} declaresCallback
+   * @returns {boolean} True if it is the handler's result. Node's runtime uses no value
+   *   that is returned without a promise; here it counts, unless it is returned by the
+   *   way: a timer, a request, a child process.
+   */
+  function (value, declaresCallback) {
+    if (typeof value !== "object" || value === null) {
+      return value !== undefined && !declaresCallback;
+    }
+    if (isStream(value)) return true;
+    return attempt(() => {
+      const isWork = typeof value.hasRef === "function" ||
+        typeof value.on === "function" && typeof value.emit === "function";
+      if (isWork) return false;
+      return !declaresCallback || value[Symbol.toStringTag] === "Response";
+    }) ?? !declaresCallback;
+  }
+);
 
 // --- output.js ---
 
@@ -2554,64 +2554,66 @@ let serveProperty = /** @type {PropertyDescriptor} */ ({});
 /** Makes `listen` of Node's servers what it was. */
 let restoreNode = () => {};
 
-/** Keep servers that are started from now on. */
-function watchServers() {
-  mode = "watching";
-  serveProperty = /** @type {PropertyDescriptor} */ (
-    Object.getOwnPropertyDescriptor(Deno, "serve")
-  );
-  Object.defineProperty(Deno, "serve", {
-    value: serveOrKeep,
-    writable: true,
-    enumerable: true,
-    configurable: true,
-  });
-  // Loading node:net for every handler would take time, so it is caught when the first
-  // server is made.
-  Object.defineProperty(Object.prototype, SET_BY_CONSTRUCTOR, {
-    configurable: true,
-    set(value) {
-      Object.defineProperty(this, SET_BY_CONSTRUCTOR, {
-        value,
-        writable: true,
-        enumerable: true,
-        configurable: true,
-      });
-      watchNode(this);
-    },
-  });
-}
-
-/**
- * Wait until the module has loaded. A module that has started a server may wait for the
- * end of it, at its top level.
- *
- * @param {Promise<Record<string, unknown>>} loading
- * @returns {Promise<Record<string, unknown>>} What it exports.
- */
-function loaded(loading) {
-  loading.catch(() => {});
-  return Promise.race([
-    loading,
-    waited.promise.then(() => /** @type {Record<string, unknown>} */ ({})),
-  ]);
-}
-
-/**
- * Decide that the module has a handler: its servers listen as they would without a
- * runtime.
- *
- * @throws {Error} One of them may not, or its port is taken.
- */
-function releaseServers() {
-  mode = "off";
-  stopWatching();
-  if (Deno.serve === serveOrKeep) {
-    Object.defineProperty(Deno, "serve", serveProperty);
+const watchServers = (
+  /** Keep servers that are started from now on. */
+  function () {
+    mode = "watching";
+    serveProperty = /** @type {PropertyDescriptor} */ (
+      Object.getOwnPropertyDescriptor(Deno, "serve")
+    );
+    // As a value instead it would take Deno three times as long.
+    Object.defineProperty(Deno, "serve", { get: getServe, set: setServe });
+    // Loading node:net for every handler would take time, so it is caught when the first
+    // server is made.
+    Object.defineProperty(Object.prototype, SET_BY_CONSTRUCTOR, {
+      configurable: true,
+      set(value) {
+        Object.defineProperty(this, SET_BY_CONSTRUCTOR, {
+          value,
+          writable: true,
+          enumerable: true,
+          configurable: true,
+        });
+        watchNode(this);
+      },
+    });
   }
-  restoreNode();
-  for (const server of servers) server.listen();
-}
+);
+
+const loaded = (
+  /**
+   * Wait until the module has loaded. A module that has started a server may wait for the
+   * end of it, at its top level.
+   *
+   * @param {Promise<Record<string, unknown>>} loading
+   * @returns {Promise<Record<string, unknown>>} What it exports.
+   */
+  function (loading) {
+    loading.catch(() => {});
+    return Promise.race([
+      loading,
+      waited.promise.then(() => /** @type {Record<string, unknown>} */ ({})),
+    ]);
+  }
+);
+
+const releaseServers = (
+  /**
+   * Decide that the module has a handler: its servers listen as they would without a
+   * runtime.
+   *
+   * @throws {Error} One of them may not, or its port is taken.
+   */
+  function () {
+    mode = "off";
+    stopWatching();
+    if (Object.getOwnPropertyDescriptor(Deno, "serve")?.get === getServe) {
+      Object.defineProperty(Deno, "serve", serveProperty);
+    }
+    restoreNode();
+    for (const server of servers) server.listen();
+  }
+);
 
 /**
  * Wait until the module has started a server.
@@ -2652,16 +2654,18 @@ function openServer() {
   return servers.find((server) => server.isOpen());
 }
 
-/**
- * Tell whether an export is what a server of the module calls for each request.
- *
- * @param {unknown} value
- */
-function isListener(value) {
-  return servers.some(({ node, handler }) =>
-    handler === value || node?.listeners("request").includes(value)
-  );
-}
+const isListener = (
+  /**
+   * Tell whether an export is what a server of the module calls for each request.
+   *
+   * @param {unknown} value
+   */
+  function (value) {
+    return servers.some(({ node, handler }) =>
+      handler === value || node?.listeners("request").includes(value)
+    );
+  }
+);
 
 /**
  * @param {number} limitMs
@@ -2672,11 +2676,13 @@ function stopWaitingAfter(limitMs, staysAlive) {
   timers.push(createSystemTimer(waited.resolve, limitMs, staysAlive));
 }
 
-/** It is decided who answers events. */
-function stopWatching() {
-  timers.forEach(cancelTimer);
-  Reflect.deleteProperty(Object.prototype, SET_BY_CONSTRUCTOR);
-}
+const stopWatching = (
+  /** It is decided who answers events. */
+  function () {
+    timers.forEach(cancelTimer);
+    Reflect.deleteProperty(Object.prototype, SET_BY_CONSTRUCTOR);
+  }
+);
 
 /** @param {Server} server One that can answer from now on. */
 function register(server) {
@@ -2733,7 +2739,7 @@ function serveOrKeep(first, second) {
   if (!options.reusePort && isTaken(hostname, port)) {
     throw new Deno.errors.AddrInUse("Address already in use (os error 98)");
   }
-  const server = new DenoServer(
+  const { server, isOpen, listen } = keptServer(
     hostname,
     port,
     () => ownServe({ ...options, onListen() {} }, handler),
@@ -2741,10 +2747,23 @@ function serveOrKeep(first, second) {
   onListen?.(server.addr);
   signal?.addEventListener("abort", () => server.shutdown(), { once: true });
   if (signal?.aborted) server.shutdown();
-  const { isOpen, listen } = server;
   register({ hostname, port, isOpen, listen, handler, onError });
   started.resolve(undefined);
   return server;
+}
+
+function getServe() {
+  return serveOrKeep;
+}
+
+/** @param {unknown} value The module has one of its own. */
+function setServe(value) {
+  Object.defineProperty(Deno, "serve", {
+    value,
+    writable: true,
+    enumerable: true,
+    configurable: true,
+  });
 }
 
 /** @param {number} port */
@@ -2752,61 +2771,49 @@ function isPort(port) {
   return Number.isInteger(port) && port > 0 && port <= 65_535;
 }
 
-/** What `Deno.serve` returns. */
-class DenoServer {
-  /** The one that listens. @type {Deno.HttpServer | null} */
-  #real = null;
-  #isOpen = true;
-  #isReferenced = true;
+/**
+ * Make what `Deno.serve` returns, for a server that does not listen.
+ *
+ * @param {string} hostname
+ * @param {number} port
+ * @param {() => Deno.HttpServer} serve Starts one that listens.
+ */
+function keptServer(hostname, port, serve) {
+  let real = /** @type {Deno.HttpServer | null} */ (null);
+  let isOpen = true;
+  let isReferenced = true;
   /** @type {PromiseWithResolvers<void>} */
-  #finished = Promise.withResolvers();
-  #serve;
-
-  /**
-   * @param {string} hostname
-   * @param {number} port
-   * @param {() => Deno.HttpServer} serve Starts a server that listens.
-   */
-  constructor(hostname, port, serve) {
-    this.addr = { transport: "tcp", hostname, port };
-    this.#serve = serve;
-  }
-
-  get finished() {
-    // To wait for it is the last that a module does.
-    if (mode === "watching") stopWaitingAfter(1, true);
-    return this.#finished.promise;
-  }
-
-  isOpen = () => this.#isOpen;
-
-  listen = () => {
-    if (!this.#isOpen) return;
-    this.#real = this.#serve();
-    if (!this.#isReferenced) this.#real.unref();
-    this.#real.finished.then(this.#finished.resolve, this.#finished.reject);
+  const { promise, resolve, reject } = Promise.withResolvers();
+  const server = {
+    addr: { transport: "tcp", hostname, port },
+    get finished() {
+      // To wait for it is the last that a module does.
+      if (mode === "watching") stopWaitingAfter(1, true);
+      return promise;
+    },
+    shutdown() {
+      isOpen = false;
+      if (real !== null) return real.shutdown();
+      resolve();
+      return promise;
+    },
+    ref() {
+      isReferenced = true;
+      real?.ref();
+    },
+    unref() {
+      isReferenced = false;
+      real?.unref();
+    },
+    [Symbol.asyncDispose]: () => server.shutdown(),
   };
-
-  shutdown() {
-    this.#isOpen = false;
-    if (this.#real !== null) return this.#real.shutdown();
-    this.#finished.resolve();
-    return this.#finished.promise;
-  }
-
-  ref() {
-    this.#isReferenced = true;
-    this.#real?.ref();
-  }
-
-  unref() {
-    this.#isReferenced = false;
-    this.#real?.unref();
-  }
-
-  [Symbol.asyncDispose]() {
-    return this.shutdown();
-  }
+  const listen = () => {
+    if (!isOpen) return;
+    real = serve();
+    if (!isReferenced) real.unref();
+    real.finished.then(resolve, reject);
+  };
+  return { server, isOpen: () => isOpen, listen };
 }
 
 /**
@@ -2896,293 +2903,89 @@ function handleOf(hostname, port) {
   };
 }
 
-// --- served.js ---
+// --- choice.js ---
 
 /** For an app that does not listen by itself. */
 const APP_PORT = 8080;
-/** Where a request comes from whose event does not tell it. */
-const LOOPBACK = "127.0.0.1";
-const NO_UPGRADE =
-  "Cannot upgrade to a WebSocket: each event is answered by one HTTP response; use a " +
-  "WebSocket API of API Gateway";
-/** Thrown at the app that wants an upgrade. */
-class UpgradeRefusedError extends TypeError {}
-UpgradeRefusedError.prototype.name = "UpgradeRefusedError";
 
-/**
- * Find the module's handler; without one, the module's server is the handler.
- *
- * @param {Record<string, unknown>} module
- * @param {string} path Names joined by dots.
- * @returns {Promise<Handler>}
- * @throws {RuntimeError} It has neither.
- */
-async function adaptOrServe(module, path) {
-  const value = exported(module, path);
-  const isApp = canListen(value);
-  if (value === undefined || isApp || isListener(value)) {
-    const isStarted = await isServing(isApp);
-    // As anything else would that starts the app.
-    if (isApp && !isStarted) await value.listen({ port: APP_PORT });
-    if (isStarted || (isApp && await isServing())) {
-      keepServers();
-      return await serverAdapter();
-    }
-  }
-  releaseServers();
-  return await adapt(module, path);
-}
-
-/**
- * @param {Record<string, unknown>} module
- * @param {string} path
- * @returns {any} What is named, or stands in for it; undefined: nothing that could be
- *   called.
- */
-function exported(module, path) {
-  try {
-    return pick(module, path).value;
-  } catch (error) {
-    if (error instanceof RuntimeError) {
-      const commonjs = /** @type {any} */ (module["module.exports"]);
-      /** @param {any} holder */
-      const at = (holder) =>
-        path.split(".").reduce((value, name) => value?.[name], holder);
-      return [at(module), at(commonjs), module.default, commonjs]
-        .find(canListen);
-    }
-    throw error;
-  }
-}
-
-/**
- * @param {any} value
- * @returns {boolean} True for an app of a framework, such as Express, Koa or Fastify,
- *   and for a server.
- */
-function canListen(value) {
-  const isObject = typeof value === "object" || typeof value === "function";
-  return isObject && typeof value?.listen === "function" &&
-    typeof value.fetch !== "function";
-}
-
-/** Load what servers need. */
-async function serverAdapter() {
-  const http = await loadHttp();
-  const fromDeno = await denoAdapter();
-  let fromNode = /** @type {((node: any) => Handler) | null} */ (null);
-  const { node } = currentServer();
-  if (node) {
-    const nodeHttp = await import("./node_http.js");
-    fromNode = nodeAdapter(http, nodeHttp);
-    const trial = fromNode(nodeHttp.trialServer());
-    for (let times = 0; times < 3; times += 1) {
-      await rehearse(trial, HTTP_REHEARSAL);
-    }
-  }
-  /** @type {(...received: Parameters<Handler>) => Promise<unknown>} */
-  const handler = async (event, context, job) => {
-    const server = currentServer();
-    if (!server.node) return fromDeno(server)(event, context, job);
-    fromNode ??= nodeAdapter(http, await import("./node_http.js"));
-    return fromNode(server.node)(event, context, job);
-  };
-  return handler;
-}
-
-/** @returns {Server} */
-function currentServer() {
-  const server = openServer();
-  if (server !== undefined) return server;
-  throw new RuntimeError(
-    "Runtime.ServerClosed",
-    "Cannot answer the event: the module has closed its server",
-  );
-}
-
-/** Load what servers of `Deno.serve` need. */
-async function denoAdapter() {
-  const adaptFetch = await fetchAdapter(undefined);
-  const requests = refuseUpgrades();
-  await rehearse(
-    adaptFetch({ fetch: () => new Response("{}") }),
-    HTTP_REHEARSAL,
-  );
+const adaptOrServe = (
   /**
-   * @param {Server} server
-   * @returns {Handler}
+   * Find the module's handler; without one, the module's server is the handler.
+   *
+   * @param {Record<string, unknown>} module
+   * @param {string} path Names joined by dots.
+   * @returns {Promise<Handler>}
+   * @throws {RuntimeError} It has neither.
    */
-  return (server) => async (event, context, job) => {
-    /** @type {PromiseWithResolvers<void>} */
-    const { promise: completed, resolve, reject } = Promise.withResolvers();
-    completed.catch(() => {});
-    Object.assign(context, { completed });
-    const app = {
-      fetch(/** @type {Request} */ request, /** @type {object} */ info) {
-        requests.add(request);
-        return answerWith(server, request, info);
-      },
-    };
-    try {
-      const result = await adaptFetch(app)(event, context, job);
-      resolve();
-      return result;
-    } catch (error) {
-      reject(error);
-      throw error;
-    }
-  };
-}
-
-/**
- * Call the app, and answer for it as `Deno.serve` does if it fails.
- *
- * @param {Server} server
- * @param {Request} request
- * @param {object} info
- * @returns {Promise<Response>}
- */
-async function answerWith({ handler, onError }, request, info) {
-  try {
-    return checked(
-      await callAndWait(
-        /** @type {Function} */ (handler),
-        undefined,
-        [request, info],
-      ),
-    );
-  } catch (error) {
-    if (error instanceof UpgradeRefusedError) {
-      return new Response(error.message, { status: 501 });
-    }
-    try {
-      if (onError) return checked(await onError(error));
-      log("ERROR", [error]);
-    } catch (failure) {
-      log("ERROR", ["Exception in onError while handling exception", failure]);
-    }
-    return new Response("Internal Server Error", { status: 500 });
-  }
-}
-
-/**
- * @param {unknown} response
- * @returns {Response}
- * @throws {TypeError} `Deno.serve` would not send it.
- */
-function checked(response) {
-  if (!(response instanceof Response)) {
-    throw new TypeError(
-      "Return value from serve handler must be a response or a promise resolving to a " +
-        "response",
-    );
-  }
-  if (response.type === "error") {
-    throw new TypeError(
-      "Return value from serve handler must not be an error response (like " +
-        "Response.error())",
-    );
-  }
-  if (response.bodyUsed) {
-    throw new TypeError(
-      "The body of the Response returned from the serve handler has already been " +
-        "consumed",
-    );
-  }
-  return response;
-}
-
-/**
- * Have `Deno.upgradeWebSocket` refuse requests that were made of events.
- *
- * @returns {WeakSet<Request>} To be told of these requests.
- */
-function refuseUpgrades() {
-  /** @type {WeakSet<Request>} */
-  const requests = new WeakSet();
-  const property = /** @type {PropertyDescriptor} */ (
-    Object.getOwnPropertyDescriptor(Deno, "upgradeWebSocket")
-  );
-  /** @type {typeof Deno.upgradeWebSocket} */
-  const value = (request, options) => {
-    if (requests.has(request)) {
-      log("WARN", [NO_UPGRADE]);
-      throw new UpgradeRefusedError(NO_UPGRADE);
-    }
-    const upgrade = property.value ?? property.get?.call(Deno);
-    return upgrade(request, options);
-  };
-  Object.defineProperty(Deno, "upgradeWebSocket", {
-    value,
-    writable: true,
-    enumerable: true,
-    configurable: true,
-  });
-  return requests;
-}
-
-/**
- * @param {typeof import("./http.js")} http
- * @param {typeof import("./node_http.js")} nodeHttp
- */
-function nodeAdapter(http, nodeHttp) {
-  /**
-   * @param {any} node Server of node:http.
-   * @returns {Handler}
-   */
-  return (node) => async (event, _context, job) => {
-    if (http.httpShape(event) === null) {
-      throw new RuntimeError(
-        "Runtime.UnsupportedEvent",
-        "Cannot turn the event into a request to the module's server: it is not an " +
-          "HTTP event of API Gateway, a function URL, a load balancer or VPC Lattice; " +
-          "for other events export a function `handler`",
-      );
-    }
-    const request = http.toParts(event, warn);
-    if (
-      request.headers.get("upgrade")?.toLowerCase() === "websocket" &&
-      node.listenerCount("upgrade") > 0
-    ) {
-      log("WARN", [NO_UPGRADE]);
-      return http.fromResponse(
-        new Response(NO_UPGRADE, { status: 501 }),
-        event,
-        warn,
-      );
-    }
-    const { hostname } = http.connectionOf(event, request.headers);
-    const answer = await nodeHttp.exchange(
-      node,
-      request,
-      hostname || LOOPBACK,
-    );
-    const headers = new Headers();
-    for (const [name, value] of answer.headers) {
-      try {
-        headers.append(name, value);
-      } catch {
-        warn(`Cannot pass on header '${name}': its name or value is not legal`);
+  async function (module, path) {
+    const value = exported(module, path);
+    const isApp = canListen(value);
+    if (value === undefined || isApp || isListener(value)) {
+      const isStarted = await isServing(isApp);
+      // As anything else would that starts the app.
+      if (isApp && !isStarted) await value.listen({ port: APP_PORT });
+      if (isStarted || (isApp && await isServing())) {
+        keepServers();
+        return await handToServer();
       }
     }
-    const response = /** @type {any} */ ({
-      status: answer.status,
-      statusText: answer.statusText,
-      headers,
-      arrayBuffer: () => bytes,
-    });
-    /** @type {Uint8Array | undefined} */
-    let bytes;
-    if (hello.responseMode === "buffered") {
-      // Also a body that is not sent: the app hears of its end.
-      bytes = await nodeHttp.collect(answer.body);
-      return await http.fromResponse(response, event, warn);
+    releaseServers();
+    return await adapt(module, path);
+  }
+);
+
+const exported = (
+  /**
+   * @param {Record<string, unknown>} module
+   * @param {string} path
+   * @returns {any} What is named, or stands in for it; undefined: nothing that could be
+   *   called.
+   */
+  function (module, path) {
+    try {
+      return pick(module, path).value;
+    } catch (error) {
+      if (error instanceof RuntimeError) {
+        const commonjs = /** @type {any} */ (module["module.exports"]);
+        /** @param {any} holder */
+        const at = (holder) =>
+          path.split(".").reduce((value, name) => value?.[name], holder);
+        return [at(module), at(commonjs), module.default, commonjs]
+          .find(canListen);
+      }
+      throw error;
     }
-    const sink = new Sink(job);
-    sink.beginHttp(http.streamPrelude(response));
-    await sink.pump(answer.body);
-    return STREAMED;
-  };
+  }
+);
+
+const canListen = (
+  /**
+   * @param {any} value
+   * @returns {boolean} True for an app of a framework, such as Express, Koa or Fastify,
+   *   and for a server.
+   */
+  function (value) {
+    const isObject = typeof value === "object" || typeof value === "function";
+    return isObject && typeof value?.listen === "function" &&
+      typeof value.fetch !== "function";
+  }
+);
+
+/** @returns {Promise<Handler>} Hands events to the module's server. */
+async function handToServer() {
+  const { serverAdapter } = await import("./served.js");
+  return await serverAdapter({
+    callAndWait,
+    fetchAdapter,
+    log,
+    openServer,
+    rehearse: (handler) => rehearse(handler, HTTP_REHEARSAL),
+    responseMode: hello.responseMode,
+    RuntimeError,
+    Sink,
+    STREAMED,
+    warn,
+  });
 }
 
 // --- uncaught.js ---

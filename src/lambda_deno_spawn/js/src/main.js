@@ -12,6 +12,7 @@
 /** @import { Head, Resume } from "./input.js" */
 /** @import { Job } from "./job.js" */
 /** @import { Handler } from "./run.js" */
+import { adaptOrServe } from "./choice.js";
 import { reroute } from "./console.js";
 import { loadErrorType } from "./errors.js";
 import { frame } from "./frames.js";
@@ -36,7 +37,6 @@ import { fail, finish } from "./outcome.js";
 import { STDOUT, write } from "./output.js";
 import { exit, parse } from "./primordials.js";
 import { run } from "./run.js";
-import { adaptOrServe } from "./served.js";
 import { loaded, watchServers } from "./serving.js";
 import {
   onNothingLeft,

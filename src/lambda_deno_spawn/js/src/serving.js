@@ -61,12 +61,8 @@ export function watchServers() {
   serveProperty = /** @type {PropertyDescriptor} */ (
     Object.getOwnPropertyDescriptor(Deno, "serve")
   );
-  Object.defineProperty(Deno, "serve", {
-    value: serveOrKeep,
-    writable: true,
-    enumerable: true,
-    configurable: true,
-  });
+  // As a value instead it would take Deno three times as long.
+  Object.defineProperty(Deno, "serve", { get: getServe, set: setServe });
   // Loading node:net for every handler would take time, so it is caught when the first
   // server is made.
   Object.defineProperty(Object.prototype, SET_BY_CONSTRUCTOR, {
@@ -107,7 +103,7 @@ export function loaded(loading) {
 export function releaseServers() {
   mode = "off";
   stopWatching();
-  if (Deno.serve === serveOrKeep) {
+  if (Object.getOwnPropertyDescriptor(Deno, "serve")?.get === getServe) {
     Object.defineProperty(Deno, "serve", serveProperty);
   }
   restoreNode();
@@ -234,7 +230,7 @@ function serveOrKeep(first, second) {
   if (!options.reusePort && isTaken(hostname, port)) {
     throw new Deno.errors.AddrInUse("Address already in use (os error 98)");
   }
-  const server = new DenoServer(
+  const { server, isOpen, listen } = keptServer(
     hostname,
     port,
     () => ownServe({ ...options, onListen() {} }, handler),
@@ -242,10 +238,23 @@ function serveOrKeep(first, second) {
   onListen?.(server.addr);
   signal?.addEventListener("abort", () => server.shutdown(), { once: true });
   if (signal?.aborted) server.shutdown();
-  const { isOpen, listen } = server;
   register({ hostname, port, isOpen, listen, handler, onError });
   started.resolve(undefined);
   return server;
+}
+
+function getServe() {
+  return serveOrKeep;
+}
+
+/** @param {unknown} value The module has one of its own. */
+function setServe(value) {
+  Object.defineProperty(Deno, "serve", {
+    value,
+    writable: true,
+    enumerable: true,
+    configurable: true,
+  });
 }
 
 /** @param {number} port */
@@ -253,61 +262,49 @@ function isPort(port) {
   return Number.isInteger(port) && port > 0 && port <= 65_535;
 }
 
-/** What `Deno.serve` returns. */
-class DenoServer {
-  /** The one that listens. @type {Deno.HttpServer | null} */
-  #real = null;
-  #isOpen = true;
-  #isReferenced = true;
+/**
+ * Make what `Deno.serve` returns, for a server that does not listen.
+ *
+ * @param {string} hostname
+ * @param {number} port
+ * @param {() => Deno.HttpServer} serve Starts one that listens.
+ */
+function keptServer(hostname, port, serve) {
+  let real = /** @type {Deno.HttpServer | null} */ (null);
+  let isOpen = true;
+  let isReferenced = true;
   /** @type {PromiseWithResolvers<void>} */
-  #finished = Promise.withResolvers();
-  #serve;
-
-  /**
-   * @param {string} hostname
-   * @param {number} port
-   * @param {() => Deno.HttpServer} serve Starts a server that listens.
-   */
-  constructor(hostname, port, serve) {
-    this.addr = { transport: "tcp", hostname, port };
-    this.#serve = serve;
-  }
-
-  get finished() {
-    // To wait for it is the last that a module does.
-    if (mode === "watching") stopWaitingAfter(1, true);
-    return this.#finished.promise;
-  }
-
-  isOpen = () => this.#isOpen;
-
-  listen = () => {
-    if (!this.#isOpen) return;
-    this.#real = this.#serve();
-    if (!this.#isReferenced) this.#real.unref();
-    this.#real.finished.then(this.#finished.resolve, this.#finished.reject);
+  const { promise, resolve, reject } = Promise.withResolvers();
+  const server = {
+    addr: { transport: "tcp", hostname, port },
+    get finished() {
+      // To wait for it is the last that a module does.
+      if (mode === "watching") stopWaitingAfter(1, true);
+      return promise;
+    },
+    shutdown() {
+      isOpen = false;
+      if (real !== null) return real.shutdown();
+      resolve();
+      return promise;
+    },
+    ref() {
+      isReferenced = true;
+      real?.ref();
+    },
+    unref() {
+      isReferenced = false;
+      real?.unref();
+    },
+    [Symbol.asyncDispose]: () => server.shutdown(),
   };
-
-  shutdown() {
-    this.#isOpen = false;
-    if (this.#real !== null) return this.#real.shutdown();
-    this.#finished.resolve();
-    return this.#finished.promise;
-  }
-
-  ref() {
-    this.#isReferenced = true;
-    this.#real?.ref();
-  }
-
-  unref() {
-    this.#isReferenced = false;
-    this.#real?.unref();
-  }
-
-  [Symbol.asyncDispose]() {
-    return this.shutdown();
-  }
+  const listen = () => {
+    if (!isOpen) return;
+    real = serve();
+    if (!isReferenced) real.unref();
+    real.finished.then(resolve, reject);
+  };
+  return { server, isOpen: () => isOpen, listen };
 }
 
 /**

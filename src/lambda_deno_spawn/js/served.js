@@ -1,34 +1,41 @@
 // @ts-check
 /**
- * Modules that serve instead of exporting a handler: each event becomes a request to
- * their server, which answers as it would anywhere else. Does not know how a module
- * starts a server; serving.js does.
+ * The module's server as its handler: each event becomes a request to the server, which
+ * answers as it would anywhere else. Does not know how a module starts a server;
+ * src/serving.js does. Loaded only for modules that serve.
  *
  * @module
  */
 
-/** @import { Context } from "./context.js" */
-/** @import { Job } from "./job.js" */
-/** @import { Handler } from "./run.js" */
-/** @import { Server } from "./serving.js" */
-import { callAndWait } from "./call.js";
-import { log } from "./console.js";
-import { RuntimeError } from "./errors.js";
-import { fetchAdapter, loadHttp, warn } from "./fetch.js";
-import { adapt, HTTP_REHEARSAL, pick, rehearse } from "./handlers.js";
-import { hello } from "./input.js";
-import { STREAMED } from "./run.js";
-import {
-  isListener,
-  isServing,
-  keepServers,
-  openServer,
-  releaseServers,
-} from "./serving.js";
-import { Sink } from "./stream.js";
+import * as http from "./http.js";
 
-/** For an app that does not listen by itself. */
-const APP_PORT = 8080;
+/**
+ * @typedef {(event: any, context: any, job: any) => unknown} Handler As in src/run.js.
+ *
+ * @typedef {object} Server As in src/serving.js.
+ * @property {any} [node]
+ * @property {Function} [handler]
+ * @property {(error: unknown) => unknown} [onError]
+ *
+ * @typedef {object} Tools What other handlers are made of.
+ * @property {(callee: Function, owner: unknown, args: unknown[]) => Promise<any>} callAndWait
+ * @property {() => Promise<(app: {
+ *   fetch: (request: Request, info: object) => unknown,
+ * }) => Handler>} fetchAdapter
+ * @property {(level: "WARN" | "ERROR", values: unknown[]) => void} log
+ * @property {() => Server | undefined} openServer
+ * @property {(handler: Handler) => Promise<void>} rehearse Runs a handler on an HTTP
+ *   event.
+ * @property {string} responseMode
+ * @property {new (errorType: string, message: string) => Error} RuntimeError
+ * @property {new (job: any) => {
+ *   beginHttp: (prelude: object) => void,
+ *   pump: (source: AsyncIterable<unknown>) => Promise<void>,
+ * }} Sink
+ * @property {symbol} STREAMED
+ * @property {(message: string) => void} warn
+ */
+
 /** Where a request comes from whose event does not tell it. */
 const LOOPBACK = "127.0.0.1";
 const NO_UPGRADE =
@@ -38,82 +45,32 @@ const NO_UPGRADE =
 class UpgradeRefusedError extends TypeError {}
 UpgradeRefusedError.prototype.name = "UpgradeRefusedError";
 
+let tools = /** @type {Tools} */ (/** @type {unknown} */ (null));
+
 /**
- * Find the module's handler; without one, the module's server is the handler.
+ * Make the handler of a module that serves, and rehearse it with a server of our own.
  *
- * @param {Record<string, unknown>} module
- * @param {string} path Names joined by dots.
+ * @param {Tools} given
  * @returns {Promise<Handler>}
- * @throws {RuntimeError} It has neither.
  */
-export async function adaptOrServe(module, path) {
-  const value = exported(module, path);
-  const isApp = canListen(value);
-  if (value === undefined || isApp || isListener(value)) {
-    const isStarted = await isServing(isApp);
-    // As anything else would that starts the app.
-    if (isApp && !isStarted) await value.listen({ port: APP_PORT });
-    if (isStarted || (isApp && await isServing())) {
-      keepServers();
-      return await serverAdapter();
-    }
-  }
-  releaseServers();
-  return await adapt(module, path);
-}
-
-/**
- * @param {Record<string, unknown>} module
- * @param {string} path
- * @returns {any} What is named, or stands in for it; undefined: nothing that could be
- *   called.
- */
-function exported(module, path) {
-  try {
-    return pick(module, path).value;
-  } catch (error) {
-    if (error instanceof RuntimeError) {
-      const commonjs = /** @type {any} */ (module["module.exports"]);
-      /** @param {any} holder */
-      const at = (holder) =>
-        path.split(".").reduce((value, name) => value?.[name], holder);
-      return [at(module), at(commonjs), module.default, commonjs]
-        .find(canListen);
-    }
-    throw error;
-  }
-}
-
-/**
- * @param {any} value
- * @returns {boolean} True for an app of a framework, such as Express, Koa or Fastify,
- *   and for a server.
- */
-function canListen(value) {
-  const isObject = typeof value === "object" || typeof value === "function";
-  return isObject && typeof value?.listen === "function" &&
-    typeof value.fetch !== "function";
-}
-
-/** Load what servers need. */
-async function serverAdapter() {
-  const http = await loadHttp();
+export async function serverAdapter(given) {
+  tools = given;
   const fromDeno = await denoAdapter();
   let fromNode = /** @type {((node: any) => Handler) | null} */ (null);
-  const { node } = currentServer();
-  if (node) {
-    const nodeHttp = await import("../node_http.js");
-    fromNode = nodeAdapter(http, nodeHttp);
+  if (currentServer().node) {
+    const nodeHttp = await import("./node_http.js");
+    fromNode = nodeAdapter(nodeHttp);
     const trial = fromNode(nodeHttp.trialServer());
-    for (let times = 0; times < 3; times += 1) {
-      await rehearse(trial, HTTP_REHEARSAL);
-    }
+    for (let times = 0; times < 3; times += 1) await tools.rehearse(trial);
+  } else {
+    const trial = fromDeno({ handler: () => new Response("{}") });
+    await tools.rehearse(trial);
   }
   /** @type {(...received: Parameters<Handler>) => Promise<unknown>} */
   const handler = async (event, context, job) => {
     const server = currentServer();
     if (!server.node) return fromDeno(server)(event, context, job);
-    fromNode ??= nodeAdapter(http, await import("../node_http.js"));
+    fromNode ??= nodeAdapter(await import("./node_http.js"));
     return fromNode(server.node)(event, context, job);
   };
   return handler;
@@ -121,9 +78,9 @@ async function serverAdapter() {
 
 /** @returns {Server} */
 function currentServer() {
-  const server = openServer();
+  const server = tools.openServer();
   if (server !== undefined) return server;
-  throw new RuntimeError(
+  throw new tools.RuntimeError(
     "Runtime.ServerClosed",
     "Cannot answer the event: the module has closed its server",
   );
@@ -131,12 +88,8 @@ function currentServer() {
 
 /** Load what servers of `Deno.serve` need. */
 async function denoAdapter() {
-  const adaptFetch = await fetchAdapter(undefined);
+  const adaptFetch = await tools.fetchAdapter();
   const requests = refuseUpgrades();
-  await rehearse(
-    adaptFetch({ fetch: () => new Response("{}") }),
-    HTTP_REHEARSAL,
-  );
   /**
    * @param {Server} server
    * @returns {Handler}
@@ -174,7 +127,7 @@ async function denoAdapter() {
 async function answerWith({ handler, onError }, request, info) {
   try {
     return checked(
-      await callAndWait(
+      await tools.callAndWait(
         /** @type {Function} */ (handler),
         undefined,
         [request, info],
@@ -186,9 +139,12 @@ async function answerWith({ handler, onError }, request, info) {
     }
     try {
       if (onError) return checked(await onError(error));
-      log("ERROR", [error]);
+      tools.log("ERROR", [error]);
     } catch (failure) {
-      log("ERROR", ["Exception in onError while handling exception", failure]);
+      tools.log("ERROR", [
+        "Exception in onError while handling exception",
+        failure,
+      ]);
     }
     return new Response("Internal Server Error", { status: 500 });
   }
@@ -235,7 +191,7 @@ function refuseUpgrades() {
   /** @type {typeof Deno.upgradeWebSocket} */
   const value = (request, options) => {
     if (requests.has(request)) {
-      log("WARN", [NO_UPGRADE]);
+      tools.log("WARN", [NO_UPGRADE]);
       throw new UpgradeRefusedError(NO_UPGRADE);
     }
     const upgrade = property.value ?? property.get?.call(Deno);
@@ -250,34 +206,31 @@ function refuseUpgrades() {
   return requests;
 }
 
-/**
- * @param {typeof import("../http.js")} http
- * @param {typeof import("../node_http.js")} nodeHttp
- */
-function nodeAdapter(http, nodeHttp) {
+/** @param {typeof import("./node_http.js")} nodeHttp */
+function nodeAdapter(nodeHttp) {
   /**
    * @param {any} node Server of node:http.
    * @returns {Handler}
    */
   return (node) => async (event, _context, job) => {
     if (http.httpShape(event) === null) {
-      throw new RuntimeError(
+      throw new tools.RuntimeError(
         "Runtime.UnsupportedEvent",
         "Cannot turn the event into a request to the module's server: it is not an " +
           "HTTP event of API Gateway, a function URL, a load balancer or VPC Lattice; " +
           "for other events export a function `handler`",
       );
     }
-    const request = http.toParts(event, warn);
+    const request = http.toParts(event, tools.warn);
     if (
       request.headers.get("upgrade")?.toLowerCase() === "websocket" &&
       node.listenerCount("upgrade") > 0
     ) {
-      log("WARN", [NO_UPGRADE]);
+      tools.log("WARN", [NO_UPGRADE]);
       return http.fromResponse(
         new Response(NO_UPGRADE, { status: 501 }),
         event,
-        warn,
+        tools.warn,
       );
     }
     const { hostname } = http.connectionOf(event, request.headers);
@@ -291,7 +244,9 @@ function nodeAdapter(http, nodeHttp) {
       try {
         headers.append(name, value);
       } catch {
-        warn(`Cannot pass on header '${name}': its name or value is not legal`);
+        tools.warn(
+          `Cannot pass on header '${name}': its name or value is not legal`,
+        );
       }
     }
     const response = /** @type {any} */ ({
@@ -302,14 +257,14 @@ function nodeAdapter(http, nodeHttp) {
     });
     /** @type {Uint8Array | undefined} */
     let bytes;
-    if (hello.responseMode === "buffered") {
+    if (tools.responseMode === "buffered") {
       // Also a body that is not sent: the app hears of its end.
       bytes = await nodeHttp.collect(answer.body);
-      return await http.fromResponse(response, event, warn);
+      return await http.fromResponse(response, event, tools.warn);
     }
-    const sink = new Sink(job);
+    const sink = new tools.Sink(job);
     sink.beginHttp(http.streamPrelude(response));
     await sink.pump(answer.body);
-    return STREAMED;
+    return tools.STREAMED;
   };
 }

@@ -1,0 +1,100 @@
+// @ts-check
+/**
+ * What answers events: an export of the handler's module, or the server that it starts.
+ *
+ * @module
+ */
+
+/** @import { Handler } from "./run.js" */
+import { callAndWait } from "./call.js";
+import { log } from "./console.js";
+import { RuntimeError } from "./errors.js";
+import { fetchAdapter, warn } from "./fetch.js";
+import { adapt, HTTP_REHEARSAL, pick, rehearse } from "./handlers.js";
+import { hello } from "./input.js";
+import { STREAMED } from "./run.js";
+import {
+  isListener,
+  isServing,
+  keepServers,
+  openServer,
+  releaseServers,
+} from "./serving.js";
+import { Sink } from "./stream.js";
+
+/** For an app that does not listen by itself. */
+const APP_PORT = 8080;
+
+/**
+ * Find the module's handler; without one, the module's server is the handler.
+ *
+ * @param {Record<string, unknown>} module
+ * @param {string} path Names joined by dots.
+ * @returns {Promise<Handler>}
+ * @throws {RuntimeError} It has neither.
+ */
+export async function adaptOrServe(module, path) {
+  const value = exported(module, path);
+  const isApp = canListen(value);
+  if (value === undefined || isApp || isListener(value)) {
+    const isStarted = await isServing(isApp);
+    // As anything else would that starts the app.
+    if (isApp && !isStarted) await value.listen({ port: APP_PORT });
+    if (isStarted || (isApp && await isServing())) {
+      keepServers();
+      return await handToServer();
+    }
+  }
+  releaseServers();
+  return await adapt(module, path);
+}
+
+/**
+ * @param {Record<string, unknown>} module
+ * @param {string} path
+ * @returns {any} What is named, or stands in for it; undefined: nothing that could be
+ *   called.
+ */
+function exported(module, path) {
+  try {
+    return pick(module, path).value;
+  } catch (error) {
+    if (error instanceof RuntimeError) {
+      const commonjs = /** @type {any} */ (module["module.exports"]);
+      /** @param {any} holder */
+      const at = (holder) =>
+        path.split(".").reduce((value, name) => value?.[name], holder);
+      return [at(module), at(commonjs), module.default, commonjs]
+        .find(canListen);
+    }
+    throw error;
+  }
+}
+
+/**
+ * @param {any} value
+ * @returns {boolean} True for an app of a framework, such as Express, Koa or Fastify,
+ *   and for a server.
+ */
+function canListen(value) {
+  const isObject = typeof value === "object" || typeof value === "function";
+  return isObject && typeof value?.listen === "function" &&
+    typeof value.fetch !== "function";
+}
+
+/** @returns {Promise<Handler>} Hands events to the module's server. */
+async function handToServer() {
+  const { serverAdapter } = await import("../served.js");
+  return await serverAdapter({
+    callAndWait,
+    fetchAdapter,
+    log,
+    openServer,
+    rehearse: (handler) => rehearse(handler, HTTP_REHEARSAL),
+    responseMode: hello.responseMode,
+    RuntimeError,
+    Sink,
+    STREAMED,
+    warn,
+  });
+}
