@@ -211,14 +211,16 @@ Deno.test("a server writes as fast as its response is read", async () => {
   assert.ok(written < 10, `${written}`);
 });
 
-Deno.test("the server of a rehearsal answers", async () => {
-  const request = {
-    method: "GET",
-    target: "/",
-    headers: /** @type {[string, string][]} */ ([["host", "a"]]),
-    body: null,
-  };
-  const { status, body } = await exchange(trialServer(), request, "127.0.0.1");
-  assert.equal(status, 200);
-  assert.equal(new TextDecoder().decode(await collect(body)), "{}");
+Deno.test("the server of a rehearsal answers in turns", async () => {
+  const server = trialServer();
+  for (const type of ["application/json; charset=utf-8", "text/plain"]) {
+    const { headers, body } = await exchange(server, {
+      method: "POST",
+      target: "/",
+      headers: [["host", "a"]],
+      body: new TextEncoder().encode("{}"),
+    }, "127.0.0.1");
+    assert.equal(new Headers(headers).get("content-type"), type);
+    assert.equal(new TextDecoder().decode(await collect(body)), "{}");
+  }
 });

@@ -67,15 +67,25 @@ export async function collect(body) {
   return pieces.length === 1 ? pieces[0] : Buffer.concat(pieces);
 }
 
-/** A server of our own, for a rehearsal. */
+/**
+ * Make a server of our own for rehearsals. It reads and writes in turns in the ways in
+ * which apps do, as each is slow when it is first used.
+ */
 export function trialServer() {
-  return createServer((request, response) => {
-    request.resume();
-    request.on("end", () => {
-      response.setHeader("content-type", "application/json");
-      response.write("{");
-      response.end("}");
-    });
+  let count = 0;
+  return createServer(async (request, response) => {
+    count += 1;
+    if (count % 2 === 0) {
+      response.writeHead(200, { "content-type": "text/plain" });
+      request.on("data", (piece) => response.write(piece));
+      request.on("end", () => response.end());
+      return;
+    }
+    const pieces = [];
+    for await (const piece of request) pieces.push(piece);
+    response.statusCode = 200;
+    response.setHeader("content-type", "application/json; charset=utf-8");
+    response.end(Buffer.concat(pieces).toString());
   });
 }
 

@@ -2979,7 +2979,7 @@ async function handToServer() {
     fetchAdapter,
     log,
     openServer,
-    rehearse: (handler) => rehearse(handler, HTTP_REHEARSAL),
+    rehearse,
     responseMode: hello.responseMode,
     RuntimeError,
     Sink,

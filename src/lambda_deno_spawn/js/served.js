@@ -24,8 +24,7 @@ import * as http from "./http.js";
  * }) => Handler>} fetchAdapter
  * @property {(level: "WARN" | "ERROR", values: unknown[]) => void} log
  * @property {() => Server | undefined} openServer
- * @property {(handler: Handler) => Promise<void>} rehearse Runs a handler on an HTTP
- *   event.
+ * @property {(handler: Handler, event: string) => Promise<void>} rehearse
  * @property {string} responseMode
  * @property {new (errorType: string, message: string) => Error} RuntimeError
  * @property {new (job: any) => {
@@ -36,6 +35,11 @@ import * as http from "./http.js";
  * @property {(message: string) => void} warn
  */
 
+/** The event of a rehearsal. */
+const REHEARSAL =
+  '{"version":"2.0","rawPath":"/","rawQueryString":"","headers":{"host":"localhost",' +
+  '"content-type":"application/json"},"requestContext":{"http":{"method":"POST",' +
+  '"sourceIp":"127.0.0.1"}},"body":"{}"}';
 /** Where a request comes from whose event does not tell it. */
 const LOOPBACK = "127.0.0.1";
 const NO_UPGRADE =
@@ -61,10 +65,12 @@ export async function serverAdapter(given) {
     const nodeHttp = await import("./node_http.js");
     fromNode = nodeAdapter(nodeHttp);
     const trial = fromNode(nodeHttp.trialServer());
-    for (let times = 0; times < 3; times += 1) await tools.rehearse(trial);
+    for (let times = 0; times < 4; times += 1) {
+      await tools.rehearse(trial, REHEARSAL);
+    }
   } else {
     const trial = fromDeno({ handler: () => new Response("{}") });
-    await tools.rehearse(trial);
+    await tools.rehearse(trial, REHEARSAL);
   }
   /** @type {(...received: Parameters<Handler>) => Promise<unknown>} */
   const handler = async (event, context, job) => {

@@ -10,7 +10,7 @@ import { callAndWait } from "./call.js";
 import { log } from "./console.js";
 import { RuntimeError } from "./errors.js";
 import { fetchAdapter, warn } from "./fetch.js";
-import { adapt, HTTP_REHEARSAL, pick, rehearse } from "./handlers.js";
+import { adapt, pick, rehearse } from "./handlers.js";
 import { hello } from "./input.js";
 import { STREAMED } from "./run.js";
 import {
@@ -90,7 +90,7 @@ async function handToServer() {
     fetchAdapter,
     log,
     openServer,
-    rehearse: (handler) => rehearse(handler, HTTP_REHEARSAL),
+    rehearse,
     responseMode: hello.responseMode,
     RuntimeError,
     Sink,

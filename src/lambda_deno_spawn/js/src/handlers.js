@@ -32,7 +32,7 @@ const REHEARSAL =
   '{"eventBytes":2,"requestId":"","deadlineEpochMs":0,"abortEpochMs":0,"functionArn":"",' +
   '"traceId":null,"clientContext":null,"identity":null,"tenantId":null}';
 /** The event of a rehearsal with a Request. */
-export const HTTP_REHEARSAL =
+const HTTP_REHEARSAL =
   '{"version":"2.0","rawPath":"/","headers":{"host":"localhost"},' +
   '"requestContext":{"http":{"method":"GET"}}}';
 
