@@ -303,9 +303,8 @@ const OUR_FILES = import.meta.url.slice(
   import.meta.url.lastIndexOf("/") + 1,
 );
 
-/** The same as a path: some loggers shorten the lines of a stack. */
-const OUR_PATH = attempt(() => decodeURI(OUR_FILES.slice("file://".length))) ??
-  OUR_FILES;
+/** The same in the form of loggers that shorten the lines of a stack. */
+const OUR_PATH = OUR_FILES.slice("file://".length);
 /** Code of Deno's own in the line of a stack. */
 const DENOS_OWN = /\b(?:ext|node):[\w/]/;
 
@@ -772,18 +771,20 @@ function text(read) {
   }) ?? "";
 }
 
-/**
- * @template T
- * @param {() => T} read
- * @returns {T | undefined} Undefined if it throws.
- */
-function attempt(read) {
-  try {
-    return read();
-  } catch {
-    return undefined;
+const attempt = (
+  /**
+   * @template T
+   * @param {() => T} read
+   * @returns {T | undefined} Undefined if it throws.
+   */
+  function (read) {
+    try {
+      return read();
+    } catch {
+      return undefined;
+    }
   }
-}
+);
 
 /** @param {string} value */
 function quote(value) {
@@ -936,8 +937,8 @@ class Job {
   outcome = withResolvers();
   /** Called when the event loop is empty. @type {(() => void) | null} */
   onNothingLeft = null;
-  /** No longer calls `onNothingLeft`. */
-  stopWaiting = () => {};
+  /** Has `onNothingLeft` not be called any more. @type {(() => void) | null} */
+  stopWaiting = null;
   /** When `context.signal` aborts; Unix time, milliseconds. */
   abortEpochMs = 0;
   /** True once the DONE frame is written, or is on its way behind the response. */
@@ -1282,22 +1283,28 @@ function format(args) {
 /** Of the call that is being prepared. */
 let receiver = /** @type {Receiver} */ (/** @type {unknown} */ (null));
 
-/** What `then` makes in place of a promise: it takes a result as it is. */
-class Taker {
-  /** @param {(onResult: unknown, onError: unknown) => void} executor */
-  constructor(executor) {
+const Taker = (
+  /**
+   * What `then` makes in place of a promise: it takes a result as it is.
+   *
+   * @param {(onResult: unknown, onError: unknown) => void} executor
+   */
+  function (executor) {
     executor(receiver.onResult, receiver.onError);
   }
-}
+);
 
-/** Promises whose `then` makes no other promise. */
-class Start extends Promise {}
-Object.defineProperty(Start, Symbol.species, { value: Taker });
+// The promises whose `then` makes it have its prototype: that leads `then` to it.
+Taker.prototype = Object.create(Promise.prototype, {
+  constructor: { value: { [Symbol.species]: Taker } },
+});
 
 // Taken before the handler's module can replace them.
+const { construct } = Reflect;
 /** @type {(promise: Promise<unknown>, callee: () => unknown) => void} */
 const thenCall = Function.prototype.call.bind(Promise.prototype.then);
-/** @type {(callee: Function, owner: unknown, ...args: unknown[]) => () => unknown} */
+const OwnPromise = Promise;
+/** @type {(callee: Function, owner: unknown, ...args: unknown[]) => any} */
 const bind = Function.prototype.call.bind(Function.prototype.bind);
 
 const call = (
@@ -1313,10 +1320,12 @@ const call = (
     receiver = receiving;
     // What a promise has is passed on as the last argument.
     const last = args.pop();
-    thenCall(
-      new Start((resolve) => resolve(last)),
-      bind(callee, owner, ...args),
+    const promise = construct(
+      OwnPromise,
+      [(/** @type {(value: unknown) => void} */ resolve) => resolve(last)],
+      Taker,
     );
+    thenCall(promise, bind(callee, owner, ...args));
   }
 );
 
@@ -1330,23 +1339,27 @@ const callAndWait = (
    * @returns {Promise<any>}
    */
   function (callee, owner, args) {
-    return new Promise((resolve, reject) => {
-      const onError = (/** @type {unknown} */ error) => reject(error);
-      const onResult = (/** @type {any} */ result) => {
-        try {
-          if (typeof result?.then !== "function") resolve(result);
-          else {
-            result.then(
-              (/** @type {unknown} */ value) => resolve(value),
-              onError,
-            );
-          }
-        } catch (error) {
-          reject(error);
-        }
-      };
-      call({ onResult, onError }, callee, owner, args);
-    });
+    const { promise, resolve, reject } = withResolvers();
+    const onResult = bind(passOn, undefined, resolve, reject);
+    call({ onResult, onError: reject }, callee, owner, args);
+    return promise;
+  }
+);
+
+const passOn = (
+  /**
+   * @param {(value: unknown) => void} resolve
+   * @param {(error: unknown) => void} reject
+   * @param {any} result What was returned.
+   */
+  function (resolve, reject, result) {
+    try {
+      // Resolved with the promise itself, ours would add frames to its stack.
+      if (typeof result?.then !== "function") resolve(result);
+      else result.then(bind(resolve, undefined), bind(reject, undefined));
+    } catch (error) {
+      reject(error);
+    }
   }
 );
 
@@ -1474,7 +1487,7 @@ const end = (
     if (job.phase === "done") return;
     job.phase = "done";
     forget(job);
-    job.stopWaiting();
+    job.stopWaiting?.();
     // A listener of the signal must not receive the deadline of a later invocation.
     job.clearTimer();
     if (!job.isDoneSent) {
@@ -1727,20 +1740,24 @@ const endBy = (
    * End with what a handler has returned, or wait for its end.
    *
    * @param {Job} job
-   * @param {any} result What it has returned.
    * @param {boolean} declaresCallback It has a parameter for its callback, so that a
    *   value which it returns is not its result.
+   * @param {any} result What it has returned.
    */
-  function (job, result, declaresCallback) {
-    if (typeof result?.then === "function") {
-      result.then(
-        (/** @type {unknown} */ value) => endWith(job, null, value, false),
-        (/** @type {unknown} */ error) => endWithError(job, error),
-      );
-    } else if (isResult(result, declaresCallback)) {
-      endWith(job, null, result, false);
-    } else if (!job.hasEnded) {
-      waitForEnd(job, result, declaresCallback);
+  function (job, declaresCallback, result) {
+    try {
+      if (typeof result?.then === "function") {
+        result.then(
+          bind(endWith, undefined, job, null),
+          bind(endWithError, undefined, job),
+        );
+      } else if (isResult(result, declaresCallback)) {
+        endWith(job, null, result, false);
+      } else if (!job.hasEnded) {
+        waitForEnd(job, result, declaresCallback);
+      }
+    } catch (error) {
+      endWithError(job, error);
     }
   }
 );
@@ -1750,9 +1767,9 @@ const endWith = (
    * @param {Job} job
    * @param {unknown} error If it is neither null nor undefined, the handler has failed.
    * @param {unknown} value
-   * @param {boolean} waits The value is sent when the event loop is empty.
+   * @param {boolean} [waits] The value is sent when the event loop is empty.
    */
-  function (job, error, value, waits) {
+  function (job, error, value, waits = false) {
     if (job.hasEnded) return;
     if (error !== null && error !== undefined) return endWithError(job, error);
     job.hasEnded = true;
@@ -1760,7 +1777,7 @@ const endWith = (
     if (waits && hello.concurrency === 1) {
       waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome.resolve(value));
     } else {
-      job.stopWaiting();
+      job.stopWaiting?.();
       job.outcome.resolve(value);
     }
   }
@@ -1776,7 +1793,7 @@ function endWithError(job, error) {
     return;
   }
   job.hasEnded = true;
-  job.stopWaiting();
+  job.stopWaiting?.();
   job.outcome.reject(error);
 }
 
@@ -1808,7 +1825,7 @@ function waitForEnd(job, result, declaresCallback) {
  * @param {() => void} goOn
  */
 function waitForNothing(job, advice, goOn) {
-  job.stopWaiting();
+  job.stopWaiting?.();
   const warn = () =>
     log("WARN", [
       "The handler has returned, and its response waits for an empty event loop: " +
@@ -1819,12 +1836,12 @@ function waitForNothing(job, advice, goOn) {
   const timer = createSystemTimer(warn, leftMs, false);
   keepAlive(false);
   job.onNothingLeft = () => {
-    job.stopWaiting();
+    job.stopWaiting?.();
     goOn();
   };
   job.stopWaiting = () => {
     job.onNothingLeft = null;
-    job.stopWaiting = () => {};
+    job.stopWaiting = null;
     cancelTimer(timer);
     keepAlive(true);
   };
@@ -2459,16 +2476,11 @@ const adaptPlain = (
     const declaresCallback = value.length > 2;
     return async (event, context, job) => {
       const callback = offerCallback(job, context);
-      const onError = (/** @type {unknown} */ error) =>
-        endWithError(job, error);
-      const onResult = (/** @type {unknown} */ result) => {
-        try {
-          endBy(job, result, declaresCallback);
-        } catch (error) {
-          onError(error);
-        }
+      const receiver = {
+        onResult: bind(endBy, undefined, job, declaresCallback),
+        onError: bind(endWithError, undefined, job),
       };
-      call({ onResult, onError }, value, owner, [event, context, callback]);
+      call(receiver, value, owner, [event, context, callback]);
       return finishResponse(await job.outcome.promise, event, job);
     };
   }
@@ -2791,7 +2803,7 @@ export const start = (
       if (servesMore) ({ listenForTheEnd } = await loadClosing());
       const server = hello.socket === null ? null : await loadServer();
       const listener = server?.open(/** @type {string} */ (hello.socket));
-      if (!server && hello.input !== null) continueWith(hello.input);
+      if (!server && hello.input) continueWith(hello.input);
       handler = await adapt(await load(), hello.export);
       if (server && listener) await serve(server, listener, handler);
       else if (servesMore) expectTheEnd(() => {});

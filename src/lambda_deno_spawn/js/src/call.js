@@ -6,6 +6,8 @@
  * @module
  */
 
+import { withResolvers } from "./primordials.js";
+
 /**
  * @typedef {object} Receiver
  * @property {(result: any) => void} onResult Gets what was returned, promise or not.
@@ -15,23 +17,27 @@
 /** Of the call that is being prepared. */
 let receiver = /** @type {Receiver} */ (/** @type {unknown} */ (null));
 
-/** What `then` makes in place of a promise: it takes a result as it is. */
-class Taker {
-  /** @param {(onResult: unknown, onError: unknown) => void} executor */
-  constructor(executor) {
-    executor(receiver.onResult, receiver.onError);
-  }
+/**
+ * What `then` makes in place of a promise: it takes a result as it is.
+ *
+ * @param {(onResult: unknown, onError: unknown) => void} executor
+ */
+function Taker(executor) {
+  executor(receiver.onResult, receiver.onError);
 }
 
-/** Promises whose `then` makes no other promise. */
-class Start extends Promise {}
-Object.defineProperty(Start, Symbol.species, { value: Taker });
+// The promises whose `then` makes it have its prototype: that leads `then` to it.
+Taker.prototype = Object.create(Promise.prototype, {
+  constructor: { value: { [Symbol.species]: Taker } },
+});
 
 // Taken before the handler's module can replace them.
+const { construct } = Reflect;
 /** @type {(promise: Promise<unknown>, callee: () => unknown) => void} */
 const thenCall = Function.prototype.call.bind(Promise.prototype.then);
-/** @type {(callee: Function, owner: unknown, ...args: unknown[]) => () => unknown} */
-const bind = Function.prototype.call.bind(Function.prototype.bind);
+const OwnPromise = Promise;
+/** @type {(callee: Function, owner: unknown, ...args: unknown[]) => any} */
+export const bind = Function.prototype.call.bind(Function.prototype.bind);
 
 /**
  * Call a function from the queue of microtasks.
@@ -45,10 +51,12 @@ export function call(receiving, callee, owner, args) {
   receiver = receiving;
   // What a promise has is passed on as the last argument.
   const last = args.pop();
-  thenCall(
-    new Start((resolve) => resolve(last)),
-    bind(callee, owner, ...args),
+  const promise = construct(
+    OwnPromise,
+    [(/** @type {(value: unknown) => void} */ resolve) => resolve(last)],
+    Taker,
   );
+  thenCall(promise, bind(callee, owner, ...args));
 }
 
 /**
@@ -60,21 +68,23 @@ export function call(receiving, callee, owner, args) {
  * @returns {Promise<any>}
  */
 export function callAndWait(callee, owner, args) {
-  return new Promise((resolve, reject) => {
-    const onError = (/** @type {unknown} */ error) => reject(error);
-    const onResult = (/** @type {any} */ result) => {
-      try {
-        if (typeof result?.then !== "function") resolve(result);
-        else {
-          result.then(
-            (/** @type {unknown} */ value) => resolve(value),
-            onError,
-          );
-        }
-      } catch (error) {
-        reject(error);
-      }
-    };
-    call({ onResult, onError }, callee, owner, args);
-  });
+  const { promise, resolve, reject } = withResolvers();
+  const onResult = bind(passOn, undefined, resolve, reject);
+  call({ onResult, onError: reject }, callee, owner, args);
+  return promise;
+}
+
+/**
+ * @param {(value: unknown) => void} resolve
+ * @param {(error: unknown) => void} reject
+ * @param {any} result What was returned.
+ */
+function passOn(resolve, reject, result) {
+  try {
+    // Resolved with the promise itself, ours would add frames to its stack.
+    if (typeof result?.then !== "function") resolve(result);
+    else result.then(bind(resolve, undefined), bind(reject, undefined));
+  } catch (error) {
+    reject(error);
+  }
 }

@@ -9,6 +9,7 @@
 
 /** @import { Context } from "./context.js" */
 /** @import { Job } from "./job.js" */
+import { bind } from "./call.js";
 import { log } from "./console.js";
 import { attempt } from "./errors.js";
 import { hello } from "./input.js";
@@ -48,20 +49,24 @@ export function offerCallback(job, context) {
  * End with what a handler has returned, or wait for its end.
  *
  * @param {Job} job
- * @param {any} result What it has returned.
  * @param {boolean} declaresCallback It has a parameter for its callback, so that a
  *   value which it returns is not its result.
+ * @param {any} result What it has returned.
  */
-export function endBy(job, result, declaresCallback) {
-  if (typeof result?.then === "function") {
-    result.then(
-      (/** @type {unknown} */ value) => endWith(job, null, value, false),
-      (/** @type {unknown} */ error) => endWithError(job, error),
-    );
-  } else if (isResult(result, declaresCallback)) {
-    endWith(job, null, result, false);
-  } else if (!job.hasEnded) {
-    waitForEnd(job, result, declaresCallback);
+export function endBy(job, declaresCallback, result) {
+  try {
+    if (typeof result?.then === "function") {
+      result.then(
+        bind(endWith, undefined, job, null),
+        bind(endWithError, undefined, job),
+      );
+    } else if (isResult(result, declaresCallback)) {
+      endWith(job, null, result, false);
+    } else if (!job.hasEnded) {
+      waitForEnd(job, result, declaresCallback);
+    }
+  } catch (error) {
+    endWithError(job, error);
   }
 }
 
@@ -69,9 +74,9 @@ export function endBy(job, result, declaresCallback) {
  * @param {Job} job
  * @param {unknown} error If it is neither null nor undefined, the handler has failed.
  * @param {unknown} value
- * @param {boolean} waits The value is sent when the event loop is empty.
+ * @param {boolean} [waits] The value is sent when the event loop is empty.
  */
-function endWith(job, error, value, waits) {
+function endWith(job, error, value, waits = false) {
   if (job.hasEnded) return;
   if (error !== null && error !== undefined) return endWithError(job, error);
   job.hasEnded = true;
@@ -79,7 +84,7 @@ function endWith(job, error, value, waits) {
   if (waits && hello.concurrency === 1) {
     waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome.resolve(value));
   } else {
-    job.stopWaiting();
+    job.stopWaiting?.();
     job.outcome.resolve(value);
   }
 }
@@ -94,7 +99,7 @@ export function endWithError(job, error) {
     return;
   }
   job.hasEnded = true;
-  job.stopWaiting();
+  job.stopWaiting?.();
   job.outcome.reject(error);
 }
 
@@ -126,7 +131,7 @@ function waitForEnd(job, result, declaresCallback) {
  * @param {() => void} goOn
  */
 function waitForNothing(job, advice, goOn) {
-  job.stopWaiting();
+  job.stopWaiting?.();
   const warn = () =>
     log("WARN", [
       "The handler has returned, and its response waits for an empty event loop: " +
@@ -137,12 +142,12 @@ function waitForNothing(job, advice, goOn) {
   const timer = createSystemTimer(warn, leftMs, false);
   keepAlive(false);
   job.onNothingLeft = () => {
-    job.stopWaiting();
+    job.stopWaiting?.();
     goOn();
   };
   job.stopWaiting = () => {
     job.onNothingLeft = null;
-    job.stopWaiting = () => {};
+    job.stopWaiting = null;
     cancelTimer(timer);
     keepAlive(true);
   };

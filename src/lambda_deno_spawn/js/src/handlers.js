@@ -8,7 +8,7 @@
 
 /** @import { Context } from "./context.js" */
 /** @import { Handler } from "./run.js" */
-import { call, callAndWait } from "./call.js";
+import { bind, call, callAndWait } from "./call.js";
 import { endBy, endWithError, offerCallback } from "./completion.js";
 import { attempt, kindOf, quote, RuntimeError } from "./errors.js";
 import { fetchAdapter, finishResponse } from "./fetch.js";
@@ -246,15 +246,11 @@ function adaptPlain(value, owner) {
   const declaresCallback = value.length > 2;
   return async (event, context, job) => {
     const callback = offerCallback(job, context);
-    const onError = (/** @type {unknown} */ error) => endWithError(job, error);
-    const onResult = (/** @type {unknown} */ result) => {
-      try {
-        endBy(job, result, declaresCallback);
-      } catch (error) {
-        onError(error);
-      }
+    const receiver = {
+      onResult: bind(endBy, undefined, job, declaresCallback),
+      onError: bind(endWithError, undefined, job),
     };
-    call({ onResult, onError }, value, owner, [event, context, callback]);
+    call(receiver, value, owner, [event, context, callback]);
     return finishResponse(await job.outcome.promise, event, job);
   };
 }

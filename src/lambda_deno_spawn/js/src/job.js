@@ -43,8 +43,8 @@ export class Job {
   outcome = withResolvers();
   /** Called when the event loop is empty. @type {(() => void) | null} */
   onNothingLeft = null;
-  /** No longer calls `onNothingLeft`. */
-  stopWaiting = () => {};
+  /** Has `onNothingLeft` not be called any more. @type {(() => void) | null} */
+  stopWaiting = null;
   /** When `context.signal` aborts; Unix time, milliseconds. */
   abortEpochMs = 0;
   /** True once the DONE frame is written, or is on its way behind the response. */
