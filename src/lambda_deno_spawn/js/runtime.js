@@ -1548,7 +1548,7 @@ class Sink {
     const iterator = source[Symbol.asyncIterator]();
     try {
       for (;;) {
-        const next = iterator.next();
+        const next = callAndWait(iterator.next, iterator, []);
         const { done, value } = /** @type {IteratorResult<unknown>} */ (
           await Promise.race([next, this.#uncaught.promise])
         );
@@ -2454,15 +2454,23 @@ function namesIn(exports) {
 function noHandler(exports, path, value) {
   const where = quote(hello.module);
   const names = attempt(() => namesIn(exports)) ?? [];
-  const more = names.length > NAMES_LIMIT ? ", \u2026" : "";
-  const found = names.slice(0, NAMES_LIMIT).join(", ") + more || "nothing";
-  const kind = kindOf(value);
+  const dots = names.length > NAMES_LIMIT ? ", \u2026" : "";
+  const found = names.slice(0, NAMES_LIMIT).join(", ") + dots || "nothing";
+  const isNot = (/** @type {unknown} */ it) =>
+    `is ${kindOf(it)}, not a function or an object with a fetch method`;
+  const standIn = path === CONVENTIONAL_NAME
+    ? follow(exports, "default").value
+    : undefined;
+  const more = standIn === undefined
+    ? ""
+    : `; the default export, which could stand in, ${isNot(standIn)}`;
   return new RuntimeError(
     "Runtime.HandlerNotFound",
     value === undefined
-      ? `Cannot find export ${quote(path)} in ${where}: it exports ${found}`
-      : `Cannot call export ${quote(path)} of ${where}: it is ${kind}, ` +
-        "not a function or an object with a fetch method",
+      ? `Cannot find export ${
+        quote(path)
+      } in ${where}: it exports ${found}${more}`
+      : `Cannot call export ${quote(path)} of ${where}: it ${isNot(value)}`,
   );
 }
 
@@ -2591,11 +2599,14 @@ function onNothingLeft(event) {
   const isUnanswered = job.phase === "running" || job.phase === "streaming";
   if (isUnanswered) {
     job.isFatal = true;
-    const message = job.phase === "streaming" || job.opensStream
-      ? "The handler's stream can never end: it waits for its next piece or its end, " +
-        "and no timer, request or other work is left that could write it"
-      : "The handler's promise can never settle: it waits, and no timer, request or " +
-        "other work is left that could wake it";
+    const message = job.opensStream
+      ? "The response stream can never end: no timer, request or other work is left " +
+        "that could write to it; call its end()"
+      : `The handler's ${
+        job.phase === "streaming" ? "stream" : "promise"
+      } can never ` +
+        "settle: it waits, and no timer, request or other work is left that could " +
+        "wake it";
     fail(job, new RuntimeError("Runtime.HandlerNeverSettled", message));
   }
   if (!isUnanswered && job.phase === "finishing") {

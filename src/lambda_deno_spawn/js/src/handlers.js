@@ -225,15 +225,23 @@ function namesIn(exports) {
 function noHandler(exports, path, value) {
   const where = quote(hello.module);
   const names = attempt(() => namesIn(exports)) ?? [];
-  const more = names.length > NAMES_LIMIT ? ", \u2026" : "";
-  const found = names.slice(0, NAMES_LIMIT).join(", ") + more || "nothing";
-  const kind = kindOf(value);
+  const dots = names.length > NAMES_LIMIT ? ", \u2026" : "";
+  const found = names.slice(0, NAMES_LIMIT).join(", ") + dots || "nothing";
+  const isNot = (/** @type {unknown} */ it) =>
+    `is ${kindOf(it)}, not a function or an object with a fetch method`;
+  const standIn = path === CONVENTIONAL_NAME
+    ? follow(exports, "default").value
+    : undefined;
+  const more = standIn === undefined
+    ? ""
+    : `; the default export, which could stand in, ${isNot(standIn)}`;
   return new RuntimeError(
     "Runtime.HandlerNotFound",
     value === undefined
-      ? `Cannot find export ${quote(path)} in ${where}: it exports ${found}`
-      : `Cannot call export ${quote(path)} of ${where}: it is ${kind}, ` +
-        "not a function or an object with a fetch method",
+      ? `Cannot find export ${
+        quote(path)
+      } in ${where}: it exports ${found}${more}`
+      : `Cannot call export ${quote(path)} of ${where}: it ${isNot(value)}`,
   );
 }
 
