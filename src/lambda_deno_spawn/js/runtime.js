@@ -13,6 +13,8 @@
 // --- primordials.js ---
 
 const { parse, stringify } = JSON;
+/** @type {(callee: Function, owner: unknown, ...args: unknown[]) => any} */
+const bind = Function.prototype.call.bind(Function.prototype.bind);
 // @ts-ignore newer than the types
 const { isError: isNativeError } = Error;
 const { TextDecoder } = globalThis;
@@ -933,8 +935,12 @@ class Job {
   afterwards = [];
   /** True once the handler has ended: what it does after that has no effect. */
   hasEnded = false;
-  /** Result or error of the handler. */
-  outcome = withResolvers();
+  /**
+   * Result or error of the handler, while it is called.
+   *
+   * @type {PromiseWithResolvers<unknown> | null}
+   */
+  outcome = null;
   /** Called when the event loop is empty. @type {(() => void) | null} */
   onNothingLeft = null;
   /** Has `onNothingLeft` not be called any more. @type {(() => void) | null} */
@@ -1272,97 +1278,6 @@ function format(args) {
   return text.split("\n").filter((line) => !isOurs(line)).join("\n");
 }
 
-// --- call.js ---
-
-/**
- * @typedef {object} Receiver
- * @property {(result: any) => void} onResult Gets what was returned, promise or not.
- * @property {(error: unknown) => void} onError Gets what was thrown.
- */
-
-/** Of the call that is being prepared. */
-let receiver = /** @type {Receiver} */ (/** @type {unknown} */ (null));
-
-const Taker = (
-  /**
-   * What `then` makes in place of a promise: it takes a result as it is.
-   *
-   * @param {(onResult: unknown, onError: unknown) => void} executor
-   */
-  function (executor) {
-    executor(receiver.onResult, receiver.onError);
-  }
-);
-
-// The promises whose `then` makes it have its prototype: that leads `then` to it.
-Taker.prototype = Object.create(Promise.prototype, {
-  constructor: { value: { [Symbol.species]: Taker } },
-});
-
-// Taken before the handler's module can replace them.
-const { construct } = Reflect;
-/** @type {(promise: Promise<unknown>, callee: () => unknown) => void} */
-const thenCall = Function.prototype.call.bind(Promise.prototype.then);
-const OwnPromise = Promise;
-/** @type {(callee: Function, owner: unknown, ...args: unknown[]) => any} */
-const bind = Function.prototype.call.bind(Function.prototype.bind);
-
-const call = (
-  /**
-   * Call a function from the queue of microtasks.
-   *
-   * @param {Receiver} receiving
-   * @param {Function} callee
-   * @param {unknown} owner
-   * @param {unknown[]} args
-   */
-  function (receiving, callee, owner, args) {
-    receiver = receiving;
-    // What a promise has is passed on as the last argument.
-    const last = args.pop();
-    const promise = construct(
-      OwnPromise,
-      [(/** @type {(value: unknown) => void} */ resolve) => resolve(last)],
-      Taker,
-    );
-    thenCall(promise, bind(callee, owner, ...args));
-  }
-);
-
-const callAndWait = (
-  /**
-   * Call a function, and wait for its result without being on its stack.
-   *
-   * @param {Function} callee
-   * @param {unknown} owner
-   * @param {unknown[]} args
-   * @returns {Promise<any>}
-   */
-  function (callee, owner, args) {
-    const { promise, resolve, reject } = withResolvers();
-    const onResult = bind(passOn, undefined, resolve, reject);
-    call({ onResult, onError: reject }, callee, owner, args);
-    return promise;
-  }
-);
-
-const passOn = (
-  /**
-   * @param {(value: unknown) => void} resolve
-   * @param {(error: unknown) => void} reject
-   * @param {any} result What was returned.
-   */
-  function (resolve, reject, result) {
-    try {
-      // Resolved with the promise itself, ours would add frames to its stack.
-      if (typeof result?.then !== "function") resolve(result);
-      else result.then(bind(resolve, undefined), bind(reject, undefined));
-    } catch (error) {
-      reject(error);
-    }
-  }
-);
-
 // --- outcome.js ---
 
 const resultFrames = (
@@ -1548,7 +1463,7 @@ class Sink {
     const iterator = source[Symbol.asyncIterator]();
     try {
       for (;;) {
-        const next = callAndWait(iterator.next, iterator, []);
+        const next = iterator.next();
         const { done, value } = /** @type {IteratorResult<unknown>} */ (
           await Promise.race([next, this.#uncaught.promise])
         );
@@ -1705,8 +1620,6 @@ function bytesOf(chunk) {
 
 // --- completion.js ---
 
-/** What Node's runtime reports for `context.fail()` without an error. */
-const NO_ERROR = "handled";
 const HOW_TO_END =
   "call the callback, context.done, context.succeed or context.fail, or return a " +
   "promise";
@@ -1714,24 +1627,31 @@ const HOW_NOT_TO_WAIT =
   "end what keeps it busy (timers, servers, connections), or set " +
   "context.callbackWaitsForEmptyEventLoop to false before calling the callback";
 
-const offerCallback = (
+const complete = (
   /**
-   * Give a context the functions by which older handlers end.
+   * Call a handler and wait for its end.
    *
    * @param {Job} job
+   * @param {(...args: any[]) => unknown} handler Called with event, context and callback.
+   * @param {unknown} owner
+   * @param {unknown} event
    * @param {Context} context
-   * @returns {(error?: unknown, value?: unknown) => void} The callback.
+   * @returns {Promise<unknown>} The handler's result.
    */
-  function (job, context) {
-    const done = (/** @type {unknown} */ error, /** @type {unknown} */ value) =>
-      endWith(job, error, value, false);
-    Object.assign(context, {
-      done,
-      succeed: (/** @type {unknown} */ value) => done(null, value),
-      fail: (/** @type {unknown} */ error) => done(error ?? NO_ERROR, null),
-    });
-    return (error, value) =>
-      endWith(job, error, value, context.callbackWaitsForEmptyEventLoop);
+  function (job, handler, owner, event, context) {
+    const outcome = withResolvers();
+    job.outcome = outcome;
+    const callback = (
+      /** @type {unknown} */ error,
+      /** @type {unknown} */ value,
+    ) => endWith(job, error, value, context.callbackWaitsForEmptyEventLoop);
+    try {
+      const result = handler.call(owner, event, context, callback);
+      endBy(job, result, handler.length > 2);
+    } catch (error) {
+      endWithError(job, error);
+    }
+    return outcome.promise;
   }
 );
 
@@ -1740,42 +1660,41 @@ const endBy = (
    * End with what a handler has returned, or wait for its end.
    *
    * @param {Job} job
+   * @param {any} result What it has returned.
    * @param {boolean} declaresCallback It has a parameter for its callback, so that a
    *   value which it returns is not its result.
-   * @param {any} result What it has returned.
    */
-  function (job, declaresCallback, result) {
-    try {
-      if (typeof result?.then === "function") {
-        result.then(
-          bind(endWith, undefined, job, null),
-          bind(endWithError, undefined, job),
-        );
-      } else if (isResult(result, declaresCallback)) {
-        endWith(job, null, result, false);
-      } else if (!job.hasEnded) {
-        waitForEnd(job, result, declaresCallback);
-      }
-    } catch (error) {
-      endWithError(job, error);
+  function (job, result, declaresCallback) {
+    if (typeof result?.then === "function") {
+      // Not awaited here: the stack of its error would show the runtime.
+      result.then(
+        bind(endWith, undefined, job, null),
+        bind(endWithError, undefined, job),
+      );
+    } else if (isResult(result, declaresCallback)) {
+      endWith(job, null, result, false);
+    } else if (!job.hasEnded) {
+      waitForEnd(job, result, declaresCallback);
     }
   }
 );
 
 const endWith = (
   /**
+   * End, unless the handler has ended, or is of a form that does not end so.
+   *
    * @param {Job} job
    * @param {unknown} error If it is neither null nor undefined, the handler has failed.
    * @param {unknown} value
    * @param {boolean} [waits] The value is sent when the event loop is empty.
    */
   function (job, error, value, waits = false) {
-    if (job.hasEnded) return;
+    if (job.hasEnded || job.outcome === null) return;
     if (error !== null && error !== undefined) return endWithError(job, error);
     job.hasEnded = true;
     // Invocations that share an event loop cannot wait until it is empty.
     if (waits && hello.concurrency === 1) {
-      waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome.resolve(value));
+      waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome?.resolve(value));
     } else {
       job.stopWaiting?.();
       job.outcome.resolve(value);
@@ -1794,7 +1713,7 @@ function endWithError(job, error) {
   }
   job.hasEnded = true;
   job.stopWaiting?.();
-  job.outcome.reject(error);
+  job.outcome?.reject(error);
 }
 
 /**
@@ -1873,6 +1792,8 @@ const isResult = (
 
 /** @typedef {ReturnType<typeof makeContext>} Context */
 
+/** What Node's runtime reports for `context.fail()` without an error. */
+const NO_ERROR = "handled";
 /** The longest time that a timer accepts; with a longer one it would fire at once. */
 const TIMER_LIMIT_MS = 2 ** 31 - 1;
 
@@ -1903,6 +1824,23 @@ const makeContext = (
       },
       set callbackWaitsForEmptyEventLoop(waits) {
         waitsForEmptyEventLoop = Boolean(waits);
+      },
+      /**
+       * Ends the handler, as in Node's runtime up to version 22.
+       *
+       * @param {unknown} [error]
+       * @param {unknown} [value]
+       */
+      done(error, value) {
+        endWith(job, error, value);
+      },
+      /** @param {unknown} [value] */
+      succeed(value) {
+        endWith(job, null, value);
+      },
+      /** @param {unknown} [error] */
+      fail(error) {
+        endWith(job, error ?? NO_ERROR, null);
       },
       /** @returns {number} Milliseconds until the deadline, never below zero. */
       getRemainingTimeInMillis: () =>
@@ -2102,7 +2040,7 @@ const fetchFrom = (
       http.connectionOf(event, request.headers),
     );
     // Frameworks for Workers look for `waitUntil` in the third argument.
-    const response = await callAndWait(app.fetch, app, [request, facts, facts]);
+    const response = await app.fetch(request, facts, facts);
     if (!isResponse(response)) {
       throw new RuntimeError(
         "Runtime.InvalidResponse",
@@ -2481,16 +2419,12 @@ const adaptPlain = (
    * @returns {Handler}
    */
   function (value, owner) {
-    const declaresCallback = value.length > 2;
-    return async (event, context, job) => {
-      const callback = offerCallback(job, context);
-      const receiver = {
-        onResult: bind(endBy, undefined, job, declaresCallback),
-        onError: bind(endWithError, undefined, job),
-      };
-      call(receiver, value, owner, [event, context, callback]);
-      return finishResponse(await job.outcome.promise, event, job);
-    };
+    return async (event, context, job) =>
+      finishResponse(
+        await complete(job, value, owner, event, context),
+        event,
+        job,
+      );
   }
 );
 
@@ -2505,7 +2439,7 @@ async function streamingAdapter() {
   return (value, owner) => async (event, context, job) => {
     job.opensStream = true;
     const { stream, finished } = responseStream(new Sink(job));
-    await callAndWait(value, owner, [event, stream, context]);
+    await value.call(owner, event, stream, context);
     await finished;
     return STREAMED;
   };

@@ -9,16 +9,18 @@
 
 /** @import { Context } from "./context.js" */
 /** @import { Job } from "./job.js" */
-import { bind } from "./call.js";
 import { log } from "./console.js";
 import { attempt } from "./errors.js";
 import { hello } from "./input.js";
 import { keepAlive } from "./job.js";
-import { cancelTimer, createSystemTimer } from "./primordials.js";
+import {
+  bind,
+  cancelTimer,
+  createSystemTimer,
+  withResolvers,
+} from "./primordials.js";
 import { isStream } from "./stream.js";
 
-/** What Node's runtime reports for `context.fail()` without an error. */
-const NO_ERROR = "handled";
 const HOW_TO_END =
   "call the callback, context.done, context.succeed or context.fail, or return a " +
   "promise";
@@ -27,62 +29,68 @@ const HOW_NOT_TO_WAIT =
   "context.callbackWaitsForEmptyEventLoop to false before calling the callback";
 
 /**
- * Give a context the functions by which older handlers end.
+ * Call a handler and wait for its end.
  *
  * @param {Job} job
+ * @param {(...args: any[]) => unknown} handler Called with event, context and callback.
+ * @param {unknown} owner
+ * @param {unknown} event
  * @param {Context} context
- * @returns {(error?: unknown, value?: unknown) => void} The callback.
+ * @returns {Promise<unknown>} The handler's result.
  */
-export function offerCallback(job, context) {
-  const done = (/** @type {unknown} */ error, /** @type {unknown} */ value) =>
-    endWith(job, error, value, false);
-  Object.assign(context, {
-    done,
-    succeed: (/** @type {unknown} */ value) => done(null, value),
-    fail: (/** @type {unknown} */ error) => done(error ?? NO_ERROR, null),
-  });
-  return (error, value) =>
-    endWith(job, error, value, context.callbackWaitsForEmptyEventLoop);
+export function complete(job, handler, owner, event, context) {
+  const outcome = withResolvers();
+  job.outcome = outcome;
+  const callback = (
+    /** @type {unknown} */ error,
+    /** @type {unknown} */ value,
+  ) => endWith(job, error, value, context.callbackWaitsForEmptyEventLoop);
+  try {
+    const result = handler.call(owner, event, context, callback);
+    endBy(job, result, handler.length > 2);
+  } catch (error) {
+    endWithError(job, error);
+  }
+  return outcome.promise;
 }
 
 /**
  * End with what a handler has returned, or wait for its end.
  *
  * @param {Job} job
+ * @param {any} result What it has returned.
  * @param {boolean} declaresCallback It has a parameter for its callback, so that a
  *   value which it returns is not its result.
- * @param {any} result What it has returned.
  */
-export function endBy(job, declaresCallback, result) {
-  try {
-    if (typeof result?.then === "function") {
-      result.then(
-        bind(endWith, undefined, job, null),
-        bind(endWithError, undefined, job),
-      );
-    } else if (isResult(result, declaresCallback)) {
-      endWith(job, null, result, false);
-    } else if (!job.hasEnded) {
-      waitForEnd(job, result, declaresCallback);
-    }
-  } catch (error) {
-    endWithError(job, error);
+function endBy(job, result, declaresCallback) {
+  if (typeof result?.then === "function") {
+    // Not awaited here: the stack of its error would show the runtime.
+    result.then(
+      bind(endWith, undefined, job, null),
+      bind(endWithError, undefined, job),
+    );
+  } else if (isResult(result, declaresCallback)) {
+    endWith(job, null, result, false);
+  } else if (!job.hasEnded) {
+    waitForEnd(job, result, declaresCallback);
   }
 }
 
 /**
+ * End, unless the handler has ended, or is of a form that does not end so.
+ *
  * @param {Job} job
  * @param {unknown} error If it is neither null nor undefined, the handler has failed.
  * @param {unknown} value
  * @param {boolean} [waits] The value is sent when the event loop is empty.
  */
-function endWith(job, error, value, waits = false) {
-  if (job.hasEnded) return;
+export function endWith(job, error, value, waits = false) {
+  if (job.hasEnded || job.outcome === null) return;
   if (error !== null && error !== undefined) return endWithError(job, error);
   job.hasEnded = true;
   // Invocations that share an event loop cannot wait until it is empty.
   if (waits && hello.concurrency === 1) {
-    waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome.resolve(value));
+    waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome?.resolve(value));
   } else {
     job.stopWaiting?.();
     job.outcome.resolve(value);
@@ -93,14 +101,14 @@ function endWith(job, error, value, waits = false) {
  * @param {Job} job
  * @param {unknown} error
  */
-export function endWithError(job, error) {
+function endWithError(job, error) {
   if (job.hasEnded) {
     log("ERROR", ["The handler failed after it had ended:", error]);
     return;
   }
   job.hasEnded = true;
   job.stopWaiting?.();
-  job.outcome.reject(error);
+  job.outcome?.reject(error);
 }
 
 /**

@@ -8,8 +8,7 @@
 
 /** @import { Context } from "./context.js" */
 /** @import { Handler } from "./run.js" */
-import { bind, call, callAndWait } from "./call.js";
-import { endBy, endWithError, offerCallback } from "./completion.js";
+import { complete } from "./completion.js";
 import { attempt, kindOf, quote, RuntimeError } from "./errors.js";
 import { fetchAdapter, finishResponse } from "./fetch.js";
 import { hello, readExactly } from "./input.js";
@@ -251,16 +250,12 @@ function noHandler(exports, path, value) {
  * @returns {Handler}
  */
 function adaptPlain(value, owner) {
-  const declaresCallback = value.length > 2;
-  return async (event, context, job) => {
-    const callback = offerCallback(job, context);
-    const receiver = {
-      onResult: bind(endBy, undefined, job, declaresCallback),
-      onError: bind(endWithError, undefined, job),
-    };
-    call(receiver, value, owner, [event, context, callback]);
-    return finishResponse(await job.outcome.promise, event, job);
-  };
+  return async (event, context, job) =>
+    finishResponse(
+      await complete(job, value, owner, event, context),
+      event,
+      job,
+    );
 }
 
 /** Load what handlers of AWS's streaming form need. */
@@ -274,7 +269,7 @@ async function streamingAdapter() {
   return (value, owner) => async (event, context, job) => {
     job.opensStream = true;
     const { stream, finished } = responseStream(new Sink(job));
-    await callAndWait(value, owner, [event, stream, context]);
+    await value.call(owner, event, stream, context);
     await finished;
     return STREAMED;
   };

@@ -8,7 +8,6 @@
 
 /** @import { Head } from "./input.js" */
 /** @import { Sink } from "./stream.js" */
-import { withResolvers } from "./primordials.js";
 
 /**
  * @typedef {"loading" | "idle" | "running" | "streaming" | "finishing" | "done"} Phase
@@ -39,8 +38,12 @@ export class Job {
   afterwards = [];
   /** True once the handler has ended: what it does after that has no effect. */
   hasEnded = false;
-  /** Result or error of the handler. */
-  outcome = withResolvers();
+  /**
+   * Result or error of the handler, while it is called.
+   *
+   * @type {PromiseWithResolvers<unknown> | null}
+   */
+  outcome = null;
   /** Called when the event loop is empty. @type {(() => void) | null} */
   onNothingLeft = null;
   /** Has `onNothingLeft` not be called any more. @type {(() => void) | null} */

@@ -7,7 +7,6 @@
  */
 
 /** @import { Job } from "./job.js" */
-import { callAndWait } from "./call.js";
 import { quote, RuntimeError } from "./errors.js";
 import { CHUNK_BYTES, chunkRoom, frame } from "./frames.js";
 import { hello } from "./input.js";
@@ -64,7 +63,7 @@ export class Sink {
     const iterator = source[Symbol.asyncIterator]();
     try {
       for (;;) {
-        const next = callAndWait(iterator.next, iterator, []);
+        const next = iterator.next();
         const { done, value } = /** @type {IteratorResult<unknown>} */ (
           await Promise.race([next, this.#uncaught.promise])
         );
