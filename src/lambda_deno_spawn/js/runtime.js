@@ -1620,6 +1620,8 @@ function bytesOf(chunk) {
 
 // --- completion.js ---
 
+/** What Node's runtime reports for `context.fail()` without an error. */
+const NO_ERROR = "handled";
 const HOW_TO_END =
   "call the callback, context.done, context.succeed or context.fail, or return a " +
   "promise";
@@ -1635,7 +1637,8 @@ const complete = (
    * @param {(...args: any[]) => unknown} handler Called with event, context and callback.
    * @param {unknown} owner
    * @param {unknown} event
-   * @param {Context} context
+   * @param {Context & Record<string, unknown>} context Gets the functions by which older
+   *   handlers end.
    * @returns {Promise<unknown>} The handler's result.
    */
   function (job, handler, owner, event, context) {
@@ -1645,6 +1648,14 @@ const complete = (
       /** @type {unknown} */ error,
       /** @type {unknown} */ value,
     ) => endWith(job, error, value, context.callbackWaitsForEmptyEventLoop);
+    context.done = (
+      /** @type {unknown} */ error,
+      /** @type {unknown} */ value,
+    ) => endWith(job, error, value);
+    context.succeed = (/** @type {unknown} */ value) =>
+      endWith(job, null, value);
+    context.fail = (/** @type {unknown} */ error) =>
+      endWith(job, error ?? NO_ERROR, null);
     try {
       const result = handler.call(owner, event, context, callback);
       endBy(job, result, handler.length > 2);
@@ -1681,7 +1692,7 @@ const endBy = (
 
 const endWith = (
   /**
-   * End, unless the handler has ended, or is of a form that does not end so.
+   * End, unless the handler has ended.
    *
    * @param {Job} job
    * @param {unknown} error If it is neither null nor undefined, the handler has failed.
@@ -1689,7 +1700,7 @@ const endWith = (
    * @param {boolean} [waits] The value is sent when the event loop is empty.
    */
   function (job, error, value, waits = false) {
-    if (job.hasEnded || job.outcome === null) return;
+    if (job.hasEnded) return;
     if (error !== null && error !== undefined) return endWithError(job, error);
     job.hasEnded = true;
     // Invocations that share an event loop cannot wait until it is empty.
@@ -1697,7 +1708,7 @@ const endWith = (
       waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome?.resolve(value));
     } else {
       job.stopWaiting?.();
-      job.outcome.resolve(value);
+      job.outcome?.resolve(value);
     }
   }
 );
@@ -1792,8 +1803,6 @@ const isResult = (
 
 /** @typedef {ReturnType<typeof makeContext>} Context */
 
-/** What Node's runtime reports for `context.fail()` without an error. */
-const NO_ERROR = "handled";
 /** The longest time that a timer accepts; with a longer one it would fire at once. */
 const TIMER_LIMIT_MS = 2 ** 31 - 1;
 
@@ -1824,23 +1833,6 @@ const makeContext = (
       },
       set callbackWaitsForEmptyEventLoop(waits) {
         waitsForEmptyEventLoop = Boolean(waits);
-      },
-      /**
-       * Ends the handler, as in Node's runtime up to version 22.
-       *
-       * @param {unknown} [error]
-       * @param {unknown} [value]
-       */
-      done(error, value) {
-        endWith(job, error, value);
-      },
-      /** @param {unknown} [value] */
-      succeed(value) {
-        endWith(job, null, value);
-      },
-      /** @param {unknown} [error] */
-      fail(error) {
-        endWith(job, error ?? NO_ERROR, null);
       },
       /** @returns {number} Milliseconds until the deadline, never below zero. */
       getRemainingTimeInMillis: () =>

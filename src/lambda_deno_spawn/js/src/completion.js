@@ -21,6 +21,8 @@ import {
 } from "./primordials.js";
 import { isStream } from "./stream.js";
 
+/** What Node's runtime reports for `context.fail()` without an error. */
+const NO_ERROR = "handled";
 const HOW_TO_END =
   "call the callback, context.done, context.succeed or context.fail, or return a " +
   "promise";
@@ -35,7 +37,8 @@ const HOW_NOT_TO_WAIT =
  * @param {(...args: any[]) => unknown} handler Called with event, context and callback.
  * @param {unknown} owner
  * @param {unknown} event
- * @param {Context} context
+ * @param {Context & Record<string, unknown>} context Gets the functions by which older
+ *   handlers end.
  * @returns {Promise<unknown>} The handler's result.
  */
 export function complete(job, handler, owner, event, context) {
@@ -45,6 +48,13 @@ export function complete(job, handler, owner, event, context) {
     /** @type {unknown} */ error,
     /** @type {unknown} */ value,
   ) => endWith(job, error, value, context.callbackWaitsForEmptyEventLoop);
+  context.done = (
+    /** @type {unknown} */ error,
+    /** @type {unknown} */ value,
+  ) => endWith(job, error, value);
+  context.succeed = (/** @type {unknown} */ value) => endWith(job, null, value);
+  context.fail = (/** @type {unknown} */ error) =>
+    endWith(job, error ?? NO_ERROR, null);
   try {
     const result = handler.call(owner, event, context, callback);
     endBy(job, result, handler.length > 2);
@@ -77,15 +87,15 @@ function endBy(job, result, declaresCallback) {
 }
 
 /**
- * End, unless the handler has ended, or is of a form that does not end so.
+ * End, unless the handler has ended.
  *
  * @param {Job} job
  * @param {unknown} error If it is neither null nor undefined, the handler has failed.
  * @param {unknown} value
  * @param {boolean} [waits] The value is sent when the event loop is empty.
  */
-export function endWith(job, error, value, waits = false) {
-  if (job.hasEnded || job.outcome === null) return;
+function endWith(job, error, value, waits = false) {
+  if (job.hasEnded) return;
   if (error !== null && error !== undefined) return endWithError(job, error);
   job.hasEnded = true;
   // Invocations that share an event loop cannot wait until it is empty.
@@ -93,7 +103,7 @@ export function endWith(job, error, value, waits = false) {
     waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome?.resolve(value));
   } else {
     job.stopWaiting?.();
-    job.outcome.resolve(value);
+    job.outcome?.resolve(value);
   }
 }
 

@@ -7,15 +7,12 @@
 
 /** @import { Head } from "./input.js" */
 /** @import { Job } from "./job.js" */
-import { endWith } from "./completion.js";
 import { attempt, quote, RuntimeError } from "./errors.js";
 import { hello } from "./input.js";
 import { cancelTimer, createSystemTimer, parse } from "./primordials.js";
 
 /** @typedef {ReturnType<typeof makeContext>} Context */
 
-/** What Node's runtime reports for `context.fail()` without an error. */
-const NO_ERROR = "handled";
 /** The longest time that a timer accepts; with a longer one it would fire at once. */
 const TIMER_LIMIT_MS = 2 ** 31 - 1;
 
@@ -45,23 +42,6 @@ export function makeContext(job, head) {
     },
     set callbackWaitsForEmptyEventLoop(waits) {
       waitsForEmptyEventLoop = Boolean(waits);
-    },
-    /**
-     * Ends the handler, as in Node's runtime up to version 22.
-     *
-     * @param {unknown} [error]
-     * @param {unknown} [value]
-     */
-    done(error, value) {
-      endWith(job, error, value);
-    },
-    /** @param {unknown} [value] */
-    succeed(value) {
-      endWith(job, null, value);
-    },
-    /** @param {unknown} [error] */
-    fail(error) {
-      endWith(job, error ?? NO_ERROR, null);
     },
     /** @returns {number} Milliseconds until the deadline, never below zero. */
     getRemainingTimeInMillis: () =>
