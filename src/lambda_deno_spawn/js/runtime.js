@@ -10,88 +10,11 @@
  * @module
  */
 
-// --- call.js ---
-
-/**
- * @typedef {object} Receiver
- * @property {(result: any) => void} onResult Gets what was returned, promise or not.
- * @property {(error: unknown) => void} onError Gets what was thrown.
- */
-
-/** Of the call that is being prepared. */
-let receiver = /** @type {Receiver} */ (/** @type {unknown} */ (null));
-
-/** What `then` makes in place of a promise: it takes a result as it is. */
-class Taker {
-  /** @param {(onResult: unknown, onError: unknown) => void} executor */
-  constructor(executor) {
-    executor(receiver.onResult, receiver.onError);
-  }
-}
-
-/** Promises whose `then` makes no other promise. */
-class Start extends Promise {}
-Object.defineProperty(Start, Symbol.species, { value: Taker });
-
-// Taken before the handler's module can replace them.
-/** @type {(promise: Promise<unknown>, callee: () => unknown) => void} */
-const thenCall = Function.prototype.call.bind(Promise.prototype.then);
-/** @type {(callee: Function, owner: unknown, ...args: unknown[]) => () => unknown} */
-const bind = Function.prototype.call.bind(Function.prototype.bind);
-
-const call = (
-  /**
-   * Call a function from the queue of microtasks.
-   *
-   * @param {Receiver} receiving
-   * @param {Function} callee
-   * @param {unknown} owner
-   * @param {unknown[]} args
-   */
-  function (receiving, callee, owner, args) {
-    receiver = receiving;
-    // What a promise has is passed on as the last argument.
-    const last = args.pop();
-    thenCall(
-      new Start((resolve) => resolve(last)),
-      bind(callee, owner, ...args),
-    );
-  }
-);
-
-const callAndWait = (
-  /**
-   * Call a function, and wait for its result without being on its stack.
-   *
-   * @param {Function} callee
-   * @param {unknown} owner
-   * @param {unknown[]} args
-   * @returns {Promise<any>}
-   */
-  function (callee, owner, args) {
-    return new Promise((resolve, reject) => {
-      const onError = (/** @type {unknown} */ error) => reject(error);
-      const onResult = (/** @type {any} */ result) => {
-        try {
-          if (typeof result?.then !== "function") resolve(result);
-          else {
-            result.then(
-              (/** @type {unknown} */ value) => resolve(value),
-              onError,
-            );
-          }
-        } catch (error) {
-          reject(error);
-        }
-      };
-      call({ onResult, onError }, callee, owner, args);
-    });
-  }
-);
-
 // --- primordials.js ---
 
 const { parse, stringify } = JSON;
+/** @type {(callee: Function, owner: unknown, ...args: unknown[]) => any} */
+const bind = Function.prototype.call.bind(Function.prototype.bind);
 // @ts-ignore newer than the types
 const { isError: isNativeError } = Error;
 const { TextDecoder } = globalThis;
@@ -382,9 +305,8 @@ const OUR_FILES = import.meta.url.slice(
   import.meta.url.lastIndexOf("/") + 1,
 );
 
-/** The same as a path: some loggers shorten the lines of a stack. */
-const OUR_PATH = attempt(() => decodeURI(OUR_FILES.slice("file://".length))) ??
-  OUR_FILES;
+/** The same in the form of loggers that shorten the lines of a stack. */
+const OUR_PATH = OUR_FILES.slice("file://".length);
 /** Code of Deno's own in the line of a stack. */
 const DENOS_OWN = /\b(?:ext|node):[\w/]/;
 
@@ -851,18 +773,20 @@ function text(read) {
   }) ?? "";
 }
 
-/**
- * @template T
- * @param {() => T} read
- * @returns {T | undefined} Undefined if it throws.
- */
-function attempt(read) {
-  try {
-    return read();
-  } catch {
-    return undefined;
+const attempt = (
+  /**
+   * @template T
+   * @param {() => T} read
+   * @returns {T | undefined} Undefined if it throws.
+   */
+  function (read) {
+    try {
+      return read();
+    } catch {
+      return undefined;
+    }
   }
-}
+);
 
 /** @param {string} value */
 function quote(value) {
@@ -1011,12 +935,16 @@ class Job {
   afterwards = [];
   /** True once the handler has ended: what it does after that has no effect. */
   hasEnded = false;
-  /** Result or error of the handler. */
-  outcome = withResolvers();
+  /**
+   * Result or error of the handler, while it is called.
+   *
+   * @type {PromiseWithResolvers<unknown> | null}
+   */
+  outcome = null;
   /** Called when the event loop is empty. @type {(() => void) | null} */
   onNothingLeft = null;
-  /** No longer calls `onNothingLeft`. */
-  stopWaiting = () => {};
+  /** Has `onNothingLeft` not be called any more. @type {(() => void) | null} */
+  stopWaiting = null;
   /** When `context.signal` aborts; Unix time, milliseconds. */
   abortEpochMs = 0;
   /** True once the DONE frame is written, or is on its way behind the response. */
@@ -1592,7 +1520,7 @@ const end = (
     if (job.phase === "done") return;
     job.phase = "done";
     forget(job);
-    job.stopWaiting();
+    job.stopWaiting?.();
     // A listener of the signal must not receive the deadline of a later invocation.
     job.clearTimer();
     if (!job.isDoneSent) {
@@ -1923,7 +1851,7 @@ const fetchFrom = (
       http.connectionOf(event, request.headers),
     );
     // Frameworks for Workers look for `waitUntil` in the third argument.
-    const response = await callAndWait(app.fetch, app, [request, facts, facts]);
+    const response = await app.fetch(request, facts, facts);
     if (!isResponse(response)) {
       throw new RuntimeError(
         "Runtime.InvalidResponse",
@@ -2017,24 +1945,40 @@ const HOW_NOT_TO_WAIT =
   "end what keeps it busy (timers, servers, connections), or set " +
   "context.callbackWaitsForEmptyEventLoop to false before calling the callback";
 
-const offerCallback = (
+const complete = (
   /**
-   * Give a context the functions by which older handlers end.
+   * Call a handler and wait for its end.
    *
    * @param {Job} job
-   * @param {Context} context
-   * @returns {(error?: unknown, value?: unknown) => void} The callback.
+   * @param {(...args: any[]) => unknown} handler Called with event, context and callback.
+   * @param {unknown} owner
+   * @param {unknown} event
+   * @param {Context & Record<string, unknown>} context Gets the functions by which older
+   *   handlers end.
+   * @returns {Promise<unknown>} The handler's result.
    */
-  function (job, context) {
-    const done = (/** @type {unknown} */ error, /** @type {unknown} */ value) =>
-      endWith(job, error, value, false);
-    Object.assign(context, {
-      done,
-      succeed: (/** @type {unknown} */ value) => done(null, value),
-      fail: (/** @type {unknown} */ error) => done(error ?? NO_ERROR, null),
-    });
-    return (error, value) =>
-      endWith(job, error, value, context.callbackWaitsForEmptyEventLoop);
+  function (job, handler, owner, event, context) {
+    const outcome = withResolvers();
+    job.outcome = outcome;
+    const callback = (
+      /** @type {unknown} */ error,
+      /** @type {unknown} */ value,
+    ) => endWith(job, error, value, context.callbackWaitsForEmptyEventLoop);
+    context.done = (
+      /** @type {unknown} */ error,
+      /** @type {unknown} */ value,
+    ) => endWith(job, error, value);
+    context.succeed = (/** @type {unknown} */ value) =>
+      endWith(job, null, value);
+    context.fail = (/** @type {unknown} */ error) =>
+      endWith(job, error ?? NO_ERROR, null);
+    try {
+      const result = handler.call(owner, event, context, callback);
+      endBy(job, result, handler.length > 2);
+    } catch (error) {
+      endWithError(job, error);
+    }
+    return outcome.promise;
   }
 );
 
@@ -2049,9 +1993,10 @@ const endBy = (
    */
   function (job, result, declaresCallback) {
     if (typeof result?.then === "function") {
+      // Not awaited here: the stack of its error would show the runtime.
       result.then(
-        (/** @type {unknown} */ value) => endWith(job, null, value, false),
-        (/** @type {unknown} */ error) => endWithError(job, error),
+        bind(endWith, undefined, job, null),
+        bind(endWithError, undefined, job),
       );
     } else if (isResult(result, declaresCallback)) {
       endWith(job, null, result, false);
@@ -2063,21 +2008,23 @@ const endBy = (
 
 const endWith = (
   /**
+   * End, unless the handler has ended.
+   *
    * @param {Job} job
    * @param {unknown} error If it is neither null nor undefined, the handler has failed.
    * @param {unknown} value
-   * @param {boolean} waits The value is sent when the event loop is empty.
+   * @param {boolean} [waits] The value is sent when the event loop is empty.
    */
-  function (job, error, value, waits) {
+  function (job, error, value, waits = false) {
     if (job.hasEnded) return;
     if (error !== null && error !== undefined) return endWithError(job, error);
     job.hasEnded = true;
     // Invocations that share an event loop cannot wait until it is empty.
     if (waits && hello.concurrency === 1) {
-      waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome.resolve(value));
+      waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome?.resolve(value));
     } else {
-      job.stopWaiting();
-      job.outcome.resolve(value);
+      job.stopWaiting?.();
+      job.outcome?.resolve(value);
     }
   }
 );
@@ -2092,8 +2039,8 @@ function endWithError(job, error) {
     return;
   }
   job.hasEnded = true;
-  job.stopWaiting();
-  job.outcome.reject(error);
+  job.stopWaiting?.();
+  job.outcome?.reject(error);
 }
 
 /**
@@ -2124,7 +2071,7 @@ function waitForEnd(job, result, declaresCallback) {
  * @param {() => void} goOn
  */
 function waitForNothing(job, advice, goOn) {
-  job.stopWaiting();
+  job.stopWaiting?.();
   const warn = () =>
     log("WARN", [
       "The handler has returned, and its response waits for an empty event loop: " +
@@ -2135,12 +2082,12 @@ function waitForNothing(job, advice, goOn) {
   const timer = createSystemTimer(warn, leftMs, false);
   keepAlive(false);
   job.onNothingLeft = () => {
-    job.stopWaiting();
+    job.stopWaiting?.();
     goOn();
   };
   job.stopWaiting = () => {
     job.onNothingLeft = null;
-    job.stopWaiting = () => {};
+    job.stopWaiting = null;
     cancelTimer(timer);
     keepAlive(true);
   };
@@ -2437,15 +2384,23 @@ function namesIn(exports) {
 function noHandler(exports, path, value) {
   const where = quote(hello.module);
   const names = attempt(() => namesIn(exports)) ?? [];
-  const more = names.length > NAMES_LIMIT ? ", \u2026" : "";
-  const found = names.slice(0, NAMES_LIMIT).join(", ") + more || "nothing";
-  const kind = kindOf(value);
+  const dots = names.length > NAMES_LIMIT ? ", \u2026" : "";
+  const found = names.slice(0, NAMES_LIMIT).join(", ") + dots || "nothing";
+  const isNot = (/** @type {unknown} */ it) =>
+    `is ${kindOf(it)}, not a function or an object with a fetch method`;
+  const standIn = path === CONVENTIONAL_NAME
+    ? follow(exports, "default").value
+    : undefined;
+  const more = standIn === undefined
+    ? ""
+    : `; the default export, which could stand in, ${isNot(standIn)}`;
   return new RuntimeError(
     "Runtime.HandlerNotFound",
     value === undefined
-      ? `Cannot find export ${quote(path)} in ${where}: it exports ${found}`
-      : `Cannot call export ${quote(path)} of ${where}: it is ${kind}, ` +
-        "not a function or an object with a fetch method",
+      ? `Cannot find export ${
+        quote(path)
+      } in ${where}: it exports ${found}${more}`
+      : `Cannot call export ${quote(path)} of ${where}: it ${isNot(value)}`,
   );
 }
 
@@ -2456,21 +2411,12 @@ const adaptPlain = (
    * @returns {Handler}
    */
   function (value, owner) {
-    const declaresCallback = value.length > 2;
-    return async (event, context, job) => {
-      const callback = offerCallback(job, context);
-      const onError = (/** @type {unknown} */ error) =>
-        endWithError(job, error);
-      const onResult = (/** @type {unknown} */ result) => {
-        try {
-          endBy(job, result, declaresCallback);
-        } catch (error) {
-          onError(error);
-        }
-      };
-      call({ onResult, onError }, value, owner, [event, context, callback]);
-      return finishResponse(await job.outcome.promise, event, job);
-    };
+    return async (event, context, job) =>
+      finishResponse(
+        await complete(job, value, owner, event, context),
+        event,
+        job,
+      );
   }
 );
 
@@ -2485,7 +2431,7 @@ async function streamingAdapter() {
   return (value, owner) => async (event, context, job) => {
     job.opensStream = true;
     const { stream, finished } = responseStream(new Sink(job));
-    await callAndWait(value, owner, [event, stream, context]);
+    await value.call(owner, event, stream, context);
     await finished;
     return STREAMED;
   };
@@ -2975,7 +2921,6 @@ const canListen = (
 async function handToServer() {
   const { serverAdapter } = await import("./served.js");
   return await serverAdapter({
-    callAndWait,
     fetchAdapter,
     log,
     openServer,
@@ -3057,11 +3002,14 @@ function onNothingLeft(event) {
   const isUnanswered = job.phase === "running" || job.phase === "streaming";
   if (isUnanswered) {
     job.isFatal = true;
-    const message = job.phase === "streaming" || job.opensStream
-      ? "The handler's stream can never end: it waits for its next piece or its end, " +
-        "and no timer, request or other work is left that could write it"
-      : "The handler's promise can never settle: it waits, and no timer, request or " +
-        "other work is left that could wake it";
+    const message = job.opensStream
+      ? "The response stream can never end: no timer, request or other work is left " +
+        "that could write to it; call its end()"
+      : `The handler's ${
+        job.phase === "streaming" ? "stream" : "promise"
+      } can never ` +
+        "settle: it waits, and no timer, request or other work is left that could " +
+        "wake it";
     fail(job, new RuntimeError("Runtime.HandlerNeverSettled", message));
   }
   if (!isUnanswered && job.phase === "finishing") {
@@ -3269,7 +3217,7 @@ export const start = (
       if (servesMore) ({ listenForTheEnd } = await loadClosing());
       const server = hello.socket === null ? null : await loadServer();
       const listener = server?.open(/** @type {string} */ (hello.socket));
-      if (!server && hello.input !== null) continueWith(hello.input);
+      if (!server && hello.input) continueWith(hello.input);
       watchServers();
       handler = await adaptOrServe(await loaded(load()), hello.export);
       if (server && listener) await serve(server, listener, handler);

@@ -18,7 +18,6 @@ import * as http from "./http.js";
  * @property {(error: unknown) => unknown} [onError]
  *
  * @typedef {object} Tools What other handlers are made of.
- * @property {(callee: Function, owner: unknown, args: unknown[]) => Promise<any>} callAndWait
  * @property {() => Promise<(app: {
  *   fetch: (request: Request, info: object) => unknown,
  * }) => Handler>} fetchAdapter
@@ -132,13 +131,7 @@ async function denoAdapter() {
  */
 async function answerWith({ handler, onError }, request, info) {
   try {
-    return checked(
-      await tools.callAndWait(
-        /** @type {Function} */ (handler),
-        undefined,
-        [request, info],
-      ),
-    );
+    return checked(await handler?.(request, info));
   } catch (error) {
     if (error instanceof UpgradeRefusedError) {
       return new Response(error.message, { status: 501 });

@@ -76,7 +76,7 @@ export function open(path) {
  */
 export async function endOf(path) {
   let rid = STDIN;
-  if (path !== null) {
+  if (path) {
     const before = core.resources();
     Deno.openSync(path);
     Deno.permissions.revokeSync({ name: "read", path });

@@ -32,12 +32,12 @@ EXPORTED = "start"
 # What every event runs through. V8 compiles other functions when they are first called.
 EAGER = (
     "abortController", "adapt", "adaptFunction", "adaptOrServe", "adaptPlain",
-    "beginInvocation", "beginLoading", "call", "callAndWait", "canListen", "chunkRoom",
+    "attempt", "beginInvocation", "beginLoading", "canListen", "chunkRoom", "complete",
     "decode", "doneBehind", "doneFrame", "end", "endBy", "endWith", "exported",
     "fetchFrom", "find", "finish", "finishResponse", "follow", "forget", "frame",
     "framesOf", "isFetchApp", "isHandler", "isListener", "isResponse", "isResult",
-    "isStream", "loaded", "makeContext", "offerCallback", "parseContext", "parseEvent",
-    "pick", "readEvent", "readExactly", "readInvocations", "readLine", "readMore",
+    "isStream", "loaded", "makeContext", "parseContext", "parseEvent", "pick",
+    "readEvent", "readExactly", "readInvocations", "readLine", "readMore",
     "receiveHello", "rehearse", "releaseServers", "reroute", "respond", "resultFrames",
     "run", "setTraceId", "standIn", "standStill", "start", "stopWatching",
     "watchServers", "write", "writeAll",

@@ -6,7 +6,6 @@
  */
 
 /** @import { Handler } from "./run.js" */
-import { callAndWait } from "./call.js";
 import { log } from "./console.js";
 import { RuntimeError } from "./errors.js";
 import { fetchAdapter, warn } from "./fetch.js";
@@ -86,7 +85,6 @@ function canListen(value) {
 async function handToServer() {
   const { serverAdapter } = await import("../served.js");
   return await serverAdapter({
-    callAndWait,
     fetchAdapter,
     log,
     openServer,

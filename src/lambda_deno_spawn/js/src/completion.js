@@ -13,7 +13,12 @@ import { log } from "./console.js";
 import { attempt } from "./errors.js";
 import { hello } from "./input.js";
 import { keepAlive } from "./job.js";
-import { cancelTimer, createSystemTimer } from "./primordials.js";
+import {
+  bind,
+  cancelTimer,
+  createSystemTimer,
+  withResolvers,
+} from "./primordials.js";
 import { isStream } from "./stream.js";
 
 /** What Node's runtime reports for `context.fail()` without an error. */
@@ -26,22 +31,37 @@ const HOW_NOT_TO_WAIT =
   "context.callbackWaitsForEmptyEventLoop to false before calling the callback";
 
 /**
- * Give a context the functions by which older handlers end.
+ * Call a handler and wait for its end.
  *
  * @param {Job} job
- * @param {Context} context
- * @returns {(error?: unknown, value?: unknown) => void} The callback.
+ * @param {(...args: any[]) => unknown} handler Called with event, context and callback.
+ * @param {unknown} owner
+ * @param {unknown} event
+ * @param {Context & Record<string, unknown>} context Gets the functions by which older
+ *   handlers end.
+ * @returns {Promise<unknown>} The handler's result.
  */
-export function offerCallback(job, context) {
-  const done = (/** @type {unknown} */ error, /** @type {unknown} */ value) =>
-    endWith(job, error, value, false);
-  Object.assign(context, {
-    done,
-    succeed: (/** @type {unknown} */ value) => done(null, value),
-    fail: (/** @type {unknown} */ error) => done(error ?? NO_ERROR, null),
-  });
-  return (error, value) =>
-    endWith(job, error, value, context.callbackWaitsForEmptyEventLoop);
+export function complete(job, handler, owner, event, context) {
+  const outcome = withResolvers();
+  job.outcome = outcome;
+  const callback = (
+    /** @type {unknown} */ error,
+    /** @type {unknown} */ value,
+  ) => endWith(job, error, value, context.callbackWaitsForEmptyEventLoop);
+  context.done = (
+    /** @type {unknown} */ error,
+    /** @type {unknown} */ value,
+  ) => endWith(job, error, value);
+  context.succeed = (/** @type {unknown} */ value) => endWith(job, null, value);
+  context.fail = (/** @type {unknown} */ error) =>
+    endWith(job, error ?? NO_ERROR, null);
+  try {
+    const result = handler.call(owner, event, context, callback);
+    endBy(job, result, handler.length > 2);
+  } catch (error) {
+    endWithError(job, error);
+  }
+  return outcome.promise;
 }
 
 /**
@@ -52,11 +72,12 @@ export function offerCallback(job, context) {
  * @param {boolean} declaresCallback It has a parameter for its callback, so that a
  *   value which it returns is not its result.
  */
-export function endBy(job, result, declaresCallback) {
+function endBy(job, result, declaresCallback) {
   if (typeof result?.then === "function") {
+    // Not awaited here: the stack of its error would show the runtime.
     result.then(
-      (/** @type {unknown} */ value) => endWith(job, null, value, false),
-      (/** @type {unknown} */ error) => endWithError(job, error),
+      bind(endWith, undefined, job, null),
+      bind(endWithError, undefined, job),
     );
   } else if (isResult(result, declaresCallback)) {
     endWith(job, null, result, false);
@@ -66,21 +87,23 @@ export function endBy(job, result, declaresCallback) {
 }
 
 /**
+ * End, unless the handler has ended.
+ *
  * @param {Job} job
  * @param {unknown} error If it is neither null nor undefined, the handler has failed.
  * @param {unknown} value
- * @param {boolean} waits The value is sent when the event loop is empty.
+ * @param {boolean} [waits] The value is sent when the event loop is empty.
  */
-function endWith(job, error, value, waits) {
+function endWith(job, error, value, waits = false) {
   if (job.hasEnded) return;
   if (error !== null && error !== undefined) return endWithError(job, error);
   job.hasEnded = true;
   // Invocations that share an event loop cannot wait until it is empty.
   if (waits && hello.concurrency === 1) {
-    waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome.resolve(value));
+    waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome?.resolve(value));
   } else {
-    job.stopWaiting();
-    job.outcome.resolve(value);
+    job.stopWaiting?.();
+    job.outcome?.resolve(value);
   }
 }
 
@@ -88,14 +111,14 @@ function endWith(job, error, value, waits) {
  * @param {Job} job
  * @param {unknown} error
  */
-export function endWithError(job, error) {
+function endWithError(job, error) {
   if (job.hasEnded) {
     log("ERROR", ["The handler failed after it had ended:", error]);
     return;
   }
   job.hasEnded = true;
-  job.stopWaiting();
-  job.outcome.reject(error);
+  job.stopWaiting?.();
+  job.outcome?.reject(error);
 }
 
 /**
@@ -126,7 +149,7 @@ function waitForEnd(job, result, declaresCallback) {
  * @param {() => void} goOn
  */
 function waitForNothing(job, advice, goOn) {
-  job.stopWaiting();
+  job.stopWaiting?.();
   const warn = () =>
     log("WARN", [
       "The handler has returned, and its response waits for an empty event loop: " +
@@ -137,12 +160,12 @@ function waitForNothing(job, advice, goOn) {
   const timer = createSystemTimer(warn, leftMs, false);
   keepAlive(false);
   job.onNothingLeft = () => {
-    job.stopWaiting();
+    job.stopWaiting?.();
     goOn();
   };
   job.stopWaiting = () => {
     job.onNothingLeft = null;
-    job.stopWaiting = () => {};
+    job.stopWaiting = null;
     cancelTimer(timer);
     keepAlive(true);
   };

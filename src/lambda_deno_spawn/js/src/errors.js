@@ -79,10 +79,8 @@ export const OUR_FILES = import.meta.url.slice(
   import.meta.url.lastIndexOf("/") + 1,
 );
 
-/** The same as a path: some loggers shorten the lines of a stack. */
-export const OUR_PATH =
-  attempt(() => decodeURI(OUR_FILES.slice("file://".length))) ??
-    OUR_FILES;
+/** The same in the form of loggers that shorten the lines of a stack. */
+export const OUR_PATH = OUR_FILES.slice("file://".length);
 /** Code of Deno's own in the line of a stack. */
 const DENOS_OWN = /\b(?:ext|node):[\w/]/;
 

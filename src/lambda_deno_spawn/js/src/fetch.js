@@ -10,7 +10,6 @@
 /** @import { Context } from "./context.js" */
 /** @import { Job } from "./job.js" */
 /** @import { Handler } from "./run.js" */
-import { callAndWait } from "./call.js";
 import { log } from "./console.js";
 import { kindOf, RuntimeError } from "./errors.js";
 import { hello } from "./input.js";
@@ -77,7 +76,7 @@ async function fetchFrom(app, event, context, job, http, fallback) {
     http.connectionOf(event, request.headers),
   );
   // Frameworks for Workers look for `waitUntil` in the third argument.
-  const response = await callAndWait(app.fetch, app, [request, facts, facts]);
+  const response = await app.fetch(request, facts, facts);
   if (!isResponse(response)) {
     throw new RuntimeError(
       "Runtime.InvalidResponse",

@@ -8,8 +8,7 @@
 
 /** @import { Context } from "./context.js" */
 /** @import { Handler } from "./run.js" */
-import { call, callAndWait } from "./call.js";
-import { endBy, endWithError, offerCallback } from "./completion.js";
+import { complete } from "./completion.js";
 import { attempt, kindOf, quote, RuntimeError } from "./errors.js";
 import { fetchAdapter, finishResponse } from "./fetch.js";
 import { hello, readExactly } from "./input.js";
@@ -225,15 +224,23 @@ function namesIn(exports) {
 function noHandler(exports, path, value) {
   const where = quote(hello.module);
   const names = attempt(() => namesIn(exports)) ?? [];
-  const more = names.length > NAMES_LIMIT ? ", \u2026" : "";
-  const found = names.slice(0, NAMES_LIMIT).join(", ") + more || "nothing";
-  const kind = kindOf(value);
+  const dots = names.length > NAMES_LIMIT ? ", \u2026" : "";
+  const found = names.slice(0, NAMES_LIMIT).join(", ") + dots || "nothing";
+  const isNot = (/** @type {unknown} */ it) =>
+    `is ${kindOf(it)}, not a function or an object with a fetch method`;
+  const standIn = path === CONVENTIONAL_NAME
+    ? follow(exports, "default").value
+    : undefined;
+  const more = standIn === undefined
+    ? ""
+    : `; the default export, which could stand in, ${isNot(standIn)}`;
   return new RuntimeError(
     "Runtime.HandlerNotFound",
     value === undefined
-      ? `Cannot find export ${quote(path)} in ${where}: it exports ${found}`
-      : `Cannot call export ${quote(path)} of ${where}: it is ${kind}, ` +
-        "not a function or an object with a fetch method",
+      ? `Cannot find export ${
+        quote(path)
+      } in ${where}: it exports ${found}${more}`
+      : `Cannot call export ${quote(path)} of ${where}: it ${isNot(value)}`,
   );
 }
 
@@ -243,20 +250,12 @@ function noHandler(exports, path, value) {
  * @returns {Handler}
  */
 function adaptPlain(value, owner) {
-  const declaresCallback = value.length > 2;
-  return async (event, context, job) => {
-    const callback = offerCallback(job, context);
-    const onError = (/** @type {unknown} */ error) => endWithError(job, error);
-    const onResult = (/** @type {unknown} */ result) => {
-      try {
-        endBy(job, result, declaresCallback);
-      } catch (error) {
-        onError(error);
-      }
-    };
-    call({ onResult, onError }, value, owner, [event, context, callback]);
-    return finishResponse(await job.outcome.promise, event, job);
-  };
+  return async (event, context, job) =>
+    finishResponse(
+      await complete(job, value, owner, event, context),
+      event,
+      job,
+    );
 }
 
 /** Load what handlers of AWS's streaming form need. */
@@ -270,7 +269,7 @@ async function streamingAdapter() {
   return (value, owner) => async (event, context, job) => {
     job.opensStream = true;
     const { stream, finished } = responseStream(new Sink(job));
-    await callAndWait(value, owner, [event, stream, context]);
+    await value.call(owner, event, stream, context);
     await finished;
     return STREAMED;
   };

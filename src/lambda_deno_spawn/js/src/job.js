@@ -8,7 +8,6 @@
 
 /** @import { Head } from "./input.js" */
 /** @import { Sink } from "./stream.js" */
-import { withResolvers } from "./primordials.js";
 
 /**
  * @typedef {"loading" | "idle" | "running" | "streaming" | "finishing" | "done"} Phase
@@ -39,12 +38,16 @@ export class Job {
   afterwards = [];
   /** True once the handler has ended: what it does after that has no effect. */
   hasEnded = false;
-  /** Result or error of the handler. */
-  outcome = withResolvers();
+  /**
+   * Result or error of the handler, while it is called.
+   *
+   * @type {PromiseWithResolvers<unknown> | null}
+   */
+  outcome = null;
   /** Called when the event loop is empty. @type {(() => void) | null} */
   onNothingLeft = null;
-  /** No longer calls `onNothingLeft`. */
-  stopWaiting = () => {};
+  /** Has `onNothingLeft` not be called any more. @type {(() => void) | null} */
+  stopWaiting = null;
   /** When `context.signal` aborts; Unix time, milliseconds. */
   abortEpochMs = 0;
   /** True once the DONE frame is written, or is on its way behind the response. */

@@ -82,7 +82,7 @@ export async function start(load, loadClosing, loadServer) {
     if (servesMore) ({ listenForTheEnd } = await loadClosing());
     const server = hello.socket === null ? null : await loadServer();
     const listener = server?.open(/** @type {string} */ (hello.socket));
-    if (!server && hello.input !== null) continueWith(hello.input);
+    if (!server && hello.input) continueWith(hello.input);
     watchServers();
     handler = await adaptOrServe(await loaded(load()), hello.export);
     if (server && listener) await serve(server, listener, handler);

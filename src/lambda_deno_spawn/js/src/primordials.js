@@ -7,6 +7,8 @@
  */
 
 export const { parse, stringify } = JSON;
+/** @type {(callee: Function, owner: unknown, ...args: unknown[]) => any} */
+export const bind = Function.prototype.call.bind(Function.prototype.bind);
 // @ts-ignore newer than the types
 export const { isError: isNativeError } = Error;
 export const { TextDecoder } = globalThis;

@@ -79,11 +79,14 @@ export function onNothingLeft(event) {
   const isUnanswered = job.phase === "running" || job.phase === "streaming";
   if (isUnanswered) {
     job.isFatal = true;
-    const message = job.phase === "streaming" || job.opensStream
-      ? "The handler's stream can never end: it waits for its next piece or its end, " +
-        "and no timer, request or other work is left that could write it"
-      : "The handler's promise can never settle: it waits, and no timer, request or " +
-        "other work is left that could wake it";
+    const message = job.opensStream
+      ? "The response stream can never end: no timer, request or other work is left " +
+        "that could write to it; call its end()"
+      : `The handler's ${
+        job.phase === "streaming" ? "stream" : "promise"
+      } can never ` +
+        "settle: it waits, and no timer, request or other work is left that could " +
+        "wake it";
     fail(job, new RuntimeError("Runtime.HandlerNeverSettled", message));
   }
   if (!isUnanswered && job.phase === "finishing") {
