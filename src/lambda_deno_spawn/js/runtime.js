@@ -2922,6 +2922,7 @@ async function handToServer() {
   const { serverAdapter } = await import("./served.js");
   return await serverAdapter({
     fetchAdapter,
+    finishResponse,
     log,
     openServer,
     rehearse,

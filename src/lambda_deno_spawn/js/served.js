@@ -21,6 +21,7 @@ import * as http from "./http.js";
  * @property {() => Promise<(app: {
  *   fetch: (request: Request, info: object) => unknown,
  * }) => Handler>} fetchAdapter
+ * @property {(response: Response, event: unknown, job: any) => unknown} finishResponse
  * @property {(level: "WARN" | "ERROR", values: unknown[]) => void} log
  * @property {() => Server | undefined} openServer
  * @property {(handler: Handler, event: string) => Promise<void>} rehearse
@@ -220,17 +221,21 @@ function nodeAdapter(nodeHttp) {
           "for other events export a function `handler`",
       );
     }
-    const request = http.toParts(event, tools.warn);
+    let request;
+    try {
+      request = http.toParts(event, tools.warn);
+    } catch (error) {
+      if (!(error instanceof http.MethodNotAllowedError)) throw error;
+      const response = new Response(null, { status: 405 });
+      return tools.finishResponse(response, event, job);
+    }
     if (
       request.headers.get("upgrade")?.toLowerCase() === "websocket" &&
       node.listenerCount("upgrade") > 0
     ) {
       tools.log("WARN", [NO_UPGRADE]);
-      return http.fromResponse(
-        new Response(NO_UPGRADE, { status: 501 }),
-        event,
-        tools.warn,
-      );
+      const response = new Response(NO_UPGRADE, { status: 501 });
+      return tools.finishResponse(response, event, job);
     }
     const { hostname } = http.connectionOf(event, request.headers);
     const answer = await nodeHttp.exchange(

@@ -8,7 +8,7 @@
 /** @import { Handler } from "./run.js" */
 import { log } from "./console.js";
 import { RuntimeError } from "./errors.js";
-import { fetchAdapter, warn } from "./fetch.js";
+import { fetchAdapter, finishResponse, warn } from "./fetch.js";
 import { adapt, pick, rehearse } from "./handlers.js";
 import { hello } from "./input.js";
 import { STREAMED } from "./run.js";
@@ -86,6 +86,7 @@ async function handToServer() {
   const { serverAdapter } = await import("../served.js");
   return await serverAdapter({
     fetchAdapter,
+    finishResponse,
     log,
     openServer,
     rehearse,
