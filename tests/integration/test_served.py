@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "served"
-APPS = ["deno_serve", "node", "express4", "express5", "fastify", "koa", "hono_node"]
 CLIENT = "203.0.113.7"
 
 
@@ -83,7 +83,20 @@ async def check(api: FakeRuntimeApi) -> None:
     await api.wait_for_next()
 
 
-@pytest.mark.parametrize("app", APPS)
+@pytest.mark.parametrize(
+    ("app", "way"),
+    [
+        ("deno_serve", "fresh"),
+        ("node", "reuse"),
+        ("express4", "server"),
+        ("express5", "fresh"),
+        ("fastify", "server"),
+        ("koa", "reuse"),
+        ("hono_node", "server"),
+        ("deno_serve", "server"),
+    ],
+    indirect=["way"],
+)
 async def test_an_app_answers_unchanged(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, deno_dir: str, app: str
 ) -> None:
@@ -91,16 +104,7 @@ async def test_an_app_answers_unchanged(
         await check(api)
 
 
-@pytest.mark.every_way("reuse", "server")
-@pytest.mark.parametrize("app", ["deno_serve", "express5"])
-async def test_an_app_answers_in_a_process_that_serves_more(
-    make_runtime: MakeRuntime, api: FakeRuntimeApi, deno_dir: str, app: str
-) -> None:
-    async with make_runtime(FOLDER, f"{app}.handler", DENO_DIR=deno_dir):
-        await check(api)
-
-
-@pytest.mark.parametrize("app", ["deno_serve", "node", "fastify"])
+@pytest.mark.parametrize("app", ["deno_serve", "fastify"])
 async def test_a_streamed_answer_streams(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, deno_dir: str, app: str
 ) -> None:
@@ -135,3 +139,128 @@ async def test_a_process_with_an_app_can_be_copied(
     ) as runtime:
         await check(api)
         assert reports(runtime.log)[-1]["start"] == "fork"
+
+
+UPGRADE = {
+    "headers": {
+        "host": "api.example.com",
+        "connection": "Upgrade",
+        "upgrade": "websocket",
+        "sec-websocket-key": "dGhlIHNhbXBsZSBub25jZQ==",
+        "sec-websocket-version": "13",
+    }
+}
+DENO_ODD = """
+const found: string[] = [];
+const app = (request: Request, info: any): any => {
+  switch (new URL(request.url).pathname) {
+    case "/upgrade":
+      return Deno.upgradeWebSocket(request).response;
+    case "/wrong":
+      return "text";
+    case "/waits":
+      return new Promise(() => {});
+  }
+  return Response.json({ found, path: info.event.rawPath });
+};
+// No user but root may use this port, and no process the next one twice.
+Deno.serve({ port: 80, onListen: ({ port }) => found.push(`port ${port}`) }, app);
+try {
+  Deno.serve({ port: 80 }, app);
+} catch (error) {
+  found.push((error as Error).name);
+}
+Deno.serve({ port: 9090 }, () => new Response("another app"));
+"""
+
+
+async def test_what_is_odd_with_deno_serve_is_answered_without_permissions(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    files = {"function.ts": DENO_ODD}
+    async with make_runtime(files, LAMBDA_DENO_PERMISSIONS="none") as runtime:
+        result = (await api.invoke(v2("/upgrade") | UPGRADE)).json()
+        assert (result["statusCode"], "one HTTP response" in result["body"]) == (
+            501,
+            True,
+        )
+        result = (await api.invoke(v2("/wrong"))).json()
+        assert (result["statusCode"], result["body"]) == (500, "Internal Server Error")
+        result = (await api.invoke(v2("/waits"))).json()
+        assert result["errorType"] == "Runtime.HandlerNeverSettled"
+        result = (await api.invoke({"Records": []})).json()
+        assert result["errorType"] == "Runtime.UnsupportedEvent"
+        result = (await api.invoke(v2("/facts"))).json()
+        assert json.loads(result["body"]) == {
+            "found": ["port 80", "AddrInUse"],
+            "path": "/facts",
+        }
+        await api.wait_for_next()
+        assert "Cannot upgrade to a WebSocket" in runtime.log
+        assert "Return value from serve handler must be a response" in runtime.log
+        assert "port 80, which gets the events, and on 9090" in runtime.log
+
+
+NODE_ODD = """
+const { createServer } = require("node:http");
+const app = createServer((request, response) => {
+  switch (request.url) {
+    case "/destroys":
+      return request.socket.destroy();
+    case "/throws":
+      throw new RangeError("the listener threw");
+    case "/rejects":
+      return Promise.reject(new RangeError("the listener rejected"));
+    case "/waits":
+      return;
+  }
+  response.on("finish", () => console.log("finished", request.url));
+  response.end("plain");
+});
+app.on("upgrade", (request, socket) => socket.destroy());
+// It is told to listen by whatever starts it.
+module.exports = app;
+"""
+
+
+async def test_what_is_odd_with_a_server_of_node_is_answered(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime({"function.cjs": NODE_ODD}) as runtime:
+        assert (await api.invoke(v2("/upgrade") | UPGRADE)).json()["statusCode"] == 501
+        failed = (await api.invoke(v2("/destroys"))).json()
+        assert "closed the connection before" in failed["errorMessage"]
+        for path, message in (
+            ("/throws", "the listener threw"),
+            ("/rejects", "the listener rejected"),
+        ):
+            failed = (await api.invoke(v2(path))).json()
+            assert failed["errorMessage"] == message
+        failed = (await api.invoke(v2("/waits"))).json()
+        assert failed["errorType"] == "Runtime.HandlerNeverSettled"
+        assert (await api.invoke(v2("/plain"))).json()["statusCode"] == 200
+        await api.wait_for_next()
+        assert runtime.log.count("finished /plain") == 1
+
+
+async def test_servers_beside_a_handler_listen(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    with socket.socket() as first, socket.socket() as second:
+        for one in (first, second):
+            one.bind(("127.0.0.1", 0))
+        ports = [one.getsockname()[1] for one in (first, second)]
+    source = f"""
+    import {{ createServer }} from "node:http";
+    const options = {{ port: {ports[0]}, hostname: "127.0.0.1", onListen() {{}} }};
+    Deno.serve(options, () => new Response("deno"));
+    createServer((_, response) => response.end("node")).listen({ports[1]});
+    export async function handler() {{
+      const answers = {ports}.map((port) => fetch(`http://127.0.0.1:${{port}}/`));
+      const texts = (await Promise.all(answers)).map((answer) => answer.text());
+      return await Promise.all(texts);
+    }}
+    """
+    async with make_runtime({"function.mjs": source}):
+        assert (await api.invoke(v2("/"))).json() == ["deno", "node"]
+        await api.wait_for_next()
