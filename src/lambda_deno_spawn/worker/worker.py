@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.errors import WorkerError, WorkerProtocolError, WorkerSpawnError
 from lambda_deno_spawn.invocation import Failure
+from lambda_deno_spawn.launch.entry import RUNTIME_JS, file_url
 from lambda_deno_spawn.processes.child import ChildProcess
 from lambda_deno_spawn.protocol.frames import (
     Answered,
@@ -42,6 +43,11 @@ if TYPE_CHECKING:
 
 # Between SIGTERM and SIGKILL: time to flush a log, a quarter of the default margin.
 TERMINATE_GRACE_S = 0.05
+
+# The folder of runtime.js as the lines of a stack show it, also without its scheme.
+OWN_FILES = (
+    file_url(RUNTIME_JS).removeprefix("file://").removesuffix("runtime.js").encode()
+)
 
 
 class Worker:
@@ -83,8 +89,8 @@ class Worker:
         self._state = state
         self._cache = cache
         self._writer = writer
-        self._relay = Relay(writer, started.marker)
-        self._stray = Relay(writer, started.marker)
+        self._relay = Relay(writer, started.marker, OWN_FILES)
+        self._stray = Relay(writer, started.marker, OWN_FILES)
         self._loop = loop
         self._reaper = reaper
         self._ready = asyncio.Event()
