@@ -2399,7 +2399,8 @@ function noHandler(exports, path, value) {
     value === undefined
       ? `Cannot find export ${
         quote(path)
-      } in ${where}: it exports ${found}${more}`
+      } in ${where}: it exports ${found}${more}; it has started no server either ` +
+        "(import.meta.main is false here)"
       : `Cannot call export ${quote(path)} of ${where}: it ${isNot(value)}`,
   );
 }
@@ -2535,10 +2536,12 @@ const loaded = (
    * @returns {Promise<Record<string, unknown>>} What it exports.
    */
   function (loading) {
-    loading.catch(() => {});
     return Promise.race([
       loading,
-      waited.promise.then(() => /** @type {Record<string, unknown>} */ ({})),
+      waited.promise.then(() => {
+        loading.catch(reportError);
+        return /** @type {Record<string, unknown>} */ ({});
+      }),
     ]);
   }
 );
@@ -2580,10 +2583,14 @@ async function isServing(canListen = false) {
   return openServer() !== undefined;
 }
 
-/** Decide that events are handed to the module's server. */
+/** Decide that the module's servers do not listen. */
 function keepServers() {
   mode = "serving";
   stopWatching();
+}
+
+/** Say that events go to one of several servers. */
+function warnOfMore() {
   const ports = [...new Set(servers.map(({ port }) => port))];
   if (ports.length > 1) {
     const more = ports.slice(1).join(", ");
@@ -2865,17 +2872,21 @@ const adaptOrServe = (
    */
   async function (module, path) {
     const value = exported(module, path);
-    const isApp = canListen(value);
+    const serves = has(value, "fetch");
+    const isApp = !serves && has(value, "listen");
     if (value === undefined || isApp || isListener(value)) {
       const isStarted = await isServing(isApp);
       // As anything else would that starts the app.
       if (isApp && !isStarted) await value.listen({ port: APP_PORT });
       if (isStarted || (isApp && await isServing())) {
+        warnOfMore();
         keepServers();
         return await handToServer();
       }
     }
-    releaseServers();
+    // A server beside an app with `fetch` is the same app, for other places than this.
+    if (serves) keepServers();
+    else releaseServers();
     return await adapt(module, path);
   }
 );
@@ -2897,23 +2908,22 @@ const exported = (
         const at = (holder) =>
           path.split(".").reduce((value, name) => value?.[name], holder);
         return [at(module), at(commonjs), module.default, commonjs]
-          .find(canListen);
+          .find((candidate) => has(candidate, "listen"));
       }
       throw error;
     }
   }
 );
 
-const canListen = (
+const has = (
   /**
    * @param {any} value
-   * @returns {boolean} True for an app of a framework, such as Express, Koa or Fastify,
-   *   and for a server.
+   * @param {"fetch" | "listen"} method `listen`: an app of a framework, such as Express,
+   *   Koa or Fastify, or a server.
    */
-  function (value) {
+  function (value, method) {
     const isObject = typeof value === "object" || typeof value === "function";
-    return isObject && typeof value?.listen === "function" &&
-      typeof value.fetch !== "function";
+    return isObject && attempt(() => typeof value?.[method] === "function");
   }
 );
 

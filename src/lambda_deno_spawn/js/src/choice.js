@@ -7,7 +7,7 @@
 
 /** @import { Handler } from "./run.js" */
 import { log } from "./console.js";
-import { RuntimeError } from "./errors.js";
+import { attempt, RuntimeError } from "./errors.js";
 import { fetchAdapter, finishResponse, warn } from "./fetch.js";
 import { adapt, pick, rehearse } from "./handlers.js";
 import { hello } from "./input.js";
@@ -18,6 +18,7 @@ import {
   keepServers,
   openServer,
   releaseServers,
+  warnOfMore,
 } from "./serving.js";
 import { Sink } from "./stream.js";
 
@@ -34,17 +35,21 @@ const APP_PORT = 8080;
  */
 export async function adaptOrServe(module, path) {
   const value = exported(module, path);
-  const isApp = canListen(value);
+  const serves = has(value, "fetch");
+  const isApp = !serves && has(value, "listen");
   if (value === undefined || isApp || isListener(value)) {
     const isStarted = await isServing(isApp);
     // As anything else would that starts the app.
     if (isApp && !isStarted) await value.listen({ port: APP_PORT });
     if (isStarted || (isApp && await isServing())) {
+      warnOfMore();
       keepServers();
       return await handToServer();
     }
   }
-  releaseServers();
+  // A server beside an app with `fetch` is the same app, for other places than this.
+  if (serves) keepServers();
+  else releaseServers();
   return await adapt(module, path);
 }
 
@@ -64,7 +69,7 @@ function exported(module, path) {
       const at = (holder) =>
         path.split(".").reduce((value, name) => value?.[name], holder);
       return [at(module), at(commonjs), module.default, commonjs]
-        .find(canListen);
+        .find((candidate) => has(candidate, "listen"));
     }
     throw error;
   }
@@ -72,13 +77,12 @@ function exported(module, path) {
 
 /**
  * @param {any} value
- * @returns {boolean} True for an app of a framework, such as Express, Koa or Fastify,
- *   and for a server.
+ * @param {"fetch" | "listen"} method `listen`: an app of a framework, such as Express,
+ *   Koa or Fastify, or a server.
  */
-function canListen(value) {
+function has(value, method) {
   const isObject = typeof value === "object" || typeof value === "function";
-  return isObject && typeof value?.listen === "function" &&
-    typeof value.fetch !== "function";
+  return isObject && attempt(() => typeof value?.[method] === "function");
 }
 
 /** @returns {Promise<Handler>} Hands events to the module's server. */

@@ -239,7 +239,8 @@ function noHandler(exports, path, value) {
     value === undefined
       ? `Cannot find export ${
         quote(path)
-      } in ${where}: it exports ${found}${more}`
+      } in ${where}: it exports ${found}${more}; it has started no server either ` +
+        "(import.meta.main is false here)"
       : `Cannot call export ${quote(path)} of ${where}: it ${isNot(value)}`,
   );
 }

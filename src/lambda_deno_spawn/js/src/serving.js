@@ -87,10 +87,12 @@ export function watchServers() {
  * @returns {Promise<Record<string, unknown>>} What it exports.
  */
 export function loaded(loading) {
-  loading.catch(() => {});
   return Promise.race([
     loading,
-    waited.promise.then(() => /** @type {Record<string, unknown>} */ ({})),
+    waited.promise.then(() => {
+      loading.catch(reportError);
+      return /** @type {Record<string, unknown>} */ ({});
+    }),
   ]);
 }
 
@@ -129,10 +131,14 @@ export async function isServing(canListen = false) {
   return openServer() !== undefined;
 }
 
-/** Decide that events are handed to the module's server. */
+/** Decide that the module's servers do not listen. */
 export function keepServers() {
   mode = "serving";
   stopWatching();
+}
+
+/** Say that events go to one of several servers. */
+export function warnOfMore() {
   const ports = [...new Set(servers.map(({ port }) => port))];
   if (ports.length > 1) {
     const more = ports.slice(1).join(", ");
