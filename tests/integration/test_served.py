@@ -56,12 +56,12 @@ async def check(api: FakeRuntimeApi) -> None:
     assert result["statusCode"] == 200, result
     assert [cookie.split(";")[0] for cookie in result["cookies"]] == ["a=1", "b=2"]
     assert json.loads(result["body"]) == facts
-    query = {"multiValueQueryStringParameters": {"x": ["a b"]}}
-    result = (await api.invoke(from_client(v1("/items/7", **query)))).json()
+    event = v1("/items/7", multiValueQueryStringParameters={"x": ["a b"]})
+    result = (await api.invoke(from_client(event))).json()
     assert len(result["multiValueHeaders"]["set-cookie"]) == 2
     assert json.loads(result["body"]) == facts
-    query = {"queryStringParameters": {"x": "a%20b"}}
-    result = (await api.invoke(from_client(alb("/items/7", **query)))).json()
+    event = alb("/items/7", queryStringParameters={"x": "a%20b"})
+    result = (await api.invoke(from_client(event))).json()
     assert (result["statusDescription"], json.loads(result["body"])) == (
         "200 OK",
         facts,
