@@ -2215,11 +2215,12 @@ const adapt = (
    *
    * @param {Record<string, unknown>} module
    * @param {string} path Names joined by dots.
+   * @param {{ owner: unknown, value: any }} [found] What `pick` has returned.
    * @returns {Promise<Handler>}
    * @throws {RuntimeError} There is no such export, or it has none of the known forms.
    */
-  async function (module, path) {
-    const { owner, value } = pick(module, path);
+  async function (module, path, found = pick(module, path)) {
+    const { owner, value } = found;
     if (!isFetchApp(value)) return await adaptFunction(value, owner);
     // Beside an app a handler may be exported, for events that are not HTTP requests.
     const beside = find(module, CONVENTIONAL_NAME);
@@ -2871,7 +2872,7 @@ const adaptOrServe = (
    * @throws {RuntimeError} It has neither.
    */
   async function (module, path) {
-    const value = exported(module, path);
+    const { found, value } = look(module, path);
     const serves = has(value, "fetch");
     const isApp = !serves && has(value, "listen");
     if (value === undefined || isApp || isListener(value)) {
@@ -2887,30 +2888,30 @@ const adaptOrServe = (
     // A server beside an app with `fetch` is the same app, for other places than this.
     if (serves) keepServers();
     else releaseServers();
-    return await adapt(module, path);
+    return await adapt(module, path, found);
   }
 );
 
-const exported = (
+const look = (
   /**
    * @param {Record<string, unknown>} module
    * @param {string} path
-   * @returns {any} What is named, or stands in for it; undefined: nothing that could be
-   *   called.
+   * @returns {{ found?: { owner: unknown, value: any }, value: any }} What is named, or
+   *   stands in for it; without `found` an app that cannot be called, if there is one.
    */
   function (module, path) {
     try {
-      return pick(module, path).value;
+      const found = pick(module, path);
+      return { found, value: found.value };
     } catch (error) {
-      if (error instanceof RuntimeError) {
-        const commonjs = /** @type {any} */ (module["module.exports"]);
-        /** @param {any} holder */
-        const at = (holder) =>
-          path.split(".").reduce((value, name) => value?.[name], holder);
-        return [at(module), at(commonjs), module.default, commonjs]
-          .find((candidate) => has(candidate, "listen"));
-      }
-      throw error;
+      if (!(error instanceof RuntimeError)) throw error;
+      const commonjs = /** @type {any} */ (module["module.exports"]);
+      /** @param {any} holder */
+      const at = (holder) =>
+        path.split(".").reduce((value, name) => value?.[name], holder);
+      const value = [at(module), at(commonjs), module.default, commonjs]
+        .find((candidate) => has(candidate, "listen"));
+      return { value };
     }
   }
 );

@@ -34,7 +34,7 @@ const APP_PORT = 8080;
  * @throws {RuntimeError} It has neither.
  */
 export async function adaptOrServe(module, path) {
-  const value = exported(module, path);
+  const { found, value } = look(module, path);
   const serves = has(value, "fetch");
   const isApp = !serves && has(value, "listen");
   if (value === undefined || isApp || isListener(value)) {
@@ -50,28 +50,28 @@ export async function adaptOrServe(module, path) {
   // A server beside an app with `fetch` is the same app, for other places than this.
   if (serves) keepServers();
   else releaseServers();
-  return await adapt(module, path);
+  return await adapt(module, path, found);
 }
 
 /**
  * @param {Record<string, unknown>} module
  * @param {string} path
- * @returns {any} What is named, or stands in for it; undefined: nothing that could be
- *   called.
+ * @returns {{ found?: { owner: unknown, value: any }, value: any }} What is named, or
+ *   stands in for it; without `found` an app that cannot be called, if there is one.
  */
-function exported(module, path) {
+function look(module, path) {
   try {
-    return pick(module, path).value;
+    const found = pick(module, path);
+    return { found, value: found.value };
   } catch (error) {
-    if (error instanceof RuntimeError) {
-      const commonjs = /** @type {any} */ (module["module.exports"]);
-      /** @param {any} holder */
-      const at = (holder) =>
-        path.split(".").reduce((value, name) => value?.[name], holder);
-      return [at(module), at(commonjs), module.default, commonjs]
-        .find((candidate) => has(candidate, "listen"));
-    }
-    throw error;
+    if (!(error instanceof RuntimeError)) throw error;
+    const commonjs = /** @type {any} */ (module["module.exports"]);
+    /** @param {any} holder */
+    const at = (holder) =>
+      path.split(".").reduce((value, name) => value?.[name], holder);
+    const value = [at(module), at(commonjs), module.default, commonjs]
+      .find((candidate) => has(candidate, "listen"));
+    return { value };
   }
 }
 

@@ -68,11 +68,12 @@ export const awslambda = {
  *
  * @param {Record<string, unknown>} module
  * @param {string} path Names joined by dots.
+ * @param {{ owner: unknown, value: any }} [found] What `pick` has returned.
  * @returns {Promise<Handler>}
  * @throws {RuntimeError} There is no such export, or it has none of the known forms.
  */
-export async function adapt(module, path) {
-  const { owner, value } = pick(module, path);
+export async function adapt(module, path, found = pick(module, path)) {
+  const { owner, value } = found;
   if (!isFetchApp(value)) return await adaptFunction(value, owner);
   // Beside an app a handler may be exported, for events that are not HTTP requests.
   const beside = find(module, CONVENTIONAL_NAME);
