@@ -138,7 +138,7 @@ async def test_a_process_with_an_app_can_be_copied(
         LAMBDA_DENO_WARM="ready",
     ) as runtime:
         await check(api)
-        assert reports(runtime.log)[-1]["start"] == "fork"
+        assert "fork" in {report["start"] for report in reports(runtime.log)}
 
 
 UPGRADE = {
