@@ -2395,13 +2395,15 @@ function noHandler(exports, path, value) {
   const more = standIn === undefined
     ? ""
     : `; the default export, which could stand in, ${isNot(standIn)}`;
+  const noServer = names.length > 0
+    ? ""
+    : " and has started no server (import.meta.main is false here)";
   return new RuntimeError(
     "Runtime.HandlerNotFound",
     value === undefined
       ? `Cannot find export ${
         quote(path)
-      } in ${where}: it exports ${found}${more}; it has started no server either ` +
-        "(import.meta.main is false here)"
+      } in ${where}: it exports ${found}${more}${noServer}`
       : `Cannot call export ${quote(path)} of ${where}: it ${isNot(value)}`,
   );
 }
