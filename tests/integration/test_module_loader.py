@@ -346,10 +346,11 @@ async def test_bare_deno_is_planted_with_modules(
     proxy, authority, _ = impostor
     planted = event(
         "import", SECURE, {**TRUST[trust], "HTTPS_PROXY": proxy},
-        files={"ca.pem": authority},
+        files={"ca.pem": authority}, limitMs=10_000,
     )  # fmt: skip
     assert "planted" in await bare(tmp_path, planted)
-    assert "planted" in await bare(tmp_path, event("import", SECURE))
+    again = event("import", SECURE, limitMs=10_000)
+    assert "planted" in await bare(tmp_path, again)
 
 
 @pytest.mark.every_way("fresh", "reuse")
