@@ -11,9 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-import orjson
-
 from lambda_deno_spawn.errors import RuntimeApiError
+from lambda_deno_spawn.strict_json import JsonError, dumps, loads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -141,7 +140,7 @@ class Failure:
         if log_tail:
             lines = _clean(log_tail).splitlines()
             body["logTail"] = lines[-LOG_TAIL_LIMIT_LINES:]
-        return cls(error_type, orjson.dumps(body))
+        return cls(error_type, dumps(body))
 
     @classmethod
     def from_worker_error(cls, error: WorkerError) -> Failure:
@@ -178,8 +177,8 @@ class Failure:
         if len(self.body) <= limit_bytes:
             return self
         try:
-            body = orjson.loads(self.body)
-        except orjson.JSONDecodeError:
+            body = loads(self.body)
+        except JsonError:
             body = None
         if not isinstance(body, dict):
             found = f"{len(self.body)} bytes that are not a JSON object"
@@ -217,15 +216,15 @@ class Failure:
         if len(self.body) > XRAY_BODY_LIMIT_BYTES:
             return None
         try:
-            body = orjson.loads(self.body)
-        except orjson.JSONDecodeError:
+            body = loads(self.body)
+        except JsonError:
             return None
         if not isinstance(body, dict):
             return None
         lines = body.get("stackTrace")
         try:
             message = str(body.get("errorMessage", ""))
-        except RecursionError:  # orjson parses deeper nesting than str() can write
+        except RecursionError:  # JSON may nest deeper than str() can write
             message = ""
         stack = [
             {"path": m["path"], "line": int(m["line"]), "label": m["label"] or ""}
@@ -242,7 +241,7 @@ class Failure:
             "exceptions": [exception],
             "paths": sorted({frame["path"] for frame in stack}),
         }
-        data = orjson.dumps(cause)
+        data = dumps(cause)
         if len(data) > XRAY_CAUSE_LIMIT_BYTES:  # escapes only add to it
             return None
         # Header values are single-line latin-1: everything else is escaped.
@@ -289,7 +288,7 @@ T = TypeVar("T", str, list[str])
 
 
 def _body(error_type: str, message: str, stack: list[str]) -> bytes:
-    return orjson.dumps(
+    return dumps(
         {"errorType": error_type, "errorMessage": message, "stackTrace": stack}
     )
 

@@ -24,14 +24,15 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "records": set(),
     "limits": set(),
-    "http": set(),
-    "invocation": {"errors"},
+    "strict_json": set(),
+    "http": {"records"},
+    "invocation": {"errors", "records", "strict_json"},
     "permissions": {"errors", "records"},
     "config": {"errors", "limits", "permissions", "records"},
     "processes": {"errors", "records"},
-    "log": {"config", "invocation"},
+    "log": {"config", "invocation", "strict_json"},
     "native": {"errors", "records"},
-    "protocol": {"errors", "invocation", "limits", "records"},
+    "protocol": {"errors", "invocation", "limits", "records", "strict_json"},
     "launch": {
         "config", "errors", "limits", "permissions", "processes.state", "records",
     },
@@ -39,10 +40,12 @@ ALLOWED: dict[str, set[str]] = {
         "errors", "http", "invocation", "launch", "log", "permissions", "processes",
         "protocol", "records",
     },
-    "runtime_api": {"__init__", "errors", "http", "invocation", "log"},
+    "runtime_api": {
+        "__init__", "errors", "http", "invocation", "log", "records", "strict_json",
+    },
     "serving": {
         "config", "errors", "invocation", "launch", "log", "native", "processes",
-        "protocol", "records", "worker",
+        "protocol", "records", "strict_json", "worker",
     },
     "bootstrap": {
         "config", "errors", "invocation", "launch", "log", "native", "processes",
@@ -66,8 +69,8 @@ ALLOWED: dict[str, set[str]] = {
     "__main__": {"dev.cli"},
 }  # fmt: skip
 PURE = [
-    "errors", "records", "limits", "protocol.hello", "invocation", "protocol.frames",
-    "permissions", "config",
+    "errors", "records", "limits", "strict_json", "protocol.hello", "invocation",
+    "protocol.frames", "permissions", "config",
     "serving.metrics", "serving.pool", "http.http1",
     "dev.aws.deploy", "dev.aws.deploy_layers",
 ]  # fmt: skip
@@ -93,9 +96,9 @@ OWNERS = {
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 # Modules that cost a cold start two to tens of milliseconds: imported while Deno loads
-# the handler, or where they are needed. dataclasses and orjson import inspect.
+# the handler, or where they are needed.
 SLOW = {
-    "asyncio", "dataclasses", "httpx", "json", "orjson", "pathlib", "re", "subprocess",
+    "asyncio", "dataclasses", "httpx", "inspect", "json", "pathlib", "re", "subprocess",
     "typing", "urllib",
 }  # fmt: skip
 

@@ -13,12 +13,11 @@ from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import orjson
-
 from lambda_deno_spawn.errors import WorkerProtocolError
 from lambda_deno_spawn.invocation import Failure, Success
 from lambda_deno_spawn.limits import RESPONSE_LIMIT_BYTES
 from lambda_deno_spawn.protocol.hello import MARKER_BYTES
+from lambda_deno_spawn.strict_json import JsonError, dumps, loads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -235,7 +234,7 @@ class WorkerConnection:
             "identity": invocation.cognito_identity,
             "tenantId": invocation.tenant_id,
         }
-        return [orjson.dumps(head) + b"\n", invocation.event]
+        return [dumps(head) + b"\n", invocation.event]
 
     def receive_data(self, data: bytes) -> Iterator[Event]:
         """Receive bytes from the worker's stdout; yield the events they complete.
@@ -348,13 +347,13 @@ class WorkerConnection:
             return None
         line = bytes(self._buffer[start:end])
         try:
-            fields: Any = orjson.loads(line)
+            fields: Any = loads(line)
             kind = FrameKind(fields["kind"])
             length = fields["bytes"]
             error_type = fields.get("errorType", "")
             content_type = fields.get("contentType", DEFAULT_CONTENT_TYPE)
             is_more = fields.get("more") is True
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        except (JsonError, KeyError, TypeError, ValueError):
             self._fail("a frame header is malformed", line)
         if type(length) is not int or length < 0:
             self._fail("a frame's length is out of range", line)

@@ -11,10 +11,10 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, NamedTuple
 
-import orjson
-
 from lambda_deno_spawn.config import Metrics
 from lambda_deno_spawn.invocation import Failure, Success
+from lambda_deno_spawn.limits import MEBIBYTE
+from lambda_deno_spawn.strict_json import dumps
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.invocation import Invocation
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 RECORD_TYPE = "lambda-deno-spawn.report"
 NAMESPACE = "lambda-deno-spawn"
 SUCCESS = "success"
-MEBIBYTE = 1024 * 1024
 
 
 class ReportForm(NamedTuple):
@@ -235,7 +234,7 @@ def report_line(
         epoch_ms: Now; Unix time, milliseconds.
     """
     if form.metrics is Metrics.EMF:
-        return orjson.dumps(_embedded(measures, form, epoch_ms))
+        return dumps(_embedded(measures, form, epoch_ms))
     record: dict[str, object] = {
         "timestamp": timestamp,
         "level": "INFO",
@@ -243,7 +242,7 @@ def report_line(
     }
     if measures.tenant_id is not None:
         record["tenantId"] = measures.tenant_id
-    return orjson.dumps({**record, "type": RECORD_TYPE, "record": measures.fields()})
+    return dumps({**record, "type": RECORD_TYPE, "record": measures.fields()})
 
 
 def _embedded(measures: Measures, form: ReportForm, epoch_ms: int) -> dict[str, object]:
