@@ -8,10 +8,10 @@ Developer Guide, "Using the Lambda runtime API for custom runtimes".
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from lambda_deno_spawn.errors import RuntimeApiError
+from lambda_deno_spawn.records import NamedTuple, Protocol
 from lambda_deno_spawn.strict_json import JsonError, dumps, loads
 
 if TYPE_CHECKING:
@@ -30,20 +30,20 @@ ERROR_REASON_LIMIT = 128
 # Enough to show the cause without turning the error body into a log file.
 LOG_TAIL_LIMIT_LINES = 20
 
-_ERROR_TYPE = re.compile(r"(?:Runtime|Function)\.[A-Z][A-Za-z]+")
+# These two are compiled at the first error, not in a cold start.
+_ERROR_TYPE = r"(?:Runtime|Function)\.[A-Z][A-Za-z]+"
 # AWS's ids have 36 characters; an id becomes part of a path, and of each log line.
 REQUEST_ID_LIMIT = 1024
 # 15 digits of milliseconds reach past the year 30000 and are exact in JavaScript.
-_DEADLINE_MS = re.compile(r"[0-9]{1,15}")
+DEADLINE_DIGITS = 15
 # A handler can write anything into its stack: a longer number is not a line number.
-_STACK_FRAME = re.compile(
+_STACK_FRAME = (
     r"^\s*at (?:(?P<label>.*?) \(|async )?"
     r"(?P<path>[^()]*?):(?P<line>[0-9]{1,9}):[0-9]+\)?$"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Invocation:
+class Invocation(NamedTuple):
     """One event and the facts that arrived with it.
 
     Attributes:
@@ -83,7 +83,8 @@ class Invocation:
         request_id = headers.get("lambda-runtime-aws-request-id", "")
         deadline = headers.get("lambda-runtime-deadline-ms", "")
         is_id = 0 < len(request_id) <= REQUEST_ID_LIMIT
-        if not is_id or not _DEADLINE_MS.fullmatch(deadline):
+        is_number = deadline.isascii() and deadline.isdigit()
+        if not is_id or not is_number or len(deadline) > DEADLINE_DIGITS:
             raise RuntimeApiError(
                 "next",
                 "a required header is missing or malformed: "
@@ -103,16 +104,14 @@ class Invocation:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Success:
+class Success(NamedTuple):
     """The handler's result: JSON text, passed on byte for byte."""
 
     payload: bytes
     content_type: str = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """An invocation (or the init phase) that ended in an error.
 
     Attributes:
@@ -155,7 +154,7 @@ class Failure:
         handler becomes ``Function.<its name>``.
         """
         is_short = len(self.error_type) <= ERROR_REASON_LIMIT
-        if is_short and _ERROR_TYPE.fullmatch(self.error_type):
+        if is_short and re.fullmatch(_ERROR_TYPE, self.error_type):
             return self.error_type
         letters = re.sub(r"[^A-Za-z]", "", self.error_type)[:ERROR_REASON_LIMIT]
         return (
@@ -229,7 +228,7 @@ class Failure:
         stack = [
             {"path": m["path"], "line": int(m["line"]), "label": m["label"] or ""}
             for line in (lines if isinstance(lines, list) else ())
-            if isinstance(line, str) and (m := _STACK_FRAME.match(line))
+            if isinstance(line, str) and (m := re.match(_STACK_FRAME, line))
         ]
         exception = {
             "type": self.error_type,
@@ -263,8 +262,7 @@ class Chunks(Protocol):
         """Iterate once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Streaming:
+class Streaming(NamedTuple):
     """The handler's result in pieces, of which the first has been received.
 
     Attributes:

@@ -8,7 +8,6 @@ docs/protocol.md; ``js/runtime.js`` is the other end.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,6 +16,7 @@ from lambda_deno_spawn.errors import WorkerProtocolError
 from lambda_deno_spawn.invocation import Failure, Success
 from lambda_deno_spawn.limits import RESPONSE_LIMIT_BYTES
 from lambda_deno_spawn.protocol.hello import MARKER_BYTES
+from lambda_deno_spawn.records import NamedTuple
 from lambda_deno_spawn.strict_json import JsonError, dumps, loads
 
 if TYPE_CHECKING:
@@ -106,46 +106,39 @@ LIMITS_BYTES: Mapping[FrameKind, int] = {
 ANSWER_KINDS = frozenset({FrameKind.PART, FrameKind.RESULT, FrameKind.ERROR})
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """The module is loaded; the worker waits for its invocation."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """The worker's answer: the handler's outcome, or why its module did not load."""
 
     outcome: Success | Failure
 
 
-@dataclass(frozen=True, slots=True)
-class StreamBegun:
+class StreamBegun(NamedTuple):
     """The answer follows in chunks; together they have this media type."""
 
     content_type: str
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """A piece of a streamed answer."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StreamEnded:
+class StreamEnded(NamedTuple):
     """The streamed answer is complete, or broken off by an error."""
 
     failure: Failure | None
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """The worker has nothing left to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stray:
+class Stray(NamedTuple):
     """Bytes on stdout outside any frame: output that escaped the rerouting."""
 
     data: bytes
@@ -154,8 +147,7 @@ class Stray:
 Event = Ready | Answered | StreamBegun | Chunk | StreamEnded | Done | Stray
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
+class _Header(NamedTuple):
     kind: FrameKind
     length: int
     error_type: str
