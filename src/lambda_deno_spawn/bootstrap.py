@@ -173,8 +173,10 @@ def _start(settings: Settings, state: StateDir, early_exit: EarlyExit) -> int:
             raise _no_temp_root(settings, error) from error
         # Deno is loading the handler now: what follows does not delay the first event.
         state.clear_abandoned()
-        import asyncio
+        from lambda_deno_spawn.deferred import unused_left_out
 
+        with unused_left_out():
+            import asyncio
         return asyncio.run(_serve(settings, command, state, cache, orphans))
     except (ConfigError, HandlerError, WorkerError) as error:
         return _fail_without_loop(settings.runtime_api, error)
@@ -198,6 +200,7 @@ async def _serve(
     from lambda_deno_spawn.invocation import Failure
     from lambda_deno_spawn.log.writer import configure_log, logger
     from lambda_deno_spawn.processes.reaper import Reaper
+    from lambda_deno_spawn.processes.signals import Signals
     from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
     from lambda_deno_spawn.serving.execution import Execution
     from lambda_deno_spawn.serving.leftovers import Leftovers
@@ -220,9 +223,10 @@ async def _serve(
     loop = asyncio.get_running_loop()
     writer.attach(loop)
     stop = Stop()
+    signals = Signals(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.ask)
-    reaper = Reaper(loop)
+        signals.handle(number, stop.ask)
+    reaper = Reaper(loop, signals)
     credentials = _credentials(settings)
     factory = WorkerFactory(command, state, cache, writer, reaper)
     workers = Workers(factory, state.private_dir_of, credentials)
@@ -275,6 +279,7 @@ async def _serve(
             await client.aclose()
         reaper.close()
         writer.detach(EXIT_FLUSH_LIMIT_S)
+        signals.close()
     return EXIT_OK if code is None else code
 
 

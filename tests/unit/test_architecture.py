@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "records": set(),
     "limits": set(),
     "strict_json": set(),
+    "deferred": {"records"},
     "http": {"records"},
     "invocation": {"errors", "records", "strict_json"},
     "permissions": {"errors", "records"},
@@ -48,8 +49,8 @@ ALLOWED: dict[str, set[str]] = {
         "protocol", "records", "strict_json", "worker",
     },
     "bootstrap": {
-        "config", "errors", "invocation", "launch", "log", "native", "processes",
-        "records", "runtime_api", "serving", "worker",
+        "config", "deferred", "errors", "invocation", "launch", "log", "native",
+        "processes", "records", "runtime_api", "serving", "worker",
     },
     "dev.project": {"config", "errors", "launch"},
     "dev.local": {"config", "dev.project", "errors", "launch"},
