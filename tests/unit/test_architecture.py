@@ -42,11 +42,12 @@ ALLOWED: dict[str, set[str]] = {
         "protocol", "records",
     },
     "runtime_api": {
-        "__init__", "errors", "http", "invocation", "log", "records", "strict_json",
+        "__init__", "errors", "http", "invocation", "limits", "log", "records",
+        "strict_json",
     },
     "serving": {
-        "config", "errors", "invocation", "launch", "log", "native", "processes",
-        "protocol", "records", "strict_json", "worker",
+        "config", "errors", "invocation", "launch", "limits", "log", "native",
+        "processes", "protocol", "records", "strict_json", "worker",
     },
     "bootstrap": {
         "config", "deferred", "errors", "invocation", "launch", "log", "native",

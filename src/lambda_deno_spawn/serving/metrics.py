@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.config import Metrics
 from lambda_deno_spawn.invocation import Failure, Success
+from lambda_deno_spawn.limits import MEBIBYTE
 from lambda_deno_spawn.records import NamedTuple
 from lambda_deno_spawn.strict_json import dumps
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
 RECORD_TYPE = "lambda-deno-spawn.report"
 NAMESPACE = "lambda-deno-spawn"
 SUCCESS = "success"
-MEBIBYTE = 1024 * 1024
 
 
 class ReportForm(NamedTuple):
