@@ -172,6 +172,7 @@ def _start(settings: Settings, state: StateDir, early_exit: EarlyExit) -> int:
         except OSError as error:
             raise _no_temp_root(settings, error) from error
         # Deno is loading the handler now: what follows does not delay the first event.
+        state.make_spare()
         state.clear_abandoned()
         from lambda_deno_spawn.deferred import unused_left_out
 

@@ -69,8 +69,8 @@ class StateDir:
             except OSError:
                 remove_tree(self.path)
                 raise
+        self._has_spare = False
         self._note_identity()
-        self._make_spare()
 
     def heal(self) -> None:
         """Repair the folder after handlers that may write everywhere.
@@ -83,7 +83,7 @@ class StateDir:
         with contextlib.suppress(OSError):
             if self._identity == _identities(self.path):
                 if self._has_spare and not os.path.isdir(f"{self.path}/{SPARE}"):
-                    self._make_spare()
+                    self.make_spare()
                 return
         try:
             self._make_again()
@@ -107,7 +107,7 @@ class StateDir:
             self._lock = new
         self._note_identity()
         if not os.path.isdir(f"{self.path}/{SPARE}"):
-            self._make_spare()
+            self.make_spare()
 
     def _note_identity(self) -> None:
         self._identity = _identities(self.path)
@@ -126,9 +126,12 @@ class StateDir:
         with contextlib.suppress(OSError, KeyError):
             if self._written[name] == _state_of(path):
                 return
-        self.remove_private(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        file = os.open(path, flags, 0o600)
+        try:
+            file = os.open(path, flags, 0o600)
+        except FileExistsError:
+            self.remove_private(path)
+            file = os.open(path, flags, 0o600)
         try:
             os.write(file, text.encode())
         finally:
@@ -201,7 +204,7 @@ class StateDir:
             removal = self._put_away(path)
             self.remove_some(SLICE_S)
         if not self._has_spare:
-            self._make_spare()
+            self.make_spare()
         return removal
 
     def _put_away(self, path: str) -> Removal:
@@ -238,7 +241,12 @@ class StateDir:
             disk.f_bavail * disk.f_frsize < bytes_short or disk.f_favail < names_short
         )
 
-    def _make_spare(self) -> None:
+    def make_spare(self) -> None:
+        """Make the folder that replaces a private one on a full disk.
+
+        Not when this one is created: a new folder takes a disk up to a millisecond,
+        and no handler has filled it before its process was started.
+        """
         self._has_spare = False
         with contextlib.suppress(OSError):
             os.mkdir(f"{self.path}/{SPARE}", 0o700)
