@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import marshal
 import os
 import resource
 import shutil
@@ -49,6 +50,7 @@ SCRIPTS = ("bootstrap", "lambda-deno-spawn")
 SHELLS = [name for name in ("dash", "bash") if shutil.which(name)]
 MB = 1024 * 1024
 CODE = "lib/lambda-deno-spawn"
+MAGIC_BYTES = 4  # of a .pyc, and of the file with all of them
 UNCHECKED_HASH = 1  # PEP 552: the second word of a .pyc; 3 would be checked
 ECHO = {"function.js": "export const handler = (event) => event;"}
 # Stands for an interpreter: says how it was started.
@@ -178,14 +180,23 @@ def test_every_module_has_byte_code_that_is_used_without_a_look_at_its_source(
     with zipfile.ZipFile(built.zip(Kind.RUNTIME, Arch.here())) as file:
         codes = {n: file.read(n) for n in file.namelist() if n.endswith(".pyc")}
         sources = [n for n in file.namelist() if n.endswith(".py")]
-    assert len(codes) == len(sources) > 30
+        one_file = file.read(f"{CODE}/python3.13")
+    packed = marshal.loads(one_file[MAGIC_BYTES:])
+    assert len(codes) + len(packed) == len(sources) > 30
     for name in sources:
-        folder, _, module = name.rpartition("/")
-        code = codes[f"{folder}/__pycache__/{module[:-3]}.cpython-313.pyc"]
-        assert int.from_bytes(code[4:8], "little") == UNCHECKED_HASH
+        code = packed.get(name.removeprefix(f"{CODE}/"))
+        if code is None:
+            folder, _, module = name.rpartition("/")
+            code = codes[f"{folder}/__pycache__/{module[:-3]}.cpython-313.pyc"]
+            assert code[:MAGIC_BYTES] == one_file[:MAGIC_BYTES]
+            assert int.from_bytes(code[4:8], "little") == UNCHECKED_HASH
         # What a traceback shows is where the file lies on Lambda.
         assert f"/opt/{name}".encode() in code
         assert b"/lambda-deno-spawn-" not in code  # the folder it was compiled in
+    assert {name for name in codes if "/h11/" not in name} == {
+        f"{CODE}/lambda_deno_spawn/__pycache__/{module}.cpython-313.pyc"
+        for module in ("__init__", "one_file")
+    }
 
 
 @pytest.mark.parametrize("arch", list(Arch))
@@ -384,6 +395,8 @@ def start_arguments(opt: Path) -> list[str]:
         "-S",
         "-c",
         f'import sys; sys.path.append("{opt}/lib/lambda-deno-spawn"); '
+        "from lambda_deno_spawn.one_file import use; "
+        f'use("{opt}/lib/lambda-deno-spawn"); '
         "from lambda_deno_spawn.bootstrap import main; main()",
     ]
 
@@ -633,6 +646,7 @@ def test_one_runtime_layer_fits_several_versions_of_python(
         source.write_text("this is no Python")
     for interpreter in (older, python):
         code = f"import sys; sys.path.append('{opt / CODE}'); import h11; "
+        code += f"from lambda_deno_spawn.one_file import use; use('{opt / CODE}'); "
         code += "import lambda_deno_spawn.bootstrap as b; print(b.__file__)"
         done = run([interpreter.path, "-I", "-S", "-c", code])
         assert done.stdout == f"{opt / CODE}/lambda_deno_spawn/bootstrap.py\n"

@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "records": set(),
     "limits": set(),
     "strict_json": set(),
+    "one_file": set(),
     "deferred": {"records"},
     "http": {"records"},
     "invocation": {"errors", "records", "strict_json"},
@@ -61,7 +62,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.package": {
         "__init__", "config", "dev.local", "dev.project", "errors", "invocation",
-        "launch", "native", "protocol",
+        "launch", "native", "one_file", "protocol",
     },
     "dev.aws": {"__init__", "dev.package", "dev.project", "errors"},
     "dev.cli": {
