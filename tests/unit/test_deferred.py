@@ -13,7 +13,7 @@ from lambda_deno_spawn.dev.package.interpreter import find_interpreter
 from lambda_deno_spawn.errors import BuildError
 
 SOURCE = Path(__file__).parents[2] / "src"
-LEFT_OUT = {"ssl", "_ssl", "inspect", "ast", "dis", "locale"}
+LEFT_OUT = {"ssl", "_ssl", "inspect", "ast", "dis"}
 IMPORT = f"""
 import sys
 sys.path.append({str(SOURCE)!r})
@@ -73,8 +73,8 @@ def test_afterwards_each_can_be_imported_and_is_used(interpreter: str) -> None:
     code = """
 async def work(): pass
 assert asyncio.iscoroutinefunction(work) and not asyncio.iscoroutinefunction(print)
-import inspect, locale, ssl
-assert inspect.signature(work) and locale.getlocale and ssl.SSLContext
+import inspect, ssl
+assert inspect.signature(work) and ssl.SSLContext
 assert type(inspect) is type(sys)
 loop = asyncio.new_event_loop()
 loop.set_debug(True)
@@ -84,6 +84,23 @@ loop.run_forever()
 loop.close()
 """
     assert run(interpreter, code) == "called\n"
+
+
+def test_one_that_is_used_inside_is_imported_there(interpreter: str) -> None:
+    code = """
+for name in [name for name in sys.modules if name.startswith("asyncio")]:
+    del sys.modules[name]
+with unused_left_out():
+    import inspect
+    assert inspect.signature(print)
+    from inspect import isfunction
+    assert isfunction(unused_left_out)
+    import asyncio
+    assert asyncio.coroutines.inspect.signature is inspect.signature
+import inspect as afterwards
+assert type(afterwards) is type(sys)
+"""
+    run(interpreter, code)
 
 
 def test_modules_that_are_there_already_stay(interpreter: str) -> None:
