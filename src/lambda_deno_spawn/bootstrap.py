@@ -22,10 +22,8 @@ environment cannot be used, as AWS's own Python runtime does.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
-import signal
 import sys
 
 from lambda_deno_spawn.config import (
@@ -37,6 +35,7 @@ from lambda_deno_spawn.config import (
     Strategy,
     Warm,
 )
+from lambda_deno_spawn.early import signal
 from lambda_deno_spawn.errors import (
     ConfigError,
     HandlerError,
@@ -374,7 +373,9 @@ def _report_form(settings: Settings) -> ReportForm | None:
 def _extension(settings: Settings) -> AbstractAsyncContextManager[None]:
     """Return a context in which Lambda sends SIGTERM, if the settings ask for it."""
     if settings.sigterm is Sigterm.OFF:
-        return contextlib.nullcontext()
+        from contextlib import nullcontext
+
+        return nullcontext()
     from lambda_deno_spawn.runtime_api.extension import registered
 
     return registered(settings.runtime_api)

@@ -8,8 +8,7 @@ environment: text, sets and folders are arguments. Specification: docs/configura
 
 from __future__ import annotations
 
-from enum import StrEnum
-
+from lambda_deno_spawn.early import StrEnum
 from lambda_deno_spawn.errors import ConfigError
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 

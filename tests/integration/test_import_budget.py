@@ -41,6 +41,7 @@ OURS = {
     "lambda_deno_spawn.launch.handler",
     "lambda_deno_spawn.launch.variables",
     "lambda_deno_spawn.processes.descendants",
+    "lambda_deno_spawn.early",
     "lambda_deno_spawn.errors",
     "lambda_deno_spawn.limits",
     "lambda_deno_spawn.protocol.hello",
@@ -53,9 +54,7 @@ OURS = {
 }
 # Names before the first dot. Modules that begin with _ belong to one of these.
 STANDARD = {
-    "collections", "contextlib", "enum", "errno", "fcntl", "functools", "gc",
-    "genericpath", "itertools", "keyword", "operator", "os", "posixpath", "reprlib",
-    "signal", "stat", "types",
+    "errno", "fcntl", "gc", "genericpath", "itertools", "os", "posixpath", "stat",
 }  # fmt: skip
 # What no supervisor needs that serves events with the default settings: decision 0034.
 UNUSED = {

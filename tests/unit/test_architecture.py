@@ -26,17 +26,21 @@ ALLOWED: dict[str, set[str]] = {
     "limits": set(),
     "strict_json": set(),
     "one_file": set(),
+    "early": {"records"},
     "deferred": {"records"},
     "http": {"records"},
     "invocation": {"errors", "records", "strict_json"},
-    "permissions": {"errors", "records"},
-    "config": {"errors", "limits", "permissions", "records"},
-    "processes": {"errors", "records"},
+    "permissions": {"early", "errors", "records"},
+    "config": {"early", "errors", "limits", "permissions", "records"},
+    "processes": {"early", "errors", "records"},
     "log": {"config", "invocation", "strict_json"},
     "native": {"errors", "records"},
-    "protocol": {"errors", "invocation", "limits", "records", "strict_json"},
+    "protocol": {
+        "early", "errors", "invocation", "limits", "records", "strict_json",
+    },
     "launch": {
-        "config", "errors", "limits", "permissions", "processes.state", "records",
+        "config", "early", "errors", "limits", "permissions", "processes.state",
+        "records",
     },
     "worker": {
         "errors", "http", "invocation", "launch", "log", "permissions", "processes",
@@ -51,8 +55,8 @@ ALLOWED: dict[str, set[str]] = {
         "processes", "protocol", "records", "strict_json", "worker",
     },
     "bootstrap": {
-        "config", "deferred", "errors", "invocation", "launch", "log", "native",
-        "processes", "records", "runtime_api", "serving", "worker",
+        "config", "deferred", "early", "errors", "invocation", "launch", "log",
+        "native", "processes", "records", "runtime_api", "serving", "worker",
     },
     "dev.project": {"config", "errors", "launch"},
     "dev.local": {"config", "dev.project", "errors", "launch"},
@@ -101,8 +105,9 @@ ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 # Modules that cost a cold start two to tens of milliseconds: imported while Deno loads
 # the handler, or where they are needed.
 SLOW = {
-    "asyncio", "dataclasses", "httpx", "inspect", "json", "pathlib", "re", "subprocess",
-    "typing", "urllib",
+    "asyncio", "collections", "contextlib", "dataclasses", "enum", "functools",
+    "httpx", "inspect", "json", "pathlib", "re", "signal",
+    "subprocess", "typing", "urllib",
 }  # fmt: skip
 
 

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import pytest
+
 from lambda_deno_spawn.records import NamedTuple, Protocol
 
 
@@ -53,6 +57,26 @@ def test_a_record_has_its_fields_defaults_and_methods() -> None:
     match point:
         case Point(x, y):
             assert (x, y) == (1, 2)
+    assert (Point._fields, point._asdict()) == (("x", "y"), {"x": 1, "y": 2})
+    assert Point._make([3, 4]) == Point(y=4, x=3)
+    assert (*point, len(point), point[0]) == (1, 2, 2, 1)
+    assert not hasattr(point, "__dict__")
+
+
+def test_wrong_fields_are_refused() -> None:
+    wrong: list[Callable[[], object]] = [
+        Point,  # type: ignore[list-item]
+        lambda: Point(1, 2, 3),  # type: ignore[call-arg]
+        lambda: Point(1, z=3),  # type: ignore[call-arg]
+        lambda: Point(1, x=1),  # type: ignore[misc]
+    ]
+    for call in wrong:
+        with pytest.raises(TypeError):
+            call()
+    with pytest.raises(ValueError, match="unexpected field names: \\['z'\\]"):
+        Point(1)._replace(z=3)  # type: ignore[call-arg]
+    with pytest.raises(AttributeError):
+        Point(1).x = 2  # type: ignore[misc]
 
 
 def test_records_of_two_types_are_never_equal() -> None:

@@ -8,10 +8,10 @@ docs/protocol.md; ``js/runtime.js`` is the other end.
 from __future__ import annotations
 
 import re
-from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from lambda_deno_spawn.early import StrEnum
 from lambda_deno_spawn.errors import WorkerProtocolError
 from lambda_deno_spawn.invocation import Failure, Success
 from lambda_deno_spawn.limits import RESPONSE_LIMIT_BYTES
