@@ -8,13 +8,14 @@ what is measured.
 from __future__ import annotations
 
 import os
+import sys
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deno import find_deno_bin
 
-from lambda_deno_spawn.dev.bench.contestant import running
+from lambda_deno_spawn.dev.bench.contestant import ContestantError, running
 from lambda_deno_spawn.dev.bench.sandbox import open_sandbox
 from lambda_deno_spawn.dev.bench.ways import SETTINGS as WAY_SETTINGS
 from lambda_deno_spawn.dev.bench.ways import Way, poller_source
@@ -90,6 +91,18 @@ async def start(
                 else:
                     await contestant.send(warm_up_event)
         yield contestant
+
+
+async def forks(scratch: Path) -> tuple[str, ...]:
+    """Return the name of the forking contestant, none if it cannot run here."""
+    name = Way.FORK.value
+    try:
+        async with start(name, scratch, freezes=False, warms_up=False) as contestant:
+            await contestant.first_poll()
+    except ContestantError as error:
+        print(f"without {name}: {error.reason}", file=sys.stderr)
+        return ()
+    return (name,)
 
 
 def command(name: str, scratch: Path, handler: str) -> list[str]:

@@ -2,8 +2,8 @@
 
 The contestants alternate for each event, and each is frozen while the others run, like
 an environment on Lambda between events: ours with a ready process (``ready``), ours
-starting a process for the event (``off``), and a Deno process that polls the Runtime
-API itself (``poller``). Reproduce with ``python -m bench latency``.
+copying one (``fork``) or starting one for the event (``off``), and a Deno process that
+polls the Runtime API itself (``poller``). Reproduce with ``python -m bench latency``.
 
 Alternating leaves the CPU caches cold for each contestant, as on Lambda with a pause
 between events. That costs the poller, which is otherwise warm, more than our runtime,
@@ -22,7 +22,7 @@ import statistics
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from bench.contestants import POLLER, invoke, start
+from bench.contestants import POLLER, forks, invoke, start
 from bench.figures import Figure
 from lambda_deno_spawn.dev.bench.report import percentile
 
@@ -41,7 +41,7 @@ LONG_LIVED_TO_POLLER = 1.5
 async def run(events: int | None, scratch: Path) -> list[Figure]:
     """Measure all contestants, ``events`` times each."""
     count = events or EVENTS
-    frozen = await _frozen(count, scratch)
+    frozen = await _frozen(count, scratch, await forks(scratch))
     in_blocks = await _in_blocks(count, scratch)
     background = await _background(count, scratch)
     ready, off, poller = (frozen[name] for name in ("ready", "off", POLLER))
@@ -71,9 +71,11 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
     ]
 
 
-async def _frozen(count: int, scratch: Path) -> dict[str, list[float]]:
+async def _frozen(
+    count: int, scratch: Path, forking: tuple[str, ...]
+) -> dict[str, list[float]]:
     samples_ms: dict[str, list[float]] = {
-        name: [] for name in ("fork", "ready", "off", *LONG_LIVED, POLLER)
+        name: [] for name in ("ready", *forking, "off", *LONG_LIVED, POLLER)
     }
     async with AsyncExitStack() as stack:
         contestants = [
@@ -121,7 +123,6 @@ def _spread(name: str, samples_ms: list[float]) -> list[Figure]:
     return [
         Figure(f"latency: {name}, p50", p50, "ms", None, count),
         Figure(f"latency: {name}, p99", p99, "ms", None, count),
-        Figure(f"latency: {name}, p99 / p50", p99 / p50, "x", None, count),
     ]
 
 

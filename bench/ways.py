@@ -11,7 +11,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from bench.contestants import POLLER, invoke, start
+from bench.contestants import POLLER, forks, invoke, start
 from bench.figures import Figure
 
 if TYPE_CHECKING:
@@ -19,18 +19,19 @@ if TYPE_CHECKING:
 
 EVENTS = 300
 BLOCK = 50
-WAYS = ("fork", "ready", "background", "off", "reuse", "server", POLLER)
+WAYS = ("ready", "background", "off", "reuse", "server", POLLER)
 
 
 async def run(events: int | None, scratch: Path) -> list[Figure]:
     """Measure each way with ``events`` events."""
     count = max(BLOCK, (events or EVENTS) // BLOCK * BLOCK)
+    ways = (*WAYS, *await forks(scratch))
     async with AsyncExitStack() as stack:
         contestants = [
             await stack.enter_async_context(start(name, scratch, freezes=False))
-            for name in WAYS
+            for name in ways
         ]
-        cpu_s = dict.fromkeys(WAYS, 0.0)
+        cpu_s = dict.fromkeys(ways, 0.0)
         for first in range(0, count, BLOCK):
             for one in contestants:
                 before_s = one.sandbox.cpu_s()
@@ -47,10 +48,10 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
                 None,
                 count,
             )
-            for name in WAYS
+            for name in ways
         ),
         *(
             Figure(f"ways: {name}, memory", memory_mib[name], "MiB", None, 1)
-            for name in WAYS
+            for name in ways
         ),
     ]
