@@ -17,6 +17,7 @@ DEVELOPER = "its subject is the developer's side, which does not run on Lambda"
 NOT_ON_LAMBDA = {
     "test_as_deployed": "it makes Lambda's place by itself, from zips, and needs root",
     "test_as_lambda": "its subject is that place itself, and making it needs root",
+    "test_bench": DEVELOPER,
     "test_build": DEVELOPER,
     "test_cgroups": "its subject is how tests set the kernel's limits; it needs root",
     "test_deploy": DEVELOPER,

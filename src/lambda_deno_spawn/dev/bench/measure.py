@@ -64,7 +64,9 @@ STARTS = 5
 # The runtime reports a handler that is too slow by itself; this is for one that hangs.
 GRACE_S = 10.0
 INIT_LIMIT_S = 10.0
+# What serving/template.py logs when events are served without a copy after all.
 EXEC_INSTEAD = re.compile(r"Events are served by processes of their own start: (.*)")
+REPLACED = re.compile(r"Replacing the template: (.*)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,11 +150,7 @@ class _Waiting:
     def note(self) -> str | None:
         if self.way is not Way.FORK:
             return None
-        log = self.contestant.log.read_text(errors="replace")
-        instead = EXEC_INSTEAD.search(log)
-        if instead is None:
-            return None
-        return f"copies were given up during the run: {instead[1]}"
+        return fork_note(self.contestant.log.read_text(errors="replace"))
 
     def stop(self) -> None:
         self.contestant.sandbox.close()
@@ -436,6 +434,16 @@ class _Run:
         folder = self._scratch / name
         folder.mkdir()
         return folder
+
+
+def fork_note(log: str) -> str | None:
+    """Return what a log says about events that were not served by a copy."""
+    if instead := EXEC_INSTEAD.search(log):
+        return f"copies were given up during the run: {instead[1]}"
+    if replaced := REPLACED.findall(log):
+        times = "once" if len(replaced) == 1 else f"{len(replaced)} times"
+        return f"the loaded process was replaced {times}: {replaced[-1]}"
+    return None
 
 
 def _last_words(log: Path, returncode: int) -> str:

@@ -186,7 +186,9 @@ def _show(
         _draw(summaries, svg)
     for one in results.refused:
         _say(f"Cannot measure {one.way.value}: {one.reason}")
-    failed = [one for one in results.refused if one.is_of_function]
+    failed = [
+        one for one in results.refused if one.is_of_function and not one.way.is_baseline
+    ]
     if failed or not summaries:
         default = "" if is_sent else "; the event was {}, give another by --event"
         what = failed[0].reason if failed else "no way could be measured"
