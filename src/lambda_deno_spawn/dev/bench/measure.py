@@ -224,6 +224,7 @@ async def measure(
     environ: Mapping[str, str],
     scratch: Path,
     say: Callable[[str], None] = lambda _: None,
+    sandbox_of: Callable[[str], Sandbox] = open_sandbox,
 ) -> Results:
     """Measure a function.
 
@@ -232,12 +233,13 @@ async def measure(
         environ: The caller's environment.
         scratch: Empty folder; its path should be short, as sockets are made below it.
         say: Called with a sentence about what comes next.
+        sandbox_of: Returns a new sandbox for a name.
 
     Raises:
         HandlerError: The function has no such handler.
         ConfigError: There is no Deno.
     """
-    run = _Run(options, environ, scratch, say)
+    run = _Run(options, environ, scratch, say, sandbox_of)
     try:
         return await run.run()
     finally:
@@ -251,7 +253,9 @@ class _Run:
         environ: Mapping[str, str],
         scratch: Path,
         say: Callable[[str], None],
+        sandbox_of: Callable[[str], Sandbox],
     ) -> None:
+        self._sandbox_of = sandbox_of
         self._options = options
         self._environ = environ
         self._scratch = scratch
@@ -339,7 +343,7 @@ class _Run:
         if way is Way.BARE:
             yield self._bare(folder)
             return
-        sandbox = open_sandbox(way.value)
+        sandbox = self._sandbox_of(way.value)
         self._freezer = sandbox.freezer.value
         async with self._runtime(way, folder, sandbox, SETTINGS, freezes=True) as one:
             await one.first_poll()

@@ -207,8 +207,6 @@ def write_report(
     from lambda_deno_spawn.dev.bench.report import (
         MEMORY_SIZES_MB,
         ONE_VCPU_MB,
-        PRICES_DATE,
-        PRICES_SOURCE,
         RATIOS,
         ratios,
     )
@@ -243,14 +241,11 @@ def write_report(
         if summary.note is not None:
             stream.write(f"{summary.way.value}: {summary.note}\n")
     stream.writelines(line + "\n" for line in _remarks(results))
-    stream.write(
-        f"Prices: {PRICES_SOURCE}, {PRICES_DATE}. The durations are those of this "
-        "machine, at every\nmemory size; throttled: with the CPU time stretched to "
-        f"Lambda's share of a vCPU.\n"
-    )
 
 
 def _remarks(results: Results) -> list[str]:
+    from lambda_deno_spawn.dev.bench.report import PRICES_DATE, PRICES_SOURCE
+
     lines = [
         f"{results.events} events each, after {results.warm_up} to warm up; "
         f"{results.starts} cold starts."
@@ -262,7 +257,13 @@ def _remarks(results: Results) -> list[str]:
             f"p99 of {results.events} events is about the slowest of them; "
             f"--events {EVENTS_FOR_P99} or more makes it meaningful."
         )
-    return lines
+    return [
+        *lines,
+        f"Prices: {PRICES_SOURCE}, {PRICES_DATE}.",
+        "The durations are those of this machine at every memory size; throttled: with "
+        "CPU time stretched",
+        "to Lambda's share of a vCPU at that size.",
+    ]
 
 
 def _cells(one: Summary) -> list[str]:
