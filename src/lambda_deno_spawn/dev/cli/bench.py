@@ -16,6 +16,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from lambda_deno_spawn.dev.bench.picture import OURS, THEIRS, Panel, Row, bars
+from lambda_deno_spawn.dev.bench.report import (
+    MEMORY_SIZES_MB,
+    ONE_VCPU_MB,
+    PRICES_DATE,
+    PRICES_SOURCE,
+    RATIOS,
+    as_json,
+    ratios,
+    summarise,
+)
 from lambda_deno_spawn.dev.bench.ways import DESCRIPTIONS, Way
 from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, exit_codes
 from lambda_deno_spawn.dev.cli.events import read_event
@@ -42,7 +53,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import TextIO
 
-    from lambda_deno_spawn.dev.bench.picture import Panel
     from lambda_deno_spawn.dev.bench.report import Results, Summary
 
 DEFAULT_EVENTS = 200
@@ -174,8 +184,6 @@ def _show(
     results: Results, arch: str, output: Form, svg: Path | None, *, is_sent: bool
 ) -> None:
     """Print the figures; exit with 1 if the function failed."""
-    from lambda_deno_spawn.dev.bench.report import as_json, summarise
-
     summaries = [summarise(one, arch) for one in results.measured]
     if output is Form.JSON:
         print(json.dumps(as_json(results, arch), indent=2))
@@ -184,19 +192,18 @@ def _show(
     sys.stdout.flush()
     if svg is not None and summaries:
         _draw(summaries, svg)
-    for one in results.refused:
-        _say(f"Cannot measure {one.way.value}: {one.reason}")
+    if not summaries:
+        for one in results.refused:
+            _say(f"Cannot measure {one.way.value}: {one.reason}")
     failed = [
         one for one in results.refused if one.is_of_function and not one.way.is_baseline
     ]
+    if failed:
+        advice = "" if is_sent else "; the event was {}, give another by --event"
+        _say(f"The function failed: {failed[0].reason}{advice}")
+    elif not summaries:
+        _say("Cannot measure the function: no way could be used")
     if failed or not summaries:
-        default = "" if is_sent else "; the event was {}, give another by --event"
-        what = failed[0].reason if failed else "no way could be measured"
-        _say(
-            f"The function failed: {what}{default}"
-            if failed
-            else f"Cannot measure the function: {what}"
-        )
         raise typer.Exit(EXIT_FAILED)
 
 
@@ -204,13 +211,6 @@ def write_report(
     results: Results, summaries: Sequence[Summary], stream: TextIO
 ) -> None:
     """Write the tables, and what has to be known to read them."""
-    from lambda_deno_spawn.dev.bench.report import (
-        MEMORY_SIZES_MB,
-        ONE_VCPU_MB,
-        RATIOS,
-        ratios,
-    )
-
     stream.write("Each event\n\n")
     headings = [
         "", "response p50", "p99", "until next p50", "billed", "CPU", "memory",
@@ -244,8 +244,6 @@ def write_report(
 
 
 def _remarks(results: Results) -> list[str]:
-    from lambda_deno_spawn.dev.bench.report import PRICES_DATE, PRICES_SOURCE
-
     lines = [
         f"{results.events} events each, after {results.warm_up} to warm up; "
         f"{results.starts} cold starts."
@@ -281,14 +279,10 @@ def _cells(one: Summary) -> list[str]:
 
 
 def _ratio_cells(found: Mapping[str, float]) -> list[str]:
-    from lambda_deno_spawn.dev.bench.report import RATIOS
-
     return [f"{found[name]:.2f} x" if name in found else NOTHING for name in RATIOS]
 
 
 def _cost_cells(one: Summary) -> list[str]:
-    from lambda_deno_spawn.dev.bench.report import ONE_VCPU_MB
-
     cells = [one.way.value]
     for cost in one.costs:
         cells.append(f"${cost.measured:.2f}")
@@ -298,8 +292,6 @@ def _cost_cells(one: Summary) -> list[str]:
 
 
 def _draw(summaries: Sequence[Summary], target: Path) -> None:
-    from lambda_deno_spawn.dev.bench.picture import OURS, THEIRS, Panel, Row, bars
-
     def panel(title: str, values: Sequence[float], form: str) -> Panel:
         return Panel(title, values, [form.format(value) for value in values])
 
