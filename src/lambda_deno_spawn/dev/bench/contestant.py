@@ -120,7 +120,7 @@ class Contestant:
                 # After an exit too: its last call may be on its way.
                 await asyncio.wait({task}, timeout=EXIT_CHECK_S)
                 if has_exited and not task.done():
-                    raise self.error(f"it exited {self.process.returncode}")
+                    raise self.error(exit_text(self.log, self.process.returncode))
             return task.result()
         except TimeoutError:
             raise self.error(f"it did not {what}") from None
@@ -175,6 +175,14 @@ def memory_of(pids: Iterable[int]) -> int:
 def log_tail(log: Path) -> str:
     """Return the end of a log."""
     return log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace").rstrip()
+
+
+def exit_text(log: Path, returncode: int) -> str:
+    """Return how a program ended, and its last words, in one line."""
+    lines = log_tail(log).splitlines()
+    errors = [line for line in lines if line.startswith("error: ")]
+    words = (errors or lines[-1:] or [""])[0].removeprefix("error: ")
+    return f"it exited {returncode}: {words}" if words else f"it exited {returncode}"
 
 
 def error_text(body: bytes) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from lambda_deno_spawn.dev.bench.contestant import (
     ContestantError,
+    exit_text,
     log_tail,
     memory_of,
     running,
@@ -45,7 +46,14 @@ from lambda_deno_spawn.launch.handler import find_handler
 from lambda_deno_spawn.launch.module_cache import PACKAGED_DENO_DIR
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+    from collections.abc import (
+        AsyncIterator,
+        Callable,
+        Iterable,
+        Iterator,
+        Mapping,
+        Sequence,
+    )
     from pathlib import Path
 
     from lambda_deno_spawn.dev.bench.contestant import Contestant
@@ -212,7 +220,7 @@ class _Bare:
             except TimeoutError:
                 raise self._error("it did not end") from None
         if process.returncode != 0:
-            raise self._error(_last_words(self.log, process.returncode))
+            raise self._error(exit_text(self.log, process.returncode))
         return ended_s - started_s
 
     def _error(self, reason: str) -> ContestantError:
@@ -277,9 +285,8 @@ class _Run:
         notes: dict[Way, str | None] = {}
         async with contextlib.AsyncExitStack() as stack:
             racers = await self._line_up(stack)
-            self._say(
-                f"measuring {options.events} events in each of {len(racers)} ways"
-            )
+            if racers:
+                self._say(f"measuring {options.events} events each: {_names(racers)}")
             for n in range(options.events):
                 ways = list(racers)
                 turn = n % max(1, len(ways))
@@ -291,7 +298,8 @@ class _Run:
                 with self._dropping(way, racers):
                     peaks[way] = await racers[way].peak_bytes(options.event)
             left = list(racers)
-        self._say(f"measuring {options.starts} cold starts of each")
+        if left:
+            self._say(f"measuring {options.starts} cold starts each: {_names(left)}")
         next_s: dict[Way, list[float]] = {way: [] for way in left}
         answer_s: dict[Way, list[float]] = {way: [] for way in left}
         for n in range(options.starts):
@@ -335,7 +343,9 @@ class _Run:
             racer = among.pop(way, None)
             if isinstance(racer, _Waiting):
                 racer.stop()  # it would go on beside the others
-            self._refused[way] = Refused(way, error.reason, error.is_of_function)
+            # What `fork` refuses is worded for someone who has set it.
+            reason = error.reason.rpartition("; expected auto: ")[2]
+            self._refused[way] = Refused(way, reason, error.is_of_function)
 
     @contextlib.asynccontextmanager
     async def _racer(self, way: Way) -> AsyncIterator[Racer]:
@@ -440,6 +450,10 @@ class _Run:
         return folder
 
 
+def _names(ways: Iterable[Way]) -> str:
+    return ", ".join(way.value for way in ways)
+
+
 def fork_note(log: str) -> str | None:
     """Return what a log says about events that were not served by a copy."""
     if instead := EXEC_INSTEAD.search(log):
@@ -448,11 +462,3 @@ def fork_note(log: str) -> str | None:
         times = "once" if len(replaced) == 1 else f"{len(replaced)} times"
         return f"the loaded process was replaced {times}: {replaced[-1]}"
     return None
-
-
-def _last_words(log: Path, returncode: int) -> str:
-    """Return why Deno exited, in one line."""
-    lines = log_tail(log).splitlines()
-    errors = [line for line in lines if line.startswith("error: ")]
-    words = (errors or lines or [""])[0].removeprefix("error: ")
-    return words or f"it exited {returncode}"

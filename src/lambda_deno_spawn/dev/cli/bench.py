@@ -58,6 +58,7 @@ if TYPE_CHECKING:
 DEFAULT_EVENTS = 200
 EVENTS_LEAST = 10  # with fewer, a percentile means nothing
 EVENTS_FOR_P99 = 100
+STARTS_LEAST = 3  # cold starts beside fewer events
 FREEZERS = {
     "cgroup": "the kernel's freezer (cgroup v2)",
     "signals": "SIGSTOP and SIGCONT to each process, as only root may use the kernel's "
@@ -157,7 +158,7 @@ def bench(
         if note := shadowing_note(project.function, function):
             _say(note)
         # Slow to import, and not needed for a usage error.
-        from lambda_deno_spawn.dev.bench.measure import BenchOptions, measure
+        from lambda_deno_spawn.dev.bench.measure import STARTS, BenchOptions, measure
 
         options = BenchOptions(
             project.function,
@@ -169,6 +170,7 @@ def bench(
             if timeout is not None
             else project.timeout_s or DEFAULT_TIMEOUT_S,
             variables={**project.variables, **parse_variables(env or [])},
+            starts=STARTS if events >= EVENTS_FOR_P99 else STARTS_LEAST,
         )
         # The path of a socket below it must be short.
         with tempfile.TemporaryDirectory(
