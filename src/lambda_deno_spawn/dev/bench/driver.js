@@ -31,6 +31,7 @@ export async function once(load, path, eventUrl, lingerMs) {
   const handler = await find(load, path);
   const event = JSON.parse(Deno.readTextFileSync(new URL(eventUrl)));
   const context = makeContext("00000000-0000-4000-8000-000000000000", null);
+  /** @type {any} */
   const result = await handler(event, context);
   console.log(isStream(result) ? await collect(result) : toJson(result));
   await Promise.allSettled(context.pending);
@@ -92,7 +93,9 @@ function post(url, result) {
  */
 async function find(load, path) {
   const module = await load();
-  let owner, value = module;
+  /** @type {any} */
+  let owner;
+  let value = module;
   for (const name of path.split(".")) {
     owner = value === module ? undefined : value;
     value = value?.[name];
@@ -146,8 +149,7 @@ function makeContext(awsRequestId, deadline) {
     awsRequestId,
     functionName: env.get("AWS_LAMBDA_FUNCTION_NAME"),
     functionVersion: env.get("AWS_LAMBDA_FUNCTION_VERSION"),
-    invokedFunctionArn:
-      "arn:aws:lambda:us-east-1:123456789012:function:bench",
+    invokedFunctionArn: "arn:aws:lambda:us-east-1:123456789012:function:bench",
     memoryLimitInMB: env.get("AWS_LAMBDA_FUNCTION_MEMORY_SIZE"),
     logGroupName: env.get("AWS_LAMBDA_LOG_GROUP_NAME"),
     logStreamName: env.get("AWS_LAMBDA_LOG_STREAM_NAME"),

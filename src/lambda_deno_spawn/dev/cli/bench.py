@@ -61,8 +61,8 @@ EVENTS_FOR_P99 = 100
 STARTS_LEAST = 3  # cold starts beside fewer events
 FREEZERS = {
     "cgroup": "the kernel's freezer (cgroup v2)",
-    "signals": "SIGSTOP and SIGCONT to each process, as only root may use the kernel's "
-    "freezer",
+    "signals": "SIGSTOP and SIGCONT to each process; the kernel's freezer needs root "
+    "and cgroup v2",
 }
 NOTHING = "-"
 
