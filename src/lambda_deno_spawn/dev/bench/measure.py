@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import re
 import shutil
 import time
@@ -280,6 +281,7 @@ class _Run:
 
     async def run(self) -> Results:
         options = self._options
+        load = os.getloadavg()[0]
         samples: dict[Way, list[Sample]] = {way: [] for way in options.ways}
         peaks: dict[Way, int] = {}
         notes: dict[Way, str | None] = {}
@@ -313,6 +315,8 @@ class _Run:
             warm_up=options.warm_up,
             starts=options.starts,
             freezer=self._freezer,
+            cores=os.cpu_count() or 1,
+            load=load,
             measured=[
                 Measured(
                     way, samples[way], peaks[way], next_s[way], answer_s[way],

@@ -87,15 +87,24 @@ class Results:
         events: How many were measured for each way.
         warm_up: How many were sent before.
         starts: How many cold starts of each way were measured.
-        freezer: ``cgroup`` or ``signals``.
+        freezer: ``cgroup`` or ``signals``; empty if nothing was frozen.
+        cores: Processor cores of this machine.
+        load: How many processes wanted one, in the minute before the run.
     """
 
     events: int
     warm_up: int
     starts: int
     freezer: str
+    cores: int
+    load: float
     measured: Sequence[Measured]
     refused: Sequence[Refused]
+
+    @property
+    def is_disturbed(self) -> bool:
+        """True if other programs kept half of the cores or more busy."""
+        return self.load > self.cores / 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,6 +246,8 @@ def as_json(results: Results, arch: str) -> dict[str, object]:
         "warmUpEvents": results.warm_up,
         "coldStarts": results.starts,
         "freezer": results.freezer,
+        "cores": results.cores,
+        "loadBefore": _rounded(results.load),
         "prices": {
             "source": PRICES_SOURCE,
             "date": PRICES_DATE,

@@ -252,6 +252,11 @@ def _remarks(results: Results) -> list[str]:
     ]
     if results.freezer:
         lines.append(f"Frozen between events by {FREEZERS[results.freezer]}.")
+    if results.is_disturbed:
+        lines.append(
+            f"The machine had other work (load {results.load:.1f} on {results.cores} "
+            "cores): times are too long, and ratios less certain."
+        )
     if results.events < EVENTS_FOR_P99:
         lines.append(
             f"p99 of {results.events} events is about the slowest of them; "

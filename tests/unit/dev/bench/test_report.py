@@ -107,6 +107,8 @@ def test_json_has_every_way_and_why_one_is_missing() -> None:
         warm_up=5,
         starts=3,
         freezer="cgroup",
+        cores=2,
+        load=0.25,
         measured=[measured(Way.EXEC, one), measured(Way.BARE, one)],
         refused=[Refused(Way.FORK, "it has a socket")],
     )
@@ -118,4 +120,4 @@ def test_json_has_every_way_and_why_one_is_missing() -> None:
     ]  # fmt: skip
     assert ways[1]["ratios"]["bare"]["CPU"] == 1.0
     assert "poller" not in ways[1]["ratios"]
-    assert content["freezer"] == "cgroup"
+    assert (content["freezer"], content["loadBefore"]) == ("cgroup", 0.25)

@@ -18,8 +18,10 @@ ONE = Sample(latency_s=0.001, billed_s=0.004, cpu_s=0.002)
 TWO = Sample(latency_s=0.020, billed_s=0.020, cpu_s=0.020)
 
 
-def report(*measured: Measured, refused: tuple[Refused, ...] = ()) -> str:
-    results = Results(50, 10, 5, "signals", measured, refused)
+def report(
+    *measured: Measured, refused: tuple[Refused, ...] = (), load: float = 0.3
+) -> str:
+    results = Results(50, 10, 5, "signals", 2, load, measured, refused)
     stream = io.StringIO()
     write_report(results, [summarise(one, "x86_64") for one in measured], stream)
     return stream.getvalue()
@@ -40,6 +42,13 @@ def test_tables_have_figures_ratios_and_dollars() -> None:
     assert "50 events each, after 10 to warm up; 5 cold starts." in rows
     assert "SIGSTOP" in text
     assert "p99 of 50 events is about the slowest of them" in text
+
+
+def test_a_machine_that_has_other_work_is_noted() -> None:
+    one = Measured(Way.EXEC, [ONE], 2**20, [0.1], [0.2])
+    note = "The machine had other work (load 1.2 on 2 cores)"
+    assert note in report(one, load=1.2)
+    assert note[:20] not in report(one, load=1.0)
 
 
 def test_what_was_not_measured_is_said_with_the_reason() -> None:
