@@ -73,9 +73,13 @@ STARTS = 5
 # The runtime reports a handler that is too slow by itself; this is for one that hangs.
 GRACE_S = 10.0
 INIT_LIMIT_S = 10.0
-# What serving/template.py logs when events are served without a copy after all.
-EXEC_INSTEAD = re.compile(r"Events are served by processes of their own start: (.*)")
-REPLACED = re.compile(r"Replacing the template: (.*)")
+# What the runtime logs about an event (docs/metrics.md), and about copies that it
+# cannot make (serving/template.py).
+SERVED = re.compile(r'"type": ?"lambda-deno-spawn\.report".*?"start": ?"(\w+)"')
+TROUBLE = re.compile(
+    r"(?:Events are served by processes of their own start|Replacing the template): "
+    r"(.*)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +125,12 @@ class Racer(Protocol):
     async def peak_bytes(self, event: bytes) -> int:
         """Return the most memory that it has while it serves some events."""
 
-    def note(self) -> str | None:
-        """Return what has to be said about what it did."""
+    def note(self, events: int) -> str | None:
+        """Return what has to be said about the last events.
+
+        Raises:
+            ContestantError: They were not served in this way.
+        """
 
     def stop(self) -> None:
         """End its processes."""
@@ -156,10 +164,16 @@ class _Waiting:
             read()
         return peak
 
-    def note(self) -> str | None:
+    def note(self, events: int) -> str | None:
         if self.way is not Way.FORK:
             return None
-        return fork_note(self.contestant.log.read_text(errors="replace"))
+        log = self.contestant.log.read_text(errors="replace")
+        copies, trouble = copies_in(log, events)
+        why = f": {trouble}" if trouble else ""
+        said = f"{copies} of {events} events were served by copies{why}"
+        if copies < events / 2:
+            raise self.contestant.error(f"only {said}")
+        return None if copies == events else said
 
     def stop(self) -> None:
         self.contestant.sandbox.close()
@@ -190,7 +204,7 @@ class _Bare:
         run.result()
         return peak
 
-    def note(self) -> str | None:
+    def note(self, events: int) -> str | None:
         return None
 
     def stop(self) -> None:
@@ -296,8 +310,8 @@ class _Run:
                     with self._dropping(way, racers):
                         samples[way].append(await racers[way].take(options.event))
             for way in list(racers):
-                notes[way] = racers[way].note()
                 with self._dropping(way, racers):
+                    notes[way] = racers[way].note(options.events)
                     peaks[way] = await racers[way].peak_bytes(options.event)
             left = list(racers)
         if left:
@@ -458,11 +472,8 @@ def _names(ways: Iterable[Way]) -> str:
     return ", ".join(way.value for way in ways)
 
 
-def fork_note(log: str) -> str | None:
-    """Return what a log says about events that were not served by a copy."""
-    if instead := EXEC_INSTEAD.search(log):
-        return f"copies were given up during the run: {instead[1]}"
-    if replaced := REPLACED.findall(log):
-        times = "once" if len(replaced) == 1 else f"{len(replaced)} times"
-        return f"the loaded process was replaced {times}: {replaced[-1]}"
-    return None
+def copies_in(log: str, events: int) -> tuple[int, str | None]:
+    """Return how many of the last events were served by copies, and why not all."""
+    starts = SERVED.findall(log)[-events:]
+    troubles = TROUBLE.findall(log)
+    return starts.count("fork"), troubles[-1] if troubles else None

@@ -50,8 +50,13 @@ DESCRIPTIONS: Mapping[Way, str] = {
 }
 _FRESH = {"LAMBDA_DENO_STRATEGY": "fresh", "LAMBDA_DENO_MAX_INVOCATIONS": "1"}
 SETTINGS: Mapping[Way, Mapping[str, str]] = {
-    # `fork` instead of `auto`: init fails with the reason if it is impossible.
-    Way.FORK: {**_FRESH, "LAMBDA_DENO_START": "fork"},
+    # `fork` instead of `auto`: init fails with the reason if it is impossible. The
+    # metrics say of each event whether it was served by a copy; they cost 0.1 ms.
+    Way.FORK: {
+        **_FRESH,
+        "LAMBDA_DENO_START": "fork",
+        "LAMBDA_DENO_METRICS": "json",
+    },
     Way.EXEC: {**_FRESH, "LAMBDA_DENO_START": "exec"},
     Way.REUSE: {
         "LAMBDA_DENO_STRATEGY": "fresh",

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from lambda_deno_spawn.config import Settings, Start, Strategy
+from lambda_deno_spawn.config import Metrics, Settings, Start, Strategy
 from lambda_deno_spawn.dev.bench.contestant import error_text
-from lambda_deno_spawn.dev.bench.measure import BenchOptions, fork_note
+from lambda_deno_spawn.dev.bench.measure import BenchOptions, copies_in
 from lambda_deno_spawn.dev.bench.ways import (
     COLD_SETTINGS,
     DESCRIPTIONS,
@@ -19,6 +19,7 @@ from lambda_deno_spawn.dev.bench.ways import (
 )
 from lambda_deno_spawn.dev.project.function import Function
 from lambda_deno_spawn.launch.handler import Handler
+from lambda_deno_spawn.serving.metrics import Measures, ReportForm, report_line
 
 HANDLER = Handler('/task/it\'s "odd".ts', "api.get")
 
@@ -68,22 +69,28 @@ def test_more_events_are_warmed_up_longer(events: int, warm_up: int) -> None:
     assert options.warm_up == warm_up
 
 
-def test_events_that_were_not_served_by_a_copy_are_noted() -> None:
-    """The phrases are those of the runtime's log."""
+def written(start: str) -> str:
+    """Return the line that the runtime writes about an event."""
+    measures = Measures("id", None, "success", 0.0, 0.0, 2, 2, start=start)
+    line = report_line(measures, ReportForm(Metrics.JSON), "2026-11-25T08:08:42Z", 0)
+    return line.decode()
+
+
+def test_events_that_were_served_by_copies_are_counted() -> None:
+    lines = [written(start) for start in ("exec", "exec", "fork", "exec", "fork")]
+    assert copies_in("\n".join(lines), 3) == (2, None)
+    assert copies_in("\n".join(lines), 5) == (2, None)
+
+
+@pytest.mark.parametrize(
+    "phrase",
+    ["Events are served by processes of their own start: ", "Replacing the template: "],
+)
+def test_why_an_event_was_not_served_by_a_copy_is_in_the_log(phrase: str) -> None:
     source = Path(__file__).parents[4] / "src/lambda_deno_spawn/serving/template.py"
-    phrases = (
-        "Events are served by processes of their own start: ",
-        "Replacing the template: ",
-    )
-    text = source.read_text(encoding="utf-8")
-    assert all(phrase in text for phrase in phrases)
-    lines = [f"INFO\t{phrase}it has ended\nINFO\tmore" for phrase in phrases]
-    given_up = "copies were given up during the run: it has ended"
-    assert fork_note(lines[0]) == given_up
-    replaced = "the loaded process was replaced"
-    assert fork_note(lines[1]) == f"{replaced} once: it has ended"
-    assert fork_note(lines[1] * 3) == f"{replaced} 3 times: it has ended"
-    assert fork_note("INFO\tEvents are served by forks of process 7") is None
+    assert phrase in source.read_text(encoding="utf-8")
+    log = f"INFO\t{phrase}an old reason\nINFO\t{phrase}it has ended\nINFO\tmore"
+    assert copies_in(log, 3) == (0, "it has ended")
 
 
 @pytest.mark.parametrize(

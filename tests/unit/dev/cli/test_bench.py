@@ -52,7 +52,7 @@ def test_a_machine_that_has_other_work_is_noted() -> None:
 
 
 def test_what_was_not_measured_is_said_with_the_reason() -> None:
-    note = "copies were given up during the run: it has ended"
+    note = "40 of 50 events were served by copies: it has ended"
     text = report(
         Measured(Way.FORK, [ONE], 2**20, [0.1], [0.2], note),
         refused=(Refused(Way.SERVER, "no socket"),),
