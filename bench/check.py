@@ -46,10 +46,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         figures = asyncio.run(measure(options.names, options.events))
         measured = {one.name: one.measured for one in figures if one.unit == RATIO_UNIT}
     else:
+        try:
+            content = json.loads(options.source.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            parser.error(f"cannot read {str(options.source)!r}: {error}")
         measured = {
-            one["name"]: one["measured"]
-            for one in json.loads(options.source.read_text())
-            if one["unit"] == RATIO_UNIT
+            one["name"]: one["measured"] for one in content if one["unit"] == RATIO_UNIT
         }
     if not measured:
         parser.error("nothing to compare: these benchmarks have no ratio")
