@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from lambda_deno_spawn.errors import BuildError
-from lambda_deno_spawn.launch.deno_json import config_flags, find_config
+from lambda_deno_spawn.launch.deno_json import tool_flags
 from lambda_deno_spawn.launch.entry import file_url
 
 if TYPE_CHECKING:
@@ -65,25 +65,35 @@ class Deno:
     task_root: Path
     environ: Mapping[str, str]
 
-    def run(self, action: str, arguments: Sequence[str], advice: str = "") -> str:
+    def run(
+        self,
+        action: str,
+        arguments: Sequence[str],
+        advice: str = "",
+        *,
+        folder: Path | None = None,
+        flags: Sequence[str] | None = None,
+    ) -> str:
         """Run a subcommand with the project's configuration; return its stdout.
 
         Args:
             action: Purpose of the command, for ``Cannot <action>``.
             arguments: The subcommand and its arguments.
             advice: Text to add to the error message.
+            folder: Where to run it; None: in the project's folder.
+            flags: Flags for the project files; None: those of the project.
 
         Raises:
             BuildError: The command failed; the message contains its output.
         """
-        config = find_config(self.task_root)
-        flags = config_flags(self.task_root, config)
+        if flags is None:
+            flags = tool_flags(self.task_root)
         command = [self.binary, arguments[0], "--quiet", *flags, *arguments[1:]]
         variables = {**self.environ, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"}
         try:
             done = subprocess.run(
                 command,
-                cwd=self.task_root,
+                cwd=folder or self.task_root,
                 env=variables,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
