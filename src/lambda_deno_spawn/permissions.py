@@ -8,7 +8,7 @@ environment: text, sets and folders are arguments. Specification: docs/configura
 
 from __future__ import annotations
 
-import os
+import posixpath
 from enum import StrEnum
 
 from lambda_deno_spawn.errors import ConfigError
@@ -375,7 +375,7 @@ def _hide(flags: Flags, task_root: str, searched: Sequence[str]) -> bool:
 def _covers(value: str | None, path: str, task_root: str) -> bool:
     """Return whether one of a flag's paths is this folder, or a folder above it."""
     for entry in filter(None, (value or "").split(",")):
-        absolute = os.path.normpath(os.path.join(task_root, entry))
+        absolute = posixpath.normpath(posixpath.join(task_root, entry))
         if f"{path}/".startswith(f"{absolute.rstrip('/')}/"):
             return True
     return False

@@ -42,7 +42,7 @@ def granted(text: str, sets: dict[str, Any] | None = None) -> Grant:
 
 
 def apart_from_hiding(flags: Iterable[str]) -> list[str]:
-    """Return flags without those that hide what may not be read: tested further down."""
+    """Return flags without those that hide what may not be read."""
     told = []
     for flag in flags:
         name, _, value = flag.partition("=")

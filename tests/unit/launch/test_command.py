@@ -266,9 +266,8 @@ def test_node_options_load_modules_first_set_v8_flags_and_are_told_otherwise(
 def test_packages_of_layers_and_of_node_path_are_found_last(
     function: Function,
 ) -> None:
-    for inner in ("nodejs/node_modules", "nodejs/node9/node_modules",
-                  "nodejs/node22/node_modules", "nodejs/nodex/node_modules"):  # fmt: skip
-        (function.layers / inner).mkdir(parents=True)
+    for inner in ("", "node9", "node22", "nodex"):
+        (function.layers / "nodejs" / inner / "node_modules").mkdir(parents=True)
     command = function.command({"NODE_PATH": "/mnt/a:/mnt/b:"})
     nodejs = function.layers / "nodejs"
     assert command.facts["packageFolders"] == [

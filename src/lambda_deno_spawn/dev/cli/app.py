@@ -9,6 +9,7 @@ texts below.
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
 import math
 import os
@@ -169,7 +170,8 @@ def invoke(
             "--event",
             "-e",
             metavar="JSON|@FILE|-",
-            help="Event: JSON text, @ and a file, or - for stdin.  [default: {}]",
+            help="Event: JSON text, a file (with or without @), or - for stdin.  "
+            "[default: {}]",
         ),
         LOCAL,
         REMOTE,
@@ -403,9 +405,9 @@ def _event(event: str | None, event_file: str | None) -> bytes:
         return b"{}"
     elif event == "-":
         source, content = "stdin", sys.stdin.buffer.read()
-    elif event.startswith("@"):
+    elif event.startswith("@") or _names_file(event):
         source = f"--event {event!r}"
-        content = _file(event[1:], "--event")
+        content = _file(event.removeprefix("@"), "--event")
     else:
         source, content = "--event", event.encode(errors="surrogateescape")
     if len(content) > EVENT_LIMIT_BYTES:
@@ -452,6 +454,16 @@ def _file(name: str, option: str) -> bytes:
             f"Cannot read the file {name!r} of {option}: {state}; give the path of a "
             "readable file"
         ) from error
+
+
+def _names_file(text: str) -> bool:
+    """Return whether an event without @ is a file; no text that is JSON is taken so."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        with contextlib.suppress(OSError, ValueError):  # too long for a name
+            return Path(text).is_file()
+    return False
 
 
 def _check_json(content: bytes, source: str, what: str) -> None:
@@ -518,6 +530,7 @@ def _show(result: InvokeResult, output: Output) -> None:
 def _summary(result: InvokeResult) -> dict[str, object]:
     report = result.report
     init_ms = report.init_duration_ms
+    latency_ms = report.response_latency_ms
     value, is_readable = (_text if result.is_streamed else _parse)(result.payload)
     raw = {} if is_readable else {"base64": base64.b64encode(result.payload).decode()}
     return {
@@ -533,6 +546,7 @@ def _summary(result: InvokeResult) -> dict[str, object]:
         "report": {
             "durationMs": round(report.duration_ms, 2),
             "billedDurationMs": report.billed_duration_ms,
+            "responseLatencyMs": None if latency_ms is None else round(latency_ms, 2),
             "initDurationMs": None if init_ms is None else round(init_ms, 2),
             "memorySizeMb": report.memory_size_mb,
             "maxMemoryUsedMb": report.max_memory_used_mb,
