@@ -70,7 +70,7 @@ def outside(tmp_path: Path) -> list[str]:
 async def test_what_may_not_be_read_is_not_there(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, outside: list[str]
 ) -> None:
-    """Programs are prepared for that, and for no other answer."""
+    """Programs that look for optional files are prepared for no other answer."""
     async with make_runtime({"function.js": PROBE}):
 
         async def look(look: str, file: str, **more: object) -> Any:
@@ -146,13 +146,8 @@ async def test_nothing_is_hidden_by_other_settings_than_it_says(
             event = {"look": "read", "file": file, "caught": True}
             assert expected in (await api.invoke(event)).json()
         await api.wait_for_next()
-    async with make_runtime(
-        {"function.mjs": "export const handler = (f) => Deno.readTextFileSync(f);"},
-        LAMBDA_DENO_PERMISSIONS="--allow-env",
-        _HANDLER="function.handler",
-    ):
-        (tmp_path / "task" / "function.js").unlink()
-        body = (await api.invoke(own)).json()
+    async with make_runtime(files, LAMBDA_DENO_PERMISSIONS="--allow-env"):
+        body = (await api.invoke({"look": "deno", "file": own})).json()
         assert body["errorType"] == "NotCapable"
         assert "--allow-env --allow-read=$LAMBDA_TASK_ROOT/function.js" in str(body)
         await api.wait_for_next()

@@ -58,6 +58,7 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  *   itself obeys: the handler reads and sets these copies instead; null: not set.
  * @property {Record<string, string>} context Members that every context has.
  * @property {string[]} packageFolders Folders in which `require` looks last.
+ * @property {string[]} closedFolders Folders in which `require` must not look.
  * @property {object} permissions What to say about a denied access.
  * @property {string} permissions.base Value of LAMBDA_DENO_PERMISSIONS to add flags to.
  * @property {string | null} permissions.set Permission set of deno.json that is in use.
@@ -1930,13 +1931,21 @@ const rehearse = (
 // --- packages.js ---
 
 /**
- * Let `require` look in more folders, after all others. As in Node, `import` does not.
+ * Let `require` look in other folders. As in Node, `import` does not.
  *
- * @param {string[]} folders
+ * @param {string[]} folders Looked at after all others.
+ * @param {string[]} closed Not looked at.
  */
-async function searchFolders(folders) {
+async function searchFolders(folders, closed) {
   /** @type {any} */
   const { default: Module } = await import("node:module");
+  const above = Module._nodeModulePaths;
+  /** @param {string} from */
+  Module._nodeModulePaths = function (from) {
+    return above.call(Module, from).filter((/** @type {string} */ path) =>
+      !closed.includes(path)
+    );
+  };
   const lookUp = Module._resolveLookupPaths;
   /**
    * @param {string} request
@@ -2224,8 +2233,9 @@ export const start = (
       const servesMore = invocationsLeft > 1 || hello.socket !== null;
       if (servesMore) ({ listenForTheEnd } = await loadClosing());
       const server = hello.socket === null ? null : await loadServer();
-      if (hello.packageFolders.length > 0) {
-        await searchFolders(hello.packageFolders);
+      const { packageFolders, closedFolders } = hello;
+      if (packageFolders.length + closedFolders.length > 0) {
+        await searchFolders(packageFolders, closedFolders);
       }
       const listener = server?.open(/** @type {string} */ (hello.socket));
       handler = await adapt(await load(), hello.export);

@@ -19,8 +19,8 @@ from lambda_deno_spawn.launch.deno_json import (
     emit_options,
     find_project,
     hoisted_packages,
-    missing_packages,
     permission_sets,
+    searched_above,
 )
 from lambda_deno_spawn.launch.entry import entry_source, needed_parts
 from lambda_deno_spawn.launch.handler import BUNDLE, find_handler
@@ -173,13 +173,15 @@ def deno_command(
     project = find_project(task_root)
     config = project.config
     options = emit_options(project)
+    hoisted = hoisted_packages(project, task_root)
+    missing, existing = searched_above(task_root)
     layers = (LAYERS_ROOT,) if os.path.isdir(LAYERS_ROOT) else ()
     granted = grant(
         settings.permissions,
         {} if config is None else permission_sets(config),
-        read_paths=(task_root, *layers, *hoisted_packages(project, task_root)),
+        read_paths=(task_root, *layers, *hoisted),
         task_root=task_root,
-        searched=missing_packages(task_root),
+        searched=missing,
         denied=runtime_api_spellings(settings.runtime_api, local_addresses()),
         listens=settings.strategy is Strategy.SERVER,
     )
@@ -225,6 +227,7 @@ def deno_command(
             ),
             "variables": {name: given.get(name) for name in granted.steering},
             "packageFolders": package_folders(given, LAYERS_ROOT),
+            "closedFolders": [path for path in existing if path not in hoisted],
         },
         sources=_sources(settings, config),
         invocations=settings.invocations,

@@ -174,17 +174,18 @@ def hoisted_packages(files: ProjectFiles, task_root: AnyPath) -> list[str]:
     return found
 
 
-def missing_packages(task_root: AnyPath) -> list[str]:
-    """Return the folders above in which ``require`` looks, and which do not exist.
+def searched_above(task_root: AnyPath) -> tuple[list[str], list[str]]:
+    """Return the folders above in which ``require`` looks: those missing, and others.
 
-    It gives up where it may not look; there is nothing to see in these.
+    It gives up where it may not look. There is nothing to see in a missing folder, so
+    it may be asked for; one that exists is to be left out.
     """
-    paths = [
-        os.path.join(folder, PACKAGES)
-        for folder in _parents(os.path.abspath(os.fsdecode(task_root)))
-        if os.path.basename(folder) != PACKAGES
-    ]
-    return [path for path in paths if not os.path.lexists(path) and "," not in path]
+    missing, existing = [], []
+    for folder in _parents(os.path.abspath(os.fsdecode(task_root))):
+        path = os.path.join(folder, PACKAGES)
+        if os.path.basename(folder) != PACKAGES and "," not in path:
+            (existing if os.path.lexists(path) else missing).append(path)
+    return missing, existing
 
 
 def _config_in(folder: str) -> str | None:

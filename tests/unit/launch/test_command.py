@@ -15,7 +15,7 @@ from lambda_deno_spawn.launch.command import (
     shown_command,
     shown_variables,
 )
-from lambda_deno_spawn.launch.deno_json import find_config, missing_packages
+from lambda_deno_spawn.launch.deno_json import find_config, searched_above
 from lambda_deno_spawn.launch.module_cache import GivenCache
 from lambda_deno_spawn.permissions import STEERING
 from tests.unit.launch.function import HOSTS, Function
@@ -54,7 +54,7 @@ def test_the_whole_default_command_line(function: Function) -> None:
 
 def searched(function: Function) -> str:
     """Return the folders above the task root that ``require`` asks for packages."""
-    return ",".join(missing_packages(function.task_root))
+    return ",".join(searched_above(function.task_root)[0])
 
 
 def test_layers_are_readable_where_there_are_any(function: Function) -> None:
@@ -403,6 +403,7 @@ def test_the_facts_are_the_static_part_of_the_context(function: Function) -> Non
         },
         "variables": dict.fromkeys(STEERING),
         "packageFolders": [],
+        "closedFolders": [],
         "context": {
             "functionName": "hello",
             "functionVersion": "$LATEST",

@@ -15,8 +15,8 @@ from lambda_deno_spawn.launch.deno_json import (
     emit_options,
     find_project,
     hoisted_packages,
-    missing_packages,
     permission_sets,
+    searched_above,
     tool_flags,
 )
 
@@ -172,10 +172,11 @@ def test_packages_above_are_those_of_the_project(tmp_path: Path) -> None:
     task_root = tmp_path / "p" / "a" / "f"
     packages = str(tmp_path / "p" / "node_modules")
     assert hoisted_packages(find_project(task_root), task_root) == [packages]
-    missing = missing_packages(task_root)
+    missing, existing = searched_above(task_root)
     assert missing[0] == str(tmp_path / "p" / "a" / "node_modules")
     assert not any(os.path.lexists(path) for path in missing)
     assert "/node_modules" in missing
+    assert existing == [packages, str(tmp_path / "node_modules")]
 
 
 def test_permission_sets_of_a_file_without_any_need_no_parser(tmp_path: Path) -> None:

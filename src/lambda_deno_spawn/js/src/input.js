@@ -32,6 +32,7 @@ import { decodeLossy, parse, readStdin, TextDecoder } from "./primordials.js";
  *   itself obeys: the handler reads and sets these copies instead; null: not set.
  * @property {Record<string, string>} context Members that every context has.
  * @property {string[]} packageFolders Folders in which `require` looks last.
+ * @property {string[]} closedFolders Folders in which `require` must not look.
  * @property {object} permissions What to say about a denied access.
  * @property {string} permissions.base Value of LAMBDA_DENO_PERMISSIONS to add flags to.
  * @property {string | null} permissions.set Permission set of deno.json that is in use.

@@ -74,8 +74,9 @@ export async function start(load, loadClosing, loadServer) {
     const servesMore = invocationsLeft > 1 || hello.socket !== null;
     if (servesMore) ({ listenForTheEnd } = await loadClosing());
     const server = hello.socket === null ? null : await loadServer();
-    if (hello.packageFolders.length > 0) {
-      await searchFolders(hello.packageFolders);
+    const { packageFolders, closedFolders } = hello;
+    if (packageFolders.length + closedFolders.length > 0) {
+      await searchFolders(packageFolders, closedFolders);
     }
     const listener = server?.open(/** @type {string} */ (hello.socket));
     handler = await adapt(await load(), hello.export);

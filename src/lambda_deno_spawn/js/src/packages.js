@@ -1,19 +1,28 @@
 // @ts-check
 /**
- * Packages of layers, and of `NODE_PATH`: Deno's `require` does not look there, and
- * functions for Lambda's Node.js runtime rely on it.
+ * Where `require` looks for packages. Deno's does not look in layers and `NODE_PATH`,
+ * on which functions for Lambda's Node.js runtime rely, and gives up at a folder that it
+ * may not read.
  *
  * @module
  */
 
 /**
- * Let `require` look in more folders, after all others. As in Node, `import` does not.
+ * Let `require` look in other folders. As in Node, `import` does not.
  *
- * @param {string[]} folders
+ * @param {string[]} folders Looked at after all others.
+ * @param {string[]} closed Not looked at.
  */
-export async function searchFolders(folders) {
+export async function searchFolders(folders, closed) {
   /** @type {any} */
   const { default: Module } = await import("node:module");
+  const above = Module._nodeModulePaths;
+  /** @param {string} from */
+  Module._nodeModulePaths = function (from) {
+    return above.call(Module, from).filter((/** @type {string} */ path) =>
+      !closed.includes(path)
+    );
+  };
   const lookUp = Module._resolveLookupPaths;
   /**
    * @param {string} request
