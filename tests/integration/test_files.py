@@ -134,22 +134,32 @@ async def test_an_error_says_that_the_file_may_be_there_and_what_to_set(
         await api.wait_for_next()
 
 
-async def test_nothing_is_hidden_by_other_settings_than_it_says(
-    make_runtime: MakeRuntime, api: FakeRuntimeApi, outside: list[str], tmp_path: Path
+async def test_what_a_setting_allows_is_read_and_no_more(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, outside: list[str]
 ) -> None:
-    files = {"function.js": PROBE}
-    secret = outside[0]
-    own = str(tmp_path / "task" / "function.js")
+    secret, other, *_ = outside
     permissions = f"default --allow-read={secret}"
-    async with make_runtime(files, LAMBDA_DENO_PERMISSIONS=permissions):
-        for file, expected in ((secret, SECRET), (outside[1], "ENOENT")):
+    async with make_runtime(
+        {"function.js": PROBE}, LAMBDA_DENO_PERMISSIONS=permissions
+    ):
+        for file, expected in ((secret, SECRET), (other, "ENOENT")):
             event = {"look": "read", "file": file, "caught": True}
             assert expected in (await api.invoke(event)).json()
         await api.wait_for_next()
-    async with make_runtime(files, LAMBDA_DENO_PERMISSIONS="--allow-env"):
+
+
+async def test_a_function_s_own_file_is_denied_and_not_hidden(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, tmp_path: Path
+) -> None:
+    async with make_runtime(
+        {"function.js": PROBE}, LAMBDA_DENO_PERMISSIONS="--allow-env"
+    ):
+        own = str(tmp_path / "task" / "function.js")
         body = (await api.invoke({"look": "deno", "file": own})).json()
         assert body["errorType"] == "NotCapable"
         assert "--allow-env --allow-read=$LAMBDA_TASK_ROOT/function.js" in str(body)
+        event = {"look": "exists", "file": "/etc/passwd"}
+        assert (await api.invoke(event)).json() is False
         await api.wait_for_next()
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from lambda_deno_spawn.errors import BuildError
-from lambda_deno_spawn.launch.deno_json import tool_flags
+from lambda_deno_spawn.launch.deno_json import PACKAGES, tool_flags
 from lambda_deno_spawn.launch.entry import file_url
 
 if TYPE_CHECKING:
@@ -216,6 +216,8 @@ def stable_name(source: str, here: Path, task_root: Path, folder: Path) -> str:
     if path.is_relative_to(task_root):
         return os.path.relpath(path, folder)
     npm = NPM_PATH.fullmatch(path.as_posix())
+    if npm is None and PACKAGES in path.parts:  # above the project's folder
+        return f"npm/{path.as_posix().rpartition(f'/{PACKAGES}/')[2]}"
     return f"npm/{npm[1]}" if npm else f"elsewhere/{path.name}"
 
 
