@@ -243,7 +243,8 @@ const DENIED_LOOKUP = /getaddrinfo EPERM (\S+)/g;
  */
 const NOT_THERE =
   /(^|NotFound: )No such file or directory \(os error 2\)(?=\n|$)/g;
-const NOT_THERE_IN_NODE = /ENOENT: no such file or directory, \w+ '([^'\n]*)'/g;
+const NOT_THERE_IN_NODE =
+  /ENOENT: no such file or directory, \w+ '(.*?)'(?= -> '|[\n"),\]]|$)/g;
 /** How `node:child_process` words a denial: it drops the reason. */
 const COMMAND_FAILED = "Command failed: ";
 /** Kinds of access that a program asks for because it needs it, not to find out. */

@@ -180,7 +180,8 @@ def searched_above(task_root: AnyPath) -> tuple[list[str], list[str]]:
     It gives up where it may not look. There is nothing to see in a missing folder, so
     it may be asked for; one that exists is to be left out.
     """
-    missing, existing = [], []
+    missing: list[str] = []
+    existing: list[str] = []
     for folder in _parents(os.path.abspath(os.fsdecode(task_root))):
         path = os.path.join(folder, PACKAGES)
         if os.path.basename(folder) != PACKAGES and "," not in path:

@@ -36,7 +36,8 @@ const DENIED_LOOKUP = /getaddrinfo EPERM (\S+)/g;
  */
 const NOT_THERE =
   /(^|NotFound: )No such file or directory \(os error 2\)(?=\n|$)/g;
-const NOT_THERE_IN_NODE = /ENOENT: no such file or directory, \w+ '([^'\n]*)'/g;
+const NOT_THERE_IN_NODE =
+  /ENOENT: no such file or directory, \w+ '(.*?)'(?= -> '|[\n"),\]]|$)/g;
 /** How `node:child_process` words a denial: it drops the reason. */
 const COMMAND_FAILED = "Command failed: ";
 /** Kinds of access that a program asks for because it needs it, not to find out. */
@@ -186,7 +187,9 @@ export function noteDenials() {
 
 /** @returns {string[]} Denials that nothing was said about; each is returned once. */
 export function untoldDenials() {
-  return untold.size === 0 ? [] : [...untold.values()].map((text) => advise(text));
+  return untold.size === 0
+    ? []
+    : [...untold.values()].map((text) => advise(text));
 }
 
 /**
@@ -216,7 +219,8 @@ export function advise(text, errorType) {
       return text.replace(NOT_THERE, (said) => `${said}: ${outOfSight()}`)
         .replace(
           NOT_THERE_IN_NODE,
-          (said, path) => isReadable(path) ? said : `${said}: ${outOfSight(path)}`,
+          (said, path) =>
+            isReadable(path) ? said : `${said}: ${outOfSight(path)}`,
         );
     }
     const denial = text.startsWith(COMMAND_FAILED) && untold.get("run");
@@ -244,7 +248,9 @@ function isReadable(path) {
  * @returns {string} What to say about a file that looks as if it did not exist.
  */
 function outOfSight(path) {
-  const which = path === undefined ? "if the path is one that" : "this is a path that";
+  const which = path === undefined
+    ? "if the path is one that"
+    : "this is a path that";
   return `${which} the function may not read, it looks like this whether the file ` +
     `exists or not; to read it, ${remedy("read", path ?? "PATH")}`;
 }

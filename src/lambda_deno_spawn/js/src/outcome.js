@@ -8,12 +8,7 @@
 
 /** @import { Job } from "./job.js" */
 import { log } from "./console.js";
-import {
-  describe,
-  errorBody,
-  RuntimeError,
-  untoldDenials,
-} from "./errors.js";
+import { describe, errorBody, RuntimeError, untoldDenials } from "./errors.js";
 import { doneFrame, framesOf } from "./frames.js";
 import { hello, invocationsLeft } from "./input.js";
 import { forget } from "./job.js";
