@@ -25,6 +25,7 @@ PACKAGE = "package.json"
 TSCONFIG = "tsconfig.json"
 LOCK = "deno.lock"
 PACKAGES = "node_modules"
+PNPM_WORKSPACE = "pnpm-workspace.yaml"
 # Compiler options of tsconfig.json that change the JavaScript which Deno makes.
 EMITTED = (
     "emitDecoratorMetadata", "experimentalDecorators", "jsx", "jsxFactory",
@@ -66,6 +67,9 @@ def find_project(task_root: AnyPath) -> ProjectFiles:
         if first is None:
             first = folder
             config, package = found, None if found else folder
+        if config is None and is_file(os.path.join(folder, PNPM_WORKSPACE)):
+            workspace = folder  # which Deno does not know; its packages are links
+            break
         members = _members(folder, found)
         if members is None:
             continue
