@@ -28,6 +28,7 @@ NOT_ON_LAMBDA = {
     "test_invoke_cli": DEVELOPER,
     "test_javascript": "Deno's test runner calls functions, with no process of ours",
     "test_layer_zip": f"{DEVELOPER}; test_as_deployed starts what it builds",
+    "test_layouts": DEVELOPER,
     "test_new": DEVELOPER,
     "test_native_build": DEVELOPER,
     "test_publish": DEVELOPER,

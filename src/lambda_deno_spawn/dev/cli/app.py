@@ -165,7 +165,8 @@ def invoke(
             "--event",
             "-e",
             metavar="JSON|@FILE|-",
-            help="Event: JSON text, @ and a file, or - for stdin.  [default: {}]",
+            help="Event: JSON text, a file (with or without @), or - for stdin.  "
+            "[default: {}]",
         ),
         LOCAL,
         REMOTE,
@@ -434,6 +435,7 @@ def _show(result: InvokeResult, output: Output) -> None:
 def _summary(result: InvokeResult) -> dict[str, object]:
     report = result.report
     init_ms = report.init_duration_ms
+    latency_ms = report.response_latency_ms
     value, is_readable = (_text if result.is_streamed else _parse)(result.payload)
     raw = {} if is_readable else {"base64": base64.b64encode(result.payload).decode()}
     return {
@@ -449,6 +451,7 @@ def _summary(result: InvokeResult) -> dict[str, object]:
         "report": {
             "durationMs": round(report.duration_ms, 2),
             "billedDurationMs": report.billed_duration_ms,
+            "responseLatencyMs": None if latency_ms is None else round(latency_ms, 2),
             "initDurationMs": None if init_ms is None else round(init_ms, 2),
             "memorySizeMb": report.memory_size_mb,
             "maxMemoryUsedMb": report.max_memory_used_mb,

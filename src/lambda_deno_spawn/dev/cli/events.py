@@ -6,6 +6,7 @@ event, whose bytes stay as they are.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import sys
 from pathlib import Path
@@ -32,9 +33,9 @@ def read_event(event: str | None, event_file: str | None) -> bytes:
         return b"{}"
     elif event == "-":
         source, content = "stdin", sys.stdin.buffer.read()
-    elif event.startswith("@"):
+    elif event.startswith("@") or _names_file(event):
         source = f"--event {event!r}"
-        content = read_file(event[1:], "--event")
+        content = read_file(event.removeprefix("@"), "--event")
     else:
         source, content = "--event", event.encode(errors="surrogateescape")
     if len(content) > EVENT_LIMIT_BYTES:
@@ -61,6 +62,16 @@ def read_file(name: str, option: str) -> bytes:
             f"Cannot read the file {name!r} of {option}: {state}; give the path of a "
             "readable file"
         ) from error
+
+
+def _names_file(text: str) -> bool:
+    """Return whether an event without @ is a file; no text that is JSON is taken so."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        with contextlib.suppress(OSError, ValueError):  # too long for a name
+            return Path(text).is_file()
+    return False
 
 
 def check_json(content: bytes, source: str, what: str) -> None:
