@@ -11,7 +11,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.launch.deno_json import config_flags, find_config
+from lambda_deno_spawn.launch.deno_json import config_flags, find_project
 from lambda_deno_spawn.launch.entry import file_url
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ def baseline_command(deno: str, task_root: Path, entry: Path) -> list[str]:
     """Return the command line of a baseline, with the function's own ``deno.json``."""
     return [
         deno, "run", "--quiet", "--no-prompt", "--allow-all", "--unstable-detect-cjs",
-        *config_flags(task_root, find_config(task_root)), str(entry),
+        *config_flags(find_project(task_root), task_root), str(entry),
     ]  # fmt: skip
 
 

@@ -89,7 +89,8 @@ def bench(
             "--event",
             "-e",
             metavar="JSON|@FILE|-",
-            help="Event: JSON text, @ and a file, or - for stdin.  [default: {}]",
+            help="Event: JSON text, a file (with or without @), or - for stdin.  "
+            "[default: {}]",
         ),
     ] = None,
     event_file: Annotated[
