@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 STARTS = 25
-BOOTSTRAP_TO_ASYNCIO = 2.2
+BOOTSTRAP_TO_ASYNCIO = 1.25
 
 
 async def run(events: int | None, scratch: Path) -> list[Figure]:

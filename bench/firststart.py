@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 STARTS = 25
 PYTHON = "3.13"
 SEEDED_TO_UNSEEDED = 0.65
-SEEDED_TO_BARE = 1.3
+SEEDED_TO_BARE = 1.2
 
 
 async def run(events: int | None, scratch: Path) -> list[Figure]:

@@ -58,7 +58,7 @@ STANDARD = {
 }  # fmt: skip
 # What no supervisor needs that serves events with the default settings: decision 0034.
 UNUSED = {
-    "ssl", "inspect", "ast", "dis", "dataclasses", "datetime", "uuid",
+    "ssl", "inspect", "ast", "dis", "locale", "dataclasses", "datetime", "uuid",
     "urllib", "ipaddress", "platform", "pathlib", "base64", "shlex", "h11", "orjson",
 }  # fmt: skip
 # Prefixed to the program of the runtime.

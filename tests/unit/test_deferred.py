@@ -13,7 +13,7 @@ from lambda_deno_spawn.dev.package.interpreter import find_interpreter
 from lambda_deno_spawn.errors import BuildError
 
 SOURCE = Path(__file__).parents[2] / "src"
-LEFT_OUT = {"ssl", "_ssl", "inspect", "ast", "dis"}
+LEFT_OUT = {"ssl", "_ssl", "inspect", "ast", "dis", "locale"}
 IMPORT = f"""
 import sys
 sys.path.append({str(SOURCE)!r})
@@ -73,8 +73,8 @@ def test_afterwards_each_can_be_imported_and_is_used(interpreter: str) -> None:
     code = """
 async def work(): pass
 assert asyncio.iscoroutinefunction(work) and not asyncio.iscoroutinefunction(print)
-import inspect, ssl
-assert inspect.signature(work) and ssl.SSLContext
+import inspect, locale, ssl
+assert inspect.signature(work) and locale.getlocale and ssl.SSLContext
 assert type(inspect) is type(sys)
 loop = asyncio.new_event_loop()
 loop.set_debug(True)

@@ -262,8 +262,12 @@ const ADD_BEFORE =
 /** Added to the AWS SDK's own message. */
 const CREDENTIALS_WITHHELD =
   ": LAMBDA_DENO_ENV withholds the credentials, unless it has @credentials";
-/** The first denial of each kind that nothing has been said about yet. */
-const untold = /** @type {Map<string, string>} */ (new Map());
+/**
+ * The first denial of each kind that nothing has been said about yet, and whose it is.
+ *
+ * @type {Map<string, { message: string, owner: { phase: string } | null }>}
+ */
+const untold = new Map();
 /** Kinds of access that a denial was told of. */
 const told = /** @type {Set<string>} */ (new Set());
 
@@ -376,18 +380,22 @@ const noteDenials = (
   /**
    * Note every denied access from now on. A framework may catch the error, and some parts
    * of Deno drop it, so nobody would read what would allow it.
+   *
+   * @param {() => { phase: string } | null} findOwner Returns the job that the calling
+   *   code belongs to; null: unknown.
    */
-  function () {
+  function (findOwner) {
     // Deno's constructor of the error assigns its name.
     Object.defineProperty(Deno.errors.NotCapable.prototype, "name", {
       configurable: true,
+      get: () => "Error",
       set(value) {
         const own = { configurable: true, enumerable: true, writable: true };
         Object.defineProperty(this, "name", { ...own, value });
         attempt(() => {
           const kind = NEEDED.exec(this.message)?.[1];
           if (kind === undefined || told.has(kind) || untold.has(kind)) return;
-          untold.set(kind, this.message);
+          untold.set(kind, { message: this.message, owner: findOwner() });
         });
       },
     });
@@ -395,11 +403,18 @@ const noteDenials = (
 );
 
 const untoldDenials = (
-  /** @returns {string[]} Denials that nothing was said about; each is returned once. */
-  function () {
-    return untold.size === 0
-      ? []
-      : [...untold.values()].map((text) => advise(text));
+  /**
+   * @param {{ phase: string }} job Those of others that are not over are left to them.
+   * @returns {string[]} Denials that nothing was said about; each is returned once.
+   */
+  function (job) {
+    if (untold.size === 0) return [];
+    return [...untold.values()]
+      .filter(({ owner }) =>
+        owner === null || owner === job || owner.phase === "idle" ||
+        owner.phase === "done"
+      )
+      .map(({ message }) => advise(message));
   }
 );
 
@@ -435,7 +450,7 @@ function advise(text, errorType) {
         );
     }
     const denial = text.startsWith(COMMAND_FAILED) && untold.get("run");
-    if (denial) return `${text}: ${advise(denial)}`;
+    if (denial) return `${text}: ${advise(denial.message)}`;
     if (text.includes(NOT_CACHED)) {
       return text.replaceAll(NOT_CACHED, NOT_PACKAGED);
     }
@@ -1243,16 +1258,20 @@ const doneBehind = (
     // A long-lived process survives an ordinary error, as it does in other runtimes.
     const isSpent = hello.socket === null && (invocationsLeft === 0 || isError);
     job.servesMore = !job.isFatal && !isSpent;
-    tellDenials();
+    tellDenials(job);
     job.isDoneSent = job.afterwards.length === 0;
     return job.isDoneSent ? doneFrame(job.servesMore) : "";
   }
 );
 
 const tellDenials = (
-  /** Log which access was denied, where the error was caught or lost. */
-  function () {
-    for (const denial of untoldDenials()) {
+  /**
+   * Log which access was denied, where the error was caught or lost.
+   *
+   * @param {Job} job
+   */
+  function (job) {
+    for (const denial of untoldDenials(job)) {
       log("WARN", [`The handler did not pass this error on: ${denial}`]);
     }
   }
@@ -1273,7 +1292,7 @@ const finish = (
           log("ERROR", ["waitUntil: a promise was rejected", outcome.reason]);
         }
       }
-      tellDenials();
+      tellDenials(job);
     }
     end(job);
   }
@@ -2220,7 +2239,7 @@ export const start = (
     receiveHello(line);
     reroute();
     standIn(hello.variables);
-    noteDenials();
+    noteDenials(currentJob);
     if (hello.template) prepareForForks();
     // @ts-ignore the global of AWS's own runtime
     globalThis.awslambda = awslambda;

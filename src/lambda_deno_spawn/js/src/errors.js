@@ -55,8 +55,12 @@ const ADD_BEFORE =
 /** Added to the AWS SDK's own message. */
 const CREDENTIALS_WITHHELD =
   ": LAMBDA_DENO_ENV withholds the credentials, unless it has @credentials";
-/** The first denial of each kind that nothing has been said about yet. */
-const untold = /** @type {Map<string, string>} */ (new Map());
+/**
+ * The first denial of each kind that nothing has been said about yet, and whose it is.
+ *
+ * @type {Map<string, { message: string, owner: { phase: string } | null }>}
+ */
+const untold = new Map();
 /** Kinds of access that a denial was told of. */
 const told = /** @type {Set<string>} */ (new Set());
 
@@ -168,28 +172,39 @@ export function describe(
 /**
  * Note every denied access from now on. A framework may catch the error, and some parts
  * of Deno drop it, so nobody would read what would allow it.
+ *
+ * @param {() => { phase: string } | null} findOwner Returns the job that the calling
+ *   code belongs to; null: unknown.
  */
-export function noteDenials() {
+export function noteDenials(findOwner) {
   // Deno's constructor of the error assigns its name.
   Object.defineProperty(Deno.errors.NotCapable.prototype, "name", {
     configurable: true,
+    get: () => "Error",
     set(value) {
       const own = { configurable: true, enumerable: true, writable: true };
       Object.defineProperty(this, "name", { ...own, value });
       attempt(() => {
         const kind = NEEDED.exec(this.message)?.[1];
         if (kind === undefined || told.has(kind) || untold.has(kind)) return;
-        untold.set(kind, this.message);
+        untold.set(kind, { message: this.message, owner: findOwner() });
       });
     },
   });
 }
 
-/** @returns {string[]} Denials that nothing was said about; each is returned once. */
-export function untoldDenials() {
-  return untold.size === 0
-    ? []
-    : [...untold.values()].map((text) => advise(text));
+/**
+ * @param {{ phase: string }} job Those of others that are not over are left to them.
+ * @returns {string[]} Denials that nothing was said about; each is returned once.
+ */
+export function untoldDenials(job) {
+  if (untold.size === 0) return [];
+  return [...untold.values()]
+    .filter(({ owner }) =>
+      owner === null || owner === job || owner.phase === "idle" ||
+      owner.phase === "done"
+    )
+    .map(({ message }) => advise(message));
 }
 
 /**
@@ -224,7 +239,7 @@ export function advise(text, errorType) {
         );
     }
     const denial = text.startsWith(COMMAND_FAILED) && untold.get("run");
-    if (denial) return `${text}: ${advise(denial)}`;
+    if (denial) return `${text}: ${advise(denial.message)}`;
     if (text.includes(NOT_CACHED)) {
       return text.replaceAll(NOT_CACHED, NOT_PACKAGED);
     }

@@ -24,7 +24,13 @@ import {
   readLine,
   receiveHello,
 } from "./input.js";
-import { beginInvocation, beginLoading, latestJob, tellApart } from "./job.js";
+import {
+  beginInvocation,
+  beginLoading,
+  currentJob,
+  latestJob,
+  tellApart,
+} from "./job.js";
 import { searchFolders } from "./packages.js";
 import { fail, finish } from "./outcome.js";
 import { STDOUT, write } from "./output.js";
@@ -60,7 +66,7 @@ export async function start(load, loadClosing, loadServer) {
   receiveHello(line);
   reroute();
   standIn(hello.variables);
-  noteDenials();
+  noteDenials(currentJob);
   if (hello.template) prepareForForks();
   // @ts-ignore the global of AWS's own runtime
   globalThis.awslambda = awslambda;

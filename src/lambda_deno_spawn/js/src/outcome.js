@@ -96,14 +96,18 @@ export function doneBehind(job, isError) {
   // A long-lived process survives an ordinary error, as it does in other runtimes.
   const isSpent = hello.socket === null && (invocationsLeft === 0 || isError);
   job.servesMore = !job.isFatal && !isSpent;
-  tellDenials();
+  tellDenials(job);
   job.isDoneSent = job.afterwards.length === 0;
   return job.isDoneSent ? doneFrame(job.servesMore) : "";
 }
 
-/** Log which access was denied, where the error was caught or lost. */
-function tellDenials() {
-  for (const denial of untoldDenials()) {
+/**
+ * Log which access was denied, where the error was caught or lost.
+ *
+ * @param {Job} job
+ */
+function tellDenials(job) {
+  for (const denial of untoldDenials(job)) {
     log("WARN", [`The handler did not pass this error on: ${denial}`]);
   }
 }
@@ -122,7 +126,7 @@ export async function finish(job) {
         log("ERROR", ["waitUntil: a promise was rejected", outcome.reason]);
       }
     }
-    tellDenials();
+    tellDenials(job);
   }
   end(job);
 }
