@@ -13,7 +13,7 @@
 /** @import { Job } from "./job.js" */
 /** @import { Handler } from "./run.js" */
 import { reroute } from "./console.js";
-import { loadErrorType } from "./errors.js";
+import { loadErrorType, noteDenials } from "./errors.js";
 import { frame } from "./frames.js";
 import { adapt, awslambda } from "./handlers.js";
 import {
@@ -28,10 +28,12 @@ import {
 import {
   beginInvocation,
   beginLoading,
+  currentJob,
   keepAliveWith,
   latestJob,
   tellApart,
 } from "./job.js";
+import { searchFolders } from "./packages.js";
 import { fail, finish } from "./outcome.js";
 import { STDOUT, write } from "./output.js";
 import { exit, parse } from "./primordials.js";
@@ -66,6 +68,7 @@ export async function start(load, loadClosing, loadServer) {
   receiveHello(line);
   reroute();
   standIn(hello.variables);
+  noteDenials(currentJob);
   if (hello.template) prepareForForks();
   // @ts-ignore the global of AWS's own runtime
   globalThis.awslambda = awslambda;
@@ -79,11 +82,17 @@ export async function start(load, loadClosing, loadServer) {
     const servesMore = invocationsLeft > 1 || hello.socket !== null;
     if (servesMore) ({ listenForTheEnd } = await loadClosing());
     const server = hello.socket === null ? null : await loadServer();
+    const { packageFolders, closedFolders } = hello;
+    if (packageFolders.length + closedFolders.length > 0) {
+      await searchFolders(packageFolders, closedFolders);
+    }
     const listener = server?.open(/** @type {string} */ (hello.socket));
+    const inputEnd = server?.endOf(hello.input);
     if (!server && hello.input) continueWith(hello.input);
     handler = await adapt(await load(), hello.export);
-    if (server && listener) await serve(server, listener, handler);
-    else if (servesMore) expectTheEnd(() => {});
+    if (server && listener && inputEnd) {
+      await serve(server, listener, inputEnd, handler);
+    } else if (servesMore) expectTheEnd(() => {});
   } catch (error) {
     loading.isFatal = true;
     fail(loading, error, loadErrorType(error));
@@ -124,9 +133,10 @@ async function readInvocations(handler) {
  *
  * @param {typeof import("../server.js")} server
  * @param {Deno.UnixListener} listener
+ * @param {Promise<void>} inputEnd
  * @param {Handler} handler
  */
-async function serve(server, listener, handler) {
+async function serve(server, listener, inputEnd, handler) {
   /** @type {(job: Job, work: () => Promise<void>) => Promise<void>} */
   let within = (_job, work) => work();
   if (hello.concurrency > 1) {
@@ -134,7 +144,6 @@ async function serve(server, listener, handler) {
     within = (job, work) => jobs.run(job, work);
     tellApart(() => jobs.getStore());
   }
-  const inputEnd = server.endOf(hello.input);
   const { stopServing, keep } = server.serve(
     listener,
     (line, eventBytes, output) => {
