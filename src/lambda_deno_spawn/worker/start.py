@@ -85,7 +85,8 @@ def start_worker(
         if command.has_input and inherited is None:
             pipe = _make_input(f"{private_dir}{INPUT}")
         input_path = None if pipe is None else pipe.path
-        state.write(os.path.basename(command.entry), command.entry_text)
+        for name, text in command.files.items():
+            state.write(name, text)
         deno_dir = cache.make()
         launched = launch(
             command.argv(private_dir),

@@ -14,7 +14,7 @@
 /** @import { Handler } from "./run.js" */
 import { adaptOrServe } from "./choice.js";
 import { reroute } from "./console.js";
-import { loadErrorType } from "./errors.js";
+import { loadErrorType, noteDenials } from "./errors.js";
 import { frame } from "./frames.js";
 import { awslambda } from "./handlers.js";
 import {
@@ -29,10 +29,12 @@ import {
 import {
   beginInvocation,
   beginLoading,
+  currentJob,
   keepAliveWith,
   latestJob,
   tellApart,
 } from "./job.js";
+import { searchFolders } from "./packages.js";
 import { fail, finish } from "./outcome.js";
 import { STDOUT, write } from "./output.js";
 import { exit, parse } from "./primordials.js";
@@ -68,6 +70,7 @@ export async function start(load, loadClosing, loadServer) {
   receiveHello(line);
   reroute();
   standIn(hello.variables);
+  noteDenials(currentJob);
   if (hello.template) prepareForForks();
   // @ts-ignore the global of AWS's own runtime
   globalThis.awslambda = awslambda;
@@ -81,12 +84,18 @@ export async function start(load, loadClosing, loadServer) {
     const servesMore = invocationsLeft > 1 || hello.socket !== null;
     if (servesMore) ({ listenForTheEnd } = await loadClosing());
     const server = hello.socket === null ? null : await loadServer();
+    const { packageFolders, closedFolders } = hello;
+    if (packageFolders.length + closedFolders.length > 0) {
+      await searchFolders(packageFolders, closedFolders);
+    }
     const listener = server?.open(/** @type {string} */ (hello.socket));
+    const inputEnd = server?.endOf(hello.input);
     if (!server && hello.input) continueWith(hello.input);
     watchServers();
     handler = await adaptOrServe(await loaded(load()), hello.export);
-    if (server && listener) await serve(server, listener, handler);
-    else if (servesMore) expectTheEnd(() => {});
+    if (server && listener && inputEnd) {
+      await serve(server, listener, inputEnd, handler);
+    } else if (servesMore) expectTheEnd(() => {});
   } catch (error) {
     loading.isFatal = true;
     fail(loading, error, loadErrorType(error));
@@ -127,9 +136,10 @@ async function readInvocations(handler) {
  *
  * @param {typeof import("../server.js")} server
  * @param {Deno.UnixListener} listener
+ * @param {Promise<void>} inputEnd
  * @param {Handler} handler
  */
-async function serve(server, listener, handler) {
+async function serve(server, listener, inputEnd, handler) {
   /** @type {(job: Job, work: () => Promise<void>) => Promise<void>} */
   let within = (_job, work) => work();
   if (hello.concurrency > 1) {
@@ -137,7 +147,6 @@ async function serve(server, listener, handler) {
     within = (job, work) => jobs.run(job, work);
     tellApart(() => jobs.getStore());
   }
-  const inputEnd = server.endOf(hello.input);
   const { stopServing, keep } = server.serve(
     listener,
     (line, eventBytes, output) => {
