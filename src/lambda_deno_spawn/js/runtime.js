@@ -2668,10 +2668,14 @@ const loaded = (
    * @returns {Promise<Record<string, unknown>>} What it exports.
    */
   function (loading) {
+    let isOver = false;
+    const note = () => (isOver = true);
+    loading.then(note, note);
     return Promise.race([
       loading,
       waited.promise.then(() => {
-        loading.catch(reportError);
+        // What it still does may fail an event.
+        if (!isOver) loading.catch(reportError);
         return /** @type {Record<string, unknown>} */ ({});
       }),
     ]);
@@ -2794,8 +2798,6 @@ function isTaken(hostname, port) {
  * @param {any} second
  */
 function serveOrKeep(first, second) {
-  /** @type {typeof Deno.serve} */
-  const ownServe = serveProperty.value ?? serveProperty.get?.call(Deno);
   const options = typeof first === "function" ? {} : first ?? {};
   const handler = [first, second, options.handler].find((candidate) =>
     typeof candidate === "function"
@@ -2835,6 +2837,13 @@ function serveOrKeep(first, second) {
   register({ hostname, port, isOpen, listen, handler, onError });
   started.resolve(undefined);
   return server;
+}
+
+/** @type {(...args: any[]) => Deno.HttpServer<any>} */
+function ownServe(...args) {
+  // Here, as it is loaded now: few need it.
+  const serve = serveProperty.value ?? serveProperty.get?.call(Deno);
+  return serve(...args);
 }
 
 function getServe() {

@@ -87,10 +87,14 @@ export function watchServers() {
  * @returns {Promise<Record<string, unknown>>} What it exports.
  */
 export function loaded(loading) {
+  let isOver = false;
+  const note = () => (isOver = true);
+  loading.then(note, note);
   return Promise.race([
     loading,
     waited.promise.then(() => {
-      loading.catch(reportError);
+      // What it still does may fail an event.
+      if (!isOver) loading.catch(reportError);
       return /** @type {Record<string, unknown>} */ ({});
     }),
   ]);
@@ -206,8 +210,6 @@ function isTaken(hostname, port) {
  * @param {any} second
  */
 function serveOrKeep(first, second) {
-  /** @type {typeof Deno.serve} */
-  const ownServe = serveProperty.value ?? serveProperty.get?.call(Deno);
   const options = typeof first === "function" ? {} : first ?? {};
   const handler = [first, second, options.handler].find((candidate) =>
     typeof candidate === "function"
@@ -247,6 +249,13 @@ function serveOrKeep(first, second) {
   register({ hostname, port, isOpen, listen, handler, onError });
   started.resolve(undefined);
   return server;
+}
+
+/** @type {(...args: any[]) => Deno.HttpServer<any>} */
+function ownServe(...args) {
+  // Here, as it is loaded now: few need it.
+  const serve = serveProperty.value ?? serveProperty.get?.call(Deno);
+  return serve(...args);
 }
 
 function getServe() {
