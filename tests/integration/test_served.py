@@ -125,20 +125,20 @@ async def test_a_streamed_answer_streams(
 
 
 @pytest.mark.skipif(library_path() is None, reason="make native builds the library")
-@pytest.mark.parametrize("app", ["deno_serve", "node"])
+@pytest.mark.parametrize("file", ["deno_serve.ts", "node.js"])
 async def test_a_process_with_an_app_can_be_copied(
-    make_runtime: MakeRuntime, api: FakeRuntimeApi, deno_dir: str, app: str
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, file: str
 ) -> None:
+    source = (FOLDER / file).read_text(encoding="utf-8")
     async with make_runtime(
-        FOLDER,
-        f"{app}.handler",
-        DENO_DIR=deno_dir,
+        {f"function.{file.rpartition('.')[2]}": source},
         LAMBDA_DENO_START="auto",
         LAMBDA_DENO_METRICS="json",
         LAMBDA_DENO_WARM="ready",
     ) as runtime:
         await check(api)
-        assert "fork" in {report["start"] for report in reports(runtime.log)}
+        starts = {report["start"] for report in reports(runtime.log)}
+        assert "fork" in starts, runtime.log
 
 
 UPGRADE = {
