@@ -414,8 +414,8 @@ def _log_start(settings: Settings, command: DenoCommand) -> None:
     if settings.unknown:
         names = ", ".join(settings.unknown)
         logger.warning("Unknown settings have no effect: %s", names)
-    for lost in newly_lost():
-        logger.warning("%s", lost)
+    for odd in (*command.notes, *newly_lost()):
+        logger.warning("%s", odd)
     if settings.log_level in (LogLevel.TRACE, LogLevel.DEBUG):
         logger.debug("Each process is started by: %s", shown_command(command))
         logger.debug("Its %s", shown_variables(os.environ, command))

@@ -60,6 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.project": {"config", "errors", "launch"},
     "dev.local": {"config", "dev.project", "errors", "launch"},
+    "dev.bench": {"dev.local", "dev.project", "errors", "launch"},
     "dev.doctor": {
         "config", "dev.local", "dev.project", "errors", "launch", "permissions",
         "processes",
@@ -70,8 +71,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.aws": {"__init__", "dev.package", "dev.project", "errors"},
     "dev.cli": {
-        "__init__", "config", "dev.aws", "dev.doctor", "dev.local", "dev.package",
-        "dev.project", "errors", "launch",
+        "__init__", "config", "dev.aws", "dev.bench", "dev.doctor", "dev.local",
+        "dev.package", "dev.project", "errors", "launch",
     },
     "__main__": {"dev.cli"},
 }  # fmt: skip
@@ -79,7 +80,7 @@ PURE = [
     "errors", "records", "limits", "strict_json", "protocol.hello", "invocation",
     "protocol.frames", "permissions", "config",
     "serving.metrics", "serving.pool", "http.http1",
-    "dev.aws.deploy", "dev.aws.deploy_layers",
+    "dev.aws.deploy", "dev.aws.deploy_layers", "dev.bench.report", "dev.bench.picture",
 ]  # fmt: skip
 OUTSIDE = {
     "asyncio", "datetime", "httpx", "logging", "os", "pathlib", "random", "select",
