@@ -40,6 +40,9 @@ const NOT_THERE_IN_NODE =
   /ENOENT: no such file or directory, \w+ '(.*?)'(?= -> '|[\n"),\]]|$)/g;
 /** How `node:child_process` words a denial: it drops the reason. */
 const COMMAND_FAILED = "Command failed: ";
+/** How Deno words that it does not find a package. */
+const NO_PACKAGE =
+  /(?:Import|Could not find|Could not resolve) "((?:@[^"/]+\/)?[^"/]+)[^"]*"/;
 /** Kinds of access that a program asks for because it needs it, not to find out. */
 const NEEDED = /^Requires (read|write|net|run|ffi) access/;
 /** How Deno words that a module may not be downloaded, and what it means here. */
@@ -244,10 +247,27 @@ export function advise(text, errorType) {
       return text.replaceAll(NOT_CACHED, NOT_PACKAGED);
     }
     if (text.startsWith(NOT_ADDED)) return text + ADD_BEFORE;
+    const folder = hello.packageFolders.length > 0 && layerWith(text);
+    if (folder) {
+      return `${text}\n  It is in ${folder}, where only require looks, as in Node: ` +
+        "use createRequire of node:module, or bundle the function";
+    }
     const isLost = errorType === "CredentialsProviderError" &&
       hello.permissions.credentialsWithheld;
     return isLost ? text + CREDENTIALS_WITHHELD : text;
   }) ?? text;
+}
+
+/**
+ * @param {string} text
+ * @returns {string | undefined} The folder for `require` with the package that `import`
+ *   did not find.
+ */
+function layerWith(text) {
+  const name = NO_PACKAGE.exec(text)?.[1];
+  return hello.packageFolders.find((folder) =>
+    name !== undefined && attempt(() => Deno.statSync(`${folder}/${name}`))
+  );
 }
 
 /** @param {string} path */
