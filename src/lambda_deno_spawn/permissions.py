@@ -9,8 +9,8 @@ environment: text, sets and folders are arguments. Specification: docs/configura
 from __future__ import annotations
 
 import posixpath
-from enum import StrEnum
 
+from lambda_deno_spawn.early import StrEnum
 from lambda_deno_spawn.errors import ConfigError
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 

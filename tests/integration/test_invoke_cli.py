@@ -740,7 +740,7 @@ def test_prelude_is_told_in_one_line(prelude: str, line: str) -> None:
 def test_bootstrap_command_runs_isolated_and_without_site() -> None:
     python, *flags, code = bootstrap_command()
     probe = code.partition("from lambda_deno_spawn")[0]
-    names = "lambda_deno_spawn, h11, orjson"
+    names = "lambda_deno_spawn, h11"
     assert python == sys.executable
     assert flags == ["-I", "-S", "-c"]
     subprocess.run(

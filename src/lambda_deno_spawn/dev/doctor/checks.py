@@ -251,7 +251,7 @@ def _python_checks() -> Iterator[Check]:
         note = f"{found} (on Lambda: the managed runtime python{on_lambda} or newer)"
         yield Check(group, "python-version", Status.OK, note)
     yield _packages_check()
-    run = _run(isolated_python("import lambda_deno_spawn.bootstrap, h11, orjson"))
+    run = _run(isolated_python("import lambda_deno_spawn.bootstrap, h11"))
     if run.is_ok:
         found = f"imports in {run.duration_s * 1000:.0f} ms, isolated (-I -S)"
         yield Check(group, "bootstrap", Status.OK, found)
