@@ -65,8 +65,8 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  * @property {string[]} permissions.denies Kinds of permission with entries that deny.
  * @property {string[]} permissions.runtimeApi Hosts and ports that are always denied.
  * @property {boolean} permissions.everything All is allowed except what is denied.
- * @property {boolean} permissions.hidden What may not be read looks as if it did not
- *   exist.
+ * @property {boolean} permissions.hidden A file that may not be read looks as if it did
+ *   not exist.
  * @property {string} permissions.taskRoot The function's folder.
  * @property {boolean} permissions.credentialsWithheld
  *
@@ -382,7 +382,7 @@ function describe(
 const noteDenials = (
   /**
    * Note every denied access from now on. A framework may catch the error, and some parts
-   * of Deno drop it, so nobody would read what would allow it.
+   * of Deno drop it, so its advice would be lost.
    *
    * @param {() => { phase: string } | null} findOwner Returns the job that the calling
    *   code belongs to; null: unknown.

@@ -174,7 +174,7 @@ export function describe(
 
 /**
  * Note every denied access from now on. A framework may catch the error, and some parts
- * of Deno drop it, so nobody would read what would allow it.
+ * of Deno drop it, so its advice would be lost.
  *
  * @param {() => { phase: string } | null} findOwner Returns the job that the calling
  *   code belongs to; null: unknown.
