@@ -35,6 +35,7 @@ from lambda_deno_spawn.dev.package.graph import read_graph
 from lambda_deno_spawn.dev.package.layer import LAYER_RUNTIME_JS, MACHINES
 from lambda_deno_spawn.dev.package.node_modules import (
     judge_compiled_files,
+    needs_of,
     stage_node_modules,
 )
 from lambda_deno_spawn.dev.package.record import (
@@ -78,12 +79,16 @@ BUNDLED_CONFIG_KEYS = ("permissions", "unstable")
 # Files that Deno reads to resolve the imports of unbundled modules.
 RESOLUTION_FILES = ("deno.json", "deno.jsonc", "deno.lock", "package.json")
 NPMRC = ".npmrc"
+LISTING = "registry.json"  # of a package's versions, in Deno's cache
 # Lines of .npmrc that Deno needs to find packages; the others may contain tokens.
 NPMRC_LINE = re.compile(r"(?:@[\w.-]+:)?registry\s*=\s*(?!.*@).*")
 # Facts of a package that a second build of the same files returns.
 RECORDED = (
-    "sha256", "zipped_bytes", "unzipped_bytes", "handler", "deno", "members", "notes",
+    "sha256", "zipped_bytes", "unzipped_bytes", "handler", "form", "deno", "members",
+    "notes",
 )  # fmt: skip
+# Forms of a package, as the command's JSON names them.
+FORMS = {Level.ALL: "bundle", Level.OWN: "packages", Level.NOTHING: "files"}
 SEED_FILE = "lambda-deno-spawn.json"  # in the cache: versions it was made for
 
 
@@ -124,6 +129,7 @@ class Package:
         path: The zip.
         sha256: Digest of the zip, in hexadecimal.
         handler: Value of ``_HANDLER``.
+        form: What is bundled: one of ``FORMS``.
         deno: Version of Deno that its cache is for; None: it has no cache.
         members: Size in bytes of each file, by name.
         notes: Sentences that the user should read.
@@ -135,6 +141,7 @@ class Package:
     unzipped_bytes: int
     handler: str
     arch: Arch
+    form: str
     deno: str | None
     members: Mapping[str, int]
     notes: tuple[str, ...]
@@ -202,6 +209,7 @@ def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
         unzipped_bytes=written.unzipped_bytes,
         handler=project.function.handler,
         arch=options.arch,
+        form=FORMS[form.level],
         deno=form.deno_version,
         members=sizes,
         notes=tuple(notes),
@@ -605,18 +613,24 @@ def _make_esm(manifest: Path) -> None:
 
 
 def _stage_npm(npm: Mapping[str, Any], target: Path) -> None:
-    """Copy npm packages from Deno's cache, in the same layout."""
+    """Copy npm packages from Deno's cache, in the same layout.
+
+    Deno reads the listings of all packages that these may use, also of optional ones
+    that are not installed.
+    """
     for package in npm.values():
         local = Path(package["localPath"])
         inner = Path(package["name"]) / local.name  # version, and number of a copy
         if not local.is_dir():
             continue  # an optional package for another platform
         registry = local.parents[len(inner.parts) - 1]
-        place = target / registry.name / inner
-        shutil.copytree(local, place, symlinks=True, dirs_exist_ok=True)
-        listing = local.parent / "registry.json"
-        if listing.is_file():
-            shutil.copyfile(listing, place.parent / "registry.json")
+        place = target / registry.name
+        shutil.copytree(local, place / inner, symlinks=True, dirs_exist_ok=True)
+        for name in (package["name"], *needs_of(local)):
+            listing = registry / name / LISTING
+            if listing.is_file() and not (copy := place / name / LISTING).exists():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(listing, copy)
 
 
 def _export(project: Project) -> str:

@@ -31,6 +31,7 @@ NOT_CODE = re.compile(
 SUSPICIOUS = re.compile(
     r"__(?:dirname|filename)|\bimport\.meta|__require\b|\bimport\s*\(|Worker\(|\.node\b"
 )
+URLS = ("`data:", "`node:", "`blob:", "`http:", "`https:")
 EXPRESSION = re.compile(r"\$\{([^`{}]*)\}")
 PLACE = re.compile(r"(?<![.\w$])__(?:dirname|filename)\b(?!\s*:)")
 ASKS_FOR_PLACE = re.compile(r"typeof __(?:dirname|filename)\b[^;\n]*")
@@ -136,7 +137,7 @@ def code_of(text: str) -> str:
             return '""'
         if (template := found["template"]) is not None:
             inside = "+".join(EXPRESSION.findall(template))
-            return f"({inside})" if inside else '""'
+            return f"({inside})" if inside and not template.startswith(URLS) else '""'
         return " "
 
     return NOT_CODE.sub(kept, text)

@@ -1,0 +1,201 @@
+"""Build and run popular packages in every form: ``python -m tests.packages``.
+
+Each package is used by a handler of one line, found in ``node_modules`` or by ``npm:``.
+The function is built, the project is renamed away, the zip is unpacked elsewhere and
+invoked without network, and the result is compared with that of ``invoke`` in the
+project. Writes docs/packages.md with ``-o``. Needs npm, its registry, and minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from lambda_deno_spawn.dev.package.node_modules import needed_packages
+from tests.fixtures.packages import CACHE
+from tests.integration.harness import deno_binary
+from tests.packages.cases import CASES, handler
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+NOWHERE = "http://127.0.0.1:9/"  # the discard port: nothing listens
+LIMIT_S = 120.0
+FORMS = {"bundle": "bundle", "packages": "packages beside", "files": "files"}
+# How a project finds a package, and the options of the build.
+WAYS = (
+    ("node_modules", ()),
+    ("node_modules", ("--no-bundle",)),
+    ("npm", ()),
+    ("npm", ("--no-bundle",)),
+)
+HEAD = """# Packages from npm
+
+Written by `python -m tests.packages -o docs/packages.md`. Each package is used by a
+handler of one line ([cases.py](../tests/packages/cases.py)). The function is built, the
+project is renamed away, the zip is unpacked elsewhere and invoked there, without
+network and without this machine's cache of Deno. "Same" means that the result is that of
+`lambda-deno-spawn invoke` in the project. Before it stands the form that
+[`build`](build.md#what-is-bundled) chose: one bundle, a bundle with the packages beside
+it, or the files as they are; "+ cache" means that the package contains the cache.
+
+| Package | `node_modules` | unbundled | `npm:` | unbundled |
+|---|---|---|---|---|
+"""
+
+
+class Row(NamedTuple):
+    """One package, and what became of it on each of the ways."""
+
+    name: str
+    version: str
+    results: Sequence[str]
+
+
+def main() -> None:
+    """Run the cases that the command line names, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("packages", nargs="*", default=sorted(CASES))
+    parser.add_argument("-o", "--output", type=Path, help="the page to write")
+    arguments = parser.parse_args()
+    shared = install(sorted(CASES))
+    rows = []
+    for name in arguments.packages:
+        rows.append(run(name, shared))
+        sys.stderr.write(_line(rows[-1]))
+        if arguments.output:
+            _record(arguments.output, rows[-1])
+    if any("differs" in result for row in rows for result in row.results):
+        sys.exit(1)
+
+
+def _line(row: Row) -> str:
+    return f"| `{row.name}` {row.version} | {' | '.join(row.results)} |\n"
+
+
+def _record(page: Path, row: Row) -> None:
+    """Write a row into the page; the rows of other packages stay."""
+    rows = {row.name: _line(row)}
+    if page.exists():
+        for line in page.read_text("utf-8").splitlines(keepends=True):
+            name = line.removeprefix("| `").partition("`")[0]
+            if line.startswith("| `") and name in CASES:
+                rows = {name: line, **rows}
+    page.write_text(HEAD + "".join(rows[name] for name in sorted(rows)), "utf-8")
+
+
+def install(names: Sequence[str]) -> Path:
+    """Return a folder with ``node_modules`` that has packages, in their versions."""
+    folder = CACHE / "packages"
+    present = folder / "node_modules"
+    if not all((present / name).is_dir() for name in names):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "package.json").write_text('{"private": true}\n')
+        command = ["npm", "install", "--no-audit", "--no-fund", "--ignore-scripts"]
+        subprocess.run([*command, *names], cwd=folder, check=True)
+    return folder
+
+
+def run(name: str, shared: Path) -> Row:
+    """Build and invoke one package on all ways."""
+    manifest = json.loads((shared / "node_modules" / name / "package.json").read_text())
+    version = manifest["version"]
+    results: list[str] = []
+    with tempfile.TemporaryDirectory(dir=shared) as scratch:
+        for way, options in WAYS:
+            project = Path(scratch, f"{way}{len(results)}", "project")
+            project.mkdir(parents=True)
+            if way == "npm":
+                code = handler(f"npm:{name}@{version}", name)
+                cache = shared / "deno"
+            else:
+                code = handler(name, name)
+                cache = Path(scratch, "empty")
+                _copy_needed(name, version, shared, project)
+            (project / "function.mjs").write_text(code)
+            results.append(_judge(project, options, cache))
+    return Row(name, version, results)
+
+
+def _copy_needed(name: str, version: str, shared: Path, project: Path) -> None:
+    """Give a project a package and what it needs."""
+    manifest = {"dependencies": {name: version}}
+    (project / "package.json").write_text(json.dumps(manifest))
+    first = shared / "node_modules" / name / "package.json"
+    for folder in sorted(needed_packages(shared, [first], only_imported=True) or ()):
+        target = project / Path(folder).relative_to(shared)
+        shutil.copytree(
+            folder,
+            target,
+            ignore=shutil.ignore_patterns("node_modules"),
+            copy_function=os.link,
+            dirs_exist_ok=True,
+        )
+
+
+def _judge(project: Path, options: Sequence[str], cache: Path) -> str:
+    environ = {**os.environ, "DENO_DIR": str(cache), "TMPDIR": str(project.parent)}
+    if "npm" in project.parent.name:
+        command = [deno_binary(), "cache", "--quiet", "--no-config", "function.mjs"]
+        subprocess.run(command, cwd=project, env=environ, check=False)
+    expected = _command("invoke", ".", cwd=project, environ=environ)
+    built = _command("build", *options, "-o", "json", cwd=project, environ=environ)
+    if built.returncode:
+        return f"refused: {_first(built.stderr)}"
+    package = json.loads(built.stdout)
+    task = project.with_name("task")
+    with zipfile.ZipFile(project / package["path"]) as content:
+        content.extractall(task)
+    project.rename(project.with_name("away"))
+    without = {
+        **os.environ,
+        "DENO_DIR": "",
+        "HOME": str(task),
+        "http_proxy": NOWHERE,
+        "https_proxy": NOWHERE,
+        "no_proxy": "127.0.0.1,localhost",
+    }
+    got = _command("invoke", ".", cwd=task, environ=without)
+    cached = " + cache" if package["deno"] and _has_cache(package["files"]) else ""
+    if got.stdout == expected.stdout and got.returncode == expected.returncode:
+        same = "same" if not got.returncode else "same error"
+        return f"{FORMS[package['form']]}{cached}: {same}"
+    return (
+        f"{FORMS[package['form']]}{cached}: differs: "
+        f"{_first(got.stdout + got.stderr)}, "
+        f"not {_first(expected.stdout + expected.stderr)}"
+    )
+
+
+def _has_cache(files: Mapping[str, int]) -> bool:
+    return any("code_cache" in name for name in files)
+
+
+def _command(
+    *arguments: str, cwd: Path, environ: Mapping[str, str]
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "lambda_deno_spawn", *arguments],
+        cwd=cwd,
+        env={**environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+        check=False,
+    )
+
+
+def _first(text: str) -> str:
+    return " ".join(text.split())[:160].replace("|", "/")
+
+
+if __name__ == "__main__":
+    main()
