@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lambda_deno_spawn.dev.package.node_modules import needed_packages
+from tests.fixtures.command import as_text, run_command
 from tests.fixtures.packages import CACHE
 from tests.integration.harness import deno_binary
 from tests.packages.cases import CASES, handler
@@ -30,19 +31,14 @@ if TYPE_CHECKING:
 NOWHERE = "http://127.0.0.1:9/"  # the discard port: nothing listens
 LIMIT_S = 120.0
 FORMS = {"bundle": "bundle", "packages": "packages beside", "files": "files"}
-# How a project finds a package, and the options of the build.
-WAYS = (
-    ("node_modules", ()),
-    ("node_modules", ("--no-bundle",)),
-    ("npm", ()),
-    ("npm", ("--no-bundle",)),
-)
+WAYS = ("node_modules", "npm")  # how a project finds a package
+OPTIONS = ((), ("--no-bundle",))
 HEAD = """# Packages from npm
 
 Written by `python -m tests.packages -o docs/packages.md`. Each package is used by a
 handler of one line ([cases.py](../tests/packages/cases.py)). The function is built, the
-project is renamed away, the zip is unpacked elsewhere and invoked there, without
-network and without this machine's cache of Deno. "Same" means that the result is that of
+project is renamed away, and the zip is unpacked elsewhere and invoked there, without
+network and this machine's cache of Deno. "Same" means that the result is that of
 `lambda-deno-spawn invoke` in the project. Before it stands the form that
 [`build`](build.md#what-is-bundled) chose: one bundle, a bundle with the packages beside
 it, or the files as they are; "+ cache" means that the package contains the cache.
@@ -108,20 +104,24 @@ def run(name: str, shared: Path) -> Row:
     """Build and invoke one package on all ways."""
     manifest = json.loads((shared / "node_modules" / name / "package.json").read_text())
     version = manifest["version"]
-    results: list[str] = []
+    results = []
     with tempfile.TemporaryDirectory(dir=shared) as scratch:
-        for way, options in WAYS:
-            project = Path(scratch, f"{way}{len(results)}", "project")
+        for way in WAYS:
+            project = Path(scratch, way, "project")
             project.mkdir(parents=True)
-            if way == "npm":
-                code = handler(f"npm:{name}@{version}", name)
-                cache = shared / "deno"
-            else:
-                code = handler(name, name)
-                cache = Path(scratch, "empty")
-                _copy_needed(name, version, shared, project)
+            code = handler(f"npm:{name}@{version}" if way == "npm" else name, name)
             (project / "function.mjs").write_text(code)
-            results.append(_judge(project, options, cache))
+            cache = shared / "deno" if way == "npm" else Path(scratch, "empty")
+            environ = {**os.environ, "DENO_DIR": str(cache)}
+            if way == "npm":
+                command = [deno_binary(), "cache", "--quiet", "--no-config"]
+                subprocess.run(
+                    [*command, "function.mjs"], cwd=project, env=environ, check=False
+                )
+            else:
+                _copy_needed(name, version, shared, project)
+            expected = _command("invoke", ".", cwd=project, environ=environ)
+            results += [_judge(project, environ, one, expected) for one in OPTIONS]
     return Row(name, version, results)
 
 
@@ -141,56 +141,46 @@ def _copy_needed(name: str, version: str, shared: Path, project: Path) -> None:
         )
 
 
-def _judge(project: Path, options: Sequence[str], cache: Path) -> str:
-    environ = {**os.environ, "DENO_DIR": str(cache), "TMPDIR": str(project.parent)}
-    if "npm" in project.parent.name:
-        command = [deno_binary(), "cache", "--quiet", "--no-config", "function.mjs"]
-        subprocess.run(command, cwd=project, env=environ, check=False)
-    expected = _command("invoke", ".", cwd=project, environ=environ)
+def _judge(
+    project: Path,
+    environ: Mapping[str, str],
+    options: Sequence[str],
+    expected: subprocess.CompletedProcess[str],
+) -> str:
+    """Build a project and run its package; return the cell of the table."""
     built = _command("build", *options, "-o", "json", cwd=project, environ=environ)
     if built.returncode:
         return f"refused: {_first(built.stderr)}"
     package = json.loads(built.stdout)
-    task = project.with_name("task")
-    with zipfile.ZipFile(project / package["path"]) as content:
-        content.extractall(task)
-    project.rename(project.with_name("away"))
-    without = {
-        **os.environ,
-        "DENO_DIR": "",
-        "HOME": str(task),
-        "http_proxy": NOWHERE,
-        "https_proxy": NOWHERE,
-        "no_proxy": "127.0.0.1,localhost",
-    }
-    got = _command("invoke", ".", cwd=task, environ=without)
-    cached = " + cache" if package["deno"] and _has_cache(package["files"]) else ""
+    form = FORMS[package["form"]]
+    if package["deno"] and any("code_cache" in name for name in package["files"]):
+        form += " + cache"
+    with tempfile.TemporaryDirectory(dir=project.parent) as task:
+        with zipfile.ZipFile(project / package["path"]) as content:
+            content.extractall(task)
+        without = {
+            **os.environ,
+            "DENO_DIR": "",
+            "HOME": task,
+            "http_proxy": NOWHERE,
+            "https_proxy": NOWHERE,
+            "no_proxy": "127.0.0.1,localhost",
+        }
+        away = project.rename(project.with_name("away"))
+        got = _command("invoke", ".", cwd=Path(task), environ=without)
+        away.rename(project)
     if got.stdout == expected.stdout and got.returncode == expected.returncode:
-        same = "same" if not got.returncode else "same error"
-        return f"{FORMS[package['form']]}{cached}: {same}"
+        return f"{form}: same" + (" error" if got.returncode else "")
     return (
-        f"{FORMS[package['form']]}{cached}: differs: "
-        f"{_first(got.stdout + got.stderr)}, "
+        f"{form}: differs: {_first(got.stdout + got.stderr)}, "
         f"not {_first(expected.stdout + expected.stderr)}"
     )
-
-
-def _has_cache(files: Mapping[str, int]) -> bool:
-    return any("code_cache" in name for name in files)
 
 
 def _command(
     *arguments: str, cwd: Path, environ: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "lambda_deno_spawn", *arguments],
-        cwd=cwd,
-        env={**environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_S,
-        check=False,
-    )
+    return as_text(run_command(*arguments, cwd=cwd, environ=environ, limit_s=LIMIT_S))
 
 
 def _first(text: str) -> str:

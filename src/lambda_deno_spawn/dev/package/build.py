@@ -78,6 +78,7 @@ if TYPE_CHECKING:
 BUNDLED_CONFIG_KEYS = ("permissions", "unstable")
 # Files that Deno reads to resolve the imports of unbundled modules.
 RESOLUTION_FILES = ("deno.json", "deno.jsonc", "deno.lock", "package.json")
+SCRIPT_SUFFIXES = (".js", ".mjs", ".cjs")
 NPMRC = ".npmrc"
 LISTING = "registry.json"  # of a package's versions, in Deno's cache
 # Lines of .npmrc that Deno needs to find packages; the others may contain tokens.
@@ -89,6 +90,8 @@ RECORDED = (
 )  # fmt: skip
 # Forms of a package, as the command's JSON names them.
 FORMS = {Level.ALL: "bundle", Level.OWN: "packages", Level.NOTHING: "files"}
+# Errors that a package has in each form if it has them in one.
+SAME_CAUSE = ("Cannot read the imports", "Cannot load the package", "Cannot bundle")
 SEED_FILE = "lambda-deno-spawn.json"  # in the cache: versions it was made for
 
 
@@ -372,12 +375,17 @@ class _Builder:
                 return self._told(form, form.doubts)
         if made and refusals:
             raise BuildError(
-                f"Cannot bundle {_listed(made[0].doubts)}, and the files cannot be "
-                f"packaged as they are: {refusals[-1]}"
+                f"Cannot bundle the function, as {_listed(made[0].doubts)}, and cannot "
+                f"package its files as they are either: {refusals[-1]}"
             ) from refusals[-1]
-        if refusals:
-            raise refusals[0]
-        raise BuildError(f"Cannot bundle {_listed(made[0].doubts)}")
+        if not refusals:
+            raise BuildError(f"Cannot bundle the function: {_listed(made[0].doubts)}")
+        first, last = refusals[0], refusals[-1]
+        if str(last).startswith(SAME_CAUSE):
+            raise first
+        raise BuildError(
+            f"{last}; the function cannot be bundled either: {_first_line(first)}"
+        ) from first
 
     def _told(self, form: _Form, reasons: Sequence[Doubt | str]) -> _Form:
         """Add the notes on what the form of a package may mean for it.
@@ -482,8 +490,8 @@ class _Builder:
     def _data(self, bundled: Bundle) -> list[Selected]:
         """Return the files that a bundle does not contain, but may read.
 
-        Of source files these are the ones in folders without a bundled module, such as
-        scripts for browsers, and those that a module names.
+        Of source files these are JavaScript in folders without a bundled module, such
+        as scripts for browsers, and those that a module names.
         """
         here, root = self._source.parent, str(self._deno.task_root)
         named: set[str] = set()
@@ -498,7 +506,11 @@ class _Builder:
             if not file.name.endswith(SOURCE_SUFFIXES)
             or str(file.path) in named
             or self._selection.is_included(file.name)
-            or (file.path not in bundled.files and file.path.parent not in folders)
+            or (
+                file.name.endswith(SCRIPT_SUFFIXES)
+                and file.path not in bundled.files
+                and file.path.parent not in folders
+            )
         ]
 
     def _stage_files(self, form: _Form) -> None:
@@ -508,6 +520,7 @@ class _Builder:
             BuildError: A module is outside the project or on a server.
         """
         task_root = self._deno.task_root
+        _import_map(task_root)  # refused before what is imported by it
         graph = self._modules
         files = {file.name: file for file in self._selection.files()}
         for path in sorted(graph.own):
@@ -565,8 +578,8 @@ def _refuse_broken(doubts: Sequence[Doubt]) -> None:
     """
     if broken := [doubt for doubt in doubts if doubt.is_certain]:
         raise BuildError(
-            f"Cannot bundle {_listed(broken)}; use --no-bundle (bundle = false in "
-            "lambda.toml)"
+            f"Cannot bundle the function: {_listed(broken)}; use --no-bundle (bundle = "
+            "false in lambda.toml)"
         )
 
 
