@@ -19,8 +19,9 @@ import pytest
 from lambda_deno_spawn import native
 from lambda_deno_spawn.dev.project.project import Arch
 from tests.fixtures.command import as_text, run_command
-from tests.fixtures.packages import download, fetch_bundler
+from tests.fixtures.packages import download, fetch_bundler, install
 from tests.integration.harness import deno_binary
+from tests.packages.cases import copy_needed, handler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.deno
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 HANDLER = 'export const handler = () => "here";\n'
 OTHER = next(arch for arch in Arch if arch is not Arch.here())
 NOWHERE = "http://127.0.0.1:9/"  # the discard port: nobody listens
@@ -656,6 +658,26 @@ def same_elsewhere(
     return package
 
 
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("express", "bundle"),
+        ("express --no-bundle", "files"),
+        ("knex", "packages"),
+        ("pdfkit", "packages"),
+    ],
+)
+def test_popular_packages_run_elsewhere(
+    build: Build, project: Path, name: str, form: str
+) -> None:
+    """One of each cause; ``make test-packages`` has them all, also by ``npm:``."""
+    name, *options = name.split()
+    installed = install(FIXTURES / "packages-project")
+    copy_needed(name, "*", installed, project)
+    write(project, {"function.mjs": handler(name, name)})
+    assert same_elsewhere(build, project, *options)["form"] == form
+
+
 @pytest.mark.parametrize("option", ["", "--no-bundle", "--minify"])
 def test_an_ordinary_application_in_commonjs_runs_elsewhere(
     build: Build, project: Path, option: str
@@ -762,8 +784,11 @@ def test_source_files_that_are_data_and_empty_folders_are_packaged(
             "const read = Deno.readTextFileSync;\n"
             "export const handler = () => [\n"
             '  read(new URL("./query.ts", import.meta.url)),\n'
-            '  read("public/app.js"), Deno.statSync("uploads").isDirectory];\n',
+            '  read("public/app.js"), Deno.statSync("uploads").isDirectory,\n'
+            '  [...Deno.readDirSync("./migrations")].length];\n',
             "query.ts": "select",
+            "migrations/1.ts": "create",
+            "scripts/unused.ts": HANDLER,
             "other.ts": HANDLER,
             "lib/a.ts": "export {};\n",
             "public/app.js": "alert(1);\n",
@@ -775,6 +800,7 @@ def test_source_files_that_are_data_and_empty_folders_are_packaged(
     assert code == {
         "function.bundle.js",
         "function.bundle.js.map",
+        "migrations/1.ts",
         "public/app.js",
         "query.ts",
         "uploads/",

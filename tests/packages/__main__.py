@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,11 +18,10 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from lambda_deno_spawn.dev.package.node_modules import needed_packages
 from tests.fixtures.command import as_text, run_command
 from tests.fixtures.packages import CACHE
 from tests.integration.harness import deno_binary
-from tests.packages.cases import CASES, handler
+from tests.packages.cases import CASES, copy_needed, handler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,26 +117,10 @@ def run(name: str, shared: Path) -> Row:
                     [*command, "function.mjs"], cwd=project, env=environ, check=False
                 )
             else:
-                _copy_needed(name, version, shared, project)
+                copy_needed(name, version, shared, project)
             expected = _command("invoke", ".", cwd=project, environ=environ)
             results += [_judge(project, environ, one, expected) for one in OPTIONS]
     return Row(name, version, results)
-
-
-def _copy_needed(name: str, version: str, shared: Path, project: Path) -> None:
-    """Give a project a package and what it needs."""
-    manifest = {"dependencies": {name: version}}
-    (project / "package.json").write_text(json.dumps(manifest))
-    first = shared / "node_modules" / name / "package.json"
-    for folder in sorted(needed_packages(shared, [first], only_imported=True) or ()):
-        target = project / Path(folder).relative_to(shared)
-        shutil.copytree(
-            folder,
-            target,
-            ignore=shutil.ignore_patterns("node_modules"),
-            copy_function=os.link,
-            dirs_exist_ok=True,
-        )
 
 
 def _judge(

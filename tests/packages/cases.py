@@ -6,6 +6,13 @@ each time. ``m`` is the module's namespace, ``d`` its default export.
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+from pathlib import Path
+
+from lambda_deno_spawn.dev.package.node_modules import needed_packages
+
 HTTP_EVENT = (
     '{version: "2.0", rawPath: "/", rawQueryString: "", headers: {host: "a"}, '
     'requestContext: {http: {method: "GET", path: "/", sourceIp: "127.0.0.1"}}, '
@@ -98,10 +105,6 @@ CASES = {
     "yup": "m.object({a: m.number()}).validate({a: '1'})",
     "zod": "m.z.object({a: m.z.number()}).parse({a: 1})",
 }
-# One of each cause, for the tests that run every time: legal comments and a computed
-# require that does no harm; a package that needs files beside itself; one that cannot
-# be bundled; a plain one.
-REPRESENTATIVE = ("express", "pdfkit", "knex", "moment", "zod")
 
 
 def handler(specifier: str, name: str) -> str:
@@ -111,3 +114,25 @@ def handler(specifier: str, name: str) -> str:
         "const d = m.default;\n"
         f"void d;\nexport const handler = async () => ({CASES[name]});\n"
     )
+
+
+def copy_needed(name: str, version: str, shared: Path, project: Path) -> None:
+    """Give a project one package of a folder, and what that needs."""
+    manifest = {"dependencies": {name: version}}
+    (project / "package.json").write_text(json.dumps(manifest))
+    first = shared / "node_modules" / name / "package.json"
+    for folder in sorted(needed_packages(shared, [first], only_imported=True) or ()):
+        shutil.copytree(
+            folder,
+            project / Path(folder).relative_to(shared),
+            ignore=shutil.ignore_patterns("node_modules"),
+            copy_function=_link,
+            dirs_exist_ok=True,
+        )
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # another file system
+        shutil.copy2(source, target)

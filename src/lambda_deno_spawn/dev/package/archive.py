@@ -11,6 +11,7 @@ archives" (permissions).
 from __future__ import annotations
 
 import contextlib
+import errno
 import glob
 import hashlib
 import secrets
@@ -182,4 +183,6 @@ def _check_names(members: list[Member]) -> None:
 
 
 def _cannot(verb: str, path: Path, error: OSError) -> BuildError:
-    return BuildError(f"Cannot {verb} {str(path)!r}: {error.strerror or error}")
+    is_closed = error.errno in (errno.EROFS, errno.EACCES) and verb != "read"
+    advice = "; name another folder with --out" if is_closed else ""
+    return BuildError(f"Cannot {verb} {str(path)!r}: {error.strerror or error}{advice}")

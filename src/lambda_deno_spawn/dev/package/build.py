@@ -17,7 +17,7 @@ import stat
 import subprocess
 import tempfile
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from lambda_deno_spawn import __version__
@@ -28,6 +28,7 @@ from lambda_deno_spawn.dev.package.doubts import (
     SOURCE_SUFFIXES,
     Level,
     find_doubts,
+    mentioned_folders,
     named_sources,
 )
 from lambda_deno_spawn.dev.package.elf import read_binary
@@ -437,25 +438,31 @@ class _Builder:
     # One form.
 
     def _made(self, level: Level) -> _Form:
-        staged = self._scratch / level.name.lower() / "task"
-        staged.mkdir(parents=True)
-        form = _Form(level, staged)
-        if level is Level.NOTHING:
+        parent = self._scratch / level.name.lower()
+        parent.mkdir()
+        form = _Form(level, folder_of_fixed_length(parent, "t"))
+        self._stage(form)
+        return form
+
+    def _stage(self, form: _Form) -> None:
+        form.staged.mkdir()
+        form.notes, form.doubts = [], []
+        if form.level is Level.NOTHING:
             self._stage_files(form)
         else:
             self._stage_bundle(form)
-        form.notes += judge_compiled_files(staged, self._options.arch)
-        return form
+        form.notes += judge_compiled_files(form.staged, self._options.arch)
 
     def _load(self, form: _Form) -> None:
+        """Load the module for its cache; it may change its files, but no package."""
         if not self._options.is_seeded:
             return
-        # A copy, because the module may change its files when it is loaded.
-        loaded = folder_of_fixed_length(form.staged.parent, "t")
-        shutil.copytree(form.staged, loaded, symlinks=True)
-        seed, form.deno_version = _seed(self._options, self._deno, loaded)
-        form.seed = seed
-        form.notes += seed.notes
+        before = _states(form.staged)
+        form.seed, form.deno_version = _seed(self._options, self._deno, form.staged)
+        if _states(form.staged) != before:
+            shutil.rmtree(form.staged)
+            self._stage(form)
+        form.notes += form.seed.notes
 
     def _stage_bundle(self, form: _Form) -> None:
         """Write the bundle, and the files that it may read."""
@@ -490,15 +497,19 @@ class _Builder:
     def _data(self, bundled: Bundle) -> list[Selected]:
         """Return the files that a bundle does not contain, but may read.
 
-        Of source files these are JavaScript in folders without a bundled module, such
-        as scripts for browsers, and those that a module names.
+        Of source files these are the ones that a module names, or whose folder it
+        names, and JavaScript in folders without a bundled module, such as scripts for
+        browsers.
         """
         here, root = self._source.parent, str(self._deno.task_root)
         named: set[str] = set()
+        mentioned: set[str] = set()
         for module in bundled.modules:
             if module.package_path is None and "://" not in module.name:
                 folder = os.path.normpath((here / module.name).parent)
                 named |= named_sources(module.text, [folder, root])
+                inner = os.path.relpath(folder, root)
+                mentioned |= mentioned_folders(module.text, inner)
         folders = {file.parent for file in bundled.files}
         return [
             file
@@ -507,9 +518,12 @@ class _Builder:
             or str(file.path) in named
             or self._selection.is_included(file.name)
             or (
-                file.name.endswith(SCRIPT_SUFFIXES)
-                and file.path not in bundled.files
+                file.path not in bundled.files
                 and file.path.parent not in folders
+                and (
+                    file.name.endswith(SCRIPT_SUFFIXES)
+                    or not mentioned.isdisjoint(map(str, PurePath(file.name).parents))
+                )
             )
         ]
 
@@ -761,6 +775,18 @@ def _version(binary: str) -> str:
             "Deno binary"
         )
     return words[1]
+
+
+def _states(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return values that change with any file in a folder, by their paths."""
+    found: dict[str, tuple[int, ...]] = {}
+    for inner, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(inner, name)
+            status = path.lstat()
+            # Nobody can set the time of the last change of a file's state.
+            found[str(path)] = (status.st_ino, status.st_ctime_ns, status.st_size)
+    return found
 
 
 def _members(staged: Path) -> Iterator[Member]:

@@ -41,6 +41,9 @@ DECLARES_PLACE = re.compile(
 OWN_PLACE = re.compile(r"\bimport\.meta\b(?!\s*\.\s*main\b)")
 RESOLVES = re.compile(r"\bimport\.meta\.resolve\b|\b__require\.resolve\b")
 MAKES_REQUIRE = re.compile(r"([\w$]+) = createRequire\w*\(import\.meta\.url\)")
+OF_NODE = re.compile(r"[\"']node:")
+# What such a function finds from a bundle in the handler's folder: data.
+FOUND_BESIDE_BUNDLE = re.compile(r"[\"'](?:node:|\.[^\"']*\.json[\"'])")
 # esbuild's name for the function that loads a module the bundle does not contain.
 COMPUTED_REQUIRE = re.compile(r"\b__require\((?!\"\")|= __require\b(?![.(\w])")
 COMPUTED_IMPORT = re.compile(r"(?<![\w.$])import\s*\(\s*(?!\"\"|\s)")
@@ -50,6 +53,8 @@ STARTS_WORKER = re.compile(r"\bnew (?:\w+\.)?Worker\(")
 NAMES_SOURCE = re.compile(
     r"""["'`]([^"'`\n]*\.(?:ts|tsx|mts|cts|js|jsx|mjs|cjs))["'`](?!\()"""
 )
+STRING = re.compile(r"""["'`]((?:\\.|[^"'`\\\n])*)["'`]""")
+COMPUTED_PART = re.compile(r"\$\{[^}]*\}?|\*.*")
 # Modules of packages that need something beside themselves only in one case: when the
 # handler's own code says so. Empty: the code that needs it is for messages to people.
 HARMLESS: Mapping[str, str] = {
@@ -179,7 +184,7 @@ def _need_of_package(part: Part) -> str | None:
     if _uses_place(code):
         return "finds files by its own place"
     for made in MAKES_REQUIRE.finditer(code):
-        if _requires_only_node(made[1], part.text):
+        if _requires_only(OF_NODE, made[1], part.text):
             code = code.replace(made[0], "")
     if RESOLVES.search(code):
         return "looks for other modules"
@@ -200,9 +205,10 @@ def _uses_place(code: str) -> bool:
     return bool(PLACE.search(code)) and not DECLARES_PLACE.search(code)
 
 
-def _requires_only_node(name: str, text: str) -> bool:
-    called = re.findall(rf"(?<![\w$.]){re.escape(name)}\(\s*([^)]*)\)", text)
-    return all(argument.startswith('"node:') for argument in called)
+def _requires_only(names: re.Pattern[str], function: str, text: str) -> bool:
+    """Return whether a function that loads modules is called with some names only."""
+    called = re.findall(rf"(?<![\w$.]){re.escape(function)}\(\s*([^)]*)\)", text)
+    return all(names.match(argument) for argument in called)
 
 
 def _doubts_of_own(part: Part) -> Iterator[Doubt]:
@@ -224,9 +230,32 @@ def _doubts_of_own(part: Part) -> Iterator[Doubt]:
     elif is_moved and _uses_place(code):
         reason = "uses __dirname or __filename, which are those of the bundle"
         yield Doubt(name, reason, Level.NOTHING, is_certain=True)
-    elif COMPUTED_REQUIRE.search(code) or COMPUTED_IMPORT.search(code):
+    elif (
+        COMPUTED_REQUIRE.search(code)
+        or COMPUTED_IMPORT.search(code)
+        or not all(
+            _requires_only(FOUND_BESIDE_BUNDLE, made[1], part.text)
+            for made in MAKES_REQUIRE.finditer(code)
+        )
+    ):
         reason = "loads a module by a name known only at run time"
         yield Doubt(name, reason, Level.NOTHING)
+
+
+def mentioned_folders(text: str, inner: str) -> set[str]:
+    """Return the paths that strings of a module name, below the project's folder.
+
+    Args:
+        text: The module.
+        inner: The module's folder below the project's.
+    """
+    found = set()
+    for string in STRING.findall(text):
+        for piece in COMPUTED_PART.split(string):
+            path = os.path.normpath(piece.strip("/")) if piece.strip("/") else "."
+            if path != ".":
+                found |= {path, os.path.normpath(f"{inner}/{path}")}
+    return found
 
 
 def named_sources(text: str, folders: Sequence[str]) -> set[str]:
