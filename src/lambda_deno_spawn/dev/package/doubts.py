@@ -27,10 +27,11 @@ NOT_CODE = re.compile(
     r"""/(?![*/])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\[\n])+/""",
     re.DOTALL,
 )
-# Text without which a module cannot raise a doubt; to find it is quick.
-SUSPICIOUS = re.compile(
-    r"__(?:dirname|filename)|\bimport\.meta|__require\b|\bimport\s*\(|Worker\(|\.node\b"
-)
+# Words without which a module cannot raise a doubt; to look for them is quick.
+PLACES = ("__dirname", "__filename")
+SUSPICIOUS = (
+    *PLACES, "import.meta", "__require", "import(", "import (", "Worker(", ".node\"",
+)  # fmt: skip
 URLS = ("`data:", "`node:", "`blob:", "`http:", "`https:")
 EXPRESSION = re.compile(r"\$\{([^`{}]*)\}")
 PLACE = re.compile(r"(?<![.\w$])__(?:dirname|filename)\b(?!\s*:)")
@@ -154,7 +155,7 @@ def find_doubts(modules: Sequence[Part]) -> list[Doubt]:
     found = []
     for part in modules:
         path = part.package_path
-        if not SUSPICIOUS.search(part.text):
+        if not any(word in part.text for word in SUSPICIOUS):
             continue
         if NATIVE.search(part.text):
             level = Level.NOTHING if path is None else Level.OWN
@@ -183,7 +184,7 @@ def _need_of_package(part: Part) -> str | None:
     code = code_of(part.text)
     if _uses_place(code):
         return "finds files by its own place"
-    for made in MAKES_REQUIRE.finditer(code):
+    for made in _made_requires(code):
         if _requires_only(OF_NODE, made[1], part.text):
             code = code.replace(made[0], "")
     if RESOLVES.search(code):
@@ -197,12 +198,21 @@ def _need_of_package(part: Part) -> str | None:
 
 def needs_place(part: Part) -> bool:
     """Return whether a module needs CommonJS's variables that name its place."""
-    return PLACE.search(part.text) is not None and _uses_place(code_of(part.text))
+    is_named = any(place in part.text for place in PLACES)
+    return is_named and _uses_place(code_of(part.text))
 
 
 def _uses_place(code: str) -> bool:
+    if not any(place in code for place in PLACES):
+        return False
     code = ASKS_FOR_PLACE.sub("", code)
     return bool(PLACE.search(code)) and not DECLARES_PLACE.search(code)
+
+
+def _made_requires(code: str) -> list[re.Match[str]]:
+    if "createRequire" not in code:  # slow to find out otherwise
+        return []
+    return list(MAKES_REQUIRE.finditer(code))
 
 
 def _requires_only(names: re.Pattern[str], function: str, text: str) -> bool:
@@ -235,7 +245,7 @@ def _doubts_of_own(part: Part) -> Iterator[Doubt]:
         or COMPUTED_IMPORT.search(code)
         or not all(
             _requires_only(FOUND_BESIDE_BUNDLE, made[1], part.text)
-            for made in MAKES_REQUIRE.finditer(code)
+            for made in _made_requires(code)
         )
     ):
         reason = "loads a module by a name known only at run time"
