@@ -29,8 +29,11 @@ if TYPE_CHECKING:
 NOWHERE = "http://127.0.0.1:9/"  # the discard port: nothing listens
 LIMIT_S = 120.0
 FORMS = {"bundle": "bundle", "packages": "packages beside", "files": "files"}
-WAYS = ("node_modules", "npm")  # how a project finds a package
-OPTIONS = ((), ("--no-bundle",))
+# How a project finds a package, and the options of each build.
+WAYS: Mapping[str, Sequence[Sequence[str]]] = {
+    "node_modules": ((), ("--no-bundle",)),
+    "npm": ((),),
+}
 HEAD = """# Packages from npm
 
 Written by `python -m tests.packages -o docs/packages.md`. Each package is used by a
@@ -41,8 +44,8 @@ network and this machine's cache of Deno. "Same" means that the result is that o
 [`build`](build.md#what-is-bundled) chose: one bundle, a bundle with the packages beside
 it, or the files as they are; "+ cache" means that the package contains the cache.
 
-| Package | `node_modules` | unbundled | `npm:` | unbundled |
-|---|---|---|---|---|
+| Package | from `node_modules` | with `--no-bundle` | by `npm:` |
+|---|---|---|---|
 """
 
 
@@ -103,8 +106,8 @@ def run(name: str, shared: Path) -> Row:
     manifest = json.loads((shared / "node_modules" / name / "package.json").read_text())
     version = manifest["version"]
     results = []
-    with tempfile.TemporaryDirectory(dir=shared) as scratch:
-        for way in WAYS:
+    with tempfile.TemporaryDirectory() as scratch:
+        for way, builds in WAYS.items():
             project = Path(scratch, way, "project")
             project.mkdir(parents=True)
             code = handler(f"npm:{name}@{version}" if way == "npm" else name, name)
@@ -119,7 +122,7 @@ def run(name: str, shared: Path) -> Row:
             else:
                 copy_needed(name, version, shared, project)
             expected = _command("invoke", ".", cwd=project, environ=environ)
-            results += [_judge(project, environ, one, expected) for one in OPTIONS]
+            results += [_judge(project, environ, one, expected) for one in builds]
     return Row(name, version, results)
 
 

@@ -86,7 +86,7 @@ def read_graph(deno: Deno, source: Path, scratch: Path) -> Graph:
                     Path(path) for path in named_sources(read_text(file), folders)
                 }
         for name in list(graph.missing):
-            if found := _node_file(_path(name)):
+            if found := node_file(_path(name)):
                 del graph.missing[name]
                 fresh.add(found)
         fresh = {
@@ -168,7 +168,7 @@ def read_text(file: Path) -> str:
         return ""
 
 
-def _node_file(path: Path) -> Path | None:
+def node_file(path: Path) -> Path | None:
     """Return the file that ``require`` loads for a path; None: there is none."""
     if path.is_file():
         return path
@@ -181,10 +181,6 @@ def _node_file(path: Path) -> Path | None:
         main = json.loads((path / "package.json").read_text("utf-8-sig")).get("main")
     except (OSError, ValueError, AttributeError):
         main = None
-    if (
-        isinstance(main, str)
-        and main.strip("./")
-        and (found := _node_file(path / main))
-    ):
+    if isinstance(main, str) and main.strip("./") and (found := node_file(path / main)):
         return found
-    return _node_file(path / "index")
+    return node_file(path / "index")

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_deno_spawn.dev.package.bundle import stable_name, with_names
+from lambda_deno_spawn.dev.package.bundle import (
+    COMMONJS_EXPORT,
+    stable_name,
+    with_names,
+)
 from lambda_deno_spawn.dev.package.seed import (
     PATH_LENGTH,
     anonymous,
@@ -273,3 +277,25 @@ def test_folders_are_equally_long_everywhere(parent: str) -> None:
 def test_a_folder_that_is_too_deep_is_created_anyway() -> None:
     deep = Path("/" + "d" * PATH_LENGTH)
     assert folder_of_fixed_length(deep, "t") == deep / "t"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "",
+        "\n",
+        "\n//# sourceMappingURL=a.js.map\n",
+        "\n/*! legal */\n//# sourceMappingURL=a.js.map",
+        "\n/*! Bundled license information:\n\na.js:\n  (*! a *)\n*/\n/* b */\n",
+        "/*! minified */",
+    ],
+)
+@pytest.mark.parametrize("name", ["require_function", "Q$", "$e"])
+def test_the_export_of_a_commonjs_module_is_found_before_comments(
+    end: str, name: str
+) -> None:
+    text = f"var a;\nexport default {name}();{end}"
+    found = COMMONJS_EXPORT.search(text)
+    assert found
+    assert found[1] == name
+    assert not COMMONJS_EXPORT.search(f"{text}\nvar b;")
