@@ -108,7 +108,7 @@ def run(name: str, shared: Path) -> Row:
     results = []
     with tempfile.TemporaryDirectory() as scratch:
         for way, builds in WAYS.items():
-            project = Path(scratch, way, "project")
+            project = Path(scratch, f"by-{way}", "project")
             project.mkdir(parents=True)
             code = handler(f"npm:{name}@{version}" if way == "npm" else name, name)
             (project / "function.mjs").write_text(code)

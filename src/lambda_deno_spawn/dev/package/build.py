@@ -673,15 +673,17 @@ def _copy_all(files: Sequence[Selected], staged: Path) -> list[str]:
         Notes about links out of the project, as sentences.
     """
     _refuse_too_large({file.name: _file_size(file.path) for file in files})
+    made: set[str] = set()
     for file in files:
-        target = staged / file.name
+        target = f"{staged}/{file.name}"
+        if (folder := target.rpartition("/")[0]) not in made:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            made.add(folder)
         if file.name.endswith("/"):
-            target.mkdir(parents=True, exist_ok=True)
             continue
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
             shutil.copyfile(file.path, target)
-            target.chmod(file.path.stat().st_mode)
+            shutil.copymode(file.path, target)
         except OSError as error:
             raise BuildError(
                 f"Cannot package {str(file.path)!r}: {_problem(file.path, error)}"

@@ -76,7 +76,7 @@ def read_graph(deno: Deno, source: Path, scratch: Path) -> Graph:
     graph = Graph()
     fresh = {source}
     for _ in range(ROUNDS_LIMIT):
-        _add(graph, _info(deno, sorted(fresh), source, scratch))
+        _add(graph, _info(deno, sorted(fresh), source, scratch), deno.task_root)
         graph.own |= fresh
         fresh = set()
         for file in sorted(graph.own):
@@ -92,7 +92,8 @@ def read_graph(deno: Deno, source: Path, scratch: Path) -> Graph:
         fresh = {
             file
             for file in fresh - graph.own
-            if file.is_relative_to(deno.task_root) and NODE_MODULES not in str(file)
+            if file.is_relative_to(deno.task_root)
+            and not _is_packaged(str(file), str(deno.task_root))
         }
         graph.own |= {file for file in fresh if not file.name.endswith(SOURCE_SUFFIXES)}
         fresh -= graph.own
@@ -124,8 +125,9 @@ def _info(deno: Deno, files: list[Path], source: Path, scratch: Path) -> dict[st
     return graph
 
 
-def _add(graph: Graph, info: dict[str, Any]) -> None:
+def _add(graph: Graph, info: dict[str, Any], task_root: Path) -> None:
     errors = {m["specifier"] for m in info["modules"] if "error" in m}
+    root = file_url(task_root)
     graph.npm |= info.get("npmPackages", {})
     for module in info["modules"]:
         specifier = str(module["specifier"])
@@ -135,7 +137,7 @@ def _add(graph: Graph, info: dict[str, Any]) -> None:
         if not specifier.startswith("file:") or specifier in errors:
             continue
         file = Path(str(module.get("local") or _path(specifier)))
-        if NODE_MODULES in specifier:
+        if _is_packaged(specifier, root):
             graph.package_files.add(file)
             continue
         if file.name != ROOTS:
@@ -143,11 +145,16 @@ def _add(graph: Graph, info: dict[str, Any]) -> None:
         for name, target in _dependencies(module):
             if target.startswith("npm:") or (
                 not name.startswith(NO_PACKAGE)
-                and (NODE_MODULES in target or target in errors or not target)
+                and (_is_packaged(target, root) or target in errors or not target)
             ):
                 graph.packages.add(name)
             elif target in errors and target.startswith("file:") and file.name != ROOTS:
                 graph.missing[target] = file
+
+
+def _is_packaged(path: str, root: str) -> bool:
+    """Return whether a path leads into node_modules; the project may be in one."""
+    return NODE_MODULES in path.removeprefix(root)
 
 
 def _dependencies(module: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -35,6 +35,7 @@ class Patterns:
         self.lines = tuple(lines)
         self._matched: set[int] = set()
         self._spec = _spec(self.lines)
+        self._of_folders: dict[tuple[str, bool], bool] = {}
         # The folders that a pattern names one by one, from the top of the project.
         self._folders = [_folders(line) for line in self.lines]
 
@@ -50,11 +51,18 @@ class Patterns:
         """
         if self._spec is None:
             return False
-        parts = name.split("/")
         # What is in a matched folder stays matched, whatever other patterns say.
-        above = ("/".join(parts[:count]) + "/" for count in range(1, len(parts)))
-        decided = [*above, f"{name}/" if is_folder else name]
-        return any(self._decides(one, only_hidden=only_hidden) for one in decided)
+        folder = name.rpartition("/")[0]
+        return (
+            folder != "" and self._matches_folder(folder, only_hidden=only_hidden)
+        ) or self._decides(f"{name}/" if is_folder else name, only_hidden=only_hidden)
+
+    def _matches_folder(self, folder: str, *, only_hidden: bool) -> bool:
+        known = self._of_folders.get((folder, only_hidden))
+        if known is None:
+            known = self.matches(folder, is_folder=True, only_hidden=only_hidden)
+            self._of_folders[folder, only_hidden] = known
+        return known
 
     def _decides(self, name: str, *, only_hidden: bool) -> bool:
         is_matched = False
@@ -65,6 +73,17 @@ class Patterns:
                 self._matched.add(index)
                 is_matched = pattern.include
         return is_matched
+
+    def try_unmatched(self, path: str) -> None:
+        """Look whether patterns that have matched nothing match a path.
+
+        Args:
+            path: A file, or a folder with a slash at the end.
+        """
+        for index, pattern in enumerate(self._spec.patterns if self._spec else ()):
+            is_tried = index in self._matched or pattern.include is None
+            if not is_tried and _is_meant(pattern, path):
+                self._matched.add(index)
 
     def reach_into(self, folder: str) -> bool:
         """Return whether a pattern spells out a path that leads into a folder."""

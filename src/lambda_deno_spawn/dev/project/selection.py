@@ -81,35 +81,41 @@ class Selection:
         self._include = Patterns(project.include)
         self._exclude = Patterns(project.exclude)
         self._apart = frozenset(apart)
+        self._files: list[Selected] | None = None
 
-    def files(self) -> Iterator[Selected]:
-        """Yield the files of the project that belong to its package, sorted by name.
+    def files(self) -> Sequence[Selected]:
+        """Return the files of the project that belong to its package, sorted by name.
 
         Links are followed, except those to a folder that contains the link.
         """
-        root = os.path.realpath(self._root)
-        yield from self._walk(self._root, "", (root,), is_wanted=True)
+        if self._files is None:
+            root = os.path.realpath(self._root)
+            self._files = list(self._walk(self._root, "", (root,), is_wanted=True))
+        return self._files
 
     def _walk(
         self, folder: Path, inner: str, above: Sequence[str], *, is_wanted: bool
     ) -> Iterator[Selected]:
         """Yield the files in a folder; of one that is left out, the included ones."""
-        for path in sorted(folder.iterdir()):
-            name = f"{inner}{path.name}"
-            is_folder = path.is_dir()
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            name = f"{inner}{entry.name}"
+            is_folder = entry.is_dir()
             if self.is_excluded(name, is_folder=is_folder):
                 continue
             is_data = is_wanted and not _is_left_out(name)
             if not self.is_included(name, is_folder=is_folder) and not is_data:
                 continue
-            real = os.path.realpath(path)
+            path = folder / entry.name
+            real = f"{above[-1]}/{entry.name}"
+            if entry.is_symlink():
+                real = os.path.realpath(path)
             if real in self._apart:
                 continue
             if not is_folder:
                 if not is_own_archive(path):
                     is_inside = real.startswith(above[0] + os.sep)
                     yield Selected(name, path, None if is_inside else path.resolve())
-            elif real not in above and not SCRATCH.fullmatch(path.name):
+            elif real not in above and not SCRATCH.fullmatch(entry.name):
                 inside = (*above, real)
                 found = self._walk(path, f"{name}/", inside, is_wanted=is_data)
                 first = next(found, None)
@@ -135,7 +141,8 @@ class Selection:
         return self._include.matches(name, is_folder=is_folder, only_hidden=is_hidden)
 
     def notes(self) -> list[str]:
-        """Return notes on patterns that match nothing, once all files were yielded."""
+        """Return notes on patterns that match no file."""
+        self.files()
         lists = {"include": self._include, "exclude": self._exclude}
         if not any(patterns.unmatched() for patterns in lists.values()):
             return []
@@ -145,9 +152,9 @@ class Selection:
             place = "" if inner == "." else f"{inner.replace(os.sep, '/')}/"
             for patterns in lists.values():
                 for one in folders:
-                    patterns.matches(f"{place}{one}", is_folder=True)
+                    patterns.try_unmatched(f"{place}{one}/")
                 for one in files:
-                    patterns.matches(f"{place}{one}")
+                    patterns.try_unmatched(f"{place}{one}")
         return [
             f"the pattern {pattern!r} in {key!r} of {PROJECT_FILE} matches no file; "
             f"{advice_on(pattern)}"

@@ -165,7 +165,7 @@ def test_patterns_that_match_nothing_are_named(tmp_path: Path) -> None:
         Function(tmp_path, "function.handler"), "name", exclude=patterns, include=("x",)
     )
     selection = Selection(project)
-    assert list(selection.files()) == []
+    assert selection.files() == []
     first, second, third = selection.notes()
     assert first.startswith("the pattern 'x' in 'include' of lambda.toml matches no")
     assert "'*.{txt,md}' in 'exclude'" in second
