@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from lambda_deno_spawn.limits import MEBIBYTE
 from lambda_deno_spawn.processes.child import Footprint
 from lambda_deno_spawn.serving.pool import (
-    MEBIBYTE,
     SIZES_KEPT,
     Bounded,
     Unbounded,
@@ -55,7 +55,7 @@ def test_pool_size(
     waiting: int,
 ) -> None:
     size = pool_size(concurrency, memory_mb, process_mib * MEBIBYTE, threads)
-    assert size == (processes, waiting)
+    assert (size.processes, size.waiting) == (processes, waiting)
 
 
 def test_larger_processes_never_make_a_larger_pool() -> None:

@@ -39,6 +39,10 @@ from lambda_deno_spawn.dev.package.node_modules import (
     needs_of,
     stage_node_modules,
 )
+from lambda_deno_spawn.dev.package.project_files import (
+    stage_hoisted,
+    stage_project_files,
+)
 from lambda_deno_spawn.dev.package.record import (
     key_of,
     now_ns,
@@ -485,7 +489,7 @@ class _Builder:
         ]
         form.notes += _copy_all(self._data(bundled), staged)
         if form.level is Level.OWN:
-            self._stage_resolution(form, is_bundled=True)
+            self._stage_resolution(form, source.with_name(f"{stem}.bundle.js"))
             return
         config = find_config(task_root)
         content = {} if config is None else config_content(config)
@@ -552,10 +556,15 @@ class _Builder:
             )
         form.notes += _copy_all(list(files.values()), form.staged)
         form.notes += graph.notes(task_root)
-        self._stage_resolution(form, is_bundled=False)
+        self._stage_resolution(form, self._source)
 
-    def _stage_resolution(self, form: _Form, *, is_bundled: bool) -> None:
-        """Copy npm packages, and the files by which Deno finds them."""
+    def _stage_resolution(self, form: _Form, module: Path) -> None:
+        """Copy npm packages, and the files by which Deno finds them.
+
+        Args:
+            form: The package.
+            module: The module that is loaded, as if it was in the project.
+        """
         task_root, staged, selection = (
             self._deno.task_root,
             form.staged,
@@ -568,8 +577,6 @@ class _Builder:
             if (task_root / name).is_file() and not selection.is_excluded(name)
         ]
         form.notes += _copy_all(files, staged)
-        if is_bundled:
-            _make_esm(staged / "package.json")
         npmrc = task_root / NPMRC
         if npmrc.is_file() and not selection.is_excluded(NPMRC):
             lines = npmrc.read_text("utf-8-sig", errors="replace").splitlines()
@@ -582,6 +589,10 @@ class _Builder:
             )
         else:
             _stage_npm(self._modules.npm, staged / PACKAGED_DENO_DIR / "npm")
+        stage_hoisted(task_root, staged)
+        stage_project_files(self._deno, module, staged)
+        if form.level is Level.OWN:
+            _make_esm(staged / "package.json")
 
 
 def _refuse_broken(doubts: Sequence[Doubt]) -> None:
@@ -616,7 +627,9 @@ def _import_map(task_root: Path) -> list[str]:
         BuildError: It is outside the project.
     """
     config = find_config(task_root)
-    named = None if config is None else config_content(config).get("importMap")
+    if config is None or Path(config).parent != task_root:
+        return []  # what is above is merged with what is here
+    named = config_content(config).get("importMap")
     if not isinstance(named, str) or "://" in named:
         return []
     path = Path(os.path.normpath(task_root / named))

@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 from lambda_deno_spawn.dev.package.doubts import SOURCE_SUFFIXES, named_sources
 from lambda_deno_spawn.errors import BuildError
+from lambda_deno_spawn.launch.deno_json import SLOPPY, config_flags, find_project
 from lambda_deno_spawn.launch.entry import file_url
 
 if TYPE_CHECKING:
@@ -104,15 +105,17 @@ def read_graph(deno: Deno, source: Path, scratch: Path) -> Graph:
 
 def _info(deno: Deno, files: list[Path], source: Path, scratch: Path) -> dict[str, Any]:
     action = f"read the imports of {source.name!r}"
-    root = files[0]
+    root, flags = files[0], None
     if files != [source]:
         # Imported dynamically: what one of them lacks is no error of the others.
         root = scratch / ROOTS
         lines = [f'import("{file_url(file)}");\n' for file in files]
         root.write_text("".join(lines), "utf-8")
-    graph: dict[str, Any] = json.loads(
-        deno.run(action, ["info", "--json", file_url(root)])
-    )
+        # It is outside the project, where Deno would not find these files.
+        task_root = deno.task_root
+        flags = [*config_flags(find_project(task_root), task_root), SLOPPY]
+    output = deno.run(action, ["info", "--json", file_url(root)], flags=flags)
+    graph: dict[str, Any] = json.loads(output)
     errors = {m["specifier"]: m["error"] for m in graph["modules"] if "error" in m}
     for module in graph["modules"]:
         specifier = str(module["specifier"])

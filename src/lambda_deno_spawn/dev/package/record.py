@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 # Files that change where Deno finds modules, in the project's folder and above it.
 CONFIGURATION = (
     "deno.json", "deno.jsonc", "deno.lock", "package.json", "tsconfig.json", ".npmrc",
-    "node_modules",
+    "node_modules", "pnpm-workspace.yaml",
 )  # fmt: skip
 # A file that was written this shortly before a build may be written again unnoticed.
 CLOCK_STEP_NS = 20_000_000
