@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 SCRIPTS := src/lambda_deno_spawn/js src/lambda_deno_spawn/dev tests/js tests/native examples bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install invoke js native test test-unit test-js test-integration test-as-lambda coverage lint format typecheck check layers bench bench-check figures soak clean
+.PHONY: help install invoke js native test test-unit test-js test-integration test-packages test-as-lambda coverage lint format typecheck check layers bench bench-check figures soak clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ test-js: $(STAMP) ## the JavaScript modules, each by itself
 
 test-integration: $(NATIVE) ## real Deno, real HTTP, AWS's emulator
 	$(BIN)/python -m pytest $(PARALLEL) tests/integration
+
+test-packages: $(NATIVE) ## popular npm packages in every form of a package, into docs/packages.md; minutes
+	$(BIN)/python -m tests.packages -o docs/packages.md
 
 # 69: this machine cannot do it. That is no failure for people; for CI it is.
 test-as-lambda: $(NATIVE) ## the runtime's tests again, without privileges on a read-only root; needs root

@@ -362,7 +362,7 @@ def _allow_input(flags: Flags) -> None:
 
 
 def _hide(flags: Flags, task_root: str, searched: Sequence[str]) -> bool:
-    """Let what may not be read look as if it did not exist; return whether it does.
+    """Hide files that may not be read; return whether they are hidden.
 
     Programs look for files that need not exist, and are not prepared for any other
     answer than "not there". Where the function's own files are, a denied access stays

@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 import psutil
 import pytest
 
+from lambda_deno_spawn import native
 from lambda_deno_spawn.dev.project.project import Arch
 from tests.fixtures.command import as_text, run_command
-from tests.fixtures.packages import download, fetch_bundler
+from tests.fixtures.packages import download, fetch_bundler, install
 from tests.integration.harness import deno_binary
+from tests.packages.cases import copy_needed, handler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.deno
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
+FIXTURES = Path(__file__).parents[1] / "fixtures"
 HANDLER = 'export const handler = () => "here";\n'
 OTHER = next(arch for arch in Arch if arch is not Arch.here())
 NOWHERE = "http://127.0.0.1:9/"  # the discard port: nobody listens
@@ -334,8 +337,8 @@ def test_what_a_module_has_started_ends_with_it(
         },
     )
     done = build("orders")
-    assert done.returncode == 0
-    assert "Deno exited with code 3 while the module was loaded here" in done.stderr
+    assert done.returncode == 3
+    assert "Cannot load the package: Deno exited with code 3 while" in done.stderr
     assert not psutil.pid_exists(int(pid.read_text())) or (
         psutil.Process(int(pid.read_text())).status() == psutil.STATUS_ZOMBIE
     )
@@ -553,8 +556,8 @@ def test_deno_of_another_machine_makes_its_code(
                 "function.ts": 'export { handler } from "./lib/data.ts";\n',
                 "lib/data.ts": "export const handler = () => import.meta.dirname;\n",
             },
-            [],
-            "Cannot bundle 'lib/data.ts': import.meta describes the bundle",
+            ["--bundle"],
+            "Cannot bundle the function: 'lib/data.ts' uses import.meta, which",
             id="own-place-is-lost",
         ),
         pytest.param(
@@ -563,15 +566,34 @@ def test_deno_of_another_machine_makes_its_code(
                 "lib/data.ts": "export const handler = () =>\n"
                 '  import.meta.resolve("a");\n',
             },
-            [],
-            "Cannot bundle 'lib/data.ts': import.meta describes the bundle",
+            ["--bundle"],
+            "Cannot bundle the function: 'lib/data.ts' looks for other modules",
             id="own-place-is-resolved",
         ),
         pytest.param(
-            {"function.cjs": "exports.handler = () => __dirname;\n"},
-            [],
-            "Cannot bundle 'function.cjs': a bundle has no __dirname",
+            {
+                "function.cjs": "exports.handler = require('./lib/a.cjs').handler;\n",
+                "lib/a.cjs": "exports.handler = () => __dirname;\n",
+            },
+            ["--bundle"],
+            "Cannot bundle the function: 'lib/a.cjs' uses __dirname or __filename",
             id="commonjs-place",
+        ),
+        pytest.param(
+            {
+                "function.ts": 'import "a";\n' + HANDLER,
+                "deno.json": '{"importMap": "../map.json"}',
+            },
+            ["--no-bundle"],
+            "Cannot package the import map '../map.json' that deno.json names: it is "
+            "outside",
+            id="import-map-above",
+        ),
+        pytest.param(
+            {"function.ts": "Deno.exit(7);\n" + HANDLER},
+            [],
+            "Cannot load the package: Deno exited with code 7 while it loaded",
+            id="module-that-exits",
         ),
         pytest.param(
             {"function.ts": HANDLER, "a\\b.txt": ""},
@@ -608,13 +630,398 @@ def test_what_cannot_be_built_is_said_and_leaves_the_last_package(
     sentence: str,
 ) -> None:
     write(project, files)
-    write(tmp_path, {"outside.ts": HANDLER, "dist/orders.zip": "the last one"})
+    outside = {"outside.ts": HANDLER, "map.json": '{"imports": {"a": "./outside.ts"}}'}
+    write(tmp_path, {**outside, "dist/orders.zip": "the last one"})
     done = build("orders", *arguments)
     assert (done.returncode, done.stdout) == (3, "")
     assert sentence in done.stderr
     assert "Stack backtrace" not in done.stderr
     assert (tmp_path / "dist" / "orders.zip").read_text() == "the last one"
     assert [path.name for path in (tmp_path / "dist").iterdir()] == ["orders.zip"]
+
+
+def same_elsewhere(
+    build: Build, project: Path, *options: str, event: str = "{}"
+) -> dict[str, Any]:
+    """Build a project, take it away, and compare its package with it; return facts."""
+    expected = run_command("invoke", project, "--event", event)
+    done = build(project.name, "-o", "json", *options)
+    assert done.returncode == 0, done.stderr
+    package: dict[str, Any] = json.loads(done.stdout)
+    task = project.parent / f"task{len(list(project.parent.iterdir()))}"
+    with zipfile.ZipFile(project.parent / package["path"]) as content:
+        content.extractall(task)
+    away = project.rename(project.with_name("away"))
+    got = run_command("invoke", task, "--event", event)
+    away.rename(project)
+    assert (got.stdout, got.returncode) == (expected.stdout, 0), got.stderr
+    return package
+
+
+@pytest.mark.parametrize(
+    ("name", "form"),
+    [
+        ("express", "bundle"),
+        ("express --no-bundle", "files"),
+        ("knex", "packages"),
+        ("pdfkit", "packages"),
+    ],
+)
+def test_popular_packages_run_elsewhere(
+    build: Build, project: Path, name: str, form: str
+) -> None:
+    """One of each cause; ``make test-packages`` has them all, also by ``npm:``."""
+    name, *options = name.split()
+    installed = install(FIXTURES / "packages-project")
+    copy_needed(name, "*", installed, project)
+    write(project, {"function.mjs": handler(name, name)})
+    assert same_elsewhere(build, project, *options)["form"] == form
+
+
+@pytest.mark.parametrize("option", ["", "--no-bundle", "--minify"])
+def test_an_ordinary_application_in_commonjs_runs_elsewhere(
+    build: Build, project: Path, option: str
+) -> None:
+    """Files named without suffix, a folder, JSON, __dirname, legal comments."""
+    write(
+        project,
+        {
+            "function.js": 'const app = require("./app");\n'
+            "exports.handler = async (event) => app.run(event);\n",
+            "app.js": "/*! @license app */\n"
+            'const { readFileSync } = require("node:fs");\n'
+            'const legal = require("legal"), lib = require("./lib");\n'
+            'const { name } = require("./package.json");\n'
+            "exports.run = () => [legal(), lib.place, name,\n"
+            '  readFileSync(__dirname + "/data/a.txt", "utf8")];\n',
+            "lib/index.js": 'exports.place = "lib";\n',
+            "data/a.txt": "text",
+            "package.json": '{"name": "app", "dependencies": {"legal": "1.0.0"}}',
+            "node_modules/legal/package.json": '{"name": "legal", "version": "1.0.0"}',
+            "node_modules/legal/index.js": "/*!\n * legal\n * @license MIT\n */\n"
+            "module.exports = () => typeof __dirname;\n"
+            "module.exports.usage = 'use __dirname + \"/themes\"';\n",
+        },
+    )
+    package = same_elsewhere(build, project, *filter(None, [option]))
+    assert package["form"] == ("files" if option == "--no-bundle" else "bundle")
+    assert package["notes"] == []
+
+
+def test_packages_that_look_beside_themselves_stay_beside_the_bundle(
+    build: Build, project: Path
+) -> None:
+    """By __dirname, import.meta, require.resolve and a computed name; native code."""
+    packages = {
+        "reader": 'module.exports = () => require("fs").readFileSync('
+        '__dirname + "/data.txt", "utf8");\n',
+        "resolver": 'module.exports = () => require(require.resolve("reader"))();\n',
+        "loader": "module.exports = (name) => require(name)();\n",
+    }
+    files = {
+        "function.ts": "".join(f'import {name} from "{name}";\n' for name in packages)
+        + 'import meta from "meta";\nimport { place } from "./lib/place.ts";\n'
+        'export const handler = () => [reader(), resolver(), loader("reader"), meta(), '
+        "place];\n",
+        "lib/place.ts": 'export const place: string = "lib";\n',
+        "package.json": json.dumps(
+            {
+                "type": "commonjs",
+                "dependencies": dict.fromkeys([*packages, "meta"], "1.0.0"),
+                "devDependencies": {"tool": "1.0.0"},
+            }
+        ),
+        "node_modules/reader/data.txt": "data",
+        "node_modules/meta/data.txt": "meta",
+        "node_modules/meta/package.json": '{"name": "meta", "type": "module"}',
+        "node_modules/meta/index.js": 'import { readFileSync } from "node:fs";\n'
+        'const place = new URL("./data.txt", import.meta.url);\n'
+        'export default () => readFileSync(place, "utf8");\n',
+        "node_modules/tool/index.js": "",
+        "node_modules/tool/package.json": '{"name": "tool"}',
+    }
+    for name, code in packages.items():
+        files[f"node_modules/{name}/index.js"] = code
+        files[f"node_modules/{name}/package.json"] = f'{{"name": "{name}"}}'
+    write(project, files)
+    package = same_elsewhere(build, project)
+    assert package["form"] == "packages"
+    assert "beside the bundle: 'reader/index.js' finds files by" in package["notes"][0]
+    assert "node_modules/meta/data.txt" in package["files"]
+    assert not [name for name in package["files"] if "/tool" in name]
+    assert "lib/place.ts" not in package["files"]
+
+
+def test_what_a_module_reaches_at_run_time_is_in_the_package(
+    build: Build, project: Path
+) -> None:
+    """A worker and its imports, and a module that is resolved."""
+    write(
+        project,
+        {
+            "function.ts": 'const place = new URL("./worker.ts", import.meta.url);\n'
+            "export const handler = () => new Promise((done) => {\n"
+            '  const worker = new Worker(place, { type: "module" });\n'
+            "  worker.onmessage = ({ data }) => done([data,\n"
+            '    import.meta.resolve("./lib/a.ts").split("/").at(-1)]);\n'
+            "});\n",
+            "worker.ts": 'import { word } from "./lib/a.ts";\npostMessage(word);\n',
+            "lib/a.ts": 'export const word: string = "hello";\n',
+        },
+    )
+    package = same_elsewhere(build, project)
+    assert package["form"] == "files"
+    assert "'function.ts' starts a worker" in package["notes"][0]
+
+
+def test_source_files_that_are_data_and_empty_folders_are_packaged(
+    build: Build, project: Path
+) -> None:
+    write(
+        project,
+        {
+            "function.ts": 'import "./lib/a.ts";\n'
+            "const read = Deno.readTextFileSync;\n"
+            "export const handler = () => [\n"
+            '  read(new URL("./query.ts", import.meta.url)),\n'
+            '  read("public/app.js"), Deno.statSync("uploads").isDirectory,\n'
+            '  [...Deno.readDirSync("./migrations")].length];\n',
+            "query.ts": "select",
+            "migrations/1.ts": "create",
+            "scripts/unused.ts": HANDLER,
+            "other.ts": HANDLER,
+            "lib/a.ts": "export {};\n",
+            "public/app.js": "alert(1);\n",
+        },
+    )
+    (project / "uploads").mkdir()
+    package = same_elsewhere(build, project)
+    code = {name for name in package["files"] if not name.startswith(".deno_dir/")}
+    assert code == {
+        "function.bundle.js",
+        "function.bundle.js.map",
+        "migrations/1.ts",
+        "public/app.js",
+        "query.ts",
+        "uploads/",
+    }
+
+
+def test_a_bundle_that_loads_only_as_files_is_packaged_as_files(
+    build: Build, project: Path
+) -> None:
+    write(
+        project,
+        {
+            "function.ts": 'if (import.meta.filename?.endsWith(".bundle.js")) '
+            'throw new Error("moved");\n' + HANDLER
+        },
+    )
+    package = same_elsewhere(build, project)
+    assert package["form"] == "files"
+    assert (
+        "the module threw while it was loaded here: Error: moved"
+        in (package["notes"][0])
+    )
+
+
+@pytest.mark.parametrize("option", ["", "--no-bundle"])
+def test_compiled_files_for_another_machine_are_refused(
+    build: Build, project: Path, option: str
+) -> None:
+    library = Path(native.__file__).parent / "lib"
+    found = {path.parent.name: path.read_bytes() for path in library.glob("*/*.so")}
+    write(
+        project,
+        {
+            "function.js": 'const { name } = require("addon");\n'
+            "exports.handler = () => name;\n",
+            "package.json": '{"dependencies": {"addon": "1.0.0"}}',
+            "node_modules/addon/package.json": '{"name": "addon"}',
+            "node_modules/addon/index.js": "exports.name = __dirname;\n"
+            "exports.load = () => require(`./${process.arch}/addon.node`);\n",
+        },
+    )
+    addon = project / "node_modules/addon/build/addon.node"
+    addon.parent.mkdir()
+    addon.write_bytes(found["x86_64"])
+    options = ["--arch", "arm64", "--no-cache", *filter(None, [option])]
+    done = build("orders", *options)
+    assert done.returncode == 3
+    name = "node_modules/addon/build/addon.node"
+    assert f"{name!r}" in done.stderr
+    assert "for arm64: it is for x86_64; install the package for Linux" in done.stderr
+    addon.write_bytes(found["aarch64"])
+    assert build("orders", *options).returncode == 0
+
+
+def test_packages_in_deno_s_cache_come_with_their_compiled_code(
+    build: Build, tmp_path: Path
+) -> None:
+    done = build(str(EXAMPLES / "hono-api"), "--no-bundle")
+    assert (done.returncode, done.stderr) == (0, "")
+    package = members(tmp_path / "dist" / "hono-api.zip")
+    found = addresses(package[".deno_dir/v8_code_cache_v2"], "codecache", tmp_path)
+    assert any("/var/task/.deno_dir/npm/" in address for address in found)
+
+
+def test_an_own_package_is_not_packaged(
+    build: Build, project: Path, tmp_path: Path
+) -> None:
+    write(project, {"function.ts": HANDLER, "data/a.txt": "a"})
+    digests = set()
+    for name in ("orders", "other", "orders"):
+        done = build("orders", "--out", "orders/data", "--name", name, "-o", "json")
+        assert done.returncode == 0, done.stderr
+        package = json.loads(done.stdout)
+        digests.add(package["sha256"])
+        assert not [one for one in package["files"] if one.endswith(".zip")]
+    assert len(digests) == 1
+
+
+def test_an_unchanged_project_is_not_built_again(
+    build: Build, project: Path, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    counted = tmp_path / "deno"
+    counted.write_text(f'#!/bin/sh\necho "$1" >> {log}\nexec {deno_binary()} "$@"\n')
+    counted.chmod(0o755)
+    write(
+        project,
+        {
+            "function.ts": 'import { a } from "./lib/a";\n'
+            "export const handler = () => a;\n",
+            "deno.json": '{"unstable": ["sloppy-imports"]}',
+            "lib/a.ts": "export const a = 1;\n",
+            "data/deep/a.txt": "a",
+        },
+    )
+    for path in project.rglob("*"):
+        os.utime(path, (0, 0))  # long before the build
+
+    def runs(*options: str) -> tuple[bool, str]:
+        log.write_text("")
+        done = build("orders", *options, "-o", "json", LAMBDA_DENO_BIN=str(counted))
+        assert done.returncode == 0, done.stderr
+        return bool(log.read_text()), json.loads(done.stdout)["sha256"]
+
+    has_run, first = runs()
+    assert has_run
+    assert runs() == (False, first)
+    write(project, {"lib/a.ts": "export const a = 2;\n"})
+    os.utime(project / "lib/a.ts", (1, 1))
+    has_run, second = runs()
+    assert has_run
+    assert second != first
+    assert not runs()[0]
+    # Files that were not there before: data, and one that takes precedence.
+    for name in ("data/deep/b.txt", "data/new/b.txt", "lib/a.js"):
+        write(project, {name: "export const a = 3;\n"})
+        os.utime(project / name, (1, 1))
+        assert runs()[0], name
+        assert not runs()[0]
+    assert runs("--minify")[0]
+    (tmp_path / "dist" / "orders.zip").write_bytes(b"damaged")
+    assert runs("--minify")[0]
+
+
+@pytest.mark.parametrize("option", ["", "--no-bundle"])
+def test_a_file_that_cannot_be_packaged_is_named(
+    build: Build, project: Path, tmp_path: Path, option: str
+) -> None:
+    options = list(filter(None, [option]))
+    write(project, {"function.ts": HANDLER})
+    (project / "gone").symlink_to("nowhere")
+    done = build("orders", *options)
+    assert done.returncode == 3
+    assert "gone': it is a link to 'nowhere', which does not exist; " in done.stderr
+    (project / "gone").unlink()
+    odd = os.fsencode(project) + b"/data-\xff.txt"
+    Path(os.fsdecode(odd)).touch()
+    done = build("orders", *options)
+    assert done.returncode == 3
+    assert "'data-\\udcff.txt': its name is not UTF-8; rename it" in done.stderr
+    assert not (tmp_path / "dist" / "orders.zip").exists()
+
+
+def test_a_temporary_folder_that_deno_cannot_name_is_named(
+    build: Build, project: Path, tmp_path: Path
+) -> None:
+    write(project, {"function.ts": HANDLER})
+    temp = tmp_path / "a,b"
+    temp.mkdir()
+    done = build("orders", TMPDIR=str(temp))
+    assert done.returncode == 3
+    assert f"Cannot load the module in {str(temp)!r}: the path of temporary" in (
+        done.stderr
+    )
+    assert build("orders", "--no-cache", TMPDIR=str(temp)).returncode == 0
+
+
+def test_files_that_begin_with_a_byte_order_mark_are_read(
+    build: Build, project: Path, tmp_path: Path
+) -> None:
+    mark = "\ufeff"
+    write(
+        project,
+        {
+            "function.ts": mark + HANDLER,
+            "lambda.toml": mark + 'name = "orders"\n',
+            ".npmrc": mark + "registry=https://registry.example/\n",
+        },
+    )
+    done = build("orders")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert build("orders", "--no-bundle").returncode == 0
+    package = members(tmp_path / "dist" / "orders.zip")
+    assert package[".npmrc"] == b"registry=https://registry.example/\n"
+
+
+def test_patterns_leave_out_what_they_leave_out_of_git(
+    build: Build, project: Path, tmp_path: Path
+) -> None:
+    write(
+        project,
+        {
+            "function.ts": HANDLER,
+            "lambda.toml": 'exclude = ["**/*.log", "./notes/**", "*.{a,b}", "!x"]\n',
+            "top.log": "",
+            "data/deep.log": "",
+            "data/kept.txt": "",
+            "notes/a.txt": "",
+            "c.a": "",
+        },
+    )
+    done = build("orders", "--no-bundle")
+    assert done.returncode == 0
+    notes = done.stderr.splitlines()
+    assert [note.partition(" in ")[0] for note in notes] == [
+        "Note: the pattern '*.{a,b}'",
+        "Note: the pattern '!x'",
+    ]
+    package = members(tmp_path / "dist" / "orders.zip")
+    code = {name for name in package if not name.startswith(".deno_dir/")}
+    assert code == {"function.ts", "c.a", "data/kept.txt"}
+
+
+def test_a_killed_build_leaves_nothing_that_the_next_one_packages(
+    build: Build, project: Path, tmp_path: Path
+) -> None:
+    write(
+        project,
+        {
+            "function.ts": HANDLER,
+            "dist/.orders.zip.0a1b2c3d.partial": "PK",
+            "temp/lambda-deno-spawn-a1b2c3d4/task/function.ts": HANDLER,
+        },
+    )
+    left = project / "dist" / ".orders.zip.0a1b2c3d.partial"
+    os.utime(left, (0, 0))
+    done = build("orders", "--out", "orders/dist", "-o", "json")
+    assert done.returncode == 0, done.stderr
+    files = json.loads(done.stdout)["files"]
+    assert not [name for name in files if name.startswith(("temp/lambda", "dist"))]
+    assert not left.exists()
 
 
 def test_a_handler_without_a_file_cannot_be_meant(build: Build, project: Path) -> None:
@@ -639,9 +1046,8 @@ def test_an_import_that_is_known_only_when_it_runs_is_told(
     )
     done = build("orders")
     assert done.returncode == 0, done.stderr
-    assert (
-        "'function.ts' imports a module by a name known only at run time" in done.stderr
-    )
+    reason = "'function.ts' loads a module by a name known only at run time"
+    assert f"without a bundle: {reason}" in done.stderr
     write(project, {"function.ts": 'export const handler = () => import("./a.ts");\n'})
     assert build("orders").stderr == ""
 

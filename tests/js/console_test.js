@@ -255,6 +255,6 @@ Deno.test("lines of a stack in the runtime's files are left out, however they be
   ]);
   assert.match(
     record().text,
-    /ERROR\tError: m\r  at mine \(\/var\/task\/a\.ts:1:1\)\rread \/.*main\.js$/,
+    /ERROR\tError: m\r {2}at mine \(\/var\/task\/a\.ts:1:1\)\rread \/.*main\.js$/,
   );
 });

@@ -280,6 +280,27 @@ Deno.test("advise() says that a file which looks missing may be one that is hidd
   assert.equal(advise(bare), bare);
 });
 
+Deno.test("advise() tells of a layer that has what an import did not find", () => {
+  const [, folder, name] = /(.*)\/([^/]+)$/.exec(import.meta.dirname ?? "") ??
+    [];
+  sayHello({ packageFolders: ["/none", folder] });
+  for (
+    const said of [
+      `Import "${name}/sub" not a dependency\n  hint: try it`,
+      `Could not find "${name}" in a node_modules folder.`,
+    ]
+  ) {
+    assert.ok(
+      advise(said).startsWith(`${said}\n  It is in ${folder}, where only`),
+    );
+  }
+  for (
+    const text of ['Import "@a/b" not a dependency', 'Import "" ', "Import"]
+  ) {
+    assert.equal(advise(text), text);
+  }
+});
+
 Deno.test("remedy() names the event's own folder, and no path of this machine", () => {
   sayHello();
   assert.match(

@@ -75,8 +75,8 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  * @property {string[]} permissions.denies Kinds of permission with entries that deny.
  * @property {string[]} permissions.runtimeApi Hosts and ports that are always denied.
  * @property {boolean} permissions.everything All is allowed except what is denied.
- * @property {boolean} permissions.hidden What may not be read looks as if it did not
- *   exist.
+ * @property {boolean} permissions.hidden A file that may not be read looks as if it did
+ *   not exist.
  * @property {string} permissions.taskRoot The function's folder.
  * @property {boolean} permissions.credentialsWithheld
  *
@@ -301,6 +301,9 @@ const NOT_THERE_IN_NODE =
   /ENOENT: no such file or directory, \w+ '(.*?)'(?= -> '|[\n"),\]]|$)/g;
 /** How `node:child_process` words a denial: it drops the reason. */
 const COMMAND_FAILED = "Command failed: ";
+/** How Deno words that it does not find a package. */
+const NO_PACKAGE =
+  /(?:Import|Could not find|Could not resolve) "((?:@[^"/]+\/)?[^"/]+)[^"]*"/;
 /** Kinds of access that a program asks for because it needs it, not to find out. */
 const NEEDED = /^Requires (read|write|net|run|ffi) access/;
 /** How Deno words that a module may not be downloaded, and what it means here. */
@@ -646,7 +649,7 @@ function describe(
 const noteDenials = (
   /**
    * Note every denied access from now on. A framework may catch the error, and some parts
-   * of Deno drop it, so nobody would read what would allow it.
+   * of Deno drop it, so its advice would be lost.
    *
    * @param {() => { phase: string } | null} findOwner Returns the job that the calling
    *   code belongs to; null: unknown.
@@ -722,10 +725,27 @@ function advise(text, errorType) {
       return text.replaceAll(NOT_CACHED, NOT_PACKAGED);
     }
     if (text.startsWith(NOT_ADDED)) return text + ADD_BEFORE;
+    const folder = hello.packageFolders.length > 0 && layerWith(text);
+    if (folder) {
+      return `${text}\n  It is in ${folder}, where only require looks, as in Node: ` +
+        "use createRequire of node:module, or bundle the function";
+    }
     const isLost = errorType === "CredentialsProviderError" &&
       hello.permissions.credentialsWithheld;
     return isLost ? text + CREDENTIALS_WITHHELD : text;
   }) ?? text;
+}
+
+/**
+ * @param {string} text
+ * @returns {string | undefined} The folder for `require` with the package that `import`
+ *   did not find.
+ */
+function layerWith(text) {
+  const name = NO_PACKAGE.exec(text)?.[1];
+  return hello.packageFolders.find((folder) =>
+    name !== undefined && attempt(() => Deno.statSync(`${folder}/${name}`))
+  );
 }
 
 /** @param {string} path */

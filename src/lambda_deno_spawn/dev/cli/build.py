@@ -147,6 +147,7 @@ def package_fields(package: Package) -> dict[str, object]:
         "unzippedBytes": package.unzipped_bytes,
         "handler": package.handler,
         "arch": package.arch.value,
+        "form": package.form,
         "deno": package.deno,
         "files": dict(sorted(package.members.items())),
         "notes": list(package.notes),

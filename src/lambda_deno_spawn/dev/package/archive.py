@@ -11,14 +11,18 @@ archives" (permissions).
 from __future__ import annotations
 
 import contextlib
+import errno
+import glob
 import hashlib
 import secrets
 import stat
+import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lambda_deno_spawn.dev.project.selection import OWN_ARCHIVE
 from lambda_deno_spawn.errors import BuildError
 
 if TYPE_CHECKING:
@@ -30,6 +34,8 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in the zip format
 UNIX = 3  # "version made by", APPNOTE 4.4.2.2: the attributes are a Unix mode
 # zlib's default. 9 makes Deno's binary 0.3 % smaller and takes more than twice as long.
 LEVEL = 6
+UNFINISHED = ".partial"  # end of an archive's name while it is written
+UNFINISHED_S = 3600.0  # no archive takes as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +43,10 @@ class Member:
     """One file of an archive.
 
     Attributes:
-        name: Relative path in the archive, with ``/``.
+        name: Relative path in the archive, with ``/``; a folder's ends with one.
         content: Its bytes, or a file to read when the archive is written.
         mode: Permission bits; with ``stat.S_IFLNK`` a link, whose target is the
-            content.
+            content; with ``stat.S_IFDIR`` a folder.
     """
 
     name: str
@@ -80,8 +86,9 @@ def write_archive(path: Path, members: Iterable[Member]) -> Written:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _cannot("create folder", path.parent, error) from error
+    _remove_unfinished(path)
     # In the same folder: a rename is atomic only within one file system.
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
         unzipped_bytes = _write(partial, ordered)
         with partial.open("rb") as file:
@@ -96,13 +103,22 @@ def write_archive(path: Path, members: Iterable[Member]) -> Written:
     return Written(path, zipped_bytes, unzipped_bytes, sha256)
 
 
+def _remove_unfinished(path: Path) -> None:
+    """Remove what commands that were killed have left of an archive."""
+    old_s = time.time() - UNFINISHED_S
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
+        with contextlib.suppress(OSError):
+            if left.stat().st_mtime < old_s:  # another command may be writing it
+                left.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a text file atomically, replacing an existing one.
 
     Raises:
         BuildError: The file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
         partial.write_text(text, encoding="utf-8")
         partial.replace(path)
@@ -120,6 +136,7 @@ def _write(path: Path, members: list[Member]) -> int:
         path.open("xb") as file,
         zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
     ):
+        archive.comment = OWN_ARCHIVE
         for member in members:
             info = zipfile.ZipInfo(member.name, EPOCH)
             info.compress_type = zipfile.ZIP_DEFLATED
@@ -145,7 +162,17 @@ def _check_names(members: list[Member]) -> None:
     """Reject names that would be unpacked outside the folder, or over another file."""
     seen: set[str] = set()
     for member in members:
-        parts = member.name.split("/")
+        name = member.name
+        parts = (name.removesuffix("/") if stat.S_ISDIR(member.mode) else name).split(
+            "/"
+        )
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise ValueError(
+                f"Cannot archive {name!r}: its name is not UTF-8; rename it, or leave "
+                "it out"
+            ) from None
         if "" in parts or "." in parts or ".." in parts or "\\" in member.name:
             raise ValueError(
                 f"Cannot archive {member.name!r}: its name is not a relative path"
@@ -156,4 +183,6 @@ def _check_names(members: list[Member]) -> None:
 
 
 def _cannot(verb: str, path: Path, error: OSError) -> BuildError:
-    return BuildError(f"Cannot {verb} {str(path)!r}: {error.strerror or error}")
+    is_closed = error.errno in (errno.EROFS, errno.EACCES) and verb != "read"
+    advice = "; name another folder with --out" if is_closed else ""
+    return BuildError(f"Cannot {verb} {str(path)!r}: {error.strerror or error}{advice}")

@@ -17,21 +17,44 @@ import stat
 import subprocess
 import tempfile
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.dev.local.runtime import deno_binary
 from lambda_deno_spawn.dev.package.archive import Member, write_archive
 from lambda_deno_spawn.dev.package.bundle import Deno, bundle
+from lambda_deno_spawn.dev.package.doubts import (
+    SOURCE_SUFFIXES,
+    Level,
+    find_doubts,
+    mentioned_folders,
+    named_sources,
+)
 from lambda_deno_spawn.dev.package.elf import read_binary
+from lambda_deno_spawn.dev.package.graph import read_graph
 from lambda_deno_spawn.dev.package.layer import LAYER_RUNTIME_JS, MACHINES
+from lambda_deno_spawn.dev.package.node_modules import (
+    judge_compiled_files,
+    needs_of,
+    stage_node_modules,
+)
 from lambda_deno_spawn.dev.package.project_files import (
-    is_hoisted,
     stage_hoisted,
     stage_project_files,
 )
-from lambda_deno_spawn.dev.package.seed import Seed, folder_of_fixed_length, seed_cache
+from lambda_deno_spawn.dev.package.record import (
+    key_of,
+    now_ns,
+    read_record,
+    write_record,
+)
+from lambda_deno_spawn.dev.package.seed import (
+    ASKED_FOR,
+    Seed,
+    folder_of_fixed_length,
+    seed_cache,
+)
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.quotas import (
     MB,
@@ -39,10 +62,9 @@ from lambda_deno_spawn.dev.project.quotas import (
     UPLOAD_LIMIT_BYTES,
 )
 from lambda_deno_spawn.dev.project.selection import (
+    SCRATCH_PREFIX,
     Selected,
-    is_excluded,
-    is_included,
-    select,
+    Selection,
 )
 from lambda_deno_spawn.errors import BuildError, HandlerError, UsageError
 from lambda_deno_spawn.launch.deno_json import config_content, find_config
@@ -52,16 +74,29 @@ from lambda_deno_spawn.launch.module_cache import PACKAGED_DENO_DIR
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from lambda_deno_spawn.dev.package.bundle import Bundle
+    from lambda_deno_spawn.dev.package.doubts import Doubt
+    from lambda_deno_spawn.dev.package.graph import Graph
     from lambda_deno_spawn.dev.project.project import Project
 
-SOURCE_SUFFIXES = (".ts", ".tsx", ".mts", ".cts", ".js", ".jsx", ".mjs", ".cjs")
 # Keys of deno.json that a bundle needs at run time; the build uses the others.
 BUNDLED_CONFIG_KEYS = ("permissions", "unstable")
 # Files that Deno reads to resolve the imports of unbundled modules.
 RESOLUTION_FILES = ("deno.json", "deno.jsonc", "deno.lock", "package.json")
+SCRIPT_SUFFIXES = (".js", ".mjs", ".cjs")
 NPMRC = ".npmrc"
+LISTING = "registry.json"  # of a package's versions, in Deno's cache
 # Lines of .npmrc that Deno needs to find packages; the others may contain tokens.
 NPMRC_LINE = re.compile(r"(?:@[\w.-]+:)?registry\s*=\s*(?!.*@).*")
+# Facts of a package that a second build of the same files returns.
+RECORDED = (
+    "sha256", "zipped_bytes", "unzipped_bytes", "handler", "form", "deno", "members",
+    "notes",
+)  # fmt: skip
+# Forms of a package, as the command's JSON names them.
+FORMS = {Level.ALL: "bundle", Level.OWN: "packages", Level.NOTHING: "files"}
+# Errors that a package has in each form if it has them in one.
+SAME_CAUSE = ("Cannot read the imports", "Cannot load the package", "Cannot bundle")
 SEED_FILE = "lambda-deno-spawn.json"  # in the cache: versions it was made for
 
 
@@ -73,7 +108,7 @@ class BuildOptions:
         arch: Instruction set of the target.
         out: Folder for the package.
         is_bundled: Package one bundled module, or the files unchanged; None: as set in
-            the project.
+            the project, else whatever can be bundled.
         is_checked: Type-check first.
         is_minified: Minify the bundle.
         has_map: Include the source map.
@@ -102,6 +137,7 @@ class Package:
         path: The zip.
         sha256: Digest of the zip, in hexadecimal.
         handler: Value of ``_HANDLER``.
+        form: What is bundled: one of ``FORMS``.
         deno: Version of Deno that its cache is for; None: it has no cache.
         members: Size in bytes of each file, by name.
         notes: Sentences that the user should read.
@@ -113,6 +149,7 @@ class Package:
     unzipped_bytes: int
     handler: str
     arch: Arch
+    form: str
     deno: str | None
     members: Mapping[str, int]
     notes: tuple[str, ...]
@@ -141,48 +178,98 @@ def build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
 
 
 def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
+    started_ns = now_ns()
     project = options.project
     deno = Deno(deno_binary(environ), project.function.task_root, environ)
-    with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as name:
+    source = _handler_file(project)
+    out = options.out / f"{project.name}.zip"
+    if options.is_checked:
+        deno.check(source)
+    key = _key(options, environ, deno.binary)
+    if package := _built_before(out, key, options):
+        return package
+    with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX) as name:
         scratch = Path(name).resolve()
-        staged = scratch / "task"
-        staged.mkdir()
-        source = _handler_file(project)
-        if options.is_checked:
-            deno.check(source)
-        notes: list[str] = []
-        if options.is_bundled or (options.is_bundled is None and project.bundle):
-            notes += _stage_bundle(options, deno, source, staged)
-        else:
-            notes += _stage_files(options, deno, source, staged)
-        seed = Seed({})
-        version = None
         if options.is_seeded:
-            # A copy, because the module may change its files when it is loaded.
-            loaded = folder_of_fixed_length(scratch, "t")
-            shutil.copytree(staged, loaded, symlinks=True)
-            seed, version = _seed(options, deno, loaded)
-            notes += seed.notes
-        members = [*_members(staged), *_seed_members(seed, version, options.arch)]
+            _refuse_scratch(scratch)
+        apart = [str(out), str(scratch), environ.get("DENO_DIR") or str(scratch)]
+        selection = Selection(project, map(os.path.realpath, apart))
+        builder = _Builder(options, deno, source, selection, scratch)
+        form = builder.best_form()
+        notes = [*form.notes, *selection.notes()]
+        members = [
+            *_members(form.staged),
+            *_seed_members(form.seed, form.deno_version, options.arch),
+        ]
         sizes = {member.name: _size(member) for member in members}
         _refuse_too_large(sizes)
-        written = write_archive(options.out / f"{project.name}.zip", members)
+        written = write_archive(out, members)
+        inputs = builder.inputs(form)
     if written.zipped_bytes > UPLOAD_LIMIT_BYTES:
         notes.append(
             f"the package has {written.zipped_bytes / MB:.0f} MB zipped, and Lambda "
             "accepts 50 MB directly: `deploy` uploads it through S3"
         )
-    return Package(
+    package = Package(
         path=written.path,
         sha256=written.sha256,
         zipped_bytes=written.zipped_bytes,
         unzipped_bytes=written.unzipped_bytes,
         handler=project.function.handler,
         arch=options.arch,
-        deno=version,
+        form=FORMS[form.level],
+        deno=form.deno_version,
         members=sizes,
         notes=tuple(notes),
     )
+    if form.seed.failure is None:  # it may succeed next time
+        facts = {name: getattr(package, name) for name in RECORDED}
+        root = project.function.task_root
+        write_record(out, key, inputs, root, started_ns, facts)
+    return package
+
+
+def _key(options: BuildOptions, environ: Mapping[str, str], binary: str) -> str:
+    """Return the digest of all that a package depends on beside files."""
+    programs = [binary, options.target_deno, *Path(__file__).parent.glob("*.py")]
+    files = [Path(program) for program in programs if program is not None]
+    return key_of(
+        version=__version__,
+        options=repr(options),
+        environ={name: environ.get(name) for name in sorted(ASKED_FOR)},
+        programs=[[str(file), *_stamp(file)] for file in sorted(files)],
+    )
+
+
+def _stamp(file: Path) -> list[int]:
+    status = file.stat()
+    return [status.st_size, status.st_mtime_ns]
+
+
+def _built_before(out: Path, key: str, options: BuildOptions) -> Package | None:
+    """Return the package of the last build if nothing has changed since."""
+    facts = read_record(out, key)
+    if facts is None:
+        return None
+    return Package(
+        path=out,
+        arch=options.arch,
+        **{**facts, "notes": tuple(facts["notes"])},
+    )
+
+
+def _refuse_scratch(scratch: Path) -> None:
+    """Refuse a temporary folder whose path Deno's permission flags cannot contain."""
+    try:
+        is_utf8 = bool(str(scratch).encode())
+    except UnicodeEncodeError:
+        is_utf8 = False
+    if "," in str(scratch) or not is_utf8:
+        raise BuildError(
+            f"Cannot load the module in {str(scratch.parent)!r}: the path of temporary "
+            "files has a comma or is not UTF-8, and Deno's permissions cannot name it; "
+            "set TMPDIR to another folder, or use --no-cache"
+        )
 
 
 def _handler_file(project: Project) -> Path:
@@ -194,136 +281,396 @@ def _handler_file(project: Project) -> Path:
         raise UsageError(str(error)) from error
 
 
-def _stage_bundle(
-    options: BuildOptions, deno: Deno, source: Path, staged: Path
-) -> list[str]:
-    """Write the bundle, a reduced deno.json, and the other files; return notes."""
-    task_root = deno.task_root
-    data = [
-        file
-        for file in select(options.project)
-        if not file.name.endswith(SOURCE_SUFFIXES)
-        or is_included(options.project, file.name)
-    ]
-    notes = _copy_all(data, staged)
-    config = find_config(task_root)
-    content = {} if config is None else config_content(config)
-    kept = {key: content[key] for key in BUNDLED_CONFIG_KEYS if key in content}
-    if kept:
-        (staged / "deno.json").write_text(json.dumps(kept, indent=2) + "\n", "utf-8")
-    folder = source.parent.relative_to(task_root)
-    stem = source.name.removesuffix(source.suffix).removesuffix(".bundle")
-    return notes + bundle(
-        deno,
-        source,
-        staged / folder / f"{stem}.bundle.js",
-        export=_export(options.project),
-        minify=options.is_minified,
-        has_map=options.has_map,
-    )
+@dataclass(slots=True)
+class _Form:
+    """The files of a package in one of its forms.
 
-
-def _stage_files(
-    options: BuildOptions, deno: Deno, source: Path, staged: Path
-) -> list[str]:
-    """Copy the files unchanged, with the npm packages that they import.
-
-    Returns:
-        Notes, as sentences.
-
-    Raises:
-        BuildError: A module is outside the project or on a server.
+    Attributes:
+        level: How much of it is bundled.
+        staged: Folder with the files.
+        notes: Sentences that the user should read.
+        doubts: Modules that may not find something in this form.
     """
-    task_root, project = deno.task_root, options.project
-    files = {file.name: file for file in select(project)}
-    for name in RESOLUTION_FILES:
-        if (task_root / name).is_file() and not is_excluded(project, name):
-            files[name] = Selected(name, task_root / name, None)
-    graph = deno.info(source)
-    for module in graph["modules"]:
-        specifier = str(module.get("specifier", ""))
-        local = module.get("local")
-        if specifier.startswith("file:") and local:
-            path = Path(local)
-            if is_hoisted(path, task_root):
+
+    level: Level
+    staged: Path
+    notes: list[str] = field(default_factory=list)
+    doubts: list[Doubt] = field(default_factory=list)
+    seed: Seed = field(default_factory=lambda: Seed({}))
+    deno_version: str | None = None
+
+
+class _Builder:
+    """Makes a package in one form after another, until one works as the files do."""
+
+    def __init__(
+        self,
+        options: BuildOptions,
+        deno: Deno,
+        source: Path,
+        selection: Selection,
+        scratch: Path,
+    ) -> None:
+        self._options = options
+        self._deno = deno
+        self._source = source
+        self._selection = selection
+        self._scratch = scratch
+        self._graph: Graph | None = None
+        self._read: set[Path] = set()  # by the bundler
+
+    @property
+    def _modules(self) -> Graph:
+        if self._graph is None:
+            self._graph = read_graph(self._deno, self._source, self._scratch)
+        return self._graph
+
+    def best_form(self) -> _Form:
+        """Return the package in the form that bundles most without breaking it.
+
+        Raises:
+            BuildError: There is no such form; the reason is that of the first one.
+        """
+        is_bundled = self._options.is_bundled
+        if is_bundled is None:
+            is_bundled = self._options.project.bundle
+        if is_bundled is not None:
+            form = self._made(Level.ALL if is_bundled else Level.NOTHING)
+            _refuse_broken(form.doubts)
+            self._load(form)
+            return self._told(form, form.doubts)
+        return self._first_that_works()
+
+    def _first_that_works(self) -> _Form:
+        reasons: list[Doubt | str] = []
+        refusals: list[BuildError] = []
+        made: list[_Form] = []
+        wanted = Level.ALL
+        for level in Level:
+            if level < wanted or (
+                level is Level.OWN and made and not self._has_packages
+            ):
                 continue
+            try:
+                form = self._made(level)
+                wanted = max((doubt.level for doubt in form.doubts), default=level)
+                if wanted <= level:
+                    self._load(form)
+            except BuildError as error:
+                refusals.append(error)
+                reasons.append(_first_line(error))
+                continue
+            made.append(form)
+            if wanted <= level and form.seed.failure is None:
+                return self._told(form, reasons)
+            reasons += form.doubts or [_first_line(form.seed.failure)]
+        return self._least_evil(made, refusals)
+
+    @property
+    def _has_packages(self) -> bool:
+        return bool(self._modules.packages)
+
+    def _least_evil(self, made: list[_Form], refusals: list[BuildError]) -> _Form:
+        """Return a form that may work, as none is known to."""
+        for form in made:
+            broken = [doubt for doubt in form.doubts if doubt.is_certain]
+            if not broken:
+                if form.deno_version is None:
+                    self._load(form)
+                return self._told(form, form.doubts)
+        if made and refusals:
+            raise BuildError(
+                f"Cannot bundle the function, as {_listed(made[0].doubts)}, and cannot "
+                f"package its files as they are either: {refusals[-1]}"
+            ) from refusals[-1]
+        if not refusals:
+            raise BuildError(f"Cannot bundle the function: {_listed(made[0].doubts)}")
+        first, last = refusals[0], refusals[-1]
+        if str(last).startswith(SAME_CAUSE):
+            raise first
+        raise BuildError(
+            f"{last}; the function cannot be bundled either: {_first_line(first)}"
+        ) from first
+
+    def _told(self, form: _Form, reasons: Sequence[Doubt | str]) -> _Form:
+        """Add the notes on what the form of a package may mean for it.
+
+        Raises:
+            BuildError: Deno exits while it loads the module.
+        """
+        failure = form.seed.failure
+        if form.seed.has_exited:
+            raise BuildError(
+                f"Cannot load the package: {failure}; set the variables it needs with "
+                "--env, or use --no-cache to package it without loading it"
+            )
+        if failure is not None:
+            form.notes.append(
+                f"{failure}; its cache is incomplete; set the variables it needs with "
+                "--env"
+            )
+        if form.doubts:
+            form.notes.append(
+                f"{_listed(form.doubts)}; that may be missing in a bundle: test it, or "
+                "use --no-bundle"
+            )
+        elif reasons and form.level is Level.OWN:
+            form.notes.append(
+                f"npm packages are packaged as they are, beside the bundle: "
+                f"{_listed(reasons)}"
+            )
+        elif reasons and form.level is Level.NOTHING:
+            form.notes.append(
+                f"the files are packaged as they are, without a bundle: "
+                f"{_listed(reasons)}"
+            )
+        return form
+
+    def inputs(self, form: _Form) -> set[Path]:
+        """Return the files that the build has read, and folders of packages."""
+        task_root = self._deno.task_root
+        found = {file.path for file in self._selection.files()}
+        found |= self._read | {self._source}
+        if self._graph is not None:
+            found |= self._graph.own | self._graph.package_files
+            found |= {Path(one["localPath"]) for one in self._graph.npm.values()}
+        for folder, _, names in os.walk(form.staged / "node_modules"):
+            inner = Path(folder).relative_to(form.staged)
+            found |= {task_root / inner / name for name in names}
+        return found
+
+    # One form.
+
+    def _made(self, level: Level) -> _Form:
+        parent = self._scratch / level.name.lower()
+        parent.mkdir()
+        form = _Form(level, folder_of_fixed_length(parent, "t"))
+        self._stage(form)
+        return form
+
+    def _stage(self, form: _Form) -> None:
+        form.staged.mkdir()
+        form.notes, form.doubts = [], []
+        if form.level is Level.NOTHING:
+            self._stage_files(form)
+        else:
+            self._stage_bundle(form)
+        form.notes += judge_compiled_files(form.staged, self._options.arch)
+
+    def _load(self, form: _Form) -> None:
+        """Load the module for its cache; it may change its files, but no package."""
+        if not self._options.is_seeded:
+            return
+        before = _states(form.staged)
+        form.seed, form.deno_version = _seed(self._options, self._deno, form.staged)
+        if _states(form.staged) != before:
+            shutil.rmtree(form.staged)
+            self._stage(form)
+        form.notes += form.seed.notes
+
+    def _stage_bundle(self, form: _Form) -> None:
+        """Write the bundle, and the files that it may read."""
+        options, deno, source = self._options, self._deno, self._source
+        task_root, staged = deno.task_root, form.staged
+        external = set() if form.level is Level.ALL else self._modules.packages
+        folder = source.parent.relative_to(task_root)
+        stem = source.name.removesuffix(source.suffix).removesuffix(".bundle")
+        bundled = bundle(
+            deno,
+            source,
+            staged / folder / f"{stem}.bundle.js",
+            export=_export(options.project),
+            minify=options.is_minified,
+            has_map=options.has_map,
+            external=external,
+        )
+        form.doubts = [
+            doubt for doubt in find_doubts(bundled.modules) if doubt.level > form.level
+        ]
+        form.notes += _copy_all(self._data(bundled), staged)
+        if form.level is Level.OWN:
+            self._stage_resolution(form, source.with_name(f"{stem}.bundle.js"))
+            return
+        config = find_config(task_root)
+        content = {} if config is None else config_content(config)
+        kept = {key: content[key] for key in BUNDLED_CONFIG_KEYS if key in content}
+        if kept:
+            text = json.dumps(kept, indent=2) + "\n"
+            (staged / "deno.json").write_text(text, "utf-8")
+
+    def _data(self, bundled: Bundle) -> list[Selected]:
+        """Return the files that a bundle does not contain, but may read.
+
+        Of source files these are the ones that a module names, or whose folder it
+        names, and JavaScript in folders without a bundled module, such as scripts for
+        browsers.
+        """
+        here, root = self._source.parent, str(self._deno.task_root)
+        named: set[str] = set()
+        mentioned: set[str] = set()
+        for module in bundled.modules:
+            if module.package_path is None and "://" not in module.name:
+                folder = os.path.normpath((here / module.name).parent)
+                named |= named_sources(module.text, [folder, root])
+                inner = os.path.relpath(folder, root)
+                mentioned |= mentioned_folders(module.text, inner)
+        folders = {file.parent for file in bundled.files}
+        return [
+            file
+            for file in self._selection.files()
+            if not file.name.endswith(SOURCE_SUFFIXES)
+            or str(file.path) in named
+            or self._selection.is_included(file.name)
+            or (
+                file.path not in bundled.files
+                and file.path.parent not in folders
+                and (
+                    file.name.endswith(SCRIPT_SUFFIXES)
+                    or not mentioned.isdisjoint(map(str, PurePath(file.name).parents))
+                )
+            )
+        ]
+
+    def _stage_files(self, form: _Form) -> None:
+        """Copy the files unchanged, with the npm packages that they import.
+
+        Raises:
+            BuildError: A module is outside the project or on a server.
+        """
+        task_root = self._deno.task_root
+        _import_map(task_root)  # refused before what is imported by it
+        graph = self._modules
+        files = {file.name: file for file in self._selection.files()}
+        for path in sorted(graph.own):
             if not path.is_relative_to(task_root):
                 raise BuildError(
                     f"Cannot package {str(path)!r}: it is outside the project's folder "
                     f"{str(task_root)!r}; move it there, or bundle it"
                 )
             name = path.relative_to(task_root).as_posix()
-            if not name.startswith("node_modules/"):  # copied below, with its links
-                files[name] = Selected(name, path, None)
-        elif specifier.startswith(("http:", "https:", "jsr:")):
+            files[name] = Selected(name, path)
+        for specifier in sorted(graph.servers):
             raise BuildError(
                 f"Cannot package {specifier!r} unbundled: it is on a server; set "
                 '"vendor": true in deno.json and run `deno install`, or bundle it'
             )
-    notes = _copy_all(list(files.values()), staged)
-    npmrc = task_root / NPMRC
-    if npmrc.is_file() and not is_excluded(project, NPMRC):
-        lines = npmrc.read_text("utf-8").splitlines()
-        kept = [line for line in lines if NPMRC_LINE.fullmatch(line.strip())]
-        if kept:
-            (staged / NPMRC).write_text("\n".join([*kept, ""]), "utf-8")
-    if (task_root / "node_modules").is_dir():
-        _stage_node_modules(project, staged)
-    else:
-        _stage_npm(graph, staged / PACKAGED_DENO_DIR / "npm")
-    stage_hoisted(task_root, staged)
-    stage_project_files(deno, source, staged)
-    return notes
+        form.notes += _copy_all(list(files.values()), form.staged)
+        form.notes += graph.notes(task_root)
+        self._stage_resolution(form, self._source)
+
+    def _stage_resolution(self, form: _Form, module: Path) -> None:
+        """Copy npm packages, and the files by which Deno finds them.
+
+        Args:
+            form: The package.
+            module: The module that is loaded, as if it was in the project.
+        """
+        task_root, staged, selection = (
+            self._deno.task_root,
+            form.staged,
+            self._selection,
+        )
+        names = [*RESOLUTION_FILES, *_import_map(task_root)]
+        files = [
+            Selected(name, task_root / name)
+            for name in names
+            if (task_root / name).is_file() and not selection.is_excluded(name)
+        ]
+        form.notes += _copy_all(files, staged)
+        npmrc = task_root / NPMRC
+        if npmrc.is_file() and not selection.is_excluded(NPMRC):
+            lines = npmrc.read_text("utf-8-sig", errors="replace").splitlines()
+            kept = [line for line in lines if NPMRC_LINE.fullmatch(line.strip())]
+            if kept:
+                (staged / NPMRC).write_text("\n".join([*kept, ""]), "utf-8")
+        if (task_root / "node_modules").is_dir():
+            stage_node_modules(
+                task_root, self._modules.package_files, selection, staged
+            )
+        else:
+            _stage_npm(self._modules.npm, staged / PACKAGED_DENO_DIR / "npm")
+        stage_hoisted(task_root, staged)
+        stage_project_files(self._deno, module, staged)
+        if form.level is Level.OWN:
+            _make_esm(staged / "package.json")
 
 
-def _stage_node_modules(project: Project, staged: Path) -> None:
-    """Copy the packages in node_modules, and the links between them.
+def _refuse_broken(doubts: Sequence[Doubt]) -> None:
+    """Refuse a bundle with a module that breaks in it.
 
     Raises:
-        BuildError: A link leads out of the project, so it would be broken on Lambda.
+        BuildError: There is one.
     """
-    root = project.function.task_root
-
-    def left_out(folder: str, names: list[str]) -> set[str]:
-        inner = Path(folder).relative_to(root)
-        found = set()
-        for name in names:
-            path = inner / name
-            if is_excluded(project, path.as_posix()) or name.startswith(".env"):
-                found.add(name)
-            elif (root / path).is_symlink():
-                _refuse_foreign_link(root, path)
-        return found
-
-    shutil.copytree(
-        root / "node_modules", staged / "node_modules", symlinks=True, ignore=left_out
-    )
-
-
-def _refuse_foreign_link(root: Path, path: Path) -> None:
-    target = (root / path).readlink()
-    is_inside = (root / path).resolve().is_relative_to(root.resolve())
-    if target.is_absolute() or not is_inside:
+    if broken := [doubt for doubt in doubts if doubt.is_certain]:
         raise BuildError(
-            f"Cannot package {path.as_posix()!r}: it is a link to {str(target)!r}, "
-            "which is missing on Lambda; install the package into node_modules, "
-            "exclude the link in lambda.toml, or bundle the function"
+            f"Cannot bundle the function: {_listed(broken)}; use --no-bundle (bundle = "
+            "false in lambda.toml)"
         )
 
 
-def _stage_npm(graph: Mapping[str, Any], target: Path) -> None:
-    """Copy npm packages from Deno's cache, in the same layout."""
-    for package in graph.get("npmPackages", {}).values():
+def _listed(reasons: Sequence[Doubt | str | None], shown: int = 3) -> str:
+    found = list(dict.fromkeys(str(reason) for reason in reasons))
+    more = f" and {len(found) - shown} more" if len(found) > shown else ""
+    return ", ".join(found[:shown]) + more
+
+
+def _first_line(error: BuildError | str | None) -> str:
+    """Return an error in one line: what was tried, and the first line of the reason."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return " ".join(lines[:2])
+
+
+def _import_map(task_root: Path) -> list[str]:
+    """Return the name of the import map that the project's deno.json names.
+
+    Raises:
+        BuildError: It is outside the project.
+    """
+    config = find_config(task_root)
+    if config is None or Path(config).parent != task_root:
+        return []  # what is above is merged with what is here
+    named = config_content(config).get("importMap")
+    if not isinstance(named, str) or "://" in named:
+        return []
+    path = Path(os.path.normpath(task_root / named))
+    if not path.is_relative_to(task_root):
+        raise BuildError(
+            f"Cannot package the import map {named!r} that deno.json names: it is "
+            "outside the project's folder; move it there, or bundle the function"
+        )
+    return [path.relative_to(task_root).as_posix()]
+
+
+def _make_esm(manifest: Path) -> None:
+    """Declare the modules beside a package.json as what a bundle is: an ES module."""
+    try:
+        content = json.loads(manifest.read_text("utf-8-sig"))
+    except (OSError, ValueError):
+        return
+    if isinstance(content, dict) and content.get("type") != "module":
+        text = json.dumps({**content, "type": "module"}, indent=2) + "\n"
+        manifest.write_text(text, "utf-8")
+
+
+def _stage_npm(npm: Mapping[str, Any], target: Path) -> None:
+    """Copy npm packages from Deno's cache, in the same layout.
+
+    Deno reads the listings of all packages that these may use, also of optional ones
+    that are not installed.
+    """
+    for package in npm.values():
         local = Path(package["localPath"])
         inner = Path(package["name"]) / local.name  # version, and number of a copy
         if not local.is_dir():
             continue  # an optional package for another platform
         registry = local.parents[len(inner.parts) - 1]
-        place = target / registry.name / inner
-        shutil.copytree(local, place, symlinks=True, dirs_exist_ok=True)
-        listing = local.parent / "registry.json"
-        if listing.is_file():
-            shutil.copyfile(listing, place.parent / "registry.json")
+        place = target / registry.name
+        shutil.copytree(local, place / inner, symlinks=True, dirs_exist_ok=True)
+        for name in (package["name"], *needs_of(local)):
+            listing = registry / name / LISTING
+            if listing.is_file() and not (copy := place / name / LISTING).exists():
+                copy.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(listing, copy)
 
 
 def _export(project: Project) -> str:
@@ -339,15 +686,20 @@ def _copy_all(files: Sequence[Selected], staged: Path) -> list[str]:
         Notes about links out of the project, as sentences.
     """
     _refuse_too_large({file.name: _file_size(file.path) for file in files})
+    made: set[str] = set()
     for file in files:
-        target = staged / file.name
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target = f"{staged}/{file.name}"
+        if (folder := target.rpartition("/")[0]) not in made:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+            made.add(folder)
+        if file.name.endswith("/"):
+            continue
         try:
             shutil.copyfile(file.path, target)
-            target.chmod(file.path.stat().st_mode)
+            shutil.copymode(file.path, target)
         except OSError as error:
             raise BuildError(
-                f"Cannot package {str(file.path)!r}: {error.strerror or error}"
+                f"Cannot package {str(file.path)!r}: {_problem(file.path, error)}"
             ) from error
     return [
         f"{file.name!r} is a link to {str(file.target)!r}, outside the project; the "
@@ -355,6 +707,16 @@ def _copy_all(files: Sequence[Selected], staged: Path) -> list[str]:
         for file in files
         if file.target is not None
     ]
+
+
+def _problem(path: Path, error: OSError) -> str:
+    """Return why a file cannot be copied."""
+    if path.is_symlink() and not path.exists():
+        return (
+            f"it is a link to {str(path.readlink())!r}, which does not exist; remove "
+            "the link, or leave it out with `exclude` in lambda.toml"
+        )
+    return error.strerror or str(error)
 
 
 def _file_size(path: Path) -> int:
@@ -396,7 +758,8 @@ def _seed(options: BuildOptions, deno: Deno, loaded: Path) -> tuple[Seed, str]:
     except BuildError as error:
         raise BuildError(with_original_paths(str(error))) from error
     notes = [*map(with_original_paths, seed.notes), *([note] if note else [])]
-    return Seed(seed.files, tuple(notes)), version
+    failure = None if seed.failure is None else with_original_paths(seed.failure)
+    return replace(seed, notes=tuple(notes), failure=failure), version
 
 
 def _check_machine(binary: Path, arch: Arch) -> None:
@@ -429,9 +792,24 @@ def _version(binary: str) -> str:
     return words[1]
 
 
+def _states(folder: Path) -> dict[str, tuple[int, ...]]:
+    """Return values that change with any file in a folder, by their paths."""
+    found: dict[str, tuple[int, ...]] = {}
+    for inner, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = Path(inner, name)
+            status = path.lstat()
+            # Nobody can set the time of the last change of a file's state.
+            found[str(path)] = (status.st_ino, status.st_ctime_ns, status.st_size)
+    return found
+
+
 def _members(staged: Path) -> Iterator[Member]:
     for folder, folders, files in os.walk(staged):
         links = [name for name in folders if (Path(folder) / name).is_symlink()]
+        if not files and not folders and folder != str(staged):
+            inner = Path(folder).relative_to(staged).as_posix()
+            yield Member(f"{inner}/", b"", stat.S_IFDIR | 0o755)
         for name in (*files, *links):
             path = Path(folder) / name
             inner = path.relative_to(staged).as_posix()

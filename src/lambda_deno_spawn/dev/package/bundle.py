@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
+from lambda_deno_spawn.dev.package.doubts import Part, needs_place, parts
 from lambda_deno_spawn.errors import BuildError
 from lambda_deno_spawn.launch.deno_json import PACKAGES, tool_flags
 from lambda_deno_spawn.launch.entry import file_url
@@ -25,24 +26,15 @@ if TYPE_CHECKING:
 
 # A file of an npm package in Deno's cache: .../npm/REGISTRY/NAME/VERSION/...
 NPM_PATH = re.compile(r"(?:.*/)?npm/[^/]+/((?:@[^/]+/)?[^/]+/\d[^/]*/.*)")
-# Any use of import.meta, except import.meta.main.
-USES_OWN_PLACE = re.compile(r"\bimport\.meta\b(?!\s*\.\s*main\b)")
-# Matches strings too, to keep them: they may contain text that looks like a comment.
-COMMENT = re.compile(
-    r"""("(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'|`(?:\\.|[^`\\])*`)"""
-    r"|//[^\n]*|/\*.*?\*/",
-    re.DOTALL,
+# The end of a bundle whose handler's module is CommonJS; legal comments follow it.
+COMMONJS_EXPORT = re.compile(
+    r"export default ([\w$]+)\(\);(?=(?>\s+|//[^\n]*|/\*(?>.*?\*/))*+\Z)", re.DOTALL
 )
-COMMONJS_PLACE = re.compile(r"\b__(?:dirname|filename)\b")
-DECLARES_PLACE = re.compile(r"\b(?:const|let|var)\s[^;=]*\b__(?:dirname|filename)\b")
-# The end of a bundle whose handler's module is CommonJS.
-COMMONJS_EXPORT = re.compile(r"export default (\w+)\(\);(\s*(?://#[^\n]*)?\s*)\Z")
-READS_BESIDE = re.compile(
-    r"new URL\([^()]*import\.meta\.url|import\.meta\.(?:dirname|filename)\b"
-)
+# CommonJS has these, ES modules such as the bundle have not.
+PLACE = "var __filename = import.meta.filename, __dirname = import.meta.dirname;\n"
 SHOWN_LINES = 20  # of Deno's error output
-# A dynamic import whose argument is not a string or template literal.
-UNKNOWN_IMPORT = re.compile(r"(?<![\w.$])import\s*\(\s*(?![\"'`\s])")
+# Above each module that esbuild writes.
+PATH_COMMENT = re.compile(r"^// (.*)$", re.MULTILINE)
 URL_SAFE = "/@:+,=&$!*'();~-._"
 # Added to errors by Deno, for its own developers.
 BACKTRACE = re.compile(r"\n*Stack backtrace:.*", re.DOTALL)
@@ -69,7 +61,6 @@ class Deno:
         self,
         action: str,
         arguments: Sequence[str],
-        advice: str = "",
         *,
         folder: Path | None = None,
         flags: Sequence[str] | None = None,
@@ -79,7 +70,6 @@ class Deno:
         Args:
             action: Purpose of the command, for ``Cannot <action>``.
             arguments: The subcommand and its arguments.
-            advice: Text to add to the error message.
             folder: Where to run it; None: in the project's folder.
             flags: Flags for the project files; None: those of the project.
 
@@ -106,7 +96,7 @@ class Deno:
                 f"Cannot start {self.binary!r}: {error.strerror}"
             ) from error
         if done.returncode != 0:
-            raise BuildError(f"Cannot {action}:\n{_complaint(done)}{advice}")
+            raise BuildError(f"Cannot {action}:\n{_complaint(done)}")
         return done.stdout
 
     def check(self, file: Path) -> None:
@@ -116,21 +106,6 @@ class Deno:
             BuildError: There are type errors.
         """
         self.run(f"check the types of {file.name!r}", ["check", file_url(file)])
-
-    def info(self, file: Path) -> dict[str, Any]:
-        """Return the module graph of a file, as ``deno info --json`` prints it.
-
-        Raises:
-            BuildError: A module is missing or cannot be read.
-        """
-        action = f"read the imports of {file.name!r}"
-        graph: dict[str, Any] = json.loads(
-            self.run(action, ["info", "--json", file_url(file)])
-        )
-        for module in graph["modules"]:
-            if "error" in module:
-                raise BuildError(f"Cannot {action}: {module['error']}")
-        return graph
 
 
 def _complaint(done: subprocess.CompletedProcess[str]) -> str:
@@ -143,6 +118,21 @@ def _complaint(done: subprocess.CompletedProcess[str]) -> str:
     return said or f"Deno exited with code {done.returncode} and no message"
 
 
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """What a bundle is made of.
+
+    Attributes:
+        modules: The code of each module.
+        files: Files of the project among them.
+        inputs: All files.
+    """
+
+    modules: Sequence[Part]
+    files: frozenset[Path]
+    inputs: frozenset[Path]
+
+
 def bundle(
     deno: Deno,
     file: Path,
@@ -151,7 +141,8 @@ def bundle(
     export: str,
     minify: bool,
     has_map: bool,
-) -> list[str]:
+    external: Iterable[str] = (),
+) -> Bundle:
     """Bundle a handler and its imports into one file.
 
     Args:
@@ -162,43 +153,66 @@ def bundle(
             CommonJS.
         minify: Minify the bundle, which makes stack traces without a map unreadable.
         has_map: Keep the source map.
-
-    Returns:
-        Notes, as sentences.
+        external: Names of packages that stay imports.
 
     Raises:
-        BuildError: A module is missing, cannot be bundled, or finds files by a path
-            that differs in a bundle.
+        BuildError: A module is missing or cannot be bundled.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
     options = ["--platform=deno", "--format=esm", "--sourcemap=linked"]
-    if minify:
-        options.append("--minify")
-    deno.run(
-        f"bundle {file.name!r}",
-        ["bundle", *options, "-o", str(target), file_url(file)],
-        "\nIf a module cannot be bundled, such as native code, use --no-bundle",
-    )
-    map_file = target.with_name(target.name + ".map")
-    source_map = json.loads(map_file.read_text("utf-8"))
+    options += [f"--external={name}" for name in sorted(external)]
+    _run_bundler(deno, file, target, options)
+    source_map = _source_map(target)
     here = target.parent.resolve()
-    names = {
-        source: stable_name(source, here, deno.task_root, file.parent)
-        for source in source_map["sources"]
-    }
-    notes = _judge(source_map, names)
-    text = with_names(target.read_text("utf-8"), _as_written(names, here, deno))
+    text = target.read_text("utf-8")
+    names = _as_written(source_map["sources"], text, here, deno, file.parent)
+    # A minified bundle does not tell where a module begins.
+    modules = tuple(parts(text, names.get))
+    if minify:
+        _run_bundler(deno, file, target, [*options, "--minify"])
+        source_map, text = _source_map(target), target.read_text("utf-8")
+    text = with_names(text, names)
     text = COMMONJS_EXPORT.sub(_named_export(export), text)
-    source_map["sources"] = [quote(name, safe=URL_SAFE) for name in names.values()]
+    if any(needs_place(part) for part in modules):
+        text = PLACE + text
+        source_map["mappings"] = ";" + source_map["mappings"]  # one more line
+    sources = source_map["sources"]
+    source_map["sources"] = [
+        quote(stable_name(name, here, deno.task_root, file.parent), safe=URL_SAFE)
+        for name in sources
+    ]
     if has_map:
+        map_file = target.with_name(target.name + ".map")
         map_file.write_text(
             json.dumps(source_map, ensure_ascii=False, separators=(",", ":")), "utf-8"
         )
     else:
-        map_file.unlink()
+        target.with_name(target.name + ".map").unlink()
         text = re.sub(r"\n//# sourceMappingURL=[^\n]*\n?\Z", "\n", text)
     target.write_text(text, "utf-8")
-    return notes
+    paths = {_absolute(name, here) for name in sources if "://" not in name}
+    paths |= {
+        Path(os.path.normpath(deno.task_root / name))
+        for name in names
+        if "://" not in name
+    }
+    own = (path for path in paths if path.is_relative_to(deno.task_root))
+    return Bundle(modules, frozenset(own), frozenset(paths))
+
+
+def _run_bundler(deno: Deno, file: Path, target: Path, options: Sequence[str]) -> None:
+    command = ["bundle", *options, "-o", str(target), file_url(file)]
+    deno.run(f"bundle {file.name!r}", command)
+
+
+def _source_map(target: Path) -> dict[str, Any]:
+    text = target.with_name(target.name + ".map").read_text("utf-8")
+    source_map: dict[str, Any] = json.loads(text)
+    return source_map
+
+
+def _absolute(source: str, here: Path) -> Path:
+    return Path(os.path.normpath(here / unquote(source)))
 
 
 def stable_name(source: str, here: Path, task_root: Path, folder: Path) -> str:
@@ -212,7 +226,10 @@ def stable_name(source: str, here: Path, task_root: Path, folder: Path) -> str:
     """
     if "://" in source:
         return source
-    path = Path(os.path.normpath(here / unquote(source)))
+    return _stable_name(_absolute(source, here), task_root, folder)
+
+
+def _stable_name(path: Path, task_root: Path, folder: Path) -> str:
     if path.is_relative_to(task_root):
         return os.path.relpath(path, folder)
     npm = NPM_PATH.fullmatch(path.as_posix())
@@ -224,23 +241,34 @@ def stable_name(source: str, here: Path, task_root: Path, folder: Path) -> str:
 def _named_export(name: str) -> str:
     """Return the code that exports a name of a CommonJS module from the bundle."""
     if name == "default":
-        return r"export default \1();\2"
+        return r"export default \1();"
     return (
         r"var lambdaExports = \1(); export default lambdaExports; "
         f"var lambdaHandler = lambdaExports.{name}; "
-        rf"export {{ lambdaHandler as {name} }};\2"
+        f"export {{ lambdaHandler as {name} }};"
     )
 
 
-def _as_written(names: Mapping[str, str], here: Path, deno: Deno) -> dict[str, str]:
-    """Return the stable names of the sources, by their names in the bundle's text.
+def _as_written(
+    sources: Iterable[str], text: str, here: Path, deno: Deno, folder: Path
+) -> dict[str, str]:
+    """Return the stable names of modules, by their names in the bundle's text.
 
-    The latter are relative to the working folder of Deno.
+    The latter are relative to the working folder of Deno, or URLs. A module with a
+    source map of its own has another name in the bundle's source map.
     """
-    return {
-        os.path.relpath(os.path.normpath(here / unquote(source)), deno.task_root): name
-        for source, name in names.items()
-        if "://" not in source
+    root = deno.task_root
+    names = {source: source for source in sources if "://" in source}
+    paths = {_absolute(source, here) for source in sources if "://" not in source}
+    for written in set(PATH_COMMENT.findall(text)):
+        if "://" in written:
+            names[written] = written
+            continue
+        path = Path(os.path.normpath(root / written))
+        if path in paths or path.is_file():
+            paths.add(path)
+    return names | {
+        os.path.relpath(path, root): _stable_name(path, root, folder) for path in paths
     }
 
 
@@ -255,58 +283,3 @@ def with_names(text: str, names: Mapping[str, str]) -> str:
             if path in names:
                 lines[number] = f'  "{names[path]}{line[end:]}'
     return "\n".join(lines)
-
-
-def _judge(source_map: dict[str, Any], names: Mapping[str, str]) -> list[str]:
-    """Find modules that locate other files relative to themselves; return notes.
-
-    In a bundle, ``import.meta`` describes the bundle instead of the module.
-
-    Raises:
-        BuildError: A module of the project does so, and is in another folder.
-    """
-    lost, doubtful, commonjs, unknown = [], [], [], []
-    for name, text in zip(
-        names.values(), source_map.get("sourcesContent") or [], strict=False
-    ):
-        code = COMMENT.sub(lambda found: found[1] or "", text or "")
-        if name.startswith("npm/"):
-            if READS_BESIDE.search(code):
-                doubtful.append(name.removeprefix("npm/"))
-            continue
-        if UNKNOWN_IMPORT.search(code):
-            unknown.append(name)
-        if "/" in name and USES_OWN_PLACE.search(code):
-            lost.append(name)
-        elif COMMONJS_PLACE.search(code) and not DECLARES_PLACE.search(code):
-            commonjs.append(name)
-    if lost:
-        raise BuildError(
-            f"Cannot bundle {_listed(lost)}: import.meta describes the bundle once it "
-            "is bundled, so files found by it would be missing; move it into the "
-            "handler's folder, or use --no-bundle (bundle = false in lambda.toml)"
-        )
-    if commonjs:
-        raise BuildError(
-            f"Cannot bundle {_listed(commonjs)}: a bundle has no __dirname and no "
-            "__filename; use import.meta in the handler's folder, or use --no-bundle "
-            "(bundle = false in lambda.toml)"
-        )
-    notes = []
-    if doubtful:
-        notes.append(
-            f"{_listed(doubtful)} may read files beside itself, which are missing in a "
-            "bundle; test it, or use --no-bundle"
-        )
-    if unknown:
-        notes.append(
-            f"{_listed(unknown)} imports a module by a name known only at run time, so "
-            "it is not in the bundle; write the name as a string, or use --no-bundle"
-        )
-    return notes
-
-
-def _listed(names: Iterable[str], shown: int = 3) -> str:
-    found = sorted(set(names))
-    more = f" and {len(found) - shown} more" if len(found) > shown else ""
-    return ", ".join(repr(name) for name in found[:shown]) + more

@@ -98,12 +98,6 @@ def stage_hoisted(task_root: Path, staged: Path) -> None:
             wanted += _needed(inner.parent)
 
 
-def is_hoisted(path: Path, task_root: Path) -> bool:
-    """Return whether a module belongs to a package that ``stage_hoisted`` copies."""
-    folders = hoisted_packages(find_project(task_root), task_root)
-    return any(path.is_relative_to(folder) for folder in folders)
-
-
 def merged_config(files: ProjectFiles, task_root: Path) -> dict[str, Any]:
     """Return one Deno configuration with what a function inherits from a workspace.
 

@@ -20,7 +20,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -68,10 +68,11 @@ HANDED_ON = frozenset(
         "SSL_CERT_FILE", "TZ",
     }
 )  # fmt: skip
+# Variables that a package may depend on, beside the project's.
+ASKED_FOR = HANDED_ON | {"DENO_DIR", "LAMBDA_DENO_BIN", "XDG_CACHE_HOME"}
 # URLs of Deno's own modules. All other entries are kept only if the package has the
 # module: a data: URL, for example, may contain a program with secrets.
 OWN_MODULES = ("ext:", "node:")
-LOST_IN_A_BUNDLE = re.compile(r"\b(__dirname|__filename|require|module|exports) is not")
 CODE_DATABASE = "v8_code_cache_v2"
 UNKNOWN_FORM = (
     "the format of this Deno's cache is unknown: the package contains no cache, and "
@@ -93,10 +94,14 @@ class Seed:
     Attributes:
         files: Files of the cache, by name; empty if there is nothing to keep.
         notes: Sentences that the user should read.
+        failure: Why the module could not be loaded; None: it was, or may be in time.
+        has_exited: Deno exited while it loaded the module, as it would on Lambda.
     """
 
     files: Mapping[str, bytes]
     notes: tuple[str, ...] = ()
+    failure: str | None = None
+    has_exited: bool = False
 
 
 def seed_cache(
@@ -131,7 +136,7 @@ def seed_cache(
         shutil.copytree(Path(RUNTIME_JS).parent, scripts)
         entry = entry_source(str(command.facts["module"]), scripts / "runtime.js")
         deno_dir = Path(ModuleCache(str(state), command.given_cache).make())
-        notes = _load(command._replace(entry_text=entry), state, deno_dir)
+        loaded = _load(command._replace(entry_text=entry), state, deno_dir)
         packaged = TASK_ROOT / PACKAGED_DENO_DIR
         moves = {
             deno_dir: packaged,
@@ -154,9 +159,9 @@ def seed_cache(
                 # empty: sqlite.org/wal.html, "Read-Only Databases".
                 files |= {database + end: b"" for end in COMPANIONS}
                 moved += count
-    if not moved:
-        return Seed({}, (*notes, UNKNOWN_FORM))
-    return Seed(files, tuple(notes))
+    if not moved and loaded.failure is None:
+        return replace(loaded, notes=(*loaded.notes, UNKNOWN_FORM))
+    return replace(loaded, files=files if moved else {})
 
 
 def folder_of_fixed_length(parent: Path, letter: str) -> Path:
@@ -189,11 +194,11 @@ def _command(
         raise BuildError(f"Cannot load the package: {error}") from error
 
 
-def _load(command: DenoCommand, state: Path, deno_dir: Path) -> list[str]:
+def _load(command: DenoCommand, state: Path, deno_dir: Path) -> Seed:
     """Start a process like the runtime, and close its input once it is ready.
 
     Returns:
-        Notes on why the cache may be incomplete.
+        How it ended, without files.
 
     Raises:
         BuildError: The package has an error.
@@ -231,10 +236,11 @@ def _load(command: DenoCommand, state: Path, deno_dir: Path) -> list[str]:
         stderr.seek(0)
         words = stderr.read().decode(errors="replace").strip().splitlines()
     if event is None and time.monotonic() > deadline_s:
-        return [
+        note = (
             f"the module was not loaded after {LOAD_LIMIT_S:g} s, so its cache is "
             "incomplete; Lambda allows 10 s"
-        ]
+        )
+        return Seed({}, (note,))
     return _judge(event, process.returncode, words)
 
 
@@ -281,33 +287,24 @@ def _first_event(
 
 def _judge(
     event: Ready | Failure | None, returncode: int, words: Sequence[str]
-) -> list[str]:
-    """Return notes on why the cache may be incomplete.
+) -> Seed:
+    """Return how a process has ended, as a cache without files.
 
     Raises:
         BuildError: The package has an error.
     """
     if isinstance(event, Ready):
-        return []
+        return Seed({})
     if event is None:
         last = f": {words[-1]}" if words else ""
-        return [
-            f"Deno exited with code {returncode} while the module was loaded here{last}"
-            "; its cache is incomplete"
-        ]
+        failure = f"Deno exited with code {returncode} while it loaded the module{last}"
+        return Seed({}, failure=failure, has_exited=True)
     error = json.loads(event.body)
     kind, message = error["errorType"], error["errorMessage"]
     if kind in PACKAGE_ERRORS:
         raise BuildError(f"Cannot load the package: {kind}: {message}")
-    if kind == "ReferenceError" and LOST_IN_A_BUNDLE.search(message):
-        raise BuildError(
-            f"Cannot load the package: {message}, as a bundle is not a CommonJS "
-            "module; use --no-bundle (bundle = false in lambda.toml)"
-        )
-    return [
-        f"the module threw while it was loaded here: {kind}: {message}; its cache is "
-        "incomplete; set the variables it needs with --env"
-    ]
+    failure = f"the module threw while it was loaded here: {kind}: {message}"
+    return Seed({}, failure=failure)
 
 
 def _moved(source: Path, state: Path, moves: Mapping[Path, Path]) -> tuple[bytes, int]:

@@ -22,6 +22,7 @@ from lambda_deno_spawn.dev.project.function import (
     function_name,
     variable_problem,
 )
+from lambda_deno_spawn.dev.project.patterns import pattern_problem
 from lambda_deno_spawn.dev.project.quotas import (
     LAYERS_LIMIT,
     MEMORY_MAX_MB,
@@ -45,7 +46,8 @@ NAME_RULE = "1 to 64 letters, digits, - and _"
 HANDLER = re.compile(r"(?!/)(?!(?:.*/)?\.\./)[^\s]*[^\s./]\.[\w$.]*[\w$]")
 ROLE_ARN = re.compile(r"arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+")
 LAYER_ARN = re.compile(r"arn:aws[a-z-]*:lambda:[a-z0-9-]+:\d{12}:layer:[\w-]+:\d+")
-RELATIVE = re.compile(r"(?!/)(?!(?:.*/)?\.\.(?:/|$)).+")
+# Patterns begin at the project's folder, so a leading slash is that folder.
+RELATIVE = re.compile(r"(?!(?:.*/)?\.\.(?:/|$)).+")
 RUNTIMES = ("python3.12", "python3.13", "python3.14", OS_ONLY)
 
 E = TypeVar("E", bound=StrEnum)
@@ -83,7 +85,8 @@ class Project:
         description: Text for the AWS console.
         role: ARN of the execution role; None: ``deploy`` creates one.
         layers: ARNs of the layers to use instead of the runtime's own.
-        bundle: Package one bundled module; False: package the files unchanged.
+        bundle: Package one bundled module; False: package the files unchanged; None:
+            bundle what can be bundled.
         include: Patterns of additional files to package.
         exclude: Patterns of files to leave out of the package.
         env: The function's environment variables.
@@ -104,7 +107,7 @@ class Project:
     description: str | None = None
     role: str | None = None
     layers: tuple[str, ...] = ()
-    bundle: bool = True
+    bundle: bool | None = None
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
@@ -172,9 +175,9 @@ def load_project(
         ),
         role=table.text("role", ROLE_ARN, "the ARN of a role"),
         layers=table.texts("layers", LAYER_ARN, "ARNs of layer versions", LAYERS_LIMIT),
-        bundle=table.truth("bundle", default=True),
-        include=table.texts("include", RELATIVE, "patterns below the project's folder"),
-        exclude=table.texts("exclude", RELATIVE, "patterns below the project's folder"),
+        bundle=table.truth("bundle"),
+        include=table.patterns("include"),
+        exclude=table.patterns("exclude"),
         env=table.mapping("env", check_names=True),
         tags=table.mapping("tags", check_names=False),
     )
@@ -248,10 +251,18 @@ class _Table:
             raise self._refuse(key, value, f"at most {limit}")
         return tuple(value)
 
-    def truth(self, key: str, *, default: bool) -> bool:
+    def patterns(self, key: str) -> tuple[str, ...]:
+        expected = "patterns below the project's folder"
+        found = self.texts(key, RELATIVE, expected)
+        for pattern in found:
+            if problem := pattern_problem(pattern):
+                raise self._refuse(key, list(found), f"a list of {expected}: {problem}")
+        return found
+
+    def truth(self, key: str) -> bool | None:
         value = self._take(key)
         if value is None:
-            return default
+            return None
         if not isinstance(value, bool):
             raise self._refuse(key, value, "true or false")
         return value

@@ -1,21 +1,23 @@
 """Which files of a project belong to its package.
 
 Knows the files that serve developers and their tools, the files that often contain
-secrets, and the patterns in ``lambda.toml``. Looks at names and links, and reads no
-file. Does not know what else a package contains. Specification: docs/build.md,
-docs/project.md.
+secrets, the commands' own output, and the patterns in ``lambda.toml``. Looks at names
+and links, and of zips at the mark at their end; reads no other file. Does not know what
+else a package contains. Specification: docs/build.md, docs/project.md.
 """
 
 from __future__ import annotations
 
 import fnmatch
 import os
+import re
 from typing import TYPE_CHECKING, NamedTuple
 
+from lambda_deno_spawn.dev.project.patterns import Patterns, advice_on
 from lambda_deno_spawn.dev.project.project import PROJECT_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     from lambda_deno_spawn.dev.project.project import Project
@@ -34,13 +36,20 @@ NOWHERE = (
     "*.d.ts", "*.d.mts", "*.d.cts", "*[._]test.*", "node_modules", "*.env", "*.pem",
     "*.key", "*.p12", "id_rsa*", "id_ed25519*", "id_ecdsa*", "*.tfstate", "*.tfstate.*",
 )  # fmt: skip
+# Files that only make Git keep an empty folder.
+PLACEHOLDERS = frozenset({".gitkeep", ".keep", ".gitignore"})
+# The comment of the zips that this program writes, so that it knows them again.
+OWN_ARCHIVE = b"lambda-deno-spawn"
+# Scratch folders of commands that were killed, if TMPDIR is in the project.
+SCRATCH_PREFIX = "lambda-deno-spawn-"
+SCRATCH = re.compile(rf"{SCRATCH_PREFIX}[a-z0-9_]{{8}}")
 
 
 class Selected(NamedTuple):
-    """A file that belongs to a package.
+    """A file that belongs to a package, or an empty folder.
 
     Attributes:
-        name: Path below the project's folder, with slashes.
+        name: Path below the project's folder, with slashes; a folder's ends with one.
         path: The file to read.
         target: The file outside the project that ``path`` is a link to; None: it is
             inside.
@@ -48,78 +57,135 @@ class Selected(NamedTuple):
 
     name: str
     path: Path
-    target: Path | None
+    target: Path | None = None
 
 
-def select(project: Project) -> Iterator[Selected]:
-    """Yield the files of a project that belong to its package.
+class Selection:
+    """The files of one project that belong to its package.
 
-    Links are followed, except those to a folder that contains the link.
+    Remembers which patterns have matched a file.
     """
-    root = project.function.task_root
-    yield from _walk(project, root, "", (os.path.realpath(root),))
+
+    def __init__(self, project: Project, apart: Iterable[str] = ()) -> None:
+        """Parse the project's patterns.
+
+        Args:
+            project: The project.
+            apart: Real paths of files and folders that are never part of it, such as
+                the package itself.
+
+        Raises:
+            UsageError: A pattern is none.
+        """
+        self._root = project.function.task_root
+        self._include = Patterns(project.include)
+        self._exclude = Patterns(project.exclude)
+        self._apart = frozenset(apart)
+        self._files: list[Selected] | None = None
+
+    def files(self) -> Sequence[Selected]:
+        """Return the files of the project that belong to its package, sorted by name.
+
+        Links are followed, except those to a folder that contains the link.
+        """
+        if self._files is None:
+            root = os.path.realpath(self._root)
+            self._files = list(self._walk(self._root, "", (root,), is_wanted=True))
+        return self._files
+
+    def _walk(
+        self, folder: Path, inner: str, above: Sequence[str], *, is_wanted: bool
+    ) -> Iterator[Selected]:
+        """Yield the files in a folder; of one that is left out, the included ones."""
+        for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
+            name = f"{inner}{entry.name}"
+            is_folder = entry.is_dir()
+            if self.is_excluded(name, is_folder=is_folder):
+                continue
+            is_data = is_wanted and not _is_left_out(name)
+            if not self.is_included(name, is_folder=is_folder) and not is_data:
+                continue
+            path = folder / entry.name
+            real = f"{above[-1]}/{entry.name}"
+            if entry.is_symlink():
+                real = os.path.realpath(path)
+            if real in self._apart:
+                continue
+            if not is_folder:
+                if not is_own_archive(path):
+                    is_inside = real.startswith(above[0] + os.sep)
+                    yield Selected(name, path, None if is_inside else path.resolve())
+            elif real not in above and not SCRATCH.fullmatch(entry.name):
+                inside = (*above, real)
+                found = self._walk(path, f"{name}/", inside, is_wanted=is_data)
+                first = next(found, None)
+                if first is not None:
+                    yield first
+                    yield from found
+                elif is_data and _is_empty(path):
+                    yield Selected(f"{name}/", path)
+
+    def is_excluded(self, name: str, *, is_folder: bool = False) -> bool:
+        """Return whether ``exclude`` in ``lambda.toml`` matches a file or a folder."""
+        return self._exclude.matches(name, is_folder=is_folder)
+
+    def is_included(self, name: str, *, is_folder: bool = False) -> bool:
+        """Return whether ``include`` in ``lambda.toml`` matches, or may in a folder.
+
+        A hidden file may be a secret: it is matched only by a pattern with a leading
+        dot.
+        """
+        is_hidden = name.rpartition("/")[2].startswith(".")
+        if is_folder and self._include.reach_into(name):
+            return True
+        return self._include.matches(name, is_folder=is_folder, only_hidden=is_hidden)
+
+    def notes(self) -> list[str]:
+        """Return notes on patterns that match no file."""
+        self.files()
+        lists = {"include": self._include, "exclude": self._exclude}
+        if not any(patterns.unmatched() for patterns in lists.values()):
+            return []
+        # A pattern may be about files that are left out without it.
+        for folder, folders, files in os.walk(self._root):
+            inner = os.path.relpath(folder, self._root)
+            place = "" if inner == "." else f"{inner.replace(os.sep, '/')}/"
+            for patterns in lists.values():
+                for one in folders:
+                    patterns.try_unmatched(f"{place}{one}/")
+                for one in files:
+                    patterns.try_unmatched(f"{place}{one}")
+        return [
+            f"the pattern {pattern!r} in {key!r} of {PROJECT_FILE} matches no file; "
+            f"{advice_on(pattern)}"
+            for key, patterns in lists.items()
+            for pattern in patterns.unmatched()
+        ]
 
 
-def _walk(
-    project: Project, folder: Path, inner: str, above: Sequence[str]
-) -> Iterator[Selected]:
-    for path in sorted(folder.iterdir()):
-        name = f"{inner}{path.name}"
-        is_folder = path.is_dir()
-        if not is_wanted(project, name, is_folder=is_folder):
-            continue
-        real = os.path.realpath(path)
-        if not is_folder:
-            is_inside = real.startswith(above[0] + os.sep)
-            target = None if is_inside else path.resolve()
-            yield Selected(name, path, target)
-        elif real not in above:
-            yield from _walk(project, path, f"{name}/", (*above, real))
-
-
-def is_wanted(project: Project, name: str, *, is_folder: bool) -> bool:
-    """Return whether to package a file, or to look into a folder."""
-    if is_excluded(project, name):
+def is_own_archive(path: Path) -> bool:
+    """Return whether a file is a zip that a command of this program has written."""
+    if path.suffix != ".zip":
         return False
-    if is_included(project, name, is_folder=is_folder):
-        return True
+    try:
+        with path.open("rb") as file:
+            file.seek(-len(OWN_ARCHIVE), os.SEEK_END)
+            return file.read() == OWN_ARCHIVE
+    except OSError:
+        return False  # too short, or reported when it is packaged
+
+
+def _is_empty(folder: Path) -> bool:
+    return all(path.name in PLACEHOLDERS for path in folder.iterdir())
+
+
+def _is_left_out(name: str) -> bool:
+    """Return whether a file or folder is left out unless a pattern includes it."""
     last = name.rpartition("/")[2]
     if last.startswith(".") or _matches(last, NOWHERE):
-        return False
-    return "/" in name or not _matches(name, ONLY_AT_THE_TOP)
-
-
-def is_excluded(project: Project, name: str) -> bool:
-    """Return whether ``exclude`` in ``lambda.toml`` matches a file."""
-    return _matches(name, project.exclude)
-
-
-def is_included(project: Project, name: str, *, is_folder: bool = False) -> bool:
-    """Return whether ``include`` in ``lambda.toml`` matches a file, or may in a folder.
-
-    A hidden file may be a secret: it is matched only by a pattern with a leading dot.
-    """
-    is_hidden = name.rpartition("/")[2].startswith(".")
-    patterns = [
-        pattern
-        for pattern in project.include
-        if not is_hidden or pattern.rpartition("/")[2].startswith(".") or is_folder
-    ]
-    if is_hidden and not is_folder:
-        return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
-    if _matches(name, patterns) and not is_hidden:
         return True
-    depth = name.count("/") + 1
-    return is_folder and any(
-        fnmatch.fnmatchcase(name, "/".join(pattern.split("/")[:depth]))
-        for pattern in patterns
-        if "/" in pattern
-    )
+    return "/" not in name and _matches(name, ONLY_AT_THE_TOP)
 
 
 def _matches(name: str, patterns: Sequence[str]) -> bool:
-    return any(
-        fnmatch.fnmatchcase(name, pattern)
-        or fnmatch.fnmatchcase(name, f"{pattern.rstrip('/')}/*")
-        for pattern in patterns
-    )
+    return any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)

@@ -47,8 +47,8 @@ import {
  * @property {string[]} permissions.denies Kinds of permission with entries that deny.
  * @property {string[]} permissions.runtimeApi Hosts and ports that are always denied.
  * @property {boolean} permissions.everything All is allowed except what is denied.
- * @property {boolean} permissions.hidden What may not be read looks as if it did not
- *   exist.
+ * @property {boolean} permissions.hidden A file that may not be read looks as if it did
+ *   not exist.
  * @property {string} permissions.taskRoot The function's folder.
  * @property {boolean} permissions.credentialsWithheld
  *

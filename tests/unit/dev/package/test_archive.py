@@ -137,3 +137,28 @@ def test_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(BuildError, match=r"create folder .*file/dist"):
         write_archive(tmp_path / "file" / "dist" / "a.zip", MEMBERS)
+
+
+def test_a_folder_has_a_name_with_a_slash(tmp_path: Path) -> None:
+    members = [Member("uploads/", b"", stat.S_IFDIR | 0o755), Member("a.txt", b"a")]
+    written = write_archive(tmp_path / "name.zip", members)
+    with zipfile.ZipFile(written.path) as content:
+        assert content.namelist() == ["a.txt", "uploads/"]
+        assert content.getinfo("uploads/").is_dir()
+        content.extractall(tmp_path / "out")
+    assert (tmp_path / "out" / "uploads").is_dir()
+
+
+def test_a_name_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"'a\\udcff': its name is not UTF-8"):
+        write_archive(tmp_path / "name.zip", [Member("a\udcff", b"")])
+
+
+def test_what_a_killed_command_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
+    old, new = (tmp_path / f".name.zip.{n}.partial" for n in ("1", "2"))
+    for path in (old, new, tmp_path / ".other.zip.1.partial"):
+        path.touch()
+    os.utime(old, (0, 0))
+    write_archive(tmp_path / "name.zip", [])
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == [".name.zip.2.partial", ".other.zip.1.partial", "name.zip"]

@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_deno_spawn.dev.package.bundle import stable_name, with_names
+from lambda_deno_spawn.dev.package.bundle import (
+    COMMONJS_EXPORT,
+    stable_name,
+    with_names,
+)
 from lambda_deno_spawn.dev.package.seed import (
     PATH_LENGTH,
     anonymous,
@@ -16,7 +20,7 @@ from lambda_deno_spawn.dev.package.seed import (
 )
 from lambda_deno_spawn.dev.project.function import Function
 from lambda_deno_spawn.dev.project.project import Project
-from lambda_deno_spawn.dev.project.selection import select
+from lambda_deno_spawn.dev.project.selection import OWN_ARCHIVE, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -36,7 +40,7 @@ def names(
     project = Project(
         Function(root, "function.handler"), "name", include=include, exclude=exclude
     )
-    return [file.name for file in select(project)]
+    return [file.name for file in Selection(project).files()]
 
 
 def test_data_belongs_to_a_package(tmp_path: Path) -> None:
@@ -84,7 +88,7 @@ def test_links_are_followed_and_noted_if_they_lead_out(tmp_path: Path) -> None:
     (root / "again").symlink_to("data")
     (root / "data" / "loop").symlink_to(root)
     (root / "shared").symlink_to("../shared")
-    found = select(Project(Function(root, "function.handler"), "name"))
+    found = Selection(Project(Function(root, "function.handler"), "name")).files()
     assert [(file.name, file.target) for file in found] == [
         ("again/own.txt", None),
         ("data/own.txt", None),
@@ -116,6 +120,57 @@ def test_exclusion_wins_over_inclusion(tmp_path: Path) -> None:
     files = ["events/a.json", "events/b.json"]
     found = names(tmp_path, files, include=("events",), exclude=("events/b*",))
     assert found == ["events/a.json"]
+
+
+def test_of_a_folder_that_is_left_out_only_what_is_included_is_packaged(
+    tmp_path: Path,
+) -> None:
+    files = ["tests/fixtures/a.json", "tests/a_test.ts", "tests/helper.ts"]
+    found = names(tmp_path, files, include=("tests/fixtures/*.json",))
+    assert found == ["tests/fixtures/a.json"]
+
+
+def test_an_empty_folder_is_packaged(tmp_path: Path) -> None:
+    (tmp_path / "uploads" / "today").mkdir(parents=True)
+    (tmp_path / "tests" / "none").mkdir(parents=True)
+    assert names(tmp_path, ["kept/.gitkeep"]) == ["kept/", "uploads/today/"]
+
+
+def test_the_commands_own_zips_are_not_packaged(tmp_path: Path) -> None:
+    for name, content in {
+        "own": b"PK" + OWN_ARCHIVE,
+        "other": b"PK",
+        "no": b"",
+    }.items():
+        (tmp_path / "data").mkdir(exist_ok=True)
+        (tmp_path / "data" / f"{name}.zip").write_bytes(content)
+    assert names(tmp_path, []) == ["data/no.zip", "data/other.zip"]
+
+
+def test_what_is_written_now_is_not_packaged(tmp_path: Path) -> None:
+    for name in ("scratch/task", "lambda-deno-spawn-a1b2c3d4/task", "data"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "a.txt").touch()
+    project = Project(Function(tmp_path, "function.handler"), "name")
+    found = Selection(project, [str(tmp_path / "scratch")]).files()
+    assert [file.name for file in found] == ["data/a.txt"]
+
+
+def test_patterns_that_match_nothing_are_named(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "a.json").touch()
+    (tmp_path / "notes.txt").touch()
+    patterns = ("*.{txt,md}", "./notes.txt", "tests/*.json", "gone/**")
+    project = Project(
+        Function(tmp_path, "function.handler"), "name", exclude=patterns, include=("x",)
+    )
+    selection = Selection(project)
+    assert selection.files() == []
+    first, second, third = selection.notes()
+    assert first.startswith("the pattern 'x' in 'include' of lambda.toml matches no")
+    assert "'*.{txt,md}' in 'exclude'" in second
+    assert "write one pattern for each" in second
+    assert "'gone/**'" in third
 
 
 @pytest.mark.parametrize(
@@ -222,3 +277,25 @@ def test_folders_are_equally_long_everywhere(parent: str) -> None:
 def test_a_folder_that_is_too_deep_is_created_anyway() -> None:
     deep = Path("/" + "d" * PATH_LENGTH)
     assert folder_of_fixed_length(deep, "t") == deep / "t"
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        "",
+        "\n",
+        "\n//# sourceMappingURL=a.js.map\n",
+        "\n/*! legal */\n//# sourceMappingURL=a.js.map",
+        "\n/*! Bundled license information:\n\na.js:\n  (*! a *)\n*/\n/* b */\n",
+        "/*! minified */",
+    ],
+)
+@pytest.mark.parametrize("name", ["require_function", "Q$", "$e"])
+def test_the_export_of_a_commonjs_module_is_found_before_comments(
+    end: str, name: str
+) -> None:
+    text = f"var a;\nexport default {name}();{end}"
+    found = COMMONJS_EXPORT.search(text)
+    assert found
+    assert found[1] == name
+    assert not COMMONJS_EXPORT.search(f"{text}\nvar b;")

@@ -66,7 +66,7 @@ def test_function_without_a_project_file_has_a_name_and_defaults(
 def test_empty_project_file_says_nothing(load: Load) -> None:
     project = load("")
     assert (project.name, project.arch.value) == ("orders", "x86_64")
-    assert (project.runtime, project.bundle) == ("python3.13", True)
+    assert (project.runtime, project.bundle) == ("python3.13", None)
     assert project.function.handler == "function.handler"
     assert project.function.task_root == Path("orders").resolve()
     silent = (
@@ -171,7 +171,10 @@ PATTERNS = "expected a list of patterns below the project's folder"
         (f"layers = {[LAYER] * 6}", f"layers is {[LAYER] * 6}; expected at most 5"),
         ('bundle = "no"', "bundle is 'no'; expected true or false"),
         ('include = "a"', f"include is 'a'; {PATTERNS}"),
-        ('include = ["/etc"]', f"include is ['/etc']; {PATTERNS}"),
+        (
+            'include = ["!"]',
+            f"include is ['!']; {PATTERNS}: '!' is not a pattern of a .gitignore",
+        ),
         ('include = [""]', f"include is ['']; {PATTERNS}"),
         ('exclude = [".."]', f"exclude is ['..']; {PATTERNS}"),
         ('exclude = ["a/../../b"]', f"exclude is ['a/../../b']; {PATTERNS}"),

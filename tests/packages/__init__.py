@@ -1,0 +1,1 @@
+"""Packages from npm, built in every form and run where the project is not."""

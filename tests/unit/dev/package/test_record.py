@@ -1,0 +1,82 @@
+"""When a package is the same as the last one."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lambda_deno_spawn.dev.package.record import (
+    key_of,
+    now_ns,
+    read_record,
+    record_path,
+    write_record,
+)
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FACTS = {"handler": "function.handler"}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A project with a package, whose files are older than the build."""
+    root = tmp_path / "project"
+    (root / "lib" / "deep").mkdir(parents=True)
+    for name in ("function.ts", "lib/deep/a.ts"):
+        (root / name).write_text("a")
+        os.utime(root / name, (1, 1))
+    (root / "dist").mkdir()
+    (root / "dist" / "name.zip").write_bytes(b"PK")
+    return root
+
+
+def recorded(root: Path, started_ns: int | None = None) -> Path:
+    package = root / "dist" / "name.zip"
+    files = [root / "function.ts", root / "lib" / "deep" / "a.ts"]
+    write_record(package, "key", files, root, started_ns or now_ns(), FACTS)
+    return package
+
+
+def test_an_unchanged_package_is_known(root: Path) -> None:
+    package = recorded(root)
+    assert read_record(package, "key") == FACTS
+    assert read_record(package, "other") is None
+    # The build's own folder is not a change.
+    (root / "dist" / "other.zip").touch()
+    assert read_record(package, "key") == FACTS
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root: (root / "function.ts").write_text("b"),
+        lambda root: (root / "function.ts").unlink(),
+        lambda root: (root / "function.ts").chmod(0o755),
+        lambda root: (root / "lib" / "deep" / "b.ts").touch(),
+        lambda root: (root / "lib" / "new").mkdir(),
+        lambda root: (root / "deno.json").touch(),
+        lambda root: (root.parent / "package.json").touch(),
+        lambda root: (root / "dist" / "name.zip").write_bytes(b""),
+        lambda root: (root / "dist" / "name.zip").unlink(),
+        lambda root: record_path(root / "dist" / "name.zip").write_text("["),
+        lambda root: record_path(root / "dist" / "name.zip").write_text("{}"),
+    ],
+)  # fmt: skip
+def test_a_change_is_noticed(root: Path, change: object) -> None:
+    package = recorded(root)
+    assert callable(change)
+    change(root)
+    assert read_record(package, "key") is None
+
+
+def test_files_that_may_still_change_are_not_recorded(root: Path) -> None:
+    assert read_record(recorded(root, started_ns=1_000_000_001), "key") is None
+
+
+def test_the_key_depends_on_every_fact() -> None:
+    assert key_of(a=1, b="x") == key_of(b="x", a=1)
+    assert key_of(a=1, b="x") != key_of(a=1, b="y")
