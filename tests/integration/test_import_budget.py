@@ -46,7 +46,6 @@ OURS = {
     "lambda_deno_spawn.limits",
     "lambda_deno_spawn.protocol.hello",
     "lambda_deno_spawn.launch.module_cache",
-    "lambda_deno_spawn.launch.node_options",
     "lambda_deno_spawn.permissions",
     "lambda_deno_spawn.processes.launch",
     "lambda_deno_spawn.records",

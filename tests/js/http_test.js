@@ -14,6 +14,7 @@ import {
   isBodyless,
   MethodNotAllowedError,
   streamPrelude,
+  toParts,
   toRequest,
 } from "../../src/lambda_deno_spawn/js/http.js";
 
@@ -1570,5 +1571,31 @@ Deno.test("toRequest() takes the stage out of the path that an HTTP API sends", 
     const event = eventWithPath(door, path);
     Object.assign(event.requestContext, { stage });
     assert.equal(new URL(toRequest(event).url).pathname, expected, path);
+  }
+});
+
+Deno.test("toParts() gives the target as the client sent it", () => {
+  for (const door of DOORS) {
+    const { method, target, headers, body } = toParts(
+      eventWithPath(door, "/a/../b"),
+    );
+    assert.deepEqual([method, target, body], ["GET", "/a/../b", null]);
+    assert.equal(headers.get("host"), hostOf(door));
+  }
+  const query = { rawQueryString: "x=%20&y=\u00fc" };
+  assert.equal(toParts(eventOf("v2", query)).target, "/orders?x=%20&y=%C3%BC");
+  const spaced = eventWithPath("v1", "/a b\r\nx: y");
+  assert.equal(toParts(spaced).target, "/a%20b%0D%0Ax:%20y");
+});
+
+Deno.test("toParts() keeps the body of a GET, and every method but CONNECT", () => {
+  const body = { body: BINARY_BASE64, isBase64Encoded: true };
+  for (const door of DOORS) {
+    assert.deepEqual(toParts(eventOf(door, body)).body, BINARY);
+    assert.equal(toParts(eventWithMethod(door, "TRACE")).method, "TRACE");
+    for (const method of ["CONNECT", "connect", "GE T", "GET / HTTP/1.1\r\n"]) {
+      const event = eventWithMethod(door, method);
+      assert.throws(() => toParts(event), MethodNotAllowedError);
+    }
   }
 });

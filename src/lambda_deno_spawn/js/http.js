@@ -62,6 +62,7 @@ const TOKEN = /^[!#$%&'*+.^_`|~0-9a-z-]+$/i;
 const HOST = /^[^\s/\\?#@]+$/;
 /** Characters that a URL would cut off, lose, or take for another part. */
 const NOT_IN_PATH = /[\s?#\\]|\p{Cc}|%(?![0-9a-f]{2})/giu;
+const NOT_IN_TARGET = /[^!-~]/gu;
 const NOT_IN_QUERY = /[\s#]|\p{Cc}/gu;
 const NOT_IN_HEADER = /[\0\r\n]|[^\0-\xff]/;
 /** The first byte of three. */
@@ -247,6 +248,34 @@ export const toRequest = (
       signal,
       redirect: "manual",
     });
+  }
+);
+
+export const toParts = (
+  /**
+   * Take the request apart for a server that reads HTTP itself.
+   *
+   * @param {any} event
+   * @param {Warn} [warn]
+   * @returns {{ method: string, target: string, headers: Headers,
+   *   body: Uint8Array<ArrayBuffer> | null }} `target`: path and query, in ASCII.
+   * @throws {Error} As `toRequest`, but only CONNECT is refused.
+   */
+  function (event, warn = ignore) {
+    const shape = shapeOf(event);
+    const method = methodOf(event, shape);
+    if (/^connect$/i.test(method) || !TOKEN.test(method)) {
+      throw new MethodNotAllowedError(method);
+    }
+    const headers = headersOf(event, shape, warn);
+    if (!headers.has("host")) {
+      headers.set("host", new URL(urlOf(event, shape, headers, warn)).host);
+    }
+    const query = queryOf(event, shape);
+    const path = encodePath(pathOf(event, shape));
+    const target = `${path}${query && `?${query}`}`
+      .replace(NOT_IN_TARGET, encodeOne);
+    return { method, target, headers, body: bodyOf(event, shape) };
   }
 );
 

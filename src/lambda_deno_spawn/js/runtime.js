@@ -1412,6 +1412,124 @@ function format(args) {
   return text.split("\n").filter((line) => !isOurs(line)).join("\n");
 }
 
+// --- context.js ---
+
+/** @typedef {ReturnType<typeof makeContext>} Context */
+
+/** The longest time that a timer accepts; with a longer one it would fire at once. */
+const TIMER_LIMIT_MS = 2 ** 31 - 1;
+
+let hasTraceId = false;
+
+const makeContext = (
+  /**
+   * Build the context object of Node's runtime, and what this runtime adds to it.
+   *
+   * @param {Job} job
+   * @param {Head} head
+   */
+  function (job, head) {
+    /** @type {AbortController | undefined} */
+    let controller;
+    let waitsForEmptyEventLoop = true;
+    return {
+      ...hello.context,
+      awsRequestId: head.requestId,
+      invokedFunctionArn: head.functionArn,
+      clientContext: parseContext(head.clientContext, "client context"),
+      identity: parseContext(head.identity, "Cognito identity"),
+      tenantId: head.tenantId ?? undefined,
+      xRayTraceId: head.traceId ?? undefined,
+      // As in Node's runtime also through an object that inherits from this one.
+      get callbackWaitsForEmptyEventLoop() {
+        return waitsForEmptyEventLoop;
+      },
+      set callbackWaitsForEmptyEventLoop(waits) {
+        waitsForEmptyEventLoop = Boolean(waits);
+      },
+      /** @returns {number} Milliseconds until the deadline, never below zero. */
+      getRemainingTimeInMillis: () =>
+        Math.max(0, head.deadlineEpochMs - Date.now()),
+      /** @param {unknown} promise Awaited after the response, before the process ends. */
+      waitUntil(promise) {
+        if (job.phase === "done") return;
+        // Handled from now on: `finish` reports a rejection, not the event for unhandled.
+        const settled = Promise.resolve(promise);
+        settled.catch(() => {});
+        job.afterwards.push(settled);
+      },
+      /** Aborts shortly before the worker is stopped for its deadline. */
+      get signal() {
+        controller ??= abortController(job, head);
+        return controller.signal;
+      },
+    };
+  }
+);
+
+const abortController = (
+  /**
+   * @param {Job} job
+   * @param {Head} head
+   * @returns {AbortController} For `context.signal`.
+   */
+  function (job, head) {
+    const controller = new AbortController();
+    if (job.callerGone !== null) controller.abort(job.callerGone);
+    job.abortSignal = (reason) => controller.abort(reason);
+    const abort = () =>
+      controller.abort(
+        new DOMException(
+          "The invocation is about to time out",
+          "TimeoutError",
+        ),
+      );
+    const leftMs = Math.max(0, head.abortEpochMs - Date.now());
+    // False: the timer does not keep the process alive.
+    const timer = createSystemTimer(
+      abort,
+      Math.min(TIMER_LIMIT_MS, leftMs),
+      false,
+    );
+    job.clearTimer = () => cancelTimer(timer);
+    return controller;
+  }
+);
+
+const parseContext = (
+  /**
+   * @param {string | null} text
+   * @param {string} what
+   * @throws {RuntimeError} The text is not JSON.
+   */
+  function (text, what) {
+    if (text === null) return undefined;
+    try {
+      return parse(text);
+    } catch {
+      const shown = quote(text.slice(0, 64));
+      const message =
+        `Cannot read the ${what} as JSON: it begins with ${shown}`;
+      throw new RuntimeError("Runtime.LambdaContextUnmarshalError", message);
+    }
+  }
+);
+
+const setTraceId = (
+  /** @param {string | null} traceId */
+  function (traceId) {
+    // One variable cannot serve several invocations at once; their contexts have it.
+    if (hello.concurrency > 1 || (traceId === null && !hasTraceId)) return;
+    hasTraceId = traceId !== null;
+    // Without env permission no code could read the variable.
+    attempt(() =>
+      traceId === null
+        ? Deno.env.delete("_X_AMZN_TRACE_ID")
+        : Deno.env.set("_X_AMZN_TRACE_ID", traceId)
+    );
+  }
+);
+
 // --- outcome.js ---
 
 const resultFrames = (
@@ -1767,305 +1885,6 @@ function bytesOf(chunk) {
   );
 }
 
-// --- completion.js ---
-
-/** What Node's runtime reports for `context.fail()` without an error. */
-const NO_ERROR = "handled";
-const HOW_TO_END =
-  "call the callback, context.done, context.succeed or context.fail, or return a " +
-  "promise";
-const HOW_NOT_TO_WAIT =
-  "end what keeps it busy (timers, servers, connections), or set " +
-  "context.callbackWaitsForEmptyEventLoop to false before calling the callback";
-
-const complete = (
-  /**
-   * Call a handler and wait for its end.
-   *
-   * @param {Job} job
-   * @param {(...args: any[]) => unknown} handler Called with event, context and callback.
-   * @param {unknown} owner
-   * @param {unknown} event
-   * @param {Context & Record<string, unknown>} context Gets the functions by which older
-   *   handlers end.
-   * @returns {Promise<unknown>} The handler's result.
-   */
-  function (job, handler, owner, event, context) {
-    const outcome = withResolvers();
-    job.outcome = outcome;
-    const callback = (
-      /** @type {unknown} */ error,
-      /** @type {unknown} */ value,
-    ) => endWith(job, error, value, context.callbackWaitsForEmptyEventLoop);
-    context.done = (
-      /** @type {unknown} */ error,
-      /** @type {unknown} */ value,
-    ) => endWith(job, error, value);
-    context.succeed = (/** @type {unknown} */ value) =>
-      endWith(job, null, value);
-    context.fail = (/** @type {unknown} */ error) =>
-      endWith(job, error ?? NO_ERROR, null);
-    try {
-      const result = handler.call(owner, event, context, callback);
-      endBy(job, result, handler.length > 2);
-    } catch (error) {
-      endWithError(job, error);
-    }
-    return outcome.promise;
-  }
-);
-
-const endBy = (
-  /**
-   * End with what a handler has returned, or wait for its end.
-   *
-   * @param {Job} job
-   * @param {any} result What it has returned.
-   * @param {boolean} declaresCallback It has a parameter for its callback, so that a
-   *   value which it returns is not its result.
-   */
-  function (job, result, declaresCallback) {
-    if (typeof result?.then === "function") {
-      // Not awaited here: the stack of its error would show the runtime.
-      result.then(
-        bind(endWith, undefined, job, null),
-        bind(endWithError, undefined, job),
-      );
-    } else if (isResult(result, declaresCallback)) {
-      endWith(job, null, result, false);
-    } else if (!job.hasEnded) {
-      waitForEnd(job, result, declaresCallback);
-    }
-  }
-);
-
-const endWith = (
-  /**
-   * End, unless the handler has ended.
-   *
-   * @param {Job} job
-   * @param {unknown} error If it is neither null nor undefined, the handler has failed.
-   * @param {unknown} value
-   * @param {boolean} [waits] The value is sent when the event loop is empty.
-   */
-  function (job, error, value, waits = false) {
-    if (job.hasEnded) return;
-    if (error !== null && error !== undefined) return endWithError(job, error);
-    job.hasEnded = true;
-    // Invocations that share an event loop cannot wait until it is empty.
-    if (waits && hello.concurrency === 1) {
-      waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome?.resolve(value));
-    } else {
-      job.stopWaiting?.();
-      job.outcome?.resolve(value);
-    }
-  }
-);
-
-/**
- * @param {Job} job
- * @param {unknown} error
- */
-function endWithError(job, error) {
-  if (job.hasEnded) {
-    log("ERROR", ["The handler failed after it had ended:", error]);
-    return;
-  }
-  job.hasEnded = true;
-  job.stopWaiting?.();
-  job.outcome?.reject(error);
-}
-
-/**
- * Let a handler that has returned neither result nor promise go on. Its result is null
- * if it leaves nothing to do and has not called anything.
- *
- * @param {Job} job
- * @param {unknown} result
- * @param {boolean} declaresCallback
- */
-function waitForEnd(job, result, declaresCallback) {
-  if (declaresCallback && result !== undefined) {
-    log("WARN", [
-      "The handler has a parameter for its callback, so what it returned is not its " +
-      `result: ${HOW_TO_END}`,
-    ]);
-  }
-  const end = () => endWith(job, null, null, false);
-  if (hello.concurrency === 1) waitForNothing(job, HOW_TO_END, end);
-  else if (!declaresCallback) end();
-}
-
-/**
- * Go on when the event loop is empty, and warn if that does not happen in time.
- *
- * @param {Job} job
- * @param {string} advice
- * @param {() => void} goOn
- */
-function waitForNothing(job, advice, goOn) {
-  job.stopWaiting?.();
-  const warn = () =>
-    log("WARN", [
-      "The handler has returned, and its response waits for an empty event loop: " +
-      advice,
-    ]);
-  const leftMs = Math.max(0, job.abortEpochMs - Date.now());
-  // False: the timer does not keep the process alive.
-  const timer = createSystemTimer(warn, leftMs, false);
-  keepAlive(false);
-  job.onNothingLeft = () => {
-    job.stopWaiting?.();
-    goOn();
-  };
-  job.stopWaiting = () => {
-    job.onNothingLeft = null;
-    job.stopWaiting = null;
-    cancelTimer(timer);
-    keepAlive(true);
-  };
-}
-
-const isResult = (
-  /**
-   * @param {any} value What a handler has returned, not a promise.
-   * @param {boolean} declaresCallback
-   * @returns {boolean} True if it is the handler's result. Node's runtime uses no value
-   *   that is returned without a promise; here it counts, unless it is returned by the
-   *   way: a timer, a request, a child process.
-   */
-  function (value, declaresCallback) {
-    if (typeof value !== "object" || value === null) {
-      return value !== undefined && !declaresCallback;
-    }
-    if (isStream(value)) return true;
-    return attempt(() => {
-      const isWork = typeof value.hasRef === "function" ||
-        typeof value.on === "function" && typeof value.emit === "function";
-      if (isWork) return false;
-      return !declaresCallback || value[Symbol.toStringTag] === "Response";
-    }) ?? !declaresCallback;
-  }
-);
-
-// --- context.js ---
-
-/** @typedef {ReturnType<typeof makeContext>} Context */
-
-/** The longest time that a timer accepts; with a longer one it would fire at once. */
-const TIMER_LIMIT_MS = 2 ** 31 - 1;
-
-let hasTraceId = false;
-
-const makeContext = (
-  /**
-   * Build the context object of Node's runtime, and what this runtime adds to it.
-   *
-   * @param {Job} job
-   * @param {Head} head
-   */
-  function (job, head) {
-    /** @type {AbortController | undefined} */
-    let controller;
-    let waitsForEmptyEventLoop = true;
-    return {
-      ...hello.context,
-      awsRequestId: head.requestId,
-      invokedFunctionArn: head.functionArn,
-      clientContext: parseContext(head.clientContext, "client context"),
-      identity: parseContext(head.identity, "Cognito identity"),
-      tenantId: head.tenantId ?? undefined,
-      xRayTraceId: head.traceId ?? undefined,
-      // As in Node's runtime also through an object that inherits from this one.
-      get callbackWaitsForEmptyEventLoop() {
-        return waitsForEmptyEventLoop;
-      },
-      set callbackWaitsForEmptyEventLoop(waits) {
-        waitsForEmptyEventLoop = Boolean(waits);
-      },
-      /** @returns {number} Milliseconds until the deadline, never below zero. */
-      getRemainingTimeInMillis: () =>
-        Math.max(0, head.deadlineEpochMs - Date.now()),
-      /** @param {unknown} promise Awaited after the response, before the process ends. */
-      waitUntil(promise) {
-        if (job.phase === "done") return;
-        // Handled from now on: `finish` reports a rejection, not the event for unhandled.
-        const settled = Promise.resolve(promise);
-        settled.catch(() => {});
-        job.afterwards.push(settled);
-      },
-      /** Aborts shortly before the worker is stopped for its deadline. */
-      get signal() {
-        controller ??= abortController(job, head);
-        return controller.signal;
-      },
-    };
-  }
-);
-
-const abortController = (
-  /**
-   * @param {Job} job
-   * @param {Head} head
-   * @returns {AbortController} For `context.signal`.
-   */
-  function (job, head) {
-    const controller = new AbortController();
-    if (job.callerGone !== null) controller.abort(job.callerGone);
-    job.abortSignal = (reason) => controller.abort(reason);
-    const abort = () =>
-      controller.abort(
-        new DOMException(
-          "The invocation is about to time out",
-          "TimeoutError",
-        ),
-      );
-    const leftMs = Math.max(0, head.abortEpochMs - Date.now());
-    // False: the timer does not keep the process alive.
-    const timer = createSystemTimer(
-      abort,
-      Math.min(TIMER_LIMIT_MS, leftMs),
-      false,
-    );
-    job.clearTimer = () => cancelTimer(timer);
-    return controller;
-  }
-);
-
-const parseContext = (
-  /**
-   * @param {string | null} text
-   * @param {string} what
-   * @throws {RuntimeError} The text is not JSON.
-   */
-  function (text, what) {
-    if (text === null) return undefined;
-    try {
-      return parse(text);
-    } catch {
-      const shown = quote(text.slice(0, 64));
-      const message =
-        `Cannot read the ${what} as JSON: it begins with ${shown}`;
-      throw new RuntimeError("Runtime.LambdaContextUnmarshalError", message);
-    }
-  }
-);
-
-const setTraceId = (
-  /** @param {string | null} traceId */
-  function (traceId) {
-    // One variable cannot serve several invocations at once; their contexts have it.
-    if (hello.concurrency > 1 || (traceId === null && !hasTraceId)) return;
-    hasTraceId = traceId !== null;
-    // Without env permission no code could read the variable.
-    attempt(() =>
-      traceId === null
-        ? Deno.env.delete("_X_AMZN_TRACE_ID")
-        : Deno.env.set("_X_AMZN_TRACE_ID", traceId)
-    );
-  }
-);
-
 // --- run.js ---
 
 /** @typedef {(event: unknown, context: Context, job: Job) => unknown} Handler */
@@ -2264,6 +2083,187 @@ function loadHttp() {
   return import("./http.js");
 }
 
+// --- completion.js ---
+
+/** What Node's runtime reports for `context.fail()` without an error. */
+const NO_ERROR = "handled";
+const HOW_TO_END =
+  "call the callback, context.done, context.succeed or context.fail, or return a " +
+  "promise";
+const HOW_NOT_TO_WAIT =
+  "end what keeps it busy (timers, servers, connections), or set " +
+  "context.callbackWaitsForEmptyEventLoop to false before calling the callback";
+
+const complete = (
+  /**
+   * Call a handler and wait for its end.
+   *
+   * @param {Job} job
+   * @param {(...args: any[]) => unknown} handler Called with event, context and callback.
+   * @param {unknown} owner
+   * @param {unknown} event
+   * @param {Context & Record<string, unknown>} context Gets the functions by which older
+   *   handlers end.
+   * @returns {Promise<unknown>} The handler's result.
+   */
+  function (job, handler, owner, event, context) {
+    const outcome = withResolvers();
+    job.outcome = outcome;
+    const callback = (
+      /** @type {unknown} */ error,
+      /** @type {unknown} */ value,
+    ) => endWith(job, error, value, context.callbackWaitsForEmptyEventLoop);
+    context.done = (
+      /** @type {unknown} */ error,
+      /** @type {unknown} */ value,
+    ) => endWith(job, error, value);
+    context.succeed = (/** @type {unknown} */ value) =>
+      endWith(job, null, value);
+    context.fail = (/** @type {unknown} */ error) =>
+      endWith(job, error ?? NO_ERROR, null);
+    try {
+      const result = handler.call(owner, event, context, callback);
+      endBy(job, result, handler.length > 2);
+    } catch (error) {
+      endWithError(job, error);
+    }
+    return outcome.promise;
+  }
+);
+
+const endBy = (
+  /**
+   * End with what a handler has returned, or wait for its end.
+   *
+   * @param {Job} job
+   * @param {any} result What it has returned.
+   * @param {boolean} declaresCallback It has a parameter for its callback, so that a
+   *   value which it returns is not its result.
+   */
+  function (job, result, declaresCallback) {
+    if (typeof result?.then === "function") {
+      // Not awaited here: the stack of its error would show the runtime.
+      result.then(
+        bind(endWith, undefined, job, null),
+        bind(endWithError, undefined, job),
+      );
+    } else if (isResult(result, declaresCallback)) {
+      endWith(job, null, result, false);
+    } else if (!job.hasEnded) {
+      waitForEnd(job, result, declaresCallback);
+    }
+  }
+);
+
+const endWith = (
+  /**
+   * End, unless the handler has ended.
+   *
+   * @param {Job} job
+   * @param {unknown} error If it is neither null nor undefined, the handler has failed.
+   * @param {unknown} value
+   * @param {boolean} [waits] The value is sent when the event loop is empty.
+   */
+  function (job, error, value, waits = false) {
+    if (job.hasEnded) return;
+    if (error !== null && error !== undefined) return endWithError(job, error);
+    job.hasEnded = true;
+    // Invocations that share an event loop cannot wait until it is empty.
+    if (waits && hello.concurrency === 1) {
+      waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome?.resolve(value));
+    } else {
+      job.stopWaiting?.();
+      job.outcome?.resolve(value);
+    }
+  }
+);
+
+/**
+ * @param {Job} job
+ * @param {unknown} error
+ */
+function endWithError(job, error) {
+  if (job.hasEnded) {
+    log("ERROR", ["The handler failed after it had ended:", error]);
+    return;
+  }
+  job.hasEnded = true;
+  job.stopWaiting?.();
+  job.outcome?.reject(error);
+}
+
+/**
+ * Let a handler that has returned neither result nor promise go on. Its result is null
+ * if it leaves nothing to do and has not called anything.
+ *
+ * @param {Job} job
+ * @param {unknown} result
+ * @param {boolean} declaresCallback
+ */
+function waitForEnd(job, result, declaresCallback) {
+  if (declaresCallback && result !== undefined) {
+    log("WARN", [
+      "The handler has a parameter for its callback, so what it returned is not its " +
+      `result: ${HOW_TO_END}`,
+    ]);
+  }
+  const end = () => endWith(job, null, null, false);
+  if (hello.concurrency === 1) waitForNothing(job, HOW_TO_END, end);
+  else if (!declaresCallback) end();
+}
+
+/**
+ * Go on when the event loop is empty, and warn if that does not happen in time.
+ *
+ * @param {Job} job
+ * @param {string} advice
+ * @param {() => void} goOn
+ */
+function waitForNothing(job, advice, goOn) {
+  job.stopWaiting?.();
+  const warn = () =>
+    log("WARN", [
+      "The handler has returned, and its response waits for an empty event loop: " +
+      advice,
+    ]);
+  const leftMs = Math.max(0, job.abortEpochMs - Date.now());
+  // False: the timer does not keep the process alive.
+  const timer = createSystemTimer(warn, leftMs, false);
+  keepAlive(false);
+  job.onNothingLeft = () => {
+    job.stopWaiting?.();
+    goOn();
+  };
+  job.stopWaiting = () => {
+    job.onNothingLeft = null;
+    job.stopWaiting = null;
+    cancelTimer(timer);
+    keepAlive(true);
+  };
+}
+
+const isResult = (
+  /**
+   * @param {any} value What a handler has returned, not a promise.
+   * @param {boolean} declaresCallback
+   * @returns {boolean} True if it is the handler's result. Node's runtime uses no value
+   *   that is returned without a promise; here it counts, unless it is returned by the
+   *   way: a timer, a request, a child process.
+   */
+  function (value, declaresCallback) {
+    if (typeof value !== "object" || value === null) {
+      return value !== undefined && !declaresCallback;
+    }
+    if (isStream(value)) return true;
+    return attempt(() => {
+      const isWork = typeof value.hasRef === "function" ||
+        typeof value.on === "function" && typeof value.emit === "function";
+      if (isWork) return false;
+      return !declaresCallback || value[Symbol.toStringTag] === "Response";
+    }) ?? !declaresCallback;
+  }
+);
+
 // --- output.js ---
 
 /** How long a finished worker waits for its supervisor to end it, until it exits. */
@@ -2364,11 +2364,12 @@ const adapt = (
    *
    * @param {Record<string, unknown>} module
    * @param {string} path Names joined by dots.
+   * @param {{ owner: unknown, value: any }} [found] What `pick` has returned.
    * @returns {Promise<Handler>}
    * @throws {RuntimeError} There is no such export, or it has none of the known forms.
    */
-  async function (module, path) {
-    const { owner, value } = pick(module, path);
+  async function (module, path, found = pick(module, path)) {
+    const { owner, value } = found;
     if (!isFetchApp(value)) return await adaptFunction(value, owner);
     // Beside an app a handler may be exported, for events that are not HTTP requests.
     const beside = find(module, CONVENTIONAL_NAME);
@@ -2543,12 +2544,15 @@ function noHandler(exports, path, value) {
   const more = standIn === undefined
     ? ""
     : `; the default export, which could stand in, ${isNot(standIn)}`;
+  const noServer = names.length > 0
+    ? ""
+    : " and has started no server (import.meta.main is false here)";
   return new RuntimeError(
     "Runtime.HandlerNotFound",
     value === undefined
       ? `Cannot find export ${
         quote(path)
-      } in ${where}: it exports ${found}${more}`
+      } in ${where}: it exports ${found}${more}${noServer}`
       : `Cannot call export ${quote(path)} of ${where}: it ${isNot(value)}`,
   );
 }
@@ -2604,6 +2608,502 @@ const rehearse = (
     job.clearTimer();
   }
 );
+
+// --- serving.js ---
+
+/**
+ * @typedef {object} Server
+ * @property {string | null} hostname
+ * @property {number} port
+ * @property {() => boolean} isOpen
+ * @property {() => void} listen Has it listen on its port after all.
+ * @property {any} [node] Server of node:http.
+ * @property {(request: Request, info: object) => unknown} [handler] From `Deno.serve`.
+ * @property {(error: unknown) => unknown} [onError] From `Deno.serve`.
+ */
+
+/** How long loading may go on once a server has started. */
+const LOADING_LIMIT_MS = 500;
+/** How long a module that has loaded may take to start a server. */
+const START_LIMIT_MS = 5_000;
+/** The same for one that exports an app. */
+const APP_LIMIT_MS = 1_000;
+/** Every constructor of a server of Node's sets it, and nothing else does. */
+const SET_BY_CONSTRUCTOR = "_listeningId";
+const ADDRESS_IN_USE = -98;
+const WILDCARDS = [null, undefined, "0.0.0.0", "::"];
+
+/** In the order in which they were started. @type {Server[]} */
+const servers = [];
+/**
+ * "watching": it is not known yet whether the module has a handler; "serving": it has
+ * none, its server answers; "off": servers listen as they would without a runtime.
+ *
+ * @type {"off" | "watching" | "serving"}
+ */
+let mode = "off";
+/** Resolves when a server has started. */
+const started = Promise.withResolvers();
+/** Resolves when waiting has no point any more. */
+const waited = Promise.withResolvers();
+/** Timers that end the waiting. @type {number[]} */
+const timers = [];
+/** `Deno.serve` as Deno has it: reading its value loads it. */
+let serveProperty = /** @type {PropertyDescriptor} */ ({});
+/** Makes `listen` of Node's servers what it was. */
+let restoreNode = () => {};
+
+const watchServers = (
+  /** Keep servers that are started from now on. */
+  function () {
+    mode = "watching";
+    serveProperty = /** @type {PropertyDescriptor} */ (
+      Object.getOwnPropertyDescriptor(Deno, "serve")
+    );
+    // As a value instead it would take Deno three times as long.
+    Object.defineProperty(Deno, "serve", { get: getServe, set: setServe });
+    // Loading node:net for every handler would take time, so it is caught when the first
+    // server is made.
+    Object.defineProperty(Object.prototype, SET_BY_CONSTRUCTOR, {
+      configurable: true,
+      set(value) {
+        Object.defineProperty(this, SET_BY_CONSTRUCTOR, {
+          value,
+          writable: true,
+          enumerable: true,
+          configurable: true,
+        });
+        watchNode(this);
+      },
+    });
+  }
+);
+
+const loaded = (
+  /**
+   * Wait until the module has loaded. A module that has started a server may wait for the
+   * end of it, at its top level.
+   *
+   * @param {Promise<Record<string, unknown>>} loading
+   * @returns {Promise<Record<string, unknown>>} What it exports.
+   */
+  function (loading) {
+    let isOver = false;
+    const note = () => (isOver = true);
+    loading.then(note, note);
+    return Promise.race([
+      loading,
+      waited.promise.then(() => {
+        // What it still does may fail an event.
+        if (!isOver) loading.catch(reportError);
+        return /** @type {Record<string, unknown>} */ ({});
+      }),
+    ]);
+  }
+);
+
+const releaseServers = (
+  /**
+   * Decide that the module has a handler: its servers listen as they would without a
+   * runtime.
+   *
+   * @throws {Error} One of them may not, or its port is taken.
+   */
+  function () {
+    mode = "off";
+    stopWatching();
+    if (Object.getOwnPropertyDescriptor(Deno, "serve")?.get === getServe) {
+      Object.defineProperty(Deno, "serve", serveProperty);
+    }
+    restoreNode();
+    for (const server of servers) server.listen();
+  }
+);
+
+/**
+ * Wait until the module has started a server.
+ *
+ * @param {boolean} [canListen] The module exports an app, which can be told to listen.
+ * @returns {Promise<boolean>} False: it has not, and will not soon.
+ */
+async function isServing(canListen = false) {
+  stopWaitingAfter(canListen ? APP_LIMIT_MS : START_LIMIT_MS, false);
+  // The event loop is empty.
+  const stopWaiting = (/** @type {Event} */ event) => {
+    event.preventDefault();
+    waited.resolve(undefined);
+  };
+  globalThis.addEventListener("beforeunload", stopWaiting);
+  await Promise.race([started.promise, waited.promise]);
+  globalThis.removeEventListener("beforeunload", stopWaiting);
+  return openServer() !== undefined;
+}
+
+/** Decide that the module's servers do not listen. */
+function keepServers() {
+  mode = "serving";
+  stopWatching();
+}
+
+/** Say that events go to one of several servers. */
+function warnOfMore() {
+  const ports = [...new Set(servers.map(({ port }) => port))];
+  if (ports.length > 1) {
+    const more = ports.slice(1).join(", ");
+    log("WARN", [
+      `The module serves on port ${
+        ports[0]
+      }, which gets the events, and on ${more}`,
+    ]);
+  }
+}
+
+/** @returns {Server | undefined} The one that answers events. */
+function openServer() {
+  return servers.find((server) => server.isOpen());
+}
+
+const isListener = (
+  /**
+   * Tell whether an export is what a server of the module calls for each request.
+   *
+   * @param {unknown} value
+   */
+  function (value) {
+    return servers.some(({ node, handler }) =>
+      handler === value || node?.listeners("request").includes(value)
+    );
+  }
+);
+
+/**
+ * @param {number} limitMs
+ * @param {boolean} staysAlive The event loop waits for it: to Deno, a top level that
+ *   waits while nothing is left to do is an error.
+ */
+function stopWaitingAfter(limitMs, staysAlive) {
+  timers.push(createSystemTimer(waited.resolve, limitMs, staysAlive));
+}
+
+const stopWatching = (
+  /** It is decided who answers events. */
+  function () {
+    timers.forEach(cancelTimer);
+    Reflect.deleteProperty(Object.prototype, SET_BY_CONSTRUCTOR);
+  }
+);
+
+/** @param {Server} server One that can answer from now on. */
+function register(server) {
+  servers.push(server);
+  if (mode === "watching") stopWaitingAfter(LOADING_LIMIT_MS, true);
+}
+
+/**
+ * @param {string | null} hostname
+ * @param {number} port
+ */
+function isTaken(hostname, port) {
+  return servers.some((other) =>
+    other.port === port && other.isOpen() &&
+    (other.hostname === hostname || WILDCARDS.includes(other.hostname) ||
+      WILDCARDS.includes(hostname))
+  );
+}
+
+/**
+ * Stands in for `Deno.serve`.
+ *
+ * @param {any} first
+ * @param {any} second
+ */
+function serveOrKeep(first, second) {
+  const options = typeof first === "function" ? {} : first ?? {};
+  const handler = [first, second, options.handler].find((candidate) =>
+    typeof candidate === "function"
+  );
+  if (mode === "off" || handler === undefined) return ownServe(first, second);
+  const { onError, onListen, path, cid, signal } = options;
+  const hostname = options.hostname ?? "0.0.0.0";
+  const port = Number(options.port ?? 8000);
+  // No other process can use the same one, or Deno has to say what is wrong with it.
+  if (path !== undefined || cid !== undefined || !isPort(port)) {
+    const server = ownServe(first, second);
+    let isOpen = true;
+    const close = () => (isOpen = false);
+    server.finished.then(close, close);
+    register({
+      hostname,
+      port: /** @type {any} */ (server.addr).port ?? 0,
+      isOpen: () => isOpen,
+      listen() {},
+      handler,
+      onError,
+    });
+    started.resolve(undefined);
+    return server;
+  }
+  if (!options.reusePort && isTaken(hostname, port)) {
+    throw new Deno.errors.AddrInUse("Address already in use (os error 98)");
+  }
+  const { server, isOpen, listen } = keptServer(
+    hostname,
+    port,
+    () => ownServe({ ...options, onListen() {} }, handler),
+  );
+  onListen?.(server.addr);
+  signal?.addEventListener("abort", () => server.shutdown(), { once: true });
+  if (signal?.aborted) server.shutdown();
+  register({ hostname, port, isOpen, listen, handler, onError });
+  started.resolve(undefined);
+  return server;
+}
+
+/** @type {(...args: any[]) => Deno.HttpServer<any>} */
+function ownServe(...args) {
+  // Here, as it is loaded now: few need it.
+  const serve = serveProperty.value ?? serveProperty.get?.call(Deno);
+  return serve(...args);
+}
+
+function getServe() {
+  return serveOrKeep;
+}
+
+/** @param {unknown} value The module has one of its own. */
+function setServe(value) {
+  Object.defineProperty(Deno, "serve", {
+    value,
+    writable: true,
+    enumerable: true,
+    configurable: true,
+  });
+}
+
+/** @param {number} port */
+function isPort(port) {
+  return Number.isInteger(port) && port > 0 && port <= 65_535;
+}
+
+/**
+ * Make what `Deno.serve` returns, for a server that does not listen.
+ *
+ * @param {string} hostname
+ * @param {number} port
+ * @param {() => Deno.HttpServer} serve Starts one that listens.
+ */
+function keptServer(hostname, port, serve) {
+  let real = /** @type {Deno.HttpServer | null} */ (null);
+  let isOpen = true;
+  let isReferenced = true;
+  /** @type {PromiseWithResolvers<void>} */
+  const { promise, resolve, reject } = Promise.withResolvers();
+  const server = {
+    addr: { transport: "tcp", hostname, port },
+    get finished() {
+      // To wait for it is the last that a module does.
+      if (mode === "watching") stopWaitingAfter(1, true);
+      return promise;
+    },
+    shutdown() {
+      isOpen = false;
+      if (real !== null) return real.shutdown();
+      resolve();
+      return promise;
+    },
+    ref() {
+      isReferenced = true;
+      real?.ref();
+    },
+    unref() {
+      isReferenced = false;
+      real?.unref();
+    },
+    [Symbol.asyncDispose]: () => server.shutdown(),
+  };
+  const listen = () => {
+    if (!isOpen) return;
+    real = serve();
+    if (!isReferenced) real.unref();
+    real.finished.then(resolve, reject);
+  };
+  return { server, isOpen: () => isOpen, listen };
+}
+
+/**
+ * Keep servers of Node's, from the first that is made.
+ *
+ * @param {any} first
+ */
+function watchNode(first) {
+  let prototype = first;
+  while (prototype !== null && !Object.hasOwn(prototype, "_listen2")) {
+    prototype = Object.getPrototypeOf(prototype);
+  }
+  if (prototype === null) return;
+  Reflect.deleteProperty(Object.prototype, SET_BY_CONSTRUCTOR);
+  const ownListen = prototype._listen2;
+  /**
+   * The last step of `listen`: makes the socket, unless there is one, and says so.
+   *
+   * @this {any}
+   * @param {string | null} hostname
+   * @param {number} port
+   * @param {unknown[]} more
+   */
+  function listen(hostname, port, ...more) {
+    const isHttp = "httpAllowHalfOpen" in this;
+    if (mode === "off" || !isHttp) {
+      return ownListen.call(this, hostname, port, ...more);
+    }
+    // deno-lint-ignore no-this-alias
+    const node = this;
+    const isKept = isPort(port) && !node._handle;
+    const handle = isKept ? handleOf(hostname, port) : null;
+    if (handle !== null) node._handle = handle;
+    // Last of those who listen for it.
+    node.once("listening", started.resolve);
+    ownListen.call(node, hostname, port, ...more);
+    if (!node._handle) return;
+    register({
+      hostname,
+      port: port > 0 ? port : node.address()?.port ?? 0,
+      isOpen: () => node.listening,
+      listen() {
+        if (handle === null || node._handle !== handle) return;
+        node._handle = null;
+        const own = Object.getOwnPropertyDescriptor(node, "emit");
+        const { emit } = node;
+        // It has heard that it listens.
+        node.emit = (
+          /** @type {string} */ name,
+          /** @type {any[]} */ ...values
+        ) => {
+          if (name === "listening" || name === "error") {
+            if (own) Object.defineProperty(node, "emit", own);
+            else delete node.emit;
+          }
+          return name === "listening" || emit.call(node, name, ...values);
+        };
+        ownListen.call(node, hostname, port, ...more);
+      },
+      node,
+    });
+  }
+  prototype._listen2 = listen;
+  restoreNode = () => {
+    if (prototype._listen2 === listen) prototype._listen2 = ownListen;
+  };
+}
+
+/**
+ * Stands in for the socket of a server of Node's.
+ *
+ * @param {string | null} hostname
+ * @param {number} port
+ */
+function handleOf(hostname, port) {
+  const address = hostname ?? "::";
+  const family = address.includes(":") ? "IPv6" : "IPv4";
+  return {
+    listen: () => isTaken(hostname, port) ? ADDRESS_IN_USE : 0,
+    close() {},
+    ref() {},
+    unref() {},
+    getsockname(/** @type {object} */ out) {
+      Object.assign(out, { address, family, port });
+      return 0;
+    },
+  };
+}
+
+// --- choice.js ---
+
+/** For an app that does not listen by itself. */
+const APP_PORT = 8080;
+
+const adaptOrServe = (
+  /**
+   * Find the module's handler; without one, the module's server is the handler.
+   *
+   * @param {Record<string, unknown>} module
+   * @param {string} path Names joined by dots.
+   * @returns {Promise<Handler>}
+   * @throws {RuntimeError} It has neither.
+   */
+  async function (module, path) {
+    const { found, value } = look(module, path);
+    const serves = has(value, "fetch");
+    const isApp = !serves && has(value, "listen");
+    if (value === undefined || isApp || isListener(value)) {
+      const isStarted = await isServing(isApp);
+      // As anything else would that starts the app.
+      if (isApp && !isStarted) await value.listen({ port: APP_PORT });
+      if (isStarted || (isApp && await isServing())) {
+        warnOfMore();
+        keepServers();
+        return await handToServer();
+      }
+    }
+    // A server beside an app with `fetch` is the same app, for other places than this.
+    if (serves) keepServers();
+    else releaseServers();
+    return await adapt(module, path, found);
+  }
+);
+
+const look = (
+  /**
+   * @param {Record<string, unknown>} module
+   * @param {string} path
+   * @returns {{ found?: { owner: unknown, value: any }, value: any }} What is named, or
+   *   stands in for it; without `found` an app that cannot be called, if there is one.
+   */
+  function (module, path) {
+    try {
+      const found = pick(module, path);
+      return { found, value: found.value };
+    } catch (error) {
+      if (!(error instanceof RuntimeError)) throw error;
+      const commonjs = /** @type {any} */ (module["module.exports"]);
+      /** @param {any} holder */
+      const at = (holder) =>
+        path.split(".").reduce((value, name) => value?.[name], holder);
+      const value = [at(module), at(commonjs), module.default, commonjs]
+        .find((candidate) => has(candidate, "listen"));
+      return { value };
+    }
+  }
+);
+
+const has = (
+  /**
+   * @param {any} value
+   * @param {"fetch" | "listen"} method `listen`: an app of a framework, such as Express,
+   *   Koa or Fastify, or a server.
+   */
+  function (value, method) {
+    const isObject = typeof value === "object" || typeof value === "function";
+    return isObject && attempt(() => typeof value?.[method] === "function");
+  }
+);
+
+/** @returns {Promise<Handler>} Hands events to the module's server. */
+async function handToServer() {
+  const { serverAdapter } = await import("./served.js");
+  return await serverAdapter({
+    fetchAdapter,
+    finishResponse,
+    log,
+    openServer,
+    rehearse,
+    responseMode: hello.responseMode,
+    RuntimeError,
+    Sink,
+    STREAMED,
+    warn,
+  });
+}
 
 // --- packages.js ---
 
@@ -2927,7 +3427,8 @@ export const start = (
       const listener = server?.open(/** @type {string} */ (hello.socket));
       const inputEnd = server?.endOf(hello.input);
       if (!server && hello.input) continueWith(hello.input);
-      handler = await adapt(await load(), hello.export);
+      watchServers();
+      handler = await adaptOrServe(await loaded(load()), hello.export);
       if (server && listener && inputEnd) {
         await serve(server, listener, inputEnd, handler);
       } else if (servesMore) expectTheEnd(() => {});

@@ -145,11 +145,11 @@ function isResponse(value) {
 }
 
 /** @param {string} message What could not be converted between event and Request. */
-function warn(message) {
+export function warn(message) {
   log("WARN", [message]);
 }
 
 /** Only handlers that speak HTTP pay for this. */
-function loadHttp() {
+export function loadHttp() {
   return import("../http.js");
 }

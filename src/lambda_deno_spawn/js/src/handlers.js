@@ -68,11 +68,12 @@ export const awslambda = {
  *
  * @param {Record<string, unknown>} module
  * @param {string} path Names joined by dots.
+ * @param {{ owner: unknown, value: any }} [found] What `pick` has returned.
  * @returns {Promise<Handler>}
  * @throws {RuntimeError} There is no such export, or it has none of the known forms.
  */
-export async function adapt(module, path) {
-  const { owner, value } = pick(module, path);
+export async function adapt(module, path, found = pick(module, path)) {
+  const { owner, value } = found;
   if (!isFetchApp(value)) return await adaptFunction(value, owner);
   // Beside an app a handler may be exported, for events that are not HTTP requests.
   const beside = find(module, CONVENTIONAL_NAME);
@@ -234,12 +235,15 @@ function noHandler(exports, path, value) {
   const more = standIn === undefined
     ? ""
     : `; the default export, which could stand in, ${isNot(standIn)}`;
+  const noServer = names.length > 0
+    ? ""
+    : " and has started no server (import.meta.main is false here)";
   return new RuntimeError(
     "Runtime.HandlerNotFound",
     value === undefined
       ? `Cannot find export ${
         quote(path)
-      } in ${where}: it exports ${found}${more}`
+      } in ${where}: it exports ${found}${more}${noServer}`
       : `Cannot call export ${quote(path)} of ${where}: it ${isNot(value)}`,
   );
 }
@@ -283,7 +287,7 @@ async function streamingAdapter() {
  * @param {Handler} handler
  * @param {string} [event] JSON text.
  */
-async function rehearse(handler, event = "{}") {
+export async function rehearse(handler, event = "{}") {
   const head = parse(REHEARSAL);
   head.abortEpochMs = Date.now() + LINGER_MS;
   readExactly(0);

@@ -12,10 +12,11 @@
 /** @import { Head, Resume } from "./input.js" */
 /** @import { Job } from "./job.js" */
 /** @import { Handler } from "./run.js" */
+import { adaptOrServe } from "./choice.js";
 import { reroute } from "./console.js";
 import { loadErrorType, noteDenials } from "./errors.js";
 import { frame } from "./frames.js";
-import { adapt, awslambda } from "./handlers.js";
+import { awslambda } from "./handlers.js";
 import {
   continueWith,
   decode,
@@ -38,6 +39,7 @@ import { fail, finish } from "./outcome.js";
 import { STDOUT, write } from "./output.js";
 import { exit, parse } from "./primordials.js";
 import { run } from "./run.js";
+import { loaded, watchServers } from "./serving.js";
 import {
   onNothingLeft,
   onUncaughtError,
@@ -89,7 +91,8 @@ export async function start(load, loadClosing, loadServer) {
     const listener = server?.open(/** @type {string} */ (hello.socket));
     const inputEnd = server?.endOf(hello.input);
     if (!server && hello.input) continueWith(hello.input);
-    handler = await adapt(await load(), hello.export);
+    watchServers();
+    handler = await adaptOrServe(await loaded(load()), hello.export);
     if (server && listener && inputEnd) {
       await serve(server, listener, inputEnd, handler);
     } else if (servesMore) expectTheEnd(() => {});
