@@ -15,8 +15,14 @@
 const { parse, stringify } = JSON;
 // @ts-ignore newer than the types
 const { isError: isNativeError } = Error;
-const { TextDecoder } = globalThis;
-const { stdin, stdout, exit } = Deno;
+const { Event, TextDecoder } = globalThis;
+const dispatchEvent = globalThis.dispatchEvent.bind(globalThis);
+/** Loads what belongs to Node when it is read. */
+const processProperty = Object.getOwnPropertyDescriptor(
+  globalThis,
+  "process",
+);
+const { addSignalListener, exit, removeSignalListener, stdin, stdout } = Deno;
 // @ts-ignore not part of the public types
 const internals = Deno[Deno.internal];
 const { Console, core, inspectArgs } = internals;
@@ -29,6 +35,8 @@ const decodeLossy = core.decode;
  * which takes a process 6 ms of CPU time and 4 MB.
  */
 const { cancelTimer, createSystemTimer } = core;
+/** The longest time that a timer accepts; with a longer one it would fire at once. */
+const TIMER_LIMIT_MS = 2 ** 31 - 1;
 const readStdin = stdin.readSync.bind(stdin);
 const readStdinLater = stdin.read.bind(stdin);
 const writeStdout = stdout.writeSync.bind(stdout);
@@ -56,6 +64,10 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  * @property {number} concurrency How many invocations may run at once.
  * @property {number} closeMs How long a process that serves several invocations may
  *   take to close.
+ * @property {number} lastWordsMs How long the end of a program may take that listens
+ *   for it; 0: it is not told.
+ * @property {"log" | "both" | "telemetry"} console Where the console's records go: to
+ *   the log, to Deno's telemetry.
  * @property {Record<string, string | null>} variables Environment variables that Deno
  *   itself obeys: the handler reads and sets these copies instead; null: not set.
  * @property {Record<string, string>} context Members that every context has.
@@ -73,6 +85,9 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  * @property {string} marker Marker of this process.
  * @property {number} pid Its process id.
  *
+ * @typedef {object} Close The CLOSE line: nothing is served any more.
+ * @property {number} limitMs Time for the end of the program.
+ *
  * @typedef {object} Head The INVOKE line.
  * @property {number} eventBytes
  * @property {string} requestId
@@ -85,7 +100,7 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  * @property {string | null} tenantId
  */
 
-const PROTOCOL_VERSION = 2;
+const PROTOCOL_VERSION = 3;
 
 let hello = /** @type {Hello} */ (/** @type {unknown} */ (null));
 /** How many more invocations this process may serve. */
@@ -771,7 +786,7 @@ function kindOf(value) {
 
 /**
  * @typedef {"READY" | "PART" | "RESULT" | "STREAM" | "CHUNK" | "END" | "ERROR" |
- *   "DONE"} FrameKind
+ *   "LAST" | "DONE"} FrameKind
  */
 
 /** More than what a RESULT frame and the DONE frame behind it add to the body. */
@@ -824,6 +839,14 @@ const doneFrame = (
     return `${hello.marker}{"kind":"DONE","bytes":0${more}}\n${hello.marker}\n`;
   }
 );
+
+/**
+ * @param {FrameKind} kind
+ * @returns {string} A frame without a body.
+ */
+function emptyFrame(kind) {
+  return `${hello.marker}{"kind":"${kind}","bytes":0}\n${hello.marker}\n`;
+}
 
 const framesOf = (
   /**
@@ -881,12 +904,17 @@ const writeAll = (
  * @property {(bytes: Uint8Array) => Promise<void>} writeLater Resolves once there is
  *   room for more.
  * @property {(job: Job) => void} end Called when all is done, or never will be.
+ * @property {boolean} [isNowhere] Nothing of it is read.
  */
 
 /** What a job is doing, and how it has to respond if something goes wrong. */
 class Job {
   requestId = "";
   tenantId = /** @type {string | null} */ (null);
+  /** When the platform stops waiting for it. */
+  deadlineEpochMs = Infinity;
+  /** When `context.signal` aborts, before it is stopped. */
+  abortEpochMs = Infinity;
   /** The response stream, once its first byte is written. @type {Sink | null} */
   stream = null;
   /** Why the caller no longer reads the response stream. @type {DOMException | null} */
@@ -917,6 +945,8 @@ class Job {
     if (head === undefined) return;
     this.requestId = head.requestId;
     this.tenantId = head.tenantId;
+    this.deadlineEpochMs = head.deadlineEpochMs;
+    this.abortEpochMs = head.abortEpochMs;
   }
 
   /**
@@ -1020,6 +1050,153 @@ function onlyOf(jobs) {
   return jobs.size === 1 ? job : null;
 }
 
+// --- telemetry.js ---
+
+/** Where every version of OpenTelemetry's API keeps what was registered. */
+const API = Symbol.for("opentelemetry.js.api.1");
+/** The key of the span in a context of that API. */
+const SPAN = Symbol.for("OpenTelemetry Context Key SPAN");
+/** Name of X-Ray's header. */
+const XRAY = "x-amzn-trace-id";
+/** Hexadecimal digits of X-Ray's ids. */
+const ROOT = /^1-([0-9a-f]{8})-([0-9a-f]{24})$/i;
+const PARENT = /^[0-9a-f]{16}$/i;
+
+/** The error that is being logged, whose members are fields of the record. */
+let shown = /** @type {Error | null} */ (null);
+
+/** @returns {any} What is registered with the API; undefined: nothing. */
+const registered = () => /** @type {any} */ (globalThis)[API];
+
+const capture = (
+  /**
+   * Let Deno's telemetry have what the console prints.
+   *
+   * @param {Record<string, any>} console The console's methods; they are replaced.
+   */
+  function (console) {
+    if (hello.console === "log") return;
+    /** @type {Record<string, any>} */
+    const captured = new Console(record);
+    for (const name of Object.keys(captured)) {
+      const print = console[name], keep = captured[name];
+      if (typeof keep !== "function") continue;
+      console[name] = (/** @type {unknown[]} */ ...args) => {
+        shown = isNativeError(args[0]) ? args[0] : null;
+        keep(...args);
+        if (hello.console === "both") print(...args);
+      };
+    }
+  }
+);
+
+/**
+ * Give a record to Deno's telemetry, with the span that it belongs to.
+ *
+ * @param {string} message
+ * @param {number} level
+ */
+function record(message, level) {
+  const span = registered()?.context?.active().getValue(SPAN);
+  const { op_otel_log, op_otel_log_foreign } = core.ops;
+  const { name = "", message: text = "", stack = "" } = shown ?? {};
+  const error = [`${name}`, `${text}`, `${stack}`];
+  shown = null;
+  if (span === undefined) {
+    op_otel_log(message, level, undefined, ...error);
+    return;
+  }
+  const { traceId, spanId, traceFlags } = span.spanContext();
+  op_otel_log_foreign(message, level, traceId, spanId, traceFlags, ...error);
+}
+
+const withinTrace = (
+  /**
+   * Run a handler as part of the trace that its event belongs to, if telemetry is there.
+   *
+   * @template T
+   * @param {Head} head
+   * @param {unknown} event
+   * @param {() => T} work
+   * @returns {T}
+   */
+  function (head, event, work) {
+    const api = registered();
+    if (api?.context === undefined) return work();
+    const context = attempt(() => contextOf(api, head, event));
+    return context === undefined ? work() : api.context.with(context, work);
+  }
+);
+
+/**
+ * @param {any} api
+ * @param {Head} head
+ * @param {any} event
+ * @returns {any} The context in which the event was sent: that of the headers of a
+ *   request, else that of X-Ray; undefined: none is known.
+ */
+function contextOf(api, head, event) {
+  const active = api.context.active();
+  const carrier = headersOf(event);
+  if (head.traceId !== null) carrier[XRAY] = head.traceId;
+  const keys = () => Object.keys(carrier);
+  const get = (/** @type {unknown} */ _, /** @type {string} */ name) =>
+    carrier[name.toLowerCase()];
+  const sent = api.propagation?.extract(active, carrier, { get, keys }) ??
+    active;
+  if (sent.getValue(SPAN) !== undefined) return sent;
+  const spanContext = xraySpan(head.traceId);
+  if (spanContext === null) return sent === active ? undefined : sent;
+  return sent.setValue(SPAN, {
+    spanContext: () => spanContext,
+    isRecording: () => false,
+  });
+}
+
+/**
+ * @param {any} event
+ * @returns {Record<string, string>} The headers of the request that it describes, their
+ *   names in lower case.
+ */
+function headersOf(event) {
+  /** @type {Record<string, string>} */
+  const headers = Object.create(null);
+  const given = event?.headers ?? event?.multiValueHeaders;
+  if (typeof given !== "object") return headers;
+  for (const [name, value] of Object.entries(given ?? {})) {
+    const first = Array.isArray(value) ? value[0] : value;
+    if (typeof first === "string") headers[name.toLowerCase()] = first;
+  }
+  return headers;
+}
+
+/**
+ * Read X-Ray's header. One that is not sampled is as good as none: X-Ray keeps nothing
+ * of that trace, and samplers that follow their parent would keep nothing either.
+ *
+ * @param {string | null} header `Root=1-...;Parent=...;Sampled=1`.
+ * @returns {{ traceId: string, spanId: string, traceFlags: number,
+ *   isRemote: boolean } | null}
+ */
+function xraySpan(header) {
+  /** @type {Record<string, string>} */
+  const fields = Object.create(null);
+  for (const field of (header ?? "").split(";")) {
+    const at = field.indexOf("=");
+    fields[field.slice(0, at).trim().toLowerCase()] = field.slice(at + 1)
+      .trim();
+  }
+  const root = ROOT.exec(fields.root ?? "");
+  if (root === null || !PARENT.test(fields.parent ?? "")) return null;
+  if (fields.sampled !== "1") return null;
+  return {
+    traceId: `${root[1]}${root[2]}`.toLowerCase(),
+    spanId: fields.parent.toLowerCase(),
+    traceFlags: 1,
+    isRemote: true,
+  };
+}
+
 // --- console.js ---
 
 /** @type {Record<LogLevel, number>} */
@@ -1066,6 +1243,7 @@ const reroute = (
         error: (/** @type {unknown[]} */ ...args) => log("ERROR", args),
       });
     }
+    capture(/** @type {any} */ (console));
     // Deno keeps both on disk, where the next event's process would find them.
     Object.defineProperty(globalThis, "localStorage", {
       configurable: true,
@@ -1216,12 +1394,286 @@ function format(args) {
   return text.split("\n").filter((line) => !isOurs(line)).join("\n");
 }
 
+// --- ending.js ---
+
+/** Nothing listens for the end. */
+const NOTHING = 0;
+/** What listens has said all it has to say when it returns. */
+const AT_ONCE = 1;
+/** What listens may begin work that takes time. */
+const IN_TIME = 2;
+/** Part of the time until the deadline; the supervisor waits for four fifths of it. */
+const DEADLINE_SHARE = 0.6;
+const TOO_LONG =
+  "The program listens for its end, and something is still open: a timer, a server or " +
+  "a pool of connections; close it, or exit in the listener. The process exits now";
+/** Events of the global object that tell of an end, or of an accident. */
+const TYPES = /** @type {const} */ ([
+  "unload",
+  "beforeunload",
+  "error",
+  "unhandledrejection",
+]);
+
+/**
+ * The listeners of the global object by type, where Deno keeps them; null: elsewhere.
+ *
+ * @type {Record<string, unknown[]> | null}
+ */
+let listeners = {};
+/** How many of them are the runtime's. @type {Record<string, number>} */
+const own = {};
+/** The handler's listeners for SIGTERM, those of Node's `process` included. */
+const terminating = /** @type {Set<() => void>} */ (new Set());
+/** True if Deno itself keeps spans and records until its end. */
+let hasTelemetry = false;
+/** True once something listens for an accident that has happened. */
+let isShaken = false;
+/** True once the supervisor knows that it has to wait. */
+let isAnnounced = false;
+let listensForSigterm = false;
+/** When the process exits at the latest; null: the end has not come. */
+let endMs = /** @type {number | null} */ (null);
+let timer = /** @type {number | null} */ (null);
+/** Called when the end comes. */
+let onEnding = () => {};
+
+const watchForListeners = (
+  /** Note who listens from now on. Called before the handler's module is loaded. */
+  function () {
+    /** @type {Record<symbol, any>} */
+    const global = globalThis;
+    listeners = null;
+    for (const symbol of Object.getOwnPropertySymbols(globalThis)) {
+      const kept = global[symbol]?.listeners;
+      if (kept !== undefined) listeners = kept;
+    }
+    for (const type of TYPES) own[type] = listeners?.[type]?.length ?? 0;
+    hasTelemetry = internals.__telemetry !== undefined;
+    Object.assign(Deno, {
+      addSignalListener(
+        /** @type {Deno.Signal} */ signal,
+        /** @type {() => void} */ listener,
+      ) {
+        addSignalListener(signal, listener);
+        if (signal === "SIGTERM") terminating.add(listener);
+      },
+      removeSignalListener(
+        /** @type {Deno.Signal} */ signal,
+        /** @type {() => void} */ listener,
+      ) {
+        removeSignalListener(signal, listener);
+        if (signal === "SIGTERM") terminating.delete(listener);
+      },
+    });
+  }
+);
+
+const isHeard = (
+  /**
+   * @param {typeof TYPES[number]} type
+   * @returns {boolean} True if code of the handler's listens.
+   */
+  function (type) {
+    return listeners === null || (listeners[type]?.length ?? 0) > own[type];
+  }
+);
+
+const isHeardInNode = (
+  /**
+   * @param {string} name
+   * @returns {boolean} True if a listener was given to Node's `process`.
+   */
+  function (name) {
+    // Without a listener, nothing may load what belongs to Node: it takes 10 ms.
+    if (internals.dispatchProcessExitEvent === undefined) return false;
+    const counted = attempt(
+      () => /** @type {number} */ (processProperty?.get?.call(globalThis)
+        .listenerCount(name)),
+    );
+    return counted !== 0;
+  }
+);
+
+const lastWords = (
+  /** @returns {number} Whether the end of this process is heard, and how. */
+  function () {
+    if (hello.lastWordsMs === 0) return NOTHING;
+    if (
+      isShaken || terminating.size > 0 || isHeard("beforeunload") ||
+      isHeardInNode("beforeExit")
+    ) return IN_TIME;
+    return hasTelemetry || isHeard("unload") || isHeardInNode("exit")
+      ? AT_ONCE
+      : NOTHING;
+  }
+);
+
+/** Note that an error was not caught; what listens for that needs time as well. */
+function noteAccident() {
+  isShaken ||= hello.lastWordsMs > 0 && (
+    isHeard("error") || isHeard("unhandledrejection") ||
+    isHeardInNode("unhandledRejection") || isHeardInNode("uncaughtException") ||
+    isHeardInNode("uncaughtExceptionMonitor")
+  );
+}
+
+const announcement = (
+  /**
+   * @param {Job} job
+   * @returns {string} What stands before DONE: the frame by which the supervisor knows
+   *   that the process ends by itself, once; nothing if nothing listens.
+   */
+  function ({ output }) {
+    if (isAnnounced || output.isNowhere || lastWords() === NOTHING) return "";
+    isAnnounced = true;
+    return emptyFrame("LAST");
+  }
+);
+
+/** @returns {boolean} True if the supervisor waits until this process has ended. */
+function isAwaited() {
+  return isAnnounced;
+}
+
+/** @returns {boolean} True once the end has come: nothing is served any more. */
+function hasEnded() {
+  return endMs !== null;
+}
+
+/**
+ * @param {() => void} callback Called when the end comes.
+ */
+function beforeTheEnd(callback) {
+  onEnding = callback;
+}
+
+/**
+ * Let the program end, as it would without a supervisor. Returns before it does.
+ *
+ * @param {number} limitMs Until the process exits, whatever is open.
+ * @param {boolean} [waits] Let what is open finish, also if nothing listens.
+ * @param {boolean} [isSignalled] The program has heard the signal already.
+ */
+function endProgram(limitMs, waits = false, isSignalled = false) {
+  const ms = Math.max(0, Math.min(limitMs, endMs ?? Infinity));
+  if (timer !== null) cancelTimer(timer);
+  const isFirst = endMs === null;
+  endMs = ms;
+  if (isFirst) {
+    onEnding();
+    // Not at once: what listens for the error that led here is heard first.
+    createSystemTimer(() => tell(waits, isSignalled), 0, true);
+  }
+  const stop = () => {
+    if (!isSignalled) log("WARN", [TOO_LONG]);
+    leave();
+  };
+  // False: with nothing left to do, the event loop does not wait for this timer.
+  timer = createSystemTimer(stop, ms, false);
+}
+
+/**
+ * @param {boolean} waits
+ * @param {boolean} isSignalled
+ */
+function tell(waits, isSignalled) {
+  const words = lastWords();
+  if (!isSignalled) {
+    for (const listener of terminating) callLast(listener);
+  }
+  if (!waits && words !== IN_TIME) return leave();
+  createSystemTimer(hurry, Math.floor((endMs ?? 0) / 2), false);
+}
+
+/**
+ * Tell of the end although something is open that may never close: a timer, a pool of
+ * connections. With nothing open, Deno ends the program, and tells of it.
+ */
+function hurry() {
+  if (!core.eventLoopHasMoreWork()) return;
+  callLast(() =>
+    dispatchEvent(new Event("beforeunload", { cancelable: true }))
+  );
+  callLast(() => internals.dispatchProcessBeforeExitEvent?.());
+}
+
+/** Exit, as the program would: `exit` and `unload` are heard, telemetry is sent. */
+function leave() {
+  callLast(() => internals.dispatchProcessExitEvent?.());
+  callLast(exit);
+}
+
+/** @param {() => unknown} call */
+function callLast(call) {
+  try {
+    call();
+  } catch (error) {
+    log("ERROR", ["Uncaught error at the end of the process", error]);
+  }
+}
+
+/**
+ * @param {Job} job
+ * @returns {number} Milliseconds that its last words may take.
+ */
+function timeLeftMs({ deadlineEpochMs }) {
+  const leftMs = (deadlineEpochMs - Date.now()) * DEADLINE_SHARE;
+  return Math.min(hello.lastWordsMs, Math.max(0, leftMs));
+}
+
+const watchDeadline = (
+  /**
+   * Shortly before a job is stopped for its deadline, see to it that the program can hear
+   * of that. Not earlier: listening for a signal takes half a millisecond.
+   *
+   * @param {Job} job
+   */
+  function ({ abortEpochMs }) {
+    const leftMs = Math.max(0, abortEpochMs - Date.now());
+    const listen = () => {
+      if (lastWords() !== NOTHING) listenForSigterm();
+    };
+    createSystemTimer(listen, Math.min(TIMER_LIMIT_MS, leftMs), false);
+  }
+);
+
+/**
+ * Listen for SIGTERM, by which the supervisor ends what a job does, or all. A process
+ * without a listener would end at once, without `unload`; one whose only listener is
+ * the handler's might never end.
+ */
+function listenForSigterm() {
+  if (listensForSigterm) return;
+  listensForSigterm = true;
+  addSignalListener("SIGTERM", () => {
+    const { phase } = latestJob;
+    const isIdle = phase === "done" || phase === "idle";
+    // By this the supervisor knows that the program has heard, and is not in a loop.
+    if (lastWords() !== NOTHING) {
+      attempt(() => writeAll(writeStdout, encode(emptyFrame("LAST"))));
+    }
+    endProgram(isIdle ? hello.closeMs : timeLeftMs(latestJob), isIdle, true);
+  });
+}
+
+/**
+ * The supervisor wants the end, or is gone.
+ *
+ * @param {number | null} limitMs Time for it; null: stdin has ended without a word.
+ */
+function close(limitMs) {
+  if (limitMs !== null) return endProgram(limitMs, true);
+  // The signal comes on another way than the end of stdin, and may come later.
+  const end = () => {
+    if (!hasEnded()) endProgram(0);
+  };
+  createSystemTimer(end, hello.closeMs, true);
+}
+
 // --- context.js ---
 
 /** @typedef {ReturnType<typeof makeContext>} Context */
-
-/** The longest time that a timer accepts; with a longer one it would fire at once. */
-const TIMER_LIMIT_MS = 2 ** 31 - 1;
 
 let hasTraceId = false;
 
@@ -1417,7 +1869,17 @@ const doneBehind = (
     const isSpent = hello.socket === null && (invocationsLeft === 0 || isError);
     job.servesMore = !job.isFatal && !isSpent;
     job.isDoneSent = job.afterwards.length === 0;
-    return job.isDoneSent ? doneFrame(job.servesMore) : "";
+    return job.isDoneSent ? lastFrames(job) : "";
+  }
+);
+
+const lastFrames = (
+  /**
+   * @param {Job} job
+   * @returns {string} The frames that end it.
+   */
+  function (job) {
+    return announcement(job) + doneFrame(job.servesMore);
   }
 );
 
@@ -1454,7 +1916,7 @@ const end = (
     // A listener of the signal must not receive the deadline of a later invocation.
     job.clearTimer();
     if (!job.isDoneSent) {
-      job.write(encode(doneFrame(job.servesMore)), true);
+      job.write(encode(lastFrames(job)), true);
     }
     job.output.end(job);
   }
@@ -1688,7 +2150,8 @@ const run = (
       setTraceId(head.traceId);
       const context = makeContext(job, head);
       const event = parseEvent(eventBytes);
-      const result = await handler(event, context, job);
+      const work = () => handler(event, context, job);
+      const result = await withinTrace(head, event, work);
       if (result === STREAMED) return;
       if (isStream(result)) return await new Sink(job).pump(result);
       frames = resultFrames(job, result);
@@ -1861,12 +2324,19 @@ const STDOUT = {
     }
   },
   end(job) {
-    if (!job.servesMore) standStill();
+    if (job.servesMore) return;
+    if (isAwaited()) endProgram(timeLeftMs(job));
+    else standStill();
   },
 };
 
 /** For an invocation whose frames are thrown away. @type {Output} */
-const NOWHERE = { write() {}, async writeLater() {}, end() {} };
+const NOWHERE = {
+  write() {},
+  async writeLater() {},
+  end() {},
+  isNowhere: true,
+};
 
 const write = (
   /** @param {Uint8Array} bytes A frame. */
@@ -2164,6 +2634,12 @@ const rehearse = (
 function onUnhandledRejection(event) {
   event.preventDefault();
   failCurrent(event.reason, "Runtime.UnhandledPromiseRejection");
+  // Deno tells listeners of Node's `process` only what no other has dealt with.
+  try {
+    internals.nodeProcessUnhandledRejectionCallback?.(event);
+  } catch (error) {
+    log("ERROR", ["Uncaught error in a listener for rejections", error]);
+  }
 }
 
 /** @param {ErrorEvent} event */
@@ -2179,6 +2655,7 @@ function onUncaughtError(event) {
  * @param {string} [errorType]
  */
 function failCurrent(error, errorType) {
+  noteAccident();
   // Without a job that it belongs to, the error may have spoilt what each relies on.
   const affected = currentJobs().filter(isResponseDue);
   if (affected.length === 0) {
@@ -2214,6 +2691,7 @@ function failUncaught(job, error, errorType) {
 
 /** The event loop is empty: what is still awaited can never happen. */
 function onNothingLeft() {
+  if (hasEnded()) return;
   const job = latestJob;
   const isUnanswered = job.phase === "running" || job.phase === "streaming";
   if (isUnanswered) {
@@ -2395,24 +2873,17 @@ const standIn = (
 
 // --- main.js ---
 
-/** From closing.js. @type {typeof import("./closing.js").listenForTheEnd} */
-let listenForTheEnd;
-/** Waits until the supervisor says that the end has come. */
-let untilTheEnd = async () => {};
-
 export const start = (
   /**
    * Serve as many invocations as HELLO says, and end.
    *
    * @param {() => Promise<Record<string, unknown>>} load Imports the handler's module.
    *   The entry module spells the imports out because Deno has to see them; it reads each
-   *   file that it sees, so the other two are given only where they are needed.
-   * @param {() => Promise<typeof import("./closing.js")>} loadClosing For processes that
-   *   serve more than one invocation.
-   * @param {() => Promise<typeof import("./server.js")>} loadServer For those that
+   *   file that it sees, so the other is given only where it is needed.
+   * @param {() => Promise<typeof import("./server.js")>} loadServer For processes that
    *   listen.
    */
-  async function (load, loadClosing, loadServer) {
+  async function (load, loadServer) {
     const line = readLine();
     if (line === null) return;
     receiveHello(line);
@@ -2424,17 +2895,19 @@ export const start = (
     globalThis.addEventListener("unhandledrejection", onUnhandledRejection);
     globalThis.addEventListener("error", onUncaughtError);
     globalThis.addEventListener("beforeunload", onNothingLeft);
+    watchForListeners();
     const loading = beginLoading(STDOUT);
     let handler;
     try {
       // Before the handler's module, which may replace what these take.
       const servesMore = invocationsLeft > 1 || hello.socket !== null;
-      if (servesMore) ({ listenForTheEnd } = await loadClosing());
       const server = hello.socket === null ? null : await loadServer();
       const listener = server?.open(/** @type {string} */ (hello.socket));
       handler = await adapt(await load(), hello.export);
       if (server && listener) await serve(server, listener, handler);
-      else if (servesMore) expectTheEnd(() => {});
+      // Not before the module has loaded: a listener keeps the event loop alive, so Deno
+      // could not detect a top-level await that never settles.
+      if (servesMore) listenForSigterm();
     } catch (error) {
       loading.isFatal = true;
       fail(loading, error, loadErrorType(error));
@@ -2451,14 +2924,13 @@ export const start = (
 const readInvocations = (
   /** @param {Handler} handler */
   async function (handler) {
-    while (invocationsLeft > 0) {
+    while (invocationsLeft > 0 && !hasEnded()) {
       const line = readLine();
-      if (line === null && latestJob.phase === "done") {
-        return await untilTheEnd();
-      }
+      if (line === null && latestJob.phase === "done") return close(null);
       if (line === null) exit(0);
-      /** @type {Head | Resume} */
+      /** @type {Close | Head | Resume} */
       const head = parse(/** @type {string} */ (line));
+      if ("limitMs" in head) return close(head.limitMs);
       if ("marker" in head) {
         resume(head);
         write(frame("READY"));
@@ -2467,6 +2939,7 @@ const readInvocations = (
       const eventBytes = readEvent(head.eventBytes);
       if (eventBytes === null) exit(0);
       const job = beginInvocation(STDOUT, head);
+      if (hello.invocations === 1) watchDeadline(job);
       await run(job, handler, head, /** @type {Uint8Array} */ (eventBytes));
       await finish(job);
     }
@@ -2497,18 +2970,10 @@ async function serve(server, listener, handler) {
     });
     return () => job.abandon();
   });
-  expectTheEnd(stopServing);
-  // The supervisor writes nothing here; stdin ends with it, or when it wants the end.
-  readStdinLater(new Uint8Array(1)).then(untilTheEnd);
-}
-
-/**
- * Listen for the supervisor's word that the end has come, as there may be something to
- * close then. Not before the module has loaded: a listener keeps the event loop alive,
- * so Deno could not detect a top-level await that never settles.
- *
- * @param {() => void} stopServing
- */
-function expectTheEnd(stopServing) {
-  untilTheEnd = listenForTheEnd(hello.closeMs, stopServing);
+  beforeTheEnd(stopServing);
+  // The supervisor writes CLOSE here, or nothing; stdin ends with it, or behind that.
+  const line = new Uint8Array(256);
+  readStdinLater(line).then((length) => {
+    close(length ? parse(decode(line.subarray(0, length))).limitMs : null);
+  });
 }

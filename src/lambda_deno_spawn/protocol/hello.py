@@ -12,7 +12,7 @@ from lambda_deno_spawn.records import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 # 128 random bits in hex: no output of a program contains it by accident.
 MARKER_BYTES = 32
 

@@ -31,12 +31,14 @@ MAIN = "main.js"
 EXPORTED = "start"
 # What every event runs through. V8 compiles other functions when they are first called.
 EAGER = (
-    "abortController", "adapt", "adaptPlain", "beginInvocation", "beginLoading",
-    "chunkRoom", "decode", "doneBehind", "doneFrame", "end", "fetchFrom", "finish",
-    "finishResponse", "forget", "frame", "framesOf", "isResponse", "isStream",
+    "abortController", "adapt", "adaptPlain", "announcement", "beginInvocation",
+    "beginLoading", "capture", "chunkRoom", "decode", "doneBehind", "doneFrame",
+    "end", "fetchFrom", "finish", "finishResponse", "forget", "frame", "framesOf",
+    "isHeard", "isHeardInNode", "isResponse", "isStream", "lastFrames", "lastWords",
     "makeContext", "parseContext", "parseEvent", "pick", "readEvent", "readExactly",
-    "readInvocations", "readLine", "readMore", "receiveHello", "rehearse", "reroute",
-    "respond", "resultFrames", "run", "setTraceId", "standIn", "standStill", "start",
+    "readInvocations", "readLine", "readMore", "receiveHello", "rehearse",
+    "reroute", "respond", "resultFrames", "run", "setTraceId", "standIn",
+    "standStill", "start", "watchDeadline", "watchForListeners", "withinTrace",
     "write", "writeAll",
 )  # fmt: skip
 NOTICE = """// @ts-check

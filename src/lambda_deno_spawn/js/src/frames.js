@@ -11,7 +11,7 @@ import { encode, stringify } from "./primordials.js";
 
 /**
  * @typedef {"READY" | "PART" | "RESULT" | "STREAM" | "CHUNK" | "END" | "ERROR" |
- *   "DONE"} FrameKind
+ *   "LAST" | "DONE"} FrameKind
  */
 
 /** More than what a RESULT frame and the DONE frame behind it add to the body. */
@@ -59,6 +59,14 @@ export function frame(
 export function doneFrame(servesMore) {
   const more = servesMore ? ',"more":true' : "";
   return `${hello.marker}{"kind":"DONE","bytes":0${more}}\n${hello.marker}\n`;
+}
+
+/**
+ * @param {FrameKind} kind
+ * @returns {string} A frame without a body.
+ */
+export function emptyFrame(kind) {
+  return `${hello.marker}{"kind":"${kind}","bytes":0}\n${hello.marker}\n`;
 }
 
 /**

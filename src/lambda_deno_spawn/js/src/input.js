@@ -28,6 +28,10 @@ import { decodeLossy, parse, readStdin, TextDecoder } from "./primordials.js";
  * @property {number} concurrency How many invocations may run at once.
  * @property {number} closeMs How long a process that serves several invocations may
  *   take to close.
+ * @property {number} lastWordsMs How long the end of a program may take that listens
+ *   for it; 0: it is not told.
+ * @property {"log" | "both" | "telemetry"} console Where the console's records go: to
+ *   the log, to Deno's telemetry.
  * @property {Record<string, string | null>} variables Environment variables that Deno
  *   itself obeys: the handler reads and sets these copies instead; null: not set.
  * @property {Record<string, string>} context Members that every context has.
@@ -45,6 +49,9 @@ import { decodeLossy, parse, readStdin, TextDecoder } from "./primordials.js";
  * @property {string} marker Marker of this process.
  * @property {number} pid Its process id.
  *
+ * @typedef {object} Close The CLOSE line: nothing is served any more.
+ * @property {number} limitMs Time for the end of the program.
+ *
  * @typedef {object} Head The INVOKE line.
  * @property {number} eventBytes
  * @property {string} requestId
@@ -57,7 +64,7 @@ import { decodeLossy, parse, readStdin, TextDecoder } from "./primordials.js";
  * @property {string | null} tenantId
  */
 
-const PROTOCOL_VERSION = 2;
+const PROTOCOL_VERSION = 3;
 
 export let hello = /** @type {Hello} */ (/** @type {unknown} */ (null));
 /** How many more invocations this process may serve. */

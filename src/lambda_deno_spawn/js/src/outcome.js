@@ -8,6 +8,7 @@
 
 /** @import { Job } from "./job.js" */
 import { log } from "./console.js";
+import { announcement } from "./ending.js";
 import { describe, errorBody, RuntimeError } from "./errors.js";
 import { doneFrame, framesOf } from "./frames.js";
 import { hello, invocationsLeft } from "./input.js";
@@ -97,7 +98,15 @@ export function doneBehind(job, isError) {
   const isSpent = hello.socket === null && (invocationsLeft === 0 || isError);
   job.servesMore = !job.isFatal && !isSpent;
   job.isDoneSent = job.afterwards.length === 0;
-  return job.isDoneSent ? doneFrame(job.servesMore) : "";
+  return job.isDoneSent ? lastFrames(job) : "";
+}
+
+/**
+ * @param {Job} job
+ * @returns {string} The frames that end it.
+ */
+function lastFrames(job) {
+  return announcement(job) + doneFrame(job.servesMore);
 }
 
 /**
@@ -130,7 +139,7 @@ export function end(job) {
   // A listener of the signal must not receive the deadline of a later invocation.
   job.clearTimer();
   if (!job.isDoneSent) {
-    job.write(encode(doneFrame(job.servesMore)), true);
+    job.write(encode(lastFrames(job)), true);
   }
   job.output.end(job);
 }

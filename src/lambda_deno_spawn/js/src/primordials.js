@@ -9,8 +9,15 @@
 export const { parse, stringify } = JSON;
 // @ts-ignore newer than the types
 export const { isError: isNativeError } = Error;
-export const { TextDecoder } = globalThis;
-export const { stdin, stdout, exit } = Deno;
+export const { Event, TextDecoder } = globalThis;
+export const dispatchEvent = globalThis.dispatchEvent.bind(globalThis);
+/** Loads what belongs to Node when it is read. */
+export const processProperty = Object.getOwnPropertyDescriptor(
+  globalThis,
+  "process",
+);
+export const { addSignalListener, exit, removeSignalListener, stdin, stdout } =
+  Deno;
 // @ts-ignore not part of the public types
 export const internals = Deno[Deno.internal];
 export const { Console, core, inspectArgs } = internals;
@@ -23,6 +30,8 @@ export const decodeLossy = core.decode;
  * which takes a process 6 ms of CPU time and 4 MB.
  */
 export const { cancelTimer, createSystemTimer } = core;
+/** The longest time that a timer accepts; with a longer one it would fire at once. */
+export const TIMER_LIMIT_MS = 2 ** 31 - 1;
 export const readStdin = stdin.readSync.bind(stdin);
 export const readStdinLater = stdin.read.bind(stdin);
 export const writeStdout = stdout.writeSync.bind(stdout);

@@ -14,6 +14,7 @@ import { decode } from "./input.js";
 import { errorFrames, respond, resultFrames } from "./outcome.js";
 import { parse } from "./primordials.js";
 import { isStream, Sink } from "./stream.js";
+import { withinTrace } from "./telemetry.js";
 
 /** @typedef {(event: unknown, context: Context, job: Job) => unknown} Handler */
 
@@ -34,7 +35,8 @@ export async function run(job, handler, head, eventBytes) {
     setTraceId(head.traceId);
     const context = makeContext(job, head);
     const event = parseEvent(eventBytes);
-    const result = await handler(event, context, job);
+    const work = () => handler(event, context, job);
+    const result = await withinTrace(head, event, work);
     if (result === STREAMED) return;
     if (isStream(result)) return await new Sink(job).pump(result);
     frames = resultFrames(job, result);
