@@ -17,6 +17,8 @@ import {
 const LAST = `${MARKER}{"kind":"LAST","bytes":0}\n${MARKER}\n`;
 const nothing = () => {};
 let copies = 0;
+// @ts-ignore not part of the public types
+const internals = Deno[Deno.internal];
 
 /**
  * @returns {Promise<Ending>} A process of its own, as far as its end is concerned.
@@ -27,6 +29,8 @@ async function anotherProcess() {
   const path = "../../src/lambda_deno_spawn/js/src/ending.js";
   const ending = await import(`${path}?${copies}`);
   ending.watchForListeners();
+  // The test's own process goes on.
+  internals.dispatchProcessExitEvent = () => process.emit("exit", 0);
   return ending;
 }
 
@@ -166,11 +170,6 @@ Deno.test("the process exits at once if listeners have no time to ask for, but n
   const heard = [];
   const listener = () => heard.push("exit");
   process.on("exit", listener);
-  // @ts-ignore internal: the test's own process goes on
-  const { internal } = Deno;
-  const internals = /** @type {any} */ (Deno)[internal];
-  const dispatch = internals.dispatchProcessExitEvent;
-  internals.dispatchProcessExitEvent = () => process.emit("exit", 0);
   try {
     const exited = nextExit();
     ending.endProgram(60_000);
@@ -179,7 +178,6 @@ Deno.test("the process exits at once if listeners have no time to ask for, but n
     await exited;
     assert.deepEqual(heard, ["exit"]);
   } finally {
-    internals.dispatchProcessExitEvent = dispatch;
     process.off("exit", listener);
   }
 });
@@ -224,6 +222,29 @@ Deno.test("a second end can only come sooner", async () => {
   ending.endProgram(0, true, true);
   assert.equal(exits.count, count + 1);
   take(stderr);
+});
+
+Deno.test("where Deno has told of the end, the process exits", async () => {
+  const ending = await anotherProcess();
+  /** @type {string[]} */
+  const heard = [];
+  const listener = () => {
+    heard.push("exit");
+    throw new Error("of a listener");
+  };
+  process.on("exit", listener);
+  try {
+    ending.endProgram(60_000, true);
+    const exited = nextExit();
+    internals.dispatchProcessExitEvent(); // as Deno does
+    await exited;
+    assert.deepEqual(heard, ["exit"]);
+    take(stderr);
+    ending.endProgram(0, true, true);
+    await nextExit();
+  } finally {
+    process.off("exit", listener);
+  }
 });
 
 Deno.test("what serves stops at the end", async () => {

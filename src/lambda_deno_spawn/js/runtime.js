@@ -79,11 +79,13 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  * @property {boolean} permissions.everything All is allowed except what is denied.
  * @property {boolean} permissions.credentialsWithheld
  *
+ * @property {boolean} [lingers] As in RESUME.
  * @property {boolean} template The supervisor forks this process for each event.
  *
  * @typedef {object} Resume The RESUME line, the first of a process that was forked.
  * @property {string} marker Marker of this process.
  * @property {number} pid Its process id.
+ * @property {boolean} [lingers] It is looked at when it has served its event.
  *
  * @typedef {object} Close The CLOSE line: nothing is served any more.
  * @property {number} limitMs Time for the end of the program.
@@ -1402,6 +1404,8 @@ const NOTHING = 0;
 const AT_ONCE = 1;
 /** What listens may begin work that takes time. */
 const IN_TIME = 2;
+/** How long the supervisor may take to look at a process that has served its event. */
+const LOOKED_AT_MS = 50;
 /** Part of the time until the deadline; the supervisor waits for four fifths of it. */
 const DEADLINE_SHARE = 0.6;
 const TOO_LONG =
@@ -1486,7 +1490,7 @@ const isHeardInNode = (
    */
   function (name) {
     // Without a listener, nothing may load what belongs to Node: it takes 10 ms.
-    if (internals.dispatchProcessExitEvent === undefined) return false;
+    if (internals.dispatchProcessBeforeExitEvent === undefined) return false;
     const counted = attempt(
       () => /** @type {number} */ (processProperty?.get?.call(globalThis)
         .listenerCount(name)),
@@ -1562,8 +1566,10 @@ function endProgram(limitMs, waits = false, isSignalled = false) {
   endMs = ms;
   if (isFirst) {
     onEnding();
+    exitWhereDenoReturns();
     // Not at once: what listens for the error that led here is heard first.
-    createSystemTimer(() => tell(waits, isSignalled), 0, true);
+    const lingerMs = hello.lingers ? LOOKED_AT_MS : 0;
+    createSystemTimer(() => tell(waits, isSignalled), lingerMs, true);
   }
   const stop = () => {
     if (!isSignalled) log("WARN", [TOO_LONG]);
@@ -1598,10 +1604,22 @@ function hurry() {
   callLast(() => internals.dispatchProcessBeforeExitEvent?.());
 }
 
+/**
+ * When nothing is left to do, and Deno has told of that, have the process exit. Deno
+ * would take down the whole machinery, which takes 3 ms of CPU time, and write to its
+ * cache, so that no other process could be forked from the same one.
+ */
+function exitWhereDenoReturns() {
+  const tellNode = internals.dispatchProcessExitEvent;
+  internals.dispatchProcessExitEvent = () => {
+    callLast(() => tellNode?.());
+    callLast(exit);
+  };
+}
+
 /** Exit, as the program would: `exit` and `unload` are heard, telemetry is sent. */
 function leave() {
-  callLast(() => internals.dispatchProcessExitEvent?.());
-  callLast(exit);
+  internals.dispatchProcessExitEvent();
 }
 
 /** @param {() => unknown} call */
@@ -1624,17 +1642,17 @@ function timeLeftMs({ deadlineEpochMs }) {
 
 const watchDeadline = (
   /**
-   * Shortly before a job is stopped for its deadline, see to it that the program can hear
-   * of that. Not earlier: listening for a signal takes half a millisecond.
+   * Shortly before a job is stopped for its deadline, see to it that the program hears of
+   * that, if it listens when the job begins. Not earlier: listening for a signal takes
+   * half a millisecond. Not for every job: the first timer takes nearly as long.
    *
    * @param {Job} job
    */
   function ({ abortEpochMs }) {
+    if (lastWords() === NOTHING) return;
     const leftMs = Math.max(0, abortEpochMs - Date.now());
-    const listen = () => {
-      if (lastWords() !== NOTHING) listenForSigterm();
-    };
-    createSystemTimer(listen, Math.min(TIMER_LIMIT_MS, leftMs), false);
+    const limitMs = Math.min(TIMER_LIMIT_MS, leftMs);
+    createSystemTimer(listenForSigterm, limitMs, false);
   }
 );
 
@@ -2762,8 +2780,9 @@ function prepareForForks() {
  *
  * @param {Resume} line
  */
-function resume({ marker, pid }) {
+function resume({ marker, pid, lingers = false }) {
   hello.marker = marker;
+  hello.lingers = lingers;
   ownPid = pid;
   seed();
   if (internals.__nodeProcessBootstrapped) renewNodeProcess();

@@ -35,6 +35,8 @@ const NOTHING = 0;
 const AT_ONCE = 1;
 /** What listens may begin work that takes time. */
 const IN_TIME = 2;
+/** How long the supervisor may take to look at a process that has served its event. */
+const LOOKED_AT_MS = 50;
 /** Part of the time until the deadline; the supervisor waits for four fifths of it. */
 const DEADLINE_SHARE = 0.6;
 const TOO_LONG =
@@ -114,7 +116,7 @@ function isHeard(type) {
  */
 function isHeardInNode(name) {
   // Without a listener, nothing may load what belongs to Node: it takes 10 ms.
-  if (internals.dispatchProcessExitEvent === undefined) return false;
+  if (internals.dispatchProcessBeforeExitEvent === undefined) return false;
   const counted = attempt(
     () => /** @type {number} */ (processProperty?.get?.call(globalThis)
       .listenerCount(name)),
@@ -185,8 +187,10 @@ export function endProgram(limitMs, waits = false, isSignalled = false) {
   endMs = ms;
   if (isFirst) {
     onEnding();
+    exitWhereDenoReturns();
     // Not at once: what listens for the error that led here is heard first.
-    createSystemTimer(() => tell(waits, isSignalled), 0, true);
+    const lingerMs = hello.lingers ? LOOKED_AT_MS : 0;
+    createSystemTimer(() => tell(waits, isSignalled), lingerMs, true);
   }
   const stop = () => {
     if (!isSignalled) log("WARN", [TOO_LONG]);
@@ -221,10 +225,22 @@ function hurry() {
   callLast(() => internals.dispatchProcessBeforeExitEvent?.());
 }
 
+/**
+ * When nothing is left to do, and Deno has told of that, have the process exit. Deno
+ * would take down the whole machinery, which takes 3 ms of CPU time, and write to its
+ * cache, so that no other process could be forked from the same one.
+ */
+function exitWhereDenoReturns() {
+  const tellNode = internals.dispatchProcessExitEvent;
+  internals.dispatchProcessExitEvent = () => {
+    callLast(() => tellNode?.());
+    callLast(exit);
+  };
+}
+
 /** Exit, as the program would: `exit` and `unload` are heard, telemetry is sent. */
 function leave() {
-  callLast(() => internals.dispatchProcessExitEvent?.());
-  callLast(exit);
+  internals.dispatchProcessExitEvent();
 }
 
 /** @param {() => unknown} call */
@@ -246,17 +262,17 @@ export function timeLeftMs({ deadlineEpochMs }) {
 }
 
 /**
- * Shortly before a job is stopped for its deadline, see to it that the program can hear
- * of that. Not earlier: listening for a signal takes half a millisecond.
+ * Shortly before a job is stopped for its deadline, see to it that the program hears of
+ * that, if it listens when the job begins. Not earlier: listening for a signal takes
+ * half a millisecond. Not for every job: the first timer takes nearly as long.
  *
  * @param {Job} job
  */
 export function watchDeadline({ abortEpochMs }) {
+  if (lastWords() === NOTHING) return;
   const leftMs = Math.max(0, abortEpochMs - Date.now());
-  const listen = () => {
-    if (lastWords() !== NOTHING) listenForSigterm();
-  };
-  createSystemTimer(listen, Math.min(TIMER_LIMIT_MS, leftMs), false);
+  const limitMs = Math.min(TIMER_LIMIT_MS, leftMs);
+  createSystemTimer(listenForSigterm, limitMs, false);
 }
 
 /**

@@ -43,11 +43,13 @@ import { decodeLossy, parse, readStdin, TextDecoder } from "./primordials.js";
  * @property {boolean} permissions.everything All is allowed except what is denied.
  * @property {boolean} permissions.credentialsWithheld
  *
+ * @property {boolean} [lingers] As in RESUME.
  * @property {boolean} template The supervisor forks this process for each event.
  *
  * @typedef {object} Resume The RESUME line, the first of a process that was forked.
  * @property {string} marker Marker of this process.
  * @property {number} pid Its process id.
+ * @property {boolean} [lingers] It is looked at when it has served its event.
  *
  * @typedef {object} Close The CLOSE line: nothing is served any more.
  * @property {number} limitMs Time for the end of the program.

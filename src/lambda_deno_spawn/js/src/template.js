@@ -55,8 +55,9 @@ export function prepareForForks() {
  *
  * @param {Resume} line
  */
-export function resume({ marker, pid }) {
+export function resume({ marker, pid, lingers = false }) {
   hello.marker = marker;
+  hello.lingers = lingers;
   ownPid = pid;
   seed();
   if (internals.__nodeProcessBootstrapped) renewNodeProcess();
