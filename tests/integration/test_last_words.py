@@ -51,6 +51,8 @@ addEventListener("beforeunload", say("beforeunload"));
 addEventListener("unload", say("unload"));
 process.on("unhandledRejection", say("unhandledRejection"));
 addEventListener("unhandledrejection", say("unhandledrejection"));
+process.on("uncaughtException", say("uncaughtException"));
+addEventListener("error", say("error"));
 export const handler = obey;
 """
 THE_END = ["SIGTERM", "beforeunload", "beforeExit", "unload", "exit"]
@@ -149,6 +151,11 @@ async def test_each_program_hears_of_its_end_and_of_accidents(
         rejected = await api.invoke({"ends": "rejects", "n": 3})
         assert rejected.json()["errorType"] == "Runtime.UnhandledPromiseRejection"
         assert rejected.json()["errorMessage"] == "3"
+        uncaught = await api.invoke({"ends": "falls", "n": 4})
+        assert uncaught.json()["errorType"] == "RangeError"
+        stuck = await api.invoke({"ends": "sticks"}, timeout_s=2.5)
+        told = "InvokeTimeout" if start == "server" else "HandlerNeverSettled"
+        assert stuck.json()["errorType"] == f"Runtime.{told}"
         late = await api.invoke({"ends": "hangs"}, timeout_s=4.0)
         assert late.json()["errorType"] == "Runtime.InvokeTimeout"
         assert (await api.invoke({"n": 5})).json() == 5
@@ -156,8 +163,12 @@ async def test_each_program_hears_of_its_end_and_of_accidents(
     said = heard(runtime.log)
     assert said[f"request-{served}"] == THE_END
     assert said[thrown.request_id] == THE_END
+    if start != "server":  # its event loop is never empty
+        assert said[stuck.request_id] == THE_END
     assert Counter(said[rejected.request_id]) == Counter([*ACCIDENT, *THE_END])
     assert set(said[rejected.request_id][:2]) == set(ACCIDENT), "before the end"
+    assert said[uncaught.request_id][2:] == THE_END
+    assert set(said[uncaught.request_id][:2]) == {"uncaughtException", "error"}
     assert Counter(said[late.request_id]) == Counter(THE_END)
     if start == "reuse":
         assert "request-1" not in said, "its process goes on"

@@ -307,7 +307,7 @@ Deno.test("an event loop that is empty at the end is no accident", async () => {
   const { job, output } = beginJob();
   const exited = nextExit();
   endProgram(0);
-  onNothingLeft();
+  onNothingLeft(new Event("beforeunload"));
   assert.equal(job.phase, "running");
   assert.deepEqual(output.kinds, []);
   await exited;

@@ -791,8 +791,8 @@ function kindOf(value) {
  *   "LAST" | "DONE"} FrameKind
  */
 
-/** More than what a RESULT frame and the DONE frame behind it add to the body. */
-const FRAME_OVERHEAD_BYTES = 256;
+/** More than what a frame adds to its body, with LAST and DONE behind it. */
+const FRAME_OVERHEAD_BYTES = 512;
 /** Longest body of a CHUNK frame: the capacity of a pipe. */
 const CHUNK_BYTES = 65_536;
 
@@ -1067,8 +1067,12 @@ const PARENT = /^[0-9a-f]{16}$/i;
 /** The error that is being logged, whose members are fields of the record. */
 let shown = /** @type {Error | null} */ (null);
 
-/** @returns {any} What is registered with the API; undefined: nothing. */
-const registered = () => /** @type {any} */ (globalThis)[API];
+const registered = (
+  /** @returns {any} What is registered with the API; undefined: nothing. */
+  function () {
+    return /** @type {any} */ (globalThis)[API];
+  }
+);
 
 const capture = (
   /**
@@ -1112,21 +1116,20 @@ function record(message, level) {
   op_otel_log_foreign(message, level, traceId, spanId, traceFlags, ...error);
 }
 
-const withinTrace = (
+const traceOf = (
   /**
-   * Run a handler as part of the trace that its event belongs to, if telemetry is there.
-   *
-   * @template T
    * @param {Head} head
    * @param {unknown} event
-   * @param {() => T} work
-   * @returns {T}
+   * @returns {(<T>(work: () => T) => T) | null} Runs a handler as part of the trace that
+   *   its event belongs to; null: there is no telemetry, or no trace.
    */
-  function (head, event, work) {
+  function (head, event) {
     const api = registered();
-    if (api?.context === undefined) return work();
+    if (api?.context === undefined) return null;
     const context = attempt(() => contextOf(api, head, event));
-    return context === undefined ? work() : api.context.with(context, work);
+    return context === undefined
+      ? null
+      : (work) => api.context.with(context, work);
   }
 );
 
@@ -1438,7 +1441,10 @@ let isAnnounced = false;
 let listensForSigterm = false;
 /** When the process exits at the latest; null: the end has not come. */
 let endMs = /** @type {number | null} */ (null);
+/** Exits then. */
 let timer = /** @type {number | null} */ (null);
+/** Waits for the signal after stdin has ended. */
+let patience = /** @type {number | null} */ (null);
 /** Called when the end comes. */
 let onEnding = () => {};
 
@@ -1535,15 +1541,19 @@ const announcement = (
   }
 );
 
-/** @returns {boolean} True if the supervisor waits until this process has ended. */
-function isAwaited() {
-  return isAnnounced;
-}
+const isAwaited = (
+  /** @returns {boolean} True if the supervisor waits until this process has ended. */
+  function () {
+    return isAnnounced;
+  }
+);
 
-/** @returns {boolean} True once the end has come: nothing is served any more. */
-function hasEnded() {
-  return endMs !== null;
-}
+const hasEnded = (
+  /** @returns {boolean} True once the end has come: nothing is served any more. */
+  function () {
+    return endMs !== null;
+  }
+);
 
 /**
  * @param {() => void} callback Called when the end comes.
@@ -1562,6 +1572,7 @@ function beforeTheEnd(callback) {
 function endProgram(limitMs, waits = false, isSignalled = false) {
   const ms = Math.max(0, Math.min(limitMs, endMs ?? Infinity));
   if (timer !== null) cancelTimer(timer);
+  if (patience !== null) cancelTimer(patience);
   const isFirst = endMs === null;
   endMs = ms;
   if (isFirst) {
@@ -1683,10 +1694,9 @@ function listenForSigterm() {
 function close(limitMs) {
   if (limitMs !== null) return endProgram(limitMs, true);
   // The signal comes on another way than the end of stdin, and may come later.
-  const end = () => {
-    if (!hasEnded()) endProgram(0);
-  };
-  createSystemTimer(end, hello.closeMs, true);
+  if (!hasEnded()) {
+    patience = createSystemTimer(() => endProgram(0), hello.closeMs, true);
+  }
 }
 
 // --- context.js ---
@@ -2168,8 +2178,12 @@ const run = (
       setTraceId(head.traceId);
       const context = makeContext(job, head);
       const event = parseEvent(eventBytes);
-      const work = () => handler(event, context, job);
-      const result = await withinTrace(head, event, work);
+      const within = traceOf(head, event);
+      const result = await (within === null
+        ? handler(event, context, job)
+        : within(() =>
+          handler(event, context, job)
+        ));
       if (result === STREAMED) return;
       if (isStream(result)) return await new Sink(job).pump(result);
       frames = resultFrames(job, result);
@@ -2707,8 +2721,12 @@ function failUncaught(job, error, errorType) {
   }
 }
 
-/** The event loop is empty: what is still awaited can never happen. */
-function onNothingLeft() {
+/**
+ * The event loop is empty: what is still awaited can never happen.
+ *
+ * @param {Event} event
+ */
+function onNothingLeft(event) {
   if (hasEnded()) return;
   const job = latestJob;
   const isUnanswered = job.phase === "running" || job.phase === "streaming";
@@ -2731,6 +2749,10 @@ function onNothingLeft() {
     ]);
   }
   if (job.phase !== "loading" && job.phase !== "idle") end(job);
+  if (!hasEnded()) return;
+  // The end comes later: until then nothing else hears of it, and Deno goes on.
+  event.stopImmediatePropagation();
+  event.preventDefault();
 }
 
 // --- template.js ---

@@ -69,7 +69,10 @@ let isAnnounced = false;
 let listensForSigterm = false;
 /** When the process exits at the latest; null: the end has not come. */
 let endMs = /** @type {number | null} */ (null);
+/** Exits then. */
 let timer = /** @type {number | null} */ (null);
+/** Waits for the signal after stdin has ended. */
+let patience = /** @type {number | null} */ (null);
 /** Called when the end comes. */
 let onEnding = () => {};
 
@@ -183,6 +186,7 @@ export function beforeTheEnd(callback) {
 export function endProgram(limitMs, waits = false, isSignalled = false) {
   const ms = Math.max(0, Math.min(limitMs, endMs ?? Infinity));
   if (timer !== null) cancelTimer(timer);
+  if (patience !== null) cancelTimer(patience);
   const isFirst = endMs === null;
   endMs = ms;
   if (isFirst) {
@@ -302,8 +306,7 @@ export function listenForSigterm() {
 export function close(limitMs) {
   if (limitMs !== null) return endProgram(limitMs, true);
   // The signal comes on another way than the end of stdin, and may come later.
-  const end = () => {
-    if (!hasEnded()) endProgram(0);
-  };
-  createSystemTimer(end, hello.closeMs, true);
+  if (!hasEnded()) {
+    patience = createSystemTimer(() => endProgram(0), hello.closeMs, true);
+  }
 }

@@ -14,8 +14,8 @@ import { encode, stringify } from "./primordials.js";
  *   "LAST" | "DONE"} FrameKind
  */
 
-/** More than what a RESULT frame and the DONE frame behind it add to the body. */
-const FRAME_OVERHEAD_BYTES = 256;
+/** More than what a frame adds to its body, with LAST and DONE behind it. */
+const FRAME_OVERHEAD_BYTES = 512;
 /** Longest body of a CHUNK frame: the capacity of a pipe. */
 export const CHUNK_BYTES = 65_536;
 

@@ -25,7 +25,9 @@ const PARENT = /^[0-9a-f]{16}$/i;
 let shown = /** @type {Error | null} */ (null);
 
 /** @returns {any} What is registered with the API; undefined: nothing. */
-const registered = () => /** @type {any} */ (globalThis)[API];
+function registered() {
+  return /** @type {any} */ (globalThis)[API];
+}
 
 /**
  * Let Deno's telemetry have what the console prints.
@@ -68,19 +70,18 @@ function record(message, level) {
 }
 
 /**
- * Run a handler as part of the trace that its event belongs to, if telemetry is there.
- *
- * @template T
  * @param {Head} head
  * @param {unknown} event
- * @param {() => T} work
- * @returns {T}
+ * @returns {(<T>(work: () => T) => T) | null} Runs a handler as part of the trace that
+ *   its event belongs to; null: there is no telemetry, or no trace.
  */
-export function withinTrace(head, event, work) {
+export function traceOf(head, event) {
   const api = registered();
-  if (api?.context === undefined) return work();
+  if (api?.context === undefined) return null;
   const context = attempt(() => contextOf(api, head, event));
-  return context === undefined ? work() : api.context.with(context, work);
+  return context === undefined
+    ? null
+    : (work) => api.context.with(context, work);
 }
 
 /**

@@ -73,8 +73,12 @@ function failUncaught(job, error, errorType) {
   }
 }
 
-/** The event loop is empty: what is still awaited can never happen. */
-export function onNothingLeft() {
+/**
+ * The event loop is empty: what is still awaited can never happen.
+ *
+ * @param {Event} event
+ */
+export function onNothingLeft(event) {
   if (hasEnded()) return;
   const job = latestJob;
   const isUnanswered = job.phase === "running" || job.phase === "streaming";
@@ -97,4 +101,8 @@ export function onNothingLeft() {
     ]);
   }
   if (job.phase !== "loading" && job.phase !== "idle") end(job);
+  if (!hasEnded()) return;
+  // The end comes later: until then nothing else hears of it, and Deno goes on.
+  event.stopImmediatePropagation();
+  event.preventDefault();
 }
