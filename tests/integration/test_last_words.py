@@ -340,9 +340,7 @@ async def test_deno_s_own_telemetry_arrives_in_the_trace_of_the_event(
 async def test_a_collector_that_is_gone_costs_a_bounded_time(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:
-    async def hang(
-        reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-    ) -> None:
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read()
         writer.close()
 

@@ -79,7 +79,6 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  * @property {boolean} permissions.everything All is allowed except what is denied.
  * @property {boolean} permissions.credentialsWithheld
  *
- * @property {boolean} [lingers] As in RESUME.
  * @property {boolean} template The supervisor forks this process for each event.
  *
  * @typedef {object} Resume The RESUME line, the first of a process that was forked.
@@ -1439,6 +1438,7 @@ let isShaken = false;
 /** True once the supervisor knows that it has to wait. */
 let isAnnounced = false;
 let listensForSigterm = false;
+let lingerMs = 0;
 /** When the process exits at the latest; null: the end has not come. */
 let endMs = /** @type {number | null} */ (null);
 /** Exits then. */
@@ -1548,6 +1548,11 @@ const isAwaited = (
   }
 );
 
+/** Do not end at once: the supervisor looks at the process when it has served. */
+function linger() {
+  lingerMs = LOOKED_AT_MS;
+}
+
 const hasEnded = (
   /** @returns {boolean} True once the end has come: nothing is served any more. */
   function () {
@@ -1579,7 +1584,6 @@ function endProgram(limitMs, waits = false, isSignalled = false) {
     onEnding();
     exitWhereDenoReturns();
     // Not at once: what listens for the error that led here is heard first.
-    const lingerMs = hello.lingers ? LOOKED_AT_MS : 0;
     createSystemTimer(() => tell(waits, isSignalled), lingerMs, true);
   }
   const stop = () => {
@@ -2804,7 +2808,7 @@ function prepareForForks() {
  */
 function resume({ marker, pid, lingers = false }) {
   hello.marker = marker;
-  hello.lingers = lingers;
+  if (lingers) linger();
   ownPid = pid;
   seed();
   if (internals.__nodeProcessBootstrapped) renewNodeProcess();

@@ -67,6 +67,7 @@ let isShaken = false;
 /** True once the supervisor knows that it has to wait. */
 let isAnnounced = false;
 let listensForSigterm = false;
+let lingerMs = 0;
 /** When the process exits at the latest; null: the end has not come. */
 let endMs = /** @type {number | null} */ (null);
 /** Exits then. */
@@ -164,6 +165,11 @@ export function isAwaited() {
   return isAnnounced;
 }
 
+/** Do not end at once: the supervisor looks at the process when it has served. */
+export function linger() {
+  lingerMs = LOOKED_AT_MS;
+}
+
 /** @returns {boolean} True once the end has come: nothing is served any more. */
 export function hasEnded() {
   return endMs !== null;
@@ -193,7 +199,6 @@ export function endProgram(limitMs, waits = false, isSignalled = false) {
     onEnding();
     exitWhereDenoReturns();
     // Not at once: what listens for the error that led here is heard first.
-    const lingerMs = hello.lingers ? LOOKED_AT_MS : 0;
     createSystemTimer(() => tell(waits, isSignalled), lingerMs, true);
   }
   const stop = () => {

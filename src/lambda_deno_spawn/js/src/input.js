@@ -43,7 +43,6 @@ import { decodeLossy, parse, readStdin, TextDecoder } from "./primordials.js";
  * @property {boolean} permissions.everything All is allowed except what is denied.
  * @property {boolean} permissions.credentialsWithheld
  *
- * @property {boolean} [lingers] As in RESUME.
  * @property {boolean} template The supervisor forks this process for each event.
  *
  * @typedef {object} Resume The RESUME line, the first of a process that was forked.

@@ -7,6 +7,7 @@
  */
 
 /** @import { Resume } from "./input.js" */
+import { linger } from "./ending.js";
 import { hello } from "./input.js";
 import { internals } from "./primordials.js";
 
@@ -57,7 +58,7 @@ export function prepareForForks() {
  */
 export function resume({ marker, pid, lingers = false }) {
   hello.marker = marker;
-  hello.lingers = lingers;
+  if (lingers) linger();
   ownPid = pid;
   seed();
   if (internals.__nodeProcessBootstrapped) renewNodeProcess();
