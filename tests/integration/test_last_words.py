@@ -242,40 +242,57 @@ async def test_without_time_nothing_is_heard(
     assert heard(runtime.log) == {}
 
 
-@each_start
-@pytest.mark.parametrize("module", ["pino_buffered", "pino_transport", "winston"])
+def ways_of(*cases: tuple[str, str]) -> pytest.MarkDecorator:
+    """Run a test for these pairs of a start and another value, named ``what``."""
+    ways = {"reuse": "reuse", "server": "server"}
+    return pytest.mark.parametrize(
+        ("way", "start", "what"),
+        [(ways.get(start, "fresh"), start, what) for start, what in cases],
+        indirect=["way"],
+    )
+
+
+@ways_of(
+    ("exec", "pino_buffered"),
+    ("fork", "pino_buffered"),
+    ("reuse", "pino_buffered"),
+    ("exec", "pino_transport"),
+    ("server", "pino_transport"),
+    ("exec", "winston"),
+    ("server", "winston"),
+)
 async def test_loggers_lose_nothing(
-    make_runtime: MakeRuntime, api: FakeRuntimeApi, start: str, module: str
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, start: str, what: str
 ) -> None:
-    if start == "fork" and module == "pino_transport":
-        start = "exec"  # a module with a Worker is not forked
     root = install(PROJECT)
     settings = {**PATIENT, **STARTS[start]}
-    async with make_runtime(root, f"{module}.handler", **settings) as runtime:
-        n = 0
-        for ends in ("returns", "returns", "throws", "rejects"):
-            n += 1
+    async with make_runtime(root, f"{what}.handler", **settings) as runtime:
+        for n, ends in enumerate(("returns", "returns", "throws", "rejects"), 1):
             await api.invoke({"ends": ends, "n": n})
-        n += 1
-        await api.invoke({"ends": "hangs", "n": n}, timeout_s=4.0)
+        await api.invoke({"ends": "hangs", "n": 5}, timeout_s=2.5)
         await api.wait_for_next()
-    for n in range(1, n + 1):
-        assert len(re.findall(rf'kept.*"n":{n}\b|"n":{n}\b.*kept', runtime.log)) == 1
+    for n in range(1, 6):
+        found = re.findall(rf'kept.*"n":{n}\b|"n":{n}\b.*kept', runtime.log)
+        assert len(found) == 1, n
 
 
-@each_start
-@pytest.mark.parametrize("shutdown", ["SIGTERM", "beforeExit"])
+@ways_of(
+    ("exec", "SIGTERM"),
+    ("server", "SIGTERM"),
+    ("fork", "beforeExit"),
+    ("reuse", "beforeExit"),
+)
 async def test_the_sdk_s_spans_arrive(
     make_runtime: MakeRuntime,
     api: FakeRuntimeApi,
     collector: Collector,
     start: str,
-    shutdown: str,
+    what: str,
 ) -> None:
     root = install(PROJECT)
     settings = {
         "OTEL_EXPORTER_OTLP_ENDPOINT": collector.address,
-        "SHUTDOWN": shutdown,
+        "SHUTDOWN": what,
         **PATIENT,
         **STARTS[start],
     }
