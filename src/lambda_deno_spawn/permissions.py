@@ -38,6 +38,9 @@ PRIVATE_DIR_MARK = "\0"
 # Suffix of the private folder's path: the socket of a process that listens is beside
 # that folder, as handlers may empty it.
 SOCKET = ".socket"
+# The same for the pipe through which a process that serves more than one invocation is
+# told what follows: its stdin has ended by then, as handlers may read it.
+INPUT = ".input"
 # With this call one process could slow down the supervisor and every later process.
 RENICE = "setPriority"
 # Deno itself reads these while it runs, past every permission: they decide where it
@@ -210,6 +213,7 @@ def grant(
     task_root: str,
     denied: Sequence[str],
     listens: bool = False,
+    has_input: bool = False,
 ) -> Grant:
     """Add up the setting, a permission set and the runtime's own denials.
 
@@ -220,6 +224,7 @@ def grant(
         task_root: Replaces its placeholder.
         denied: Hosts with ports that no process may connect to.
         listens: The process listens on a socket beside its private folder.
+        has_input: The process reads from a pipe beside its private folder.
 
     Raises:
         ConfigError: The set does not exist, or a flag would have no effect.
@@ -229,6 +234,8 @@ def grant(
         own: Flags = {}
         if listens:
             _allow_socket(own)
+        if has_input:
+            _allow_input(own)
         arguments = [_argument(name, value) for name, value in own.items()]
         return Grant(("--cached-only", *arguments), False, None, hints)
     set_name = _set_name(permissions, sets)
@@ -252,6 +259,8 @@ def grant(
         _add(total, "deny-sys", RENICE)
     if listens:
         _allow_socket(total)
+    if has_input:
+        _allow_input(total)
     _deny(total, denied)
     steering = _keep_steering(total)
     total = {name: _expanded(value, task_root) for name, value in total.items()}
@@ -334,6 +343,12 @@ def _allow_socket(flags: Flags) -> None:
     _add(flags, "allow-read", path)
     _add(flags, "allow-write", path)
     _add(flags, "allow-net", f"unix:{path}")
+
+
+def _allow_input(flags: Flags) -> None:
+    """Let a process open its own pipe; it gives up the permission as for a socket."""
+    if "allow-all" not in flags:
+        _add(flags, "allow-read", f"{PRIVATE_DIR_MARK}{INPUT}")
 
 
 def _deny(flags: Flags, denied: Iterable[str]) -> None:

@@ -245,3 +245,16 @@ Deno.test("errors that go in circles, or are many, are still a record in JSON", 
   log("ERROR", [Array.from({ length: 100 }, () => new Error("m"))]);
   assert.equal(json().message.length, 100);
 });
+
+Deno.test("lines of a stack in the runtime's files are left out, however they begin", () => {
+  sayHello();
+  const path = OUR_FILES.slice("file://".length);
+  log("ERROR", [
+    `Error: m\n  at run (${OUR_FILES}run.js:1:1)\n  at start (${path}main.js:1:1)\n` +
+    `  at mine (/var/task/a.ts:1:1)\nread ${path}main.js`,
+  ]);
+  assert.match(
+    record().text,
+    /ERROR\tError: m\r  at mine \(\/var\/task\/a\.ts:1:1\)\rread \/.*main\.js$/,
+  );
+});

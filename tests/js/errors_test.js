@@ -457,3 +457,12 @@ Deno.test("errors of other realms, and objects like errors, are errors", () => {
     assert.equal(isError(other), false);
   }
 });
+
+Deno.test("errors of the runtime's own show no code of Deno's, others do", () => {
+  sayHello();
+  const stack = "X: m\n    at dispatch (ext:deno_web/02_event.js:1:1)\n" +
+    "    at emit (node:events:1:1)\n    at mine (/var/task/a.ts:1:1)";
+  const ours = Object.assign(new RuntimeError("Runtime.X", "m"), { stack });
+  assert.deepEqual(describe(ours).stackTrace, ["at mine (/var/task/a.ts:1:1)"]);
+  assert.equal(describe(errorWith("m", { stack })).stackTrace.length, 3);
+});

@@ -13,6 +13,8 @@
 // --- primordials.js ---
 
 const { parse, stringify } = JSON;
+/** @type {(callee: Function, owner: unknown, ...args: unknown[]) => any} */
+const bind = Function.prototype.call.bind(Function.prototype.bind);
 // @ts-ignore newer than the types
 const { isError: isNativeError } = Error;
 const { Event, TextDecoder } = globalThis;
@@ -22,7 +24,20 @@ const processProperty = Object.getOwnPropertyDescriptor(
   globalThis,
   "process",
 );
-const { addSignalListener, exit, removeSignalListener, stdin, stdout } = Deno;
+/** @type {() => PromiseWithResolvers<any>} */
+const withResolvers = Promise.withResolvers.bind(Promise);
+const {
+  addSignalListener,
+  exit,
+  openSync,
+  removeSignalListener,
+  stdin,
+  stdout,
+} = Deno;
+/** Deno loads its permissions when they are first named. */
+const revokePermission = (
+  /** @type {Deno.PermissionDescriptor} */ descriptor,
+) => Deno.permissions.revokeSync(descriptor);
 // @ts-ignore not part of the public types
 const internals = Deno[Deno.internal];
 const { Console, core, inspectArgs } = internals;
@@ -38,7 +53,6 @@ const { cancelTimer, createSystemTimer } = core;
 /** The longest time that a timer accepts; with a longer one it would fire at once. */
 const TIMER_LIMIT_MS = 2 ** 31 - 1;
 const readStdin = stdin.readSync.bind(stdin);
-const readStdinLater = stdin.read.bind(stdin);
 const writeStdout = stdout.writeSync.bind(stdout);
 const writeStdoutLater = stdout.write.bind(stdout);
 const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
@@ -61,6 +75,7 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  * @property {number} invocations How many this process serves; 0: no limit.
  * @property {string | null} socket Unix socket to listen on; null: invocations come on
  *   stdin.
+ * @property {string | null} input Pipe to be read after HELLO; null: stdin goes on.
  * @property {number} concurrency How many invocations may run at once.
  * @property {number} closeMs How long a process that serves several invocations may
  *   take to close.
@@ -107,7 +122,9 @@ let hello = /** @type {Hello} */ (/** @type {unknown} */ (null));
 /** How many more invocations this process may serve. */
 let invocationsLeft = 1;
 
-/** Bytes that were read from stdin and not used yet. */
+/** Reads what the supervisor writes. */
+let readInput = readStdin;
+/** Bytes that were read and not used yet. */
 let unread = new Uint8Array(0);
 /** Used for reads while nothing is unread: allocating a buffer for each takes time. */
 const readBuffer = new Uint8Array(65_536);
@@ -129,6 +146,18 @@ const receiveHello = (
     invocationsLeft = hello.invocations || Infinity;
   }
 );
+
+/**
+ * Read from another pipe from now on, as stdin has ended: the handler may read that. No
+ * code opens it again, unless it may read everywhere.
+ *
+ * @param {string} path
+ */
+function continueWith(path) {
+  const file = openSync(path);
+  revokePermission({ name: "read", path });
+  readInput = file.readSync.bind(file);
+}
 
 const readEvent = (
   /**
@@ -182,7 +211,7 @@ const readExactly = (
     const begun = unread.length;
     unread = new Uint8Array(0);
     for (let offset = begun; offset < length;) {
-      const count = readStdin(bytes.subarray(offset));
+      const count = readInput(bytes.subarray(offset));
       if (count === null) return null;
       offset += count;
     }
@@ -194,7 +223,7 @@ const readMore = (
   /** @returns {boolean} False at the end of stdin. */
   function () {
     const chunk = unread.length === 0 ? readBuffer : new Uint8Array(65_536);
-    const count = readStdin(chunk);
+    const count = readInput(chunk);
     if (count === null) return false;
     const received = chunk.subarray(0, count);
     if (unread.length === 0) {
@@ -298,6 +327,11 @@ const OUR_FILES = import.meta.url.slice(
   0,
   import.meta.url.lastIndexOf("/") + 1,
 );
+
+/** The same in the form of loggers that shorten the lines of a stack. */
+const OUR_PATH = OUR_FILES.slice("file://".length);
+/** Code of Deno's own in the line of a stack. */
+const DENOS_OWN = /\b(?:ext|node):[\w/]/;
 
 /** An error of the runtime itself, whose name the caller sees. */
 class RuntimeError extends Error {
@@ -735,8 +769,13 @@ function stackOf(error, budget) {
   if (first < 0) return [];
   const stack = whole.slice(first, first + budget.text);
   budget.text -= stack.length;
+  // Where Deno calls the runtime is of no use to the handler's author.
+  const isOurError = error instanceof RuntimeError;
   const lines = stack.split("\n").map((line) => line.trim())
-    .filter((line) => line.startsWith("at ") && !line.includes(OUR_FILES));
+    .filter((line) =>
+      line.startsWith("at ") && !line.includes(OUR_PATH) &&
+      !line.includes(OUR_FILES) && !(isOurError && DENOS_OWN.test(line))
+    );
   const rest = whole.length - first - stack.length;
   if (rest > 0) lines.push(`\u2026 (${rest} characters more)`);
   return lines;
@@ -757,18 +796,20 @@ function text(read) {
   }) ?? "";
 }
 
-/**
- * @template T
- * @param {() => T} read
- * @returns {T | undefined} Undefined if it throws.
- */
-function attempt(read) {
-  try {
-    return read();
-  } catch {
-    return undefined;
+const attempt = (
+  /**
+   * @template T
+   * @param {() => T} read
+   * @returns {T | undefined} Undefined if it throws.
+   */
+  function (read) {
+    try {
+      return read();
+    } catch {
+      return undefined;
+    }
   }
-}
+);
 
 /** @param {string} value */
 function quote(value) {
@@ -914,10 +955,10 @@ class Job {
   tenantId = /** @type {string | null} */ (null);
   /** When the platform stops waiting for it. */
   deadlineEpochMs = Infinity;
-  /** When `context.signal` aborts, before it is stopped. */
-  abortEpochMs = Infinity;
   /** The response stream, once its first byte is written. @type {Sink | null} */
   stream = null;
+  /** True if the handler is to write to a stream. */
+  opensStream = false;
   /** Why the caller no longer reads the response stream. @type {DOMException | null} */
   callerGone = null;
   /** Aborts `context.signal`, once the handler has read it. */
@@ -926,6 +967,20 @@ class Job {
   clearTimer = () => {};
   /** Given to `waitUntil`: finished after the response. @type {Promise<unknown>[]} */
   afterwards = [];
+  /** True once the handler has ended: what it does after that has no effect. */
+  hasEnded = false;
+  /**
+   * Result or error of the handler, while it is called.
+   *
+   * @type {PromiseWithResolvers<unknown> | null}
+   */
+  outcome = null;
+  /** Called when the event loop is empty. @type {(() => void) | null} */
+  onNothingLeft = null;
+  /** Has `onNothingLeft` not be called any more. @type {(() => void) | null} */
+  stopWaiting = null;
+  /** When `context.signal` aborts; Unix time, milliseconds. */
+  abortEpochMs = 0;
   /** True once the DONE frame is written, or is on its way behind the response. */
   isDoneSent = false;
   /** True if the process may be in any state, so that it must not serve another. */
@@ -988,6 +1043,16 @@ let latestJob = /** @type {Job} */ (/** @type {unknown} */ (null));
 let runningJobs = null;
 /** Finds the job that the calling code belongs to; null: one of several. */
 let findCurrent = /** @type {() => Job | null} */ (() => latestJob);
+/**
+ * Lets the event loop end, or not, although the process waits for invocations. On pipes
+ * it waits in a read, which does not keep the loop busy.
+ */
+let keepAlive = (/** @type {boolean} */ _isKept) => {};
+
+/** @param {(isKept: boolean) => void} keep */
+function keepAliveWith(keep) {
+  keepAlive = keep;
+}
 
 const beginLoading = (
   /**
@@ -1393,8 +1458,9 @@ function format(args) {
         "a value that cannot be shown",
   );
   // Stack frames of the runtime are of no use to the handler's author.
-  if (!text.includes(OUR_FILES)) return text;
-  const isOurs = (/** @type {string} */ line) => line.includes(OUR_FILES);
+  if (!text.includes(OUR_FILES) && !text.includes(OUR_PATH)) return text;
+  const isOurs = (/** @type {string} */ line) =>
+    line.includes(OUR_FILES) || /^\W*at /.test(line) && line.includes(OUR_PATH);
   return text.split("\n").filter((line) => !isOurs(line)).join("\n");
 }
 
@@ -1443,6 +1509,8 @@ let lingerMs = 0;
 let endMs = /** @type {number | null} */ (null);
 /** Exits then. */
 let timer = /** @type {number | null} */ (null);
+/** True while `beforeExit` may have to be told because something is still open. */
+let hasToHurry = false;
 /** Waits for the signal after stdin has ended. */
 let patience = /** @type {number | null} */ (null);
 /** Called when the end comes. */
@@ -1587,6 +1655,7 @@ function endProgram(limitMs, waits = false, isSignalled = false) {
     createSystemTimer(() => tell(waits, isSignalled), lingerMs, true);
   }
   const stop = () => {
+    hurry();
     if (!isSignalled) log("WARN", [TOO_LONG]);
     leave();
   };
@@ -1604,6 +1673,7 @@ function tell(waits, isSignalled) {
     for (const listener of terminating) callLast(listener);
   }
   if (!waits && words !== IN_TIME) return leave();
+  hasToHurry = true;
   createSystemTimer(hurry, Math.floor((endMs ?? 0) / 2), false);
 }
 
@@ -1612,7 +1682,8 @@ function tell(waits, isSignalled) {
  * connections. With nothing open, Deno ends the program, and tells of it.
  */
 function hurry() {
-  if (!core.eventLoopHasMoreWork()) return;
+  if (!hasToHurry || !core.eventLoopHasMoreWork()) return;
+  hasToHurry = false;
   callLast(() =>
     dispatchEvent(new Event("beforeunload", { cancelable: true }))
   );
@@ -1702,114 +1773,6 @@ function close(limitMs) {
     patience = createSystemTimer(() => endProgram(0), hello.closeMs, true);
   }
 }
-
-// --- context.js ---
-
-/** @typedef {ReturnType<typeof makeContext>} Context */
-
-let hasTraceId = false;
-
-const makeContext = (
-  /**
-   * Build the context object of Node's runtime, and what this runtime adds to it.
-   *
-   * @param {Job} job
-   * @param {Head} head
-   */
-  function (job, head) {
-    /** @type {AbortController | undefined} */
-    let controller;
-    return {
-      ...hello.context,
-      awsRequestId: head.requestId,
-      invokedFunctionArn: head.functionArn,
-      clientContext: parseContext(head.clientContext, "client context"),
-      identity: parseContext(head.identity, "Cognito identity"),
-      tenantId: head.tenantId ?? undefined,
-      xRayTraceId: head.traceId ?? undefined,
-      callbackWaitsForEmptyEventLoop: true,
-      /** @returns {number} Milliseconds until the deadline, never below zero. */
-      getRemainingTimeInMillis: () =>
-        Math.max(0, head.deadlineEpochMs - Date.now()),
-      /** @param {unknown} promise Awaited after the response, before the process ends. */
-      waitUntil(promise) {
-        if (job.phase === "done") return;
-        // Handled from now on: `finish` reports a rejection, not the event for unhandled.
-        const settled = Promise.resolve(promise);
-        settled.catch(() => {});
-        job.afterwards.push(settled);
-      },
-      /** Aborts shortly before the worker is stopped for its deadline. */
-      get signal() {
-        controller ??= abortController(job, head);
-        return controller.signal;
-      },
-    };
-  }
-);
-
-const abortController = (
-  /**
-   * @param {Job} job
-   * @param {Head} head
-   * @returns {AbortController} For `context.signal`.
-   */
-  function (job, head) {
-    const controller = new AbortController();
-    if (job.callerGone !== null) controller.abort(job.callerGone);
-    job.abortSignal = (reason) => controller.abort(reason);
-    const abort = () =>
-      controller.abort(
-        new DOMException(
-          "The invocation is about to time out",
-          "TimeoutError",
-        ),
-      );
-    const leftMs = Math.max(0, head.abortEpochMs - Date.now());
-    // False: the timer does not keep the process alive.
-    const timer = createSystemTimer(
-      abort,
-      Math.min(TIMER_LIMIT_MS, leftMs),
-      false,
-    );
-    job.clearTimer = () => cancelTimer(timer);
-    return controller;
-  }
-);
-
-const parseContext = (
-  /**
-   * @param {string | null} text
-   * @param {string} what
-   * @throws {RuntimeError} The text is not JSON.
-   */
-  function (text, what) {
-    if (text === null) return undefined;
-    try {
-      return parse(text);
-    } catch {
-      const shown = quote(text.slice(0, 64));
-      const message =
-        `Cannot read the ${what} as JSON: it begins with ${shown}`;
-      throw new RuntimeError("Runtime.LambdaContextUnmarshalError", message);
-    }
-  }
-);
-
-const setTraceId = (
-  /** @param {string | null} traceId */
-  function (traceId) {
-    // One variable cannot serve several invocations at once; their contexts have it.
-    if (hello.concurrency > 1 || (traceId === null && !hasTraceId)) return;
-    hasTraceId = traceId !== null;
-    // Without env permission no code could read the variable.
-    attempt(() =>
-      traceId === null
-        ? Deno.env.delete("_X_AMZN_TRACE_ID")
-        : Deno.env.set("_X_AMZN_TRACE_ID", traceId)
-    );
-  }
-);
 
 // --- outcome.js ---
 
@@ -1945,6 +1908,7 @@ const end = (
     if (job.phase === "done") return;
     job.phase = "done";
     forget(job);
+    job.stopWaiting?.();
     // A listener of the signal must not receive the deadline of a later invocation.
     job.clearTimer();
     if (!job.isDoneSent) {
@@ -2160,6 +2124,302 @@ function bytesOf(chunk) {
   );
 }
 
+// --- completion.js ---
+
+/** What Node's runtime reports for `context.fail()` without an error. */
+const NO_ERROR = "handled";
+const HOW_TO_END =
+  "call the callback, context.done, context.succeed or context.fail, or return a " +
+  "promise";
+const HOW_NOT_TO_WAIT =
+  "end what keeps it busy (timers, servers, connections), or set " +
+  "context.callbackWaitsForEmptyEventLoop to false before calling the callback";
+
+const complete = (
+  /**
+   * Call a handler and wait for its end.
+   *
+   * @param {Job} job
+   * @param {(...args: any[]) => unknown} handler Called with event, context and callback.
+   * @param {unknown} owner
+   * @param {unknown} event
+   * @param {Context & Record<string, unknown>} context Gets the functions by which older
+   *   handlers end.
+   * @returns {Promise<unknown>} The handler's result.
+   */
+  function (job, handler, owner, event, context) {
+    const outcome = withResolvers();
+    job.outcome = outcome;
+    const callback = (
+      /** @type {unknown} */ error,
+      /** @type {unknown} */ value,
+    ) => endWith(job, error, value, context.callbackWaitsForEmptyEventLoop);
+    context.done = (
+      /** @type {unknown} */ error,
+      /** @type {unknown} */ value,
+    ) => endWith(job, error, value);
+    context.succeed = (/** @type {unknown} */ value) =>
+      endWith(job, null, value);
+    context.fail = (/** @type {unknown} */ error) =>
+      endWith(job, error ?? NO_ERROR, null);
+    try {
+      const result = handler.call(owner, event, context, callback);
+      endBy(job, result, handler.length > 2);
+    } catch (error) {
+      endWithError(job, error);
+    }
+    return outcome.promise;
+  }
+);
+
+const endBy = (
+  /**
+   * End with what a handler has returned, or wait for its end.
+   *
+   * @param {Job} job
+   * @param {any} result What it has returned.
+   * @param {boolean} declaresCallback It has a parameter for its callback, so that a
+   *   value which it returns is not its result.
+   */
+  function (job, result, declaresCallback) {
+    if (typeof result?.then === "function") {
+      // Not awaited here: the stack of its error would show the runtime.
+      result.then(
+        bind(endWith, undefined, job, null),
+        bind(endWithError, undefined, job),
+      );
+    } else if (isResult(result, declaresCallback)) {
+      endWith(job, null, result, false);
+    } else if (!job.hasEnded) {
+      waitForEnd(job, result, declaresCallback);
+    }
+  }
+);
+
+const endWith = (
+  /**
+   * End, unless the handler has ended.
+   *
+   * @param {Job} job
+   * @param {unknown} error If it is neither null nor undefined, the handler has failed.
+   * @param {unknown} value
+   * @param {boolean} [waits] The value is sent when the event loop is empty.
+   */
+  function (job, error, value, waits = false) {
+    if (job.hasEnded) return;
+    if (error !== null && error !== undefined) return endWithError(job, error);
+    job.hasEnded = true;
+    // Invocations that share an event loop cannot wait until it is empty.
+    if (waits && hello.concurrency === 1) {
+      waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome?.resolve(value));
+    } else {
+      job.stopWaiting?.();
+      job.outcome?.resolve(value);
+    }
+  }
+);
+
+/**
+ * @param {Job} job
+ * @param {unknown} error
+ */
+function endWithError(job, error) {
+  if (job.hasEnded) {
+    log("ERROR", ["The handler failed after it had ended:", error]);
+    return;
+  }
+  job.hasEnded = true;
+  job.stopWaiting?.();
+  job.outcome?.reject(error);
+}
+
+/**
+ * Let a handler that has returned neither result nor promise go on. Its result is null
+ * if it leaves nothing to do and has not called anything.
+ *
+ * @param {Job} job
+ * @param {unknown} result
+ * @param {boolean} declaresCallback
+ */
+function waitForEnd(job, result, declaresCallback) {
+  if (declaresCallback && result !== undefined) {
+    log("WARN", [
+      "The handler has a parameter for its callback, so what it returned is not its " +
+      `result: ${HOW_TO_END}`,
+    ]);
+  }
+  const end = () => endWith(job, null, null, false);
+  if (hello.concurrency === 1) waitForNothing(job, HOW_TO_END, end);
+  else if (!declaresCallback) end();
+}
+
+/**
+ * Go on when the event loop is empty, and warn if that does not happen in time.
+ *
+ * @param {Job} job
+ * @param {string} advice
+ * @param {() => void} goOn
+ */
+function waitForNothing(job, advice, goOn) {
+  job.stopWaiting?.();
+  const warn = () =>
+    log("WARN", [
+      "The handler has returned, and its response waits for an empty event loop: " +
+      advice,
+    ]);
+  const leftMs = Math.max(0, job.abortEpochMs - Date.now());
+  // False: the timer does not keep the process alive.
+  const timer = createSystemTimer(warn, leftMs, false);
+  keepAlive(false);
+  job.onNothingLeft = () => {
+    job.stopWaiting?.();
+    goOn();
+  };
+  job.stopWaiting = () => {
+    job.onNothingLeft = null;
+    job.stopWaiting = null;
+    cancelTimer(timer);
+    keepAlive(true);
+  };
+}
+
+const isResult = (
+  /**
+   * @param {any} value What a handler has returned, not a promise.
+   * @param {boolean} declaresCallback
+   * @returns {boolean} True if it is the handler's result. Node's runtime uses no value
+   *   that is returned without a promise; here it counts, unless it is returned by the
+   *   way: a timer, a request, a child process.
+   */
+  function (value, declaresCallback) {
+    if (typeof value !== "object" || value === null) {
+      return value !== undefined && !declaresCallback;
+    }
+    if (isStream(value)) return true;
+    return attempt(() => {
+      const isWork = typeof value.hasRef === "function" ||
+        typeof value.on === "function" && typeof value.emit === "function";
+      if (isWork) return false;
+      return !declaresCallback || value[Symbol.toStringTag] === "Response";
+    }) ?? !declaresCallback;
+  }
+);
+
+// --- context.js ---
+
+/** @typedef {ReturnType<typeof makeContext>} Context */
+
+let hasTraceId = false;
+
+const makeContext = (
+  /**
+   * Build the context object of Node's runtime, and what this runtime adds to it.
+   *
+   * @param {Job} job
+   * @param {Head} head
+   */
+  function (job, head) {
+    /** @type {AbortController | undefined} */
+    let controller;
+    let waitsForEmptyEventLoop = true;
+    return {
+      ...hello.context,
+      awsRequestId: head.requestId,
+      invokedFunctionArn: head.functionArn,
+      clientContext: parseContext(head.clientContext, "client context"),
+      identity: parseContext(head.identity, "Cognito identity"),
+      tenantId: head.tenantId ?? undefined,
+      xRayTraceId: head.traceId ?? undefined,
+      // As in Node's runtime also through an object that inherits from this one.
+      get callbackWaitsForEmptyEventLoop() {
+        return waitsForEmptyEventLoop;
+      },
+      set callbackWaitsForEmptyEventLoop(waits) {
+        waitsForEmptyEventLoop = Boolean(waits);
+      },
+      /** @returns {number} Milliseconds until the deadline, never below zero. */
+      getRemainingTimeInMillis: () =>
+        Math.max(0, head.deadlineEpochMs - Date.now()),
+      /** @param {unknown} promise Awaited after the response, before the process ends. */
+      waitUntil(promise) {
+        if (job.phase === "done") return;
+        // Handled from now on: `finish` reports a rejection, not the event for unhandled.
+        const settled = Promise.resolve(promise);
+        settled.catch(() => {});
+        job.afterwards.push(settled);
+      },
+      /** Aborts shortly before the worker is stopped for its deadline. */
+      get signal() {
+        controller ??= abortController(job, head);
+        return controller.signal;
+      },
+    };
+  }
+);
+
+const abortController = (
+  /**
+   * @param {Job} job
+   * @param {Head} head
+   * @returns {AbortController} For `context.signal`.
+   */
+  function (job, head) {
+    const controller = new AbortController();
+    if (job.callerGone !== null) controller.abort(job.callerGone);
+    job.abortSignal = (reason) => controller.abort(reason);
+    const abort = () =>
+      controller.abort(
+        new DOMException(
+          "The invocation is about to time out",
+          "TimeoutError",
+        ),
+      );
+    const leftMs = Math.max(0, head.abortEpochMs - Date.now());
+    // False: the timer does not keep the process alive.
+    const timer = createSystemTimer(
+      abort,
+      Math.min(TIMER_LIMIT_MS, leftMs),
+      false,
+    );
+    job.clearTimer = () => cancelTimer(timer);
+    return controller;
+  }
+);
+
+const parseContext = (
+  /**
+   * @param {string | null} text
+   * @param {string} what
+   * @throws {RuntimeError} The text is not JSON.
+   */
+  function (text, what) {
+    if (text === null) return undefined;
+    try {
+      return parse(text);
+    } catch {
+      const shown = quote(text.slice(0, 64));
+      const message =
+        `Cannot read the ${what} as JSON: it begins with ${shown}`;
+      throw new RuntimeError("Runtime.LambdaContextUnmarshalError", message);
+    }
+  }
+);
+
+const setTraceId = (
+  /** @param {string | null} traceId */
+  function (traceId) {
+    // One variable cannot serve several invocations at once; their contexts have it.
+    if (hello.concurrency > 1 || (traceId === null && !hasTraceId)) return;
+    hasTraceId = traceId !== null;
+    // Without env permission no code could read the variable.
+    attempt(() =>
+      traceId === null
+        ? Deno.env.delete("_X_AMZN_TRACE_ID")
+        : Deno.env.set("_X_AMZN_TRACE_ID", traceId)
+    );
+  }
+);
+
 // --- run.js ---
 
 /** @typedef {(event: unknown, context: Context, job: Job) => unknown} Handler */
@@ -2231,7 +2491,7 @@ const NO_BODY = { async *[Symbol.asyncIterator]() {} };
 /**
  * Load what fetch handlers need.
  *
- * @param {unknown} fallback Handles events that are not HTTP requests.
+ * @param {Handler} [fallback] Handles events that are not HTTP requests.
  */
 async function fetchAdapter(fallback) {
   const http = await loadHttp();
@@ -2250,15 +2510,15 @@ const fetchFrom = (
    * @param {Context} context
    * @param {Job} job
    * @param {typeof import("./http.js")} http
-   * @param {unknown} fallback Handles an event that is not an HTTP request.
+   * @param {Handler} [fallback] Handles an event that is not an HTTP request.
    */
   async function (app, event, context, job, http, fallback) {
     if (http.httpShape(event) === null) {
-      if (typeof fallback === "function") return fallback(event, context);
+      if (fallback !== undefined) return fallback(event, context, job);
       throw new RuntimeError(
         "Runtime.UnsupportedEvent",
         "Cannot turn the event into a Request: it is not an HTTP event of API Gateway, " +
-          "a function URL or a load balancer; for other events export a function " +
+          "a function URL, a load balancer or VPC Lattice; for other events export a function " +
           "`handler` beside the default export, and name the latter: file.default",
       );
     }
@@ -2274,7 +2534,11 @@ const fetchFrom = (
         job,
       );
     }
-    const facts = Object.assign(context, { event });
+    const facts = factsOf(
+      event,
+      context,
+      http.connectionOf(event, request.headers),
+    );
     // Frameworks for Workers look for `waitUntil` in the third argument.
     const response = await app.fetch(request, facts, facts);
     if (!isResponse(response)) {
@@ -2287,6 +2551,21 @@ const fetchFrom = (
     return finishResponse(response, event, job);
   }
 );
+
+/**
+ * Give a context what frameworks look for in the second argument of `fetch`: that of
+ * hono's adapter for Lambda, and of `Deno.serve`.
+ *
+ * @param {any} event
+ * @param {Context} context
+ * @param {import("./http.js").Connection} remoteAddr
+ */
+function factsOf(event, context, remoteAddr) {
+  const { requestContext = {} } = event;
+  const facts = Object.assign(context, { event, requestContext, remoteAddr });
+  // Not enumerable: JSON cannot hold a context that holds itself.
+  return Object.defineProperty(facts, "lambdaContext", { value: context });
+}
 
 const finishResponse = (
   /**
@@ -2404,6 +2683,8 @@ const standStill = (
 const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming");
 /** Where the namespace of a CommonJS module has what `module.exports` holds. */
 const COMMONJS = "module.exports";
+/** The export for which the default export stands in. */
+const CONVENTIONAL_NAME = "handler";
 /** How many names a message lists. */
 const NAMES_LIMIT = 32;
 /** The INVOKE line of a rehearsal. */
@@ -2454,17 +2735,28 @@ const adapt = (
    */
   async function (module, path) {
     const { owner, value } = pick(module, path);
-    if (typeof value !== "function") {
-      const commonjs = /** @type {any} */ (module[COMMONJS]);
-      const adaptFetch = await fetchAdapter(
-        module.handler ?? commonjs?.handler,
-      );
-      await rehearse(
-        adaptFetch({ fetch: () => new Response("{}") }),
-        HTTP_REHEARSAL,
-      );
-      return adaptFetch(value);
-    }
+    if (!isFetchApp(value)) return await adaptFunction(value, owner);
+    // Beside an app a handler may be exported, for events that are not HTTP requests.
+    const beside = find(module, CONVENTIONAL_NAME);
+    const fallback = beside !== undefined && !isFetchApp(beside.value)
+      ? await adaptFunction(beside.value, beside.owner)
+      : undefined;
+    const adaptFetch = await fetchAdapter(fallback);
+    await rehearse(
+      adaptFetch({ fetch: () => new Response("{}") }),
+      HTTP_REHEARSAL,
+    );
+    return adaptFetch(value);
+  }
+);
+
+const adaptFunction = (
+  /**
+   * @param {any} value A function.
+   * @param {unknown} owner
+   * @returns {Promise<Handler>}
+   */
+  async function (value, owner) {
     if (STREAMING in value) {
       const adaptStreaming = await streamingAdapter();
       // V8 compiles code again that has run a few times: not while the event waits.
@@ -2483,15 +2775,13 @@ const adapt = (
         yield "2";
       }, undefined));
     }
-    return adaptPlain(value.length > 2 ? withCallback(value) : value, owner);
+    return adaptPlain(value, owner);
   }
 );
 
 const pick = (
   /**
-   * Find an export. The default export stands in for `handler`, the conventional name.
-   * The namespace of a CommonJS module has only the names that can be seen without running
-   * the module; where it does not help, `module.exports` itself is asked.
+   * Find an export that can be a handler.
    *
    * @param {Record<string, unknown>} module
    * @param {string} path Names joined by dots.
@@ -2499,52 +2789,83 @@ const pick = (
    * @throws {RuntimeError} There is no such export, or it is something else.
    */
   function (module, path) {
-    const commonjs = module[COMMONJS];
-    let owner = /** @type {unknown} */ (undefined);
-    let value = /** @type {any} */ (module);
-    for (const name of path.split(".")) {
-      owner = value === module ? commonjs : value;
-      value = value?.[name];
-    }
-    if (value === undefined && path === "handler" && commonjs === undefined) {
-      value = module.default;
-    }
-    if (typeof value === "function" || typeof value?.fetch === "function") {
-      return { owner, value };
-    }
-    if (commonjs !== undefined) return pickCommonJs(commonjs, path);
-    throw noHandler(Object.keys(module), path, value);
+    const found = find(module, path);
+    if (found !== undefined) return found;
+    const exports = COMMONJS in module ? module[COMMONJS] : module;
+    throw noHandler(exports, path, follow(exports, path).value);
   }
 );
 
-/**
- * Find an export of a CommonJS module that was made while the module ran.
- *
- * @param {any} exports What `module.exports` holds.
- * @param {string} path Names joined by dots.
- * @returns {{ owner: unknown, value: any }}
- * @throws {RuntimeError} There is no such export, or it is something else.
- */
-function pickCommonJs(exports, path) {
-  let owner = /** @type {any} */ (undefined);
-  let value = exports;
-  for (const name of path.split(".")) {
-    owner = value;
-    value = value?.[name];
+const find = (
+  /**
+   * Find an export that can be a handler: in the namespace of the module, then in its
+   * default export. The default export stands in for `handler`, the conventional name.
+   * The namespace of a CommonJS module has only the names that can be seen without running
+   * the module, so there `module.exports` comes first.
+   *
+   * @param {Record<string, unknown>} module
+   * @param {string} path Names joined by dots.
+   * @returns {{ owner: unknown, value: any } | undefined}
+   */
+  function (module, path) {
+    const exports = /** @type {any} */ (module[COMMONJS]);
+    const holders = COMMONJS in module
+      ? [exports, module, exports?.default]
+      : [module, module.default];
+    for (const holder of holders) {
+      const { owner, value } = follow(holder, path);
+      // A namespace is not an object that methods could be called on.
+      if (isHandler(value)) {
+        return { owner: owner === module ? undefined : owner, value };
+      }
+    }
+    const isThere = (follow(holders[0], path).value ?? null) !== null;
+    if (path !== CONVENTIONAL_NAME || isThere) return undefined;
+    const value = holders.find((holder) =>
+      holder !== module && isHandler(holder)
+    );
+    return value === undefined ? undefined : { owner: undefined, value };
   }
-  if (isHandler(value)) return { owner, value };
-  if (value === undefined && path === "handler") {
-    // Compilers write a default export as a member, beside a mark.
-    const standIn = exports?.__esModule ? exports.default : exports;
-    if (isHandler(standIn)) return { owner: undefined, value: standIn };
-  }
-  throw noHandler(attempt(() => namesIn(exports)) ?? [], path, value);
-}
+);
 
-/** @param {any} value */
-function isHandler(value) {
-  return typeof value === "function" || typeof value?.fetch === "function";
-}
+const follow = (
+  /**
+   * @param {any} holder
+   * @param {string} path Names joined by dots.
+   * @returns {{ owner: unknown, value: any }} What they lead to, and what has it.
+   */
+  function (holder, path) {
+    let owner = /** @type {unknown} */ (undefined);
+    let value = holder;
+    for (const name of path.split(".")) {
+      owner = value;
+      value = value?.[name];
+    }
+    return { owner, value };
+  }
+);
+
+const isHandler = (
+  /** @param {any} value */
+  function (value) {
+    return typeof value === "function" || isFetchApp(value);
+  }
+);
+
+const isFetchApp = (
+  /**
+   * @param {any} value
+   * @returns {boolean} True for an object, or a function, that has a `fetch` method. What
+   *   writes to AWS's response stream is a plain handler.
+   */
+  function (value) {
+    const isObject = typeof value === "object" && value !== null;
+    if (typeof value === "function" ? STREAMING in value : !isObject) {
+      return false;
+    }
+    return attempt(() => typeof value.fetch === "function") ?? false;
+  }
+);
 
 /**
  * @param {unknown} exports What `module.exports` holds.
@@ -2571,63 +2892,48 @@ function namesIn(exports) {
 }
 
 /**
- * @param {string[]} names What the module exports.
+ * @param {unknown} exports What the module exports.
  * @param {string} path
  * @param {unknown} value What the export holds.
  */
-function noHandler(names, path, value) {
+function noHandler(exports, path, value) {
   const where = quote(hello.module);
-  const more = names.length > NAMES_LIMIT ? ", \u2026" : "";
-  const found = names.slice(0, NAMES_LIMIT).join(", ") + more || "nothing";
-  const kind = kindOf(value);
+  const names = attempt(() => namesIn(exports)) ?? [];
+  const dots = names.length > NAMES_LIMIT ? ", \u2026" : "";
+  const found = names.slice(0, NAMES_LIMIT).join(", ") + dots || "nothing";
+  const isNot = (/** @type {unknown} */ it) =>
+    `is ${kindOf(it)}, not a function or an object with a fetch method`;
+  const standIn = path === CONVENTIONAL_NAME
+    ? follow(exports, "default").value
+    : undefined;
+  const more = standIn === undefined
+    ? ""
+    : `; the default export, which could stand in, ${isNot(standIn)}`;
   return new RuntimeError(
     "Runtime.HandlerNotFound",
     value === undefined
-      ? `Cannot find export ${quote(path)} in ${where}: it exports ${found}`
-      : `Cannot call export ${quote(path)} of ${where}: it is ${kind}, ` +
-        "not a function or an object with a fetch method",
+      ? `Cannot find export ${
+        quote(path)
+      } in ${where}: it exports ${found}${more}`
+      : `Cannot call export ${quote(path)} of ${where}: it ${isNot(value)}`,
   );
 }
 
 const adaptPlain = (
   /**
-   * @param {(event: unknown, context: Context) => unknown} value
+   * @param {(...args: any[]) => unknown} value Called with event, context and callback.
    * @param {unknown} owner
    * @returns {Handler}
    */
   function (value, owner) {
     return async (event, context, job) =>
-      finishResponse(await value.call(owner, event, context), event, job);
+      finishResponse(
+        await complete(job, value, owner, event, context),
+        event,
+        job,
+      );
   }
 );
-
-/**
- * Adapt a handler of the older form, which takes a callback, to the form of today.
- *
- * @param {Function} handler
- */
-function withCallback(handler) {
-  return function (
-    /** @type {unknown} */ event,
-    /** @type {Context} */ context,
-  ) {
-    // @ts-ignore called as a method of its owner
-    const owner = /** @type {unknown} */ (this);
-    return new Promise((resolve, reject) => {
-      const result = handler.call(
-        owner,
-        event,
-        context,
-        (/** @type {unknown} */ error, /** @type {unknown} */ value) =>
-          error === null || error === undefined
-            ? resolve(value)
-            : reject(error),
-      );
-      // A function that declares a callback and returns a promise means the promise.
-      if (typeof result?.then === "function") resolve(result);
-    });
-  };
-}
 
 /** Load what handlers of AWS's streaming form need. */
 async function streamingAdapter() {
@@ -2638,6 +2944,7 @@ async function streamingAdapter() {
    * @returns {Handler}
    */
   return (value, owner) => async (event, context, job) => {
+    job.opensStream = true;
     const { stream, finished } = responseStream(new Sink(job));
     await value.call(owner, event, stream, context);
     await finished;
@@ -2726,24 +3033,31 @@ function failUncaught(job, error, errorType) {
 }
 
 /**
- * The event loop is empty: what is still awaited can never happen.
+ * The event loop is empty: what is still awaited can never happen, unless it is that.
  *
- * @param {Event} event
+ * @param {Event} [event]
  */
 function onNothingLeft(event) {
   if (hasEnded()) return;
   const job = latestJob;
+  if (job.onNothingLeft !== null) {
+    // The response may take more work, and the process serve more invocations.
+    event?.stopImmediatePropagation();
+    event?.preventDefault();
+    return job.onNothingLeft();
+  }
   const isUnanswered = job.phase === "running" || job.phase === "streaming";
   if (isUnanswered) {
     job.isFatal = true;
-    fail(
-      job,
-      new RuntimeError(
-        "Runtime.HandlerNeverSettled",
-        "The handler's promise can never settle: it waits, and no timer, request or " +
-          "other work is left that could wake it",
-      ),
-    );
+    const message = job.opensStream
+      ? "The response stream can never end: no timer, request or other work is left " +
+        "that could write to it; call its end()"
+      : `The handler's ${
+        job.phase === "streaming" ? "stream" : "promise"
+      } can never ` +
+        "settle: it waits, and no timer, request or other work is left that could " +
+        "wake it";
+    fail(job, new RuntimeError("Runtime.HandlerNeverSettled", message));
   }
   if (!isUnanswered && job.phase === "finishing") {
     // `finish` waits for the promise for ever, so no other invocation can follow.
@@ -2755,8 +3069,8 @@ function onNothingLeft(event) {
   if (job.phase !== "loading" && job.phase !== "idle") end(job);
   if (!hasEnded()) return;
   // The end comes later: until then nothing else hears of it, and Deno goes on.
-  event.stopImmediatePropagation();
-  event.preventDefault();
+  event?.stopImmediatePropagation();
+  event?.preventDefault();
 }
 
 // --- template.js ---
@@ -2948,6 +3262,7 @@ export const start = (
       const servesMore = invocationsLeft > 1 || hello.socket !== null;
       const server = hello.socket === null ? null : await loadServer();
       const listener = server?.open(/** @type {string} */ (hello.socket));
+      if (!server && hello.input) continueWith(hello.input);
       handler = await adapt(await load(), hello.export);
       if (server && listener) await serve(server, listener, handler);
       // Not before the module has loaded: a listener keeps the event loop alive, so Deno
@@ -3006,19 +3321,23 @@ async function serve(server, listener, handler) {
     within = (job, work) => jobs.run(job, work);
     tellApart(() => jobs.getStore());
   }
-  const stopServing = server.serve(listener, (line, eventBytes, output) => {
-    const head = /** @type {Head} */ (parse(decode(line)));
-    const job = beginInvocation(output, head);
-    within(job, async () => {
-      await run(job, handler, head, eventBytes);
-      await finish(job);
-    });
-    return () => job.abandon();
-  });
+  const inputEnd = server.endOf(hello.input);
+  const { stopServing, keep } = server.serve(
+    listener,
+    (line, eventBytes, output) => {
+      const head = /** @type {Head} */ (parse(decode(line)));
+      const job = beginInvocation(output, head);
+      within(job, async () => {
+        await run(job, handler, head, eventBytes);
+        await finish(job);
+      });
+      return () => job.abandon();
+    },
+  );
+  keepAliveWith(keep);
   beforeTheEnd(stopServing);
-  // The supervisor writes CLOSE here, or nothing; stdin ends with it, or behind that.
-  const line = new Uint8Array(256);
-  readStdinLater(line).then((length) => {
-    close(length ? parse(decode(line.subarray(0, length))).limitMs : null);
+  // The supervisor writes CLOSE there, or nothing; it ends with it, or behind that.
+  inputEnd.then((line) => {
+    close(line === null ? null : parse(decode(line)).limitMs);
   });
 }

@@ -105,6 +105,11 @@ class DenoCommand(NamedTuple):
     invocations: int = 1
     listens: bool = False
 
+    @property
+    def has_input(self) -> bool:
+        """True if a process reads from a pipe of its own when its stdin has ended."""
+        return self.listens or self.invocations != 1
+
     def argv(self, private_dir: str) -> list[str]:
         """Return the whole command line for a process that owns ``private_dir``."""
         own = [
@@ -159,6 +164,7 @@ def deno_command(
         task_root=task_root,
         denied=runtime_api_spellings(settings.runtime_api, local_addresses()),
         listens=settings.strategy is Strategy.SERVER,
+        has_input=settings.strategy is Strategy.SERVER or settings.invocations != 1,
     )
     given = process_variables(settings, environ)
     wanted = set(given)
@@ -284,7 +290,9 @@ def _facts(
         "invocations": settings.invocations,
         "closeMs": round(settings.close_grace_s * CLOSE_SHARE * 1000),
         "lastWordsMs": round(settings.last_words_s * CLOSE_SHARE * 1000),
-        "socket": None,  # each process that listens has its own
+        # Each process that has these has its own.
+        "socket": None,
+        "input": None,
         "template": False,
         "concurrency": settings.concurrency
         if settings.strategy is Strategy.SERVER

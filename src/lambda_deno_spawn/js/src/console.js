@@ -15,6 +15,7 @@ import {
   describeWhole,
   isError,
   OUR_FILES,
+  OUR_PATH,
 } from "./errors.js";
 import { writeAll } from "./frames.js";
 import { hello } from "./input.js";
@@ -218,7 +219,8 @@ function format(args) {
         "a value that cannot be shown",
   );
   // Stack frames of the runtime are of no use to the handler's author.
-  if (!text.includes(OUR_FILES)) return text;
-  const isOurs = (/** @type {string} */ line) => line.includes(OUR_FILES);
+  if (!text.includes(OUR_FILES) && !text.includes(OUR_PATH)) return text;
+  const isOurs = (/** @type {string} */ line) =>
+    line.includes(OUR_FILES) || /^\W*at /.test(line) && line.includes(OUR_PATH);
   return text.split("\n").filter((line) => !isOurs(line)).join("\n");
 }

@@ -72,6 +72,8 @@ let lingerMs = 0;
 let endMs = /** @type {number | null} */ (null);
 /** Exits then. */
 let timer = /** @type {number | null} */ (null);
+/** True while `beforeExit` may have to be told because something is still open. */
+let hasToHurry = false;
 /** Waits for the signal after stdin has ended. */
 let patience = /** @type {number | null} */ (null);
 /** Called when the end comes. */
@@ -202,6 +204,7 @@ export function endProgram(limitMs, waits = false, isSignalled = false) {
     createSystemTimer(() => tell(waits, isSignalled), lingerMs, true);
   }
   const stop = () => {
+    hurry();
     if (!isSignalled) log("WARN", [TOO_LONG]);
     leave();
   };
@@ -219,6 +222,7 @@ function tell(waits, isSignalled) {
     for (const listener of terminating) callLast(listener);
   }
   if (!waits && words !== IN_TIME) return leave();
+  hasToHurry = true;
   createSystemTimer(hurry, Math.floor((endMs ?? 0) / 2), false);
 }
 
@@ -227,7 +231,8 @@ function tell(waits, isSignalled) {
  * connections. With nothing open, Deno ends the program, and tells of it.
  */
 function hurry() {
-  if (!core.eventLoopHasMoreWork()) return;
+  if (!hasToHurry || !core.eventLoopHasMoreWork()) return;
+  hasToHurry = false;
   callLast(() =>
     dispatchEvent(new Event("beforeunload", { cancelable: true }))
   );

@@ -79,6 +79,11 @@ export const OUR_FILES = import.meta.url.slice(
   import.meta.url.lastIndexOf("/") + 1,
 );
 
+/** The same in the form of loggers that shorten the lines of a stack. */
+export const OUR_PATH = OUR_FILES.slice("file://".length);
+/** Code of Deno's own in the line of a stack. */
+const DENOS_OWN = /\b(?:ext|node):[\w/]/;
+
 /** An error of the runtime itself, whose name the caller sees. */
 export class RuntimeError extends Error {
   /**
@@ -515,8 +520,13 @@ function stackOf(error, budget) {
   if (first < 0) return [];
   const stack = whole.slice(first, first + budget.text);
   budget.text -= stack.length;
+  // Where Deno calls the runtime is of no use to the handler's author.
+  const isOurError = error instanceof RuntimeError;
   const lines = stack.split("\n").map((line) => line.trim())
-    .filter((line) => line.startsWith("at ") && !line.includes(OUR_FILES));
+    .filter((line) =>
+      line.startsWith("at ") && !line.includes(OUR_PATH) &&
+      !line.includes(OUR_FILES) && !(isOurError && DENOS_OWN.test(line))
+    );
   const rest = whole.length - first - stack.length;
   if (rest > 0) lines.push(`\u2026 (${rest} characters more)`);
   return lines;

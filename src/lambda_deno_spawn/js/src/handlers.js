@@ -8,6 +8,7 @@
 
 /** @import { Context } from "./context.js" */
 /** @import { Handler } from "./run.js" */
+import { complete } from "./completion.js";
 import { attempt, kindOf, quote, RuntimeError } from "./errors.js";
 import { fetchAdapter, finishResponse } from "./fetch.js";
 import { hello, readExactly } from "./input.js";
@@ -21,6 +22,8 @@ import { Sink } from "./stream.js";
 const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming");
 /** Where the namespace of a CommonJS module has what `module.exports` holds. */
 const COMMONJS = "module.exports";
+/** The export for which the default export stands in. */
+const CONVENTIONAL_NAME = "handler";
 /** How many names a message lists. */
 const NAMES_LIMIT = 32;
 /** The INVOKE line of a rehearsal. */
@@ -70,15 +73,26 @@ export const awslambda = {
  */
 export async function adapt(module, path) {
   const { owner, value } = pick(module, path);
-  if (typeof value !== "function") {
-    const commonjs = /** @type {any} */ (module[COMMONJS]);
-    const adaptFetch = await fetchAdapter(module.handler ?? commonjs?.handler);
-    await rehearse(
-      adaptFetch({ fetch: () => new Response("{}") }),
-      HTTP_REHEARSAL,
-    );
-    return adaptFetch(value);
-  }
+  if (!isFetchApp(value)) return await adaptFunction(value, owner);
+  // Beside an app a handler may be exported, for events that are not HTTP requests.
+  const beside = find(module, CONVENTIONAL_NAME);
+  const fallback = beside !== undefined && !isFetchApp(beside.value)
+    ? await adaptFunction(beside.value, beside.owner)
+    : undefined;
+  const adaptFetch = await fetchAdapter(fallback);
+  await rehearse(
+    adaptFetch({ fetch: () => new Response("{}") }),
+    HTTP_REHEARSAL,
+  );
+  return adaptFetch(value);
+}
+
+/**
+ * @param {any} value A function.
+ * @param {unknown} owner
+ * @returns {Promise<Handler>}
+ */
+async function adaptFunction(value, owner) {
   if (STREAMING in value) {
     const adaptStreaming = await streamingAdapter();
     // V8 compiles code again that has run a few times: not while the event waits.
@@ -97,13 +111,11 @@ export async function adapt(module, path) {
       yield "2";
     }, undefined));
   }
-  return adaptPlain(value.length > 2 ? withCallback(value) : value, owner);
+  return adaptPlain(value, owner);
 }
 
 /**
- * Find an export. The default export stands in for `handler`, the conventional name.
- * The namespace of a CommonJS module has only the names that can be seen without running
- * the module; where it does not help, `module.exports` itself is asked.
+ * Find an export that can be a handler.
  *
  * @param {Record<string, unknown>} module
  * @param {string} path Names joined by dots.
@@ -111,50 +123,73 @@ export async function adapt(module, path) {
  * @throws {RuntimeError} There is no such export, or it is something else.
  */
 export function pick(module, path) {
-  const commonjs = module[COMMONJS];
-  let owner = /** @type {unknown} */ (undefined);
-  let value = /** @type {any} */ (module);
-  for (const name of path.split(".")) {
-    owner = value === module ? commonjs : value;
-    value = value?.[name];
-  }
-  if (value === undefined && path === "handler" && commonjs === undefined) {
-    value = module.default;
-  }
-  if (typeof value === "function" || typeof value?.fetch === "function") {
-    return { owner, value };
-  }
-  if (commonjs !== undefined) return pickCommonJs(commonjs, path);
-  throw noHandler(Object.keys(module), path, value);
+  const found = find(module, path);
+  if (found !== undefined) return found;
+  const exports = COMMONJS in module ? module[COMMONJS] : module;
+  throw noHandler(exports, path, follow(exports, path).value);
 }
 
 /**
- * Find an export of a CommonJS module that was made while the module ran.
+ * Find an export that can be a handler: in the namespace of the module, then in its
+ * default export. The default export stands in for `handler`, the conventional name.
+ * The namespace of a CommonJS module has only the names that can be seen without running
+ * the module, so there `module.exports` comes first.
  *
- * @param {any} exports What `module.exports` holds.
+ * @param {Record<string, unknown>} module
  * @param {string} path Names joined by dots.
- * @returns {{ owner: unknown, value: any }}
- * @throws {RuntimeError} There is no such export, or it is something else.
+ * @returns {{ owner: unknown, value: any } | undefined}
  */
-function pickCommonJs(exports, path) {
-  let owner = /** @type {any} */ (undefined);
-  let value = exports;
+function find(module, path) {
+  const exports = /** @type {any} */ (module[COMMONJS]);
+  const holders = COMMONJS in module
+    ? [exports, module, exports?.default]
+    : [module, module.default];
+  for (const holder of holders) {
+    const { owner, value } = follow(holder, path);
+    // A namespace is not an object that methods could be called on.
+    if (isHandler(value)) {
+      return { owner: owner === module ? undefined : owner, value };
+    }
+  }
+  const isThere = (follow(holders[0], path).value ?? null) !== null;
+  if (path !== CONVENTIONAL_NAME || isThere) return undefined;
+  const value = holders.find((holder) =>
+    holder !== module && isHandler(holder)
+  );
+  return value === undefined ? undefined : { owner: undefined, value };
+}
+
+/**
+ * @param {any} holder
+ * @param {string} path Names joined by dots.
+ * @returns {{ owner: unknown, value: any }} What they lead to, and what has it.
+ */
+function follow(holder, path) {
+  let owner = /** @type {unknown} */ (undefined);
+  let value = holder;
   for (const name of path.split(".")) {
     owner = value;
     value = value?.[name];
   }
-  if (isHandler(value)) return { owner, value };
-  if (value === undefined && path === "handler") {
-    // Compilers write a default export as a member, beside a mark.
-    const standIn = exports?.__esModule ? exports.default : exports;
-    if (isHandler(standIn)) return { owner: undefined, value: standIn };
-  }
-  throw noHandler(attempt(() => namesIn(exports)) ?? [], path, value);
+  return { owner, value };
 }
 
 /** @param {any} value */
 function isHandler(value) {
-  return typeof value === "function" || typeof value?.fetch === "function";
+  return typeof value === "function" || isFetchApp(value);
+}
+
+/**
+ * @param {any} value
+ * @returns {boolean} True for an object, or a function, that has a `fetch` method. What
+ *   writes to AWS's response stream is a plain handler.
+ */
+function isFetchApp(value) {
+  const isObject = typeof value === "object" && value !== null;
+  if (typeof value === "function" ? STREAMING in value : !isObject) {
+    return false;
+  }
+  return attempt(() => typeof value.fetch === "function") ?? false;
 }
 
 /**
@@ -182,60 +217,45 @@ function namesIn(exports) {
 }
 
 /**
- * @param {string[]} names What the module exports.
+ * @param {unknown} exports What the module exports.
  * @param {string} path
  * @param {unknown} value What the export holds.
  */
-function noHandler(names, path, value) {
+function noHandler(exports, path, value) {
   const where = quote(hello.module);
-  const more = names.length > NAMES_LIMIT ? ", \u2026" : "";
-  const found = names.slice(0, NAMES_LIMIT).join(", ") + more || "nothing";
-  const kind = kindOf(value);
+  const names = attempt(() => namesIn(exports)) ?? [];
+  const dots = names.length > NAMES_LIMIT ? ", \u2026" : "";
+  const found = names.slice(0, NAMES_LIMIT).join(", ") + dots || "nothing";
+  const isNot = (/** @type {unknown} */ it) =>
+    `is ${kindOf(it)}, not a function or an object with a fetch method`;
+  const standIn = path === CONVENTIONAL_NAME
+    ? follow(exports, "default").value
+    : undefined;
+  const more = standIn === undefined
+    ? ""
+    : `; the default export, which could stand in, ${isNot(standIn)}`;
   return new RuntimeError(
     "Runtime.HandlerNotFound",
     value === undefined
-      ? `Cannot find export ${quote(path)} in ${where}: it exports ${found}`
-      : `Cannot call export ${quote(path)} of ${where}: it is ${kind}, ` +
-        "not a function or an object with a fetch method",
+      ? `Cannot find export ${
+        quote(path)
+      } in ${where}: it exports ${found}${more}`
+      : `Cannot call export ${quote(path)} of ${where}: it ${isNot(value)}`,
   );
 }
 
 /**
- * @param {(event: unknown, context: Context) => unknown} value
+ * @param {(...args: any[]) => unknown} value Called with event, context and callback.
  * @param {unknown} owner
  * @returns {Handler}
  */
 function adaptPlain(value, owner) {
   return async (event, context, job) =>
-    finishResponse(await value.call(owner, event, context), event, job);
-}
-
-/**
- * Adapt a handler of the older form, which takes a callback, to the form of today.
- *
- * @param {Function} handler
- */
-export function withCallback(handler) {
-  return function (
-    /** @type {unknown} */ event,
-    /** @type {Context} */ context,
-  ) {
-    // @ts-ignore called as a method of its owner
-    const owner = /** @type {unknown} */ (this);
-    return new Promise((resolve, reject) => {
-      const result = handler.call(
-        owner,
-        event,
-        context,
-        (/** @type {unknown} */ error, /** @type {unknown} */ value) =>
-          error === null || error === undefined
-            ? resolve(value)
-            : reject(error),
-      );
-      // A function that declares a callback and returns a promise means the promise.
-      if (typeof result?.then === "function") resolve(result);
-    });
-  };
+    finishResponse(
+      await complete(job, value, owner, event, context),
+      event,
+      job,
+    );
 }
 
 /** Load what handlers of AWS's streaming form need. */
@@ -247,6 +267,7 @@ async function streamingAdapter() {
    * @returns {Handler}
    */
   return (value, owner) => async (event, context, job) => {
+    job.opensStream = true;
     const { stream, finished } = responseStream(new Sink(job));
     await value.call(owner, event, stream, context);
     await finished;

@@ -1,13 +1,20 @@
 // @ts-check
 /**
- * What the supervisor writes to stdin: the HELLO line, then invocations. Keeps the
- * facts of HELLO and the bytes that were read ahead. Does not know what is done with an
- * invocation.
+ * What the supervisor writes: the HELLO line to stdin, then invocations, there or to a
+ * pipe that HELLO names. Keeps the facts of HELLO and the bytes that were read ahead.
+ * Does not know what is done with an invocation.
  *
  * @module
  */
 
-import { decodeLossy, parse, readStdin, TextDecoder } from "./primordials.js";
+import {
+  decodeLossy,
+  openSync,
+  parse,
+  readStdin,
+  revokePermission,
+  TextDecoder,
+} from "./primordials.js";
 
 /**
  * @typedef {"TRACE" | "DEBUG" | "INFO" | "WARN" | "ERROR" | "FATAL"} LogLevel
@@ -25,6 +32,7 @@ import { decodeLossy, parse, readStdin, TextDecoder } from "./primordials.js";
  * @property {number} invocations How many this process serves; 0: no limit.
  * @property {string | null} socket Unix socket to listen on; null: invocations come on
  *   stdin.
+ * @property {string | null} input Pipe to be read after HELLO; null: stdin goes on.
  * @property {number} concurrency How many invocations may run at once.
  * @property {number} closeMs How long a process that serves several invocations may
  *   take to close.
@@ -71,7 +79,9 @@ export let hello = /** @type {Hello} */ (/** @type {unknown} */ (null));
 /** How many more invocations this process may serve. */
 export let invocationsLeft = 1;
 
-/** Bytes that were read from stdin and not used yet. */
+/** Reads what the supervisor writes. */
+let readInput = readStdin;
+/** Bytes that were read and not used yet. */
 let unread = new Uint8Array(0);
 /** Used for reads while nothing is unread: allocating a buffer for each takes time. */
 const readBuffer = new Uint8Array(65_536);
@@ -90,6 +100,18 @@ export function receiveHello(line) {
     );
   }
   invocationsLeft = hello.invocations || Infinity;
+}
+
+/**
+ * Read from another pipe from now on, as stdin has ended: the handler may read that. No
+ * code opens it again, unless it may read everywhere.
+ *
+ * @param {string} path
+ */
+export function continueWith(path) {
+  const file = openSync(path);
+  revokePermission({ name: "read", path });
+  readInput = file.readSync.bind(file);
 }
 
 /**
@@ -139,7 +161,7 @@ export function readExactly(length) {
   const begun = unread.length;
   unread = new Uint8Array(0);
   for (let offset = begun; offset < length;) {
-    const count = readStdin(bytes.subarray(offset));
+    const count = readInput(bytes.subarray(offset));
     if (count === null) return null;
     offset += count;
   }
@@ -149,7 +171,7 @@ export function readExactly(length) {
 /** @returns {boolean} False at the end of stdin. */
 function readMore() {
   const chunk = unread.length === 0 ? readBuffer : new Uint8Array(65_536);
-  const count = readStdin(chunk);
+  const count = readInput(chunk);
   if (count === null) return false;
   const received = chunk.subarray(0, count);
   if (unread.length === 0) {

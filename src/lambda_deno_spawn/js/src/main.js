@@ -25,6 +25,7 @@ import { loadErrorType } from "./errors.js";
 import { frame } from "./frames.js";
 import { adapt, awslambda } from "./handlers.js";
 import {
+  continueWith,
   decode,
   hello,
   invocationsLeft,
@@ -32,10 +33,16 @@ import {
   readLine,
   receiveHello,
 } from "./input.js";
-import { beginInvocation, beginLoading, latestJob, tellApart } from "./job.js";
+import {
+  beginInvocation,
+  beginLoading,
+  keepAliveWith,
+  latestJob,
+  tellApart,
+} from "./job.js";
 import { fail, finish } from "./outcome.js";
 import { STDOUT, write } from "./output.js";
-import { exit, parse, readStdinLater } from "./primordials.js";
+import { exit, parse } from "./primordials.js";
 import { run } from "./run.js";
 import {
   onNothingLeft,
@@ -74,6 +81,7 @@ export async function start(load, loadServer) {
     const servesMore = invocationsLeft > 1 || hello.socket !== null;
     const server = hello.socket === null ? null : await loadServer();
     const listener = server?.open(/** @type {string} */ (hello.socket));
+    if (!server && hello.input) continueWith(hello.input);
     handler = await adapt(await load(), hello.export);
     if (server && listener) await serve(server, listener, handler);
     // Not before the module has loaded: a listener keeps the event loop alive, so Deno
@@ -129,19 +137,23 @@ async function serve(server, listener, handler) {
     within = (job, work) => jobs.run(job, work);
     tellApart(() => jobs.getStore());
   }
-  const stopServing = server.serve(listener, (line, eventBytes, output) => {
-    const head = /** @type {Head} */ (parse(decode(line)));
-    const job = beginInvocation(output, head);
-    within(job, async () => {
-      await run(job, handler, head, eventBytes);
-      await finish(job);
-    });
-    return () => job.abandon();
-  });
+  const inputEnd = server.endOf(hello.input);
+  const { stopServing, keep } = server.serve(
+    listener,
+    (line, eventBytes, output) => {
+      const head = /** @type {Head} */ (parse(decode(line)));
+      const job = beginInvocation(output, head);
+      within(job, async () => {
+        await run(job, handler, head, eventBytes);
+        await finish(job);
+      });
+      return () => job.abandon();
+    },
+  );
+  keepAliveWith(keep);
   beforeTheEnd(stopServing);
-  // The supervisor writes CLOSE here, or nothing; stdin ends with it, or behind that.
-  const line = new Uint8Array(256);
-  readStdinLater(line).then((length) => {
-    close(length ? parse(decode(line.subarray(0, length))).limitMs : null);
+  // The supervisor writes CLOSE there, or nothing; it ends with it, or behind that.
+  inputEnd.then((line) => {
+    close(line === null ? null : parse(decode(line)).limitMs);
   });
 }

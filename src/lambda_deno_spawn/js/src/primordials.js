@@ -7,6 +7,8 @@
  */
 
 export const { parse, stringify } = JSON;
+/** @type {(callee: Function, owner: unknown, ...args: unknown[]) => any} */
+export const bind = Function.prototype.call.bind(Function.prototype.bind);
 // @ts-ignore newer than the types
 export const { isError: isNativeError } = Error;
 export const { Event, TextDecoder } = globalThis;
@@ -16,8 +18,20 @@ export const processProperty = Object.getOwnPropertyDescriptor(
   globalThis,
   "process",
 );
-export const { addSignalListener, exit, removeSignalListener, stdin, stdout } =
-  Deno;
+/** @type {() => PromiseWithResolvers<any>} */
+export const withResolvers = Promise.withResolvers.bind(Promise);
+export const {
+  addSignalListener,
+  exit,
+  openSync,
+  removeSignalListener,
+  stdin,
+  stdout,
+} = Deno;
+/** Deno loads its permissions when they are first named. */
+export const revokePermission = (
+  /** @type {Deno.PermissionDescriptor} */ descriptor,
+) => Deno.permissions.revokeSync(descriptor);
 // @ts-ignore not part of the public types
 export const internals = Deno[Deno.internal];
 export const { Console, core, inspectArgs } = internals;
@@ -33,7 +47,6 @@ export const { cancelTimer, createSystemTimer } = core;
 /** The longest time that a timer accepts; with a longer one it would fire at once. */
 export const TIMER_LIMIT_MS = 2 ** 31 - 1;
 export const readStdin = stdin.readSync.bind(stdin);
-export const readStdinLater = stdin.read.bind(stdin);
 export const writeStdout = stdout.writeSync.bind(stdout);
 export const writeStdoutLater = stdout.write.bind(stdout);
 export const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
