@@ -229,7 +229,7 @@ async def _serve(
     reaper = Reaper(loop, signals)
     credentials = _credentials(settings)
     factory = WorkerFactory(command, state, cache, writer, reaper)
-    workers = Workers(factory, state.private_dir_of, credentials)
+    workers = Workers(factory, state.private_dir_of, credentials, settings.last_words_s)
     workers.templates = _templates(settings, workers, state, cache)
     leftovers = Leftovers(state, is_beside_events=settings.is_managed_instance)
     strategy = _strategy(settings, workers, leftovers)

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 STOP_MARGIN_S = 0.2  # stop the worker this long before the deadline; decision 0004
 # At exit: a part of the 150 ms or more that Lambda leaves the runtime; decision 0024.
 CLOSE_GRACE_S = 0.1
+# Enough to reach a collector of telemetry in another region; decision 0036.
+LAST_WORDS_S = 2.0
 SNAP_START = "snap-start"
 # Environments that AWS freezes between invocations. All others (AWS's emulator, Managed
 # Instances, a test) keep running and have their next event at once.
@@ -33,9 +35,9 @@ OUR_PREFIX = "LAMBDA_DENO_"
 KNOWN_VARIABLES = frozenset(
     OUR_PREFIX + name
     for name in (
-        "BIN", "CLOSE_GRACE_MS", "ENV", "MAX_INVOCATIONS", "METRICS", "PERMISSIONS",
-        "RESPONSE_MODE", "SIGTERM", "START", "STOP_MARGIN_MS", "STRATEGY", "V8_FLAGS",
-        "WARM", "WARM_MAX_AGE_S",
+        "BIN", "CLOSE_GRACE_MS", "ENV", "LAST_WORDS_MS", "MAX_INVOCATIONS", "METRICS",
+        "PERMISSIONS", "RESPONSE_MODE", "SIGTERM", "START", "STOP_MARGIN_MS",
+        "STRATEGY", "V8_FLAGS", "WARM", "WARM_MAX_AGE_S",
     )
 )  # fmt: skip
 
@@ -141,6 +143,8 @@ class Settings(NamedTuple):
         metrics: How each invocation's metrics are written to the log.
         sigterm: Whether to register as an extension; otherwise Lambda sends no SIGTERM.
         close_grace_s: How long a process that has served may take to close.
+        last_words_s: How long a program that listens for its end may take for it, after
+            its response; 0: it is ended at once.
         is_snap_start: A snapshot is taken after init, and restored before each first
             invocation.
         credentials_uri: URL of credentials for processes that may not fetch them; None:
@@ -178,6 +182,7 @@ class Settings(NamedTuple):
     metrics: Metrics = Metrics.OFF
     sigterm: Sigterm = Sigterm.OFF
     close_grace_s: float = CLOSE_GRACE_S
+    last_words_s: float = LAST_WORDS_S
     is_snap_start: bool = False
     credentials_uri: str | None = None
     credentials_token: str = ""
@@ -255,6 +260,9 @@ class Settings(NamedTuple):
             sigterm=_choice(environ, "LAMBDA_DENO_SIGTERM", Sigterm.OFF),
             close_grace_s=_milliseconds(
                 environ, "LAMBDA_DENO_CLOSE_GRACE_MS", CLOSE_GRACE_S
+            ),
+            last_words_s=_milliseconds(
+                environ, "LAMBDA_DENO_LAST_WORDS_MS", LAST_WORDS_S
             ),
             is_snap_start=is_snap_start,
             credentials_uri=_credentials_uri(

@@ -19,7 +19,11 @@ const settle = async () => {
 /** The event loop is empty. @returns {boolean} True if it is to go on. */
 function emptyLoop() {
   let isKept = false;
-  onNothingLeft(/** @type {any} */ ({ preventDefault: () => (isKept = true) }));
+  const event = {
+    preventDefault: () => (isKept = true),
+    stopImmediatePropagation() {},
+  };
+  onNothingLeft(/** @type {any} */ (event));
   return isKept;
 }
 

@@ -12,7 +12,7 @@ import { beginInvocation } from "../../src/lambda_deno_spawn/js/src/job.js";
 
 export const MARKER = "0123456789abcdef0123456789abcdef";
 const HELLO = {
-  version: 2,
+  version: 3,
   marker: MARKER,
   export: "handler",
   module: "/var/task/function.ts",
@@ -26,6 +26,8 @@ const HELLO = {
   input: null,
   concurrency: 1,
   closeMs: 500,
+  lastWordsMs: 1000,
+  console: "log",
   variables: {},
   packageFolders: [],
   closedFolders: [],

@@ -7,6 +7,7 @@ import { framesIn, MARKER, sayHello } from "./doubles.js";
 import {
   chunkRoom,
   doneFrame,
+  emptyFrame,
   frame,
   framesOf,
   writeAll,
@@ -52,18 +53,19 @@ Deno.test("framesOf() sends everything in one frame while nothing else can write
   assert.equal(frames.length, 1);
 });
 
-for (const length of [0, 1, 3_839, 3_840, 3_841, 10_000]) {
+for (const length of [0, 1, 3_583, 3_584, 3_585, 10_000]) {
   Deno.test(`framesOf() keeps a result of ${length} bytes in writes of 4096`, () => {
     sayHello({ partBytes: 4_096 });
     const body = bytes("x".repeat(length));
-    const frames = framesOf("RESULT", body, "", doneFrame(true));
+    const behind = emptyFrame("LAST") + doneFrame(true);
+    const frames = framesOf("RESULT", body, "", behind);
     for (const one of frames) assert.ok(one.length <= 4_096);
     const parts = frames.flatMap(framesIn);
     assert.equal(parts.map(({ body }) => body).join(""), text(body));
     const kinds = parts.map(({ kind }) => kind);
-    assert.deepEqual(kinds.splice(-2), ["RESULT", "DONE"]);
+    assert.deepEqual(kinds.splice(-3), ["RESULT", "LAST", "DONE"]);
     assert.ok(kinds.every((kind) => kind === "PART"));
-    assert.equal(kinds.length, Math.max(0, Math.ceil(length / 3_840) - 1));
+    assert.equal(kinds.length, Math.max(0, Math.ceil(length / 3_584) - 1));
   });
 }
 
@@ -71,18 +73,19 @@ Deno.test("framesOf() has room for the longest error type", () => {
   sayHello({ partBytes: 4_096 });
   const frames = framesOf(
     "ERROR",
-    bytes("x".repeat(3_840)),
+    bytes("x".repeat(3_584)),
     "N".repeat(128),
-    "",
+    emptyFrame("LAST") + doneFrame(true),
   );
   assert.equal(frames.length, 1);
+  assert.ok(frames[0].length <= 4_096);
 });
 
 Deno.test("chunkRoom() is what a pipe holds, or what one write of it takes", () => {
   sayHello({ partBytes: 0 });
   assert.equal(chunkRoom(), 65_536);
   sayHello({ partBytes: 4_096 });
-  assert.equal(chunkRoom(), 3_840);
+  assert.equal(chunkRoom(), 3_584);
 });
 
 Deno.test("write() goes on where a short write has ended", () => {

@@ -63,7 +63,7 @@ Deno.test("decode() refuses what is not UTF-8 and takes U+FFFD that was sent", (
 Deno.test("HELLO of another version is refused, and 0 invocations mean no limit", () => {
   assert.throws(
     () => receiveHello('{"version":1}'),
-    new Error("Cannot speak protocol 1: this is 2"),
+    new Error("Cannot speak protocol 1: this is 3"),
   );
   sayHello({ invocations: 0, module: "/task/a.ts" });
   assert.equal(invocationsLeft, Infinity);

@@ -185,7 +185,7 @@ Deno.test("a promise that can never settle is an error, once nothing is left", (
   for (const phase of /** @type {const} */ (["running", "streaming"])) {
     const { job, output } = beginJob();
     job.phase = phase;
-    onNothingLeft();
+    onNothingLeft(new Event("beforeunload", { cancelable: true }));
     assert.deepEqual(output.kinds, ["ERROR", "DONE"]);
     assert.equal(output.frames[0].errorType, "Runtime.HandlerNeverSettled");
     assert.equal(output.frames[1].more, undefined);
@@ -197,7 +197,7 @@ Deno.test("waitUntil work that can never settle is logged, and ends the process"
   const { job, output } = beginJob();
   job.afterwards.push(new Promise(() => {}));
   respond(job, resultFrames(job, 1));
-  onNothingLeft();
+  onNothingLeft(new Event("beforeunload", { cancelable: true }));
   assert.deepEqual(output.kinds, ["RESULT", "DONE"]);
   assert.equal(output.frames[1].more, undefined);
   assert.match(take(stderr), /WARN\twaitUntil: a promise can never settle/);
@@ -207,7 +207,7 @@ Deno.test("a module that never loads is left to the supervisor", () => {
   sayHello();
   const output = new KeptOutput();
   beginLoading(output);
-  onNothingLeft();
+  onNothingLeft(new Event("beforeunload", { cancelable: true }));
   assert.deepEqual(output.kinds, []);
 });
 

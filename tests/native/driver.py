@@ -37,6 +37,8 @@ FACTS: dict[str, Any] = {
     "partBytes": 0,
     "invocations": 1,
     "closeMs": 0,
+    "lastWordsMs": 0,
+    "console": "log",
     "socket": None,
     "concurrency": 1,
     "resultLimitBytes": 6_291_556,

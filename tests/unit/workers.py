@@ -164,6 +164,7 @@ class Deno:
         stdin: What was written to it.
         signals: Signals that it was sent.
         ends_by_sigterm: It exits with 0 when it is asked to.
+        ends_by_close: It exits with 0 when it is told that it serves no more.
         is_stuck: Not even SIGKILL ends it.
     """
 
@@ -176,6 +177,7 @@ class Deno:
         self.has_stdin = True
         self.signals: list[int] = []
         self.ends_by_sigterm = False
+        self.ends_by_close = False
         self.is_stuck = False
         self.is_closed = False
         self.peak_bytes = 30 * 2**20
@@ -186,9 +188,15 @@ class Deno:
     # What the supervisor does.
 
     def write_all(self, buffers: list[bytes], *, ends: bool) -> None:
+        if not self.has_stdin:
+            return
         self.stdin += buffers
-        self.requests.append(json.loads(buffers[0])["requestId"])
         self.has_stdin = not ends
+        line = json.loads(buffers[0])
+        if "requestId" in line:
+            self.requests.append(line["requestId"])
+        elif self.ends_by_close:
+            asyncio.get_running_loop().call_soon(self.exit, 0)
 
     def close_stdin(self) -> None:
         self.has_stdin = False
@@ -278,6 +286,10 @@ class Deno:
     def end_stream(self) -> None:
         """Send the end of a stream."""
         self.write(frame("END"))
+
+    def announce(self) -> None:
+        """Have last words."""
+        self.write(frame("LAST"))
 
     def finish(self, *, more: bool = False) -> None:
         """Have nothing left to do."""

@@ -17,10 +17,23 @@ const { parse, stringify } = JSON;
 const bind = Function.prototype.call.bind(Function.prototype.bind);
 // @ts-ignore newer than the types
 const { isError: isNativeError } = Error;
-const { TextDecoder } = globalThis;
+const { Event, TextDecoder } = globalThis;
+const dispatchEvent = globalThis.dispatchEvent.bind(globalThis);
+/** Loads what belongs to Node when it is read. */
+const processProperty = Object.getOwnPropertyDescriptor(
+  globalThis,
+  "process",
+);
 /** @type {() => PromiseWithResolvers<any>} */
 const withResolvers = Promise.withResolvers.bind(Promise);
-const { stdin, stdout, exit, openSync } = Deno;
+const {
+  addSignalListener,
+  exit,
+  openSync,
+  removeSignalListener,
+  stdin,
+  stdout,
+} = Deno;
 /** Deno loads its permissions when they are first named. */
 const revokePermission = (
   /** @type {Deno.PermissionDescriptor} */ descriptor,
@@ -37,6 +50,8 @@ const decodeLossy = core.decode;
  * which takes a process 6 ms of CPU time and 4 MB.
  */
 const { cancelTimer, createSystemTimer } = core;
+/** The longest time that a timer accepts; with a longer one it would fire at once. */
+const TIMER_LIMIT_MS = 2 ** 31 - 1;
 const readStdin = stdin.readSync.bind(stdin);
 const writeStdout = stdout.writeSync.bind(stdout);
 const writeStdoutLater = stdout.write.bind(stdout);
@@ -64,6 +79,10 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  * @property {number} concurrency How many invocations may run at once.
  * @property {number} closeMs How long a process that serves several invocations may
  *   take to close.
+ * @property {number} lastWordsMs How long the end of a program may take that listens
+ *   for it; 0: it is not told.
+ * @property {"log" | "both" | "telemetry"} console Where the console's records go: to
+ *   the log, to Deno's telemetry.
  * @property {Record<string, string | null>} variables Environment variables that Deno
  *   itself obeys: the handler reads and sets these copies instead; null: not set.
  * @property {Record<string, string>} context Members that every context has.
@@ -85,6 +104,10 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  * @typedef {object} Resume The RESUME line, the first of a process that was forked.
  * @property {string} marker Marker of this process.
  * @property {number} pid Its process id.
+ * @property {boolean} [lingers] It is looked at when it has served its event.
+ *
+ * @typedef {object} Close The CLOSE line: nothing is served any more.
+ * @property {number} limitMs Time for the end of the program.
  *
  * @typedef {object} Head The INVOKE line.
  * @property {number} eventBytes
@@ -98,7 +121,7 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  * @property {string | null} tenantId
  */
 
-const PROTOCOL_VERSION = 2;
+const PROTOCOL_VERSION = 3;
 
 let hello = /** @type {Hello} */ (/** @type {unknown} */ (null));
 /** How many more invocations this process may serve. */
@@ -939,11 +962,11 @@ function kindOf(value) {
 
 /**
  * @typedef {"READY" | "PART" | "RESULT" | "STREAM" | "CHUNK" | "END" | "ERROR" |
- *   "DONE"} FrameKind
+ *   "LAST" | "DONE"} FrameKind
  */
 
-/** More than what a RESULT frame and the DONE frame behind it add to the body. */
-const FRAME_OVERHEAD_BYTES = 256;
+/** More than what a frame adds to its body, with LAST and DONE behind it. */
+const FRAME_OVERHEAD_BYTES = 512;
 /** Longest body of a CHUNK frame: the capacity of a pipe. */
 const CHUNK_BYTES = 65_536;
 
@@ -992,6 +1015,14 @@ const doneFrame = (
     return `${hello.marker}{"kind":"DONE","bytes":0${more}}\n${hello.marker}\n`;
   }
 );
+
+/**
+ * @param {FrameKind} kind
+ * @returns {string} A frame without a body.
+ */
+function emptyFrame(kind) {
+  return `${hello.marker}{"kind":"${kind}","bytes":0}\n${hello.marker}\n`;
+}
 
 const framesOf = (
   /**
@@ -1049,12 +1080,15 @@ const writeAll = (
  * @property {(bytes: Uint8Array) => Promise<void>} writeLater Resolves once there is
  *   room for more.
  * @property {(job: Job) => void} end Called when all is done, or never will be.
+ * @property {boolean} [isNowhere] Nothing of it is read.
  */
 
 /** What a job is doing, and how it has to respond if something goes wrong. */
 class Job {
   requestId = "";
   tenantId = /** @type {string | null} */ (null);
+  /** When the platform stops waiting for it. */
+  deadlineEpochMs = Infinity;
   /** The response stream, once its first byte is written. @type {Sink | null} */
   stream = null;
   /** True if the handler is to write to a stream. */
@@ -1101,6 +1135,7 @@ class Job {
     if (head === undefined) return;
     this.requestId = head.requestId;
     this.tenantId = head.tenantId;
+    this.deadlineEpochMs = head.deadlineEpochMs;
     this.abortEpochMs = head.abortEpochMs;
   }
 
@@ -1215,6 +1250,156 @@ function onlyOf(jobs) {
   return jobs.size === 1 ? job : null;
 }
 
+// --- telemetry.js ---
+
+/** Where every version of OpenTelemetry's API keeps what was registered. */
+const API = Symbol.for("opentelemetry.js.api.1");
+/** The key of the span in a context of that API. */
+const SPAN = Symbol.for("OpenTelemetry Context Key SPAN");
+/** Name of X-Ray's header. */
+const XRAY = "x-amzn-trace-id";
+/** Hexadecimal digits of X-Ray's ids. */
+const ROOT = /^1-([0-9a-f]{8})-([0-9a-f]{24})$/i;
+const PARENT = /^[0-9a-f]{16}$/i;
+
+/** The error that is being logged, whose members are fields of the record. */
+let shown = /** @type {Error | null} */ (null);
+
+const registered = (
+  /** @returns {any} What is registered with the API; undefined: nothing. */
+  function () {
+    return /** @type {any} */ (globalThis)[API];
+  }
+);
+
+const capture = (
+  /**
+   * Let Deno's telemetry have what the console prints.
+   *
+   * @param {Record<string, any>} console The console's methods; they are replaced.
+   */
+  function (console) {
+    if (hello.console === "log") return;
+    /** @type {Record<string, any>} */
+    const captured = new Console(record);
+    for (const name of Object.keys(captured)) {
+      const print = console[name], keep = captured[name];
+      if (typeof keep !== "function") continue;
+      console[name] = (/** @type {unknown[]} */ ...args) => {
+        shown = isNativeError(args[0]) ? args[0] : null;
+        keep(...args);
+        if (hello.console === "both") print(...args);
+      };
+    }
+  }
+);
+
+/**
+ * Give a record to Deno's telemetry, with the span that it belongs to.
+ *
+ * @param {string} message
+ * @param {number} level
+ */
+function record(message, level) {
+  const span = registered()?.context?.active().getValue(SPAN);
+  const { op_otel_log, op_otel_log_foreign } = core.ops;
+  const { name = "", message: text = "", stack = "" } = shown ?? {};
+  const error = [`${name}`, `${text}`, `${stack}`];
+  shown = null;
+  if (span === undefined) {
+    op_otel_log(message, level, undefined, ...error);
+    return;
+  }
+  const { traceId, spanId, traceFlags } = span.spanContext();
+  op_otel_log_foreign(message, level, traceId, spanId, traceFlags, ...error);
+}
+
+const traceOf = (
+  /**
+   * @param {Head} head
+   * @param {unknown} event
+   * @returns {(<T>(work: () => T) => T) | null} Runs a handler as part of the trace that
+   *   its event belongs to; null: there is no telemetry, or no trace.
+   */
+  function (head, event) {
+    const api = registered();
+    if (api?.context === undefined) return null;
+    const context = attempt(() => contextOf(api, head, event));
+    return context === undefined
+      ? null
+      : (work) => api.context.with(context, work);
+  }
+);
+
+/**
+ * @param {any} api
+ * @param {Head} head
+ * @param {any} event
+ * @returns {any} The context in which the event was sent: that of the headers of a
+ *   request, else that of X-Ray; undefined: none is known.
+ */
+function contextOf(api, head, event) {
+  const active = api.context.active();
+  const carrier = headersOf(event);
+  if (head.traceId !== null) carrier[XRAY] = head.traceId;
+  const keys = () => Object.keys(carrier);
+  const get = (/** @type {unknown} */ _, /** @type {string} */ name) =>
+    carrier[name.toLowerCase()];
+  const sent = api.propagation?.extract(active, carrier, { get, keys }) ??
+    active;
+  if (sent.getValue(SPAN) !== undefined) return sent;
+  const spanContext = xraySpan(head.traceId);
+  if (spanContext === null) return sent === active ? undefined : sent;
+  return sent.setValue(SPAN, {
+    spanContext: () => spanContext,
+    isRecording: () => false,
+  });
+}
+
+/**
+ * @param {any} event
+ * @returns {Record<string, string>} The headers of the request that it describes, their
+ *   names in lower case.
+ */
+function headersOf(event) {
+  /** @type {Record<string, string>} */
+  const headers = Object.create(null);
+  const given = event?.headers ?? event?.multiValueHeaders;
+  if (typeof given !== "object") return headers;
+  for (const [name, value] of Object.entries(given ?? {})) {
+    const first = Array.isArray(value) ? value[0] : value;
+    if (typeof first === "string") headers[name.toLowerCase()] = first;
+  }
+  return headers;
+}
+
+/**
+ * Read X-Ray's header. One that is not sampled is as good as none: X-Ray keeps nothing
+ * of that trace, and samplers that follow their parent would keep nothing either.
+ *
+ * @param {string | null} header `Root=1-...;Parent=...;Sampled=1`.
+ * @returns {{ traceId: string, spanId: string, traceFlags: number,
+ *   isRemote: boolean } | null}
+ */
+function xraySpan(header) {
+  /** @type {Record<string, string>} */
+  const fields = Object.create(null);
+  for (const field of (header ?? "").split(";")) {
+    const at = field.indexOf("=");
+    fields[field.slice(0, at).trim().toLowerCase()] = field.slice(at + 1)
+      .trim();
+  }
+  const root = ROOT.exec(fields.root ?? "");
+  if (root === null || !PARENT.test(fields.parent ?? "")) return null;
+  if (fields.sampled !== "1") return null;
+  return {
+    traceId: `${root[1]}${root[2]}`.toLowerCase(),
+    spanId: fields.parent.toLowerCase(),
+    traceFlags: 1,
+    isRemote: true,
+  };
+}
+
 // --- console.js ---
 
 /** @type {Record<LogLevel, number>} */
@@ -1261,6 +1446,7 @@ const reroute = (
         error: (/** @type {unknown[]} */ ...args) => log("ERROR", args),
       });
     }
+    capture(/** @type {any} */ (console));
     // Deno keeps both on disk, where the next event's process would find them.
     Object.defineProperty(globalThis, "localStorage", {
       configurable: true,
@@ -1416,9 +1602,6 @@ function format(args) {
 
 /** @typedef {ReturnType<typeof makeContext>} Context */
 
-/** The longest time that a timer accepts; with a longer one it would fire at once. */
-const TIMER_LIMIT_MS = 2 ** 31 - 1;
-
 let hasTraceId = false;
 
 const makeContext = (
@@ -1530,6 +1713,316 @@ const setTraceId = (
   }
 );
 
+// --- ending.js ---
+
+/** Nothing listens for the end. */
+const NOTHING = 0;
+/** What listens has said all it has to say when it returns. */
+const AT_ONCE = 1;
+/** What listens may begin work that takes time. */
+const IN_TIME = 2;
+/** How long the supervisor may take to look at a process that has served its event. */
+const LOOKED_AT_MS = 50;
+/** Part of the time until the deadline; the supervisor waits for four fifths of it. */
+const DEADLINE_SHARE = 0.6;
+const TOO_LONG =
+  "The program listens for its end, and something is still open: a timer, a server or " +
+  "a pool of connections; close it, or exit in the listener. The process exits now";
+/** Events of the global object that tell of an end, or of an accident. */
+const TYPES = /** @type {const} */ ([
+  "unload",
+  "beforeunload",
+  "error",
+  "unhandledrejection",
+]);
+
+/**
+ * The listeners of the global object by type, where Deno keeps them; null: elsewhere.
+ *
+ * @type {Record<string, unknown[]> | null}
+ */
+let listeners = {};
+/** How many of them are the runtime's. @type {Record<string, number>} */
+const own = {};
+/** The handler's listeners for SIGTERM, those of Node's `process` included. */
+const terminating = /** @type {Set<() => void>} */ (new Set());
+/** True if Deno itself keeps spans and records until its end. */
+let hasTelemetry = false;
+/** True once something listens for an accident that has happened. */
+let isShaken = false;
+/** True once the supervisor knows that it has to wait. */
+let isAnnounced = false;
+let listensForSigterm = false;
+let lingerMs = 0;
+/** When the process exits at the latest; null: the end has not come. */
+let endMs = /** @type {number | null} */ (null);
+/** Exits then. */
+let timer = /** @type {number | null} */ (null);
+/** True while `beforeExit` may have to be told because something is still open. */
+let hasToHurry = false;
+/** Waits for the signal after stdin has ended. */
+let patience = /** @type {number | null} */ (null);
+/** Called when the end comes. */
+let onEnding = () => {};
+
+const watchForListeners = (
+  /** Note who listens from now on. Called before the handler's module is loaded. */
+  function () {
+    /** @type {Record<symbol, any>} */
+    const global = globalThis;
+    listeners = null;
+    for (const symbol of Object.getOwnPropertySymbols(globalThis)) {
+      const kept = global[symbol]?.listeners;
+      if (kept !== undefined) listeners = kept;
+    }
+    for (const type of TYPES) own[type] = listeners?.[type]?.length ?? 0;
+    hasTelemetry = internals.__telemetry !== undefined;
+    Object.assign(Deno, {
+      addSignalListener(
+        /** @type {Deno.Signal} */ signal,
+        /** @type {() => void} */ listener,
+      ) {
+        addSignalListener(signal, listener);
+        if (signal === "SIGTERM") terminating.add(listener);
+      },
+      removeSignalListener(
+        /** @type {Deno.Signal} */ signal,
+        /** @type {() => void} */ listener,
+      ) {
+        removeSignalListener(signal, listener);
+        if (signal === "SIGTERM") terminating.delete(listener);
+      },
+    });
+  }
+);
+
+const isHeard = (
+  /**
+   * @param {typeof TYPES[number]} type
+   * @returns {boolean} True if code of the handler's listens.
+   */
+  function (type) {
+    return listeners === null || (listeners[type]?.length ?? 0) > own[type];
+  }
+);
+
+const isHeardInNode = (
+  /**
+   * @param {string} name
+   * @returns {boolean} True if a listener was given to Node's `process`.
+   */
+  function (name) {
+    // Without a listener, nothing may load what belongs to Node: it takes 10 ms.
+    if (internals.dispatchProcessBeforeExitEvent === undefined) return false;
+    const counted = attempt(
+      () => /** @type {number} */ (processProperty?.get?.call(globalThis)
+        .listenerCount(name)),
+    );
+    return counted !== 0;
+  }
+);
+
+const lastWords = (
+  /** @returns {number} Whether the end of this process is heard, and how. */
+  function () {
+    if (hello.lastWordsMs === 0) return NOTHING;
+    if (
+      isShaken || terminating.size > 0 || isHeard("beforeunload") ||
+      isHeardInNode("beforeExit")
+    ) return IN_TIME;
+    return hasTelemetry || isHeard("unload") || isHeardInNode("exit")
+      ? AT_ONCE
+      : NOTHING;
+  }
+);
+
+/** Note that an error was not caught; what listens for that needs time as well. */
+function noteAccident() {
+  isShaken ||= hello.lastWordsMs > 0 && (
+    isHeard("error") || isHeard("unhandledrejection") ||
+    isHeardInNode("unhandledRejection") || isHeardInNode("uncaughtException") ||
+    isHeardInNode("uncaughtExceptionMonitor")
+  );
+}
+
+const announcement = (
+  /**
+   * @param {Job} job
+   * @returns {string} What stands before DONE: the frame by which the supervisor knows
+   *   that the process ends by itself, once; nothing if nothing listens.
+   */
+  function ({ output }) {
+    if (isAnnounced || output.isNowhere || lastWords() === NOTHING) return "";
+    isAnnounced = true;
+    return emptyFrame("LAST");
+  }
+);
+
+const isAwaited = (
+  /** @returns {boolean} True if the supervisor waits until this process has ended. */
+  function () {
+    return isAnnounced;
+  }
+);
+
+/** Do not end at once: the supervisor looks at the process when it has served. */
+function linger() {
+  lingerMs = LOOKED_AT_MS;
+}
+
+const hasEnded = (
+  /** @returns {boolean} True once the end has come: nothing is served any more. */
+  function () {
+    return endMs !== null;
+  }
+);
+
+/**
+ * @param {() => void} callback Called when the end comes.
+ */
+function beforeTheEnd(callback) {
+  onEnding = callback;
+}
+
+/**
+ * Let the program end, as it would without a supervisor. Returns before it does.
+ *
+ * @param {number} limitMs Until the process exits, whatever is open.
+ * @param {boolean} [waits] Let what is open finish, also if nothing listens.
+ * @param {boolean} [isSignalled] The program has heard the signal already.
+ */
+function endProgram(limitMs, waits = false, isSignalled = false) {
+  const ms = Math.max(0, Math.min(limitMs, endMs ?? Infinity));
+  if (timer !== null) cancelTimer(timer);
+  if (patience !== null) cancelTimer(patience);
+  const isFirst = endMs === null;
+  endMs = ms;
+  if (isFirst) {
+    onEnding();
+    exitWhereDenoReturns();
+    // Not at once: what listens for the error that led here is heard first.
+    createSystemTimer(() => tell(waits, isSignalled), lingerMs, true);
+  }
+  const stop = () => {
+    hurry();
+    if (!isSignalled) log("WARN", [TOO_LONG]);
+    leave();
+  };
+  // False: with nothing left to do, the event loop does not wait for this timer.
+  timer = createSystemTimer(stop, ms, false);
+}
+
+/**
+ * @param {boolean} waits
+ * @param {boolean} isSignalled
+ */
+function tell(waits, isSignalled) {
+  const words = lastWords();
+  if (!isSignalled) {
+    for (const listener of terminating) callLast(listener);
+  }
+  if (!waits && words !== IN_TIME) return leave();
+  hasToHurry = true;
+  createSystemTimer(hurry, Math.floor((endMs ?? 0) / 2), false);
+}
+
+/**
+ * Tell of the end although something is open that may never close: a timer, a pool of
+ * connections. With nothing open, Deno ends the program, and tells of it.
+ */
+function hurry() {
+  if (!hasToHurry || !core.eventLoopHasMoreWork()) return;
+  hasToHurry = false;
+  callLast(() =>
+    dispatchEvent(new Event("beforeunload", { cancelable: true }))
+  );
+  callLast(() => internals.dispatchProcessBeforeExitEvent?.());
+}
+
+/**
+ * When nothing is left to do, and Deno has told of that, have the process exit. Deno
+ * would take down the whole machinery, which takes 3 ms of CPU time, and write to its
+ * cache, so that no other process could be forked from the same one.
+ */
+function exitWhereDenoReturns() {
+  const tellNode = internals.dispatchProcessExitEvent;
+  internals.dispatchProcessExitEvent = () => {
+    callLast(() => tellNode?.());
+    callLast(exit);
+  };
+}
+
+/** Exit, as the program would: `exit` and `unload` are heard, telemetry is sent. */
+function leave() {
+  internals.dispatchProcessExitEvent();
+}
+
+/** @param {() => unknown} call */
+function callLast(call) {
+  try {
+    call();
+  } catch (error) {
+    log("ERROR", ["Uncaught error at the end of the process", error]);
+  }
+}
+
+/**
+ * @param {Job} job
+ * @returns {number} Milliseconds that its last words may take.
+ */
+function timeLeftMs({ deadlineEpochMs }) {
+  const leftMs = (deadlineEpochMs - Date.now()) * DEADLINE_SHARE;
+  return Math.min(hello.lastWordsMs, Math.max(0, leftMs));
+}
+
+const watchDeadline = (
+  /**
+   * Shortly before a job is stopped for its deadline, see to it that the program hears of
+   * that, if it listens when the job begins. Not earlier: listening for a signal takes
+   * half a millisecond. Not for every job: the first timer takes nearly as long.
+   *
+   * @param {Job} job
+   */
+  function ({ abortEpochMs }) {
+    if (lastWords() === NOTHING) return;
+    const leftMs = Math.max(0, abortEpochMs - Date.now());
+    const limitMs = Math.min(TIMER_LIMIT_MS, leftMs);
+    createSystemTimer(listenForSigterm, limitMs, false);
+  }
+);
+
+/**
+ * Listen for SIGTERM, by which the supervisor ends what a job does, or all. A process
+ * without a listener would end at once, without `unload`; one whose only listener is
+ * the handler's might never end.
+ */
+function listenForSigterm() {
+  if (listensForSigterm) return;
+  listensForSigterm = true;
+  addSignalListener("SIGTERM", () => {
+    const { phase } = latestJob;
+    const isIdle = phase === "done" || phase === "idle";
+    // By this the supervisor knows that the program has heard, and is not in a loop.
+    if (lastWords() !== NOTHING) {
+      attempt(() => writeAll(writeStdout, encode(emptyFrame("LAST"))));
+    }
+    endProgram(isIdle ? hello.closeMs : timeLeftMs(latestJob), isIdle, true);
+  });
+}
+
+/**
+ * The supervisor wants the end, or is gone.
+ *
+ * @param {number | null} limitMs Time for it; null: stdin has ended without a word.
+ */
+function close(limitMs) {
+  if (limitMs !== null) return endProgram(limitMs, true);
+  // The signal comes on another way than the end of stdin, and may come later.
+  if (!hasEnded()) {
+    patience = createSystemTimer(() => endProgram(0), hello.closeMs, true);
+  }
+}
+
 // --- outcome.js ---
 
 const resultFrames = (
@@ -1621,7 +2114,17 @@ const doneBehind = (
     job.servesMore = !job.isFatal && !isSpent;
     tellDenials(job);
     job.isDoneSent = job.afterwards.length === 0;
-    return job.isDoneSent ? doneFrame(job.servesMore) : "";
+    return job.isDoneSent ? lastFrames(job) : "";
+  }
+);
+
+const lastFrames = (
+  /**
+   * @param {Job} job
+   * @returns {string} The frames that end it.
+   */
+  function (job) {
+    return announcement(job) + doneFrame(job.servesMore);
   }
 );
 
@@ -1673,7 +2176,7 @@ const end = (
     // A listener of the signal must not receive the deadline of a later invocation.
     job.clearTimer();
     if (!job.isDoneSent) {
-      job.write(encode(doneFrame(job.servesMore)), true);
+      job.write(encode(lastFrames(job)), true);
     }
     job.output.end(job);
   }
@@ -1907,7 +2410,12 @@ const run = (
       setTraceId(head.traceId);
       const context = makeContext(job, head);
       const event = parseEvent(eventBytes);
-      const result = await handler(event, context, job);
+      const within = traceOf(head, event);
+      const result = await (within === null
+        ? handler(event, context, job)
+        : within(() =>
+          handler(event, context, job)
+        ));
       if (result === STREAMED) return;
       if (isStream(result)) return await new Sink(job).pump(result);
       frames = resultFrames(job, result);
@@ -2280,12 +2788,19 @@ const STDOUT = {
     }
   },
   end(job) {
-    if (!job.servesMore) standStill();
+    if (job.servesMore) return;
+    if (isAwaited()) endProgram(timeLeftMs(job));
+    else standStill();
   },
 };
 
 /** For an invocation whose frames are thrown away. @type {Output} */
-const NOWHERE = { write() {}, async writeLater() {}, end() {} };
+const NOWHERE = {
+  write() {},
+  async writeLater() {},
+  end() {},
+  isNowhere: true,
+};
 
 const write = (
   /** @param {Uint8Array} bytes A frame. */
@@ -3142,6 +3657,12 @@ async function searchFolders(folders, closed) {
 function onUnhandledRejection(event) {
   event.preventDefault();
   failCurrent(event.reason, "Runtime.UnhandledPromiseRejection");
+  // Deno tells listeners of Node's `process` only what no other has dealt with.
+  try {
+    internals.nodeProcessUnhandledRejectionCallback?.(event);
+  } catch (error) {
+    log("ERROR", ["Uncaught error in a listener for rejections", error]);
+  }
 }
 
 /** @param {ErrorEvent} event */
@@ -3157,6 +3678,7 @@ function onUncaughtError(event) {
  * @param {string} [errorType]
  */
 function failCurrent(error, errorType) {
+  noteAccident();
   // Without a job that it belongs to, the error may have spoilt what each relies on.
   const affected = currentJobs().filter(isResponseDue);
   if (affected.length === 0) {
@@ -3196,9 +3718,11 @@ function failUncaught(job, error, errorType) {
  * @param {Event} [event]
  */
 function onNothingLeft(event) {
+  if (hasEnded()) return;
   const job = latestJob;
   if (job.onNothingLeft !== null) {
     // The response may take more work, and the process serve more invocations.
+    event?.stopImmediatePropagation();
     event?.preventDefault();
     return job.onNothingLeft();
   }
@@ -3223,6 +3747,10 @@ function onNothingLeft(event) {
     ]);
   }
   if (job.phase !== "loading" && job.phase !== "idle") end(job);
+  if (!hasEnded()) return;
+  // The end comes later: until then nothing else hears of it, and Deno goes on.
+  event?.stopImmediatePropagation();
+  event?.preventDefault();
 }
 
 // --- template.js ---
@@ -3272,8 +3800,9 @@ function prepareForForks() {
  *
  * @param {Resume} line
  */
-function resume({ marker, pid }) {
+function resume({ marker, pid, lingers = false }) {
   hello.marker = marker;
+  if (lingers) linger();
   ownPid = pid;
   seed();
   if (internals.__nodeProcessBootstrapped) renewNodeProcess();
@@ -3383,24 +3912,17 @@ const standIn = (
 
 // --- main.js ---
 
-/** From closing.js. @type {typeof import("./closing.js").listenForTheEnd} */
-let listenForTheEnd;
-/** Waits until the supervisor says that the end has come. */
-let untilTheEnd = async () => {};
-
 export const start = (
   /**
    * Serve as many invocations as HELLO says, and end.
    *
    * @param {() => Promise<Record<string, unknown>>} load Imports the handler's module.
    *   The entry module spells the imports out because Deno has to see them; it reads each
-   *   file that it sees, so the other two are given only where they are needed.
-   * @param {() => Promise<typeof import("./closing.js")>} loadClosing For processes that
-   *   serve more than one invocation.
-   * @param {() => Promise<typeof import("./server.js")>} loadServer For those that
+   *   file that it sees, so the other is given only where it is needed.
+   * @param {() => Promise<typeof import("./server.js")>} loadServer For processes that
    *   listen.
    */
-  async function (load, loadClosing, loadServer) {
+  async function (load, loadServer) {
     const line = readLine();
     if (line === null) return;
     receiveHello(line);
@@ -3413,12 +3935,12 @@ export const start = (
     globalThis.addEventListener("unhandledrejection", onUnhandledRejection);
     globalThis.addEventListener("error", onUncaughtError);
     globalThis.addEventListener("beforeunload", onNothingLeft);
+    watchForListeners();
     const loading = beginLoading(STDOUT);
     let handler;
     try {
       // Before the handler's module, which may replace what these take.
       const servesMore = invocationsLeft > 1 || hello.socket !== null;
-      if (servesMore) ({ listenForTheEnd } = await loadClosing());
       const server = hello.socket === null ? null : await loadServer();
       const { packageFolders, closedFolders } = hello;
       if (packageFolders.length + closedFolders.length > 0) {
@@ -3431,7 +3953,10 @@ export const start = (
       handler = await adaptOrServe(await loaded(load()), hello.export);
       if (server && listener && inputEnd) {
         await serve(server, listener, inputEnd, handler);
-      } else if (servesMore) expectTheEnd(() => {});
+      }
+      // Not before the module has loaded: a listener keeps the event loop alive, so Deno
+      // could not detect a top-level await that never settles.
+      if (servesMore) listenForSigterm();
     } catch (error) {
       loading.isFatal = true;
       fail(loading, error, loadErrorType(error));
@@ -3448,14 +3973,13 @@ export const start = (
 const readInvocations = (
   /** @param {Handler} handler */
   async function (handler) {
-    while (invocationsLeft > 0) {
+    while (invocationsLeft > 0 && !hasEnded()) {
       const line = readLine();
-      if (line === null && latestJob.phase === "done") {
-        return await untilTheEnd();
-      }
+      if (line === null && latestJob.phase === "done") return close(null);
       if (line === null) exit(0);
-      /** @type {Head | Resume} */
+      /** @type {Close | Head | Resume} */
       const head = parse(/** @type {string} */ (line));
+      if ("limitMs" in head) return close(head.limitMs);
       if ("marker" in head) {
         resume(head);
         write(frame("READY"));
@@ -3464,6 +3988,7 @@ const readInvocations = (
       const eventBytes = readEvent(head.eventBytes);
       if (eventBytes === null) exit(0);
       const job = beginInvocation(STDOUT, head);
+      if (hello.invocations === 1) watchDeadline(job);
       await run(job, handler, head, /** @type {Uint8Array} */ (eventBytes));
       await finish(job);
     }
@@ -3475,7 +4000,7 @@ const readInvocations = (
  *
  * @param {typeof import("./server.js")} server
  * @param {Deno.UnixListener} listener
- * @param {Promise<void>} inputEnd
+ * @param {Promise<Uint8Array | null>} inputEnd
  * @param {Handler} handler
  */
 async function serve(server, listener, inputEnd, handler) {
@@ -3499,18 +4024,9 @@ async function serve(server, listener, inputEnd, handler) {
     },
   );
   keepAliveWith(keep);
-  expectTheEnd(stopServing);
-  // The supervisor writes nothing here; it ends with it, or when it wants the end.
-  inputEnd.then(untilTheEnd);
-}
-
-/**
- * Listen for the supervisor's word that the end has come, as there may be something to
- * close then. Not before the module has loaded: a listener keeps the event loop alive,
- * so Deno could not detect a top-level await that never settles.
- *
- * @param {() => void} stopServing
- */
-function expectTheEnd(stopServing) {
-  untilTheEnd = listenForTheEnd(hello.closeMs, stopServing);
+  beforeTheEnd(stopServing);
+  // The supervisor writes CLOSE there, or nothing; it ends with it, or behind that.
+  inputEnd.then((line) => {
+    close(line === null ? null : parse(decode(line)).limitMs);
+  });
 }

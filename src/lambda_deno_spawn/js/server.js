@@ -22,6 +22,8 @@ const HEAD =
   /^(POST|DELETE) \/(\d+) HTTP\/1\.1\r\nHost: worker\r\nContent-Length: (\d+)\r\n\r\n/;
 /** More than the longest of these heads. */
 const HEAD_LIMIT_BYTES = 256;
+/** More than the line by which the supervisor ends the process. */
+const LINE_LIMIT_BYTES = 256;
 /** Pause between two attempts to accept a connection, when no descriptor is left. */
 const ACCEPT_PAUSE_MS = 10;
 const CHUNKED = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
@@ -70,9 +72,11 @@ export function open(path) {
 }
 
 /**
- * Wait for the end of the pipe that the supervisor holds. The event loop may end before.
+ * Wait for the last line of the pipe that the supervisor holds. The event loop may end
+ * before.
  *
  * @param {string | null} path Null: stdin.
+ * @returns {Promise<Uint8Array | null>} Null: it has ended without one.
  */
 export async function endOf(path) {
   let rid = STDIN;
@@ -85,9 +89,11 @@ export async function endOf(path) {
     );
     rid = Number(opened);
   }
-  const end = core.read(rid, new Uint8Array(1));
+  const line = new Uint8Array(LINE_LIMIT_BYTES);
+  const end = core.read(rid, line);
   core.unrefOpPromise(end);
-  await end;
+  const length = await end;
+  return length ? line.subarray(0, length) : null;
 }
 
 /**

@@ -28,6 +28,7 @@ from lambda_deno_spawn.launch.module_cache import given_cache
 from lambda_deno_spawn.launch.variables import (
     CREDENTIALS,
     FETCHED_FROM,
+    console_records,
     process_variables,
     withheld_credentials,
 )
@@ -68,7 +69,8 @@ SEMI_SPACE_SHARE = 64
 # unix(7): ``sun_path`` without its last byte.
 SOCKET_PATH_LIMIT_BYTES = 107
 PRIVATE_NAME_LENGTH = 16  # of the folder that StateDir makes for each process
-# Fraction of close_grace_s after which the worker exits on its own.
+# Fraction of close_grace_s, and of last_words_s, after which the worker exits on its
+# own.
 CLOSE_SHARE = 0.7
 # A Linux pipe takes this much in one piece; a larger write can be torn apart by
 # another writer (pipe(7), PIPE_BUF).
@@ -229,6 +231,7 @@ def deno_command(
             **_facts(
                 settings, handler, granted, withholds_credentials=withholds_credentials
             ),
+            "console": console_records(given),
             "variables": {name: given.get(name) for name in granted.steering},
             "packageFolders": package_folders,
             "closedFolders": [path for path in existing if path not in hoisted],
@@ -348,6 +351,7 @@ def _facts(
         else 0,
         "invocations": settings.invocations,
         "closeMs": round(settings.close_grace_s * CLOSE_SHARE * 1000),
+        "lastWordsMs": round(settings.last_words_s * CLOSE_SHARE * 1000),
         # Each process that has these has its own.
         "socket": None,
         "input": None,

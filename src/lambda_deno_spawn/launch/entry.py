@@ -21,8 +21,8 @@ RUNTIME_JS = os.path.join(
     os.path.dirname(os.path.dirname(__file__)), "js", "runtime.js"
 )
 # Modules that only some processes need, in the order of ``start``'s arguments: for
-# processes that serve more than one invocation, and for processes that listen.
-RUNTIME_PARTS = ("closing.js", "server.js")
+# processes that listen.
+RUNTIME_PARTS = ("server.js",)
 # Bytes that need no escape in the path of a file's URL.
 URL_BYTES = frozenset(
     b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789/~@:+,=&$!*'();-._"
@@ -80,9 +80,7 @@ def _preload(preload: Preload, task_root: AnyPath) -> str:
 
 def needed_parts(settings: Settings) -> Sequence[str]:
     """Return which of ``RUNTIME_PARTS`` a function's processes need."""
-    if settings.strategy is Strategy.SERVER:
-        return RUNTIME_PARTS
-    return RUNTIME_PARTS[:1] if settings.invocations != 1 else ()
+    return RUNTIME_PARTS if settings.strategy is Strategy.SERVER else ()
 
 
 def file_url(path: AnyPath) -> str:

@@ -53,6 +53,23 @@ def process_variables(settings: Settings, environ: Mapping[str, str]) -> dict[st
     return kept
 
 
+def console_records(variables: Mapping[str, str]) -> str:
+    """Return where the records of the console go: ``log``, ``telemetry`` or ``both``.
+
+    As Deno itself decides it for its own console (``otel_config`` in its source).
+    """
+    if variables.get("OTEL_SDK_DISABLED", "").lower() == "true":
+        return "log"
+    match variables.get("OTEL_DENO_CONSOLE"):
+        case "replace":
+            return "telemetry"
+        case "capture":
+            return "both"
+        case "ignore":
+            return "log"
+    return "both" if variables.get("OTEL_DENO", "").lower() == "true" else "log"
+
+
 def withheld_credentials(settings: Settings) -> set[str]:
     """Return which variables of fetched credentials a process does not get."""
     names = dict.fromkeys(FETCHED_CREDENTIALS, "")

@@ -66,6 +66,7 @@ class FrameKind(StrEnum):
     CHUNK = "CHUNK"
     END = "END"
     ERROR = "ERROR"
+    LAST = "LAST"
     DONE = "DONE"
 
 
@@ -85,6 +86,12 @@ TRANSITIONS: Mapping[tuple[State, FrameKind], State] = {
     (State.STREAMING, FrameKind.END): State.FINISHING,
     (State.STREAMING, FrameKind.ERROR): State.FINISHING,
     (State.FINISHING, FrameKind.DONE): State.DONE,
+    # It says something about the process, and so nothing about the invocation.
+    (State.IDLE, FrameKind.LAST): State.IDLE,
+    (State.BUSY, FrameKind.LAST): State.BUSY,
+    (State.STREAMING, FrameKind.LAST): State.STREAMING,
+    (State.FINISHING, FrameKind.LAST): State.FINISHING,
+    (State.DONE, FrameKind.LAST): State.DONE,
 }
 
 
@@ -98,6 +105,7 @@ LIMITS_BYTES: Mapping[FrameKind, int] = {
     FrameKind.CHUNK: CHUNK_LIMIT_BYTES,
     FrameKind.END: 0,
     FrameKind.ERROR: ERROR_LIMIT_BYTES,
+    FrameKind.LAST: 0,
     FrameKind.DONE: 0,
 }
 
@@ -134,6 +142,10 @@ class StreamEnded(NamedTuple):
     failure: Failure | None
 
 
+class LastWords(NamedTuple):
+    """The program listens for its end: its process exits by itself when that comes."""
+
+
 class Done(NamedTuple):
     """The worker has nothing left to do."""
 
@@ -144,7 +156,7 @@ class Stray(NamedTuple):
     data: bytes
 
 
-Event = Ready | Answered | StreamBegun | Chunk | StreamEnded | Done | Stray
+Event = Ready | Answered | StreamBegun | Chunk | StreamEnded | LastWords | Done | Stray
 
 
 class _Header(NamedTuple):
@@ -172,6 +184,15 @@ def _spelling(marker: str) -> tuple[bytes, bytes, bytes, Mapping[bytes, State]]:
         b'%b,"more":true}\n%b' % (done, trailer): State.IDLE,
     }
     return start, trailer, b'%b{"kind":"RESULT","bytes":' % start, ends
+
+
+def close(limit_ms: int) -> bytes:
+    """Return the line by which a worker serves no more.
+
+    Args:
+        limit_ms: How long the end of its program may take.
+    """
+    return b'{"limitMs":%d}\n' % limit_ms
 
 
 class WorkerConnection:
@@ -442,6 +463,8 @@ class WorkerConnection:
                 return Chunk(body)
             case FrameKind.END:
                 return StreamEnded(None)
+            case FrameKind.LAST:
+                return LastWords()
             case FrameKind.DONE:  # pragma: no branch - there is no other
                 if header.is_more:
                     self.state = State.IDLE

@@ -12,19 +12,22 @@ from lambda_deno_spawn.records import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PROTOCOL_VERSION = 2
+PROTOCOL_VERSION = 3
 # 128 random bits in hex: no output of a program contains it by accident.
 MARKER_BYTES = 32
 
 
-def resume(marker: str, pid: int) -> bytes:
+def resume(marker: str, pid: int, *, lingers: bool) -> bytes:
     """Return the first line for the stdin of a process that was forked.
 
     Args:
         marker: As for ``hello``; not that of the process it was forked from.
         pid: Its process id, which Deno has noted of the other process.
+        lingers: It is to be looked at when it has served its event, so it must not
+            have ended by then.
     """
-    return b'{"marker":"%s","pid":%d}\n' % (marker.encode(), pid)
+    more = b',"lingers":true' if lingers else b""
+    return b'{"marker":"%s","pid":%d%s}\n' % (marker.encode(), pid, more)
 
 
 def hello(marker: str, facts: Mapping[str, object]) -> bytes:

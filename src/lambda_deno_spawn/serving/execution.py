@@ -88,6 +88,7 @@ class Execution:
         self._invocation = invocation
         self._lease: Lease | None = None
         self._was_unread = False
+        self._is_late = False
         self._outcome: Success | Failure | WorkerChunks | None = None
 
     async def run(self) -> Outcome:
@@ -241,6 +242,7 @@ class Execution:
         lease, margin_s = self._lease, self._deadline.margin_s
         assert lease is not None
         tail = lease.worker.log_tail
+        self._is_late = True
         await lease.stop(min(TERMINATE_GRACE_S, margin_s / 4))
         error = WorkerTimeoutError(
             f"The handler {what} within {limit_s:.2f} seconds and was stopped "
@@ -256,6 +258,9 @@ class Execution:
         if exchange.state in (State.IDLE, State.DONE):
             return
         exchange.abandon_stream()
+        if self._is_late:  # what it still says is not of this invocation
+            lease.worker.close_exchange(exchange)
+            return
         try:
             if not exchange.has_finished:
                 async with asyncio.timeout(self._deadline.left_s()):

@@ -93,7 +93,9 @@ class FreshProcess(BaseStrategy):
                 self._lent.add(worker)
                 return worker
             logger.info("Replacing the waiting process %d: %s", worker.pid, problem)
-            worker.kill()  # `end_unused` does the rest: an event waits
+            # `end_unused` does the rest: an event waits.
+            if not worker.has_last_words:
+                worker.kill()
         return None
 
     def _start_if_room(self) -> Worker | None:

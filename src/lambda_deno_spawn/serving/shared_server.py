@@ -123,7 +123,7 @@ class SharedServer(BaseStrategy):
         for retired in [one for one in self._retired if not self._is_used(one)]:
             if self._workers.is_stopping(retired):
                 continue
-            await self._workers.stop(retired, max(limit_s, SWEEP_LEAST_S))
+            await self._workers.stop(retired, max(limit_s, SWEEP_LEAST_S), limit_s)
             if retired.is_stopped:  # else it is tried again after the next event
                 self._retired.discard(retired)
                 self._uses.pop(retired, None)

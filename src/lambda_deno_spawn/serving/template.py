@@ -127,7 +127,8 @@ class Template:
             for fd in (stdin, stdout, stderr):
                 os.set_blocking(fd, False)
             launched = Launched(answer.pid, stdin, stdout, stderr)
-            launched.write_first(resume(marker, answer.pid))
+            line = resume(marker, answer.pid, lingers=not self._has_learned)
+            launched.write_first(line)
         except (TemplateError, WorkerSpawnError):
             for fd in (stdin, stdout, stderr):
                 os.close(fd)

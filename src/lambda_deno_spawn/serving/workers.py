@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from lambda_deno_spawn.config import LAST_WORDS_S
 from lambda_deno_spawn.errors import WorkerSpawnError
 from lambda_deno_spawn.log.writer import logger
 from lambda_deno_spawn.processes.descendants import newly_lost
@@ -127,6 +128,7 @@ class Workers:
         factory: WorkerFactory,
         private_dir_of: Callable[[int], str | None],
         credentials: CredentialsKeeper | None = None,
+        last_words_s: float = LAST_WORDS_S,
     ) -> None:
         """Start none yet.
 
@@ -135,8 +137,10 @@ class Workers:
             private_dir_of: Returns the private folder in the environment of a process,
                 None if there is none.
             credentials: What is fetched for workers; None: nothing is.
+            last_words_s: How long the end of a program may take that listens for it.
         """
         self.credentials = credentials
+        self._last_words_s = last_words_s
         self.templates: Templates | None = None
         self._factory = factory
         self._private_dir_of = private_dir_of
@@ -224,17 +228,33 @@ class Workers:
         Args:
             grace_s: How long they may take.
         """
-        closing = [w for w in self._running - self._stopping if w.handed_over]
+        closing = [
+            worker
+            for worker in self._running - self._stopping
+            if worker.handed_over or worker.has_last_words
+        ]
         await asyncio.gather(*(worker.close(grace_s) for worker in closing))
 
-    async def stop(self, worker: Worker, limit_s: float) -> None:
-        """End a worker; what could not be ended is tried again with the next one."""
+    async def stop(
+        self, worker: Worker, limit_s: float, words_limit_s: float | None = None
+    ) -> None:
+        """End a worker; what could not be ended is tried again with the next one.
+
+        Args:
+            worker: One that serves nothing any more.
+            limit_s: Give up after this long.
+            words_limit_s: How long its program may take before that, if it listens for
+                its end; None: as ``limit_s``.
+        """
         if self.templates is not None:
             self.templates.ending(worker)
         if self._is_unswept:  # what could not be ended then will hardly be now
             limit_s = min(limit_s, SWEEP_LEAST_S)
         self._stopping.add(worker)
         try:
+            await self._hear_out(
+                worker, limit_s if words_limit_s is None else words_limit_s
+            )
             is_ended = await worker.stop(limit_s, self._is_of_another)
         finally:
             self._stopping.discard(worker)
@@ -250,6 +270,16 @@ class Workers:
             self._running.discard(worker)
             self._started_with.pop(worker, None)
 
+    async def _hear_out(self, worker: Worker, limit_s: float) -> None:
+        limit_s = min(limit_s, self._last_words_s)
+        if not await worker.hear_out(limit_s):
+            logger.warning(
+                "Process %d listens for its end, and did not come to it within %.2f s: "
+                "stopped",
+                worker.pid,
+                limit_s,
+            )
+
     async def stop_all_but(self, kept: set[Worker], limit_s: float) -> None:
         """End every worker that is not kept, and that is not being ended already."""
         doomed = self._running - kept
@@ -257,10 +287,12 @@ class Workers:
             doomed -= self.templates.kept
         if len(doomed) > 1:
             for worker in doomed - self._stopping:
-                worker.kill()  # all at once: each takes its time to end
+                if not worker.has_last_words:
+                    worker.kill()  # all at once: each takes its time to end
         for worker in doomed:
             if worker not in self._stopping:
-                await self.stop(worker, min(SWEEP_LIMIT_S, max(limit_s, SWEEP_LEAST_S)))
+                least_s = min(SWEEP_LIMIT_S, max(limit_s, SWEEP_LEAST_S))
+                await self.stop(worker, least_s, limit_s)
 
     def _is_of_another(self, pid: int) -> bool:
         """Tell whether an orphan was started by a worker that goes on."""

@@ -15,6 +15,7 @@ from lambda_deno_spawn.protocol.frames import (
     Answered,
     Chunk,
     Done,
+    LastWords,
     State,
     StreamBegun,
     StreamEnded,
@@ -63,6 +64,7 @@ class Exchange:
         state: How far this exchange has come, whatever its worker does later.
         handed_over_s: When the event was handed over; monotonic clock.
         responded_s: When the response was complete; None until then.
+        has_last_words: The worker has said that its program listens for its end.
     """
 
     def __init__(self, number: int, source: Source) -> None:
@@ -71,6 +73,7 @@ class Exchange:
         self.state = State.BUSY
         self.handed_over_s = time.monotonic()
         self.responded_s: float | None = None
+        self.has_last_words = False
         self._source = source
         self._news: asyncio.Future[None] | None = None
         self._is_done = False
@@ -170,6 +173,8 @@ class Exchange:
             case StreamEnded() as end:
                 self.responded_s = time.monotonic()
                 self._stream_end = end
+            case LastWords():
+                self.has_last_words = True
             case Done():
                 self._is_done = True
         self._notify()

@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.errors import WorkerError, WorkerProtocolError, WorkerSpawnError
 from lambda_deno_spawn.invocation import Failure
+from lambda_deno_spawn.launch.command import CLOSE_SHARE
 from lambda_deno_spawn.launch.entry import RUNTIME_JS, file_url
 from lambda_deno_spawn.processes.child import ChildProcess
 from lambda_deno_spawn.protocol.frames import (
     Answered,
+    LastWords,
     Ready,
     State,
     Stray,
     WorkerConnection,
+    close,
 )
 from lambda_deno_spawn.worker.channel import EXIT_GRACE_S
 from lambda_deno_spawn.worker.exits import exit_error
@@ -53,13 +56,15 @@ OWN_FILES = (
 class Worker:
     """A running Deno process that can serve invocations.
 
-    The order of calls is ``ready``, ``hand_over``, ``close_exchange``, ``stop``;
-    ``stop`` may come at any point and must come at the end. One exchange at a time,
-    unless the worker listens on a socket. A cancelled call leaves the worker as it is.
+    The order of calls is ``ready``, ``hand_over``, ``close_exchange``, ``hear_out``,
+    ``stop``; ``stop`` may come at any point and must come at the end. One exchange at a
+    time, unless the worker listens on a socket. A cancelled call leaves the worker as
+    it is.
 
     Attributes:
         started: What was started: times, folders and marker.
         ready_s: When its module was loaded, monotonic clock; None until then.
+        has_last_words: Its program listens for its end: see ``hear_out``.
         left_processes: Programs that were still running when it was stopped.
         is_stopped: True once nothing of it is left to end.
     """
@@ -80,12 +85,14 @@ class Worker:
 
         self.started = started
         self.ready_s: float | None = None
+        self.has_last_words = False
         self.left_processes = 0
         self.is_stopped = False
         self._removal: Removal | None = None
         self._ended_before: int | None = None
         self._oom_kills = reaper.oom_kills.lately()
         self._is_killed = False
+        self._is_closing = False
         self._state = state
         self._cache = cache
         self._writer = writer
@@ -95,6 +102,8 @@ class Worker:
         self._reaper = reaper
         self._ready = asyncio.Event()
         self._exited = asyncio.Event()
+        # Set when it exits, or says that it will.
+        self._has_heard = asyncio.Event()
         self._load_failure: Failure | None = None
         self._error: WorkerError | None = None
         self._eof_timer: asyncio.TimerHandle | None = None
@@ -129,6 +138,8 @@ class Worker:
         self._reaper.poll(self._process.pid)
         return (
             self._error is None
+            and not self._is_killed
+            and not self._is_closing
             and self._channel.is_reachable
             and self._process.status is None
             and self._eof_timer is None
@@ -195,12 +206,13 @@ class Worker:
 
     async def reason_of(self, error: WorkerError) -> WorkerError:
         """Return why it was not reached: its exit, if that follows in a moment."""
-        await self._wait_for_exit(EXIT_GRACE_S)
+        await self._wait_for(self._exited, EXIT_GRACE_S)
         return self._error or error
 
     def close_exchange(self, exchange: Exchange) -> None:
         """Forget an exchange that has ended, or that is no longer awaited."""
         self._process.drain_stderr()
+        self.has_last_words |= exchange.has_last_words
         self._channel.close_exchange(exchange)
 
     def drain_log(self) -> None:
@@ -214,12 +226,37 @@ class Worker:
         self._process.signal_group(signal.SIGKILL)
 
     async def terminate(self, grace_s: float) -> None:
-        """Send SIGTERM, and SIGKILL to what is left of the group after ``grace_s``."""
+        """Send SIGTERM, and SIGKILL to what is left of the group after ``grace_s``.
+
+        Not if it says meanwhile that it has heard, and has last words: ``hear_out``.
+        """
         if self._process.status is None:
             self.process_ending()
+            self._has_heard.clear()
             self._process.signal_group(signal.SIGTERM)
-            await self._wait_for_exit(grace_s)
-        self.kill()
+            await self._wait_for(self._has_heard, grace_s)
+        if self._exited.is_set() or not self._has_heard.is_set():
+            self.kill()
+        else:
+            self._is_closing = True
+
+    async def hear_out(self, limit_s: float) -> bool:
+        """Wait until a process that has last words has ended by itself, for a while.
+
+        Returns:
+            False if it has not.
+        """
+        if not self.has_last_words or self._is_killed:
+            return True
+        if self._process.status is None:
+            self.process_ending()
+            if not self._is_closing:
+                self._is_closing = True
+                limit_ms = max(0, int(limit_s * CLOSE_SHARE * 1000))
+                # One that has served its last event knows, and reads no more.
+                self._process.write_all([close(limit_ms)], ends=True)
+            await self._wait_for(self._exited, limit_s)
+        return self._process.status is not None
 
     async def close(self, grace_s: float) -> None:
         """Let it close what it has open: SIGTERM and the end of stdin, for a while.
@@ -231,9 +268,13 @@ class Worker:
         """
         if self._process.status is None:
             self.process_ending()
-            self._process.signal_group(signal.SIGTERM)
-            self._process.close_stdin()
-            await self._wait_for_exit(grace_s)
+            # The signal would end one at once that is about to end by itself.
+            is_done = self.has_last_words and self._connection.state is State.DONE
+            if not self._is_closing and not is_done:
+                self._process.signal_group(signal.SIGTERM)
+                self._process.close_stdin()
+            await self._wait_for(self._exited, grace_s)
+        self.has_last_words = False  # it has had its time
 
     async def stop(self, limit_s: float, spares: Callable[[int], bool]) -> bool:
         """End the process and all that descends from it; leave nothing behind.
@@ -253,7 +294,7 @@ class Worker:
             return True
         begun_s = self._loop.time()
         self.kill()
-        await self._wait_for_exit(limit_s)
+        await self._wait_for(self._exited, limit_s)
         if self._process.status is None:
             return False
         # While its pipes are open: a process that writes to a closed one ends itself.
@@ -277,12 +318,12 @@ class Worker:
         self.is_stopped = True
         return is_swept
 
-    async def _wait_for_exit(self, limit_s: float) -> None:
+    async def _wait_for(self, event: asyncio.Event, limit_s: float) -> None:
         import asyncio
 
         try:
             async with asyncio.timeout(limit_s):
-                await self._exited.wait()
+                await event.wait()
         except TimeoutError:
             return
 
@@ -301,6 +342,9 @@ class Worker:
                     case Answered(Failure() as failure) if not self._ready.is_set():
                         self._load_failure = failure
                         self._ready.set()
+                    case LastWords():
+                        self.has_last_words = True
+                        self._has_heard.set()
                     case Stray(stray):
                         # A response may follow, which must not wait for a log that is
                         # not read.
@@ -365,6 +409,7 @@ class Worker:
         """Fail all that waits for something else of the process."""
         self._relay.flush()
         self._exited.set()
+        self._has_heard.set()
         is_oom = False
         if status.returncode == -signal.SIGKILL and not self._is_killed:
             before = self._oom_kills

@@ -384,6 +384,8 @@ def test_the_facts_are_the_static_part_of_the_context(function: Function) -> Non
         "partBytes": 0,
         "invocations": 1,
         "closeMs": 70,
+        "lastWordsMs": 1400,
+        "console": "log",
         "socket": None,
         "input": None,
         "template": False,

@@ -84,8 +84,8 @@ def test_the_entry_is_to_be_in_the_state_folder(function: Function) -> None:
     [
         ({}, []),
         ({"LAMBDA_DENO_MAX_INVOCATIONS": "1"}, []),
-        ({"LAMBDA_DENO_MAX_INVOCATIONS": "2"}, ["closing.js"]),
-        ({"LAMBDA_DENO_STRATEGY": "server"}, ["closing.js", "server.js"]),
+        ({"LAMBDA_DENO_MAX_INVOCATIONS": "2"}, []),
+        ({"LAMBDA_DENO_STRATEGY": "server"}, ["server.js"]),
     ],
 )
 def test_the_entry_names_no_file_that_is_not_needed(

@@ -21,6 +21,7 @@ from lambda_deno_spawn.protocol.frames import (
     Done,
     Event,
     FrameKind,
+    LastWords,
     Ready,
     State,
     Stray,
@@ -108,6 +109,11 @@ LEGAL: dict[tuple[str, str], tuple[str, list[Event]]] = {
     ("STREAMING", "END"): ("FINISHING", [StreamEnded(None)]),
     ("STREAMING", "ERROR"): ("FINISHING", [StreamEnded(Failure("E", b"{}"))]),
     ("FINISHING", "DONE"): ("DONE", [Done()]),
+    ("IDLE", "LAST"): ("IDLE", [LastWords()]),
+    ("BUSY", "LAST"): ("BUSY", [LastWords()]),
+    ("STREAMING", "LAST"): ("STREAMING", [LastWords()]),
+    ("FINISHING", "LAST"): ("FINISHING", [LastWords()]),
+    ("DONE", "LAST"): ("DONE", [LastWords()]),
 }
 FRAMES = {
     "READY": READY,
@@ -117,6 +123,7 @@ FRAMES = {
     "CHUNK": frame("CHUNK", b"{}"),
     "END": frame("END"),
     "ERROR": frame("ERROR", b"{}", ',"errorType":"E"'),
+    "LAST": frame("LAST"),
     "DONE": DONE,
 }
 PAIRS = [
@@ -131,7 +138,8 @@ def test_states_and_kinds_are_those_of_the_specification() -> None:
         "STARTING", "IDLE", "BUSY", "STREAMING", "FINISHING", "DONE", "FAILED",
     ]  # fmt: skip
     assert [kind.value for kind in FrameKind] == [
-        "READY", "PART", "RESULT", "STREAM", "CHUNK", "END", "ERROR", "DONE",
+        "READY", "PART", "RESULT", "STREAM", "CHUNK", "END", "ERROR", "LAST",
+        "DONE",
     ]  # fmt: skip
 
 
@@ -182,7 +190,7 @@ def test_a_marker_of_another_length_is_refused(length: int) -> None:
 def test_hello_is_one_line_with_version_marker_and_facts() -> None:
     facts = {"export": "handler", "context": {"functionName": "f"}}
     assert hello(MARKER, facts) == (
-        b'{"version":2,"marker":"00000000000000010000000000000002",'
+        b'{"version":3,"marker":"00000000000000010000000000000002",'
         b'"export":"handler","context":{"functionName":"f"}}\n'
     )
 
@@ -531,6 +539,7 @@ LONGEST = [
     ("CHUNK", State.STREAMING, 65_536),
     ("ERROR", State.STREAMING, ERROR_LIMIT_BYTES),
     ("END", State.STREAMING, 0),
+    ("LAST", State.FINISHING, 0),
     ("DONE", State.FINISHING, 0),
 ]
 EACH_LONGEST = pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from lambda_deno_spawn.serving.pool import Bounded, Unbounded
 from lambda_deno_spawn.serving.shared_server import SharedServer
 from lambda_deno_spawn.serving.strategy import WarmPolicy
 from tests.unit.workers import FakeWorker, Machine
+from tests.unit.workers import frame as frame_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -344,6 +345,44 @@ def test_a_handler_that_does_not_respond_is_stopped_before_the_deadline(
     assert runtime.report["status"] == "Runtime.InvokeTimeout"
 
 
+def test_the_caller_does_not_wait_for_what_a_stopped_handler_says(
+    runtime: Runtime,
+) -> None:
+    worker = runtime.start()
+    execution = runtime.arrive()
+    task = runtime.run(execution)
+    runtime.loop.advance(TIMEOUT_S - MARGIN_S)
+    assert worker.deno.signals == [signal.SIGTERM]
+    assert not task.done()
+    runtime.loop.call(worker.deno.announce)
+    assert error_of(task.result())[0] == "Runtime.InvokeTimeout"
+    settling = runtime.loop.begin(execution.settle(None))
+    runtime.loop.advance(MARGIN_S / 2)
+    assert not settling.done()
+    # A response that comes too late is not one.
+    runtime.loop.call(worker.deno.respond, b"1")
+    runtime.loop.call(worker.deno.exit, 0)
+    assert settling.done()
+    assert worker.deno.signals == [signal.SIGTERM], "it has ended by itself"
+    assert runtime.report["status"] == "Runtime.InvokeTimeout"
+
+
+def test_what_a_stopped_handler_says_ends_before_the_deadline(
+    runtime: Runtime,
+) -> None:
+    worker = runtime.start()
+    execution = runtime.arrive()
+    task = runtime.run(execution)
+    runtime.loop.advance(TIMEOUT_S - MARGIN_S)
+    runtime.loop.call(worker.deno.announce)
+    assert task.done()
+    settling = runtime.loop.begin(execution.settle(None))
+    runtime.loop.advance(MARGIN_S)
+    assert settling.done()
+    assert worker.is_stopped
+    assert worker.deno.signals == [signal.SIGTERM, signal.SIGKILL]
+
+
 def test_a_module_that_does_not_load_in_time_is_told(runtime: Runtime) -> None:
     task = runtime.run(runtime.arrive())
     runtime.loop.advance(TIMEOUT_S)
@@ -467,6 +506,45 @@ def test_work_after_the_response_has_until_the_deadline(
     assert "did not end before the deadline" in caplog.text
     assert worker.deno.signals[0] == signal.SIGTERM
     assert worker.is_stopped
+
+
+def test_last_words_follow_the_response_and_come_before_the_next_process(
+    runtime: Runtime,
+) -> None:
+    worker = runtime.start()
+    execution = runtime.arrive()
+    task = runtime.run(execution)
+    runtime.loop.call(worker.deno.respond, b"1")
+    assert task.result() == Success(b"1"), "the caller does not wait"
+    runtime.loop.call(worker.deno.announce)
+    runtime.loop.call(worker.deno.finish)
+    settling = runtime.loop.begin(execution.settle(None))
+    runtime.loop.advance(1.0)
+    assert not settling.done()
+    assert runtime.worker is worker, "its place is not free yet"
+    runtime.loop.call(worker.deno.exit, 0)
+    assert settling.done()
+    assert worker.deno.signals == []
+    assert runtime.worker is not worker
+
+
+@pytest.mark.parametrize("frame", ["READY", "RESULT", "DONE"])
+def test_frames_among_the_last_words_spoil_nothing(
+    runtime: Runtime, frame: str
+) -> None:
+    worker = runtime.start()
+    execution = runtime.arrive()
+    task = runtime.run(execution)
+    runtime.loop.call(worker.deno.respond, b"1")
+    runtime.loop.call(worker.deno.announce)
+    runtime.loop.call(worker.deno.finish)
+    settling = runtime.loop.begin(execution.settle(None))
+    runtime.loop.call(worker.deno.write, frame_of(frame))
+    runtime.loop.call(worker.deno.exit, 0)
+    assert settling.done()
+    assert task.result() == Success(b"1")
+    assert runtime.report["status"] == "success"
+    assert runtime.worker is not worker
 
 
 def test_work_that_is_lost_is_told(

@@ -353,6 +353,29 @@ def test_all_are_ended_before_a_snapshot_and_others_follow(
     assert not loop.run(pool.strategy.clear())
 
 
+def test_a_worker_that_is_retired_with_last_words_is_heard_out(
+    loop: HandDrivenLoop,
+) -> None:
+    pool = Pool(loop, invocations=5)
+    pool.start()
+    lease = pool.lease()
+    pool.hand_over(lease)
+    deno = deno_of(lease).deno
+    loop.call(deno.respond, b"1")
+    loop.call(deno.announce)
+    loop.call(lambda: deno.finish(more=True))
+    loop.run(lease.release())
+    deno.ends_by_close = True
+    pool.strategy._warm = WarmPolicy(Warm.OFF, 0.0)  # from now on it is too old
+    second = pool.lease()
+    assert second.worker is not lease.worker
+    assert deno.signals == []
+    loop.run(second.release())
+    assert lease.worker.is_stopped
+    assert lease.worker.exit_status is not None
+    assert lease.worker.exit_status.returncode == 0
+
+
 def test_at_the_end_a_worker_that_served_may_close_and_all_are_ended(
     loop: HandDrivenLoop,
 ) -> None:

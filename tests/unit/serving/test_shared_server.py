@@ -90,7 +90,9 @@ class FakeWorkers:
         self.started.append(FakeWorker())
         return self.started[-1]
 
-    async def stop(self, worker: FakeWorker, _: float) -> None:
+    async def stop(
+        self, worker: FakeWorker, _: float, words_limit_s: float | None = None
+    ) -> None:
         self.stopping.add(worker)
         try:
             await self.gate.wait()

@@ -144,6 +144,50 @@ def test_those_that_have_seen_an_event_may_close_all_at_once(
     assert task.done()
 
 
+def test_one_that_has_last_words_is_heard_out_for_as_long_as_is_left(
+    loop: HandDrivenLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine = Machine()
+    speaks, other = (start(loop, machine) for _ in range(2))
+    with_event(loop, speaks)
+    loop.call(speaks.deno.respond, b"1")
+    loop.call(speaks.deno.announce)
+    loop.call(speaks.deno.finish)
+    task = loop.begin(machine.workers.stop_all_but(set(), 0.5))
+    assert speaks.deno.signals == []
+    assert other.deno.signals == [signal.SIGKILL], "it does not wait for the other"
+    loop.advance(0.6)
+    assert task.done()
+    assert speaks.deno.signals == [signal.SIGKILL]
+    assert "did not come to it within 0.50 s: stopped" in caplog.text
+    assert machine.workers.is_empty
+
+
+def test_past_the_deadline_nobody_is_heard_out(loop: HandDrivenLoop) -> None:
+    machine = Machine()
+    worker = start(loop, machine)
+    with_event(loop, worker)
+    loop.call(worker.deno.announce)
+    task = loop.begin(machine.workers.stop_all_but(set(), 0.0))
+    loop.advance(0.001)
+    assert worker.deno.signals == [signal.SIGKILL]
+    assert task.done()
+
+
+def test_one_whose_module_did_not_load_is_heard_out_at_the_end(
+    loop: HandDrivenLoop,
+) -> None:
+    machine = Machine()
+    worker = start(loop, machine)
+    loop.call(worker.deno.fail_to_load)
+    loop.call(worker.deno.announce)
+    loop.call(worker.deno.finish)
+    task = loop.begin(machine.workers.close_all(0.1))
+    assert (task.done(), worker.deno.signals) == (False, [])
+    loop.call(worker.deno.exit, 1)
+    assert task.done()
+
+
 def test_an_orphan_is_spared_while_the_worker_it_belongs_to_goes_on(
     loop: HandDrivenLoop,
 ) -> None:

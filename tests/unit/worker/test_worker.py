@@ -328,6 +328,86 @@ def test_a_worker_is_asked_to_end_before_it_is_killed(
     assert worker.exit_status.returncode == (0 if obeys else -signal.SIGKILL)
 
 
+def test_a_worker_that_says_it_has_heard_is_not_killed(loop: HandDrivenLoop) -> None:
+    _, worker = loaded(loop)
+    hand_over(loop, worker)
+    task = loop.begin(worker.terminate(0.05))
+    loop.call(worker.deno.announce)
+    assert task.done()
+    assert worker.deno.signals == [signal.SIGTERM]
+    assert not worker.is_usable(), "whatever it still says"
+    heard = loop.begin(worker.hear_out(0.1))
+    assert not heard.done()
+    loop.call(worker.deno.exit, 0)
+    assert heard.result() is True
+
+
+def test_what_was_said_before_the_signal_does_not_count_as_heard(
+    loop: HandDrivenLoop,
+) -> None:
+    _, worker = loaded(loop)
+    hand_over(loop, worker)
+    loop.call(worker.deno.announce)
+    task = loop.begin(worker.terminate(0.05))
+    assert not task.done()
+    loop.advance(0.05)
+    assert worker.deno.signals == [signal.SIGTERM, signal.SIGKILL]
+
+
+def test_a_worker_that_has_last_words_is_told_the_end_and_heard_out(
+    loop: HandDrivenLoop,
+) -> None:
+    _, worker = loaded(loop, invocations=2)
+    exchange = hand_over(loop, worker)
+    loop.call(worker.deno.respond, b"1")
+    loop.call(worker.deno.announce)
+    loop.call(lambda: worker.deno.finish(more=True))
+    worker.close_exchange(exchange)
+    assert worker.has_last_words
+    assert worker.is_usable()
+    worker.deno.ends_by_close = True
+    task = loop.begin(worker.hear_out(1.0))
+    assert worker.deno.stdin[-1] == b'{"limitMs":700}\n'
+    assert not worker.deno.has_stdin
+    assert not worker.is_usable()
+    assert task.result() is True
+    assert worker.deno.signals == []
+
+
+def test_last_words_have_an_end(loop: HandDrivenLoop) -> None:
+    _, worker = loaded(loop)
+    hand_over(loop, worker)
+    loop.call(worker.deno.respond, b"1")
+    loop.call(worker.deno.announce)
+    loop.call(worker.deno.finish)
+    task = loop.begin(worker.hear_out(1.0))
+    loop.advance(0.9)
+    assert not task.done()
+    loop.advance(0.2)
+    assert task.result() is False
+    assert worker.deno.signals == [], "what stops it does the rest"
+
+
+def test_a_worker_without_last_words_is_not_waited_for(loop: HandDrivenLoop) -> None:
+    _, worker = loaded(loop)
+    assert loop.begin(worker.hear_out(1.0)).result() is True
+
+
+def test_at_the_end_of_all_one_that_ends_already_gets_no_signal(
+    loop: HandDrivenLoop,
+) -> None:
+    _, worker = loaded(loop)
+    hand_over(loop, worker)
+    loop.call(worker.deno.respond, b"1")
+    loop.call(worker.deno.announce)
+    loop.call(worker.deno.finish)
+    task = loop.begin(worker.close(0.1))
+    assert worker.deno.signals == []
+    loop.advance(0.1)
+    assert task.done()
+    assert loop.begin(worker.hear_out(1.0)).result() is True, "it has had its time"
+
+
 def test_a_worker_that_may_close_is_not_killed(loop: HandDrivenLoop) -> None:
     _, worker = loaded(loop, invocations=2)
     task = loop.begin(worker.close(0.1))

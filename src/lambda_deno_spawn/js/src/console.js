@@ -20,6 +20,7 @@ import {
 import { writeAll } from "./frames.js";
 import { hello } from "./input.js";
 import { currentJob } from "./job.js";
+import { capture } from "./telemetry.js";
 import {
   Console,
   encode,
@@ -73,6 +74,7 @@ export function reroute() {
       error: (/** @type {unknown[]} */ ...args) => log("ERROR", args),
     });
   }
+  capture(/** @type {any} */ (console));
   // Deno keeps both on disk, where the next event's process would find them.
   Object.defineProperty(globalThis, "localStorage", {
     configurable: true,

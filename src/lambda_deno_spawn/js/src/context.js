@@ -9,12 +9,14 @@
 /** @import { Job } from "./job.js" */
 import { attempt, quote, RuntimeError } from "./errors.js";
 import { hello } from "./input.js";
-import { cancelTimer, createSystemTimer, parse } from "./primordials.js";
+import {
+  cancelTimer,
+  createSystemTimer,
+  parse,
+  TIMER_LIMIT_MS,
+} from "./primordials.js";
 
 /** @typedef {ReturnType<typeof makeContext>} Context */
-
-/** The longest time that a timer accepts; with a longer one it would fire at once. */
-const TIMER_LIMIT_MS = 2 ** 31 - 1;
 
 let hasTraceId = false;
 

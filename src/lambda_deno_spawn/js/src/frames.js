@@ -11,11 +11,11 @@ import { encode, stringify } from "./primordials.js";
 
 /**
  * @typedef {"READY" | "PART" | "RESULT" | "STREAM" | "CHUNK" | "END" | "ERROR" |
- *   "DONE"} FrameKind
+ *   "LAST" | "DONE"} FrameKind
  */
 
-/** More than what a RESULT frame and the DONE frame behind it add to the body. */
-const FRAME_OVERHEAD_BYTES = 256;
+/** More than what a frame adds to its body, with LAST and DONE behind it. */
+const FRAME_OVERHEAD_BYTES = 512;
 /** Longest body of a CHUNK frame: the capacity of a pipe. */
 export const CHUNK_BYTES = 65_536;
 
@@ -59,6 +59,14 @@ export function frame(
 export function doneFrame(servesMore) {
   const more = servesMore ? ',"more":true' : "";
   return `${hello.marker}{"kind":"DONE","bytes":0${more}}\n${hello.marker}\n`;
+}
+
+/**
+ * @param {FrameKind} kind
+ * @returns {string} A frame without a body.
+ */
+export function emptyFrame(kind) {
+  return `${hello.marker}{"kind":"${kind}","bytes":0}\n${hello.marker}\n`;
 }
 
 /**

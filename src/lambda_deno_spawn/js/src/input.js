@@ -36,6 +36,10 @@ import {
  * @property {number} concurrency How many invocations may run at once.
  * @property {number} closeMs How long a process that serves several invocations may
  *   take to close.
+ * @property {number} lastWordsMs How long the end of a program may take that listens
+ *   for it; 0: it is not told.
+ * @property {"log" | "both" | "telemetry"} console Where the console's records go: to
+ *   the log, to Deno's telemetry.
  * @property {Record<string, string | null>} variables Environment variables that Deno
  *   itself obeys: the handler reads and sets these copies instead; null: not set.
  * @property {Record<string, string>} context Members that every context has.
@@ -57,6 +61,10 @@ import {
  * @typedef {object} Resume The RESUME line, the first of a process that was forked.
  * @property {string} marker Marker of this process.
  * @property {number} pid Its process id.
+ * @property {boolean} [lingers] It is looked at when it has served its event.
+ *
+ * @typedef {object} Close The CLOSE line: nothing is served any more.
+ * @property {number} limitMs Time for the end of the program.
  *
  * @typedef {object} Head The INVOKE line.
  * @property {number} eventBytes
@@ -70,7 +78,7 @@ import {
  * @property {string | null} tenantId
  */
 
-const PROTOCOL_VERSION = 2;
+const PROTOCOL_VERSION = 3;
 
 export let hello = /** @type {Hello} */ (/** @type {unknown} */ (null));
 /** How many more invocations this process may serve. */

@@ -18,12 +18,15 @@
  * @property {(bytes: Uint8Array) => Promise<void>} writeLater Resolves once there is
  *   room for more.
  * @property {(job: Job) => void} end Called when all is done, or never will be.
+ * @property {boolean} [isNowhere] Nothing of it is read.
  */
 
 /** What a job is doing, and how it has to respond if something goes wrong. */
 export class Job {
   requestId = "";
   tenantId = /** @type {string | null} */ (null);
+  /** When the platform stops waiting for it. */
+  deadlineEpochMs = Infinity;
   /** The response stream, once its first byte is written. @type {Sink | null} */
   stream = null;
   /** True if the handler is to write to a stream. */
@@ -70,6 +73,7 @@ export class Job {
     if (head === undefined) return;
     this.requestId = head.requestId;
     this.tenantId = head.tenantId;
+    this.deadlineEpochMs = head.deadlineEpochMs;
     this.abortEpochMs = head.abortEpochMs;
   }
 

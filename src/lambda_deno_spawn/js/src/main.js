@@ -9,11 +9,19 @@
  * @module
  */
 
-/** @import { Head, Resume } from "./input.js" */
+/** @import { Close, Head, Resume } from "./input.js" */
 /** @import { Job } from "./job.js" */
 /** @import { Handler } from "./run.js" */
 import { adaptOrServe } from "./choice.js";
 import { reroute } from "./console.js";
+import {
+  beforeTheEnd,
+  close,
+  hasEnded,
+  listenForSigterm,
+  watchDeadline,
+  watchForListeners,
+} from "./ending.js";
 import { loadErrorType, noteDenials } from "./errors.js";
 import { frame } from "./frames.js";
 import { awslambda } from "./handlers.js";
@@ -48,23 +56,16 @@ import {
 import { prepareForForks, resume } from "./template.js";
 import { standIn } from "./variables.js";
 
-/** From closing.js. @type {typeof import("../closing.js").listenForTheEnd} */
-let listenForTheEnd;
-/** Waits until the supervisor says that the end has come. */
-let untilTheEnd = async () => {};
-
 /**
  * Serve as many invocations as HELLO says, and end.
  *
  * @param {() => Promise<Record<string, unknown>>} load Imports the handler's module.
  *   The entry module spells the imports out because Deno has to see them; it reads each
- *   file that it sees, so the other two are given only where they are needed.
- * @param {() => Promise<typeof import("../closing.js")>} loadClosing For processes that
- *   serve more than one invocation.
- * @param {() => Promise<typeof import("../server.js")>} loadServer For those that
+ *   file that it sees, so the other is given only where it is needed.
+ * @param {() => Promise<typeof import("../server.js")>} loadServer For processes that
  *   listen.
  */
-export async function start(load, loadClosing, loadServer) {
+export async function start(load, loadServer) {
   const line = readLine();
   if (line === null) return;
   receiveHello(line);
@@ -77,12 +78,12 @@ export async function start(load, loadClosing, loadServer) {
   globalThis.addEventListener("unhandledrejection", onUnhandledRejection);
   globalThis.addEventListener("error", onUncaughtError);
   globalThis.addEventListener("beforeunload", onNothingLeft);
+  watchForListeners();
   const loading = beginLoading(STDOUT);
   let handler;
   try {
     // Before the handler's module, which may replace what these take.
     const servesMore = invocationsLeft > 1 || hello.socket !== null;
-    if (servesMore) ({ listenForTheEnd } = await loadClosing());
     const server = hello.socket === null ? null : await loadServer();
     const { packageFolders, closedFolders } = hello;
     if (packageFolders.length + closedFolders.length > 0) {
@@ -95,7 +96,10 @@ export async function start(load, loadClosing, loadServer) {
     handler = await adaptOrServe(await loaded(load()), hello.export);
     if (server && listener && inputEnd) {
       await serve(server, listener, inputEnd, handler);
-    } else if (servesMore) expectTheEnd(() => {});
+    }
+    // Not before the module has loaded: a listener keeps the event loop alive, so Deno
+    // could not detect a top-level await that never settles.
+    if (servesMore) listenForSigterm();
   } catch (error) {
     loading.isFatal = true;
     fail(loading, error, loadErrorType(error));
@@ -110,14 +114,13 @@ export async function start(load, loadClosing, loadServer) {
 
 /** @param {Handler} handler */
 async function readInvocations(handler) {
-  while (invocationsLeft > 0) {
+  while (invocationsLeft > 0 && !hasEnded()) {
     const line = readLine();
-    if (line === null && latestJob.phase === "done") {
-      return await untilTheEnd();
-    }
+    if (line === null && latestJob.phase === "done") return close(null);
     if (line === null) exit(0);
-    /** @type {Head | Resume} */
+    /** @type {Close | Head | Resume} */
     const head = parse(/** @type {string} */ (line));
+    if ("limitMs" in head) return close(head.limitMs);
     if ("marker" in head) {
       resume(head);
       write(frame("READY"));
@@ -126,6 +129,7 @@ async function readInvocations(handler) {
     const eventBytes = readEvent(head.eventBytes);
     if (eventBytes === null) exit(0);
     const job = beginInvocation(STDOUT, head);
+    if (hello.invocations === 1) watchDeadline(job);
     await run(job, handler, head, /** @type {Uint8Array} */ (eventBytes));
     await finish(job);
   }
@@ -136,7 +140,7 @@ async function readInvocations(handler) {
  *
  * @param {typeof import("../server.js")} server
  * @param {Deno.UnixListener} listener
- * @param {Promise<void>} inputEnd
+ * @param {Promise<Uint8Array | null>} inputEnd
  * @param {Handler} handler
  */
 async function serve(server, listener, inputEnd, handler) {
@@ -160,18 +164,9 @@ async function serve(server, listener, inputEnd, handler) {
     },
   );
   keepAliveWith(keep);
-  expectTheEnd(stopServing);
-  // The supervisor writes nothing here; it ends with it, or when it wants the end.
-  inputEnd.then(untilTheEnd);
-}
-
-/**
- * Listen for the supervisor's word that the end has come, as there may be something to
- * close then. Not before the module has loaded: a listener keeps the event loop alive,
- * so Deno could not detect a top-level await that never settles.
- *
- * @param {() => void} stopServing
- */
-function expectTheEnd(stopServing) {
-  untilTheEnd = listenForTheEnd(hello.closeMs, stopServing);
+  beforeTheEnd(stopServing);
+  // The supervisor writes CLOSE there, or nothing; it ends with it, or behind that.
+  inputEnd.then((line) => {
+    close(line === null ? null : parse(decode(line)).limitMs);
+  });
 }

@@ -8,6 +8,7 @@
 
 /** @import { Job } from "./job.js" */
 import { log } from "./console.js";
+import { announcement } from "./ending.js";
 import { describe, errorBody, RuntimeError, untoldDenials } from "./errors.js";
 import { doneFrame, framesOf } from "./frames.js";
 import { hello, invocationsLeft } from "./input.js";
@@ -98,7 +99,15 @@ export function doneBehind(job, isError) {
   job.servesMore = !job.isFatal && !isSpent;
   tellDenials(job);
   job.isDoneSent = job.afterwards.length === 0;
-  return job.isDoneSent ? doneFrame(job.servesMore) : "";
+  return job.isDoneSent ? lastFrames(job) : "";
+}
+
+/**
+ * @param {Job} job
+ * @returns {string} The frames that end it.
+ */
+function lastFrames(job) {
+  return announcement(job) + doneFrame(job.servesMore);
 }
 
 /**
@@ -144,7 +153,7 @@ export function end(job) {
   // A listener of the signal must not receive the deadline of a later invocation.
   job.clearTimer();
   if (!job.isDoneSent) {
-    job.write(encode(doneFrame(job.servesMore)), true);
+    job.write(encode(lastFrames(job)), true);
   }
   job.output.end(job);
 }

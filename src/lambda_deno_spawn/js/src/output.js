@@ -7,6 +7,7 @@
 
 /** @import { Output } from "./job.js" */
 import { log } from "./console.js";
+import { endProgram, isAwaited, timeLeftMs } from "./ending.js";
 import { writeAll } from "./frames.js";
 import { exit, writeStdout, writeStdoutLater } from "./primordials.js";
 
@@ -24,12 +25,19 @@ export const STDOUT = {
     }
   },
   end(job) {
-    if (!job.servesMore) standStill();
+    if (job.servesMore) return;
+    if (isAwaited()) endProgram(timeLeftMs(job));
+    else standStill();
   },
 };
 
 /** For an invocation whose frames are thrown away. @type {Output} */
-export const NOWHERE = { write() {}, async writeLater() {}, end() {} };
+export const NOWHERE = {
+  write() {},
+  async writeLater() {},
+  end() {},
+  isNowhere: true,
+};
 
 /** @param {Uint8Array} bytes A frame. */
 export function write(bytes) {

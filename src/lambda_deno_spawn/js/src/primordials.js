@@ -11,10 +11,23 @@ export const { parse, stringify } = JSON;
 export const bind = Function.prototype.call.bind(Function.prototype.bind);
 // @ts-ignore newer than the types
 export const { isError: isNativeError } = Error;
-export const { TextDecoder } = globalThis;
+export const { Event, TextDecoder } = globalThis;
+export const dispatchEvent = globalThis.dispatchEvent.bind(globalThis);
+/** Loads what belongs to Node when it is read. */
+export const processProperty = Object.getOwnPropertyDescriptor(
+  globalThis,
+  "process",
+);
 /** @type {() => PromiseWithResolvers<any>} */
 export const withResolvers = Promise.withResolvers.bind(Promise);
-export const { stdin, stdout, exit, openSync } = Deno;
+export const {
+  addSignalListener,
+  exit,
+  openSync,
+  removeSignalListener,
+  stdin,
+  stdout,
+} = Deno;
 /** Deno loads its permissions when they are first named. */
 export const revokePermission = (
   /** @type {Deno.PermissionDescriptor} */ descriptor,
@@ -31,6 +44,8 @@ export const decodeLossy = core.decode;
  * which takes a process 6 ms of CPU time and 4 MB.
  */
 export const { cancelTimer, createSystemTimer } = core;
+/** The longest time that a timer accepts; with a longer one it would fire at once. */
+export const TIMER_LIMIT_MS = 2 ** 31 - 1;
 export const readStdin = stdin.readSync.bind(stdin);
 export const writeStdout = stdout.writeSync.bind(stdout);
 export const writeStdoutLater = stdout.write.bind(stdout);

@@ -14,6 +14,7 @@ import { decode } from "./input.js";
 import { errorFrames, respond, resultFrames } from "./outcome.js";
 import { parse } from "./primordials.js";
 import { isStream, Sink } from "./stream.js";
+import { traceOf } from "./telemetry.js";
 
 /** @typedef {(event: unknown, context: Context, job: Job) => unknown} Handler */
 
@@ -34,7 +35,12 @@ export async function run(job, handler, head, eventBytes) {
     setTraceId(head.traceId);
     const context = makeContext(job, head);
     const event = parseEvent(eventBytes);
-    const result = await handler(event, context, job);
+    const within = traceOf(head, event);
+    const result = await (within === null
+      ? handler(event, context, job)
+      : within(() =>
+        handler(event, context, job)
+      ));
     if (result === STREAMED) return;
     if (isStream(result)) return await new Sink(job).pump(result);
     frames = resultFrames(job, result);

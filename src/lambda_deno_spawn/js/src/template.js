@@ -7,6 +7,7 @@
  */
 
 /** @import { Resume } from "./input.js" */
+import { linger } from "./ending.js";
 import { hello } from "./input.js";
 import { internals } from "./primordials.js";
 
@@ -55,8 +56,9 @@ export function prepareForForks() {
  *
  * @param {Resume} line
  */
-export function resume({ marker, pid }) {
+export function resume({ marker, pid, lingers = false }) {
   hello.marker = marker;
+  if (lingers) linger();
   ownPid = pid;
   seed();
   if (internals.__nodeProcessBootstrapped) renewNodeProcess();

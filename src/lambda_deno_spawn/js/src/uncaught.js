@@ -8,14 +8,22 @@
 
 /** @import { Job } from "./job.js" */
 import { log } from "./console.js";
+import { hasEnded, noteAccident } from "./ending.js";
 import { RuntimeError } from "./errors.js";
 import { currentJobs, latestJob } from "./job.js";
 import { end, fail } from "./outcome.js";
+import { internals } from "./primordials.js";
 
 /** @param {PromiseRejectionEvent} event */
 export function onUnhandledRejection(event) {
   event.preventDefault();
   failCurrent(event.reason, "Runtime.UnhandledPromiseRejection");
+  // Deno tells listeners of Node's `process` only what no other has dealt with.
+  try {
+    internals.nodeProcessUnhandledRejectionCallback?.(event);
+  } catch (error) {
+    log("ERROR", ["Uncaught error in a listener for rejections", error]);
+  }
 }
 
 /** @param {ErrorEvent} event */
@@ -31,6 +39,7 @@ export function onUncaughtError(event) {
  * @param {string} [errorType]
  */
 function failCurrent(error, errorType) {
+  noteAccident();
   // Without a job that it belongs to, the error may have spoilt what each relies on.
   const affected = currentJobs().filter(isResponseDue);
   if (affected.length === 0) {
@@ -70,9 +79,11 @@ function failUncaught(job, error, errorType) {
  * @param {Event} [event]
  */
 export function onNothingLeft(event) {
+  if (hasEnded()) return;
   const job = latestJob;
   if (job.onNothingLeft !== null) {
     // The response may take more work, and the process serve more invocations.
+    event?.stopImmediatePropagation();
     event?.preventDefault();
     return job.onNothingLeft();
   }
@@ -97,4 +108,8 @@ export function onNothingLeft(event) {
     ]);
   }
   if (job.phase !== "loading" && job.phase !== "idle") end(job);
+  if (!hasEnded()) return;
+  // The end comes later: until then nothing else hears of it, and Deno goes on.
+  event?.stopImmediatePropagation();
+  event?.preventDefault();
 }
