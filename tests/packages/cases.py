@@ -106,6 +106,9 @@ CASES = {
     "zod": "m.z.object({a: m.z.number()}).parse({a: 1})",
 }
 
+# What a package may do beyond the default: load native code.
+OPTIONS = {"sharp": ("--env", "LAMBDA_DENO_PERMISSIONS=default --allow-ffi")}
+
 
 def handler(specifier: str, name: str) -> str:
     """Return the code of a handler that uses a package."""

@@ -371,13 +371,16 @@ class _Builder:
         return bool(self._modules.packages)
 
     def _least_evil(self, made: list[_Form], refusals: list[BuildError]) -> _Form:
-        """Return a form that may work, as none is known to."""
-        for form in made:
+        """Return a form that may work, as none is known to.
+
+        If a module cannot be loaded here in any form, its code alone decides.
+        """
+        for form in sorted(made, key=lambda form: bool(form.doubts)):
             broken = [doubt for doubt in form.doubts if doubt.is_certain]
             if not broken:
                 if form.deno_version is None:
                     self._load(form)
-                return self._told(form, form.doubts)
+                return self._told(form, made[0].doubts)
         if made and refusals:
             raise BuildError(
                 f"Cannot bundle the function, as {_listed(made[0].doubts)}, and cannot "
