@@ -664,12 +664,12 @@ def _stage_npm(npm: Mapping[str, Any], target: Path) -> None:
     for package in npm.values():
         local = Path(package["localPath"])
         inner = Path(package["name"]) / local.name  # version, and number of a copy
-        if not local.is_dir():
-            continue  # an optional package for another platform
         registry = local.parents[len(inner.parts) - 1]
         place = target / registry.name
-        shutil.copytree(local, place / inner, symlinks=True, dirs_exist_ok=True)
-        for name in (package["name"], *needs_of(local)):
+        if local.is_dir():  # not an optional package for another platform
+            shutil.copytree(local, place / inner, symlinks=True, dirs_exist_ok=True)
+        used = [one.rpartition("@")[0] for one in package.get("dependencies", ())]
+        for name in (package["name"], *used, *needs_of(local)):
             listing = registry / name / LISTING
             if listing.is_file() and not (copy := place / name / LISTING).exists():
                 copy.parent.mkdir(parents=True, exist_ok=True)
