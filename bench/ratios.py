@@ -7,7 +7,7 @@ measured.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
@@ -118,10 +118,6 @@ def updated(
 
 
 def write(file: Path, ratios: Mapping[str, Recorded]) -> None:
-    """Write the record, one line for each ratio."""
-    lines = [
-        f"  {json.dumps(name)}: "
-        f'{{ "ratio": {one.ratio}, "tolerance": {one.tolerance} }}'
-        for name, one in ratios.items()
-    ]
-    file.write_text("{\n" + ",\n".join(lines) + "\n}\n", encoding="utf-8")
+    """Write the record, in the form that ``deno fmt`` keeps."""
+    content = {name: asdict(one) for name, one in ratios.items()}
+    file.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -435,7 +435,7 @@ async def _fail(
     from lambda_deno_spawn.log.writer import logger
 
     # Until logs are configured, logging itself writes errors to stderr.
-    logger.error("%s\t%s", title, failure.body.decode())
+    logger.error("%s\t%s", title, failure.log_text)
     try:
         await post(failure)
     except (ConfigError, RuntimeApiError) as error:

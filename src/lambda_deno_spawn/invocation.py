@@ -116,7 +116,8 @@ class Failure(NamedTuple):
 
     Attributes:
         error_type: As the caller sees it in ``errorType``.
-        body: The whole JSON error body.
+        body: The whole JSON error body. A worker's may have a newline and a second one
+            behind it: the same, with members of the error that only the log gets.
     """
 
     error_type: str
@@ -147,6 +148,17 @@ class Failure(NamedTuple):
         return cls.of(error.error_type, str(error), log_tail=error.stderr_tail)
 
     @property
+    def answer(self) -> bytes:
+        """The error body as the caller gets it."""
+        return self.body.partition(b"\n")[0]
+
+    @property
+    def log_text(self) -> str:
+        """The error body as the log has it."""
+        answer, _, logged = self.body.partition(b"\n")
+        return (logged or answer).decode("utf-8", "replace")
+
+    @property
     def function_error_type(self) -> str:
         """Value of ``Lambda-Runtime-Function-Error-Type``: always ``Category.Reason``.
 
@@ -173,14 +185,15 @@ class Failure(NamedTuple):
         Args:
             limit_bytes: Longest body, a few hundred bytes at least.
         """
-        if len(self.body) <= limit_bytes:
+        answer = self.answer
+        if len(answer) <= limit_bytes:
             return self
         try:
-            body = loads(self.body)
+            body = loads(answer)
         except JsonError:
             body = None
         if not isinstance(body, dict):
-            found = f"{len(self.body)} bytes that are not a JSON object"
+            found = f"{len(answer)} bytes that are not a JSON object"
             body = {"errorMessage": found}
         message, lines = body.get("errorMessage"), body.get("stackTrace")
         if not isinstance(message, str):
@@ -212,10 +225,11 @@ class Failure(NamedTuple):
 
         None if it would be too long; the header is optional.
         """
-        if len(self.body) > XRAY_BODY_LIMIT_BYTES:
+        answer = self.answer
+        if len(answer) > XRAY_BODY_LIMIT_BYTES:
             return None
         try:
-            body = loads(self.body)
+            body = loads(answer)
         except JsonError:
             return None
         if not isinstance(body, dict):

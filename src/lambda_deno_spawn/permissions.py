@@ -39,6 +39,9 @@ PRIVATE_DIR_MARK = "\0"
 # Suffix of the private folder's path: the socket of a process that listens is beside
 # that folder, as handlers may empty it.
 SOCKET = ".socket"
+# The same for the pipe through which a process that serves more than one invocation is
+# told what follows: its stdin has ended by then, as handlers may read it.
+INPUT = ".input"
 # Lambda mounts a function's file systems below this folder; AWS "Configuring file
 # system access".
 MOUNTS = "/mnt"
@@ -215,6 +218,7 @@ def grant(
     denied: Sequence[str],
     searched: Sequence[str] = (),
     listens: bool = False,
+    has_input: bool = False,
 ) -> Grant:
     """Add up the setting, a permission set and the runtime's own denials.
 
@@ -227,6 +231,7 @@ def grant(
             task root is.
         denied: Hosts with ports that no process may connect to.
         listens: The process listens on a socket beside its private folder.
+        has_input: The process reads from a pipe beside its private folder.
 
     Raises:
         ConfigError: The set does not exist, or a flag would have no effect.
@@ -237,6 +242,8 @@ def grant(
         hints = _hints(permissions, None, {}, denied, task_root, is_hidden=is_hidden)
         if listens:
             _allow_socket(own)
+        if has_input:
+            _allow_input(own)
         arguments = [_argument(name, value) for name, value in own.items()]
         return Grant(("--cached-only", *arguments), False, None, hints)
     set_name = _set_name(permissions, sets)
@@ -265,6 +272,8 @@ def grant(
     hints = _hints(permissions, set_name, asked, denied, task_root, is_hidden=is_hidden)
     if listens:
         _allow_socket(total)
+    if has_input:
+        _allow_input(total)
     given = total
     arguments = []
     if set_name is not None:
@@ -346,8 +355,14 @@ def _allow_socket(flags: Flags) -> None:
     _add(flags, "allow-net", f"unix:{path}")
 
 
+def _allow_input(flags: Flags) -> None:
+    """Let a process open its own pipe; it gives up the permission as for a socket."""
+    if "allow-all" not in flags:
+        _add(flags, "allow-read", f"{PRIVATE_DIR_MARK}{INPUT}")
+
+
 def _hide(flags: Flags, task_root: str, searched: Sequence[str]) -> bool:
-    """Let what may not be read look as if it did not exist; return whether it does.
+    """Hide files that may not be read; return whether they are hidden.
 
     Programs look for files that need not exist, and are not prepared for any other
     answer than "not there". Where the function's own files are, a denied access stays

@@ -81,6 +81,8 @@ const cases: Record<string, (event: any, context: any) => unknown> = {
     const { default: process } = await import("node:process");
     let fromNode = 0;
     for await (const chunk of process.stdin) fromNode += chunk.length;
+    const fs = await import("node:fs");
+    fromNode += fs.readFileSync(0).length + fs.readSync(0, new Uint8Array(9));
     return [
       await Deno.stdin.read(new Uint8Array(9)),
       Deno.stdin.readSync(new Uint8Array(9)),

@@ -78,6 +78,11 @@ async def test_hono_answers_as_a_fetch_handler_and_by_its_own_adapter(
         result = (await api.invoke(v2("/tokens"))).json()
         assert result["body"] == "one two three"
         assert (await api.invoke(v2("/throws"))).json()["statusCode"] == 500
+        if export == "default":
+            event = v2("/client")
+            event["requestContext"]["http"]["sourceIp"] = "192.0.2.1"
+            result = (await api.invoke(event)).json()
+            assert json.loads(result["body"]) == ["192.0.2.1", "192.0.2.1"]
         await api.wait_for_next()
         assert "TypeError: the route threw" in runtime.log
 
@@ -94,6 +99,14 @@ async def test_hono_streams_by_its_own_adapter(
         assert len(answer.chunks) == 3
         prelude, _ = split((await api.invoke(v2("/query"))).body)
         assert prelude["cookies"] == ["a=1; Path=/", "b=2; Path=/"]
+
+
+async def test_graphql_yoga_is_a_function_and_answers(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, deno_dir: str
+) -> None:
+    async with make_runtime(FOLDER, "yoga.default", DENO_DIR=deno_dir):
+        answer = await api.invoke(post("/graphql", {"query": "{ id }"}))
+        assert json.loads(answer.json()["body"]) == {"data": {"id": answer.request_id}}
 
 
 async def test_middy_runs_its_middlewares_around_the_handler(

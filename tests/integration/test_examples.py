@@ -131,6 +131,17 @@ async def test_hono_api_routes_checks_and_sets_cookies(
         assert runtime.log.count("2 of 9780141441146") == 1
 
 
+async def test_express_answers_although_it_knows_nothing_of_lambda(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, deno_dir: str
+) -> None:
+    async with make_runtime(EXAMPLES / "express", DENO_DIR=deno_dir):
+        added = (await api.invoke(event("express/events/add.json"))).json()
+        assert (added["statusCode"], added["headers"]["location"]) == (201, "/tasks/2")
+        listed = (await api.invoke(event("express/events/tasks.json"))).json()
+        assert [task["id"] for task in orjson.loads(listed["body"])] == [1]
+        await api.wait_for_next()
+
+
 async def test_stream_sends_each_token_as_it_is_made(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:

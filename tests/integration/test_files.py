@@ -178,7 +178,7 @@ export function handler({ what }) {
 
 
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
-async def test_a_denial_that_nobody_passed_on_is_logged_once(
+async def test_a_denial_that_is_not_passed_on_is_logged_once(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, log_format: str
 ) -> None:
     async with make_runtime(

@@ -214,3 +214,47 @@ Deno.test("nothing that is stored is kept on disk", () => {
   assert.equal(globalThis.localStorage, sessionStorage);
   assert.equal("caches" in globalThis, false);
 });
+
+Deno.test("a record in JSON keeps the members of errors, at any depth", () => {
+  sayHello({ logFormat: "json" });
+  const error = Object.assign(new Error("m"), { code: "E1", level: "FATAL" });
+  log("ERROR", [error]);
+  assert.equal(json().message.code, "E1");
+  log("ERROR", ["it failed", error]);
+  const several = json();
+  assert.deepEqual([several.code, several.level], ["E1", "ERROR"]);
+  const inner = Object.assign(new RangeError("inner"), {
+    toJSON: () => ({}),
+    error,
+  });
+  log("ERROR", [{ at: new Date(0), a: { b: [inner] } }]);
+  const { message } = json();
+  assert.equal(message.at, "1970-01-01T00:00:00.000Z");
+  const [described] = message.a.b;
+  assert.equal(described.errorType, "RangeError");
+  assert.equal(described.error.errorMessage, "m");
+  assert.equal(described.error.code, "E1");
+});
+
+Deno.test("errors that go in circles, or are many, are still a record in JSON", () => {
+  sayHello({ logFormat: "json" });
+  const error = /** @type {any} */ (new Error("m"));
+  error.self = error;
+  log("ERROR", [{ error }]);
+  assert.equal(json().message.error.self, "[Circular]");
+  log("ERROR", [Array.from({ length: 100 }, () => new Error("m"))]);
+  assert.equal(json().message.length, 100);
+});
+
+Deno.test("lines of a stack in the runtime's files are left out, however they begin", () => {
+  sayHello();
+  const path = OUR_FILES.slice("file://".length);
+  log("ERROR", [
+    `Error: m\n  at run (${OUR_FILES}run.js:1:1)\n  at start (${path}main.js:1:1)\n` +
+    `  at mine (/var/task/a.ts:1:1)\nread ${path}main.js`,
+  ]);
+  assert.match(
+    record().text,
+    /ERROR\tError: m\r {2}at mine \(\/var\/task\/a\.ts:1:1\)\rread \/.*main\.js$/,
+  );
+});

@@ -23,6 +23,7 @@ const HELLO = {
   responseMode: "buffered",
   invocations: 1,
   socket: null,
+  input: null,
   concurrency: 1,
   closeMs: 500,
   variables: {},

@@ -2,12 +2,14 @@
 /** How errors are described: whatever was thrown, and within limits. */
 
 import assert from "node:assert/strict";
+import { runInNewContext } from "node:vm";
 import { sayHello } from "./doubles.js";
 import {
   advise,
   attempt,
   describe,
   errorBody,
+  isError,
   loadErrorType,
   noteDenials,
   OUR_FILES,
@@ -278,6 +280,27 @@ Deno.test("advise() says that a file which looks missing may be one that is hidd
   assert.equal(advise(bare), bare);
 });
 
+Deno.test("advise() tells of a layer that has what an import did not find", () => {
+  const [, folder, name] = /(.*)\/([^/]+)$/.exec(import.meta.dirname ?? "") ??
+    [];
+  sayHello({ packageFolders: ["/none", folder] });
+  for (
+    const said of [
+      `Import "${name}/sub" not a dependency\n  hint: try it`,
+      `Could not find "${name}" in a node_modules folder.`,
+    ]
+  ) {
+    assert.ok(
+      advise(said).startsWith(`${said}\n  It is in ${folder}, where only`),
+    );
+  }
+  for (
+    const text of ['Import "@a/b" not a dependency', 'Import "" ', "Import"]
+  ) {
+    assert.equal(advise(text), text);
+  }
+});
+
 Deno.test("remedy() names the event's own folder, and no path of this machine", () => {
   sayHello();
   assert.match(
@@ -423,3 +446,120 @@ for (const [at, [error, type]] of LOAD_ERRORS.entries()) {
     assert.equal(loadErrorType(error), type);
   });
 }
+
+/** @param {unknown} error What the caller gets, and what the log does. */
+function halves(error) {
+  const { bytes } = errorBody(error);
+  assert.ok(bytes.length <= 262_144);
+  const [answer, logged] = new TextDecoder("utf-8", { fatal: true })
+    .decode(bytes).split("\n");
+  return { answer: JSON.parse(answer), logged: logged && JSON.parse(logged) };
+}
+
+Deno.test("errorBody() keeps an error's own members for the log only", () => {
+  sayHello();
+  const cause = errorWith("inner", { code: "ECONNRESET" });
+  const error = errorWith("m", {
+    code: "23505",
+    detail: "Key (id)=(1)",
+    $metadata: { httpStatusCode: 400, at: new Date(0), big: 2n },
+    inner: [new TypeError("nested")],
+    none: undefined,
+    call() {},
+    cause,
+  });
+  const { answer, logged } = halves(error);
+  assert.deepEqual(Object.keys(answer), [
+    "errorType",
+    "errorMessage",
+    "stackTrace",
+    "cause",
+  ]);
+  assert.equal("code" in answer.cause, false);
+  assert.equal(logged.code, "23505");
+  assert.equal(logged.detail, "Key (id)=(1)");
+  assert.deepEqual(logged.$metadata, {
+    httpStatusCode: 400,
+    at: "1970-01-01T00:00:00.000Z",
+    big: "2",
+  });
+  assert.equal(logged.inner[0].errorMessage, "nested");
+  assert.equal(logged.cause.code, "ECONNRESET");
+  assert.deepEqual(logged.stackTrace, answer.stackTrace);
+  assert.equal("none" in logged || "call" in logged, false);
+  assert.equal(halves(new Error("m")).logged, undefined);
+});
+
+Deno.test("members of an error cannot change what it is, break it or grow", () => {
+  sayHello();
+  const error = /** @type {any} */ (errorWith("m", {
+    errorType: "Other",
+    big: Array.from({ length: 5_000 }, () => "x".repeat(1_000)),
+    bytes: new Uint8Array(1_000_000),
+    proxy: hostileProxy(),
+    toJSON() {
+      throw new Error("hostile");
+    },
+    code: "last",
+  }));
+  error.self = { error };
+  let deep = /** @type {any} */ ("end");
+  for (let depth = 0; depth < 10_000; depth += 1) deep = { deep };
+  error.deep = deep;
+  Object.defineProperty(error, "thrower", {
+    enumerable: true,
+    get() {
+      throw new Error("hostile");
+    },
+  });
+  const { answer, logged } = halves(error);
+  assert.equal(answer.errorType, "Error");
+  assert.equal(logged.errorType, "Error");
+  assert.equal(logged.code, "last");
+  assert.equal(logged.thrower, "a value that cannot be shown");
+  assert.ok(JSON.stringify(logged).length < 120_000);
+  const short = errorWith("m", { self: null, proxy: hostileProxy() });
+  Object.assign(short, { self: { short } });
+  assert.equal(halves(short).logged.self.short, "[Circular]");
+});
+
+Deno.test("a message that takes all the room leaves some to the members", () => {
+  sayHello();
+  const error = errorWith("x".repeat(150_000), { code: "E" });
+  const { answer, logged } = halves(error);
+  assert.equal(answer.errorMessage.length, 150_000);
+  assert.equal(logged.code, "E");
+});
+
+Deno.test("errors of other realms, and objects like errors, are errors", () => {
+  sayHello();
+  const foreign = runInNewContext("new TypeError('there')");
+  assert.equal(foreign instanceof Error, false);
+  const like = {
+    name: "Like",
+    message: "m",
+    stack: "Like: m\n    at f (a:1:1)",
+  };
+  assert.deepEqual(
+    [describe(foreign), describe(like)].map((body) => [
+      body.errorType,
+      body.errorMessage,
+      body.stackTrace.length > 0,
+    ]),
+    [["TypeError", "there", true], ["Like", "m", true]],
+  );
+  for (
+    const other of [null, "text", { name: "n", message: "m" }, hostileProxy()]
+  ) {
+    assert.equal(isError(other), false);
+  }
+});
+
+Deno.test("errors of the runtime's own show no code of Deno's, others do", () => {
+  sayHello();
+  const stack = "X: m\n    at dispatch (ext:deno_web/02_event.js:1:1)\n" +
+    "    at emit (node:events:1:1)\n    at mine (/var/task/a.ts:1:1)";
+  const ours = Object.assign(new RuntimeError("Runtime.X", "m"), { stack });
+  assert.deepEqual(describe(ours).stackTrace, ["at mine (/var/task/a.ts:1:1)"]);
+  assert.equal(describe(errorWith("m", { stack })).stackTrace.length, 3);
+});

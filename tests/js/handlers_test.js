@@ -7,7 +7,6 @@ import {
   adapt,
   awslambda,
   pick,
-  withCallback,
 } from "../../src/lambda_deno_spawn/js/src/handlers.js";
 import { run } from "../../src/lambda_deno_spawn/js/src/run.js";
 import { onUncaughtError } from "../../src/lambda_deno_spawn/js/src/uncaught.js";
@@ -194,38 +193,6 @@ Deno.test("an event that is not JSON is an error", async () => {
   assert.equal(output.frames[0].errorType, "Runtime.UnmarshalError");
 });
 
-/** @type {[string, (done: Function) => unknown, string | RegExp][]} */
-const CALLBACKS = [
-  ["a value", (done) => done(null, "value"), "value"],
-  ["an error", (done) => done(new Error("failed")), /failed/],
-  ["a promise", () => Promise.resolve("promised"), "promised"],
-];
-
-for (const [what, give, expected] of CALLBACKS) {
-  Deno.test(`a handler that takes a callback may give ${what}`, async () => {
-    const adapted = /** @type {any} */ (withCallback(
-      (
-        /** @type {any} */ _event,
-        /** @type {any} */ _context,
-        /** @type {Function} */ done,
-      ) => give(done),
-    ));
-    if (typeof expected === "string") {
-      assert.equal(await adapted({}, {}), expected);
-    } else await assert.rejects(adapted({}, {}), expected);
-  });
-}
-
-Deno.test("adapt() calls a handler of three parameters with a callback", async () => {
-  sayHello();
-  const handler = (
-    /** @type {unknown} */ _event,
-    /** @type {unknown} */ _context,
-    /** @type {Function} */ done,
-  ) => done(null, "value");
-  assert.equal((await invoke({ handler }, {}))[0].body, '"value"');
-});
-
 Deno.test("a result behind an uncaught error is dropped", async () => {
   sayHello();
   const handler = () => {
@@ -277,3 +244,159 @@ Deno.test("variables that Deno obeys are read and set as copies", () => {
     Object.assign(env, own);
   }
 });
+
+/**
+ * The namespace that Deno gives a CommonJS module of which it has seen no names.
+ *
+ * @param {any} exports
+ * @param {object} [seen] Names that it has seen.
+ */
+const commonjs = (exports, seen = {}) => ({
+  default: exports,
+  "module.exports": exports,
+  ...seen,
+});
+
+class Service {
+  answer = 42;
+  handler() {
+    return this.answer;
+  }
+}
+
+for (
+  const [what, exports, path, answer] of /** @type {const} */ ([
+    ["a member", { handler: () => 1 }, "handler", 1],
+    ["any name", { main: () => 2 }, "main", 2],
+    ["a nested one", { a: { b: new Service() } }, "a.b.handler", 42],
+    ["a method of an instance", new Service(), "handler", 42],
+    ["a function", () => 3, "handler", 3],
+    ["a default", { __esModule: true, default: () => 4 }, "default", 4],
+    ["one for `handler`", { __esModule: true, default: () => 5 }, "handler", 5],
+  ])
+) {
+  Deno.test(`a CommonJS module may export ${what}`, async () => {
+    sayHello();
+    const [frame] = await invoke(commonjs(exports), {}, path);
+    assert.equal(frame.body, `${answer}`);
+  });
+}
+
+Deno.test("module.exports comes before the namespace of a CommonJS module", () => {
+  sayHello();
+  const exports = { handler: echo };
+  const seen = { handler: () => "seen", main: echo };
+  const { owner, value } = pick(commonjs(exports, seen), "handler");
+  assert.equal(value, echo);
+  assert.equal(owner, exports);
+  assert.equal(pick(commonjs(exports, seen), "main").value, echo);
+});
+
+/** @type {[string, Record<string, unknown>, string][]} */
+const DEFAULTS = [
+  ["an object", { default: { handler: echo } }, "handler"],
+  ["a nested object", { default: { api: { get: echo } } }, "api.get"],
+  ["a function", { default: echo, handler: null }, "handler"],
+  ["a compiled object", commonjs({ default: { main: echo } }), "main"],
+  ["a function beside others", commonjs({ default: echo, a: 1 }), "handler"],
+];
+
+for (const [what, module, path] of DEFAULTS) {
+  Deno.test(`a default export may be ${what}`, () => {
+    sayHello();
+    assert.equal(pick(module, path).value, echo);
+  });
+}
+
+Deno.test("members are found behind getters, functions, classes and proxies", () => {
+  sayHello();
+  const withGetter = Object.defineProperty({}, "handler", { get: () => echo });
+  const withMember = Object.assign(() => "function", { handler: echo });
+  const proxy = new Proxy({}, { get: (_, name) => name === "handler" && echo });
+  class Static {
+    static handler = echo;
+  }
+  for (const exports of [withGetter, withMember, proxy, Static]) {
+    assert.equal(pick(commonjs(exports), "handler").value, echo);
+  }
+  const thrower = Object.defineProperty({}, "handler", {
+    get() {
+      throw new RangeError("mine");
+    },
+  });
+  assert.throws(() => pick(commonjs(thrower), "handler"), RangeError);
+});
+
+Deno.test("a function with fetch is an app, one that streams is not", async () => {
+  sayHello();
+  const app = Object.assign(() => "plain", {
+    fetch() {
+      return new Response(String(this === app), { status: 202 });
+    },
+  });
+  for (const module of [{ default: app }, { handler: app }, commonjs(app)]) {
+    const [frame] = await invoke(module, HTTP_EVENT);
+    const { statusCode, body } = JSON.parse(frame.body);
+    assert.deepEqual([statusCode, body], [202, "true"]);
+  }
+  const [frame] = await invoke({ handler: app }, { a: 1 });
+  assert.equal(frame.errorType, "Runtime.UnsupportedEvent");
+  const streaming = Object.assign(
+    awslambda.streamifyResponse((
+      /** @type {unknown} */ _event,
+      /** @type {any} */ stream,
+    ) => stream.end("one")),
+    { fetch: () => new Response() },
+  );
+  sayHello({ socket: "/s" });
+  const frames = await invoke({ handler: streaming }, {});
+  assert.equal(frames[1].body, "one");
+});
+
+Deno.test("an app finds the facts of the connection where frameworks look", async () => {
+  sayHello();
+  /** @type {any} */
+  let facts;
+  const app = {
+    fetch: (/** @type {Request} */ _request, /** @type {any} */ info) => {
+      facts = info;
+      return new Response();
+    },
+  };
+  const requestContext = { http: { method: "GET", sourceIp: "192.0.2.1" } };
+  await invoke({ default: app }, { ...HTTP_EVENT, requestContext });
+  assert.deepEqual(facts.remoteAddr, {
+    transport: "tcp",
+    hostname: "192.0.2.1",
+    port: 0,
+  });
+  assert.deepEqual(facts.requestContext, requestContext);
+  assert.equal(facts.lambdaContext.awsRequestId, "request-1");
+  assert.doesNotThrow(() => JSON.stringify(facts));
+});
+
+for (
+  const [exports, path, message]
+    of /** @type {[unknown, string, string][]} */ ([
+      [
+        { other: echo },
+        "handler",
+        "'handler' in '/var/task/function.ts': it exports other",
+      ],
+      [new Service(), "main", "it exports answer, handler"],
+      [{ handler: 42 }, "handler", "it is of type number"],
+      [{}, "handler", "it exports nothing"],
+      [null, "handler", "it exports nothing"],
+    ])
+) {
+  Deno.test(`a message describes module.exports: ${message}`, () => {
+    sayHello();
+    assert.throws(() => pick(commonjs(exports), path), (
+      /** @type {Error} */ error,
+    ) => {
+      assert.equal(error.name, "Runtime.HandlerNotFound");
+      assert.ok(error.message.includes(message), error.message);
+      return true;
+    });
+  });
+}

@@ -8,11 +8,13 @@
 import assert from "node:assert/strict";
 import fc from "npm:fast-check@4";
 import {
+  connectionOf,
   fromResponse,
   httpShape,
   isBodyless,
   MethodNotAllowedError,
   streamPrelude,
+  toParts,
   toRequest,
 } from "../../src/lambda_deno_spawn/js/http.js";
 
@@ -172,14 +174,6 @@ Deno.test("httpShape() takes nothing else for HTTP", () => {
       headers: {},
     },
     webSocketMessage: { requestContext: { connectionId: "c" }, body: "x" },
-    lattice1: { method: "GET", raw_path: "/", headers: {} },
-    lattice2: {
-      version: "2.0",
-      path: "/",
-      method: "GET",
-      headers: {},
-      requestContext: { serviceArn: "arn" },
-    },
     s3: { Records: [{ eventSource: "aws:s3", s3: {} }] },
     schedule: { version: "0", source: "aws.events", detail: {} },
     restAuthorizer: {
@@ -721,6 +715,30 @@ Deno.test("fromResponse() decides between text and base64 by type, encoding and 
     "application/javascript",
     "application/x-javascript",
     "application/x-www-form-urlencoded",
+    "application/yaml",
+    "application/x-yaml",
+    "application/openapi+yaml",
+    "application/x-ndjson",
+    "application/jsonl",
+    "application/json-seq",
+    "application/geo+json-seq",
+    "application/graphql",
+    "application/graphql-response+json",
+    "application/sql",
+    "application/toml",
+    "application/vnd.apple.mpegurl",
+    "application/x-mpegURL",
+    "audio/mpegurl",
+    "application/x-pem-file",
+    "application/pem-certificate-chain",
+    "application/x-sh",
+    "application/typescript",
+    "application/jwt",
+    "application/n-triples",
+    "application/sparql-query",
+    "application/rtf",
+    "application/x-subrip",
+    "message/rfc822",
   ];
   for (const type of texts) {
     assert.deepEqual(
@@ -766,6 +784,13 @@ Deno.test("fromResponse() sends a compressed body, or one that is not UTF-8, as 
   const headers = { "content-type": "text/html; charset=iso-8859-1" };
   assert.deepEqual(await encoded(latin, headers), ["6Q==", true]);
   assert.deepEqual(await encoded(BINARY, type), [BINARY_BASE64, true]);
+});
+
+Deno.test("fromResponse() sends a certificate as text if it is that", async () => {
+  const type = { "content-type": "application/x-x509-ca-cert" };
+  assert.deepEqual(await encoded("-----BEGIN", type), ["-----BEGIN", false]);
+  const der = Uint8Array.of(0x30, 0x82, 1, 2);
+  assert.deepEqual(await encoded(der, type), ["MIIBAg==", true]);
 });
 
 Deno.test("fromResponse() keeps a byte order mark", async () => {
@@ -1410,4 +1435,167 @@ Deno.test("any response survives the way from handler to client", async () => {
     ),
     { numRuns: 600 },
   );
+});
+
+/** The event of AWS's documentation, structure version V1. */
+const LATTICE1 = {
+  raw_path: "/path/to/resource",
+  method: "POST",
+  headers: { "user_agent": "curl/7.64.1", "x-forwarded-for": "10.213.229.10" },
+  query_string_parameters: { "order-id": "1", "name": "a%20b" },
+  body: "eyJ0ZXN0IjogImV2ZW50In0=",
+  is_base64_encoded: true,
+};
+/** The same in version V2: several values for each name. */
+const LATTICE2 = {
+  version: "2.0",
+  path: "/path/to/resource",
+  method: "POST",
+  headers: {
+    host: ["svc.vpc-lattice-svcs.us-east-2.on.aws"],
+    accept: ["text/html", "application/json"],
+    "x-forwarded-for": ["10.0.0.1, 10.213.229.10"],
+  },
+  queryStringParameters: { a: ["1", "2"], "b%26": ["x+y"] },
+  body: "text \u00e9",
+  isBase64Encoded: false,
+  requestContext: {
+    serviceNetworkArn: "arn:aws:vpc-lattice:us-east-2:1:servicenetwork/sn-1",
+    serviceArn: "arn:aws:vpc-lattice:us-east-2:1:service/svc-1",
+    targetGroupArn: "arn:aws:vpc-lattice:us-east-2:1:targetgroup/tg-1",
+    identity: { sourceVpcArn: "arn:aws:ec2:us-east-2:1:vpc/vpc-1" },
+    region: "us-east-2",
+    timeEpoch: "1690497599177430",
+  },
+};
+
+Deno.test("toRequest() reads both event structures of VPC Lattice", async () => {
+  assert.equal(httpShape(LATTICE1), "lattice1");
+  assert.equal(httpShape(LATTICE2), "lattice2");
+  const first = toRequest(LATTICE1);
+  assert.equal(
+    first.url,
+    "https://localhost/path/to/resource?order-id=1&name=a%20b",
+  );
+  assert.deepEqual([first.method, await first.json()], [
+    "POST",
+    { test: "event" },
+  ]);
+  const second = toRequest(LATTICE2);
+  assert.equal(
+    second.url,
+    "https://svc.vpc-lattice-svcs.us-east-2.on.aws/path/to/resource" +
+      "?a=1&a=2&b%26=x+y",
+  );
+  assert.equal(second.headers.get("accept"), "text/html, application/json");
+  assert.equal(await second.text(), "text \u00e9");
+});
+
+Deno.test("toRequest() takes the query from a path of VPC Lattice that has one", () => {
+  const event = { ...LATTICE1, raw_path: "/a?b=c%20d&b=%2B" };
+  assert.equal(toRequest(event).url, "https://localhost/a?b=c%20d&b=%2B");
+});
+
+Deno.test("httpShape() takes no other event for one of VPC Lattice", () => {
+  for (
+    const event of [
+      { ...LATTICE2, method: undefined },
+      { ...LATTICE2, requestContext: {} },
+      { ...LATTICE1, raw_path: undefined },
+      { ...LATTICE1, method: 1 },
+    ]
+  ) {
+    assert.equal(httpShape(event), null);
+  }
+});
+
+Deno.test("fromResponse() answers VPC Lattice with one value for each name", async () => {
+  const headers = new Headers({ "content-type": "text/plain", etag: '"1"' });
+  headers.append("set-cookie", "a=1");
+  headers.append("set-cookie", "b=2");
+  for (const event of [LATTICE1, LATTICE2]) {
+    const response = new Response("\u00e9", { status: 201, headers });
+    assert.deepEqual(await fromResponse(response, event), {
+      statusCode: 201,
+      headers: {
+        "content-type": "text/plain",
+        etag: '"1"',
+        "set-cookie": "a=1",
+        "Set-cookie": "b=2",
+      },
+      body: "\u00e9",
+      isBase64Encoded: false,
+    });
+  }
+});
+
+Deno.test("connectionOf() tells the client's address in every kind of event", () => {
+  const forwarded = { "x-forwarded-for": "203.0.113.9, 192.0.2.1" };
+  const events = [
+    eventOf("v1", { requestContext: { identity: { sourceIp: "192.0.2.1" } } }),
+    eventOf("v2", {
+      requestContext: { http: { method: "GET", sourceIp: "192.0.2.1" } },
+    }),
+    eventOf("alb", { headers: forwarded }),
+    { ...LATTICE1, headers: forwarded },
+    { ...LATTICE2, headers: { "x-forwarded-for": ["192.0.2.1"] } },
+  ];
+  for (const event of events) {
+    const { headers } = toRequest(event);
+    assert.deepEqual(connectionOf(event, headers), {
+      transport: "tcp",
+      hostname: "192.0.2.1",
+      port: 0,
+    });
+  }
+  const unknown = eventOf("v2");
+  const { headers } = toRequest(unknown);
+  assert.equal(connectionOf(unknown, headers).hostname, "");
+});
+
+Deno.test("toRequest() takes the stage out of the path that an HTTP API sends", () => {
+  /** @type {[Door, string, string, string][]} */
+  const cases = [
+    ["v2", "prod", "/prod/orders", "/orders"],
+    ["v2", "prod", "/prod", "/"],
+    ["v2", "prod", "/prod/prod/a", "/prod/a"],
+    ["v2", "prod", "/product", "/product"],
+    ["v2", "$default", "/$default/a", "/$default/a"],
+    ["v2", "", "/a", "/a"],
+    ["url", "$default", "/prod/a", "/prod/a"],
+    ["http1", "prod", "/prod/orders", "/orders"],
+    // A REST API has taken it out already.
+    ["v1", "prod", "/prod/orders", "/prod/orders"],
+  ];
+  for (const [door, stage, path, expected] of cases) {
+    const event = eventWithPath(door, path);
+    Object.assign(event.requestContext, { stage });
+    assert.equal(new URL(toRequest(event).url).pathname, expected, path);
+  }
+});
+
+Deno.test("toParts() gives the target as the client sent it", () => {
+  for (const door of DOORS) {
+    const { method, target, headers, body } = toParts(
+      eventWithPath(door, "/a/../b"),
+    );
+    assert.deepEqual([method, target, body], ["GET", "/a/../b", null]);
+    assert.equal(headers.get("host"), hostOf(door));
+  }
+  const query = { rawQueryString: "x=%20&y=\u00fc" };
+  assert.equal(toParts(eventOf("v2", query)).target, "/orders?x=%20&y=%C3%BC");
+  const spaced = eventWithPath("v1", "/a b\r\nx: y");
+  assert.equal(toParts(spaced).target, "/a%20b%0D%0Ax:%20y");
+});
+
+Deno.test("toParts() keeps the body of a GET, and every method but CONNECT", () => {
+  const body = { body: BINARY_BASE64, isBase64Encoded: true };
+  for (const door of DOORS) {
+    assert.deepEqual(toParts(eventOf(door, body)).body, BINARY);
+    assert.equal(toParts(eventWithMethod(door, "TRACE")).method, "TRACE");
+    for (const method of ["CONNECT", "connect", "GE T", "GET / HTTP/1.1\r\n"]) {
+      const event = eventWithMethod(door, method);
+      assert.throws(() => toParts(event), MethodNotAllowedError);
+    }
+  }
 });

@@ -6,6 +6,7 @@ import type {
   ApiGatewayV1Event,
   ApiGatewayV2Event,
   ApiGatewayV2Result,
+  CallbackHandler,
   Context,
   FetchHandler,
   FunctionUrlEvent,
@@ -13,6 +14,7 @@ import type {
   HttpEvent,
   ResponseStream,
   StreamifyHandler,
+  VpcLatticeV2Event,
 } from "../../src/lambda_deno_spawn/js/lambda.d.ts";
 
 interface Order {
@@ -78,6 +80,21 @@ const api = {
   },
 } satisfies FetchHandler<ApiGatewayV2Event>;
 
+const older: CallbackHandler<Order, number> = (event, context, callback) => {
+  context.callbackWaitsForEmptyEventLoop = false;
+  if (event.id === "") return context.fail(new Error("no id"));
+  // @ts-expect-error the result is a number
+  callback(null, event.id);
+  callback(null, 1);
+};
+
+const lattice: FetchHandler<VpcLatticeV2Event> = {
+  fetch(_request, { event, remoteAddr, requestContext }) {
+    const names: string[] = event.headers.host ?? [remoteAddr.hostname];
+    return Response.json([names, requestContext.serviceArn]);
+  },
+};
+
 const wrongSite: FetchHandler = {
   // @ts-expect-error a fetch handler returns a response
   fetch: () => "text",
@@ -113,6 +130,8 @@ Deno.test("the types accept what a function does and refuse what it may not", as
   assert.equal(typeof http, "function");
   assert.equal(typeof site.fetch, "function");
   assert.equal(typeof api.fetch, "function");
+  assert.equal(typeof older, "function");
+  assert.equal(typeof lattice.fetch, "function");
   assert.equal(typeof wrongSite.fetch, "function");
   assert.equal(typeof streamify, "function");
   assert.equal(typeof describe, "function");

@@ -595,3 +595,16 @@ def test_a_body_that_is_too_long_is_not_read_for_a_cause() -> None:
     body = small + b" " * (65_536 - len(small)) + b"}"
     assert Failure("E", body).xray_cause("/") is None
     assert Failure("E", body.replace(b" ", b"", 1)).xray_cause("/") is not None
+
+
+def test_members_behind_the_body_are_for_the_log_only() -> None:
+    answer = b'{"errorType":"E","errorMessage":"m","stackTrace":[]}'
+    logged = b'{"errorType":"E","errorMessage":"m","stackTrace":[],"code":"23505"}'
+    failure = Failure("E", answer + b"\n" + logged)
+    assert failure.answer == answer
+    assert failure.log_text == logged.decode()
+    assert b"23505" not in failure.shortened(60).answer
+    assert "23505" not in (failure.xray_cause("/var/task") or "")
+    assert failure.xray_cause("/") is not None
+    assert Failure("E", answer).log_text == answer.decode()
+    assert Failure("E", answer + b"\n").log_text == answer.decode()

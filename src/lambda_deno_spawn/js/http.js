@@ -1,22 +1,29 @@
 // @ts-check
 /**
  * HTTP events as web-standard requests, web-standard responses as the results that
- * API Gateway, function URLs and load balancers expect. Knows these formats. Does not
- * know frames, logs or processes; reads no clock and no environment. Loaded only for
- * handlers that need it, so that others do not pay for it.
+ * API Gateway, function URLs, load balancers and VPC Lattice expect. Knows these
+ * formats. Does not know frames, logs or processes; reads no clock and no environment.
+ * Loaded only for handlers that need it, so that others do not pay for it.
  *
  * Formats: AWS, "Create Lambda proxy integrations for HTTP APIs" (1.0 and 2.0), "Lambda
  * proxy integrations in API Gateway", "Invoking Lambda function URLs", "Lambda
- * functions as targets for Application Load Balancers".
+ * functions as targets for Application Load Balancers", "Lambda functions as targets in
+ * VPC Lattice" (event structure versions V1 and V2).
  *
  * @module
  */
 
 /**
  * "v1": REST API, and HTTP API in format 1.0; "v2": HTTP API in format 2.0 and function
- * URL; "alb": Application Load Balancer.
+ * URL; "alb": Application Load Balancer; "lattice1" and "lattice2": VPC Lattice, by
+ * version of the event structure.
  *
- * @typedef {"v1" | "v2" | "alb"} Shape
+ * @typedef {"v1" | "v2" | "alb" | "lattice1" | "lattice2"} Shape
+ *
+ * @typedef {object} Connection As in the second argument of Deno.serve's handler.
+ * @property {"tcp"} transport
+ * @property {string} hostname The client's address; "" if the event does not tell it.
+ * @property {number} port 0: no event tells it.
  *
  * @typedef {object} Prelude
  * @property {number} statusCode
@@ -55,12 +62,35 @@ const TOKEN = /^[!#$%&'*+.^_`|~0-9a-z-]+$/i;
 const HOST = /^[^\s/\\?#@]+$/;
 /** Characters that a URL would cut off, lose, or take for another part. */
 const NOT_IN_PATH = /[\s?#\\]|\p{Cc}|%(?![0-9a-f]{2})/giu;
+const NOT_IN_TARGET = /[^!-~]/gu;
 const NOT_IN_QUERY = /[\s#]|\p{Cc}/gu;
 const NOT_IN_HEADER = /[\0\r\n]|[^\0-\xff]/;
 /** The first byte of three. */
 const BYTE_ORDER_MARK = 0xef;
-const TEXT_TYPE =
-  /^(?:text\/.+|application\/(?:json|xml|x-www-form-urlencoded|(?:x-)?javascript|ecmascript)|.+\+(?:json|xml))$/;
+/**
+ * Media types of text, beside those that a suffix tells. A REST API without binary types
+ * would show the base64 of what is not here.
+ */
+const TEXT_TYPE = new RegExp(
+  "^(?:text/.+" +
+    // Suffixes of RFC 6839, 7464, 8091 and 9512.
+    "|.+\\+(?:json|xml|yaml|json-seq|jwt)" +
+    "|message/(?:rfc822|http|global|partial)" +
+    "|(?:audio|application)/(?:x-)?mpegurl|application/vnd\\.apple\\.mpegurl" +
+    "|application/(?:x-)?(?:" + [
+    "json|json5|jsonc|hjson|jsonl|jsonlines|json-lines|ndjson|json-seq|geojson",
+    "xml|xml-dtd|xml-external-parsed-entity|www-form-urlencoded",
+    "javascript|ecmascript|typescript|httpd-php|php|perl|python|ruby|sh|csh|bash",
+    "yaml|yml|toml|ini|properties|hcl|terraform|nginx-conf|protobuf-text",
+    "graphql|sql|sparql-query|sparql-update|cypher-query|xquery|jsonpath|mathematica",
+    "n-quads|n-triples|trig|turtle|node|rdf|relax-ng-compact-syntax",
+    "pem-file|pem|pem-certificate-chain|x509-ca-cert|x509-user-cert|pkix-cert|pkcs8",
+    "pkcs10|jwt|jose|pgp-keys|pgp-signature|pgp-encrypted|ssh-key|authorized-keys",
+    "csv|tsv|tab-separated-values|ldif|bibtex|tex|latex|texinfo|rtf|markdown|troff",
+    "subrip|srt|ttml|sdp|sieve|cdni|ns-proxy-autoconfig|mbox|wspolicy|webvtt|gcode",
+    "openmetrics-text|diff|patch|log|text|rss|atom",
+  ].join("|") + "))$",
+);
 /** Reason phrases of RFC 9110, and of RFC 6585 for 428 to 511. */
 const REASONS = /** @type {Record<number, string>} */ ({
   200: "OK",
@@ -157,13 +187,18 @@ export const httpShape = (
       if (FOREIGN_MEMBERS.some((name) => event[name] !== undefined)) {
         return null;
       }
-      const { version, httpMethod, requestContext } = event;
+      const { version, httpMethod, method, requestContext } = event;
       if (requestContext?.elb) {
         return typeof httpMethod === "string" ? "alb" : null;
       }
-      // VPC Lattice sends version 2.0 too, but has no `http`.
       if (version === "2.0") {
-        return typeof requestContext?.http?.method === "string" ? "v2" : null;
+        if (typeof requestContext?.http?.method === "string") return "v2";
+        const isLattice = typeof method === "string" &&
+          typeof requestContext?.serviceArn === "string";
+        return isLattice ? "lattice2" : null;
+      }
+      if (typeof method === "string" && typeof event.raw_path === "string") {
+        return "lattice1";
       }
       if (version !== undefined && version !== "1.0") return null;
       return typeof httpMethod === "string" ? "v1" : null;
@@ -177,9 +212,10 @@ export const toRequest = (
   /**
    * Make the request that the client sent, as far as the event describes it.
    *
-   * With API Gateway's format 1.0 the URL has no stage: routes match `path`, which has
-   * none. Segments `.` and `..` are resolved, as the URL standard says. The redirect
-   * mode is "manual", so that a handler which forwards the request returns redirects.
+   * The URL has no stage, so that routes are the same in each: a REST API leaves it out
+   * of `path`, and here it is taken out of what an HTTP API sends. Segments `.` and `..`
+   * are resolved, as the URL standard says. The redirect mode is "manual", so that a
+   * handler which forwards the request returns redirects.
    *
    * @param {any} event
    * @param {AbortSignal | null} [signal] The request's own signal follows it.
@@ -196,7 +232,7 @@ export const toRequest = (
       throw new MethodNotAllowedError(method);
     }
     const headers = headersOf(event, shape, warn);
-    let body = bodyOf(event);
+    let body = bodyOf(event, shape);
     if (body !== null && /^(?:get|head)$/i.test(method)) {
       warn(
         `Cannot pass on the body of a ${method} request: Request takes none`,
@@ -215,13 +251,41 @@ export const toRequest = (
   }
 );
 
+export const toParts = (
+  /**
+   * Take the request apart for a server that reads HTTP itself.
+   *
+   * @param {any} event
+   * @param {Warn} [warn]
+   * @returns {{ method: string, target: string, headers: Headers,
+   *   body: Uint8Array<ArrayBuffer> | null }} `target`: path and query, in ASCII.
+   * @throws {Error} As `toRequest`, but only CONNECT is refused.
+   */
+  function (event, warn = ignore) {
+    const shape = shapeOf(event);
+    const method = methodOf(event, shape);
+    if (/^connect$/i.test(method) || !TOKEN.test(method)) {
+      throw new MethodNotAllowedError(method);
+    }
+    const headers = headersOf(event, shape, warn);
+    if (!headers.has("host")) {
+      headers.set("host", new URL(urlOf(event, shape, headers, warn)).host);
+    }
+    const query = queryOf(event, shape);
+    const path = encodePath(pathOf(event, shape));
+    const target = `${path}${query && `?${query}`}`
+      .replace(NOT_IN_TARGET, encodeOne);
+    return { method, target, headers, body: bodyOf(event, shape) };
+  }
+);
+
 export const fromResponse = (
   /**
    * Make the result that the sender of an event expects.
    *
-   * A response with status 0, such as `Response.error()`, becomes 502. A load balancer
-   * that accepts one value for each header receives several cookies under names that
-   * differ in case, which it sends unchanged.
+   * A response with status 0, such as `Response.error()`, becomes 502. VPC Lattice, and
+   * a load balancer that accepts one value for each header, receive several cookies
+   * under names that differ in case, which they send unchanged.
    *
    * @param {Response} response Its body is read to the end.
    * @param {any} event The event that the response is for.
@@ -244,6 +308,11 @@ export const fromResponse = (
       if (cookies.length > 0) {
         head.multiValueHeaders = { "set-cookie": cookies };
       }
+    } else if (shape !== "alb") {
+      head.headers = {
+        ...headers,
+        ...caseVariants("set-cookie", cookies, warn),
+      };
     } else {
       head.statusDescription = describeStatus(statusCode, response);
       // A target group reads one of the two and ignores the other.
@@ -330,7 +399,7 @@ const shapeOf = (
     throw new HttpError(
       "Runtime.UnmarshalError",
       "Cannot treat the event as an HTTP request: it is from neither API Gateway, a " +
-        "function URL nor a load balancer; export a handler function for it",
+        "function URL, a load balancer nor VPC Lattice; export a handler function for it",
     );
   }
 );
@@ -342,7 +411,32 @@ const methodOf = (
    * @returns {string}
    */
   function (event, shape) {
-    return shape === "v2" ? event.requestContext.http.method : event.httpMethod;
+    if (shape === "v2") return event.requestContext.http.method;
+    return isLattice(shape) ? event.method : event.httpMethod;
+  }
+);
+
+/** @param {Shape} shape */
+function isLattice(shape) {
+  return shape === "lattice1" || shape === "lattice2";
+}
+
+export const connectionOf = (
+  /**
+   * Tell where a request comes from: what the service says, or the last address of
+   * `x-forwarded-for`, which the service has added.
+   *
+   * @param {any} event An HTTP event.
+   * @param {Headers} headers Those of its request.
+   * @returns {Connection}
+   */
+  function ({ requestContext }, headers) {
+    const said = requestContext?.http?.sourceIp ??
+      requestContext?.identity?.sourceIp;
+    const hostname = typeof said === "string" && said !== ""
+      ? said
+      : headers.get("x-forwarded-for")?.split(",").at(-1)?.trim() ?? "";
+    return { transport: "tcp", hostname, port: 0 };
   }
 );
 
@@ -362,9 +456,31 @@ const urlOf = (
     if (headers.has("host") && host !== hosts[0]) {
       warn(`Cannot use header 'host' in a URL: using '${host}' in its place`);
     }
-    const path = shape === "v2" ? event.rawPath : event.path;
     const query = queryOf(event, shape);
-    return `${scheme}://${host}${encodePath(path)}${query && `?${query}`}`;
+    const path = encodePath(pathOf(event, shape));
+    return `${scheme}://${host}${path}${query && `?${query}`}`;
+  }
+);
+
+const pathOf = (
+  /**
+   * @param {any} event
+   * @param {Shape} shape
+   * @returns {unknown} Without the stage.
+   */
+  function (event, shape) {
+    if (shape === "lattice1") return event.raw_path.split("?", 1)[0];
+    const path = shape === "v2" ? event.rawPath : event.path;
+    // An HTTP API, which has a version, puts the name of its stage in front of the path.
+    const stage = shape === "alb" ? undefined : event.requestContext?.stage;
+    const isNamed = typeof stage === "string" && stage !== "" &&
+      stage !== "$default";
+    if (event.version === undefined || !isNamed || typeof path !== "string") {
+      return path;
+    }
+    return `${path}/`.startsWith(`/${stage}/`)
+      ? path.slice(stage.length + 1)
+      : path;
   }
 );
 
@@ -404,13 +520,19 @@ const queryOf = (
     if (shape === "v2") {
       return `${event.rawQueryString ?? ""}`.replace(NOT_IN_QUERY, encodeOne);
     }
+    const inPath = shape === "lattice1" ? event.raw_path.indexOf("?") : -1;
+    if (inPath >= 0) {
+      return event.raw_path.slice(inPath + 1).replace(NOT_IN_QUERY, encodeOne);
+    }
     const parameters = pairs(
-      fuller(
-        event.multiValueQueryStringParameters,
-        event.queryStringParameters,
-      ),
+      isLattice(shape)
+        ? event.queryStringParameters ?? event.query_string_parameters
+        : fuller(
+          event.multiValueQueryStringParameters,
+          event.queryStringParameters,
+        ),
     );
-    // API Gateway decodes names and values; a load balancer does not.
+    // API Gateway decodes names and values; the others do not.
     return shape === "v1"
       ? parameters.map((pair) => pair.map(encodeOne).join("=")).join("&")
       : parameters.map((pair) => pair.join("=")).join("&")
@@ -435,7 +557,7 @@ const headersOf = (
    */
   function (event, shape, warn) {
     const headers = new Headers();
-    const source = shape === "v2"
+    const source = shape === "v2" || isLattice(shape)
       ? event.headers
       : fuller(event.multiValueHeaders, event.headers);
     for (const [name, value] of pairs(source)) {
@@ -462,11 +584,16 @@ const headersOf = (
 const bodyOf = (
   /**
    * @param {any} event
+   * @param {Shape} shape
    * @returns {Uint8Array<ArrayBuffer> | null} Bytes, even for text: a string would set
    *   a content type that the client did not send.
    * @throws {HttpError} `Runtime.UnmarshalError`
    */
-  function ({ body, isBase64Encoded }) {
+  function (event, shape) {
+    const { body } = event;
+    const isBase64Encoded = shape === "lattice1"
+      ? event.is_base64_encoded
+      : event.isBase64Encoded;
     if (body === null || body === undefined || body === "") return null;
     if (typeof body !== "string") {
       throw new HttpError(

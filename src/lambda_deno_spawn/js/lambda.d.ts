@@ -28,7 +28,10 @@ export interface Context {
   readonly identity?: CognitoIdentity;
   /** Given by mobile applications, or by callers that use the SDK. */
   readonly clientContext?: ClientContext;
-  /** Without effect: the response never waits for an empty event loop. */
+  /**
+   * A value given to the callback is sent when the event loop is empty. Set it to false
+   * before calling the callback to have it sent at once.
+   */
   callbackWaitsForEmptyEventLoop: boolean;
   /** Milliseconds until the deadline, never below zero. */
   getRemainingTimeInMillis(): number;
@@ -41,6 +44,13 @@ export interface Context {
   readonly signal: AbortSignal;
   /** Finish this after the response, before the process ends and within the deadline. */
   waitUntil(promise: unknown): void;
+
+  /** Ends the handler at once, as in older runtimes: prefer a promise. */
+  done(error?: unknown, result?: unknown): void;
+  /** As `done(null, result)`. */
+  succeed(result?: unknown): void;
+  /** As `done(error)`. */
+  fail(error?: unknown): void;
 }
 
 export interface CognitoIdentity {
@@ -72,14 +82,37 @@ export type Handler<E = any, R = any> = (
   context: Context,
 ) => R | Promise<R>;
 
+/** The callback of older handlers; after the first call it does nothing. */
+// deno-lint-ignore no-explicit-any
+export type Callback<R = any> = (error?: unknown, result?: R) => void;
+
+/** A handler that ends by its callback, or by `done`, `succeed`, `fail` of its context. */
+// deno-lint-ignore no-explicit-any
+export type CallbackHandler<E = any, R = any> = (
+  event: E,
+  context: Context,
+  callback: Callback<R>,
+) => void;
+
 /** The context of a fetch handler: the event holds more than the request. */
-export interface FetchContext<E extends HttpEvent = HttpEvent> extends Context {
+export interface FetchContext<
+  E extends HttpEvent | VpcLatticeEvent = HttpEvent,
+> extends Omit<Context, "done" | "succeed" | "fail"> {
   /** The event that the request was made from. */
   readonly event: E;
+  /** That of the event; an empty object if it has none. */
+  readonly requestContext: E extends { requestContext: infer C } ? C
+    : Record<string, never>;
+  /** The client, as in `Deno.serve`: no port is known, so it is 0. */
+  readonly remoteAddr: { transport: "tcp"; hostname: string; port: number };
+  /** This context, by the name that hono's adapter for Lambda gives it. */
+  readonly lambdaContext: Context;
 }
 
-/** `export default { fetch }`: API Gateway, function URLs and load balancers. */
-export interface FetchHandler<E extends HttpEvent = HttpEvent> {
+/** `export default { fetch }`: API Gateway, function URLs, load balancers, VPC Lattice. */
+export interface FetchHandler<
+  E extends HttpEvent | VpcLatticeEvent = HttpEvent,
+> {
   fetch(
     request: Request,
     context: FetchContext<E>,
@@ -94,7 +127,7 @@ export interface ApiGatewayV1Event {
   /** "1.0" from an HTTP API, absent from a REST API. */
   version?: "1.0";
   resource: string;
-  /** Without the stage. */
+  /** Without the stage, but with it from an HTTP API. */
   path: string;
   httpMethod: string;
   /** The last value of each name. */
@@ -155,6 +188,7 @@ export interface ApiGatewayV2Event {
   version: "2.0";
   /** "$default", or method and path of the route. */
   routeKey: string;
+  /** With the stage, unless that is `$default`; the `Request` has it without. */
   rawPath: string;
   /** Without the question mark; "" if there is none. */
   rawQueryString: string;
@@ -228,6 +262,52 @@ export interface AlbEvent {
   /** "" if there is none. */
   body: string | null;
   isBase64Encoded: boolean;
+}
+
+/** VPC Lattice; becomes a `Request` too. */
+export type VpcLatticeEvent = VpcLatticeV1Event | VpcLatticeV2Event;
+
+/** VPC Lattice, event structure version V1. */
+export interface VpcLatticeV1Event {
+  /** May have a query string. */
+  raw_path: string;
+  method: string;
+  /** Several values are joined by commas. */
+  headers: Record<string, string | undefined>;
+  query_string_parameters: Record<string, string | undefined>;
+  body: string | null;
+  is_base64_encoded: boolean;
+}
+
+/** VPC Lattice, event structure version V2. */
+export interface VpcLatticeV2Event {
+  version: "2.0";
+  path: string;
+  method: string;
+  headers: Record<string, string[] | undefined>;
+  queryStringParameters?: Record<string, string[] | undefined>;
+  body?: string | null;
+  isBase64Encoded: boolean;
+  requestContext: {
+    serviceNetworkArn: string;
+    serviceArn: string;
+    targetGroupArn: string;
+    identity?: {
+      sourceVpcArn?: string;
+      type?: string;
+      principal?: string;
+      principalOrgID?: string;
+      sessionName?: string;
+      x509IssuerOu?: string;
+      x509SanDns?: string;
+      x509SanNameCn?: string;
+      x509SanUri?: string;
+      x509SubjectCn?: string;
+    };
+    region: string;
+    /** Unix time, microseconds. */
+    timeEpoch: string;
+  };
 }
 
 /** What a `handler` may return to API Gateway in format 1.0. */

@@ -75,7 +75,12 @@ export function responseStream(sink) {
     stream.once("error", reject);
     stream.once("close", () => {
       if (!stream.writableFinished) {
-        reject(new Error("The response stream was destroyed before its end"));
+        const error = new Error(
+          "The response stream was destroyed before its end",
+        );
+        // The lines of its stack would be Deno's own.
+        error.stack = `${error.name}: ${error.message}`;
+        reject(error);
       }
     });
   });

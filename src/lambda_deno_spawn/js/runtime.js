@@ -13,8 +13,18 @@
 // --- primordials.js ---
 
 const { parse, stringify } = JSON;
+/** @type {(callee: Function, owner: unknown, ...args: unknown[]) => any} */
+const bind = Function.prototype.call.bind(Function.prototype.bind);
+// @ts-ignore newer than the types
+const { isError: isNativeError } = Error;
 const { TextDecoder } = globalThis;
-const { stdin, stdout, exit } = Deno;
+/** @type {() => PromiseWithResolvers<any>} */
+const withResolvers = Promise.withResolvers.bind(Promise);
+const { stdin, stdout, exit, openSync } = Deno;
+/** Deno loads its permissions when they are first named. */
+const revokePermission = (
+  /** @type {Deno.PermissionDescriptor} */ descriptor,
+) => Deno.permissions.revokeSync(descriptor);
 // @ts-ignore not part of the public types
 const internals = Deno[Deno.internal];
 const { Console, core, inspectArgs } = internals;
@@ -28,7 +38,6 @@ const decodeLossy = core.decode;
  */
 const { cancelTimer, createSystemTimer } = core;
 const readStdin = stdin.readSync.bind(stdin);
-const readStdinLater = stdin.read.bind(stdin);
 const writeStdout = stdout.writeSync.bind(stdout);
 const writeStdoutLater = stdout.write.bind(stdout);
 const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
@@ -51,6 +60,7 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  * @property {number} invocations How many this process serves; 0: no limit.
  * @property {string | null} socket Unix socket to listen on; null: invocations come on
  *   stdin.
+ * @property {string | null} input Pipe to be read after HELLO; null: stdin goes on.
  * @property {number} concurrency How many invocations may run at once.
  * @property {number} closeMs How long a process that serves several invocations may
  *   take to close.
@@ -65,8 +75,8 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  * @property {string[]} permissions.denies Kinds of permission with entries that deny.
  * @property {string[]} permissions.runtimeApi Hosts and ports that are always denied.
  * @property {boolean} permissions.everything All is allowed except what is denied.
- * @property {boolean} permissions.hidden What may not be read looks as if it did not
- *   exist.
+ * @property {boolean} permissions.hidden A file that may not be read looks as if it did
+ *   not exist.
  * @property {string} permissions.taskRoot The function's folder.
  * @property {boolean} permissions.credentialsWithheld
  *
@@ -94,7 +104,9 @@ let hello = /** @type {Hello} */ (/** @type {unknown} */ (null));
 /** How many more invocations this process may serve. */
 let invocationsLeft = 1;
 
-/** Bytes that were read from stdin and not used yet. */
+/** Reads what the supervisor writes. */
+let readInput = readStdin;
+/** Bytes that were read and not used yet. */
 let unread = new Uint8Array(0);
 /** Used for reads while nothing is unread: allocating a buffer for each takes time. */
 const readBuffer = new Uint8Array(65_536);
@@ -116,6 +128,18 @@ const receiveHello = (
     invocationsLeft = hello.invocations || Infinity;
   }
 );
+
+/**
+ * Read from another pipe from now on, as stdin has ended: the handler may read that. No
+ * code opens it again, unless it may read everywhere.
+ *
+ * @param {string} path
+ */
+function continueWith(path) {
+  const file = openSync(path);
+  revokePermission({ name: "read", path });
+  readInput = file.readSync.bind(file);
+}
 
 const readEvent = (
   /**
@@ -169,7 +193,7 @@ const readExactly = (
     const begun = unread.length;
     unread = new Uint8Array(0);
     for (let offset = begun; offset < length;) {
-      const count = readStdin(bytes.subarray(offset));
+      const count = readInput(bytes.subarray(offset));
       if (count === null) return null;
       offset += count;
     }
@@ -181,7 +205,7 @@ const readMore = (
   /** @returns {boolean} False at the end of stdin. */
   function () {
     const chunk = unread.length === 0 ? readBuffer : new Uint8Array(65_536);
-    const count = readStdin(chunk);
+    const count = readInput(chunk);
     if (count === null) return false;
     const received = chunk.subarray(0, count);
     if (unread.length === 0) {
@@ -225,10 +249,40 @@ const decode = (
  * @property {ErrorBody[]} [errors]
  */
 
+/**
+ * What an error body may still hold; reduced while it is written.
+ *
+ * @typedef {object} Budget
+ * @property {number} left Errors.
+ * @property {number} text Characters.
+ * @property {[any, ErrorBody][]} [described] Collects each error with its description.
+ */
+/**
+ * What the members of errors may still hold.
+ *
+ * @typedef {Budget & { values: number, path: unknown[] }} MemberBudget
+ */
+
 /** How many errors an error body describes, causes and aggregated ones included. */
 const ERRORS_LIMIT = 32;
 /** How many characters of messages and stacks it keeps, all errors together. */
 const ERROR_TEXT_LIMIT = 196_608;
+/** How many characters and values the members of errors may have, all together. */
+const MEMBERS_TEXT_LIMIT = 32_768;
+const MEMBERS_LIMIT = 1_000;
+/** How deep they may be nested. */
+const MEMBERS_DEPTH = 32;
+/** Members of an error that its description has by other names, or as its own. */
+const DESCRIBED = [
+  "name",
+  "message",
+  "stack",
+  "cause",
+  "errorType",
+  "errorMessage",
+  "stackTrace",
+];
+const CANNOT_BE_SHOWN = "a value that cannot be shown";
 /** Longest body of an ERROR frame, as in protocol/frames.py; up to six a character. */
 const ERROR_LIMIT_BYTES = 262_144;
 /** Characters kept of an error's name: it is sent in a header, which is short. */
@@ -247,6 +301,9 @@ const NOT_THERE_IN_NODE =
   /ENOENT: no such file or directory, \w+ '(.*?)'(?= -> '|[\n"),\]]|$)/g;
 /** How `node:child_process` words a denial: it drops the reason. */
 const COMMAND_FAILED = "Command failed: ";
+/** How Deno words that it does not find a package. */
+const NO_PACKAGE =
+  /(?:Import|Could not find|Could not resolve) "((?:@[^"/]+\/)?[^"/]+)[^"]*"/;
 /** Kinds of access that a program asks for because it needs it, not to find out. */
 const NEEDED = /^Requires (read|write|net|run|ffi) access/;
 /** How Deno words that a module may not be downloaded, and what it means here. */
@@ -277,6 +334,11 @@ const OUR_FILES = import.meta.url.slice(
   import.meta.url.lastIndexOf("/") + 1,
 );
 
+/** The same in the form of loggers that shorten the lines of a stack. */
+const OUR_PATH = OUR_FILES.slice("file://".length);
+/** Code of Deno's own in the line of a stack. */
+const DENOS_OWN = /\b(?:ext|node):[\w/]/;
+
 /** An error of the runtime itself, whose name the caller sees. */
 class RuntimeError extends Error {
   /**
@@ -291,7 +353,8 @@ class RuntimeError extends Error {
 }
 
 /**
- * Encode an error as the body of an ERROR frame.
+ * Encode an error as the body of an ERROR frame: what the caller gets and, if the error
+ * has members of its own, a newline and the same with these, for the log only.
  *
  * @param {unknown} error Anything that was thrown.
  * @param {string} [errorType] Overrides the error's own name.
@@ -302,12 +365,19 @@ function errorBody(error, errorType) {
   try {
     // Text of several bytes a character is shortened again until the body fits.
     for (let room = ERROR_TEXT_LIMIT; bytes === undefined; room /= 2) {
-      const body = describe(error, { left: ERRORS_LIMIT, text: room });
+      /** @type {[any, ErrorBody][]} */
+      const described = [];
+      const body = describe(error, {
+        left: ERRORS_LIMIT,
+        text: room,
+        described,
+      });
       if (errorType) body.errorType = errorType;
       type = body.errorType;
       const whole = encode(stringify(body));
-      if (whole.length <= ERROR_LIMIT_BYTES) bytes = whole;
-      else if (room < ERROR_TYPE_LIMIT) throw whole;
+      if (whole.length <= ERROR_LIMIT_BYTES) {
+        bytes = attempt(() => withMembers(whole, body, described)) ?? whole;
+      } else if (room < ERROR_TYPE_LIMIT) throw whole;
     }
   } catch {
     // The handler has broken what this is written with; report at least that.
@@ -321,11 +391,211 @@ function errorBody(error, errorType) {
 }
 
 /**
+ * @param {Uint8Array<ArrayBuffer>} whole The body without members.
+ * @param {ErrorBody} body The same, not encoded.
+ * @param {[any, ErrorBody][]} described
+ * @returns {Uint8Array<ArrayBuffer>} The body with that for the log behind it, if it
+ *   says more.
+ */
+function withMembers(whole, body, described) {
+  if (!addMembers(described)) return whole;
+  let logged = encode(stringify(body));
+  const room = ERROR_LIMIT_BYTES - whole.length - 1;
+  if (logged.length > room) {
+    // A long message or stack takes the room: members matter more, and the whole text
+    // is in the other half. A character takes up to six bytes.
+    const [error] = described[0];
+    const { errorType } = body;
+    logged = encode(stringify({
+      // @ts-ignore no prototype, as in `describe`
+      __proto__: null,
+      ...describeWhole(error, Math.floor(room / 24)),
+      errorType,
+    }));
+    if (logged.length > room) return whole;
+  }
+  const both = new Uint8Array(whole.length + 1 + logged.length);
+  both.set(whole);
+  both[whole.length] = 10;
+  both.set(logged, whole.length + 1);
+  return both;
+}
+
+/**
+ * Describe an error for the log, with the members that it has beside name, message and
+ * stack, such as `code`.
+ *
+ * @param {unknown} error
+ * @param {number} [text] Characters that it may have, and its members again.
+ * @returns {ErrorBody & Record<string, unknown>}
+ */
+function describeWhole(error, text = ERROR_TEXT_LIMIT) {
+  /** @type {[any, ErrorBody][]} */
+  const described = [];
+  const body = describe(error, { left: ERRORS_LIMIT, text, described });
+  attempt(() => addMembers(described, Math.min(text, MEMBERS_TEXT_LIMIT)));
+  return /** @type {ErrorBody & Record<string, unknown>} */ (body);
+}
+
+/**
+ * Add to the descriptions of errors the enumerable members that these have.
+ *
+ * @param {[any, ErrorBody][]} described
+ * @param {number} [text] Characters that all of them may have.
+ * @returns {boolean} True if there were any.
+ */
+function addMembers(described, text = MEMBERS_TEXT_LIMIT) {
+  /** @type {MemberBudget} */
+  const budget = { left: ERRORS_LIMIT, text, values: MEMBERS_LIMIT, path: [] };
+  let isAny = false;
+  for (const [error, body] of described) {
+    isAny = copyMembers(error, body, budget) || isAny;
+  }
+  return isAny;
+}
+
+/**
+ * @param {any} error
+ * @param {any} body Its description, which gets the members.
+ * @param {MemberBudget} budget
+ * @returns {boolean} True if there were any.
+ */
+function copyMembers(error, body, budget) {
+  if (!isError(error)) return false;
+  const names = (attempt(() => Object.keys(error)) ?? [])
+    .filter((name) => !DESCRIBED.includes(name) && !(name in body));
+  const members = names.slice(0, Math.max(budget.values, 0))
+    .map((name) => ({ name, value: valueOf(error, name) }));
+  // The short ones first, so that a large object does not take their room.
+  const isLong = (/** @type {unknown} */ value) =>
+    typeof value === "object" && value !== null;
+  budget.path.push(error);
+  let isAny = false;
+  for (const long of [false, true]) {
+    for (const { name, value } of members) {
+      if (isLong(value) !== long) continue;
+      const copied = copy(value, budget);
+      if (copied === undefined) continue;
+      body[shortened(name.toWellFormed(), budget)] = copied;
+      isAny = true;
+    }
+  }
+  budget.path.pop();
+  return isAny;
+}
+
+/**
+ * @param {any} holder
+ * @param {string | number} name
+ * @returns {unknown} The member, or a text if it cannot be read.
+ */
+function valueOf(holder, name) {
+  try {
+    return holder[name];
+  } catch {
+    return CANNOT_BE_SHOWN;
+  }
+}
+
+/**
+ * Copy what an error holds, as JSON would have it, but within limits.
+ *
+ * @param {any} value
+ * @param {MemberBudget} budget
+ * @returns {any} Undefined if JSON has no such value.
+ */
+function copy(value, budget) {
+  if ((budget.values -= 1) < 0 || budget.text <= 0) return undefined;
+  if (typeof value === "string") return shortened(value.toWellFormed(), budget);
+  if (typeof value === "bigint") return shortened(String(value), budget);
+  if (typeof value === "number" || typeof value === "boolean") return value;
+  if (value === null) return null;
+  if (typeof value !== "object") return undefined;
+  const { path } = budget;
+  const depth = path.length;
+  if (path.includes(value)) return "[Circular]";
+  if (depth >= MEMBERS_DEPTH) return "[Object]";
+  try {
+    return copyObject(value, budget);
+  } catch {
+    path.length = depth;
+    return CANNOT_BE_SHOWN;
+  }
+}
+
+/**
+ * @param {any} value
+ * @param {MemberBudget} budget
+ * @returns {unknown}
+ * @throws {unknown} It cannot be read.
+ */
+function copyObject(value, budget) {
+  if (isError(value)) {
+    if (budget.left <= 0) return undefined;
+    /** @type {[any, ErrorBody][]} */
+    const described = [];
+    budget.described = described;
+    const body = describe(value, budget);
+    budget.described = undefined;
+    for (const [error, inner] of described) copyMembers(error, inner, budget);
+    return body;
+  }
+  if (ArrayBuffer.isView(value)) return `[${value.byteLength} bytes]`;
+  const { path } = budget;
+  path.push(value);
+  /** @type {any} */
+  let copied;
+  if (typeof value.toJSON === "function") {
+    const json = value.toJSON("");
+    copied = json === value ? CANNOT_BE_SHOWN : copy(json, budget);
+  } else if (Array.isArray(value)) {
+    copied = plain([]);
+    for (let at = 0; at < value.length; at += 1) {
+      if (budget.values <= 0 || budget.text <= 0) {
+        copied.push(`\u2026 (${value.length - at} values more)`);
+        break;
+      }
+      copied.push(copy(valueOf(value, at), budget) ?? null);
+    }
+  } else {
+    copied = { __proto__: null };
+    for (const name of Object.keys(value)) {
+      if (budget.values <= 0 || budget.text <= 0) break;
+      const member = copy(valueOf(value, name), budget);
+      if (member === undefined) continue;
+      copied[shortened(name.toWellFormed(), budget)] = member;
+    }
+  }
+  path.pop();
+  return copied;
+}
+
+/**
+ * Tell errors, those of other realms (`node:vm`) and objects that are like them
+ * included, from other values.
+ *
+ * @param {any} value
+ * @returns {boolean}
+ */
+function isError(value) {
+  if (typeof value !== "object" || value === null) return false;
+  return attempt(() =>
+    isNativeError?.(value) || value instanceof Error ||
+    isText(value.stack) && isText(value.name) &&
+      typeof value.message === "string"
+  ) ?? false;
+}
+
+/** @param {unknown} value */
+function isText(value) {
+  return typeof value === "string" && value !== "";
+}
+
+/**
  * Describe anything that was thrown.
  *
  * @param {any} error
- * @param {{ left: number, text: number }} [budget] Errors and characters that the body
- *   may still hold; reduced by this call.
+ * @param {Budget} [budget] What the body may still hold; reduced by this call.
  * @returns {ErrorBody}
  */
 function describe(
@@ -333,8 +603,7 @@ function describe(
   budget = { left: ERRORS_LIMIT, text: ERROR_TEXT_LIMIT },
 ) {
   budget.left -= 1;
-  const isError = attempt(() => error instanceof Error) ?? false;
-  if (!isError) {
+  if (!isError(error)) {
     return {
       // @ts-ignore no prototype: members that a handler adds to Object's stay out
       __proto__: null,
@@ -342,7 +611,7 @@ function describe(
       errorMessage: shortened(
         attempt(() =>
           typeof error === "object" ? stringify(error) ?? "" : String(error)
-        ) ?? "a value that cannot be shown",
+        ) ?? CANNOT_BE_SHOWN,
         budget,
       ),
       stackTrace: plain([]),
@@ -361,6 +630,7 @@ function describe(
     errorMessage,
     stackTrace: plain(stackOf(error, budget)),
   };
+  budget.described?.push([error, body]);
   const cause = attempt(() => error.cause);
   if (cause !== undefined && budget.left > 0) {
     body.cause = describe(cause, budget);
@@ -379,7 +649,7 @@ function describe(
 const noteDenials = (
   /**
    * Note every denied access from now on. A framework may catch the error, and some parts
-   * of Deno drop it, so nobody would read what would allow it.
+   * of Deno drop it, so its advice would be lost.
    *
    * @param {() => { phase: string } | null} findOwner Returns the job that the calling
    *   code belongs to; null: unknown.
@@ -455,10 +725,27 @@ function advise(text, errorType) {
       return text.replaceAll(NOT_CACHED, NOT_PACKAGED);
     }
     if (text.startsWith(NOT_ADDED)) return text + ADD_BEFORE;
+    const folder = hello.packageFolders.length > 0 && layerWith(text);
+    if (folder) {
+      return `${text}\n  It is in ${folder}, where only require looks, as in Node: ` +
+        "use createRequire of node:module, or bundle the function";
+    }
     const isLost = errorType === "CredentialsProviderError" &&
       hello.permissions.credentialsWithheld;
     return isLost ? text + CREDENTIALS_WITHHELD : text;
   }) ?? text;
+}
+
+/**
+ * @param {string} text
+ * @returns {string | undefined} The folder for `require` with the package that `import`
+ *   did not find.
+ */
+function layerWith(text) {
+  const name = NO_PACKAGE.exec(text)?.[1];
+  return hello.packageFolders.find((folder) =>
+    name !== undefined && attempt(() => Deno.statSync(`${folder}/${name}`))
+  );
 }
 
 /** @param {string} path */
@@ -593,8 +880,13 @@ function stackOf(error, budget) {
   if (first < 0) return [];
   const stack = whole.slice(first, first + budget.text);
   budget.text -= stack.length;
+  // Where Deno calls the runtime is of no use to the handler's author.
+  const isOurError = error instanceof RuntimeError;
   const lines = stack.split("\n").map((line) => line.trim())
-    .filter((line) => line.startsWith("at ") && !line.includes(OUR_FILES));
+    .filter((line) =>
+      line.startsWith("at ") && !line.includes(OUR_PATH) &&
+      !line.includes(OUR_FILES) && !(isOurError && DENOS_OWN.test(line))
+    );
   const rest = whole.length - first - stack.length;
   if (rest > 0) lines.push(`\u2026 (${rest} characters more)`);
   return lines;
@@ -615,18 +907,20 @@ function text(read) {
   }) ?? "";
 }
 
-/**
- * @template T
- * @param {() => T} read
- * @returns {T | undefined} Undefined if it throws.
- */
-function attempt(read) {
-  try {
-    return read();
-  } catch {
-    return undefined;
+const attempt = (
+  /**
+   * @template T
+   * @param {() => T} read
+   * @returns {T | undefined} Undefined if it throws.
+   */
+  function (read) {
+    try {
+      return read();
+    } catch {
+      return undefined;
+    }
   }
-}
+);
 
 /** @param {string} value */
 function quote(value) {
@@ -763,6 +1057,8 @@ class Job {
   tenantId = /** @type {string | null} */ (null);
   /** The response stream, once its first byte is written. @type {Sink | null} */
   stream = null;
+  /** True if the handler is to write to a stream. */
+  opensStream = false;
   /** Why the caller no longer reads the response stream. @type {DOMException | null} */
   callerGone = null;
   /** Aborts `context.signal`, once the handler has read it. */
@@ -771,6 +1067,20 @@ class Job {
   clearTimer = () => {};
   /** Given to `waitUntil`: finished after the response. @type {Promise<unknown>[]} */
   afterwards = [];
+  /** True once the handler has ended: what it does after that has no effect. */
+  hasEnded = false;
+  /**
+   * Result or error of the handler, while it is called.
+   *
+   * @type {PromiseWithResolvers<unknown> | null}
+   */
+  outcome = null;
+  /** Called when the event loop is empty. @type {(() => void) | null} */
+  onNothingLeft = null;
+  /** Has `onNothingLeft` not be called any more. @type {(() => void) | null} */
+  stopWaiting = null;
+  /** When `context.signal` aborts; Unix time, milliseconds. */
+  abortEpochMs = 0;
   /** True once the DONE frame is written, or is on its way behind the response. */
   isDoneSent = false;
   /** True if the process may be in any state, so that it must not serve another. */
@@ -791,6 +1101,7 @@ class Job {
     if (head === undefined) return;
     this.requestId = head.requestId;
     this.tenantId = head.tenantId;
+    this.abortEpochMs = head.abortEpochMs;
   }
 
   /**
@@ -831,6 +1142,16 @@ let latestJob = /** @type {Job} */ (/** @type {unknown} */ (null));
 let runningJobs = null;
 /** Finds the job that the calling code belongs to; null: one of several. */
 let findCurrent = /** @type {() => Job | null} */ (() => latestJob);
+/**
+ * Lets the event loop end, or not, although the process waits for invocations. On pipes
+ * it waits in a read, which does not keep the loop busy.
+ */
+let keepAlive = (/** @type {boolean} */ _isKept) => {};
+
+/** @param {(isKept: boolean) => void} keep */
+function keepAliveWith(keep) {
+  keepAlive = keep;
+}
 
 const beginLoading = (
   /**
@@ -903,6 +1224,10 @@ const PRINTER_LEVELS =
   /** @type {const} */ (["DEBUG", "INFO", "WARN", "ERROR", "TRACE"]);
 /** Characters of a log record, of up to three bytes each; CloudWatch takes 1 MB. */
 const RECORD_LIMIT = 256 * 1024;
+/** Fields of a record that a member of an error does not take. */
+const LABELS = ["timestamp", "level", "requestId", "tenantId", "message"];
+/** How many errors inside of a value are described with their members. */
+const INNER_ERRORS_LIMIT = 32;
 /** Labels of a record whose invocation is not known. */
 const UNKNOWN = { requestId: "", tenantId: null };
 
@@ -1021,24 +1346,52 @@ function jsonRecord(record, args) {
   const { requestId, tenantId } = currentJob() ?? UNKNOWN;
   if (requestId) record.requestId = requestId;
   if (tenantId !== null) record.tenantId = tenantId;
-  const error = args.find((arg) => attempt(() => arg instanceof Error));
+  const error = args.find(isError);
+  const labels = { ...record };
+  let line;
   if (args.length === 1) {
-    record.message = error === undefined ? args[0] : describe(error);
+    record.message = error === undefined ? args[0] : describeWhole(error);
+    line = attempt(() => stringify(record, error ? undefined : innerErrors()));
   } else {
     record.message = format(args);
-    if (error !== undefined) Object.assign(record, describe(error));
+    const whole = error === undefined ? {} : describeWhole(error);
+    for (const [name, value] of Object.entries(whole)) {
+      if (!LABELS.includes(name)) record[name] = value;
+    }
+    line = attempt(() => stringify(record));
   }
-  const line = attempt(() => stringify(record));
   if (line !== undefined && line.length <= RECORD_LIMIT) return line;
   // The value cannot be JSON or exceeds what the log takes: write its text, shortened.
   const message = format(args).slice(0, RECORD_LIMIT / 8);
   // @ts-ignore no prototype, as above
   return stringify({
     __proto__: null,
-    ...record,
+    ...labels,
+    ...(args.length > 1 && error !== undefined ? describe(error) : {}),
     message,
     stackTrace: undefined,
   });
+}
+
+/**
+ * @returns {(this: any, name: string, value: unknown) => unknown} Replaces the errors
+ *   inside of a value, which JSON would write as `{}`, by their descriptions.
+ */
+function innerErrors() {
+  let left = INNER_ERRORS_LIMIT;
+  return function (name, value) {
+    if (typeof value !== "object") return value;
+    // What an error's own `toJSON` gives may lack its message and its stack.
+    const held = attempt(() =>
+      Object.getOwnPropertyDescriptor(this, name)?.value
+    );
+    const error = isError(held) ? held : value;
+    if (!isError(error)) return value;
+    left -= 1;
+    return left < 0
+      ? describe(error, { left: 1, text: RECORD_LIMIT / 1024 })
+      : describeWhole(error, RECORD_LIMIT / 16);
+  };
 }
 
 /**
@@ -1053,8 +1406,9 @@ function format(args) {
         "a value that cannot be shown",
   );
   // Stack frames of the runtime are of no use to the handler's author.
-  if (!text.includes(OUR_FILES)) return text;
-  const isOurs = (/** @type {string} */ line) => line.includes(OUR_FILES);
+  if (!text.includes(OUR_FILES) && !text.includes(OUR_PATH)) return text;
+  const isOurs = (/** @type {string} */ line) =>
+    line.includes(OUR_FILES) || /^\W*at /.test(line) && line.includes(OUR_PATH);
   return text.split("\n").filter((line) => !isOurs(line)).join("\n");
 }
 
@@ -1077,6 +1431,7 @@ const makeContext = (
   function (job, head) {
     /** @type {AbortController | undefined} */
     let controller;
+    let waitsForEmptyEventLoop = true;
     return {
       ...hello.context,
       awsRequestId: head.requestId,
@@ -1085,7 +1440,13 @@ const makeContext = (
       identity: parseContext(head.identity, "Cognito identity"),
       tenantId: head.tenantId ?? undefined,
       xRayTraceId: head.traceId ?? undefined,
-      callbackWaitsForEmptyEventLoop: true,
+      // As in Node's runtime also through an object that inherits from this one.
+      get callbackWaitsForEmptyEventLoop() {
+        return waitsForEmptyEventLoop;
+      },
+      set callbackWaitsForEmptyEventLoop(waits) {
+        waitsForEmptyEventLoop = Boolean(waits);
+      },
       /** @returns {number} Milliseconds until the deadline, never below zero. */
       getRemainingTimeInMillis: () =>
         Math.max(0, head.deadlineEpochMs - Date.now()),
@@ -1308,6 +1669,7 @@ const end = (
     if (job.phase === "done") return;
     job.phase = "done";
     forget(job);
+    job.stopWaiting?.();
     // A listener of the signal must not receive the deadline of a later invocation.
     job.clearTimer();
     if (!job.isDoneSent) {
@@ -1589,7 +1951,7 @@ const NO_BODY = { async *[Symbol.asyncIterator]() {} };
 /**
  * Load what fetch handlers need.
  *
- * @param {unknown} fallback Handles events that are not HTTP requests.
+ * @param {Handler} [fallback] Handles events that are not HTTP requests.
  */
 async function fetchAdapter(fallback) {
   const http = await loadHttp();
@@ -1608,15 +1970,15 @@ const fetchFrom = (
    * @param {Context} context
    * @param {Job} job
    * @param {typeof import("./http.js")} http
-   * @param {unknown} fallback Handles an event that is not an HTTP request.
+   * @param {Handler} [fallback] Handles an event that is not an HTTP request.
    */
   async function (app, event, context, job, http, fallback) {
     if (http.httpShape(event) === null) {
-      if (typeof fallback === "function") return fallback(event, context);
+      if (fallback !== undefined) return fallback(event, context, job);
       throw new RuntimeError(
         "Runtime.UnsupportedEvent",
         "Cannot turn the event into a Request: it is not an HTTP event of API Gateway, " +
-          "a function URL or a load balancer; for other events export a function " +
+          "a function URL, a load balancer or VPC Lattice; for other events export a function " +
           "`handler` beside the default export, and name the latter: file.default",
       );
     }
@@ -1632,7 +1994,11 @@ const fetchFrom = (
         job,
       );
     }
-    const facts = Object.assign(context, { event });
+    const facts = factsOf(
+      event,
+      context,
+      http.connectionOf(event, request.headers),
+    );
     // Frameworks for Workers look for `waitUntil` in the third argument.
     const response = await app.fetch(request, facts, facts);
     if (!isResponse(response)) {
@@ -1645,6 +2011,21 @@ const fetchFrom = (
     return finishResponse(response, event, job);
   }
 );
+
+/**
+ * Give a context what frameworks look for in the second argument of `fetch`: that of
+ * hono's adapter for Lambda, and of `Deno.serve`.
+ *
+ * @param {any} event
+ * @param {Context} context
+ * @param {import("./http.js").Connection} remoteAddr
+ */
+function factsOf(event, context, remoteAddr) {
+  const { requestContext = {} } = event;
+  const facts = Object.assign(context, { event, requestContext, remoteAddr });
+  // Not enumerable: JSON cannot hold a context that holds itself.
+  return Object.defineProperty(facts, "lambdaContext", { value: context });
+}
 
 const finishResponse = (
   /**
@@ -1702,6 +2083,187 @@ function loadHttp() {
   return import("./http.js");
 }
 
+// --- completion.js ---
+
+/** What Node's runtime reports for `context.fail()` without an error. */
+const NO_ERROR = "handled";
+const HOW_TO_END =
+  "call the callback, context.done, context.succeed or context.fail, or return a " +
+  "promise";
+const HOW_NOT_TO_WAIT =
+  "end what keeps it busy (timers, servers, connections), or set " +
+  "context.callbackWaitsForEmptyEventLoop to false before calling the callback";
+
+const complete = (
+  /**
+   * Call a handler and wait for its end.
+   *
+   * @param {Job} job
+   * @param {(...args: any[]) => unknown} handler Called with event, context and callback.
+   * @param {unknown} owner
+   * @param {unknown} event
+   * @param {Context & Record<string, unknown>} context Gets the functions by which older
+   *   handlers end.
+   * @returns {Promise<unknown>} The handler's result.
+   */
+  function (job, handler, owner, event, context) {
+    const outcome = withResolvers();
+    job.outcome = outcome;
+    const callback = (
+      /** @type {unknown} */ error,
+      /** @type {unknown} */ value,
+    ) => endWith(job, error, value, context.callbackWaitsForEmptyEventLoop);
+    context.done = (
+      /** @type {unknown} */ error,
+      /** @type {unknown} */ value,
+    ) => endWith(job, error, value);
+    context.succeed = (/** @type {unknown} */ value) =>
+      endWith(job, null, value);
+    context.fail = (/** @type {unknown} */ error) =>
+      endWith(job, error ?? NO_ERROR, null);
+    try {
+      const result = handler.call(owner, event, context, callback);
+      endBy(job, result, handler.length > 2);
+    } catch (error) {
+      endWithError(job, error);
+    }
+    return outcome.promise;
+  }
+);
+
+const endBy = (
+  /**
+   * End with what a handler has returned, or wait for its end.
+   *
+   * @param {Job} job
+   * @param {any} result What it has returned.
+   * @param {boolean} declaresCallback It has a parameter for its callback, so that a
+   *   value which it returns is not its result.
+   */
+  function (job, result, declaresCallback) {
+    if (typeof result?.then === "function") {
+      // Not awaited here: the stack of its error would show the runtime.
+      result.then(
+        bind(endWith, undefined, job, null),
+        bind(endWithError, undefined, job),
+      );
+    } else if (isResult(result, declaresCallback)) {
+      endWith(job, null, result, false);
+    } else if (!job.hasEnded) {
+      waitForEnd(job, result, declaresCallback);
+    }
+  }
+);
+
+const endWith = (
+  /**
+   * End, unless the handler has ended.
+   *
+   * @param {Job} job
+   * @param {unknown} error If it is neither null nor undefined, the handler has failed.
+   * @param {unknown} value
+   * @param {boolean} [waits] The value is sent when the event loop is empty.
+   */
+  function (job, error, value, waits = false) {
+    if (job.hasEnded) return;
+    if (error !== null && error !== undefined) return endWithError(job, error);
+    job.hasEnded = true;
+    // Invocations that share an event loop cannot wait until it is empty.
+    if (waits && hello.concurrency === 1) {
+      waitForNothing(job, HOW_NOT_TO_WAIT, () => job.outcome?.resolve(value));
+    } else {
+      job.stopWaiting?.();
+      job.outcome?.resolve(value);
+    }
+  }
+);
+
+/**
+ * @param {Job} job
+ * @param {unknown} error
+ */
+function endWithError(job, error) {
+  if (job.hasEnded) {
+    log("ERROR", ["The handler failed after it had ended:", error]);
+    return;
+  }
+  job.hasEnded = true;
+  job.stopWaiting?.();
+  job.outcome?.reject(error);
+}
+
+/**
+ * Let a handler that has returned neither result nor promise go on. Its result is null
+ * if it leaves nothing to do and has not called anything.
+ *
+ * @param {Job} job
+ * @param {unknown} result
+ * @param {boolean} declaresCallback
+ */
+function waitForEnd(job, result, declaresCallback) {
+  if (declaresCallback && result !== undefined) {
+    log("WARN", [
+      "The handler has a parameter for its callback, so what it returned is not its " +
+      `result: ${HOW_TO_END}`,
+    ]);
+  }
+  const end = () => endWith(job, null, null, false);
+  if (hello.concurrency === 1) waitForNothing(job, HOW_TO_END, end);
+  else if (!declaresCallback) end();
+}
+
+/**
+ * Go on when the event loop is empty, and warn if that does not happen in time.
+ *
+ * @param {Job} job
+ * @param {string} advice
+ * @param {() => void} goOn
+ */
+function waitForNothing(job, advice, goOn) {
+  job.stopWaiting?.();
+  const warn = () =>
+    log("WARN", [
+      "The handler has returned, and its response waits for an empty event loop: " +
+      advice,
+    ]);
+  const leftMs = Math.max(0, job.abortEpochMs - Date.now());
+  // False: the timer does not keep the process alive.
+  const timer = createSystemTimer(warn, leftMs, false);
+  keepAlive(false);
+  job.onNothingLeft = () => {
+    job.stopWaiting?.();
+    goOn();
+  };
+  job.stopWaiting = () => {
+    job.onNothingLeft = null;
+    job.stopWaiting = null;
+    cancelTimer(timer);
+    keepAlive(true);
+  };
+}
+
+const isResult = (
+  /**
+   * @param {any} value What a handler has returned, not a promise.
+   * @param {boolean} declaresCallback
+   * @returns {boolean} True if it is the handler's result. Node's runtime uses no value
+   *   that is returned without a promise; here it counts, unless it is returned by the
+   *   way: a timer, a request, a child process.
+   */
+  function (value, declaresCallback) {
+    if (typeof value !== "object" || value === null) {
+      return value !== undefined && !declaresCallback;
+    }
+    if (isStream(value)) return true;
+    return attempt(() => {
+      const isWork = typeof value.hasRef === "function" ||
+        typeof value.on === "function" && typeof value.emit === "function";
+      if (isWork) return false;
+      return !declaresCallback || value[Symbol.toStringTag] === "Response";
+    }) ?? !declaresCallback;
+  }
+);
+
 // --- output.js ---
 
 /** How long a finished worker waits for its supervisor to end it, until it exits. */
@@ -1753,6 +2315,12 @@ const standStill = (
 
 /** Marks a handler that writes to a response stream, as AWS's own runtime does. */
 const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming");
+/** Where the namespace of a CommonJS module has what `module.exports` holds. */
+const COMMONJS = "module.exports";
+/** The export for which the default export stands in. */
+const CONVENTIONAL_NAME = "handler";
+/** How many names a message lists. */
+const NAMES_LIMIT = 32;
 /** The INVOKE line of a rehearsal. */
 const REHEARSAL =
   '{"eventBytes":2,"requestId":"","deadlineEpochMs":0,"abortEpochMs":0,"functionArn":"",' +
@@ -1796,19 +2364,34 @@ const adapt = (
    *
    * @param {Record<string, unknown>} module
    * @param {string} path Names joined by dots.
+   * @param {{ owner: unknown, value: any }} [found] What `pick` has returned.
    * @returns {Promise<Handler>}
    * @throws {RuntimeError} There is no such export, or it has none of the known forms.
    */
-  async function (module, path) {
-    const { owner, value } = pick(module, path);
-    if (typeof value !== "function") {
-      const adaptFetch = await fetchAdapter(module.handler);
-      await rehearse(
-        adaptFetch({ fetch: () => new Response("{}") }),
-        HTTP_REHEARSAL,
-      );
-      return adaptFetch(value);
-    }
+  async function (module, path, found = pick(module, path)) {
+    const { owner, value } = found;
+    if (!isFetchApp(value)) return await adaptFunction(value, owner);
+    // Beside an app a handler may be exported, for events that are not HTTP requests.
+    const beside = find(module, CONVENTIONAL_NAME);
+    const fallback = beside !== undefined && !isFetchApp(beside.value)
+      ? await adaptFunction(beside.value, beside.owner)
+      : undefined;
+    const adaptFetch = await fetchAdapter(fallback);
+    await rehearse(
+      adaptFetch({ fetch: () => new Response("{}") }),
+      HTTP_REHEARSAL,
+    );
+    return adaptFetch(value);
+  }
+);
+
+const adaptFunction = (
+  /**
+   * @param {any} value A function.
+   * @param {unknown} owner
+   * @returns {Promise<Handler>}
+   */
+  async function (value, owner) {
     if (STREAMING in value) {
       const adaptStreaming = await streamingAdapter();
       // V8 compiles code again that has run a few times: not while the event waits.
@@ -1827,13 +2410,13 @@ const adapt = (
         yield "2";
       }, undefined));
     }
-    return adaptPlain(value.length > 2 ? withCallback(value) : value, owner);
+    return adaptPlain(value, owner);
   }
 );
 
 const pick = (
   /**
-   * Find an export. The default export stands in for `handler`, the conventional name.
+   * Find an export that can be a handler.
    *
    * @param {Record<string, unknown>} module
    * @param {string} path Names joined by dots.
@@ -1841,77 +2424,154 @@ const pick = (
    * @throws {RuntimeError} There is no such export, or it is something else.
    */
   function (module, path) {
+    const found = find(module, path);
+    if (found !== undefined) return found;
+    const exports = COMMONJS in module ? module[COMMONJS] : module;
+    throw noHandler(exports, path, follow(exports, path).value);
+  }
+);
+
+const find = (
+  /**
+   * Find an export that can be a handler: in the namespace of the module, then in its
+   * default export. The default export stands in for `handler`, the conventional name.
+   * The namespace of a CommonJS module has only the names that can be seen without running
+   * the module, so there `module.exports` comes first.
+   *
+   * @param {Record<string, unknown>} module
+   * @param {string} path Names joined by dots.
+   * @returns {{ owner: unknown, value: any } | undefined}
+   */
+  function (module, path) {
+    const exports = /** @type {any} */ (module[COMMONJS]);
+    const holders = COMMONJS in module
+      ? [exports, module, exports?.default]
+      : [module, module.default];
+    for (const holder of holders) {
+      const { owner, value } = follow(holder, path);
+      // A namespace is not an object that methods could be called on.
+      if (isHandler(value)) {
+        return { owner: owner === module ? undefined : owner, value };
+      }
+    }
+    const isThere = (follow(holders[0], path).value ?? null) !== null;
+    if (path !== CONVENTIONAL_NAME || isThere) return undefined;
+    const value = holders.find((holder) =>
+      holder !== module && isHandler(holder)
+    );
+    return value === undefined ? undefined : { owner: undefined, value };
+  }
+);
+
+const follow = (
+  /**
+   * @param {any} holder
+   * @param {string} path Names joined by dots.
+   * @returns {{ owner: unknown, value: any }} What they lead to, and what has it.
+   */
+  function (holder, path) {
     let owner = /** @type {unknown} */ (undefined);
-    let value = /** @type {any} */ (module);
+    let value = holder;
     for (const name of path.split(".")) {
-      owner = value === module ? undefined : value;
+      owner = value;
       value = value?.[name];
     }
-    if (value === undefined && path === "handler") value = module.default;
-    if (typeof value === "function" || typeof value?.fetch === "function") {
-      return { owner, value };
+    return { owner, value };
+  }
+);
+
+const isHandler = (
+  /** @param {any} value */
+  function (value) {
+    return typeof value === "function" || isFetchApp(value);
+  }
+);
+
+const isFetchApp = (
+  /**
+   * @param {any} value
+   * @returns {boolean} True for an object, or a function, that has a `fetch` method. What
+   *   writes to AWS's response stream is a plain handler.
+   */
+  function (value) {
+    const isObject = typeof value === "object" && value !== null;
+    if (typeof value === "function" ? STREAMING in value : !isObject) {
+      return false;
     }
-    throw noHandler(module, path, value);
+    return attempt(() => typeof value.fetch === "function") ?? false;
   }
 );
 
 /**
- * @param {Record<string, unknown>} module
+ * @param {unknown} exports What `module.exports` holds.
+ * @returns {string[]} Names of its members, the methods of its class included.
+ */
+function namesIn(exports) {
+  const names = new Set();
+  const ends = [null, Object.prototype, Function.prototype, Array.prototype];
+  // A primitive has no members that anyone has exported.
+  let holder = typeof exports === "object" || typeof exports === "function"
+    ? exports
+    : null;
+  for (let depth = 0; depth < 8 && !ends.includes(holder); depth += 1) {
+    const isOwn = holder === exports;
+    const found = isOwn
+      ? Object.keys(/** @type {object} */ (holder))
+      : Object.getOwnPropertyNames(holder);
+    for (const name of found) {
+      if (name !== "constructor" && name !== "__esModule") names.add(name);
+    }
+    holder = Object.getPrototypeOf(holder);
+  }
+  return [...names];
+}
+
+/**
+ * @param {unknown} exports What the module exports.
  * @param {string} path
  * @param {unknown} value What the export holds.
  */
-function noHandler(module, path, value) {
+function noHandler(exports, path, value) {
   const where = quote(hello.module);
-  const found = Object.keys(module).join(", ") || "nothing";
-  const kind = kindOf(value);
+  const names = attempt(() => namesIn(exports)) ?? [];
+  const dots = names.length > NAMES_LIMIT ? ", \u2026" : "";
+  const found = names.slice(0, NAMES_LIMIT).join(", ") + dots || "nothing";
+  const isNot = (/** @type {unknown} */ it) =>
+    `is ${kindOf(it)}, not a function or an object with a fetch method`;
+  const standIn = path === CONVENTIONAL_NAME
+    ? follow(exports, "default").value
+    : undefined;
+  const more = standIn === undefined
+    ? ""
+    : `; the default export, which could stand in, ${isNot(standIn)}`;
+  const noServer = names.length > 0
+    ? ""
+    : " and has started no server (import.meta.main is false here)";
   return new RuntimeError(
     "Runtime.HandlerNotFound",
     value === undefined
-      ? `Cannot find export ${quote(path)} in ${where}: it exports ${found}`
-      : `Cannot call export ${quote(path)} of ${where}: it is ${kind}, ` +
-        "not a function or an object with a fetch method",
+      ? `Cannot find export ${
+        quote(path)
+      } in ${where}: it exports ${found}${more}${noServer}`
+      : `Cannot call export ${quote(path)} of ${where}: it ${isNot(value)}`,
   );
 }
 
 const adaptPlain = (
   /**
-   * @param {(event: unknown, context: Context) => unknown} value
+   * @param {(...args: any[]) => unknown} value Called with event, context and callback.
    * @param {unknown} owner
    * @returns {Handler}
    */
   function (value, owner) {
     return async (event, context, job) =>
-      finishResponse(await value.call(owner, event, context), event, job);
+      finishResponse(
+        await complete(job, value, owner, event, context),
+        event,
+        job,
+      );
   }
 );
-
-/**
- * Adapt a handler of the older form, which takes a callback, to the form of today.
- *
- * @param {Function} handler
- */
-function withCallback(handler) {
-  return function (
-    /** @type {unknown} */ event,
-    /** @type {Context} */ context,
-  ) {
-    // @ts-ignore called as a method of its owner
-    const owner = /** @type {unknown} */ (this);
-    return new Promise((resolve, reject) => {
-      const result = handler.call(
-        owner,
-        event,
-        context,
-        (/** @type {unknown} */ error, /** @type {unknown} */ value) =>
-          error === null || error === undefined
-            ? resolve(value)
-            : reject(error),
-      );
-      // A function that declares a callback and returns a promise means the promise.
-      if (typeof result?.then === "function") resolve(result);
-    });
-  };
-}
 
 /** Load what handlers of AWS's streaming form need. */
 async function streamingAdapter() {
@@ -1922,6 +2582,7 @@ async function streamingAdapter() {
    * @returns {Handler}
    */
   return (value, owner) => async (event, context, job) => {
+    job.opensStream = true;
     const { stream, finished } = responseStream(new Sink(job));
     await value.call(owner, event, stream, context);
     await finished;
@@ -1947,6 +2608,502 @@ const rehearse = (
     job.clearTimer();
   }
 );
+
+// --- serving.js ---
+
+/**
+ * @typedef {object} Server
+ * @property {string | null} hostname
+ * @property {number} port
+ * @property {() => boolean} isOpen
+ * @property {() => void} listen Has it listen on its port after all.
+ * @property {any} [node] Server of node:http.
+ * @property {(request: Request, info: object) => unknown} [handler] From `Deno.serve`.
+ * @property {(error: unknown) => unknown} [onError] From `Deno.serve`.
+ */
+
+/** How long loading may go on once a server has started. */
+const LOADING_LIMIT_MS = 500;
+/** How long a module that has loaded may take to start a server. */
+const START_LIMIT_MS = 5_000;
+/** The same for one that exports an app. */
+const APP_LIMIT_MS = 1_000;
+/** Every constructor of a server of Node's sets it, and nothing else does. */
+const SET_BY_CONSTRUCTOR = "_listeningId";
+const ADDRESS_IN_USE = -98;
+const WILDCARDS = [null, undefined, "0.0.0.0", "::"];
+
+/** In the order in which they were started. @type {Server[]} */
+const servers = [];
+/**
+ * "watching": it is not known yet whether the module has a handler; "serving": it has
+ * none, its server answers; "off": servers listen as they would without a runtime.
+ *
+ * @type {"off" | "watching" | "serving"}
+ */
+let mode = "off";
+/** Resolves when a server has started. */
+const started = Promise.withResolvers();
+/** Resolves when waiting has no point any more. */
+const waited = Promise.withResolvers();
+/** Timers that end the waiting. @type {number[]} */
+const timers = [];
+/** `Deno.serve` as Deno has it: reading its value loads it. */
+let serveProperty = /** @type {PropertyDescriptor} */ ({});
+/** Makes `listen` of Node's servers what it was. */
+let restoreNode = () => {};
+
+const watchServers = (
+  /** Keep servers that are started from now on. */
+  function () {
+    mode = "watching";
+    serveProperty = /** @type {PropertyDescriptor} */ (
+      Object.getOwnPropertyDescriptor(Deno, "serve")
+    );
+    // As a value instead it would take Deno three times as long.
+    Object.defineProperty(Deno, "serve", { get: getServe, set: setServe });
+    // Loading node:net for every handler would take time, so it is caught when the first
+    // server is made.
+    Object.defineProperty(Object.prototype, SET_BY_CONSTRUCTOR, {
+      configurable: true,
+      set(value) {
+        Object.defineProperty(this, SET_BY_CONSTRUCTOR, {
+          value,
+          writable: true,
+          enumerable: true,
+          configurable: true,
+        });
+        watchNode(this);
+      },
+    });
+  }
+);
+
+const loaded = (
+  /**
+   * Wait until the module has loaded. A module that has started a server may wait for the
+   * end of it, at its top level.
+   *
+   * @param {Promise<Record<string, unknown>>} loading
+   * @returns {Promise<Record<string, unknown>>} What it exports.
+   */
+  function (loading) {
+    let isOver = false;
+    const note = () => (isOver = true);
+    loading.then(note, note);
+    return Promise.race([
+      loading,
+      waited.promise.then(() => {
+        // What it still does may fail an event.
+        if (!isOver) loading.catch(reportError);
+        return /** @type {Record<string, unknown>} */ ({});
+      }),
+    ]);
+  }
+);
+
+const releaseServers = (
+  /**
+   * Decide that the module has a handler: its servers listen as they would without a
+   * runtime.
+   *
+   * @throws {Error} One of them may not, or its port is taken.
+   */
+  function () {
+    mode = "off";
+    stopWatching();
+    if (Object.getOwnPropertyDescriptor(Deno, "serve")?.get === getServe) {
+      Object.defineProperty(Deno, "serve", serveProperty);
+    }
+    restoreNode();
+    for (const server of servers) server.listen();
+  }
+);
+
+/**
+ * Wait until the module has started a server.
+ *
+ * @param {boolean} [canListen] The module exports an app, which can be told to listen.
+ * @returns {Promise<boolean>} False: it has not, and will not soon.
+ */
+async function isServing(canListen = false) {
+  stopWaitingAfter(canListen ? APP_LIMIT_MS : START_LIMIT_MS, false);
+  // The event loop is empty.
+  const stopWaiting = (/** @type {Event} */ event) => {
+    event.preventDefault();
+    waited.resolve(undefined);
+  };
+  globalThis.addEventListener("beforeunload", stopWaiting);
+  await Promise.race([started.promise, waited.promise]);
+  globalThis.removeEventListener("beforeunload", stopWaiting);
+  return openServer() !== undefined;
+}
+
+/** Decide that the module's servers do not listen. */
+function keepServers() {
+  mode = "serving";
+  stopWatching();
+}
+
+/** Say that events go to one of several servers. */
+function warnOfMore() {
+  const ports = [...new Set(servers.map(({ port }) => port))];
+  if (ports.length > 1) {
+    const more = ports.slice(1).join(", ");
+    log("WARN", [
+      `The module serves on port ${
+        ports[0]
+      }, which gets the events, and on ${more}`,
+    ]);
+  }
+}
+
+/** @returns {Server | undefined} The one that answers events. */
+function openServer() {
+  return servers.find((server) => server.isOpen());
+}
+
+const isListener = (
+  /**
+   * Tell whether an export is what a server of the module calls for each request.
+   *
+   * @param {unknown} value
+   */
+  function (value) {
+    return servers.some(({ node, handler }) =>
+      handler === value || node?.listeners("request").includes(value)
+    );
+  }
+);
+
+/**
+ * @param {number} limitMs
+ * @param {boolean} staysAlive The event loop waits for it: to Deno, a top level that
+ *   waits while nothing is left to do is an error.
+ */
+function stopWaitingAfter(limitMs, staysAlive) {
+  timers.push(createSystemTimer(waited.resolve, limitMs, staysAlive));
+}
+
+const stopWatching = (
+  /** It is decided who answers events. */
+  function () {
+    timers.forEach(cancelTimer);
+    Reflect.deleteProperty(Object.prototype, SET_BY_CONSTRUCTOR);
+  }
+);
+
+/** @param {Server} server One that can answer from now on. */
+function register(server) {
+  servers.push(server);
+  if (mode === "watching") stopWaitingAfter(LOADING_LIMIT_MS, true);
+}
+
+/**
+ * @param {string | null} hostname
+ * @param {number} port
+ */
+function isTaken(hostname, port) {
+  return servers.some((other) =>
+    other.port === port && other.isOpen() &&
+    (other.hostname === hostname || WILDCARDS.includes(other.hostname) ||
+      WILDCARDS.includes(hostname))
+  );
+}
+
+/**
+ * Stands in for `Deno.serve`.
+ *
+ * @param {any} first
+ * @param {any} second
+ */
+function serveOrKeep(first, second) {
+  const options = typeof first === "function" ? {} : first ?? {};
+  const handler = [first, second, options.handler].find((candidate) =>
+    typeof candidate === "function"
+  );
+  if (mode === "off" || handler === undefined) return ownServe(first, second);
+  const { onError, onListen, path, cid, signal } = options;
+  const hostname = options.hostname ?? "0.0.0.0";
+  const port = Number(options.port ?? 8000);
+  // No other process can use the same one, or Deno has to say what is wrong with it.
+  if (path !== undefined || cid !== undefined || !isPort(port)) {
+    const server = ownServe(first, second);
+    let isOpen = true;
+    const close = () => (isOpen = false);
+    server.finished.then(close, close);
+    register({
+      hostname,
+      port: /** @type {any} */ (server.addr).port ?? 0,
+      isOpen: () => isOpen,
+      listen() {},
+      handler,
+      onError,
+    });
+    started.resolve(undefined);
+    return server;
+  }
+  if (!options.reusePort && isTaken(hostname, port)) {
+    throw new Deno.errors.AddrInUse("Address already in use (os error 98)");
+  }
+  const { server, isOpen, listen } = keptServer(
+    hostname,
+    port,
+    () => ownServe({ ...options, onListen() {} }, handler),
+  );
+  onListen?.(server.addr);
+  signal?.addEventListener("abort", () => server.shutdown(), { once: true });
+  if (signal?.aborted) server.shutdown();
+  register({ hostname, port, isOpen, listen, handler, onError });
+  started.resolve(undefined);
+  return server;
+}
+
+/** @type {(...args: any[]) => Deno.HttpServer<any>} */
+function ownServe(...args) {
+  // Here, as it is loaded now: few need it.
+  const serve = serveProperty.value ?? serveProperty.get?.call(Deno);
+  return serve(...args);
+}
+
+function getServe() {
+  return serveOrKeep;
+}
+
+/** @param {unknown} value The module has one of its own. */
+function setServe(value) {
+  Object.defineProperty(Deno, "serve", {
+    value,
+    writable: true,
+    enumerable: true,
+    configurable: true,
+  });
+}
+
+/** @param {number} port */
+function isPort(port) {
+  return Number.isInteger(port) && port > 0 && port <= 65_535;
+}
+
+/**
+ * Make what `Deno.serve` returns, for a server that does not listen.
+ *
+ * @param {string} hostname
+ * @param {number} port
+ * @param {() => Deno.HttpServer} serve Starts one that listens.
+ */
+function keptServer(hostname, port, serve) {
+  let real = /** @type {Deno.HttpServer | null} */ (null);
+  let isOpen = true;
+  let isReferenced = true;
+  /** @type {PromiseWithResolvers<void>} */
+  const { promise, resolve, reject } = Promise.withResolvers();
+  const server = {
+    addr: { transport: "tcp", hostname, port },
+    get finished() {
+      // To wait for it is the last that a module does.
+      if (mode === "watching") stopWaitingAfter(1, true);
+      return promise;
+    },
+    shutdown() {
+      isOpen = false;
+      if (real !== null) return real.shutdown();
+      resolve();
+      return promise;
+    },
+    ref() {
+      isReferenced = true;
+      real?.ref();
+    },
+    unref() {
+      isReferenced = false;
+      real?.unref();
+    },
+    [Symbol.asyncDispose]: () => server.shutdown(),
+  };
+  const listen = () => {
+    if (!isOpen) return;
+    real = serve();
+    if (!isReferenced) real.unref();
+    real.finished.then(resolve, reject);
+  };
+  return { server, isOpen: () => isOpen, listen };
+}
+
+/**
+ * Keep servers of Node's, from the first that is made.
+ *
+ * @param {any} first
+ */
+function watchNode(first) {
+  let prototype = first;
+  while (prototype !== null && !Object.hasOwn(prototype, "_listen2")) {
+    prototype = Object.getPrototypeOf(prototype);
+  }
+  if (prototype === null) return;
+  Reflect.deleteProperty(Object.prototype, SET_BY_CONSTRUCTOR);
+  const ownListen = prototype._listen2;
+  /**
+   * The last step of `listen`: makes the socket, unless there is one, and says so.
+   *
+   * @this {any}
+   * @param {string | null} hostname
+   * @param {number} port
+   * @param {unknown[]} more
+   */
+  function listen(hostname, port, ...more) {
+    const isHttp = "httpAllowHalfOpen" in this;
+    if (mode === "off" || !isHttp) {
+      return ownListen.call(this, hostname, port, ...more);
+    }
+    // deno-lint-ignore no-this-alias
+    const node = this;
+    const isKept = isPort(port) && !node._handle;
+    const handle = isKept ? handleOf(hostname, port) : null;
+    if (handle !== null) node._handle = handle;
+    // Last of those who listen for it.
+    node.once("listening", started.resolve);
+    ownListen.call(node, hostname, port, ...more);
+    if (!node._handle) return;
+    register({
+      hostname,
+      port: port > 0 ? port : node.address()?.port ?? 0,
+      isOpen: () => node.listening,
+      listen() {
+        if (handle === null || node._handle !== handle) return;
+        node._handle = null;
+        const own = Object.getOwnPropertyDescriptor(node, "emit");
+        const { emit } = node;
+        // It has heard that it listens.
+        node.emit = (
+          /** @type {string} */ name,
+          /** @type {any[]} */ ...values
+        ) => {
+          if (name === "listening" || name === "error") {
+            if (own) Object.defineProperty(node, "emit", own);
+            else delete node.emit;
+          }
+          return name === "listening" || emit.call(node, name, ...values);
+        };
+        ownListen.call(node, hostname, port, ...more);
+      },
+      node,
+    });
+  }
+  prototype._listen2 = listen;
+  restoreNode = () => {
+    if (prototype._listen2 === listen) prototype._listen2 = ownListen;
+  };
+}
+
+/**
+ * Stands in for the socket of a server of Node's.
+ *
+ * @param {string | null} hostname
+ * @param {number} port
+ */
+function handleOf(hostname, port) {
+  const address = hostname ?? "::";
+  const family = address.includes(":") ? "IPv6" : "IPv4";
+  return {
+    listen: () => isTaken(hostname, port) ? ADDRESS_IN_USE : 0,
+    close() {},
+    ref() {},
+    unref() {},
+    getsockname(/** @type {object} */ out) {
+      Object.assign(out, { address, family, port });
+      return 0;
+    },
+  };
+}
+
+// --- choice.js ---
+
+/** For an app that does not listen by itself. */
+const APP_PORT = 8080;
+
+const adaptOrServe = (
+  /**
+   * Find the module's handler; without one, the module's server is the handler.
+   *
+   * @param {Record<string, unknown>} module
+   * @param {string} path Names joined by dots.
+   * @returns {Promise<Handler>}
+   * @throws {RuntimeError} It has neither.
+   */
+  async function (module, path) {
+    const { found, value } = look(module, path);
+    const serves = has(value, "fetch");
+    const isApp = !serves && has(value, "listen");
+    if (value === undefined || isApp || isListener(value)) {
+      const isStarted = await isServing(isApp);
+      // As anything else would that starts the app.
+      if (isApp && !isStarted) await value.listen({ port: APP_PORT });
+      if (isStarted || (isApp && await isServing())) {
+        warnOfMore();
+        keepServers();
+        return await handToServer();
+      }
+    }
+    // A server beside an app with `fetch` is the same app, for other places than this.
+    if (serves) keepServers();
+    else releaseServers();
+    return await adapt(module, path, found);
+  }
+);
+
+const look = (
+  /**
+   * @param {Record<string, unknown>} module
+   * @param {string} path
+   * @returns {{ found?: { owner: unknown, value: any }, value: any }} What is named, or
+   *   stands in for it; without `found` an app that cannot be called, if there is one.
+   */
+  function (module, path) {
+    try {
+      const found = pick(module, path);
+      return { found, value: found.value };
+    } catch (error) {
+      if (!(error instanceof RuntimeError)) throw error;
+      const commonjs = /** @type {any} */ (module["module.exports"]);
+      /** @param {any} holder */
+      const at = (holder) =>
+        path.split(".").reduce((value, name) => value?.[name], holder);
+      const value = [at(module), at(commonjs), module.default, commonjs]
+        .find((candidate) => has(candidate, "listen"));
+      return { value };
+    }
+  }
+);
+
+const has = (
+  /**
+   * @param {any} value
+   * @param {"fetch" | "listen"} method `listen`: an app of a framework, such as Express,
+   *   Koa or Fastify, or a server.
+   */
+  function (value, method) {
+    const isObject = typeof value === "object" || typeof value === "function";
+    return isObject && attempt(() => typeof value?.[method] === "function");
+  }
+);
+
+/** @returns {Promise<Handler>} Hands events to the module's server. */
+async function handToServer() {
+  const { serverAdapter } = await import("./served.js");
+  return await serverAdapter({
+    fetchAdapter,
+    finishResponse,
+    log,
+    openServer,
+    rehearse,
+    responseMode: hello.responseMode,
+    RuntimeError,
+    Sink,
+    STREAMED,
+    warn,
+  });
+}
 
 // --- packages.js ---
 
@@ -2033,20 +3190,30 @@ function failUncaught(job, error, errorType) {
   }
 }
 
-/** The event loop is empty: what is still awaited can never happen. */
-function onNothingLeft() {
+/**
+ * The event loop is empty: what is still awaited can never happen, unless it is that.
+ *
+ * @param {Event} [event]
+ */
+function onNothingLeft(event) {
   const job = latestJob;
+  if (job.onNothingLeft !== null) {
+    // The response may take more work, and the process serve more invocations.
+    event?.preventDefault();
+    return job.onNothingLeft();
+  }
   const isUnanswered = job.phase === "running" || job.phase === "streaming";
   if (isUnanswered) {
     job.isFatal = true;
-    fail(
-      job,
-      new RuntimeError(
-        "Runtime.HandlerNeverSettled",
-        "The handler's promise can never settle: it waits, and no timer, request or " +
-          "other work is left that could wake it",
-      ),
-    );
+    const message = job.opensStream
+      ? "The response stream can never end: no timer, request or other work is left " +
+        "that could write to it; call its end()"
+      : `The handler's ${
+        job.phase === "streaming" ? "stream" : "promise"
+      } can never ` +
+        "settle: it waits, and no timer, request or other work is left that could " +
+        "wake it";
+    fail(job, new RuntimeError("Runtime.HandlerNeverSettled", message));
   }
   if (!isUnanswered && job.phase === "finishing") {
     // `finish` waits for the promise for ever, so no other invocation can follow.
@@ -2258,9 +3425,13 @@ export const start = (
         await searchFolders(packageFolders, closedFolders);
       }
       const listener = server?.open(/** @type {string} */ (hello.socket));
-      handler = await adapt(await load(), hello.export);
-      if (server && listener) await serve(server, listener, handler);
-      else if (servesMore) expectTheEnd(() => {});
+      const inputEnd = server?.endOf(hello.input);
+      if (!server && hello.input) continueWith(hello.input);
+      watchServers();
+      handler = await adaptOrServe(await loaded(load()), hello.export);
+      if (server && listener && inputEnd) {
+        await serve(server, listener, inputEnd, handler);
+      } else if (servesMore) expectTheEnd(() => {});
     } catch (error) {
       loading.isFatal = true;
       fail(loading, error, loadErrorType(error));
@@ -2304,9 +3475,10 @@ const readInvocations = (
  *
  * @param {typeof import("./server.js")} server
  * @param {Deno.UnixListener} listener
+ * @param {Promise<void>} inputEnd
  * @param {Handler} handler
  */
-async function serve(server, listener, handler) {
+async function serve(server, listener, inputEnd, handler) {
   /** @type {(job: Job, work: () => Promise<void>) => Promise<void>} */
   let within = (_job, work) => work();
   if (hello.concurrency > 1) {
@@ -2314,18 +3486,22 @@ async function serve(server, listener, handler) {
     within = (job, work) => jobs.run(job, work);
     tellApart(() => jobs.getStore());
   }
-  const stopServing = server.serve(listener, (line, eventBytes, output) => {
-    const head = /** @type {Head} */ (parse(decode(line)));
-    const job = beginInvocation(output, head);
-    within(job, async () => {
-      await run(job, handler, head, eventBytes);
-      await finish(job);
-    });
-    return () => job.abandon();
-  });
+  const { stopServing, keep } = server.serve(
+    listener,
+    (line, eventBytes, output) => {
+      const head = /** @type {Head} */ (parse(decode(line)));
+      const job = beginInvocation(output, head);
+      within(job, async () => {
+        await run(job, handler, head, eventBytes);
+        await finish(job);
+      });
+      return () => job.abandon();
+    },
+  );
+  keepAliveWith(keep);
   expectTheEnd(stopServing);
-  // The supervisor writes nothing here; stdin ends with it, or when it wants the end.
-  readStdinLater(new Uint8Array(1)).then(untilTheEnd);
+  // The supervisor writes nothing here; it ends with it, or when it wants the end.
+  inputEnd.then(untilTheEnd);
 }
 
 /**

@@ -15,6 +15,8 @@ const READ_BYTES = 65_536;
 /** Up to this size a response is copied into one write: two writes take longer. */
 const JOINED_BYTES = 65_536;
 const NEWLINE = 10;
+/** Deno's number for it. */
+const STDIN = 0;
 /** The head of a request of the supervisor, which is ASCII. */
 const HEAD =
   /^(POST|DELETE) \/(\d+) HTTP\/1\.1\r\nHost: worker\r\nContent-Length: (\d+)\r\n\r\n/;
@@ -45,9 +47,11 @@ const decodeLossy = core.decode;
 /** Responses that are sent in pieces, by number. @type {Map<string, HttpResponse>} */
 const streams = new Map();
 
-/** Connections that wait for a request. @type {Set<Deno.Conn>} */
+/** Connections that wait for a request. @type {Set<Deno.UnixConn>} */
 const idle = new Set();
 let isStopping = false;
+/** False while the event loop may end although connections wait for requests. */
+let isKept = true;
 
 /**
  * Listen; connections wait from now on. Called before the handler's module is loaded:
@@ -66,11 +70,34 @@ export function open(path) {
 }
 
 /**
+ * Wait for the end of the pipe that the supervisor holds. The event loop may end before.
+ *
+ * @param {string | null} path Null: stdin.
+ */
+export async function endOf(path) {
+  let rid = STDIN;
+  if (path) {
+    const before = core.resources();
+    Deno.openSync(path);
+    Deno.permissions.revokeSync({ name: "read", path });
+    const opened = Object.keys(core.resources()).find((one) =>
+      !(one in before)
+    );
+    rid = Number(opened);
+  }
+  const end = core.read(rid, new Uint8Array(1));
+  core.unrefOpPromise(end);
+  await end;
+}
+
+/**
  * Accept connections and respond to their requests.
  *
  * @param {Deno.UnixListener} listener
  * @param {Invoke} invoke
- * @returns {() => void} Stops accepting; requests that were received get a response.
+ * @returns {{ stopServing: () => void, keep: (isNeeded: boolean) => void }} The first
+ *   stops accepting; requests that were received get a response. The second lets the
+ *   event loop end, or not, while connections wait for requests.
  */
 export function serve(listener, invoke) {
   (async () => {
@@ -83,18 +110,27 @@ export function serve(listener, invoke) {
       }
     }
   })();
-  return () => {
-    isStopping = true;
-    listener.close();
-    // A read is in progress on each of them, which would keep the process alive.
-    for (const connection of idle) connection.close();
+  return {
+    stopServing() {
+      isStopping = true;
+      listener.close();
+      // A read is in progress on each of them, which would keep the process alive.
+      for (const connection of idle) connection.close();
+    },
+    keep(isNeeded) {
+      isKept = isNeeded;
+      for (const waiting of [listener, ...idle]) {
+        if (isKept) waiting.ref();
+        else waiting.unref();
+      }
+    },
   };
 }
 
 /**
  * Respond to one request after another.
  *
- * @param {Deno.Conn} connection
+ * @param {Deno.UnixConn} connection
  * @param {Invoke} invoke
  */
 async function handleConnection(connection, invoke) {
@@ -102,6 +138,7 @@ async function handleConnection(connection, invoke) {
   try {
     while (!isStopping) {
       idle.add(connection);
+      if (!isKept) connection.unref();
       const request = await readRequest(connection, buffer);
       idle.delete(connection);
       if (request === null) break;

@@ -25,11 +25,6 @@ from lambda_deno_spawn.launch.deno_json import (
 from lambda_deno_spawn.launch.entry import entry_source, needed_parts
 from lambda_deno_spawn.launch.handler import BUNDLE, find_handler
 from lambda_deno_spawn.launch.module_cache import given_cache
-from lambda_deno_spawn.launch.node_options import (
-    NODE_OPTIONS,
-    package_folders,
-    parse_node_options,
-)
 from lambda_deno_spawn.launch.variables import (
     CREDENTIALS,
     FETCHED_FROM,
@@ -51,11 +46,14 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.config import Settings
     from lambda_deno_spawn.launch.handler import Handler
     from lambda_deno_spawn.launch.module_cache import GivenCache
+    from lambda_deno_spawn.launch.node_options import NodeOptions
     from lambda_deno_spawn.permissions import Grant
 
 ENTRY = "entry.mjs"
 CONFIG = "deno.json"  # beside it, where the project's own files are not enough
 LAYERS_ROOT = "/opt"
+NODE_FOLDER = "nodejs"  # of a layer
+NODE_VARIABLES = frozenset({"NODE_OPTIONS", "NODE_PATH"})
 # Memory that V8's old space cannot use: the supervisor's, that of Deno's own code and
 # buffers, and a part that grows with the heap. Measured in a control group; see
 # decision 0016.
@@ -125,6 +123,11 @@ class DenoCommand(NamedTuple):
             files[CONFIG] = self.config_text
         return files
 
+    @property
+    def has_input(self) -> bool:
+        """True if a process reads from a pipe of its own when its stdin has ended."""
+        return self.listens or self.invocations != 1
+
     def argv(self, private_dir: str) -> list[str]:
         """Return the whole command line for a process that owns ``private_dir``."""
         own = [
@@ -184,6 +187,7 @@ def deno_command(
         searched=missing,
         denied=runtime_api_spellings(settings.runtime_api, local_addresses()),
         listens=settings.strategy is Strategy.SERVER,
+        has_input=settings.strategy is Strategy.SERVER or settings.invocations != 1,
     )
     given = process_variables(settings, environ)
     wanted = set(given)
@@ -192,7 +196,7 @@ def deno_command(
             wanted |= FETCHED_FROM  # not withheld: what is fetched there is handed on
         given = {name: given[name] for name in given.keys() - FETCHED_FROM}
     withholds_credentials = bool(CREDENTIALS & (environ.keys() - wanted))
-    node = parse_node_options(given.get(NODE_OPTIONS, ""))
+    node, package_folders = _node_options(given)
     is_bundle = handler.path.endswith(BUNDLE)
     generated = os.path.join(state_dir, CONFIG) if options else None
     arguments = [
@@ -201,7 +205,7 @@ def deno_command(
         "--unstable-detect-cjs",
         *([] if is_bundle else [SLOPPY]),
         *config_flags(project, task_root, generated),
-        f"--v8-flags={','.join(_v8_flags(settings, node.v8_flags))}",
+        f"--v8-flags={','.join(_v8_flags(settings, node))}",
     ]  # fmt: skip
     own_flags = [flag for flag in granted.flags if PRIVATE_DIR_MARK in flag]
     return DenoCommand(
@@ -214,7 +218,7 @@ def deno_command(
         entry_text=entry_source(
             handler.path,
             parts=needed_parts(settings),
-            preloads=node.preloads,
+            preloads=() if node is None else node.preloads,
             task_root=task_root,
         ),
         config_text=_generated_config(options) if options else None,
@@ -226,15 +230,13 @@ def deno_command(
                 settings, handler, granted, withholds_credentials=withholds_credentials
             ),
             "variables": {name: given.get(name) for name in granted.steering},
-            "packageFolders": package_folders(given, LAYERS_ROOT),
+            "packageFolders": package_folders,
             "closedFolders": [path for path in existing if path not in hoisted],
         },
         sources=_sources(settings, config),
         invocations=settings.invocations,
         listens=settings.strategy is Strategy.SERVER,
-        notes=tuple(
-            f"{NODE_OPTIONS}: {option} has no effect in Deno" for option in node.ignored
-        ),
+        notes=() if node is None else node.notes,
     )
 
 
@@ -283,6 +285,19 @@ def _sources(settings: Settings, config: str | None) -> str:
     return " and ".join(sources) or "the runtime's defaults"
 
 
+def _node_options(
+    environ: Mapping[str, str],
+) -> tuple[NodeOptions | None, Sequence[str]]:
+    """Return ``NODE_OPTIONS`` and the folders of packages, where there are any."""
+    is_needed = not NODE_VARIABLES.isdisjoint(environ)
+    if not is_needed and not os.path.isdir(os.path.join(LAYERS_ROOT, NODE_FOLDER)):
+        return None, []
+    # Most functions need not load this.
+    from lambda_deno_spawn.launch.node_options import NodeOptions, package_folders
+
+    return NodeOptions.parse(environ), package_folders(environ, LAYERS_ROOT)
+
+
 def _generated_config(options: Mapping[str, object]) -> str:
     """Return a ``deno.json`` with the compiler options of ``tsconfig.json``."""
     import json
@@ -290,7 +305,7 @@ def _generated_config(options: Mapping[str, object]) -> str:
     return json.dumps({"compilerOptions": options})
 
 
-def _v8_flags(settings: Settings, from_node: Sequence[str] = ()) -> list[str]:
+def _v8_flags(settings: Settings, node: NodeOptions | None) -> list[str]:
     """Return V8's flags: the ones of the settings, and two that fit the memory.
 
     The heap limit lets V8 report exhausted memory before the kernel ends the process.
@@ -300,7 +315,7 @@ def _v8_flags(settings: Settings, from_node: Sequence[str] = ()) -> list[str]:
     flags = list(settings.v8_flags)
     # V8 does not distinguish dashes and underscores.
     names = [flag.split("=")[0].replace("_", "-") for flag in flags]
-    for flag in from_node:  # the runtime's own setting comes first
+    for flag in () if node is None else node.v8_flags:  # the setting wins
         if flag.split("=")[0] not in names:
             flags.append(flag)
             names.append(flag.split("=")[0])
@@ -333,7 +348,9 @@ def _facts(
         else 0,
         "invocations": settings.invocations,
         "closeMs": round(settings.close_grace_s * CLOSE_SHARE * 1000),
-        "socket": None,  # each process that listens has its own
+        # Each process that has these has its own.
+        "socket": None,
+        "input": None,
         "template": False,
         "concurrency": settings.concurrency
         if settings.strategy is Strategy.SERVER

@@ -9,6 +9,7 @@ global folders"; AWS Lambda Developer Guide, "Working with layers for Node.js".
 from __future__ import annotations
 
 import os
+import shlex
 
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
@@ -23,7 +24,6 @@ REQUIRES = ("--require", "-r")
 V8_OPTIONS = ("--max-old-space-size", "--max-semi-space-size", "--stack-trace-limit")
 # What these ask for is the case anyway, or has no meaning for a function.
 NEEDLESS = ("--enable-source-maps", "--no-warnings", "--no-deprecation")
-NODE_FOLDER = "nodejs"  # of a layer
 
 
 class Preload(NamedTuple):
@@ -51,40 +51,44 @@ class NodeOptions(NamedTuple):
     v8_flags: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
 
-
-def parse_node_options(text: str) -> NodeOptions:
-    """Read ``NODE_OPTIONS``; what cannot be read is ignored, as a whole."""
-    if not text.strip():
-        return NodeOptions()
-    import shlex  # 1 ms that a function without the variable need not pay
-
-    try:
-        words = shlex.split(text)
-    except ValueError:  # a quotation that does not end
-        return NodeOptions(ignored=(text,))
-    preloads: list[Preload] = []
-    v8_flags: list[str] = []
-    ignored: list[str] = []
-    while words:
-        word = words.pop(0)
-        name, equals, value = word.partition("=")
-        name = name.replace("_", "-")
-        if name == IMPORT or name in REQUIRES:
-            if not equals:
-                value = words.pop(0) if words else ""
-            if value:
-                preloads.append(Preload(value, name in REQUIRES))
-            else:
+    @classmethod
+    def parse(cls, environ: Mapping[str, str]) -> NodeOptions:
+        """Read the variable; text that cannot be read is ignored as a whole."""
+        text = environ.get(NODE_OPTIONS, "")
+        try:
+            words = shlex.split(text)
+        except ValueError:  # a quotation that does not end
+            return cls(ignored=(text,))
+        preloads: list[Preload] = []
+        v8_flags: list[str] = []
+        ignored: list[str] = []
+        while words:
+            word = words.pop(0)
+            name, equals, value = word.partition("=")
+            name = name.replace("_", "-")
+            if name == IMPORT or name in REQUIRES:
+                if not equals:
+                    value = words.pop(0) if words else ""
+                if value:
+                    preloads.append(Preload(value, name in REQUIRES))
+                else:
+                    ignored.append(word)
+            elif name in V8_OPTIONS:
+                if not equals:
+                    value = words.pop(0) if words else ""
+                v8_flags.append(f"{name}={value}")
+            elif name not in NEEDLESS:
                 ignored.append(word)
-        elif name in V8_OPTIONS:
-            if not equals:
-                value = words.pop(0) if words else ""
-            v8_flags.append(f"{name}={value}")
-        elif name not in NEEDLESS:
-            ignored.append(word)
-    # Node loads what is required before what is imported.
-    preloads.sort(key=lambda preload: not preload.is_required)
-    return NodeOptions(tuple(preloads), tuple(v8_flags), tuple(ignored))
+        # Node loads what is required before what is imported.
+        preloads.sort(key=lambda preload: not preload.is_required)
+        return cls(tuple(preloads), tuple(v8_flags), tuple(ignored))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the log about options that have no effect."""
+        return tuple(
+            f"{NODE_OPTIONS}: {option} has no effect in Deno" for option in self.ignored
+        )
 
 
 def package_folders(environ: Mapping[str, str], layers_root: str) -> list[str]:
@@ -95,7 +99,7 @@ def package_folders(environ: Mapping[str, str], layers_root: str) -> list[str]:
         layers_root: Where layers are extracted.
     """
     folders = [path for path in environ.get(NODE_PATH, "").split(":") if path]
-    root = os.path.join(layers_root, NODE_FOLDER)
+    root = os.path.join(layers_root, "nodejs")
     if os.path.isdir(root):
         versions = [
             name

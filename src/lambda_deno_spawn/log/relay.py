@@ -7,6 +7,7 @@ Decision 0010.
 
 from __future__ import annotations
 
+import re
 import time
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,8 @@ LINE_LIMIT_BYTES = 1024 * 1024
 JSON_LINE_LIMIT_BYTES = 256 * 1024
 # How much of a worker's log is kept for the error message that may follow.
 TAIL_LIMIT_BYTES = 4096
+# A line of a stack, as loggers print it: indented, and perhaps in colour.
+_STACK_LINE = re.compile(rb"[\s\x1b\[0-9;m]*at\b")
 
 
 class Relay:
@@ -31,19 +34,27 @@ class Relay:
 
     A line that begins with the worker's marker is a record its ``console`` has
     formatted; any other line is wrapped into a record, unless it is a JSON object:
-    programs that write structured logs keep them as they are.
+    programs that write structured logs keep them as they are. Lines of a stack that are
+    in the runtime's own files are left out: they are of no use to a handler's author.
 
     Attributes:
         request_id: Invocation that wrapped lines belong to, empty outside of one.
         tenant_id: Tenant of that invocation.
     """
 
-    def __init__(self, writer: LogWriter, marker: str) -> None:
-        """Pass lines on to a writer; the marker is the worker's."""
+    def __init__(self, writer: LogWriter, marker: str, own_files: bytes = b"") -> None:
+        """Pass lines on to a writer.
+
+        Args:
+            writer: Where they are written.
+            marker: The worker's.
+            own_files: Folder of the runtime's own files, as stacks show it.
+        """
         self.request_id = ""
         self.tenant_id: str | None = None
         self._writer = writer
         self._marker = marker.encode("ascii")
+        self._own_files = own_files
         self._later_record = b"\n" + self._marker
         self._partial = bytearray()
         self._tail = b""
@@ -101,7 +112,7 @@ class Relay:
         for line in block.split(b"\n")[:-1]:
             # A program may not have ended its line: the record behind it must be found.
             before, found, record = line.partition(self._marker)
-            if before and not before.isspace():
+            if before and not before.isspace() and not self._is_own(before):
                 if before[0] == ord("{") and _is_object(before):
                     written.append(before)
                 elif wrap is not None:
@@ -109,6 +120,14 @@ class Relay:
             if found:
                 written.append(record)
         self._writer.write(written)
+
+    def _is_own(self, line: bytes) -> bool:
+        """Tell whether it is a line of a stack, and in the runtime's own files."""
+        return (
+            bool(self._own_files)
+            and self._own_files in line
+            and _STACK_LINE.match(line) is not None
+        )
 
     def _remember(self, text: bytes) -> None:
         """Keep the last lines of a text that ends with a newline, if it has any."""

@@ -369,8 +369,8 @@ def log_context(invocation: Invocation) -> dict[str, str | None]:
 
 def log_failure(invocation: Invocation, failure: Failure) -> None:
     """Write an error to the log as Node's runtime does: one record, body as JSON."""
-    body = failure.body.decode("utf-8", "replace")
-    logger.error("Invoke Error\t%s", body, extra=log_context(invocation))
+    text = failure.log_text
+    logger.error("Invoke Error\t%s", text, extra=log_context(invocation))
 
 
 def configure_log(settings: Settings) -> LogWriter:

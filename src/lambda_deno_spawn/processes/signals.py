@@ -38,6 +38,7 @@ class Signals:
         """Call back for each arrival of this signal, in place of what it did before."""
         self._callbacks[number] = callback
         signal.signal(number, _do_nothing)
+        signal.siginterrupt(number, False)  # system calls go on, as under asyncio
 
     def close(self) -> None:
         """Call back no more. The signals have no effect from now on.

@@ -143,7 +143,7 @@ class RuntimeApiClient:
         """
         path, fields = _of(invocation)
         fields += self._error_fields(failure)
-        await self._post("error", f"{path}/error", fields, failure.body)
+        await self._post("error", f"{path}/error", fields, failure.answer)
 
     async def stream(self, invocation: Invocation, streaming: Streaming) -> None:
         """Post a result in chunks, on a connection of its own, as AWS asks for it.
@@ -175,7 +175,7 @@ class RuntimeApiClient:
             RuntimeApiError: It is unknown whether it did.
         """
         fields = self._error_fields(failure)
-        await self._post("init error", "/init/error", fields, failure.body)
+        await self._post("init error", "/init/error", fields, failure.answer)
 
     async def restore_next(self) -> None:
         """Let the snapshot be taken; returns in an environment restored from it.
@@ -198,7 +198,7 @@ class RuntimeApiClient:
         """
         # The body has the module's own error, the header says when it happened.
         fields = self._error_fields(failure, "Runtime.AfterRestoreError")
-        await self._post("restore error", "/restore/error", fields, failure.body)
+        await self._post("restore error", "/restore/error", fields, failure.answer)
 
     async def aclose(self) -> None:
         """Close the connection, and the spare one for a stream."""
@@ -338,7 +338,7 @@ def _trailers(failure: Failure) -> list[Field]:
     error_type = failure.function_error_type
     # Without the body: two lines and the empty one behind them.
     taken = len(end_of_chunks([(name, error_type), (body_name, "")]))
-    body = failure.shortened((TRAILERS_LIMIT_BYTES - taken) // 4 * 3).body
+    body = failure.shortened((TRAILERS_LIMIT_BYTES - taken) // 4 * 3).answer
     return [(name, error_type), (body_name, _base64(body))]
 
 

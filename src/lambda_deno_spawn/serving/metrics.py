@@ -125,7 +125,7 @@ class Measures(NamedTuple):
             case Success():
                 failure, response_bytes = None, len(outcome.payload)
             case Failure():
-                failure, response_bytes = outcome, len(outcome.body)
+                failure, response_bytes = outcome, len(outcome.answer)
             case _:
                 failure, response_bytes = outcome.failure, outcome.sent_bytes
         return cls(

@@ -7,11 +7,12 @@ that is slow to import. Does not know what becomes of the process.
 
 from __future__ import annotations
 
+import errno
 import os
 import time
 
 from lambda_deno_spawn.errors import WorkerError
-from lambda_deno_spawn.permissions import SOCKET
+from lambda_deno_spawn.permissions import INPUT, SOCKET
 from lambda_deno_spawn.processes.launch import Launched, launch
 from lambda_deno_spawn.protocol.hello import MARKER_BYTES, hello
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
@@ -33,7 +34,8 @@ class StartedWorker(NamedTuple):
         deno_dir: Deno's cache; its own, unless the cache is read-only.
         sources: Which settings its arguments stem from.
         invocations: How many it serves; 0: no limit.
-        socket: Where it listens; None: invocations go to its stdin.
+        socket: Where it listens; None: invocations go to its stdin, or to ``input``.
+        input: Pipe that it reads after its stdin; None: nothing follows stdin.
         is_forked: It began as a copy of another process, whose ``deno_dir`` it has.
     """
 
@@ -46,6 +48,7 @@ class StartedWorker(NamedTuple):
     sources: str
     invocations: int = 1
     socket: str | None = None
+    input: str | None = None
     is_forked: bool = False
 
 
@@ -76,7 +79,12 @@ def start_worker(
     marker = os.urandom(MARKER_BYTES // 2).hex()
     socket = f"{private_dir}{SOCKET}" if command.listens else None
     started_s = time.monotonic()
+    pipe: Input | None = None
     try:
+        # A process that is copied has no use for it.
+        if command.has_input and inherited is None:
+            pipe = _make_input(f"{private_dir}{INPUT}")
+        input_path = None if pipe is None else pipe.path
         for name, text in command.files.items():
             state.write(name, text)
         deno_dir = cache.make()
@@ -88,12 +96,19 @@ def start_worker(
         )
         spawn_s = time.monotonic() - started_s
         meanwhile()
-        launched.write_first(hello(marker, {**command.facts, "socket": socket}))
+        facts = {**command.facts, "socket": socket, "input": input_path}
+        launched.write_first(hello(marker, facts))
     except (WorkerError, OSError):
+        if pipe is not None:
+            os.close(pipe.fd)
+            state.remove_private(pipe.path)
         state.remove_private(private_dir)
         if deno_dir:
             cache.remove(deno_dir)
         raise
+    if pipe is not None:
+        os.close(launched.stdin)
+        launched = launched._replace(stdin=pipe.fd)
     return StartedWorker(
         launched,
         marker,
@@ -104,4 +119,28 @@ def start_worker(
         command.sources,
         command.invocations,
         socket,
+        input_path,
     )
+
+
+class Input(NamedTuple):
+    """A pipe with a name, and our end of it."""
+
+    path: str
+    fd: int
+
+
+def _make_input(path: str) -> Input | None:
+    """Make the pipe that a process reads when its stdin has ended.
+
+    Returns:
+        None if there is no room for it on a full disk: stdin goes on in its place.
+    """
+    try:
+        os.mkfifo(path, 0o600)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        return None
+    # For reading too: it could not be opened before the process opens its end.
+    return Input(path, os.open(path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC))

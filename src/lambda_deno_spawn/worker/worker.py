@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.errors import WorkerError, WorkerProtocolError, WorkerSpawnError
 from lambda_deno_spawn.invocation import Failure
+from lambda_deno_spawn.launch.entry import RUNTIME_JS, file_url
 from lambda_deno_spawn.processes.child import ChildProcess
 from lambda_deno_spawn.protocol.frames import (
     Answered,
@@ -42,6 +43,11 @@ if TYPE_CHECKING:
 
 # Between SIGTERM and SIGKILL: time to flush a log, a quarter of the default margin.
 TERMINATE_GRACE_S = 0.05
+
+# The folder of runtime.js as the lines of a stack show it, also without its scheme.
+OWN_FILES = (
+    file_url(RUNTIME_JS).removeprefix("file://").removesuffix("runtime.js").encode()
+)
 
 
 class Worker:
@@ -83,8 +89,8 @@ class Worker:
         self._state = state
         self._cache = cache
         self._writer = writer
-        self._relay = Relay(writer, started.marker)
-        self._stray = Relay(writer, started.marker)
+        self._relay = Relay(writer, started.marker, OWN_FILES)
+        self._stray = Relay(writer, started.marker, OWN_FILES)
         self._loop = loop
         self._reaper = reaper
         self._ready = asyncio.Event()
@@ -263,8 +269,9 @@ class Worker:
             self._eof_timer.cancel()
         self.left_processes = self._reaper.ended - (self._ended_before or 0)
         self._removal = self._state.remove_private(self.started.private_dir)
-        if self.started.socket is not None:
-            self._state.remove_private(self.started.socket)
+        for path in (self.started.socket, self.started.input):
+            if path is not None:
+                self._state.remove_private(path)
         if not self.started.is_forked:
             self._cache.remove(self.started.deno_dir)
         self.is_stopped = True
@@ -312,6 +319,8 @@ class Worker:
 
     def _separate(self) -> None:
         """Take away what it shares with others, before it has an event."""
+        if self.started.input is not None:  # both ends are open
+            self._state.remove_private(self.started.input)
         try:
             self._cache.loaded(self.started.deno_dir)
         except OSError as error:

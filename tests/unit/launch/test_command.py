@@ -385,6 +385,7 @@ def test_the_facts_are_the_static_part_of_the_context(function: Function) -> Non
         "invocations": 1,
         "closeMs": 70,
         "socket": None,
+        "input": None,
         "template": False,
         "concurrency": 1,
         "resultLimitBytes": 6_291_556,

@@ -7,7 +7,6 @@ import pytest
 from lambda_deno_spawn.launch.node_options import (
     NodeOptions,
     Preload,
-    parse_node_options,
 )
 
 pytestmark = pytest.mark.as_lambda
@@ -33,4 +32,4 @@ CASES = [
 
 @pytest.mark.parametrize(("text", "parsed"), CASES)
 def test_node_options_are_parsed_as_node_does(text: str, parsed: NodeOptions) -> None:
-    assert parse_node_options(text) == parsed
+    assert NodeOptions.parse({"NODE_OPTIONS": text}) == parsed

@@ -44,6 +44,22 @@ def test_the_blanks_of_a_line_are_kept(pipe: Pipe, relay: Relay) -> None:
     assert text_records(pipe) == ["request-1\tINFO\t  indented  "]
 
 
+def test_stack_lines_of_the_runtime_are_left_out(pipe: Pipe) -> None:
+    relay = Relay(text_writer(pipe), MARKER, b"/opt/js/")
+    relay.feed(
+        b"Error: m\n"
+        b"    at handler (/var/task/function.ts:1:1)\n"
+        b"    at run (/opt/js/runtime.js:1:1)\n"
+        b"\x1b[90m    at \x1b[39masync start (file:///opt/js/runtime.js:1:1)\n"
+        b"read /opt/js/runtime.js\n"
+    )
+    assert text_records(pipe) == [
+        "-\tINFO\tError: m",
+        "-\tINFO\t    at handler (/var/task/function.ts:1:1)",
+        "-\tINFO\tread /opt/js/runtime.js",
+    ]
+
+
 def test_flush_writes_the_line_that_never_ended_once(pipe: Pipe, relay: Relay) -> None:
     relay.feed(b"half a line")
     assert pipe.take() == b""

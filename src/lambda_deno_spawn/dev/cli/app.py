@@ -21,7 +21,12 @@ from lambda_deno_spawn import __version__
 from lambda_deno_spawn.config import Strategy, Warm
 from lambda_deno_spawn.dev.cli.bench import bench
 from lambda_deno_spawn.dev.cli.build import build
-from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, Output, exit_codes
+from lambda_deno_spawn.dev.cli.console import (
+    EXIT_FAILED,
+    Output,
+    error_text,
+    exit_codes,
+)
 from lambda_deno_spawn.dev.cli.deploy import delete, deploy
 from lambda_deno_spawn.dev.cli.events import check_json, read_event, read_file
 from lambda_deno_spawn.dev.cli.layer import layer_app
@@ -476,13 +481,6 @@ def _parse(payload: bytes) -> tuple[object, bool]:
 
 
 def _error_text(result: InvokeResult, output: Output) -> str:
-    """Return type and message of an error body, in one line."""
     is_above = result.is_streamed and output is Output.TEXT
-    elsewhere = f"its error is {'above' if is_above else 'on stdout'}"
     error, _ = _parse(result.error or b"")
-    if not isinstance(error, dict):
-        return elsewhere
-    message = str(error.get("errorMessage", "")).strip()
-    first_line = message.splitlines()[0] if message else ""
-    parts = (str(error.get("errorType", "")), first_line)
-    return ": ".join(part for part in parts if part) or elsewhere
+    return error_text(error, f"its error is {'above' if is_above else 'on stdout'}")

@@ -35,6 +35,10 @@ EXIT_USAGE = 2
 EXIT_BUILD = 3
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EXIT_TERMINATED = 143  # 128 + SIGTERM
+# How much of an error's message is shown: the whole is on stdout. A message of a schema
+# library has several lines for each field.
+MESSAGE_LIMIT_LINES = 40
+MESSAGE_LIMIT = 4_000
 
 
 class Terminated(BaseException):
@@ -46,6 +50,24 @@ class Output(StrEnum):
 
     TEXT = "text"
     JSON = "json"
+
+
+def error_text(error: object, elsewhere: str) -> str:
+    """Return type and message of an error body, shortened if the message is long.
+
+    Args:
+        error: The body, parsed.
+        elsewhere: Where the error is, if it has neither type nor message.
+    """
+    if not isinstance(error, dict):
+        return elsewhere
+    message = str(error.get("errorMessage", "")).strip()
+    lines = message[:MESSAGE_LIMIT].splitlines()
+    shown = "\n".join(lines[:MESSAGE_LIMIT_LINES])
+    if len(message) > MESSAGE_LIMIT or len(lines) > MESSAGE_LIMIT_LINES:
+        shown += f"\u2026 (shortened; {elsewhere})"
+    parts = (str(error.get("errorType", "")), shown)
+    return ": ".join(part for part in parts if part) or elsewhere
 
 
 @contextmanager

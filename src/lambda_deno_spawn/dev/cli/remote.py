@@ -18,7 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, Output, exit_codes
+from lambda_deno_spawn.dev.cli.console import (
+    EXIT_FAILED,
+    Output,
+    error_text,
+    exit_codes,
+)
 from lambda_deno_spawn.dev.cli.options import (
     FunctionArgument,
     NameOption,
@@ -179,7 +184,8 @@ def _show_remote(result: RemoteResult, output: Output, *, is_async: bool) -> Non
             sys.stdout.buffer.write(b"\n")
     sys.stdout.flush()
     if not result.is_ok:
-        text = _error_text(result.payload)
+        error, _ = _parse(result.payload)
+        text = error_text(error, "its error is on stdout")
         print(f"The function failed: {text}", file=sys.stderr)
         raise typer.Exit(EXIT_FAILED)
 
@@ -261,14 +267,3 @@ def _json_figures(line: str) -> dict[str, float | None] | None:
         "memorySizeMb": figure("memorySizeMB"),
         "maxMemoryUsedMb": figure("maxMemoryUsedMB"),
     }
-
-
-def _error_text(payload: bytes) -> str:
-    """Return type and message of an error body, in one line."""
-    error, _ = _parse(payload)
-    if not isinstance(error, dict):
-        return "its error is on stdout"
-    message = str(error.get("errorMessage", "")).strip()
-    first_line = message.splitlines()[0] if message else ""
-    parts = (str(error.get("errorType", "")), first_line)
-    return ": ".join(part for part in parts if part) or "its error is on stdout"

@@ -8,7 +8,15 @@
  */
 
 /** @import { LogLevel } from "./input.js" */
-import { advise, attempt, describe, OUR_FILES } from "./errors.js";
+import {
+  advise,
+  attempt,
+  describe,
+  describeWhole,
+  isError,
+  OUR_FILES,
+  OUR_PATH,
+} from "./errors.js";
 import { writeAll } from "./frames.js";
 import { hello } from "./input.js";
 import { currentJob } from "./job.js";
@@ -29,6 +37,10 @@ const PRINTER_LEVELS =
   /** @type {const} */ (["DEBUG", "INFO", "WARN", "ERROR", "TRACE"]);
 /** Characters of a log record, of up to three bytes each; CloudWatch takes 1 MB. */
 const RECORD_LIMIT = 256 * 1024;
+/** Fields of a record that a member of an error does not take. */
+const LABELS = ["timestamp", "level", "requestId", "tenantId", "message"];
+/** How many errors inside of a value are described with their members. */
+const INNER_ERRORS_LIMIT = 32;
 /** Labels of a record whose invocation is not known. */
 const UNKNOWN = { requestId: "", tenantId: null };
 
@@ -145,24 +157,52 @@ function jsonRecord(record, args) {
   const { requestId, tenantId } = currentJob() ?? UNKNOWN;
   if (requestId) record.requestId = requestId;
   if (tenantId !== null) record.tenantId = tenantId;
-  const error = args.find((arg) => attempt(() => arg instanceof Error));
+  const error = args.find(isError);
+  const labels = { ...record };
+  let line;
   if (args.length === 1) {
-    record.message = error === undefined ? args[0] : describe(error);
+    record.message = error === undefined ? args[0] : describeWhole(error);
+    line = attempt(() => stringify(record, error ? undefined : innerErrors()));
   } else {
     record.message = format(args);
-    if (error !== undefined) Object.assign(record, describe(error));
+    const whole = error === undefined ? {} : describeWhole(error);
+    for (const [name, value] of Object.entries(whole)) {
+      if (!LABELS.includes(name)) record[name] = value;
+    }
+    line = attempt(() => stringify(record));
   }
-  const line = attempt(() => stringify(record));
   if (line !== undefined && line.length <= RECORD_LIMIT) return line;
   // The value cannot be JSON or exceeds what the log takes: write its text, shortened.
   const message = format(args).slice(0, RECORD_LIMIT / 8);
   // @ts-ignore no prototype, as above
   return stringify({
     __proto__: null,
-    ...record,
+    ...labels,
+    ...(args.length > 1 && error !== undefined ? describe(error) : {}),
     message,
     stackTrace: undefined,
   });
+}
+
+/**
+ * @returns {(this: any, name: string, value: unknown) => unknown} Replaces the errors
+ *   inside of a value, which JSON would write as `{}`, by their descriptions.
+ */
+function innerErrors() {
+  let left = INNER_ERRORS_LIMIT;
+  return function (name, value) {
+    if (typeof value !== "object") return value;
+    // What an error's own `toJSON` gives may lack its message and its stack.
+    const held = attempt(() =>
+      Object.getOwnPropertyDescriptor(this, name)?.value
+    );
+    const error = isError(held) ? held : value;
+    if (!isError(error)) return value;
+    left -= 1;
+    return left < 0
+      ? describe(error, { left: 1, text: RECORD_LIMIT / 1024 })
+      : describeWhole(error, RECORD_LIMIT / 16);
+  };
 }
 
 /**
@@ -177,7 +217,8 @@ function format(args) {
         "a value that cannot be shown",
   );
   // Stack frames of the runtime are of no use to the handler's author.
-  if (!text.includes(OUR_FILES)) return text;
-  const isOurs = (/** @type {string} */ line) => line.includes(OUR_FILES);
+  if (!text.includes(OUR_FILES) && !text.includes(OUR_PATH)) return text;
+  const isOurs = (/** @type {string} */ line) =>
+    line.includes(OUR_FILES) || /^\W*at /.test(line) && line.includes(OUR_PATH);
   return text.split("\n").filter((line) => !isOurs(line)).join("\n");
 }

@@ -27,6 +27,7 @@ let hasTraceId = false;
 export function makeContext(job, head) {
   /** @type {AbortController | undefined} */
   let controller;
+  let waitsForEmptyEventLoop = true;
   return {
     ...hello.context,
     awsRequestId: head.requestId,
@@ -35,7 +36,13 @@ export function makeContext(job, head) {
     identity: parseContext(head.identity, "Cognito identity"),
     tenantId: head.tenantId ?? undefined,
     xRayTraceId: head.traceId ?? undefined,
-    callbackWaitsForEmptyEventLoop: true,
+    // As in Node's runtime also through an object that inherits from this one.
+    get callbackWaitsForEmptyEventLoop() {
+      return waitsForEmptyEventLoop;
+    },
+    set callbackWaitsForEmptyEventLoop(waits) {
+      waitsForEmptyEventLoop = Boolean(waits);
+    },
     /** @returns {number} Milliseconds until the deadline, never below zero. */
     getRemainingTimeInMillis: () =>
       Math.max(0, head.deadlineEpochMs - Date.now()),

@@ -7,7 +7,7 @@
  */
 
 import { hello } from "./input.js";
-import { encode, stringify } from "./primordials.js";
+import { encode, isNativeError, stringify } from "./primordials.js";
 
 /**
  * @typedef {object} ErrorBody
@@ -18,10 +18,40 @@ import { encode, stringify } from "./primordials.js";
  * @property {ErrorBody[]} [errors]
  */
 
+/**
+ * What an error body may still hold; reduced while it is written.
+ *
+ * @typedef {object} Budget
+ * @property {number} left Errors.
+ * @property {number} text Characters.
+ * @property {[any, ErrorBody][]} [described] Collects each error with its description.
+ */
+/**
+ * What the members of errors may still hold.
+ *
+ * @typedef {Budget & { values: number, path: unknown[] }} MemberBudget
+ */
+
 /** How many errors an error body describes, causes and aggregated ones included. */
 const ERRORS_LIMIT = 32;
 /** How many characters of messages and stacks it keeps, all errors together. */
 const ERROR_TEXT_LIMIT = 196_608;
+/** How many characters and values the members of errors may have, all together. */
+const MEMBERS_TEXT_LIMIT = 32_768;
+const MEMBERS_LIMIT = 1_000;
+/** How deep they may be nested. */
+const MEMBERS_DEPTH = 32;
+/** Members of an error that its description has by other names, or as its own. */
+const DESCRIBED = [
+  "name",
+  "message",
+  "stack",
+  "cause",
+  "errorType",
+  "errorMessage",
+  "stackTrace",
+];
+const CANNOT_BE_SHOWN = "a value that cannot be shown";
 /** Longest body of an ERROR frame, as in protocol/frames.py; up to six a character. */
 const ERROR_LIMIT_BYTES = 262_144;
 /** Characters kept of an error's name: it is sent in a header, which is short. */
@@ -40,6 +70,9 @@ const NOT_THERE_IN_NODE =
   /ENOENT: no such file or directory, \w+ '(.*?)'(?= -> '|[\n"),\]]|$)/g;
 /** How `node:child_process` words a denial: it drops the reason. */
 const COMMAND_FAILED = "Command failed: ";
+/** How Deno words that it does not find a package. */
+const NO_PACKAGE =
+  /(?:Import|Could not find|Could not resolve) "((?:@[^"/]+\/)?[^"/]+)[^"]*"/;
 /** Kinds of access that a program asks for because it needs it, not to find out. */
 const NEEDED = /^Requires (read|write|net|run|ffi) access/;
 /** How Deno words that a module may not be downloaded, and what it means here. */
@@ -70,6 +103,11 @@ export const OUR_FILES = import.meta.url.slice(
   import.meta.url.lastIndexOf("/") + 1,
 );
 
+/** The same in the form of loggers that shorten the lines of a stack. */
+export const OUR_PATH = OUR_FILES.slice("file://".length);
+/** Code of Deno's own in the line of a stack. */
+const DENOS_OWN = /\b(?:ext|node):[\w/]/;
+
 /** An error of the runtime itself, whose name the caller sees. */
 export class RuntimeError extends Error {
   /**
@@ -84,7 +122,8 @@ export class RuntimeError extends Error {
 }
 
 /**
- * Encode an error as the body of an ERROR frame.
+ * Encode an error as the body of an ERROR frame: what the caller gets and, if the error
+ * has members of its own, a newline and the same with these, for the log only.
  *
  * @param {unknown} error Anything that was thrown.
  * @param {string} [errorType] Overrides the error's own name.
@@ -95,12 +134,19 @@ export function errorBody(error, errorType) {
   try {
     // Text of several bytes a character is shortened again until the body fits.
     for (let room = ERROR_TEXT_LIMIT; bytes === undefined; room /= 2) {
-      const body = describe(error, { left: ERRORS_LIMIT, text: room });
+      /** @type {[any, ErrorBody][]} */
+      const described = [];
+      const body = describe(error, {
+        left: ERRORS_LIMIT,
+        text: room,
+        described,
+      });
       if (errorType) body.errorType = errorType;
       type = body.errorType;
       const whole = encode(stringify(body));
-      if (whole.length <= ERROR_LIMIT_BYTES) bytes = whole;
-      else if (room < ERROR_TYPE_LIMIT) throw whole;
+      if (whole.length <= ERROR_LIMIT_BYTES) {
+        bytes = attempt(() => withMembers(whole, body, described)) ?? whole;
+      } else if (room < ERROR_TYPE_LIMIT) throw whole;
     }
   } catch {
     // The handler has broken what this is written with; report at least that.
@@ -114,11 +160,211 @@ export function errorBody(error, errorType) {
 }
 
 /**
+ * @param {Uint8Array<ArrayBuffer>} whole The body without members.
+ * @param {ErrorBody} body The same, not encoded.
+ * @param {[any, ErrorBody][]} described
+ * @returns {Uint8Array<ArrayBuffer>} The body with that for the log behind it, if it
+ *   says more.
+ */
+function withMembers(whole, body, described) {
+  if (!addMembers(described)) return whole;
+  let logged = encode(stringify(body));
+  const room = ERROR_LIMIT_BYTES - whole.length - 1;
+  if (logged.length > room) {
+    // A long message or stack takes the room: members matter more, and the whole text
+    // is in the other half. A character takes up to six bytes.
+    const [error] = described[0];
+    const { errorType } = body;
+    logged = encode(stringify({
+      // @ts-ignore no prototype, as in `describe`
+      __proto__: null,
+      ...describeWhole(error, Math.floor(room / 24)),
+      errorType,
+    }));
+    if (logged.length > room) return whole;
+  }
+  const both = new Uint8Array(whole.length + 1 + logged.length);
+  both.set(whole);
+  both[whole.length] = 10;
+  both.set(logged, whole.length + 1);
+  return both;
+}
+
+/**
+ * Describe an error for the log, with the members that it has beside name, message and
+ * stack, such as `code`.
+ *
+ * @param {unknown} error
+ * @param {number} [text] Characters that it may have, and its members again.
+ * @returns {ErrorBody & Record<string, unknown>}
+ */
+export function describeWhole(error, text = ERROR_TEXT_LIMIT) {
+  /** @type {[any, ErrorBody][]} */
+  const described = [];
+  const body = describe(error, { left: ERRORS_LIMIT, text, described });
+  attempt(() => addMembers(described, Math.min(text, MEMBERS_TEXT_LIMIT)));
+  return /** @type {ErrorBody & Record<string, unknown>} */ (body);
+}
+
+/**
+ * Add to the descriptions of errors the enumerable members that these have.
+ *
+ * @param {[any, ErrorBody][]} described
+ * @param {number} [text] Characters that all of them may have.
+ * @returns {boolean} True if there were any.
+ */
+function addMembers(described, text = MEMBERS_TEXT_LIMIT) {
+  /** @type {MemberBudget} */
+  const budget = { left: ERRORS_LIMIT, text, values: MEMBERS_LIMIT, path: [] };
+  let isAny = false;
+  for (const [error, body] of described) {
+    isAny = copyMembers(error, body, budget) || isAny;
+  }
+  return isAny;
+}
+
+/**
+ * @param {any} error
+ * @param {any} body Its description, which gets the members.
+ * @param {MemberBudget} budget
+ * @returns {boolean} True if there were any.
+ */
+function copyMembers(error, body, budget) {
+  if (!isError(error)) return false;
+  const names = (attempt(() => Object.keys(error)) ?? [])
+    .filter((name) => !DESCRIBED.includes(name) && !(name in body));
+  const members = names.slice(0, Math.max(budget.values, 0))
+    .map((name) => ({ name, value: valueOf(error, name) }));
+  // The short ones first, so that a large object does not take their room.
+  const isLong = (/** @type {unknown} */ value) =>
+    typeof value === "object" && value !== null;
+  budget.path.push(error);
+  let isAny = false;
+  for (const long of [false, true]) {
+    for (const { name, value } of members) {
+      if (isLong(value) !== long) continue;
+      const copied = copy(value, budget);
+      if (copied === undefined) continue;
+      body[shortened(name.toWellFormed(), budget)] = copied;
+      isAny = true;
+    }
+  }
+  budget.path.pop();
+  return isAny;
+}
+
+/**
+ * @param {any} holder
+ * @param {string | number} name
+ * @returns {unknown} The member, or a text if it cannot be read.
+ */
+function valueOf(holder, name) {
+  try {
+    return holder[name];
+  } catch {
+    return CANNOT_BE_SHOWN;
+  }
+}
+
+/**
+ * Copy what an error holds, as JSON would have it, but within limits.
+ *
+ * @param {any} value
+ * @param {MemberBudget} budget
+ * @returns {any} Undefined if JSON has no such value.
+ */
+function copy(value, budget) {
+  if ((budget.values -= 1) < 0 || budget.text <= 0) return undefined;
+  if (typeof value === "string") return shortened(value.toWellFormed(), budget);
+  if (typeof value === "bigint") return shortened(String(value), budget);
+  if (typeof value === "number" || typeof value === "boolean") return value;
+  if (value === null) return null;
+  if (typeof value !== "object") return undefined;
+  const { path } = budget;
+  const depth = path.length;
+  if (path.includes(value)) return "[Circular]";
+  if (depth >= MEMBERS_DEPTH) return "[Object]";
+  try {
+    return copyObject(value, budget);
+  } catch {
+    path.length = depth;
+    return CANNOT_BE_SHOWN;
+  }
+}
+
+/**
+ * @param {any} value
+ * @param {MemberBudget} budget
+ * @returns {unknown}
+ * @throws {unknown} It cannot be read.
+ */
+function copyObject(value, budget) {
+  if (isError(value)) {
+    if (budget.left <= 0) return undefined;
+    /** @type {[any, ErrorBody][]} */
+    const described = [];
+    budget.described = described;
+    const body = describe(value, budget);
+    budget.described = undefined;
+    for (const [error, inner] of described) copyMembers(error, inner, budget);
+    return body;
+  }
+  if (ArrayBuffer.isView(value)) return `[${value.byteLength} bytes]`;
+  const { path } = budget;
+  path.push(value);
+  /** @type {any} */
+  let copied;
+  if (typeof value.toJSON === "function") {
+    const json = value.toJSON("");
+    copied = json === value ? CANNOT_BE_SHOWN : copy(json, budget);
+  } else if (Array.isArray(value)) {
+    copied = plain([]);
+    for (let at = 0; at < value.length; at += 1) {
+      if (budget.values <= 0 || budget.text <= 0) {
+        copied.push(`\u2026 (${value.length - at} values more)`);
+        break;
+      }
+      copied.push(copy(valueOf(value, at), budget) ?? null);
+    }
+  } else {
+    copied = { __proto__: null };
+    for (const name of Object.keys(value)) {
+      if (budget.values <= 0 || budget.text <= 0) break;
+      const member = copy(valueOf(value, name), budget);
+      if (member === undefined) continue;
+      copied[shortened(name.toWellFormed(), budget)] = member;
+    }
+  }
+  path.pop();
+  return copied;
+}
+
+/**
+ * Tell errors, those of other realms (`node:vm`) and objects that are like them
+ * included, from other values.
+ *
+ * @param {any} value
+ * @returns {boolean}
+ */
+export function isError(value) {
+  if (typeof value !== "object" || value === null) return false;
+  return attempt(() =>
+    isNativeError?.(value) || value instanceof Error ||
+    isText(value.stack) && isText(value.name) &&
+      typeof value.message === "string"
+  ) ?? false;
+}
+
+/** @param {unknown} value */
+function isText(value) {
+  return typeof value === "string" && value !== "";
+}
+
+/**
  * Describe anything that was thrown.
  *
  * @param {any} error
- * @param {{ left: number, text: number }} [budget] Errors and characters that the body
- *   may still hold; reduced by this call.
+ * @param {Budget} [budget] What the body may still hold; reduced by this call.
  * @returns {ErrorBody}
  */
 export function describe(
@@ -126,8 +372,7 @@ export function describe(
   budget = { left: ERRORS_LIMIT, text: ERROR_TEXT_LIMIT },
 ) {
   budget.left -= 1;
-  const isError = attempt(() => error instanceof Error) ?? false;
-  if (!isError) {
+  if (!isError(error)) {
     return {
       // @ts-ignore no prototype: members that a handler adds to Object's stay out
       __proto__: null,
@@ -135,7 +380,7 @@ export function describe(
       errorMessage: shortened(
         attempt(() =>
           typeof error === "object" ? stringify(error) ?? "" : String(error)
-        ) ?? "a value that cannot be shown",
+        ) ?? CANNOT_BE_SHOWN,
         budget,
       ),
       stackTrace: plain([]),
@@ -154,6 +399,7 @@ export function describe(
     errorMessage,
     stackTrace: plain(stackOf(error, budget)),
   };
+  budget.described?.push([error, body]);
   const cause = attempt(() => error.cause);
   if (cause !== undefined && budget.left > 0) {
     body.cause = describe(cause, budget);
@@ -171,7 +417,7 @@ export function describe(
 
 /**
  * Note every denied access from now on. A framework may catch the error, and some parts
- * of Deno drop it, so nobody would read what would allow it.
+ * of Deno drop it, so its advice would be lost.
  *
  * @param {() => { phase: string } | null} findOwner Returns the job that the calling
  *   code belongs to; null: unknown.
@@ -244,10 +490,27 @@ export function advise(text, errorType) {
       return text.replaceAll(NOT_CACHED, NOT_PACKAGED);
     }
     if (text.startsWith(NOT_ADDED)) return text + ADD_BEFORE;
+    const folder = hello.packageFolders.length > 0 && layerWith(text);
+    if (folder) {
+      return `${text}\n  It is in ${folder}, where only require looks, as in Node: ` +
+        "use createRequire of node:module, or bundle the function";
+    }
     const isLost = errorType === "CredentialsProviderError" &&
       hello.permissions.credentialsWithheld;
     return isLost ? text + CREDENTIALS_WITHHELD : text;
   }) ?? text;
+}
+
+/**
+ * @param {string} text
+ * @returns {string | undefined} The folder for `require` with the package that `import`
+ *   did not find.
+ */
+function layerWith(text) {
+  const name = NO_PACKAGE.exec(text)?.[1];
+  return hello.packageFolders.find((folder) =>
+    name !== undefined && attempt(() => Deno.statSync(`${folder}/${name}`))
+  );
 }
 
 /** @param {string} path */
@@ -382,8 +645,13 @@ function stackOf(error, budget) {
   if (first < 0) return [];
   const stack = whole.slice(first, first + budget.text);
   budget.text -= stack.length;
+  // Where Deno calls the runtime is of no use to the handler's author.
+  const isOurError = error instanceof RuntimeError;
   const lines = stack.split("\n").map((line) => line.trim())
-    .filter((line) => line.startsWith("at ") && !line.includes(OUR_FILES));
+    .filter((line) =>
+      line.startsWith("at ") && !line.includes(OUR_PATH) &&
+      !line.includes(OUR_FILES) && !(isOurError && DENOS_OWN.test(line))
+    );
   const rest = whole.length - first - stack.length;
   if (rest > 0) lines.push(`\u2026 (${rest} characters more)`);
   return lines;

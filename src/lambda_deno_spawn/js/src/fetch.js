@@ -28,7 +28,7 @@ const NO_BODY = { async *[Symbol.asyncIterator]() {} };
 /**
  * Load what fetch handlers need.
  *
- * @param {unknown} fallback Handles events that are not HTTP requests.
+ * @param {Handler} [fallback] Handles events that are not HTTP requests.
  */
 export async function fetchAdapter(fallback) {
   const http = await loadHttp();
@@ -46,15 +46,15 @@ export async function fetchAdapter(fallback) {
  * @param {Context} context
  * @param {Job} job
  * @param {typeof import("../http.js")} http
- * @param {unknown} fallback Handles an event that is not an HTTP request.
+ * @param {Handler} [fallback] Handles an event that is not an HTTP request.
  */
 async function fetchFrom(app, event, context, job, http, fallback) {
   if (http.httpShape(event) === null) {
-    if (typeof fallback === "function") return fallback(event, context);
+    if (fallback !== undefined) return fallback(event, context, job);
     throw new RuntimeError(
       "Runtime.UnsupportedEvent",
       "Cannot turn the event into a Request: it is not an HTTP event of API Gateway, " +
-        "a function URL or a load balancer; for other events export a function " +
+        "a function URL, a load balancer or VPC Lattice; for other events export a function " +
         "`handler` beside the default export, and name the latter: file.default",
     );
   }
@@ -70,7 +70,11 @@ async function fetchFrom(app, event, context, job, http, fallback) {
       job,
     );
   }
-  const facts = Object.assign(context, { event });
+  const facts = factsOf(
+    event,
+    context,
+    http.connectionOf(event, request.headers),
+  );
   // Frameworks for Workers look for `waitUntil` in the third argument.
   const response = await app.fetch(request, facts, facts);
   if (!isResponse(response)) {
@@ -81,6 +85,21 @@ async function fetchFrom(app, event, context, job, http, fallback) {
     );
   }
   return finishResponse(response, event, job);
+}
+
+/**
+ * Give a context what frameworks look for in the second argument of `fetch`: that of
+ * hono's adapter for Lambda, and of `Deno.serve`.
+ *
+ * @param {any} event
+ * @param {Context} context
+ * @param {import("../http.js").Connection} remoteAddr
+ */
+function factsOf(event, context, remoteAddr) {
+  const { requestContext = {} } = event;
+  const facts = Object.assign(context, { event, requestContext, remoteAddr });
+  // Not enumerable: JSON cannot hold a context that holds itself.
+  return Object.defineProperty(facts, "lambdaContext", { value: context });
 }
 
 /**
@@ -126,11 +145,11 @@ function isResponse(value) {
 }
 
 /** @param {string} message What could not be converted between event and Request. */
-function warn(message) {
+export function warn(message) {
   log("WARN", [message]);
 }
 
 /** Only handlers that speak HTTP pay for this. */
-function loadHttp() {
+export function loadHttp() {
   return import("../http.js");
 }

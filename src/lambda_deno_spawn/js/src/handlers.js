@@ -8,7 +8,8 @@
 
 /** @import { Context } from "./context.js" */
 /** @import { Handler } from "./run.js" */
-import { kindOf, quote, RuntimeError } from "./errors.js";
+import { complete } from "./completion.js";
+import { attempt, kindOf, quote, RuntimeError } from "./errors.js";
 import { fetchAdapter, finishResponse } from "./fetch.js";
 import { hello, readExactly } from "./input.js";
 import { Job } from "./job.js";
@@ -19,6 +20,12 @@ import { Sink } from "./stream.js";
 
 /** Marks a handler that writes to a response stream, as AWS's own runtime does. */
 const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming");
+/** Where the namespace of a CommonJS module has what `module.exports` holds. */
+const COMMONJS = "module.exports";
+/** The export for which the default export stands in. */
+const CONVENTIONAL_NAME = "handler";
+/** How many names a message lists. */
+const NAMES_LIMIT = 32;
 /** The INVOKE line of a rehearsal. */
 const REHEARSAL =
   '{"eventBytes":2,"requestId":"","deadlineEpochMs":0,"abortEpochMs":0,"functionArn":"",' +
@@ -61,19 +68,32 @@ export const awslambda = {
  *
  * @param {Record<string, unknown>} module
  * @param {string} path Names joined by dots.
+ * @param {{ owner: unknown, value: any }} [found] What `pick` has returned.
  * @returns {Promise<Handler>}
  * @throws {RuntimeError} There is no such export, or it has none of the known forms.
  */
-export async function adapt(module, path) {
-  const { owner, value } = pick(module, path);
-  if (typeof value !== "function") {
-    const adaptFetch = await fetchAdapter(module.handler);
-    await rehearse(
-      adaptFetch({ fetch: () => new Response("{}") }),
-      HTTP_REHEARSAL,
-    );
-    return adaptFetch(value);
-  }
+export async function adapt(module, path, found = pick(module, path)) {
+  const { owner, value } = found;
+  if (!isFetchApp(value)) return await adaptFunction(value, owner);
+  // Beside an app a handler may be exported, for events that are not HTTP requests.
+  const beside = find(module, CONVENTIONAL_NAME);
+  const fallback = beside !== undefined && !isFetchApp(beside.value)
+    ? await adaptFunction(beside.value, beside.owner)
+    : undefined;
+  const adaptFetch = await fetchAdapter(fallback);
+  await rehearse(
+    adaptFetch({ fetch: () => new Response("{}") }),
+    HTTP_REHEARSAL,
+  );
+  return adaptFetch(value);
+}
+
+/**
+ * @param {any} value A function.
+ * @param {unknown} owner
+ * @returns {Promise<Handler>}
+ */
+async function adaptFunction(value, owner) {
   if (STREAMING in value) {
     const adaptStreaming = await streamingAdapter();
     // V8 compiles code again that has run a few times: not while the event waits.
@@ -92,11 +112,11 @@ export async function adapt(module, path) {
       yield "2";
     }, undefined));
   }
-  return adaptPlain(value.length > 2 ? withCallback(value) : value, owner);
+  return adaptPlain(value, owner);
 }
 
 /**
- * Find an export. The default export stands in for `handler`, the conventional name.
+ * Find an export that can be a handler.
  *
  * @param {Record<string, unknown>} module
  * @param {string} path Names joined by dots.
@@ -104,73 +124,142 @@ export async function adapt(module, path) {
  * @throws {RuntimeError} There is no such export, or it is something else.
  */
 export function pick(module, path) {
-  let owner = /** @type {unknown} */ (undefined);
-  let value = /** @type {any} */ (module);
-  for (const name of path.split(".")) {
-    owner = value === module ? undefined : value;
-    value = value?.[name];
-  }
-  if (value === undefined && path === "handler") value = module.default;
-  if (typeof value === "function" || typeof value?.fetch === "function") {
-    return { owner, value };
-  }
-  throw noHandler(module, path, value);
+  const found = find(module, path);
+  if (found !== undefined) return found;
+  const exports = COMMONJS in module ? module[COMMONJS] : module;
+  throw noHandler(exports, path, follow(exports, path).value);
 }
 
 /**
+ * Find an export that can be a handler: in the namespace of the module, then in its
+ * default export. The default export stands in for `handler`, the conventional name.
+ * The namespace of a CommonJS module has only the names that can be seen without running
+ * the module, so there `module.exports` comes first.
+ *
  * @param {Record<string, unknown>} module
+ * @param {string} path Names joined by dots.
+ * @returns {{ owner: unknown, value: any } | undefined}
+ */
+function find(module, path) {
+  const exports = /** @type {any} */ (module[COMMONJS]);
+  const holders = COMMONJS in module
+    ? [exports, module, exports?.default]
+    : [module, module.default];
+  for (const holder of holders) {
+    const { owner, value } = follow(holder, path);
+    // A namespace is not an object that methods could be called on.
+    if (isHandler(value)) {
+      return { owner: owner === module ? undefined : owner, value };
+    }
+  }
+  const isThere = (follow(holders[0], path).value ?? null) !== null;
+  if (path !== CONVENTIONAL_NAME || isThere) return undefined;
+  const value = holders.find((holder) =>
+    holder !== module && isHandler(holder)
+  );
+  return value === undefined ? undefined : { owner: undefined, value };
+}
+
+/**
+ * @param {any} holder
+ * @param {string} path Names joined by dots.
+ * @returns {{ owner: unknown, value: any }} What they lead to, and what has it.
+ */
+function follow(holder, path) {
+  let owner = /** @type {unknown} */ (undefined);
+  let value = holder;
+  for (const name of path.split(".")) {
+    owner = value;
+    value = value?.[name];
+  }
+  return { owner, value };
+}
+
+/** @param {any} value */
+function isHandler(value) {
+  return typeof value === "function" || isFetchApp(value);
+}
+
+/**
+ * @param {any} value
+ * @returns {boolean} True for an object, or a function, that has a `fetch` method. What
+ *   writes to AWS's response stream is a plain handler.
+ */
+function isFetchApp(value) {
+  const isObject = typeof value === "object" && value !== null;
+  if (typeof value === "function" ? STREAMING in value : !isObject) {
+    return false;
+  }
+  return attempt(() => typeof value.fetch === "function") ?? false;
+}
+
+/**
+ * @param {unknown} exports What `module.exports` holds.
+ * @returns {string[]} Names of its members, the methods of its class included.
+ */
+function namesIn(exports) {
+  const names = new Set();
+  const ends = [null, Object.prototype, Function.prototype, Array.prototype];
+  // A primitive has no members that anyone has exported.
+  let holder = typeof exports === "object" || typeof exports === "function"
+    ? exports
+    : null;
+  for (let depth = 0; depth < 8 && !ends.includes(holder); depth += 1) {
+    const isOwn = holder === exports;
+    const found = isOwn
+      ? Object.keys(/** @type {object} */ (holder))
+      : Object.getOwnPropertyNames(holder);
+    for (const name of found) {
+      if (name !== "constructor" && name !== "__esModule") names.add(name);
+    }
+    holder = Object.getPrototypeOf(holder);
+  }
+  return [...names];
+}
+
+/**
+ * @param {unknown} exports What the module exports.
  * @param {string} path
  * @param {unknown} value What the export holds.
  */
-function noHandler(module, path, value) {
+function noHandler(exports, path, value) {
   const where = quote(hello.module);
-  const found = Object.keys(module).join(", ") || "nothing";
-  const kind = kindOf(value);
+  const names = attempt(() => namesIn(exports)) ?? [];
+  const dots = names.length > NAMES_LIMIT ? ", \u2026" : "";
+  const found = names.slice(0, NAMES_LIMIT).join(", ") + dots || "nothing";
+  const isNot = (/** @type {unknown} */ it) =>
+    `is ${kindOf(it)}, not a function or an object with a fetch method`;
+  const standIn = path === CONVENTIONAL_NAME
+    ? follow(exports, "default").value
+    : undefined;
+  const more = standIn === undefined
+    ? ""
+    : `; the default export, which could stand in, ${isNot(standIn)}`;
+  const noServer = names.length > 0
+    ? ""
+    : " and has started no server (import.meta.main is false here)";
   return new RuntimeError(
     "Runtime.HandlerNotFound",
     value === undefined
-      ? `Cannot find export ${quote(path)} in ${where}: it exports ${found}`
-      : `Cannot call export ${quote(path)} of ${where}: it is ${kind}, ` +
-        "not a function or an object with a fetch method",
+      ? `Cannot find export ${
+        quote(path)
+      } in ${where}: it exports ${found}${more}${noServer}`
+      : `Cannot call export ${quote(path)} of ${where}: it ${isNot(value)}`,
   );
 }
 
 /**
- * @param {(event: unknown, context: Context) => unknown} value
+ * @param {(...args: any[]) => unknown} value Called with event, context and callback.
  * @param {unknown} owner
  * @returns {Handler}
  */
 function adaptPlain(value, owner) {
   return async (event, context, job) =>
-    finishResponse(await value.call(owner, event, context), event, job);
-}
-
-/**
- * Adapt a handler of the older form, which takes a callback, to the form of today.
- *
- * @param {Function} handler
- */
-export function withCallback(handler) {
-  return function (
-    /** @type {unknown} */ event,
-    /** @type {Context} */ context,
-  ) {
-    // @ts-ignore called as a method of its owner
-    const owner = /** @type {unknown} */ (this);
-    return new Promise((resolve, reject) => {
-      const result = handler.call(
-        owner,
-        event,
-        context,
-        (/** @type {unknown} */ error, /** @type {unknown} */ value) =>
-          error === null || error === undefined
-            ? resolve(value)
-            : reject(error),
-      );
-      // A function that declares a callback and returns a promise means the promise.
-      if (typeof result?.then === "function") resolve(result);
-    });
-  };
+    finishResponse(
+      await complete(job, value, owner, event, context),
+      event,
+      job,
+    );
 }
 
 /** Load what handlers of AWS's streaming form need. */
@@ -182,6 +271,7 @@ async function streamingAdapter() {
    * @returns {Handler}
    */
   return (value, owner) => async (event, context, job) => {
+    job.opensStream = true;
     const { stream, finished } = responseStream(new Sink(job));
     await value.call(owner, event, stream, context);
     await finished;
@@ -197,7 +287,7 @@ async function streamingAdapter() {
  * @param {Handler} handler
  * @param {string} [event] JSON text.
  */
-async function rehearse(handler, event = "{}") {
+export async function rehearse(handler, event = "{}") {
   const head = parse(REHEARSAL);
   head.abortEpochMs = Date.now() + LINGER_MS;
   readExactly(0);

@@ -1,13 +1,20 @@
 // @ts-check
 /**
- * What the supervisor writes to stdin: the HELLO line, then invocations. Keeps the
- * facts of HELLO and the bytes that were read ahead. Does not know what is done with an
- * invocation.
+ * What the supervisor writes: the HELLO line to stdin, then invocations, there or to a
+ * pipe that HELLO names. Keeps the facts of HELLO and the bytes that were read ahead.
+ * Does not know what is done with an invocation.
  *
  * @module
  */
 
-import { decodeLossy, parse, readStdin, TextDecoder } from "./primordials.js";
+import {
+  decodeLossy,
+  openSync,
+  parse,
+  readStdin,
+  revokePermission,
+  TextDecoder,
+} from "./primordials.js";
 
 /**
  * @typedef {"TRACE" | "DEBUG" | "INFO" | "WARN" | "ERROR" | "FATAL"} LogLevel
@@ -25,6 +32,7 @@ import { decodeLossy, parse, readStdin, TextDecoder } from "./primordials.js";
  * @property {number} invocations How many this process serves; 0: no limit.
  * @property {string | null} socket Unix socket to listen on; null: invocations come on
  *   stdin.
+ * @property {string | null} input Pipe to be read after HELLO; null: stdin goes on.
  * @property {number} concurrency How many invocations may run at once.
  * @property {number} closeMs How long a process that serves several invocations may
  *   take to close.
@@ -39,8 +47,8 @@ import { decodeLossy, parse, readStdin, TextDecoder } from "./primordials.js";
  * @property {string[]} permissions.denies Kinds of permission with entries that deny.
  * @property {string[]} permissions.runtimeApi Hosts and ports that are always denied.
  * @property {boolean} permissions.everything All is allowed except what is denied.
- * @property {boolean} permissions.hidden What may not be read looks as if it did not
- *   exist.
+ * @property {boolean} permissions.hidden A file that may not be read looks as if it did
+ *   not exist.
  * @property {string} permissions.taskRoot The function's folder.
  * @property {boolean} permissions.credentialsWithheld
  *
@@ -68,7 +76,9 @@ export let hello = /** @type {Hello} */ (/** @type {unknown} */ (null));
 /** How many more invocations this process may serve. */
 export let invocationsLeft = 1;
 
-/** Bytes that were read from stdin and not used yet. */
+/** Reads what the supervisor writes. */
+let readInput = readStdin;
+/** Bytes that were read and not used yet. */
 let unread = new Uint8Array(0);
 /** Used for reads while nothing is unread: allocating a buffer for each takes time. */
 const readBuffer = new Uint8Array(65_536);
@@ -87,6 +97,18 @@ export function receiveHello(line) {
     );
   }
   invocationsLeft = hello.invocations || Infinity;
+}
+
+/**
+ * Read from another pipe from now on, as stdin has ended: the handler may read that. No
+ * code opens it again, unless it may read everywhere.
+ *
+ * @param {string} path
+ */
+export function continueWith(path) {
+  const file = openSync(path);
+  revokePermission({ name: "read", path });
+  readInput = file.readSync.bind(file);
 }
 
 /**
@@ -136,7 +158,7 @@ export function readExactly(length) {
   const begun = unread.length;
   unread = new Uint8Array(0);
   for (let offset = begun; offset < length;) {
-    const count = readStdin(bytes.subarray(offset));
+    const count = readInput(bytes.subarray(offset));
     if (count === null) return null;
     offset += count;
   }
@@ -146,7 +168,7 @@ export function readExactly(length) {
 /** @returns {boolean} False at the end of stdin. */
 function readMore() {
   const chunk = unread.length === 0 ? readBuffer : new Uint8Array(65_536);
-  const count = readStdin(chunk);
+  const count = readInput(chunk);
   if (count === null) return false;
   const received = chunk.subarray(0, count);
   if (unread.length === 0) {

@@ -26,6 +26,8 @@ export class Job {
   tenantId = /** @type {string | null} */ (null);
   /** The response stream, once its first byte is written. @type {Sink | null} */
   stream = null;
+  /** True if the handler is to write to a stream. */
+  opensStream = false;
   /** Why the caller no longer reads the response stream. @type {DOMException | null} */
   callerGone = null;
   /** Aborts `context.signal`, once the handler has read it. */
@@ -34,6 +36,20 @@ export class Job {
   clearTimer = () => {};
   /** Given to `waitUntil`: finished after the response. @type {Promise<unknown>[]} */
   afterwards = [];
+  /** True once the handler has ended: what it does after that has no effect. */
+  hasEnded = false;
+  /**
+   * Result or error of the handler, while it is called.
+   *
+   * @type {PromiseWithResolvers<unknown> | null}
+   */
+  outcome = null;
+  /** Called when the event loop is empty. @type {(() => void) | null} */
+  onNothingLeft = null;
+  /** Has `onNothingLeft` not be called any more. @type {(() => void) | null} */
+  stopWaiting = null;
+  /** When `context.signal` aborts; Unix time, milliseconds. */
+  abortEpochMs = 0;
   /** True once the DONE frame is written, or is on its way behind the response. */
   isDoneSent = false;
   /** True if the process may be in any state, so that it must not serve another. */
@@ -54,6 +70,7 @@ export class Job {
     if (head === undefined) return;
     this.requestId = head.requestId;
     this.tenantId = head.tenantId;
+    this.abortEpochMs = head.abortEpochMs;
   }
 
   /**
@@ -94,6 +111,16 @@ export let latestJob = /** @type {Job} */ (/** @type {unknown} */ (null));
 let runningJobs = null;
 /** Finds the job that the calling code belongs to; null: one of several. */
 let findCurrent = /** @type {() => Job | null} */ (() => latestJob);
+/**
+ * Lets the event loop end, or not, although the process waits for invocations. On pipes
+ * it waits in a read, which does not keep the loop busy.
+ */
+export let keepAlive = (/** @type {boolean} */ _isKept) => {};
+
+/** @param {(isKept: boolean) => void} keep */
+export function keepAliveWith(keep) {
+  keepAlive = keep;
+}
 
 /**
  * @param {Output} output

@@ -12,11 +12,13 @@
 /** @import { Head, Resume } from "./input.js" */
 /** @import { Job } from "./job.js" */
 /** @import { Handler } from "./run.js" */
+import { adaptOrServe } from "./choice.js";
 import { reroute } from "./console.js";
 import { loadErrorType, noteDenials } from "./errors.js";
 import { frame } from "./frames.js";
-import { adapt, awslambda } from "./handlers.js";
+import { awslambda } from "./handlers.js";
 import {
+  continueWith,
   decode,
   hello,
   invocationsLeft,
@@ -28,14 +30,16 @@ import {
   beginInvocation,
   beginLoading,
   currentJob,
+  keepAliveWith,
   latestJob,
   tellApart,
 } from "./job.js";
 import { searchFolders } from "./packages.js";
 import { fail, finish } from "./outcome.js";
 import { STDOUT, write } from "./output.js";
-import { exit, parse, readStdinLater } from "./primordials.js";
+import { exit, parse } from "./primordials.js";
 import { run } from "./run.js";
+import { loaded, watchServers } from "./serving.js";
 import {
   onNothingLeft,
   onUncaughtError,
@@ -85,9 +89,13 @@ export async function start(load, loadClosing, loadServer) {
       await searchFolders(packageFolders, closedFolders);
     }
     const listener = server?.open(/** @type {string} */ (hello.socket));
-    handler = await adapt(await load(), hello.export);
-    if (server && listener) await serve(server, listener, handler);
-    else if (servesMore) expectTheEnd(() => {});
+    const inputEnd = server?.endOf(hello.input);
+    if (!server && hello.input) continueWith(hello.input);
+    watchServers();
+    handler = await adaptOrServe(await loaded(load()), hello.export);
+    if (server && listener && inputEnd) {
+      await serve(server, listener, inputEnd, handler);
+    } else if (servesMore) expectTheEnd(() => {});
   } catch (error) {
     loading.isFatal = true;
     fail(loading, error, loadErrorType(error));
@@ -128,9 +136,10 @@ async function readInvocations(handler) {
  *
  * @param {typeof import("../server.js")} server
  * @param {Deno.UnixListener} listener
+ * @param {Promise<void>} inputEnd
  * @param {Handler} handler
  */
-async function serve(server, listener, handler) {
+async function serve(server, listener, inputEnd, handler) {
   /** @type {(job: Job, work: () => Promise<void>) => Promise<void>} */
   let within = (_job, work) => work();
   if (hello.concurrency > 1) {
@@ -138,18 +147,22 @@ async function serve(server, listener, handler) {
     within = (job, work) => jobs.run(job, work);
     tellApart(() => jobs.getStore());
   }
-  const stopServing = server.serve(listener, (line, eventBytes, output) => {
-    const head = /** @type {Head} */ (parse(decode(line)));
-    const job = beginInvocation(output, head);
-    within(job, async () => {
-      await run(job, handler, head, eventBytes);
-      await finish(job);
-    });
-    return () => job.abandon();
-  });
+  const { stopServing, keep } = server.serve(
+    listener,
+    (line, eventBytes, output) => {
+      const head = /** @type {Head} */ (parse(decode(line)));
+      const job = beginInvocation(output, head);
+      within(job, async () => {
+        await run(job, handler, head, eventBytes);
+        await finish(job);
+      });
+      return () => job.abandon();
+    },
+  );
+  keepAliveWith(keep);
   expectTheEnd(stopServing);
-  // The supervisor writes nothing here; stdin ends with it, or when it wants the end.
-  readStdinLater(new Uint8Array(1)).then(untilTheEnd);
+  // The supervisor writes nothing here; it ends with it, or when it wants the end.
+  inputEnd.then(untilTheEnd);
 }
 
 /**

@@ -140,6 +140,7 @@ export function end(job) {
   if (job.phase === "done") return;
   job.phase = "done";
   forget(job);
+  job.stopWaiting?.();
   // A listener of the signal must not receive the deadline of a later invocation.
   job.clearTimer();
   if (!job.isDoneSent) {

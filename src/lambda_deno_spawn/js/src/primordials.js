@@ -7,8 +7,18 @@
  */
 
 export const { parse, stringify } = JSON;
+/** @type {(callee: Function, owner: unknown, ...args: unknown[]) => any} */
+export const bind = Function.prototype.call.bind(Function.prototype.bind);
+// @ts-ignore newer than the types
+export const { isError: isNativeError } = Error;
 export const { TextDecoder } = globalThis;
-export const { stdin, stdout, exit } = Deno;
+/** @type {() => PromiseWithResolvers<any>} */
+export const withResolvers = Promise.withResolvers.bind(Promise);
+export const { stdin, stdout, exit, openSync } = Deno;
+/** Deno loads its permissions when they are first named. */
+export const revokePermission = (
+  /** @type {Deno.PermissionDescriptor} */ descriptor,
+) => Deno.permissions.revokeSync(descriptor);
 // @ts-ignore not part of the public types
 export const internals = Deno[Deno.internal];
 export const { Console, core, inspectArgs } = internals;
@@ -22,7 +32,6 @@ export const decodeLossy = core.decode;
  */
 export const { cancelTimer, createSystemTimer } = core;
 export const readStdin = stdin.readSync.bind(stdin);
-export const readStdinLater = stdin.read.bind(stdin);
 export const writeStdout = stdout.writeSync.bind(stdout);
 export const writeStdoutLater = stdout.write.bind(stdout);
 export const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);

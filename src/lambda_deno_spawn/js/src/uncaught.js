@@ -64,20 +64,30 @@ function failUncaught(job, error, errorType) {
   }
 }
 
-/** The event loop is empty: what is still awaited can never happen. */
-export function onNothingLeft() {
+/**
+ * The event loop is empty: what is still awaited can never happen, unless it is that.
+ *
+ * @param {Event} [event]
+ */
+export function onNothingLeft(event) {
   const job = latestJob;
+  if (job.onNothingLeft !== null) {
+    // The response may take more work, and the process serve more invocations.
+    event?.preventDefault();
+    return job.onNothingLeft();
+  }
   const isUnanswered = job.phase === "running" || job.phase === "streaming";
   if (isUnanswered) {
     job.isFatal = true;
-    fail(
-      job,
-      new RuntimeError(
-        "Runtime.HandlerNeverSettled",
-        "The handler's promise can never settle: it waits, and no timer, request or " +
-          "other work is left that could wake it",
-      ),
-    );
+    const message = job.opensStream
+      ? "The response stream can never end: no timer, request or other work is left " +
+        "that could write to it; call its end()"
+      : `The handler's ${
+        job.phase === "streaming" ? "stream" : "promise"
+      } can never ` +
+        "settle: it waits, and no timer, request or other work is left that could " +
+        "wake it";
+    fail(job, new RuntimeError("Runtime.HandlerNeverSettled", message));
   }
   if (!isUnanswered && job.phase === "finishing") {
     // `finish` waits for the promise for ever, so no other invocation can follow.
