@@ -59,7 +59,7 @@ CASES = {
     "graphql": "m.graphql({schema: m.buildSchema('type Query { a: Int }'), "
     "source: '{ a }', rootValue: {a: 1}}).then((r) => r.data.a)",
     "handlebars": "d.compile('{{a}}')({a: 1})",
-    "hono": "new m.Hono().get('/', (c) => c.text('a')).request('/')"
+    "hono": "Promise.resolve(new m.Hono().get('/', (c) => c.text('a')).request('/'))"
     ".then((r) => r.text())",
     "ioredis": "new d({lazyConnect: true}).status",
     "joi": "d.object({a: d.number()}).validate({a: '1'}).value",
