@@ -825,6 +825,23 @@ def test_a_bundle_that_loads_only_as_files_is_packaged_as_files(
     )
 
 
+def test_a_module_that_loads_nowhere_here_gets_the_form_its_code_needs(
+    build: Build, project: Path
+) -> None:
+    write(
+        project,
+        {
+            "function.ts": 'export * from "./lib/a.ts";\n'
+            'if (!Deno.env.get("TABLE")) throw new Error("no table");\n',
+            "lib/a.ts": "export const handler = (name: string) => import(name);\n",
+        },
+    )
+    done = build("orders", "-o", "json")
+    package = json.loads(done.stdout)
+    assert package["form"] == "files"
+    assert "no table; its cache is incomplete" in package["notes"][0]
+
+
 @pytest.mark.parametrize("option", ["", "--no-bundle"])
 def test_compiled_files_for_another_machine_are_refused(
     build: Build, project: Path, option: str

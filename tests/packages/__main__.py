@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from tests.fixtures.command import as_text, run_command
 from tests.fixtures.packages import CACHE
 from tests.integration.harness import deno_binary
-from tests.packages.cases import CASES, copy_needed, handler
+from tests.packages.cases import CASES, OPTIONS, copy_needed, handler
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -121,8 +121,9 @@ def run(name: str, shared: Path) -> Row:
                 )
             else:
                 copy_needed(name, version, shared, project)
-            expected = _command("invoke", ".", cwd=project, environ=environ)
-            results += [_judge(project, environ, one, expected) for one in builds]
+            more = OPTIONS.get(name, ())
+            expected = _command("invoke", ".", *more, cwd=project, environ=environ)
+            results += [_judge(project, environ, one, more, expected) for one in builds]
     return Row(name, version, results)
 
 
@@ -130,10 +131,12 @@ def _judge(
     project: Path,
     environ: Mapping[str, str],
     options: Sequence[str],
+    more: Sequence[str],
     expected: subprocess.CompletedProcess[str],
 ) -> str:
     """Build a project and run its package; return the cell of the table."""
-    built = _command("build", *options, "-o", "json", cwd=project, environ=environ)
+    command = ("build", *options, *more, "-o", "json")
+    built = _command(*command, cwd=project, environ=environ)
     if built.returncode:
         return f"refused: {_first(built.stderr)}"
     package = json.loads(built.stdout)
@@ -152,7 +155,7 @@ def _judge(
             "no_proxy": "127.0.0.1,localhost",
         }
         away = project.rename(project.with_name("away"))
-        got = _command("invoke", ".", cwd=Path(task), environ=without)
+        got = _command("invoke", ".", *more, cwd=Path(task), environ=without)
         away.rename(project)
     if got.stdout == expected.stdout and got.returncode == expected.returncode:
         return f"{form}: same" + (" error" if got.returncode else "")

@@ -59,7 +59,7 @@ CASES = {
     "graphql": "m.graphql({schema: m.buildSchema('type Query { a: Int }'), "
     "source: '{ a }', rootValue: {a: 1}}).then((r) => r.data.a)",
     "handlebars": "d.compile('{{a}}')({a: 1})",
-    "hono": "new m.Hono().get('/', (c) => c.text('a')).request('/')"
+    "hono": "Promise.resolve(new m.Hono().get('/', (c) => c.text('a')).request('/'))"
     ".then((r) => r.text())",
     "ioredis": "new d({lazyConnect: true}).status",
     "joi": "d.object({a: d.number()}).validate({a: '1'}).value",
@@ -105,6 +105,9 @@ CASES = {
     "yup": "m.object({a: m.number()}).validate({a: '1'})",
     "zod": "m.z.object({a: m.z.number()}).parse({a: 1})",
 }
+
+# What a package may do beyond the default: load native code.
+OPTIONS = {"sharp": ("--env", "LAMBDA_DENO_PERMISSIONS=default --allow-ffi")}
 
 
 def handler(specifier: str, name: str) -> str:

@@ -371,13 +371,16 @@ class _Builder:
         return bool(self._modules.packages)
 
     def _least_evil(self, made: list[_Form], refusals: list[BuildError]) -> _Form:
-        """Return a form that may work, as none is known to."""
-        for form in made:
+        """Return a form that may work, as none is known to.
+
+        If a module cannot be loaded here in any form, its code alone decides.
+        """
+        for form in sorted(made, key=lambda form: bool(form.doubts)):
             broken = [doubt for doubt in form.doubts if doubt.is_certain]
             if not broken:
                 if form.deno_version is None:
                     self._load(form)
-                return self._told(form, form.doubts)
+                return self._told(form, made[0].doubts)
         if made and refusals:
             raise BuildError(
                 f"Cannot bundle the function, as {_listed(made[0].doubts)}, and cannot "
@@ -661,12 +664,12 @@ def _stage_npm(npm: Mapping[str, Any], target: Path) -> None:
     for package in npm.values():
         local = Path(package["localPath"])
         inner = Path(package["name"]) / local.name  # version, and number of a copy
-        if not local.is_dir():
-            continue  # an optional package for another platform
         registry = local.parents[len(inner.parts) - 1]
         place = target / registry.name
-        shutil.copytree(local, place / inner, symlinks=True, dirs_exist_ok=True)
-        for name in (package["name"], *needs_of(local)):
+        if local.is_dir():  # not an optional package for another platform
+            shutil.copytree(local, place / inner, symlinks=True, dirs_exist_ok=True)
+        used = [one.rpartition("@")[0] for one in package.get("dependencies", ())]
+        for name in (package["name"], *used, *needs_of(local)):
             listing = registry / name / LISTING
             if listing.is_file() and not (copy := place / name / LISTING).exists():
                 copy.parent.mkdir(parents=True, exist_ok=True)

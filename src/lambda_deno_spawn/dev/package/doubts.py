@@ -63,11 +63,8 @@ HARMLESS: Mapping[str, str] = {
     "ioredis/built/Command.js": "",
     "ioredis/built/command.js": "",
     "moment/moment.js": r"\blocale",
-    "mysql2/lib/base/connection.js": "",
-    "mysql2/lib/connection.js": "",
-    "mysql2/lib/compressed_protocol.js": "",
+    "mysql2/lib/helpers.js": "",
     "pino/lib/transport.js": r"\btransport",
-    "sql-escaper/lib/index.js": "",
     "thread-stream/index.js": r"\btransport",
 }
 
