@@ -226,7 +226,7 @@ async def _serve(
     credentials = _credentials(settings)
     factory = WorkerFactory(command, state, cache, writer, reaper)
     workers = Workers(factory, state.private_dir_of, credentials)
-    workers.templates = _templates(settings, workers, state, cache)
+    workers.templates = _templates(settings, command, workers, state, cache)
     leftovers = Leftovers(state, is_beside_events=settings.is_managed_instance)
     strategy = _strategy(settings, workers, leftovers)
     form = _report_form(settings)
@@ -296,7 +296,11 @@ def _credentials(settings: Settings) -> CredentialsKeeper | None:
 
 
 def _templates(
-    settings: Settings, workers: Workers, state: StateDir, cache: ModuleCache
+    settings: Settings,
+    command: DenoCommand,
+    workers: Workers,
+    state: StateDir,
+    cache: ModuleCache,
 ) -> Templates | None:
     """Return what forks processes; None: each begins as a ``deno run``.
 
@@ -313,14 +317,22 @@ def _templates(
         reason = "one process serves all events (LAMBDA_DENO_STRATEGY=server)"
     elif settings.invocations != 1:
         reason = "a process serves several events (LAMBDA_DENO_MAX_INVOCATIONS)"
-    elif settings.concurrency > 1:
-        reason = "several events are served at once"
     elif library is None:
         reason = f"there is no library to fork with for {os.uname().machine}"
+    elif settings.concurrency > 1:
+        from lambda_deno_spawn.launch.places import unshared_flag
+
+        flag = unshared_flag(command.private_permissions)
+        if flag is not None:
+            reason = f"several events are served at once, each with its own {flag}"
     if reason is None and library is not None:
         from lambda_deno_spawn.serving.template import Templates
 
-        return Templates(workers, state, cache, library, settings.warm_max_age_s)
+        # As many as there may be processes: half of them wait, half have an event.
+        places = 1 if settings.concurrency == 1 else 2 * settings.concurrency
+        return Templates(
+            workers, state, cache, library, settings.warm_max_age_s, places
+        )
     if settings.start is Start.FORK:
         raise ConfigError("LAMBDA_DENO_START", "fork", f"auto: {reason}")
     from lambda_deno_spawn.log.writer import logger

@@ -21,6 +21,7 @@ from lambda_deno_spawn.launch.deno_json import (
 from lambda_deno_spawn.launch.entry import entry_source, needed_parts
 from lambda_deno_spawn.launch.handler import find_handler
 from lambda_deno_spawn.launch.module_cache import given_cache
+from lambda_deno_spawn.launch.places import share_folders
 from lambda_deno_spawn.launch.variables import (
     CREDENTIALS,
     FETCHED_FROM,
@@ -37,7 +38,7 @@ from lambda_deno_spawn.permissions import (
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from lambda_deno_spawn.config import Settings
     from lambda_deno_spawn.launch.handler import Handler
@@ -110,6 +111,19 @@ class DenoCommand(NamedTuple):
             for flag in self.private_permissions
         ]
         return [self.binary, *self.arguments, *self.permissions, *own, self.entry]
+
+    def for_places(self, folders: Sequence[str]) -> DenoCommand:
+        """Return the command for a template whose copies have these folders.
+
+        Args:
+            folders: The first one is its own.
+        """
+        flags, revoked = share_folders(self.private_permissions, folders, self.cwd)
+        places = {"folders": folders, "revoked": revoked}
+        return self._replace(
+            private_permissions=flags,
+            facts={**self.facts, "template": True, "places": places},
+        )
 
     def process_environ(self, private_dir: str, deno_dir: str) -> dict[str, str]:
         """Return the environment for a process that owns these folders."""
@@ -282,6 +296,7 @@ def _facts(
         "closeMs": round(settings.close_grace_s * CLOSE_SHARE * 1000),
         "socket": None,  # each process that listens has its own
         "template": False,
+        "places": None,  # those of a template whose copies have several
         "concurrency": settings.concurrency
         if settings.strategy is Strategy.SERVER
         else 1,

@@ -201,16 +201,18 @@ class ModuleCache:
             self._lend(path)
 
     @property
+    def is_own(self) -> bool:
+        """True if each process has a folder of its own."""
+        return self._given is None or not self._given.is_closed
+
+    @property
     def is_learned(self) -> bool:
         """True if a new process has nothing to teach that later ones would lack."""
         given = self._given
         return self._round == ROUNDS or (given is not None and given.is_closed)
 
     def is_as_lent(self, path: str) -> bool:
-        """Tell whether a process's ``DENO_DIR``, and what it leads to, is as it was.
-
-        Only then may another process, which begins as a copy of that one, have it.
-        """
+        """Tell whether a process's ``DENO_DIR``, and what it leads to, is as it was."""
         if self._given is not None and path == self._given.path:
             return True
         self._check()
@@ -218,6 +220,11 @@ class ModuleCache:
         with contextlib.suppress(OSError):
             return marks is not None and _is_unchanged(marks)
         return False
+
+    def give_back(self, path: str) -> None:
+        """Take back the ``DENO_DIR`` of a process that could not be started."""
+        self._loading.discard(path)
+        self.remove(path)
 
     def remove(self, path: str) -> None:
         """Remove the ``DENO_DIR`` of an ended process, or keep it for another one."""

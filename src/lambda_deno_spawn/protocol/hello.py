@@ -17,14 +17,16 @@ PROTOCOL_VERSION = 2
 MARKER_BYTES = 32
 
 
-def resume(marker: str, pid: int) -> bytes:
+def resume(marker: str, pid: int, place: int | None = None) -> bytes:
     """Return the first line for the stdin of a process that was forked.
 
     Args:
         marker: As for ``hello``; not that of the process it was forked from.
         pid: Its process id, which Deno has noted of the other process.
+        place: Which of the template's folders it may use; None: there is one only.
     """
-    return b'{"marker":"%s","pid":%d}\n' % (marker.encode(), pid)
+    more = b"" if place is None else b',"place":%d' % place
+    return b'{"marker":"%s","pid":%d%s}\n' % (marker.encode(), pid, more)
 
 
 def hello(marker: str, facts: Mapping[str, object]) -> bytes:

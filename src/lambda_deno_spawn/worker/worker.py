@@ -265,8 +265,7 @@ class Worker:
         self._removal = self._state.remove_private(self.started.private_dir)
         if self.started.socket is not None:
             self._state.remove_private(self.started.socket)
-        if not self.started.is_forked:
-            self._cache.remove(self.started.deno_dir)
+        self._cache.remove(self.started.deno_dir)
         self.is_stopped = True
         return is_swept
 

@@ -59,7 +59,7 @@ export async function start(load, loadClosing, loadServer) {
   receiveHello(line);
   reroute();
   standIn(hello.variables);
-  if (hello.template) prepareForForks();
+  if (hello.template) prepareForForks(hello.places);
   // @ts-ignore the global of AWS's own runtime
   globalThis.awslambda = awslambda;
   globalThis.addEventListener("unhandledrejection", onUnhandledRejection);
