@@ -309,22 +309,11 @@ def _templates(
     """
     if settings.start is Start.EXEC:
         return None
+    from lambda_deno_spawn.launch.places import why_not_fork
     from lambda_deno_spawn.native.control import library_path
 
     library = library_path()
-    reason = None
-    if settings.strategy is Strategy.SERVER:
-        reason = "one process serves all events (LAMBDA_DENO_STRATEGY=server)"
-    elif settings.invocations != 1:
-        reason = "a process serves several events (LAMBDA_DENO_MAX_INVOCATIONS)"
-    elif library is None:
-        reason = f"there is no library to fork with for {os.uname().machine}"
-    elif settings.concurrency > 1:
-        from lambda_deno_spawn.launch.places import unshared_flag
-
-        flag = unshared_flag(command.private_permissions)
-        if flag is not None:
-            reason = f"several events are served at once, each with its own {flag}"
+    reason = why_not_fork(settings, command.private_permissions, library)
     if reason is None and library is not None:
         from lambda_deno_spawn.serving.template import Templates
 

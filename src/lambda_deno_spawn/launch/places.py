@@ -1,23 +1,48 @@
-"""Permission flags of a process whose copies have different private folders.
+"""What settings mean for copies of a loaded process: whether, and with which folders.
 
-A flag names folders once and for all, so those of a template name the folders of all
-its copies, and each copy gives up the others' (``Deno.permissions.revoke``). Decides
-which flags that needs, and which permissions cannot be given up. Does not know when a
-process is copied. Decision 0033.
+A permission flag names folders once and for all, so those of a template name the
+folders of all its copies, and each copy gives up the others'
+(``Deno.permissions.revoke``). Decides which flags that needs, and which permissions
+cannot be given up. Does not know what a module has loaded. Decision 0033.
 """
 
 from __future__ import annotations
 
 import os
 
+from lambda_deno_spawn.config import Strategy
 from lambda_deno_spawn.permissions import PRIVATE_DIR, PRIVATE_DIR_MARK
 from lambda_deno_spawn.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from lambda_deno_spawn.config import Settings
+
 # Permissions that name a folder, by their flags, as ``Deno.permissions`` calls them.
 REVOCABLE = {"--allow-read": "read", "--allow-write": "write"}
+
+
+def why_not_fork(
+    settings: Settings, flags: Sequence[str], library: str | None
+) -> str | None:
+    """Return why processes cannot be copied, whatever the module; None if they can.
+
+    Args:
+        settings: Those of the function.
+        flags: Permission flags that hold ``PRIVATE_DIR_MARK``.
+        library: Path of the native library, None if there is none.
+    """
+    if settings.strategy is Strategy.SERVER:
+        return "one process serves all events (LAMBDA_DENO_STRATEGY=server)"
+    if settings.invocations != 1:
+        return "a process serves several events (LAMBDA_DENO_MAX_INVOCATIONS)"
+    if library is None:
+        return f"there is no library to fork with for {os.uname().machine}"
+    flag = unshared_flag(flags) if settings.concurrency > 1 else None
+    if flag is not None:
+        return f"several events are served at once, each with its own {flag}"
+    return None
 
 
 def unshared_flag(flags: Sequence[str]) -> str | None:

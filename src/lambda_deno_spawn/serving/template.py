@@ -164,7 +164,7 @@ class Template:
         state.heal()
         state.have_private(folder)
         try:
-            deno_dir = cache.make()
+            deno_dir = cache.make_for_copy()
         except OSError as error:
             raise WorkerSpawnError.from_os_error("make a cache", error) from error
         try:
@@ -240,8 +240,7 @@ class Templates:
     """Has a template while one is possible and worth it.
 
     Attributes:
-        reason: Why processes are not copied; None: they are, as soon as there is one
-            that has learned what Deno caches.
+        reason: Why processes are not copied; None: they are, as soon as one may be.
     """
 
     def __init__(
@@ -258,7 +257,7 @@ class Templates:
         Args:
             workers: Starts the process.
             state: Has the folders of copies.
-            cache: Tells whether a template's ``DENO_DIR`` is as it was.
+            cache: Makes the ``DENO_DIR`` of copies.
             library: Path of the native library.
             max_age_s: A template that is older is replaced; None: no limit.
             places: How many copies there may be at once.
@@ -297,7 +296,7 @@ class Templates:
         self._close_handed_over()
         if self.reason is not None:
             return
-        if not self._cache.is_learned and self._template is not None:
+        if not self._cache.is_known and self._template is not None:
             self._replace(self._template, "")
         template = self._template
         if template is not None:
@@ -305,8 +304,8 @@ class Templates:
             if problem is not None:
                 self._replace(template, problem)
                 template = None
-        # What the first processes find out is written down where all can write.
-        if template is None and self._may_start() and self._cache.is_learned:
+        # The first process writes packages to a folder that later ones share.
+        if template is None and self._may_start() and self._cache.is_known:
             template = self._start()
         if template is None or template.is_checked:
             return
@@ -314,15 +313,13 @@ class Templates:
             await self._load(template, limit_s)
 
     async def check(self, limit_s: float) -> str | None:
-        """Return why the handler's process cannot be copied, None if it can.
+        """Have a template; return why there can be none, None if there can.
 
-        The process that was asked serves an event later, as any other.
+        If it takes longer than ``limit_s``, that is found out with the first events.
         """
         template = self._start()
         if template is not None:
             await self._load(template, limit_s)
-        if self._template is not None:
-            self._hand_over(self._template)
         return self.reason
 
     def take(self) -> Worker | StartedWorker | None:
@@ -331,7 +328,7 @@ class Templates:
             worker, self._ordinary = self._ordinary, None
             return worker
         template = self._template
-        if template is None or not template.is_checked or not self._cache.is_learned:
+        if template is None or not template.is_checked or not self._cache.is_known:
             return None
         if not template.has_place():
             return None
@@ -483,8 +480,6 @@ class Templates:
             return ""
         if self._workers.is_outdated(worker, needed_s):
             return ""
-        if template.is_checked and not self._cache.is_as_lent(worker.started.deno_dir):
-            return "an event has added to Deno's cache"
         return None
 
     def _replace(self, template: Template, problem: str) -> None:
