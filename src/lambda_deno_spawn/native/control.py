@@ -199,6 +199,11 @@ class ControlSocket:
         self._open: list[tuple[int, int]] = []  # id and kind, in order
         self._is_greeted = False
 
+    @property
+    def is_greeted(self) -> bool:
+        """True once the library has said that it is there."""
+        return self._is_greeted
+
     def fileno(self) -> int:
         """Return the descriptor to be watched."""
         return self._socket.fileno()

@@ -88,6 +88,18 @@ class Template:
         """True once the handler's module is loaded."""
         return self.worker.ready_s is not None
 
+    def has_library(self) -> bool:
+        """Tell whether the library is in the process, which has loaded.
+
+        Raises:
+            TemplateError: It cannot be a template.
+        """
+        if not self._control.is_greeted:
+            greeting = self._control.receive()
+            if greeting is not None:
+                _check(greeting)
+        return self._control.is_greeted
+
     def probe(self) -> Answer:
         """Ask whether it may be copied.
 
@@ -445,6 +457,10 @@ class Templates:
             self._replace(template, failure.error_type)
             return
         try:
+            if not template.has_library():
+                self._replace(template, "")
+                self._give_up("the loader has not taken the library")
+                return
             answer = template.probe()
         except TemplateError as error:
             self._replace(template, str(error))
