@@ -507,7 +507,8 @@ const PROBES = {
     look: (_, event) => isBeating(event, "module-timer"),
   },
   "randomness": {
-    planted: "Math.random and crypto.getRandomValues: replaced, and what they said",
+    planted:
+      "Math.random and crypto.getRandomValues: replaced, and what they said",
     under: ["all", "default"],
     plant() {
       const numbers = drawn();
@@ -517,7 +518,8 @@ const PROBES = {
     },
     look(numbers) {
       const again = drawn();
-      const same = again.filter((n) => numbers.includes(n) || n === "0.5").length;
+      const same =
+        again.filter((n) => numbers.includes(n) || n === "0.5").length;
       return [same > 0, `${same} of ${again.length} are the same or known`];
     },
   },
@@ -609,7 +611,8 @@ const PROBES = {
 
 /** Make what two processes cannot share. */
 function hold() {
-  const source = "let last; onmessage = ({ data }) => { postMessage(last); last = data }";
+  const source =
+    "let last; onmessage = ({ data }) => { postMessage(last); last = data }";
   return {
     key: crypto.randomUUID(),
     listener: Deno.listen({ hostname: "127.0.0.1", port: 0 }),
@@ -664,7 +667,9 @@ function waysOut(port) {
     .map((line) => line.trim().split(/\s+/))
     .filter((fields) => fields[4] === "0005")
     .map((fields) => fields[6]);
-  return [...tcp, ...packets].filter((inode) => links.includes(`socket:[${inode}]`))
+  return [...tcp, ...packets].filter((inode) =>
+    links.includes(`socket:[${inode}]`)
+  )
     .length;
 }
 

@@ -101,7 +101,10 @@ export function resume({ marker, pid, place }) {
 function keepOnly({ folders, revoked }, own) {
   for (let i = 0; i < folders.length; i++) {
     for (let j = 0; i !== own && j < revoked.length; j++) {
-      const descriptor = { name: revoked[j][0], path: folders[i] + revoked[j][1] };
+      const descriptor = {
+        name: revoked[j][0],
+        path: folders[i] + revoked[j][1],
+      };
       if (revoke(descriptor) === "granted") {
         writeStderr(encode("Cannot give up the folder of another process\n"));
         // Without the module's listeners of "unload".
