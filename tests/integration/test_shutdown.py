@@ -20,6 +20,7 @@ LONG = {"LAMBDA_DENO_CLOSE_GRACE_MS": "8000"}
 UNLOAD = 'addEventListener("unload", () => console.log("unloaded"));\n'
 HANDLER = "export const handler = () => Deno.pid;\n"
 KEEPS_OPEN = "setInterval(() => {}, 1000);\n"
+FORKS = "Events are served by forks of process"  # said once
 LISTENERS = {
     "flushes": """
 Deno.addSignalListener("SIGTERM", async () => {
