@@ -63,6 +63,13 @@ async def starts(runtime: RuntimeUnderTest, api: FakeRuntimeApi) -> list[str]:
     return [report["start"] for report in reports(runtime.log)]
 
 
+async def forked_again(runtime: RuntimeUnderTest, api: FakeRuntimeApi) -> None:
+    """Serve events until one has a copy: a busy machine loads a template slowly."""
+    while (await starts(runtime, api))[-1] != "fork":
+        api.deliver(b"{}")
+        assert (await api.answer()).call == "response"
+
+
 async def answers(api: FakeRuntimeApi, count: int) -> list[Any]:
     return [(await api.invoke({"number": number})).json() for number in range(count)]
 
@@ -284,7 +291,7 @@ async def test_a_bad_event_costs_one_copy(
             if does in OUTCOMES:
                 assert answer.json()["errorType"] == OUTCOMES[does]
             assert (await api.invoke({})).json() == "object"
-        assert (await starts(runtime, api))[-1] == "fork"
+        await forked_again(runtime, api)
         assert "still here" not in runtime.log.split('"object"')[-1]
 
 
@@ -303,7 +310,7 @@ async def test_a_template_that_is_gone_costs_nothing_but_a_start(
             os.kill(template, number)
         found = await answers(api, 6)
         assert {answer["count"] for answer in found} == {1}
-        assert (await starts(runtime, api))[-1] == "fork"
+        await forked_again(runtime, api)
         assert not psutil.pid_exists(template)
 
 

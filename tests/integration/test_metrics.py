@@ -18,9 +18,12 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 
 SOURCE = """
+import process from "node:process";
 const encoder = new TextEncoder();
 export async function handler(event: any, context: any) {
-  if (event.works) for (const end = Date.now() + event.works; Date.now() < end;);
+  // On a busy machine a millisecond of the clock is less of the processor.
+  const spentMs = () => process.cpuUsage().user / 1000;
+  if (event.works) for (const end = spentMs() + event.works; spentMs() < end;);
   if (event.keeps) new Uint8Array(event.keeps).fill(1);
   if (event.waits) await new Promise((resolve) => setTimeout(resolve, event.waits));
   if (event.later) {
@@ -51,7 +54,7 @@ async def test_every_invocation_leaves_one_line_that_is_true(
             {"works": 150},
             {"keeps": 80 * 1024 * 1024},
             {"waits": 100},
-            {"later": 200},
+            {"later": 1000},
             {"leaves": 3},
             {"fails": True},
             {"exits": True},
@@ -62,7 +65,7 @@ async def test_every_invocation_leaves_one_line_that_is_true(
         for event in events:
             await api.wait_for_next()
             sent.append(json.dumps(event).encode())
-            api.deliver(sent[-1], timeout_s=1)
+            api.deliver(sent[-1], timeout_s=1 if event is events[-1] else 20)
             answers.append(await api.answer())
         await api.wait_for_next()
         found = reports(runtime.log)
@@ -80,8 +83,8 @@ async def test_every_invocation_leaves_one_line_that_is_true(
         assert by_event["works"]["handlerMs"] > 140  # its clock counts whole ms
         assert by_event["works"]["cpuUserMs"] > by_event["nothing"]["cpuUserMs"]
         later = by_event["later"]
-        assert later["postMs"] + later["finishMs"] > 150
-        assert later["handlerMs"] < 150
+        assert later["postMs"] + later["finishMs"] > 900
+        assert later["handlerMs"] < 900
         assert by_event["leaves"]["leftoverFiles"] == 4
         assert by_event["nothing"]["leftoverFiles"] == 0
         large, small = by_event["keeps"], by_event["nothing"]

@@ -1,5 +1,5 @@
-// One value of each source of randomness. Each is used while the module loads, so that
-// it has a state, and numbers in store, that a fork copies.
+// One value of each source of randomness. Math.random is used while the module loads, so
+// that it has a state that a fork copies; a module that uses another one then is refused.
 import nodeCrypto from "node:crypto";
 import { promisify } from "node:util";
 import { reseed } from "./child.mjs";
@@ -84,7 +84,7 @@ const draw = async (sources) => {
   for (const name in sources) values[name] = await sources[name]();
   return values;
 };
-await draw({ ...quick, ...slow });
+quick.mathRandom();
 
 export async function handler({ all }) {
   reseed();

@@ -44,6 +44,8 @@ def unavailable() -> str:
         return "a /tmp of its own needs mkfs.ext4"
     if not Path("/dev/loop-control").exists():
         return "a /tmp of its own needs loop devices"
+    if Path(sys.prefix).resolve().is_relative_to(TMP):
+        return f"a /tmp of its own would hide {sys.prefix}"
     return ""
 
 

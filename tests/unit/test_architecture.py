@@ -39,10 +39,10 @@ ALLOWED: dict[str, set[str]] = {
         "errors", "http", "invocation", "launch", "log", "permissions", "processes",
         "protocol", "records",
     },
-    "runtime_api": {"__init__", "errors", "http", "invocation", "log"},
+    "runtime_api": {"__init__", "errors", "http", "invocation", "limits", "log"},
     "serving": {
-        "config", "errors", "invocation", "launch", "log", "native", "processes",
-        "protocol", "records", "worker",
+        "config", "errors", "invocation", "launch", "limits", "log", "native",
+        "processes", "protocol", "records", "worker",
     },
     "bootstrap": {
         "config", "errors", "invocation", "launch", "log", "native", "processes",

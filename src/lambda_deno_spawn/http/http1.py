@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 # A client context alone may take 3.5 KB; h11's own limit is 16 KB for all fields.
 HEAD_LIMIT_BYTES = 256 * 1024
+HTTP_OK = 200
 LINE_END = b"\r\n"
 END_OF_HEAD = b"\r\n\r\n"
 # The trailer section is read together with the line end before it, so that it ends with

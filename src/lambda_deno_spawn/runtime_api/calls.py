@@ -14,8 +14,9 @@ import orjson
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.errors import ConfigError, RefusedError, RuntimeApiError
-from lambda_deno_spawn.http.http1 import HttpError, field_lines, request_head
+from lambda_deno_spawn.http.http1 import HTTP_OK, HttpError, field_lines, request_head
 from lambda_deno_spawn.http.transport import HttpTransport, TruncatedResponseError
+from lambda_deno_spawn.limits import PORT_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,13 +25,11 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.http.transport import Response
 
 USER_AGENT = f"lambda-deno-spawn/{__version__} python/{platform.python_version()}"
-PORT_LIMIT = 65_535
 # An event is at most 6 MiB (AWS "Lambda quotas") and every other response is far
 # shorter. A longer body is neither, and is not read into memory.
 RESPONSE_LIMIT_BYTES = 7 * 1024 * 1024
 # How many characters of the peer's words go into a message.
 DETAIL_LIMIT = 200
-HTTP_OK = 200
 
 
 class Address(NamedTuple):

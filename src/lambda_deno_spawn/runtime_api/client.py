@@ -19,6 +19,7 @@ from urllib.parse import quote
 
 from lambda_deno_spawn.errors import RuntimeApiError, StreamNotBegunError
 from lambda_deno_spawn.http.http1 import (
+    HTTP_OK,
     HttpError,
     end_of_chunks,
     field_lines,
@@ -27,7 +28,6 @@ from lambda_deno_spawn.http.http1 import (
 from lambda_deno_spawn.http.transport import ConnectError, TruncatedResponseError
 from lambda_deno_spawn.invocation import Invocation
 from lambda_deno_spawn.runtime_api.calls import (
-    HTTP_OK,
     Address,
     call_once,
     refusal,

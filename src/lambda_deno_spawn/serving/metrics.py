@@ -15,6 +15,7 @@ import orjson
 
 from lambda_deno_spawn.config import Metrics
 from lambda_deno_spawn.invocation import Failure, Success
+from lambda_deno_spawn.limits import MEBIBYTE
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.invocation import Invocation
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 RECORD_TYPE = "lambda-deno-spawn.report"
 NAMESPACE = "lambda-deno-spawn"
 SUCCESS = "success"
-MEBIBYTE = 1024 * 1024
 
 
 class ReportForm(NamedTuple):

@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
+from lambda_deno_spawn.limits import MEBIBYTE
 from lambda_deno_spawn.records import NamedTuple
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.processes.child import Footprint
 
-MEBIBYTE = 1024 * 1024
 # Memory of the supervisor and of Deno's program, whose pages all processes share.
 RESERVED_BYTES = 160 * MEBIBYTE
 # Share of the 1,024 threads and processes per environment that workers may use;

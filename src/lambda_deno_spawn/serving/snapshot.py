@@ -26,7 +26,7 @@ LOAD_LIMIT_S = 120.0
 # runtime hooks"), part of which is over when the runtime is told.
 RESTORE_LIMIT_S = 8.0
 # A log of init that is not written by then would be written by every clone.
-LOG_FLUSH_LIMIT_S = 5.0
+LOG_LIMIT_S = 5.0
 
 
 class RuntimeApi(Protocol):
@@ -99,7 +99,7 @@ class SnapStart:
             return Failure.of(BEFORE_SNAPSHOT, message)
         if self._workers.credentials is not None:
             self._workers.credentials.forget()
-        await self._writer.drained(LOG_FLUSH_LIMIT_S)
+        await self._writer.drained(LOG_LIMIT_S)
         try:
             await self._api.restore_next()
         except RuntimeApiError as error:

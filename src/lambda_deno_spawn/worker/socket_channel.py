@@ -20,6 +20,7 @@ from lambda_deno_spawn.errors import (
     WorkerUnreachedError,
 )
 from lambda_deno_spawn.http.http1 import (
+    HTTP_OK,
     RemoteProtocolError,
     ResponseReader,
     field_lines,
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.invocation import Invocation
 
 HOST = field_lines([("Host", "worker")])
-HTTP_OK = 200
 # Connecting takes 0.1 ms, unless the kernel's queue of connections is full.
 CONNECT_SOON_S = 0.5
 # If the supervisor lacks these, the worker is not to blame for a missing connection.

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from lambda_deno_spawn.limits import MEBIBYTE
 from lambda_deno_spawn.processes.child import Footprint
 from lambda_deno_spawn.serving.pool import (
-    MEBIBYTE,
     SIZES_KEPT,
     Bounded,
     Unbounded,
