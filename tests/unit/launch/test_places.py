@@ -6,7 +6,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_deno_spawn.launch.places import share_folders, unshared_flag
+from lambda_deno_spawn.config import Settings, Strategy
+from lambda_deno_spawn.launch.places import (
+    share_folders,
+    unshared_flag,
+    why_not_fork,
+)
 from lambda_deno_spawn.permissions import PRIVATE_DIR_MARK as MARK
 
 if TYPE_CHECKING:
@@ -68,3 +73,23 @@ def test_what_a_copy_cannot_give_up_is_named(flag: str) -> None:
     assert unshared_flag([f"--allow-read={MARK}", flag]) == flag.replace(
         MARK, "$TMPDIR"
     )
+
+
+SETTINGS = Settings(runtime_api="", handler="a.b", task_root="/var/task")
+
+
+@pytest.mark.parametrize(
+    ("settings", "library", "reason"),
+    [
+        (SETTINGS, "/lib.so", None),
+        (SETTINGS, None, "there is no library to fork with"),
+        (SETTINGS._replace(concurrency=4), "/lib.so", "several events are served"),
+        (SETTINGS._replace(max_invocations=5), "/lib.so", "a process serves several"),
+        (SETTINGS._replace(strategy=Strategy.SERVER), "/lib.so", "one process serves"),
+    ],
+)
+def test_settings_say_why_no_process_is_copied(
+    settings: Settings, library: str | None, reason: str | None
+) -> None:
+    found = why_not_fork(settings, [f"--allow-run={MARK}/program"], library)
+    assert found is None if reason is None else str(found).startswith(reason)
