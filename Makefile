@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 SCRIPTS := src/lambda_deno_spawn/js src/lambda_deno_spawn/dev tests/js tests/native examples bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install invoke js native test test-unit test-js test-integration test-as-lambda coverage lint format typecheck check layers bench figures soak clean
+.PHONY: help install invoke js native test test-unit test-js test-integration test-as-lambda coverage lint format typecheck check layers bench bench-check figures soak clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -70,7 +70,7 @@ lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check; is js/runtime.js up to 
 	$(BIN)/deno fmt --check --quiet $(SCRIPTS)
 	$(BIN)/deno lint --quiet $(SCRIPTS)
 	$(BIN)/python src/lambda_deno_spawn/js/src/build.py --check
-	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js src/lambda_deno_spawn/js/src/*.js src/lambda_deno_spawn/dev/doctor/*.js src/lambda_deno_spawn/js/*.d.ts tests/js/*
+	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js src/lambda_deno_spawn/js/src/*.js src/lambda_deno_spawn/dev/bench/*.js src/lambda_deno_spawn/dev/doctor/*.js src/lambda_deno_spawn/js/*.d.ts tests/js/*
 	@for example in examples/*/; do (cd $$example && ../../$(BIN)/deno check --quiet .) || exit 1; done
 
 format: $(STAMP) ## rewrite files the way lint wants them
@@ -89,8 +89,10 @@ layers: $(NATIVE) ## the deno and the runtime layer for both architectures, in d
 bench: $(STAMP) ## ratios, measured side by side in one run
 	$(BIN)/python -m bench
 
+bench-check: $(STAMP) ## the same, compared with the ratios in bench/ratios.json
+	$(BIN)/python -m bench.check
+
 figures: $(STAMP) ## run the benchmarks and draw the pictures of docs/ from them
-	$(BIN)/python -m pip install --quiet --group plot
 	$(BIN)/python -m bench -o json > docs/performance.json
 	$(BIN)/python -m bench.plot docs/performance.json docs
 

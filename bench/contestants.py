@@ -7,101 +7,49 @@ what is measured.
 
 from __future__ import annotations
 
-import asyncio
-import contextlib
 import os
-import time
+import sys
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from deno import find_deno_bin
 
-from bench.runtime_api import RuntimeApi
-from bench.sandbox import open_sandbox
+from lambda_deno_spawn.dev.bench.contestant import ContestantError, running
+from lambda_deno_spawn.dev.bench.sandbox import open_sandbox
+from lambda_deno_spawn.dev.bench.ways import SETTINGS as WAY_SETTINGS
+from lambda_deno_spawn.dev.bench.ways import Way, poller_source
 from lambda_deno_spawn.dev.local.runtime import bootstrap_command
+from lambda_deno_spawn.launch.handler import find_handler
 
 if TYPE_CHECKING:
-    import subprocess
     from collections.abc import AsyncIterator
 
-    from bench.runtime_api import Response
-    from bench.sandbox import Sandbox
+    from lambda_deno_spawn.dev.bench.contestant import Contestant
+    from lambda_deno_spawn.dev.bench.runtime_api import Response
+    from lambda_deno_spawn.dev.bench.sandbox import Sandbox
 
 HERE = Path(__file__).parent
 HANDLERS = HERE / "handlers"
 DENO = find_deno_bin()
-POLLER = "poller"  # the others are named after their warm mode, or after these settings
+POLLER = Way.POLLER.value  # the others are named after their warm mode or their way
 SETTINGS = {
-    "reuse": {"LAMBDA_DENO_WARM": "ready", "LAMBDA_DENO_MAX_INVOCATIONS": "1000000"},
-    "server": {"LAMBDA_DENO_WARM": "ready", "LAMBDA_DENO_STRATEGY": "server"},
+    way.value: {**WAY_SETTINGS[way], "LAMBDA_DENO_WARM": "ready"}
+    for way in (Way.FORK, Way.REUSE, Way.SERVER)
 }
 WARM_UP_EVENTS = 20  # fills the code caches, and V8 compiles hot functions
-LOG_TAIL_BYTES = 2000
 
 
-@dataclass(frozen=True, slots=True)
-class Contestant:
-    """A runtime that waits for its next event.
+async def invoke(contestant: Contestant, n: int) -> Response:
+    """Deliver event number ``n`` and check that it was echoed.
 
-    Attributes:
-        name: ``ready``, ``background``, ``off``, ``reuse``, ``server`` or ``poller``.
-        process: The process that Lambda would start.
-        sandbox: Contains that process and all its descendants.
-        started_at_s: Time just before its start (``time.perf_counter``).
+    Raises:
+        ContestantError: No response or a wrong one; the message has the end of the log.
     """
-
-    name: str
-    process: subprocess.Popen[bytes]
-    sandbox: Sandbox
-    started_at_s: float
-    _api: RuntimeApi
-    _log: Path
-
-    async def invoke(self, n: int) -> Response:
-        """Deliver event number ``n`` and check that it was echoed.
-
-        Raises:
-            RuntimeError: No response or a wrong one; the message has the end of the
-                log.
-        """
-        response = await self.send(b'{"n":%d}' % n)
-        if response.body != b'{"ok":true,"n":%d}' % n:
-            raise RuntimeError(self._complaint(f"responded {response.body[:500]!r}"))
-        return response
-
-    async def send(self, event: bytes) -> Response:
-        """Deliver an event.
-
-        Raises:
-            RuntimeError: No response, or an error; the message has the end of the log.
-        """
-        try:
-            response = await self._api.invoke(event)
-        except TimeoutError:
-            raise RuntimeError(self._complaint("did not respond")) from None
-        if response.is_error:
-            raise RuntimeError(self._complaint(f"responded {response.body[:500]!r}"))
-        return response
-
-    async def first_poll(self) -> None:
-        """Return after the runtime has called ``next`` for the first time.
-
-        Raises:
-            RuntimeError: It exited instead.
-        """
-        poll = asyncio.ensure_future(self._api.polled())
-        while not poll.done():
-            await asyncio.wait({poll}, timeout=0.1)
-            if self.process.poll() is not None:
-                poll.cancel()
-                raise RuntimeError(self._complaint(f"exited {self.process.returncode}"))
-        await poll
-
-    def _complaint(self, what: str) -> str:
-        tail = self._log.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
-        return f"Runtime {self.name!r} {what}; its log ends with:\n{tail}"
+    response = await contestant.send(b'{"n":%d}' % n)
+    if response.body != b'{"ok":true,"n":%d}' % n:
+        raise contestant.error(f"responded {response.body[:500]!r}")
+    return response
 
 
 @asynccontextmanager
@@ -118,7 +66,8 @@ async def start(
     """Start a contestant, wait for its first ``next``, warm it up, and stop it on exit.
 
     Args:
-        name: ``ready``, ``background``, ``off``, ``reuse``, ``server`` or ``poller``.
+        name: ``ready``, ``background``, ``off``, ``fork``, ``reuse``, ``server`` or
+            ``poller``.
         scratch: Folder for its temporary files and its log.
         freezes: Whether the Runtime API freezes it while it waits.
         warms_up: False: return directly after the start.
@@ -126,30 +75,43 @@ async def start(
         handler: ``file.export`` in ``bench/handlers``.
         warm_up_event: For handlers other than ``echo``.
     """
-    sandbox = sandbox or open_sandbox(name)
-    log = scratch / f"{name}.log"
-    async with RuntimeApi(sandbox if freezes else None) as api:
-        with log.open("wb") as output, contextlib.closing(sandbox):
-            argv = command(name)
-            variables = {**environ(name, scratch, api.address), "_HANDLER": handler}
-            started_at_s = time.perf_counter()
-            process = sandbox.start(argv, variables, output=output)
-            contestant = Contestant(name, process, sandbox, started_at_s, api, log)
-            if warms_up:
-                await contestant.first_poll()
-                for n in range(WARM_UP_EVENTS):
-                    if warm_up_event is None:
-                        await contestant.invoke(n)
-                    else:
-                        await contestant.send(warm_up_event)
-            yield contestant
+    async with running(
+        name,
+        command(name, scratch, handler),
+        lambda address: {**environ(name, scratch, address), "_HANDLER": handler},
+        scratch / f"{name}.log",
+        sandbox or open_sandbox(name),
+        freezes=freezes,
+    ) as contestant:
+        if warms_up:
+            await contestant.first_poll()
+            for n in range(WARM_UP_EVENTS):
+                if warm_up_event is None:
+                    await invoke(contestant, n)
+                else:
+                    await contestant.send(warm_up_event)
+        yield contestant
 
 
-def command(name: str) -> list[str]:
+async def forks(scratch: Path) -> tuple[str, ...]:
+    """Return the name of the forking contestant, none if it cannot run here."""
+    name = Way.FORK.value
+    try:
+        async with start(name, scratch, freezes=False, warms_up=False) as contestant:
+            await contestant.first_poll()
+    except ContestantError as error:
+        print(f"without {name}: {error.reason}", file=sys.stderr)
+        return ()
+    return (name,)
+
+
+def command(name: str, scratch: Path, handler: str) -> list[str]:
     """Return the command line of a contestant."""
-    if name == POLLER:
-        return [DENO, "run", "-A", "--no-config", "--quiet", str(HERE / "poller.js")]
-    return bootstrap_command()
+    if name != POLLER:
+        return bootstrap_command()
+    entry = scratch / f"{handler}.poller.mjs"
+    entry.write_text(poller_source(find_handler(str(HANDLERS), handler)))
+    return [DENO, "run", "-A", "--no-config", "--quiet", str(entry)]
 
 
 def environ(name: str, scratch: Path, address: str) -> dict[str, str]:
@@ -169,7 +131,8 @@ def environ(name: str, scratch: Path, address: str) -> dict[str, str]:
     }
     if name == POLLER:
         return variables
-    chosen = SETTINGS.get(name, {"LAMBDA_DENO_WARM": name})
+    exec_only = {"LAMBDA_DENO_START": "exec", "LAMBDA_DENO_WARM": name}
+    chosen = SETTINGS.get(name, exec_only)
     return {**variables, "LAMBDA_DENO_BIN": DENO, **chosen}
 
 

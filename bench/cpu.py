@@ -12,14 +12,14 @@ import statistics
 import subprocess
 from typing import TYPE_CHECKING
 
-from bench.contestants import DENO, HANDLERS, deno_environ, start
+from bench.contestants import DENO, HANDLERS, deno_environ, invoke, start
 from bench.figures import Figure
-from bench.sandbox import open_sandbox
+from lambda_deno_spawn.dev.bench.sandbox import open_sandbox
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.sandbox import Sandbox
+    from lambda_deno_spawn.dev.bench.sandbox import Sandbox
 
 EVENTS = 200
 BATCH = 10  # CPU time has a resolution of 1 us in a cgroup, else of 10 ms
@@ -39,7 +39,7 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
             for _ in range(batches):
                 before_s = contestant.sandbox.cpu_s()
                 for n in range(BATCH):
-                    await contestant.invoke(n)
+                    await invoke(contestant, n)
                 off_ms.append((contestant.sandbox.cpu_s() - before_s) * 1000 / BATCH)
                 before_s = bare.cpu_s()
                 for _ in range(BATCH):

@@ -1,17 +1,12 @@
 """The result of a benchmark: a measured value and its target.
 
-Knows medians, percentiles and when a target is missed. Does not know how values are
+Knows when a target is missed. Does not know how values are
 measured or printed.
 """
 
 from __future__ import annotations
 
-import statistics
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +33,3 @@ class Figure:
     def is_missed(self) -> bool:
         """True if the value exceeds its target."""
         return self.target is not None and self.measured > self.target
-
-
-def percentile(samples: Sequence[float], percent: int) -> float:
-    """Return a percentile of the samples; ``percent`` is from 1 to 99."""
-    return statistics.quantiles(samples, n=100, method="inclusive")[percent - 1]

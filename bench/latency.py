@@ -2,8 +2,8 @@
 
 The contestants alternate for each event, and each is frozen while the others run, like
 an environment on Lambda between events: ours with a ready process (``ready``), ours
-starting a process for the event (``off``), and a Deno process that polls the Runtime
-API itself (``poller``). Reproduce with ``python -m bench latency``.
+copying one (``fork``) or starting one for the event (``off``), and a Deno process that
+polls the Runtime API itself (``poller``). Reproduce with ``python -m bench latency``.
 
 Alternating leaves the CPU caches cold for each contestant, as on Lambda with a pause
 between events. That costs the poller, which is otherwise warm, more than our runtime,
@@ -22,8 +22,9 @@ import statistics
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-from bench.contestants import POLLER, start
-from bench.figures import Figure, percentile
+from bench.contestants import POLLER, forks, invoke, start
+from bench.figures import Figure
+from lambda_deno_spawn.dev.bench.report import percentile
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +41,7 @@ LONG_LIVED_TO_POLLER = 1.5
 async def run(events: int | None, scratch: Path) -> list[Figure]:
     """Measure all contestants, ``events`` times each."""
     count = events or EVENTS
-    frozen = await _frozen(count, scratch)
+    frozen = await _frozen(count, scratch, await forks(scratch))
     in_blocks = await _in_blocks(count, scratch)
     background = await _background(count, scratch)
     ready, off, poller = (frozen[name] for name in ("ready", "off", POLLER))
@@ -63,22 +64,18 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
             for name in ("ready", *LONG_LIVED)
         ),
         *(
-            Figure(
-                f"latency: {name}, p50",
-                statistics.median(samples),
-                "ms",
-                None,
-                count,
-                f"p95 {percentile(samples, 95):.3f} ms",
-            )
+            figure
             for name, samples in {**frozen, "background": background}.items()
+            for figure in _spread(name, samples)
         ),
     ]
 
 
-async def _frozen(count: int, scratch: Path) -> dict[str, list[float]]:
+async def _frozen(
+    count: int, scratch: Path, forking: tuple[str, ...]
+) -> dict[str, list[float]]:
     samples_ms: dict[str, list[float]] = {
-        name: [] for name in ("ready", "off", *LONG_LIVED, POLLER)
+        name: [] for name in ("ready", *forking, "off", *LONG_LIVED, POLLER)
     }
     async with AsyncExitStack() as stack:
         contestants = [
@@ -89,7 +86,7 @@ async def _frozen(count: int, scratch: Path) -> dict[str, list[float]]:
             # Each is first equally often: the one after `off` finds a warmer CPU.
             turn = n % len(contestants)
             for contestant in contestants[turn:] + contestants[:turn]:
-                response = await contestant.invoke(n)
+                response = await invoke(contestant, n)
                 samples_ms[contestant.name].append(response.latency_s * 1000)
     return samples_ms
 
@@ -106,7 +103,7 @@ async def _in_blocks(count: int, scratch: Path) -> dict[str, list[float]]:
         for first in range(0, count, BLOCK):
             for contestant in contestants:
                 for n in range(first, min(first + BLOCK, count)):
-                    response = await contestant.invoke(n)
+                    response = await invoke(contestant, n)
                     samples_ms[contestant.name].append(response.latency_s * 1000)
     return samples_ms
 
@@ -116,8 +113,17 @@ async def _background(count: int, scratch: Path) -> list[float]:
     async with start("background", scratch, freezes=False) as contestant:
         for n in range(count):
             await asyncio.sleep(BACKGROUND_PACE_S)
-            samples_ms.append((await contestant.invoke(n)).latency_s * 1000)
+            samples_ms.append((await invoke(contestant, n)).latency_s * 1000)
     return samples_ms
+
+
+def _spread(name: str, samples_ms: list[float]) -> list[Figure]:
+    p50, p99 = statistics.median(samples_ms), percentile(samples_ms, 99)
+    count = len(samples_ms)
+    return [
+        Figure(f"latency: {name}, p50", p50, "ms", None, count),
+        Figure(f"latency: {name}, p99", p99, "ms", None, count),
+    ]
 
 
 def _quotient(

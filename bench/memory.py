@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import psutil
 
-from bench.contestants import start
+from bench.contestants import invoke, start
 from bench.figures import Figure
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from bench.contestants import Contestant
+    from lambda_deno_spawn.dev.bench.contestant import Contestant
 
 EVENTS = 2000
 FIRST_READING = 10  # one in so many events is before the first reading
@@ -44,7 +44,7 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
     readings: list[_Reading] = []
     async with start("ready", scratch, freezes=False) as contestant:
         for n in range(1, last + 1):
-            await contestant.invoke(n)
+            await invoke(contestant, n)
             if n in (first, last):
                 readings.append(_read(contestant, scratch / "tmp"))
     early, late = readings

@@ -2,8 +2,7 @@
 
 ``performance.svg``: the time from event to response, as the caller sees it.
 ``choosing.svg``: the same for each way to serve events, with its CPU time and memory.
-Reads the JSON of ``python -m bench -o json``; needs the
-dependency group ``plot``.
+Reads the JSON of ``python -m bench -o json``.
 """
 
 from __future__ import annotations
@@ -13,33 +12,39 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import matplotlib as mpl
-from matplotlib import pyplot as plt
+from lambda_deno_spawn.dev.bench.picture import (
+    CONTRAST,
+    OURS,
+    THEIRS,
+    Panel,
+    Row,
+    bars,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
-    from matplotlib.axes import Axes
-
-LABELS = {
-    "poller": "one long-lived process\nthat polls by itself",
-    "ready": "a fresh process, waiting\n(ready, the default)",
-    "off": "a fresh process, started\nwhen the event arrives (off)",
+ROWS = {
+    "poller": Row("one long-lived process that polls by itself", THEIRS),
+    "ready": Row("a fresh process, waiting (ready, the default)", OURS),
+    "fork": Row("a fresh process, copied and waiting (fork)", OURS),
+    "off": Row("a fresh process, started at the event (off)", CONTRAST),
 }
-COLOURS = ("#9aa5b1", "#0b7285", "#e8590c")
 WAYS = {
-    "off": "fresh, off",
-    "background": "fresh, background",
-    "ready": "fresh, ready",
-    "reuse": "fresh, reuse",
-    "server": "server",
-    "poller": "a process that\npolls by itself",
+    "off": Row("fresh, off"),
+    "background": Row("fresh, background"),
+    "ready": Row("fresh, ready"),
+    "fork": Row("fresh, fork"),
+    "reuse": Row("fresh, reuse"),
+    "server": Row("server"),
+    "poller": Row("a process that polls by itself", THEIRS),
 }
 PANELS = (
     ("latency: {}, p50", "event to response, ms"),
     ("ways: {}, CPU per event", "CPU time per event, ms"),
     ("ways: {}, memory", "memory while it waits, MiB"),
 )
+WIDE = 420
 
 
 def main() -> None:
@@ -48,46 +53,32 @@ def main() -> None:
     measured = {
         figure["name"]: figure["measured"] for figure in json.loads(source.read_text())
     }
-    mpl.rcParams["svg.hashsalt"] = "lambda-deno-spawn"  # for reproducible files
-    _draw_performance(measured, folder / "performance.svg")
-    _draw_choosing(measured, folder / "choosing.svg")
+    (folder / "performance.svg").write_text(performance(measured), encoding="utf-8")
+    (folder / "choosing.svg").write_text(choosing(measured), encoding="utf-8")
 
 
-def _draw_performance(measured: Mapping[str, float], target: Path) -> None:
-    values_ms = [measured[f"latency: {name}, p50"] for name in LABELS]
-    figure, axes = plt.subplots(figsize=(8, 2.6), layout="constrained")
-    texts = [f"{value:.2f} ms" for value in values_ms]
-    _bars(axes, list(LABELS.values()), values_ms, texts, COLOURS)
-    axes.invert_yaxis()
-    axes.set_xlabel("event to response, median, environment frozen in between")
-    figure.savefig(target, metadata={"Date": None})
-
-
-def _draw_choosing(measured: Mapping[str, float], target: Path) -> None:
-    figure, panels = plt.subplots(
-        1, len(PANELS), figsize=(10, 3.0), layout="constrained", sharey=True
+def performance(measured: Mapping[str, float]) -> str:
+    """Draw the latency of the ways that this run has."""
+    names = {name: f"latency: {name}, p50" for name in ROWS}
+    values = {
+        name: measured[figure] for name, figure in names.items() if figure in measured
+    }
+    panel = Panel(
+        "event to response, median, environment frozen in between",
+        list(values.values()),
+        [f"{value:.2f} ms" for value in values.values()],
     )
-    colours = [COLOURS[0] if name == "poller" else COLOURS[1] for name in WAYS]
-    for axes, (figure_name, title) in zip(panels, PANELS, strict=True):
-        values = [measured[figure_name.format(name)] for name in WAYS]
-        texts = [f"{value:.3g}" for value in values]
-        _bars(axes, list(WAYS.values()), values, texts, colours)
-        axes.set_xlabel(title)
-    panels[0].invert_yaxis()  # one legend, as all parts share it
-    figure.savefig(target, metadata={"Date": None})
+    return bars([ROWS[name] for name in values], [panel], panel_width=WIDE)
 
 
-def _bars(
-    axes: Axes,
-    labels: Sequence[str],
-    values: Sequence[float],
-    texts: Sequence[str],
-    colours: Sequence[str],
-) -> None:
-    bars = axes.barh(labels, values, color=colours, height=0.62)
-    axes.bar_label(bars, labels=texts, padding=4)
-    axes.set_xlim(0, max(values) * 1.25)
-    axes.spines[["top", "right"]].set_visible(False)
+def choosing(measured: Mapping[str, float]) -> str:
+    """Draw latency, CPU time and memory of the ways that this run has."""
+    names = [name for name in WAYS if PANELS[0][0].format(name) in measured]
+    panels = []
+    for figure, title in PANELS:
+        values = [measured[figure.format(name)] for name in names]
+        panels.append(Panel(title, values, [f"{value:.3g}" for value in values]))
+    return bars([WAYS[name] for name in names], panels)
 
 
 if __name__ == "__main__":

@@ -24,9 +24,9 @@ from typing import TYPE_CHECKING
 from bench.contestants import deno_environ, environ
 from bench.cpu import run_bare
 from bench.figures import Figure
-from bench.runtime_api import ACCEPTED, Connection, delivery
-from bench.sandbox import open_sandbox
-from bench.ways import pss_mib
+from lambda_deno_spawn.dev.bench.contestant import memory_of
+from lambda_deno_spawn.dev.bench.runtime_api import ACCEPTED, Connection, delivery
+from lambda_deno_spawn.dev.bench.sandbox import open_sandbox
 from lambda_deno_spawn.dev.local.runtime import bootstrap_command
 
 if TYPE_CHECKING:
@@ -158,7 +158,7 @@ async def _take_turns(events: int | None, scratch: Path) -> tuple[Load, list[flo
             load.answered = 0
             for turn in range(1, TURNS + 1):
                 sandbox.freeze()
-                load.samples_mib.append(pss_mib(sandbox.process_ids()))
+                load.samples_mib.append(memory_of(sandbox.process_ids()) / 2**20)
                 bare_s.append(_bare_cpu_s(scratch))
                 sandbox.thaw()
                 begun_s, cpu_s = time.perf_counter(), sandbox.cpu_s()

@@ -8,17 +8,13 @@ information: docs/choosing.md. Reproduce with ``python -m bench ways``.
 
 from __future__ import annotations
 
-import contextlib
 from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
-import psutil
-
-from bench.contestants import POLLER, start
+from bench.contestants import POLLER, forks, invoke, start
 from bench.figures import Figure
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
     from pathlib import Path
 
 EVENTS = 300
@@ -29,21 +25,20 @@ WAYS = ("ready", "background", "off", "reuse", "server", POLLER)
 async def run(events: int | None, scratch: Path) -> list[Figure]:
     """Measure each way with ``events`` events."""
     count = max(BLOCK, (events or EVENTS) // BLOCK * BLOCK)
+    ways = (*WAYS, *await forks(scratch))
     async with AsyncExitStack() as stack:
         contestants = [
             await stack.enter_async_context(start(name, scratch, freezes=False))
-            for name in WAYS
+            for name in ways
         ]
-        cpu_s = dict.fromkeys(WAYS, 0.0)
+        cpu_s = dict.fromkeys(ways, 0.0)
         for first in range(0, count, BLOCK):
             for one in contestants:
                 before_s = one.sandbox.cpu_s()
                 for n in range(first, first + BLOCK):
-                    await one.invoke(n)
+                    await invoke(one, n)
                 cpu_s[one.name] += one.sandbox.cpu_s() - before_s
-        memory_mib = {
-            one.name: pss_mib(one.sandbox.process_ids()) for one in contestants
-        }
+        memory_mib = {one.name: one.memory_bytes() / 2**20 for one in contestants}
     return [
         *(
             Figure(
@@ -53,20 +48,10 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
                 None,
                 count,
             )
-            for name in WAYS
+            for name in ways
         ),
         *(
             Figure(f"ways: {name}, memory", memory_mib[name], "MiB", None, 1)
-            for name in WAYS
+            for name in ways
         ),
     ]
-
-
-def pss_mib(pids: Iterable[int]) -> float:
-    """Return the memory of processes, with shared memory counted once."""
-    total = 0
-    for pid in pids:
-        with contextlib.suppress(psutil.Error):  # the process may exit meanwhile
-            memory = psutil.Process(pid).memory_full_info()
-            total += getattr(memory, "pss", 0) or memory.rss
-    return total / 2**20

@@ -22,10 +22,8 @@ environment cannot be used, as AWS's own Python runtime does.
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
-import signal
 import sys
 
 from lambda_deno_spawn.config import (
@@ -37,6 +35,7 @@ from lambda_deno_spawn.config import (
     Strategy,
     Warm,
 )
+from lambda_deno_spawn.early import signal
 from lambda_deno_spawn.errors import (
     ConfigError,
     HandlerError,
@@ -172,9 +171,12 @@ def _start(settings: Settings, state: StateDir, early_exit: EarlyExit) -> int:
         except OSError as error:
             raise _no_temp_root(settings, error) from error
         # Deno is loading the handler now: what follows does not delay the first event.
+        state.make_spare()
         state.clear_abandoned()
-        import asyncio
+        from lambda_deno_spawn.deferred import unused_left_out
 
+        with unused_left_out():
+            import asyncio
         return asyncio.run(_serve(settings, command, state, cache, orphans))
     except (ConfigError, HandlerError, WorkerError) as error:
         return _fail_without_loop(settings.runtime_api, error)
@@ -198,6 +200,7 @@ async def _serve(
     from lambda_deno_spawn.invocation import Failure
     from lambda_deno_spawn.log.writer import configure_log, logger
     from lambda_deno_spawn.processes.reaper import Reaper
+    from lambda_deno_spawn.processes.signals import Signals
     from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
     from lambda_deno_spawn.serving.execution import Execution
     from lambda_deno_spawn.serving.leftovers import Leftovers
@@ -220,9 +223,10 @@ async def _serve(
     loop = asyncio.get_running_loop()
     writer.attach(loop)
     stop = Stop()
+    signals = Signals(loop)
     for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.ask)
-    reaper = Reaper(loop)
+        signals.handle(number, stop.ask)
+    reaper = Reaper(loop, signals)
     credentials = _credentials(settings)
     factory = WorkerFactory(command, state, cache, writer, reaper)
     workers = Workers(factory, state.private_dir_of, credentials)
@@ -275,6 +279,7 @@ async def _serve(
             await client.aclose()
         reaper.close()
         writer.detach(EXIT_FLUSH_LIMIT_S)
+        signals.close()
     return EXIT_OK if code is None else code
 
 
@@ -369,7 +374,9 @@ def _report_form(settings: Settings) -> ReportForm | None:
 def _extension(settings: Settings) -> AbstractAsyncContextManager[None]:
     """Return a context in which Lambda sends SIGTERM, if the settings ask for it."""
     if settings.sigterm is Sigterm.OFF:
-        return contextlib.nullcontext()
+        from contextlib import nullcontext
+
+        return nullcontext()
     from lambda_deno_spawn.runtime_api.extension import registered
 
     return registered(settings.runtime_api)
@@ -408,8 +415,8 @@ def _log_start(settings: Settings, command: DenoCommand) -> None:
     if settings.unknown:
         names = ", ".join(settings.unknown)
         logger.warning("Unknown settings have no effect: %s", names)
-    for lost in newly_lost():
-        logger.warning("%s", lost)
+    for odd in (*command.notes, *newly_lost()):
+        logger.warning("%s", odd)
     if settings.log_level in (LogLevel.TRACE, LogLevel.DEBUG):
         logger.debug("Each process is started by: %s", shown_command(command))
         logger.debug("Its %s", shown_variables(os.environ, command))

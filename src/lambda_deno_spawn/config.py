@@ -8,8 +8,7 @@ environment variables"; ours: docs/configuration.md.
 
 from __future__ import annotations
 
-from enum import StrEnum
-
+from lambda_deno_spawn.early import StrEnum
 from lambda_deno_spawn.errors import ConfigError
 from lambda_deno_spawn.limits import PORT_LIMIT
 from lambda_deno_spawn.permissions import Permissions

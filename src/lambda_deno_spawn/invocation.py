@@ -8,12 +8,11 @@ Developer Guide, "Using the Lambda runtime API for custom runtimes".
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
-
-import orjson
+from typing import TYPE_CHECKING, TypeVar
 
 from lambda_deno_spawn.errors import RuntimeApiError
+from lambda_deno_spawn.records import NamedTuple, Protocol
+from lambda_deno_spawn.strict_json import JsonError, dumps, loads
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -31,20 +30,20 @@ ERROR_REASON_LIMIT = 128
 # Enough to show the cause without turning the error body into a log file.
 LOG_TAIL_LIMIT_LINES = 20
 
-_ERROR_TYPE = re.compile(r"(?:Runtime|Function)\.[A-Z][A-Za-z]+")
+# These two are compiled at the first error, not in a cold start.
+_ERROR_TYPE = r"(?:Runtime|Function)\.[A-Z][A-Za-z]+"
 # AWS's ids have 36 characters; an id becomes part of a path, and of each log line.
 REQUEST_ID_LIMIT = 1024
 # 15 digits of milliseconds reach past the year 30000 and are exact in JavaScript.
-_DEADLINE_MS = re.compile(r"[0-9]{1,15}")
+DEADLINE_DIGITS = 15
 # A handler can write anything into its stack: a longer number is not a line number.
-_STACK_FRAME = re.compile(
+_STACK_FRAME = (
     r"^\s*at (?:(?P<label>.*?) \(|async )?"
     r"(?P<path>[^()]*?):(?P<line>[0-9]{1,9}):[0-9]+\)?$"
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Invocation:
+class Invocation(NamedTuple):
     """One event and the facts that arrived with it.
 
     Attributes:
@@ -84,7 +83,8 @@ class Invocation:
         request_id = headers.get("lambda-runtime-aws-request-id", "")
         deadline = headers.get("lambda-runtime-deadline-ms", "")
         is_id = 0 < len(request_id) <= REQUEST_ID_LIMIT
-        if not is_id or not _DEADLINE_MS.fullmatch(deadline):
+        is_number = deadline.isascii() and deadline.isdigit()
+        if not is_id or not is_number or len(deadline) > DEADLINE_DIGITS:
             raise RuntimeApiError(
                 "next",
                 "a required header is missing or malformed: "
@@ -104,16 +104,14 @@ class Invocation:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Success:
+class Success(NamedTuple):
     """The handler's result: JSON text, passed on byte for byte."""
 
     payload: bytes
     content_type: str = "application/json"
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
+class Failure(NamedTuple):
     """An invocation (or the init phase) that ended in an error.
 
     Attributes:
@@ -141,7 +139,7 @@ class Failure:
         if log_tail:
             lines = _clean(log_tail).splitlines()
             body["logTail"] = lines[-LOG_TAIL_LIMIT_LINES:]
-        return cls(error_type, orjson.dumps(body))
+        return cls(error_type, dumps(body))
 
     @classmethod
     def from_worker_error(cls, error: WorkerError) -> Failure:
@@ -156,7 +154,7 @@ class Failure:
         handler becomes ``Function.<its name>``.
         """
         is_short = len(self.error_type) <= ERROR_REASON_LIMIT
-        if is_short and _ERROR_TYPE.fullmatch(self.error_type):
+        if is_short and re.fullmatch(_ERROR_TYPE, self.error_type):
             return self.error_type
         letters = re.sub(r"[^A-Za-z]", "", self.error_type)[:ERROR_REASON_LIMIT]
         return (
@@ -178,8 +176,8 @@ class Failure:
         if len(self.body) <= limit_bytes:
             return self
         try:
-            body = orjson.loads(self.body)
-        except orjson.JSONDecodeError:
+            body = loads(self.body)
+        except JsonError:
             body = None
         if not isinstance(body, dict):
             found = f"{len(self.body)} bytes that are not a JSON object"
@@ -217,20 +215,20 @@ class Failure:
         if len(self.body) > XRAY_BODY_LIMIT_BYTES:
             return None
         try:
-            body = orjson.loads(self.body)
-        except orjson.JSONDecodeError:
+            body = loads(self.body)
+        except JsonError:
             return None
         if not isinstance(body, dict):
             return None
         lines = body.get("stackTrace")
         try:
             message = str(body.get("errorMessage", ""))
-        except RecursionError:  # orjson parses deeper nesting than str() can write
+        except RecursionError:  # JSON may nest deeper than str() can write
             message = ""
         stack = [
             {"path": m["path"], "line": int(m["line"]), "label": m["label"] or ""}
             for line in (lines if isinstance(lines, list) else ())
-            if isinstance(line, str) and (m := _STACK_FRAME.match(line))
+            if isinstance(line, str) and (m := re.match(_STACK_FRAME, line))
         ]
         exception = {
             "type": self.error_type,
@@ -242,7 +240,7 @@ class Failure:
             "exceptions": [exception],
             "paths": sorted({frame["path"] for frame in stack}),
         }
-        data = orjson.dumps(cause)
+        data = dumps(cause)
         if len(data) > XRAY_CAUSE_LIMIT_BYTES:  # escapes only add to it
             return None
         # Header values are single-line latin-1: everything else is escaped.
@@ -264,8 +262,7 @@ class Chunks(Protocol):
         """Iterate once."""
 
 
-@dataclass(frozen=True, slots=True)
-class Streaming:
+class Streaming(NamedTuple):
     """The handler's result in pieces, of which the first has been received.
 
     Attributes:
@@ -289,7 +286,7 @@ T = TypeVar("T", str, list[str])
 
 
 def _body(error_type: str, message: str, stack: list[str]) -> bytes:
-    return orjson.dumps(
+    return dumps(
         {"errorType": error_type, "errorMessage": message, "stackTrace": stack}
     )
 

@@ -8,8 +8,9 @@ environment: text, sets and folders are arguments. Specification: docs/configura
 
 from __future__ import annotations
 
-from enum import StrEnum
+import posixpath
 
+from lambda_deno_spawn.early import StrEnum
 from lambda_deno_spawn.errors import ConfigError
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
@@ -38,6 +39,9 @@ PRIVATE_DIR_MARK = "\0"
 # Suffix of the private folder's path: the socket of a process that listens is beside
 # that folder, as handlers may empty it.
 SOCKET = ".socket"
+# Lambda mounts a function's file systems below this folder; AWS "Configuring file
+# system access".
+MOUNTS = "/mnt"
 # With this call one process could slow down the supervisor and every later process.
 RENICE = "setPriority"
 # Deno itself reads these while it runs, past every permission: they decide where it
@@ -209,6 +213,7 @@ def grant(
     read_paths: Sequence[str],
     task_root: str,
     denied: Sequence[str],
+    searched: Sequence[str] = (),
     listens: bool = False,
 ) -> Grant:
     """Add up the setting, a permission set and the runtime's own denials.
@@ -218,6 +223,8 @@ def grant(
         sets: Permission sets of the function's ``deno.json``, by name.
         read_paths: Readable by default, besides the private folder.
         task_root: Replaces its placeholder.
+        searched: Folders in which ``require`` also looks for packages; readable if the
+            task root is.
         denied: Hosts with ports that no process may connect to.
         listens: The process listens on a socket beside its private folder.
 
@@ -225,8 +232,9 @@ def grant(
         ConfigError: The set does not exist, or a flag would have no effect.
     """
     if permissions.mode is Mode.NONE:
-        hints = _hints(permissions, None, {}, denied)
         own: Flags = {}
+        is_hidden = _hide(own, task_root, searched)
+        hints = _hints(permissions, None, {}, denied, task_root, is_hidden=is_hidden)
         if listens:
             _allow_socket(own)
         arguments = [_argument(name, value) for name, value in own.items()]
@@ -246,15 +254,17 @@ def grant(
     for name, value in permissions.flags:
         _check_effect(name, value, base, permissions)
         _add(total, name, value)
-    hints = _hints(permissions, set_name, total, denied)
+    asked = dict(total)
     is_wide = total.get("allow-sys", "") is None or "allow-all" in total
     if is_wide and not permissions.may_renice:
         _add(total, "deny-sys", RENICE)
-    if listens:
-        _allow_socket(total)
     _deny(total, denied)
     steering = _keep_steering(total)
     total = {name: _expanded(value, task_root) for name, value in total.items()}
+    is_hidden = _hide(total, task_root, searched)
+    hints = _hints(permissions, set_name, asked, denied, task_root, is_hidden=is_hidden)
+    if listens:
+        _allow_socket(total)
     given = total
     arguments = []
     if set_name is not None:
@@ -336,6 +346,41 @@ def _allow_socket(flags: Flags) -> None:
     _add(flags, "allow-net", f"unix:{path}")
 
 
+def _hide(flags: Flags, task_root: str, searched: Sequence[str]) -> bool:
+    """Let what may not be read look as if it did not exist; return whether it does.
+
+    Programs look for files that need not exist, and are not prepared for any other
+    answer than "not there". Where the function's own files are, a denied access stays
+    an error that says so. Nothing becomes readable, except ``searched``. Decision 0035.
+    """
+    allowed = flags.get("allow-read", "")
+    is_wide = "allow-all" in flags or allowed is None
+    if is_wide or None in (flags.get("deny-read", ""), flags.get("ignore-read", "")):
+        return False
+    # Deno applies the most specific entry, and a denial before an equal one.
+    if _covers(allowed, task_root, task_root):
+        if searched:
+            _add(flags, "allow-read", ",".join(searched))
+        own = [MOUNTS]
+    else:
+        own = [task_root, MOUNTS]
+    given = f"{allowed},{flags.get('ignore-read', '')}"
+    told = [path for path in own if not _covers(given, path, task_root)]
+    if told:
+        _add(flags, "deny-read", ",".join(told))
+    flags["ignore-read"] = None
+    return True
+
+
+def _covers(value: str | None, path: str, task_root: str) -> bool:
+    """Return whether one of a flag's paths is this folder, or a folder above it."""
+    for entry in filter(None, (value or "").split(",")):
+        absolute = posixpath.normpath(posixpath.join(task_root, entry))
+        if f"{path}/".startswith(f"{absolute.rstrip('/')}/"):
+            return True
+    return False
+
+
 def _deny(flags: Flags, denied: Iterable[str]) -> None:
     """Deny these hosts, whatever is allowed."""
     hosts = ",".join(denied)
@@ -395,6 +440,9 @@ def _hints(
     set_name: str | None,
     total: Flags,
     denied: Sequence[str],
+    task_root: str,
+    *,
+    is_hidden: bool,
 ) -> dict[str, object]:
     is_none = permissions.mode is Mode.NONE
     return {
@@ -403,4 +451,6 @@ def _hints(
         "denies": [kind for kind in KINDS if f"deny-{kind}" in total],
         "runtimeApi": list(denied),
         "everything": "allow-all" in total,
+        "hidden": is_hidden,
+        "taskRoot": task_root,
     }

@@ -1,4 +1,4 @@
-"""The modules that a cold start imports before Deno runs, by name.
+"""The modules that a cold start imports, by name: before Deno runs, and in all.
 
 Names, not times: the modules decide how long a start takes, on any machine.
 A module that has to be imported so early is added here, once its cost was measured
@@ -7,11 +7,20 @@ A module that has to be imported so early is added here, once its cost was measu
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
+from typing import TYPE_CHECKING
 
 import pytest
 
 from lambda_deno_spawn.dev.local.runtime import isolated_python
+from lambda_deno_spawn.dev.package.interpreter import find_interpreter
+from lambda_deno_spawn.errors import BuildError
+
+if TYPE_CHECKING:
+    from tests.doubles import FakeRuntimeApi
+    from tests.integration.conftest import MakeRuntime
 
 pytestmark = pytest.mark.as_lambda
 
@@ -32,6 +41,7 @@ OURS = {
     "lambda_deno_spawn.launch.handler",
     "lambda_deno_spawn.launch.variables",
     "lambda_deno_spawn.processes.descendants",
+    "lambda_deno_spawn.early",
     "lambda_deno_spawn.errors",
     "lambda_deno_spawn.limits",
     "lambda_deno_spawn.protocol.hello",
@@ -44,10 +54,18 @@ OURS = {
 }
 # Names before the first dot. Modules that begin with _ belong to one of these.
 STANDARD = {
-    "collections", "contextlib", "enum", "errno", "fcntl", "functools", "gc",
-    "genericpath", "itertools", "keyword", "operator", "os", "posixpath", "reprlib",
-    "signal", "stat", "types",
+    "errno", "fcntl", "gc", "genericpath", "itertools", "os", "posixpath", "stat",
 }  # fmt: skip
+# What no supervisor needs that serves events with the default settings: decision 0034.
+UNUSED = {
+    "ssl", "inspect", "ast", "dis", "locale", "dataclasses", "datetime", "uuid",
+    "urllib", "ipaddress", "platform", "pathlib", "base64", "shlex", "h11", "orjson",
+}  # fmt: skip
+# Prefixed to the program of the runtime.
+AT_EXIT = (
+    "import atexit, sys; "
+    "atexit.register(lambda: print('imported', *sys.modules, file=sys.stderr)); "
+)
 REPORT = (
     "before = set(sys.modules); import lambda_deno_spawn.bootstrap; "
     "print(*(set(sys.modules) - before))"
@@ -63,6 +81,30 @@ def test_bootstrap_imports_nothing_beyond_its_budget() -> None:
 def test_budget_holds_nothing_that_bootstrap_no_longer_imports() -> None:
     budget = OURS | STANDARD
     assert sorted(budget - imported_by_bootstrap()) == [], "in the budget for nothing"
+
+
+@pytest.mark.deno
+@pytest.mark.parametrize("version", ["3.11", "3.12", "3.13", "3.14"])
+async def test_events_are_served_without_what_is_not_used(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, version: str
+) -> None:
+    try:
+        python = find_interpreter(version, os.environ).path
+    except BuildError as error:
+        pytest.skip(str(error))
+    # Its arguments are an interpreter, -I, -S, -c and a program.
+    wrapper = f'exec {shlex.quote(str(python))} -I -S -c {shlex.quote(AT_EXIT)}"$5"'
+    source = "export const handler = (event: unknown) => event;"
+    runtime = make_runtime({"function.ts": source})
+    runtime.wrapper = wrapper
+    async with runtime:
+        for number in range(2):
+            assert (await api.invoke({"n": number})).json() == {"n": number}
+        await api.wait_for_next()
+        assert await runtime.stop() == 0
+        imported = (await runtime.logged("imported ")).split()
+    assert "asyncio" in imported
+    assert sorted(UNUSED & set(imported)) == []
 
 
 def imported_by_bootstrap() -> set[str]:

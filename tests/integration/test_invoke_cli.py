@@ -171,7 +171,7 @@ async def test_log_is_in_the_order_of_events(tmp_path: Path, mark: str) -> None:
     assert re.fullmatch(
         rf"REPORT RequestId: {result.request_id}\tDuration: \d+\.\d\d ms\t"
         r"Billed Duration: \d+ ms\tMemory Size: 512 MB\tMax Memory Used: \d+ MB\t"
-        r"Init Duration: \d+\.\d\d ms",
+        r"Init Duration: \d+\.\d\d ms\tResponse Latency: \d+\.\d\d ms",
         lines[-1],
     )
 
@@ -740,7 +740,7 @@ def test_prelude_is_told_in_one_line(prelude: str, line: str) -> None:
 def test_bootstrap_command_runs_isolated_and_without_site() -> None:
     python, *flags, code = bootstrap_command()
     probe = code.partition("from lambda_deno_spawn")[0]
-    names = "lambda_deno_spawn, h11, orjson"
+    names = "lambda_deno_spawn, h11"
     assert python == sys.executable
     assert flags == ["-I", "-S", "-c"]
     subprocess.run(
@@ -911,7 +911,7 @@ def test_result_is_on_stdout_and_the_log_on_stderr(
 
 
 @pytest.mark.deno
-@pytest.mark.parametrize("source", ["@event.json", "-", "--event-file"])
+@pytest.mark.parametrize("source", ["@event.json", "event.json", "-", "--event-file"])
 def test_event_comes_from_a_file_or_stdin(
     write: Callable[[str], Path], mark: str, source: str
 ) -> None:
@@ -921,6 +921,26 @@ def test_event_comes_from_a_file_or_stdin(
     stdin = b'{"name":"\xd0\xb6"}' if source == "-" else b""
     done = cli("invoke", ".", *arguments, stdin=stdin, cwd=folder, mark=mark)
     assert done.stdout == b'"\xd0\xb6"\n', done.stderr.decode()
+
+
+@pytest.mark.deno
+@pytest.mark.parametrize("log_format", ["Text", "JSON"])
+def test_what_the_module_prints_is_not_logged_again_for_the_next_process(
+    write: Callable[[str], Path], mark: str, log_format: str
+) -> None:
+    folder = write(
+        "console.log('loading'); console.log('number', Math.random());"
+        "export const handler = () => { console.log('handling'); return 1; };"
+    )
+    variable = f"AWS_LAMBDA_LOG_FORMAT={log_format}"
+    done = cli("invoke", folder, "--env", variable, mark=mark)
+    log = done.stderr.decode()
+    assert done.returncode == 0, log
+    assert log.count("loading") == log.count("handling") == 1
+    # What differs is shown, and said to be of another process.
+    before, told, after = log.partition("(The process for the next event gets ready.")
+    assert told
+    assert (before.count("number"), after.count("number")) == (1, 1)
 
 
 @pytest.mark.deno
@@ -935,6 +955,7 @@ def test_json_output_is_one_object(write: Callable[[str], Path], mark: str) -> N
     report = output["report"]
     assert set(report) == {
         "durationMs",
+        "responseLatencyMs",
         "billedDurationMs",
         "initDurationMs",
         "memorySizeMb",

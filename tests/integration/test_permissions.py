@@ -51,17 +51,19 @@ export async function handler(event: any) {
 }
 """
 DENIED = "NotCapable"
+HIDDEN = "NotFound"  # decision 0035
 
 
 @pytest.mark.parametrize(
     ("settings", "config", "expected"),
     [
-        ({}, None, {"task": True, "outside": DENIED, "writeTask": DENIED,
+        ({}, None, {"task": True, "outside": HIDDEN, "writeTask": DENIED,
                     "writeTmp": True, "makeTemp": True, "run": DENIED, "ffi": DENIED,
                     "env": True, "sys": True, "net": DENIED}),
         ({"LAMBDA_DENO_PERMISSIONS": "none"}, None,
-         dict.fromkeys(["task", "outside", "writeTask", "writeTmp", "makeTemp", "run",
-                        "ffi", "env", "sys", "net"], DENIED)),
+         {"outside": HIDDEN,
+          **dict.fromkeys(["task", "writeTask", "writeTmp", "makeTemp", "run", "ffi",
+                           "env", "sys", "net"], DENIED)}),
         ({"LAMBDA_DENO_PERMISSIONS": "all"}, None,
          {"outside": "root:", "run": True, "env": True, "net": DENIED}),
         ({"LAMBDA_DENO_PERMISSIONS": "--allow-env=PATH --allow-net"}, None,
@@ -84,7 +86,7 @@ async def test_permissions_are_those_that_were_asked_for(
         url = f"http://{api.address}/2018-06-01/runtime/invocation/next"
         results = (await api.invoke({"url": url})).json()
         for name, value in expected.items():
-            if name == "outside" and value != DENIED:
+            if name == "outside" and value != HIDDEN:
                 assert results[name].startswith(value)
             else:
                 assert results[name] == value, (name, results)
@@ -136,7 +138,7 @@ async def test_a_default_set_keeps_what_it_denies_beside_our_denial(
             ("net", "host", api.address),
             ("read", "path", "/etc"),
         )
-        assert found == ["granted", "denied", "denied", "prompt"]
+        assert found == ["granted", "denied", "denied", "denied"]
         await api.wait_for_next()
 
 
@@ -438,7 +440,7 @@ async def test_what_a_literal_import_names_is_read_and_no_more(
         assert whole == "content"
         assert "SyntaxError" in excerpt
         assert "=" in excerpt
-        assert all(text.startswith("Requires read access") for text in computed)
+        assert all(text.startswith("No such file") for text in computed)
         assert runtime.is_running
         await api.wait_for_next()
 
@@ -603,10 +605,14 @@ def use(setting: str) -> str:
     return f': set LAMBDA_DENO_PERMISSIONS="{setting}", '
 
 
+def hidden(setting: str) -> str:
+    return f'; to read it, set LAMBDA_DENO_PERMISSIONS="{setting}", '
+
+
 HINTS = [
     ("", None, {
-        "read": use("default --allow-read=/etc/passwd") + IN_JSON,
-        "node": use("default --allow-read='/etc/it'\\''s'") + IN_JSON,
+        "read": hidden("default --allow-read=PATH") + IN_JSON,
+        "node": hidden("default --allow-read='/etc/it'\\''s'") + IN_JSON,
         "write": use("default --allow-write=/etc/x"),
         "run": use("default --allow-run=git"),
         "ffi": use("default --allow-ffi=/x.so"),
@@ -614,7 +620,7 @@ HINTS = [
         "credentials": "from any providers",
     }),
     ("none", None, {
-        "read": use("--allow-read=/etc/passwd"), "temp": use("--allow-write=$TMPDIR"),
+        "read": hidden("--allow-read=PATH"), "temp": use("--allow-write=$TMPDIR"),
         "env": use("--allow-env=SECRET"), "environ": use("--allow-env"),
         "sys": use("--allow-sys=hostname"), "net": use("--allow-net=a.test:80"),
         "lookup": use("--allow-net=a.test"), "runtimeApi": RUNTIME_API,

@@ -26,6 +26,8 @@ const HELLO = {
   concurrency: 1,
   closeMs: 500,
   variables: {},
+  packageFolders: [],
+  closedFolders: [],
   context: { functionName: "test" },
 };
 const PERMISSIONS = {
@@ -34,6 +36,8 @@ const PERMISSIONS = {
   denies: [],
   runtimeApi: ["169.254.100.1:9001", "localhost:9001"],
   everything: false,
+  hidden: true,
+  taskRoot: "/var/task",
   credentialsWithheld: false,
 };
 /** @type {Head} */

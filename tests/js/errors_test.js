@@ -9,9 +9,11 @@ import {
   describe,
   errorBody,
   loadErrorType,
+  noteDenials,
   OUR_FILES,
   remedy,
   RuntimeError,
+  untoldDenials,
 } from "../../src/lambda_deno_spawn/js/src/errors.js";
 
 /**
@@ -253,6 +255,80 @@ for (const [said, advised] of DENIALS) {
     assert.equal(describe(new Error(said)).errorMessage, advised);
   });
 }
+
+Deno.test("advise() says that a file which looks missing may be one that is hidden", () => {
+  sayHello();
+  const bare = "No such file or directory (os error 2)";
+  const hint = /: if the path is one that the function may not read, .*=PATH"/;
+  assert.match(advise(bare), hint);
+  assert.match(
+    advise(`NotFound: ${bare}\n    at f`),
+    /PATH", or .*\n {4}at f$/,
+  );
+  assert.match(describe(new Error(bare)).errorMessage, hint);
+  for (
+    const text of [`${bare}: readfile 'x'`, `Failed to spawn 'x': ${bare}`]
+  ) {
+    assert.equal(advise(text), text);
+  }
+  const own =
+    `ENOENT: no such file or directory, open '${import.meta.filename}'`;
+  assert.equal(advise(own), own);
+  sayHello({}, { hidden: false });
+  assert.equal(advise(bare), bare);
+});
+
+Deno.test("remedy() names the event's own folder, and no path of this machine", () => {
+  sayHello();
+  assert.match(
+    remedy("write", "/tmp/x"),
+    /^each event .*\$TMPDIR name: use that;/,
+  );
+  assert.match(remedy("read", "/tmp"), /^each event /);
+  assert.match(remedy("write", "/tmpx"), /^set /);
+  assert.match(
+    remedy("write", "/var/task/a b"),
+    /^on Lambda .*--allow-write='\$LAMBDA_TASK_ROOT\/a b'"/,
+  );
+  assert.match(remedy("read", "/var/task"), /^set .*=\$LAMBDA_TASK_ROOT"/);
+  assert.match(remedy("read", "/var/tasks"), /^set .*=\/var\/tasks"/);
+  assert.match(
+    remedy("run", "/var/task/x"),
+    /^set .*--allow-run=\/var\/task\/x"/,
+  );
+});
+
+Deno.test("untoldDenials() returns what was denied and caught, once for each kind", () => {
+  sayHello();
+  const job = { phase: "running" };
+  let owner = job;
+  noteDenials(() => owner);
+  const deny = (/** @type {string} */ text) =>
+    new Deno.errors.NotCapable(`Requires ${text}`);
+  const { name, message } = deny(
+    'run access to "ls", run again with the --allow-run flag',
+  );
+  assert.equal(name, "NotCapable");
+  deny('run access to "cat", run again with the --allow-run flag');
+  deny('env access to "A", run again with the --allow-env flag');
+  assert.match(
+    advise("Command failed: ls"),
+    /^Command failed: ls: Requires run/,
+  );
+  assert.deepEqual(untoldDenials(job), []);
+  // Another invocation's, until that is over.
+  owner = { phase: "running" };
+  deny('ffi access to "/a", run again with the --allow-ffi flag');
+  assert.deepEqual(untoldDenials(job), []);
+  owner.phase = "done";
+  assert.match(
+    untoldDenials(job).join(),
+    /^Requires ffi access to "\/a": set /,
+  );
+  deny('ffi access to "/b", run again with the --allow-ffi flag');
+  assert.deepEqual(untoldDenials(job), []);
+  advise(message);
+});
 
 Deno.test("advise() leaves other texts alone, and lives with what it cannot read", () => {
   sayHello();

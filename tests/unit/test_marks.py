@@ -17,6 +17,7 @@ DEVELOPER = "its subject is the developer's side, which does not run on Lambda"
 NOT_ON_LAMBDA = {
     "test_as_deployed": "it makes Lambda's place by itself, from zips, and needs root",
     "test_as_lambda": "its subject is that place itself, and making it needs root",
+    "test_bench": DEVELOPER,
     "test_build": DEVELOPER,
     "test_cgroups": "its subject is how tests set the kernel's limits; it needs root",
     "test_deploy": DEVELOPER,
@@ -27,6 +28,7 @@ NOT_ON_LAMBDA = {
     "test_invoke_cli": DEVELOPER,
     "test_javascript": "Deno's test runner calls functions, with no process of ours",
     "test_layer_zip": f"{DEVELOPER}; test_as_deployed starts what it builds",
+    "test_layouts": DEVELOPER,
     "test_new": DEVELOPER,
     "test_native_build": DEVELOPER,
     "test_publish": DEVELOPER,
@@ -35,7 +37,7 @@ NOT_ON_LAMBDA = {
 }
 
 # Unit tests that touch files, and whose subject is not the runtime either.
-PAGES = {"test_documentation"}
+NOT_THE_RUNTIME = {"test_documentation", "test_ratios"}
 
 
 def marks(path: Path) -> set[str]:
@@ -85,7 +87,7 @@ def test_unit_tests_of_the_runtime_that_touch_files_run_as_on_lambda() -> None:
         if "tmp_path" in names_in(path)
         and "lambda_deno_spawn.dev" not in path.read_text(encoding="utf-8")
         and "as_lambda" not in marks(path)
-        and path.stem not in PAGES
+        and path.stem not in NOT_THE_RUNTIME
     ]
     assert unmarked == []
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -14,6 +14,9 @@ from lambda_deno_spawn.permissions import (
     Permissions,
     grant,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 HOSTS = ["127.0.0.1:9001", "localhost:9001"]
 DENY = "--deny-net=127.0.0.1:9001,localhost:9001"
@@ -38,6 +41,19 @@ def granted(text: str, sets: dict[str, Any] | None = None) -> Grant:
     )
 
 
+def apart_from_hiding(flags: Iterable[str]) -> list[str]:
+    """Return flags without those that hide what may not be read."""
+    told = []
+    for flag in flags:
+        name, _, value = flag.partition("=")
+        if name == "--deny-read":
+            paths = [path for path in value.split(",") if path not in ("/task", "/mnt")]
+            told += [f"--deny-read={','.join(paths)}"] if paths else []
+        elif flag != "--ignore-read":
+            told.append(flag)
+    return told
+
+
 KEPT = f"--ignore-env={','.join(STEERING)}"
 ALONE = [
     ("", [*DEFAULT, RENICE, DENY]),
@@ -60,7 +76,7 @@ ALONE = [
     ("--allow-import --deny-import=b.test",
      ["--allow-import", DENY, f"{DENY_IMPORT},b.test"]),
     ("--allow-env --cached-only", ["--cached-only", "--allow-env", DENY]),
-    ("--ignore-env --ignore-read=/x", ["--ignore-env", "--ignore-read=/x", DENY]),
+    ("--ignore-env --ignore-read=/x", ["--ignore-env", DENY]),
     ("--allow-net --deny-net", ["--allow-net", "--deny-net"]),
     ("--deny-net=a.test --allow-net --deny-net=b.test:1",
      ["--allow-net", f"{DENY},a.test,b.test:1"]),
@@ -87,7 +103,8 @@ ALONE = [
     ("text", "flags"), [pytest.param(*case, id=repr(case[0])) for case in ALONE]
 )
 def test_flags_of_a_setting_add_up(text: str, flags: list[str]) -> None:
-    assert [flag for flag in granted(text).flags if flag != KEPT] == flags
+    found = apart_from_hiding(granted(text).flags)
+    assert [flag for flag in found if flag != KEPT] == flags
 
 
 SET = {
@@ -141,7 +158,7 @@ def test_a_set_keeps_all_it_says_when_flags_are_added(
     text: str, flags: list[str]
 ) -> None:
     """Deno takes a flag for the set's whole entry: our denial dropped the set's own."""
-    found = granted(text, SET).flags
+    found = apart_from_hiding(granted(text, SET).flags)
     assert [flag for flag in found if flag != KEPT] == flags
 
 
@@ -312,6 +329,8 @@ def test_hints_name_what_is_there_to_add_to(
         "denies": denies,
         "runtimeApi": HOSTS,
         "everything": text == "all",
+        "hidden": text != "all",
+        "taskRoot": "/task",
     }
 
 
@@ -363,4 +382,65 @@ def test_a_process_that_listens_may_do_that_and_no_more(
     if text == "all":
         assert not any("socket" in flag for flag in found.flags)
     if text == "none":
-        assert set(found.flags) == expected
+        assert set(apart_from_hiding(found.flags)) == expected
+
+
+HIDING = [
+    ("", "/task,/opt,\0,/node_modules", "/mnt"),
+    ("none", None, "/task,/mnt"),
+    ("--allow-env", None, "/task,/mnt"),
+    ("--allow-read=/data", "/data", "/task,/mnt"),
+    ("--allow-read=$LAMBDA_TASK_ROOT/data", "/task/data", "/task,/mnt"),
+    ("-R=.", ".,/node_modules", "/mnt"),
+    ("-R=/", "/,/node_modules", None),
+    ("default --allow-read=/mnt", "/task,/opt,\0,/mnt,/node_modules", None),
+    ("default --allow-read=/mnt/a", "/task,/opt,\0,/mnt/a,/node_modules", "/mnt"),
+    ("default --deny-read=/x", "/task,/opt,\0,/node_modules", "/x,/mnt"),
+    ("default --ignore-read=/mnt", "/task,/opt,\0,/node_modules", None),
+    ("-P=places", "/task,x,/node_modules", "/mnt"),
+    ("-P=hidden", None, "/x,/task,/mnt"),
+]
+
+
+@pytest.mark.parametrize(
+    ("text", "allowed", "denied"),
+    [pytest.param(*case, id=repr(case[0])) for case in HIDING],
+)
+def test_what_may_not_be_read_is_hidden_but_for_the_function_s_own(
+    text: str, allowed: str | None, denied: str | None
+) -> None:
+    """Nothing becomes readable but the folders that are searched for packages."""
+    flags = hiding(text)
+    assert flags.get("--ignore-read") == ""
+    assert flags.get("--allow-read") == allowed
+    assert flags.get("--deny-read") == denied
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "all", "-A", "-R", "default --allow-read", "-P=broad", "--deny-read",
+        "-R=/x --deny-read", "--ignore-read", "-P=reads",
+    ],
+)  # fmt: skip
+def test_nothing_is_hidden_where_all_or_nothing_is_readable_by_choice(
+    text: str,
+) -> None:
+    """An ignored kind would hide even what is allowed without limit."""
+    asked = dict(Permissions.parse(text).flags)
+    flags = hiding(text)
+    assert ("--ignore-read" in flags) is ("ignore-read" in asked)
+    assert ("--deny-read" in flags) is ("deny-read" in asked)
+    assert "/node_modules" not in flags.get("--allow-read", "")
+
+
+def hiding(text: str) -> dict[str, str]:
+    found = grant(
+        Permissions.parse(text),
+        {**SET, "reads": {"read": True}} if "-P" in text else {},
+        read_paths=("/task", "/opt"),
+        task_root="/task",
+        denied=HOSTS,
+        searched=("/node_modules",),
+    )
+    return {flag.partition("=")[0]: flag.partition("=")[2] for flag in found.flags}

@@ -35,13 +35,14 @@ _HEAD = re.compile(rf"HTTP/1\.1 ([2-5][0-9][0-9]) [ -~]*((?:\r\n{_TOKEN}: ?{_VAL
 # One field of a head that _HEAD has matched.
 _FIELD = re.compile(r"\r\n([^:]+): ?([^\r]*)")
 _LENGTH = re.compile(r"0|[1-9][0-9]{0,11}")
-# Accept what h11 accepts: up to 20 digits; and in trailers bare newlines and folded
-# lines too (RFC 9112, 2.2 and 5.2).
-_CHUNK_LINE = re.compile(rb"([0-9A-Fa-f]{1,20})(?:;[^\n]*|[ \t]*)\r\n")
+# Compiled when the first body in chunks arrives, not in a cold start. They accept what
+# h11 accepts: up to 20 digits; and in trailers bare newlines and folded lines too
+# (RFC 9112, 2.2 and 5.2).
+_CHUNK_LINE = rb"([0-9A-Fa-f]{1,20})(?:;[^\n]*|[ \t]*)\r\n"
 _TEXT = rb"[\x01-\x09\x0e-\xff]*"
-_TRAILERS = re.compile(
-    rb"\n(?:%b:%b\r?\n(?:[ \t]%b\r?\n)*)*\r?\n" % (_TOKEN.encode(), _TEXT, _TEXT)
-)
+_TRAILERS = rb"\n(?:%b:%b\r?\n(?:[ \t]%b\r?\n)*)*\r?\n" % (
+    _TOKEN.encode(), _TEXT, _TEXT,
+)  # fmt: skip
 # Values that may be sent: h11's rule, within latin-1.
 _WRITABLE = re.compile(
     r"(?:[\x01-\x08\x0e-\x1f!-\xff](?:[\x01-\x09\x0e-\xff]*[\x01-\x08\x0e-\x1f!-\xff])?)?"
@@ -326,16 +327,16 @@ class _ChunkReader:
                 self._line_end_left = self._line_end_left[len(found) :]
             elif self._is_in_trailers:
                 at, trailers = self._collect(data, at, END_OF_TRAILERS)
-                if trailers and not _TRAILERS.fullmatch(trailers):
+                if trailers and not re.fullmatch(_TRAILERS, trailers):
                     raise RemoteProtocolError(f"illegal trailers: {trailers[:64]!r}")
                 self.is_complete = bool(trailers)
-            elif not self._held and (line := _CHUNK_LINE.match(data, at)):
+            elif not self._held and (line := re.compile(_CHUNK_LINE).match(data, at)):
                 at = line.end()
                 self._begin_chunk(line)
             else:
                 at, held = self._collect(data, at, (LINE_END,))
                 if held:
-                    line = _CHUNK_LINE.fullmatch(held)
+                    line = re.fullmatch(_CHUNK_LINE, held)
                     if line is None:
                         raise RemoteProtocolError(f"illegal chunk: {held[:64]!r}")
                     self._begin_chunk(line)

@@ -17,7 +17,7 @@ import os
 import socket
 import struct
 import termios
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from lambda_deno_spawn.http.http1 import (
     HttpError,
@@ -26,6 +26,7 @@ from lambda_deno_spawn.http.http1 import (
     chunk,
     end_of_chunks,
 )
+from lambda_deno_spawn.records import NamedTuple
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterable, Callable, Iterable

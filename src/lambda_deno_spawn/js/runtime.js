@@ -57,12 +57,17 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  * @property {Record<string, string | null>} variables Environment variables that Deno
  *   itself obeys: the handler reads and sets these copies instead; null: not set.
  * @property {Record<string, string>} context Members that every context has.
+ * @property {string[]} packageFolders Folders in which `require` looks last.
+ * @property {string[]} closedFolders Folders in which `require` must not look.
  * @property {object} permissions What to say about a denied access.
  * @property {string} permissions.base Value of LAMBDA_DENO_PERMISSIONS to add flags to.
  * @property {string | null} permissions.set Permission set of deno.json that is in use.
  * @property {string[]} permissions.denies Kinds of permission with entries that deny.
  * @property {string[]} permissions.runtimeApi Hosts and ports that are always denied.
  * @property {boolean} permissions.everything All is allowed except what is denied.
+ * @property {boolean} permissions.hidden What may not be read looks as if it did not
+ *   exist.
+ * @property {string} permissions.taskRoot The function's folder.
  * @property {boolean} permissions.credentialsWithheld
  *
  * @property {boolean} template The supervisor forks this process for each event.
@@ -240,6 +245,18 @@ const ERROR_TYPE_LIMIT = 128;
 const DENIED =
   /Requires (\w+) access(?: to (?:"(.*?)"|(<\w+>)))?, run again with the --allow-\w+ flag/g;
 const DENIED_LOOKUP = /getaddrinfo EPERM (\S+)/g;
+/**
+ * How Deno and Node word that a file is not there. Deno names no path if it has not
+ * looked, because reading there is not allowed.
+ */
+const NOT_THERE =
+  /(^|NotFound: )No such file or directory \(os error 2\)(?=\n|$)/g;
+const NOT_THERE_IN_NODE =
+  /ENOENT: no such file or directory, \w+ '(.*?)'(?= -> '|[\n"),\]]|$)/g;
+/** How `node:child_process` words a denial: it drops the reason. */
+const COMMAND_FAILED = "Command failed: ";
+/** Kinds of access that a program asks for because it needs it, not to find out. */
+const NEEDED = /^Requires (read|write|net|run|ffi) access/;
 /** How Deno words that a module may not be downloaded, and what it means here. */
 const NOT_CACHED = "--cached-only is specified";
 const NOT_PACKAGED =
@@ -253,6 +270,15 @@ const ADD_BEFORE =
 /** Added to the AWS SDK's own message. */
 const CREDENTIALS_WITHHELD =
   ": LAMBDA_DENO_ENV withholds the credentials, unless it has @credentials";
+/**
+ * The first denial of each kind that nothing has been said about yet, and whose it is.
+ *
+ * @type {Map<string, { message: string, owner: { phase: string } | null }>}
+ */
+const untold = new Map();
+/** Kinds of access that a denial was told of. */
+const told = /** @type {Set<string>} */ (new Set());
+
 /** Folder of the runtime's own files, as lines of a stack show it. */
 const OUR_FILES = import.meta.url.slice(
   0,
@@ -358,6 +384,48 @@ function describe(
   return body;
 }
 
+const noteDenials = (
+  /**
+   * Note every denied access from now on. A framework may catch the error, and some parts
+   * of Deno drop it, so nobody would read what would allow it.
+   *
+   * @param {() => { phase: string } | null} findOwner Returns the job that the calling
+   *   code belongs to; null: unknown.
+   */
+  function (findOwner) {
+    // Deno's constructor of the error assigns its name.
+    Object.defineProperty(Deno.errors.NotCapable.prototype, "name", {
+      configurable: true,
+      get: () => "Error",
+      set(value) {
+        const own = { configurable: true, enumerable: true, writable: true };
+        Object.defineProperty(this, "name", { ...own, value });
+        attempt(() => {
+          const kind = NEEDED.exec(this.message)?.[1];
+          if (kind === undefined || told.has(kind) || untold.has(kind)) return;
+          untold.set(kind, { message: this.message, owner: findOwner() });
+        });
+      },
+    });
+  }
+);
+
+const untoldDenials = (
+  /**
+   * @param {{ phase: string }} job Those of others that are not over are left to them.
+   * @returns {string[]} Denials that nothing was said about; each is returned once.
+   */
+  function (job) {
+    if (untold.size === 0) return [];
+    return [...untold.values()]
+      .filter(({ owner }) =>
+        owner === null || owner === job || owner.phase === "idle" ||
+        owner.phase === "done"
+      )
+      .map(({ message }) => advise(message));
+  }
+);
+
 /**
  * Add to the message of a denied access what would allow it on Lambda, where a function
  * cannot be "run again with the --allow-read flag".
@@ -371,6 +439,8 @@ function advise(text, errorType) {
     const isDenial = text.includes(", run again with the --allow-");
     if (isDenial || text.includes("getaddrinfo EPERM ")) {
       return text.replace(DENIED, (_, kind, target, folder) => {
+        told.add(kind);
+        untold.delete(kind);
         const what = target === undefined ? "" : ` to "${target}"`;
         const value = folder === "<TMP>" ? "$TMPDIR" : target;
         return `Requires ${kind} access${what}: ${remedy(kind, value)}`;
@@ -379,6 +449,16 @@ function advise(text, errorType) {
         (said, host) => `${said}: ${remedy("net", host)}`,
       );
     }
+    if (hello.permissions.hidden && text.includes("o such file or directory")) {
+      return text.replace(NOT_THERE, (said) => `${said}: ${outOfSight()}`)
+        .replace(
+          NOT_THERE_IN_NODE,
+          (said, path) =>
+            isReadable(path) ? said : `${said}: ${outOfSight(path)}`,
+        );
+    }
+    const denial = text.startsWith(COMMAND_FAILED) && untold.get("run");
+    if (denial) return `${text}: ${advise(denial.message)}`;
     if (text.includes(NOT_CACHED)) {
       return text.replaceAll(NOT_CACHED, NOT_PACKAGED);
     }
@@ -389,13 +469,34 @@ function advise(text, errorType) {
   }) ?? text;
 }
 
+/** @param {string} path */
+function isReadable(path) {
+  const state = attempt(() =>
+    Deno.permissions.querySync({ name: "read", path }).state
+  );
+  return state === undefined || state === "granted";
+}
+
+/**
+ * @param {string} [path]
+ * @returns {string} What to say about a file that looks as if it did not exist.
+ */
+function outOfSight(path) {
+  const which = path === undefined
+    ? "if the path is one that"
+    : "this is a path that";
+  return `${which} the function may not read, it looks like this whether the file ` +
+    `exists or not; to read it, ${remedy("read", path ?? "PATH")}`;
+}
+
 /**
  * @param {string} kind Kind of permission.
  * @param {string | undefined} target What was accessed, if that is known.
  * @returns {string} What allows it.
  */
 function remedy(kind, target) {
-  const { base, set, denies, runtimeApi, everything } = hello.permissions;
+  const { base, set, denies, runtimeApi, everything, taskRoot } =
+    hello.permissions;
   if (
     kind === "env" && target === undefined && "HTTP_PROXY" in hello.variables
   ) {
@@ -416,8 +517,14 @@ function remedy(kind, target) {
         `instead, --allow-sys=${target} among them`
       : `everything is allowed but what a --deny-${kind} flag or deno.json denies`;
   }
-  const isPlain = target === undefined || /^[\w@%+=:./$-]+$/.test(target);
-  const value = isPlain ? target : `'${target.replaceAll("'", `'\\''`)}'`;
+  const isFile = kind === "read" || kind === "write";
+  const isOwn = isFile && `${target}/`.startsWith(`${taskRoot}/`);
+  // On Lambda the function's folder is another than on this machine.
+  const place = isOwn
+    ? `$LAMBDA_TASK_ROOT${target?.slice(taskRoot.length)}`
+    : target;
+  const isPlain = place === undefined || /^[\w@%+=:./$-]+$/.test(place);
+  const value = isPlain ? place : `'${place.replaceAll("'", `'\\''`)}'`;
   const flag = `--allow-${kind}${value === undefined ? "" : `=${value}`}`;
   const inJson = set === null
     ? 'or list what the function may do under "permissions" in deno.json'
@@ -425,7 +532,14 @@ function remedy(kind, target) {
   const unless = denies.includes(kind)
     ? `; what is denied for ${kind} there or in deno.json stays denied`
     : "";
-  return `set LAMBDA_DENO_PERMISSIONS="${
+  const instead = isOwn && kind === "write"
+    ? "on Lambda the function's folder cannot be written to: use the folder that " +
+      "os.tmpdir() and $TMPDIR name; elsewhere, "
+    : isFile && /^\/tmp(\/|$)/.test(target ?? "")
+    ? "each event has an empty folder of its own, which os.tmpdir() and $TMPDIR name: " +
+      "use that; to share /tmp with other events, "
+    : "";
+  return `${instead}set LAMBDA_DENO_PERMISSIONS="${
     base && `${base} `
   }${flag}", ${inJson}${unless}`;
 }
@@ -1152,8 +1266,22 @@ const doneBehind = (
     // A long-lived process survives an ordinary error, as it does in other runtimes.
     const isSpent = hello.socket === null && (invocationsLeft === 0 || isError);
     job.servesMore = !job.isFatal && !isSpent;
+    tellDenials(job);
     job.isDoneSent = job.afterwards.length === 0;
     return job.isDoneSent ? doneFrame(job.servesMore) : "";
+  }
+);
+
+const tellDenials = (
+  /**
+   * Log which access was denied, where the error was caught or lost.
+   *
+   * @param {Job} job
+   */
+  function (job) {
+    for (const denial of untoldDenials(job)) {
+      log("WARN", [`The handler did not pass this error on: ${denial}`]);
+    }
   }
 );
 
@@ -1172,6 +1300,7 @@ const finish = (
           log("ERROR", ["waitUntil: a promise was rejected", outcome.reason]);
         }
       }
+      tellDenials(job);
     }
     end(job);
   }
@@ -1827,6 +1956,37 @@ const rehearse = (
   }
 );
 
+// --- packages.js ---
+
+/**
+ * Let `require` look in other folders. As in Node, `import` does not.
+ *
+ * @param {string[]} folders Looked at after all others.
+ * @param {string[]} closed Not looked at.
+ */
+async function searchFolders(folders, closed) {
+  /** @type {any} */
+  const { default: Module } = await import("node:module");
+  const above = Module._nodeModulePaths;
+  /** @param {string} from */
+  Module._nodeModulePaths = function (from) {
+    return above.call(Module, from).filter((/** @type {string} */ path) =>
+      !closed.includes(path)
+    );
+  };
+  const lookUp = Module._resolveLookupPaths;
+  /**
+   * @param {string} request
+   * @param {unknown} parent
+   */
+  Module._resolveLookupPaths = function (request, parent) {
+    const paths = lookUp.call(Module, request, parent);
+    const isPackage = Array.isArray(paths) && !/^\.{0,2}\//.test(request) &&
+      request !== "." && request !== "..";
+    return isPackage ? [...paths, ...folders] : paths;
+  };
+}
+
 // --- uncaught.js ---
 
 /** @param {PromiseRejectionEvent} event */
@@ -2140,6 +2300,7 @@ export const start = (
     receiveHello(line);
     reroute();
     standIn(hello.variables);
+    noteDenials(currentJob);
     if (hello.template) prepareForForks(hello.places);
     // @ts-ignore the global of AWS's own runtime
     globalThis.awslambda = awslambda;
@@ -2153,6 +2314,10 @@ export const start = (
       const servesMore = invocationsLeft > 1 || hello.socket !== null;
       if (servesMore) ({ listenForTheEnd } = await loadClosing());
       const server = hello.socket === null ? null : await loadServer();
+      const { packageFolders, closedFolders } = hello;
+      if (packageFolders.length + closedFolders.length > 0) {
+        await searchFolders(packageFolders, closedFolders);
+      }
       const listener = server?.open(/** @type {string} */ (hello.socket));
       handler = await adapt(await load(), hello.export);
       if (server && listener) await serve(server, listener, handler);

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 
+from lambda_deno_spawn.early import suppress
 from lambda_deno_spawn.launch.files import read_text
 from lambda_deno_spawn.records import TYPE_CHECKING
 
@@ -49,7 +49,7 @@ def local_addresses(listing: AnyPath = NETWORK) -> list[str]:
         listing: Folder of the kernel's lists.
     """
     found: list[str] = []
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         # In each entry the address stands above "/32 host LOCAL".
         address = ""
         text = read_text(os.path.join(listing, "fib_trie"), "latin-1")
@@ -58,7 +58,7 @@ def local_addresses(listing: AnyPath = NETWORK) -> list[str]:
                 address = line.rpartition(" ")[2]
             elif "/32 host LOCAL" in line and not address.startswith("127."):
                 found.append(address)
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         lines = read_text(os.path.join(listing, "if_inet6"), "latin-1").splitlines()
         addresses = [line[:32] for line in lines]
         found += [f"[{_short_ipv6(a)}]" for a in addresses if int(a, 16) != 1]

@@ -14,13 +14,22 @@ from lambda_deno_spawn.errors import ConfigError
 from lambda_deno_spawn.launch.addresses import local_addresses, runtime_api_spellings
 from lambda_deno_spawn.launch.binary import find_binary
 from lambda_deno_spawn.launch.deno_json import (
+    SLOPPY,
     config_flags,
-    find_config,
+    emit_options,
+    find_project,
+    hoisted_packages,
     permission_sets,
+    searched_above,
 )
 from lambda_deno_spawn.launch.entry import entry_source, needed_parts
-from lambda_deno_spawn.launch.handler import find_handler
+from lambda_deno_spawn.launch.handler import BUNDLE, find_handler
 from lambda_deno_spawn.launch.module_cache import given_cache
+from lambda_deno_spawn.launch.node_options import (
+    NODE_OPTIONS,
+    package_folders,
+    parse_node_options,
+)
 from lambda_deno_spawn.launch.places import share_folders
 from lambda_deno_spawn.launch.variables import (
     CREDENTIALS,
@@ -46,6 +55,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.permissions import Grant
 
 ENTRY = "entry.mjs"
+CONFIG = "deno.json"  # beside it, where the project's own files are not enough
 LAYERS_ROOT = "/opt"
 # Memory that V8's old space cannot use: the supervisor's, that of Deno's own code and
 # buffers, and a part that grows with the heap. Measured in a control group; see
@@ -79,6 +89,7 @@ class DenoCommand(NamedTuple):
         permission_set: Set of ``deno.json`` that applies, None if none does.
         entry: The entry module's file, in the supervisor's folder.
         entry_text: Its content.
+        config_text: Content of ``CONFIG`` beside the entry module; None: there is none.
         given_cache: Cache that exists before the first process, if any.
         environ: Variables of the process, without those of its own folders.
         cwd: Its working directory.
@@ -87,6 +98,7 @@ class DenoCommand(NamedTuple):
             them.
         invocations: How many a process serves; 0: no limit.
         listens: It receives invocations on a socket.
+        notes: Sentences for the log about what has no effect.
     """
 
     binary: str
@@ -103,6 +115,16 @@ class DenoCommand(NamedTuple):
     sources: str
     invocations: int = 1
     listens: bool = False
+    config_text: str | None = None
+    notes: tuple[str, ...] = ()
+
+    @property
+    def files(self) -> dict[str, str]:
+        """The content of the files in the supervisor's folder, by name."""
+        files = {os.path.basename(self.entry): self.entry_text}
+        if self.config_text is not None:
+            files[CONFIG] = self.config_text
+        return files
 
     def argv(self, private_dir: str) -> list[str]:
         """Return the whole command line for a process that owns ``private_dir``."""
@@ -162,13 +184,18 @@ def deno_command(
     if settings.strategy is Strategy.SERVER:
         _check_room_for_socket(settings, state_dir)
     handler = find_handler(task_root, settings.handler)
-    config = find_config(task_root)
+    project = find_project(task_root)
+    config = project.config
+    options = emit_options(project)
+    hoisted = hoisted_packages(project, task_root)
+    missing, existing = searched_above(task_root)
     layers = (LAYERS_ROOT,) if os.path.isdir(LAYERS_ROOT) else ()
     granted = grant(
         settings.permissions,
         {} if config is None else permission_sets(config),
-        read_paths=(task_root, *layers),
+        read_paths=(task_root, *layers, *hoisted),
         task_root=task_root,
+        searched=missing,
         denied=runtime_api_spellings(settings.runtime_api, local_addresses()),
         listens=settings.strategy is Strategy.SERVER,
     )
@@ -179,12 +206,16 @@ def deno_command(
             wanted |= FETCHED_FROM  # not withheld: what is fetched there is handed on
         given = {name: given[name] for name in given.keys() - FETCHED_FROM}
     withholds_credentials = bool(CREDENTIALS & (environ.keys() - wanted))
+    node = parse_node_options(given.get(NODE_OPTIONS, ""))
+    is_bundle = handler.path.endswith(BUNDLE)
+    generated = os.path.join(state_dir, CONFIG) if options else None
     arguments = [
         "run", "--quiet", "--no-prompt",
         # Node's rule: a .js file without import and export is CommonJS.
         "--unstable-detect-cjs",
-        *config_flags(task_root, config),
-        f"--v8-flags={','.join(_v8_flags(settings))}",
+        *([] if is_bundle else [SLOPPY]),
+        *config_flags(project, task_root, generated),
+        f"--v8-flags={','.join(_v8_flags(settings, node.v8_flags))}",
     ]  # fmt: skip
     own_flags = [flag for flag in granted.flags if PRIVATE_DIR_MARK in flag]
     return DenoCommand(
@@ -194,7 +225,13 @@ def deno_command(
         private_permissions=tuple(own_flags),
         permission_set=granted.set_name,
         entry=os.path.join(state_dir, ENTRY),
-        entry_text=entry_source(handler.path, parts=needed_parts(settings)),
+        entry_text=entry_source(
+            handler.path,
+            parts=needed_parts(settings),
+            preloads=node.preloads,
+            task_root=task_root,
+        ),
+        config_text=_generated_config(options) if options else None,
         given_cache=given_cache(settings),
         environ=given,
         cwd=task_root,
@@ -203,10 +240,15 @@ def deno_command(
                 settings, handler, granted, withholds_credentials=withholds_credentials
             ),
             "variables": {name: given.get(name) for name in granted.steering},
+            "packageFolders": package_folders(given, LAYERS_ROOT),
+            "closedFolders": [path for path in existing if path not in hoisted],
         },
         sources=_sources(settings, config),
         invocations=settings.invocations,
         listens=settings.strategy is Strategy.SERVER,
+        notes=tuple(
+            f"{NODE_OPTIONS}: {option} has no effect in Deno" for option in node.ignored
+        ),
     )
 
 
@@ -255,7 +297,14 @@ def _sources(settings: Settings, config: str | None) -> str:
     return " and ".join(sources) or "the runtime's defaults"
 
 
-def _v8_flags(settings: Settings) -> list[str]:
+def _generated_config(options: Mapping[str, object]) -> str:
+    """Return a ``deno.json`` with the compiler options of ``tsconfig.json``."""
+    import json
+
+    return json.dumps({"compilerOptions": options})
+
+
+def _v8_flags(settings: Settings, from_node: Sequence[str] = ()) -> list[str]:
     """Return V8's flags: the ones of the settings, and two that fit the memory.
 
     The heap limit lets V8 report exhausted memory before the kernel ends the process.
@@ -265,6 +314,10 @@ def _v8_flags(settings: Settings) -> list[str]:
     flags = list(settings.v8_flags)
     # V8 does not distinguish dashes and underscores.
     names = [flag.split("=")[0].replace("_", "-") for flag in flags]
+    for flag in from_node:  # the runtime's own setting comes first
+        if flag.split("=")[0] not in names:
+            flags.append(flag)
+            names.append(flag.split("=")[0])
     is_limited = "--max-old-space-size" in names or "--max-heap-size" in names
     if settings.memory_mb and not is_limited:
         usable_mb = settings.memory_mb * (100 - MEMORY_OUTSIDE_HEAP_PERCENT) // 100

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.config import Settings
     from lambda_deno_spawn.launch.files import AnyPath
+    from lambda_deno_spawn.launch.node_options import Preload
 
 RUNTIME_JS = os.path.join(
     os.path.dirname(os.path.dirname(__file__)), "js", "runtime.js"
@@ -32,6 +33,8 @@ def entry_source(
     module: AnyPath,
     runtime_js: AnyPath = RUNTIME_JS,
     parts: Sequence[str] = RUNTIME_PARTS,
+    preloads: Sequence[Preload] = (),
+    task_root: AnyPath = "/",
 ) -> str:
     """Return the entry module for a handler's file.
 
@@ -43,12 +46,35 @@ def entry_source(
         runtime_js: Where ``runtime.js`` is; the others are beside it.
         parts: Which of ``RUNTIME_PARTS`` are needed, from the first on. Deno reads
             every file that is named, whether it is loaded or not.
+        preloads: Modules to load before the handler's.
+        task_root: The function's folder, which they are found from.
     """
     folder = os.path.dirname(runtime_js)
     modules = [module, *(os.path.join(folder, part) for part in parts)]
     loads = [f"() => import({_js_url(path)})" for path in modules]
+    if preloads:
+        first = "".join(f"await {_preload(one, task_root)}; " for one in preloads)
+        loads[0] = f"async () => {{ {first}return await import({_js_url(module)}); }}"
     return (
         f"import {{ start }} from {_js_url(runtime_js)};\nstart({', '.join(loads)});\n"
+    )
+
+
+def _preload(preload: Preload, task_root: AnyPath) -> str:
+    """Return the expression that loads a module of ``NODE_OPTIONS``."""
+    import json
+
+    specifier = preload.specifier
+    is_path = specifier.startswith(("/", "./", "../"))
+    is_url = ":" in specifier
+    if not preload.is_required and (is_path or is_url):
+        path = os.path.join(os.fsdecode(task_root), specifier)
+        return f"import({json.dumps(specifier) if is_url else _js_url(path)})"
+    # A package is found from the function's folder; Deno would look beside this module.
+    base = _js_url(os.path.join(os.fsdecode(task_root), "index.js"))
+    return (
+        'import("node:module").then((module) => '
+        f"module.createRequire({base})({json.dumps(specifier)}))"
     )
 
 

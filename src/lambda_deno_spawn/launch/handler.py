@@ -12,7 +12,10 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.launch.files import AnyPath
 
 # In the order in which they are tried: a bundle wins over the source it was made from.
-HANDLER_SUFFIXES = (".bundle.js", ".js", ".mjs", ".cjs", ".ts", ".tsx")
+BUNDLE = ".bundle.js"
+HANDLER_SUFFIXES = (
+    BUNDLE, ".js", ".mjs", ".cjs", ".ts", ".tsx", ".mts", ".cts", ".jsx",
+)  # fmt: skip
 
 
 class Handler(NamedTuple):

@@ -10,11 +10,11 @@ events. Decision 0027.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 from itertools import islice
 
+from lambda_deno_spawn.early import suppress
 from lambda_deno_spawn.launch.files import is_writable
 from lambda_deno_spawn.processes.state import remove_tree
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
@@ -167,7 +167,7 @@ class ModuleCache:
         if self._round < ROUNDS:
             self._drafts[path] = self._round
             # After a failure the process only starts more slowly.
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 self._begin_draft(path)
         else:
             for name in self._databases:
@@ -241,7 +241,7 @@ class ModuleCache:
             self._begin_again()
         self._check()
         marks = self._lent.get(path)
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if marks is not None and _is_unchanged(marks):
                 self._idle.append(path)  # the process has added nothing
                 return
@@ -278,7 +278,7 @@ class ModuleCache:
         """Write the kept files for all later processes, and a copy for repairs."""
         given = self._given
         if given is not None and not given.is_packaged:
-            with contextlib.suppress(OSError):  # the next supervisor starts more slowly
+            with suppress(OSError):  # the next supervisor starts more slowly
                 _publish(self._snapshot, f"{given.path}/{LEARNED}")
         self._pristine = self._new_folder()
         _write(self._snapshot, self._pristine)
@@ -551,7 +551,7 @@ def _publish(snapshot: Snapshot, target: str) -> None:
     try:
         _write(snapshot, new)
         old = f"{target}-{os.urandom(8).hex()}"
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             os.rename(target, old)
         os.rename(new, target)
         remove_tree(old)

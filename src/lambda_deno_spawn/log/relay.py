@@ -10,10 +10,9 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-import orjson
-
 from lambda_deno_spawn.config import LogLevel
 from lambda_deno_spawn.log.writer import utc_timestamp
+from lambda_deno_spawn.strict_json import JsonError, loads
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.log.writer import LogWriter
@@ -133,6 +132,6 @@ def _is_object(line: bytes) -> bool:
     if len(line) > JSON_LINE_LIMIT_BYTES or not line.endswith(b"}"):
         return False
     try:
-        return isinstance(orjson.loads(line), dict)
-    except orjson.JSONDecodeError:
+        return isinstance(loads(line), dict)
+    except JsonError:
         return False

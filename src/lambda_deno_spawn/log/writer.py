@@ -18,9 +18,8 @@ import time
 from collections import deque
 from typing import TYPE_CHECKING
 
-import orjson
-
 from lambda_deno_spawn.config import LogFormat, LogLevel
+from lambda_deno_spawn.strict_json import dumps
 
 if TYPE_CHECKING:
     import asyncio
@@ -321,10 +320,10 @@ class LogWriter:
             record["requestId"] = request_id
         if tenant_id is not None:
             record["tenantId"] = tenant_id
-        start = orjson.dumps(record)[:-1] + b',"message":'
+        start = dumps(record)[:-1] + b',"message":'
 
         def as_json(message: bytes) -> bytes:
-            return start + orjson.dumps(message.decode("utf-8", "replace")) + b"}"
+            return start + dumps(message.decode("utf-8", "replace")) + b"}"
 
         return as_json
 

@@ -13,7 +13,9 @@ import os
 import signal
 import sys
 import termios
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
+
+from lambda_deno_spawn.records import NamedTuple, Protocol
 
 if TYPE_CHECKING:
     import asyncio

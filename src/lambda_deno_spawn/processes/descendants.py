@@ -11,12 +11,11 @@ other systems than Linux each function does as much as is possible there. Decisi
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
 import time
 
+from lambda_deno_spawn.early import signal, suppress
 from lambda_deno_spawn.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ def _forward_signals(child: int, waited_for: set[signal.Signals]) -> None:
     code = os.waitstatus_to_exitcode(status)
     if code < 0:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, {-code})
-        with contextlib.suppress(OSError):  # some signals have no other action
+        with suppress(OSError):  # some signals have no other action
             signal.signal(-code, signal.SIG_DFL)
         os.kill(os.getpid(), -code)
         code = SIGNAL_EXIT_CODE - code  # process 1 does not end by a signal of its own
@@ -273,7 +272,7 @@ class ChildList:
         """
         self._pid = os.getpid()
         self._fd: int | None = None
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             path = f"/proc/{self._pid}/task/{self._pid}/children"
             self._fd = os.open(path, os.O_RDONLY)
 
@@ -318,11 +317,11 @@ def end_children(limit_s: float) -> None:
     give_up_s = time.monotonic() + limit_s
     while time.monotonic() < give_up_s:
         # If the children cannot be listed now, some may be left.
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if not children():
                 return
             end_trees(children)
-        with contextlib.suppress(ChildProcessError):
+        with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         time.sleep(END_ROUND_S)
@@ -373,7 +372,7 @@ def _stop_trees(roots: Callable[[], list[int]]) -> dict[int, int]:
 
 
 def _send(pid: int, number: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, number)
 
 
@@ -403,7 +402,7 @@ def _children_of(parent: int) -> list[int]:
     found: list[int] = []
     # It may have ended, or no descriptor is left. A child that is missed here becomes
     # ours when its parents end.
-    with contextlib.suppress(OSError):
+    with suppress(OSError):
         for task in os.listdir(f"/proc/{parent}/task"):
             path = f"/proc/{parent}/task/{task}/children"
             found += map(int, _read(path).split())

@@ -8,11 +8,10 @@ posix_spawn(3).
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
-import signal
 
+from lambda_deno_spawn.early import signal, suppress
 from lambda_deno_spawn.errors import WorkerSpawnError
 from lambda_deno_spawn.processes.descendants import lose, oom_score
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
@@ -50,7 +49,7 @@ class Launched(NamedTuple):
         Raises:
             WorkerSpawnError: It does not fit; the process is ended.
         """
-        with contextlib.suppress(BrokenPipeError):  # it died; its exit status says why
+        with suppress(BrokenPipeError):  # it died; its exit status says why
             if os.write(self.stdin, data) < len(data):
                 self.abort()
                 raise WorkerSpawnError(
@@ -60,9 +59,9 @@ class Launched(NamedTuple):
 
     def abort(self) -> None:
         """End a process that will not be watched, and wait for it."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
+        with suppress(ProcessLookupError, PermissionError):
             os.killpg(self.pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
+        with suppress(ChildProcessError):
             os.waitpid(self.pid, 0)
         for fd in (self.stdin, self.stdout, self.stderr):
             os.close(fd)

@@ -15,12 +15,15 @@ import os
 import resource  # noqa: F401
 import signal
 import sys
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.processes.descendants import ChildList, OomKills, end_trees
+from lambda_deno_spawn.records import NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from lambda_deno_spawn.processes.signals import Signals
 
 # `sweep` looks again after this long even if no stranger's end was reported.
 SWEEP_ROUND_S = 0.05
@@ -60,7 +63,7 @@ class Reaper:
 
     A stranger is a process whose parent ended: it became our child (see
     ``become_subreaper``), and this is how descendants that left their group are found.
-    It owns SIGCHLD of the event loop; one per process.
+    It owns SIGCHLD; one per process.
 
     Attributes:
         ended: How many strangers have ended so far.
@@ -68,10 +71,11 @@ class Reaper:
             other programs included.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, signals: Signals) -> None:
         self.ended = 0
         self.oom_kills = OomKills()
         self._loop = loop
+        self._signals = signals
         self._watched: dict[int, Watcher] = {}
         self._is_listening = False
         self._stranger_ended = asyncio.Event()
@@ -79,8 +83,6 @@ class Reaper:
 
     def close(self) -> None:
         """Stop watching."""
-        if self._is_listening:
-            self._loop.remove_signal_handler(signal.SIGCHLD)
         self._children.close()
 
     def watch(self, pid: int, watcher: Watcher) -> None:
@@ -92,7 +94,7 @@ class Reaper:
         if not self._is_listening:
             # Not before: a child that is reaped without a watcher cannot be announced.
             self._is_listening = True
-            self._loop.add_signal_handler(signal.SIGCHLD, self._reap)
+            self._signals.handle(signal.SIGCHLD, self._reap)
         self._loop.call_soon(self.poll, pid)
 
     async def sweep(self, limit_s: float, spares: Callable[[int], bool]) -> bool:

@@ -9,14 +9,13 @@ know what a worker is.
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import fcntl
 import os
-import signal
 import stat
 import time
 
+from lambda_deno_spawn.early import signal, suppress
 from lambda_deno_spawn.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,8 +68,8 @@ class StateDir:
             except OSError:
                 remove_tree(self.path)
                 raise
+        self._has_spare = False
         self._note_identity()
-        self._make_spare()
 
     def heal(self) -> None:
         """Repair the folder after handlers that may write everywhere.
@@ -80,10 +79,10 @@ class StateDir:
         Raises:
             OSError: It cannot be made again.
         """
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             if self._identity == _identities(self.path):
                 if self._has_spare and not os.path.isdir(f"{self.path}/{SPARE}"):
-                    self._make_spare()
+                    self.make_spare()
                 return
         try:
             self._make_again()
@@ -92,7 +91,7 @@ class StateDir:
             self._make_again()
 
     def _make_again(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
+        with suppress(FileNotFoundError):
             if stat.S_ISDIR(os.lstat(self.path).st_mode):
                 os.chmod(self.path, 0o700)
             else:
@@ -107,7 +106,7 @@ class StateDir:
             self._lock = new
         self._note_identity()
         if not os.path.isdir(f"{self.path}/{SPARE}"):
-            self._make_spare()
+            self.make_spare()
 
     def _note_identity(self) -> None:
         self._identity = _identities(self.path)
@@ -123,12 +122,15 @@ class StateDir:
             OSError: It cannot be written.
         """
         path = f"{self.path}/{name}"
-        with contextlib.suppress(OSError, KeyError):
+        with suppress(OSError, KeyError):
             if self._written[name] == _state_of(path):
                 return
-        self.remove_private(path)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-        file = os.open(path, flags, 0o600)
+        try:
+            file = os.open(path, flags, 0o600)
+        except FileExistsError:
+            self.remove_private(path)
+            file = os.open(path, flags, 0o600)
         try:
             os.write(file, text.encode())
         finally:
@@ -168,7 +170,7 @@ class StateDir:
     def have_private(self, path: str) -> None:
         """Make a worker's folder again if an event before its own has removed it."""
         if not os.path.isdir(path):
-            with contextlib.suppress(OSError):  # the handler will get an error itself
+            with suppress(OSError):  # the handler will get an error itself
                 self.heal()
                 self.remove_private(path)
                 os.mkdir(path, 0o700)
@@ -179,7 +181,7 @@ class StateDir:
         None if its environment does not name one, or is closed to us.
         """
         mark = f"{self.path}/".encode()
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             for folder in _temp_dirs(pid):
                 if folder.startswith(mark):
                     return os.fsdecode(folder)
@@ -200,12 +202,12 @@ class StateDir:
             pass
         except OSError as error:
             if error.errno != errno.ENOTEMPTY:
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     self.heal()  # otherwise nothing can be removed from it
             removal = self._put_away(path)
             self.remove_some(SLICE_S)
         if not self._has_spare:
-            self._make_spare()
+            self.make_spare()
         return removal
 
     def _put_away(self, path: str) -> Removal:
@@ -242,9 +244,14 @@ class StateDir:
             disk.f_bavail * disk.f_frsize < bytes_short or disk.f_favail < names_short
         )
 
-    def _make_spare(self) -> None:
+    def make_spare(self) -> None:
+        """Make the folder that replaces a private one on a full disk.
+
+        Not when this one is created: a new folder takes a disk up to a millisecond,
+        and no handler has filled it before its process was started.
+        """
         self._has_spare = False
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.mkdir(f"{self.path}/{SPARE}", 0o700)
             self._has_spare = True
 
@@ -255,7 +262,7 @@ class StateDir:
         """
         if not os.access(self._temp_root, os.W_OK):
             # A handler has closed the folder around it.
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 os.chmod(self._temp_root, os.stat(self._temp_root).st_mode | 0o700)
         Removal(self.path, last=LOCK).go_on(limit_s, CLOSE_LEAST)
         os.close(self._lock)
@@ -271,7 +278,7 @@ class StateDir:
             if path == self.path:
                 continue
             # Its owner may be alive and hold the lock, or be removing it.
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 if os.lstat(path).st_uid == os.geteuid():
                     os.close(_open_folder(path))  # opens it to us: else no rename
                     lock = _lock(path)
@@ -370,17 +377,17 @@ def _removal(path: str, last: str = "") -> Iterator[int]:
     except FileNotFoundError:
         return
     except NotADirectoryError:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             os.unlink(path)
             yield 1
         return
     except OSError:
-        with contextlib.suppress(OSError):
+        with suppress(OSError):
             top = _open_folder(path)
             try:
                 yield from _clearing(top, last)
                 if last:
-                    with contextlib.suppress(FileNotFoundError):
+                    with suppress(FileNotFoundError):
                         os.unlink(last, dir_fd=top)
             finally:
                 os.close(top)
@@ -398,7 +405,7 @@ def _clearing(top: int, last: str) -> Iterator[int]:
                 if entry.name == last:
                     continue
                 # The rest is removed even if one entry cannot be.
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     for removed in _entry_removal(top, entry):
                         has_removed |= removed > 0
                         yield removed
@@ -414,7 +421,7 @@ def _entry_removal(top: int, entry: os.DirEntry[str]) -> Iterator[int]:
     try:
         with os.scandir(folder) as entries:
             for inner in entries:
-                with contextlib.suppress(OSError):
+                with suppress(OSError):
                     if inner.is_dir(follow_symlinks=False):
                         os.close(_open_folder(inner.name, folder))  # or no rename
                         new = os.urandom(16).hex()
@@ -467,7 +474,7 @@ def _end_processes_of(folder: str) -> None:
     for name in os.listdir("/proc") if os.path.isdir("/proc") else ():
         if name.isdigit():
             # A process may end meanwhile; those of other users cannot be read.
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 if any(path.startswith(mark) for path in _temp_dirs(int(name))):
                     os.kill(int(name), signal.SIGKILL)
 

@@ -8,17 +8,16 @@ docs/protocol.md; ``js/runtime.js`` is the other end.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from enum import StrEnum
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, NoReturn
 
-import orjson
-
+from lambda_deno_spawn.early import StrEnum
 from lambda_deno_spawn.errors import WorkerProtocolError
 from lambda_deno_spawn.invocation import Failure, Success
 from lambda_deno_spawn.limits import RESPONSE_LIMIT_BYTES
 from lambda_deno_spawn.protocol.hello import MARKER_BYTES
+from lambda_deno_spawn.records import NamedTuple
+from lambda_deno_spawn.strict_json import JsonError, dumps, loads
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -107,46 +106,39 @@ LIMITS_BYTES: Mapping[FrameKind, int] = {
 ANSWER_KINDS = frozenset({FrameKind.PART, FrameKind.RESULT, FrameKind.ERROR})
 
 
-@dataclass(frozen=True, slots=True)
-class Ready:
+class Ready(NamedTuple):
     """The module is loaded; the worker waits for its invocation."""
 
 
-@dataclass(frozen=True, slots=True)
-class Answered:
+class Answered(NamedTuple):
     """The worker's answer: the handler's outcome, or why its module did not load."""
 
     outcome: Success | Failure
 
 
-@dataclass(frozen=True, slots=True)
-class StreamBegun:
+class StreamBegun(NamedTuple):
     """The answer follows in chunks; together they have this media type."""
 
     content_type: str
 
 
-@dataclass(frozen=True, slots=True)
-class Chunk:
+class Chunk(NamedTuple):
     """A piece of a streamed answer."""
 
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class StreamEnded:
+class StreamEnded(NamedTuple):
     """The streamed answer is complete, or broken off by an error."""
 
     failure: Failure | None
 
 
-@dataclass(frozen=True, slots=True)
-class Done:
+class Done(NamedTuple):
     """The worker has nothing left to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stray:
+class Stray(NamedTuple):
     """Bytes on stdout outside any frame: output that escaped the rerouting."""
 
     data: bytes
@@ -155,8 +147,7 @@ class Stray:
 Event = Ready | Answered | StreamBegun | Chunk | StreamEnded | Done | Stray
 
 
-@dataclass(frozen=True, slots=True)
-class _Header:
+class _Header(NamedTuple):
     kind: FrameKind
     length: int
     error_type: str
@@ -235,7 +226,7 @@ class WorkerConnection:
             "identity": invocation.cognito_identity,
             "tenantId": invocation.tenant_id,
         }
-        return [orjson.dumps(head) + b"\n", invocation.event]
+        return [dumps(head) + b"\n", invocation.event]
 
     def receive_data(self, data: bytes) -> Iterator[Event]:
         """Receive bytes from the worker's stdout; yield the events they complete.
@@ -348,13 +339,13 @@ class WorkerConnection:
             return None
         line = bytes(self._buffer[start:end])
         try:
-            fields: Any = orjson.loads(line)
+            fields: Any = loads(line)
             kind = FrameKind(fields["kind"])
             length = fields["bytes"]
             error_type = fields.get("errorType", "")
             content_type = fields.get("contentType", DEFAULT_CONTENT_TYPE)
             is_more = fields.get("more") is True
-        except (orjson.JSONDecodeError, KeyError, TypeError, ValueError):
+        except (JsonError, KeyError, TypeError, ValueError):
             self._fail("a frame header is malformed", line)
         if type(length) is not int or length < 0:
             self._fail("a frame's length is out of range", line)

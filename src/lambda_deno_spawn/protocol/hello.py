@@ -37,8 +37,7 @@ def hello(marker: str, facts: Mapping[str, object]) -> bytes:
         facts: Values that stay the same for the process's life: export to call, static
             context, log settings; all of them types that JSON has.
     """
-    # Here, as Deno starts meanwhile. Not orjson, which imports a fifth of the standard
-    # library.
+    # Here, as Deno starts meanwhile.
     import json
 
     greeting = {"version": PROTOCOL_VERSION, "marker": marker}

@@ -7,16 +7,16 @@ expected one is put into words. Does not know what any call is for: see ``client
 
 from __future__ import annotations
 
-import platform
-from typing import TYPE_CHECKING, NamedTuple
-
-import orjson
+import sys
+from typing import TYPE_CHECKING
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.errors import ConfigError, RefusedError, RuntimeApiError
 from lambda_deno_spawn.http.http1 import HTTP_OK, HttpError, field_lines, request_head
 from lambda_deno_spawn.http.transport import HttpTransport, TruncatedResponseError
 from lambda_deno_spawn.limits import PORT_LIMIT
+from lambda_deno_spawn.records import NamedTuple
+from lambda_deno_spawn.strict_json import JsonError, loads
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.http.http1 import Field
     from lambda_deno_spawn.http.transport import Response
 
-USER_AGENT = f"lambda-deno-spawn/{__version__} python/{platform.python_version()}"
+_PYTHON = sys.version.partition(" ")[0]
+USER_AGENT = f"lambda-deno-spawn/{__version__} python/{_PYTHON}"
 # An event is at most 6 MiB (AWS "Lambda quotas") and every other response is far
 # shorter. A longer body is neither, and is not read into memory.
 RESPONSE_LIMIT_BYTES = 7 * 1024 * 1024
@@ -138,9 +139,9 @@ def short(error: HttpError) -> str:
 def _peer_s_words(response: Response) -> str:
     """Return error type and message of an error body; of any other, its beginning."""
     try:
-        body = orjson.loads(response.body)
+        body = loads(response.body)
         words = [body["errorType"], body["errorMessage"]]
-    except (orjson.JSONDecodeError, KeyError, TypeError):
+    except (JsonError, KeyError, TypeError):
         words = []
     # Values that are not text may be nested too deeply to be printed.
     if words and all(isinstance(word, str) for word in words):

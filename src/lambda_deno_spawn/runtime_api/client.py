@@ -10,12 +10,10 @@ Developer Guide, "Using the Lambda runtime API for custom runtimes"; restore: de
 from __future__ import annotations
 
 import asyncio
-import base64
+import binascii
 import contextlib
 import errno
-import re
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
 from lambda_deno_spawn.errors import RuntimeApiError, StreamNotBegunError
 from lambda_deno_spawn.http.http1 import (
@@ -59,8 +57,10 @@ STREAM_TRAILERS = (
 # 4,096 bytes of trailers and drops the connection if there are more (net/http,
 # transfer.go): the caller would lose what was streamed, and the environment would end.
 TRAILERS_LIMIT_BYTES = 3 * 1024
-# Request ids as AWS writes them need no escaping, and quote() is slow.
-_PLAIN_ID = re.compile(r"[-0-9A-Za-z]+")
+# Bytes of a request id that stay as they are in a path (RFC 3986, 2.3).
+UNRESERVED = frozenset(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
+)
 # Errors of the system that mean: no room for one more connection.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 HTTP_ACCEPTED = 202
@@ -282,9 +282,12 @@ def _of(invocation: Invocation) -> tuple[str, list[Field]]:
 
 
 def _path(request_id: str) -> str:
-    if _PLAIN_ID.fullmatch(request_id):
-        return f"/invocation/{request_id}"
-    segment = quote(request_id, safe="")
+    if request_id.isascii() and request_id.replace("-", "").isalnum():
+        return f"/invocation/{request_id}"  # as AWS writes them
+    segment = "".join(
+        chr(byte) if byte in UNRESERVED else f"%{byte:02X}"
+        for byte in request_id.encode()
+    )
     if segment in (".", ".."):  # dot segments are removed from paths (RFC 3986, 5.2.4)
         segment = segment.replace(".", "%2E")
     return f"/invocation/{segment}"
@@ -336,10 +339,14 @@ def _trailers(failure: Failure) -> list[Field]:
     # Without the body: two lines and the empty one behind them.
     taken = len(end_of_chunks([(name, error_type), (body_name, "")]))
     body = failure.shortened((TRAILERS_LIMIT_BYTES - taken) // 4 * 3).body
-    return [(name, error_type), (body_name, base64.b64encode(body).decode("ascii"))]
+    return [(name, error_type), (body_name, _base64(body))]
 
 
 def _not_begun(error: ConnectError) -> StreamNotBegunError:
     cause = error.__cause__
     is_exhausted = isinstance(cause, OSError) and cause.errno in EXHAUSTED
     return StreamNotBegunError(str(error), is_exhausted=is_exhausted)
+
+
+def _base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode("ascii")

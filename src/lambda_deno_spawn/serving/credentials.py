@@ -12,13 +12,13 @@ import asyncio
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Protocol
-
-import orjson
+from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.errors import RuntimeApiError
 from lambda_deno_spawn.launch.variables import FETCHED_CREDENTIALS
 from lambda_deno_spawn.log.writer import logger
+from lambda_deno_spawn.records import Protocol
+from lambda_deno_spawn.strict_json import loads
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -59,7 +59,7 @@ class Credentials:
             ValueError: It is something else; the message quotes none of it.
         """
         try:
-            members = orjson.loads(body)
+            members = loads(body)
             values = [members[name] for name in MEMBERS]
             expires = members.get("Expiration")
             expires_epoch_s = None if expires is None else _epoch_s(expires)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.errors import (
     WorkerError,
@@ -21,6 +21,7 @@ from lambda_deno_spawn.errors import (
 from lambda_deno_spawn.invocation import Failure, Streaming
 from lambda_deno_spawn.log.writer import log_context, logger, utc_timestamp
 from lambda_deno_spawn.protocol.frames import State
+from lambda_deno_spawn.records import Protocol
 from lambda_deno_spawn.serving.deadline import Deadline, TimeLimit
 from lambda_deno_spawn.serving.metrics import Measures, Times, report_line
 from lambda_deno_spawn.serving.streaming import WorkerChunks

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+
+from lambda_deno_spawn.records import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable

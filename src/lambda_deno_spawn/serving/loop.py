@@ -9,7 +9,7 @@ events are executed: see the protocols below, which ``runtime_api.client`` and
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lambda_deno_spawn.errors import (
     RefusedError,
@@ -18,6 +18,7 @@ from lambda_deno_spawn.errors import (
 )
 from lambda_deno_spawn.invocation import Failure, Streaming, Success
 from lambda_deno_spawn.log.writer import log_context, log_failure, logger
+from lambda_deno_spawn.records import Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence

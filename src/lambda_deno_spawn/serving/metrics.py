@@ -8,14 +8,13 @@ format"; docs/metrics.md.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, NamedTuple
-
-import orjson
+from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.config import Metrics
 from lambda_deno_spawn.invocation import Failure, Success
 from lambda_deno_spawn.limits import MEBIBYTE
+from lambda_deno_spawn.records import NamedTuple
+from lambda_deno_spawn.strict_json import dumps
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.invocation import Invocation
@@ -59,8 +58,7 @@ class Times(NamedTuple):
     ended_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class Measures:
+class Measures(NamedTuple):
     """What was measured of one invocation; None: there was nothing to measure.
 
     Attributes:
@@ -150,8 +148,7 @@ class Measures:
         """
         arrived_s, ready_s = times.arrived_s, facts.ready_s
         responded_s = min(times.responded_s or times.posted_s, times.posted_s)
-        measures = replace(
-            self,
+        measures = self._replace(
             start="fork" if facts.is_forked else "exec",
             is_warm=facts.started_s < arrived_s,
             wait_s=_between(arrived_s, facts.handed_over_s),
@@ -162,15 +159,13 @@ class Measures:
         )
         if facts.is_first:
             # Starting and waiting belong to the worker's first invocation only.
-            measures = replace(
-                measures,
+            measures = measures._replace(
                 spawn_s=facts.spawn_s,
                 ready_s=_between(facts.started_s, ready_s),
                 idle_s=_between(ready_s, max(arrived_s, ready_s or 0.0)),
             )
         if usage.exited is not None:
-            measures = replace(
-                measures,
+            measures = measures._replace(
                 user_s=usage.exited.user_s,
                 system_s=usage.exited.system_s,
                 peak_bytes=usage.exited.peak_bytes,
@@ -235,7 +230,7 @@ def report_line(
         epoch_ms: Now; Unix time, milliseconds.
     """
     if form.metrics is Metrics.EMF:
-        return orjson.dumps(_embedded(measures, form, epoch_ms))
+        return dumps(_embedded(measures, form, epoch_ms))
     record: dict[str, object] = {
         "timestamp": timestamp,
         "level": "INFO",
@@ -243,7 +238,7 @@ def report_line(
     }
     if measures.tenant_id is not None:
         record["tenantId"] = measures.tenant_id
-    return orjson.dumps({**record, "type": RECORD_TYPE, "record": measures.fields()})
+    return dumps({**record, "type": RECORD_TYPE, "record": measures.fields()})
 
 
 def _embedded(measures: Measures, form: ReportForm, epoch_ms: int) -> dict[str, object]:

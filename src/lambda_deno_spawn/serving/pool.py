@@ -8,10 +8,10 @@ Guide, "Lambda quotas" and "Lambda Managed Instances execution environment".
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.limits import MEBIBYTE
-from lambda_deno_spawn.records import NamedTuple
+from lambda_deno_spawn.records import NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.processes.child import Footprint

@@ -7,11 +7,12 @@ AWS's Python runtime interface client, as the public documentation has none.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.errors import RuntimeApiError, WorkerError
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.log.writer import logger
+from lambda_deno_spawn.records import Protocol
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.log.writer import LogWriter

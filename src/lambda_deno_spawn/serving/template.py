@@ -10,7 +10,7 @@ import asyncio
 import os
 import select
 import time
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.errors import TemplateError, WorkerError, WorkerSpawnError
 from lambda_deno_spawn.log.writer import logger
@@ -23,6 +23,7 @@ from lambda_deno_spawn.native.control import (
 )
 from lambda_deno_spawn.processes.launch import INHERITED, Launched, make_pipes
 from lambda_deno_spawn.protocol.hello import MARKER_BYTES, resume
+from lambda_deno_spawn.records import Protocol
 from lambda_deno_spawn.worker.start import StartedWorker
 
 if TYPE_CHECKING:

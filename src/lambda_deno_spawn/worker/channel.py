@@ -5,7 +5,9 @@ Does not know what the end of a process means.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+
+from lambda_deno_spawn.records import Protocol
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.errors import WorkerError

@@ -9,8 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.protocol.frames import (
     Answered,
@@ -20,6 +19,7 @@ from lambda_deno_spawn.protocol.frames import (
     StreamBegun,
     StreamEnded,
 )
+from lambda_deno_spawn.records import NamedTuple, Protocol
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.errors import WorkerError
@@ -33,8 +33,7 @@ STREAM_BUFFER_BYTES = 256 * 1024
 CHUNK_COST_BYTES = 64
 
 
-@dataclass(frozen=True, slots=True)
-class StreamStarted:
+class StreamStarted(NamedTuple):
     """The worker streams its response, of this media type; see ``next_chunk``."""
 
     content_type: str

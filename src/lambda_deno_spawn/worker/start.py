@@ -80,7 +80,8 @@ def start_worker(
     socket = f"{private_dir}{SOCKET}" if command.listens else None
     started_s = time.monotonic()
     try:
-        state.write(os.path.basename(command.entry), command.entry_text)
+        for name, text in command.files.items():
+            state.write(name, text)
         deno_dir = cache.make()
         launched = launch(
             command.argv(private_dir),

@@ -15,7 +15,7 @@ from lambda_deno_spawn.launch.command import (
     shown_command,
     shown_variables,
 )
-from lambda_deno_spawn.launch.deno_json import find_config
+from lambda_deno_spawn.launch.deno_json import find_config, searched_above
 from lambda_deno_spawn.launch.module_cache import GivenCache
 from lambda_deno_spawn.permissions import STEERING
 from tests.unit.launch.function import HOSTS, Function
@@ -34,6 +34,7 @@ def test_the_whole_default_command_line(function: Function) -> None:
         "--quiet",
         "--no-prompt",
         "--unstable-detect-cjs",
+        "--unstable-sloppy-imports",
         "--no-config",
         "--v8-flags=--max-old-space-size=366,--min-semi-space-size=8",
         "--allow-net",
@@ -42,17 +43,25 @@ def test_the_whole_default_command_line(function: Function) -> None:
         "--deny-sys=setPriority",
         DENY,
         f"--ignore-env={','.join(STEERING)}",
-        f"--allow-read={function.task_root},/tmp/private",
+        "--deny-read=/mnt",
+        "--ignore-read",
+        f"--allow-read={function.task_root},/tmp/private,{searched(function)}",
         "--allow-write=/tmp/private",
         str(function.state_dir / "entry.mjs"),
     ]
     assert command.cwd == str(function.task_root)
 
 
+def searched(function: Function) -> str:
+    """Return the folders above the task root that ``require`` asks for packages."""
+    return ",".join(searched_above(function.task_root)[0])
+
+
 def test_layers_are_readable_where_there_are_any(function: Function) -> None:
     function.layers.mkdir()
     argv = function.command().argv("/p")
-    assert f"--allow-read={function.task_root},{function.layers},/p" in argv
+    paths = f"{function.task_root},{function.layers},/p,{searched(function)}"
+    assert f"--allow-read={paths}" in argv
 
 
 def permission_flags(command: DenoCommand) -> list[str]:
@@ -81,9 +90,10 @@ def test_default_permissions_of_deno_json_are_used(
 ) -> None:
     function.write(name, text)
     command = function.command()
-    assert command.arguments[4:6] == ("--config", str(function.task_root / name))
+    assert command.arguments[5:7] == ("--config", str(function.task_root / name))
     if is_used:
-        assert permission_flags(command) == ["-P", DENY]
+        hidden = f"--deny-read={function.task_root},/mnt"
+        assert permission_flags(command) == ["-P", DENY, hidden, "--ignore-read"]
     else:
         assert permission_flags(command)[:5] == [
             "--allow-net", "--allow-env", "--allow-sys", "--deny-sys=setPriority",
@@ -108,6 +118,7 @@ def test_node_modules_are_used_as_they_are_where_no_config_says_more(
         "--quiet",
         "--no-prompt",
         "--unstable-detect-cjs",
+        "--unstable-sloppy-imports",
         "--no-config",
     )
     v8 = f"--v8-flags={space(16)}"
@@ -115,7 +126,7 @@ def test_node_modules_are_used_as_they_are_where_no_config_says_more(
         *arguments, "--node-modules-dir=manual", v8,
     )  # fmt: skip
     config = str(function.write("deno.json", "{}"))
-    arguments = arguments[:4]
+    arguments = arguments[:5]
     assert function.command().arguments == (
         *arguments, "--config", config, "--no-lock", v8,
     )  # fmt: skip
@@ -214,6 +225,58 @@ def test_a_handler_without_file_stops_the_command(function: Function) -> None:
     with pytest.raises(HandlerError):
         function.command(_HANDLER="missing.handler")
     assert not (function.state_dir / "entry.mjs").exists()
+
+
+def test_a_bundle_needs_no_guesses_about_suffixes(function: Function) -> None:
+    function.write("function.bundle.js")
+    assert "--unstable-sloppy-imports" not in function.command().arguments
+
+
+def test_tsconfig_json_becomes_a_configuration_beside_the_entry_module(
+    function: Function,
+) -> None:
+    function.write("package.json", "{}")
+    assert list(function.command().files) == ["entry.mjs"]
+    function.write("tsconfig.json", '{"compilerOptions": {"jsx": "react-jsx"}}')
+    command = function.command()
+    at = command.arguments.index("--config") + 1
+    assert command.arguments[at] == str(function.state_dir / "deno.json")
+    assert command.files["deno.json"] == '{"compilerOptions": {"jsx": "react-jsx"}}'
+
+
+def test_node_options_load_modules_first_set_v8_flags_and_are_told_otherwise(
+    function: Function,
+) -> None:
+    options = "--import=./a.mjs -r /opt/b.cjs --max-old-space-size=99 --inspect"
+    command = function.command({"NODE_OPTIONS": options})
+    root = function.task_root
+    assert (
+        'async () => { await import("node:module").then((module) => '
+        f'module.createRequire("file://{root}/index.js")("/opt/b.cjs")); '
+        f'await import("file://{root}/a.mjs"); '
+        f'return await import("file://{root}/function.ts"); }}'
+    ) in command.entry_text
+    [v8] = [flag for flag in command.arguments if flag.startswith("--v8")]
+    assert "--max-old-space-size=99" in v8
+    assert command.notes == ("NODE_OPTIONS: --inspect has no effect in Deno",)
+    withheld = function.command({"NODE_OPTIONS": options}, LAMBDA_DENO_ENV="TABLE")
+    assert withheld.notes == ()
+
+
+def test_packages_of_layers_and_of_node_path_are_found_last(
+    function: Function,
+) -> None:
+    for inner in ("", "node9", "node22", "nodex"):
+        (function.layers / "nodejs" / inner / "node_modules").mkdir(parents=True)
+    command = function.command({"NODE_PATH": "/mnt/a:/mnt/b:"})
+    nodejs = function.layers / "nodejs"
+    assert command.facts["packageFolders"] == [
+        "/mnt/a",
+        "/mnt/b",
+        str(nodejs / "node22" / "node_modules"),
+        str(nodejs / "node9" / "node_modules"),
+        str(nodejs / "node_modules"),
+    ]
 
 
 # What is shown of all this.
@@ -334,9 +397,13 @@ def test_the_facts_are_the_static_part_of_the_context(function: Function) -> Non
             "denies": [],
             "runtimeApi": DENIED,
             "everything": False,
+            "hidden": True,
+            "taskRoot": str(function.task_root),
             "credentialsWithheld": False,
         },
         "variables": dict.fromkeys(STEERING),
+        "packageFolders": [],
+        "closedFolders": [],
         "context": {
             "functionName": "hello",
             "functionVersion": "$LATEST",

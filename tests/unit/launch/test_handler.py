@@ -40,7 +40,10 @@ def test_a_handler_s_file_and_export_are_found(
 
 
 def test_suffixes_are_tried_in_order(tmp_path: Path) -> None:
-    names = ["f.bundle.js", "f.js", "f.mjs", "f.cjs", "f.ts", "f.tsx"]
+    names = [
+        "f.bundle.js", "f.js", "f.mjs", "f.cjs", "f.ts", "f.tsx", "f.mts", "f.cts",
+        "f.jsx",
+    ]  # fmt: skip
     for name in names:
         (tmp_path / name).touch()
     for name in names:
@@ -96,7 +99,8 @@ def test_a_handler_without_file_names_what_was_looked_for(tmp_path: Path) -> Non
     assert caught.value.error_type == "Runtime.ImportModuleError"
     assert str(caught.value) == (
         "Cannot find the file of handler 'src/api.handler': none of src/api.bundle.js, "
-        "src/api.js, src/api.mjs, src/api.cjs, src/api.ts, src/api.tsx "
+        "src/api.js, src/api.mjs, src/api.cjs, src/api.ts, src/api.tsx, src/api.mts, "
+        "src/api.cts, src/api.jsx "
         f"exists in {str(tmp_path)!r}"
     )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -41,8 +40,7 @@ MEASURES = Measures(
     left_files=3,
 )
 # An invocation for which not even a process could be started.
-NOTHING = replace(
-    MEASURES,
+NOTHING = MEASURES._replace(
     start=None,
     tenant_id="blue",
     status="Runtime.InvokeTimeout",

@@ -55,7 +55,7 @@ def test_pool_size(
     waiting: int,
 ) -> None:
     size = pool_size(concurrency, memory_mb, process_mib * MEBIBYTE, threads)
-    assert size == (processes, waiting)
+    assert (size.processes, size.waiting) == (processes, waiting)
 
 
 def test_larger_processes_never_make_a_larger_pool() -> None:

@@ -1,33 +1,38 @@
 """The command line: all commands, and the options and output of two of them.
 
-Knows the options of ``invoke`` and ``doctor``, the sources of an event, and the output:
-the result on stdout, all else on stderr. Does not know how a function is run or a
-machine is checked. Exit codes: see ``console``. Specification: README.md and the help
-texts below.
+Knows the options of ``invoke`` and ``doctor``, and the output: the result on stdout,
+all else on stderr. Does not know how a function is run or a machine is checked. Exit
+codes: see ``console``. Specification: README.md and the help texts below.
 """
 
 from __future__ import annotations
 
 import base64
 import json
-import math
 import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.config import Strategy, Warm
+from lambda_deno_spawn.dev.cli.bench import bench
 from lambda_deno_spawn.dev.cli.build import build
 from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, Output, exit_codes
 from lambda_deno_spawn.dev.cli.deploy import delete, deploy
+from lambda_deno_spawn.dev.cli.events import check_json, read_event, read_file
 from lambda_deno_spawn.dev.cli.layer import layer_app
 from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
 from lambda_deno_spawn.dev.cli.new import new
-from lambda_deno_spawn.dev.cli.options import HandlerOption, VerboseOption
+from lambda_deno_spawn.dev.cli.options import (
+    EnvOption,
+    HandlerOption,
+    VerboseOption,
+    positive_timeout_s,
+)
 from lambda_deno_spawn.dev.cli.publish import list_layers, publish
 from lambda_deno_spawn.dev.cli.remote import invoke_remote, logs
 from lambda_deno_spawn.dev.cli.tables import write_checks, write_isolation
@@ -46,7 +51,6 @@ from lambda_deno_spawn.dev.project.project import (
 from lambda_deno_spawn.dev.project.quotas import (
     DEFAULT_MEMORY_MB,
     DEFAULT_TIMEOUT_S,
-    EVENT_LIMIT_BYTES,
     MEMORY_MAX_MB,
     MEMORY_MIN_MB,
     TIMEOUT_LIMIT_S,
@@ -78,6 +82,7 @@ app = typer.Typer(
 
 app.command()(new)
 app.command()(build)
+app.command()(bench)
 app.add_typer(layer_app, name="layer")
 layer_app.command("publish")(publish)
 layer_app.command("list")(list_layers)
@@ -111,15 +116,6 @@ def _common(
     ] = False,
 ) -> None:
     pass
-
-
-EnvOption = Annotated[
-    list[str] | None,
-    typer.Option(
-        metavar="NAME=VALUE",
-        help="Environment variable of the function; may be repeated.",
-    ),
-]
 
 
 @app.command()
@@ -169,7 +165,8 @@ def invoke(
             "--event",
             "-e",
             metavar="JSON|@FILE|-",
-            help="Event: JSON text, @ and a file, or - for stdin.  [default: {}]",
+            help="Event: JSON text, a file (with or without @), or - for stdin.  "
+            "[default: {}]",
         ),
         LOCAL,
         REMOTE,
@@ -255,12 +252,12 @@ def invoke(
             refuse_ignored(context, REMOTE)
             invoke_remote(
                 remote,
-                _event(event, event_file),
+                read_event(event, event_file),
                 qualifier=qualifier,
                 is_async=is_async,
                 tenant_id=tenant_id,
                 client_context=_client_context(client_context),
-                timeout_s=None if timeout is None else _timeout_s(timeout),
+                timeout_s=None if timeout is None else positive_timeout_s(timeout),
                 region=region,
                 profile=profile,
                 output=output,
@@ -275,8 +272,8 @@ def invoke(
         project = load_project(Path(function), handler)
         options = InvokeOptions(
             function=project.function,
-            event=_event(event, event_file),
-            timeout_s=_timeout_s(timeout)
+            event=read_event(event, event_file),
+            timeout_s=positive_timeout_s(timeout)
             if timeout is not None
             else project.timeout_s or DEFAULT_TIMEOUT_S,
             memory_mb=memory or project.memory_mb or DEFAULT_MEMORY_MB,
@@ -390,44 +387,16 @@ def _show_isolation(report: IsolationReport, output: Output) -> None:
         raise typer.Exit(EXIT_FAILED)
 
 
-def _event(event: str | None, event_file: str | None) -> bytes:
-    """Return the event's bytes, untouched, after a check that they are JSON."""
-    if event is not None and event_file is not None:
-        raise UsageError(
-            "Cannot use both event sources, --event and --event-file: give one of them"
-        )
-    if event_file is not None:
-        source = f"--event-file {event_file!r}"
-        content = _file(event_file, "--event-file")
-    elif event is None:
-        return b"{}"
-    elif event == "-":
-        source, content = "stdin", sys.stdin.buffer.read()
-    elif event.startswith("@"):
-        source = f"--event {event!r}"
-        content = _file(event[1:], "--event")
-    else:
-        source, content = "--event", event.encode(errors="surrogateescape")
-    if len(content) > EVENT_LIMIT_BYTES:
-        raise UsageError(
-            f"Cannot use the event from {source}: it has {len(content)} bytes, and "
-            f"Lambda accepts {EVENT_LIMIT_BYTES}; store the data elsewhere and send "
-            "its address"
-        )
-    _check_json(content, source, "the event")
-    return content
-
-
 def _client_context(client_context: str | None) -> str | None:
     """Return the JSON text of the client context, after the same checks as Lambda."""
     if client_context is None:
         return None
     option = "--client-context"
     if client_context.startswith("@"):
-        content = _file(client_context[1:], option)
+        content = read_file(client_context[1:], option)
     else:
         content = client_context.encode(errors="surrogateescape")
-    _check_json(content, option, "the client context")
+    check_json(content, option, "the client context")
     if content.lstrip()[:1] != b"{":
         raise UsageError(
             f"Cannot use {option}: it is JSON, but not an object; "
@@ -441,58 +410,6 @@ def _client_context(client_context: str | None) -> str | None:
             "event"
         )
     return content.decode()
-
-
-def _file(name: str, option: str) -> bytes:
-    try:
-        return Path(name).read_bytes()
-    except OSError as error:
-        state = (error.strerror or type(error).__name__).lower()
-        raise UsageError(
-            f"Cannot read the file {name!r} of {option}: {state}; give the path of a "
-            "readable file"
-        ) from error
-
-
-def _check_json(content: bytes, source: str, what: str) -> None:
-    """Reject content that is not JSON, with the position of the error.
-
-    Raises:
-        UsageError: The content is not JSON; the message has line and column, if known.
-    """
-
-    def refuse_constant(name: str) -> NoReturn:
-        raise ValueError(f"{name} exists in JavaScript, but not in JSON")
-
-    try:
-        # Check numbers without converting them: Python's limits are not the handler's.
-        json.loads(
-            content.decode(),
-            parse_constant=refuse_constant,
-            parse_int=str,
-            parse_float=str,
-        )
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        problem = f"line {line}: byte {error.start} of the text is not UTF-8"
-    except json.JSONDecodeError as error:
-        problem = f"line {error.lineno} column {error.colno}: {error.msg}"
-    except RecursionError:
-        problem = "it is nested too deeply"
-    except ValueError as error:
-        problem = str(error)
-    else:
-        return
-    raise UsageError(f"Cannot use {what} from {source}: it is not JSON, {problem}")
-
-
-def _timeout_s(timeout: float) -> float:
-    if math.isfinite(timeout) and timeout > 0:
-        return timeout
-    raise UsageError(
-        f"Cannot use --timeout {timeout:g}: it is not above zero; "
-        f"give at most {TIMEOUT_LIMIT_S} seconds"
-    )
 
 
 def _show(result: InvokeResult, output: Output) -> None:
@@ -518,6 +435,7 @@ def _show(result: InvokeResult, output: Output) -> None:
 def _summary(result: InvokeResult) -> dict[str, object]:
     report = result.report
     init_ms = report.init_duration_ms
+    latency_ms = report.response_latency_ms
     value, is_readable = (_text if result.is_streamed else _parse)(result.payload)
     raw = {} if is_readable else {"base64": base64.b64encode(result.payload).decode()}
     return {
@@ -533,6 +451,7 @@ def _summary(result: InvokeResult) -> dict[str, object]:
         "report": {
             "durationMs": round(report.duration_ms, 2),
             "billedDurationMs": report.billed_duration_ms,
+            "responseLatencyMs": None if latency_ms is None else round(latency_ms, 2),
             "initDurationMs": None if init_ms is None else round(init_ms, 2),
             "memorySizeMb": report.memory_size_mb,
             "maxMemoryUsedMb": report.max_memory_used_mb,

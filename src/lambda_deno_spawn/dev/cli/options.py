@@ -6,12 +6,14 @@ docs/deploy.md.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lambda_deno_spawn.dev.cli.console import Output
+from lambda_deno_spawn.dev.project.quotas import TIMEOUT_LIMIT_S
 from lambda_deno_spawn.dev.project.target import find_target, named_target
 from lambda_deno_spawn.errors import UsageError
 
@@ -44,6 +46,13 @@ HandlerOption = Annotated[
     str | None,
     typer.Option(
         metavar="FILE.EXPORT", help="Handler.  [default: found by the file's name]"
+    ),
+]
+EnvOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=VALUE",
+        help="Environment variable of the function; may be repeated.",
     ),
 ]
 RegionOption = Annotated[
@@ -117,3 +126,17 @@ def layer_zips(out: Path) -> list[LayerZip]:
     from lambda_deno_spawn.dev.package.layer import read_layers
 
     return [LayerZip.from_built(built, out) for built in read_layers(out)]
+
+
+def positive_timeout_s(timeout: float) -> float:
+    """Return the value of ``--timeout`` in seconds.
+
+    Raises:
+        UsageError: It is not above zero.
+    """
+    if math.isfinite(timeout) and timeout > 0:
+        return timeout
+    raise UsageError(
+        f"Cannot use --timeout {timeout:g}: it is not above zero; "
+        f"give at most {TIMEOUT_LIMIT_S} seconds"
+    )

@@ -48,8 +48,13 @@ from lambda_deno_spawn.dev.project.requirements import (
 )
 from lambda_deno_spawn.errors import ConfigError, HandlerError
 from lambda_deno_spawn.launch.binary import LAYER_BINARY, pypi_binary
-from lambda_deno_spawn.launch.command import deno_command, shown_command
-from lambda_deno_spawn.launch.deno_json import find_config, permission_sets
+from lambda_deno_spawn.launch.command import CONFIG, deno_command, shown_command
+from lambda_deno_spawn.launch.deno_json import (
+    find_config,
+    find_project,
+    hoisted_packages,
+    permission_sets,
+)
 from lambda_deno_spawn.launch.handler import find_handler
 from lambda_deno_spawn.launch.module_cache import PACKAGED_DENO_DIR, ModuleCache
 from lambda_deno_spawn.launch.places import why_not_fork
@@ -248,7 +253,7 @@ def _python_checks() -> Iterator[Check]:
         note = f"{found} (on Lambda: the managed runtime python{on_lambda} or newer)"
         yield Check(group, "python-version", Status.OK, note)
     yield _packages_check()
-    run = _run(isolated_python("import lambda_deno_spawn.bootstrap, h11, orjson"))
+    run = _run(isolated_python("import lambda_deno_spawn.bootstrap, h11"))
     if run.is_ok:
         found = f"imports in {run.duration_s * 1000:.0f} ms, isolated (-I -S)"
         yield Check(group, "bootstrap", Status.OK, found)
@@ -511,7 +516,8 @@ def _cache_checks(root: Path, module: Path, command: DenoCommand) -> Iterator[Ch
     yield Check(group, "deno-dir", Status.OK, f"{used}; {packaged}")
     yield _lock_check(root, command)
     has_modules = (root / "node_modules").is_dir()
-    found = "present" if has_modules else "none"
+    above = hoisted_packages(find_project(root), root)
+    found = "present" if has_modules else ", ".join(above) or "none"
     yield Check(group, "node_modules", Status.OK, found)
     with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as folder:
         deno_dir = ModuleCache(folder, given).make()
@@ -547,7 +553,9 @@ def _cache_checks(root: Path, module: Path, command: DenoCommand) -> Iterator[Ch
 def _lock_check(root: Path, command: DenoCommand) -> Check:
     group = "Caches"
     if "--frozen" in command.arguments:
-        return Check(group, "lock-file", Status.OK, "deno.lock, frozen")
+        lock = find_project(root).lock or "deno.lock"
+        found = f"{os.path.relpath(lock, root)}, frozen"
+        return Check(group, "lock-file", Status.OK, found)
     if find_config(root) is None:
         return Check(group, "lock-file", Status.OK, "none, as there is no deno.json")
     return Check(
@@ -565,14 +573,20 @@ def _missing_modules(command: DenoCommand, module: Path, deno_dir: str) -> str:
     ``deno test --no-run`` builds the same module graph as ``deno run``, and runs
     nothing.
     """
-    run = _run(
-        [
-            command.binary, "test", "--no-run", "--no-check", "--cached-only",
-            *command.arguments[1:], str(module),
-        ],
-        {**command.environ, "DENO_DIR": deno_dir, "HOME": deno_dir},
-        cwd=command.cwd,
-    )  # fmt: skip
+    arguments = list(command.arguments[1:])
+    with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as folder:
+        if command.config_text is not None:
+            generated = Path(folder) / CONFIG
+            generated.write_text(command.config_text, "utf-8")
+            arguments[arguments.index("--config") + 1] = str(generated)
+        run = _run(
+            [
+                command.binary, "test", "--no-run", "--no-check", "--cached-only",
+                *arguments, str(module),
+            ],
+            {**command.environ, "DENO_DIR": deno_dir, "HOME": deno_dir},
+            cwd=command.cwd,
+        )  # fmt: skip
     return "" if run.is_ok else run.problem
 
 

@@ -57,6 +57,8 @@ class Report:
         init_duration_ms: From the start of the runtime to its first ``next``; None if
             it never asked.
         max_memory_used_mb: Peak of the runtime and all its processes.
+        response_latency_ms: From delivery until the runtime had sent the response; None
+            if it sent none.
         status: ``timeout`` or ``error`` if the platform had to end the invocation;
             None after a response or a function error.
     """
@@ -66,6 +68,7 @@ class Report:
     init_duration_ms: float | None
     memory_size_mb: int
     max_memory_used_mb: int
+    response_latency_ms: float | None
     status: str | None
 
     def line(self, request_id: str) -> str:
@@ -79,6 +82,8 @@ class Report:
         ]
         if self.init_duration_ms is not None:
             parts.append(f"Init Duration: {self.init_duration_ms:.2f} ms")
+        if self.response_latency_ms is not None:
+            parts.append(f"Response Latency: {self.response_latency_ms:.2f} ms")
         if self.status is not None:
             parts.append(f"Status: {self.status}")
         return "\t".join(parts)
@@ -171,11 +176,16 @@ async def invoke(
         ) as temp_dir,
     ):
         tree = ProcessTree(mark=temp_dir)
+
+        def answered() -> None:
+            pipe.expect_next(invocation.request_id)
+            tree.sample_while_held()
+
         emulator = Emulator(
             arn,
             on_delivery=lambda invocation: pipe.say(_start_line(invocation)),
             on_chunk=lambda invocation, chunk: view.show(invocation, chunk),
-            on_answer=tree.sample_while_held,
+            on_answer=answered,
         )
         view = StreamView(output, pipe.say, emulator.wake)
         async with emulator:
@@ -281,6 +291,8 @@ def _report(
     if delivered_s is not None and invocation.end is End.TIMEOUT:
         duration_s = min(duration_s, invocation.timeout_s)
     init_s = None if delivered_s is None else delivered_s - runtime.started_s
+    is_response = invocation.end is End.NEXT and invocation.answered_s is not None
+    latency_s = (invocation.answered_s or begun_s) - begun_s - runtime.tree.held_s
     statuses = {None: None, End.NEXT: None, End.TIMEOUT: "timeout"}
     return Report(
         duration_ms=duration_s * 1000,
@@ -288,6 +300,7 @@ def _report(
         init_duration_ms=None if init_s is None else init_s * 1000,
         memory_size_mb=memory_size_mb,
         max_memory_used_mb=math.ceil(runtime.tree.peak_bytes / 2**20),
+        response_latency_ms=max(0.0, latency_s) * 1000 if is_response else None,
         status=statuses.get(invocation.end, "error"),
     )
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -12,6 +14,11 @@ if TYPE_CHECKING:
 
 LOG_LINE_LIMIT_BYTES = 256 * 1024  # a longer line is split, as CloudWatch splits it
 LOG_READ_LIMIT_BYTES = 64 * 1024  # all that a pipe holds, unless enlarged (pipe(7))
+KNOWN_LINES = 1000  # to recognize when the module prints them again
+TIME = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]+Z\t")
+NEXT_PROCESS = (
+    "(The process for the next event gets ready. It loads the module again and logs:)"
+)
 
 
 class LogPipe:
@@ -31,6 +38,9 @@ class LogPipe:
         self._reader, self.writer = os.pipe()
         os.set_blocking(self._reader, False)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._known: set[bytes] = set()
+        self._answered: bytes | None = None
+        self._has_told = False
 
     def __enter__(self) -> LogPipe:
         return self
@@ -40,7 +50,7 @@ class LogPipe:
             self._loop.remove_reader(self._reader)
         self.close_writer()
         self._pump()
-        self._write(bytes(self._partial))
+        self._pass_on(bytes(self._partial))
         os.close(self._reader)
 
     def follow(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -54,10 +64,22 @@ class LogPipe:
             os.close(self.writer)
             self.writer = -1
 
+    def expect_next(self, request_id: str) -> None:
+        """Expect the log of the next process, as the invocation has its response.
+
+        That process loads the module, too. Lines that the module has printed before are
+        left out, and a line of our own stands above the others.
+
+        Args:
+            request_id: Lines that contain it are still of the invocation.
+        """
+        self._pump()
+        self._answered = request_id.encode()
+
     def say(self, line: str) -> None:
         """Write a line of our own."""
         self._pump()
-        self._write(bytes(self._partial))
+        self._pass_on(bytes(self._partial))
         self._partial.clear()
         self._write(line.encode())
 
@@ -71,8 +93,24 @@ class LogPipe:
         end = self._partial.rfind(b"\n") + 1
         if end == 0 and len(self._partial) > LOG_LINE_LIMIT_BYTES:
             end = len(self._partial)
-        self._write(bytes(self._partial[:end]))
+        self._pass_on(bytes(self._partial[:end]))
         del self._partial[:end]
+
+    def _pass_on(self, text: bytes) -> None:
+        """Write lines of the runtime, without those that only repeat earlier ones."""
+        if self._answered is None:
+            for line in text.splitlines()[: KNOWN_LINES - len(self._known)]:
+                self._known.add(_without_time(line))
+            self._write(text)
+            return
+        for line in text.splitlines(keepends=True):
+            if self._answered not in line:
+                if _without_time(line.rstrip(b"\n")) in self._known:
+                    continue
+                if not self._has_told:
+                    self._has_told = True
+                    self._write(NEXT_PROCESS.encode())
+            self._write(line)
 
     def _write(self, text: bytes) -> None:
         if not text:
@@ -81,3 +119,13 @@ class LogPipe:
         with contextlib.suppress(BrokenPipeError):
             self._sink.write(text if text.endswith(b"\n") else text + b"\n")
             self._sink.flush()
+
+
+def _without_time(line: bytes) -> bytes:
+    """Return what a line of the log says, whenever it says so."""
+    if line.startswith(b"{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            record = json.loads(line)
+            record.pop("timestamp", None)
+            return json.dumps(record).encode()
+    return TIME.sub(b"", line, count=1)

@@ -56,7 +56,7 @@ class ProcessTree:
 
     def sample(self) -> None:
         """Measure the memory of the tree once."""
-        used_bytes = sum(_memory_bytes(member) for member in self._members())
+        used_bytes = sum(memory_bytes(member) for member in self._members())
         self.peak_bytes = max(self.peak_bytes, used_bytes)
 
     def sample_while_held(self) -> None:
@@ -136,7 +136,8 @@ class ProcessTree:
         return members
 
 
-def _memory_bytes(process: psutil.Process) -> int:
+def memory_bytes(process: psutil.Process) -> int:
+    """Return a process's share of memory, its resident size if that is not known."""
     import psutil
 
     try:

@@ -70,9 +70,7 @@ def isolated_python(code: str) -> list[str]:
     Isolated and without site-packages (``-I -S``): neither the user's PYTHON* variables
     nor other installed packages reach it, only the folders of the packages it needs.
     """
-    folders = dict.fromkeys(
-        _folder(name) for name in ("lambda_deno_spawn", "h11", "orjson")
-    )
+    folders = dict.fromkeys(_folder(name) for name in ("lambda_deno_spawn", "h11"))
     setup = f"import sys; sys.path.extend({list(folders)!r})"
     return [sys.executable, "-I", "-S", "-c", f"{setup}; {code}"]
 

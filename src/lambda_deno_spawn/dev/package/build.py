@@ -26,6 +26,11 @@ from lambda_deno_spawn.dev.package.archive import Member, write_archive
 from lambda_deno_spawn.dev.package.bundle import Deno, bundle
 from lambda_deno_spawn.dev.package.elf import read_binary
 from lambda_deno_spawn.dev.package.layer import LAYER_RUNTIME_JS, MACHINES
+from lambda_deno_spawn.dev.package.project_files import (
+    is_hoisted,
+    stage_hoisted,
+    stage_project_files,
+)
 from lambda_deno_spawn.dev.package.seed import Seed, folder_of_fixed_length, seed_cache
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.quotas import (
@@ -240,6 +245,8 @@ def _stage_files(
         local = module.get("local")
         if specifier.startswith("file:") and local:
             path = Path(local)
+            if is_hoisted(path, task_root):
+                continue
             if not path.is_relative_to(task_root):
                 raise BuildError(
                     f"Cannot package {str(path)!r}: it is outside the project's folder "
@@ -264,6 +271,8 @@ def _stage_files(
         _stage_node_modules(project, staged)
     else:
         _stage_npm(graph, staged / PACKAGED_DENO_DIR / "npm")
+    stage_hoisted(task_root, staged)
+    stage_project_files(deno, source, staged)
     return notes
 
 

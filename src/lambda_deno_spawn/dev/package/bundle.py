@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from lambda_deno_spawn.errors import BuildError
-from lambda_deno_spawn.launch.deno_json import config_flags, find_config
+from lambda_deno_spawn.launch.deno_json import PACKAGES, tool_flags
 from lambda_deno_spawn.launch.entry import file_url
 
 if TYPE_CHECKING:
@@ -65,25 +65,35 @@ class Deno:
     task_root: Path
     environ: Mapping[str, str]
 
-    def run(self, action: str, arguments: Sequence[str], advice: str = "") -> str:
+    def run(
+        self,
+        action: str,
+        arguments: Sequence[str],
+        advice: str = "",
+        *,
+        folder: Path | None = None,
+        flags: Sequence[str] | None = None,
+    ) -> str:
         """Run a subcommand with the project's configuration; return its stdout.
 
         Args:
             action: Purpose of the command, for ``Cannot <action>``.
             arguments: The subcommand and its arguments.
             advice: Text to add to the error message.
+            folder: Where to run it; None: in the project's folder.
+            flags: Flags for the project files; None: those of the project.
 
         Raises:
             BuildError: The command failed; the message contains its output.
         """
-        config = find_config(self.task_root)
-        flags = config_flags(self.task_root, config)
+        if flags is None:
+            flags = tool_flags(self.task_root)
         command = [self.binary, arguments[0], "--quiet", *flags, *arguments[1:]]
         variables = {**self.environ, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"}
         try:
             done = subprocess.run(
                 command,
-                cwd=self.task_root,
+                cwd=folder or self.task_root,
                 env=variables,
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
@@ -206,6 +216,8 @@ def stable_name(source: str, here: Path, task_root: Path, folder: Path) -> str:
     if path.is_relative_to(task_root):
         return os.path.relpath(path, folder)
     npm = NPM_PATH.fullmatch(path.as_posix())
+    if npm is None and PACKAGES in path.parts:  # above the project's folder
+        return f"npm/{path.as_posix().rpartition(f'/{PACKAGES}/')[2]}"
     return f"npm/{npm[1]}" if npm else f"elsewhere/{path.name}"
 
 

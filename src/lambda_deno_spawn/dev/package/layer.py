@@ -50,6 +50,7 @@ from lambda_deno_spawn.dev.project.requirements import (
 )
 from lambda_deno_spawn.errors import BuildError, UsageError
 from lambda_deno_spawn.native.control import LIBRARY
+from lambda_deno_spawn.one_file import pack
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -60,6 +61,8 @@ if TYPE_CHECKING:
 LAYER_FOLDER = "lib/lambda-deno-spawn"
 LAYER_CODE = f"/opt/{LAYER_FOLDER}"
 LAYER_RUNTIME_JS = f"{LAYER_CODE}/lambda_deno_spawn/js/runtime.js"
+# These are imported before the one file is there.
+BEFORE_ONE_FILE = ("lambda_deno_spawn/__init__.py", "lambda_deno_spawn/one_file.py")
 START_SCRIPTS = ("bootstrap", "lambda-deno-spawn")
 INDEX = "layers.json"
 MANIFEST = "manifest.json"
@@ -296,11 +299,15 @@ def _plan_runtime(
                     )
     extra: dict[str, bytes] = {}
     for version, compiler in compilers.items():
-        extra |= compile_sources(
+        compiled = compile_sources(
             compiler, code, LAYER_CODE, scratch / version, options.environ
         )
-        # The start scripts test for this file.
-        extra[f"python{version}"] = b""
+        packed = {path: name for name in compiled if (path := _packed(name))}
+        extra |= {name: compiled[name] for name in compiled.keys() - packed.values()}
+        # The start scripts test for this file, too.
+        extra[f"python{version}"] = pack(
+            {path: compiled[name] for path, name in packed.items()}
+        )
     manifest = {
         "version": lambda_deno_spawn.__version__,
         "arch": arch.value,
@@ -382,6 +389,18 @@ def _runtime_sources() -> dict[str, bytes]:
     return {
         path.relative_to(package.parent).as_posix(): path.read_bytes() for path in files
     }
+
+
+def _packed(name: str) -> str | None:
+    """Return the path of a module's source if its byte code is in the one file.
+
+    Args:
+        name: Path of the byte code.
+    """
+    folder, _, file = name.partition("/__pycache__/")
+    path = f"{folder}/{file.partition('.')[0]}.py"
+    is_ours = path.startswith(f"{lambda_deno_spawn.__name__}/")
+    return path if is_ours and path not in BEFORE_ONE_FILE else None
 
 
 def _fork_library(arch: Arch, note: Callable[[str], None]) -> list[Member]:

@@ -200,7 +200,8 @@ def _load(command: DenoCommand, state: Path, deno_dir: Path) -> list[str]:
     """
     private = state / "private"
     private.mkdir()
-    Path(command.entry).write_text(command.entry_text, "utf-8")
+    for name, text in command.files.items():
+        (Path(command.entry).parent / name).write_text(text, "utf-8")
     marker = os.urandom(MARKER_BYTES // 2).hex()
     with tempfile.TemporaryFile() as stderr:
         try:

@@ -164,7 +164,7 @@ def _stem(name: str) -> str | None:
 
 def _is_code(name: str) -> bool:
     """Return whether a file is a module, not a test or a file of type declarations."""
-    return not re.search(r"\.d\.ts$|[._]test\.[a-z]+$", name)
+    return not re.search(r"\.d\.[mc]?ts$|[._]test\.[a-z]+$", name)
 
 
 def parse_variables(assignments: Sequence[str]) -> dict[str, str]:

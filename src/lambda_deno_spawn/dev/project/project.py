@@ -16,7 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from lambda_deno_spawn.config import ResponseMode, Settings, Strategy
+from lambda_deno_spawn.config import ResponseMode, Settings, Start, Strategy
 from lambda_deno_spawn.dev.project.function import (
     find_function,
     function_name,
@@ -77,6 +77,7 @@ class Project:
         timeout_s: Function timeout, whole seconds.
         storage_mb: Size of ``/tmp``.
         strategy: Value of ``LAMBDA_DENO_STRATEGY``.
+        start: Value of ``LAMBDA_DENO_START``.
         permissions: Value of ``LAMBDA_DENO_PERMISSIONS``.
         response_mode: Value of ``LAMBDA_DENO_RESPONSE_MODE``.
         description: Text for the AWS console.
@@ -97,6 +98,7 @@ class Project:
     timeout_s: int | None = None
     storage_mb: int | None = None
     strategy: Strategy | None = None
+    start: Start | None = None
     permissions: str | None = None
     response_mode: ResponseMode | None = None
     description: str | None = None
@@ -113,6 +115,7 @@ class Project:
         """Return the function's environment variables and the runtime's settings."""
         settings = {
             "LAMBDA_DENO_STRATEGY": self.strategy,
+            "LAMBDA_DENO_START": self.start,
             "LAMBDA_DENO_PERMISSIONS": self.permissions,
             "LAMBDA_DENO_RESPONSE_MODE": self.response_mode,
         }
@@ -159,6 +162,7 @@ def load_project(
         timeout_s=table.number("timeout", 1, TIMEOUT_LIMIT_S, "seconds"),
         storage_mb=table.number("storage", STORAGE_MIN_MB, STORAGE_MAX_MB, "MB"),
         strategy=table.choice("strategy", Strategy),
+        start=table.choice("start", Start),
         permissions=table.text("permissions"),
         response_mode=table.choice("response_mode", ResponseMode),
         description=table.text(

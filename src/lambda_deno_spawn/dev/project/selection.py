@@ -31,8 +31,8 @@ ONLY_AT_THE_TOP = (
 # Left out everywhere: tests, type declarations, and files that often contain secrets.
 # Names that begin with a dot are left out too.
 NOWHERE = (
-    "*.d.ts", "*[._]test.*", "node_modules", "*.env", "*.pem", "*.key", "*.p12",
-    "id_rsa*", "id_ed25519*", "id_ecdsa*", "*.tfstate", "*.tfstate.*",
+    "*.d.ts", "*.d.mts", "*.d.cts", "*[._]test.*", "node_modules", "*.env", "*.pem",
+    "*.key", "*.p12", "id_rsa*", "id_ed25519*", "id_ecdsa*", "*.tfstate", "*.tfstate.*",
 )  # fmt: skip
 
 

@@ -30,6 +30,18 @@ const ERROR_TYPE_LIMIT = 128;
 const DENIED =
   /Requires (\w+) access(?: to (?:"(.*?)"|(<\w+>)))?, run again with the --allow-\w+ flag/g;
 const DENIED_LOOKUP = /getaddrinfo EPERM (\S+)/g;
+/**
+ * How Deno and Node word that a file is not there. Deno names no path if it has not
+ * looked, because reading there is not allowed.
+ */
+const NOT_THERE =
+  /(^|NotFound: )No such file or directory \(os error 2\)(?=\n|$)/g;
+const NOT_THERE_IN_NODE =
+  /ENOENT: no such file or directory, \w+ '(.*?)'(?= -> '|[\n"),\]]|$)/g;
+/** How `node:child_process` words a denial: it drops the reason. */
+const COMMAND_FAILED = "Command failed: ";
+/** Kinds of access that a program asks for because it needs it, not to find out. */
+const NEEDED = /^Requires (read|write|net|run|ffi) access/;
 /** How Deno words that a module may not be downloaded, and what it means here. */
 const NOT_CACHED = "--cached-only is specified";
 const NOT_PACKAGED =
@@ -43,6 +55,15 @@ const ADD_BEFORE =
 /** Added to the AWS SDK's own message. */
 const CREDENTIALS_WITHHELD =
   ": LAMBDA_DENO_ENV withholds the credentials, unless it has @credentials";
+/**
+ * The first denial of each kind that nothing has been said about yet, and whose it is.
+ *
+ * @type {Map<string, { message: string, owner: { phase: string } | null }>}
+ */
+const untold = new Map();
+/** Kinds of access that a denial was told of. */
+const told = /** @type {Set<string>} */ (new Set());
+
 /** Folder of the runtime's own files, as lines of a stack show it. */
 export const OUR_FILES = import.meta.url.slice(
   0,
@@ -149,6 +170,44 @@ export function describe(
 }
 
 /**
+ * Note every denied access from now on. A framework may catch the error, and some parts
+ * of Deno drop it, so nobody would read what would allow it.
+ *
+ * @param {() => { phase: string } | null} findOwner Returns the job that the calling
+ *   code belongs to; null: unknown.
+ */
+export function noteDenials(findOwner) {
+  // Deno's constructor of the error assigns its name.
+  Object.defineProperty(Deno.errors.NotCapable.prototype, "name", {
+    configurable: true,
+    get: () => "Error",
+    set(value) {
+      const own = { configurable: true, enumerable: true, writable: true };
+      Object.defineProperty(this, "name", { ...own, value });
+      attempt(() => {
+        const kind = NEEDED.exec(this.message)?.[1];
+        if (kind === undefined || told.has(kind) || untold.has(kind)) return;
+        untold.set(kind, { message: this.message, owner: findOwner() });
+      });
+    },
+  });
+}
+
+/**
+ * @param {{ phase: string }} job Those of others that are not over are left to them.
+ * @returns {string[]} Denials that nothing was said about; each is returned once.
+ */
+export function untoldDenials(job) {
+  if (untold.size === 0) return [];
+  return [...untold.values()]
+    .filter(({ owner }) =>
+      owner === null || owner === job || owner.phase === "idle" ||
+      owner.phase === "done"
+    )
+    .map(({ message }) => advise(message));
+}
+
+/**
  * Add to the message of a denied access what would allow it on Lambda, where a function
  * cannot be "run again with the --allow-read flag".
  *
@@ -161,6 +220,8 @@ export function advise(text, errorType) {
     const isDenial = text.includes(", run again with the --allow-");
     if (isDenial || text.includes("getaddrinfo EPERM ")) {
       return text.replace(DENIED, (_, kind, target, folder) => {
+        told.add(kind);
+        untold.delete(kind);
         const what = target === undefined ? "" : ` to "${target}"`;
         const value = folder === "<TMP>" ? "$TMPDIR" : target;
         return `Requires ${kind} access${what}: ${remedy(kind, value)}`;
@@ -169,6 +230,16 @@ export function advise(text, errorType) {
         (said, host) => `${said}: ${remedy("net", host)}`,
       );
     }
+    if (hello.permissions.hidden && text.includes("o such file or directory")) {
+      return text.replace(NOT_THERE, (said) => `${said}: ${outOfSight()}`)
+        .replace(
+          NOT_THERE_IN_NODE,
+          (said, path) =>
+            isReadable(path) ? said : `${said}: ${outOfSight(path)}`,
+        );
+    }
+    const denial = text.startsWith(COMMAND_FAILED) && untold.get("run");
+    if (denial) return `${text}: ${advise(denial.message)}`;
     if (text.includes(NOT_CACHED)) {
       return text.replaceAll(NOT_CACHED, NOT_PACKAGED);
     }
@@ -179,13 +250,34 @@ export function advise(text, errorType) {
   }) ?? text;
 }
 
+/** @param {string} path */
+function isReadable(path) {
+  const state = attempt(() =>
+    Deno.permissions.querySync({ name: "read", path }).state
+  );
+  return state === undefined || state === "granted";
+}
+
+/**
+ * @param {string} [path]
+ * @returns {string} What to say about a file that looks as if it did not exist.
+ */
+function outOfSight(path) {
+  const which = path === undefined
+    ? "if the path is one that"
+    : "this is a path that";
+  return `${which} the function may not read, it looks like this whether the file ` +
+    `exists or not; to read it, ${remedy("read", path ?? "PATH")}`;
+}
+
 /**
  * @param {string} kind Kind of permission.
  * @param {string | undefined} target What was accessed, if that is known.
  * @returns {string} What allows it.
  */
 export function remedy(kind, target) {
-  const { base, set, denies, runtimeApi, everything } = hello.permissions;
+  const { base, set, denies, runtimeApi, everything, taskRoot } =
+    hello.permissions;
   if (
     kind === "env" && target === undefined && "HTTP_PROXY" in hello.variables
   ) {
@@ -206,8 +298,14 @@ export function remedy(kind, target) {
         `instead, --allow-sys=${target} among them`
       : `everything is allowed but what a --deny-${kind} flag or deno.json denies`;
   }
-  const isPlain = target === undefined || /^[\w@%+=:./$-]+$/.test(target);
-  const value = isPlain ? target : `'${target.replaceAll("'", `'\\''`)}'`;
+  const isFile = kind === "read" || kind === "write";
+  const isOwn = isFile && `${target}/`.startsWith(`${taskRoot}/`);
+  // On Lambda the function's folder is another than on this machine.
+  const place = isOwn
+    ? `$LAMBDA_TASK_ROOT${target?.slice(taskRoot.length)}`
+    : target;
+  const isPlain = place === undefined || /^[\w@%+=:./$-]+$/.test(place);
+  const value = isPlain ? place : `'${place.replaceAll("'", `'\\''`)}'`;
   const flag = `--allow-${kind}${value === undefined ? "" : `=${value}`}`;
   const inJson = set === null
     ? 'or list what the function may do under "permissions" in deno.json'
@@ -215,7 +313,14 @@ export function remedy(kind, target) {
   const unless = denies.includes(kind)
     ? `; what is denied for ${kind} there or in deno.json stays denied`
     : "";
-  return `set LAMBDA_DENO_PERMISSIONS="${
+  const instead = isOwn && kind === "write"
+    ? "on Lambda the function's folder cannot be written to: use the folder that " +
+      "os.tmpdir() and $TMPDIR name; elsewhere, "
+    : isFile && /^\/tmp(\/|$)/.test(target ?? "")
+    ? "each event has an empty folder of its own, which os.tmpdir() and $TMPDIR name: " +
+      "use that; to share /tmp with other events, "
+    : "";
+  return `${instead}set LAMBDA_DENO_PERMISSIONS="${
     base && `${base} `
   }${flag}", ${inJson}${unless}`;
 }

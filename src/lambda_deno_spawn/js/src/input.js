@@ -31,12 +31,17 @@ import { decodeLossy, parse, readStdin, TextDecoder } from "./primordials.js";
  * @property {Record<string, string | null>} variables Environment variables that Deno
  *   itself obeys: the handler reads and sets these copies instead; null: not set.
  * @property {Record<string, string>} context Members that every context has.
+ * @property {string[]} packageFolders Folders in which `require` looks last.
+ * @property {string[]} closedFolders Folders in which `require` must not look.
  * @property {object} permissions What to say about a denied access.
  * @property {string} permissions.base Value of LAMBDA_DENO_PERMISSIONS to add flags to.
  * @property {string | null} permissions.set Permission set of deno.json that is in use.
  * @property {string[]} permissions.denies Kinds of permission with entries that deny.
  * @property {string[]} permissions.runtimeApi Hosts and ports that are always denied.
  * @property {boolean} permissions.everything All is allowed except what is denied.
+ * @property {boolean} permissions.hidden What may not be read looks as if it did not
+ *   exist.
+ * @property {string} permissions.taskRoot The function's folder.
  * @property {boolean} permissions.credentialsWithheld
  *
  * @property {boolean} template The supervisor forks this process for each event.

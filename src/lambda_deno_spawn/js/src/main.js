@@ -13,7 +13,7 @@
 /** @import { Job } from "./job.js" */
 /** @import { Handler } from "./run.js" */
 import { reroute } from "./console.js";
-import { loadErrorType } from "./errors.js";
+import { loadErrorType, noteDenials } from "./errors.js";
 import { frame } from "./frames.js";
 import { adapt, awslambda } from "./handlers.js";
 import {
@@ -24,7 +24,14 @@ import {
   readLine,
   receiveHello,
 } from "./input.js";
-import { beginInvocation, beginLoading, latestJob, tellApart } from "./job.js";
+import {
+  beginInvocation,
+  beginLoading,
+  currentJob,
+  latestJob,
+  tellApart,
+} from "./job.js";
+import { searchFolders } from "./packages.js";
 import { fail, finish } from "./outcome.js";
 import { STDOUT, write } from "./output.js";
 import { exit, parse, readStdinLater } from "./primordials.js";
@@ -59,6 +66,7 @@ export async function start(load, loadClosing, loadServer) {
   receiveHello(line);
   reroute();
   standIn(hello.variables);
+  noteDenials(currentJob);
   if (hello.template) prepareForForks(hello.places);
   // @ts-ignore the global of AWS's own runtime
   globalThis.awslambda = awslambda;
@@ -72,6 +80,10 @@ export async function start(load, loadClosing, loadServer) {
     const servesMore = invocationsLeft > 1 || hello.socket !== null;
     if (servesMore) ({ listenForTheEnd } = await loadClosing());
     const server = hello.socket === null ? null : await loadServer();
+    const { packageFolders, closedFolders } = hello;
+    if (packageFolders.length + closedFolders.length > 0) {
+      await searchFolders(packageFolders, closedFolders);
+    }
     const listener = server?.open(/** @type {string} */ (hello.socket));
     handler = await adapt(await load(), hello.export);
     if (server && listener) await serve(server, listener, handler);

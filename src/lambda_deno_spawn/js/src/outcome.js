@@ -8,7 +8,7 @@
 
 /** @import { Job } from "./job.js" */
 import { log } from "./console.js";
-import { describe, errorBody, RuntimeError } from "./errors.js";
+import { describe, errorBody, RuntimeError, untoldDenials } from "./errors.js";
 import { doneFrame, framesOf } from "./frames.js";
 import { hello, invocationsLeft } from "./input.js";
 import { forget } from "./job.js";
@@ -96,8 +96,20 @@ export function doneBehind(job, isError) {
   // A long-lived process survives an ordinary error, as it does in other runtimes.
   const isSpent = hello.socket === null && (invocationsLeft === 0 || isError);
   job.servesMore = !job.isFatal && !isSpent;
+  tellDenials(job);
   job.isDoneSent = job.afterwards.length === 0;
   return job.isDoneSent ? doneFrame(job.servesMore) : "";
+}
+
+/**
+ * Log which access was denied, where the error was caught or lost.
+ *
+ * @param {Job} job
+ */
+function tellDenials(job) {
+  for (const denial of untoldDenials(job)) {
+    log("WARN", [`The handler did not pass this error on: ${denial}`]);
+  }
 }
 
 /**
@@ -114,6 +126,7 @@ export async function finish(job) {
         log("ERROR", ["waitUntil: a promise was rejected", outcome.reason]);
       }
     }
+    tellDenials(job);
   }
   end(job);
 }

@@ -127,7 +127,7 @@ def test_zip_of_a_large_file_is_estimated_from_samples(tmp_path: Path) -> None:
 def test_runtime_layer_has_what_it_imports_and_no_developer_s_tools() -> None:
     files = runtime_files()
     folders = {part for file in files for part in file.parts}
-    wanted = {"h11", "orjson", "js"}
+    wanted = {"h11", "js"}
     assert wanted <= folders
     assert not {"httpx", "typer", "rich", "boto3", "psutil", "deno"} & folders
     assert [file for file in files if file.name in ("doctor.py", "emulator.py")] == []

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from lambda_deno_spawn.config import ResponseMode, Strategy
+from lambda_deno_spawn.config import ResponseMode, Start, Strategy
 from lambda_deno_spawn.dev.project.project import Arch, load_project
 from lambda_deno_spawn.errors import UsageError
 
@@ -71,9 +71,10 @@ def test_empty_project_file_says_nothing(load: Load) -> None:
     assert project.function.task_root == Path("orders").resolve()
     silent = (
         project.memory_mb, project.timeout_s, project.storage_mb, project.strategy,
-        project.permissions, project.response_mode, project.description, project.role,
+        project.start, project.permissions, project.response_mode,
+        project.description, project.role,
     )  # fmt: skip
-    assert silent == (None,) * 8
+    assert silent == (None,) * 9
     assert (project.layers, project.include, project.exclude) == ((), (), ())
     assert (project.env, project.tags, project.variables) == ({}, {}, {})
 
@@ -95,6 +96,8 @@ def test_empty_project_file_says_nothing(load: Load) -> None:
         ("storage = 512", "storage_mb", 512),
         ("storage = 10240", "storage_mb", 10_240),
         ('strategy = "fresh"', "strategy", Strategy.FRESH),
+        ('start = "exec"', "start", Start.EXEC),
+        ('start = "auto"', "start", Start.AUTO),
         ('permissions = "none"', "permissions", "none"),
         ('response_mode = "stream"', "response_mode", ResponseMode.STREAM),
         ('response_mode = "buffered"', "response_mode", ResponseMode.BUFFERED),
@@ -153,6 +156,7 @@ PATTERNS = "expected a list of patterns below the project's folder"
         ("timeout = 901", f"timeout is 901; {TIMEOUT}"),
         ("storage = 511", f"storage is 511; {STORAGE}"),
         ("storage = 10241", f"storage is 10241; {STORAGE}"),
+        ('start = "copy"', "start is 'copy'; expected one of auto, fork, exec"),
         ('strategy = "warm"', "strategy is 'warm'; expected one of "
          + ", ".join(Strategy)),
         ("permissions = true", "permissions is True; expected text"),
@@ -268,10 +272,12 @@ def test_path_that_is_not_there_is_refused(load: Load) -> None:
 
 
 def test_settings_are_variables_and_env_overrides_them(load: Load) -> None:
-    keys = 'strategy="fresh"\npermissions="none"\nresponse_mode="stream"\n'
-    project = load(f"{keys}[env]\nLAMBDA_DENO_PERMISSIONS = 'all'\nTABLE = 'orders'")
+    keys = 'strategy="fresh"\nstart="auto"\npermissions="none"\n'
+    keys += "response_mode='stream'\n[env]\nLAMBDA_DENO_PERMISSIONS = 'all'\n"
+    project = load(f"{keys}TABLE = 'orders'")
     assert project.variables == {
         "LAMBDA_DENO_STRATEGY": "fresh",
+        "LAMBDA_DENO_START": "auto",
         "LAMBDA_DENO_PERMISSIONS": "all",
         "LAMBDA_DENO_RESPONSE_MODE": "stream",
         "TABLE": "orders",

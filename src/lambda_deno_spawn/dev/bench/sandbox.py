@@ -2,9 +2,8 @@
 
 Stands for the execution environment. With cgroup v2 and root the kernel does
 everything, and no descendant can escape. Otherwise signals are sent down the process
-tree, which is
-coarser but needs no privilege. Does not know what runs inside. Kernel documentation:
-"Control Group v2", sections cgroup.freeze, cgroup.kill and cpu.stat.
+tree, which is coarser but needs no privilege. Does not know what runs inside. Kernel
+documentation: "Control Group v2", sections cgroup.freeze, cgroup.kill and cpu.stat.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ import resource
 import signal
 import subprocess
 import time
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,8 +28,19 @@ END_TIMEOUT_S = 5.0  # a killed process that still exists is a bug worth a trace
 STATE_TIMEOUT_S = 2.0  # if freezing works, it takes far less than a millisecond
 
 
+class Freezer(StrEnum):
+    """How the processes of a sandbox are stopped."""
+
+    CGROUP = "cgroup"  # by the kernel's freezer, all at once
+    SIGNALS = "signals"  # by SIGSTOP to each process
+
+
 class Sandbox(Protocol):
     """A group of processes, as benchmarks use it."""
+
+    @property
+    def freezer(self) -> Freezer:
+        """How its processes are stopped."""
 
     def start(
         self,
@@ -82,6 +93,8 @@ def _cgroup2_root() -> Path | None:
 
 class CgroupSandbox:
     """A new cgroup v2; needs root."""
+
+    freezer = Freezer.CGROUP
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -149,6 +162,8 @@ class CgroupSandbox:
 class TreeSandbox:
     """Started processes and their descendants, found and signalled one by one."""
 
+    freezer = Freezer.SIGNALS
+
     def __init__(self) -> None:
         self._started: list[subprocess.Popen[bytes]] = []
 
@@ -185,14 +200,15 @@ class TreeSandbox:
         """Return the time of our exited children plus that of the running trees.
 
         Differences are correct if no other child of ours exits meanwhile. The kernel
-        counts running processes in ticks of 10 ms, so the interval must be long.
+        counts running processes in ticks of 10 ms, so the interval must be long, or
+        many intervals have to be added up.
         """
         ended = resource.getrusage(resource.RUSAGE_CHILDREN)
         total = ended.ru_utime + ended.ru_stime
-        for process in self._started:
-            if process.poll() is None:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    total += sum(psutil.Process(process.pid).cpu_times()[:4])
+        for pid in self.process_ids():
+            # Its own time, and that of children it has waited for: user and system.
+            with contextlib.suppress(psutil.NoSuchProcess):
+                total += sum(psutil.Process(pid).cpu_times()[:4])
         return total
 
     def process_ids(self) -> frozenset[int]:

@@ -3,9 +3,9 @@
 Serves ``next``, ``response``, ``error`` and ``init error`` to one runtime from an
 ``asyncio.Protocol``, and responds to a post at once. With a sandbox, it freezes that as
 soon as it has received a ``next``, and thaws it before it sends the event. The time
-measured runs from the write of the event to the last byte of the post, and to its first
-piece if it is streamed. Leaves out what benchmarks do not need: deadlines that
-are enforced, trailers, several runtimes.
+measured runs from the write of the event to the last byte of the post, to its first
+piece if it is streamed, and to the ``next`` after it, where billing ends. Leaves out
+what benchmarks do not need: deadlines that are enforced, extensions, several runtimes.
 
 Not the emulator of ``dev/local``: the server's own time is part of what is measured,
 and with h11 it is 0.25 ms between an event and its post instead of 0.1 ms. That would
@@ -21,14 +21,17 @@ import asyncio
 import re
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
+from lambda_deno_spawn.errors import LambdaDenoSpawnError
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
-    from bench.sandbox import Sandbox
+    from lambda_deno_spawn.dev.bench.sandbox import Sandbox
 
 RESPONSE_TIMEOUT_S = 30.0  # far longer than any event: the runtime must have died
 DEADLINE_S = 300.0  # no benchmark is about deadlines
@@ -38,6 +41,10 @@ SETTLE_S = 0.001
 
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ ]*(\d+)", re.IGNORECASE)
 _CHUNKED = re.compile(rb"\r\ntransfer-encoding:[ ]*chunked", re.IGNORECASE)
+# A field after a streamed body: the stream has broken off.
+_FAILED = re.compile(
+    rb"^lambda-runtime-function-error-type:", re.IGNORECASE | re.MULTILINE
+)
 ACCEPTED = (
     b"HTTP/1.1 202 Accepted\r\nContent-Type: application/json\r\n"
     b'Content-Length: 16\r\n\r\n{"status":"OK"}\n'
@@ -45,17 +52,31 @@ ACCEPTED = (
 _NOT_FOUND = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n"
 
 
+class InitFailedError(LambdaDenoSpawnError):
+    """The runtime posted an init error.
+
+    Attributes:
+        body: The error as JSON, if the runtime keeps to the form.
+    """
+
+    def __init__(self, body: bytes) -> None:
+        self.body = body
+        super().__init__(f"Init failed: {body.decode(errors='replace')}")
+
+
 @dataclass(frozen=True, slots=True)
 class Response:
     """What the runtime posted for one event.
 
     Attributes:
-        is_error: True if it was posted to ``error`` instead of ``response``.
+        is_error: True if it was posted to ``error`` instead of ``response``, or broke
+            off.
         body: Body of the post.
         latency_s: Time from the write of the event to the last byte of the post.
         first_piece_s: Time from the write of the event to the first piece of a chunked
             post; the same as ``latency_s`` for any other post.
         received_at_s: When the last byte was received (``time.perf_counter``).
+        billed_s: Time from the write of the event to the following ``next``.
     """
 
     is_error: bool
@@ -63,6 +84,7 @@ class Response:
     latency_s: float
     first_piece_s: float
     received_at_s: float
+    billed_s: float = 0.0
 
 
 class RuntimeApi:
@@ -73,11 +95,28 @@ class RuntimeApi:
 
     Attributes:
         address: ``host:port``, known once entered.
+        polled_at_s: When ``next`` was last called (``time.perf_counter``).
+        on_post: Called when a post has been received, before the runtime is told so.
+
+    Args:
+        sandbox: Frozen while the runtime waits in ``next``; None: nothing is.
+        deadline_s: How much time the runtime is told that it has for an event.
+        limit_s: How long to wait for a call of the runtime.
     """
 
-    def __init__(self, sandbox: Sandbox | None = None) -> None:
+    def __init__(
+        self,
+        sandbox: Sandbox | None = None,
+        *,
+        deadline_s: float = DEADLINE_S,
+        limit_s: float = RESPONSE_TIMEOUT_S,
+    ) -> None:
         self.address = ""
+        self.polled_at_s = 0.0
+        self.on_post: Callable[[], None] = lambda: None
         self._sandbox = sandbox
+        self._deadline_s = deadline_s
+        self._limit_s = limit_s
         self._server: asyncio.Server | None = None
         loop = asyncio.get_running_loop()
         self._poll: asyncio.Future[Connection] = loop.create_future()
@@ -110,9 +149,9 @@ class RuntimeApi:
 
         Raises:
             TimeoutError: It did not call ``next``.
-            RuntimeError: It posted an init error instead.
+            InitFailedError: It posted an init error instead.
         """
-        async with asyncio.timeout(RESPONSE_TIMEOUT_S):
+        async with asyncio.timeout(self._limit_s):
             await asyncio.shield(self._poll)
 
     async def invoke(self, event: bytes) -> Response:
@@ -129,14 +168,14 @@ class RuntimeApi:
         connection = self._poll.result()
         self._poll = loop.create_future()
         self._post = loop.create_future()
-        message = delivery(str(uuid.uuid4()), event)
+        message = delivery(str(uuid.uuid4()), event, self._deadline_s)
         self._first_piece_at_s = None
         self._sent_at_s = time.perf_counter()
         connection.write(message)
-        async with asyncio.timeout(RESPONSE_TIMEOUT_S):
+        async with asyncio.timeout(self._limit_s):
             response = await self._post
         await self.polled()
-        return response
+        return replace(response, billed_s=self.polled_at_s - self._sent_at_s)
 
     def piece_came(self) -> None:
         """Note the time of a chunked post's first piece; called after each read."""
@@ -149,12 +188,14 @@ class RuntimeApi:
         """Serve one complete request; called by a connection."""
         received_at_s = time.perf_counter()
         if method == b"GET" and path.endswith(b"/invocation/next"):
+            self.polled_at_s = received_at_s
             if self._sandbox is not None:
                 self._sandbox.freeze()
             self._poll.set_result(connection)
         elif path.endswith((b"/response", b"/error")) and b"/invocation/" in path:
+            self.on_post()
             connection.write(ACCEPTED)
-            is_error = path.endswith(b"/error")
+            is_error = path.endswith(b"/error") or connection.has_broken_off
             latency_s = received_at_s - self._sent_at_s
             first_piece_s = (self._first_piece_at_s or received_at_s) - self._sent_at_s
             self._post.set_result(
@@ -162,17 +203,17 @@ class RuntimeApi:
             )
         elif path.endswith(b"/init/error"):
             connection.write(ACCEPTED)
-            self._poll.set_exception(RuntimeError(f"Init failed: {body.decode()}"))
+            self._poll.set_exception(InitFailedError(body))
         else:
             connection.write(_NOT_FOUND)
 
 
-def delivery(request_id: str, event: bytes) -> bytes:
+def delivery(request_id: str, event: bytes, deadline_s: float = DEADLINE_S) -> bytes:
     """Return the response to ``next`` that delivers an event."""
     head = (
         "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
         f"Lambda-Runtime-Aws-Request-Id: {request_id}\r\n"
-        f"Lambda-Runtime-Deadline-Ms: {int((time.time() + DEADLINE_S) * 1000)}\r\n"
+        f"Lambda-Runtime-Deadline-Ms: {int((time.time() + deadline_s) * 1000)}\r\n"
         "Lambda-Runtime-Invoked-Function-Arn: "
         "arn:aws:lambda:us-east-1:123456789012:function:bench\r\n"
         f"Content-Length: {len(event)}\r\n\r\n"
@@ -193,9 +234,14 @@ class Requests(Protocol):
 
 
 class Connection(asyncio.Protocol):
-    """Splits the bytes of one connection into requests."""
+    """Splits the bytes of one connection into requests.
+
+    Attributes:
+        has_broken_off: The last chunked body ended with an error.
+    """
 
     def __init__(self, api: Requests) -> None:
+        self.has_broken_off = False
         self._api = api
         self._buffer = bytearray()
         self._transport: asyncio.Transport | None = None
@@ -222,13 +268,15 @@ class Connection(asyncio.Protocol):
             return False
         head = bytes(self._buffer[:head_end])
         body_start = head_end + 4
+        self.has_broken_off = False
         if _CHUNKED.search(head):
             if len(self._buffer) > body_start:
                 self._api.piece_came()
             taken = _take_chunks(self._buffer, body_start)
             if taken is None:
                 return False
-            body, end = taken
+            body, end, trailers = taken
+            self.has_broken_off = _FAILED.search(trailers) is not None
         else:
             match = _CONTENT_LENGTH.search(head)
             end = body_start + (int(match[1]) if match else 0)
@@ -241,16 +289,23 @@ class Connection(asyncio.Protocol):
         return True
 
 
-def _take_chunks(buffer: bytearray, start: int) -> tuple[bytes, int] | None:
-    """Join the chunks of one body; return None while some are missing."""
+def _take_chunks(buffer: bytearray, start: int) -> tuple[bytes, int, bytes] | None:
+    """Join the chunks of one body; return None while some are missing.
+
+    Returns:
+        The body, the end of the request in the buffer, and the fields after the body.
+    """
     parts: list[bytes] = []
     while (line_end := buffer.find(b"\r\n", start)) >= 0:
         size = int(bytes(buffer[start:line_end]).split(b";")[0], 16)
+        if size == 0:
+            last = buffer.find(b"\r\n\r\n", line_end)
+            if last < 0:
+                return None
+            return b"".join(parts), last + 4, bytes(buffer[line_end + 2 : last + 2])
         end = line_end + 2 + size + 2
         if len(buffer) < end:
             return None
-        if size == 0:
-            return b"".join(parts), end
         parts.append(bytes(buffer[line_end + 2 : line_end + 2 + size]))
         start = end
     return None

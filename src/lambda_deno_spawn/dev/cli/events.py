@@ -1,0 +1,106 @@
+"""The event that a command sends: where it comes from, and whether Lambda accepts it.
+
+Knows the forms of ``--event`` and ``--event-file``. Does not know what is done with the
+event, whose bytes stay as they are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+from lambda_deno_spawn.dev.project.quotas import EVENT_LIMIT_BYTES
+from lambda_deno_spawn.errors import UsageError
+
+
+def read_event(event: str | None, event_file: str | None) -> bytes:
+    """Return the event's bytes, untouched, after a check that they are JSON.
+
+    Raises:
+        UsageError: Both sources are given, or one cannot be used.
+    """
+    if event is not None and event_file is not None:
+        raise UsageError(
+            "Cannot use both event sources, --event and --event-file: give one of them"
+        )
+    if event_file is not None:
+        source = f"--event-file {event_file!r}"
+        content = read_file(event_file, "--event-file")
+    elif event is None:
+        return b"{}"
+    elif event == "-":
+        source, content = "stdin", sys.stdin.buffer.read()
+    elif event.startswith("@") or _names_file(event):
+        source = f"--event {event!r}"
+        content = read_file(event.removeprefix("@"), "--event")
+    else:
+        source, content = "--event", event.encode(errors="surrogateescape")
+    if len(content) > EVENT_LIMIT_BYTES:
+        raise UsageError(
+            f"Cannot use the event from {source}: it has {len(content)} bytes, and "
+            f"Lambda accepts {EVENT_LIMIT_BYTES}; store the data elsewhere and send "
+            "its address"
+        )
+    check_json(content, source, "the event")
+    return content
+
+
+def read_file(name: str, option: str) -> bytes:
+    """Return the content of a file that an option names.
+
+    Raises:
+        UsageError: It cannot be read.
+    """
+    try:
+        return Path(name).read_bytes()
+    except OSError as error:
+        state = (error.strerror or type(error).__name__).lower()
+        raise UsageError(
+            f"Cannot read the file {name!r} of {option}: {state}; give the path of a "
+            "readable file"
+        ) from error
+
+
+def _names_file(text: str) -> bool:
+    """Return whether an event without @ is a file; no text that is JSON is taken so."""
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        with contextlib.suppress(OSError, ValueError):  # too long for a name
+            return Path(text).is_file()
+    return False
+
+
+def check_json(content: bytes, source: str, what: str) -> None:
+    """Reject content that is not JSON, with the position of the error.
+
+    Raises:
+        UsageError: The content is not JSON; the message has line and column, if known.
+    """
+
+    def refuse_constant(name: str) -> NoReturn:
+        raise ValueError(f"{name} exists in JavaScript, but not in JSON")
+
+    try:
+        # Check numbers without converting them: Python's limits are not the handler's.
+        json.loads(
+            content.decode(),
+            parse_constant=refuse_constant,
+            parse_int=str,
+            parse_float=str,
+        )
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        problem = f"line {line}: byte {error.start} of the text is not UTF-8"
+    except json.JSONDecodeError as error:
+        problem = f"line {error.lineno} column {error.colno}: {error.msg}"
+    except RecursionError:
+        problem = "it is nested too deeply"
+    except ValueError as error:
+        problem = str(error)
+    else:
+        return
+    raise UsageError(f"Cannot use {what} from {source}: it is not JSON, {problem}")

@@ -1,0 +1,47 @@
+"""Which lines of a local runtime are passed on, and which only repeat others."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import os
+
+import pytest
+
+from lambda_deno_spawn.dev.local.log_pipe import NEXT_PROCESS, LogPipe
+
+ID = "8f5a"
+
+
+def text(time: int, request_id: str, message: str) -> str:
+    return f"2026-01-01T00:00:0{time}.000Z\t{request_id}\tINFO\t{message}\n"
+
+
+def record(time: int, message: str) -> str:
+    return f'{{"timestamp":"2026-01-01T00:00:0{time}Z","message":"{message}"}}\n'
+
+
+@pytest.mark.parametrize("line", [text, lambda *given: record(given[0], given[2])])
+async def test_a_repeated_line_of_the_next_process_is_left_out(line: object) -> None:
+    assert callable(line)
+    sink = io.BytesIO()
+    with LogPipe(sink) as pipe:
+        pipe.follow(asyncio.get_running_loop())
+
+        def print_lines(*lines: str) -> None:
+            os.write(pipe.writer, "".join(lines).encode())
+
+        loads, loaded = line(1, "-", "loads"), line(2, "-", "2 ms")
+        print_lines(loads, loaded)
+        pipe.say("START")
+        of_event = text(3, ID, "handles")
+        print_lines(of_event)
+        pipe.expect_next(ID)
+        later, other = text(4, ID, "still at it"), line(6, "-", "3 ms")
+        print_lines(later, line(5, "-", "loads"), other, line(7, "-", "4 ms"))
+        pipe.say("END")
+        pipe.close_writer()
+    assert sink.getvalue().decode() == (
+        f"{loads}{loaded}START\n{of_event}{later}{NEXT_PROCESS}\n{other}"
+        f"{line(7, '-', '4 ms')}END\n"
+    )
