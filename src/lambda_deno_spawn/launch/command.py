@@ -30,7 +30,6 @@ from lambda_deno_spawn.launch.node_options import (
     package_folders,
     parse_node_options,
 )
-from lambda_deno_spawn.launch.places import share_folders
 from lambda_deno_spawn.launch.variables import (
     CREDENTIALS,
     FETCHED_FROM,
@@ -140,6 +139,9 @@ class DenoCommand(NamedTuple):
         Args:
             folders: The first one is its own.
         """
+        # Not needed for the first process, which waits for no import.
+        from lambda_deno_spawn.launch.places import share_folders
+
         flags, revoked = share_folders(self.private_permissions, folders, self.cwd)
         places = {"folders": folders, "revoked": revoked}
         return self._replace(

@@ -386,6 +386,7 @@ def test_the_facts_are_the_static_part_of_the_context(function: Function) -> Non
         "closeMs": 70,
         "socket": None,
         "template": False,
+        "places": None,
         "concurrency": 1,
         "resultLimitBytes": 6_291_556,
         "responseMode": "buffered",
