@@ -17,6 +17,8 @@ from lambda_deno_spawn.permissions import PRIVATE_DIR_MARK as MARK
 if TYPE_CHECKING:
     from pathlib import Path
 
+pytestmark = pytest.mark.as_lambda
+
 FOLDERS = ["/tmp/s/own", "/tmp/s/a", "/tmp/s/b"]
 ALL = ",".join(FOLDERS)
 
@@ -51,7 +53,6 @@ def test_a_flag_names_all_folders_and_copies_give_up_the_others(
     assert unshared_flag([flag]) is None
 
 
-@pytest.mark.as_lambda
 def test_a_link_to_a_folder_around_it_counts(tmp_path: Path) -> None:
     folder = tmp_path / "state" / "own"
     folder.mkdir(parents=True)

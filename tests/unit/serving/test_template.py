@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.processes.state import StateDir
     from lambda_deno_spawn.worker.worker import Worker
 
+pytestmark = pytest.mark.as_lambda
+
 PID = 4_000_000  # larger than any process has
 NO_FD = -1
 
