@@ -230,7 +230,7 @@ async def _serve(
     credentials = _credentials(settings)
     factory = WorkerFactory(command, state, cache, writer, reaper)
     workers = Workers(factory, state.private_dir_of, credentials, settings.last_words_s)
-    workers.templates = _templates(settings, workers, state, cache)
+    workers.templates = _templates(settings, command, workers, state, cache)
     leftovers = Leftovers(state, is_beside_events=settings.is_managed_instance)
     strategy = _strategy(settings, workers, leftovers)
     form = _report_form(settings)
@@ -301,7 +301,11 @@ def _credentials(settings: Settings) -> CredentialsKeeper | None:
 
 
 def _templates(
-    settings: Settings, workers: Workers, state: StateDir, cache: ModuleCache
+    settings: Settings,
+    command: DenoCommand,
+    workers: Workers,
+    state: StateDir,
+    cache: ModuleCache,
 ) -> Templates | None:
     """Return what forks processes; None: each begins as a ``deno run``.
 
@@ -310,22 +314,19 @@ def _templates(
     """
     if settings.start is Start.EXEC:
         return None
+    from lambda_deno_spawn.launch.places import why_not_fork
     from lambda_deno_spawn.native.control import library_path
 
     library = library_path()
-    reason = None
-    if settings.strategy is Strategy.SERVER:
-        reason = "one process serves all events (LAMBDA_DENO_STRATEGY=server)"
-    elif settings.invocations != 1:
-        reason = "a process serves several events (LAMBDA_DENO_MAX_INVOCATIONS)"
-    elif settings.concurrency > 1:
-        reason = "several events are served at once"
-    elif library is None:
-        reason = f"there is no library to fork with for {os.uname().machine}"
+    reason = why_not_fork(settings, command.private_permissions, library)
     if reason is None and library is not None:
         from lambda_deno_spawn.serving.template import Templates
 
-        return Templates(workers, state, cache, library, settings.warm_max_age_s)
+        # As many as there may be processes: half of them wait, half have an event.
+        places = 1 if settings.concurrency == 1 else 2 * settings.concurrency
+        return Templates(
+            workers, state, cache, library, settings.warm_max_age_s, places
+        )
     if settings.start is Start.FORK:
         raise ConfigError("LAMBDA_DENO_START", "fork", f"auto: {reason}")
     from lambda_deno_spawn.log.writer import logger

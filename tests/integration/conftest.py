@@ -13,6 +13,7 @@ import pytest
 
 from lambda_deno_spawn.dev.package.layer import Kind, LayerOptions, build_layers
 from lambda_deno_spawn.dev.project.project import Arch
+from lambda_deno_spawn.native.control import library_path
 from tests.doubles import FakeRuntimeApi
 from tests.fixtures.aws import reset
 from tests.fixtures.cloud import Cloud, moto
@@ -55,6 +56,8 @@ async def api() -> AsyncIterator[FakeRuntimeApi]:
 # Ways in which the same handler can be reached, by the settings that choose them.
 WAYS = {
     "fresh": {},
+    # From the first event on; a start where that is not possible is an init error.
+    "fork": {"LAMBDA_DENO_START": "fork"},
     "reuse": {"LAMBDA_DENO_MAX_INVOCATIONS": "1000"},
     "server": {"LAMBDA_DENO_STRATEGY": "server"},
 }
@@ -67,6 +70,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     marker = metafunc.definition.get_closest_marker("every_way")
     if marker is not None:
         ways = [way for way in WAYS if way in (marker.args or WAYS)]
+        if library_path() is None:  # `make native` builds it
+            ways = [way for way in ways if way != "fork"]
         metafunc.parametrize("way", ways, indirect=True)
 
 

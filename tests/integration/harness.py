@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 import uuid
@@ -127,6 +128,13 @@ class RuntimeUnderTest:
         """Everything it wrote to stdout and stderr so far."""
         self._log[:] = ["".join(self._log)]  # not at each read: it may be 100 MB
         return self._log[0]
+
+    @property
+    def waiting(self) -> list[int]:
+        """Processes that may get the next event: not one that is only copied."""
+        templates = re.findall(r"served by forks of process (\d+)", self.log)
+        others = {self.pid, *map(int, templates)}
+        return [pid for pid in self.survivors() if pid not in others]
 
     def clear_log(self) -> None:
         """Forget what it wrote so far."""

@@ -412,7 +412,7 @@ async def test_a_waiting_process_that_died_is_replaced_and_nothing_is_lost(
     source = "export const handler = () => Deno.pid"
     async with make_runtime({"function.ts": source}) as runtime:
         await api.wait_for_next()
-        [waiting] = [pid for pid in runtime.survivors() if pid != runtime.pid]
+        [waiting] = runtime.waiting
         await kill_and_wait(waiting)
         api.deliver(b"{}")
         answer = await api.answer()
@@ -430,7 +430,7 @@ async def test_a_waiting_process_that_is_too_old_is_replaced(
         {"function.ts": source}, LAMBDA_DENO_WARM_MAX_AGE_S="0"
     ) as runtime:
         await api.wait_for_next()
-        [waiting] = [pid for pid in runtime.survivors() if pid != runtime.pid]
+        [waiting] = runtime.waiting
         api.deliver(b"{}")
         assert (await api.answer()).json() != waiting
         await api.wait_for_next()

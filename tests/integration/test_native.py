@@ -23,7 +23,7 @@ import pytest
 from lambda_deno_spawn.dev.package.native import MACHINES, SOURCES, build_library
 from lambda_deno_spawn.errors import TemplateError
 from lambda_deno_spawn.native import control
-from lambda_deno_spawn.native.control import encode_request, library_path
+from lambda_deno_spawn.native.control import Folders, encode_request, library_path
 from tests.native.driver import LIMIT_S, GoneError, RefusedError, Template, Waiting
 
 if TYPE_CHECKING:
@@ -561,9 +561,14 @@ PACKETS = {
     "unknown-kind": encode_request(9, 1),
     "short": b"LDSF",
     "long": encode_request(control.PROBE, 1) + b"x",
-    "another-version": control.REQUEST.pack(control.MAGIC, 2, control.PROBE, 1, 0),
-    "another-mark": control.REQUEST.pack(7, 1, control.PROBE, 1, 0),
+    "another-version": control.REQUEST.pack(
+        control.MAGIC, 1, control.PROBE, 1, 0, b"", b""
+    ),
+    "another-mark": control.REQUEST.pack(7, 2, control.PROBE, 1, 0, b"", b""),
     "fork-without-descriptors": encode_request(control.FORK, 1),
+    "folder-elsewhere": encode_request(control.PROBE, 1, 0, Folders("../elsewhere")),
+    "folder-without-end": encode_request(control.PROBE, 1, 0, Folders("x" * 32)),
+    "cache-without-folder": encode_request(control.PROBE, 1, 0, Folders("", "x")),
 }
 
 

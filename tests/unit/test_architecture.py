@@ -62,8 +62,8 @@ ALLOWED: dict[str, set[str]] = {
     "dev.local": {"config", "dev.project", "errors", "launch"},
     "dev.bench": {"dev.local", "dev.project", "errors", "launch"},
     "dev.doctor": {
-        "config", "dev.local", "dev.project", "errors", "launch", "permissions",
-        "processes",
+        "config", "dev.local", "dev.project", "errors", "launch", "native",
+        "permissions", "processes",
     },
     "dev.package": {
         "__init__", "config", "dev.local", "dev.project", "errors", "invocation",

@@ -14,6 +14,7 @@ from lambda_deno_spawn.errors import TemplateError
 from lambda_deno_spawn.native import control
 from lambda_deno_spawn.native.control import (
     Answer,
+    Folders,
     decode_answer,
     encode_request,
     template_environ,
@@ -25,7 +26,7 @@ HEADER = Path(control.__file__).with_name("message.h").read_text(encoding="utf-8
 def answer(
     *,
     magic: bytes = b"LDSF",
-    version: int = 1,
+    version: int = control.VERSION,
     code: int = 0,
     number: int = 1,
     pid: int = 0,
@@ -35,10 +36,15 @@ def answer(
     return magic + struct.pack("=HHIii108s", version, code, number, pid, error, detail)
 
 
-def test_a_request_is_sixteen_bytes() -> None:
+def test_a_request_is_eighty_bytes() -> None:
     packet = encode_request(control.LEARN, 258, 77)
-    assert packet == b"LDSF" + struct.pack("=HHIi", 1, 4, 258, 77)
-    assert len(packet) == 16
+    assert packet == b"LDSF" + struct.pack("=HHIi64x", 2, 4, 258, 77)
+    assert len(packet) == 80
+
+
+def test_a_request_names_the_folders_of_a_child() -> None:
+    packet = encode_request(control.FORK, 1, 0, Folders("private", "cache"))
+    assert packet[16:] == b"private".ljust(32, b"\0") + b"cache".ljust(32, b"\0")
 
 
 def test_an_answer_is_read() -> None:
@@ -60,7 +66,7 @@ def test_an_answer_says_what_the_system_said() -> None:
         answer()[:-1],
         answer() + b"x",
         answer(magic=b"LDSG"),
-        answer(version=2),
+        answer(version=1),
         answer(code=9),
         answer(pid=-1),
         answer(error=-1),
@@ -74,7 +80,7 @@ def test_what_is_not_an_answer_is_refused(packet: bytes) -> None:
 
 @given(st.binary(max_size=300))
 def test_no_bytes_do_more_than_be_refused(packet: bytes) -> None:
-    for candidate in (packet, (b"LDSF\1\0" + packet).ljust(128, b"\0")[:128]):
+    for candidate in (packet, (b"LDSF\2\0" + packet).ljust(128, b"\0")[:128]):
         try:
             decoded = decode_answer(candidate)
         except TemplateError:
@@ -115,3 +121,8 @@ def test_the_library_is_preloaded_before_others(
         "LD_PRELOAD": expected,
         "DENO_SPAWN_FORK_FD": "9",
     }
+
+
+def test_the_library_is_told_that_each_child_has_a_cache_of_its_own() -> None:
+    environ = template_environ({}, "/lib.so", 3, has_own_cache=True)
+    assert environ["DENO_SPAWN_FORK_CACHE"] == "1"

@@ -24,6 +24,7 @@ NOT_ON_LAMBDA = {
     "test_deploy_examples": DEVELOPER,
     "test_doctor": DEVELOPER,
     "test_emulator": DEVELOPER,
+    "test_fork_other_denos": "it downloads another Deno; test_fork runs there",
     "test_from_folder_to_lambda": DEVELOPER,
     "test_invoke_cli": DEVELOPER,
     "test_javascript": "Deno's test runner calls functions, with no process of ours",

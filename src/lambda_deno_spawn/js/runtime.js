@@ -100,11 +100,19 @@ const writeStderr = Deno.stderr.writeSync.bind(Deno.stderr);
  * @property {boolean} permissions.credentialsWithheld
  *
  * @property {boolean} template The supervisor forks this process for each event.
+ * @property {Places | null} places Folders of which each fork keeps one; null: there is
+ *   one only.
+ *
+ * @typedef {object} Places
+ * @property {string[]} folders
+ * @property {["read" | "write", string][]} revoked What a fork may not do in the others:
+ *   the permission, and what follows the folder in its path.
  *
  * @typedef {object} Resume The RESUME line, the first of a process that was forked.
  * @property {string} marker Marker of this process.
  * @property {number} pid Its process id.
  * @property {boolean} [lingers] It is looked at when it has served its event.
+ * @property {number} [place] Which of the places is its own.
  *
  * @typedef {object} Close The CLOSE line: nothing is served any more.
  * @property {number} limitMs Time for the end of the program.
@@ -3759,12 +3767,17 @@ function onNothingLeft(event) {
 let ownPid = 0;
 /** State of the generator that stands in for `Math.random`. */
 const random = new Uint32Array(4);
+const { apply } = Reflect;
+/** @type {(descriptor: Deno.PermissionDescriptor) => Deno.PermissionState} */
+let revoke;
 
 /**
  * Prepare a process that is to be forked, before the handler's module can take what
  * would be the same in each of its children.
+ *
+ * @param {Places | null} places
  */
-function prepareForForks() {
+function prepareForForks(places) {
   const { imul, random: own } = Math;
   // xoshiro128**, by Blackman and Vigna. V8's own state would be shared by all forks.
   const next = () => {
@@ -3793,6 +3806,29 @@ function prepareForForks() {
     enumerable: true,
     configurable: true,
   });
+  if (places !== null) prepareToMove();
+}
+
+/** Prepare for children whose folder has another path than this process's. */
+function prepareToMove() {
+  const { permissions } = Deno;
+  const revokeSync = permissions.revokeSync.bind(permissions);
+  const { get: stateOf } = /** @type {{ get: () => Deno.PermissionState }} */ (
+    Object.getOwnPropertyDescriptor(Deno.PermissionStatus.prototype, "state")
+  );
+  revoke = (descriptor) => apply(stateOf, revokeSync(descriptor), []);
+  // A module that asks for this process's folder is not forked (docs/native.md); the
+  // library sees who asks for the variable, but not who asks for all of them.
+  const { env } = Deno;
+  const { get, toObject } = env;
+  const { toObject: replaced } = {
+    toObject() {
+      const all = toObject();
+      get("TMPDIR");
+      return all;
+    },
+  };
+  env.toObject = replaced;
 }
 
 /**
@@ -3800,12 +3836,37 @@ function prepareForForks() {
  *
  * @param {Resume} line
  */
-function resume({ marker, pid, lingers = false }) {
+function resume({ marker, pid, lingers = false, place }) {
+  // First: from here on, code of the handler's module may run.
+  if (hello.places !== null) keepOnly(hello.places, place);
   hello.marker = marker;
   if (lingers) linger();
   ownPid = pid;
   seed();
   if (internals.__nodeProcessBootstrapped) renewNodeProcess();
+}
+
+/**
+ * Give up the folders of all other children.
+ *
+ * @param {Places} places
+ * @param {number | undefined} own
+ */
+function keepOnly({ folders, revoked }, own) {
+  for (let i = 0; i < folders.length; i++) {
+    for (let j = 0; i !== own && j < revoked.length; j++) {
+      const descriptor = {
+        name: revoked[j][0],
+        path: folders[i] + revoked[j][1],
+      };
+      if (revoke(descriptor) === "granted") {
+        writeStderr(encode("Cannot give up the folder of another process\n"));
+        // Without the module's listeners of "unload".
+        Reflect.set(globalThis, Symbol.for("Deno.isUnloadDispatched"), true);
+        exit(70);
+      }
+    }
+  }
 }
 
 /**
@@ -3929,7 +3990,7 @@ export const start = (
     reroute();
     standIn(hello.variables);
     noteDenials(currentJob);
-    if (hello.template) prepareForForks();
+    if (hello.template) prepareForForks(hello.places);
     // @ts-ignore the global of AWS's own runtime
     globalThis.awslambda = awslambda;
     globalThis.addEventListener("unhandledrejection", onUnhandledRejection);

@@ -138,6 +138,22 @@ class DenoCommand(NamedTuple):
         ]
         return [self.binary, *self.arguments, *self.permissions, *own, self.entry]
 
+    def for_places(self, folders: Sequence[str]) -> DenoCommand:
+        """Return the command for a template whose copies have these folders.
+
+        Args:
+            folders: The first one is its own.
+        """
+        # Not needed for the first process, which waits for no import.
+        from lambda_deno_spawn.launch.places import share_folders
+
+        flags, revoked = share_folders(self.private_permissions, folders, self.cwd)
+        places = {"folders": folders, "revoked": revoked}
+        return self._replace(
+            private_permissions=flags,
+            facts={**self.facts, "template": True, "places": places},
+        )
+
     def process_environ(self, private_dir: str, deno_dir: str) -> dict[str, str]:
         """Return the environment for a process that owns these folders."""
         own = {"HOME": private_dir, "TMPDIR": private_dir, "DENO_DIR": deno_dir}
@@ -356,6 +372,7 @@ def _facts(
         "socket": None,
         "input": None,
         "template": False,
+        "places": None,  # those of a template whose copies have several
         "concurrency": settings.concurrency
         if settings.strategy is Strategy.SERVER
         else 1,

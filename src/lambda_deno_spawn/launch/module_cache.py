@@ -180,6 +180,21 @@ class ModuleCache:
             self._lent[path] = {folder: _mark(folder) for folder in folders}
         return path
 
+    def make_for_copy(self) -> str:
+        """Return the ``DENO_DIR`` for a copy of a process that has loaded.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        if self._round not in range(1, ROUNDS):
+            return self.make()
+        # It uses no database, so there is nothing to be learned from it.
+        path = self._new_folder()
+        self._out += 1
+        os.symlink("/dev/null", f"{path}/{KEPT_DATA}")
+        self._lend(path)
+        return path
+
     def loaded(self, path: str) -> None:
         """Keep the files a process has added, and end its access to shared folders.
 
@@ -201,23 +216,19 @@ class ModuleCache:
             self._lend(path)
 
     @property
-    def is_learned(self) -> bool:
-        """True if a new process has nothing to teach that later ones would lack."""
-        given = self._given
-        return self._round == ROUNDS or (given is not None and given.is_closed)
+    def is_own(self) -> bool:
+        """True if each process has a folder of its own."""
+        return self._given is None or not self._given.is_closed
 
-    def is_as_lent(self, path: str) -> bool:
-        """Tell whether a process's ``DENO_DIR``, and what it leads to, is as it was.
+    @property
+    def is_known(self) -> bool:
+        """True if a process has loaded: later ones write to nothing that they share."""
+        return self._round > 0 or not self.is_own
 
-        Only then may another process, which begins as a copy of that one, have it.
-        """
-        if self._given is not None and path == self._given.path:
-            return True
-        self._check()
-        marks = self._lent.get(path)
-        with suppress(OSError):
-            return marks is not None and _is_unchanged(marks)
-        return False
+    def give_back(self, path: str) -> None:
+        """Take back the ``DENO_DIR`` of a process that could not be started."""
+        self._loading.discard(path)
+        self.remove(path)
 
     def remove(self, path: str) -> None:
         """Remove the ``DENO_DIR`` of an ended process, or keep it for another one."""

@@ -23,12 +23,15 @@ if TYPE_CHECKING:
 
 # Which descriptor the library finds its socket at; it removes the variable.
 VARIABLE = "DENO_SPAWN_FORK_FD"
+# Set if each copy has a DENO_DIR of its own.
+OWN_CACHE = "DENO_SPAWN_FORK_CACHE"
 PRELOAD = "LD_PRELOAD"
 LIBRARY = "lambda-deno-fork.so"  # the name by which it removes itself from LD_PRELOAD
 MAGIC = 0x4653444C  # "LDSF"
-VERSION = 1
-REQUEST = struct.Struct("=IHHIi")
+VERSION = 2
+REQUEST = struct.Struct("=IHHIi32s32s")
 ANSWER = struct.Struct("=IHHIii108s")
+NAME_LIMIT = 32  # of a folder, with its zero byte
 ID_LIMIT = 2**32
 PROBE, FORK, OBSERVE, LEARN = 1, 2, 3, 4
 KINDS = {PROBE: "probe", FORK: "fork", OBSERVE: "observe", LEARN: "learn"}
@@ -40,7 +43,7 @@ NOT_LOADED, BUSY = 2, 3
 # Never: the handler's module has something that two processes cannot share.
 CHILD_PROCESS, WORKER, THREAD, SOCKET, WATCHER = 10, 11, 12, 13, 14
 PIPE, FILE_FOR_WRITING, DESCRIPTOR, MEMORY, EVENT_LOOP, STDIO = 15, 16, 17, 18, 19, 20
-RANDOM = 21
+RANDOM, FOLDER = 21, 22
 # Not here: library, Deno, C library and kernel do not fit together.
 C_LIBRARY, LIMIT, SYSTEM = 30, 31, 32
 # Not this time.
@@ -62,6 +65,7 @@ NAMES = {
     EVENT_LOOP: "event loop",
     STDIO: "standard streams",
     RANDOM: "random numbers",
+    FOLDER: "private folder",
     C_LIBRARY: "C library",
     LIMIT: "limit",
     SYSTEM: "system",
@@ -69,7 +73,7 @@ NAMES = {
     CHILD_FAILED: "child failed",
     NO_CHILD: "no child",
 }
-FROM_MODULE = range(CHILD_PROCESS, RANDOM + 1)
+FROM_MODULE = range(CHILD_PROCESS, FOLDER + 1)
 NOT_NOW = (NOT_LOADED, BUSY, FORK_FAILED)
 
 
@@ -110,9 +114,24 @@ def library_path() -> str | None:
     return path if os.path.isfile(path) else None
 
 
-def encode_request(kind: int, request_id: int, pid: int = 0) -> bytes:
+class Folders(NamedTuple):
+    """Names of folders beside the template's that a copy has in their place.
+
+    Attributes:
+        private: In the place of ``TMPDIR`` and ``HOME``; empty: the template's.
+        cache: In the place of ``DENO_DIR``; empty: the template's.
+    """
+
+    private: str = ""
+    cache: str = ""
+
+
+def encode_request(
+    kind: int, request_id: int, pid: int = 0, folders: Folders | None = None
+) -> bytes:
     """Return the packet of a request."""
-    return REQUEST.pack(MAGIC, VERSION, kind, request_id, pid)
+    private, cache = (name.encode() for name in folders or Folders())
+    return REQUEST.pack(MAGIC, VERSION, kind, request_id, pid, private, cache)
 
 
 def decode_answer(packet: bytes) -> Answer:
@@ -134,7 +153,11 @@ def decode_answer(packet: bytes) -> Answer:
 
 
 def template_environ(
-    environ: Mapping[str, str], library: str, descriptor: int
+    environ: Mapping[str, str],
+    library: str,
+    descriptor: int,
+    *,
+    has_own_cache: bool = False,
 ) -> dict[str, str]:
     """Return a process's variables with those that make it a template.
 
@@ -142,10 +165,14 @@ def template_environ(
         environ: The variables it would have anyway.
         library: Path of the library; neither a space nor a colon may be in it.
         descriptor: The number that the process inherits ``ControlSocket``'s end by.
+        has_own_cache: Each copy has a ``DENO_DIR`` of its own.
     """
     preloaded = environ.get(PRELOAD)
     value = library if not preloaded else f"{library}:{preloaded}"
-    return {**environ, PRELOAD: value, VARIABLE: str(descriptor)}
+    own = {PRELOAD: value, VARIABLE: str(descriptor)}
+    if has_own_cache:
+        own[OWN_CACHE] = "1"
+    return {**environ, **own}
 
 
 class ControlSocket:
@@ -172,6 +199,11 @@ class ControlSocket:
         self._open: list[tuple[int, int]] = []  # id and kind, in order
         self._is_greeted = False
 
+    @property
+    def is_greeted(self) -> bool:
+        """True once the library has said that it is there."""
+        return self._is_greeted
+
     def fileno(self) -> int:
         """Return the descriptor to be watched."""
         return self._socket.fileno()
@@ -181,13 +213,35 @@ class ControlSocket:
         self._socket.close()
         self.peer.close()
 
-    def probe(self) -> int:
-        """Ask whether the process may be forked. Returns the request's id."""
-        return self._send(PROBE)
+    def probe(self, folders: Folders | None = None) -> int:
+        """Ask whether the process may be forked. Returns the request's id.
 
-    def fork(self, stdin: int, stdout: int, stderr: int) -> int:
-        """Ask for a child with these descriptors, which stay the caller's."""
-        return self._send(FORK, descriptors=(stdin, stdout, stderr))
+        Args:
+            folders: Such names as children will have; the cache's does not count.
+        """
+        return self._send(PROBE, folders=folders)
+
+    def fork(
+        self,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        cache: int | None = None,
+        folders: Folders | None = None,
+    ) -> int:
+        """Ask for a child with these descriptors, which stay the caller's.
+
+        Args:
+            stdin: The child's, as the next two.
+            stdout: See above.
+            stderr: See above.
+            cache: The folder that is its ``DENO_DIR``; None: it has the template's.
+            folders: Names of its folders; None: it has the template's.
+        """
+        cached = () if cache is None else (cache,)
+        return self._send(
+            FORK, descriptors=(stdin, stdout, stderr, *cached), folders=folders
+        )
 
     def observe(self, pid: int) -> int:
         """Note what a child has touched before its event: every child does.
@@ -205,9 +259,15 @@ class ControlSocket:
         """
         return self._send(LEARN, pid)
 
-    def _send(self, kind: int, pid: int = 0, descriptors: tuple[int, ...] = ()) -> int:
+    def _send(
+        self,
+        kind: int,
+        pid: int = 0,
+        descriptors: tuple[int, ...] = (),
+        folders: Folders | None = None,
+    ) -> int:
         request_id = self._next_id
-        packet = encode_request(kind, request_id, pid)
+        packet = encode_request(kind, request_id, pid, folders)
         try:
             if descriptors:
                 socket.send_fds(self._socket, [packet], list(descriptors))

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #include "files.h"
+#include "folders.h"
 #include "serve.h"
 #include "system.h"
 #include "text.h"
@@ -23,6 +24,7 @@
 
 #define EXPORT __attribute__((visibility("default")))
 #define VARIABLE "DENO_SPAWN_FORK_FD"
+#define OWN_CACHE "DENO_SPAWN_FORK_CACHE"
 #define PRELOAD "LD_PRELOAD"
 #define FILE_NAME "lambda-deno-fork.so"
 
@@ -31,6 +33,13 @@
 #define CONDITION_VERSION "GLIBC_2.3.2"
 #else
 #define CONDITION_VERSION "GLIBC_2.17"
+#endif
+
+/* So has realpath. */
+#if defined(__x86_64__)
+#define PATH_VERSION "GLIBC_2.3"
+#else
+#define PATH_VERSION "GLIBC_2.17"
 #endif
 
 /* tokio's pool gives up a thread after ten seconds without work. */
@@ -48,6 +57,8 @@ static int (*real_post)(sem_t *);
 static int (*real_join)(pthread_t, void **);
 static int (*real_clock)(clockid_t, struct timespec *);
 static int (*real_kill)(pid_t, int);
+static char *(*real_getenv)(const char *);
+static char *(*real_realpath)(const char *, char *);
 static ssize_t (*real_random)(void *, size_t, unsigned);
 static int (*real_register)(fork_handler, fork_handler, fork_handler, void *);
 
@@ -62,6 +73,8 @@ static void find_real(void) {
   *(void **)&real_join = dlsym(RTLD_NEXT, "pthread_join");
   *(void **)&real_clock = dlsym(RTLD_NEXT, "clock_gettime");
   *(void **)&real_kill = dlsym(RTLD_NEXT, "kill");
+  *(void **)&real_getenv = dlsym(RTLD_NEXT, "getenv");
+  *(void **)&real_realpath = dlvsym(RTLD_NEXT, "realpath", PATH_VERSION);
   *(void **)&real_random = dlsym(RTLD_NEXT, "getrandom");
   *(void **)&real_register = dlsym(RTLD_NEXT, "__register_atfork");
   /* Last: it tells whether the others are there. */
@@ -167,6 +180,25 @@ EXPORT int kill(pid_t process, int signal_number) {
   return real_kill(process, signal_number);
 }
 
+/* Deno asks for DENO_DIR once, when it starts. A module that asks for its folder while it
+ * loads may keep that path, and each child has another. */
+EXPORT char *getenv(const char *name) {
+  find_once();
+  if (is_active && is_template()) {
+    char *value = stand_in_for(name, has_read_input());
+    if (value != NULL) return value;
+  }
+  return real_getenv(name);
+}
+
+/* The cache's folder of packages is looked up once and kept without links. */
+EXPORT char *realpath(const char *path, char *resolved) {
+  find_once();
+  char *result = real_realpath(path, resolved);
+  if (result != NULL && is_active) keep_cache_path(result);
+  return result;
+}
+
 /* What pthread_atfork is in the C library. */
 EXPORT int __register_atfork(fork_handler prepare, fork_handler parent,
                              fork_handler child, void *library) {
@@ -225,8 +257,11 @@ __attribute__((constructor)) static void begin(int arguments_count, char **argum
   const char *value = getenv(VARIABLE);
   if (value == NULL) return;
   long number = parse_decimal(value, 3, DESCRIPTOR_MOST);
+  bool has_own_cache = getenv(OWN_CACHE) != NULL;
   wipe_variable(variables, VARIABLE);
+  wipe_variable(variables, OWN_CACHE);
   unsetenv(VARIABLE);
+  unsetenv(OWN_CACHE);
   leave_preload(variables);
   if (number < 0 || !is_control((int)number)) {
     static const char message[] =
@@ -237,8 +272,9 @@ __attribute__((constructor)) static void begin(int arguments_count, char **argum
   }
   if (real_madvise == NULL || real_syscall == NULL || real_signal == NULL ||
       real_broadcast == NULL || real_post == NULL || real_join == NULL ||
-      real_clock == NULL || real_kill == NULL || real_register == NULL || real_read == NULL)
+      real_clock == NULL || real_kill == NULL || real_getenv == NULL ||
+      real_realpath == NULL || real_register == NULL || real_read == NULL)
     _exit(EX_CONFIG);
-  is_active = begin_template((int)number);
+  is_active = begin_template((int)number, has_own_cache, variables);
   if (is_active) real_register(NULL, NULL, forget_threads, NULL);
 }

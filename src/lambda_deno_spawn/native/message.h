@@ -9,11 +9,13 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-enum { MAGIC = 0x4653444c, VERSION = 1 }; /* "LDSF" */
+enum { MAGIC = 0x4653444c, VERSION = 2 }; /* "LDSF" */
 
 enum request_kind {
   PROBE = 1, /* May this process be forked? */
-  FORK = 2,  /* Fork it; stdin, stdout and stderr of the child come along. */
+  /* Fork it; stdin, stdout and stderr of the child come along, and its DENO_DIR if that
+   * is not to be the template's. */
+  FORK = 2,
   /* Note which memory this child has touched: until now, so that it does not count, or
    * for the next ones, which will touch it before their event. */
   OBSERVE = 3,
@@ -39,6 +41,7 @@ enum code {
   EVENT_LOOP = 19,
   STDIO = 20,
   RANDOM = 21,
+  FOLDER = 22,
   /* Not here: this library, Deno, the C library and the kernel do not fit together. */
   C_LIBRARY = 30,
   LIMIT = 31,
@@ -49,12 +52,18 @@ enum code {
   NO_CHILD = 42,
 };
 
+enum { NAME_LIMIT = 32 }; /* with its zero byte */
+
 struct request {
   uint32_t magic;
   uint16_t version;
   uint16_t kind;
   uint32_t id;
   int32_t pid; /* OBSERVE, LEARN: the child; else 0 */
+  /* PROBE, FORK: names of folders beside the template's, which a child has in the place of
+   * TMPDIR and HOME, and of DENO_DIR; empty: the template's. Of the same length. */
+  char private[NAME_LIMIT];
+  char cache[NAME_LIMIT];
 };
 
 enum { DETAIL_SIZE = 108 };

@@ -21,6 +21,7 @@
 
 #include "descriptors.h"
 #include "files.h"
+#include "folders.h"
 #include "memory.h"
 #include "message.h"
 #include "system.h"
@@ -28,7 +29,9 @@
 
 enum {
   STDIO_COUNT = 3,
-  RECEIVED_LIMIT = STDIO_COUNT + 1, /* one too many is seen, and closed */
+  GIVEN_LIMIT = STDIO_COUNT + 1,   /* with a folder */
+  /* One too many is seen, and closed. Even: what aligns a message has room for one. */
+  RECEIVED_LIMIT = GIVEN_LIMIT + 2,
   FORK_HANDLERS_LIMIT = 32, /* Deno 2.9 has one */
   CHILD_LIMIT_S = 5,        /* to make itself ready, on a machine that swaps */
   SHARED_SIZE = 4096,
@@ -86,11 +89,12 @@ static void send_answer(uint32_t id, pid_t pid, const struct refusal *why) {
   if (sent < 0) _exit(0); /* nobody is left to serve */
 }
 
-bool begin_template(int given) {
+bool begin_template(int given, bool has_own_cache, char **variables) {
   struct refusal why = {.code = OK};
   control = given;
   own_number = getpid();
   copy_text(why.detail, sizeof why.detail, gnu_get_libc_version());
+  prepare_folders(variables, has_own_cache);
   shared = mmap(NULL, SHARED_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
                 0);
   if (shared == MAP_FAILED) refuse(&why, SYSTEM, errno, "mmap");
@@ -109,6 +113,8 @@ pid_t template_number(void) { return forked_from; }
 
 void note_input(void) { has_input = true; }
 
+bool has_read_input(void) { return has_input; }
+
 void note_seed(void) {
   if (has_input) has_random = true;
 }
@@ -124,7 +130,7 @@ static bool has_no_children(struct refusal *why) {
 
 /* Parks the other threads and looks at all that a fork shares. Once that has gone well it
  * need not be repeated: nothing is left in this process that could change. */
-static bool freeze(const int stdio[STDIO_COUNT], struct refusal *why) {
+static bool freeze(const int given[GIVEN_LIMIT], struct refusal *why) {
   if (is_frozen) return true;
   if (!has_input)
     return refuse(why, NOT_LOADED, 0, "the process has not read its first line");
@@ -133,8 +139,9 @@ static bool freeze(const int stdio[STDIO_COUNT], struct refusal *why) {
   if (has_random)
     return refuse(why, RANDOM, 0, "drawn random numbers while it loaded");
   if (!has_no_children(why) || !park_threads(why)) return false;
-  const int ours[] = {control, stdio[0], stdio[1], stdio[2]};
-  is_frozen = plan_descriptors(ours, 1 + STDIO_COUNT, why) && plan_memory(shared, why);
+  const int ours[] = {control,  cache_descriptor(), given[0],
+                      given[1], given[2],           given[3]};
+  is_frozen = plan_descriptors(ours, 2 + GIVEN_LIMIT, why) && plan_memory(shared, why);
   /* From here on no child can look into this process or change it (proc(5), ptrace(2)),
    * whatever its handler may do. */
   if (is_frozen && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
@@ -162,7 +169,7 @@ static void tell_template(const struct refusal *refusal) {
   call3(SYS_futex, (long)&shared->is_told, FUTEX_WAKE, 1);
 }
 
-static void become_child(const int stdio[STDIO_COUNT]) {
+static void become_child(const struct request *request, const int given[GIVEN_LIMIT]) {
   struct refusal why = {.code = OK};
   int template_control = control;
   control = -1;
@@ -174,7 +181,8 @@ static void become_child(const int stdio[STDIO_COUNT]) {
   close(template_control);
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
   bool is_ready = setpgid(0, 0) == 0 || refuse(&why, CHILD_FAILED, errno, "setpgid");
-  is_ready = is_ready && renew_descriptors(stdio, &why) && renew_memory(&why);
+  is_ready = is_ready && renew_descriptors(given, &why) && renew_memory(&why);
+  is_ready = is_ready && take_folders(request, given[STDIO_COUNT], &why);
   if (!is_ready) {
     tell_template(&why);
     _exit(70);
@@ -203,7 +211,8 @@ static bool hear_child(struct refusal *why) {
 }
 
 /* Returns 0 in the child; else its number, also if it has failed, or -1 if there is none. */
-static pid_t fork_child(const int stdio[STDIO_COUNT], struct refusal *why) {
+static pid_t fork_child(const struct request *request, const int given[GIVEN_LIMIT],
+                        struct refusal *why) {
   atomic_store(&shared->is_told, 0);
   for (int i = handlers_count - 1; i >= 0; i--)
     if (handlers[i].prepare != NULL) handlers[i].prepare();
@@ -214,7 +223,7 @@ static pid_t fork_child(const int stdio[STDIO_COUNT], struct refusal *why) {
       CLONE_PARENT | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD,
       main_thread_number());
   if (pid == 0) {
-    become_child(stdio);
+    become_child(request, given);
     return 0;
   }
   for (int i = 0; i < handlers_count; i++)
@@ -271,15 +280,17 @@ static bool check(const struct received *got, struct refusal *why) {
     return refuse(why, BAD_REQUEST, 0, "version %u instead of %d", request->version,
                   VERSION);
   int wanted = request->kind == FORK ? STDIO_COUNT : 0;
-  if (request->kind < PROBE || request->kind > LEARN || got->count != wanted)
+  bool has_folder = request->kind == FORK && got->count == GIVEN_LIMIT;
+  if (request->kind < PROBE || request->kind > LEARN ||
+      (got->count != wanted && !has_folder))
     return refuse(why, BAD_REQUEST, 0, "kind %u with %d descriptors", request->kind,
                   got->count);
-  return true;
+  return check_folders(request, has_folder ? got->descriptors[STDIO_COUNT] : -1, why);
 }
 
 /* Serves one request. Returns true in a child. */
 static bool serve(void) {
-  struct received got = {.descriptors = {-1, -1, -1, -1}};
+  struct received got = {.descriptors = {-1, -1, -1, -1, -1, -1}};
   struct refusal why = {.code = OK};
   pid_t child = -1;
   int pages = 0;
@@ -287,7 +298,7 @@ static bool serve(void) {
   uint32_t id = got.size >= (ssize_t)sizeof got.request ? got.request.id : 0;
   if (check(&got, &why) && freeze(got.descriptors, &why)) {
     if (got.request.kind == FORK) {
-      child = fork_child(got.descriptors, &why);
+      child = fork_child(&got.request, got.descriptors, &why);
       if (child == 0) return true;
     } else if (got.request.kind != PROBE) {
       bool (*look)(pid_t, int *, struct refusal *) =

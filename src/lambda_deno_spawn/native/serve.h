@@ -5,9 +5,10 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* Begins, with the control socket. False if this cannot be a template; the process is an
- * ordinary one then, and the supervisor has been told. */
-bool begin_template(int control);
+/* Begins, with the control socket. `has_own_cache`: each child has a DENO_DIR of its own.
+ * False if this cannot be a template; the process is an ordinary one then, and the
+ * supervisor has been told. */
+bool begin_template(int control, bool has_own_cache, char **variables);
 
 /* True while requests may come. */
 bool is_template(void);
@@ -21,6 +22,9 @@ void wait_for_input(void);
 
 /* Told by wait_for_input's caller: the template has read something. */
 void note_input(void);
+
+/* True once the template has read HELLO. */
+bool has_read_input(void);
 
 /* The main thread's generator of random numbers has been seeded. */
 void note_seed(void);

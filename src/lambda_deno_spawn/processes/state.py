@@ -137,13 +137,17 @@ class StateDir:
             os.close(file)
         self._written[name] = _state_of(path)
 
+    def new_private(self) -> str:
+        """Return the path of a worker's folder that does not exist yet."""
+        return f"{self.path}/{os.urandom(8).hex()}"
+
     def make_private(self) -> str:
         """Make an empty folder for one worker and return its path.
 
         Raises:
             OSError: It cannot be made.
         """
-        path = f"{self.path}/{os.urandom(8).hex()}"
+        path = self.new_private()
         try:
             os.mkdir(path, 0o700)
         except FileNotFoundError:  # a handler that may write everywhere emptied /tmp

@@ -17,7 +17,7 @@ PROTOCOL_VERSION = 3
 MARKER_BYTES = 32
 
 
-def resume(marker: str, pid: int, *, lingers: bool) -> bytes:
+def resume(marker: str, pid: int, *, lingers: bool, place: int | None = None) -> bytes:
     """Return the first line for the stdin of a process that was forked.
 
     Args:
@@ -25,8 +25,11 @@ def resume(marker: str, pid: int, *, lingers: bool) -> bytes:
         pid: Its process id, which Deno has noted of the other process.
         lingers: It is to be looked at when it has served its event, so it must not
             have ended by then.
+        place: Which of the template's folders it may use; None: there is one only.
     """
     more = b',"lingers":true' if lingers else b""
+    if place is not None:
+        more += b',"place":%d' % place
     return b'{"marker":"%s","pid":%d%s}\n' % (marker.encode(), pid, more)
 
 

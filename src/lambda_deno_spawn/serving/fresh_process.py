@@ -91,6 +91,8 @@ class FreshProcess(BaseStrategy):
             problem = self._problem_of(worker)
             if problem is None:
                 self._lent.add(worker)
+                if self._workers.templates is not None and worker.ready_s is not None:
+                    self._workers.templates.waiting(worker)
                 return worker
             logger.info("Replacing the waiting process %d: %s", worker.pid, problem)
             # `end_unused` does the rest: an event waits.

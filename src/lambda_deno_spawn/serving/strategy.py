@@ -256,13 +256,23 @@ class BaseStrategy(ABC):
         return failure
 
     async def check_fork(self, limit_s: float) -> str | None:
-        """Return why the handler's process cannot be forked, None if it can.
+        """Have copies in the place of the first process, or return why not.
 
         Args:
-            limit_s: If loading it takes longer, it is found out with the first events.
+            limit_s: If loading takes longer, it is found out with the first events.
         """
         templates = self._workers.templates
-        return None if templates is None else await templates.check(limit_s)
+        if templates is None:
+            return None
+        reason = await templates.check(limit_s)
+        if reason is None and templates.worker is not None:
+            self._forget_all()
+            await self._workers.stop_all_but(set(), SWEEP_LIMIT_S)
+            if self._warm.when is not Warm.OFF:
+                started = self._refill()
+                if started is not None:
+                    await self._wait_until_ready(started, limit_s)
+        return reason
 
     async def prepare(self, left_s: Callable[[], float]) -> None:
         """Have a worker for the next invocation.

@@ -18,6 +18,7 @@ from lambda_deno_spawn.native.control import (
     FROM_MODULE,
     OK,
     ControlSocket,
+    Folders,
     template_environ,
 )
 from lambda_deno_spawn.processes.launch import INHERITED, Launched, make_pipes
@@ -26,7 +27,7 @@ from lambda_deno_spawn.records import Protocol
 from lambda_deno_spawn.worker.start import StartedWorker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from lambda_deno_spawn.launch.module_cache import ModuleCache
     from lambda_deno_spawn.native.control import Answer
@@ -43,9 +44,12 @@ class Starter(Protocol):
     """Starts the process that becomes a template; ``workers.Workers``."""
 
     def start_template(
-        self, environ_of: Callable[[Mapping[str, str]], dict[str, str]], inherited: int
+        self,
+        environ_of: Callable[[Mapping[str, str]], dict[str, str]],
+        inherited: int,
+        folders: Sequence[str],
     ) -> Worker:
-        """Start a process with these variables and this descriptor."""
+        """Start a process with these variables, this descriptor and these folders."""
 
     def is_outdated(self, worker: Worker, needed_s: float) -> bool:
         """Tell whether its credentials expire in so long, and another's would not."""
@@ -57,13 +61,26 @@ class Template:
     Attributes:
         worker: The process.
         is_checked: It has been asked, and may be copied.
+        folders: Its private folder and those of its copies; empty: all have the same.
     """
 
-    def __init__(self, worker: Worker, control: ControlSocket) -> None:
-        """Take charge of a process that holds the other end of ``control``."""
+    def __init__(
+        self, worker: Worker, control: ControlSocket, folders: Sequence[str]
+    ) -> None:
+        """Take charge of a process.
+
+        Args:
+            worker: It holds the other end of ``control``.
+            control: The conversation with it.
+            folders: Its private folder and those of its copies; empty: all have its
+                own, so there is one copy at a time.
+        """
         self.worker = worker
         self.is_checked = False
         self._control = control
+        self.folders = folders
+        # Who has which folder; None: whoever is about to take charge of a copy.
+        self._copies: dict[str, Worker | None] = {}
         self._observed = 0
         self._has_learned = False
 
@@ -72,13 +89,54 @@ class Template:
         """True once the handler's module is loaded."""
         return self.worker.ready_s is not None
 
+    def has_library(self) -> bool:
+        """Tell whether the library is in the process, which has loaded.
+
+        Raises:
+            TemplateError: It cannot be a template.
+        """
+        if not self._control.is_greeted:
+            greeting = self._control.receive()
+            if greeting is not None:
+                _check(greeting)
+        return self._control.is_greeted
+
     def probe(self) -> Answer:
         """Ask whether it may be copied.
 
         Raises:
             TemplateError: It does not answer.
         """
-        return self._answer_to(self._control.probe())
+        names = [_name(folder) for folder in self.folders[:1]]
+        return self._answer_to(self._control.probe(Folders(*names)))
+
+    def has_place(self) -> bool:
+        """Tell whether a folder is free for one more copy."""
+        return self._free_place() is not None
+
+    def note_copy(self, worker: Worker) -> None:
+        """Note who has charge of a copy."""
+        self._copies[worker.started.private_dir] = worker
+
+    def is_copy(self, worker: Worker) -> bool:
+        """Tell whether a worker is a copy of this process."""
+        return self._copies.get(worker.started.private_dir) is worker
+
+    def _free_place(self) -> int | None:
+        """Return the index of a folder that no copy has, None if there is none."""
+        # In the first one of several, files of the loading module may be left.
+        places = range(1, len(self.folders)) if self.folders else (0,)
+        for place in places:
+            folder = self._folder_of(place)
+            copy = self._copies.get(folder)
+            if copy is None or copy.is_stopped:
+                return place
+        return None
+
+    def _folder_of(self, place: int) -> str:
+        if self.folders:
+            return self.folders[place]
+        return self.worker.started.private_dir
 
     def observe(self, pid: int) -> None:
         """Note what a copy has touched that waits for its event; once.
@@ -104,41 +162,70 @@ class Template:
             answer = self._answer_to(self._control.learn(pid))
             logger.debug("Memory that an event touches: %s", answer)
 
-    def fork(self, state: StateDir) -> StartedWorker:
+    def fork(self, state: StateDir, cache: ModuleCache) -> StartedWorker:
         """Make a copy, which says READY like a process that has just loaded.
 
-        Its folder has the template's path, which is part of the permission flags.
+        There must be a place for it.
 
         Raises:
             TemplateError: The template does not answer, or refuses.
             WorkerSpawnError: The system has nothing left to make one with.
         """
-        origin = self.worker.started
+        place = self._free_place()
+        assert place is not None
+        folder = self._folder_of(place)
         state.heal()
-        state.have_private(origin.private_dir)
+        state.have_private(folder)
+        try:
+            deno_dir = cache.make_for_copy()
+        except OSError as error:
+            raise WorkerSpawnError.from_os_error("make a cache", error) from error
+        try:
+            return self._fork(place if self.folders else None, folder, deno_dir)
+        except (TemplateError, WorkerSpawnError):
+            cache.give_back(deno_dir)
+            raise
+
+    def _fork(self, place: int | None, folder: str, deno_dir: str) -> StartedWorker:
+        origin = self.worker.started
         marker = os.urandom(MARKER_BYTES // 2).hex()
         started_s = time.monotonic()
         pipes = make_pipes("fork a process")
         (child_stdin, stdin), (stdout, child_stdout), (stderr, child_stderr) = pipes
+        theirs = [child_stdin, child_stdout, child_stderr]
         try:
-            request = self._control.fork(child_stdin, child_stdout, child_stderr)
+            own = None
+            if deno_dir != origin.deno_dir:
+                own = _open_folder(deno_dir)
+                theirs.append(own)
+            folders = Folders(
+                _name(folder) if place is not None else "",
+                _name(deno_dir) if own is not None else "",
+            )
+            request = self._control.fork(
+                child_stdin, child_stdout, child_stderr, own, folders
+            )
             answer = self._answer_to(request)
             _check(answer)
             for fd in (stdin, stdout, stderr):
                 os.set_blocking(fd, False)
             launched = Launched(answer.pid, stdin, stdout, stderr)
-            line = resume(marker, answer.pid, lingers=not self._has_learned)
+            line = resume(
+                marker, answer.pid, lingers=not self._has_learned, place=place
+            )
             launched.write_first(line)
         except (TemplateError, WorkerSpawnError):
             for fd in (stdin, stdout, stderr):
                 os.close(fd)
             raise
         finally:
-            for fd in (child_stdin, child_stdout, child_stderr):
+            for fd in theirs:
                 os.close(fd)
         return origin._replace(
             launched=launched,
             marker=marker,
+            private_dir=folder,
+            deno_dir=deno_dir,
             started_s=started_s,
             spawn_s=time.monotonic() - started_s,
             is_forked=True,
@@ -169,8 +256,7 @@ class Templates:
     """Has a template while one is possible and worth it.
 
     Attributes:
-        reason: Why processes are not copied; None: they are, as soon as there is one
-            that has learned what Deno caches.
+        reason: Why processes are not copied; None: they are, as soon as one may be.
     """
 
     def __init__(
@@ -180,15 +266,17 @@ class Templates:
         cache: ModuleCache,
         library: str,
         max_age_s: float | None,
+        places: int = 1,
     ) -> None:
         """Start nothing yet.
 
         Args:
             workers: Starts the process.
             state: Has the folders of copies.
-            cache: Tells whether a template's ``DENO_DIR`` is as it was.
+            cache: Makes the ``DENO_DIR`` of copies.
             library: Path of the native library.
             max_age_s: A template that is older is replaced; None: no limit.
+            places: How many copies there may be at once.
         """
         self.reason: str | None = None
         self._workers = workers
@@ -196,8 +284,8 @@ class Templates:
         self._cache = cache
         self._library = library
         self._max_age_s = max_age_s
+        self._places = places
         self._template: Template | None = None
-        self._copy: Worker | None = None
         self._ordinary: Worker | None = None
         # Its socket stays open until it has an event: it would end without.
         self._handed_over: Template | None = None
@@ -224,14 +312,16 @@ class Templates:
         self._close_handed_over()
         if self.reason is not None:
             return
+        if not self._cache.is_known and self._template is not None:
+            self._replace(self._template, "")
         template = self._template
         if template is not None:
             problem = self._problem_of(template, needed_s)
             if problem is not None:
                 self._replace(template, problem)
                 template = None
-        # What the first processes find out is written down where all can write.
-        if template is None and self._may_start() and self._cache.is_learned:
+        # The first process writes packages to a folder that later ones share.
+        if template is None and self._may_start() and self._cache.is_known:
             template = self._start()
         if template is None or template.is_checked:
             return
@@ -239,15 +329,13 @@ class Templates:
             await self._load(template, limit_s)
 
     async def check(self, limit_s: float) -> str | None:
-        """Return why the handler's process cannot be copied, None if it can.
+        """Have a template; return why there can be none, None if there can.
 
-        The process that was asked serves an event later, as any other.
+        If it takes longer than ``limit_s``, that is found out with the first events.
         """
         template = self._start()
         if template is not None:
             await self._load(template, limit_s)
-        if self._template is not None:
-            self._hand_over(self._template)
         return self.reason
 
     def take(self) -> Worker | StartedWorker | None:
@@ -256,12 +344,12 @@ class Templates:
             worker, self._ordinary = self._ordinary, None
             return worker
         template = self._template
-        if template is None or not template.is_checked:
+        if template is None or not template.is_checked or not self._cache.is_known:
             return None
-        if self._copy is not None and not self._copy.is_stopped:
-            return None  # its folder is the one that this copy would have
+        if not template.has_place():
+            return None
         try:
-            started = template.fork(self._state)
+            started = template.fork(self._state, self._cache)
         except (TemplateError, WorkerSpawnError) as error:
             self._replace(template, str(error))
             return None
@@ -270,22 +358,28 @@ class Templates:
 
     def note_copy(self, worker: Worker) -> None:
         """Note who has charge of the copy that was taken."""
-        self._copy = worker
+        if self._template is not None:
+            self._template.note_copy(worker)
 
     def waiting(self, worker: Worker) -> None:
         """Look at a copy that waits for its event."""
-        if self._template is not None and worker is self._copy:
+        template = self._template
+        if template is not None and template.is_copy(worker):
             try:
-                self._template.observe(worker.pid)
+                template.observe(worker.pid)
             except TemplateError as error:
-                self._replace(self._template, str(error))
+                self._replace(template, str(error))
 
     def ending(self, worker: Worker) -> None:
         """Learn from a copy that is about to be ended."""
         template = self._template
-        if template is None or worker is not self._copy or not worker.handed_over:
+        if template is None or not template.is_copy(worker):
             return
-        if worker.exit_status is None:
+        status = worker.exit_status
+        if status is not None:
+            if worker.ready_s is None and status.returncode > 0:
+                self._replace(template, "a copy has ended before it was ready")
+        elif worker.handed_over:
             try:
                 template.learn(worker.pid)
             except TemplateError as error:
@@ -317,17 +411,40 @@ class Templates:
             return None
         try:
             peer = control.peer
+            folders = self._make_folders()
             worker = self._workers.start_template(
-                lambda environ: template_environ(environ, self._library, INHERITED),
+                lambda environ: template_environ(
+                    environ,
+                    self._library,
+                    INHERITED,
+                    has_own_cache=self._cache.is_own,
+                ),
                 peer.fileno(),
+                folders,
             )
         except WorkerError as error:
             control.close()
             self._fail(str(error))
             return None
         peer.close()
-        self._template = Template(worker, control)
+        self._template = Template(worker, control, folders)
         return self._template
+
+    def _make_folders(self) -> list[str]:
+        """Make the folder of a template, and choose those of its copies.
+
+        Raises:
+            WorkerSpawnError: It cannot be made.
+        """
+        if self._places == 1:
+            return []
+        try:
+            self._state.heal()
+            own = self._state.make_private()
+        except OSError as error:
+            action = "make a folder for the template"
+            raise WorkerSpawnError.from_os_error(action, error) from error
+        return [own, *(self._state.new_private() for _ in range(self._places))]
 
     async def _load(self, template: Template, limit_s: float) -> None:
         try:
@@ -338,16 +455,25 @@ class Templates:
         except WorkerError as error:
             self._replace(template, str(error))
             return
+        if template is not self._template or template.is_checked:
+            return  # beside another event
         if failure is not None:
             self._replace(template, failure.error_type)
             return
         try:
+            if not template.has_library():
+                self._replace(template, "")
+                self._give_up("the loader has not taken the library")
+                return
             answer = template.probe()
         except TemplateError as error:
             self._replace(template, str(error))
             return
         if answer.code == OK:
             template.is_checked = True
+            if template.folders:
+                # No copy may use it, also not one whose module has found out its path.
+                self._state.remove_private(template.folders[0])
             logger.info("Events are served by forks of process %d", template.worker.pid)
             return
         if answer.code in FROM_MODULE:
@@ -359,6 +485,10 @@ class Templates:
     def _hand_over(self, template: Template) -> None:
         """Let a template that is not copied serve an event itself."""
         self._template = None
+        if self._places > 1:  # it may use the folders of all copies
+            template.worker.kill()
+            template.close()
+            return
         self._handed_over, self._ordinary = template, template.worker
 
     def _problem_of(self, template: Template, needed_s: float) -> str | None:
@@ -370,8 +500,6 @@ class Templates:
             return ""
         if self._workers.is_outdated(worker, needed_s):
             return ""
-        if template.is_checked and not self._cache.is_as_lent(worker.started.deno_dir):
-            return "an event has added to Deno's cache"
         return None
 
     def _replace(self, template: Template, problem: str) -> None:
@@ -392,6 +520,17 @@ class Templates:
     def _give_up(self, reason: str) -> None:
         self.reason = reason
         logger.info("Events are served by processes of their own start: %s", reason)
+
+
+def _name(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+def _open_folder(path: str) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise WorkerSpawnError.from_os_error(f"open {path!r}", error) from error
 
 
 def _check(answer: Answer) -> None:

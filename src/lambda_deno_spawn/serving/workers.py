@@ -16,7 +16,7 @@ from lambda_deno_spawn.worker.start import start_worker
 from lambda_deno_spawn.worker.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from lambda_deno_spawn.launch.command import DenoCommand
     from lambda_deno_spawn.launch.module_cache import ModuleCache
@@ -74,10 +74,19 @@ class WorkerFactory:
         return self._start(command)
 
     def _start(
-        self, command: DenoCommand, inherited: int | None = None
+        self,
+        command: DenoCommand,
+        inherited: int | None = None,
+        private_dir: str | None = None,
     ) -> StartedWorker:
         try:
-            return start_worker(command, self._state, self._cache, inherited=inherited)
+            return start_worker(
+                command,
+                self._state,
+                self._cache,
+                inherited=inherited,
+                private_dir=private_dir,
+            )
         except OSError as error:
             action = f"make a folder for the process in {self._state.path!r}"
             raise WorkerSpawnError.from_os_error(action, error) from error
@@ -90,6 +99,7 @@ class WorkerFactory:
         variables: Mapping[str, str],
         environ_of: Callable[[Mapping[str, str]], dict[str, str]],
         inherited: int,
+        folders: Sequence[str],
     ) -> StartedWorker:
         """Start a process that is to be copied; see ``launch``.
 
@@ -97,15 +107,19 @@ class WorkerFactory:
             variables: See ``launch``.
             environ_of: Adds what makes it a template to its environment.
             inherited: Its end of the control socket.
+            folders: Its private folder, which is there, and those of its copies; empty:
+                all have the same, which is made.
 
         Raises:
             WorkerError: It cannot be started.
         """
         command = self._command
+        if folders:
+            command = command.for_places(folders)
         environ = environ_of({**command.environ, **variables})
         facts = {**command.facts, "template": True}
         command = command._replace(environ=environ, facts=facts)
-        return self._start(command, inherited)
+        return self._start(command, inherited, folders[0] if folders else None)
 
     def adopt(self, started: StartedWorker) -> Worker:
         """Take charge of a process that was started."""
@@ -167,7 +181,10 @@ class Workers:
         return worker
 
     def start_template(
-        self, environ_of: Callable[[Mapping[str, str]], dict[str, str]], inherited: int
+        self,
+        environ_of: Callable[[Mapping[str, str]], dict[str, str]],
+        inherited: int,
+        folders: Sequence[str],
     ) -> Worker:
         """Start a process that is to be copied; see ``WorkerFactory``.
 
@@ -175,7 +192,9 @@ class Workers:
             WorkerError: It cannot be started.
         """
         given = {} if self.credentials is None else self.credentials.given()
-        return self.adopt(self._factory.launch_template(given, environ_of, inherited))
+        return self.adopt(
+            self._factory.launch_template(given, environ_of, inherited, folders)
+        )
 
     def launch(self) -> StartedWorker:
         """Start a process that is to be adopted at once.

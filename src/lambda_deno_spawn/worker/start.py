@@ -36,7 +36,7 @@ class StartedWorker(NamedTuple):
         invocations: How many it serves; 0: no limit.
         socket: Where it listens; None: invocations go to its stdin, or to ``input``.
         input: Pipe that it reads after its stdin; None: nothing follows stdin.
-        is_forked: It began as a copy of another process, whose ``deno_dir`` it has.
+        is_forked: It began as a copy of another process.
     """
 
     launched: Launched
@@ -58,6 +58,7 @@ def start_worker(
     cache: ModuleCache,
     meanwhile: Callable[[], None] = lambda: None,
     inherited: int | None = None,
+    private_dir: str | None = None,
 ) -> StartedWorker:
     """Start one Deno process with an empty private folder; do not wait for it.
 
@@ -68,13 +69,15 @@ def start_worker(
         meanwhile: Called while Deno starts, before any code of the handler's can run:
             its module is loaded after HELLO.
         inherited: A descriptor that it gets, see ``launch``.
+        private_dir: Its private folder, which is there; None: one is made.
 
     Raises:
         WorkerSpawnError: The process could not be started.
         OSError: The private folder could not be made.
     """
     state.heal()
-    private_dir = state.make_private()
+    if private_dir is None:
+        private_dir = state.make_private()
     deno_dir = ""
     marker = os.urandom(MARKER_BYTES // 2).hex()
     socket = f"{private_dir}{SOCKET}" if command.listens else None

@@ -313,8 +313,7 @@ class Worker:
         for path in (self.started.socket, self.started.input):
             if path is not None:
                 self._state.remove_private(path)
-        if not self.started.is_forked:
-            self._cache.remove(self.started.deno_dir)
+        self._cache.remove(self.started.deno_dir)
         self.is_stopped = True
         return is_swept
 

@@ -389,6 +389,7 @@ def test_the_facts_are_the_static_part_of_the_context(function: Function) -> Non
         "socket": None,
         "input": None,
         "template": False,
+        "places": None,
         "concurrency": 1,
         "resultLimitBytes": 6_291_556,
         "responseMode": "buffered",

@@ -29,7 +29,7 @@ from lambda_deno_spawn.protocol.frames import (
     StreamEnded,
     WorkerConnection,
 )
-from lambda_deno_spawn.protocol.hello import hello
+from lambda_deno_spawn.protocol.hello import hello, resume
 
 # It repeats itself as far as it can without containing its own beginning at its end.
 MARKER = "00000000000000010000000000000002"
@@ -994,3 +994,13 @@ def test_an_exchange_over_http_begins_with_the_invocation() -> None:
     connection = WorkerConnection(MARKER, State.IDLE)
     connection.invoke(INVOCATION, 0)
     assert feed(connection, frame("RESULT", b"1")) == [Answered(Success(b"1"))]
+
+
+@pytest.mark.parametrize(
+    ("place", "expected"),
+    [(None, {"marker": "m", "pid": 7}), (0, {"marker": "m", "pid": 7, "place": 0})],
+)
+def test_a_fork_is_told_who_it_is_and_which_folder_is_its_own(
+    place: int | None, expected: dict[str, object]
+) -> None:
+    assert json.loads(resume("m", 7, lingers=False, place=place)) == expected

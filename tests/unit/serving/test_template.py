@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import pytest
 
@@ -15,14 +15,19 @@ from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.native import control
 from lambda_deno_spawn.native.control import ANSWER, MAGIC, OK, SOCKET, VERSION
 from lambda_deno_spawn.processes.launch import Launched
+from lambda_deno_spawn.processes.reaper import ExitStatus
 from lambda_deno_spawn.serving import template as module
 from lambda_deno_spawn.serving.template import FAILURES_LIMIT, Templates
 from lambda_deno_spawn.worker.start import StartedWorker
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from lambda_deno_spawn.launch.module_cache import ModuleCache
     from lambda_deno_spawn.processes.state import StateDir
     from lambda_deno_spawn.worker.worker import Worker
+
+pytestmark = pytest.mark.as_lambda
 
 PID = 4_000_000  # larger than any process has
 NO_FD = -1
@@ -63,9 +68,13 @@ class FakeStarter:
     answers: list[list[bytes]]
     started: list[FakeWorker] = field(default_factory=list)
     outdated: bool = False
+    deno_dir: str = ""
 
     def start_template(
-        self, environ_of: Callable[[Mapping[str, str]], dict[str, str]], inherited: int
+        self,
+        environ_of: Callable[[Mapping[str, str]], dict[str, str]],
+        inherited: int,
+        folders: Sequence[str],
     ) -> Worker:
         assert "LD_PRELOAD" in environ_of({})
         peer = socket.socket(fileno=os.dup(inherited))
@@ -74,7 +83,13 @@ class FakeStarter:
         PEERS.append(peer)
         worker = FakeWorker(
             StartedWorker(
-                Launched(PID, NO_FD, NO_FD, NO_FD), "m", "/p", "/d", 1.0, 0.0, ""
+                Launched(PID, NO_FD, NO_FD, NO_FD),
+                "m",
+                folders[0] if folders else "/p",
+                self.deno_dir,
+                1.0,
+                0.0,
+                "",
             )
         )
         self.started.append(worker)
@@ -86,11 +101,17 @@ class FakeStarter:
 
 @dataclass
 class FakeCache:
-    is_learned: bool = True
-    as_lent: bool = True
+    path: ClassVar[str]
+    is_known: bool = True
+    is_own: bool = True
+    made: int = 0
 
-    def is_as_lent(self, _path: str) -> bool:
-        return self.as_lent
+    def make_for_copy(self) -> str:
+        self.made += 1
+        return self.path
+
+    def give_back(self, _path: str) -> None:
+        self.made -= 1
 
 
 class FakeState:
@@ -98,13 +119,21 @@ class FakeState:
 
     def have_private(self, _path: str) -> None: ...
 
+    def remove_private(self, _path: str) -> None: ...
+
+    def new_private(self) -> str:
+        return f"/{os.urandom(8).hex()}"
+
+    make_private = new_private
+
 
 PEERS: list[socket.socket] = []
 MADE: list[Templates] = []
 
 
 @pytest.fixture(autouse=True)
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
+    monkeypatch.setattr(FakeCache, "path", str(tmp_path), raising=False)
     monkeypatch.setattr(control, "is_child", lambda _pid: True)
     monkeypatch.setattr(module, "ANSWER_LIMIT_S", 0.0)
     yield
@@ -115,7 +144,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def make(
-    *answers: list[bytes], cache: FakeCache | None = None
+    *answers: list[bytes], cache: FakeCache | None = None, places: int = 1
 ) -> tuple[Templates, FakeStarter, FakeCache]:
     starter, cache = FakeStarter([*answers]), cache or FakeCache()
     templates = Templates(
@@ -124,6 +153,7 @@ def make(
         cast("ModuleCache", cache),
         "/lib.so",
         None,
+        places,
     )
     MADE.append(templates)
     return templates, starter, cache
@@ -148,10 +178,10 @@ def test_a_template_is_asked_once_and_copied_then() -> None:
 
 
 def test_nothing_is_copied_before_what_is_cached_is_known() -> None:
-    templates, starter, cache = make([answer(1)], cache=FakeCache(is_learned=False))
+    templates, starter, cache = make([answer(1)], cache=FakeCache(is_known=False))
     prepare(templates)
     assert (starter.started, templates.take()) == ([], None)
-    cache.is_learned = True
+    cache.is_known = True
     prepare(templates)
     assert len(starter.started) == 1
 
@@ -189,18 +219,76 @@ def test_a_copy_waits_until_the_folder_of_the_one_before_is_free() -> None:
         os.close(fd)
 
 
-@pytest.mark.parametrize("why", ["ended", "outdated", "spoilt"])
+@pytest.mark.parametrize("why", ["ended", "outdated", "unknown"])
 def test_what_would_be_wrong_for_the_next_event_is_replaced(why: str) -> None:
     templates, starter, cache = make([answer(1)], [answer(1)])
     prepare(templates)
     if why == "ended":
         starter.started[0].usable = False
     starter.outdated = why == "outdated"
-    cache.as_lent = why != "spoilt"
+    cache.is_known = why != "unknown"
+    if why == "unknown":
+        prepare(templates)
+        cache.is_known = True
     prepare(templates)
     assert len(starter.started) == 2
     assert starter.started[0].is_killed
     assert templates.worker is cast("object", starter.started[1])
+
+
+def test_each_copy_has_a_folder_until_none_is_left() -> None:
+    forks = [answer(2 + n, pid=PID + 1 + n) for n in range(3)]
+    templates, _, cache = make([answer(1), *forks], places=2)
+    prepare(templates)
+    workers = []
+    for _ in range(2):
+        copy = templates.take()
+        assert isinstance(copy, StartedWorker)
+        close(copy)
+        workers.append(FakeWorker(copy))
+        templates.note_copy(cast("Worker", workers[-1]))
+    assert templates.take() is None
+    assert cache.made == 2
+    workers[0].is_stopped = True
+    again = templates.take()
+    assert isinstance(again, StartedWorker)
+    close(again)
+    assert again.private_dir == workers[0].started.private_dir
+    assert again.private_dir != workers[1].started.private_dir
+
+
+def test_a_copy_that_is_refused_gives_its_cache_back() -> None:
+    templates, starter, cache = make([answer(1), answer(2, SOCKET)])
+    prepare(templates)
+    assert templates.take() is None
+    assert cache.made == 0
+    assert starter.started[0].is_killed
+
+
+def test_one_that_has_the_folders_of_all_serves_no_event_itself() -> None:
+    templates, starter, _ = make([answer(1, SOCKET, detail="a socket")], places=2)
+    prepare(templates)
+    assert templates.reason == "the handler's module has a socket"
+    assert starter.started[0].is_killed
+    assert templates.take() is None
+
+
+def test_copies_that_end_before_they_are_ready_end_their_template() -> None:
+    templates, starter, _ = make([answer(1), answer(2, pid=PID + 1)])
+    prepare(templates)
+    copy = templates.take()
+    assert isinstance(copy, StartedWorker)
+    close(copy)
+    worker = FakeWorker(copy, ready_s=None, exit_status=ExitStatus(70, 0.0, 0))
+    templates.note_copy(cast("Worker", worker))
+    templates.ending(cast("Worker", worker))
+    assert starter.started[0].is_killed
+    assert templates.take() is None
+
+
+def close(copy: StartedWorker) -> None:
+    for fd in copy.launched[1:]:
+        os.close(fd)
 
 
 def test_a_check_tells_why_not_and_wastes_no_process() -> None:

@@ -56,6 +56,7 @@ def write_isolation(report: IsolationReport, stream: TextIO) -> None:
         "permissions",
         "one process for all events",
         STRATEGY_NAMES.get(report.strategy, report.strategy),
+        "fork",
         "seen by the second event",
     ]
     rows = [
@@ -64,17 +65,25 @@ def write_isolation(report: IsolationReport, stream: TextIO) -> None:
             check.permissions.value,
             in_control[check.control],
             in_runtime[check.leaked],
-            check.evidence,
+            in_runtime[check.forked],
+            check.fork_evidence if check.forked else check.evidence,
         ]
         for check in report.checks
     ]
     write_table(headings, rows, stream)
     stream.write("\n")
     survival = [
-        [c.id, c.permissions.value, "ok" if c.ok else "problem", c.evidence]
+        [
+            c.id,
+            c.permissions.value,
+            c.start.value,
+            "ok" if c.ok else "problem",
+            c.evidence,
+        ]
         for c in report.survival
     ]
-    write_table(["after the first event", "permissions", "", ""], survival, stream)
+    headings = ["after the first event", "permissions", "start", "", ""]
+    write_table(headings, survival, stream)
     stream.write(f"\n{isolation_summary(report)}\n")
 
 

@@ -29,7 +29,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.config import Settings
+from lambda_deno_spawn.config import Settings, Start
 from lambda_deno_spawn.dev.local.runtime import (
     deno_binary,
     isolated_python,
@@ -57,7 +57,9 @@ from lambda_deno_spawn.launch.deno_json import (
 )
 from lambda_deno_spawn.launch.handler import find_handler
 from lambda_deno_spawn.launch.module_cache import PACKAGED_DENO_DIR, ModuleCache
+from lambda_deno_spawn.launch.places import why_not_fork
 from lambda_deno_spawn.launch.variables import CREDENTIALS
+from lambda_deno_spawn.native.control import library_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -394,6 +396,7 @@ def _checks_of(
     return [
         *checks,
         *_permission_checks(function.task_root, settings, command),
+        start_check(settings, command.private_permissions, library_path()),
         *_cache_checks(function.task_root, path, command),
     ]
 
@@ -431,6 +434,35 @@ def _permission_checks(
     else:
         yield Check(group, "environment", Status.OK, rule)
     yield Check(group, "command-line", Status.OK, shown_command(command))
+
+
+def start_check(
+    settings: Settings, private_flags: Sequence[str], library: str | None
+) -> Check:
+    """Tell how the process of each event begins, and why not as a copy.
+
+    Args:
+        settings: Those of the function.
+        private_flags: Permission flags that hold the private folder's mark.
+        library: Path of the native library, None if there is none.
+    """
+    group, name = "Function", "start"
+    each = "each event's process loads the module"
+    reason = why_not_fork(settings, private_flags, library)
+    if settings.start is Start.EXEC:
+        why = f", which cannot be copied: {reason}" if reason else ""
+        found = f"exec: {each}{why} (LAMBDA_DENO_START={settings.start.value})"
+        return Check(group, name, Status.OK, found)
+    if reason is None:
+        found = (
+            "fork: each event's process is a copy of one that has loaded the module, "
+            "unless that holds what two processes cannot share; the log says so"
+        )
+        return Check(group, name, Status.OK, found)
+    if settings.start is Start.FORK:
+        advice = "set LAMBDA_DENO_START=auto, or change what prevents copies"
+        return Check(group, name, Status.PROBLEM, f"no copies: {reason}", advice)
+    return Check(group, name, Status.OK, f"exec: {each}, as {reason}")
 
 
 def granted_permissions(flags: Sequence[str], used_set: object) -> set[str]:

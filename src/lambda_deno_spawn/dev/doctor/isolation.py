@@ -23,6 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from lambda_deno_spawn.config import Start, Strategy
 from lambda_deno_spawn.dev.local.log_pipe import LogPipe
 from lambda_deno_spawn.dev.local.process_tree import ProcessTree
 from lambda_deno_spawn.dev.local.runtime import (
@@ -33,25 +34,30 @@ from lambda_deno_spawn.dev.local.runtime import (
 )
 from lambda_deno_spawn.dev.project.function import Function, InvokeOptions
 from lambda_deno_spawn.errors import LambdaDenoSpawnError
+from lambda_deno_spawn.native.control import library_path
 from lambda_deno_spawn.permissions import STEERING
 from lambda_deno_spawn.processes.descendants import become_subreaper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-    from lambda_deno_spawn.config import Strategy
     from lambda_deno_spawn.dev.local.emulator import Emulator
     from lambda_deno_spawn.dev.local.environment import EmulatedInvocation
     from lambda_deno_spawn.dev.local.runtime import LocalRuntime
 
 HERE = Path(__file__).parent
 PROBE = HERE / "isolation_probe.js"
+FORKED = b'"start":"fork"'  # in the metrics of an event
+HOLDS = "ISOLATION_PROBE_HOLDS"  # the probe's own variable
 CONTROL = HERE / "isolation_control.js"
 CHILDREN = HERE / "isolation_children.py"
 EVENT_LIMIT_S = 30.0
 # How long the second event waits for a heartbeat: fifty times its period.
 PATIENCE_MS = 1000
 EVIDENCE_LIMIT = 100  # characters
+# The first processes of an environment are started, not copied: so many events before
+# the pair.
+EARLIER_EVENTS = 3
 REAP_ROUNDS = 20  # each kills one generation of processes
 REAP_ROUND_S = 1.0
 # Checks that are decided here: one by the log, two by the files on the disk after the
@@ -70,6 +76,24 @@ class Permissions(StrEnum):
 
     ALL = "all"
     DEFAULT = "default"
+
+
+class Case(StrEnum):
+    """A pair of events: its permissions, and what the handler's module does at first.
+
+    Its value is what the probe knows it by.
+    """
+
+    ALL = "all"
+    # While it loads, the module makes what two processes cannot share.
+    HOLDING = "holding"
+    DEFAULT = "default"
+
+    @property
+    def permissions(self) -> Permissions:
+        """Return the permissions of the handler."""
+        is_default = self is Case.DEFAULT
+        return Permissions.DEFAULT if is_default else Permissions.ALL
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +139,8 @@ class IsolationCheck:
             check proves nothing.
         leaked: Whether the runtime leaked; None: not tried.
         evidence: What the second event found in the runtime.
+        forked: Whether it leaked with ``LAMBDA_DENO_START=auto``; None: not tried.
+        fork_evidence: What the second event found then.
     """
 
     id: str
@@ -123,16 +149,23 @@ class IsolationCheck:
     control: bool | None
     leaked: bool | None
     evidence: str
+    forked: bool | None = None
+    fork_evidence: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SurvivalCheck:
-    """A property of the runtime that the first event must not break."""
+    """A property of the runtime that the first event must not break.
+
+    Attributes:
+        start: How the processes of the events began: exec or fork.
+    """
 
     id: str
     permissions: Permissions
     ok: bool
     evidence: str
+    start: Start = Start.EXEC
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +179,7 @@ class IsolationReport:
     @property
     def leaked(self) -> int:
         """Number of checks that leaked in the runtime."""
-        return sum(check.leaked is True for check in self.checks)
+        return sum(True in (check.leaked, check.forked) for check in self.checks)
 
     @property
     def is_ok(self) -> bool:
@@ -174,50 +207,73 @@ async def examine_isolation(
         # A proxy that this machine uses would be asked instead of the probe's own.
         or not (name in STEERING or name.startswith(("AWS_", "LAMBDA_", "DENO")))
     }
+    can_fork = strategy is Strategy.FRESH and library_path() is not None
     with _descendants_ended():
-        control = await _control(own)
-        if control.failure is not None:
-            raise IsolationError(
-                f"Cannot complete the control, one process for all events: "
-                f"{control.failure}"
-            )
+        control: dict[str, Row] = {}
+        for is_holding in (False, True):
+            pair = await _control(own, is_holding=is_holding)
+            if pair.failure is not None:
+                raise IsolationError(
+                    f"Cannot complete the control, one process for all events: "
+                    f"{pair.failure}"
+                )
+            control |= pair.rows
         pairs = {
-            permissions: await _runtime(strategy, permissions, own)
-            for permissions in Permissions
+            start: {case: await _runtime(strategy, start, case, own) for case in Case}
+            for start in (Start.EXEC, *([Start.AUTO] if can_fork else []))
         }
-    return compare(strategy, control, pairs)
+    return compare(strategy, control, pairs[Start.EXEC], pairs.get(Start.AUTO, {}))
 
 
 def compare(
-    strategy: str, control: Pair, pairs: Mapping[Permissions, Pair]
+    strategy: str,
+    control: Mapping[str, Row],
+    pairs: Mapping[Case, Pair],
+    forked: Mapping[Case, Pair],
 ) -> IsolationReport:
-    """Combine the results of the runtime with those of the control."""
-    checks = [
-        IsolationCheck(
-            id=name,
-            permissions=permissions,
-            planted=row.planted,
-            control=control.rows[name].leaked if name in control.rows else None,
-            leaked=row.leaked,
-            evidence=row.evidence,
-        )
-        for permissions, pair in pairs.items()
-        for name, row in pair.rows.items()
-    ]
+    """Combine the results of the runtime with those of the control.
+
+    Args:
+        strategy: How events reached the handler.
+        control: Results in one process for all events.
+        pairs: Those in processes of their own start.
+        forked: Those in copies of a loaded process; empty: not tried.
+    """
+    checks = []
+    for case, pair in pairs.items():
+        copied = forked[case].rows if case in forked else {}
+        for name, row in pair.rows.items():
+            other = copied.get(name)
+            checks.append(
+                IsolationCheck(
+                    id=name,
+                    permissions=case.permissions,
+                    planted=row.planted,
+                    control=control[name].leaked if name in control else None,
+                    leaked=row.leaked,
+                    evidence=row.evidence,
+                    forked=None if other is None else other.leaked,
+                    fork_evidence="" if other is None else other.evidence,
+                )
+            )
     survival = [
         check
-        for permissions, pair in pairs.items()
-        for check in _survival(permissions, pair)
+        for start, found in ((Start.EXEC, pairs), (Start.FORK, forked))
+        for case, pair in found.items()
+        for check in _survival(start, case.permissions, pair)
     ]
     return IsolationReport(strategy, tuple(checks), tuple(survival))
 
 
-def _survival(permissions: Permissions, pair: Pair) -> Iterator[SurvivalCheck]:
+def _survival(
+    start: Start, permissions: Permissions, pair: Pair
+) -> Iterator[SurvivalCheck]:
     yield SurvivalCheck(
         "second-event-answered",
         permissions,
         pair.failure is None,
         pair.failure or "its response is complete",
+        start,
     )
     ids = " and ".join(str(pid) for pid in pair.parents)
     is_same = len(pair.parents) == 2 and len(set(pair.parents)) == 1
@@ -228,10 +284,11 @@ def _survival(permissions: Permissions, pair: Pair) -> Iterator[SurvivalCheck]:
         f"process {pair.parents[0]} served both"
         if is_same and pair.is_alive
         else f"served by {ids or 'none'}, {'alive' if pair.is_alive else 'exited'}",
+        start,
     )
 
 
-async def _control(environ: Mapping[str, str]) -> Pair:
+async def _control(environ: Mapping[str, str], *, is_holding: bool) -> Pair:
     with _folders() as folders:
         _write_config(folders)
         private = folders.temp / "private"
@@ -244,33 +301,48 @@ async def _control(environ: Mapping[str, str]) -> Pair:
                 "run", "--quiet", "--no-prompt", "--allow-all",
                 "--config", str(folders.task / "deno.json"), script,
             ],
-            "control",
+            "control-holding" if is_holding else "control",
             {
                 "DENO_DIR": str(folders.deno_dir),
                 "HOME": str(private),
                 "TMPDIR": str(private),
+                **_holding(is_holding=is_holding),
             },
             folders,
             environ,
         )  # fmt: skip
 
 
+def _holding(*, is_holding: bool) -> dict[str, str]:
+    """Return what makes the handler's module hold what cannot be shared."""
+    return {HOLDS: "1"} if is_holding else {}
+
+
 async def _runtime(
-    strategy: Strategy, permissions: Permissions, environ: Mapping[str, str]
+    strategy: Strategy, start: Start, case: Case, environ: Mapping[str, str]
 ) -> Pair:
     variables = {
         "LAMBDA_DENO_STRATEGY": strategy.value,
+        "LAMBDA_DENO_START": start.value,
         "LAMBDA_DENO_WARM": "ready",
+        "LAMBDA_DENO_METRICS": "json",
+        **_holding(is_holding=case is Case.HOLDING),
     }
     with _folders() as folders:
-        if permissions is Permissions.ALL:
+        if case.permissions is Permissions.ALL:
             _write_config(folders)
             variables["LAMBDA_DENO_PERMISSIONS"] = "all"
             variables["DENO_DIR"] = str(folders.deno_dir)
         else:  # like most functions: no configuration, and no packaged cache
             variables["DENO_DIR"] = ""
         return await _pair(
-            bootstrap_command(), permissions.value, variables, folders, environ
+            bootstrap_command(),
+            case.value,
+            variables,
+            folders,
+            environ,
+            earlier=EARLIER_EVENTS if start is Start.AUTO else 0,
+            is_forked=start is Start.AUTO and case is not Case.HOLDING,
         )
 
 
@@ -304,12 +376,28 @@ def _write_config(folders: _Folders) -> None:
 
 async def _pair(
     command: Sequence[str],
-    permissions: str,
+    case: str,
     variables: Mapping[str, str],
     folders: _Folders,
     environ: Mapping[str, str],
+    *,
+    earlier: int = 0,
+    is_forked: bool = False,
 ) -> Pair:
-    """Start a runtime, let it handle both events, and stop it."""
+    """Start a runtime, let it handle both events, and stop it.
+
+    Args:
+        command: Starts the runtime.
+        case: What the probe knows the pair by.
+        variables: The runtime's environment.
+        folders: Those of the pair.
+        environ: What its environment begins with.
+        earlier: How many events there are before.
+        is_forked: The events have to be served by copies of a loaded process.
+
+    Raises:
+        IsolationError: The pair could not be run that way.
+    """
     # Slow to import, and not needed for usage errors.
     from lambda_deno_spawn.dev.local.emulator import Emulator
 
@@ -320,7 +408,7 @@ async def _pair(
     log = io.BytesIO()
     async with Witness() as witness, Emulator() as emulator:
         event = {
-            "permissions": permissions,
+            "case": case,
             "nonce": nonce,
             "scratch": str(folders.scratch),
             "tempRoot": str(folders.temp),
@@ -336,16 +424,23 @@ async def _pair(
             tree = ProcessTree(mark=str(folders.temp))
             function = options.function
             async with started(command, variables, function, pipe, tree) as runtime:
+                for _ in range(earlier):
+                    await _handle(emulator, runtime, {**event, "phase": "none"})
                 first = await _handle(emulator, runtime, {**event, "phase": "plant"})
                 if first.failure is not None:
                     raise IsolationError(
-                        f"Cannot run the first event ({permissions} permissions): "
+                        f"Cannot run the first event ({case}): "
                         f"{first.failure}{_tail(log)}"
                     )
                 event |= {"phase": "look", "planted": first.rows}
                 second = await _handle(emulator, runtime, event)
                 is_alive = runtime.process.returncode is None
                 files = _left_files(folders, nonce)
+    if is_forked and FORKED not in log.getvalue():
+        raise IsolationError(
+            f"Cannot run the pair ({case}) in copies of a loaded process: it was not "
+            f"copied{_tail(log)}"
+        )
     late = f"late line {nonce}"
     lines = log.getvalue().decode(errors="replace").splitlines()
     wrong = sum(late in line and second.request_id in line for line in lines)

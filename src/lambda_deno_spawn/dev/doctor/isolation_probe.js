@@ -9,16 +9,18 @@
  *
  * @module
  */
+import { randomBytes } from "node:crypto";
 import os from "node:os";
 import process from "node:process";
 
 /**
- * @typedef {"control" | "all" | "default"} Permissions Permissions of the process;
- *   control: all, in one process for all events.
+ * @typedef {"control" | "control-holding" | "all" | "holding" | "default"} Case What is
+ *   run: default: with the default permissions, else with all; control: in one process
+ *   for all events; holding: the module holds what two processes cannot share.
  *
  * @typedef {object} ProbeEvent
- * @property {"plant" | "look"} phase
- * @property {Permissions} permissions
+ * @property {"none" | "plant" | "look"} phase
+ * @property {Case} case
  * @property {string} nonce Marks the data of this pair of events.
  * @property {string} scratch Folder outside the function, for heartbeats.
  * @property {string} tempRoot `/tmp` of the execution environment.
@@ -40,7 +42,8 @@ import process from "node:process";
  *
  * @typedef {object} Probe
  * @property {string} planted
- * @property {Permissions[]} under When to run it; the control runs all probes.
+ * @property {Case[]} under When to run it; the control runs all probes, or all of a
+ *   module that holds something.
  * @property {(event: ProbeEvent) => any} plant Returns the note.
  * @property {(note: any, event: ProbeEvent) => Promise<Verdict> | Verdict} look
  *
@@ -63,6 +66,11 @@ const IMPORT_LIMIT_MS = 1_000;
 const kept = /** @type {unknown[]} */ ([]);
 const scope = /** @type {any} */ (globalThis);
 let moduleState = "";
+/** What the timer of the module does. */
+let onTick = () => {};
+setInterval(() => onTick(), BEAT_MS);
+/** Made while the module loads, if it is to hold what two processes cannot share. */
+const held = Deno.env.get("ISOLATION_PROBE_HOLDS") ? hold() : null;
 
 /** @type {Record<string, Probe>} */
 const PROBES = {
@@ -492,6 +500,101 @@ const PROBES = {
     // isolation.py looks for the files.
     look: () => [false, ""],
   },
+  "module-timer": {
+    planted: "work for a timer that the module has set",
+    under: ["all"],
+    plant: (event) => void (onTick = () => beat(event, "module-timer")),
+    look: (_, event) => isBeating(event, "module-timer"),
+  },
+  "randomness": {
+    planted:
+      "Math.random and crypto.getRandomValues: replaced, and what they said",
+    under: ["all", "default"],
+    plant() {
+      const numbers = drawn();
+      Math.random = () => 0.5;
+      crypto.getRandomValues = (array) => array;
+      return numbers;
+    },
+    look(numbers) {
+      const again = drawn();
+      const same =
+        again.filter((n) => numbers.includes(n) || n === "0.5").length;
+      return [same > 0, `${same} of ${again.length} are the same or known`];
+    },
+  },
+  "pid": {
+    planted: "its process's number, by which the next one could be signalled",
+    under: ["all"],
+    plant: () => [Deno.pid, process.pid],
+    look(pids) {
+      const own = [Deno.pid, process.pid];
+      const known = own.find((pid) => pids.includes(pid));
+      return [known !== undefined, `they are ${own.join(" and ")}`];
+    },
+  },
+  "control-channel": {
+    planted: "the way to what hands out events, among its descriptors",
+    under: ["all"],
+    plant() {},
+    look(_, { runtimeApi }) {
+      const count = waysOut(Number(runtimeApi.split(":")[1]));
+      return [count > 0, `${count} of its descriptors lead there`];
+    },
+  },
+  "module-random": {
+    planted: "random number that the module draws",
+    under: ["holding"],
+    plant: () => holding().key,
+    look(key) {
+      const isSame = holding().key === key;
+      return [isSame, `it is ${isSame ? "the same" : "another one"}`];
+    },
+  },
+  "module-socket": {
+    planted: "connection to a server of the module's, not accepted yet",
+    under: ["holding"],
+    async plant({ nonce }) {
+      const { listener } = holding();
+      const connection = await Deno.connect({ port: listener.addr.port });
+      await connection.write(new TextEncoder().encode(nonce));
+      kept.push(connection);
+    },
+    async look(_, { nonce, patienceMs }) {
+      const { listener } = holding();
+      const late = pause(patienceMs / 4).then(() => null);
+      const connection = await Promise.race([listener.accept(), late]);
+      if (connection === null) return [false, "there is none"];
+      const buffer = new Uint8Array(nonce.length);
+      await connection.read(buffer);
+      const text = new TextDecoder().decode(buffer);
+      return [text === nonce, `it says "${text}"`];
+    },
+  },
+  "module-worker": {
+    planted: "message to a Web Worker of the module's",
+    under: ["holding"],
+    plant: ({ nonce }) => tellWorker(nonce),
+    async look(_, { nonce }) {
+      const before = await tellWorker("");
+      return [before === nonce, `the one before was "${before}"`];
+    },
+  },
+  "module-child": {
+    planted: "text for a program of the module's",
+    under: ["holding"],
+    async plant({ nonce }) {
+      const writer = holding().child.stdin.getWriter();
+      await writer.write(new TextEncoder().encode(nonce));
+    },
+    async look(_, { nonce, patienceMs }) {
+      const late = pause(patienceMs / 4).then(() => null);
+      const read = holding().child.stdout.getReader().read();
+      const found = await Promise.race([read, late]);
+      const text = new TextDecoder().decode(found?.value);
+      return [text === nonce, `it gives back "${text}"`];
+    },
+  },
   "runtime-api": {
     planted: "asks the Runtime API for the next event",
     under: ["all", "default"],
@@ -506,17 +609,84 @@ const PROBES = {
   },
 };
 
+/** Make what two processes cannot share. */
+function hold() {
+  const source =
+    "let last; onmessage = ({ data }) => { postMessage(last); last = data }";
+  return {
+    key: crypto.randomUUID(),
+    listener: Deno.listen({ hostname: "127.0.0.1", port: 0 }),
+    worker: new Worker(`data:text/javascript,${source}`, { type: "module" }),
+    child: new Deno.Command("cat", { stdin: "piped", stdout: "piped" }).spawn(),
+  };
+}
+
+function holding() {
+  if (held === null) throw new Unavailable("the module holds nothing");
+  return held;
+}
+
+/**
+ * Send a message to the module's worker and return the one before.
+ *
+ * @param {string} text
+ * @returns {Promise<string>}
+ */
+function tellWorker(text) {
+  const { worker } = holding();
+  return new Promise((resolve) => {
+    worker.onmessage = ({ data }) => resolve(data);
+    worker.postMessage(text);
+  });
+}
+
+/** Draw random numbers from all sources. */
+function drawn() {
+  return [
+    Math.random(),
+    Math.random(),
+    crypto.randomUUID(),
+    crypto.getRandomValues(new Uint32Array(4)),
+    randomBytes(16).toString("hex"),
+  ].map(String);
+}
+
+/**
+ * Count the descriptors of this process that lead to the Runtime API, or to the
+ * supervisor in packets, as the control channel of a template does.
+ *
+ * @param {number} port
+ */
+function waysOut(port) {
+  const links = output("ls", "-l", `/proc/${Deno.pid}/fd`);
+  const rem = `:${port.toString(16).toUpperCase().padStart(4, "0")} `;
+  const tcp = output("cat", "/proc/net/tcp").split("\n")
+    .filter((line) => line.trim().split(/\s+/)[2]?.endsWith(rem.trim()))
+    .map((line) => line.trim().split(/\s+/)[9]);
+  const packets = output("cat", "/proc/net/unix").split("\n")
+    .map((line) => line.trim().split(/\s+/))
+    .filter((fields) => fields[4] === "0005")
+    .map((fields) => fields[6]);
+  return [...tcp, ...packets].filter((inode) =>
+    links.includes(`socket:[${inode}]`)
+  )
+    .length;
+}
+
 /**
  * Plant data, or search for it.
  *
  * @param {ProbeEvent} event
  */
 export async function handler(event) {
-  const { phase, permissions } = event;
-  const wanted = Object.entries(PROBES).filter(([, probe]) =>
-    permissions === "control" || probe.under.includes(permissions)
+  const { phase, case: name } = event;
+  if (phase === "none") return { pid: Deno.pid, ppid: Deno.ppid, rows: {} };
+  const wanted = Object.entries(PROBES).filter(([, { under }]) =>
+    name === "control" ? !under.includes("holding") : under.includes(
+      name === "control-holding" ? "holding" : name,
+    )
   );
-  if (phase === "plant") startChildren(event);
+  if (phase === "plant" && held === null) startChildren(event);
   const work = phase === "plant" ? plant : look;
   // Concurrently: most of them wait for a heartbeat that never comes.
   const rows = await Promise.all(
@@ -854,7 +1024,7 @@ function startChildren({ helper }) {
  * Return the probe for a kind of child process; the kind is its id in the table.
  *
  * @param {string} planted
- * @param {Permissions[]} under
+ * @param {Case[]} under
  * @returns {Probe}
  */
 function child(planted, under = ["all"]) {

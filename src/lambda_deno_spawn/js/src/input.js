@@ -57,11 +57,19 @@ import {
  * @property {boolean} permissions.credentialsWithheld
  *
  * @property {boolean} template The supervisor forks this process for each event.
+ * @property {Places | null} places Folders of which each fork keeps one; null: there is
+ *   one only.
+ *
+ * @typedef {object} Places
+ * @property {string[]} folders
+ * @property {["read" | "write", string][]} revoked What a fork may not do in the others:
+ *   the permission, and what follows the folder in its path.
  *
  * @typedef {object} Resume The RESUME line, the first of a process that was forked.
  * @property {string} marker Marker of this process.
  * @property {number} pid Its process id.
  * @property {boolean} [lingers] It is looked at when it has served its event.
+ * @property {number} [place] Which of the places is its own.
  *
  * @typedef {object} Close The CLOSE line: nothing is served any more.
  * @property {number} limitMs Time for the end of the program.

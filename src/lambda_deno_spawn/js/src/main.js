@@ -72,7 +72,7 @@ export async function start(load, loadServer) {
   reroute();
   standIn(hello.variables);
   noteDenials(currentJob);
-  if (hello.template) prepareForForks();
+  if (hello.template) prepareForForks(hello.places);
   // @ts-ignore the global of AWS's own runtime
   globalThis.awslambda = awslambda;
   globalThis.addEventListener("unhandledrejection", onUnhandledRejection);

@@ -6,21 +6,26 @@
  * @module
  */
 
-/** @import { Resume } from "./input.js" */
+/** @import { Places, Resume } from "./input.js" */
 import { linger } from "./ending.js";
 import { hello } from "./input.js";
-import { internals } from "./primordials.js";
+import { encode, exit, internals, writeStderr } from "./primordials.js";
 
 /** Own process number; 0: that of the process that loaded the module. */
 let ownPid = 0;
 /** State of the generator that stands in for `Math.random`. */
 const random = new Uint32Array(4);
+const { apply } = Reflect;
+/** @type {(descriptor: Deno.PermissionDescriptor) => Deno.PermissionState} */
+let revoke;
 
 /**
  * Prepare a process that is to be forked, before the handler's module can take what
  * would be the same in each of its children.
+ *
+ * @param {Places | null} places
  */
-export function prepareForForks() {
+export function prepareForForks(places) {
   const { imul, random: own } = Math;
   // xoshiro128**, by Blackman and Vigna. V8's own state would be shared by all forks.
   const next = () => {
@@ -49,6 +54,29 @@ export function prepareForForks() {
     enumerable: true,
     configurable: true,
   });
+  if (places !== null) prepareToMove();
+}
+
+/** Prepare for children whose folder has another path than this process's. */
+function prepareToMove() {
+  const { permissions } = Deno;
+  const revokeSync = permissions.revokeSync.bind(permissions);
+  const { get: stateOf } = /** @type {{ get: () => Deno.PermissionState }} */ (
+    Object.getOwnPropertyDescriptor(Deno.PermissionStatus.prototype, "state")
+  );
+  revoke = (descriptor) => apply(stateOf, revokeSync(descriptor), []);
+  // A module that asks for this process's folder is not forked (docs/native.md); the
+  // library sees who asks for the variable, but not who asks for all of them.
+  const { env } = Deno;
+  const { get, toObject } = env;
+  const { toObject: replaced } = {
+    toObject() {
+      const all = toObject();
+      get("TMPDIR");
+      return all;
+    },
+  };
+  env.toObject = replaced;
 }
 
 /**
@@ -56,12 +84,37 @@ export function prepareForForks() {
  *
  * @param {Resume} line
  */
-export function resume({ marker, pid, lingers = false }) {
+export function resume({ marker, pid, lingers = false, place }) {
+  // First: from here on, code of the handler's module may run.
+  if (hello.places !== null) keepOnly(hello.places, place);
   hello.marker = marker;
   if (lingers) linger();
   ownPid = pid;
   seed();
   if (internals.__nodeProcessBootstrapped) renewNodeProcess();
+}
+
+/**
+ * Give up the folders of all other children.
+ *
+ * @param {Places} places
+ * @param {number | undefined} own
+ */
+function keepOnly({ folders, revoked }, own) {
+  for (let i = 0; i < folders.length; i++) {
+    for (let j = 0; i !== own && j < revoked.length; j++) {
+      const descriptor = {
+        name: revoked[j][0],
+        path: folders[i] + revoked[j][1],
+      };
+      if (revoke(descriptor) === "granted") {
+        writeStderr(encode("Cannot give up the folder of another process\n"));
+        // Without the module's listeners of "unload".
+        Reflect.set(globalThis, Symbol.for("Deno.isUnloadDispatched"), true);
+        exit(70);
+      }
+    }
+  }
 }
 
 /**

@@ -20,9 +20,15 @@ from lambda_deno_spawn.dev.doctor.isolation import (
 
 
 def check(
-    name: str, *, control: bool | None = True, leaked: bool | None = False
+    name: str,
+    *,
+    control: bool | None = True,
+    leaked: bool | None = False,
+    forked: bool | None = False,
 ) -> IsolationCheck:
-    return IsolationCheck(name, Permissions.ALL, "a thing", control, leaked, "seen")
+    return IsolationCheck(
+        name, Permissions.ALL, "a thing", control, leaked, "seen", forked, "seen there"
+    )
 
 
 def test_columns_are_as_wide_as_their_widest_line() -> None:
@@ -65,7 +71,8 @@ def test_isolation_is_written_beside_the_control() -> None:
         check("kept"),
         check("lost", leaked=True),
         check("weak", control=False),
-        check("odd", control=None, leaked=None),
+        check("odd", control=None, leaked=None, forked=None),
+        check("new", forked=True),
     )
     survival = (SurvivalCheck("same-supervisor", Permissions.ALL, True, "process 1"),)
     stream = io.StringIO()
@@ -75,17 +82,18 @@ def test_isolation_is_written_beside_the_control() -> None:
     assert words == [
         [
             "planted by the first event", "permissions", "one process for all events",
-            "fresh process", "seen by the second event",
+            "fresh process", "fork", "seen by the second event",
         ],
-        ["kept: a thing", "all", "leaked", "no", "seen"],
-        ["lost: a thing", "all", "leaked", "LEAKED", "seen"],
-        ["weak: a thing", "all", "no, proves nothing", "no", "seen"],
-        ["odd: a thing", "all", "not tried", "not tried", "seen"],
+        ["kept: a thing", "all", "leaked", "no", "no", "seen"],
+        ["lost: a thing", "all", "leaked", "LEAKED", "no", "seen"],
+        ["weak: a thing", "all", "no, proves nothing", "no", "no", "seen"],
+        ["odd: a thing", "all", "not tried", "not tried", "not tried", "seen"],
+        ["new: a thing", "all", "leaked", "no", "LEAKED", "seen there"],
         [],
-        ["after the first event", "permissions"],
-        ["same-supervisor", "all", "ok", "process 1"],
+        ["after the first event", "permissions", "start"],
+        ["same-supervisor", "all", "exec", "ok", "process 1"],
         [],
-        ["1 leaked: 4 ways tried, 2 of which leak in one process for all events"],
+        ["2 leaked: 5 ways tried, 3 of which leak in one process for all events"],
     ]  # fmt: skip
 
 

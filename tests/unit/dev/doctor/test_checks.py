@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from lambda_deno_spawn.config import Settings, Start
 from lambda_deno_spawn.dev.doctor.checks import (
     Status,
     error_line,
     granted_permissions,
     limit_check,
     runtime_files,
+    start_check,
     total_check,
     undoing_check,
     upload_check,
@@ -130,3 +132,27 @@ def test_runtime_layer_has_what_it_imports_and_no_developer_s_tools() -> None:
     assert not {"httpx", "typer", "rich", "boto3", "psutil", "deno"} & folders
     assert [file for file in files if file.name in ("doctor.py", "emulator.py")] == []
     assert len(set(files)) == len(files)
+
+
+@pytest.mark.parametrize(
+    ("start", "library", "status", "words"),
+    [
+        (Start.EXEC, "/lib.so", Status.OK, "exec: each event's process loads"),
+        (Start.AUTO, "/lib.so", Status.OK, "fork: each event's process is a copy"),
+        (
+            Start.AUTO,
+            None,
+            Status.OK,
+            "exec: each event's process loads the module, as",
+        ),
+        (Start.FORK, "/lib.so", Status.OK, "fork: "),
+        (Start.FORK, None, Status.PROBLEM, "no copies: there is no library"),
+    ],
+)
+def test_how_processes_begin_is_told_with_the_reason(
+    start: Start, library: str | None, status: Status, words: str
+) -> None:
+    settings = Settings(runtime_api="", handler="a.b", task_root="/", start=start)
+    check = start_check(settings, [], library)
+    assert (check.id, check.status) == ("start", status)
+    assert check.found.startswith(words)

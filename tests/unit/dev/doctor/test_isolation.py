@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from lambda_deno_spawn.dev.doctor.isolation import (
+    Case,
     IsolationReport,
     Pair,
-    Permissions,
     Row,
     compare,
 )
@@ -19,8 +19,11 @@ def pair(
     return Pair({"thing": Row("a thing", leaked, "seen")}, parents, is_alive)
 
 
-def report(control: Pair, **pairs: Pair) -> IsolationReport:
-    return compare("fresh", control, {Permissions(k): v for k, v in pairs.items()})
+def report(
+    control: Pair, forked: dict[Case, Pair] | None = None, **pairs: Pair
+) -> IsolationReport:
+    cases = {Case(name): pair for name, pair in pairs.items()}
+    return compare("fresh", control.rows, cases, forked or {})
 
 
 @pytest.mark.parametrize("leaked", [True, False, None])
@@ -40,6 +43,24 @@ def test_each_set_of_permissions_has_its_own_rows() -> None:
         ("default", False),
     ]
     assert (result.leaked, result.is_ok) == (1, False)
+
+
+@pytest.mark.parametrize("forked", [True, False, None])
+def test_each_row_has_that_of_copies_beside_it(forked: bool | None) -> None:
+    copies = {Case.ALL: pair(forked)}
+    result = report(pair(True), copies, all=pair(False), default=pair(False))
+    assert [check.forked for check in result.checks] == [forked, None]
+    assert result.leaked == (forked is True)
+    starts = [(check.start, check.permissions) for check in result.survival]
+    assert (
+        starts
+        == [("exec", "all")] * 2 + [("exec", "default")] * 2 + [("fork", "all")] * 2
+    )
+
+
+def test_what_a_module_holds_is_a_case_of_all_permissions() -> None:
+    [check] = report(pair(True), holding=pair(False)).checks
+    assert check.permissions == "all"
 
 
 def test_row_that_the_control_does_not_have_was_not_tried_there() -> None:

@@ -1,0 +1,286 @@
+"""Copies of a loaded process for several events at once: nothing of one in another."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from lambda_deno_spawn.native.control import library_path
+from tests.doubles import FakeRuntimeApi
+from tests.integration.harness import reports
+from tests.integration.test_managed_instances import invoke_all, managed
+
+if TYPE_CHECKING:
+    from tests.integration.conftest import MakeRuntime
+    from tests.integration.harness import RuntimeUnderTest
+
+pytestmark = [
+    pytest.mark.deno,
+    pytest.mark.as_lambda,
+    pytest.mark.skipif(library_path() is None, reason="make native builds the library"),
+]
+
+CONCURRENCY = 4
+METRICS = {"LAMBDA_DENO_METRICS": "json"}
+AT_ONCE = {**managed(CONCURRENCY), **METRICS, "LAMBDA_DENO_START": "auto"}
+# Held events wait for a file in their own folder, which the test makes.
+SPY = """
+import { DatabaseSync } from "node:sqlite";
+import { readFileSync, mkdtempSync } from "node:fs";
+import os from "node:os";
+
+const folder = () => Deno.env.get("TMPDIR");
+const has = (path) => {
+  try { return Deno.statSync(path).isFile; } catch { return false; }
+};
+async function hold() {
+  Deno.writeTextFileSync(`${folder()}/secret.mjs`, "export default 'secret';");
+  await import(`data:application/typescript,export const a: string = "${Deno.pid}"`);
+  console.log(`holds ${folder()} !`);
+  // Where it may not look, the other event has had its time by then.
+  for (let n = 0; n < 400 && !has(`${folder()}/go`); n++) {
+    await new Promise((go) => setTimeout(go, 5));
+  }
+  try {
+    const names = Array.from(Deno.readDirSync(folder()), (entry) => entry.name);
+    return names.map((name) => name.replace(/made-.*/, "made")).sort();
+  } catch (error) {
+    return error.name;
+  }
+}
+const tries = {
+  list: (path) => Array.from(Deno.readDirSync(path)).length > 0,
+  read: (path) => Deno.readTextFileSync(`${path}/secret.mjs`),
+  nodeRead: (path) => readFileSync(`${path}/secret.mjs`, "utf8"),
+  stat: (path) => Deno.statSync(`${path}/secret.mjs`).isFile,
+  import: async (path) => (await import(`file://${path}/secret.mjs`)).default,
+  worker: (path) => new Promise((resolve, reject) => {
+    const url = `data:text/javascript,
+      let said;
+      try { said = Deno.readTextFileSync("${path}/secret.mjs"); }
+      catch (error) { said = error.name; }
+      postMessage(said);`;
+    const worker = new Worker(url, { type: "module" });
+    worker.onmessage = ({ data }) => { worker.terminate(); resolve(data); };
+    worker.onerror = (error) => reject(error);
+  }),
+  write: (path) => Deno.writeTextFileSync(`${path}/written`, "x") ?? true,
+  remove: (path) => Deno.removeSync(`${path}/none`) ?? true,
+  make: (path) => mkdtempSync(`${path}/made-`).length > 0,
+  take: (path) => Deno.renameSync(`${path}/secret.mjs`, `${folder()}/taken`) ?? true,
+  link: (path) => Deno.linkSync(`${path}/secret.mjs`, `${folder()}/linked`) ?? true,
+  database: (path) => new DatabaseSync(`${path}/data`).exec("create table a (b)") ?? 1,
+  fetch: async (path) => (await fetch(`file://${path}/secret.mjs`)).ok,
+  ask: (path) => Deno.permissions.querySync({ name: "read", path }).state,
+  askAgain: (path) => Deno.permissions.requestSync({ name: "write", path }).state,
+};
+async function spy(path) {
+  const found = {};
+  for (const [name, attempt] of Object.entries(tries)) {
+    try { found[name] = await attempt(path); }
+    catch (error) { found[name] = error.name; }
+  }
+  return found;
+}
+const own = {
+  list: () => Array.from(Deno.readDirSync(folder())).length,
+  write: () => Deno.writeTextFileSync(`${folder()}/a`, "x") ?? true,
+  temporary: () => Deno.makeTempDirSync().startsWith(folder()),
+  same: () => {
+    const { HOME, TMPDIR } = Deno.env.toObject();
+    const all = [HOME, TMPDIR, Deno.env.get("HOME"), os.tmpdir(), os.homedir()];
+    return all.every((path) => path === folder());
+  },
+};
+export async function handler({ does, path }) {
+  switch (does) {
+    case "hold": return await hold();
+    case "spy": return await spy(path);
+  }
+  const found = {};
+  for (const [name, attempt] of Object.entries(own)) {
+    try { found[name] = attempt(); } catch (error) { found[name] = error.name; }
+  }
+  return found;
+}
+"""
+
+
+async def until_forked(
+    runtime: RuntimeUnderTest, api: FakeRuntimeApi, event: dict[str, Any]
+) -> list[Any]:
+    """Serve events until as many as may come at once have been served by copies."""
+    answers = []
+    for _ in range(12):
+        found = await invoke_all(api, [event] * CONCURRENCY)
+        answers += [answer.json() for answer in found]
+        for _ in range(CONCURRENCY):
+            await api.wait_for_next()
+        lines = await reported(runtime, len(answers))
+        if lines[-CONCURRENCY:] == ["fork"] * CONCURRENCY:
+            return answers
+    raise AssertionError(runtime.log)
+
+
+async def reported(runtime: RuntimeUnderTest, count: int) -> list[str]:
+    """Return how each event was served, once that is in the log."""
+    for _ in range(1_000):
+        found = [line["start"] for line in reports(runtime.log)]
+        if len(found) >= count:
+            return found
+        await asyncio.sleep(0.01)
+    raise AssertionError(runtime.log)
+
+
+async def spied(runtime: RuntimeUnderTest, api: FakeRuntimeApi) -> Any:
+    """Return what one event could do with the folder of another that runs."""
+    holding = api.deliver(json.dumps({"does": "hold"}).encode(), timeout_s=20)
+    line = await runtime.logged("holds ")
+    path = line.partition("holds ")[2].partition(" !")[0]
+    spying = api.deliver(json.dumps({"does": "spy", "path": path}).encode())
+    answer = await api.answer()
+    assert answer.request_id == spying, answer.body
+    Path(path, "go").touch()
+    held = await api.answer()
+    assert held.request_id == holding
+    return answer.json(), held.json()
+
+
+WRITE_ONLY = "--allow-env --allow-write=$TMPDIR"
+
+
+@pytest.mark.parametrize(
+    "permissions",
+    ["", "all", "default --allow-read=TEMP", WRITE_ONLY,
+     "default --allow-run --deny-write=$TMPDIR/none"],
+    ids=["default", "all", "reads-around", "write-only", "denies"],
+)  # fmt: skip
+async def test_an_event_can_do_with_anothers_folder_what_it_always_could(
+    make_runtime: MakeRuntime, tmp_path: Path, permissions: str
+) -> None:
+    granted = permissions.replace("TEMP", str(tmp_path))
+    options = {**AT_ONCE, "LAMBDA_DENO_PERMISSIONS": granted}
+    found = {}
+    for start in ("auto", "exec"):
+        options["LAMBDA_DENO_START"] = start
+        runtime = make_runtime({"function.mjs": SPY}, **options)
+        async with FakeRuntimeApi() as api:
+            runtime.api = api
+            async with runtime:
+                if start == "auto":
+                    answers = await until_forked(runtime, api, {"does": "own"})
+                    if permissions != WRITE_ONLY:
+                        assert all(answer["same"] for answer in answers)
+                        assert {answer["list"] for answer in answers} == {0}
+                found[start] = await spied(runtime, api)
+    spy, held = found["auto"]
+    assert found["exec"] == (spy, held)
+    if permissions != "all":
+        assert spy["write"] == spy["take"] == spy["make"] == "NotCapable"
+    if not permissions:
+        assert "secret.mjs" in held
+
+
+async def test_each_copy_has_a_cache_of_its_own(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = """
+    export async function handler({ adds }) {
+      const folder = Deno.env.get("DENO_DIR");
+      const text = `export const a: string = "${adds}"`;
+      const before = listed(`${folder}/gen/data`);
+      await import(`data:application/typescript,${text}`);
+      const { stdout } = await new Deno.Command("env").output();
+      return {
+        folder, before, after: listed(`${folder}/gen/data`),
+        inherited: new TextDecoder().decode(stdout).includes(`DENO_DIR=${folder}\\n`),
+        linked: Deno.realPathSync(folder).length > 0,
+      };
+    }
+    function listed(path) {
+      try { return Array.from(Deno.readDirSync(path)).length; } catch { return 0; }
+    }
+    """
+    options = {**AT_ONCE, "LAMBDA_DENO_PERMISSIONS": "all"}
+    async with make_runtime({"function.mjs": source}, **options) as runtime:
+        answers = await until_forked(runtime, api, {"adds": "the same for all"})
+        for answer in answers:
+            assert (answer["before"], answer["after"]) == (0, 1)
+            assert answer["inherited"]
+        assert len({answer["folder"] for answer in answers}) == len(answers)
+
+
+NAMED = {
+    "const folder = Deno.env.get('TMPDIR');": "read the path of its folder",
+    "const all = Deno.env.toObject();": "read the path of its folder",
+    "import { homedir } from 'node:os'; homedir();": "read the path of its folder",
+    "import process from 'node:process'; ({ ...process.env });": (
+        "read the path of its folder"
+    ),
+    "const file = Deno.makeTempFileSync();": "read the path of its folder",
+}
+
+
+@pytest.mark.parametrize("loads", NAMED)
+async def test_a_module_that_knows_its_folder_is_not_copied_into_others(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, loads: str
+) -> None:
+    source = f"{loads}\nexport const handler = (event) => event;"
+    async with make_runtime({"function.mjs": source}, **AT_ONCE) as runtime:
+        for n in range(4):
+            events = [{"n": n * 10 + m} for m in range(CONCURRENCY)]
+            answers = await invoke_all(api, events)
+            assert [answer.json() for answer in answers] == events
+        line = await runtime.logged("Events are served by processes of their own start")
+        assert NAMED[loads] in line
+        assert set(await reported(runtime, 4 * CONCURRENCY)) == {"exec"}
+
+
+async def test_a_permission_that_cannot_be_given_up_is_named(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = "export const handler = (event) => event;"
+    permissions = "default --allow-run=$TMPDIR/program"
+    options = {**AT_ONCE, "LAMBDA_DENO_PERMISSIONS": permissions}
+    async with make_runtime({"function.mjs": source}, **options) as runtime:
+        assert (await api.invoke({"n": 1})).json() == {"n": 1}
+        line = await runtime.logged("Events are served by processes of their own start")
+        assert "--allow-run=$TMPDIR/program" in line
+
+
+async def test_what_one_copy_does_is_no_matter_of_the_others(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = """
+    export const handler = async (event) => {
+      if (event.does === "loop") for (;;);
+      if (event.does === "exit") Deno.exit(3);
+      if (event.does === "kill") Deno.kill(Deno.pid, "SIGKILL");
+      if (event.does === "start") new Deno.Command("sleep", { args: ["60"] }).spawn();
+      await new Promise((go) => setTimeout(go, 5));
+      return event;
+    };
+    """
+    options = {**AT_ONCE, "LAMBDA_DENO_PERMISSIONS": "all"}
+    async with make_runtime({"function.mjs": source}, **options) as runtime:
+        served = len(await until_forked(runtime, api, {"does": "nothing"}))
+        bad = {
+            "loop": "Runtime.InvokeTimeout",
+            "exit": "Runtime.ExitError",
+            "kill": "Runtime.ExitError",
+            "start": None,
+        }
+        for does, error in bad.items():
+            events = [{"n": n} for n in range(CONCURRENCY - 1)]
+            wrong = {"does": does, "timeout": 1 if does == "loop" else 20}
+            *good, answer = await invoke_all(api, [*events, wrong])
+            assert [one.json() for one in good] == events
+            assert answer.json().get("errorType") == error
+            for _ in range(CONCURRENCY):
+                await api.wait_for_next()
+        starts = await reported(runtime, served + len(bad) * CONCURRENCY)
+        assert set(starts[served:]) == {"fork"}
