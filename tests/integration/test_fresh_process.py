@@ -492,7 +492,7 @@ async def test_what_deno_loads_late_is_not_loaded_for_handlers_that_do_not_need_
 
 
 # The constructor, and what has a line or two.
-COMPILED_LATE = {"Job", "adaptPlain", "write", "clearTimer", "end", ""}
+COMPILED_LATE = {"Job", "adaptPlain", "write", "clearTimer", "end", "note", ""}
 
 
 @pytest.mark.every_way("fresh")

@@ -3173,8 +3173,8 @@ const waited = Promise.withResolvers();
 const timers = [];
 /** `Deno.serve` as Deno has it: reading its value loads it. */
 let serveProperty = /** @type {PropertyDescriptor} */ ({});
-/** Makes `listen` of Node's servers what it was. */
-let restoreNode = () => {};
+/** Makes `listen` of Node's servers what it was. @type {(() => void) | null} */
+let restoreNode = null;
 
 const watchServers = (
   /** Keep servers that are started from now on. */
@@ -3238,7 +3238,7 @@ const releaseServers = (
     if (Object.getOwnPropertyDescriptor(Deno, "serve")?.get === getServe) {
       Object.defineProperty(Deno, "serve", serveProperty);
     }
-    restoreNode();
+    restoreNode?.();
     for (const server of servers) server.listen();
   }
 );

@@ -52,8 +52,8 @@ const waited = Promise.withResolvers();
 const timers = [];
 /** `Deno.serve` as Deno has it: reading its value loads it. */
 let serveProperty = /** @type {PropertyDescriptor} */ ({});
-/** Makes `listen` of Node's servers what it was. */
-let restoreNode = () => {};
+/** Makes `listen` of Node's servers what it was. @type {(() => void) | null} */
+let restoreNode = null;
 
 /** Keep servers that are started from now on. */
 export function watchServers() {
@@ -112,7 +112,7 @@ export function releaseServers() {
   if (Object.getOwnPropertyDescriptor(Deno, "serve")?.get === getServe) {
     Object.defineProperty(Deno, "serve", serveProperty);
   }
-  restoreNode();
+  restoreNode?.();
   for (const server of servers) server.listen();
 }
 
