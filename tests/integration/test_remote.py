@@ -94,7 +94,7 @@ def test_a_function_error_is_told_as_the_local_invocation_tells_it(api: Relay) -
     finished = invoke()
     assert finished.exit_code == 1
     assert json.loads(finished.stdout) == error
-    assert finished.stderr == f"{LOG}The function failed: TypeError: no\n"
+    assert finished.stderr == f"{LOG}The function failed: TypeError: no\nmore\n"
 
 
 def test_json_holds_result_and_report(api: Relay) -> None:

@@ -72,23 +72,28 @@ export function open(path) {
 }
 
 /**
- * Wait for the last line of the pipe that the supervisor holds. The event loop may end
- * before.
+ * Open the pipe that the supervisor holds, and give up the permission to do so again.
  *
  * @param {string | null} path Null: stdin.
+ * @returns {number} Its resource.
+ */
+export function openInput(path) {
+  if (!path) return STDIN;
+  const before = core.resources();
+  Deno.openSync(path);
+  Deno.permissions.revokeSync({ name: "read", path });
+  const opened = Object.keys(core.resources()).find((one) => !(one in before));
+  return Number(opened);
+}
+
+/**
+ * Wait for the last line of that pipe. The event loop may end before. Not while the
+ * module loads: Deno would not notice a top-level await that never settles.
+ *
+ * @param {number} rid
  * @returns {Promise<Uint8Array | null>} Null: it has ended without one.
  */
-export async function endOf(path) {
-  let rid = STDIN;
-  if (path) {
-    const before = core.resources();
-    Deno.openSync(path);
-    Deno.permissions.revokeSync({ name: "read", path });
-    const opened = Object.keys(core.resources()).find((one) =>
-      !(one in before)
-    );
-    rid = Number(opened);
-  }
+export async function endOf(rid) {
   const line = new Uint8Array(LINE_LIMIT_BYTES);
   const end = core.read(rid, line);
   core.unrefOpPromise(end);

@@ -90,13 +90,11 @@ export async function start(load, loadServer) {
       await searchFolders(packageFolders, closedFolders);
     }
     const listener = server?.open(/** @type {string} */ (hello.socket));
-    const inputEnd = server?.endOf(hello.input);
+    const rid = server?.openInput(hello.input) ?? 0;
     if (!server && hello.input) continueWith(hello.input);
     watchServers();
     handler = await adaptOrServe(await loaded(load()), hello.export);
-    if (server && listener && inputEnd) {
-      await serve(server, listener, inputEnd, handler);
-    }
+    if (server && listener) await serve(server, listener, rid, handler);
     // Not before the module has loaded: a listener keeps the event loop alive, so Deno
     // could not detect a top-level await that never settles.
     if (servesMore) listenForSigterm();
@@ -140,10 +138,10 @@ async function readInvocations(handler) {
  *
  * @param {typeof import("../server.js")} server
  * @param {Deno.UnixListener} listener
- * @param {Promise<Uint8Array | null>} inputEnd
+ * @param {number} rid Resource of the pipe from the supervisor.
  * @param {Handler} handler
  */
-async function serve(server, listener, inputEnd, handler) {
+async function serve(server, listener, rid, handler) {
   /** @type {(job: Job, work: () => Promise<void>) => Promise<void>} */
   let within = (_job, work) => work();
   if (hello.concurrency > 1) {
@@ -166,7 +164,7 @@ async function serve(server, listener, inputEnd, handler) {
   keepAliveWith(keep);
   beforeTheEnd(stopServing);
   // The supervisor writes CLOSE there, or nothing; it ends with it, or behind that.
-  inputEnd.then((line) => {
+  server.endOf(rid).then((line) => {
     close(line === null ? null : parse(decode(line)).limitMs);
   });
 }
