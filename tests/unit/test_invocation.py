@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lambda_deno_spawn import invocation
 from lambda_deno_spawn.errors import (
     ConfigError,
     HandlerError,
@@ -484,6 +485,16 @@ def test_a_message_that_is_nested_too_deep_is_survived() -> None:
     # How deep is too deep differs between versions of Python.
     if text is not None:
         assert json.loads(text)["exceptions"][0]["message"] in ("", deep)
+
+
+def test_nor_does_a_python_matter_that_reads_deeper_than_it_writes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    deep: list[object] = []
+    for _ in range(100_000):
+        deep = [deep]
+    monkeypatch.setattr(invocation, "loads", lambda _: {"errorMessage": deep})
+    assert cause_of()["exceptions"] == [{"type": "E", "message": "", "stack": []}]
 
 
 JSON_VALUES = st.recursive(

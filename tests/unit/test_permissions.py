@@ -385,6 +385,24 @@ def test_a_process_that_listens_may_do_that_and_no_more(
         assert set(apart_from_hiding(found.flags)) == expected
 
 
+@pytest.mark.parametrize(
+    ("text", "is_allowed"), [("none", True), ("default", True), ("all", False)]
+)
+def test_a_process_with_a_pipe_of_its_own_may_read_that(
+    text: str, is_allowed: bool
+) -> None:
+    found = grant(
+        Permissions.parse(text),
+        {},
+        read_paths=("/task",),
+        task_root="/task",
+        denied=HOSTS,
+        has_input=True,
+    )
+    # With everything allowed, it needs no permission of its own.
+    assert any("\0.input" in flag for flag in found.flags) == is_allowed
+
+
 HIDING = [
     ("", "/task,/opt,\0,/node_modules", "/mnt"),
     ("none", None, "/task,/mnt"),
