@@ -351,7 +351,10 @@ def test_what_a_copy_can_have_is_no_reason_to_refuse(
     tmp_path: Path, library: Path, source: str
 ) -> None:
     with Template(tmp_path, f"{source}\n{ECHO}", library) as template:
-        assert template.probe().code == control.OK
+        # On a busy machine a thread may still be at work.
+        while (code := template.probe().code) == control.BUSY:
+            pass
+        assert code == control.OK
         assert template.fork().run({"a": 1}).value == {"a": 1}
 
 
