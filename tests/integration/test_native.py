@@ -218,6 +218,7 @@ def test_a_child_has_the_descriptors_of_a_whole_process(echo: Template) -> None:
     whole.end()
 
 
+@pytest.mark.root  # a template is closed to its own user
 def test_a_child_shares_nothing_with_its_template_or_another_child(
     echo: Template,
 ) -> None:
@@ -588,6 +589,7 @@ def test_a_request_that_is_none_is_refused_and_the_next_one_served(
     assert echo.fork().run(1).value == 1
 
 
+@pytest.mark.root  # a template is closed to its own user
 def test_descriptors_too_many_or_too_few_are_refused_and_closed(echo: Template) -> None:
     echo.probe()
     before = descriptors(echo.process.pid)
@@ -625,6 +627,7 @@ def test_a_module_that_exits_while_it_loads_ends_the_template(
     template.control.close()
 
 
+@pytest.mark.root  # a template is closed to its own user
 def test_many_children_leave_nothing_in_the_template(echo: Template) -> None:
     echo.fork().run(1)
     before = (descriptors(echo.process.pid), resident_kb(echo.process.pid))

@@ -16,6 +16,7 @@ from lambda_deno_spawn.errors import TemplateError, WorkerError, WorkerSpawnErro
 from lambda_deno_spawn.log.writer import logger
 from lambda_deno_spawn.native.control import (
     FROM_MODULE,
+    NOT_NOW,
     OK,
     ControlSocket,
     Folders,
@@ -38,6 +39,9 @@ if TYPE_CHECKING:
 ANSWER_LIMIT_S = 1.0
 # After so many failures in a row, whatever their reason, a template is not worth it.
 FAILURES_LIMIT = 3
+# On a busy machine, a thread of Deno's may still be at work: how often to ask again.
+BUSY_LIMIT = 5
+BUSY_PAUSE_S = 0.05
 
 
 class Starter(Protocol):
@@ -466,6 +470,13 @@ class Templates:
                 self._give_up("the loader has not taken the library")
                 return
             answer = template.probe()
+            for _ in range(BUSY_LIMIT):
+                if answer.code not in NOT_NOW:
+                    break
+                await asyncio.sleep(BUSY_PAUSE_S)
+                if template is not self._template:
+                    return
+                answer = template.probe()
         except TemplateError as error:
             self._replace(template, str(error))
             return

@@ -13,7 +13,7 @@ import pytest
 
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.native import control
-from lambda_deno_spawn.native.control import ANSWER, MAGIC, OK, SOCKET, VERSION
+from lambda_deno_spawn.native.control import ANSWER, BUSY, MAGIC, OK, SOCKET, VERSION
 from lambda_deno_spawn.processes.launch import Launched
 from lambda_deno_spawn.processes.reaper import ExitStatus
 from lambda_deno_spawn.serving import template as module
@@ -195,6 +195,19 @@ def test_a_module_that_holds_something_is_served_by_its_process_once() -> None:
     assert templates.take() is None
     prepare(templates)
     assert len(starter.started) == 1
+
+
+def test_one_that_is_busy_is_asked_again_and_given_up_at_last(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "BUSY_PAUSE_S", 0)
+    busy = [answer(n, BUSY, detail="a thread is at work") for n in range(1, 9)]
+    templates, _, _ = make([busy[0], busy[1], answer(3)])
+    prepare(templates)
+    assert templates.reason is None
+    templates, _, _ = make(busy)
+    prepare(templates)
+    assert templates.reason == "busy: a thread is at work"
 
 
 def test_one_that_does_not_answer_is_replaced_and_given_up_at_last() -> None:
