@@ -24,8 +24,6 @@ const internals = Deno[Deno.internal];
  * @returns {Promise<Ending>} A process of its own, as far as its end is concerned.
  */
 async function anotherProcess() {
-  // The process before may have timers that are due: they would end this one.
-  await new Promise((resolve) => setTimeout(resolve, 2));
   sayHello();
   copies += 1;
   const path = "../../src/lambda_deno_spawn/js/src/ending.js";
@@ -34,6 +32,18 @@ async function anotherProcess() {
   // The test's own process goes on.
   internals.dispatchProcessExitEvent = () => process.emit("exit", 0);
   return ending;
+}
+
+/**
+ * Wait until there were so many exits. The timer that ends a process does not keep the
+ * event loop going; left behind, it would end the process of the next test.
+ *
+ * @param {number} count
+ */
+async function untilExits(count) {
+  const open = setInterval(nothing, 60_000);
+  while (exits.count < count) await nextExit();
+  clearInterval(open);
 }
 
 /** @type {[string, () => void, () => void][]} */
@@ -221,8 +231,9 @@ Deno.test("a second end can only come sooner", async () => {
   ending.endProgram(60_000, true);
   ending.endProgram(1, true, true);
   await exited;
-  ending.endProgram(0, true, true);
   assert.equal(exits.count, count + 1);
+  ending.endProgram(0, true, true);
+  await untilExits(count + 2);
   take(stderr);
 });
 
@@ -230,6 +241,7 @@ Deno.test("where Deno has told of the end, the process exits", async () => {
   const ending = await anotherProcess();
   /** @type {string[]} */
   const heard = [];
+  const { count } = exits;
   const listener = () => {
     heard.push("exit");
     throw new Error("of a listener");
@@ -245,6 +257,7 @@ Deno.test("where Deno has told of the end, the process exits", async () => {
   } finally {
     process.off("exit", listener);
     ending.endProgram(0, true, true); // in place of the timer of 60 s
+    await untilExits(count + 2);
   }
 });
 
@@ -252,10 +265,10 @@ Deno.test("what serves stops at the end", async () => {
   const ending = await anotherProcess();
   let stopped = 0;
   ending.beforeTheEnd(() => stopped += 1);
-  const exited = nextExit();
+  const { count } = exits;
   ending.endProgram(0);
   ending.endProgram(0);
-  await exited;
+  await untilExits(count + 2); // when it was told, and when its time is over
   assert.equal(stopped, 1);
 });
 
@@ -306,11 +319,11 @@ Deno.test("an event loop that is empty at the end is no accident", async () => {
   );
   sayHello();
   const { job, output } = beginJob();
-  const exited = nextExit();
+  const { count } = exits;
   endProgram(0);
   onNothingLeft(new Event("beforeunload"));
   assert.equal(job.phase, "running");
   assert.deepEqual(output.kinds, []);
-  await exited;
+  await untilExits(count + 1);
   assert.deepEqual(framesIn(stdout.splice(0)[0] ?? new Uint8Array(0)), []);
 });
