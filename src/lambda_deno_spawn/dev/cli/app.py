@@ -34,7 +34,10 @@ from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
 from lambda_deno_spawn.dev.cli.new import new
 from lambda_deno_spawn.dev.cli.options import (
     EnvOption,
+    EventFileOption,
+    EventOption,
     HandlerOption,
+    MemoryOption,
     VerboseOption,
     positive_timeout_s,
 )
@@ -56,8 +59,6 @@ from lambda_deno_spawn.dev.project.project import (
 from lambda_deno_spawn.dev.project.quotas import (
     DEFAULT_MEMORY_MB,
     DEFAULT_TIMEOUT_S,
-    MEMORY_MAX_MB,
-    MEMORY_MIN_MB,
     TIMEOUT_LIMIT_S,
 )
 from lambda_deno_spawn.errors import UsageError
@@ -164,24 +165,8 @@ def invoke(
         typer.Option(help="With --remote: profile in the AWS configuration files."),
         REMOTE,
     ] = None,
-    event: Annotated[
-        str | None,
-        typer.Option(
-            "--event",
-            "-e",
-            metavar="JSON|@FILE|-",
-            help="Event: JSON text, a file (with or without @), or - for stdin.  "
-            "[default: {}]",
-        ),
-        LOCAL,
-        REMOTE,
-    ] = None,
-    event_file: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="File with the event."),
-        LOCAL,
-        REMOTE,
-    ] = None,
+    event: Annotated[EventOption, LOCAL, REMOTE] = None,
+    event_file: Annotated[EventFileOption, LOCAL, REMOTE] = None,
     handler: Annotated[HandlerOption, LOCAL] = None,
     timeout: Annotated[
         float | None,
@@ -194,17 +179,7 @@ def invoke(
         LOCAL,
         REMOTE,
     ] = None,
-    memory: Annotated[
-        int | None,
-        typer.Option(
-            metavar="MB",
-            min=MEMORY_MIN_MB,
-            max=MEMORY_MAX_MB,
-            help="Memory size; sets the heap limit. Lambda's own default is 128.  "
-            "[default: from lambda.toml, else 512]",
-        ),
-        LOCAL,
-    ] = None,
+    memory: Annotated[MemoryOption, LOCAL] = None,
     warm: Annotated[
         Warm | None,
         typer.Option(help="When to start the process for the next event."),

@@ -32,7 +32,10 @@ from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, exit_codes
 from lambda_deno_spawn.dev.cli.events import read_event
 from lambda_deno_spawn.dev.cli.options import (
     EnvOption,
+    EventFileOption,
+    EventOption,
     HandlerOption,
+    MemoryOption,
     VerboseOption,
     positive_timeout_s,
 )
@@ -43,8 +46,6 @@ from lambda_deno_spawn.dev.project.project import load_project
 from lambda_deno_spawn.dev.project.quotas import (
     DEFAULT_MEMORY_MB,
     DEFAULT_TIMEOUT_S,
-    MEMORY_MAX_MB,
-    MEMORY_MIN_MB,
     TIMEOUT_LIMIT_S,
 )
 from lambda_deno_spawn.errors import UsageError
@@ -83,20 +84,8 @@ def bench(
         ),
     ],
     *,
-    event: Annotated[
-        str | None,
-        typer.Option(
-            "--event",
-            "-e",
-            metavar="JSON|@FILE|-",
-            help="Event: JSON text, a file (with or without @), or - for stdin.  "
-            "[default: {}]",
-        ),
-    ] = None,
-    event_file: Annotated[
-        str | None,
-        typer.Option(metavar="FILE", help="File with the event."),
-    ] = None,
+    event: EventOption = None,
+    event_file: EventFileOption = None,
     events: Annotated[
         int,
         typer.Option(
@@ -118,16 +107,7 @@ def bench(
             "else 3]",
         ),
     ] = None,
-    memory: Annotated[
-        int | None,
-        typer.Option(
-            metavar="MB",
-            min=MEMORY_MIN_MB,
-            max=MEMORY_MAX_MB,
-            help="Memory size; sets the heap limit.  [default: from lambda.toml, else "
-            f"{DEFAULT_MEMORY_MB}]",
-        ),
-    ] = None,
+    memory: MemoryOption = None,
     env: EnvOption = None,
     svg: Annotated[
         Path | None,

@@ -13,7 +13,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lambda_deno_spawn.dev.cli.console import Output
-from lambda_deno_spawn.dev.project.quotas import TIMEOUT_LIMIT_S
+from lambda_deno_spawn.dev.project.quotas import (
+    DEFAULT_MEMORY_MB,
+    MEMORY_MAX_MB,
+    MEMORY_MIN_MB,
+    TIMEOUT_LIMIT_S,
+)
 from lambda_deno_spawn.dev.project.target import find_target, named_target
 from lambda_deno_spawn.errors import UsageError
 
@@ -53,6 +58,29 @@ EnvOption = Annotated[
     typer.Option(
         metavar="NAME=VALUE",
         help="Environment variable of the function; may be repeated.",
+    ),
+]
+EventOption = Annotated[
+    str | None,
+    typer.Option(
+        "--event",
+        "-e",
+        metavar="JSON|@FILE|-",
+        help="Event: JSON text, a file (with or without @), or - for stdin.  "
+        "[default: {}]",
+    ),
+]
+EventFileOption = Annotated[
+    str | None, typer.Option(metavar="FILE", help="File with the event.")
+]
+MemoryOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="MB",
+        min=MEMORY_MIN_MB,
+        max=MEMORY_MAX_MB,
+        help="Memory size; sets the heap limit. Lambda's own default is 128.  "
+        f"[default: from lambda.toml, else {DEFAULT_MEMORY_MB}]",
     ),
 ]
 RegionOption = Annotated[
