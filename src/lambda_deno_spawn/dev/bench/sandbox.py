@@ -110,14 +110,8 @@ class CgroupSandbox:
         """Start a program that is in the cgroup from its first instruction."""
         # The shell starts outside, so its CPU time is not counted.
         enter = ["/bin/sh", "-c", 'echo 0 > "$0" && exec "$@"']
-        process = subprocess.Popen(
-            [*enter, str(self._path / "cgroup.procs"), *argv],
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+        inside = [*enter, str(self._path / "cgroup.procs"), *argv]
+        process = _start(inside, environ, output)
         self._started.append(process)
         return process
 
@@ -175,14 +169,7 @@ class TreeSandbox:
         output: int | IO[bytes],
     ) -> subprocess.Popen[bytes]:
         """Start a program directly, without a shell."""
-        process = subprocess.Popen(
-            list(argv),
-            env=dict(environ),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=output,
-            start_new_session=True,
-        )
+        process = _start(argv, environ, output)
         self._started.append(process)
         return process
 
@@ -222,6 +209,19 @@ class TreeSandbox:
         for process in self._started:
             process.wait(END_TIMEOUT_S)
         self._started.clear()
+
+
+def _start(
+    argv: Sequence[str], environ: Mapping[str, str], output: int | IO[bytes]
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        list(argv),
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
 
 
 def _trees(roots: Sequence[subprocess.Popen[bytes]]) -> frozenset[int]:
