@@ -83,7 +83,7 @@ class Template:
         self.is_checked = False
         self._control = control
         self.folders = folders
-        # Who has which folder; None: whoever is about to take charge of a copy.
+        # Workers by their folders; None: a copy that no worker has adopted yet.
         self._copies: dict[str, Worker | None] = {}
         self._observed = 0
         self._has_learned = False
@@ -469,16 +469,11 @@ class Templates:
                 self._replace(template, "")
                 self._give_up("the loader has not taken the library")
                 return
-            answer = template.probe()
-            for _ in range(BUSY_LIMIT):
-                if answer.code not in NOT_NOW:
-                    break
-                await asyncio.sleep(BUSY_PAUSE_S)
-                if template is not self._template:
-                    return
-                answer = template.probe()
+            answer = await self._probe(template)
         except TemplateError as error:
             self._replace(template, str(error))
+            return
+        if template is not self._template:
             return
         if answer.code == OK:
             template.is_checked = True
@@ -492,6 +487,18 @@ class Templates:
         else:
             self._give_up(str(answer))
         self._hand_over(template)
+
+    async def _probe(self, template: Template) -> Answer:
+        """Ask whether it may be copied, and ask again while it is busy."""
+        answer = template.probe()
+        for _ in range(BUSY_LIMIT):
+            if answer.code not in NOT_NOW:
+                break
+            await asyncio.sleep(BUSY_PAUSE_S)
+            if template is not self._template:  # replaced, its socket is closed
+                break
+            answer = template.probe()
+        return answer
 
     def _hand_over(self, template: Template) -> None:
         """Let a template that is not copied serve an event itself."""
