@@ -391,9 +391,14 @@ def _covers(value: str | None, path: str, task_root: str) -> bool:
     """Return whether one of a flag's paths is this folder, or a folder above it."""
     for entry in filter(None, (value or "").split(",")):
         absolute = posixpath.normpath(posixpath.join(task_root, entry))
-        if f"{path}/".startswith(f"{absolute.rstrip('/')}/"):
+        if is_within(path, absolute):
             return True
     return False
+
+
+def is_within(path: str, folder: str) -> bool:
+    """Return whether a path is a folder, or lies in it; both absolute and normal."""
+    return f"{path}/".startswith(f"{folder.rstrip('/')}/")
 
 
 def _deny(flags: Flags, denied: Iterable[str]) -> None:

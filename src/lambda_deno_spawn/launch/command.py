@@ -97,6 +97,7 @@ class DenoCommand(NamedTuple):
             them.
         invocations: How many a process serves; 0: no limit.
         listens: It receives invocations on a socket.
+        has_input: It reads from a pipe of its own when its stdin has ended.
         notes: Sentences for the log about what has no effect.
     """
 
@@ -114,6 +115,7 @@ class DenoCommand(NamedTuple):
     sources: str
     invocations: int = 1
     listens: bool = False
+    has_input: bool = False
     config_text: str | None = None
     notes: tuple[str, ...] = ()
 
@@ -124,11 +126,6 @@ class DenoCommand(NamedTuple):
         if self.config_text is not None:
             files[CONFIG] = self.config_text
         return files
-
-    @property
-    def has_input(self) -> bool:
-        """True if a process reads from a pipe of its own when its stdin has ended."""
-        return self.listens or self.invocations != 1
 
     def argv(self, private_dir: str) -> list[str]:
         """Return the whole command line for a process that owns ``private_dir``."""
@@ -151,7 +148,7 @@ class DenoCommand(NamedTuple):
         places = {"folders": folders, "revoked": revoked}
         return self._replace(
             private_permissions=flags,
-            facts={**self.facts, "template": True, "places": places},
+            facts={**self.facts, "places": places},
         )
 
     def process_environ(self, private_dir: str, deno_dir: str) -> dict[str, str]:
@@ -188,7 +185,9 @@ def deno_command(
         raise ConfigError("LAMBDA_TASK_ROOT", settings.task_root, "no comma in it")
     if "," in state_dir:
         raise ConfigError("TMPDIR", settings.temp_root, "no comma in it")
-    if settings.strategy is Strategy.SERVER:
+    listens = settings.strategy is Strategy.SERVER
+    has_input = listens or settings.invocations != 1
+    if listens:
         _check_room_for_socket(settings, state_dir)
     handler = find_handler(task_root, settings.handler)
     project = find_project(task_root)
@@ -204,8 +203,8 @@ def deno_command(
         task_root=task_root,
         searched=missing,
         denied=runtime_api_spellings(settings.runtime_api, local_addresses()),
-        listens=settings.strategy is Strategy.SERVER,
-        has_input=settings.strategy is Strategy.SERVER or settings.invocations != 1,
+        listens=listens,
+        has_input=has_input,
     )
     given = process_variables(settings, environ)
     wanted = set(given)
@@ -254,7 +253,8 @@ def deno_command(
         },
         sources=_sources(settings, config),
         invocations=settings.invocations,
-        listens=settings.strategy is Strategy.SERVER,
+        listens=listens,
+        has_input=has_input,
         notes=() if node is None else node.notes,
     )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 
 from lambda_deno_spawn.launch.files import is_file, read_text
+from lambda_deno_spawn.permissions import is_within
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ def hoisted_packages(files: ProjectFiles, task_root: AnyPath) -> list[str]:
     """Return the folders of packages above the task root, up to the project's root."""
     found = []
     for folder in _parents(os.path.abspath(os.fsdecode(task_root))):
-        if not f"{folder}/".startswith(f"{files.root.rstrip('/')}/"):
+        if not is_within(folder, files.root):
             break
         path = os.path.join(folder, PACKAGES)
         if os.path.isdir(path):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 
 from lambda_deno_spawn.config import Strategy
-from lambda_deno_spawn.permissions import PRIVATE_DIR, PRIVATE_DIR_MARK
+from lambda_deno_spawn.permissions import PRIVATE_DIR, PRIVATE_DIR_MARK, is_within
 from lambda_deno_spawn.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -102,9 +102,7 @@ def _covers(path: str, folder: str, cwd: str) -> bool:
     """Tell whether a path leads to a folder around another one, or to that itself."""
     around = list(_spellings(os.path.join(cwd, path)))
     return any(
-        f"{inner}/".startswith(f"{outer.rstrip('/')}/")
-        for inner in _spellings(folder)
-        for outer in around
+        is_within(inner, outer) for inner in _spellings(folder) for outer in around
     )
 
 
