@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import signal as signal
     from contextlib import suppress as suppress
 else:
-    # All of signal's functions and numbers; here the numbers are no enumerations.
+    # All of signal's functions and numbers; these numbers are plain integers.
     import _signal as signal  # noqa: F401
 
     class suppress:  # noqa: N801

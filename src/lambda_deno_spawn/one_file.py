@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 PYC_HEADER_BYTES = 16  # PEP 552: magic number, flags, hash or date and size
 PACKAGE = "__init__"
-# Of marshal's own versions the newest whose output does not depend on reference counts.
+# The newest version of marshal's format that does not depend on reference counts.
 MARSHAL_VERSION = 2
 
 

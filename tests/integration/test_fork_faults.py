@@ -123,7 +123,7 @@ import { appendFileSync, existsSync, readFileSync } from "node:fs";
 const file = `${import.meta.dirname}/loads`;
 appendFileSync(file, "x");
 const loads = readFileSync(file).length;
-// The first process is no template, the second one is the first template.
+// The first process is not a template; the second one is the first template.
 %s
 export const handler = (event) => event;
 """

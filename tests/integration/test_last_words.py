@@ -142,7 +142,7 @@ async def test_each_program_hears_of_its_end_and_of_accidents(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, start: str
 ) -> None:
     files = {"function.mjs": LISTENERS, "events.js": EVENTS}
-    served = {"reuse": 2, "fork": 3}.get(start, 1)  # the first two are not forks
+    served = {"reuse": 2, "fork": 3}.get(start, 1)  # several copies of one template
     async with make_runtime(files, **PATIENT, **STARTS[start]) as runtime:
         for _ in range(served):
             assert (await api.invoke({"n": 1})).json() == 1

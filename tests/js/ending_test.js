@@ -123,7 +123,7 @@ for (const [name, listen, leave] of LISTENERS) {
   });
 }
 
-Deno.test("a listener for another signal, or an accident, is no listener for the end", async () => {
+Deno.test("a listener for another signal, or an accident, is not a listener for the end", async () => {
   const ending = await anotherProcess();
   Deno.addSignalListener("SIGUSR1", nothing);
   process.on("unhandledRejection", nothing);

@@ -179,7 +179,7 @@ Deno.test("a request that is not HTTP is answered by the server itself", async (
   assert.equal(status, 400);
 });
 
-Deno.test("bytes that are no response are named", async () => {
+Deno.test("bytes that are not a response are named", async () => {
   await assert.rejects(
     ask((request) => void request.socket.write("SSH-2.0\r\n\r\n")),
     /Cannot read the server's response: "SSH-2.0"/,

@@ -164,7 +164,7 @@ for (
     "=;;==;",
   ]
 ) {
-  Deno.test(`this is no parent: ${JSON.stringify(header)}`, () => {
+  Deno.test(`this is not a parent: ${JSON.stringify(header)}`, () => {
     assert.equal(xraySpan(header), null);
   });
 }

@@ -1774,7 +1774,7 @@ let patience = /** @type {number | null} */ (null);
 let onEnding = () => {};
 
 const watchForListeners = (
-  /** Note who listens from now on. Called before the handler's module is loaded. */
+  /** Note listeners from now on. Called before the handler's module is loaded. */
   function () {
     /** @type {Record<symbol, any>} */
     const global = globalThis;
@@ -3309,7 +3309,7 @@ function stopWaitingAfter(limitMs, staysAlive) {
 }
 
 const stopWatching = (
-  /** It is decided who answers events. */
+  /** Stop noticing servers: it is decided what responds to events. */
   function () {
     timers.forEach(cancelTimer);
     Reflect.deleteProperty(Object.prototype, SET_BY_CONSTRUCTOR);

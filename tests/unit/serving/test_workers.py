@@ -163,7 +163,7 @@ def test_one_that_has_last_words_is_heard_out_for_as_long_as_is_left(
     assert machine.workers.is_empty
 
 
-def test_past_the_deadline_nobody_is_heard_out(loop: HandDrivenLoop) -> None:
+def test_past_the_deadline_no_program_is_heard_out(loop: HandDrivenLoop) -> None:
     machine = Machine()
     worker = start(loop, machine)
     with_event(loop, worker)

@@ -802,7 +802,7 @@ def _states(folder: Path) -> dict[str, tuple[int, ...]]:
         for name in (*folders, *files):
             path = Path(inner, name)
             status = path.lstat()
-            # Nobody can set the time of the last change of a file's state.
+            # No program can set the time of the last change of a file's state (ctime).
             found[str(path)] = (status.st_ino, status.st_ctime_ns, status.st_size)
     return found
 

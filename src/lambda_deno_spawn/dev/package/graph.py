@@ -39,7 +39,7 @@ class Graph:
     """The modules that a handler reaches.
 
     Attributes:
-        own: Files of the project's modules, and of others that are no packages.
+        own: Files of the project's modules, and of others that are not packages.
         packages: Names of packages, as the modules spell them.
         package_files: Files in ``node_modules`` that they import.
         npm: Packages in Deno's cache, as ``deno info`` describes them.
@@ -107,7 +107,7 @@ def _info(deno: Deno, files: list[Path], source: Path, scratch: Path) -> dict[st
     action = f"read the imports of {source.name!r}"
     root, flags = files[0], None
     if files != [source]:
-        # Imported dynamically: what one of them lacks is no error of the others.
+        # Imported dynamically: one that lacks a module must not fail the others.
         root = scratch / ROOTS
         lines = [f'import("{file_url(file)}");\n' for file in files]
         root.write_text("".join(lines), "utf-8")

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * The end of a process, as its program hears of it. Knows who listens for the end, and
+ * The end of a process, as its program hears of it. Knows what listens for the end, and
  * lets the program come to it: signal, `beforeunload` and `beforeExit`, `exit` and
  * `unload`. Does not know why the end has come. Decision 0036.
  *
@@ -79,7 +79,7 @@ let patience = /** @type {number | null} */ (null);
 /** Called when the end comes. */
 let onEnding = () => {};
 
-/** Note who listens from now on. Called before the handler's module is loaded. */
+/** Note listeners from now on. Called before the handler's module is loaded. */
 export function watchForListeners() {
   /** @type {Record<symbol, any>} */
   const global = globalThis;

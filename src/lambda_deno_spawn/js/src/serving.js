@@ -179,7 +179,7 @@ function stopWaitingAfter(limitMs, staysAlive) {
   timers.push(createSystemTimer(waited.resolve, limitMs, staysAlive));
 }
 
-/** It is decided who answers events. */
+/** Stop noticing servers: it is decided what responds to events. */
 function stopWatching() {
   timers.forEach(cancelTimer);
   Reflect.deleteProperty(Object.prototype, SET_BY_CONSTRUCTOR);
