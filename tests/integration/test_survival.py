@@ -144,9 +144,10 @@ async def test_invocations_without_any_time_left_leak_nothing(
             api.deliver(b"{}", timeout_s=0)
             assert (await api.answer()).json()["errorType"] == "Runtime.InvokeTimeout"
             await api.wait_for_next()
-        # A process may still be ending while the next one starts, but a leak stays.
+        # A process that still ends, or does not wait yet, moves a count by a few; a leak
+        # would have added twelve between the first four counts and the last four.
         for counts in zip(*held, strict=True):
-            assert min(counts[8:]) <= min(counts[:8])
+            assert min(counts[12:]) <= max(counts[:4]) + 4
 
 
 async def test_a_torn_error_is_still_that_error(
