@@ -95,7 +95,7 @@ def run(
         env={**os.environ, "HOME": str(tmp_path), **environ},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
-        timeout=50,
+        timeout=250,
         check=False,
     )
     printed = done.stdout.decode()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 NEXT = "/2018-06-01/runtime/invocation/next"
 INIT_ERROR = "/2018-06-01/runtime/init/error"
 LIMIT_BYTES = 6_291_556
-WAIT_LIMIT_S = 10.0
+WAIT_LIMIT_S = 60.0
 
 
 @pytest.fixture(autouse=True)
