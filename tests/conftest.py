@@ -1,10 +1,11 @@
-"""What concerns all tests: their order, and which of them a line is covered by."""
+"""What concerns all tests: their order, and what a busy machine may not change."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 
 if TYPE_CHECKING:
@@ -18,6 +19,14 @@ FIRST = (
     "test_doctor", "test_last_words", "test_bad_handlers", "test_module_loader",
     "test_invoke_cli",
 )  # fmt: skip
+
+# How long an example takes says more about the machine than about what is tested.
+hypothesis.settings.register_profile(
+    "whatever the machine",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+)
+hypothesis.settings.load_profile("whatever the machine")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
