@@ -66,7 +66,7 @@ def managed(concurrency: int = CONCURRENCY, memory_mb: int = 2048) -> dict[str, 
 async def invoke_all(api: FakeRuntimeApi, events: list[dict[str, Any]]) -> list[Any]:
     """Deliver events at once; return each one's answer, in their order."""
     ids = [
-        api.deliver(json.dumps(event).encode(), timeout_s=event.get("timeout", 20))
+        api.deliver(json.dumps(event).encode(), timeout_s=event.get("timeout", 40))
         for event in events
     ]
     answers = {}
@@ -112,13 +112,13 @@ async def test_sixteen_events_in_flight_against_the_emulator(
             for number in range(2):
                 made = [
                     emulator.state.queue(
-                        json.dumps({"n": n, "wait": 300}).encode(),
-                        timeout_s=20,
+                        json.dumps({"n": n, "wait": 1500}).encode(),
+                        timeout_s=40,
                         invocation_id=f"invocation-{number}-{n}",
                     )
                     for n in range(CONCURRENCY)
                 ]
-                await emulator.wait_until(partial(all_answered, made), 20)
+                await emulator.wait_until(partial(all_answered, made), 60)
                 for n, one in enumerate(made):
                     assert one.end is End.ANSWER
                     assert one.deliveries == 1
