@@ -25,6 +25,9 @@ ACTIONS = {
 }
 # Lambda's text about a role that it may not use, or that it does not know yet.
 NO_ROLE = "cannot be assumed by Lambda"
+# Our own waiter: botocore's waits for Active, which a function on Managed Instances is
+# only once it is published; before that it is ActiveNonInvocable.
+FUNCTION_SET_UP = "function_set_up"
 # Not idempotent: a second call publishes a second version of the layer.
 NOT_REPEATABLE = {"lambda:PublishLayerVersion"}
 # Variables whose values are printed. All others may be secrets, whatever their names.

@@ -13,21 +13,34 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lambda_deno_spawn.dev.aws.errors import AwsError
-from lambda_deno_spawn.dev.aws.plan import Call, Change, Plan, Step, Wait
+from lambda_deno_spawn.dev.aws.plan import (
+    FUNCTION_SET_UP,
+    Call,
+    Change,
+    Plan,
+    Step,
+    Wait,
+)
 from lambda_deno_spawn.dev.aws.publish import find_version, newest_version
+from lambda_deno_spawn.dev.aws.role import role_statements
+from lambda_deno_spawn.dev.aws.settings import recorded_keys
 from lambda_deno_spawn.dev.aws.wanted import (
     OUR_TAG,
     ROLE_POLICY_NAME,
     AliasState,
     Current,
     FunctionState,
+    ProvisionedState,
     RoleState,
     UrlState,
     check_name,
     default_log_group,
+    normal_cors,
     own_role_name,
     qualified,
     role_policy_name,
+    settings_of,
+    with_removals,
 )
 from lambda_deno_spawn.errors import UsageError
 
@@ -39,6 +52,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.aws.session import Aws
     from lambda_deno_spawn.dev.aws.wanted import Wanted
 
+LATEST_PUBLISHED = "$LATEST.PUBLISHED"
 # Texts of IAM about a role whose policies are deleted, but not yet in all of IAM.
 STILL_HAS_POLICIES = (
     "must delete policies first",
@@ -58,18 +72,27 @@ def read_current(aws: Aws, wanted: Wanted, built: Sequence[LayerZip]) -> Current
         DeployError: AWS refused a call, or could not be reached.
     """
     function = settled_function(aws, wanted.name)
+    wanted = with_removals(wanted, function)
+    recorded = frozenset() if function is None else recorded_keys(function.tags)
     return Current(
         place=aws.place,
         function=function,
         alias=_read_alias(aws, wanted) if function and wanted.alias else None,
         url=_read_url(aws, wanted) if function and wanted.url is not None else None,
         role=_read_wanted_role(aws, wanted, function),
-        log_retention_days=read_retention(aws, default_log_group(wanted.name)),
+        log_retention_days=read_retention(aws, wanted.log_group),
         layers=_read_layers(aws, wanted),
         built={layer.name: layer for layer in built},
         statements=_read_statements(aws, wanted)
         if function and wanted.url is not None
         else (),
+        own_role=_read_own_role(aws, wanted, function, recorded),
+        provisioned=_read_provisioned(aws, wanted.name)
+        if function and "provisioned_concurrency" in {*wanted.keys, *recorded}
+        else {},
+        published=_read_published(aws, wanted.name)
+        if function and wanted.is_managed and wanted.alias is None
+        else None,
     )
 
 
@@ -78,7 +101,12 @@ def read_function(aws: Aws, name: str) -> FunctionState | None:
     response = aws.find(_get_function(aws, name))
     if response is None:
         return None
-    return FunctionState.from_response(response["Configuration"], response.get("Tags"))
+    concurrency = response.get("Concurrency") or {}
+    return FunctionState.from_response(
+        response["Configuration"],
+        response.get("Tags"),
+        concurrency.get("ReservedConcurrentExecutions"),
+    )
 
 
 def settled_function(aws: Aws, name: str) -> FunctionState | None:
@@ -89,7 +117,7 @@ def settled_function(aws: Aws, name: str) -> FunctionState | None:
         return None
     configuration = response["Configuration"]
     for waiter, is_due in (
-        ("function_active_v2", configuration.get("State") == "Pending"),
+        (FUNCTION_SET_UP, configuration.get("State") == "Pending"),
         (
             "function_updated_v2",
             configuration.get("LastUpdateStatus") == "InProgress",
@@ -139,7 +167,53 @@ def _read_url(aws: Aws, wanted: Wanted) -> UrlState | None:
     if response is None:
         return None
     mode = response.get("InvokeMode") or "BUFFERED"
-    return UrlState(response["FunctionUrl"], response["AuthType"], mode)
+    cors = normal_cors(response.get("Cors") or {})
+    return UrlState(response["FunctionUrl"], response["AuthType"], mode, cors)
+
+
+def _read_provisioned(aws: Aws, name: str) -> Mapping[str, ProvisionedState]:
+    """Return the provisioned concurrency of a function, by alias or version."""
+    arn = aws.place.function(name)
+    call = Call(
+        "lambda", "ListProvisionedConcurrencyConfigs", arn, {"FunctionName": name}
+    )
+    found = {}
+    for item in aws.pages(call, "ProvisionedConcurrencyConfigs"):
+        failure = None
+        if item.get("Status") == "FAILED":
+            failure = item.get("StatusReason") or "without a reason"
+        qualifier = item["FunctionArn"].rpartition(":")[2]
+        requested = int(item.get("RequestedProvisionedConcurrentExecutions") or 0)
+        found[qualifier] = ProvisionedState(requested, failure)
+    return found
+
+
+def _read_published(aws: Aws, name: str) -> FunctionState | None:
+    """Return the version that callers without a qualifier get on Managed Instances."""
+    parameters = {"FunctionName": name, "Qualifier": LATEST_PUBLISHED}
+    arn = f"{aws.place.function(name)}:{LATEST_PUBLISHED}"
+    response = aws.find(Call("lambda", "GetFunctionConfiguration", arn, parameters))
+    return None if response is None else FunctionState.from_response(response)
+
+
+def _read_own_role(
+    aws: Aws,
+    wanted: Wanted,
+    function: FunctionState | None,
+    recorded: frozenset[str],
+) -> RoleState | None:
+    """Return the role that this tool created, if settings may change its policy."""
+    name = own_role_name(wanted.name)
+    if function is None or wanted.role is not None:
+        return None
+    if function.role != aws.place.role(name):
+        return None
+    _, after = settings_of(wanted, function)
+    is_default = after["logs.group"] == default_log_group(wanted.name)
+    if is_default and not recorded and not role_statements(after, "", ""):
+        return None
+    role = read_role(aws, name)
+    return role if role is not None and role.is_ours else None
 
 
 def _read_statements(aws: Aws, wanted: Wanted) -> tuple[Mapping[str, Any], ...]:

@@ -15,13 +15,14 @@ import boto3
 import boto3.exceptions
 import botocore.exceptions
 import botocore.parsers
+import botocore.waiter
 from boto3.s3.transfer import TransferConfig
 from botocore.config import Config
 from botocore.response import StreamingBody
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.dev.aws.errors import AwsError, translate
-from lambda_deno_spawn.dev.aws.plan import Call, Place
+from lambda_deno_spawn.dev.aws.plan import FUNCTION_SET_UP, Call, Place
 from lambda_deno_spawn.errors import DeployError
 
 if TYPE_CHECKING:
@@ -31,6 +32,32 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
+# Like botocore's FunctionActiveV2, for all states that a function can settle in.
+SET_UP = {
+    "version": 2,
+    "waiters": {
+        FUNCTION_SET_UP: {
+            "operation": "GetFunction",
+            "delay": 1,
+            "maxAttempts": 300,
+            "acceptors": [
+                {
+                    "matcher": "path",
+                    "argument": "Configuration.State",
+                    "expected": state,
+                    "state": result,
+                }
+                for state, result in (
+                    ("Active", "success"),
+                    ("ActiveNonInvocable", "success"),
+                    ("Inactive", "success"),
+                    ("Failed", "failure"),
+                    ("Pending", "retry"),
+                )
+            ],
+        }
+    },
+}
 ATTEMPTS = 4  # in total; botocore decides which failures it retries
 
 
@@ -131,7 +158,14 @@ class Aws:
         """
         with _translated(str(wait), wait.call, self.region):
             client = self._client(wait.call.service)
-            client.get_waiter(wait.waiter).wait(**wait.call.parameters)
+            if wait.waiter == FUNCTION_SET_UP:
+                model = botocore.waiter.WaiterModel(SET_UP)
+                waiter = botocore.waiter.create_waiter_with_client(
+                    wait.waiter, model, client
+                )
+            else:
+                waiter = client.get_waiter(wait.waiter)
+            waiter.wait(**wait.call.parameters)
 
     def upload(self, upload: Upload, on_progress: Callable[[int], None]) -> None:
         """Upload a file; a failed upload leaves nothing behind.

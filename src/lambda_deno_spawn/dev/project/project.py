@@ -14,9 +14,16 @@ import tomllib
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lambda_deno_spawn.config import ResponseMode, Settings, Start, Strategy
+from lambda_deno_spawn.dev.project.aws_keys import (
+    MANAGED_MEMORY_MAX_MB,
+    MANAGED_TIMEOUT_LIMIT_S,
+    TOP_KEYS,
+    conflict,
+    read_aws_keys,
+)
 from lambda_deno_spawn.dev.project.function import (
     find_function,
     function_name,
@@ -91,6 +98,7 @@ class Project:
         exclude: Patterns of files to leave out of the package.
         env: The function's environment variables.
         tags: AWS tags.
+        aws: Values of the keys that concern AWS alone, by dotted name.
     """
 
     function: Function
@@ -112,6 +120,7 @@ class Project:
     exclude: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    aws: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, str]:
@@ -156,13 +165,25 @@ def load_project(
     # If the caller named a file, that file is the handler, not the project's.
     function = find_function(path, handler or (named if path.is_dir() else None))
     in_file = table.text("name", FUNCTION_NAME, NAME_RULE)
+    aws = read_aws_keys({key: table.take(key) for key in TOP_KEYS}, table.refuse)
+    is_managed = "managed_instances.capacity_provider" in aws
     project = Project(
         function=function,
         name=name or in_file or function_name(function),
         arch=table.choice("arch", Arch) or Arch.X86_64,
         runtime=table.one_of("runtime", RUNTIMES) or "python3.13",
-        memory_mb=table.number("memory", MEMORY_MIN_MB, MEMORY_MAX_MB, "MB"),
-        timeout_s=table.number("timeout", 1, TIMEOUT_LIMIT_S, "seconds"),
+        memory_mb=table.number(
+            "memory",
+            MEMORY_MIN_MB,
+            MANAGED_MEMORY_MAX_MB if is_managed else MEMORY_MAX_MB,
+            "MB",
+        ),
+        timeout_s=table.number(
+            "timeout",
+            1,
+            MANAGED_TIMEOUT_LIMIT_S if is_managed else TIMEOUT_LIMIT_S,
+            "seconds",
+        ),
         storage_mb=table.number("storage", STORAGE_MIN_MB, STORAGE_MAX_MB, "MB"),
         strategy=table.choice("strategy", Strategy),
         start=table.choice("start", Start),
@@ -180,9 +201,11 @@ def load_project(
         exclude=table.patterns("exclude"),
         env=table.mapping("env", check_names=True),
         tags=table.mapping("tags", check_names=False),
+        aws=aws,
     )
     table.reject_unknown_keys()
     _check_settings(str(file), project)
+    _check_combination(str(file), project)
     return project
 
 
@@ -206,6 +229,23 @@ def _check_settings(file: str, project: Project) -> None:
         )
 
 
+def _check_combination(file: str, project: Project) -> None:
+    """Reject settings that AWS does not accept together.
+
+    An alias can also be an option of ``deploy``, which checks again.
+    """
+    problem = conflict(
+        project.aws,
+        runtime=project.runtime,
+        memory_mb=project.memory_mb,
+        storage_mb=project.storage_mb,
+        alias=project.aws.get("alias", "of an option"),
+        url=project.aws.get("url.enabled"),
+    )
+    if problem is not None:
+        raise UsageError(f"Cannot use {file!r}: {problem}")
+
+
 class _Table:
     """A parsed project file: checks each value it returns, and finds unknown keys."""
 
@@ -214,11 +254,13 @@ class _Table:
         self._content = content
         self._known: set[str] = set()
 
-    def _take(self, key: str) -> object:
+    def take(self, key: str) -> object:
+        """Return a key's value as it is, None if it is not set."""
         self._known.add(key)
         return self._content.get(key)
 
-    def _refuse(self, key: str, value: object, expected: str) -> UsageError:
+    def refuse(self, key: str, value: object, expected: str) -> UsageError:
+        """Return the error about a value that cannot be used."""
         return UsageError(
             f"Cannot use {self._file!r}: {key} is {value!r}; expected {expected}"
         )
@@ -226,11 +268,11 @@ class _Table:
     def text(
         self, key: str, pattern: re.Pattern[str] | None = None, expected: str = "text"
     ) -> str | None:
-        value = self._take(key)
+        value = self.take(key)
         if value is None:
             return None
         if not isinstance(value, str) or (pattern and not pattern.fullmatch(value)):
-            raise self._refuse(key, value, expected)
+            raise self.refuse(key, value, expected)
         return value
 
     def texts(
@@ -240,15 +282,15 @@ class _Table:
         expected: str,
         limit: int | None = None,
     ) -> tuple[str, ...]:
-        value = self._take(key)
+        value = self.take(key)
         if value is None:
             return ()
         if not isinstance(value, list) or not all(
             isinstance(item, str) and pattern.fullmatch(item) for item in value
         ):
-            raise self._refuse(key, value, f"a list of {expected}")
+            raise self.refuse(key, value, f"a list of {expected}")
         if limit is not None and len(value) > limit:
-            raise self._refuse(key, value, f"at most {limit}")
+            raise self.refuse(key, value, f"at most {limit}")
         return tuple(value)
 
     def patterns(self, key: str) -> tuple[str, ...]:
@@ -256,31 +298,31 @@ class _Table:
         found = self.texts(key, RELATIVE, expected)
         for pattern in found:
             if problem := pattern_problem(pattern):
-                raise self._refuse(key, list(found), f"a list of {expected}: {problem}")
+                raise self.refuse(key, list(found), f"a list of {expected}: {problem}")
         return found
 
     def truth(self, key: str) -> bool | None:
-        value = self._take(key)
+        value = self.take(key)
         if value is None:
             return None
         if not isinstance(value, bool):
-            raise self._refuse(key, value, "true or false")
+            raise self.refuse(key, value, "true or false")
         return value
 
     def number(self, key: str, least: int, most: int, unit: str) -> int | None:
-        value = self._take(key)
+        value = self.take(key)
         if value is None:
             return None
         is_number = isinstance(value, int) and not isinstance(value, bool)
         if not is_number or not least <= value <= most:  # type: ignore[operator]
             expected = f"a whole number of {unit} from {least} to {most}"
-            raise self._refuse(key, value, expected)
+            raise self.refuse(key, value, expected)
         return value  # type: ignore[return-value]
 
     def one_of(self, key: str, choices: tuple[str, ...]) -> str | None:
-        value = self._take(key)
+        value = self.take(key)
         if value is not None and value not in choices:
-            raise self._refuse(key, value, f"one of {', '.join(choices)}")
+            raise self.refuse(key, value, f"one of {', '.join(choices)}")
         return value
 
     def choice(self, key: str, kind: type[E]) -> E | None:
@@ -288,11 +330,11 @@ class _Table:
         return None if value is None else kind(value)
 
     def mapping(self, key: str, *, check_names: bool) -> dict[str, str]:
-        table = self._take(key)
+        table = self.take(key)
         if table is None:
             return {}
         if not isinstance(table, dict):
-            raise self._refuse(key, table, f"a table: [{key}] and lines NAME = value")
+            raise self.refuse(key, table, f"a table: [{key}] and lines NAME = value")
         found = {}
         for name, value in table.items():
             if isinstance(value, bool):
@@ -300,7 +342,7 @@ class _Table:
             elif isinstance(value, str | int | float):
                 text = str(value)
             else:
-                raise self._refuse(
+                raise self.refuse(
                     f"{key}.{name}", value, "text, a number, true or false"
                 )
             problem = variable_problem(name, text) if check_names else None
