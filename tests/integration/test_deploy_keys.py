@@ -36,7 +36,7 @@ TABLES = (
 )
 ALL = TOP + TABLES
 URL = (
-    '[url]\nauth = "NONE"\n[url.cors]\norigins = ["https://b.example", '
+    '[url]\nauth = "AWS_IAM"\n[url.cors]\norigins = ["https://b.example", '
     '"https://a.example"]\nmethods = ["POST", "GET"]\nheaders = ["X-Key"]\n'
 )
 
@@ -270,7 +270,9 @@ def test_a_function_on_managed_instances_is_published_for_its_callers(
             }
         }
         published = [
-            json.loads(body) for line, body in relay.seen if line.endswith("/versions")
+            json.loads(body)
+            for line, body in relay.seen
+            if line.endswith("POST /2015-03-31/functions/fn/versions")
         ]
         assert [item["PublishTo"] for item in published] == ["LATEST_PUBLISHED"]
         relay.settings["State"] = "Active"

@@ -115,7 +115,7 @@ def plan_provisioned(wanted: Wanted, current: Current) -> Iterator[Planned]:
     before = None if there is None else str(there.requested)
     if there is not None and there.failure is not None:
         before = f"{before}, failed: {there.failure}"
-    given = {
+    given: dict[str, Any] = {
         "FunctionName": wanted.name,
         "Qualifier": wanted.alias,
         "ProvisionedConcurrentExecutions": after,

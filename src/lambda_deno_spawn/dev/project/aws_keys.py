@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from lambda_deno_spawn.dev.project.quotas import OS_ONLY, STORAGE_MIN_MB
 from lambda_deno_spawn.errors import UsageError
@@ -136,8 +136,8 @@ class _Reader:
         if value is None:
             return None
         is_number = isinstance(value, int) and not isinstance(value, bool)
-        if is_number and least <= value <= most:
-            return value
+        if is_number and least <= cast("int", value) <= most:
+            return cast("int", value)
         expected = f"a whole number of {unit} from {least} to {most}"
         raise self._refuse(self._dotted(key), value, expected)
 
