@@ -67,7 +67,9 @@ from lambda_deno_spawn.dev.project.project import RUNTIMES
 from lambda_deno_spawn.dev.project.quotas import (
     DEFAULT_MEMORY_MB,
     DEFAULT_TIMEOUT_S,
+    MB,
     OS_ONLY,
+    UNZIPPED_LIMIT_BYTES,
 )
 from lambda_deno_spawn.errors import DeployError, UsageError
 
@@ -171,6 +173,7 @@ class _Planner:
             check_creation_only(self._wanted, function)
         role = self._plan_role()
         layers = self._plan_layers()
+        self._check_size()
         self._plan_log_group()
         if function is None:
             self._plan_creation(role, layers)
@@ -261,6 +264,33 @@ class _Planner:
             self._changes.append(Change(f"layer {built.name}", None, "published"))
             self._steps += publish_steps(built, self._place, self._wanted.bucket)
         return layers
+
+    def _check_size(self) -> None:
+        """Reject a package that is too large together with its layers.
+
+        Raises:
+            UsageError: It is. Layers of others may be larger than AWS says, so Lambda
+                may still refuse what is accepted here.
+        """
+        wanted, current = self._wanted, self._current
+        names = wanted.layers or wanted.layer_names
+        sizes = {}
+        for name in names:
+            version, built = current.layers.get(name), current.built.get(name)
+            if version is not None:
+                sizes[name] = version.least_bytes
+            elif built is not None:
+                sizes[name] = built.unzipped_bytes
+        package_bytes = wanted.package.unzipped_bytes
+        layers_bytes = sum(sizes.values())
+        if package_bytes + layers_bytes > UNZIPPED_LIMIT_BYTES:
+            raise UsageError(
+                f"Cannot deploy {wanted.name!r}: the package has "
+                f"{package_bytes / MB:.1f} MB unzipped and its layers "
+                f"{layers_bytes / MB:.1f} MB, and Lambda accepts "
+                f"{UNZIPPED_LIMIT_BYTES // MB} MB together; leave out what the handler "
+                "does not need, with `exclude` in lambda.toml"
+            )
 
     def _plan_log_group(self) -> None:
         name = self._wanted.log_group
@@ -657,6 +687,10 @@ def _check_replaceable(wanted: Wanted, function: FunctionState) -> None:
         raise DeployError(
             f"{what}: AWS could not set up that function, {function.state_reason}; "
             f"delete it with `lambda-deno-spawn delete {wanted.name}` and deploy again"
+        )
+    if function.state == "Deleting":
+        raise DeployError(
+            f"{what}: that function is being deleted; deploy again when it is gone"
         )
     if function.environment_error is not None and not wanted.replaces_env:
         raise DeployError(

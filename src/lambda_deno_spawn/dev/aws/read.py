@@ -178,7 +178,7 @@ def _read_provisioned(aws: Aws, name: str) -> Mapping[str, ProvisionedState]:
         "lambda", "ListProvisionedConcurrencyConfigs", arn, {"FunctionName": name}
     )
     found = {}
-    for item in aws.pages(call, "ProvisionedConcurrencyConfigs"):
+    for item in aws.items(call, "ProvisionedConcurrencyConfigs"):
         failure = None
         if item.get("Status") == "FAILED":
             failure = item.get("StatusReason") or "without a reason"
@@ -267,7 +267,7 @@ def read_retention(aws: Aws, log_group: str) -> int | None:
     # The names of other log groups may begin with this name too.
     arn = aws.place.log_group("*")
     call = Call("logs", "DescribeLogGroups", arn, {"logGroupNamePrefix": log_group})
-    for group in aws.pages(call, "logGroups"):
+    for group in aws.items(call, "logGroups"):
         if group["logGroupName"] == log_group:
             return int(group.get("retentionInDays") or 0)
     return None
@@ -323,14 +323,16 @@ def read_leftovers(
         return Leftovers(function, urls, log_group=None if is_log_kept else log_group)
     arn = aws.place.role(role)
     of_role = {"RoleName": role}
-    inline = aws.call(Call("iam", "ListRolePolicies", arn, of_role))
-    attached = aws.call(Call("iam", "ListAttachedRolePolicies", arn, of_role))
+    inline = Call("iam", "ListRolePolicies", arn, of_role)
+    attached = Call("iam", "ListAttachedRolePolicies", arn, of_role)
     return Leftovers(
         function,
         urls,
         role,
-        tuple(inline["PolicyNames"]),
-        tuple(policy["PolicyArn"] for policy in attached["AttachedPolicies"]),
+        tuple(aws.items(inline, "PolicyNames")),
+        tuple(
+            policy["PolicyArn"] for policy in aws.items(attached, "AttachedPolicies")
+        ),
         _read_role_users(aws, state.arn, name),
         None if is_log_kept else log_group,
     )
@@ -359,7 +361,7 @@ def _read_role_users(aws: Aws, role_arn: str, name: str) -> tuple[str, ...] | No
     try:
         return tuple(
             function["FunctionName"]
-            for function in aws.pages(Call("lambda", "ListFunctions", "*"), "Functions")
+            for function in aws.items(Call("lambda", "ListFunctions", "*"), "Functions")
             if function.get("Role") == role_arn and function["FunctionName"] != name
         )
     except AwsError as error:
@@ -374,7 +376,7 @@ def _read_urls(aws: Aws, name: str) -> tuple[str, ...]:
     call = Call("lambda", "ListFunctionUrlConfigs", arn, parameters)
     try:
         return tuple(
-            url["FunctionUrl"] for url in aws.pages(call, "FunctionUrlConfigs")
+            url["FunctionUrl"] for url in aws.items(call, "FunctionUrlConfigs")
         )
     except AwsError as error:
         if error.is_not_found:  # the function was deleted in the meantime

@@ -82,11 +82,13 @@ class PackageZip:
 
     Attributes:
         sha256: Digest of the zip, in hexadecimal.
+        unzipped_bytes: Size of its files; 0: unknown.
     """
 
     path: Path
     sha256: str
     zipped_bytes: int
+    unzipped_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

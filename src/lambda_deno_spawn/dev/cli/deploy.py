@@ -451,7 +451,9 @@ def _build_package(project: Project, arch: Arch, out: Path) -> tuple[PackageZip,
     package = build(BuildOptions(project=project, arch=arch, out=out), os.environ)
     for note in package.notes:
         print(f"Note: {note}", file=sys.stderr)
-    zipped = PackageZip(package.path, package.sha256, package.zipped_bytes)
+    zipped = PackageZip(
+        package.path, package.sha256, package.zipped_bytes, package.unzipped_bytes
+    )
     return zipped, package.handler
 
 
@@ -489,7 +491,7 @@ def _given_package(path: Path, handler: str) -> PackageZip:
             f"Cannot use the package {str(path)!r}: no file in it is the handler "
             f"{handler!r}; give the package of this function, or set --handler"
         )
-    return PackageZip(path, digest, zipped_bytes)
+    return PackageZip(path, digest, zipped_bytes, unzipped_bytes)
 
 
 def _built_layers(out: Path, wanted: Wanted) -> list[LayerZip]:
