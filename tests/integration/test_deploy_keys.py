@@ -477,3 +477,71 @@ def test_a_plan_says_by_its_exit_code_whether_something_differs(cloud: Cloud) ->
         ]
         text = cloud.deploy("--plan")
         assert (text.exit_code, text.stdout) == (0, "Nothing to do.\n")
+
+
+EVENTS = (
+    '[[events]]\nsource = "{queue}"\nbatch_size = 5\nreport_failures = true\n'
+    "max_concurrency = 4\n"
+    '[[events]]\nschedule = "rate(5 minutes)"\ninput = \'{{"kind": "hourly"}}\'\n'
+)
+
+
+def sources_of(cloud: Cloud) -> tuple[list[dict[str, Any]], list[str]]:
+    found = cloud.client("lambda").list_event_source_mappings()["EventSourceMappings"]
+    rules = cloud.client("events").list_rules()["Rules"]
+    return found, [rule["ScheduleExpression"] for rule in rules]
+
+
+def test_queues_and_schedules_are_made_changed_and_removed(cloud: Cloud) -> None:
+    sqs = cloud.client("sqs")
+    url = sqs.create_queue(QueueName="orders")["QueueUrl"]
+    given = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
+    queue = given["Attributes"]["QueueArn"]
+    toml = HEAD + EVENTS.format(queue=queue)
+    with cloud.remembering() as relay:
+        deploy(cloud, relay, toml)
+        ((mapping,), schedules) = sources_of(cloud)
+        assert (mapping["BatchSize"], schedules) == (5, ["rate(5 minutes)"])
+        assert mapping["FunctionResponseTypes"] == ["ReportBatchItemFailures"]
+        assert policy(cloud)["Queues"]["Resource"] == [queue]
+        (rule,) = cloud.client("events").list_rules()["Rules"]
+        targets = cloud.client("events").list_targets_by_rule(Rule=rule["Name"])
+        (target,) = targets["Targets"]
+        assert target["Arn"].endswith(":function:fn")
+        assert json.loads(target["Input"]) == {"kind": "hourly"}
+        permission = next(
+            json.loads(body) for line, body in relay.seen if "/policy" in line and body
+        )
+        assert permission["Principal"] == "events.amazonaws.com"
+        assert permission["SourceArn"] == rule["Arn"]
+        second = cloud.deploy()
+        assert second.stderr == "Nothing to do.\n"
+        changed = toml.replace("batch_size = 5", "batch_size = 7")
+        changed = changed.replace("rate(5 minutes)", "rate(1 hour)")
+        cloud.write_project(changed)
+        assert cloud.deploy().exit_code == 2  # a rule would be removed
+        assert cloud.deploy("--yes").exit_code == 0
+        ((mapping,), schedules) = sources_of(cloud)
+        assert (mapping["BatchSize"], schedules) == (7, ["rate(1 hour)"])
+        assert cloud.deploy().stderr == "Nothing to do.\n"
+        deploy(cloud, relay, HEAD, "--yes")
+        assert sources_of(cloud) == ([], [])
+        assert "Queues" not in policy(cloud)
+        assert cloud.deploy().stderr == "Nothing to do.\n"
+
+
+def test_deleting_takes_the_event_sources_that_deploy_has_made(cloud: Cloud) -> None:
+    sqs = cloud.client("sqs")
+    for name in ("orders", "others"):
+        sqs.create_queue(QueueName=name)
+    queue = f"arn:aws:sqs:{PLACE}:orders"
+    with cloud.remembering() as relay:
+        deploy(cloud, relay, HEAD + EVENTS.format(queue=queue))
+        cloud.client("lambda").create_event_source_mapping(
+            EventSourceArn=queue.replace("orders", "others"), FunctionName="fn"
+        )
+        finished = cloud.run("delete", "project", "--yes")
+        assert finished.exit_code == 0, finished.stderr
+        ((left,), schedules) = sources_of(cloud)
+        assert left["EventSourceArn"].endswith(":others")
+        assert schedules == []

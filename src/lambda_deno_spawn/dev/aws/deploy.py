@@ -25,6 +25,7 @@ from lambda_deno_spawn.dev.aws.deploy_settings import (
     plan_published,
     plan_record,
 )
+from lambda_deno_spawn.dev.aws.events import plan_events
 from lambda_deno_spawn.dev.aws.plan import (
     FUNCTION_SET_UP,
     NO_ROLE,
@@ -183,6 +184,7 @@ class _Planner:
         self._plan_alias()
         self._add(plan_provisioned(self._wanted, self._current))
         self._plan_url()
+        self._plan_events()
         self._add(plan_record(self._wanted, self._current))
         return Plan(tuple(self._changes), tuple(self._steps))
 
@@ -237,7 +239,9 @@ class _Planner:
     def _plan_role_policy(self, name: str, role: RoleState | None) -> None:
         """Let the role do what the function's settings need, and nothing else."""
         _, settings = settings_of(self._wanted, self._current.function)
-        policy = role_policy(self._wanted.name, self._place, settings)
+        policy = role_policy(
+            self._wanted.name, self._place, settings, self._wanted.sources
+        )
         policy_name = role_policy_name(self._place)
         if role is not None and role.policy == policy:
             return
@@ -642,6 +646,21 @@ class _Planner:
                     self._changes.append(change)
                     given = {"StatementId": statement["Sid"]}
                     self._call_url("RemovePermission", given)
+
+    def _plan_events(self) -> None:
+        wanted, current = self._wanted, self._current
+        tags = {} if current.function is None else current.function.tags
+        self._add(
+            plan_events(
+                wanted.name,
+                wanted.alias,
+                wanted.keys.get("events", ()),
+                current.events,
+                self._place,
+                NEW_POLICY if self._has_new_policy else (),
+                removes="events" in recorded_keys(tags),
+            )
+        )
 
     def _code(self) -> tuple[tuple[Step, ...], dict[str, Any]]:
         package = self._wanted.package

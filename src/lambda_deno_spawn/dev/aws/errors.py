@@ -78,7 +78,7 @@ EXISTS = {
 BUSY = {
     "ConcurrentModification", "ConcurrentModificationException",
     "EntityTemporarilyUnmodifiable", "EntityTemporarilyUnmodifiableException",
-    "OperationAborted", "OperationAbortedException",
+    "OperationAborted", "OperationAbortedException", "ResourceInUseException",
 }  # fmt: skip
 BUSY_TEXT = re.compile(r"in progress|in the following state: '?(?!Failed)\w")
 # Too many calls per second: botocore's list, without LimitExceededException.

@@ -60,6 +60,14 @@ class Place:
         """Return a log group's ARN."""
         return self._arn("logs", f"log-group:{name}")
 
+    def rule(self, name: str) -> str:
+        """Return the ARN of a rule of EventBridge's default bus."""
+        return self._arn("events", f"rule/{name}")
+
+    def event_source_mapping(self, uuid: str) -> str:
+        """Return the ARN of an event source mapping."""
+        return self._arn("lambda", f"event-source-mapping:{uuid}")
+
     def role(self, name: str) -> str:
         """Return a role's ARN; roles belong to no region."""
         return f"arn:{self.partition}:iam::{self.account}:role/{name}"

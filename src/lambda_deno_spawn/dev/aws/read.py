@@ -13,6 +13,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lambda_deno_spawn.dev.aws.errors import AwsError
+from lambda_deno_spawn.dev.aws.events import (
+    EventState,
+    SourceMapping,
+    plan_removal,
+    read_events,
+)
 from lambda_deno_spawn.dev.aws.plan import (
     FUNCTION_SET_UP,
     Call,
@@ -74,6 +80,10 @@ def read_current(aws: Aws, wanted: Wanted, built: Sequence[LayerZip]) -> Current
     function = settled_function(aws, wanted.name)
     wanted = with_removals(wanted, function)
     recorded = frozenset() if function is None else recorded_keys(function.tags)
+    has_events = function is not None and "events" in {*wanted.keys, *recorded}
+    statements: tuple[Mapping[str, Any], ...] = ()
+    if has_events or (function is not None and wanted.url is not None):
+        statements = _read_policy(aws, wanted.name, wanted.alias)
     return Current(
         place=aws.place,
         function=function,
@@ -83,9 +93,12 @@ def read_current(aws: Aws, wanted: Wanted, built: Sequence[LayerZip]) -> Current
         log_retention_days=read_retention(aws, wanted.log_group),
         layers=_read_layers(aws, wanted),
         built={layer.name: layer for layer in built},
-        statements=_read_statements(aws, wanted)
-        if function and wanted.url is not None
-        else (),
+        statements=statements,
+        events=read_events(
+            aws, wanted.name, wanted.alias, statements, wanted.keys.get("events", ())
+        )
+        if has_events
+        else EventState(),
         own_role=_read_own_role(aws, wanted, function, recorded),
         provisioned=_read_provisioned(aws, wanted.name)
         if function and "provisioned_concurrency" in {*wanted.keys, *recorded}
@@ -210,14 +223,20 @@ def _read_own_role(
         return None
     _, after = settings_of(wanted, function)
     is_default = after["logs.group"] == default_log_group(wanted.name)
-    if is_default and not recorded and not role_statements(after, "", ""):
+    needs = role_statements(after, "", "") or wanted.sources
+    if is_default and not recorded and not needs:
         return None
     role = read_role(aws, name)
     return role if role is not None and role.is_ours else None
 
 
-def _read_statements(aws: Aws, wanted: Wanted) -> tuple[Mapping[str, Any], ...]:
-    arn, parameters = qualified(wanted, aws.place)
+def _read_policy(
+    aws: Aws, name: str, alias: str | None
+) -> tuple[Mapping[str, Any], ...]:
+    """Return the statements of the resource policy of a function or an alias."""
+    arn, parameters = aws.place.function(name), {"FunctionName": name}
+    if alias is not None:
+        arn, parameters = f"{arn}:{alias}", {**parameters, "Qualifier": alias}
     response = aws.find(Call("lambda", "GetPolicy", arn, parameters))
     if response is None:
         return ()
@@ -295,6 +314,8 @@ class Leftovers:
         attached: ARNs of the policies attached to the role.
         role_users: Other functions in this region that use the role; None: unknown.
         log_group: Name of the log group to delete; None: it does not exist, or stays.
+        mappings: Queues and streams that this tool let it read.
+        rules: Names of the rules of its schedules.
     """
 
     function: FunctionState | None
@@ -304,6 +325,8 @@ class Leftovers:
     attached: tuple[str, ...] = ()
     role_users: tuple[str, ...] | None = ()
     log_group: str | None = None
+    mappings: tuple[SourceMapping, ...] = ()
+    rules: tuple[str, ...] = ()
 
 
 def read_leftovers(
@@ -315,12 +338,19 @@ def read_leftovers(
     if function is not None:
         _refuse_foreign(name, function)
     urls = () if function is None else _read_urls(aws, name)
+    mappings, rules = _read_leftover_events(aws, name, function)
     log_group = default_log_group(name)
     is_log_kept = keeps_logs or read_retention(aws, log_group) is None
     role = own_role_name(name)
     state = None if keeps_role else read_role(aws, role)
     if state is None or not state.is_ours:
-        return Leftovers(function, urls, log_group=None if is_log_kept else log_group)
+        return Leftovers(
+            function,
+            urls,
+            log_group=None if is_log_kept else log_group,
+            mappings=mappings,
+            rules=rules,
+        )
     arn = aws.place.role(role)
     of_role = {"RoleName": role}
     inline = Call("iam", "ListRolePolicies", arn, of_role)
@@ -335,7 +365,27 @@ def read_leftovers(
         ),
         _read_role_users(aws, state.arn, name),
         None if is_log_kept else log_group,
+        mappings,
+        rules,
     )
+
+
+def _read_leftover_events(
+    aws: Aws, name: str, function: FunctionState | None
+) -> tuple[tuple[SourceMapping, ...], tuple[str, ...]]:
+    """Return the mappings and the rules that this tool created for a function."""
+    if function is None or "events" not in recorded_keys(function.tags):
+        return (), ()
+    given = {"FunctionName": name}
+    listed = Call("lambda", "ListAliases", aws.place.function(name), given)
+    mappings: dict[str, SourceMapping] = {}
+    rules: set[str] = set()
+    for alias in (None, *(item["Name"] for item in aws.items(listed, "Aliases"))):
+        policy = _read_policy(aws, name, alias)
+        state = read_events(aws, name, alias, policy, ())
+        mappings |= {item.uuid: item for item in state.mappings if item.is_ours}
+        rules |= state.rules | state.permitted
+    return tuple(mappings.values()), tuple(sorted(rules))
 
 
 def _refuse_foreign(name: str, function: FunctionState) -> None:
@@ -402,6 +452,13 @@ def plan_delete(name: str, found: Leftovers, place: Place) -> Plan:
         steps.append(Step(call, retry_while=retry_while))
 
     arn = place.function(name)
+    # Before the function: what is read meanwhile would go nowhere.
+    for change, step in plan_removal(
+        name, None, found.mappings, found.rules, place, keeps_policy=True
+    ):
+        if change is not None:
+            changes.append(change)
+        steps.append(step)
     if found.function is not None:
         # Lambda deletes versions, aliases and URLs with the function.
         changes += [Change("function url", url, None, loses=True) for url in found.urls]

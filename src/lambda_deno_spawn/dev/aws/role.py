@@ -16,7 +16,18 @@ if TYPE_CHECKING:
 
 # Names of the statements that role_statements returns.
 OUR_SIDS = frozenset(
-    {"Network", "NetworkOfLambdaOnly", "Tracing", "DeadLetter", "FileSystem", "Durable"}
+    {
+        "Network",
+        "NetworkOfLambdaOnly",
+        "Tracing",
+        "DeadLetter",
+        "FileSystem",
+        "Durable",
+        "Queues",
+        "Streams",
+        "Tables",
+        "StreamsOfTables",
+    }
 )
 NETWORK = [
     "ec2:AssignPrivateIpAddresses",

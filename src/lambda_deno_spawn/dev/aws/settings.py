@@ -100,7 +100,7 @@ SETTINGS = (
 )  # fmt: skip
 PARAMETERS = tuple(dict.fromkeys(setting.parameter for setting in SETTINGS))
 # Keys outside a function's configuration that are reset in the same way.
-OTHER_KEYS = ("reserved_concurrency", "provisioned_concurrency", "url")
+OTHER_KEYS = ("reserved_concurrency", "provisioned_concurrency", "url", "events")
 
 
 def read_settings(response: Mapping[str, Any], log_group: str = "") -> dict[str, Any]:

@@ -14,6 +14,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lambda_deno_spawn.dev.aws.events import EventState, source_statements
 from lambda_deno_spawn.dev.aws.publish import LAYER_PREFIX
 from lambda_deno_spawn.dev.aws.role import role_statements
 from lambda_deno_spawn.dev.aws.settings import (
@@ -50,7 +51,7 @@ from lambda_deno_spawn.dev.project.quotas import (
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from lambda_deno_spawn.dev.aws.plan import Place
@@ -140,6 +141,15 @@ class Wanted:
     def is_managed(self) -> bool:
         """True if the function runs on Managed Instances."""
         return "managed_instances.capacity_provider" in self.keys
+
+    @property
+    def sources(self) -> list[str]:
+        """ARNs of the queues and streams that the function gets events from."""
+        return [
+            item.source
+            for item in self.keys.get("events", ())
+            if item.source is not None
+        ]
 
     @property
     def log_group(self) -> str:
@@ -335,6 +345,7 @@ class Current:
         provisioned: Provisioned concurrency, by alias or version.
         published: The version ``$LATEST.PUBLISHED`` of a function on Managed
             Instances.
+        events: Event sources.
     """
 
     place: Place
@@ -349,6 +360,7 @@ class Current:
     own_role: RoleState | None = None
     provisioned: Mapping[str, ProvisionedState] = field(default_factory=dict)
     published: FunctionState | None = None
+    events: EventState = field(default_factory=EventState)
 
 
 def with_removals(wanted: Wanted, function: FunctionState | None) -> Wanted:
@@ -420,11 +432,15 @@ def settings_of(
 
 
 def role_policy(
-    name: str, place: Place, settings: Mapping[str, Any] | None = None
+    name: str,
+    place: Place,
+    settings: Mapping[str, Any] | None = None,
+    sources: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the inline policy of a function's own role.
 
-    It allows to write the function's log, and what its settings need; nothing else.
+    It allows to write the function's log, and what its settings and event sources
+    need; nothing else.
     """
     settings = settings or read_settings({}, default_log_group(name))
     return {
@@ -436,6 +452,7 @@ def role_policy(
                 "Resource": f"{place.log_group(settings['logs.group'])}:*",
             },
             *role_statements(settings, place.function(name), place.partition),
+            *source_statements(sources),
         ],
     }
 

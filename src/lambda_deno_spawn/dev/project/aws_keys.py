@@ -10,7 +10,9 @@ pages of the Lambda Developer Guide on each feature, "Limitations".
 from __future__ import annotations
 
 import difflib
+import json
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from lambda_deno_spawn.dev.project.quotas import OS_ONLY, STORAGE_MIN_MB
@@ -49,6 +51,17 @@ ACCESS_POINT = re.compile(
     r"fsap-[a-f0-9]{17}"
 )
 MOUNT_PATH = re.compile(r"/mnt/[\w.-]{1,155}")
+SOURCE = re.compile(
+    r"arn:aws[a-z-]*:(sqs:[a-z0-9-]+:\d{12}:[\w.-]+"
+    r"|kinesis:[a-z0-9-]+:\d{12}:stream/[\w.-]+"
+    r"|dynamodb:[a-z0-9-]+:\d{12}:table/[\w.-]+/stream/[\w:.-]+)"
+)
+SCHEDULE = re.compile(
+    r"rate\((1 (minute|hour|day)|[1-9]\d* (minutes|hours|days))\)|cron\(.+\)"
+)
+FIFO_BATCH = 10  # also the most of a queue without a batch window
+BATCH_LIMIT = 10_000
+BATCH_WINDOW_S = 300
 ORIGIN = re.compile(r"\*|https?://\S{1,245}")
 HEADER = re.compile(r"\*|[!#$%&'*+.^_`|~0-9A-Za-z-]{1,1024}")
 SUBNETS_LIMIT = 16
@@ -68,10 +81,35 @@ DURABLE_RUNTIMES = ("python3.13", "python3.14")
 TOP_KEYS = (
     "tenancy", "snapstart", "tracing", "kms_key", "dead_letter",
     "reserved_concurrency", "provisioned_concurrency", "alias", "bucket", "vpc", "logs",
-    "url", "durable", "managed_instances", "file_system",
+    "url", "durable", "managed_instances", "file_system", "events",
 )  # fmt: skip
 # Settings that AWS accepts only when it creates a function.
 CREATION_ONLY = ("tenancy", "durable", "managed_instances")
+
+
+@dataclass(frozen=True, slots=True)
+class EventSource:
+    """A table ``[[events]]``: a queue or a stream, or else a schedule.
+
+    Attributes:
+        source: ARN of the queue or stream.
+        start: Where a stream is read first, in the form of Lambda's API.
+        schedule: Expression of EventBridge.
+        input: JSON that is the event of a schedule; None: EventBridge's own.
+        report_failures: The handler returns the messages that failed.
+        filters: JSON patterns of the events to get; empty: all.
+    """
+
+    source: str | None = None
+    start: str | None = None
+    schedule: str | None = None
+    input: str | None = None
+    enabled: bool = True
+    batch_size: int | None = None
+    batch_window: int | None = None
+    report_failures: bool = False
+    max_concurrency: int | None = None
+    filters: tuple[str, ...] = ()
 
 
 class _Reader:
@@ -204,6 +242,7 @@ def read_aws_keys(content: Mapping[str, object], refuse: Refuse) -> dict[str, An
         UsageError: A value is not accepted, or a required key of a table is missing.
     """
     table = _Reader(content, refuse)
+    events = _read_events(content.get("events"), refuse)
     vpc, logs = table.section("vpc"), table.section("logs")
     url, durable = table.section("url"), table.section("durable")
     managed, files = table.section("managed_instances"), table.section("file_system")
@@ -214,6 +253,7 @@ def read_aws_keys(content: Mapping[str, object], refuse: Refuse) -> dict[str, An
     files.require("arn", "path")
     cors.require("origins")
     found: dict[str, Any] = {
+        "events": events,
         "tenancy": table.one_of("tenancy", (PER_TENANT,)),
         "snapstart": table.truth("snapstart"),
         "tracing": table.one_of("tracing", ("active", "pass-through")),
@@ -285,6 +325,98 @@ def read_aws_keys(content: Mapping[str, object], refuse: Refuse) -> dict[str, An
     return {name: value for name, value in found.items() if value is not None}
 
 
+def _read_events(content: object, refuse: Refuse) -> tuple[EventSource, ...] | None:
+    if content is None:
+        return None
+    if not isinstance(content, list) or not all(
+        isinstance(item, dict) for item in content
+    ):
+        raise refuse("events", content, "tables: [[events]] and lines KEY = value")
+    found = []
+    for index, item in enumerate(content):
+        source = _read_event(item, refuse, f"events[{index}]")
+        same = [
+            one for one in found
+            if one.source == source.source and one.schedule == source.schedule
+            and one.input == source.input
+        ]  # fmt: skip
+        if same:
+            raise refuse(f"events[{index}]", item, "a source that is not there twice")
+        found.append(source)
+    return tuple(found) or None
+
+
+def _read_event(
+    content: Mapping[str, object], refuse: Refuse, name: str
+) -> EventSource:
+    outer = _Reader({name: content}, refuse)
+    table = outer.section(name)
+    source = table.text(
+        "source",
+        SOURCE,
+        "the ARN of an SQS queue, a Kinesis stream or a DynamoDB stream",
+    )
+    schedule = table.text(
+        "schedule", SCHEDULE, "rate(5 minutes) or cron(0 6 * * ? *), as in EventBridge"
+    )
+    start = table.one_of("start", ("latest", "oldest"))
+    given = table.text("input", re.compile(r"(?s).{1,8192}"), "JSON text")
+    enabled = table.truth("enabled")
+    batch_size = table.number("batch_size", 1, BATCH_LIMIT, "events")
+    batch_window = table.number("batch_window", 0, BATCH_WINDOW_S, "seconds")
+    report_failures = table.truth("report_failures")
+    max_concurrency = table.number("max_concurrency", 2, 1000, "invocations")
+    filters = table.some(
+        "filters", re.compile(r"(?s)\s*\{.{0,4094}"), "patterns as JSON objects", 10
+    )
+    outer.reject_unknown_keys()
+    if (source is None) == (schedule is None):
+        raise refuse(name, content, "either source or schedule")
+    only_sources = {
+        "start", "batch_size", "batch_window", "report_failures", "max_concurrency",
+        "filters",
+    } & {*content}  # fmt: skip
+    if schedule is not None and only_sources:
+        key = min(only_sources)
+        raise refuse(f"{name}.{key}", content[key], "no such key beside schedule")
+    if source is not None and given is not None:
+        raise refuse(f"{name}.input", given, "no such key beside source")
+    for key, texts in (("input", [given] if given else []), ("filters", filters or ())):
+        for text in texts:
+            try:
+                json.loads(text)
+            except ValueError:
+                raise refuse(f"{name}.{key}", text, "JSON") from None
+    service = None if source is None else source.split(":")[2]
+    if service == "sqs" and start is not None:
+        raise refuse(f"{name}.start", start, "no such key for a queue")
+    if service != "sqs" and max_concurrency is not None:
+        raise refuse(f"{name}.max_concurrency", max_concurrency, "a queue beside it")
+    if service == "sqs" and (batch_size or 0) > FIFO_BATCH:
+        if str(source).endswith(".fifo"):
+            raise refuse(
+                f"{name}.batch_size", batch_size, "at most 10, for a FIFO queue"
+            )
+        if not batch_window:
+            expected = "at most 10, or batch_window = 1 or more beside it"
+            raise refuse(f"{name}.batch_size", batch_size, expected)
+    position = None
+    if service in ("kinesis", "dynamodb"):
+        position = "TRIM_HORIZON" if start == "oldest" else "LATEST"
+    return EventSource(
+        source=source,
+        start=position,
+        schedule=schedule,
+        input=given,
+        enabled=enabled is not False,
+        batch_size=batch_size,
+        batch_window=batch_window,
+        report_failures=report_failures is True,
+        max_concurrency=max_concurrency,
+        filters=filters or (),
+    )
+
+
 def _first(*values: bool | None) -> bool | None:
     return next((value for value in values if value is not None), None)
 
@@ -318,6 +450,12 @@ def conflict(
     has_files = "file_system.arn" in keys
     cases = (
         (is_tenant and bool(url), "tenancy", "a function URL", "remove one of them"),
+        (
+            is_tenant and "events" in keys,
+            "tenancy",
+            "[[events]]",
+            "their events name no tenant; remove one of them",
+        ),
         (is_tenant and is_snap, "tenancy", "snapstart", "remove one of them"),
         (
             is_tenant and provisioned is not None,
