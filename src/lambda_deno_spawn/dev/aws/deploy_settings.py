@@ -115,13 +115,13 @@ def plan_provisioned(wanted: Wanted, current: Current) -> Iterator[Planned]:
     before = None if there is None else str(there.requested)
     if there is not None and there.failure is not None:
         before = f"{before}, failed: {there.failure}"
-    given: dict[str, Any] = {
+    wanted_config = {
         "FunctionName": wanted.name,
         "Qualifier": wanted.alias,
         "ProvisionedConcurrentExecutions": after,
     }
     operation = "PutProvisionedConcurrencyConfig"
-    call = Call("lambda", operation, f"{function_arn}:{wanted.alias}", given)
+    call = Call("lambda", operation, f"{function_arn}:{wanted.alias}", wanted_config)
     yield Change(f"{key} of {wanted.alias}", before, str(after)), Step(call)
 
 

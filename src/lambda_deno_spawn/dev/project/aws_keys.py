@@ -332,7 +332,7 @@ def _read_events(content: object, refuse: Refuse) -> tuple[EventSource, ...] | N
         isinstance(item, dict) for item in content
     ):
         raise refuse("events", content, "tables: [[events]] and lines KEY = value")
-    found = []
+    found: list[EventSource] = []
     for index, item in enumerate(content):
         source = _read_event(item, refuse, f"events[{index}]")
         same = [
