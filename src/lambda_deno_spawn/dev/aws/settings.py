@@ -99,6 +99,16 @@ SETTINGS = (
             (*MANAGED, "ExecutionEnvironmentMemoryGiBPerVCpu")),
 )  # fmt: skip
 PARAMETERS = tuple(dict.fromkeys(setting.parameter for setting in SETTINGS))
+# Keys that are always there together are recorded as their table: a tag's value has at
+# most 256 characters.
+SHORT = {
+    "vpc.subnets": "vpc",
+    "vpc.security_groups": "vpc",
+    "file_system.arn": "file_system",
+    "file_system.path": "file_system",
+    "durable.timeout": "durable",
+    "managed_instances.capacity_provider": "managed_instances",
+}
 # Keys outside a function's configuration that are reset in the same way.
 OTHER_KEYS = ("reserved_concurrency", "provisioned_concurrency", "url", "events")
 
@@ -119,13 +129,15 @@ def read_settings(response: Mapping[str, Any], log_group: str = "") -> dict[str,
 
 def recorded_keys(tags: Mapping[str, str]) -> frozenset[str]:
     """Return the keys that the last deployment set, from a function's tags."""
-    return frozenset(tags.get(KEYS_TAG, "").split())
+    recorded = set(tags.get(KEYS_TAG, "").split())
+    short = {key for key, name in SHORT.items() if name in recorded}
+    return frozenset((recorded - set(SHORT.values())) | short)
 
 
 def keys_to_record(keys: Iterable[str]) -> str:
     """Return the value of the tag for the keys of a project file; empty: no tag."""
     names = {setting.key for setting in SETTINGS}
-    found = {key for key in keys if key in names}
+    found = {SHORT.get(key, key) for key in keys if key in names}
     for key in keys:
         if key in OTHER_KEYS or key.partition(".")[0] in OTHER_KEYS:
             found.add(key.partition(".")[0])
