@@ -8,6 +8,7 @@ AWS "Control access to Lambda function URLs".
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,7 @@ from lambda_deno_spawn.dev.aws.deploy_settings import (
     plan_published,
     plan_record,
 )
-from lambda_deno_spawn.dev.aws.events import plan_events
+from lambda_deno_spawn.dev.aws.events import plan_events, plan_removal
 from lambda_deno_spawn.dev.aws.plan import (
     FUNCTION_SET_UP,
     NO_ROLE,
@@ -45,12 +46,11 @@ from lambda_deno_spawn.dev.aws.publish import (
 )
 from lambda_deno_spawn.dev.aws.role import OUR_SIDS
 from lambda_deno_spawn.dev.aws.settings import (
-    KEYS_TAG,
     changed_parameters,
-    keys_to_record,
     recorded_keys,
     restored,
     setting_changes,
+    tags_to_record,
 )
 from lambda_deno_spawn.dev.aws.wanted import (
     OUR_TAG,
@@ -185,6 +185,7 @@ class _Planner:
         self._add(plan_provisioned(self._wanted, self._current))
         self._plan_url()
         self._plan_events()
+        self._plan_former()
         self._add(plan_record(self._wanted, self._current))
         return Plan(tuple(self._changes), tuple(self._steps))
 
@@ -324,8 +325,7 @@ class _Planner:
         wanted = self._wanted
         variables = merged_variables({}, wanted)
         tags = {**wanted.tags, OUR_TAG[0]: OUR_TAG[1]}
-        if record := keys_to_record(wanted.recorded):
-            tags[KEYS_TAG] = record
+        tags |= tags_to_record(wanted.recorded, wanted.alias)
         settings = [
             *_settings(wanted, None, role),
             _Setting("architecture", "Architectures", [wanted.arch], None),
@@ -659,6 +659,46 @@ class _Planner:
                 self._place,
                 NEW_POLICY if self._has_new_policy else (),
                 removes="events" in recorded_keys(tags),
+            )
+        )
+
+    def _plan_former(self) -> None:
+        """Take URL and event sources from the alias that was deployed before."""
+        former = self._current.former
+        if former is None:
+            return
+        name = self._wanted.name
+        before = dataclasses.replace(self._wanted, alias=former.alias)
+        arn, given = qualified(before, self._place)
+        if former.url is not None:
+            what = f"function url of {former.alias or 'the function'}"
+            self._changes.append(Change(what, former.url.url, None, loses=True))
+            self._call("lambda", "DeleteFunctionUrlConfig", arn, given)
+        for statement in former.statements:
+            if any(
+                _is_public(statement, action)
+                for action in ("lambda:InvokeFunctionUrl", "lambda:InvokeFunction")
+            ):
+                change = Change("calls by the former url", "everyone", None, loses=True)
+                self._changes.append(change)
+                sid = {"StatementId": statement["Sid"]}
+                self._call("lambda", "RemovePermission", arn, {**given, **sid})
+        wanted = {item.source for item in self._wanted.keys.get("events", ())}
+        gone = [
+            item
+            for item in former.events.mappings
+            if item.is_ours and item.source not in wanted
+        ]
+        rules = sorted(former.events.rules | former.events.permitted)
+        ours = {item.uuid for item in self._current.events.mappings}
+        self._add(
+            plan_removal(
+                name,
+                former.alias,
+                [item for item in gone if item.uuid not in ours],
+                rules,
+                self._place,
+                loses=not wanted,
             )
         )
 

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 from lambda_deno_spawn.dev.aws.plan import Call, Change, ResultOf, Step, Wait
 from lambda_deno_spawn.dev.aws.settings import (
+    ALIAS_TAG,
     KEYS_TAG,
     SETTINGS,
-    keys_to_record,
     recorded_keys,
     shown,
+    tags_to_record,
 )
 from lambda_deno_spawn.dev.project.aws_keys import CREATION_ONLY
 from lambda_deno_spawn.errors import UsageError
@@ -153,22 +154,23 @@ def plan_published(
 
 
 def plan_record(wanted: Wanted, current: Current) -> Iterator[Planned]:
-    """Yield the change of the tag that records the keys, and its step.
+    """Yield the changes of the tags that record the keys, and their steps.
 
-    It comes last: a run that is interrupted before it resets the same settings again.
+    They come last: a run that is interrupted before resets the same settings again.
     """
     function = current.function
     if function is None:
-        return  # CreateFunction sends the tag
-    before = function.tags.get(KEYS_TAG)
-    after = keys_to_record(wanted.recorded)
-    if (before or "") == after:
-        return
+        return  # CreateFunction sends the tags
+    after = tags_to_record(wanted.recorded, wanted.alias)
     arn = current.place.function(wanted.name)
-    if after:
-        given: Mapping[str, Any] = {"Resource": arn, "Tags": {KEYS_TAG: after}}
-        call = Call("lambda", "TagResource", arn, given)
-    else:
-        given = {"Resource": arn, "TagKeys": [KEYS_TAG]}
-        call = Call("lambda", "UntagResource", arn, given)
-    yield Change(f"tag {KEYS_TAG}", before, after or None), Step(call)
+    for name in (KEYS_TAG, ALIAS_TAG):
+        old, new = function.tags.get(name), after.get(name)
+        if old == new:
+            continue
+        if new is not None:
+            given: Mapping[str, Any] = {"Resource": arn, "Tags": {name: new}}
+            call = Call("lambda", "TagResource", arn, given)
+        else:
+            given = {"Resource": arn, "TagKeys": [name]}
+            call = Call("lambda", "UntagResource", arn, given)
+        yield Change(f"tag {name}", old, new), Step(call)

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from lambda_deno_spawn.dev.aws.errors import AwsError
 from lambda_deno_spawn.dev.aws.plan import Call, Change, Step
+from lambda_deno_spawn.dev.project.aws_keys import EventSource
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from lambda_deno_spawn.dev.aws.plan import Place
     from lambda_deno_spawn.dev.aws.session import Aws
-    from lambda_deno_spawn.dev.project.aws_keys import EventSource
 
 OUR_TAG = ("created-by", "lambda-deno-spawn")
 # The name of a rule is also the id of the statement that lets it invoke the function.
@@ -193,9 +193,13 @@ def plan_events(
             continue
         settings = mapping_settings(source)
         mapping = there.get(source.source)
-        what = f"events of {source.source.partition(':')[2]}"
+        what = f"events of {source.source}"
         if mapping is None:
-            sent = {key: value for key, value in settings.items() if value != {}}
+            # Lambda's defaults are not sent: some are refused for some sources.
+            plain = mapping_settings(EventSource(source=source.source))
+            sent = {
+                key: value for key, value in settings.items() if value != plain[key]
+            }
             given = {
                 "EventSourceArn": source.source,
                 "FunctionName": target,
@@ -206,7 +210,7 @@ def plan_events(
                 given["StartingPosition"] = source.start
             call = Call("lambda", "CreateEventSourceMapping", arn, given)
             yield (
-                Change(what, None, json.dumps(sent)),
+                Change(what, None, json.dumps(sent) if sent else "read"),
                 Step(call, retry_while=retry_while),
             )
             continue
@@ -234,10 +238,12 @@ def plan_events(
     if removes:
         kept = {source.source for source in wanted}
         gone = [item for item in state.mappings if item.source not in kept]
-        rules = (state.rules | state.permitted) - set(names)
-        yield from plan_removal(
-            name, alias, [item for item in gone if item.is_ours], sorted(rules), place
-        )
+        rules = sorted((state.rules | state.permitted) - set(names))
+        added = set(names) - state.rules
+        ours = [item for item in gone if item.is_ours]
+        # Another rule may be the same schedule with another expression.
+        loses = bool(ours) or len(rules) > len(added)
+        yield from plan_removal(name, alias, ours, rules, place, loses=loses)
 
 
 def _plan_rule(
@@ -289,6 +295,7 @@ def plan_removal(
     place: Place,
     *,
     keeps_policy: bool = False,
+    loses: bool = True,
 ) -> Iterator[tuple[Change | None, Step]]:
     """Yield the steps that delete event sources which this tool has created.
 
@@ -299,20 +306,21 @@ def plan_removal(
         rules: Names of the schedules' rules.
         place: Region and account.
         keeps_policy: The function is deleted too, and its policy with it.
+        loses: They are not replaced by others.
     """
     for mapping in mappings:
-        what = f"events of {mapping.source.partition(':')[2]}"
+        what = f"events of {mapping.source}"
         resource = place.event_source_mapping(mapping.uuid)
         call = Call(
             "lambda", "DeleteEventSourceMapping", resource, {"UUID": mapping.uuid}
         )
-        yield Change(what, "read", None, loses=True), Step(call)
+        yield Change(what, "read", None, loses), Step(call)
     for rule in rules:
         arn = place.rule(rule)
         targets = Call(
             "events", "RemoveTargets", arn, {"Rule": rule, "Ids": ["function"]}
         )
-        yield Change(f"schedule {rule}", "runs", None, loses=True), Step(targets)
+        yield Change(f"schedule {rule}", "runs", None, loses), Step(targets)
         yield None, Step(Call("events", "DeleteRule", arn, {"Name": rule}))
         if not keeps_policy:
             target = name if alias is None else f"{name}:{alias}"

@@ -8,6 +8,7 @@ states".
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -29,12 +30,13 @@ from lambda_deno_spawn.dev.aws.plan import (
 )
 from lambda_deno_spawn.dev.aws.publish import find_version, newest_version
 from lambda_deno_spawn.dev.aws.role import role_statements
-from lambda_deno_spawn.dev.aws.settings import recorded_keys
+from lambda_deno_spawn.dev.aws.settings import former_alias, recorded_keys
 from lambda_deno_spawn.dev.aws.wanted import (
     OUR_TAG,
     ROLE_POLICY_NAME,
     AliasState,
     Current,
+    FormerState,
     FunctionState,
     ProvisionedState,
     RoleState,
@@ -94,6 +96,7 @@ def read_current(aws: Aws, wanted: Wanted, built: Sequence[LayerZip]) -> Current
         layers=_read_layers(aws, wanted),
         built={layer.name: layer for layer in built},
         statements=statements,
+        former=_read_former(aws, wanted, function),
         events=read_events(
             aws, wanted.name, wanted.alias, statements, wanted.keys.get("events", ())
         )
@@ -228,6 +231,24 @@ def _read_own_role(
         return None
     role = read_role(aws, name)
     return role if role is not None and role.is_ours else None
+
+
+def _read_former(
+    aws: Aws, wanted: Wanted, function: FunctionState | None
+) -> FormerState | None:
+    """Return what the alias of the last deployment has, if it is another one now."""
+    tags = {} if function is None else function.tags
+    former = former_alias(tags, wanted.alias)
+    if former is None:
+        return None
+    (alias,) = former
+    policy = _read_policy(aws, wanted.name, alias)
+    return FormerState(
+        alias,
+        _read_url(aws, dataclasses.replace(wanted, alias=alias)),
+        policy,
+        read_events(aws, wanted.name, alias, policy, ()),
+    )
 
 
 def _read_policy(

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 # key that is removed from the project file resets its setting only if it is in here:
 # other tools may have set it too.
 KEYS_TAG = "lambda-deno-spawn-keys"
+# The alias that had the URL and got the events at the last deployment.
+ALIAS_TAG = "lambda-deno-spawn-alias"
 MANAGED = ("CapacityProviderConfig", "LambdaManagedInstancesCapacityProviderConfig")
 FILES = "FileSystemConfigs"
 LOGGING = "LoggingConfig"
@@ -132,6 +134,33 @@ def recorded_keys(tags: Mapping[str, str]) -> frozenset[str]:
     recorded = set(tags.get(KEYS_TAG, "").split())
     short = {key for key, name in SHORT.items() if name in recorded}
     return frozenset((recorded - set(SHORT.values())) | short)
+
+
+def former_alias(
+    tags: Mapping[str, str], alias: str | None
+) -> tuple[str | None] | None:
+    """Return the alias that has URL and events, if they have to move from there.
+
+    Args:
+        tags: Tags of the function.
+        alias: The alias that they are to belong to now; None: the function.
+
+    Returns:
+        None: there is nothing to move. Else the alias; None in it: the function.
+    """
+    if not {"url", "events"} & recorded_keys(tags):
+        return None
+    former = tags.get(ALIAS_TAG)
+    return None if former == alias else (former,)
+
+
+def tags_to_record(keys: Iterable[str], alias: str | None) -> dict[str, str]:
+    """Return the tags that record what a deployment sets, without empty ones."""
+    keys = keys_to_record(keys)
+    tags = {KEYS_TAG: keys} if keys else {}
+    if alias is not None and {"url", "events"} & set(keys.split()):
+        tags[ALIAS_TAG] = alias
+    return tags
 
 
 def keys_to_record(keys: Iterable[str]) -> str:

@@ -59,7 +59,7 @@ if TYPE_CHECKING:
 
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 WRAPPER_PATH = "/opt/lambda-deno-spawn"
-TAGS_LIMIT = 48  # AWS accepts 50
+TAGS_LIMIT = 47  # AWS accepts 50
 TAG_NAME = re.compile(r"[\w .:/=+@-]{1,128}")
 TAG_VALUE = re.compile(r"[\w .:/=+@-]{0,256}")
 ROLE_NAME = re.compile(r"[\w+=,.@-]{1,64}")
@@ -346,6 +346,8 @@ class Current:
         published: The version ``$LATEST.PUBLISHED`` of a function on Managed
             Instances.
         events: Event sources.
+        former: What another alias had at the last deployment, and has to lose; None:
+            nothing.
     """
 
     place: Place
@@ -361,6 +363,21 @@ class Current:
     provisioned: Mapping[str, ProvisionedState] = field(default_factory=dict)
     published: FunctionState | None = None
     events: EventState = field(default_factory=EventState)
+    former: FormerState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FormerState:
+    """URL and event sources of the alias that was deployed before.
+
+    Attributes:
+        alias: None: the function itself had them.
+    """
+
+    alias: str | None
+    url: UrlState | None
+    statements: tuple[Mapping[str, Any], ...]
+    events: EventState
 
 
 def with_removals(wanted: Wanted, function: FunctionState | None) -> Wanted:
@@ -547,8 +564,8 @@ def check_wanted(wanted: Wanted, region: str) -> None:
 def _check_tags(tags: Mapping[str, str]) -> None:
     if len(tags) > TAGS_LIMIT:
         raise UsageError(
-            f"Cannot use {len(tags)} tags: AWS accepts {TAGS_LIMIT + 2}, and this tool "
-            "needs two of them"
+            f"Cannot use {len(tags)} tags: AWS accepts {TAGS_LIMIT + 3}, and this tool "
+            "needs three of them"
         )
     for name, value in tags.items():
         if name.lower().startswith("aws:"):
