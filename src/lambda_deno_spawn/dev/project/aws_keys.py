@@ -77,7 +77,8 @@ MANAGED_MEMORY_MIN_MB = 2048
 MANAGED_MEMORY_MAX_MB = 32_768
 MANAGED_TIMEOUT_LIMIT_S = 5400
 CONCURRENCY_LIMIT = 1_000_000  # the account's quota is lower, and can be raised
-DURABLE_RUNTIMES = ("python3.13", "python3.14")
+# Durable functions and Managed Instances need one of these, or for the latter OS_ONLY.
+PYTHON_SINCE_3_13 = ("python3.13", "python3.14")
 # All keys and tables that read_aws_keys reads.
 TOP_KEYS = (
     "tenancy", "snapstart", "tracing", "kms_key", "dead_letter",
@@ -484,10 +485,16 @@ def conflict(
             "choose python3.12 or newer",
         ),
         (
-            is_durable and runtime not in DURABLE_RUNTIMES,
+            is_durable and runtime not in PYTHON_SINCE_3_13,
             "durable",
             f"the runtime {runtime}",
-            f"choose {' or '.join(DURABLE_RUNTIMES)}",
+            f"choose {' or '.join(PYTHON_SINCE_3_13)}",
+        ),
+        (
+            is_managed and runtime == "python3.12",
+            "managed_instances",
+            "the runtime python3.12",
+            f"choose {', '.join((*PYTHON_SINCE_3_13, OS_ONLY))}",
         ),
         (is_managed and is_snap, "managed_instances", "snapstart", "remove one"),
         (is_managed and is_tenant, "managed_instances", "tenancy", "remove one"),

@@ -138,6 +138,7 @@ def test_sources_say_where_they_are_read_first() -> None:
         (f"snapstart = true\n{MANAGED}", {}, "managed_instances cannot be used with"),
         (f'tenancy = "per-tenant"\n{MANAGED}', {}, "managed_instances cannot be used"),
         (f"provisioned_concurrency = 1\n{MANAGED}", {"alias": "a"}, "always ready"),
+        (MANAGED, {"runtime": "python3.12"}, "choose python3.13, python3.14, provided"),
         (f"{MANAGED}{VPC}", {}, "the capacity provider has the network"),
         (MANAGED, {"memory_mb": 1024}, "memory = 1024: AWS accepts 2048 to 32768 MB"),
         ('[logs]\nformat = "text"\nlevel = "INFO"', {}, 'levels need format = "json"'),
