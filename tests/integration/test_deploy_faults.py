@@ -235,3 +235,20 @@ def test_a_plan_says_by_its_exit_code_whether_something_differs(cloud: Cloud) ->
         ]
         text = cloud.deploy("--plan")
         assert (text.exit_code, text.stdout) == (0, "Nothing to do.\n")
+
+
+def test_a_bucket_of_another_region_is_refused_before_anything_is_made(
+    cloud: Cloud,
+) -> None:
+    """Lambda refused it after the role and the log group had been made."""
+    cloud.client("s3").create_bucket(
+        Bucket="far-away", CreateBucketConfiguration={"LocationConstraint": "us-west-2"}
+    )
+    with cloud.relay() as relay:
+        finished = cloud.deploy("--bucket", "far-away")
+    assert finished.exit_code == 3
+    assert "it is in us-west-2, and Lambda reads packages of eu-central-1" in (
+        finished.stderr
+    )
+    assert relay.writes == []
+    assert cloud.client("iam").list_roles()["Roles"] == []

@@ -28,7 +28,11 @@ from lambda_deno_spawn.dev.aws.plan import (
     Step,
     Wait,
 )
-from lambda_deno_spawn.dev.aws.publish import find_version, newest_version
+from lambda_deno_spawn.dev.aws.publish import (
+    base64_digest,
+    find_version,
+    newest_version,
+)
 from lambda_deno_spawn.dev.aws.role import role_statements
 from lambda_deno_spawn.dev.aws.settings import former_alias, recorded_keys
 from lambda_deno_spawn.dev.aws.wanted import (
@@ -50,7 +54,7 @@ from lambda_deno_spawn.dev.aws.wanted import (
     settings_of,
     with_removals,
 )
-from lambda_deno_spawn.errors import UsageError
+from lambda_deno_spawn.errors import DeployError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -82,6 +86,9 @@ def read_current(aws: Aws, wanted: Wanted, built: Sequence[LayerZip]) -> Current
     function = settled_function(aws, wanted.name)
     wanted = with_removals(wanted, function)
     recorded = frozenset() if function is None else recorded_keys(function.tags)
+    digest = base64_digest(wanted.package.sha256)
+    if wanted.bucket and (function is None or function.code_sha256 != digest):
+        _check_bucket(aws, wanted.bucket)
     has_events = function is not None and "events" in {*wanted.keys, *recorded}
     statements: tuple[Mapping[str, Any], ...] = ()
     if has_events or (function is not None and wanted.url is not None):
@@ -110,6 +117,29 @@ def read_current(aws: Aws, wanted: Wanted, built: Sequence[LayerZip]) -> Current
         if function and wanted.is_managed and wanted.alias is None
         else None,
     )
+
+
+def _check_bucket(aws: Aws, bucket: str) -> None:
+    """Reject a bucket that Lambda cannot read from, before anything is made.
+
+    Raises:
+        DeployError: It does not exist, or is in another region.
+    """
+    arn = aws.place.bucket(bucket)
+    given = {"Bucket": bucket, "ExpectedBucketOwner": aws.place.account}
+    head = aws.find(Call("s3", "HeadBucket", arn, given))
+    if head is None:
+        raise DeployError(
+            f"Cannot upload to the bucket {bucket!r}: it does not exist; create it, or "
+            "leave out --bucket"
+        )
+    region = head.get("BucketRegion") or aws.region
+    if region != aws.region:
+        raise DeployError(
+            f"Cannot upload to the bucket {bucket!r}: it is in {region}, and Lambda "
+            f"reads packages of {aws.region} only from a bucket there; use another "
+            "bucket, or leave out --bucket"
+        )
 
 
 def read_function(aws: Aws, name: str) -> FunctionState | None:

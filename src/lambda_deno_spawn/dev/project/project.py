@@ -165,7 +165,7 @@ def load_project(
     # If the caller named a file, that file is the handler, not the project's.
     function = find_function(path, handler or (named if path.is_dir() else None))
     in_file = table.text("name", FUNCTION_NAME, NAME_RULE)
-    aws = read_aws_keys({key: table.take(key) for key in TOP_KEYS}, table.refuse)
+    aws = read_aws_keys({key: table._take(key) for key in TOP_KEYS}, table._refuse)
     is_managed = "managed_instances.capacity_provider" in aws
     project = Project(
         function=function,
@@ -254,13 +254,11 @@ class _Table:
         self._content = content
         self._known: set[str] = set()
 
-    def take(self, key: str) -> object:
-        """Return a key's value as it is, None if it is not set."""
+    def _take(self, key: str) -> object:
         self._known.add(key)
         return self._content.get(key)
 
-    def refuse(self, key: str, value: object, expected: str) -> UsageError:
-        """Return the error about a value that cannot be used."""
+    def _refuse(self, key: str, value: object, expected: str) -> UsageError:
         return UsageError(
             f"Cannot use {self._file!r}: {key} is {value!r}; expected {expected}"
         )
@@ -268,11 +266,11 @@ class _Table:
     def text(
         self, key: str, pattern: re.Pattern[str] | None = None, expected: str = "text"
     ) -> str | None:
-        value = self.take(key)
+        value = self._take(key)
         if value is None:
             return None
         if not isinstance(value, str) or (pattern and not pattern.fullmatch(value)):
-            raise self.refuse(key, value, expected)
+            raise self._refuse(key, value, expected)
         return value
 
     def texts(
@@ -282,15 +280,15 @@ class _Table:
         expected: str,
         limit: int | None = None,
     ) -> tuple[str, ...]:
-        value = self.take(key)
+        value = self._take(key)
         if value is None:
             return ()
         if not isinstance(value, list) or not all(
             isinstance(item, str) and pattern.fullmatch(item) for item in value
         ):
-            raise self.refuse(key, value, f"a list of {expected}")
+            raise self._refuse(key, value, f"a list of {expected}")
         if limit is not None and len(value) > limit:
-            raise self.refuse(key, value, f"at most {limit}")
+            raise self._refuse(key, value, f"at most {limit}")
         return tuple(value)
 
     def patterns(self, key: str) -> tuple[str, ...]:
@@ -298,31 +296,31 @@ class _Table:
         found = self.texts(key, RELATIVE, expected)
         for pattern in found:
             if problem := pattern_problem(pattern):
-                raise self.refuse(key, list(found), f"a list of {expected}: {problem}")
+                raise self._refuse(key, list(found), f"a list of {expected}: {problem}")
         return found
 
     def truth(self, key: str) -> bool | None:
-        value = self.take(key)
+        value = self._take(key)
         if value is None:
             return None
         if not isinstance(value, bool):
-            raise self.refuse(key, value, "true or false")
+            raise self._refuse(key, value, "true or false")
         return value
 
     def number(self, key: str, least: int, most: int, unit: str) -> int | None:
-        value = self.take(key)
+        value = self._take(key)
         if value is None:
             return None
         is_number = isinstance(value, int) and not isinstance(value, bool)
         if not is_number or not least <= value <= most:  # type: ignore[operator]
             expected = f"a whole number of {unit} from {least} to {most}"
-            raise self.refuse(key, value, expected)
+            raise self._refuse(key, value, expected)
         return value  # type: ignore[return-value]
 
     def one_of(self, key: str, choices: tuple[str, ...]) -> str | None:
-        value = self.take(key)
+        value = self._take(key)
         if value is not None and value not in choices:
-            raise self.refuse(key, value, f"one of {', '.join(choices)}")
+            raise self._refuse(key, value, f"one of {', '.join(choices)}")
         return value
 
     def choice(self, key: str, kind: type[E]) -> E | None:
@@ -330,11 +328,11 @@ class _Table:
         return None if value is None else kind(value)
 
     def mapping(self, key: str, *, check_names: bool) -> dict[str, str]:
-        table = self.take(key)
+        table = self._take(key)
         if table is None:
             return {}
         if not isinstance(table, dict):
-            raise self.refuse(key, table, f"a table: [{key}] and lines NAME = value")
+            raise self._refuse(key, table, f"a table: [{key}] and lines NAME = value")
         found = {}
         for name, value in table.items():
             if isinstance(value, bool):
@@ -342,7 +340,7 @@ class _Table:
             elif isinstance(value, str | int | float):
                 text = str(value)
             else:
-                raise self.refuse(
+                raise self._refuse(
                     f"{key}.{name}", value, "text, a number, true or false"
                 )
             problem = variable_problem(name, text) if check_names else None
