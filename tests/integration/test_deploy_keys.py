@@ -143,7 +143,7 @@ def test_a_removed_key_resets_only_what_a_deployment_has_set(cloud: Cloud) -> No
                 "tracing", "vpc",
             }
         )  # fmt: skip
-        # SnapStart is set by somebody else, and stays.
+        # SnapStart is set by another tool, and stays.
         relay.settings["SnapStart"] = {"ApplyOn": "PublishedVersions"}
         relay.sent.clear()
         deploy(cloud, relay, f'{HEAD}alias = "live"\n')

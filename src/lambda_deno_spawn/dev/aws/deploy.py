@@ -663,7 +663,7 @@ class _Planner:
         )
 
     def _plan_former(self) -> None:
-        """Take URL and event sources from the alias that was deployed before."""
+        """Remove URL and event sources from the alias that was deployed before."""
         former = self._current.former
         if former is None:
             return

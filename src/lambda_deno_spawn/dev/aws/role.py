@@ -14,20 +14,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# Names of the statements that role_statements returns.
+# Names of all statements that deployments add to a role's policy.
 OUR_SIDS = frozenset(
-    {
-        "Network",
-        "NetworkOfLambdaOnly",
-        "Tracing",
-        "DeadLetter",
-        "FileSystem",
-        "Durable",
-        "Queues",
-        "Streams",
-        "Tables",
-        "StreamsOfTables",
-    }
+    "Network NetworkOfLambdaOnly Tracing DeadLetter FileSystem Durable Queues Streams "
+    "Tables StreamsOfTables Parameters Secrets".split()
 )
 NETWORK = [
     "ec2:AssignPrivateIpAddresses",
