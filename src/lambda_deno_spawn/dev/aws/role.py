@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # Names of all statements that deployments add to a role's policy.
-OUR_SIDS = frozenset(
-    "Network NetworkOfLambdaOnly Tracing DeadLetter FileSystem Durable Queues Streams "
-    "Tables StreamsOfTables Parameters Secrets".split()
-)
+OUR_SIDS = (
+    "Network", "NetworkOfLambdaOnly", "Tracing", "DeadLetter", "FileSystem", "Durable",
+    "Queues", "Streams", "Tables", "StreamsOfTables", "Parameters", "Secrets",
+)  # fmt: skip
 NETWORK = [
     "ec2:AssignPrivateIpAddresses",
     "ec2:CreateNetworkInterface",

@@ -160,7 +160,7 @@ def test_every_statement_of_a_role_has_a_name_that_is_known_later() -> None:
         "durable.timeout": 60,
     }
     found = role_statements(settings, PLACE.function("fn"), "aws")
-    assert {statement["Sid"] for statement in found} <= OUR_SIDS
+    assert {statement["Sid"] for statement in found} <= {*OUR_SIDS}
     assert len(found) == 6
     assert "sns:Publish" in str(found)
     # EC2 for Lambda, and not for the function's own code.
