@@ -207,6 +207,27 @@ def test_a_url_of_the_project_file_has_its_cors_and_goes_with_its_table(
         assert cloud.deploy().stderr == "Nothing to do.\n"
 
 
+def test_a_url_whose_keys_are_removed_is_not_left_open_or_streaming(
+    cloud: Cloud,
+) -> None:
+    """moto does not change the invoke mode: what is asserted is the request."""
+    cloud.write_project(f'{HEAD}response_mode = "stream"\n[url]\nauth = "NONE"\n')
+    with cloud.relay() as relay:
+        cloud.deployed()
+        client = cloud.client("lambda")
+        found = client.get_function_url_config(FunctionName="fn")
+        assert (found["AuthType"], found["InvokeMode"]) == ("NONE", "RESPONSE_STREAM")
+        cloud.write_project(f"{HEAD}[url]\n")
+        assert cloud.deploy().exit_code == 2
+        assert cloud.deploy("--yes", "--replace-env").exit_code == 0
+        (sent,) = [
+            json.loads(body)
+            for line, body in relay.seen
+            if line.startswith("PUT ") and line.endswith("/url")
+        ]
+        assert sent == {"AuthType": "AWS_IAM", "InvokeMode": "BUFFERED"}
+
+
 def cloud_url(cloud: Cloud, toml: str) -> str:
     cloud.write_project(toml)
     url: str = cloud.deployed()["url"]

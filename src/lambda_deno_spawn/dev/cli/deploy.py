@@ -402,7 +402,13 @@ def _wanted(
     """Return the wanted state from project file and options, without the package."""
     from lambda_deno_spawn.dev.aws.wanted import PackageZip, Wanted
 
-    is_streaming = project.response_mode is ResponseMode.STREAM
+    # With a table [url] the file decides, so what it does not set is Lambda's default.
+    has_url = project.aws.get("url.enabled") is True
+    invoke_mode = None
+    if project.response_mode is ResponseMode.STREAM:
+        invoke_mode = "RESPONSE_STREAM"
+    elif has_url or project.response_mode is not None:
+        invoke_mode = "BUFFERED"
     fields: dict[str, Any] = {
         "name": project.name,
         "handler": project.function.handler,
@@ -415,12 +421,12 @@ def _wanted(
         "storage_mb": project.storage_mb,
         "description": project.description,
         "tags": project.tags,
-        "invoke_mode": "RESPONSE_STREAM" if is_streaming else None,
+        "invoke_mode": invoke_mode,
         "alias": project.aws.get("alias"),
         "bucket": project.aws.get("bucket"),
         "retention_days": project.aws.get("logs.retention"),
         "url": project.aws.get("url.enabled"),
-        "url_auth": project.aws.get("url.auth"),
+        "url_auth": project.aws.get("url.auth") or ("AWS_IAM" if has_url else None),
         "recorded": tuple(project.aws),
     }
     return Wanted(
