@@ -650,12 +650,18 @@ class _Planner:
     def _plan_events(self) -> None:
         wanted, current = self._wanted, self._current
         tags = {} if current.function is None else current.function.tags
+        events = current.events
+        if current.former is not None:
+            # Those of the former alias move, or go.
+            both = (*current.former.events.mappings, *events.mappings)
+            mappings = {item.uuid: item for item in both}
+            events = dataclasses.replace(events, mappings=tuple(mappings.values()))
         self._add(
             plan_events(
                 wanted.name,
                 wanted.alias,
                 wanted.keys.get("events", ()),
-                current.events,
+                events,
                 self._place,
                 NEW_POLICY if self._has_new_policy else (),
                 removes="events" in recorded_keys(tags),
@@ -663,7 +669,7 @@ class _Planner:
         )
 
     def _plan_former(self) -> None:
-        """Remove URL and event sources from the alias that was deployed before."""
+        """Remove URL and schedules from the alias that was deployed before."""
         former = self._current.former
         if former is None:
             return
@@ -683,24 +689,9 @@ class _Planner:
                 self._changes.append(change)
                 sid = {"StatementId": statement["Sid"]}
                 self._call("lambda", "RemovePermission", arn, {**given, **sid})
-        wanted = {item.source for item in self._wanted.keys.get("events", ())}
-        gone = [
-            item
-            for item in former.events.mappings
-            if item.is_ours and item.source not in wanted
-        ]
         rules = sorted(former.events.rules | former.events.permitted)
-        ours = {item.uuid for item in self._current.events.mappings}
-        self._add(
-            plan_removal(
-                name,
-                former.alias,
-                [item for item in gone if item.uuid not in ours],
-                rules,
-                self._place,
-                loses=not wanted,
-            )
-        )
+        loses = not self._wanted.keys.get("events")
+        self._add(plan_removal(name, former.alias, [], rules, self._place, loses=loses))
 
     def _code(self) -> tuple[tuple[Step, ...], dict[str, Any]]:
         package = self._wanted.package

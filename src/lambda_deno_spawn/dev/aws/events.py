@@ -92,7 +92,7 @@ def read_events(
     for target in (name, *([f"{name}:{alias}"] if alias else [])):
         arn = aws.place.function(target)
         call = Call("lambda", "ListEventSourceMappings", arn, {"FunctionName": target})
-        for item in aws.items(call, "EventSourceMappings"):
+        for item in _found(aws, call, "EventSourceMappings"):
             if "EventSourceArn" not in item or item.get("State") == "Deleting":
                 continue
             source = item["EventSourceArn"]
@@ -106,13 +106,23 @@ def read_events(
     arn = aws.place.function(name if alias is None else f"{name}:{alias}")
     pattern = re.compile(rf"{re.escape(name[:RULE_NAME_START])}-[0-9a-f]{{16}}")
     by_target = Call("events", "ListRuleNamesByTarget", arn, {"TargetArn": arn})
-    rules = list(aws.items(by_target, "RuleNames"))
+    rules = _found(aws, by_target, "RuleNames")
     sids = [str(statement.get("Sid")) for statement in statements]
     return EventState(
         tuple(found.values()),
         frozenset(filter(pattern.fullmatch, rules)),
         frozenset(filter(pattern.fullmatch, sids)),
     )
+
+
+def _found(aws: Aws, call: Call, items: str) -> list[Any]:
+    """Return a list, empty if what it is about does not exist, such as a new alias."""
+    try:
+        return list(aws.items(call, items))
+    except AwsError as error:
+        if error.is_not_found:
+            return []
+        raise
 
 
 def _is_ours(aws: Aws, item: Mapping[str, Any]) -> bool:
