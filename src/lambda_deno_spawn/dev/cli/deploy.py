@@ -168,7 +168,9 @@ def deploy(
     alias: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Publish a version, and point this alias to it."
+            metavar="NAME",
+            help="Publish a version, and point this alias to it.  [default: "
+            "lambda.toml's, else none]",
         ),
     ] = None,
     function_url: Annotated[
@@ -206,17 +208,24 @@ def deploy(
         bool | None,
         typer.Option(
             "--snapstart/--no-snapstart",
-            help="Start versions from a snapshot.  [default: unchanged]",
+            help="Start versions from a snapshot.  [default: lambda.toml's, else "
+            "unchanged]",
             show_default=False,
         ),
     ] = None,
     tracing: Annotated[
         Tracing | None,
-        typer.Option(help="X-Ray.  [default: unchanged]", show_default=False),
+        typer.Option(
+            help="Trace with X-Ray.  [default: lambda.toml's, else unchanged]",
+            show_default=False,
+        ),
     ] = None,
     log_format: Annotated[
         LogFormat | None,
-        typer.Option(help="Format of logs.  [default: unchanged]", show_default=False),
+        typer.Option(
+            help="Format of logs.  [default: lambda.toml's, else unchanged]",
+            show_default=False,
+        ),
     ] = None,
     subnet: Annotated[
         list[str] | None,
