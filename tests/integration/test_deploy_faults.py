@@ -241,7 +241,7 @@ def test_a_bucket_of_another_region_is_refused_before_anything_is_made(
     cloud: Cloud,
 ) -> None:
     """Lambda refused it after the role and the log group had been made."""
-    cloud.client("s3").create_bucket(
+    cloud.client("s3", "us-west-2").create_bucket(
         Bucket="far-away", CreateBucketConfiguration={"LocationConstraint": "us-west-2"}
     )
     with cloud.relay() as relay:
