@@ -16,12 +16,15 @@ import typer
 
 from lambda_deno_spawn.dev.cli.console import Output, exit_codes
 from lambda_deno_spawn.dev.cli.options import (
+    EnvFileOption,
     HandlerOption,
     ProjectArgument,
+    StageOption,
     VerboseOption,
 )
 from lambda_deno_spawn.dev.cli.tables import write_table
-from lambda_deno_spawn.dev.project.function import parse_variables, shadowing_note
+from lambda_deno_spawn.dev.project.env_file import given_variables
+from lambda_deno_spawn.dev.project.function import shadowing_note
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.quotas import MB
 from lambda_deno_spawn.dev.project.target import find_project, find_target
@@ -35,6 +38,7 @@ SHOWN_FILES = 20
 def build(
     function: ProjectArgument = ".",
     *,
+    stage: StageOption = None,
     handler: HandlerOption = None,
     name: Annotated[
         str | None,
@@ -79,6 +83,7 @@ def build(
             "repeated.",
         ),
     ] = None,
+    env_file: EnvFileOption = None,
     target_deno: Annotated[
         Path | None,
         typer.Option(
@@ -97,7 +102,7 @@ def build(
         from lambda_deno_spawn.dev.package.build import BuildOptions
         from lambda_deno_spawn.dev.package.build import build as build_package
 
-        target = find_target(function, handler)
+        target = find_target(function, handler, stage)
         target.refuse_qualifier("build")
         project = find_project(target, handler, name)
         if note := shadowing_note(project.function, function):
@@ -112,7 +117,7 @@ def build(
             has_map=source_map,
             is_seeded=cache,
             target_deno=target_deno,
-            variables=parse_variables(env or []),
+            variables=given_variables(env_file, env),
         )
         show_package(build_package(options, os.environ), output)
 

@@ -26,6 +26,7 @@ from lambda_deno_spawn.dev.cli.console import Output, confirm, exit_codes
 from lambda_deno_spawn.dev.cli.options import (
     BucketOption,
     DryRunOption,
+    EnvFileOption,
     FunctionArgument,
     HandlerOption,
     NameOption,
@@ -34,12 +35,13 @@ from lambda_deno_spawn.dev.cli.options import (
     ProfileOption,
     ProjectArgument,
     RegionOption,
+    StageOption,
     VerboseOption,
     YesOption,
     layer_zips,
     whole_function,
 )
-from lambda_deno_spawn.dev.project.function import parse_variables
+from lambda_deno_spawn.dev.project.env_file import given_variables
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.quotas import (
     MB,
@@ -73,6 +75,7 @@ class UrlAuth(StrEnum):
 def deploy(
     function: ProjectArgument = ".",
     *,
+    stage: StageOption = None,
     package: Annotated[
         Path | None,
         typer.Option(metavar="ZIP", help="Package to deploy.  [default: build it]"),
@@ -132,6 +135,7 @@ def deploy(
             metavar="NAME=VALUE", help="Environment variable; may be repeated."
         ),
     ] = None,
+    env_file: EnvFileOption = None,
     replace_env: Annotated[
         bool,
         typer.Option(
@@ -196,7 +200,7 @@ def deploy(
         from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
         from lambda_deno_spawn.dev.aws.wanted import check_wanted
 
-        target = find_target(function, handler)
+        target = find_target(function, handler, stage)
         target.refuse_qualifier("deploy")
         project = find_project(target, handler, name)
         wanted = _wanted(
@@ -217,7 +221,7 @@ def deploy(
                 retention_days=log_retention,
                 bucket=bucket,
             ),
-            variables=parse_variables(env or []),
+            variables=given_variables(env_file, env),
             replaces_env=replace_env,
             changes_runtime=change_runtime,
         )
@@ -242,6 +246,7 @@ def delete(
     function: FunctionArgument = None,
     *,
     name: NameOption = None,
+    stage: StageOption = None,
     keep_role: Annotated[
         bool,
         typer.Option("--keep-role", help="Keep the role that `deploy` created for it."),
@@ -266,7 +271,7 @@ def delete(
         from lambda_deno_spawn.dev.aws.session import Aws
         from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
 
-        target = whole_function("delete", function, name)
+        target = whole_function("delete", function, name, stage)
         aws = Aws(target.choose_region(region), profile)
         check_account(aws, target)
         check_ambiguity(aws, target, has_name_option=True)

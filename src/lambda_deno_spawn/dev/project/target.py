@@ -52,6 +52,7 @@ class Target:
         other: Name of another function that the argument could mean, if AWS has one:
             the argument itself, where the folder of this name contains a function with
             a different name.
+        stage: The stage of the project that is meant.
     """
 
     argument: str
@@ -61,6 +62,7 @@ class Target:
     region: str | None = None
     account: str | None = None
     other: str | None = None
+    stage: str | None = None
 
     @property
     def lambda_name(self) -> str:
@@ -97,7 +99,9 @@ class Target:
             )
 
 
-def find_target(argument: str, handler: str | None = None) -> Target:
+def find_target(
+    argument: str, handler: str | None = None, stage: str | None = None
+) -> Target:
     """Return the function that an argument means.
 
     A local folder or file with a function comes first, then names and ARNs.
@@ -105,16 +109,19 @@ def find_target(argument: str, handler: str | None = None) -> Target:
     Args:
         argument: A path, a name or an ARN.
         handler: ``file.export``; None: choose it by the names of the files.
+        stage: Stage of the project; None: without one.
 
     Raises:
-        UsageError: The argument means no function, or two local ones.
+        UsageError: The argument means no function, or two local ones, or one without
+            such a stage.
     """
     path = Path(argument)
     is_name = FUNCTION_NAME.fullmatch(argument) is not None
     if is_name and _holds_function(path, handler):
-        return _named_folder(path, handler)
+        return _named_folder(path, handler, stage)
     if LAMBDA_NAME.fullmatch(argument):
-        return named_target(argument)
+        target = named_target(argument)
+        return target if stage is None else _staged(target, handler, stage)
     if argument.startswith("arn:"):
         raise UsageError(
             f"Cannot use {argument!r}: it is not the ARN of a function, such as "
@@ -125,7 +132,27 @@ def find_target(argument: str, handler: str | None = None) -> Target:
             f"Cannot find function {argument!r}: there is no such file or folder; give "
             "the folder that contains the function, its name in Lambda, or its ARN"
         )
-    return Target(argument, load_project(path, handler).name, path)
+    name = load_project(path, handler, stage=stage).name
+    return Target(argument, name, path, stage=stage)
+
+
+def _staged(target: Target, handler: str | None, stage: str) -> Target:
+    """Return a stage of the project here that has a name."""
+    folders = _projects_called(target.name)
+    if target.account is not None or target.qualifier is not None or not folders:
+        reason = "no project here has this name"
+        if target.account is not None:
+            reason = "it is an ARN, which names one function already"
+        elif target.qualifier is not None:
+            reason = "a version or alias belongs to one function already"
+        raise UsageError(
+            f"Cannot use --stage {stage} with {target.argument!r}: {reason}; give the "
+            "folder with the project's lambda.toml, or the whole name of the stage's "
+            "function without --stage"
+        )
+    path = _only(folders, target)
+    name = load_project(path, handler, stage=stage).name
+    return Target(target.argument, name, path, stage=stage)
 
 
 def named_target(name: str) -> Target:
@@ -163,7 +190,7 @@ def find_project(
         UsageError: There is no such project, or there are several.
     """
     if target.path is not None:
-        return load_project(target.path, handler, name)
+        return load_project(target.path, handler, name, target.stage)
     if target.account is not None and name not in (None, target.name):
         raise UsageError(
             f"Cannot use --name {name} with {target.argument!r}: the ARN names the "
@@ -174,32 +201,43 @@ def find_project(
         raise UsageError(
             f"Cannot find function {target.argument!r}: there is no such file or "
             f"folder, and no project here has the name {target.name!r}; give the "
-            "handler's file or the folder that contains it"
+            "handler's file or the folder that contains it, and --stage for a stage"
         )
+    return load_project(_only(folders, target), handler, name)
+
+
+def _only(folders: list[Path], target: Target) -> Path:
+    """Return the only folder whose project has a name."""
     if len(folders) > 1:
         raise UsageError(
             f"Cannot tell which project {target.argument!r} means: "
             f"{' and '.join(_shown(folder) for folder in folders)} have this name; "
             "give one of them"
         )
-    return load_project(folders[0], handler, name)
+    return folders[0]
 
 
-def _named_folder(path: Path, handler: str | None) -> Target:
+def _named_folder(path: Path, handler: str | None, stage: str | None) -> Target:
     """Return the function in a folder that an argument names without a slash."""
     argument = str(path)
-    name = load_project(path, handler).name
-    if name == argument:
-        return Target(argument, name, path)
-    others = [folder for folder in _projects_called(argument) if folder != path]
+    base = load_project(path, handler).name
+    others = [] if base == argument else _others_called(argument, path)
     if others:
         raise UsageError(
             f"Cannot tell which function {argument!r} means: the folder {argument!r} "
-            f"contains {name!r}, and {_shown(others[0])} is the project called "
+            f"contains {base!r}, and {_shown(others[0])} is the project called "
             f"{argument!r}; give {_shown(path)} for the first, {_shown(others[0])} for "
             "the second"
         )
-    return Target(argument, name, path, other=argument)
+    if stage is not None:
+        # Only a project has stages: the argument cannot be the name of a function.
+        name = load_project(path, handler, stage=stage).name
+        return Target(argument, name, path, stage=stage)
+    return Target(argument, base, path, other=None if base == argument else argument)
+
+
+def _others_called(name: str, path: Path) -> list[Path]:
+    return [folder for folder in _projects_called(name) if folder != path]
 
 
 def _shown(folder: Path) -> str:
