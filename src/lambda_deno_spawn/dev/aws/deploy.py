@@ -33,6 +33,7 @@ from lambda_deno_spawn.dev.aws.publish import (
     content_steps,
     publish_steps,
 )
+from lambda_deno_spawn.dev.aws.secrets import with_secrets
 from lambda_deno_spawn.dev.aws.wanted import (
     OUR_TAG,
     WRAPPER,
@@ -191,6 +192,7 @@ class _Planner:
             there = Call("iam", "GetRole", arn, {"RoleName": name})
             self._steps.append(Step(Wait("role_exists", there)))
         policy = role_policy(wanted.name, self._place)
+        policy = with_secrets(policy, wanted.variables, self._place)
         policy_name = role_policy_name(self._place)
         if role is None or role.policy != policy:
             if role is not None:

@@ -262,7 +262,7 @@ def invoke(
             else project.timeout_s or DEFAULT_TIMEOUT_S,
             memory_mb=memory or project.memory_mb or DEFAULT_MEMORY_MB,
             warm=None if warm is None else warm.value,
-            variables={**project.variables, **given_variables(env_file, env)},
+            variables=project.variables_with(given_variables(env_file, env)),
             client_context=_client_context(client_context),
             tenant_id=tenant_id,
             is_verbose=verbose,
@@ -341,7 +341,7 @@ def _doctor_options(
 ) -> InvokeOptions | None:
     if function is not None:
         project = load_project(Path(function), handler, stage=stage)
-        variables = {**project.variables, **given}
+        variables = project.variables_with(given)
         memory_mb = project.memory_mb or DEFAULT_MEMORY_MB
         return InvokeOptions(project.function, memory_mb=memory_mb, variables=variables)
     if handler is not None or stage is not None or given:

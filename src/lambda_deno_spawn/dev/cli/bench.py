@@ -155,7 +155,7 @@ def bench(
             timeout_s=positive_timeout_s(timeout)
             if timeout is not None
             else project.timeout_s or DEFAULT_TIMEOUT_S,
-            variables={**project.variables, **given_variables(env_file, env)},
+            variables=project.variables_with(given_variables(env_file, env)),
             starts=STARTS if events >= EVENTS_FOR_P99 else STARTS_LEAST,
         )
         # The path of a socket below it must be short.

@@ -328,7 +328,7 @@ def _wanted(
     return Wanted(
         **{**fields, **given},
         package=PackageZip(Path(), "", 0),
-        variables={**project.variables, **variables},
+        variables=project.variables_with(variables),
         replaces_env=replaces_env,
         changes_runtime=changes_runtime,
     )

@@ -31,6 +31,11 @@ from lambda_deno_spawn.dev.project.quotas import (
     STORAGE_MIN_MB,
     TIMEOUT_LIMIT_S,
 )
+from lambda_deno_spawn.dev.project.secrets import (
+    SECRETS_VARIABLE,
+    reference_text,
+    secrets_variable,
+)
 from lambda_deno_spawn.dev.project.stages import KEY as STAGE_KEY
 from lambda_deno_spawn.dev.project.stages import Stages
 from lambda_deno_spawn.errors import ConfigError, UsageError
@@ -91,6 +96,7 @@ class Project:
         include: Patterns of additional files to package.
         exclude: Patterns of files to leave out of the package.
         env: The function's environment variables.
+        secrets: References to values that the runtime fetches from AWS, by variable.
         tags: AWS tags.
         stage: The stage whose settings these are; None: without a stage.
     """
@@ -114,6 +120,7 @@ class Project:
     exclude: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
     stage: str | None = None
 
     @property
@@ -126,7 +133,19 @@ class Project:
             "LAMBDA_DENO_RESPONSE_MODE": self.response_mode,
         }
         given = {name: str(value) for name, value in settings.items() if value}
-        return {**given, **self.env}
+        return {**given, **secrets_variable(self.secrets), **self.env}
+
+    def variables_with(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Return the variables with further ones, which come first.
+
+        A given variable also takes the place of a secret of its name.
+        """
+        kept = {name: text for name, text in self.secrets.items() if name not in given}
+        own = self.variables
+        own.pop(SECRETS_VARIABLE, None)
+        if SECRETS_VARIABLE in self.env:
+            own[SECRETS_VARIABLE] = self.env[SECRETS_VARIABLE]
+        return {**secrets_variable(kept), **own, **given}
 
 
 def load_project(
@@ -196,6 +215,7 @@ def load_project(
         include=table.patterns("include"),
         exclude=table.patterns("exclude"),
         env=table.mapping("env", check_names=True),
+        secrets=table.secrets("env"),
         tags=table.mapping("tags", check_names=False),
         stage=stage,
     )
@@ -316,6 +336,8 @@ class _Table:
             raise self._refuse(key, table, f"a table: [{key}] and lines NAME = value")
         found = {}
         for name, value in table.items():
+            if check_names and isinstance(value, dict):
+                continue  # a secret
             if isinstance(value, bool):
                 text = "true" if value else "false"
             elif isinstance(value, str | int | float):
@@ -329,6 +351,22 @@ class _Table:
                 place = self._stages.place_of(self._stage, f"{key}.{name}")
                 raise UsageError(f"Cannot use {self._file!r}: {place}: {problem}")
             found[name] = text
+        return found
+
+    def secrets(self, key: str) -> dict[str, str]:
+        """Return the references to secrets in a table of variables."""
+        table = self._take(key)
+        found = {}
+        for name, value in table.items() if isinstance(table, dict) else ():
+            if not isinstance(value, dict):
+                continue
+            place = self._stages.place_of(self._stage, f"{key}.{name}")
+            try:
+                found[name] = reference_text(name, value)
+            except ValueError as error:
+                raise UsageError(
+                    f"Cannot use {self._file!r}: {place}: {error}"
+                ) from None
         return found
 
     def reject_unknown_keys(self) -> None:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 KEY = "stage"
 STAGE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 STAGE_RULE = "1 to 32 small letters, digits and -, with no - at either end"
+# A reference to a secret is one value: it is replaced as a whole.
+REFERENCE_MARK = "from"
 NAME_LIMIT = 64  # of a function; AWS Lambda API reference, CreateFunction
 
 
@@ -189,6 +191,7 @@ def merged(
     for key, value in overlay.items():
         below = result.get(key)
         if isinstance(below, dict) and isinstance(value, dict):
-            value = merged(below, value)
+            is_reference = REFERENCE_MARK in value
+            value = value if is_reference else merged(below, value)
         result[key] = value
     return result
