@@ -361,7 +361,7 @@ def read_layout(path: Path, arch: Arch) -> Image:
     try:
         index = json.loads((path / "index.json").read_bytes())
         manifest = choose(index, arch, find, shown)
-        return read_image(manifest, find, shown)
+        return read_image(manifest, arch, find, shown)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise BuildError(f"Cannot read the base {shown}: {error!r}") from error
 
@@ -398,20 +398,27 @@ def choose(
         if config.get("architecture") == wanted:
             return manifest
         found.append(config.get("architecture"))
+    raise _other_platform(arch, found, shown)
+
+
+def _other_platform(arch: Arch, found: Iterable[object], shown: str) -> BuildError:
     there = ", ".join(sorted({str(name) for name in found})) or "no image for Linux"
-    raise BuildError(
+    return BuildError(
         f"Cannot use the base {shown} for {arch.value}: it has {there}; choose one for "
-        f"linux/{wanted}"
+        f"linux/{ARCHITECTURES[arch]}"
     )
 
 
-def read_image(manifest: Mapping[str, Any], find: Any, shown: str) -> Image:
+def read_image(manifest: Mapping[str, Any], arch: Arch, find: Any, shown: str) -> Image:
     """Return an image, from its manifest.
 
     Raises:
-        BuildError: It is not an image, or its parts do not belong together.
+        BuildError: It is for another instruction set, or its parts do not belong
+            together.
     """
     config = json.loads(_content(_config(manifest, find)))
+    if config.get("architecture") != ARCHITECTURES[arch]:
+        raise _other_platform(arch, [config.get("architecture")], shown)
     diff_ids = config["rootfs"]["diff_ids"]
     descriptors = manifest["layers"]
     if len(diff_ids) != len(descriptors):

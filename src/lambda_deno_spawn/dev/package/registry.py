@@ -183,7 +183,7 @@ class Registry:
                 return self._blob(digest, media_type, cache)
 
             manifest = choose(json.loads(content), arch, find, shown)
-            return read_image(manifest, find, shown), digest
+            return read_image(manifest, arch, find, shown), digest
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise BuildError(f"Cannot read the image {shown}: {error!r}") from error
         except DeployError as error:
