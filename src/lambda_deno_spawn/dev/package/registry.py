@@ -112,7 +112,7 @@ def docker_login(host: str, home: Path) -> Login | None:
 
     Programs that keep passwords for Docker are not asked.
     """
-    with contextlib.suppress(OSError, ValueError, AttributeError, KeyError):
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         config = json.loads((home / ".docker" / "config.json").read_bytes())
         text = base64.b64decode(config["auths"][host]["auth"]).decode()
         name, _, password = text.partition(":")
