@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -17,8 +18,9 @@ import orjson
 import pytest
 from deno import find_deno_bin
 
-from lambda_deno_spawn.dev.package.archive import Member
+from lambda_deno_spawn.dev.package.archive import Member, write_archive
 from lambda_deno_spawn.dev.package.image import EMULATOR, ENTRY
+from lambda_deno_spawn.dev.package.layer import Kind
 from lambda_deno_spawn.dev.package.oci import read_layout
 from lambda_deno_spawn.dev.project.project import Arch
 from tests.fixtures.command import run_command
@@ -34,7 +36,7 @@ if TYPE_CHECKING:
     from tests.integration.rie import Rie
 
 # The first test builds the layers, which takes half a minute on two cores.
-pytestmark = [pytest.mark.deno, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.deno, pytest.mark.timeout(300)]
 
 ARCH = Arch.here()
 OTHER = next(arch for arch in Arch if arch is not ARCH)
@@ -67,15 +69,46 @@ def out(tmp_path_factory: pytest.TempPathFactory, layers: Path) -> Path:
     return folder
 
 
-def build(project: Path, base: Path, out: Path, *options: str) -> Any:
-    """Build an image; return what the command prints."""
+@pytest.fixture
+def small_out(tmp_path: Path) -> Path:
+    """An output folder with layers that contain next to nothing."""
+    folder = tmp_path / "small"
+    entries = []
+    for kind in Kind:
+        name = f"{kind}-layer-{ARCH}.zip"
+        members = [Member(f"bin/{kind}", b"#!", 0o755), Member(f"lib/{kind}", b"x")]
+        written = write_archive(folder / name, members)
+        entries.append(
+            {
+                "kind": kind,
+                "name": f"lambda-deno-spawn-{kind}-{ARCH}",
+                "arch": ARCH,
+                "file": name,
+                "sha256": written.sha256,
+                "zippedBytes": written.zipped_bytes,
+                "unzippedBytes": written.unzipped_bytes,
+                "pythons": [] if kind is Kind.DENO else ["3.13"],
+                "deno": None,
+                "version": "0",
+                "compatibleRuntimes": [],
+                "licenses": "MIT",
+            }
+        )
+    (folder / "layers.json").write_text(json.dumps(entries))
+    return folder
+
+
+def build(project: Path, base: Path, out: Path, *options: str, code: int = 0) -> Any:
+    """Build an image; return what the command prints, or its error."""
     fetch_bundler()
+    environ = {**os.environ, "DENO_DIR": str(DENO_DIR)}
     done = run_command(
         "build", project, "--image", "--base", base, "--out", out, "-o", "json",
-        *options, environ={**os.environ, "DENO_DIR": str(DENO_DIR)}, limit_s=150,
+        *options, limit_s=200,
+        environ={**environ, "XDG_CACHE_HOME": str(out / "cache")},
     )  # fmt: skip
-    assert done.returncode == 0, done.stderr.decode()
-    return json.loads(done.stdout)
+    assert done.returncode == code, done.stderr.decode()
+    return done.stderr.decode() if code else json.loads(done.stdout)
 
 
 def write_project(folder: Path, toml: str = "") -> Path:
@@ -138,13 +171,20 @@ def test_image_runs_under_aws_s_emulator(
 
 
 def test_image_is_the_same_wherever_and_whenever_it_is_built(
-    base: Path, out: Path, tmp_path: Path
+    small_out: Path, tmp_path: Path
 ) -> None:
-    first = build(write_project(tmp_path / "orders"), base, out)
+    base = write_base(tmp_path / "base", skeleton(), ARCH)
+    first = build(write_project(tmp_path / "orders"), base, small_out)
     names = sorted(path.name for path in Path(first["path"]).rglob("*"))
+    cached = sorted((small_out / "cache" / "lambda-deno-spawn").rglob("*.tar.gz"))
+    assert len(cached) == 3
+    cached[0].write_bytes(b"damaged, so it is made again")
     (tmp_path / "elsewhere").mkdir()
-    second = build(write_project(tmp_path / "elsewhere" / "orders"), base, out)
+    second = build(write_project(tmp_path / "elsewhere" / "orders"), base, small_out)
     assert second["digest"] == first["digest"]
+    shutil.rmtree(small_out / "cache")
+    third = build(tmp_path / "orders", base, small_out)
+    assert third["digest"] == first["digest"]
     assert names == sorted(path.name for path in Path(second["path"]).rglob("*"))
     manifest = f"blobs/sha256/{first['digest'].partition(':')[2]}"
     assert (Path(first["path"]) / manifest).is_file()
@@ -153,13 +193,12 @@ def test_image_is_the_same_wherever_and_whenever_it_is_built(
 
 
 def test_image_for_the_other_architecture_needs_its_base(
-    base: Path, tmp_path: Path
+    small_out: Path, tmp_path: Path
 ) -> None:
     project = write_project(tmp_path / "orders")
-    arguments = ("build", project, "--image", "--base", base, "--arch", OTHER.value)
-    done = run_command(*arguments, cwd=tmp_path)
-    assert done.returncode == 3
-    assert f"for {OTHER.value}: it has " in done.stderr.decode()
+    base = write_base(tmp_path / "base", skeleton(), ARCH)
+    said = build(project, base, small_out, "--arch", OTHER.value, code=3)
+    assert f"for {OTHER.value}: it has " in said
 
 
 @pytest.mark.parametrize(
@@ -170,7 +209,6 @@ def test_image_for_the_other_architecture_needs_its_base(
         (["--image", "--base", "nowhere"], 2, "Cannot use the image 'nowhere'"),
         (["--image", "--base", "."], 3, "it is not an OCI image layout"),
         (["--image", "--push", "x"], 2, "Cannot use the image 'x': expected HOST/NAME"),
-        (["--image", "--base", "127.0.0.1:9/x"], 3, "Connection refused"),
     ],
 )
 def test_what_cannot_be_used_is_named_before_the_build(
@@ -182,21 +220,18 @@ def test_what_cannot_be_used_is_named_before_the_build(
     assert problem in done.stderr.decode()
 
 
-def test_base_has_to_have_the_interpreter(tmp_path: Path, out: Path) -> None:
+def test_base_has_to_have_the_interpreter(tmp_path: Path, small_out: Path) -> None:
     project = write_project(tmp_path / "orders")
     (project / "lambda.toml").write_text(f'runtime = "python3.13"\narch = "{ARCH}"\n')
     found = {}
-    for folder, version in (("usr/bin", "3.11"), ("var/lang/bin", "3.13")):
+    for folder, version, code in (("usr/bin", "3.11", 3), ("var/lang/bin", "3.13", 0)):
         member = Member(f"{folder}/python{version}", b"", 0o755)
-        path = write_base(tmp_path / version, [member], ARCH)
-        found[version] = run_command(
-            "build", project, "--image", "--base", path, "--out", out, "-o", "json",
-            "--no-bundle", "--no-cache",
-        )  # fmt: skip
-    assert found["3.11"].returncode == 3
-    assert "no python3.13 in /var/lang/bin" in found["3.11"].stderr.decode()
-    assert "it has python3.11; choose another" in found["3.11"].stderr.decode()
-    assert json.loads(found["3.13"].stdout)["python"] == "/var/lang/bin/python3.13"
+        base = write_base(tmp_path / version, [member], ARCH)
+        options = ("--no-bundle", "--no-cache")
+        found[version] = build(project, base, small_out, *options, code=code)
+    assert "no python3.13 in /var/lang/bin" in found["3.11"]
+    assert "it has python3.11; choose another" in found["3.11"]
+    assert found["3.13"]["python"] == "/var/lang/bin/python3.13"
 
 
 def test_entry_becomes_the_emulator_where_no_runtime_api_is(tmp_path: Path) -> None:

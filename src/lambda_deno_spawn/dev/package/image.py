@@ -8,9 +8,15 @@ AWS Lambda Developer Guide, "Create a Lambda function using a container image".
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+import json
+import secrets
+import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +33,7 @@ from lambda_deno_spawn.dev.package.layer import (
 from lambda_deno_spawn.dev.package.oci import (
     ARCHITECTURES,
     CREATED,
+    Blob,
     Image,
     Layer,
     names_in,
@@ -34,6 +41,7 @@ from lambda_deno_spawn.dev.package.oci import (
     write_layer,
     write_layout,
 )
+from lambda_deno_spawn.dev.package.wheels import cache_folder
 from lambda_deno_spawn.dev.project.quotas import OS_ONLY
 from lambda_deno_spawn.errors import BuildError
 
@@ -46,6 +54,7 @@ if TYPE_CHECKING:
 
 TASK_ROOT = "var/task"
 OPT = "opt"
+FORMAT = 1  # of cached layers; another number makes all of them anew
 # Where images have an interpreter, AWS's own first.
 PYTHON_FOLDERS = ("var/lang/bin", "usr/local/bin", "usr/bin", "opt/interpreter/bin")
 EMULATOR = "/usr/local/bin/aws-lambda-rie"  # in AWS's base images
@@ -135,10 +144,8 @@ def build_image(options: ImageOptions, note: Callable[[str], None]) -> BuiltImag
     kinds = [Kind.DENO, Kind.RUNTIME, *([Kind.PYTHON] if is_own else [])]
     built = _layers(options, kinds, version, note)
     with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as scratch:
-        layers = [
-            _layer(options.out / layer.file, OPT, Path(scratch) / layer.kind.value)
-            for layer in built
-        ]
+        cache = cache_folder(options.environ).with_name("image-layers")
+        layers = [_cached(options.out, layer, cache, Path(scratch)) for layer in built]
         layers.append(_layer(options.package.path, TASK_ROOT, Path(scratch) / "task"))
         image = _configured(options, f"/{python}").with_layers(
             layers, "lambda-deno-spawn build --image"
@@ -226,6 +233,39 @@ def _layers(
         )
     found = usable()
     return [found[kind] for kind in kinds]
+
+
+def _cached(out: Path, built: BuiltLayer, cache: Path, scratch: Path) -> Layer:
+    """Return a layer of the runtime, compressed now or by an earlier build.
+
+    To compress Deno takes seconds, and it is the same for all functions.
+    """
+    key = f"{built.sha256}-{zlib.ZLIB_RUNTIME_VERSION}-{FORMAT}"
+    path, facts = cache / f"{key}.tar.gz", cache / f"{key}.json"
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        known = json.loads(facts.read_bytes())
+        with path.open("rb") as file:
+            digits = hashlib.file_digest(file, "sha256").hexdigest()
+        if known["digest"] == f"sha256:{digits}":
+            size_bytes = path.stat().st_size
+            blob = Blob(known["mediaType"], known["digest"], size_bytes, path)
+            return Layer(blob, known["diffId"])
+    made = _layer(out / built.file, OPT, scratch / built.kind.value)
+    # A cache that cannot be written is no reason to fail.
+    with contextlib.suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+        assert isinstance(made.blob.content, Path)
+        partial = cache / f".{key}.{secrets.token_hex(4)}"
+        try:
+            shutil.copyfile(made.blob.content, partial)
+            partial.replace(path)
+            partial.write_text(
+                json.dumps({**made.blob.descriptor, "diffId": made.diff_id})
+            )
+            partial.replace(facts)
+        finally:
+            partial.unlink(missing_ok=True)
+    return made
 
 
 def _layer(archive: Path, root: str, path: Path) -> Layer:
