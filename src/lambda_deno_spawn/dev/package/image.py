@@ -43,6 +43,7 @@ from lambda_deno_spawn.dev.package.oci import (
 )
 from lambda_deno_spawn.dev.package.wheels import cache_folder
 from lambda_deno_spawn.dev.project.quotas import OS_ONLY
+from lambda_deno_spawn.dev.project.selection import IMAGE_SUFFIX
 from lambda_deno_spawn.errors import BuildError
 
 if TYPE_CHECKING:
@@ -150,7 +151,7 @@ def build_image(options: ImageOptions, note: Callable[[str], None]) -> BuiltImag
         image = _configured(options, f"/{python}").with_layers(
             layers, "lambda-deno-spawn build --image"
         )
-        path = options.out / f"{options.project.name}.oci"
+        path = options.out / f"{options.project.name}{IMAGE_SUFFIX}"
         write_layout(path, image, options.project.name)
     # The folder with its layers is gone: from here on they are those of the layout.
     stored = read_layout(path, options.arch)

@@ -9,6 +9,7 @@ Layout", "Image Manifest", "Image Configuration" and "Image Layer Filesystem Cha
 from __future__ import annotations
 
 import contextlib
+import glob
 import gzip
 import hashlib
 import io
@@ -17,12 +18,14 @@ import shutil
 import stat
 import tarfile
 import tempfile
+import time
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from lambda_deno_spawn.dev.package.archive import LEVEL, Member
+from lambda_deno_spawn.dev.package.archive import LEVEL, UNFINISHED_S, Member
 from lambda_deno_spawn.dev.project.project import Arch
+from lambda_deno_spawn.dev.project.selection import OWN_IMAGE
 from lambda_deno_spawn.errors import BuildError
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ ARCHITECTURES = {Arch.X86_64: "amd64", Arch.ARM64: "arm64"}
 CREATED = "1970-01-01T00:00:00Z"  # fixed, so that equal content gives equal bytes
 DOCUMENT_LIMIT_BYTES = 4 * 1024 * 1024  # of a manifest; as registries limit it
 CHUNK_BYTES = 1024 * 1024
+REPLACE_ATTEMPTS = 5
 FOLDER = 0o755
 
 
@@ -293,6 +297,7 @@ def write_layout(folder: Path, image: Image, name: str) -> None:
     index = {
         "schemaVersion": 2,
         "mediaType": INDEX,
+        "annotations": dict([OWN_IMAGE]),
         "manifests": [
             {
                 **manifest.descriptor,
@@ -303,6 +308,7 @@ def write_layout(folder: Path, image: Image, name: str) -> None:
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
+        _remove_unfinished(folder)
         partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
         try:
             blobs = partial / "blobs" / "sha256"
@@ -312,14 +318,35 @@ def write_layout(folder: Path, image: Image, name: str) -> None:
             (partial / "oci-layout").write_text('{"imageLayoutVersion":"1.0.0"}')
             (partial / "index.json").write_bytes(_json(index))
             partial.chmod(FOLDER)
-            shutil.rmtree(folder, ignore_errors=True)
-            partial.rename(folder)
+            _replace(partial, folder)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise BuildError(
             f"Cannot write the image to {str(folder)!r}: {error.strerror or error}"
         ) from error
+
+
+def _replace(partial: Path, folder: Path) -> None:
+    """Give a folder its name, whatever other builds do at the same time."""
+    for attempt in range(REPLACE_ATTEMPTS):
+        shutil.rmtree(folder, ignore_errors=True)
+        try:
+            partial.rename(folder)
+        except OSError:  # another build has put its own there meanwhile
+            if attempt == REPLACE_ATTEMPTS - 1:
+                raise
+        else:
+            return
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Remove what commands that were killed have left of a layout."""
+    old_s = time.time() - UNFINISHED_S
+    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
+        with contextlib.suppress(OSError):
+            if left.stat().st_mtime < old_s:  # another command may be writing it
+                shutil.rmtree(left)
 
 
 def _json(value: object) -> bytes:

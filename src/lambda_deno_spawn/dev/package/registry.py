@@ -150,6 +150,7 @@ class Registry:
         self._authorization: str | None = None
         self._client = httpx.Client(
             timeout=TIMEOUT,
+            trust_env=not is_here,  # a proxy does not reach this machine
             follow_redirects=False,
             headers={"Accept-Encoding": "identity"},  # digests are those of the bytes
         )

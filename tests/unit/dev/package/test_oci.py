@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import tarfile
 from typing import TYPE_CHECKING
 
@@ -18,6 +19,7 @@ from lambda_deno_spawn.dev.package.oci import (
 )
 from lambda_deno_spawn.dev.package.registry import Reference, docker_login
 from lambda_deno_spawn.dev.project.project import Arch
+from lambda_deno_spawn.dev.project.selection import is_own_image
 from lambda_deno_spawn.errors import BuildError, UsageError
 from tests.fixtures.images import empty_image
 
@@ -115,6 +117,26 @@ def test_layout_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["image"]
     with pytest.raises(BuildError, match="for arm64: it has amd64"):
         read_layout(tmp_path / "out" / "image", Arch.ARM64)
+
+
+def test_own_image_is_known_and_no_other(tmp_path: Path) -> None:
+    for name in ("a.oci", "b.oci", "c"):
+        write_layout(tmp_path / name, empty_image(Arch.ARM64), "name")
+    (tmp_path / "b.oci" / "index.json").write_text('{"manifests": []}')
+    assert [is_own_image(path) for path in sorted(tmp_path.iterdir())] == [
+        True, False, False
+    ]  # fmt: skip
+
+
+def test_rests_of_killed_builds_are_removed_once_they_are_old(tmp_path: Path) -> None:
+    for name in (".a.oci.old", ".a.oci.new", ".other.old"):
+        (tmp_path / name).mkdir()
+        if name.endswith("old"):
+            os.utime(tmp_path / name, (0, 0))
+    write_layout(tmp_path / "a.oci", empty_image(Arch.ARM64), "name")
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        ".a.oci.new", ".other.old", "a.oci"
+    ]  # fmt: skip
 
 
 def test_folder_that_is_not_an_image_is_not_replaced(tmp_path: Path) -> None:
