@@ -8,6 +8,7 @@ meant"; Lambda API reference, Invoke, "FunctionName".
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from lambda_deno_spawn.dev.project.project import (
     PROJECT_FILE,
     load_project,
 )
+from lambda_deno_spawn.dev.project.stages import Stages
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -198,10 +200,14 @@ def find_project(
         )
     folders = _projects_called(target.name)
     if not folders:
+        staged = _stage_called(target.name)
+        advice = "give the handler's file or the folder that contains it"
+        if staged is not None:
+            folder, stage = staged
+            advice = f"it is a stage: give {_shown(folder)} and --stage {stage}"
         raise UsageError(
             f"Cannot find function {target.argument!r}: there is no such file or "
-            f"folder, and no project here has the name {target.name!r}; give the "
-            "handler's file or the folder that contains it, and --stage for a stage"
+            f"folder, and no project here has the name {target.name!r}; {advice}"
         )
     return load_project(_only(folders, target), handler, name)
 
@@ -260,9 +266,29 @@ def _holds_function(path: Path, handler: str | None = None) -> bool:
 
 def _projects_called(name: str) -> list[Path]:
     """Return the working folder and its subfolders whose project has a name."""
+    return [folder for folder in _folders_here() if _is_called(folder, name)]
+
+
+def _folders_here() -> list[Path]:
     here = Path()
-    folders = [here, *sorted(entry for entry in here.iterdir() if entry.is_dir())]
-    return [folder for folder in folders if _is_called(folder, name)]
+    return [here, *sorted(entry for entry in here.iterdir() if entry.is_dir())]
+
+
+def _stage_called(name: str) -> tuple[Path, str] | None:
+    """Return the project here, and its stage, whose function has a name."""
+    for folder in _folders_here():
+        content = _content_of(folder / PROJECT_FILE)
+        if content is None:
+            continue
+        own = content.get("name")
+        by_folder = function_name(Function(folder.resolve(), ""))
+        base = own if isinstance(own, str) else by_folder
+        with contextlib.suppress(UsageError):
+            stages = Stages.of(str(folder), content)
+            for stage in stages.overlays:
+                if stages.function_name(stage, base) == name:
+                    return folder, stage
+    return None
 
 
 def _is_called(folder: Path, name: str) -> bool:
@@ -270,8 +296,16 @@ def _is_called(folder: Path, name: str) -> bool:
     file = folder / PROJECT_FILE
     if not file.is_file():
         return by_folder and _holds_function(folder)
-    try:
-        in_file = tomllib.loads(file.read_text("utf-8-sig")).get("name")
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+    content = _content_of(file)
+    if content is None:
         return False  # load_project reports the error if this project is meant
+    in_file = content.get("name")
     return by_folder if in_file is None else in_file == name
+
+
+def _content_of(file: Path) -> dict[str, object] | None:
+    """Return the content of a project file; None if it cannot be read."""
+    try:
+        return tomllib.loads(file.read_text("utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return None

@@ -172,6 +172,17 @@ def test_name_of_a_project_here_has_its_stages(load: Load) -> None:
     assert find_target("orders", stage="prod").other is None
 
 
+def test_name_of_a_stage_s_function_leads_to_its_project(load: Load) -> None:
+    load(FILE)
+    target = find_target("orders-prod")
+    assert target.path is None
+    advice = re.escape("it is a stage: give './orders' and --stage prod")
+    with pytest.raises(UsageError, match=advice):
+        find_project(target)
+    with pytest.raises(UsageError, match="give the handler's file or the folder"):
+        find_project(find_target("orders-prd"))
+
+
 @pytest.mark.parametrize(
     ("argument", "reason"),
     [
