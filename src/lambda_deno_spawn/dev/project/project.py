@@ -244,6 +244,12 @@ def load_project(
     table.reject_unknown_keys()
     _check_settings(str(file), project)
     _check_combination(str(file), project)
+    if project.secrets and aws.get("snapstart") is True:
+        raise table._refuse(
+            "snapstart",
+            True,
+            "false, as [env] refers to secrets, which a snapshot would keep",
+        )
     return project
 
 

@@ -136,3 +136,12 @@ def test_role_may_read_these_secrets_and_no_others(load: Load) -> None:
     policy = {"Version": "2012-10-17", "Statement": [{"Effect": "Allow"}]}
     assert with_secrets(policy, {}, PLACE) == policy
     assert len(with_secrets(policy, variables, PLACE)["Statement"]) == 3
+
+
+def test_a_snapshot_is_refused_beside_secrets(tmp_path: Path) -> None:
+    (tmp_path / "function.ts").write_text("export const handler = () => 1;\n")
+    (tmp_path / "lambda.toml").write_text(
+        'snapstart = true\nalias = "live"\n[env]\nDB = { from = "ssm", name = "/db" }\n'
+    )
+    with pytest.raises(UsageError, match="refers to secrets, which a snapshot"):
+        load_project(tmp_path)

@@ -123,9 +123,9 @@ def test_two_stages_never_have_one_function(
         (FILE, "x", "has no such stage; the stages are prod, test-2"),
         ("memory = 512", "prod", "has no stages; add a table [stage.prod]"),
         ("[stage.prod]\nmemroy = 1", None, "the key 'memroy' in [stage.prod] is "
-         "unknown; did you mean memory? The keys are arch, bundle"),
+         "unknown; did you mean memory? The keys are alias, arch, bucket"),
         ("[stage.a]\n[stage.b]\nzzz = 1", "a", "the key 'zzz' in [stage.b] is unknown; "
-         "the keys are arch, "),
+         "the keys are alias, arch, "),
         ("[stage.prod]\nmemory = 1", "prod", "stage.prod.memory is 1; expected"),
         ("memory = 1\n[stage.prod]\ntimeout = 3", "prod", ": memory is 1; expected"),
         ("[stage.prod.env]\nA_B = [1]", "prod", "stage.prod.env.A_B is [1]; expected"),
