@@ -28,6 +28,7 @@ from lambda_deno_spawn.dev.cli.console import (
     exit_codes,
 )
 from lambda_deno_spawn.dev.cli.deploy import delete, deploy
+from lambda_deno_spawn.dev.cli.dev import dev
 from lambda_deno_spawn.dev.cli.events import check_json, read_event, read_file
 from lambda_deno_spawn.dev.cli.layer import layer_app
 from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
@@ -89,6 +90,7 @@ app = typer.Typer(
 app.command()(new)
 app.command()(build)
 app.command()(bench)
+app.command()(dev)
 app.add_typer(layer_app, name="layer")
 layer_app.command("publish")(publish)
 layer_app.command("list")(list_layers)
