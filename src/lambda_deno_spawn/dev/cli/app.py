@@ -21,6 +21,7 @@ from lambda_deno_spawn import __version__
 from lambda_deno_spawn.config import Strategy, Warm
 from lambda_deno_spawn.dev.cli.bench import bench
 from lambda_deno_spawn.dev.cli.build import build
+from lambda_deno_spawn.dev.cli.call import call
 from lambda_deno_spawn.dev.cli.console import (
     EXIT_FAILED,
     Output,
@@ -91,6 +92,7 @@ app.command()(new)
 app.command()(build)
 app.command()(bench)
 app.command()(dev)
+app.command()(call)
 app.add_typer(layer_app, name="layer")
 layer_app.command("publish")(publish)
 layer_app.command("list")(list_layers)

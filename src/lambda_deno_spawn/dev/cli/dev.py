@@ -360,7 +360,8 @@ class TextScreen:
         if left:
             parts.append(f"{left} leftover processes ended")
         head = f"{facts.function:{self._width}} {record.id[:8]} >"
-        lines = [f"{head} {what} ->{outcome} in {', '.join(parts)}"]
+        arrow = f" ->{outcome}" if outcome else ""
+        lines = [f"{head} {what}{arrow} in {', '.join(parts)}"]
         # An init error is a notice, once for each version of the code.
         if record.error is not None and record.outcome != "init error":
             text = _explained(record.error.decode(errors="replace"))

@@ -304,6 +304,7 @@ class Environment:
             tenant_id=facts.tenant_id,
             invocation_id=secrets.token_hex(8),
             request_id=facts.request_id,
+            function_arn=facts.arn,
         )
         await emulator.wait_until(
             lambda: invocation.delivered_s is not None or self._is_dead,

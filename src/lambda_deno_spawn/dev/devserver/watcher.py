@@ -7,7 +7,6 @@ to. Specification: gitignore(5); watchfiles waits until several saves in a row a
 from __future__ import annotations
 
 import contextlib
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -141,7 +140,7 @@ def _own_output() -> set[Path]:
     found = set()
     for descriptor in (1, 2):
         with contextlib.suppress(OSError):
-            found.add(Path(os.readlink(f"/proc/self/fd/{descriptor}")))
+            found.add(Path(f"/proc/self/fd/{descriptor}").readlink())
     return found
 
 
