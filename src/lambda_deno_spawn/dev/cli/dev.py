@@ -220,9 +220,10 @@ async def _serve(
     from lambda_deno_spawn.dev.devserver.urls import FunctionUrls
 
     deno_binary(os.environ)  # said now rather than with the first request
+    local = LocalLambda(paths, overrides, environ=os.environ)
     listener = Listener(port)
+    local.serve_at(listener.url)
     try:
-        local = LocalLambda(paths, overrides, url=listener.url, environ=os.environ)
         urls = FunctionUrls(local, form, mode)
         app = application(
             LambdaApi(local).routes(),
@@ -236,6 +237,7 @@ async def _serve(
             async with listener.serve(app), asyncio.TaskGroup() as tasks:
                 if is_watching:
                     tasks.create_task(_watch(local))
+                    await asyncio.sleep(0)  # it watches when it first waits
                 screen.begin(local, listener)
                 await asyncio.Event().wait()  # until a signal cancels it
         finally:
