@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import json
+import shutil
+import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from lambda_deno_spawn.dev.devserver.watcher import GitIgnored
 from tests.integration.dev_server import DevServer, write
 
 if TYPE_CHECKING:
@@ -27,6 +30,14 @@ export async function handler(event: any) {
   return word;
 }
 """
+
+FILES = [
+    "plain.ts", "x.log", "keep.log", "out/a.ts", "sub/out/b.ts", "sub/deep.tmp",
+    "sub/own.txt", "sub/back.txt", "only/here.md", "sub/only/here.md", "dir/x/y.ts",
+    "dir/keep.ts", "a b.ts",
+]  # fmt: skip
+IGNORE = "*.log\n!keep.log\nout/\n/only\n*.tmp\ndir/*\n!dir/keep.ts\n# out\n"
+IGNORE_SUB = "*.txt\n!back.txt\n"
 
 
 @pytest.fixture
@@ -135,3 +146,20 @@ def test_project_files_are_read_again_and_functions_come_and_go(
     write(project, {"two/lambda.toml": 'name = "zwei"\n'})
     dev.notice("is served now", since)
     assert answer(dev, "zwei") == "two"
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is missing")
+def test_git_agrees_on_what_is_ignored(tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / ".gitignore").write_text(IGNORE)
+    (tmp_path / "sub/.gitignore").write_text(IGNORE_SUB)
+    for name in FILES:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("")
+    command = ["git", "-C", str(tmp_path), "check-ignore", "--", *FILES]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    ignored = GitIgnored()
+    ours = {name for name in FILES if ignored.matches(tmp_path / name)}
+    assert ours == set(done.stdout.splitlines())
