@@ -541,7 +541,8 @@ def test_ctrl_c_at_the_start_leaves_nothing(tmp_path: Path) -> None:
     with DevServer(folder, "--no-watch") as dev:
         aws = dev.lambda_client()
         aws.invoke(FunctionName="f", InvocationType="Event")
-        # Its environment is being started.
+        # Its environment is being started; the second one comes while it is ended.
+        dev.process.send_signal(signal.SIGINT)
 
 
 def test_what_cannot_be_served_is_refused(tmp_path: Path) -> None:
