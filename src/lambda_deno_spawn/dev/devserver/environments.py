@@ -22,6 +22,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from lambda_deno_spawn.dev.devserver.memory_group import MemoryGroup
 from lambda_deno_spawn.dev.local.emulator import Emulator
 from lambda_deno_spawn.dev.local.environment import (
     EmulatedInvocation,
@@ -120,6 +121,7 @@ class Environment:
         self._is_retiring = False
         self._is_dead = False
         self._is_frozen = False
+        self._group: MemoryGroup | None = None
         self._init_s: float | None = None
         self._ready_s = 0.0
         self._known_lines: set[str] = set()
@@ -188,8 +190,14 @@ class Environment:
             tempfile.TemporaryDirectory(
                 prefix="lambda-deno-spawn-", ignore_cleanup_errors=True
             ) as temp_dir,
+            contextlib.ExitStack() as stack,
         ):
             tree = ProcessTree(temp_dir, self._keep_memory)
+            command = bootstrap_command()
+            group = self._group = MemoryGroup.create(function.memory_mb * MIB)
+            if group is not None:
+                command = group.command(command)
+                stack.callback(group.remove)
             emulator = self._emulator = Emulator(
                 self._place.arn,
                 on_delivery=lambda _: None,
@@ -199,7 +207,7 @@ class Environment:
             async with emulator:
                 variables = self._variables(emulator.address, temp_dir)
                 async with started(
-                    bootstrap_command(),
+                    command,
                     variables,
                     function.project.function,
                     pipe,
@@ -397,8 +405,12 @@ class Environment:
             await job.put(chunk, invocation.content_type)
 
     def _keep_memory(self, used_bytes: int) -> None:
-        """End the largest process, as the kernel does when an environment is full."""
-        if used_bytes <= self._function.memory_mb * MIB or self._runtime is None:
+        """End the largest process, as the kernel does when an environment is full.
+
+        Here the kernel does it only where there is a group.
+        """
+        is_within = used_bytes <= self._function.memory_mb * MIB
+        if is_within or self._group is not None or self._runtime is None:
             return
         import psutil
 
