@@ -120,6 +120,7 @@ class Environment:
         self._is_ready = False
         self._is_retiring = False
         self._is_dead = False
+        self._is_being_ended = False
         self._is_frozen = False
         self._group: MemoryGroup | None = None
         self._init_s: float | None = None
@@ -219,6 +220,8 @@ class Environment:
                         await self._live(emulator, runtime)
                     finally:
                         exit_watch.cancel()
+                        runtime.pipe.catch_up()
+                        self._is_being_ended = True
                         self._thaw()
                         self._is_dead = True
 
@@ -329,6 +332,8 @@ class Environment:
         self._place.journal.deliver(job.record, job.now_ms(), init_ms)
         self._say(job, start_line(invocation))
         await self._follow(job, invocation)
+        if invocation.outcome is None:
+            return  # dev ends; `run` gives it back
         self._finish(job, invocation, runtime, init_s)
 
     async def _follow(self, job: Job, invocation: EmulatedInvocation) -> None:
@@ -351,7 +356,7 @@ class Environment:
             await emulator.wait_until(
                 lambda: invocation.end is not None or self._is_dead, left_s()
             )
-        if invocation.end is None:
+        if invocation.end is None and not self._is_dead:
             emulator.state.time_out(invocation)
         if invocation.outcome is not None:
             job.answer(invocation.outcome)
@@ -453,7 +458,8 @@ class Environment:
             return  # each process loads the module, and prints the same
         if len(self._known_lines) < KNOWN_LINES:
             self._known_lines.add(plain)
-        self._place.say(text)
+        if not self._is_being_ended:
+            self._place.say(text)
 
     def _wake(self) -> None:
         if self._emulator is not None:
