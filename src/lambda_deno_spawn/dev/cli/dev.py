@@ -405,6 +405,12 @@ def _short(text: str) -> list[str]:
     match = RECORD_HEAD.match(text)
     if match is not None:
         text = f"{match[1]} {text[match.end() :]}".replace("\t", " ", 1)
+    elif text.startswith('{"timestamp":'):
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+            record = json.loads(text)
+            message = record["message"]
+            shown = message if isinstance(message, str) else json.dumps(message)
+            text = f"{record['timestamp'][11:19]} {record['level']} {shown}"
     return text.splitlines() or [""]
 
 

@@ -12,7 +12,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.config import ResponseMode
 from lambda_deno_spawn.dev.project.function import SOURCE_NAMES
 from lambda_deno_spawn.dev.project.project import PROJECT_FILE, load_project
 from lambda_deno_spawn.dev.project.quotas import (
@@ -113,12 +112,6 @@ class ServedFunction:
     def variables(self) -> dict[str, str]:
         """The function's environment variables."""
         return {**self.project.variables, **self.overrides.variables}
-
-    @property
-    def streams_http(self) -> bool:
-        """Whether ``fetch`` handlers stream, which their function URL must allow."""
-        mode = self.variables.get("LAMBDA_DENO_RESPONSE_MODE", "")
-        return mode.lower() == ResponseMode.STREAM
 
     def reloaded(self) -> ServedFunction:
         """Return the function with its project file read again.
