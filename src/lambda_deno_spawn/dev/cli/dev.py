@@ -242,6 +242,7 @@ async def _serve(
             urls.routes(),
             pages_for(local),
             allowed_origins=origins,
+            on_error=local.tell_mistake,
         )
         checker = TypeChecker(deno, os.environ, local.journal) if is_checking else None
         screen = JsonScreen() if output is Output.JSON else TextScreen()
