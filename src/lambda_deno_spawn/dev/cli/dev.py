@@ -281,7 +281,9 @@ async def _watch(local: LocalLambda, checker: TypeChecker | None) -> None:
         is_unknown = False
         for path in paths:
             found = affected(path, folders)
-            is_unknown = is_unknown or found is None
+            # Of a new folder the first files may not be told apart.
+            is_new = found is None or path.is_dir()
+            is_unknown = is_unknown or is_new
             names |= found or set()
         gone = {name for name in names if not folders[name].is_dir()}
         if is_unknown or gone:
