@@ -60,7 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.project": {"config", "errors", "launch"},
     "dev.local": {"config", "dev.project", "errors", "launch"},
-    "dev.devserver": {"config", "dev.local", "dev.project", "errors", "launch"},
+    "dev.devserver": {"dev.local", "dev.project", "errors", "launch"},
     "dev.bench": {"dev.local", "dev.project", "errors", "launch"},
     "dev.doctor": {
         "config", "dev.local", "dev.project", "errors", "launch", "native",
