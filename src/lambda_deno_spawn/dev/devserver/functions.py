@@ -60,6 +60,7 @@ class Overrides:
         memory_mb: Memory size.
         variables: Environment variables of the functions.
         warm: Value of ``LAMBDA_DENO_WARM``.
+        stage: Stage of every function; None: without one.
         concurrency: Events that one environment takes at once, as a Managed Instance.
         environments: Most environments of a function at once.
         is_frozen: Environments are stopped between events, as on Lambda.
@@ -70,6 +71,7 @@ class Overrides:
     memory_mb: int | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     warm: str | None = None
+    stage: str | None = None
     concurrency: int | None = None
     environments: int = DEFAULT_ENVIRONMENTS
     is_frozen: bool = False
@@ -111,7 +113,7 @@ class ServedFunction:
     @property
     def variables(self) -> dict[str, str]:
         """The function's environment variables."""
-        return {**self.project.variables, **self.overrides.variables}
+        return self.project.variables_with(self.overrides.variables)
 
     def reloaded(self) -> ServedFunction:
         """Return the function with its project file read again.
@@ -119,7 +121,8 @@ class ServedFunction:
         Raises:
             UsageError: As for ``load_project``.
         """
-        return ServedFunction(self.path, load_project(self.path), self.overrides)
+        project = load_project(self.path, stage=self.overrides.stage)
+        return ServedFunction(self.path, project, self.overrides)
 
 
 def find_functions(
@@ -134,7 +137,8 @@ def find_functions(
     found: dict[str, ServedFunction] = {}
     for path in paths:
         for place in _places(path):
-            function = ServedFunction(place, load_project(place), overrides)
+            project = load_project(place, stage=overrides.stage)
+            function = ServedFunction(place, project, overrides)
             other = found.setdefault(function.name, function)
             if other.project.function != function.project.function:
                 raise UsageError(
