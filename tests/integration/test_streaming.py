@@ -175,9 +175,6 @@ async def test_whatever_ends_a_stream_too_early_is_named_in_the_trailers(
     message: str,
 ) -> None:
     source = f"export async function* handler() {{ {body} }}"
-    if way == "server" and error_type == "Runtime.HandlerNeverSettled":
-        error_type = "Runtime.InvokeTimeout"  # its event loop never runs dry
-        message = "did not end its answer"
     async with make_runtime({"function.ts": source}):
         answer = await api.invoke({}, timeout_s=1)
         assert answer.body == b"a"
@@ -199,10 +196,7 @@ async def test_a_stream_that_is_never_ended_is_an_error(
     async with make_runtime({"function.ts": FORMS}, "function.streamified"):
         answer = await api.invoke({"count": 1, "forgetsEnd": True}, timeout_s=2)
         assert answer.trailers["lambda-runtime-function-error-type"] == (
-            # The event loop of a server never runs dry.
-            "Runtime.InvokeTimeout"
-            if way == "server"
-            else "Runtime.HandlerNeverSettled"
+            "Runtime.HandlerNeverSettled"
         )
         await api.wait_for_next()
 

@@ -1185,17 +1185,6 @@ let latestJob = /** @type {Job} */ (/** @type {unknown} */ (null));
 let runningJobs = null;
 /** Finds the job that the calling code belongs to; null: one of several. */
 let findCurrent = /** @type {() => Job | null} */ (() => latestJob);
-/**
- * Lets the event loop end, or not, although the process waits for invocations. On pipes
- * it waits in a read, which does not keep the loop busy.
- */
-let keepAlive = (/** @type {boolean} */ _isKept) => {};
-
-/** @param {(isKept: boolean) => void} keep */
-function keepAliveWith(keep) {
-  keepAlive = keep;
-}
-
 const beginLoading = (
   /**
    * @param {Output} output
@@ -2745,7 +2734,6 @@ function waitForNothing(job, advice, goOn) {
   const leftMs = Math.max(0, job.abortEpochMs - Date.now());
   // False: the timer does not keep the process alive.
   const timer = createSystemTimer(warn, leftMs, false);
-  keepAlive(false);
   job.onNothingLeft = () => {
     job.stopWaiting?.();
     goOn();
@@ -2754,7 +2742,6 @@ function waitForNothing(job, advice, goOn) {
     job.onNothingLeft = null;
     job.stopWaiting = null;
     cancelTimer(timer);
-    keepAlive(true);
   };
 }
 
@@ -3728,15 +3715,19 @@ function failUncaught(job, error, errorType) {
 function onNothingLeft(event) {
   if (hasEnded()) return;
   const job = latestJob;
-  if (job.onNothingLeft !== null) {
-    // The response may take more work, and the process serve more invocations.
+  const goOn = () => {
     event?.stopImmediatePropagation();
     event?.preventDefault();
+  };
+  if (job.onNothingLeft !== null) {
+    // The response may take more work, and the process serve more invocations.
+    goOn();
     return job.onNothingLeft();
   }
   const isUnanswered = job.phase === "running" || job.phase === "streaming";
   if (isUnanswered) {
-    job.isFatal = true;
+    // In a process that reads stdin, nothing would read on behind the handler.
+    job.isFatal = hello.socket === null;
     const message = job.opensStream
       ? "The response stream can never end: no timer, request or other work is left " +
         "that could write to it; call its end()"
@@ -3749,16 +3740,16 @@ function onNothingLeft(event) {
   }
   if (!isUnanswered && job.phase === "finishing") {
     // `finish` waits for the promise for ever, so no other invocation can follow.
-    job.servesMore = false;
+    if (hello.socket === null) job.servesMore = false;
     log("WARN", [
       "waitUntil: a promise can never settle, nothing is left to wake it",
     ]);
   }
   if (job.phase !== "loading" && job.phase !== "idle") end(job);
-  if (!hasEnded()) return;
-  // The end comes later: until then nothing else hears of it, and Deno goes on.
-  event?.stopImmediatePropagation();
-  event?.preventDefault();
+  // A process that serves goes on; if the end comes later, nothing else hears of it
+  // until then.
+  const serves = hello.socket !== null && hello.concurrency === 1;
+  if (hasEnded() || (serves && job.phase === "done")) goOn();
 }
 
 // --- template.js ---
@@ -4070,7 +4061,7 @@ async function serve(server, listener, rid, handler) {
     within = (job, work) => jobs.run(job, work);
     tellApart(() => jobs.getStore());
   }
-  const { stopServing, keep } = server.serve(
+  const stopServing = server.serve(
     listener,
     (line, eventBytes, output) => {
       const head = /** @type {Head} */ (parse(decode(line)));
@@ -4081,8 +4072,8 @@ async function serve(server, listener, rid, handler) {
       });
       return () => job.abandon();
     },
+    hello.concurrency === 1,
   );
-  keepAliveWith(keep);
   beforeTheEnd(stopServing);
   // The supervisor writes CLOSE there, or nothing; it ends with it, or behind that.
   server.endOf(rid).then((line) => {

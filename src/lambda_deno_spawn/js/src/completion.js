@@ -12,7 +12,6 @@
 import { log } from "./console.js";
 import { attempt } from "./errors.js";
 import { hello } from "./input.js";
-import { keepAlive } from "./job.js";
 import {
   bind,
   cancelTimer,
@@ -158,7 +157,6 @@ function waitForNothing(job, advice, goOn) {
   const leftMs = Math.max(0, job.abortEpochMs - Date.now());
   // False: the timer does not keep the process alive.
   const timer = createSystemTimer(warn, leftMs, false);
-  keepAlive(false);
   job.onNothingLeft = () => {
     job.stopWaiting?.();
     goOn();
@@ -167,7 +165,6 @@ function waitForNothing(job, advice, goOn) {
     job.onNothingLeft = null;
     job.stopWaiting = null;
     cancelTimer(timer);
-    keepAlive(true);
   };
 }
 

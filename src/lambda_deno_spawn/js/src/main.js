@@ -38,7 +38,6 @@ import {
   beginInvocation,
   beginLoading,
   currentJob,
-  keepAliveWith,
   latestJob,
   tellApart,
 } from "./job.js";
@@ -149,7 +148,7 @@ async function serve(server, listener, rid, handler) {
     within = (job, work) => jobs.run(job, work);
     tellApart(() => jobs.getStore());
   }
-  const { stopServing, keep } = server.serve(
+  const stopServing = server.serve(
     listener,
     (line, eventBytes, output) => {
       const head = /** @type {Head} */ (parse(decode(line)));
@@ -160,8 +159,8 @@ async function serve(server, listener, rid, handler) {
       });
       return () => job.abandon();
     },
+    hello.concurrency === 1,
   );
-  keepAliveWith(keep);
   beforeTheEnd(stopServing);
   // The supervisor writes CLOSE there, or nothing; it ends with it, or behind that.
   server.endOf(rid).then((line) => {
