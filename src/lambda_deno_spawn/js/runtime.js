@@ -344,6 +344,9 @@ const NOT_PACKAGED =
   "the network: it has to come with the function";
 /** How Deno words that it cannot add a package to its cache, and what helps here. */
 const NOT_ADDED = "Failed caching npm package";
+/** How Deno words that it has not found an alias, which compilers know. */
+const ALIAS =
+  /^(Import "((?:@|~|\$[\w-]*)\/)[^"]*" not a dependency)\n\s*hint: .*/;
 const ADD_BEFORE =
   ": an event cannot add packages beside those that were loaded before it; import it " +
   "at the top of the module, or package it";
@@ -756,6 +759,15 @@ function advise(text, errorType) {
       return text.replaceAll(NOT_CACHED, NOT_PACKAGED);
     }
     if (text.startsWith(NOT_ADDED)) return text + ADD_BEFORE;
+    if (ALIAS.test(text)) {
+      return text.replace(
+        ALIAS,
+        (_, said, alias) =>
+          `${said}\n  hint: this is not the name of a package; "paths" of ` +
+          `tsconfig.json have no effect in Deno: add "imports": {"${alias}": ` +
+          '"./src/"} to deno.json',
+      );
+    }
     const folder = hello.packageFolders.length > 0 && layerWith(text);
     if (folder) {
       return `${text}\n  It is in ${folder}, where only require looks, as in Node: ` +
@@ -3057,9 +3069,14 @@ function noHandler(exports, path, value) {
   const noServer = names.length > 0
     ? ""
     : " and has started no server (import.meta.main is false here)";
+  const isNamed = names.includes(path.split(".")[0]);
   return new RuntimeError(
     "Runtime.HandlerNotFound",
-    value === undefined
+    value === undefined && isNamed && !path.includes(".")
+      ? `Cannot call export ${
+        quote(path)
+      } of ${where}: it is undefined when the module has loaded`
+      : value === undefined
       ? `Cannot find export ${
         quote(path)
       } in ${where}: it exports ${found}${more}${noServer}`
@@ -3617,6 +3634,61 @@ async function handToServer() {
 
 // --- packages.js ---
 
+/** Set once, as a member of the constructor of modules, where Deno loads `require`. */
+const SET_WHERE_LOADED = "_findPath";
+
+/**
+ * Let `require` go on where a file looks as if it did not exist. Deno loads `require`
+ * when it is first needed; to load it for every handler would take time.
+ */
+function mendRequire() {
+  Object.defineProperty(Function.prototype, SET_WHERE_LOADED, {
+    configurable: true,
+    set(value) {
+      const isRequire = "_pathCache" in this;
+      Object.defineProperty(this, SET_WHERE_LOADED, {
+        value: isRequire ? findingOn(value) : value,
+        writable: true,
+        enumerable: true,
+        configurable: true,
+      });
+      if (isRequire) {
+        Reflect.deleteProperty(Function.prototype, SET_WHERE_LOADED);
+      }
+    },
+  });
+}
+
+/**
+ * @param {(request: string, paths: string[], ...more: unknown[]) => string | false} find
+ *   Fails at a path that may not be read.
+ * @returns {typeof find} Does not.
+ */
+function findingOn(find) {
+  const { NotFound } = Deno.errors;
+  /** @type {typeof find} */
+  const attempt = (...received) => {
+    try {
+      return find(...received);
+    } catch (error) {
+      if (error instanceof NotFound) return false;
+      throw error;
+    }
+  };
+  return (request, paths, ...more) => {
+    try {
+      return find(request, paths, ...more);
+    } catch (error) {
+      if (!(error instanceof NotFound)) throw error;
+      for (const path of paths) {
+        const found = attempt(request, [path], ...more);
+        if (found) return found;
+      }
+      return false;
+    }
+  };
+}
+
 /**
  * Let `require` look in other folders. As in Node, `import` does not.
  *
@@ -3994,7 +4066,8 @@ export const start = (
       // Before the handler's module, which may replace what these take.
       const servesMore = invocationsLeft > 1 || hello.socket !== null;
       const server = hello.socket === null ? null : await loadServer();
-      const { packageFolders, closedFolders } = hello;
+      const { packageFolders, closedFolders, permissions } = hello;
+      if (permissions.hidden) mendRequire();
       if (packageFolders.length + closedFolders.length > 0) {
         await searchFolders(packageFolders, closedFolders);
       }

@@ -82,6 +82,9 @@ const NOT_PACKAGED =
   "the network: it has to come with the function";
 /** How Deno words that it cannot add a package to its cache, and what helps here. */
 const NOT_ADDED = "Failed caching npm package";
+/** How Deno words that it has not found an alias, which compilers know. */
+const ALIAS =
+  /^(Import "((?:@|~|\$[\w-]*)\/)[^"]*" not a dependency)\n\s*hint: .*/;
 const ADD_BEFORE =
   ": an event cannot add packages beside those that were loaded before it; import it " +
   "at the top of the module, or package it";
@@ -490,6 +493,15 @@ export function advise(text, errorType) {
       return text.replaceAll(NOT_CACHED, NOT_PACKAGED);
     }
     if (text.startsWith(NOT_ADDED)) return text + ADD_BEFORE;
+    if (ALIAS.test(text)) {
+      return text.replace(
+        ALIAS,
+        (_, said, alias) =>
+          `${said}\n  hint: this is not the name of a package; "paths" of ` +
+          `tsconfig.json have no effect in Deno: add "imports": {"${alias}": ` +
+          '"./src/"} to deno.json',
+      );
+    }
     const folder = hello.packageFolders.length > 0 && layerWith(text);
     if (folder) {
       return `${text}\n  It is in ${folder}, where only require looks, as in Node: ` +

@@ -41,7 +41,7 @@ import {
   latestJob,
   tellApart,
 } from "./job.js";
-import { searchFolders } from "./packages.js";
+import { mendRequire, searchFolders } from "./packages.js";
 import { fail, finish } from "./outcome.js";
 import { STDOUT, write } from "./output.js";
 import { exit, parse } from "./primordials.js";
@@ -84,7 +84,8 @@ export async function start(load, loadServer) {
     // Before the handler's module, which may replace what these take.
     const servesMore = invocationsLeft > 1 || hello.socket !== null;
     const server = hello.socket === null ? null : await loadServer();
-    const { packageFolders, closedFolders } = hello;
+    const { packageFolders, closedFolders, permissions } = hello;
+    if (permissions.hidden) mendRequire();
     if (packageFolders.length + closedFolders.length > 0) {
       await searchFolders(packageFolders, closedFolders);
     }
