@@ -40,7 +40,10 @@ const looks = {
   write: (file) => fs.writeFileSync(file, "x"),
 };
 exports.handler = async ({ look, file, caught }) => {
-  if (look === "native") return [native, optional("missing/sub"), optional("./gone")];
+  if (look === "native") {
+    const names = ["missing/sub", "./gone", "../gone", "../secret", "/etc/gone.js"];
+    return [native, ...names.map(optional)];
+  }
   if (look === "callbacks") {
     const exists = await new Promise((done) => fs.exists(file, done));
     const access = await new Promise((done) => fs.access(file, done));
@@ -81,6 +84,9 @@ async def test_what_may_not_be_read_is_not_there(
             "MODULE_NOT_FOUND: Cannot find module 'pg-native'",
             "MODULE_NOT_FOUND: Cannot find module 'missing/sub'",
             "MODULE_NOT_FOUND: Cannot find module './gone'",
+            "MODULE_NOT_FOUND: Cannot find module '../gone'",
+            "MODULE_NOT_FOUND: Cannot find module '../secret'",
+            "MODULE_NOT_FOUND: Cannot find module '/etc/gone.js'",
         ]
         for file in [*outside, "/", "/etc", "/usr/bin/ldd", "/lib/ld-musl-x86_64.so.1"]:
             assert await look("exists", file) is False, file
