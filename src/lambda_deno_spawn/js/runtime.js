@@ -2744,8 +2744,11 @@ function waitForNothing(job, advice, goOn) {
       advice,
     ]);
   const leftMs = Math.max(0, job.abortEpochMs - Date.now());
-  // False: the timer does not keep the process alive.
-  const timer = createSystemTimer(warn, leftMs, false);
+  // The first timer of a process takes a millisecond, which a handler that has left
+  // nothing to do would wait for. False: it does not keep the process alive.
+  const timer = core.eventLoopHasMoreWork()
+    ? createSystemTimer(warn, leftMs, false)
+    : null;
   job.onNothingLeft = () => {
     job.stopWaiting?.();
     goOn();
@@ -2753,7 +2756,7 @@ function waitForNothing(job, advice, goOn) {
   job.stopWaiting = () => {
     job.onNothingLeft = null;
     job.stopWaiting = null;
-    cancelTimer(timer);
+    if (timer !== null) cancelTimer(timer);
   };
 }
 
@@ -3637,27 +3640,29 @@ async function handToServer() {
 /** Set once, as a member of the constructor of modules, where Deno loads `require`. */
 const SET_WHERE_LOADED = "_findPath";
 
-/**
- * Let `require` go on where a file looks as if it did not exist. Deno loads `require`
- * when it is first needed; to load it for every handler would take time.
- */
-function mendRequire() {
-  Object.defineProperty(Function.prototype, SET_WHERE_LOADED, {
-    configurable: true,
-    set(value) {
-      const isRequire = "_pathCache" in this;
-      Object.defineProperty(this, SET_WHERE_LOADED, {
-        value: isRequire ? findingOn(value) : value,
-        writable: true,
-        enumerable: true,
-        configurable: true,
-      });
-      if (isRequire) {
-        Reflect.deleteProperty(Function.prototype, SET_WHERE_LOADED);
-      }
-    },
-  });
-}
+const mendRequire = (
+  /**
+   * Let `require` go on where a file looks as if it did not exist. Deno loads `require`
+   * when it is first needed; to load it for every handler would take time.
+   */
+  function () {
+    Object.defineProperty(Function.prototype, SET_WHERE_LOADED, {
+      configurable: true,
+      set(value) {
+        const isRequire = "_pathCache" in this;
+        Object.defineProperty(this, SET_WHERE_LOADED, {
+          value: isRequire ? findingOn(value) : value,
+          writable: true,
+          enumerable: true,
+          configurable: true,
+        });
+        if (isRequire) {
+          Reflect.deleteProperty(Function.prototype, SET_WHERE_LOADED);
+        }
+      },
+    });
+  }
+);
 
 /**
  * @param {(request: string, paths: string[], ...more: unknown[]) => string | false} find
