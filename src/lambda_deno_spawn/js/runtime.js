@@ -3637,6 +3637,11 @@ async function handToServer() {
 
 // --- packages.js ---
 
+/**
+ * @typedef {(request: string, paths: string[], ...more: unknown[]) =>
+ *   string | false | null} FindPath Null: it has failed.
+ */
+
 /** Set once, as a member of the constructor of modules, where Deno loads `require`. */
 const SET_WHERE_LOADED = "_findPath";
 
@@ -3665,32 +3670,28 @@ const mendRequire = (
 );
 
 /**
- * @param {(request: string, paths: string[], ...more: unknown[]) => string | false} find
- *   Fails at a path that may not be read.
- * @returns {typeof find} Does not.
+ * @param {FindPath} find Fails at a path that may not be read.
+ * @returns {FindPath} Does not.
  */
 function findingOn(find) {
   const { NotFound } = Deno.errors;
-  /** @type {typeof find} */
-  const attempt = (...received) => {
+  /** @type {FindPath} */
+  const findIn = (request, paths, ...more) => {
     try {
-      return find(...received);
+      return find(request, paths, ...more);
     } catch (error) {
-      if (error instanceof NotFound) return false;
+      if (error instanceof NotFound) return null;
       throw error;
     }
   };
   return (request, paths, ...more) => {
-    try {
-      return find(request, paths, ...more);
-    } catch (error) {
-      if (!(error instanceof NotFound)) throw error;
-      for (const path of paths) {
-        const found = attempt(request, [path], ...more);
-        if (found) return found;
-      }
-      return false;
+    const found = findIn(request, paths, ...more);
+    if (found !== null) return found;
+    for (const path of paths) {
+      const foundThere = findIn(request, [path], ...more);
+      if (foundThere) return foundThere;
     }
+    return false;
   };
 }
 
