@@ -247,3 +247,20 @@ async def test_a_module_of_node_options_that_is_missing_is_an_init_error(
         assert answer.call == "init/error"
         body = json.loads(answer.body)
         assert "/opt/wrapper.js" in body["errorMessage"]
+
+
+async def test_a_denied_access_has_a_code(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = """
+const fs = require("node:fs");
+const codeOf = (call) => { try { call(); } catch (error) { return error.code; } };
+exports.handler = async () => [
+  codeOf(() => fs.writeFileSync(`${__dirname}/x`, "")),
+  codeOf(() => fs.mkdirSync("/var/x", { recursive: true })),
+  codeOf(() => Deno.removeSync("/tmp")),
+  await fs.promises.writeFile("/etc/x", "").catch((error) => error.code),
+];
+"""
+    async with make_runtime({"function.js": source}):
+        assert (await api.invoke({})).json() == ["EACCES"] * 4

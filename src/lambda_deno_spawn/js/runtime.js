@@ -689,8 +689,16 @@ const noteDenials = (
    *   code belongs to; null: unknown.
    */
   function (findOwner) {
+    const denied = Deno.errors.NotCapable.prototype;
+    // Programs for Node.js look for a code, as where they write to a folder that is not
+    // theirs. Not a member of the error's own: the log would have it each time.
+    Object.defineProperty(denied, "code", {
+      value: "EACCES",
+      configurable: true,
+      writable: true,
+    });
     // Deno's constructor of the error assigns its name.
-    Object.defineProperty(Deno.errors.NotCapable.prototype, "name", {
+    Object.defineProperty(denied, "name", {
       configurable: true,
       get: () => "Error",
       set(value) {
@@ -857,7 +865,7 @@ function remedy(kind, target) {
   const instead = isOwn && kind === "write"
     ? "on Lambda the function's folder cannot be written to: use the folder that " +
       "os.tmpdir() and $TMPDIR name; elsewhere, "
-    : isFile && /^\/tmp(\/|$)/.test(target ?? "")
+    : isFile && !isOwn && /^\/tmp(\/|$)/.test(target ?? "")
     ? "each event has an empty folder of its own, which os.tmpdir() and $TMPDIR name: " +
       "use that; to share /tmp with other events, "
     : "";
