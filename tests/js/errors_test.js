@@ -322,14 +322,14 @@ Deno.test("remedy() names the event's own folder, and no path of this machine", 
   );
   assert.match(remedy("read", "/tmp"), /^each event /);
   assert.match(remedy("write", "/tmpx"), /^set /);
-  sayHello({}, { taskRoot: "/tmp/task" });
-  assert.match(remedy("read", "/tmp/task/x"), /^set .*\$LAMBDA_TASK_ROOT\/x/);
   assert.match(
     remedy("write", "/var/task/a b"),
     /^on Lambda .*--allow-write='\$LAMBDA_TASK_ROOT\/a b'"/,
   );
   assert.match(remedy("read", "/var/task"), /^set .*=\$LAMBDA_TASK_ROOT"/);
   assert.match(remedy("read", "/var/tasks"), /^set .*=\/var\/tasks"/);
+  sayHello({}, { taskRoot: "/tmp/task" });
+  assert.match(remedy("read", "/tmp/task/x"), /^set .*\$LAMBDA_TASK_ROOT\/x/);
   assert.match(
     remedy("run", "/var/task/x"),
     /^set .*--allow-run=\/var\/task\/x"/,
