@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = [pytest.mark.as_lambda, pytest.mark.deno, pytest.mark.every_way]
+pytestmark = [pytest.mark.deno, pytest.mark.every_way]
 
 # One module for all shapes. Its handler hides its parameters, as wrappers do.
 MODULE = """
@@ -131,7 +131,6 @@ async def bucket() -> AsyncIterator[tuple[str, list[bytes]]]:
         yield f"http://127.0.0.1:{port}/answer", received
 
 
-@pytest.mark.every_way("fresh", "server")
 async def test_older_handlers_end_as_on_node(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:
