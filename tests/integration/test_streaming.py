@@ -191,7 +191,7 @@ async def test_whatever_ends_a_stream_too_early_is_named_in_the_trailers(
     message: str,
 ) -> None:
     source = f"export async function* handler() {{ {body} }}"
-    async with make_runtime({"function.ts": source}):
+    async with make_runtime({"function.ts": source}, **PATIENT):
         limit_s = 5 if error_type == "Runtime.InvokeTimeout" else 20
         answer = await api.invoke({}, timeout_s=limit_s)
         assert answer.body == b"a"
