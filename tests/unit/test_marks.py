@@ -42,6 +42,7 @@ NOT_ON_LAMBDA = {
     "test_layouts": DEVELOPER,
     "test_new": DEVELOPER,
     "test_native_build": DEVELOPER,
+    "test_pages": DEVELOPER,
     "test_older_handlers": MAPPING,
     "test_publish": DEVELOPER,
     "test_remote": DEVELOPER,
