@@ -27,9 +27,11 @@ from lambda_deno_spawn.dev.cli.console import (
     error_text,
     exit_codes,
 )
+from lambda_deno_spawn.dev.cli.deno import UNPARSED, deno
 from lambda_deno_spawn.dev.cli.deploy import delete, deploy
-from lambda_deno_spawn.dev.cli.events import check_json, read_event, read_file
+from lambda_deno_spawn.dev.cli.events import check_json, events, read_event, read_file
 from lambda_deno_spawn.dev.cli.layer import layer_app
+from lambda_deno_spawn.dev.cli.layer_delete import delete_layers
 from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
 from lambda_deno_spawn.dev.cli.new import new
 from lambda_deno_spawn.dev.cli.options import (
@@ -38,8 +40,15 @@ from lambda_deno_spawn.dev.cli.options import (
     EventOption,
     HandlerOption,
     MemoryOption,
+    SetOption,
     VerboseOption,
     positive_timeout_s,
+)
+from lambda_deno_spawn.dev.cli.pages import (
+    HELP_OPTIONS,
+    Commands,
+    name_pages,
+    page_url,
 )
 from lambda_deno_spawn.dev.cli.publish import list_layers, publish
 from lambda_deno_spawn.dev.cli.remote import invoke_remote, logs
@@ -80,6 +89,9 @@ ISOLATION = Mode(
 
 app = typer.Typer(
     help="Deno on AWS Lambda with a brand-new process for every event.",
+    epilog=f"\b\nDocumentation: {page_url('')}",
+    cls=Commands,
+    context_settings=HELP_OPTIONS,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -89,9 +101,12 @@ app = typer.Typer(
 app.command()(new)
 app.command()(build)
 app.command()(bench)
+app.command(add_help_option=False, context_settings=UNPARSED)(deno)
+app.command()(events)
 app.add_typer(layer_app, name="layer")
 layer_app.command("publish")(publish)
 layer_app.command("list")(list_layers)
+layer_app.command("delete")(delete_layers)
 app.command()(deploy)
 app.command()(delete)
 app.command()(logs)
@@ -115,6 +130,7 @@ def _common(
         bool,
         typer.Option(
             "--version",
+            "-V",
             callback=_show_version,
             is_eager=True,
             help="Print the version and exit.",
@@ -146,7 +162,7 @@ def invoke(
     ] = None,
     qualifier: Annotated[
         str | None,
-        typer.Option(help="With --remote: alias or version."),
+        typer.Option("--qualifier", "--alias", help="With --remote: alias or version."),
         REMOTE,
     ] = None,
     is_async: Annotated[
@@ -158,15 +174,22 @@ def invoke(
         REMOTE,
     ] = False,
     region: Annotated[
-        str | None, typer.Option(help="With --remote: AWS region."), REMOTE
+        str | None,
+        typer.Option("--region", "-r", help="With --remote: AWS region."),
+        REMOTE,
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option(help="With --remote: profile in the AWS configuration files."),
+        typer.Option(
+            "--profile",
+            "-p",
+            help="With --remote: profile in the AWS configuration files.",
+        ),
         REMOTE,
     ] = None,
     event: Annotated[EventOption, LOCAL, REMOTE] = None,
     event_file: Annotated[EventFileOption, LOCAL, REMOTE] = None,
+    set_: Annotated[SetOption, LOCAL, REMOTE] = None,
     handler: Annotated[HandlerOption, LOCAL] = None,
     timeout: Annotated[
         float | None,
@@ -232,7 +255,7 @@ def invoke(
             refuse_ignored(context, REMOTE)
             invoke_remote(
                 remote,
-                read_event(event, event_file),
+                read_event(event, event_file, set_ or ()),
                 qualifier=qualifier,
                 is_async=is_async,
                 tenant_id=tenant_id,
@@ -252,7 +275,7 @@ def invoke(
         project = load_project(Path(function), handler)
         options = InvokeOptions(
             function=project.function,
-            event=read_event(event, event_file),
+            event=read_event(event, event_file, set_ or ()),
             timeout_s=positive_timeout_s(timeout)
             if timeout is not None
             else project.timeout_s or DEFAULT_TIMEOUT_S,
@@ -459,3 +482,6 @@ def _error_text(result: InvokeResult, output: Output) -> str:
     is_above = result.is_streamed and output is Output.TEXT
     error, _ = _parse(result.error or b"")
     return error_text(error, f"its error is {'above' if is_above else 'on stdout'}")
+
+
+name_pages(app)  # last, as it needs every command
