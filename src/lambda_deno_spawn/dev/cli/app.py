@@ -53,10 +53,6 @@ from lambda_deno_spawn.dev.cli.pages import (
 from lambda_deno_spawn.dev.cli.publish import list_layers, publish
 from lambda_deno_spawn.dev.cli.remote import invoke_remote, logs
 from lambda_deno_spawn.dev.cli.tables import write_checks, write_isolation
-from lambda_deno_spawn.dev.doctor.checks import Status, examine
-from lambda_deno_spawn.dev.doctor.isolation import examine_isolation
-from lambda_deno_spawn.dev.local.invoke import run
-from lambda_deno_spawn.dev.local.runtime import run_until_signalled
 from lambda_deno_spawn.dev.project.function import (
     InvokeOptions,
     parse_variables,
@@ -267,6 +263,8 @@ def invoke(
             )
             return
         refuse_ignored(context, LOCAL)
+        from lambda_deno_spawn.dev.local.invoke import run
+
         if function is None:
             raise UsageError(
                 "Cannot invoke: no FUNCTION is given; give the handler's file or its "
@@ -338,6 +336,10 @@ def doctor(
     Exit code 0: no problem; 1: a problem or a leak.
     """
     with exit_codes(is_verbose=verbose):
+        from lambda_deno_spawn.dev.doctor.checks import examine
+        from lambda_deno_spawn.dev.doctor.isolation import examine_isolation
+        from lambda_deno_spawn.dev.local.runtime import run_until_signalled
+
         if isolation:
             refuse_ignored(context, ISOLATION)
             work = examine_isolation(strategy or Strategy.FRESH, os.environ)
@@ -367,6 +369,8 @@ def _doctor_options(
 
 def _show_checks(checks: list[Check], output: Output) -> None:
     """Print the checks; exit with 1 if there is a problem."""
+    from lambda_deno_spawn.dev.doctor.checks import Status
+
     is_ok = not any(check.status is Status.PROBLEM for check in checks)
     if output is Output.JSON:
         fields = [asdict(check) for check in checks]
