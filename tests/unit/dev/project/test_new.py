@@ -165,7 +165,7 @@ def test_commands_of_the_readme_lead_from_invoke_to_delete(
         "lambda-deno-spawn logs .",
         "lambda-deno-spawn delete .",
     ]
-    explained = re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+    explained = re.findall(r"^\| `(\w+)` +\|", text, re.MULTILINE)
     assert explained == ["invoke", "deno", "deploy", "logs", "delete"]
 
 
