@@ -15,22 +15,24 @@ if TYPE_CHECKING:
 
 # As in [project.urls] of pyproject.toml.
 DOCUMENTATION = "https://lambda-deno-spawn.github.io"
+ALL_COMMANDS = "reference/commands/"  # written from the help texts
 PAGES = {
-    "bench": "bench",
-    "build": "build",
-    "delete": "deploy#delete",
-    "deno": "project#a-new-project",
-    "deploy": "deploy",
-    "doctor": "doctor",
-    "events": "project#sample-events",
-    "invoke": "#try-it",
-    "layer": "layers",
-    "layer build": "layers",
-    "layer delete": "layers#deleting",
-    "layer list": "deploy#layers",
-    "layer publish": "deploy#layers",
-    "logs": "deploy#logs",
-    "new": "project#a-new-project",
+    "": "",
+    "bench": "bench/",
+    "build": "build/",
+    "delete": "deploy/#delete",
+    "deno": "project/#a-new-project",
+    "deploy": "deploy/",
+    "doctor": "doctor/",
+    "events": "project/#sample-events",
+    "invoke": "getting-started/",
+    "layer": "layers/",
+    "layer build": "layers/",
+    "layer delete": "layers/#deleting",
+    "layer list": "deploy/#layers",
+    "layer publish": "deploy/#layers",
+    "logs": "deploy/#logs",
+    "new": "project/#a-new-project",
 }
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 # What other tools call our commands.
@@ -65,7 +67,7 @@ class Commands(TyperGroup):
 
 def page_url(command: str) -> str:
     """Return the address of a command's page."""
-    return f"{DOCUMENTATION}/{PAGES.get(command, '')}"
+    return f"{DOCUMENTATION}/{PAGES.get(command, ALL_COMMANDS)}"
 
 
 def name_pages(app: typer.Typer, group: str = "") -> None:

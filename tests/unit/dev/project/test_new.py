@@ -160,7 +160,7 @@ def test_commands_of_the_readme_lead_from_invoke_to_delete(
         f"lambda-deno-spawn invoke . --event @{template.event}",
         "lambda-deno-spawn deno task test",
         "lambda-deno-spawn deploy ."
-        + (" --function-url" if template.name == "http" else ""),
+        + (" --function-url" if template.name in ("http", "serve") else ""),
         f"lambda-deno-spawn invoke --remote . --event @{template.event}",
         "lambda-deno-spawn logs .",
         "lambda-deno-spawn delete .",
@@ -177,7 +177,7 @@ def test_unknown_template_is_refused_with_the_known_ones(name: str, hint: str) -
         find_template(name)
     assert str(caught.value) == (
         f"Cannot use template {name!r}: it does not exist; {hint}"
-        "templates are event, http, sqs, stream"
+        "templates are event, http, serve, sqs, schedule, stream"
     )
 
 
