@@ -23,6 +23,7 @@ NOT_ON_LAMBDA = {
     "test_deploy": DEVELOPER,
     "test_deploy_examples": DEVELOPER,
     "test_doctor": DEVELOPER,
+    "test_guides": DEVELOPER,
     "test_emulator": DEVELOPER,
     "test_fork_other_denos": "it downloads another Deno; test_fork runs there",
     "test_from_folder_to_lambda": DEVELOPER,
