@@ -43,8 +43,8 @@ network and this machine's cache of Deno. "Same" means that the result is that o
 `lambda-deno-spawn invoke` in the project. Before it stands the form that
 [`build`](build.md#what-is-bundled) chose: one bundle, a bundle with the packages beside
 it, or the files as they are; "+ cache" means that the package contains the cache.
-"Runs, unlike `invoke`": the package reads a file of its own, which handlers may not do in
-Deno's cache, but may in the function's package.
+"Runs, unlike `invoke`": the package reads a file of its own, which handlers may not do
+in Deno's cache, but may in the function's package.
 
 | Package | from `node_modules` | with `--no-bundle` | by `npm:` |
 |---|---|---|---|
