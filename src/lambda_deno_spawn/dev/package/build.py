@@ -185,7 +185,7 @@ def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
     project = options.project
     deno = Deno(deno_binary(environ), project.function.task_root, environ)
     source = _handler_file(project)
-    out = options.out / f"{project.name}.zip"
+    out = _archive_path(options)
     if options.is_checked:
         deno.check(source)
     key = _key(options, environ, deno.binary)
@@ -205,7 +205,7 @@ def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
         sizes = {member.name: _size(member) for member in (*members, *added)}
         _refuse_too_large(sizes)
         # Always in this order, whether or not the first part exists already.
-        begun = form.begun or write_archive(scratch / BEGUN, members)
+        begun = form.begun or _begin(scratch, members, out)
         written = write_archive(out, added, begun)
         inputs = builder.inputs(form)
     if written.zipped_bytes > UPLOAD_LIMIT_BYTES:
@@ -230,6 +230,20 @@ def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
         root = project.function.task_root
         write_record(out, key, inputs, root, started_ns, facts)
     return package
+
+
+def _archive_path(options: BuildOptions) -> Path:
+    return options.out / f"{options.project.name}.zip"
+
+
+def _begin(folder: Path, members: Sequence[Member], out: Path) -> Written:
+    """Write an archive with a package's files in a temporary folder."""
+    path = folder / BEGUN
+    try:
+        return write_archive(path, members)
+    except BuildError as error:
+        place = f"{str(out)!r}, which is prepared in {str(folder)!r}"
+        raise BuildError(str(error).replace(repr(str(path)), place)) from error
 
 
 def _key(options: BuildOptions, environ: Mapping[str, str], binary: str) -> str:
@@ -473,8 +487,10 @@ class _Builder:
         members = list(_members(form.staged))
         # Files are compressed while Deno loads the module.
         with ThreadPoolExecutor(1) as pool:
-            begun = pool.submit(write_archive, form.staged.parent / BEGUN, members)
-            form.seed, form.deno_version = _seed(self._options, self._deno, form.staged)
+            options = self._options
+            out = _archive_path(options)
+            begun = pool.submit(_begin, form.staged.parent, members, out)
+            form.seed, form.deno_version = _seed(options, self._deno, form.staged)
         if _states(form.staged) != before:
             shutil.rmtree(form.staged)
             self._stage(form)
