@@ -30,6 +30,7 @@ from lambda_deno_spawn.dev.cli.console import (
 from lambda_deno_spawn.dev.cli.deno import UNPARSED, deno
 from lambda_deno_spawn.dev.cli.deploy import delete, deploy
 from lambda_deno_spawn.dev.cli.events import check_json, events, read_event, read_file
+from lambda_deno_spawn.dev.cli.explain import explain
 from lambda_deno_spawn.dev.cli.layer import layer_app
 from lambda_deno_spawn.dev.cli.layer_delete import delete_layers
 from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
@@ -106,6 +107,7 @@ layer_app.command("delete")(delete_layers)
 app.command()(deploy)
 app.command()(delete)
 app.command()(logs)
+app.command()(explain)
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ PAGES = {
     "deploy": "deploy/",
     "doctor": "doctor/",
     "events": "project/#sample-events",
+    "explain": "troubleshooting/",
     "invoke": "getting-started/",
     "layer": "layers/",
     "layer build": "layers/",
