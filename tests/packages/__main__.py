@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 NOWHERE = "http://127.0.0.1:9/"  # the discard port: nothing listens
-LIMIT_S = 120.0
+LIMIT_S = 300.0
 FORMS = {"bundle": "bundle", "packages": "packages beside", "files": "files"}
 # How a project finds a package, and the options of each build.
 WAYS: Mapping[str, Sequence[Sequence[str]]] = {
