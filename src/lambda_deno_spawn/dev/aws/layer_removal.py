@@ -116,7 +116,7 @@ def read_users(aws: Aws) -> dict[str, list[str]]:
     """
     users: dict[str, list[str]] = {}
     every = Call("lambda", "ListFunctions", "*", {"FunctionVersion": "ALL"})
-    for function in aws.pages(every, "Functions"):
+    for function in aws.items(every, "Functions"):
         name, version = function["FunctionName"], function.get("Version", "$LATEST")
         shown = name if version == "$LATEST" else f"{name}:{version}"
         for layer in function.get("Layers") or ():
