@@ -39,7 +39,9 @@ NOT_ON_LAMBDA = {
     "test_invoke_cli": DEVELOPER,
     "test_javascript": "Deno's test runner calls functions, with no process of ours",
     "test_layer_zip": f"{DEVELOPER}; test_as_deployed starts what it builds",
+    "test_layer_removal": DEVELOPER,
     "test_layouts": DEVELOPER,
+    "test_missing_layers": DEVELOPER,
     "test_new": DEVELOPER,
     "test_native_build": DEVELOPER,
     "test_pages": DEVELOPER,
@@ -51,6 +53,7 @@ NOT_ON_LAMBDA = {
     "test_secrets": "it needs AWS's stand-in, which writes beside its own modules",
     "test_stages": DEVELOPER,
     "test_terminal": DEVELOPER,
+    "test_wheel": DEVELOPER,
 }
 
 # Unit tests that touch files, and whose subject is not the runtime either.

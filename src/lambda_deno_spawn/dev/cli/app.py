@@ -28,11 +28,13 @@ from lambda_deno_spawn.dev.cli.console import (
     error_text,
     exit_codes,
 )
+from lambda_deno_spawn.dev.cli.deno import UNPARSED, deno
 from lambda_deno_spawn.dev.cli.deploy import delete, deploy
 from lambda_deno_spawn.dev.cli.dev import dev
-from lambda_deno_spawn.dev.cli.events import check_json, read_event, read_file
+from lambda_deno_spawn.dev.cli.events import check_json, events, read_event, read_file
 from lambda_deno_spawn.dev.cli.explain import explain
 from lambda_deno_spawn.dev.cli.layer import layer_app
+from lambda_deno_spawn.dev.cli.layer_delete import delete_layers
 from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
 from lambda_deno_spawn.dev.cli.new import new
 from lambda_deno_spawn.dev.cli.options import (
@@ -42,17 +44,20 @@ from lambda_deno_spawn.dev.cli.options import (
     EventOption,
     HandlerOption,
     MemoryOption,
+    SetOption,
     StageOption,
     VerboseOption,
     positive_timeout_s,
 )
+from lambda_deno_spawn.dev.cli.pages import (
+    HELP_OPTIONS,
+    Commands,
+    name_pages,
+    page_url,
+)
 from lambda_deno_spawn.dev.cli.publish import list_layers, publish
 from lambda_deno_spawn.dev.cli.remote import invoke_remote, logs
 from lambda_deno_spawn.dev.cli.tables import write_checks, write_isolation
-from lambda_deno_spawn.dev.doctor.checks import Status, examine
-from lambda_deno_spawn.dev.doctor.isolation import examine_isolation
-from lambda_deno_spawn.dev.local.invoke import run
-from lambda_deno_spawn.dev.local.runtime import run_until_signalled
 from lambda_deno_spawn.dev.project.env_file import given_variables
 from lambda_deno_spawn.dev.project.function import InvokeOptions, shadowing_note
 from lambda_deno_spawn.dev.project.project import (
@@ -84,6 +89,9 @@ ISOLATION = Mode(
 
 app = typer.Typer(
     help="Deno on AWS Lambda with a brand-new process for every event.",
+    epilog=f"\b\nDocumentation: {page_url('')}",
+    cls=Commands,
+    context_settings=HELP_OPTIONS,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -95,9 +103,12 @@ app.command()(build)
 app.command()(bench)
 app.command()(dev)
 app.command()(call)
+app.command(add_help_option=False, context_settings=UNPARSED)(deno)
+app.command()(events)
 app.add_typer(layer_app, name="layer")
 layer_app.command("publish")(publish)
 layer_app.command("list")(list_layers)
+layer_app.command("delete")(delete_layers)
 app.command()(deploy)
 app.command()(delete)
 app.command()(logs)
@@ -122,6 +133,7 @@ def _common(
         bool,
         typer.Option(
             "--version",
+            "-V",
             callback=_show_version,
             is_eager=True,
             help="Print the version and exit.",
@@ -154,7 +166,7 @@ def invoke(
     stage: Annotated[StageOption, LOCAL, REMOTE] = None,
     qualifier: Annotated[
         str | None,
-        typer.Option(help="With --remote: alias or version."),
+        typer.Option("--qualifier", "--alias", help="With --remote: alias or version."),
         REMOTE,
     ] = None,
     is_async: Annotated[
@@ -166,15 +178,22 @@ def invoke(
         REMOTE,
     ] = False,
     region: Annotated[
-        str | None, typer.Option(help="With --remote: AWS region."), REMOTE
+        str | None,
+        typer.Option("--region", "-r", help="With --remote: AWS region."),
+        REMOTE,
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option(help="With --remote: profile in the AWS configuration files."),
+        typer.Option(
+            "--profile",
+            "-p",
+            help="With --remote: profile in the AWS configuration files.",
+        ),
         REMOTE,
     ] = None,
     event: Annotated[EventOption, LOCAL, REMOTE] = None,
     event_file: Annotated[EventFileOption, LOCAL, REMOTE] = None,
+    set_: Annotated[SetOption, LOCAL, REMOTE] = None,
     handler: Annotated[HandlerOption, LOCAL] = None,
     timeout: Annotated[
         float | None,
@@ -241,7 +260,7 @@ def invoke(
             refuse_ignored(context, REMOTE)
             invoke_remote(
                 remote,
-                read_event(event, event_file),
+                read_event(event, event_file, set_ or ()),
                 stage=stage,
                 qualifier=qualifier,
                 is_async=is_async,
@@ -254,6 +273,8 @@ def invoke(
             )
             return
         refuse_ignored(context, LOCAL)
+        from lambda_deno_spawn.dev.local.invoke import run
+
         if function is None:
             raise UsageError(
                 "Cannot invoke: no FUNCTION is given; give the handler's file or its "
@@ -262,7 +283,7 @@ def invoke(
         project = load_project(Path(function), handler, stage=stage)
         options = InvokeOptions(
             function=project.function,
-            event=read_event(event, event_file),
+            event=read_event(event, event_file, set_ or ()),
             timeout_s=positive_timeout_s(timeout)
             if timeout is not None
             else project.timeout_s or DEFAULT_TIMEOUT_S,
@@ -327,6 +348,10 @@ def doctor(
     Exit code 0: no problem; 1: a problem or a leak.
     """
     with exit_codes(is_verbose=verbose):
+        from lambda_deno_spawn.dev.doctor.checks import examine
+        from lambda_deno_spawn.dev.doctor.isolation import examine_isolation
+        from lambda_deno_spawn.dev.local.runtime import run_until_signalled
+
         if isolation:
             refuse_ignored(context, ISOLATION)
             work = examine_isolation(strategy or Strategy.FRESH, os.environ)
@@ -360,6 +385,8 @@ def _doctor_options(
 
 def _show_checks(checks: list[Check], output: Output) -> None:
     """Print the checks; exit with 1 if there is a problem."""
+    from lambda_deno_spawn.dev.doctor.checks import Status
+
     is_ok = not any(check.status is Status.PROBLEM for check in checks)
     if output is Output.JSON:
         fields = [asdict(check) for check in checks]
@@ -475,3 +502,6 @@ def _error_text(result: InvokeResult, output: Output) -> str:
     is_above = result.is_streamed and output is Output.TEXT
     error, _ = _parse(result.error or b"")
     return error_text(error, f"its error is {'above' if is_above else 'on stdout'}")
+
+
+name_pages(app)  # last, as it needs every command

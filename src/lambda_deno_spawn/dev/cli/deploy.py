@@ -28,6 +28,7 @@ from lambda_deno_spawn.dev.cli.console import (
     confirm,
     exit_codes,
 )
+from lambda_deno_spawn.dev.cli.layer import build_missing
 from lambda_deno_spawn.dev.cli.options import (
     BucketOption,
     DryRunOption,
@@ -335,12 +336,13 @@ def deploy(
             check_ambiguity(aws, target)
         wanted = _with_package(wanted, project, package, out)
         current = read_current(aws, wanted, _built_layers(out, wanted))
+        current = build_missing(wanted, current, out)
         _note_other_builds(current, out)
         plan = plan_deploy(wanted, current)
         if plan_only:
             _show_plan(plan, output, _plan_facts(wanted, current, plan))
             raise typer.Exit(EXIT_CHANGES if plan.steps else 0)
-        executor = _carry_out(
+        executor = carry_out(
             aws, plan, f"deploy {wanted.name!r}", output, is_dry=dry_run, is_sure=yes
         )
         if executor is not None:
@@ -384,7 +386,7 @@ def delete(
             aws, target.name, keeps_role=keep_role, keeps_logs=keep_logs
         )
         plan = plan_delete(target.name, found, aws.place)
-        executor = _carry_out(
+        executor = carry_out(
             aws, plan, f"delete {target.name!r}", output, is_dry=dry_run, is_sure=yes
         )
         if executor is None:
@@ -545,7 +547,7 @@ def _is_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def _carry_out(
+def carry_out(
     aws: Aws, plan: Plan, what: str, output: Output, *, is_dry: bool, is_sure: bool
 ) -> Executor | None:
     """Show a plan, ask for confirmation if it removes something, and carry it out.

@@ -81,13 +81,22 @@ EventOption = Annotated[
     typer.Option(
         "--event",
         "-e",
-        metavar="JSON|@FILE|-",
-        help="Event: JSON text, a file (with or without @), or - for stdin.  "
-        "[default: {}]",
+        metavar="JSON|@FILE|NAME|-",
+        help="Event: JSON text, a file (with or without @), the name of a sample event "
+        "(see `events`), or - for stdin.  [default: {}]",
     ),
 ]
 EventFileOption = Annotated[
-    str | None, typer.Option(metavar="FILE", help="File with the event.")
+    str | None,
+    typer.Option("--event-file", "-F", metavar="FILE", help="File with the event."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Set a value in the event, such as Records.0.body=hello; may be repeated.",
+    ),
 ]
 MemoryOption = Annotated[
     int | None,
@@ -101,11 +110,21 @@ MemoryOption = Annotated[
 ]
 RegionOption = Annotated[
     str | None,
-    typer.Option(metavar="REGION", help="AWS region.  [default: that of the profile]"),
+    typer.Option(
+        "--region",
+        "-r",
+        metavar="REGION",
+        help="AWS region.  [default: that of the profile]",
+    ),
 ]
 ProfileOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Profile in the AWS configuration files."),
+    typer.Option(
+        "--profile",
+        "-p",
+        metavar="NAME",
+        help="Profile in the AWS configuration files.",
+    ),
 ]
 OutOption = Annotated[
     Path,

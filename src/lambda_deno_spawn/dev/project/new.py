@@ -25,6 +25,7 @@ TYPES = Path(__file__).parents[2] / "js" / "lambda.d.ts"
 # Placeholders in the templates, which are valid projects themselves.
 TEMPLATE_NAME = "my-function"
 TEMPLATE_ARCH = 'arch = "x86_64"'
+TEMPLATE_RUNTIME = '# runtime = "python3.13"'
 FILLED_IN = ("lambda.toml", "README.md")
 
 
@@ -86,7 +87,11 @@ def find_template(name: str) -> Template:
 
 
 def write_project(
-    name: str, template: Template, arch: Arch, parent: Path
+    name: str,
+    template: Template,
+    arch: Arch,
+    parent: Path,
+    runtime: str | None = None,
 ) -> NewProject:
     """Write a project into a new folder; no existing file is overwritten.
 
@@ -98,6 +103,7 @@ def write_project(
         template: The template to start from.
         arch: Instruction set for the project file.
         parent: An existing folder, in which the project's folder is created.
+        runtime: Lambda's runtime for the project file; None: the default.
 
     Raises:
         UsageError: Lambda does not accept the name, or the folder cannot be written.
@@ -108,7 +114,7 @@ def write_project(
             "and _; give such a name, and the parent folder in --path"
         )
     path = parent / name
-    contents = _contents(name, template, arch)
+    contents = _contents(name, template, arch, runtime)
     try:
         _refuse_existing(path, parent)
         # In the same parent folder: a rename is atomic only within one file system.
@@ -147,7 +153,9 @@ def _refuse_existing(path: Path, parent: Path) -> None:
         )
 
 
-def _contents(name: str, template: Template, arch: Arch) -> dict[str, bytes]:
+def _contents(
+    name: str, template: Template, arch: Arch, runtime: str | None
+) -> dict[str, bytes]:
     """Return the content of each file of a project, by its path."""
     found = {TYPES.name: TYPES.read_bytes()}
     for folder in (TEMPLATES_FOLDER / COMMON, TEMPLATES_FOLDER / template.name):
@@ -158,6 +166,8 @@ def _contents(name: str, template: Template, arch: Arch) -> dict[str, bytes]:
         text = found[file_name].decode()
         text = text.replace(TEMPLATE_NAME, name)
         text = text.replace(TEMPLATE_ARCH, f'arch = "{arch}"')
+        if runtime is not None:
+            text = text.replace(TEMPLATE_RUNTIME, f'runtime = "{runtime}"')
         found[file_name] = text.encode()
     return found
 

@@ -90,6 +90,15 @@ def test_name_and_instruction_set_are_filled_in(
 
 
 @each_template
+def test_runtime_is_filled_in_where_it_is_not_the_default(
+    tmp_path: Path, template: Template
+) -> None:
+    path = write_project("a", template, Arch.ARM64, tmp_path, "python3.12").path
+    assert load_project(path).runtime == "python3.12"
+    assert '\nruntime = "python3.12"\n' in (path / "lambda.toml").read_text("utf-8")
+
+
+@each_template
 def test_template_can_be_used_as_it_is(tmp_path: Path, template: Template) -> None:
     path = write_project(TEMPLATE_NAME, template, Arch.X86_64, tmp_path).path
     for name in FILLED_IN:
@@ -151,11 +160,15 @@ def test_commands_of_the_readme_lead_from_invoke_to_delete(
     text = (path / "README.md").read_text("utf-8")
     assert re.findall(r"^ {4}(.*)$", text, re.MULTILINE) == [
         f"lambda-deno-spawn invoke . --event @{template.event}",
-        "deno task test",
-        "lambda-deno-spawn build .",
-        "lambda-deno-spawn deploy .",
+        "lambda-deno-spawn deno task test",
+        "lambda-deno-spawn deploy ."
+        + (" --function-url" if template.name in ("http", "serve") else ""),
+        f"lambda-deno-spawn invoke --remote . --event @{template.event}",
+        "lambda-deno-spawn logs .",
         "lambda-deno-spawn delete .",
     ]
+    explained = re.findall(r"^\| `(\w+)` +\|", text, re.MULTILINE)
+    assert explained == ["invoke", "deno", "deploy", "logs", "delete"]
 
 
 @pytest.mark.parametrize(
