@@ -335,14 +335,7 @@ os.fork() or os.fork() or os.setsid()
 time.sleep(300)' &""",
 }
 
-
-@pytest.mark.every_way("fresh")
-@WARM
-@pytest.mark.parametrize("script", LEFTOVERS.values(), ids=LEFTOVERS.keys())
-async def test_programs_that_outlive_their_handler_are_ended(
-    make_runtime: MakeRuntime, api: FakeRuntimeApi, warm: str, script: str
-) -> None:
-    source = """
+LEAVES = """
 export async function handler(event: any) {
   const child = new Deno.Command("sh", { args: ["-c", event.script],
     stdin: "inherit", stdout: "inherit", stderr: "inherit" }).spawn();
@@ -350,8 +343,16 @@ export async function handler(event: any) {
   return Deno.pid;
 }
 """
+
+
+@pytest.mark.every_way("fresh")
+@WARM
+@pytest.mark.parametrize("script", LEFTOVERS.values(), ids=LEFTOVERS.keys())
+async def test_programs_that_outlive_their_handler_are_ended(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, warm: str, script: str
+) -> None:
     async with make_runtime(
-        {"function.ts": source},
+        {"function.ts": LEAVES},
         LAMBDA_DENO_METRICS="json",
         LAMBDA_DENO_PERMISSIONS="all",
         LAMBDA_DENO_WARM=warm,
@@ -367,6 +368,29 @@ export async function handler(event: any) {
         assert len(runtime.survivors()) == (1 if warm == "off" else 2)
         found = [report["leftoverProcesses"] for report in reports(runtime.log)]
         assert [count > 0 for count in found] == [True, False] * 2
+
+
+@pytest.mark.every_way("fork")
+async def test_programs_that_outlive_a_copy_are_ended(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime(
+        {"function.ts": LEAVES},
+        LAMBDA_DENO_METRICS="json",
+        LAMBDA_DENO_PERMISSIONS="all",
+    ) as runtime:
+        await api.wait_for_next()
+        before = runtime.survivors()
+        for script in LEFTOVERS.values():
+            for event in ({"script": script}, {"script": "true"}):
+                assert (await api.invoke(event)).call == "response", script
+            await api.wait_for_next()
+            after = runtime.survivors()
+            assert len(after) == len(before), script
+            # The supervisor and the template are the same ones.
+            assert len({*after} & {*before}) == len(before) - 1, script
+        found = [report["leftoverProcesses"] for report in reports(runtime.log)]
+        assert [count > 0 for count in found] == [True, False] * len(LEFTOVERS)
 
 
 async def test_a_large_result_survives_a_program_that_writes_to_the_same_stdout(

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 # Ending a worker and what it started takes milliseconds, unless the kernel holds it.
 SWEEP_LIMIT_S = 5.0
+# Why a process is not a copy, as metrics say it.
+AS_CHOSEN = "LAMBDA_DENO_START=exec"
+NOT_LOADED = "there was no loaded process to copy"
 # The least time for it: after the deadline, and where it has failed before.
 SWEEP_LEAST_S = 0.2
 
@@ -135,6 +138,8 @@ class Workers:
     Attributes:
         credentials: What is fetched for workers; None: nothing is.
         templates: Copies a loaded process; None: each begins as a ``deno run``.
+        make_templates: Returns ``templates`` when they are first needed, or why there
+            are none; None: it has been called, or processes are not to be copied.
     """
 
     def __init__(
@@ -156,12 +161,44 @@ class Workers:
         self.credentials = credentials
         self._last_words_s = last_words_s
         self.templates: Templates | None = None
+        self.make_templates: Callable[[Workers], Templates | str] | None = None
+        self._why_not_fork = AS_CHOSEN
         self._factory = factory
         self._private_dir_of = private_dir_of
         self._started_with: dict[Worker, Credentials | None] = {}
         self._running: set[Worker] = set()
         self._stopping: set[Worker] = set()
         self._is_unswept = False
+
+    def find_templates(self) -> Templates | None:
+        """Return what copies a loaded process, made when first asked for; None: nothing.
+
+        Raises:
+            ConfigError: Processes are to be copied, and cannot be.
+        """
+        if self.make_templates is None:
+            return self.templates
+        try:
+            made = self.make_templates(self)
+        except (ImportError, OSError) as error:
+            # It may import modules: no descriptor may be left for that.
+            logger.warning("Cannot load what copies processes: %s", error)
+            return None  # the next event tries again
+        self.make_templates = None
+        if isinstance(made, str):
+            self._why_not_fork = made
+        else:
+            self.templates = made
+        return self.templates
+
+    @property
+    def why_not_fork(self) -> str:
+        """Why a process that is started now is not a copy."""
+        if self.make_templates is not None:
+            return NOT_LOADED
+        if self.templates is None:
+            return self._why_not_fork
+        return self.templates.reason or NOT_LOADED
 
     def start(self) -> Worker:
         """Start a worker; do not wait for it.
