@@ -328,8 +328,16 @@ def _templates(
 
         # As many as there may be processes: half of them wait, half have an event.
         places = 1 if settings.concurrency == 1 else 2 * settings.concurrency
+        # Several at once have 2 GB and more; and what is asked for is done.
+        is_counted = places == 1 and settings.start is Start.AUTO
         return Templates(
-            workers, state, cache, library, settings.warm_max_age_s, places
+            workers,
+            state,
+            cache,
+            library,
+            settings.warm_max_age_s,
+            places,
+            settings.memory_mb if is_counted else None,
         )
     if settings.start is Start.FORK:
         raise ConfigError("LAMBDA_DENO_START", "fork", f"auto: {reason}")

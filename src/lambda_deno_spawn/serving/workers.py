@@ -171,7 +171,7 @@ class Workers:
         self._is_unswept = False
 
     def find_templates(self) -> Templates | None:
-        """Return what copies a loaded process, made when first asked for; None: nothing.
+        """Return what copies a loaded process, made at first; None: nothing does.
 
         Raises:
             ConfigError: Processes are to be copied, and cannot be.
@@ -322,6 +322,8 @@ class Workers:
                 limit_s,
             )
         self._is_unswept = not is_ended
+        if self.templates is not None:
+            self.templates.ended(worker)
         if worker.is_stopped:
             self._running.discard(worker)
             self._started_with.pop(worker, None)

@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import pytest
 
 from lambda_deno_spawn.invocation import Failure
+from lambda_deno_spawn.limits import MEBIBYTE
 from lambda_deno_spawn.native import control
 from lambda_deno_spawn.native.control import ANSWER, BUSY, MAGIC, OK, SOCKET, VERSION
+from lambda_deno_spawn.processes.child import Footprint
 from lambda_deno_spawn.processes.launch import Launched
 from lambda_deno_spawn.processes.reaper import ExitStatus
 from lambda_deno_spawn.serving import template as module
@@ -50,6 +52,9 @@ class FakeWorker:
     is_killed: bool = False
     handed_over: int = 0
     exit_status: object = None
+
+    def footprint(self) -> Footprint:
+        return Footprint(40 * MEBIBYTE, 0, 6)
 
     async def ready(self) -> Failure | None:
         return self.failure
@@ -144,7 +149,10 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 def make(
-    *answers: list[bytes], cache: FakeCache | None = None, places: int = 1
+    *answers: list[bytes],
+    cache: FakeCache | None = None,
+    places: int = 1,
+    memory_mb: int | None = None,
 ) -> tuple[Templates, FakeStarter, FakeCache]:
     starter, cache = FakeStarter([*answers]), cache or FakeCache()
     templates = Templates(
@@ -154,6 +162,7 @@ def make(
         "/lib.so",
         None,
         places,
+        memory_mb,
     )
     MADE.append(templates)
     return templates, starter, cache
@@ -247,6 +256,46 @@ def test_what_would_be_wrong_for_the_next_event_is_replaced(why: str) -> None:
     assert len(starter.started) == 2
     assert starter.started[0].is_killed
     assert templates.worker is cast("object", starter.started[1])
+
+
+def has_used(templates: Templates, worker: FakeWorker, peak_mb: int) -> None:
+    worker.exit_status = ExitStatus(0, peak_bytes=peak_mb * MEBIBYTE)
+    worker.handed_over = 1
+    templates.ended(cast("Worker", worker))
+
+
+def test_a_template_goes_where_events_need_its_memory() -> None:
+    """Beside supervisor (20 MB) and template (40 MB, half of it shared)."""
+    templates, starter, _ = make([answer(1), answer(2, pid=PID + 1)], memory_mb=128)
+    prepare(templates)
+    copy = templates.take()
+    assert isinstance(copy, StartedWorker)
+    close(copy)
+    worker = FakeWorker(copy)
+    has_used(templates, worker, 88)
+    assert templates.reason is None
+    has_used(templates, worker, 89)
+    assert "an event has used 89 MB" in str(templates.reason)
+    assert starter.started[0].is_killed
+    prepare(templates)
+    assert templates.take() is None
+
+
+def test_a_template_that_would_have_no_room_serves_an_event_itself() -> None:
+    templates, starter, _ = make([answer(1)], memory_mb=128)
+    first = FakeWorker(cast("StartedWorker", None))
+    has_used(templates, first, 89)
+    prepare(templates)
+    assert "an event has used 89 MB" in str(templates.reason)
+    assert templates.take() is cast("object", starter.started[0])
+
+
+@pytest.mark.parametrize("memory_mb", [None, 1024])
+def test_a_template_stays_where_there_is_room(memory_mb: int | None) -> None:
+    templates, starter, _ = make([answer(1)], memory_mb=memory_mb)
+    prepare(templates)
+    has_used(templates, starter.started[0], 900)
+    assert templates.reason is None
 
 
 def test_each_copy_has_a_folder_until_none_is_left() -> None:
