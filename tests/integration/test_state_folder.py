@@ -155,8 +155,6 @@ async def test_the_state_folder_heals_from_anything(
     warm: str,
 ) -> None:
     environ = {"LAMBDA_DENO_PERMISSIONS": "all", "LAMBDA_DENO_WARM": warm}
-    if part_of(ways[0]) == "entry":  # it is written again when a process is started
-        environ["LAMBDA_DENO_START"] = "exec"
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
 

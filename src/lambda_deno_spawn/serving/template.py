@@ -58,6 +58,9 @@ class Starter(Protocol):
     ) -> Worker:
         """Start a process with these variables, this descriptor and these folders."""
 
+    def repair_files(self) -> None:
+        """Write the files again that each process starts with, if they were changed."""
+
     def is_outdated(self, worker: Worker, needed_s: float) -> bool:
         """Tell whether its credentials expire in so long, and another's would not."""
 
@@ -362,6 +365,9 @@ class Templates:
             return None
         if not template.has_place():
             return None
+        # A copy reads them as little as its template does any more; but what an event
+        # has done to them shall not be there for the next one.
+        self._workers.repair_files()
         try:
             started = template.fork(self._state, self._cache)
         except (TemplateError, WorkerSpawnError) as error:

@@ -6,6 +6,7 @@ Does not know which worker serves an invocation, or when one is started.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.config import LAST_WORDS_S
@@ -96,6 +97,13 @@ class WorkerFactory:
         finally:
             for lost in newly_lost():
                 logger.warning("%s", lost)
+
+    def repair_files(self) -> None:
+        """Write the files again that a process starts with, if they were changed."""
+        # On a full disk there is no room; a start would fail, and says so.
+        with suppress(OSError):
+            for name, text in self._command.files.items():
+                self._state.write(name, text)
 
     def launch_template(
         self,
@@ -216,6 +224,10 @@ class Workers:
         if self.templates is not None:
             self.templates.note_copy(worker)
         return worker
+
+    def repair_files(self) -> None:
+        """Write the files again that a process starts with, if they were changed."""
+        self._factory.repair_files()
 
     def start_template(
         self,

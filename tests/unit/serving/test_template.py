@@ -73,6 +73,7 @@ class FakeStarter:
     answers: list[list[bytes]]
     started: list[FakeWorker] = field(default_factory=list)
     outdated: bool = False
+    repaired: int = 0
     deno_dir: str = ""
 
     def start_template(
@@ -99,6 +100,9 @@ class FakeStarter:
         )
         self.started.append(worker)
         return cast("Worker", worker)
+
+    def repair_files(self) -> None:
+        self.repaired += 1
 
     def is_outdated(self, _worker: Worker, _needed_s: float) -> bool:
         return self.outdated
@@ -230,10 +234,11 @@ def test_one_that_does_not_answer_is_replaced_and_given_up_at_last() -> None:
 
 
 def test_a_copy_waits_until_the_folder_of_the_one_before_is_free() -> None:
-    templates, _, _ = make([answer(1), answer(2, pid=PID + 1)])
+    templates, starter, _ = make([answer(1), answer(2, pid=PID + 1)])
     prepare(templates)
     copy = templates.take()
     assert isinstance(copy, StartedWorker)
+    assert starter.repaired == 1
     worker = FakeWorker(copy)
     templates.note_copy(cast("Worker", worker))
     assert templates.take() is None
