@@ -383,8 +383,9 @@ async def test_programs_that_outlive_a_copy_are_ended(
         before = runtime.survivors()
         for script in LEFTOVERS.values():
             for event in ({"script": script}, {"script": "true"}):
-                assert (await api.invoke(event)).call == "response", script
-            await api.wait_for_next()
+                api.deliver(json.dumps(event).encode())
+                assert (await api.answer()).call == "response", script
+                await api.wait_for_next()
             after = runtime.survivors()
             assert len(after) == len(before), script
             # The supervisor and the template are the same ones.
