@@ -72,6 +72,7 @@ class Template:
         worker: The process.
         is_checked: It has been asked, and may be copied.
         own_bytes: Memory of its own, once it has loaded.
+        file_bytes: Its memory that is read from files, mostly Deno's program.
         folders: Its private folder and those of its copies; empty: all have the same.
     """
 
@@ -88,7 +89,7 @@ class Template:
         """
         self.worker = worker
         self.is_checked = False
-        self.own_bytes = 0
+        self.own_bytes = self.file_bytes = 0
         self._control = control
         self.folders = folders
         # Workers by their folders; None: a copy that no worker has adopted yet.
@@ -301,7 +302,8 @@ class Templates:
         self._max_age_s = max_age_s
         self._places = places
         self._memory_mb = memory_mb
-        self._peak_bytes = 0
+        # By whether it was a copy: a copy has read little of Deno's program.
+        self._peaks_bytes = {False: 0, True: 0}
         self._template: Template | None = None
         self._ordinary: Worker | None = None
         # Its socket stays open until it has an event: it would end without.
@@ -409,7 +411,9 @@ class Templates:
         """Look at what a process had used that has ended: is there room for both?"""
         status = worker.exit_status
         if status is not None and worker.handed_over:
-            self._peak_bytes = max(self._peak_bytes, status.peak_bytes)
+            peaks = self._peaks_bytes
+            kind = worker.started.is_forked
+            peaks[kind] = max(peaks[kind], status.peak_bytes)
             template = self._template
             if template is None or not template.is_checked:
                 return
@@ -425,11 +429,15 @@ class Templates:
         """
         if self._memory_mb is None:
             return None
-        needed_bytes = SUPERVISOR_BYTES + self._peak_bytes + template.own_bytes // 2
+        # What is read of files need not stay in memory.
+        peak_bytes = max(
+            self._peaks_bytes[True], self._peaks_bytes[False] - template.file_bytes
+        )
+        needed_bytes = SUPERVISOR_BYTES + peak_bytes + template.own_bytes // 2
         if needed_bytes <= self._memory_mb * MEBIBYTE:
             return None
         return (
-            f"an event has used {self._peak_bytes // MEBIBYTE} MB, and beside the "
+            f"an event has used {peak_bytes // MEBIBYTE} MB, and beside the "
             f"{template.own_bytes // MEBIBYTE} MB of a loaded process too little would "
             f"be left of the function's {self._memory_mb} MB"
         )
@@ -511,7 +519,7 @@ class Templates:
             return
         footprint = template.worker.footprint()
         if footprint is not None:
-            template.own_bytes = footprint.own_bytes
+            template.own_bytes, template.file_bytes, _ = footprint
         problem = self._lack_of_room(template)
         if problem is not None:
             self._give_up(problem)

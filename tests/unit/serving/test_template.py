@@ -54,7 +54,7 @@ class FakeWorker:
     exit_status: object = None
 
     def footprint(self) -> Footprint:
-        return Footprint(40 * MEBIBYTE, 0, 6)
+        return Footprint(40 * MEBIBYTE, 30 * MEBIBYTE, 6)
 
     async def ready(self) -> Failure | None:
         return self.failure
@@ -288,8 +288,9 @@ def test_a_template_goes_where_events_need_its_memory() -> None:
 
 def test_a_template_that_would_have_no_room_serves_an_event_itself() -> None:
     templates, starter, _ = make([answer(1)], memory_mb=128)
-    first = FakeWorker(cast("StartedWorker", None))
-    has_used(templates, first, 89)
+    launched = Launched(PID, NO_FD, NO_FD, NO_FD)
+    first = FakeWorker(StartedWorker(launched, "m", "/p", "", 1.0, 0.0, ""))
+    has_used(templates, first, 30 + 89)  # 30 MB of them are Deno's program
     prepare(templates)
     assert "an event has used 89 MB" in str(templates.reason)
     assert templates.take() is cast("object", starter.started[0])
