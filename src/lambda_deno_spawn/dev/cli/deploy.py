@@ -22,7 +22,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lambda_deno_spawn.config import ResponseMode
-from lambda_deno_spawn.dev.cli.console import Output, confirm, exit_codes
+from lambda_deno_spawn.dev.cli.console import (
+    EXIT_CHANGES,
+    Output,
+    confirm,
+    exit_codes,
+)
 from lambda_deno_spawn.dev.cli.options import (
     BucketOption,
     DryRunOption,
@@ -39,6 +44,7 @@ from lambda_deno_spawn.dev.cli.options import (
     layer_zips,
     whole_function,
 )
+from lambda_deno_spawn.dev.project.aws_keys import check_aws_options
 from lambda_deno_spawn.dev.project.function import parse_variables
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.quotas import (
@@ -68,6 +74,26 @@ class UrlAuth(StrEnum):
 
     AWS_IAM = "AWS_IAM"
     NONE = "NONE"
+
+
+class Tenancy(StrEnum):
+    """Whether tenants share execution environments."""
+
+    PER_TENANT = "per-tenant"
+
+
+class Tracing(StrEnum):
+    """Whether Lambda traces invocations."""
+
+    ACTIVE = "active"
+    PASS_THROUGH = "pass-through"
+
+
+class LogFormat(StrEnum):
+    """How Lambda and the runtime write their logs."""
+
+    JSON = "json"
+    TEXT = "text"
 
 
 def deploy(
@@ -142,7 +168,9 @@ def deploy(
     alias: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Publish a version, and point this alias to it."
+            metavar="NAME",
+            help="Publish a version, and point this alias to it.  [default: "
+            "lambda.toml's, else none]",
         ),
     ] = None,
     function_url: Annotated[
@@ -168,6 +196,55 @@ def deploy(
             help="How long logs are kept.  [default: unchanged; 30 for new logs]",
         ),
     ] = None,
+    tenancy: Annotated[
+        Tenancy | None,
+        typer.Option(
+            help="Give each tenant execution environments of its own; only for a new "
+            "function.",
+            show_default=False,
+        ),
+    ] = None,
+    snapstart: Annotated[
+        bool | None,
+        typer.Option(
+            "--snapstart/--no-snapstart",
+            help="Start versions from a snapshot.  [default: lambda.toml's, else "
+            "unchanged]",
+            show_default=False,
+        ),
+    ] = None,
+    tracing: Annotated[
+        Tracing | None,
+        typer.Option(
+            help="Trace with X-Ray.  [default: lambda.toml's, else unchanged]",
+            show_default=False,
+        ),
+    ] = None,
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option(
+            help="Format of logs.  [default: lambda.toml's, else unchanged]",
+            show_default=False,
+        ),
+    ] = None,
+    subnet: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Subnet of a VPC; may be repeated."),
+    ] = None,
+    security_group: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Security group; may be repeated."),
+    ] = None,
+    reserved_concurrency: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="Most invocations at a time; 0 stops the function."
+        ),
+    ] = None,
+    provisioned_concurrency: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Environments kept ready for the alias."),
+    ] = None,
     change_runtime: Annotated[
         bool,
         typer.Option(
@@ -180,6 +257,13 @@ def deploy(
     region: RegionOption = None,
     profile: ProfileOption = None,
     dry_run: DryRunOption = False,
+    plan_only: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Like --dry-run, and exit with 4 if something would change, else 0.",
+        ),
+    ] = False,
     yes: YesOption = False,
     verbose: VerboseOption = False,
     output: OutputOption = Output.TEXT,
@@ -199,6 +283,23 @@ def deploy(
         target = find_target(function, handler)
         target.refuse_qualifier("deploy")
         project = find_project(target, handler, name)
+        if function_url is False and function_url_auth is not None:
+            raise UsageError(
+                "Cannot use --function-url-auth with --no-function-url: one sets up a "
+                "URL, the other removes it; leave out one of them"
+            )
+        keys = check_aws_options(
+            _without_none(
+                tenancy=None if tenancy is None else tenancy.value,
+                snapstart=snapstart,
+                tracing=None if tracing is None else tracing.value,
+                reserved_concurrency=reserved_concurrency,
+                provisioned_concurrency=provisioned_concurrency,
+                logs=None if log_format is None else {"format": log_format.value},
+                vpc=_without_none(subnets=subnet, security_groups=security_group)
+                or None,
+            )
+        )
         wanted = _wanted(
             project,
             _without_none(
@@ -217,6 +318,7 @@ def deploy(
                 retention_days=log_retention,
                 bucket=bucket,
             ),
+            keys=keys,
             variables=parse_variables(env or []),
             replaces_env=replace_env,
             changes_runtime=change_runtime,
@@ -231,6 +333,9 @@ def deploy(
         current = read_current(aws, wanted, _built_layers(out, wanted))
         _note_other_builds(current, out)
         plan = plan_deploy(wanted, current)
+        if plan_only:
+            _show_plan(plan, output, _plan_facts(wanted, current, plan))
+            raise typer.Exit(EXIT_CHANGES if plan.steps else 0)
         executor = _carry_out(
             aws, plan, f"deploy {wanted.name!r}", output, is_dry=dry_run, is_sure=yes
         )
@@ -298,6 +403,7 @@ def _wanted(
     project: Project,
     given: Mapping[str, Any],
     *,
+    keys: Mapping[str, Any],
     variables: Mapping[str, str],
     replaces_env: bool,
     changes_runtime: bool,
@@ -305,7 +411,13 @@ def _wanted(
     """Return the wanted state from project file and options, without the package."""
     from lambda_deno_spawn.dev.aws.wanted import PackageZip, Wanted
 
-    is_streaming = project.response_mode is ResponseMode.STREAM
+    # With a table [url] the file decides, so what it does not set is Lambda's default.
+    has_url = project.aws.get("url.enabled") is True
+    invoke_mode = None
+    if project.response_mode is ResponseMode.STREAM:
+        invoke_mode = "RESPONSE_STREAM"
+    elif has_url or project.response_mode is not None:
+        invoke_mode = "BUFFERED"
     fields: dict[str, Any] = {
         "name": project.name,
         "handler": project.function.handler,
@@ -318,7 +430,13 @@ def _wanted(
         "storage_mb": project.storage_mb,
         "description": project.description,
         "tags": project.tags,
-        "invoke_mode": "RESPONSE_STREAM" if is_streaming else None,
+        "invoke_mode": invoke_mode,
+        "alias": project.aws.get("alias"),
+        "bucket": project.aws.get("bucket"),
+        "retention_days": project.aws.get("logs.retention"),
+        "url": project.aws.get("url.enabled"),
+        "url_auth": project.aws.get("url.auth") or ("AWS_IAM" if has_url else None),
+        "recorded": tuple(project.aws),
     }
     return Wanted(
         **{**fields, **given},
@@ -326,6 +444,7 @@ def _wanted(
         variables={**project.variables, **variables},
         replaces_env=replaces_env,
         changes_runtime=changes_runtime,
+        keys={**project.aws, **keys},
     )
 
 
@@ -347,7 +466,9 @@ def _build_package(project: Project, arch: Arch, out: Path) -> tuple[PackageZip,
     package = build(BuildOptions(project=project, arch=arch, out=out), os.environ)
     for note in package.notes:
         print(f"Note: {note}", file=sys.stderr)
-    zipped = PackageZip(package.path, package.sha256, package.zipped_bytes)
+    zipped = PackageZip(
+        package.path, package.sha256, package.zipped_bytes, package.unzipped_bytes
+    )
     return zipped, package.handler
 
 
@@ -385,7 +506,7 @@ def _given_package(path: Path, handler: str) -> PackageZip:
             f"Cannot use the package {str(path)!r}: no file in it is the handler "
             f"{handler!r}; give the package of this function, or set --handler"
         )
-    return PackageZip(path, digest, zipped_bytes)
+    return PackageZip(path, digest, zipped_bytes, unzipped_bytes)
 
 
 def _built_layers(out: Path, wanted: Wanted) -> list[LayerZip]:
@@ -469,12 +590,28 @@ def _show_notes(plan: Plan) -> None:
     sys.stderr.flush()
 
 
-def _show_plan(plan: Plan, output: Output) -> None:
+def _plan_facts(wanted: Wanted, current: Current, plan: Plan) -> dict[str, Any]:
+    """Return what a pipeline asks about a plan, beside its changes and calls."""
+    return {
+        "function": current.place.function(wanted.name),
+        "region": current.place.region,
+        "isNew": current.function is None,
+        "changed": bool(plan.steps),
+        "needsConfirmation": plan.loses,
+        "notes": list(plan.notes),
+        "sha256": wanted.package.sha256,
+    }
+
+
+def _show_plan(
+    plan: Plan, output: Output, facts: Mapping[str, Any] | None = None
+) -> None:
     _show_notes(plan)
     calls = [str(step.action) for step in plan.steps]
     if output is Output.JSON:
         changes = [dataclasses.asdict(change) for change in plan.changes]
-        print(json.dumps({"dryRun": True, "changes": changes, "calls": calls}))
+        shown = {"dryRun": True, "changes": changes, "calls": calls, **(facts or {})}
+        print(json.dumps(shown))
     elif not plan.steps:
         print("Nothing to do.")
     else:

@@ -14,9 +14,16 @@ import tomllib
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lambda_deno_spawn.config import ResponseMode, Settings, Start, Strategy
+from lambda_deno_spawn.dev.project.aws_keys import (
+    MANAGED_MEMORY_MAX_MB,
+    MANAGED_TIMEOUT_LIMIT_S,
+    TOP_KEYS,
+    conflict,
+    read_aws_keys,
+)
 from lambda_deno_spawn.dev.project.function import (
     find_function,
     function_name,
@@ -91,6 +98,7 @@ class Project:
         exclude: Patterns of files to leave out of the package.
         env: The function's environment variables.
         tags: AWS tags.
+        aws: Values of the keys that concern AWS alone, by dotted name.
     """
 
     function: Function
@@ -112,6 +120,7 @@ class Project:
     exclude: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    aws: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def variables(self) -> dict[str, str]:
@@ -156,13 +165,25 @@ def load_project(
     # If the caller named a file, that file is the handler, not the project's.
     function = find_function(path, handler or (named if path.is_dir() else None))
     in_file = table.text("name", FUNCTION_NAME, NAME_RULE)
+    aws = read_aws_keys({key: table._take(key) for key in TOP_KEYS}, table._refuse)
+    is_managed = "managed_instances.capacity_provider" in aws
     project = Project(
         function=function,
         name=name or in_file or function_name(function),
         arch=table.choice("arch", Arch) or Arch.X86_64,
         runtime=table.one_of("runtime", RUNTIMES) or "python3.13",
-        memory_mb=table.number("memory", MEMORY_MIN_MB, MEMORY_MAX_MB, "MB"),
-        timeout_s=table.number("timeout", 1, TIMEOUT_LIMIT_S, "seconds"),
+        memory_mb=table.number(
+            "memory",
+            MEMORY_MIN_MB,
+            MANAGED_MEMORY_MAX_MB if is_managed else MEMORY_MAX_MB,
+            "MB",
+        ),
+        timeout_s=table.number(
+            "timeout",
+            1,
+            MANAGED_TIMEOUT_LIMIT_S if is_managed else TIMEOUT_LIMIT_S,
+            "seconds",
+        ),
         storage_mb=table.number("storage", STORAGE_MIN_MB, STORAGE_MAX_MB, "MB"),
         strategy=table.choice("strategy", Strategy),
         start=table.choice("start", Start),
@@ -180,9 +201,11 @@ def load_project(
         exclude=table.patterns("exclude"),
         env=table.mapping("env", check_names=True),
         tags=table.mapping("tags", check_names=False),
+        aws=aws,
     )
     table.reject_unknown_keys()
     _check_settings(str(file), project)
+    _check_combination(str(file), project)
     return project
 
 
@@ -204,6 +227,23 @@ def _check_settings(file: str, project: Project) -> None:
             f"Cannot use {file!r}: there is no setting {settings.unknown[0]}; "
             "docs/configuration.md lists all settings"
         )
+
+
+def _check_combination(file: str, project: Project) -> None:
+    """Reject settings that AWS does not accept together.
+
+    An alias can also be an option of ``deploy``, which checks again.
+    """
+    problem = conflict(
+        project.aws,
+        runtime=project.runtime,
+        memory_mb=project.memory_mb,
+        storage_mb=project.storage_mb,
+        alias=project.aws.get("alias", "of an option"),
+        url=project.aws.get("url.enabled"),
+    )
+    if problem is not None:
+        raise UsageError(f"Cannot use {file!r}: {problem}")
 
 
 class _Table:
