@@ -335,6 +335,26 @@ os.fork() or os.fork() or os.setsid()
 time.sleep(300)' &""",
 }
 
+TIMES = """
+const used = () => Deno.memoryUsage().heapUsed;
+export const handler = () => {
+  const before = used();
+  clearTimeout(setTimeout(() => {}, 0));
+  return used() - before;
+};
+"""
+
+
+@pytest.mark.every_way("fresh", "fork")
+async def test_a_fork_need_not_load_what_timers_need(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, way: str
+) -> None:
+    async with make_runtime({"function.mjs": TIMES}):
+        for _ in range(2):
+            grown_bytes = (await api.invoke({})).json()
+            assert (grown_bytes > 500_000) == (way == "fresh"), grown_bytes
+
+
 LEAVES = """
 export async function handler(event: any) {
   const child = new Deno.Command("sh", { args: ["-c", event.script],
@@ -504,6 +524,8 @@ export const handler = ({ name }, context) => {
 """
 
 
+# A process that is forked has waited for a timer, so that its forks need not load it.
+@pytest.mark.every_way("fresh", "reuse", "server")
 @pytest.mark.parametrize("name", ["clearTimeout", "Response"])
 async def test_what_deno_loads_late_is_not_loaded_for_handlers_that_do_not_need_it(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, way: str, name: str
