@@ -39,6 +39,7 @@ from lambda_deno_spawn.early import signal
 from lambda_deno_spawn.errors import (
     ConfigError,
     HandlerError,
+    SecretError,
     WorkerError,
     WorkerSpawnError,
 )
@@ -58,7 +59,7 @@ from lambda_deno_spawn.records import TYPE_CHECKING
 from lambda_deno_spawn.worker.start import start_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from typing import NoReturn
 
@@ -165,8 +166,9 @@ def _start(settings: Settings, state: StateDir, early_exit: EarlyExit) -> int:
     # The first worker, until the event loop looks after it.
     orphans: list[StartedWorker] = []
     try:
+        environ = _with_secrets(settings)
         try:
-            command = deno_command(settings, os.environ, state.path)
+            command = deno_command(settings, environ, state.path)
             cache = ModuleCache(state.path, command.given_cache, state.remove_private)
             # Under SnapStart the first worker needs credentials, which take the event
             # loop, and no event waits for it.
@@ -189,12 +191,26 @@ def _start(settings: Settings, state: StateDir, early_exit: EarlyExit) -> int:
         with early_exit:
             serving = _serve(settings, command, state, cache, orphans, early_exit)
             return asyncio.run(serving)
-    except (ConfigError, HandlerError, WorkerError) as error:
+    except (ConfigError, HandlerError, SecretError, WorkerError) as error:
         return _fail_without_loop(settings.runtime_api, error, early_exit)
     finally:
         for orphan in orphans:
             orphan.launched.abort()
             end_children(ABORT_LIMIT_S)  # programs that its module has started
+
+
+def _with_secrets(settings: Settings) -> Mapping[str, str]:
+    """Return the environment with the secrets that variables refer to.
+
+    They are never in the supervisor's own environment, which other programs of this
+    user might read.
+    """
+    if not settings.secrets:
+        return os.environ
+    # Slow to import, as most of the standard library's clients.
+    from lambda_deno_spawn.runtime_api.secrets import fetch_secrets
+
+    return {**os.environ, **fetch_secrets(settings.secrets, os.environ)}
 
 
 async def _serve(
@@ -474,7 +490,7 @@ async def _fail(
 
 def _fail_without_loop(
     runtime_api: str,
-    error: ConfigError | HandlerError | WorkerError,
+    error: ConfigError | HandlerError | SecretError | WorkerError,
     early_exit: EarlyExit,
 ) -> int:
     """Fail where no event loop is running; a signal ends the post."""

@@ -47,8 +47,8 @@ ALLOWED: dict[str, set[str]] = {
         "protocol", "records",
     },
     "runtime_api": {
-        "__init__", "errors", "http", "invocation", "limits", "log", "records",
-        "strict_json",
+        "__init__", "config", "errors", "http", "invocation", "limits", "log",
+        "records", "strict_json",
     },
     "serving": {
         "config", "errors", "invocation", "launch", "limits", "log", "native",
@@ -60,6 +60,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.project": {"config", "errors", "launch"},
     "dev.local": {"config", "dev.project", "errors", "launch"},
+    "dev.devserver": {"dev.local", "dev.project", "errors", "launch"},
     "dev.bench": {"dev.local", "dev.project", "errors", "launch"},
     "dev.doctor": {
         "config", "dev.local", "dev.project", "errors", "launch", "native",
@@ -71,8 +72,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.aws": {"__init__", "dev.package", "dev.project", "errors"},
     "dev.cli": {
-        "__init__", "config", "dev.aws", "dev.bench", "dev.doctor", "dev.local",
-        "dev.package", "dev.project", "errors", "launch",
+        "__init__", "config", "dev.aws", "dev.bench", "dev.devserver", "dev.doctor",
+        "dev.local", "dev.package", "dev.project", "errors", "launch",
     },
     "__main__": {"dev.cli"},
 }  # fmt: skip
@@ -81,6 +82,7 @@ PURE = [
     "protocol.frames", "permissions", "config",
     "serving.metrics", "serving.pool", "http.http1",
     "dev.aws.deploy", "dev.aws.deploy_layers", "dev.bench.report", "dev.bench.picture",
+    "dev.devserver.eventstream", "dev.devserver.guard",
 ]  # fmt: skip
 OUTSIDE = {
     "asyncio", "datetime", "httpx", "logging", "os", "pathlib", "random", "select",
@@ -100,6 +102,8 @@ OWNERS = {
     "boto3": {"dev.aws.session", "dev.aws.errors"},
     "botocore": {"dev.aws.session", "dev.aws.errors"},
     "elftools": {"dev.package.elf"},
+    "uvicorn": {"dev.devserver.server"},
+    "watchfiles": {"dev.devserver.watcher"},
     "sqlite3": {"dev.package.seed"},
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}

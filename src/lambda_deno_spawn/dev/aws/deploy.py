@@ -45,6 +45,7 @@ from lambda_deno_spawn.dev.aws.publish import (
     publish_steps,
 )
 from lambda_deno_spawn.dev.aws.role import OUR_SIDS
+from lambda_deno_spawn.dev.aws.secrets import with_secrets
 from lambda_deno_spawn.dev.aws.settings import (
     changed_parameters,
     recorded_keys,
@@ -243,6 +244,7 @@ class _Planner:
         policy = role_policy(
             self._wanted.name, self._place, settings, self._wanted.sources
         )
+        policy = with_secrets(policy, self._wanted.variables, self._place)
         policy_name = role_policy_name(self._place)
         if role is not None and role.policy == policy:
             return

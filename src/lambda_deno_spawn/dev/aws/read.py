@@ -54,6 +54,7 @@ from lambda_deno_spawn.dev.aws.wanted import (
     settings_of,
     with_removals,
 )
+from lambda_deno_spawn.dev.project.secrets import SECRETS_VARIABLE
 from lambda_deno_spawn.errors import DeployError, UsageError
 
 if TYPE_CHECKING:
@@ -257,7 +258,9 @@ def _read_own_role(
     _, after = settings_of(wanted, function)
     is_default = after["logs.group"] == default_log_group(wanted.name)
     needs = role_statements(after, "", "") or wanted.sources
-    if is_default and not recorded and not needs:
+    had = SECRETS_VARIABLE in function.variables
+    has_secrets = had or SECRETS_VARIABLE in wanted.variables
+    if is_default and not recorded and not needs and not has_secrets:
         return None
     role = read_role(aws, name)
     return role if role is not None and role.is_ours else None

@@ -6,8 +6,8 @@ Knows the geometry. Does not know what the bars mean. The same bars give the sam
 from __future__ import annotations
 
 from dataclasses import dataclass
+from html import escape
 from typing import TYPE_CHECKING
-from xml.sax.saxutils import escape
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

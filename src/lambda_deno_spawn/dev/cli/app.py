@@ -21,6 +21,7 @@ from lambda_deno_spawn import __version__
 from lambda_deno_spawn.config import Strategy, Warm
 from lambda_deno_spawn.dev.cli.bench import bench
 from lambda_deno_spawn.dev.cli.build import build
+from lambda_deno_spawn.dev.cli.call import call
 from lambda_deno_spawn.dev.cli.console import (
     EXIT_FAILED,
     Output,
@@ -28,17 +29,20 @@ from lambda_deno_spawn.dev.cli.console import (
     exit_codes,
 )
 from lambda_deno_spawn.dev.cli.deploy import delete, deploy
+from lambda_deno_spawn.dev.cli.dev import dev
 from lambda_deno_spawn.dev.cli.events import check_json, read_event, read_file
 from lambda_deno_spawn.dev.cli.explain import explain
 from lambda_deno_spawn.dev.cli.layer import layer_app
 from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
 from lambda_deno_spawn.dev.cli.new import new
 from lambda_deno_spawn.dev.cli.options import (
+    EnvFileOption,
     EnvOption,
     EventFileOption,
     EventOption,
     HandlerOption,
     MemoryOption,
+    StageOption,
     VerboseOption,
     positive_timeout_s,
 )
@@ -49,11 +53,8 @@ from lambda_deno_spawn.dev.doctor.checks import Status, examine
 from lambda_deno_spawn.dev.doctor.isolation import examine_isolation
 from lambda_deno_spawn.dev.local.invoke import run
 from lambda_deno_spawn.dev.local.runtime import run_until_signalled
-from lambda_deno_spawn.dev.project.function import (
-    InvokeOptions,
-    parse_variables,
-    shadowing_note,
-)
+from lambda_deno_spawn.dev.project.env_file import given_variables
+from lambda_deno_spawn.dev.project.function import InvokeOptions, shadowing_note
 from lambda_deno_spawn.dev.project.project import (
     load_project,
 )
@@ -65,6 +66,8 @@ from lambda_deno_spawn.dev.project.quotas import (
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lambda_deno_spawn.dev.doctor.checks import Check
     from lambda_deno_spawn.dev.doctor.isolation import IsolationReport
     from lambda_deno_spawn.dev.local.invoke import InvokeResult
@@ -90,6 +93,8 @@ app = typer.Typer(
 app.command()(new)
 app.command()(build)
 app.command()(bench)
+app.command()(dev)
+app.command()(call)
 app.add_typer(layer_app, name="layer")
 layer_app.command("publish")(publish)
 layer_app.command("list")(list_layers)
@@ -146,6 +151,7 @@ def invoke(
         ),
         REMOTE,
     ] = None,
+    stage: Annotated[StageOption, LOCAL, REMOTE] = None,
     qualifier: Annotated[
         str | None,
         typer.Option(help="With --remote: alias or version."),
@@ -188,6 +194,7 @@ def invoke(
         LOCAL,
     ] = None,
     env: Annotated[EnvOption, LOCAL] = None,
+    env_file: Annotated[EnvFileOption, LOCAL] = None,
     client_context: Annotated[
         str | None,
         typer.Option(
@@ -235,6 +242,7 @@ def invoke(
             invoke_remote(
                 remote,
                 read_event(event, event_file),
+                stage=stage,
                 qualifier=qualifier,
                 is_async=is_async,
                 tenant_id=tenant_id,
@@ -251,7 +259,7 @@ def invoke(
                 "Cannot invoke: no FUNCTION is given; give the handler's file or its "
                 "folder, or --remote with the name of a function in AWS"
             )
-        project = load_project(Path(function), handler)
+        project = load_project(Path(function), handler, stage=stage)
         options = InvokeOptions(
             function=project.function,
             event=read_event(event, event_file),
@@ -260,7 +268,7 @@ def invoke(
             else project.timeout_s or DEFAULT_TIMEOUT_S,
             memory_mb=memory or project.memory_mb or DEFAULT_MEMORY_MB,
             warm=None if warm is None else warm.value,
-            variables={**project.variables, **parse_variables(env or [])},
+            variables=project.variables_with(given_variables(env_file, env)),
             client_context=_client_context(client_context),
             tenant_id=tenant_id,
             is_verbose=verbose,
@@ -288,8 +296,10 @@ def doctor(
         CHECKS,
     ] = None,
     *,
+    stage: Annotated[StageOption, CHECKS] = None,
     handler: Annotated[HandlerOption, CHECKS] = None,
     env: Annotated[EnvOption, CHECKS] = None,
+    env_file: Annotated[EnvFileOption, CHECKS] = None,
     isolation: Annotated[
         bool,
         typer.Option(
@@ -323,23 +333,27 @@ def doctor(
             _show_isolation(run_until_signalled(work), output)
         else:
             refuse_ignored(context, CHECKS)
-            options = _doctor_options(function, handler, env)
+            options = _doctor_options(
+                function, stage, handler, given_variables(env_file, env)
+            )
             _show_checks(examine(os.environ, options), output)
 
 
 def _doctor_options(
     function: str | None,
+    stage: str | None,
     handler: str | None,
-    env: list[str] | None,
+    given: Mapping[str, str],
 ) -> InvokeOptions | None:
     if function is not None:
-        project = load_project(Path(function), handler)
-        variables = {**project.variables, **parse_variables(env or [])}
+        project = load_project(Path(function), handler, stage=stage)
+        variables = project.variables_with(given)
         memory_mb = project.memory_mb or DEFAULT_MEMORY_MB
         return InvokeOptions(project.function, memory_mb=memory_mb, variables=variables)
-    if handler is not None or env:
+    if handler is not None or stage is not None or given:
         raise UsageError(
-            "Cannot use --handler or --env: no function is given; give one"
+            "Cannot use --handler, --stage, --env or --env-file: no function is given; "
+            "give one"
         )
     return None
 

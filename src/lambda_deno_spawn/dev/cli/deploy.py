@@ -31,6 +31,7 @@ from lambda_deno_spawn.dev.cli.console import (
 from lambda_deno_spawn.dev.cli.options import (
     BucketOption,
     DryRunOption,
+    EnvFileOption,
     FunctionArgument,
     HandlerOption,
     NameOption,
@@ -39,13 +40,14 @@ from lambda_deno_spawn.dev.cli.options import (
     ProfileOption,
     ProjectArgument,
     RegionOption,
+    StageOption,
     VerboseOption,
     YesOption,
     layer_zips,
     whole_function,
 )
 from lambda_deno_spawn.dev.project.aws_keys import check_aws_options
-from lambda_deno_spawn.dev.project.function import parse_variables
+from lambda_deno_spawn.dev.project.env_file import given_variables
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.quotas import (
     MB,
@@ -99,6 +101,7 @@ class LogFormat(StrEnum):
 def deploy(
     function: ProjectArgument = ".",
     *,
+    stage: StageOption = None,
     package: Annotated[
         Path | None,
         typer.Option(metavar="ZIP", help="Package to deploy.  [default: build it]"),
@@ -158,6 +161,7 @@ def deploy(
             metavar="NAME=VALUE", help="Environment variable; may be repeated."
         ),
     ] = None,
+    env_file: EnvFileOption = None,
     replace_env: Annotated[
         bool,
         typer.Option(
@@ -280,7 +284,7 @@ def deploy(
         from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
         from lambda_deno_spawn.dev.aws.wanted import check_wanted
 
-        target = find_target(function, handler)
+        target = find_target(function, handler, stage)
         target.refuse_qualifier("deploy")
         project = find_project(target, handler, name)
         if function_url is False and function_url_auth is not None:
@@ -319,7 +323,7 @@ def deploy(
                 bucket=bucket,
             ),
             keys=keys,
-            variables=parse_variables(env or []),
+            variables=given_variables(env_file, env),
             replaces_env=replace_env,
             changes_runtime=change_runtime,
         )
@@ -347,6 +351,7 @@ def delete(
     function: FunctionArgument = None,
     *,
     name: NameOption = None,
+    stage: StageOption = None,
     keep_role: Annotated[
         bool,
         typer.Option("--keep-role", help="Keep the role that `deploy` created for it."),
@@ -371,7 +376,7 @@ def delete(
         from lambda_deno_spawn.dev.aws.session import Aws
         from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
 
-        target = whole_function("delete", function, name)
+        target = whole_function("delete", function, name, stage)
         aws = Aws(target.choose_region(region), profile)
         check_account(aws, target)
         check_ambiguity(aws, target, has_name_option=True)
@@ -441,7 +446,7 @@ def _wanted(
     return Wanted(
         **{**fields, **given},
         package=PackageZip(Path(), "", 0),
-        variables={**project.variables, **variables},
+        variables=project.variables_with(variables),
         replaces_env=replaces_env,
         changes_runtime=changes_runtime,
         keys={**project.aws, **keys},

@@ -29,6 +29,7 @@ from lambda_deno_spawn.dev.cli.options import (
     NameOption,
     ProfileOption,
     RegionOption,
+    StageOption,
     VerboseOption,
     whole_function,
 )
@@ -44,6 +45,7 @@ def logs(
     function: FunctionArgument = None,
     *,
     name: NameOption = None,
+    stage: StageOption = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Continue as the log grows.")
     ] = False,
@@ -85,7 +87,7 @@ def logs(
         from lambda_deno_spawn.dev.aws.session import Aws
         from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
 
-        target = whole_function("logs", function, name)
+        target = whole_function("logs", function, name, stage)
         since_epoch_ms = round((time.time() - parse_since(since)) * 1000)
         pattern = filter_pattern(filter_, request_id)
         aws = Aws(target.choose_region(region), profile)
@@ -104,6 +106,7 @@ def invoke_remote(
     function: str,
     event: bytes,
     *,
+    stage: str | None = None,
     qualifier: str | None = None,
     is_async: bool = False,
     tenant_id: str | None = None,
@@ -118,6 +121,7 @@ def invoke_remote(
     Args:
         function: Name or ARN, with or without a qualifier, or a local folder.
         event: Passed on byte for byte.
+        stage: Stage of a local project.
         qualifier: Version or alias.
         is_async: Queue the event without waiting for the result.
         tenant_id: Tenant id in the context.
@@ -136,7 +140,7 @@ def invoke_remote(
     from lambda_deno_spawn.dev.aws.session import Aws
     from lambda_deno_spawn.dev.aws.target import check_ambiguity
 
-    target = find_target(function)
+    target = find_target(function, stage=stage)
     options = RemoteOptions(
         name=target.lambda_name,
         event=event,

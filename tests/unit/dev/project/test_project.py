@@ -181,7 +181,7 @@ PATTERNS = "expected a list of patterns below the project's folder"
         ("exclude = [1]", f"exclude is [1]; {PATTERNS}"),
         ("env = 1", "env is 1; expected a table: [env] and lines NAME = value"),
         ("[env]\nAB.CD = 1",
-         "env.AB is {'CD': 1}; expected text, a number, true or false"),
+         "env.AB: the member 'CD' is unknown; it has from, key, name"),
         ("[env]\nA = 1", "env.A: Lambda does not accept the name 'A'; use two or "
          "more letters, digits and underscores, a letter first"),
         ("[env]\nAWS_REGION = 'x'", "env.AWS_REGION: Lambda reserves AWS_REGION; "
