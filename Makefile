@@ -111,12 +111,14 @@ figures: $(STAMP) ## run the benchmarks and draw the pictures of docs/ from them
 
 # All but the first three need root.
 SOAKED := $(BIN)/python -m tests.soak events --unprivileged
-soak: $(STAMP) ## 100,000 fuzzed streams, 10,000 fuzzed answers, 60,000 events (hours; root)
+soak: $(STAMP) ## 100,000 fuzzed streams, 10,000 fuzzed answers, 80,000 events (hours; root)
 	$(BIN)/python -m tests.soak frames
 	$(BIN)/python -m tests.soak responses
 	$(BIN)/python -m tests.soak events
 	$(SOAKED) --memory 128 --frozen
 	$(SOAKED) --memory 128 --frozen --permissions default
+	$(SOAKED) --memory 128 --frozen --fork
+	$(SOAKED) --memory 128 --frozen --permissions default --fork
 	$(SOAKED) --memory 256 --concurrency 8
 	$(SOAKED) --memory 256 --concurrency 8 --permissions default
 	$(SOAKED) --memory 256 --concurrency 8 --strategy server --permissions default

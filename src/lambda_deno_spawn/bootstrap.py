@@ -259,7 +259,10 @@ async def _serve(
     credentials = _credentials(settings)
     factory = WorkerFactory(command, state, cache, writer, reaper)
     workers = Workers(factory, state.private_dir_of, credentials, settings.last_words_s)
-    workers.templates = _templates(settings, command, workers, state, cache)
+    if settings.start is not Start.EXEC:
+        workers.make_templates = partial(_templates, settings, command, state, cache)
+        if settings.start is Start.FORK:
+            workers.find_templates()
     leftovers = Leftovers(state, is_beside_events=settings.is_managed_instance)
     strategy = _strategy(settings, workers, leftovers)
     form = _report_form(settings)
@@ -332,17 +335,18 @@ def _credentials(settings: Settings) -> CredentialsKeeper | None:
 def _templates(
     settings: Settings,
     command: DenoCommand,
-    workers: Workers,
     state: StateDir,
     cache: ModuleCache,
-) -> Templates | None:
-    """Return what forks processes; None: each begins as a ``deno run``.
+    workers: Workers,
+) -> Templates | str:
+    """Return what forks processes, or why each begins as a ``deno run``.
+
+    Not called before the first event, unless forks are asked for: what it imports would
+    delay the first ``next``.
 
     Raises:
         ConfigError: They are to be forked, and cannot be.
     """
-    if settings.start is Start.EXEC:
-        return None
     from lambda_deno_spawn.launch.places import why_not_fork
     from lambda_deno_spawn.native.control import library_path
 
@@ -353,15 +357,26 @@ def _templates(
 
         # As many as there may be processes: half of them wait, half have an event.
         places = 1 if settings.concurrency == 1 else 2 * settings.concurrency
+        # Several at once have 2 GB and more; and what is asked for is done.
+        is_counted = places == 1 and settings.start is Start.AUTO
         return Templates(
-            workers, state, cache, library, settings.warm_max_age_s, places
+            workers,
+            state,
+            cache,
+            library,
+            settings.warm_max_age_s,
+            places,
+            settings.memory_mb if is_counted else None,
         )
     if settings.start is Start.FORK:
         raise ConfigError("LAMBDA_DENO_START", "fork", f"auto: {reason}")
     from lambda_deno_spawn.log.writer import logger
 
-    logger.info("Events are served by processes of their own start: %s", reason)
-    return None
+    # Where the settings leave nothing to copy, there is nothing to report.
+    is_news = settings.strategy is Strategy.FRESH and settings.invocations == 1
+    report = logger.info if is_news else logger.debug
+    report("Events are served by processes of their own start: %s", reason)
+    return str(reason)
 
 
 def _strategy(

@@ -191,7 +191,7 @@ class Settings(NamedTuple):
     max_invocations: int | None = None
     concurrency: int = 1
     is_managed_instance: bool = False
-    start: Start = Start.EXEC
+    start: Start = Start.AUTO
     warm: Warm = Warm.BACKGROUND
     warm_max_age_s: float | None = None
     stop_margin_s: float = STOP_MARGIN_S
@@ -253,7 +253,7 @@ class Settings(NamedTuple):
             log_group_name=environ.get("AWS_LAMBDA_LOG_GROUP_NAME", ""),
             log_stream_name=environ.get("AWS_LAMBDA_LOG_STREAM_NAME", ""),
             strategy=_choice(environ, "LAMBDA_DENO_STRATEGY", Strategy.FRESH),
-            start=_choice(environ, "LAMBDA_DENO_START", Start.EXEC),
+            start=_choice(environ, "LAMBDA_DENO_START", Start.AUTO),
             max_invocations=_count(environ, "LAMBDA_DENO_MAX_INVOCATIONS"),
             concurrency=concurrency or 1,
             is_managed_instance=concurrency is not None,

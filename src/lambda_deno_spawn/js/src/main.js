@@ -52,7 +52,7 @@ import {
   onUncaughtError,
   onUnhandledRejection,
 } from "./uncaught.js";
-import { prepareForForks, resume } from "./template.js";
+import { prepareForForks, rehearseTimer, resume } from "./template.js";
 import { standIn } from "./variables.js";
 
 /**
@@ -71,7 +71,10 @@ export async function start(load, loadServer) {
   reroute();
   standIn(hello.variables);
   noteDenials(currentJob);
-  if (hello.template) prepareForForks(hello.places);
+  if (hello.template) {
+    prepareForForks(hello.places);
+    await rehearseTimer();
+  }
   // @ts-ignore the global of AWS's own runtime
   globalThis.awslambda = awslambda;
   globalThis.addEventListener("unhandledrejection", onUnhandledRejection);
