@@ -603,8 +603,7 @@ def _size_checks(environ: Mapping[str, str], task_root: Path | None) -> Iterator
     parts: dict[str, list[Path]] = {}
     with contextlib.suppress(ConfigError):
         parts["deno"] = [Path(deno_binary(environ))]
-    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        parts["runtime"] = runtime_files()
+    parts["runtime"] = runtime_files()
     if task_root is not None:
         packages = task_root / "dist"  # output of earlier builds
         parts["function"] = [
@@ -645,14 +644,10 @@ def total_check(size_bytes: int, parts: Iterable[str]) -> Check:
 
 
 def runtime_files() -> list[Path]:
-    """Return the files of the runtime layer: our package and its dependencies.
-
-    Raises:
-        PackageNotFoundError: Our package is on the path, but not installed.
-    """
+    """Return the files of the runtime layer: our package and what it imports."""
     package = Path(__file__).parents[2]
     files = [file for file in _files(package) if "dev" not in _parts(file, package)]
-    waiting = _requirements(DISTRIBUTION)
+    waiting = list(RUNTIME_PACKAGES)
     for name in waiting:
         # A dependency may be for other systems or versions of Python only.
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
