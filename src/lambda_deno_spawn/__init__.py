@@ -5,4 +5,4 @@ line tool is ``lambda-deno-spawn``. There is no Python API to import beyond the
 version: handlers are written in TypeScript or JavaScript.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

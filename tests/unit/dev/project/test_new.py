@@ -34,6 +34,7 @@ ROOT = Path(__file__).parents[4]
 EVENT = TEMPLATES["event"]
 EVENT_FILES = (
     ".gitignore",
+    "AGENTS.md",
     "README.md",
     "deno.json",
     "events/greeting.json",
