@@ -83,7 +83,8 @@ lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check; is js/runtime.js up to 
 	$(BIN)/deno lint --quiet $(SCRIPTS)
 	$(BIN)/python src/lambda_deno_spawn/js/src/build.py --check
 	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js src/lambda_deno_spawn/js/src/*.js src/lambda_deno_spawn/dev/bench/*.js src/lambda_deno_spawn/dev/doctor/*.js src/lambda_deno_spawn/js/*.d.ts tests/js/*
-	@for example in examples/*/; do (cd $$example && ../../$(BIN)/deno check --quiet .) || exit 1; done
+	@# The construct in examples/deploy is for Node's tools, which install its types.
+	@for example in $(filter-out examples/deploy/,$(wildcard examples/*/)); do (cd $$example && ../../$(BIN)/deno check --quiet .) || exit 1; done
 
 format: $(STAMP) ## rewrite files the way lint wants them
 	$(BIN)/ruff check --fix .

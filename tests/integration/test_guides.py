@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import selectors
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -132,6 +133,8 @@ def missing_line(expected: str, output: str) -> str | None:
 def follow(page: Path, folder: Path, environ: dict[str, str]) -> None:
     """Do what the page says, in an empty folder."""
     output = ""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
     with Shell(folder, environ) as shell:
         for block in blocks(page):
             text, title = block["text"], block["title"]
@@ -141,6 +144,9 @@ def follow(page: Path, folder: Path, environ: dict[str, str]) -> None:
                 path.write_text(text, encoding="utf-8")
             elif block["language"] == "sh":
                 commands = INSTALLS.sub("", text)
+                # The default port may be taken on this machine.
+                commands = commands.replace(" dev . &", f" dev . --port {port} &")
+                commands = commands.replace("localhost:3000", f"localhost:{port}")
                 output = shell.run(commands) if commands.strip() else ""
             elif block["language"] == "text":
                 missing = missing_line(text, output)
