@@ -37,15 +37,23 @@ from lambda_deno_spawn.dev.cli.options import (
     EventFileOption,
     EventOption,
     HandlerOption,
+    InspectBrkOption,
+    InspectOption,
+    InspectPortOption,
     MemoryOption,
+    Recorded,
+    RecordOption,
     VerboseOption,
+    inspect_options,
     positive_timeout_s,
 )
 from lambda_deno_spawn.dev.cli.publish import list_layers, publish
 from lambda_deno_spawn.dev.cli.remote import invoke_remote, logs
+from lambda_deno_spawn.dev.cli.replay import replay
 from lambda_deno_spawn.dev.cli.tables import write_checks, write_isolation
 from lambda_deno_spawn.dev.doctor.checks import Status, examine
 from lambda_deno_spawn.dev.doctor.isolation import examine_isolation
+from lambda_deno_spawn.dev.local.inspector import how_to_attach
 from lambda_deno_spawn.dev.local.invoke import run
 from lambda_deno_spawn.dev.local.runtime import run_until_signalled
 from lambda_deno_spawn.dev.project.function import (
@@ -64,6 +72,8 @@ from lambda_deno_spawn.dev.project.quotas import (
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
+    from typing import BinaryIO
+
     from lambda_deno_spawn.dev.doctor.checks import Check
     from lambda_deno_spawn.dev.doctor.isolation import IsolationReport
     from lambda_deno_spawn.dev.local.invoke import InvokeResult
@@ -95,6 +105,7 @@ layer_app.command("list")(list_layers)
 app.command()(deploy)
 app.command()(delete)
 app.command()(logs)
+app.command()(replay)
 
 
 def main() -> None:
@@ -200,6 +211,10 @@ def invoke(
         LOCAL,
         REMOTE,
     ] = None,
+    inspect: Annotated[InspectOption, LOCAL] = False,
+    inspect_brk: Annotated[InspectBrkOption, LOCAL] = False,
+    inspect_port: Annotated[InspectPortOption, LOCAL] = None,
+    record: Annotated[RecordOption, LOCAL] = None,
     verbose: Annotated[
         bool,
         typer.Option(
@@ -262,15 +277,19 @@ def invoke(
             client_context=_client_context(client_context),
             tenant_id=tenant_id,
             is_verbose=verbose,
+            inspect=inspect_options(inspect, inspect_brk, inspect_port),
         )
         if note := shadowing_note(project.function, function):
             print(note, file=sys.stderr)
-        result = run(
-            options,
-            environ=os.environ,
-            log=sys.stderr.buffer,
-            output=sys.stdout.buffer if output is Output.TEXT else None,
-        )
+        if options.inspect is not None:
+            print(how_to_attach(options, os.environ), file=sys.stderr, flush=True)
+        streamed_to = sys.stdout.buffer if output is Output.TEXT else None
+        if record is None:
+            result = run(
+                options, environ=os.environ, log=sys.stderr.buffer, output=streamed_to
+            )
+        else:
+            result = _run_recorded(options, record, streamed_to)
         _show(result, output)
 
 
@@ -390,6 +409,21 @@ def _client_context(client_context: str | None) -> str | None:
             "event"
         )
     return content.decode()
+
+
+def _run_recorded(
+    options: InvokeOptions, record: Recorded, output: BinaryIO | None
+) -> InvokeResult:
+    """Run a function once and write a recording of it."""
+    from lambda_deno_spawn.dev.recording.rerun import rerun
+    from lambda_deno_spawn.dev.recording.store import folder, write
+
+    where = folder(os.environ)
+    done = rerun(options, environ=os.environ, log=sys.stderr.buffer, output=output)
+    if record is Recorded.ALL or not done.result.is_ok:
+        path = write(done.form, where)
+        print(f"Recorded in {str(path)!r}", file=sys.stderr)
+    return done.result
 
 
 def _show(result: InvokeResult, output: Output) -> None:

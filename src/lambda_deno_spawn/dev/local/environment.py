@@ -196,10 +196,11 @@ class RuntimeApiState:
         cognito_identity: str | None = None,
         tenant_id: str | None = None,
         invocation_id: str | None = None,
+        request_id: str | None = None,
     ) -> EmulatedInvocation:
         """Add an invocation to the queue; its time starts at delivery."""
         invocation = EmulatedInvocation(
-            request_id=str(uuid.uuid4()),
+            request_id=request_id or str(uuid.uuid4()),
             event=event,
             timeout_s=timeout_s,
             trace_id=trace_id,

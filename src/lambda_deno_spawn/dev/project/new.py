@@ -25,7 +25,8 @@ TYPES = Path(__file__).parents[2] / "js" / "lambda.d.ts"
 # Placeholders in the templates, which are valid projects themselves.
 TEMPLATE_NAME = "my-function"
 TEMPLATE_ARCH = 'arch = "x86_64"'
-FILLED_IN = ("lambda.toml", "README.md")
+TEMPLATE_EVENT = "events/greeting.json"
+FILLED_IN = ("lambda.toml", "README.md", ".vscode/launch.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +157,7 @@ def _contents(name: str, template: Template, arch: Arch) -> dict[str, bytes]:
         text = found[file_name].decode()
         text = text.replace(TEMPLATE_NAME, name)
         text = text.replace(TEMPLATE_ARCH, f'arch = "{arch}"')
+        text = text.replace(TEMPLATE_EVENT, template.event)
         found[file_name] = text.encode()
     return found
 
