@@ -1,0 +1,178 @@
+"""The port of ``dev``: which module answers a request, and who may send one.
+
+Knows the paths of the Lambda API, that functions have all others, and that further
+modules mount their pages below ``/_/``. Does not know how a function is run. The server
+is uvicorn, with Starlette's requests and responses: decision 0046.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import socket
+from typing import TYPE_CHECKING, Self
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.routing import BaseRoute, Mount
+
+from lambda_deno_spawn.dev.devserver.guard import refusal
+from lambda_deno_spawn.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Generator, Sequence
+    from types import TracebackType
+
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+HOST = "127.0.0.1"
+PAGES = "/_"  # below it is everything that is neither a function nor Lambda's API
+OWN_PATH = ("/_/", "/2014-11-13/", "/2015-03-31/", "/2021-11-15/")
+# X-Amz-Client-Context alone may have 3.5 KB; 64 KB is uvicorn's own limit.
+BACKLOG = 512
+CLOSE_LIMIT_S = 1.0  # for responses in progress when dev ends
+
+
+class Guarded:
+    """An ASGI application behind ``guard``."""
+
+    def __init__(self, app: ASGIApp, allowed_origins: Collection[str]) -> None:
+        """Let requests through to ``app``, if nothing speaks against them."""
+        self._app = app
+        self._allowed_origins = allowed_origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request; called by uvicorn."""
+        request = Request(scope)
+        problem = refusal(
+            request.headers,
+            method=request.method,
+            is_own=scope["path"].startswith(OWN_PATH) or scope["path"] == PAGES,
+            allowed_origins=self._allowed_origins,
+        )
+        if problem is not None:
+            response = PlainTextResponse(f"{problem}\n", 403)
+            await response(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def application(
+    routes: Sequence[BaseRoute],
+    pages: Sequence[BaseRoute] = (),
+    *,
+    allowed_origins: Collection[str] = (),
+) -> ASGIApp:
+    """Return what answers requests.
+
+    Args:
+        routes: Lambda's API and the functions.
+        pages: Starlette's routes of other modules, without the ``/_`` in front.
+        allowed_origins: Origins whose pages may call functions.
+    """
+    mounted = [Mount(PAGES, routes=list(pages))] if pages else []
+    return Guarded(Starlette(routes=[*mounted, *routes]), allowed_origins)
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server, in a program that handles signals itself."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Generator[None]:
+        yield
+
+
+class Listener:
+    """Listens on a loopback port while the context is entered.
+
+    Attributes:
+        url: ``http://127.0.0.1:port``.
+    """
+
+    def __init__(self, port: int) -> None:
+        """Bind the port; requests wait until the context is entered.
+
+        Args:
+            port: 0: any free one.
+
+        Raises:
+            UsageError: The port cannot be used.
+        """
+        self._socket = bind(port)
+        self.port: int = self._socket.getsockname()[1]
+        self.url = f"http://{HOST}:{self.port}"
+        self._app: ASGIApp | None = None
+        self._server: _Server | None = None
+        self._serving: asyncio.Task[None] | None = None
+
+    def serve(self, app: ASGIApp) -> Self:
+        """Name what answers requests; return the listener, to be entered."""
+        self._app = app
+        return self
+
+    async def __aenter__(self) -> Self:
+        """Answer requests from now on."""
+        assert self._app is not None
+        config = uvicorn.Config(
+            self._app,
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="critical",
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            backlog=BACKLOG,
+            timeout_graceful_shutdown=round(CLOSE_LIMIT_S),
+        )
+        self._server = _Server(config)
+        self._serving = asyncio.create_task(self._server.serve([self._socket]))
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Refuse connections, and end those that are left."""
+        assert self._server is not None
+        assert self._serving is not None
+        self._server.should_exit = True
+        await asyncio.wait([self._serving], timeout=2 * CLOSE_LIMIT_S)
+        self._serving.cancel()
+
+    def close(self) -> None:
+        """Give the port back."""
+        self._socket.close()
+
+
+def bind(port: int) -> socket.socket:
+    """Return a socket that is bound to a loopback port.
+
+    Raises:
+        UsageError: The port cannot be used.
+    """
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind((HOST, port))
+        # A port that another program listens on is refused here on some systems.
+        bound.listen(BACKLOG)
+    except OSError as error:
+        bound.close()
+        state = (
+            "another program listens on it"
+            if error.errno == errno.EADDRINUSE
+            else (error.strerror or str(error)).lower()
+        )
+        raise UsageError(
+            f"Cannot listen on port {port}: {state}; give another one with --port, or "
+            "--port 0 for any that is free"
+        ) from error
+    bound.setblocking(False)
+    return bound
