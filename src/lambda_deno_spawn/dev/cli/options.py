@@ -114,7 +114,7 @@ InspectBrkOption = Annotated[
     bool,
     typer.Option(
         "--inspect-brk",
-        help="The same, and pause before the function's module is loaded.",
+        help="The same, and pause at the first line of the handler's file.",
     ),
 ]
 InspectPortOption = Annotated[

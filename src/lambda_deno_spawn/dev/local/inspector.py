@@ -31,7 +31,7 @@ def choose_inspect(port: int, *, breaks: bool) -> Inspect:
 
     Args:
         port: 0: any that is free.
-        breaks: Pause before the function's module is loaded.
+        breaks: Pause at the first line of the handler's file that runs.
 
     Raises:
         UsageError: The port is taken.

@@ -78,7 +78,7 @@ class Inspect:
 
     Attributes:
         port: TCP port on the loopback address.
-        breaks: Pause before the function's module is loaded.
+        breaks: Pause at the first line of the handler's file that runs.
     """
 
     port: int = INSPECT_PORT
