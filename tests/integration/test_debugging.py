@@ -1,4 +1,4 @@
-"""A debugger at the function's process: over the inspector's protocol, in its source."""
+"""A debugger at the function's process, over the inspector's protocol."""
 
 from __future__ import annotations
 

@@ -34,6 +34,7 @@ NOT_ON_LAMBDA = {
     "test_new": DEVELOPER,
     "test_native_build": DEVELOPER,
     "test_publish": DEVELOPER,
+    "test_replay": DEVELOPER,
     "test_remote": DEVELOPER,
     "test_terminal": DEVELOPER,
 }

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 DIFFERENCES_LIMIT = 20
 SHOWN_LIMIT = 200  # characters of one value
 MISSING = "(nothing)"
+SIGNS = {"\n": "\u21b5", "\t": " "}
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 PLATFORM = re.compile(r"(?:START|END|REPORT|INIT_START) |\(The process for the next ")
 # Members of an error that depend on the machine, not on the function.
@@ -56,6 +57,8 @@ def compare(
     look("outcome", before["kind"], after["kind"])
     if before["status"] != after["status"]:
         look("error type", _status(before), _status(after))
+    if before["kind"] != after["kind"]:
+        look("error message", _message(before), _message(after))
     old_body, new_body = _body(before), _body(after)
     look("HTTP status", _http_status(before, old_body), _http_status(after, new_body))
     if before.get("http") and after.get("http"):
@@ -105,6 +108,11 @@ def _without_status(value: Any) -> Any:
 
 def _status(outcome: Mapping[str, Any]) -> str:
     return "none" if outcome["status"] == "success" else str(outcome["status"])
+
+
+def _message(outcome: Mapping[str, Any]) -> object:
+    body = _body(outcome) if outcome["kind"] == "error" else None
+    return body.get("errorMessage") if isinstance(body, dict) else body
 
 
 def _http_status(outcome: Mapping[str, Any], body: Any) -> object:
@@ -203,7 +211,6 @@ def _shown(value: object) -> str:
 
 
 def _cut(text: str) -> str:
-    plain = "".join(
-        c if c.isprintable() else "\ufffd" if c != "\n" else "\u21b5" for c in text
-    )
-    return plain if len(plain) <= SHOWN_LIMIT else f"{plain[:SHOWN_LIMIT]}\u2026"
+    """Return text for one line of a terminal."""
+    shown = "".join(SIGNS.get(c, c if c.isprintable() else "\ufffd") for c in text)
+    return shown if len(shown) <= SHOWN_LIMIT else f"{shown[:SHOWN_LIMIT]}\u2026"
