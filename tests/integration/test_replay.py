@@ -236,7 +236,9 @@ async def test_a_recording_is_fetched_from_the_log_of_a_function_in_aws(
     logs.create_log_group(logGroupName=group)
     logs.create_log_stream(logGroupName=group, logStreamName="s")
     now_ms = round(time.time() * 1000)
-    lines = [f"2026-01-01T00:00:00.000Z\t{REQUEST_ID}\tINFO\tn is 3 {REQUEST_ID}"]
+    lines = [
+        f"2026-01-01T00:00:00.000Z\t{REQUEST_ID}\tINFO\tTenantId: blue\tn is 3 {REQUEST_ID}"
+    ]
     logs.put_log_events(
         logGroupName=group,
         logStreamName="s",

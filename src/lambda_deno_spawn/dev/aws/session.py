@@ -16,6 +16,8 @@ import boto3.exceptions
 import botocore.exceptions
 import botocore.parsers
 from boto3.s3.transfer import TransferConfig
+from botocore.auth import SigV4Auth
+from botocore.awsrequest import AWSRequest
 from botocore.config import Config
 from botocore.response import StreamingBody
 
@@ -151,6 +153,30 @@ class Aws:
                 Callback=on_progress,
                 Config=TransferConfig(max_concurrency=4),
             )
+
+    def signed(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes
+    ) -> dict[str, str]:
+        """Return the headers of a request to a function URL, with a signature.
+
+        Args:
+            method: HTTP method.
+            url: With the query, encoded as it is sent.
+            headers: Those that are signed.
+            body: All of it.
+
+        Raises:
+            DeployError: There are no credentials.
+        """
+        with _translated("the signature"):
+            credentials = self._session.get_credentials()
+            if credentials is None:
+                raise botocore.exceptions.NoCredentialsError
+            request = AWSRequest(method, url, dict(headers), body)
+            SigV4Auth(
+                credentials.get_frozen_credentials(), "lambda", self.region
+            ).add_auth(request)
+        return {name: str(value) for name, value in request.headers.items()}
 
     def _client(self, service: str, reads_for_s: float | None = None) -> Any:
         if reads_for_s is not None:

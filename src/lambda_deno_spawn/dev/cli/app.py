@@ -21,6 +21,7 @@ from lambda_deno_spawn import __version__
 from lambda_deno_spawn.config import Strategy, Warm
 from lambda_deno_spawn.dev.cli.bench import bench
 from lambda_deno_spawn.dev.cli.build import build
+from lambda_deno_spawn.dev.cli.call import call
 from lambda_deno_spawn.dev.cli.console import (
     EXIT_FAILED,
     Output,
@@ -28,6 +29,7 @@ from lambda_deno_spawn.dev.cli.console import (
     exit_codes,
 )
 from lambda_deno_spawn.dev.cli.deploy import delete, deploy
+from lambda_deno_spawn.dev.cli.dev import dev
 from lambda_deno_spawn.dev.cli.events import check_json, read_event, read_file
 from lambda_deno_spawn.dev.cli.layer import layer_app
 from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
@@ -99,6 +101,8 @@ app = typer.Typer(
 app.command()(new)
 app.command()(build)
 app.command()(bench)
+app.command()(dev)
+app.command()(call)
 app.add_typer(layer_app, name="layer")
 layer_app.command("publish")(publish)
 layer_app.command("list")(list_layers)

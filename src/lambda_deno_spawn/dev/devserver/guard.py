@@ -72,6 +72,12 @@ def is_local(host: str) -> bool:
     return name in LOCAL_ADDRESSES or LOCAL_NAME.fullmatch(name) is not None
 
 
+def names_function(host: str) -> bool:
+    """Return whether a ``Host`` header names a function: ``NAME.localhost``."""
+    name = host.lower().partition(":")[0].rstrip(".")
+    return name.endswith(".localhost")
+
+
 def _is_same(origin: str, host: str) -> bool:
     return origin.lower() == f"http://{host.lower()}"
 

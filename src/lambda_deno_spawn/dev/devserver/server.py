@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount
 
-from lambda_deno_spawn.dev.devserver.guard import refusal
+from lambda_deno_spawn.dev.devserver.guard import names_function, refusal
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -37,31 +37,45 @@ CLOSE_LIMIT_S = 1.0  # for responses in progress when dev ends
 
 
 class Guarded:
-    """An ASGI application behind ``guard``."""
+    """Two ASGI applications behind ``guard``."""
 
-    def __init__(self, app: ASGIApp, allowed_origins: Collection[str]) -> None:
-        """Let requests through to ``app``, if nothing speaks against them."""
+    def __init__(
+        self, app: ASGIApp, functions: ASGIApp, allowed_origins: Collection[str]
+    ) -> None:
+        """Let requests through, if nothing speaks against them.
+
+        Args:
+            app: Answers requests to this machine.
+            functions: Answers those to a name below ``localhost``, where every path is
+                the function's.
+            allowed_origins: Origins whose pages may call functions.
+        """
         self._app = app
+        self._functions = functions
         self._allowed_origins = allowed_origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; called by uvicorn."""
         request = Request(scope)
+        is_function = names_function(request.headers.get("host", ""))
+        path = scope["path"]
+        is_own_path = path.startswith(OWN_PATH) or path == PAGES
         problem = refusal(
             request.headers,
             method=request.method,
-            is_own=scope["path"].startswith(OWN_PATH) or scope["path"] == PAGES,
+            is_own=is_own_path and not is_function,
             allowed_origins=self._allowed_origins,
         )
         if problem is not None:
             response = PlainTextResponse(f"{problem}\n", 403)
             await response(scope, receive, send)
             return
-        await self._app(scope, receive, send)
+        await (self._functions if is_function else self._app)(scope, receive, send)
 
 
 def application(
-    routes: Sequence[BaseRoute],
+    api: Sequence[BaseRoute],
+    functions: Sequence[BaseRoute],
     pages: Sequence[BaseRoute] = (),
     *,
     allowed_origins: Collection[str] = (),
@@ -69,12 +83,17 @@ def application(
     """Return what answers requests.
 
     Args:
-        routes: Lambda's API and the functions.
+        api: Routes of Lambda's API.
+        functions: The functions, which have all paths that are left.
         pages: Starlette's routes of other modules, without the ``/_`` in front.
         allowed_origins: Origins whose pages may call functions.
     """
     mounted = [Mount(PAGES, routes=list(pages))] if pages else []
-    return Guarded(Starlette(routes=[*mounted, *routes]), allowed_origins)
+    return Guarded(
+        Starlette(routes=[*mounted, *api, *functions]),
+        Starlette(routes=functions),
+        allowed_origins,
+    )
 
 
 class _Server(uvicorn.Server):

@@ -190,7 +190,8 @@ class Emulator:
         fields = {
             "Lambda-Runtime-Aws-Request-Id": invocation.request_id,
             "Lambda-Runtime-Deadline-Ms": str(invocation.deadline_epoch_ms),
-            "Lambda-Runtime-Invoked-Function-Arn": self._function_arn,
+            "Lambda-Runtime-Invoked-Function-Arn": invocation.function_arn
+            or self._function_arn,
             "Lambda-Runtime-Trace-Id": invocation.trace_id,
             "Lambda-Runtime-Client-Context": invocation.client_context,
             "Lambda-Runtime-Cognito-Identity": invocation.cognito_identity,

@@ -118,6 +118,7 @@ class EmulatedInvocation:
     """One invocation and its record; times are seconds of the monotonic clock.
 
     Attributes:
+        function_arn: ARN told to the runtime; None: that of the emulator.
         deliveries: How many times the event was delivered; one, if all goes well.
         deadline_epoch_ms: Delivery plus timeout; Unix time, milliseconds.
         delivered_s: When the event was delivered first.
@@ -137,6 +138,7 @@ class EmulatedInvocation:
     cognito_identity: str | None = None
     tenant_id: str | None = None
     invocation_id: str | None = None
+    function_arn: str | None = None
     phase: Phase = Phase.QUEUED
     deliveries: int = 0
     deadline_epoch_ms: int | None = None
@@ -197,6 +199,10 @@ class RuntimeApiState:
         tenant_id: str | None = None,
         invocation_id: str | None = None,
         request_id: str | None = None,
+<<<<<<< HEAD
+=======
+        function_arn: str | None = None,
+>>>>>>> devserver
     ) -> EmulatedInvocation:
         """Add an invocation to the queue; its time starts at delivery."""
         invocation = EmulatedInvocation(
@@ -208,6 +214,7 @@ class RuntimeApiState:
             cognito_identity=cognito_identity,
             tenant_id=tenant_id,
             invocation_id=invocation_id,
+            function_arn=function_arn,
         )
         self._queue.append(invocation)
         self._on_change()

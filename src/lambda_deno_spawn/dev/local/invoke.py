@@ -195,7 +195,7 @@ async def invoke(
 
         emulator = Emulator(
             arn,
-            on_delivery=lambda invocation: pipe.say(_start_line(invocation)),
+            on_delivery=lambda invocation: pipe.say(start_line(invocation)),
             on_chunk=lambda invocation, chunk: view.show(invocation, chunk),
             on_answer=answered,
         )
@@ -204,7 +204,7 @@ async def invoke(
             invocation = emulator.state.queue(
                 options.event,
                 timeout_s=options.timeout_s,
-                trace_id=(again and again.trace_id) or _trace_id(),
+                trace_id=(again and again.trace_id) or trace_id(),
                 client_context=options.client_context,
                 cognito_identity=again and again.cognito_identity,
                 tenant_id=options.tenant_id,
@@ -248,12 +248,14 @@ async def _follow(
     elif end is End.INIT_ERROR:
         await runtime.has_exited(STOP_GRACE_S)
     if invocation.delivered_s is None:
-        runtime.pipe.say(_start_line(invocation))
+        runtime.pipe.say(start_line(invocation))
     if end is End.TIMEOUT:
-        runtime.pipe.say(_timeout_line(invocation))
+        runtime.pipe.say(timeout_line(invocation))
     elif end is End.EXIT:
-        runtime.pipe.say(_exit_lines(invocation, runtime.process.returncode or 0))
-    return _report(invocation, runtime, options.memory_mb)
+        runtime.pipe.say(exit_lines(invocation, runtime.process.returncode or 0))
+    delivered_s = invocation.delivered_s
+    init_s = None if delivered_s is None else delivered_s - runtime.started_s
+    return report_for(invocation, runtime, options.memory_mb, init_s)
 
 
 async def _record_exit(
@@ -293,9 +295,20 @@ async def _wait_for_end(
         emulator.state.time_out(invocation)  # no effect on one that has ended
 
 
-def _report(
-    invocation: EmulatedInvocation, runtime: LocalRuntime, memory_size_mb: int
+def report_for(
+    invocation: EmulatedInvocation,
+    runtime: LocalRuntime,
+    memory_size_mb: int,
+    init_s: float | None,
 ) -> Report:
+    """Return the figures of an invocation that has ended.
+
+    Args:
+        invocation: The invocation.
+        runtime: The runtime that served it.
+        memory_size_mb: The function's memory size.
+        init_s: How long init took, if the invocation was the first one.
+    """
     from lambda_deno_spawn.dev.local.environment import End
 
     delivered_s = invocation.delivered_s
@@ -304,7 +317,6 @@ def _report(
     duration_s = max(0.0, ended_s - begun_s - runtime.tree.held_s)
     if delivered_s is not None and invocation.end is End.TIMEOUT:
         duration_s = min(duration_s, invocation.timeout_s)
-    init_s = None if delivered_s is None else delivered_s - runtime.started_s
     is_response = invocation.end is End.NEXT and invocation.answered_s is not None
     latency_s = (invocation.answered_s or begun_s) - begun_s - runtime.tree.held_s
     statuses = {None: None, End.NEXT: None, End.TIMEOUT: "timeout"}
@@ -349,24 +361,27 @@ def _caller_sees(outcome: EmulatedOutcome) -> tuple[HttpPrelude | None, bytes]:
     return split_prelude(payload, outcome.content_type) or (None, payload)
 
 
-def _start_line(invocation: EmulatedInvocation) -> str:
+def start_line(invocation: EmulatedInvocation) -> str:
+    """Return the platform's line before the log of an invocation."""
     return f"START RequestId: {invocation.request_id} Version: $LATEST"
 
 
-def _timeout_line(invocation: EmulatedInvocation) -> str:
+def timeout_line(invocation: EmulatedInvocation) -> str:
+    """Return the platform's line about a timeout."""
     now = datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
     text = f"Task timed out after {invocation.timeout_s:.2f} seconds"
     return f"{now} {invocation.request_id} {text}"
 
 
-def _exit_lines(invocation: EmulatedInvocation, returncode: int) -> str:
+def exit_lines(invocation: EmulatedInvocation, returncode: int) -> str:
+    """Return the platform's lines about a runtime that exited."""
     from lambda_deno_spawn.dev.local.environment import exit_text
 
     text = exit_text(returncode)
     return f"RequestId: {invocation.request_id} Error: {text}\nRuntime.ExitError"
 
 
-def _trace_id() -> str:
+def trace_id() -> str:
     """Return an X-Ray header such as Lambda makes for a caller without one."""
     root = f"1-{int(time.time()):08x}-{secrets.token_hex(12)}"
     lineage = f"1:{secrets.token_hex(4)}:0"

@@ -76,6 +76,10 @@ class LogPipe:
         self._pump()
         self._answered = request_id.encode()
 
+    def catch_up(self) -> None:
+        """Pass on what was printed before."""
+        self._pump()
+
     def say(self, line: str) -> None:
         """Write a line of our own."""
         self._pump()

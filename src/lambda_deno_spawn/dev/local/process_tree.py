@@ -14,6 +14,8 @@ import time
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import psutil
 
 # An orphan may start another one during the search, and ends late on a busy processor.
@@ -30,18 +32,25 @@ class ProcessTree:
         peak_bytes: Most memory seen at once. Proportional set size where the system
             tells it (Linux), else resident size, which counts shared pages twice.
         held_s: How long the runtime was kept waiting while samples were taken.
+        active: ``keep_sampling`` pauses while it is not set.
     """
 
-    def __init__(self, mark: str) -> None:
+    def __init__(
+        self, mark: str, on_sample: Callable[[int], None] = lambda _: None
+    ) -> None:
         """Watch nothing yet.
 
         Args:
             mark: Part of an environment variable of every process. It identifies those
                 that were never seen as children, because their parent ended too soon.
+            on_sample: Called with the memory of the tree, each time it was measured.
         """
         self._mark = mark
+        self._on_sample = on_sample
         self.peak_bytes = 0
         self.held_s = 0.0
+        self.active = asyncio.Event()
+        self.active.set()
         # The system counts from its start, in ticks of 10 ms.
         self._since_epoch_s = time.time() - 1.0
         self._root: psutil.Process | None = None
@@ -58,6 +67,7 @@ class ProcessTree:
         """Measure the memory of the tree once."""
         used_bytes = sum(memory_bytes(member) for member in self._members())
         self.peak_bytes = max(self.peak_bytes, used_bytes)
+        self._on_sample(used_bytes)
 
     def sample_while_held(self) -> None:
         """Measure while the runtime waits for us, and add the time to ``held_s``."""
@@ -68,14 +78,15 @@ class ProcessTree:
     async def keep_sampling(self) -> None:
         """Measure again and again, until cancelled."""
         while True:
+            await self.active.wait()
             started_s = time.monotonic()
             self.sample()
             # With thousands of processes on the machine a sample takes longer.
             cost_s = time.monotonic() - started_s
             await asyncio.sleep(max(SAMPLE_INTERVAL_S, 10 * cost_s))
 
-    def kill(self) -> None:
-        """Kill every process, including those that left the runtime's process group."""
+    def suspend(self) -> None:
+        """Stop every process, as Lambda freezes an environment."""
         import psutil
 
         # A stopped process cannot start another one meanwhile.
@@ -85,6 +96,20 @@ class ProcessTree:
             for process in new:
                 with contextlib.suppress(psutil.Error):
                     process.suspend()
+
+    def resume(self) -> None:
+        """Let every process run again."""
+        import psutil
+
+        for process in self._members():
+            with contextlib.suppress(psutil.Error):
+                process.resume()
+
+    def kill(self) -> None:
+        """Kill every process, including those that left the runtime's process group."""
+        import psutil
+
+        self.suspend()
         if self._root is not None:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self._root.pid, signal.SIGKILL)

@@ -217,7 +217,8 @@ class LocalRuntime:
                     self.process.terminate()
                 await self.has_exited(STOP_GRACE_S)
         finally:
-            self.tree.kill()
+            # It reads the environment of every process of the machine.
+            await asyncio.to_thread(self.tree.kill)
         await self.has_exited(REAP_LIMIT_S)
 
 

@@ -1,0 +1,289 @@
+"""The command ``call``: an HTTP request to a function URL, local or in AWS.
+
+Knows the options and the output: the body on stdout as it arrives, all else on stderr.
+Does not know how requests are signed. Specification: docs/dev.md, "call".
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, exit_codes
+from lambda_deno_spawn.dev.cli.events import read_file
+from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
+from lambda_deno_spawn.dev.cli.options import VerboseOption, positive_timeout_s
+from lambda_deno_spawn.dev.project.quotas import EVENT_LIMIT_BYTES, TIMEOUT_LIMIT_S
+from lambda_deno_spawn.dev.project.target import find_target
+from lambda_deno_spawn.errors import LambdaDenoSpawnError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import httpx
+
+DEFAULT_PORT = 3000
+CONNECT_LIMIT_S = 10.0
+# Beyond the longest timeout of a function; nothing arrives while a function computes.
+READ_LIMIT_S = TIMEOUT_LIMIT_S + 30.0
+# httpx would add these; only what was asked for is sent, and what HTTP needs.
+LOCAL = Mode("without --remote", "a function that `dev` serves")
+REMOTE = Mode("with --remote", "a function in AWS", "leave {} out, or add --remote")
+
+
+def call(
+    context: typer.Context,
+    function: Annotated[
+        str,
+        typer.Argument(
+            metavar="FUNCTION",
+            help="Name of the function, or its folder; with --remote also its ARN.",
+        ),
+        LOCAL,
+        REMOTE,
+    ],
+    path: Annotated[
+        str,
+        typer.Argument(metavar="PATH", help="Path and query, such as /items?limit=5."),
+        LOCAL,
+        REMOTE,
+    ] = "/",
+    *,
+    request: Annotated[
+        str | None,
+        typer.Option(
+            "--request",
+            "-X",
+            metavar="METHOD",
+            help="HTTP method.  [default: GET, with --data POST]",
+        ),
+        LOCAL,
+        REMOTE,
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            "--data",
+            "-d",
+            metavar="TEXT|@FILE|-",
+            help="Body: text, @ and a file, or - for stdin.",
+        ),
+        LOCAL,
+        REMOTE,
+    ] = None,
+    header: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--header", "-H", metavar="NAME:VALUE", help="A header; may be repeated."
+        ),
+        LOCAL,
+        REMOTE,
+    ] = None,
+    include: Annotated[
+        bool,
+        typer.Option(
+            "--include", "-i", help="Print the headers of the response to stderr."
+        ),
+        LOCAL,
+        REMOTE,
+    ] = False,
+    timeout: Annotated[
+        float | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="How long to wait for the next part of the response.  [default: 930]",
+        ),
+        LOCAL,
+        REMOTE,
+    ] = None,
+    port: Annotated[
+        int,
+        typer.Option("--port", "-p", min=1, max=65535, help="Port of `dev`."),
+        LOCAL,
+    ] = DEFAULT_PORT,
+    remote: Annotated[
+        bool,
+        typer.Option(
+            "--remote",
+            help="Call the function's URL in AWS; signed, if its AuthType is AWS_IAM.",
+        ),
+        REMOTE,
+    ] = False,
+    qualifier: Annotated[
+        str | None, typer.Option(help="With --remote: alias with the URL."), REMOTE
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(help="With --remote: AWS region."), REMOTE
+    ] = None,
+    profile: Annotated[
+        str | None,
+        typer.Option(help="With --remote: profile in the AWS configuration files."),
+        REMOTE,
+    ] = None,
+    verbose: Annotated[VerboseOption, LOCAL, REMOTE] = False,
+) -> None:
+    """Send an HTTP request to a function URL, and print the response as it arrives.
+
+    The function is one that `dev` serves, or with --remote one in AWS. Exit code 1: the
+    status is 400 or more, or the response broke off.
+    """
+    with exit_codes(is_verbose=verbose):
+        refuse_ignored(context, REMOTE if remote else LOCAL)
+        body = None if data is None else read_body(data)
+        method = (request or ("GET" if data is None else "POST")).upper()
+        headers = [parse_header(each) for each in header or []]
+        if not path.startswith(("/", "?")):
+            path = f"/{path}"
+        limit_s = READ_LIMIT_S if timeout is None else positive_timeout_s(timeout)
+        if remote:
+            base, headers = _remote(
+                function, method, path, headers, body or b"", qualifier, region, profile
+            )
+        else:
+            base = f"http://127.0.0.1:{port}"
+            name = find_target(function).name
+            headers = [("Host", f"{name}.localhost:{port}"), *headers]
+        _send(method, f"{base}{path}", headers, body, limit_s, has_head=include)
+
+
+def read_body(data: str) -> bytes:
+    """Return the body that ``--data`` means.
+
+    Raises:
+        UsageError: It cannot be read, or is too large for Lambda.
+    """
+    if data == "-":
+        body = sys.stdin.buffer.read()
+    elif data.startswith("@"):
+        body = read_file(data[1:], "--data")
+    else:
+        body = data.encode(errors="surrogateescape")
+    if len(body) > EVENT_LIMIT_BYTES:
+        raise UsageError(
+            f"Cannot send the body of --data: it has {len(body)} bytes, and Lambda "
+            f"accepts {EVENT_LIMIT_BYTES}; store the data elsewhere and send its "
+            "address"
+        )
+    return body
+
+
+def parse_header(text: str) -> tuple[str, str]:
+    """Return name and value of a header.
+
+    Raises:
+        UsageError: It is malformed.
+    """
+    name, colon, value = text.partition(":")
+    if not colon or not name.strip() or any(char in text for char in "\r\n\0"):
+        raise UsageError(
+            f"Cannot use --header {text!r}: expected NAME:VALUE, such as "
+            "'Accept: text/html'"
+        )
+    return name.strip(), value.strip()
+
+
+def _remote(
+    function: str,
+    method: str,
+    path: str,
+    headers: Sequence[tuple[str, str]],
+    body: bytes,
+    qualifier: str | None,
+    region: str | None,
+    profile: str | None,
+) -> tuple[str, list[tuple[str, str]]]:
+    """Return the function's URL, and the headers of the request with a signature."""
+    from lambda_deno_spawn.dev.aws.function_url import find_url
+    from lambda_deno_spawn.dev.aws.session import Aws
+    from lambda_deno_spawn.dev.aws.target import check_ambiguity
+
+    target = find_target(function)
+    aws = Aws(target.choose_region(region), profile)
+    check_ambiguity(aws, target)
+    name = target.name if target.qualifier is not None else target.lambda_name
+    found = find_url(aws, name, qualifier or target.qualifier)
+    if not found.is_signed:
+        return found.url, list(headers)
+    url = str(_url(f"{found.url}{path}"))
+    signed = aws.signed(method, url, dict(headers), body)
+    return found.url, list(signed.items())
+
+
+def _url(text: str) -> httpx.URL:
+    import httpx
+
+    try:
+        return httpx.URL(text)
+    except httpx.InvalidURL as error:
+        raise UsageError(f"Cannot call {text!r}: {error}") from error
+
+
+def _send(
+    method: str,
+    url: str,
+    headers: Sequence[tuple[str, str]],
+    body: bytes | None,
+    limit_s: float,
+    *,
+    has_head: bool,
+) -> None:
+    """Send the request and print the response; exit with 1 if it is an error."""
+    import httpx
+
+    # As curl does; a body of unknown form would be base64 in the event.
+    names = {name.lower() for name, _ in headers}
+    fields = list(headers)
+    if body is not None and "content-type" not in names:
+        form = "application/json" if body[:1] in (b"{", b"[") else "text/plain"
+        fields.append(("Content-Type", form))
+    timeout = httpx.Timeout(limit_s, connect=CONNECT_LIMIT_S)
+    is_cut = False
+    try:
+        # No proxy and no .netrc for what is on this machine; AWS's URLs need neither.
+        with (
+            httpx.Client(timeout=timeout, trust_env=False) as client,
+            client.stream(method, _url(url), headers=fields, content=body) as response,
+        ):
+            _show_head(response, has_head=has_head)
+            try:
+                for piece in response.iter_bytes():
+                    sys.stdout.buffer.write(piece)
+                    sys.stdout.flush()
+            except httpx.RemoteProtocolError:
+                is_cut = True
+            status = response.status_code
+    except httpx.ConnectError as error:
+        raise LambdaDenoSpawnError(_unreachable(url, error)) from error
+    except httpx.TimeoutException as error:
+        raise LambdaDenoSpawnError(
+            f"Cannot wait any longer for {url}: nothing came for {limit_s:g} seconds; "
+            "give more with --timeout"
+        ) from error
+    except httpx.HTTPError as error:
+        raise LambdaDenoSpawnError(f"Cannot call {url}: {error}") from error
+    if sys.stdout.isatty():
+        print()
+    if is_cut:
+        print("The response broke off: the function failed", file=sys.stderr)
+    if is_cut or status >= 400:
+        raise typer.Exit(EXIT_FAILED)
+
+
+def _show_head(response: httpx.Response, *, has_head: bool) -> None:
+    print(f"HTTP {response.status_code}", file=sys.stderr)
+    if has_head:
+        for name, value in response.headers.multi_items():
+            print(f"{name}: {value}", file=sys.stderr)
+    sys.stderr.flush()
+
+
+def _unreachable(url: str, error: Exception) -> str:
+    if url.startswith("http://127.0.0.1:"):
+        return (
+            f"Cannot reach {url}: nothing listens there; start "
+            "`lambda-deno-spawn dev`, give its --port, or call a function in AWS with "
+            "--remote"
+        )
+    return f"Cannot reach {url}: {error}"
