@@ -22,6 +22,8 @@ from lambda_deno_spawn.config import Warm
 from lambda_deno_spawn.dev.cli.console import Output, error_text, exit_codes
 from lambda_deno_spawn.dev.cli.options import (
     EnvOption,
+    Recorded,
+    RecordOption,
     VerboseOption,
     positive_timeout_s,
 )
@@ -42,8 +44,6 @@ from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-
-    from starlette.routing import BaseRoute
 
     from lambda_deno_spawn.dev.devserver.journal import Change, Notice, Record
     from lambda_deno_spawn.dev.devserver.local_lambda import LocalLambda
@@ -147,6 +147,7 @@ def dev(
             "http://localhost:5173; *: all pages. May be repeated.",
         ),
     ] = None,
+    record: RecordOption = None,
     verbose: VerboseOption = False,
     output: Annotated[
         Output,
@@ -182,6 +183,7 @@ def dev(
             mode=invoke_mode,
             is_watching=watch,
             origins=origins,
+            record=record,
             output=output,
         )
         run_until_signalled(work)
@@ -210,24 +212,30 @@ async def _serve(
     mode: InvokeMode,
     is_watching: bool,
     origins: Collection[str],
+    record: Recorded | None,
     output: Output,
 ) -> None:
     """Serve until cancelled; leave nothing behind."""
     # Slow to import, and not needed for a usage error.
     from lambda_deno_spawn.dev.devserver.api import LambdaApi
+    from lambda_deno_spawn.dev.devserver.console import Console
     from lambda_deno_spawn.dev.devserver.local_lambda import LocalLambda
     from lambda_deno_spawn.dev.devserver.server import Listener, application
     from lambda_deno_spawn.dev.devserver.urls import FunctionUrls
+    from lambda_deno_spawn.dev.recording.requests import RequestRecorder
 
     deno_binary(os.environ)  # said now rather than with the first request
     listener = Listener(port)
     try:
         local = LocalLambda(paths, overrides, url=listener.url, environ=os.environ)
         urls = FunctionUrls(local, form, mode)
+        recorder = RequestRecorder(local, os.environ)
+        if record is not None:
+            recorder.listen(only_failures=record is Recorded.FAILURES)
         app = application(
             LambdaApi(local).routes(),
             urls.routes(),
-            pages_for(local),
+            Console(local, recorder.write).routes(),
             allowed_origins=origins,
         )
         screen = JsonScreen() if output is Output.JSON else TextScreen()
@@ -242,11 +250,6 @@ async def _serve(
             await local.aclose()
     finally:
         listener.close()
-
-
-def pages_for(_local: LocalLambda) -> list[BaseRoute]:
-    """Return the pages below ``/_/``."""
-    return []
 
 
 async def _watch(local: LocalLambda) -> None:
@@ -308,6 +311,7 @@ class TextScreen:
         what = "1 function" if count == 1 else f"{count} functions"
         lines += [
             f"Lambda API for SDKs: AWS_ENDPOINT_URL_LAMBDA={listener.url}",
+            f"Console: {listener.url}/_/",
             "Save a file to run new code; Ctrl-C ends.",
         ]
         self._say(f"Serving {what} at {listener.url}", *lines)

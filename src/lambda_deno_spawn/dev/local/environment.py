@@ -199,10 +199,7 @@ class RuntimeApiState:
         tenant_id: str | None = None,
         invocation_id: str | None = None,
         request_id: str | None = None,
-<<<<<<< HEAD
-=======
         function_arn: str | None = None,
->>>>>>> devserver
     ) -> EmulatedInvocation:
         """Add an invocation to the queue; its time starts at delivery."""
         invocation = EmulatedInvocation(
