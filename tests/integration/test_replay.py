@@ -28,7 +28,8 @@ SOURCE = """\
 export function handler(event: { n: number; headers: object }, context: any) {
   console.log(`n is ${event.n}`, context.awsRequestId);
   if (event.n > 2) throw new TypeError(`too large: ${event.n}`);
-  const body = { n: event.n, tenant: context.tenantId, at: "x", stage: Deno.env.get("STAGE") };
+  const stage = Deno.env.get("STAGE");
+  const body = { n: event.n, tenant: context.tenantId, at: "x", stage };
   return { statusCode: 200, body: JSON.stringify(body) };
 }
 """
@@ -237,7 +238,8 @@ async def test_a_recording_is_fetched_from_the_log_of_a_function_in_aws(
     logs.create_log_stream(logGroupName=group, logStreamName="s")
     now_ms = round(time.time() * 1000)
     lines = [
-        f"2026-01-01T00:00:00.000Z\t{REQUEST_ID}\tINFO\tTenantId: blue\tn is 3 {REQUEST_ID}"
+        f"2026-01-01T00:00:00.000Z\t{REQUEST_ID}\tINFO\t"
+        f"TenantId: blue\tn is 3 {REQUEST_ID}"
     ]
     logs.put_log_events(
         logGroupName=group,

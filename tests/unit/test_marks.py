@@ -20,6 +20,7 @@ NOT_ON_LAMBDA = {
     "test_bench": DEVELOPER,
     "test_build": DEVELOPER,
     "test_cgroups": "its subject is how tests set the kernel's limits; it needs root",
+    "test_console_page": DEVELOPER,
     "test_debugging": DEVELOPER,
     "test_deploy": DEVELOPER,
     "test_deploy_examples": DEVELOPER,

@@ -174,10 +174,11 @@ class Console:
                     413, f"The event has more than {EVENT_LIMIT_BYTES} bytes"
                 )
         try:
-            json.loads(event)
+            value = json.loads(event)
         except (ValueError, RecursionError) as error:
             return _problem(400, f"The event is not JSON: {error}")
-        return self._begun(fleet, bytes(event))
+        method, target = http_request(value)
+        return self._begun(fleet, bytes(event), method=method, target=target)
 
     async def _again(self, request: Request) -> Response:
         record = self._local.journal.find(request.path_params["request_id"])
@@ -204,10 +205,19 @@ class Console:
             job = self._local.begin(fleet, event, Source.CONSOLE, **facts)
         except TooManyRequestsError as error:
             return _problem(429, str(error))
-        task = asyncio.create_task(_finish(job))
+        task = asyncio.create_task(self._finish(job))
         self._reading.add(task)
         task.add_done_callback(self._reading.discard)
         return _json({"id": job.record.id}, 202)
+
+    async def _finish(self, job: Job) -> None:
+        """Read a response to its end, and note the status that it stands for."""
+        await job.answered()
+        record = job.record
+        if record.is_ok and record.facts.method is not None and not record.is_streamed:
+            status = http_status(bytes(record.result))
+            if status is not None:
+                self._local.journal.respond(record, status, [])
 
     async def _write(self, request: Request) -> Response:
         record = self._local.journal.find(request.path_params["request_id"])
@@ -222,9 +232,28 @@ class Console:
         return _json({"file": str(path)})
 
 
-async def _finish(job: Job) -> None:
-    """Read a response to its end: it is in the journal."""
-    await job.answered()
+def http_request(event: object) -> tuple[str | None, str | None]:
+    """Return method and target of an HTTP event; None and None for another one."""
+    match event:
+        case {
+            "requestContext": {"http": {"method": str(method)}},
+            "rawPath": str(path),
+        }:
+            query = event.get("rawQueryString")
+            return method, f"{path}?{query}" if query else path
+        case {"httpMethod": str(method), "path": str(path)}:
+            return method, path
+    return None, None
+
+
+def http_status(result: bytes) -> int | None:
+    """Return the status in a result of the form that function URLs expect."""
+    try:
+        value = json.loads(result)
+    except (ValueError, RecursionError):
+        return None
+    status = value.get("statusCode") if isinstance(value, dict) else None
+    return status if isinstance(status, int) and 100 <= status <= 599 else None
 
 
 def samples(folder: Path) -> list[dict[str, str]]:

@@ -6,6 +6,10 @@
 
 const LOG_LINES_SHOWN = 2000;
 const BODY_SHOWN = 200_000; // characters
+// A line of the text format: time, request id, level. The first two are told elsewhere.
+const RECORD = /^\d{4}-\S+Z\t[^\t]*\t([A-Z]+)\t(.*)$/s;
+const PLATFORM = /^(START|END|REPORT) RequestId: /;
+const NARROW = "(max-width: 760px)"; // as in the style sheet
 const EARLIER_SHOWN = 10; // events that were sent before
 
 /** Phases of a request in their order: class, name, and what it means. */
@@ -29,6 +33,7 @@ const state = {
   chosen: "", // request id
   details: null, // of the chosen request, with its log
   samples: [],
+  given: "{}", // the event as it was put into its field
 };
 
 // --- small tools ------------------------------------------------------------
@@ -66,7 +71,7 @@ async function ask(path, options = {}) {
 /** Return a length of time with three digits at most. */
 function milliseconds(ms) {
   if (ms === null || ms === undefined) return "–";
-  if (ms >= 10_000) return `${(ms / 1000).toFixed(1)} s`;
+  if (ms >= 1000) return `${(ms / 1000).toFixed(ms >= 10_000 ? 1 : 2)} s`;
   return ms >= 100
     ? `${Math.round(ms)} ms`
     : `${ms.toFixed(ms >= 10 ? 1 : 2)} ms`;
@@ -171,6 +176,10 @@ async function chooseFunction(name) {
     state.samples = [];
   }
   showSamples();
+  // What a person has typed stays.
+  if (at("event").value !== state.given) return;
+  at("sample").value = state.samples.length > 0 ? "sample 0" : "";
+  await takeSample();
 }
 
 /** Show what an event can start from: samples of the function, and events sent before. */
@@ -219,7 +228,7 @@ async function takeSample() {
 }
 
 function setEvent(text) {
-  at("event").value = pretty(text);
+  at("event").value = state.given = pretty(text);
   checkEvent();
 }
 
@@ -273,6 +282,13 @@ function what(record) {
     : "Event, sent again";
 }
 
+/** Return what was asked for, and of which function if there are several. */
+function titleOf(record) {
+  return state.functions.length > 1
+    ? `${record.function} · ${what(record)}`
+    : what(record);
+}
+
 /** Return the outcome as a short text and a class. */
 function mark(record) {
   if (record.outcome === null) {
@@ -281,10 +297,8 @@ function mark(record) {
   if (!record.ok) {
     return [record.outcome === "timeout" ? "timeout" : "error", "bad"];
   }
-  const status = record.status ?? 200;
-  return record.method !== null
-    ? [String(status), status >= 500 ? "bad" : ""]
-    : ["ok", ""];
+  if (record.method === null || record.status === null) return ["ok", ""];
+  return [String(record.status), record.status >= 500 ? "bad" : ""];
 }
 
 function clock(record) {
@@ -318,15 +332,10 @@ function showRow(record) {
       onclick: () => choose(record.id),
     },
     make("span", { class: `mark ${kind}` }, text),
-    make("span", { class: "what" }, what(record)),
+    make("span", { class: "what" }, titleOf(record)),
     make("span", { class: "took" }, milliseconds(record.times.answeredMs)),
     make("span", { class: "when" }, clock(record)),
-    make(
-      "span",
-      { class: "how" },
-      [state.functions.length > 1 ? record.function : "", howStarted(record)]
-        .filter((part) => part !== "").join(" · ") || "\u00a0",
-    ),
+    make("span", { class: "how" }, howStarted(record) || "\u00a0"),
   );
   return make("li", {}, row);
 }
@@ -370,7 +379,7 @@ async function choose(id) {
   showRequests();
   await fetchDetails();
   document.querySelector(".main").classList.add("open");
-  if (matchMedia("(max-width: 760px)").matches) at("details").focus();
+  if (matchMedia(NARROW).matches) at("details").focus();
 }
 
 async function fetchDetails() {
@@ -394,7 +403,9 @@ function close() {
   document.querySelector(".main").classList.remove("open");
   showDetails();
   showRequests();
-  requestAnimationFrame(() => rowOf(id)?.focus());
+  requestAnimationFrame(() => {
+    if (document.activeElement === document.body) rowOf(id)?.focus();
+  });
 }
 
 // --- one request ------------------------------------------------------------
@@ -406,7 +417,7 @@ function phasesOf(record) {
   const measures = record.measures ?? {};
   const found = [];
   const add = (name, begin, end) => {
-    if (begin !== null && end !== null && end > begin) {
+    if (begin !== null && end !== null && end - begin >= 0.01) {
       found.push([name, end - begin]);
     }
   };
@@ -457,7 +468,21 @@ function timeline(record) {
       make("span", { class: "ms" }, milliseconds(ms)),
     ));
   }
-  return make("div", {}, track, legend);
+  const { answeredMs, endedMs } = record.times;
+  const sums = [];
+  if (answeredMs !== null) {
+    sums.push(`${milliseconds(answeredMs)} until the answer`);
+  }
+  if (endedMs !== null) {
+    sums.push(`${milliseconds(endedMs - answeredMs)} after it`);
+  }
+  return make(
+    "div",
+    {},
+    make("p", { class: "hint" }, sums.join(", ")),
+    track,
+    legend,
+  );
 }
 
 function facts(pairs) {
@@ -525,7 +550,7 @@ function processFacts(record) {
 function resultOf(record) {
   const text = record.result.text;
   const http = text === undefined ? null : objectIn(text);
-  if (record.status !== null) {
+  if (record.status !== null && record.headers.length > 0) {
     return {
       status: record.status,
       headers: record.headers,
@@ -596,7 +621,7 @@ function showResult(record) {
       record.streamed ? "streamed" : null,
       bytes(record.resultBytes),
     ].filter((part) => part !== null);
-    parts.push(make("p", { class: "hint" }, line.join(" · ")));
+    parts.push(make("p", { class: "hint above" }, line.join(" · ")));
     if (headers.length > 0) {
       const list = facts(headers);
       list.classList.add("headers");
@@ -616,7 +641,15 @@ function showResult(record) {
 
 function logLine(line) {
   const ms = line.atMs === null ? "" : `${line.atMs.toFixed(0)} ms`;
-  return make("div", {}, make("time", {}, ms), line.text);
+  const [, level, text] = RECORD.exec(line.text) ?? [null, "", line.text];
+  const isBad = level === "ERROR" || level === "FATAL";
+  return make(
+    "div",
+    { class: PLATFORM.test(text) ? "dim" : isBad ? "bad" : "" },
+    make("time", {}, ms),
+    make("span", { class: "level" }, level === "INFO" ? "" : level),
+    make("span", {}, text.replaceAll("\r", "\n")),
+  );
 }
 
 function showLog(record) {
@@ -753,6 +786,7 @@ function edit() {
     chooseFunction(details.function);
   }
   setEvent(details.event.text ?? "{}");
+  if (matchMedia(NARROW).matches) close();
   at("event").focus();
 }
 
