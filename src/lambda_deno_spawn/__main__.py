@@ -14,6 +14,8 @@ def main() -> None:
             f"Cannot start lambda-deno-spawn: the package {error.name!r} is missing; "
             "install it with `pip install 'lambda-deno-spawn[cli]'`"
         )
+    except KeyboardInterrupt:
+        sys.exit(130)  # as in `console`, which is not there yet
     run()
 
 

@@ -61,8 +61,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.project": {"config", "errors", "launch"},
     "dev.local": {"bootstrap", "config", "dev.project", "errors", "launch"},
+    "dev.devserver": {"config", "dev.local", "dev.project", "errors", "launch"},
     "dev.recording": {
-        "dev.aws", "dev.local", "dev.project", "errors", "launch", "recording",
+        "dev.aws", "dev.devserver", "dev.local", "dev.project", "errors", "launch",
+        "recording",
     },
     "dev.bench": {"dev.local", "dev.project", "errors", "launch"},
     "dev.doctor": {
@@ -75,8 +77,8 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.aws": {"__init__", "dev.package", "dev.project", "errors"},
     "dev.cli": {
-        "__init__", "config", "dev.aws", "dev.bench", "dev.doctor", "dev.local",
-        "dev.package", "dev.project", "dev.recording", "errors", "launch",
+        "__init__", "config", "dev.aws", "dev.bench", "dev.devserver", "dev.doctor",
+        "dev.local", "dev.package", "dev.project", "dev.recording", "errors", "launch",
     },
     "__main__": {"dev.cli"},
 }  # fmt: skip
@@ -86,6 +88,7 @@ PURE = [
     "serving.metrics", "serving.pool", "http.http1", "recording.form",
     "recording.redaction", "dev.recording.compare",
     "dev.aws.deploy", "dev.aws.deploy_layers", "dev.bench.report", "dev.bench.picture",
+    "dev.devserver.eventstream", "dev.devserver.guard",
 ]  # fmt: skip
 OUTSIDE = {
     "asyncio", "datetime", "httpx", "logging", "os", "pathlib", "random", "select",
@@ -105,6 +108,8 @@ OWNERS = {
     "boto3": {"dev.aws.session", "dev.aws.errors"},
     "botocore": {"dev.aws.session", "dev.aws.errors"},
     "elftools": {"dev.package.elf"},
+    "uvicorn": {"dev.devserver.server"},
+    "watchfiles": {"dev.devserver.watcher"},
     "sqlite3": {"dev.package.seed"},
 }
 ENVIRONMENT = {"environ", "environb", "getenv", "getenvb", "putenv", "unsetenv"}

@@ -28,7 +28,6 @@ DEFAULT_PORT = 3000
 CONNECT_LIMIT_S = 10.0
 # Beyond the longest timeout of a function; nothing arrives while a function computes.
 READ_LIMIT_S = TIMEOUT_LIMIT_S + 30.0
-# httpx would add these; only what was asked for is sent, and what HTTP needs.
 LOCAL = Mode("without --remote", "a function that `dev` serves")
 REMOTE = Mode("with --remote", "a function in AWS", "leave {} out, or add --remote")
 
@@ -145,7 +144,16 @@ def call(
             base = f"http://127.0.0.1:{port}"
             name = find_target(function).name
             headers = [("Host", f"{name}.localhost:{port}"), *headers]
-        _send(method, f"{base}{path}", headers, body, limit_s, has_head=include)
+        address = f"{base}{path}"
+        _send(
+            method,
+            address,
+            headers,
+            body,
+            limit_s,
+            has_head=include,
+            uses_proxy=remote,
+        )
 
 
 def read_body(data: str) -> bytes:
@@ -228,6 +236,7 @@ def _send(
     limit_s: float,
     *,
     has_head: bool,
+    uses_proxy: bool,
 ) -> None:
     """Send the request and print the response; exit with 1 if it is an error."""
     import httpx
@@ -241,9 +250,8 @@ def _send(
     timeout = httpx.Timeout(limit_s, connect=CONNECT_LIMIT_S)
     is_cut = False
     try:
-        # No proxy and no .netrc for what is on this machine; AWS's URLs need neither.
         with (
-            httpx.Client(timeout=timeout, trust_env=False) as client,
+            httpx.Client(timeout=timeout, trust_env=uses_proxy) as client,
             client.stream(method, _url(url), headers=fields, content=body) as response,
         ):
             _show_head(response, has_head=has_head)

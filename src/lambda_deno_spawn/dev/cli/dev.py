@@ -225,9 +225,10 @@ async def _serve(
     from lambda_deno_spawn.dev.recording.requests import RequestRecorder
 
     deno_binary(os.environ)  # said now rather than with the first request
+    local = LocalLambda(paths, overrides, environ=os.environ)
     listener = Listener(port)
+    local.serve_at(listener.url)
     try:
-        local = LocalLambda(paths, overrides, url=listener.url, environ=os.environ)
         urls = FunctionUrls(local, form, mode)
         recorder = RequestRecorder(local, os.environ)
         if record is not None:
@@ -240,14 +241,16 @@ async def _serve(
         )
         screen = JsonScreen() if output is Output.JSON else TextScreen()
         local.journal.listen(screen.show)
-        try:
-            async with listener.serve(app), asyncio.TaskGroup() as tasks:
+        async with listener.serve(app), asyncio.TaskGroup() as tasks:
+            try:
                 if is_watching:
                     tasks.create_task(_watch(local))
+                    await asyncio.sleep(0)  # it watches when it first waits
                 screen.begin(local, listener)
                 await asyncio.Event().wait()  # until a signal cancels it
-        finally:
-            await local.aclose()
+            finally:
+                # Before the port, so that those who wait are told.
+                await local.aclose()
     finally:
         listener.close()
 
@@ -335,14 +338,11 @@ class TextScreen:
         if notice.level == "error":
             text = _explained(text)
         head = f"{name:{self._width}} |"
-        self._say(*(f"{head} {line}" for line in text.splitlines() or [""]))
+        self._say(*(f"{head} {line}" for line in _short(text)))
 
     def _show_line(self, record: Record, text: str) -> None:
-        match = RECORD_HEAD.match(text)
-        if match is not None:
-            text = f"{match[1]} {text[match.end() :]}".replace("\t", " ")
         head = f"{record.facts.function:{self._width}} {record.id[:8]} |"
-        self._say(*(f"{head} {line}" for line in text.splitlines() or [""]))
+        self._say(*(f"{head} {line}" for line in _short(text)))
 
     def _show_end(self, record: Record) -> None:
         facts = record.facts
@@ -380,6 +380,14 @@ def _write(file: object, text: str) -> None:
     # A terminal that is gone must not make requests fail.
     with contextlib.suppress(BrokenPipeError, ValueError):
         print(text.encode(errors="replace").decode(), file=file, flush=True)  # type: ignore[call-overload]
+
+
+def _short(text: str) -> list[str]:
+    """Return a record of the log as lines, without date and request id."""
+    match = RECORD_HEAD.match(text)
+    if match is not None:
+        text = f"{match[1]} {text[match.end() :]}".replace("\t", " ", 1)
+    return text.splitlines() or [""]
 
 
 def _explained(text: str) -> str:

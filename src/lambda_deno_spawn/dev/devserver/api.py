@@ -12,7 +12,7 @@ import base64
 import json
 import re
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from starlette.routing import Route
 
@@ -275,7 +275,13 @@ async def _read_event(request: Request, limit_bytes: int, operation: str) -> byt
     if not event:
         return b"{}"
     try:
-        json.loads(event.decode(), parse_int=str, parse_float=str)
+        # Python's limits for numbers are not the handler's.
+        json.loads(
+            event.decode(),
+            parse_int=str,
+            parse_float=str,
+            parse_constant=_refuse_constant,
+        )
     except (ValueError, RecursionError) as error:
         problem = "nested too deeply" if isinstance(error, RecursionError) else error
         raise RefusedError(
@@ -284,6 +290,10 @@ async def _read_event(request: Request, limit_bytes: int, operation: str) -> byt
             f"Could not parse request body into json: {problem}",
         ) from error
     return event
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} exists in JavaScript, but not in JSON")
 
 
 def _client_context(request: Request, source: Source) -> str | None:

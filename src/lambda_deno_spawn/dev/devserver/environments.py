@@ -94,6 +94,7 @@ class Environment:
         code: The version of the function's code that it runs.
         tenant_id: The only tenant that it serves; None: it has served none.
         has_served: It was given an event.
+        used_s: When it was given one last, or was made; monotonic clock.
         failure: Why it could not be started; None while it can.
     """
 
@@ -105,6 +106,7 @@ class Environment:
         self.code = code
         self.tenant_id: str | None = None
         self.has_served = False
+        self.used_s = time.monotonic()
         self.failure: EmulatedOutcome | None = None
         self._function = function
         self._place = place
@@ -157,6 +159,7 @@ class Environment:
         """Serve a job; only while it is ready."""
         job.takes += 1
         self.has_served = True
+        self.used_s = time.monotonic()
         self._jobs[job.record.id] = job
         self._remembered.append(job)
         self.tenant_id = job.record.facts.tenant_id

@@ -29,6 +29,7 @@ WAITING_LIMIT = 1000  # requests of a function; more are refused, as by Lambda's
 # How long a request waits for an environment that has just answered, and only ends its
 # process, before another one is started for it.
 PATIENCE_S = 0.5
+IDLE_LIMIT_S = 300.0  # Lambda ends idle environments too, after minutes
 TAKES_LIMIT = 3  # of a request by environments that end before they serve it
 
 
@@ -82,6 +83,7 @@ class Fleet:
         self._count = 0
         self._is_closing = False
         self._has_been_used = False
+        self._is_idle_watched = False
         self._told: set[str] = set()
 
     @property
@@ -110,11 +112,18 @@ class Fleet:
         """Give a request to an environment, at once or as soon as one is free."""
         self._has_been_used = True
         self._waiting.append(job)
-        asyncio.get_running_loop().call_later(PATIENCE_S, self._dispatch)
         self._dispatch()
+        loop = asyncio.get_running_loop()
+        if self._waiting:
+            loop.call_later(PATIENCE_S, self._dispatch)
+        if not self._is_idle_watched:
+            self._is_idle_watched = True
+            loop.call_later(IDLE_LIMIT_S, self._retire_idle)
 
     def reload(self, function: ServedFunction) -> None:
         """Use new code, or new settings, from the next request on."""
+        if self._is_closing:
+            return
         self.function = function
         self.code += 1
         self._told.clear()
@@ -140,6 +149,21 @@ class Fleet:
         for job in self._waiting:
             self._refuse(job, "dev has ended")
         self._waiting.clear()
+
+    def _retire_idle(self) -> None:
+        """End environments that have had no request for long, but for one."""
+        self._is_idle_watched = False
+        if self._is_closing:
+            return
+        limit_s = self._clock() - IDLE_LIMIT_S
+        idle = [each for each in self._environments if each.is_idle]
+        old = [each for each in idle if each.used_s <= limit_s]
+        for environment in old if len(idle) > len(old) else old[1:]:
+            environment.retire()
+        if len(self._environments) > 1:
+            self._is_idle_watched = True
+            loop = asyncio.get_running_loop()
+            loop.call_later(IDLE_LIMIT_S, self._retire_idle)
 
     def _dispatch(self) -> None:
         """Hand waiting requests to environments, and start those that are missing."""

@@ -256,8 +256,9 @@ class Notice:
 
     Attributes:
         at_epoch_ms: Unix time.
-        level: ``info``, ``error``, or ``log``: a line of a function's log that belongs
-            to no request, such as one that its module prints when it is loaded.
+        level: ``info``, ``error``, ``reload``, or ``log``: a line of a function's log
+            that belongs to no request, such as one that its module prints when it is
+            loaded.
         function: The function that it is about; None: all.
     """
 

@@ -56,7 +56,7 @@ class LocalLambda:
     Attributes:
         fleets: By the functions' names.
         journal: What has happened.
-        url: Where the functions and the Lambda API are served.
+        url: Where the functions and the Lambda API are served, once ``serve_at`` said.
     """
 
     def __init__(
@@ -64,7 +64,6 @@ class LocalLambda:
         paths: Sequence[Path],
         overrides: Overrides,
         *,
-        url: str,
         environ: Mapping[str, str],
         journal: Journal | None = None,
     ) -> None:
@@ -74,7 +73,7 @@ class LocalLambda:
             UsageError: As for ``find_functions``.
         """
         self.journal = journal or Journal()
-        self.url = url
+        self.url = ""
         self.fleets: dict[str, Fleet] = {}
         self._former: list[Fleet] = []
         self._paths = list(paths)
@@ -84,10 +83,14 @@ class LocalLambda:
         self._environ = {
             **({} if has_credentials else NO_CREDENTIALS),
             **environ,
-            "AWS_ENDPOINT_URL_LAMBDA": url,
         }
         for function in find_functions(self._paths, overrides).values():
             self._add(function)
+
+    def serve_at(self, url: str) -> None:
+        """Tell functions where they can invoke each other; before any is started."""
+        self.url = url
+        self._environ["AWS_ENDPOINT_URL_LAMBDA"] = url
 
     @property
     def folders(self) -> list[Path]:
@@ -179,6 +182,7 @@ class LocalLambda:
                 continue
             if function.name == name:
                 fleet.reload(function)
+                self._tell("reload", "has new code", name)
             else:
                 self.rescan()
                 return

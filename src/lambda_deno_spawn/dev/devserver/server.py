@@ -88,9 +88,9 @@ def application(
         pages: Starlette's routes of other modules, without the ``/_`` in front.
         allowed_origins: Origins whose pages may call functions.
     """
-    mounted = [Mount(PAGES, routes=list(pages))] if pages else []
+    own = Mount(PAGES, routes=list(pages))
     return Guarded(
-        Starlette(routes=[*mounted, *api, *functions]),
+        Starlette(routes=[own, *api, *functions]),
         Starlette(routes=functions),
         allowed_origins,
     )

@@ -39,13 +39,18 @@ class GitIgnored:
 
     def matches(self, path: Path) -> bool:
         """Return whether Git ignores a file: it or a folder that contains it."""
-        root = git_root(path.parent)
-        top = root or path.parent
-        inner = [path, *(p for p in path.parents if top in p.parents)]
+        top = git_root(path.parent) or path.parent
+        folders = [each for each in path.parents if top in each.parents]
         # A file in an ignored folder cannot be taken back.
-        return any(self._decides(each, top, each != path) for each in reversed(inner))
+        if any(self._decides(each, top, is_folder=True) for each in folders):
+            return True
+        # What is gone may have been either.
+        is_file, is_folder = path.is_file(), path.is_dir()
+        return (not is_folder and self._decides(path, top, is_folder=False)) or (
+            not is_file and self._decides(path, top, is_folder=True)
+        )
 
-    def _decides(self, path: Path, top: Path, is_folder: bool) -> bool:
+    def _decides(self, path: Path, top: Path, *, is_folder: bool) -> bool:
         is_ignored = False
         folders = [p for p in path.parents if p == top or top in p.parents]
         for folder in reversed(folders):

@@ -54,16 +54,31 @@ def run_until_signalled(work: Coroutine[object, object, T]) -> T:
         KeyboardInterrupt: SIGINT was received.
         asyncio.CancelledError: SIGTERM or SIGHUP was received.
     """
+    was_interrupted = False
 
     async def cancelled_by_signals() -> T:
-        task = asyncio.current_task()
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
         if task is None:
             raise RuntimeError("Cannot run outside a task")
+
+        def interrupt() -> None:
+            nonlocal was_interrupted
+            was_interrupted = True
+            task.cancel()
+
+        # asyncio would raise KeyboardInterrupt for the second one, wherever the program
+        # is: also between the start of a process and the note that it has to be ended.
+        loop.add_signal_handler(signal.SIGINT, interrupt)
         for number in (signal.SIGTERM, signal.SIGHUP):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+            loop.add_signal_handler(number, task.cancel)
         return await work
 
-    return asyncio.run(cancelled_by_signals())
+    try:
+        return asyncio.run(cancelled_by_signals())
+    except asyncio.CancelledError:
+        if was_interrupted:
+            raise KeyboardInterrupt from None
+        raise
 
 
 def bootstrap_command() -> list[str]:
