@@ -6,7 +6,9 @@ STAMP  := $(VENV)/.installed
 SCRIPTS := src/lambda_deno_spawn/js src/lambda_deno_spawn/dev tests/js tests/native examples bench
 
 .DEFAULT_GOAL := help
-.PHONY: help install invoke js native test test-unit test-js test-integration test-packages test-as-lambda coverage lint format typecheck check layers bench bench-check figures soak clean
+RELEASE := dist/release
+
+.PHONY: help install invoke js native test test-unit test-js test-integration test-packages test-as-lambda coverage lint format typecheck check layers bench bench-check figures soak docs release clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -84,7 +86,7 @@ format: $(STAMP) ## rewrite files the way lint wants them
 typecheck: $(STAMP) ## mypy --strict over src, tests and bench
 	$(BIN)/mypy
 
-check: lint typecheck coverage test test-as-lambda ## exactly what CI runs
+check: lint typecheck coverage docs test test-as-lambda ## exactly what CI runs
 
 layers: $(NATIVE) ## the deno and the runtime layer for both architectures, in dist/
 	$(BIN)/lambda-deno-spawn layer build --arch both
@@ -110,6 +112,21 @@ soak: $(STAMP) ## 100,000 fuzzed streams, 10,000 fuzzed answers, 60,000 events (
 	$(SOAKED) --memory 256 --concurrency 8
 	$(SOAKED) --memory 256 --concurrency 8 --permissions default
 	$(SOAKED) --memory 256 --concurrency 8 --strategy server --permissions default
+
+docs: $(STAMP) ## the documentation site, into dist/site; any warning is a failure
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+
+release: $(NATIVE) ## wheel, sdist and list of components, checked, into dist/release
+	rm -rf $(RELEASE)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group release
+	$(BIN)/python -m build --outdir $(RELEASE) .
+	$(BIN)/twine check --strict $(RELEASE)/*
+	$(PYTHON) -m venv $(RELEASE)/.installed
+	$(RELEASE)/.installed/bin/python -m pip install --quiet $(RELEASE)/*.whl
+	$(RELEASE)/.installed/bin/lambda-deno-spawn --version
+	$(BIN)/cyclonedx-py environment $(RELEASE)/.installed --pyproject pyproject.toml --output-reproducible --output-file $(RELEASE)/sbom.cdx.json
+	rm -rf $(RELEASE)/.installed
+	cd $(RELEASE) && sha256sum * > SHA256SUMS
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache dist

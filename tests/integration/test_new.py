@@ -105,6 +105,7 @@ ANSWERS: dict[str, Callable[[str], bool]] = {
     "events/hello.json": lambda out: body(out) == {"message": "Welcome Ada"},
     "events/note.json": lambda out: body(out)["text"] == "Buy milk",
     "events/batch.json": lambda out: len(json.loads(out)["batchItemFailures"]) == 1,
+    "events/nightly.json": lambda out: json.loads(out)["day"] == "2026-11-28",
     "events/prompt.json": lambda out: out.endswith("is left behind.\n"),
 }
 

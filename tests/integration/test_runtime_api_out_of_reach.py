@@ -161,6 +161,7 @@ async def check(
         "clients": list(dict.fromkeys([*CLIENT_HOSTS, host])),
         "names": ["0x7f.1", *own_names()],
         "port": api.port,
+        "plainPatienceMs": 15_000,
     }
     async with runtime:
         await api.wait_for_next()
@@ -190,7 +191,7 @@ async def test_the_attempts_reach_a_server_that_nobody_is_kept_from(
         make_runtime(files, LAMBDA_DENO_PERMISSIONS="all"),
     ):
         event = {"hosts": all_hosts("127.0.0.1"), "clients": ["127.0.0.1"],
-                 "names": [], "port": other.port}  # fmt: skip
+                 "names": [], "port": other.port, "plainPatienceMs": 6000}  # fmt: skip
         results = (await api.invoke(event, timeout_s=30)).json()
         assert other.connections > len(LOOPBACK)
         reached = {name for name, said in results.items() if said == "REACHED"}

@@ -144,8 +144,8 @@ async def test_invocations_without_any_time_left_leak_nothing(
             api.deliver(b"{}", timeout_s=0)
             assert (await api.answer()).json()["errorType"] == "Runtime.InvokeTimeout"
             await api.wait_for_next()
-        # A process that still ends, or does not wait yet, moves a count by a few; a leak
-        # would have added twelve between the first four counts and the last four.
+        # A process that still ends, or does not wait yet, moves a count by a few; a
+        # leak would have added twelve between the first four counts and the last.
         for counts in zip(*held, strict=True):
             assert min(counts[12:]) <= max(counts[:4]) + 4
 

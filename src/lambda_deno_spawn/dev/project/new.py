@@ -49,7 +49,9 @@ TEMPLATES = {
     for template in (
         Template("event", "a plain handler", "events/greeting.json"),
         Template("http", "a Hono app", "events/hello.json"),
+        Template("serve", "a web server that calls Deno.serve", "events/hello.json"),
         Template("sqs", "a batch of messages from a queue", "events/batch.json"),
+        Template("schedule", "a job on a schedule", "events/nightly.json"),
         Template("stream", "a streamed response", "events/prompt.json"),
     )
 }

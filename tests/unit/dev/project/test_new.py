@@ -180,7 +180,7 @@ def test_unknown_template_is_refused_with_the_known_ones(name: str, hint: str) -
         find_template(name)
     assert str(caught.value) == (
         f"Cannot use template {name!r}: it does not exist; {hint}"
-        "templates are event, http, sqs, stream"
+        "templates are event, http, serve, sqs, schedule, stream"
     )
 
 
