@@ -123,10 +123,12 @@ def page(browser: Any, served: Served) -> Iterator[Any]:
     page.set_default_timeout(LIMIT_MS)
     wrong: list[str] = []
     page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on(
-        "console",
-        lambda message: message.type == "error" and wrong.append(message.text),
-    )
+
+    def note(message: Any) -> None:
+        if message.type == "error":
+            wrong.append(message.text)
+
+    page.on("console", note)
     asked: list[str] = []
     page.on("request", lambda request: asked.append(request.url))
     page.goto(f"{served.url}/_/")

@@ -238,8 +238,9 @@ def http_request(event: object) -> tuple[str | None, str | None]:
         case {
             "requestContext": {"http": {"method": str(method)}},
             "rawPath": str(path),
+            **rest,
         }:
-            query = event.get("rawQueryString")
+            query = rest.get("rawQueryString")
             return method, f"{path}?{query}" if query else path
         case {"httpMethod": str(method), "path": str(path)}:
             return method, path

@@ -206,10 +206,10 @@ async def invoke(
                 timeout_s=options.timeout_s,
                 trace_id=(again and again.trace_id) or trace_id(),
                 client_context=options.client_context,
-                cognito_identity=again and again.cognito_identity,
+                cognito_identity=None if again is None else again.cognito_identity,
                 tenant_id=options.tenant_id,
                 invocation_id=secrets.token_hex(8),
-                request_id=again and again.request_id,
+                request_id=None if again is None else again.request_id,
             )
             variables = lambda_environ(options, emulator.address, temp_dir, environ)
             async with started(

@@ -21,7 +21,7 @@ from lambda_deno_spawn.errors import UsageError
 from lambda_deno_spawn.recording.form import SETTINGS, Result
 
 if TYPE_CHECKING:
-    from collections.abc import Buffer, Mapping
+    from collections.abc import Mapping
 
     from lambda_deno_spawn.dev.local.invoke import InvokeResult
     from lambda_deno_spawn.dev.project.function import Function, Inspect
@@ -50,7 +50,7 @@ class Tee(io.BytesIO):
         super().__init__()
         self._sink = sink
 
-    def write(self, data: Buffer, /) -> int:
+    def write(self, data: Any, /) -> int:
         """Write and keep."""
         self._sink.write(data)
         return super().write(data)
@@ -207,7 +207,7 @@ def record_of(
         context={
             "traceId": result.trace_id,
             "clientContext": options.client_context,
-            "cognitoIdentity": again and again.cognito_identity,
+            "cognitoIdentity": None if again is None else again.cognito_identity,
             "tenantId": options.tenant_id,
         },
         result=Result(

@@ -629,7 +629,11 @@ function showResult(record) {
         make(
           "details",
           {},
-          make("summary", {}, `${headers.length} headers`),
+          make(
+            "summary",
+            {},
+            headers.length === 1 ? "1 header" : `${headers.length} headers`,
+          ),
           list,
         ),
       );
