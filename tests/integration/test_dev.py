@@ -18,6 +18,8 @@ import httpx
 import pytest
 from botocore.exceptions import BotoCoreError, ClientError
 
+from lambda_deno_spawn.dev.devserver.memory_group import MemoryGroup
+from tests.cgroups import unavailable
 from tests.fixtures.command import run_command
 from tests.integration.dev_server import DevServer, write
 from tests.integration.harness import marked
@@ -487,6 +489,21 @@ def test_timeout_and_memory_are_kept_and_the_environment_goes_on(
         # Thawed for each event, and with its end even while it is frozen.
         assert dev.client.get(dev.url).status_code == 200
         dev.ended(dev.client.get(dev.url).headers["x-amzn-requestid"])
+
+
+@pytest.mark.root
+@pytest.mark.skipif(bool(unavailable("memory")), reason="no control group for memory")
+def test_the_kernel_keeps_the_memory_of_a_group() -> None:
+    group = MemoryGroup.create(64 * 1024 * 1024)
+    assert group is not None
+    try:
+        code = "x = b'1' * (200 * 1024 * 1024)"
+        command = group.command([sys.executable, "-c", code])
+        assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
+        assert subprocess.run(group.command(["true"]), check=False).returncode == 0
+    finally:
+        group.remove()
+    assert not group.path.exists()
 
 
 def test_a_managed_instance_takes_several_events_at_once(tmp_path: Path) -> None:

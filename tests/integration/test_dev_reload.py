@@ -148,6 +148,22 @@ def test_project_files_are_read_again_and_functions_come_and_go(
     assert answer(dev, "zwei") == "two"
 
 
+def test_type_errors_are_told_once_and_the_function_runs(tmp_path: Path) -> None:
+    code = "export function handler(): string { return 'text'; }\n"
+    folder = write(tmp_path / "f", {"function.ts": code})
+    with DevServer(folder, "--check") as dev:
+        since = len(dev.changes)
+        write(folder, {"function.ts": code.replace("'text'", "7")})
+        text = dev.notice("TS2322", since)["text"]
+        assert "function.ts:1:" in text
+        assert "\x1b" not in text
+        assert answer(dev, "f") == 7
+        write(folder, {"function.ts": code.replace("'text'", "'fine'")})
+        dev.notice("no type errors any more", since)
+        told = [c for c in dev.changes[since:] if "TS2322" in str(c)]
+        assert len(told) == 1
+
+
 @pytest.mark.skipif(shutil.which("git") is None, reason="git is missing")
 def test_git_agrees_on_what_is_ignored(tmp_path: Path) -> None:
     subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)

@@ -31,6 +31,7 @@ NOT_ON_LAMBDA = {
     "test_emulator": DEVELOPER,
     "test_fork_other_denos": "it downloads another Deno; test_fork runs there",
     "test_from_folder_to_lambda": DEVELOPER,
+    "test_guides": DEVELOPER,
     "test_invoke_cli": DEVELOPER,
     "test_javascript": "Deno's test runner calls functions, with no process of ours",
     "test_layer_zip": f"{DEVELOPER}; test_as_deployed starts what it builds",

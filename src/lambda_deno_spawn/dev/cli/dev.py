@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.devserver.journal import Change, Notice, Record
     from lambda_deno_spawn.dev.devserver.local_lambda import LocalLambda
     from lambda_deno_spawn.dev.devserver.server import Listener
+    from lambda_deno_spawn.dev.devserver.type_check import TypeChecker
 
 DEFAULT_PORT = 3000
 ORIGIN = re.compile(r"\*|https?://[^/\s]+|[a-z][a-z0-9+.-]*://[^/\s]+")
@@ -139,6 +140,14 @@ def dev(
         bool,
         typer.Option("--watch/--no-watch", help="Run new code when a file is saved."),
     ] = True,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Check the types of TypeScript functions, at the start and after a "
+            "save. They run even with errors, as on Lambda.",
+        ),
+    ] = False,
     allow_origin: Annotated[
         list[str] | None,
         typer.Option(
@@ -182,6 +191,7 @@ def dev(
             form=events,
             mode=invoke_mode,
             is_watching=watch,
+            is_checking=check,
             origins=origins,
             record=record,
             output=output,
@@ -211,6 +221,7 @@ async def _serve(
     form: EventForm,
     mode: InvokeMode,
     is_watching: bool,
+    is_checking: bool,
     origins: Collection[str],
     record: Recorded | None,
     output: Output,
@@ -221,10 +232,11 @@ async def _serve(
     from lambda_deno_spawn.dev.devserver.console import Console
     from lambda_deno_spawn.dev.devserver.local_lambda import LocalLambda
     from lambda_deno_spawn.dev.devserver.server import Listener, application
+    from lambda_deno_spawn.dev.devserver.type_check import TypeChecker
     from lambda_deno_spawn.dev.devserver.urls import FunctionUrls
     from lambda_deno_spawn.dev.recording.requests import RequestRecorder
 
-    deno_binary(os.environ)  # said now rather than with the first request
+    deno = deno_binary(os.environ)  # a lack is said now, not with the first request
     local = LocalLambda(paths, overrides, environ=os.environ)
     listener = Listener(port)
     local.serve_at(listener.url)
@@ -239,23 +251,29 @@ async def _serve(
             Console(local, recorder.write).routes(),
             allowed_origins=origins,
         )
+        checker = TypeChecker(deno, os.environ, local.journal) if is_checking else None
         screen = JsonScreen() if output is Output.JSON else TextScreen()
         local.journal.listen(screen.show)
         async with listener.serve(app), asyncio.TaskGroup() as tasks:
             try:
                 if is_watching:
-                    tasks.create_task(_watch(local))
+                    tasks.create_task(_watch(local, checker))
                     await asyncio.sleep(0)  # it watches when it first waits
                 screen.begin(local, listener)
+                if checker is not None:
+                    for fleet in local.fleets.values():
+                        checker.check(fleet.function)
                 await asyncio.Event().wait()  # until a signal cancels it
             finally:
+                if checker is not None:
+                    await checker.aclose()
                 # Before the port, so that those who wait are told.
                 await local.aclose()
     finally:
         listener.close()
 
 
-async def _watch(local: LocalLambda) -> None:
+async def _watch(local: LocalLambda, checker: TypeChecker | None) -> None:
     """Reload the functions whose files change, until cancelled."""
     from lambda_deno_spawn.dev.devserver.watcher import affected, changes
 
@@ -270,7 +288,11 @@ async def _watch(local: LocalLambda) -> None:
         gone = {name for name in names if not folders[name].is_dir()}
         if is_unknown or gone:
             local.rescan()
-        local.reload(sorted(names & set(local.fleets)))
+        changed = sorted(names & set(local.fleets))
+        local.reload(changed)
+        if checker is not None:
+            for name in set(changed) & set(local.fleets):
+                checker.check(local.fleets[name].function)
 
 
 class JsonScreen:

@@ -22,6 +22,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
+from lambda_deno_spawn.dev.devserver.memory_group import MemoryGroup
 from lambda_deno_spawn.dev.local.emulator import Emulator
 from lambda_deno_spawn.dev.local.environment import (
     EmulatedInvocation,
@@ -119,7 +120,9 @@ class Environment:
         self._is_ready = False
         self._is_retiring = False
         self._is_dead = False
+        self._is_being_ended = False
         self._is_frozen = False
+        self._group: MemoryGroup | None = None
         self._init_s: float | None = None
         self._ready_s = 0.0
         self._known_lines: set[str] = set()
@@ -188,8 +191,14 @@ class Environment:
             tempfile.TemporaryDirectory(
                 prefix="lambda-deno-spawn-", ignore_cleanup_errors=True
             ) as temp_dir,
+            contextlib.ExitStack() as stack,
         ):
             tree = ProcessTree(temp_dir, self._keep_memory)
+            command = bootstrap_command()
+            group = self._group = MemoryGroup.create(function.memory_mb * MIB)
+            if group is not None:
+                command = group.command(command)
+                stack.callback(group.remove)
             emulator = self._emulator = Emulator(
                 self._place.arn,
                 on_delivery=lambda _: None,
@@ -199,7 +208,7 @@ class Environment:
             async with emulator:
                 variables = self._variables(emulator.address, temp_dir)
                 async with started(
-                    bootstrap_command(),
+                    command,
                     variables,
                     function.project.function,
                     pipe,
@@ -211,6 +220,8 @@ class Environment:
                         await self._live(emulator, runtime)
                     finally:
                         exit_watch.cancel()
+                        runtime.pipe.catch_up()
+                        self._is_being_ended = True
                         self._thaw()
                         self._is_dead = True
 
@@ -321,6 +332,8 @@ class Environment:
         self._place.journal.deliver(job.record, job.now_ms(), init_ms)
         self._say(job, start_line(invocation))
         await self._follow(job, invocation)
+        if invocation.outcome is None:
+            return  # dev ends; `run` gives it back
         self._finish(job, invocation, runtime, init_s)
 
     async def _follow(self, job: Job, invocation: EmulatedInvocation) -> None:
@@ -343,7 +356,7 @@ class Environment:
             await emulator.wait_until(
                 lambda: invocation.end is not None or self._is_dead, left_s()
             )
-        if invocation.end is None:
+        if invocation.end is None and not self._is_dead:
             emulator.state.time_out(invocation)
         if invocation.outcome is not None:
             job.answer(invocation.outcome)
@@ -397,8 +410,12 @@ class Environment:
             await job.put(chunk, invocation.content_type)
 
     def _keep_memory(self, used_bytes: int) -> None:
-        """End the largest process, as the kernel does when an environment is full."""
-        if used_bytes <= self._function.memory_mb * MIB or self._runtime is None:
+        """End the largest process, as the kernel does when an environment is full.
+
+        Here the kernel does it only where there is a group.
+        """
+        is_within = used_bytes <= self._function.memory_mb * MIB
+        if is_within or self._group is not None or self._runtime is None:
             return
         import psutil
 
@@ -441,7 +458,8 @@ class Environment:
             return  # each process loads the module, and prints the same
         if len(self._known_lines) < KNOWN_LINES:
             self._known_lines.add(plain)
-        self._place.say(text)
+        if not self._is_being_ended:
+            self._place.say(text)
 
     def _wake(self) -> None:
         if self._emulator is not None:

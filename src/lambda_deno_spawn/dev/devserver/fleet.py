@@ -259,7 +259,7 @@ class Fleet:
     def _give_back(self, job: Job) -> None:
         if self._is_closing:
             self._refuse(job, "dev has ended")
-        elif job.takes >= TAKES_LIMIT:
+        elif job.takes >= TAKES_LIMIT or job.record.times.delivered_ms is not None:
             self._refuse(job, "its environments ended before they could serve it")
         else:
             self._waiting.appendleft(job)

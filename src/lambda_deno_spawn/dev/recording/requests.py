@@ -6,6 +6,7 @@ requests are served.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -27,14 +28,11 @@ class RequestRecorder:
     """Writes requests of a ``dev`` into the folder of recordings."""
 
     def __init__(self, local: LocalLambda, environ: Mapping[str, str]) -> None:
-        """Write nothing yet.
-
-        Raises:
-            UsageError: There is no folder for them.
-        """
+        """Write nothing yet."""
         self._local = local
         self._environ = environ
-        self._folder = folder(environ)
+        # A task that nothing holds could be collected before it ends.
+        self._keeping: set[asyncio.Task[None]] = set()
 
     def listen(self, *, only_failures: bool) -> None:
         """Write each request that ends from now on, or each that has failed."""
@@ -45,17 +43,22 @@ class RequestRecorder:
                 return
             if only_failures and record.is_ok and (record.status or 0) < 500:
                 return
-            try:
-                path = self.write(record)
-            except UsageError as error:
-                level, text = "error", str(error)
-            else:
-                level, text = "info", f"{record.id[:8]} is recorded in {str(path)!r}"
-            name = record.facts.function
-            journal = self._local.journal
-            journal.notice(Notice(time.time() * 1000, level, text, name))
+            task = asyncio.get_running_loop().create_task(self._keep(record))
+            self._keeping.add(task)
+            task.add_done_callback(self._keeping.discard)
 
         self._local.journal.listen(note)
+
+    async def _keep(self, record: Record) -> None:
+        """Write a request, while others are served, and tell of it."""
+        try:
+            path = await asyncio.to_thread(self.write, record)
+        except UsageError as error:
+            level, text = "error", str(error)
+        else:
+            level, text = "info", f"{record.id[:8]} is recorded in {str(path)!r}"
+        name = record.facts.function
+        self._local.journal.notice(Notice(time.time() * 1000, level, text, name))
 
     def write(self, record: Record) -> Path:
         """Write a request that has ended; return its file.
@@ -63,7 +66,7 @@ class RequestRecorder:
         Raises:
             UsageError: It cannot be written, or its function is not served any more.
         """
-        return write(self._form(record), self._folder)
+        return write(self._form(record), folder(self._environ))
 
     def _form(self, record: Record) -> dict[str, Any]:
         facts = record.facts

@@ -85,7 +85,8 @@ def test_errors_differ_by_type_and_message_and_not_by_their_stack() -> None:
 
 
 def test_a_result_that_was_not_kept_is_compared_by_its_size() -> None:
-    old = run(payload="", **{"payloadBytes": 10})
+    old = run("")
+    old["outcome"]["payloadBytes"] = 10
     old["outcome"]["payload"] = None
     new = run("1234567890")
     assert found(old, new) == []
