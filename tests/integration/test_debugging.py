@@ -13,6 +13,7 @@ import uuid
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import httpx
 import pytest
 
 from tests.fixtures.command import run_command
@@ -198,3 +199,41 @@ def test_a_port_without_a_debugger_is_a_usage_error(project: Path) -> None:
     done = run_command("invoke", project, "--inspect-port", "9229")
     assert done.returncode == 2
     assert b"add --inspect" in done.stderr
+
+
+async def test_dev_has_a_debugger_attach_to_the_process_of_each_event(
+    project: Path, port: int
+) -> None:
+    mark = uuid.uuid4().hex
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", "lambda_deno_spawn", "dev", project, "--port", "0",
+        "--inspect", "--inspect-port", str(port), "--timeout", "0.01", "-o", "json",
+        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        env={**os.environ, MARK_VARIABLE: mark}, limit=2**20,
+    )  # fmt: skip
+    assert process.stdout is not None
+    try:
+        url = json.loads(await process.stdout.readline())["url"]
+        draining = asyncio.create_task(process.stdout.read())
+        async with httpx.AsyncClient(base_url=url, timeout=LIMIT_S) as client:
+            for name in ("Ada", "Grace"):  # a process each, at the same port
+                path = "/2015-03-31/functions/greeter/invocations"
+                sent = asyncio.create_task(client.post(path, json={"name": name}))
+                async with attached(port) as debugger:
+                    await debugger.call(
+                        "Debugger.setBreakpointByUrl",
+                        url=f"file://{project}/function.ts",
+                        lineNumber=SCRIPT_LINE,
+                    )
+                    await debugger.run()
+                    paused = await debugger.event("Debugger.paused")
+                    assert await debugger.evaluate(paused, "event.name") == name
+                    await debugger.resume()
+                    response = await sent
+                assert response.json()["greeting"] == f"Hello, {name}, loaded"
+    finally:
+        process.terminate()
+        async with asyncio.timeout(LIMIT_S):
+            await process.wait()
+    await draining
+    assert marked(f"{MARK_VARIABLE}={mark}") == set()

@@ -22,9 +22,13 @@ from lambda_deno_spawn.config import Warm
 from lambda_deno_spawn.dev.cli.console import Output, error_text, exit_codes
 from lambda_deno_spawn.dev.cli.options import (
     EnvOption,
+    InspectBrkOption,
+    InspectOption,
+    InspectPortOption,
     Recorded,
     RecordOption,
     VerboseOption,
+    inspect_options,
     positive_timeout_s,
 )
 from lambda_deno_spawn.dev.devserver.functions import (
@@ -156,6 +160,9 @@ def dev(
             "http://localhost:5173; *: all pages. May be repeated.",
         ),
     ] = None,
+    inspect: InspectOption = False,
+    inspect_brk: InspectBrkOption = False,
+    inspect_port: InspectPortOption = None,
     record: RecordOption = None,
     verbose: VerboseOption = False,
     output: Annotated[
@@ -173,12 +180,20 @@ def dev(
     command line, on one port. Each function runs in the real runtime.
     """
     with exit_codes(is_verbose=verbose):
+        debugger = inspect_options(inspect, inspect_brk, inspect_port)
+        if debugger is not None and concurrency is not None:
+            raise UsageError(
+                "Cannot use --concurrency with a debugger: it attaches to the process "
+                "of one event; leave out one of them"
+            )
         overrides = Overrides(
             timeout_s=None if timeout is None else positive_timeout_s(timeout),
             memory_mb=memory,
             variables=parse_variables(env or []),
             warm=None if warm is None else warm.value,
-            environments=environments,
+            # The port belongs to one process at a time.
+            environments=environments if debugger is None else 1,
+            inspect=debugger,
             concurrency=concurrency,
             is_frozen=freeze,
             is_verbose=verbose,
@@ -332,6 +347,12 @@ class TextScreen:
             note = shadowing_note(fleet.function.project.function, name)
             if note:
                 lines.append(f"  {note}")
+            inspect = fleet.function.overrides.inspect
+            if inspect is not None:
+                lines.append(
+                    f"  {'':{self._width}}  its events wait for a debugger at "
+                    f"{inspect.address}; the timeout is suspended"
+                )
         count = len(local.fleets)
         what = "1 function" if count == 1 else f"{count} functions"
         lines += [

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lambda_deno_spawn.dev.devserver.journal import ChangeKind, Notice
+from lambda_deno_spawn.dev.project.quotas import TIMEOUT_LIMIT_S
 from lambda_deno_spawn.dev.recording.capture import capture, status_of
 from lambda_deno_spawn.dev.recording.store import folder, write
 from lambda_deno_spawn.errors import UsageError
@@ -86,7 +87,8 @@ class RequestRecorder:
             request_id=record.id,
             received_epoch_s=facts.received_epoch_ms / 1000,
             event=facts.event,
-            timeout_s=facts.timeout_s,
+            # A debugger suspends it.
+            timeout_s=min(facts.timeout_s, TIMEOUT_LIMIT_S),
             memory_mb=facts.memory_mb,
             variables=function.variables,
             environ=self._environ,
