@@ -149,8 +149,10 @@ def _row(parameter: click.Parameter, context: click.Context) -> str | None:
     record = parameter.get_help_record(context)
     if record is None:
         return None
-    name, text = (" ".join(part.split()).replace("|", r"\|") for part in record)
-    return f"| `{name}` | {_escaped(text)} |"
+    # A bar would end the cell, also inside backticks.
+    name, text = (" ".join(part.split()) for part in record)
+    code = name.replace("<", "&lt;").replace("|", "&#124;")
+    return f"| <code>{code}</code> | {_escaped(text).replace('|', '&#124;')} |"
 
 
 def _prose(text: str) -> str:

@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 OUT = ROOT / "docs" / "recordings"
-COLUMNS, LINE_PX, CHAR_PX, PADDING_PX = 100, 19, 8.0, 18
+LINE_PX, CHAR_PX, PADDING_PX = 19, 8.0, 18
+COLUMNS = {"invoke": 100, "isolation": 150, "dev": 100}
 PAUSE_LIMIT_S, TYPING_S = 1.0, 0.035
 TITLES = {
     "invoke": "invoke: run a function as Lambda would",
@@ -49,6 +50,8 @@ COMMANDS: dict[str, list[str]] = {
         "echo; kill %1; wait",
     ],
 }
+# Lines of a long recording that are shown; the picture says how many are left out.
+SHOWN = {"isolation": 30}
 # Foreground colours that are readable on the background, by the names that rich uses.
 COLORS = {
     "black": "#6e7681", "red": "#ff7b72", "green": "#7ee787", "yellow": "#e3b341",
@@ -64,7 +67,7 @@ class Line:
     text: Text
 
 
-def record(commands: Sequence[str]) -> list[Line]:
+def record(commands: Sequence[str], columns: int) -> list[Line]:
     """Run commands one after another and return what a watcher would see."""
     lines: list[Line] = []
     now_s = 0.5
@@ -72,7 +75,7 @@ def record(commands: Sequence[str]) -> list[Line]:
         for command in commands:
             lines.append(Line(now_s, Text.assemble((f"$ {command}", "bold"))))
             now_s += TYPING_S * len(command)
-            for pause_s, text in _run(command, folder):
+            for pause_s, text in _run(command, folder, columns):
                 now_s += min(pause_s, PAUSE_LIMIT_S)
                 lines.append(Line(now_s, Text.from_ansi(text.expandtabs(2))))
             lines.append(Line(now_s, Text("")))
@@ -80,13 +83,13 @@ def record(commands: Sequence[str]) -> list[Line]:
     return lines
 
 
-def _run(command: str, folder: str) -> Iterator[tuple[float, str]]:
+def _run(command: str, folder: str, columns: int) -> Iterator[tuple[float, str]]:
     master, slave = pty.openpty()
     environ = {
         **os.environ,
         "PATH": f"{ROOT}/.venv/bin:{os.environ['PATH']}",
         "HOME": folder,
-        "COLUMNS": str(COLUMNS),
+        "COLUMNS": str(columns),
         "TERM": "xterm-256color",
     }
     shell = ["bash", "-c", command]
@@ -112,10 +115,18 @@ def _run(command: str, folder: str) -> Iterator[tuple[float, str]]:
     process.wait()
 
 
-def draw(lines: Sequence[Line], title: str) -> str:
+def _shortened(lines: list[Line], shown: int) -> list[Line]:
+    if len(lines) <= shown:
+        return lines
+    last = lines[shown - 1]
+    left_out = Text(f"  … {len(lines) - shown} more lines", style="dim")
+    return [*lines[:shown], Line(last.at_s, left_out)]
+
+
+def draw(lines: Sequence[Line], title: str, columns: int) -> str:
     """Return the recording as SVG."""
-    rows = [row for line in lines for row in _wrapped(line)]
-    width = round(COLUMNS * CHAR_PX) + 2 * PADDING_PX
+    rows = [row for line in lines for row in _wrapped(line, columns)]
+    width = round(columns * CHAR_PX) + 2 * PADDING_PX
     top = 44
     height = top + len(rows) * LINE_PX + PADDING_PX
     end_s = rows[-1].at_s if rows else 0
@@ -147,9 +158,9 @@ monospace; fill: #e6edf3; white-space: pre; }}
 """
 
 
-def _wrapped(line: Line) -> Iterator[Line]:
-    for start in range(0, max(len(line.text), 1), COLUMNS):
-        yield Line(line.at_s, line.text[start : start + COLUMNS])
+def _wrapped(line: Line, columns: int) -> Iterator[Line]:
+    for start in range(0, max(len(line.text), 1), columns):
+        yield Line(line.at_s, line.text[start : start + columns])
 
 
 def _row(line: Line, y: int) -> str:
@@ -198,7 +209,10 @@ def main(names: Sequence[str]) -> None:
     """Draw the named recordings, or all."""
     OUT.mkdir(exist_ok=True)
     for name in names or COMMANDS:
-        text = draw(record(COMMANDS[name]), TITLES[name])
+        lines = _shortened(
+            record(COMMANDS[name], COLUMNS[name]), SHOWN.get(name, sys.maxsize)
+        )
+        text = draw(lines, TITLES[name], COLUMNS[name])
         (OUT / f"{name}.svg").write_text(text, encoding="utf-8")
 
 
