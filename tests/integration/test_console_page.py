@@ -80,11 +80,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "lambda_deno_spawn", "dev", folder, "--port", str(port)],
+        [sys.executable, "-m", "lambda_deno_spawn", "dev", folder,
+         "--port", str(port), "--record", "failures"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env={**os.environ, "XDG_STATE_HOME": str(state)},
-    )
+    )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:
         with httpx.Client(transport=httpx.HTTPTransport(), timeout=20) as client:
@@ -262,6 +263,28 @@ def test_a_request_is_recorded_and_replayed(page: Any, served: Served) -> None:
     done = run_command("replay", file)
     assert done.returncode == 0, done.stderr
     assert done.stdout == b"Same outcome as recorded: success\n"
+
+
+def test_dev_records_failures_by_itself(page: Any, served: Served) -> None:
+    send(page, {"text": "unseen"})
+    ended(page)
+    send(page, {"text": "broken", "fails": True})
+    page.wait_for_selector("#details .mark.bad")
+    ended(page)
+    request_id = page.locator("#details .id").inner_text().rpartition(" ")[2]
+    page.wait_for_selector(f"#notices >> text={request_id[:8]} is recorded in")
+    (file,) = served.state.rglob(f"*-{request_id}.json")
+    form = json.loads(file.read_bytes())
+    assert form["outcome"]["status"] == "RangeError"
+    assert form["process"]["start"] in ("exec", "fork")
+    assert "began broken" in form["log"]
+    assert not any(
+        "unseen" in path.read_text() for path in served.state.rglob("*.json")
+    )
+    environ = {**os.environ, "XDG_STATE_HOME": str(served.state)}
+    done = run_command("replay", request_id, environ=environ)
+    assert done.stdout == b"Same outcome as recorded: RangeError\n"
+    assert done.returncode == 0
 
 
 def test_other_origins_get_nothing(served: Served) -> None:

@@ -323,6 +323,16 @@ def test_requests_at_once_get_environments_of_their_own(
     assert len({dev.ended(each)["environment"] for each in ids}) == 3
 
 
+def test_an_environment_serves_one_tenant_only(dev: DevServer, aws: Any) -> None:
+    def environment(tenant: str) -> int:
+        response = aws.invoke(FunctionName="echo", TenantId=tenant)
+        record = dev.ended(response["ResponseMetadata"]["RequestId"])
+        return int(record["environment"])
+
+    seen = [environment(tenant) for tenant in ("red", "green", "red")]
+    assert seen[0] == seen[2] != seen[1]
+
+
 # HTTP.
 
 

@@ -265,6 +265,7 @@ async def _serve(
             urls.routes(),
             Console(local, recorder.write).routes(),
             allowed_origins=origins,
+            on_error=local.tell_mistake,
         )
         checker = TypeChecker(deno, os.environ, local.journal) if is_checking else None
         screen = JsonScreen() if output is Output.JSON else TextScreen()
@@ -298,7 +299,9 @@ async def _watch(local: LocalLambda, checker: TypeChecker | None) -> None:
         is_unknown = False
         for path in paths:
             found = affected(path, folders)
-            is_unknown = is_unknown or found is None
+            # Of a new folder the first files may not be told apart.
+            is_new = found is None or path.is_dir()
+            is_unknown = is_unknown or is_new
             names |= found or set()
         gone = {name for name in names if not folders[name].is_dir()}
         if is_unknown or gone:
@@ -430,6 +433,12 @@ def _short(text: str) -> list[str]:
     match = RECORD_HEAD.match(text)
     if match is not None:
         text = f"{match[1]} {text[match.end() :]}".replace("\t", " ", 1)
+    elif text.startswith('{"timestamp":'):
+        with contextlib.suppress(ValueError, KeyError, TypeError, RecursionError):
+            record = json.loads(text)
+            message = record["message"]
+            shown = message if isinstance(message, str) else json.dumps(message)
+            text = f"{record['timestamp'][11:19]} {record['level']} {shown}"
     return text.splitlines() or [""]
 
 

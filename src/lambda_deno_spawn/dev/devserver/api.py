@@ -14,6 +14,7 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from starlette.requests import ClientDisconnect
 from starlette.routing import Route
 
 from lambda_deno_spawn.dev.devserver import eventstream
@@ -240,6 +241,8 @@ def _refusing(
             member = "Message" if error.status == 404 else "message"
             body = {"Type": "User", member: str(error)}
             return _json(error.status, body, ("x-amzn-ErrorType", error.code))
+        except ClientDisconnect:
+            return Answer(400, [])  # nothing was invoked, and there is no reader
 
     return answer
 

@@ -170,7 +170,18 @@ class Environment:
         self._place.journal.assign(job.record, job.now_ms(), self.number, self.code)
         task = asyncio.create_task(self._serve(job))
         self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
+
+        def served(task: asyncio.Task[None]) -> None:
+            self._serving.discard(task)
+            error = None if task.cancelled() else task.exception()
+            if error is not None:  # a mistake of ours must not keep a caller waiting
+                text = f"{type(error).__name__}: {error}"
+                job.answer(platform(OutcomeKind.EXIT, "Runtime.Unknown", text))
+                job.end(None, "")
+                self._jobs.pop(job.record.id, None)
+                self.retire()
+
+        task.add_done_callback(served)
 
     async def run(self) -> None:
         """Be an environment until it is retired or breaks; leave nothing behind."""

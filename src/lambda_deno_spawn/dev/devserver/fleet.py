@@ -226,8 +226,9 @@ class Fleet:
     async def _run(self, environment: Environment) -> None:
         try:
             await environment.run()
-        except (OSError, LambdaDenoSpawnError) as error:
-            # No process, no folder, no Deno: nothing that a request can change.
+        except Exception as error:
+            # No process, no folder, no Deno, or a mistake of ours: whoever waits for
+            # this environment is told, instead of waiting for the next one to fail.
             environment.failure = platform(
                 OutcomeKind.INIT_ERROR, "Runtime.Unknown", str(error)
             )

@@ -12,7 +12,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.config import ResponseMode
 from lambda_deno_spawn.dev.local.inspector import TIMEOUT_S as SUSPENDED_TIMEOUT_S
 from lambda_deno_spawn.dev.local.inspector import VARIABLES as INSPECTED
 from lambda_deno_spawn.dev.project.function import SOURCE_NAMES
@@ -129,12 +128,6 @@ class ServedFunction:
         """The function's environment variables."""
         given = {**self.project.variables, **self.overrides.variables}
         return given if self.overrides.inspect is None else {**given, **INSPECTED}
-
-    @property
-    def streams_http(self) -> bool:
-        """Whether ``fetch`` handlers stream, which their function URL must allow."""
-        mode = self.variables.get("LAMBDA_DENO_RESPONSE_MODE", "")
-        return mode.lower() == ResponseMode.STREAM
 
     def reloaded(self) -> ServedFunction:
         """Return the function with its project file read again.

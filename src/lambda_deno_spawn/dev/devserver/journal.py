@@ -14,7 +14,7 @@ import contextlib
 import hashlib
 import json
 from collections import deque
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
@@ -132,6 +132,18 @@ class LogLine:
     text: str
 
 
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest)
+
+
+# Members of a summary: each change of a request makes one.
+FACTS_SHOWN = [
+    (each.name, _camel(each.name)) for each in fields(Facts) if each.name != "event"
+]
+TIMES_SHOWN = [(each.name, _camel(each.name)) for each in fields(Times)]
+
+
 @dataclass(slots=True, eq=False, kw_only=True)
 class Record:
     """One request; ``Journal`` changes it, others only read it.
@@ -206,15 +218,14 @@ class Record:
 
     def summary(self) -> dict[str, object]:
         """Return everything but event, result and log, as JSON has it."""
-        facts = asdict(self.facts)
-        event = facts.pop("event")
+        facts, times = self.facts, self.times
         return {
             "id": self.id,
             "number": self.number,
-            **{_camel(name): value for name, value in facts.items()},
-            "eventBytes": len(event),
+            **{shown: getattr(facts, name) for name, shown in FACTS_SHOWN},
+            "eventBytes": len(facts.event),
             "phase": self.phase,
-            "times": {_camel(k): _rounded(v) for k, v in asdict(self.times).items()},
+            "times": {n: _rounded(getattr(times, name)) for name, n in TIMES_SHOWN},
             "environment": self.environment,
             "code": self.code,
             "initMs": _rounded(self.init_ms),
@@ -269,7 +280,12 @@ class Notice:
 
     def to_json(self) -> dict[str, object]:
         """Return the notice as JSON has it."""
-        return {_camel(name): value for name, value in asdict(self).items()}
+        return {
+            "atEpochMs": self.at_epoch_ms,
+            "level": self.level,
+            "function": self.function,
+            "text": self.text,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -518,11 +534,6 @@ class Journal:
     def _is_full(self) -> bool:
         is_long = len(self._records) > self._records_limit
         return is_long or self._kept_bytes > self._bytes_limit
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)
 
 
 def _rounded(value: float | None) -> float | None:

@@ -204,6 +204,10 @@ class LocalLambda:
                 self._add(function)
                 self._tell("info", f"is served now, from {function.folder}", name)
 
+    def tell_mistake(self, text: str) -> None:
+        """Note a mistake of ours."""
+        self._tell("error", text)
+
     async def aclose(self) -> None:
         """End everything that was started."""
         fleets = [*self.fleets.values(), *self._former]

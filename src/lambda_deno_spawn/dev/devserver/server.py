@@ -23,7 +23,7 @@ from lambda_deno_spawn.dev.devserver.guard import names_function, refusal
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Generator, Sequence
+    from collections.abc import Callable, Collection, Generator, Sequence
     from types import TracebackType
 
     from starlette.types import ASGIApp, Receive, Scope, Send
@@ -40,7 +40,11 @@ class Guarded:
     """Two ASGI applications behind ``guard``."""
 
     def __init__(
-        self, app: ASGIApp, functions: ASGIApp, allowed_origins: Collection[str]
+        self,
+        app: ASGIApp,
+        functions: ASGIApp,
+        allowed_origins: Collection[str],
+        on_error: Callable[[str], None],
     ) -> None:
         """Let requests through, if nothing speaks against them.
 
@@ -49,7 +53,9 @@ class Guarded:
             functions: Answers those to a name below ``localhost``, where every path is
                 the function's.
             allowed_origins: Origins whose pages may call functions.
+            on_error: Told of a mistake of ours; the client only sees status 500.
         """
+        self._on_error = on_error
         self._app = app
         self._functions = functions
         self._allowed_origins = allowed_origins
@@ -70,7 +76,13 @@ class Guarded:
             response = PlainTextResponse(f"{problem}\n", 403)
             await response(scope, receive, send)
             return
-        await (self._functions if is_function else self._app)(scope, receive, send)
+        app = self._functions if is_function else self._app
+        try:
+            await app(scope, receive, send)
+        except Exception as error:
+            what = f"{request.method} {path}"
+            self._on_error(f"Cannot answer {what}: {type(error).__name__}: {error}")
+            raise
 
 
 def application(
@@ -79,6 +91,7 @@ def application(
     pages: Sequence[BaseRoute] = (),
     *,
     allowed_origins: Collection[str] = (),
+    on_error: Callable[[str], None] = lambda _: None,
 ) -> ASGIApp:
     """Return what answers requests.
 
@@ -87,12 +100,14 @@ def application(
         functions: The functions, which have all paths that are left.
         pages: Starlette's routes of other modules, without the ``/_`` in front.
         allowed_origins: Origins whose pages may call functions.
+        on_error: Told of a mistake of ours.
     """
     own = Mount(PAGES, routes=list(pages))
     return Guarded(
         Starlette(routes=[own, *api, *functions]),
         Starlette(routes=functions),
         allowed_origins,
+        on_error,
     )
 
 
