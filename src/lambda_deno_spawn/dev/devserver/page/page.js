@@ -306,16 +306,22 @@ function clock(record) {
   return time.toLocaleTimeString([], { hour12: false });
 }
 
+/** Tell whether the process was ready before the event, in an environment as well. */
+function isWarm(record) {
+  return record.measures?.warm === true && record.initMs === null;
+}
+
 /** Return how the process came to be, as one line. */
 function howStarted(record) {
   const parts = [];
   const measures = record.measures;
   if (measures?.start) {
     parts.push(measures.start === "fork" ? "forked" : "started");
-    parts.push(measures.warm ? "ready before the event" : "for this event");
-  }
-  if (record.initMs !== null) {
-    parts.push(`new environment in ${milliseconds(record.initMs)}`);
+    if (record.initMs !== null) {
+      parts.push(`in a new environment, ${milliseconds(record.initMs)}`);
+    } else {
+      parts.push(isWarm(record) ? "ready before the event" : "for this event");
+    }
   }
   if (!record.ok && record.errorType) parts.unshift(record.errorType);
   return parts.join(" · ");
@@ -348,7 +354,7 @@ const showRequests = once(() => {
   list.replaceChildren(...records.map(showRow));
   if (focused !== null) rowOf(focused)?.focus();
   at("requests-empty").hidden = records.length > 0;
-  const warm = records.filter((record) => record.measures?.warm).length;
+  const warm = records.filter(isWarm).length;
   const measured = records.filter((record) => record.measures !== null).length;
   const left = records.reduce(
     (sum, r) => sum + (r.measures?.leftoverProcesses ?? 0),
@@ -421,8 +427,12 @@ function phasesOf(record) {
       found.push([name, end - begin]);
     }
   };
-  add("queue", 0, assignedMs);
-  add("start", assignedMs, deliveredMs);
+  // A request waits in the queue while an environment starts for it.
+  const startedMs = assignedMs === null
+    ? null
+    : Math.max(0, assignedMs - (record.initMs ?? 0));
+  add("queue", 0, startedMs);
+  add("start", startedMs, deliveredMs);
   if (deliveredMs === null) return found;
   const begun = Math.min(
     deliveredMs + (measures.waitMs ?? 0),
@@ -509,7 +519,7 @@ function processFacts(record) {
       : "a process of its own start";
     pairs.push(
       ["Process", start],
-      ["Was ready before the event", measures.warm ? "yes" : "no"],
+      ["Was ready before the event", isWarm(record) ? "yes" : "no"],
       [
         "Loaded in",
         measures.readyMs === null ? null : milliseconds(measures.readyMs),
