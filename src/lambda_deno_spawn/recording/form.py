@@ -37,7 +37,7 @@ SETTINGS = (
 
 
 class Result(NamedTuple):
-    """What came of an invocation.
+    """The result of an invocation.
 
     Attributes:
         status: ``success``, or the error type that the caller was told.
@@ -78,14 +78,14 @@ def recording(
         timestamp: When it arrived, as log records have it.
         origin: ``lambda`` or ``local``.
         function: Name, version, handler, memory and timeout.
-        code: Digest of the code, and of what.
+        code: Digest of the code, with a prefix that names the digested files.
         settings: Those of ``SETTINGS`` that were set.
         variables: Variables of the function.
         context: Trace id, client context, identity and tenant.
         event: As it was received.
-        result: What came of it.
+        result: Its result.
         process: How its process began.
-        log: What the invocation logged; None: it is elsewhere.
+        log: The log of the invocation; None: it is elsewhere.
         redactor: Replaces secrets.
         limit_bytes: Most that is kept of the event, and of the result.
     """

@@ -1,6 +1,6 @@
 """Invocations as recordings in the function's log, if a setting asks for it.
 
-Knows which are recorded, and what the supervisor knows about one. The form is
+Knows which invocations are recorded, and where each member comes from. The form is
 ``recording.form``. Does not know the log. Specification: docs/replay.md.
 """
 
@@ -40,7 +40,7 @@ class Recorder:
     def __init__(
         self, settings: Settings, environ: Mapping[str, str], module: str
     ) -> None:
-        """Remember what is the same for all of them.
+        """Remember the members that are the same for all of them.
 
         Args:
             settings: Those of the function.
@@ -66,10 +66,10 @@ class Recorder:
 
         Args:
             invocation: Event and facts.
-            outcome: What came of it.
+            outcome: Its outcome.
             refusal: Error type that the caller was told instead; None: nothing else.
             timeout_s: How long it might take when it arrived.
-            facts: What is known of its process; None: it had none.
+            facts: Facts of its process; None: it had none.
             timestamp: Now, as log records have it.
         """
         result = _result(outcome, refusal)

@@ -1,6 +1,6 @@
 """The command ``replay``: its options and output.
 
-Knows the options and the output: what differs on stdout, all else on stderr. Does not
+Knows the options and the output: differences on stdout, all else on stderr. Does not
 know how an invocation is run again or compared. Specification: docs/replay.md and the
 help texts below. Exit codes: 0 the same outcome as recorded, 1 another one, 2 the
 recording cannot be used, 3 it cannot be fetched from AWS.
@@ -103,7 +103,7 @@ def replay(
         ),
     ] = Output.TEXT,
 ) -> None:
-    """Run a recorded invocation again, and print what differs.
+    """Run a recorded invocation again, and print the differences.
 
     Exit code 0: the same outcome, even if that is an error; 1: another one.
     """
@@ -247,7 +247,7 @@ def _show(
     notes: list[str],
     output: Output,
 ) -> None:
-    """Print what differs; exit with 1 if anything does."""
+    """Print the differences; exit with 1 if there are any."""
     before, after = stored.form["outcome"], done.form["outcome"]
     if output is Output.JSON:
         fields = {

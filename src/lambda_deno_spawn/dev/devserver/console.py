@@ -1,4 +1,4 @@
-"""The console page of ``dev`` and what it asks for: routes below ``/_/``.
+"""The console page of ``dev`` and its requests: routes below ``/_/``.
 
 Knows the page's files, its requests, and which headers keep everything else out of it:
 nothing is loaded from elsewhere, no script or style is inline, no other page may frame
@@ -63,7 +63,7 @@ class Console:
     def __init__(
         self, local: LocalLambda, record: Callable[[Record], Path] | None = None
     ) -> None:
-        """Show what happens in ``local``.
+        """Show the requests of ``local``.
 
         Args:
             local: The functions and the journal.

@@ -64,9 +64,9 @@ def capture(
         variables: The function's own variables.
         environ: The environment of the command, whose secrets are looked for.
         context: Trace id, client context, identity and tenant.
-        result: What came of it.
+        result: Its result.
         process: How its process began.
-        log: What it logged; only the end of a long one is kept.
+        log: Its log; only the end of a long one is kept.
     """
     everything = {**environ, **variables}
     moment = datetime.fromtimestamp(received_epoch_s, UTC)

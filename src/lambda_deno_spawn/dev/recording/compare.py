@@ -1,6 +1,6 @@
-"""What differs between two runs of one invocation.
+"""Differences between two runs of one invocation.
 
-Knows what a difference is: outcome, error, HTTP status, result and, if asked for, the
+Knows which of them count: outcome, error, HTTP status, result and, if asked for, the
 log. Times, memory and the frames of a stack may differ. Does not know how an invocation
 is run.
 """
@@ -34,8 +34,8 @@ class Difference:
 
     Attributes:
         what: A name, or a path in the result.
-        recorded: What it was, shortened.
-        replayed: What it is now, shortened.
+        recorded: The old value, shortened.
+        replayed: The new one, shortened.
     """
 
     what: str
@@ -46,7 +46,7 @@ class Difference:
 def compare(
     recorded: Mapping[str, Any], replayed: Mapping[str, Any], *, with_log: bool = False
 ) -> list[Difference]:
-    """Return what differs between two recordings of one event, the first few."""
+    """Return the first few differences between two recordings of one event."""
     before, after = recorded["outcome"], replayed["outcome"]
     found: list[Difference] = []
 
@@ -145,7 +145,7 @@ def body_bytes(body: Mapping[str, str] | None) -> bytes | None:
 
 
 def _differences(path: str, old: Any, new: Any) -> Iterator[Difference]:
-    """Yield what differs in two values of JSON; the value of a secret does not."""
+    """Yield the differences of two JSON values; secrets do not count."""
     if type(old) is type(new) and isinstance(old, dict):
         for name in [*old, *(name for name in new if name not in old)]:
             inner = f"{path}.{name}"
@@ -197,7 +197,7 @@ def _log(
 
 
 def log_lines(log: str, request_id: str) -> list[str]:
-    """Return what a function logged, without the platform's lines, times and ids."""
+    """Return a function's own log lines, without times and ids."""
     return [
         TIME.sub("", line).replace(request_id, "").strip()
         for line in log.splitlines()

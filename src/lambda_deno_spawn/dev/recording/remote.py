@@ -1,7 +1,7 @@
 """A recording in the log of a function in AWS.
 
 Knows how its lines are found and put together, and that the rest of the log of the
-invocation belongs to it. Does not know what a recording holds. Specification:
+invocation belongs to it. Does not know the content of a recording. Specification:
 docs/replay.md.
 """
 

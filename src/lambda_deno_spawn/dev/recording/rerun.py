@@ -1,6 +1,6 @@
 """A recording as an invocation on this machine, and the recording of that.
 
-Knows what of a recording is used: event, context, limits and the kind of process. A
+Knows which parts of a recording are used: event, context, limits and the kind of process. A
 recording is data, which may come from another person: it never chooses a program, a
 permission or a variable. Does not know the command line.
 """
@@ -35,7 +35,7 @@ class Rerun:
 
     Attributes:
         form: Its recording.
-        result: What its caller would have got.
+        result: The result as its caller would get it.
     """
 
     form: dict[str, Any]
@@ -128,7 +128,7 @@ def _process_settings(form: Mapping[str, Any]) -> dict[str, str]:
 def notes_on(
     form: Mapping[str, Any], function: Function, variables: Mapping[str, str]
 ) -> list[str]:
-    """Return what makes a second run unlike the first one, as sentences."""
+    """Return the reasons why a second run may differ, as sentences."""
     notes: list[str] = []
     redacted = [path for path in form["redacted"] if isinstance(path, str)]
     hidden = [path for path in redacted if path.startswith(("event", "context"))]
@@ -182,10 +182,10 @@ def record_of(
 
     Args:
         options: How it was run.
-        result: What its caller got.
+        result: The result as its caller got it.
         environ: The caller's environment.
         begun_epoch_s: When it began; Unix time.
-        log: What it logged.
+        log: Its log.
     """
     again = options.again
     body = result.payload if result.is_ok or not result.is_streamed else result.error

@@ -1,7 +1,7 @@
 """The folder of recordings: written so that only their owner can read them.
 
-Knows where it is, the names of its files, how many are kept, and what makes a file a
-recording that can be used. Does not know what is done with one. Specification:
+Knows where it is, the names of its files, how many are kept, and which files are
+recordings that can be used. Does not know their use. Specification:
 docs/replay.md.
 """
 
@@ -29,7 +29,7 @@ FILES_LIMIT = 500
 BYTES_LIMIT = 256 * 1024 * 1024
 NAME = re.compile(r"(?P<time>\d{8}T\d{6}Z)-(?P<id>[0-9A-Za-z-]{1,128})\.json")
 LEAST_ID = 4  # characters of a request id that name a recording
-# What a recording must have so that it can be run again, and of which type.
+# Members that a recording must have to be run again, and their types.
 MEMBERS: dict[str, type | tuple[type, ...]] = {
     "requestId": str, "time": str, "origin": str, "function": dict, "code": str,
     "settings": dict, "context": dict, "outcome": dict, "redacted": list, "cut": list,
@@ -123,7 +123,7 @@ def _files(where: Path) -> list[Path]:
 
 
 def recent(where: Path, limit: int) -> list[Stored]:
-    """Return the newest recordings; files that are none are passed over."""
+    """Return the newest recordings; other files are skipped."""
     found: list[Stored] = []
     for path in _files(where):
         if len(found) == limit:
@@ -171,7 +171,7 @@ def read(path: Path) -> Stored:
     """Return the recording in a file.
 
     Raises:
-        UsageError: It cannot be read, or is none.
+        UsageError: It cannot be read, or is not a recording.
     """
     try:
         with path.open("rb") as file:
@@ -191,8 +191,8 @@ def parse(data: bytes, source: str) -> dict[str, Any]:
         source: Where it comes from, for messages.
 
     Raises:
-        UsageError: It is none, or one of another version, or was changed so that it
-            cannot be run again.
+        UsageError: It is not a recording, or one of another version, or was changed so
+            that it cannot be run again.
     """
     problem = "it is larger than any recording"
     if len(data) <= WHOLE_LIMIT_BYTES:
@@ -228,7 +228,7 @@ def _parsed(data: bytes) -> tuple[dict[str, Any] | None, str]:
 
 
 def problem_of(form: Mapping[str, Any]) -> str:
-    """Return what keeps a recording from being run again; empty: nothing."""
+    """Return why a recording cannot be run again; empty: it can."""
     for name, expected in MEMBERS.items():
         if not isinstance(form.get(name), expected):
             return f"its {name!r} is missing, or of another type"
