@@ -26,7 +26,7 @@ invoke: $(STAMP) ## run the hello example through the real runtime and print its
 	$(BIN)/lambda-deno-spawn invoke examples/hello --event @examples/hello/event.json
 
 # Files of tests are shared out, two for each core, as many wait for deadlines to pass; in
-# the order of their names, so that the short ones of tests/unit come last.
+# the order of tests/conftest.py, so that the short ones of tests/unit come last.
 PARALLEL = -n $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))') \
   --dist loadfile --no-loadscope-reorder
 # Each worker would compile every test, and each command itself, again.
@@ -40,8 +40,16 @@ $(NATIVE): $(STAMP) $(wildcard src/lambda_deno_spawn/native/*.[ch])
 
 native: $(NATIVE) ## the library that forks Deno, for both architectures
 
+MEASURED := --cov=lambda_deno_spawn --cov-branch --cov-report=
+COVERED := $(BIN)/coverage report --fail-under=100 --show-missing \
+  --include='*/lambda_deno_spawn/errors.py,*/invocation.py,*/protocol/frames.py,*/lambda_deno_spawn/config.py,*/permissions.py,*/protocol/hello.py,*/serving/metrics.py,*/serving/pool.py,*/http/http1.py'
+# What is run at import, and what unit tests run; tests/conftest.py gives the names.
+BY_UNIT_TESTS := --contexts='^$$,^unit$$'
+
+# COVERAGE=on: what `make coverage` finds, without running the unit tests again.
 test: $(NATIVE) ## all tests: unit and integration
-	$(BIN)/python -m pytest $(PARALLEL)
+	$(BIN)/python -m pytest $(PARALLEL) $(if $(COVERAGE),$(MEASURED))
+	$(if $(COVERAGE),$(COVERED) $(BY_UNIT_TESTS))
 
 test-unit: $(STAMP) test-js ## the fast ones: no process, no socket
 	$(BIN)/python -m pytest tests/unit
@@ -61,10 +69,9 @@ test-as-lambda: $(NATIVE) ## the runtime's tests again, without privileges on a 
 	$(BIN)/python -m tests.as_lambda $(BIN)/python -m pytest -m as_lambda $(PARALLEL) -p no:cacheprovider -rs \
 	  || { code=$$?; [ $$code -eq 69 ] && [ -z "$$CI" ]; }
 
-coverage: $(STAMP) ## every branch of the pure core is tested
-	$(BIN)/python -m pytest tests/unit --quiet --cov=lambda_deno_spawn --cov-branch --cov-report=
-	$(BIN)/coverage report --fail-under=100 --show-missing \
-	  --include='*/lambda_deno_spawn/errors.py,*/invocation.py,*/protocol/frames.py,*/lambda_deno_spawn/config.py,*/permissions.py,*/protocol/hello.py,*/serving/metrics.py,*/serving/pool.py,*/http/http1.py'
+coverage: $(STAMP) ## every branch of the pure core is tested by unit tests
+	$(BIN)/python -m pytest $(PARALLEL) tests/unit --quiet $(MEASURED)
+	$(COVERED)
 
 js: $(STAMP) ## write js/runtime.js from the modules in js/src
 	$(BIN)/python src/lambda_deno_spawn/js/src/build.py
@@ -86,7 +93,8 @@ format: $(STAMP) ## rewrite files the way lint wants them
 typecheck: $(STAMP) ## mypy --strict over src, tests and bench
 	$(BIN)/mypy
 
-check: lint typecheck coverage docs test test-as-lambda ## exactly what CI runs
+check: COVERAGE := on
+check: lint typecheck docs test test-as-lambda ## exactly what CI runs
 
 layers: $(NATIVE) ## the deno and the runtime layer for both architectures, in dist/
 	$(BIN)/lambda-deno-spawn layer build --arch both

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     # Plays the rest of one exchange; returns False if the connection is to be closed.
     Fault = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[bool]]
 
-REQUEST_LIMIT_S = 20.0
+REQUEST_LIMIT_S = 40.0  # only a test that fails waits so long
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +82,8 @@ class FakeRuntimeApi:
         user_agents: Every User-Agent seen.
         connections: How many connections were opened.
         chunk_gate: Awaited before each further chunk of an answer is read.
+        first_chunk: Set once a chunk of an answer was read.
+        chunks_received: Released once for each chunk.
         closes_after_next: Close the connection behind the next event.
         cut_after_chunks: Close the connection after so many chunks: a caller who left.
         hosts: Addresses to listen on, all at the same port.
@@ -107,6 +109,9 @@ class FakeRuntimeApi:
     chunk_gate: asyncio.Event | None = None
     cut_after_chunks: int | None = None
     first_chunk: asyncio.Event = field(default_factory=asyncio.Event)
+    chunks_received: asyncio.Semaphore = field(
+        default_factory=lambda: asyncio.Semaphore(0)
+    )
     answers: asyncio.Queue[Answer] = field(default_factory=asyncio.Queue)
     _deliveries: asyncio.Queue[_Delivery] = field(default_factory=asyncio.Queue)
     _waiting: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(0))
@@ -253,6 +258,7 @@ class FakeRuntimeApi:
             async for chunk in _chunks(reader, trailers):
                 chunks.append((time.monotonic(), chunk))
                 self.first_chunk.set()
+                self.chunks_received.release()
                 if len(chunks) == self.cut_after_chunks:
                     return False
                 if self.chunk_gate is not None:

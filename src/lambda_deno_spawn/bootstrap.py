@@ -97,24 +97,25 @@ def main(adapt: Callable[[DenoCommand], DenoCommand] | None = None) -> NoReturn:
     # exit codes are lost.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     keep_descriptors()
+    # Until the event loop handles signals: ends the first Deno process on the way out.
+    early_exit = EarlyExit()
     try:
         fork_away_from_children()
     except OSError as error:
-        sys.exit(_fail_early(WorkerSpawnError.from_os_error("start a process", error)))
+        failed = WorkerSpawnError.from_os_error("start a process", error)
+        sys.exit(_fail_early(failed, early_exit))
     oom_score.hold()  # before `_guard`, which closes /proc/self to this process
-    # Until the event loop handles signals: ends the first Deno process on the way out.
-    early_exit = EarlyExit()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, early_exit)
     cwd = os.getcwd()
     try:
         settings = Settings.from_environ(os.environ, cwd)
     except ConfigError as error:
-        sys.exit(_fail_early(error))
+        sys.exit(_fail_early(error, early_exit))
     try:
         state = StateDir(settings.temp_root)
     except OSError as error:
-        sys.exit(_fail_early(_no_temp_root(settings, error)))
+        sys.exit(_fail_early(_no_temp_root(settings, error), early_exit))
     try:
         sys.exit(_start(settings, state, early_exit, adapt))
     finally:
@@ -122,7 +123,11 @@ def main(adapt: Callable[[DenoCommand], DenoCommand] | None = None) -> NoReturn:
 
 
 class EarlyExit:
-    """A signal handler that exits at once, or at the end of a ``with`` block."""
+    """A signal handler that exits at once, or at the end of a ``with`` block.
+
+    An event loop is to be run in such a block: an exit raised between the callbacks of
+    a loop loses the one that is next, and the task that it was to wake never ends.
+    """
 
     def __init__(self) -> None:
         self._is_held = False
@@ -139,6 +144,10 @@ class EarlyExit:
 
     def __exit__(self, *_: object) -> None:
         """Exit if a signal arrived inside the block."""
+        self.release()
+
+    def release(self) -> None:
+        """Exit at once from now on, if a signal arrived before, too."""
         self._is_held = False
         self._exit_if_free()
 
@@ -190,9 +199,11 @@ def _start(
 
         with unused_left_out():
             import asyncio
-        return asyncio.run(_serve(settings, command, state, cache, orphans))
+        with early_exit:
+            serving = _serve(settings, command, state, cache, orphans, early_exit)
+            return asyncio.run(serving)
     except (ConfigError, HandlerError, WorkerError) as error:
-        return _fail_without_loop(settings.runtime_api, error)
+        return _fail_without_loop(settings.runtime_api, error, early_exit)
     finally:
         for orphan in orphans:
             orphan.launched.abort()
@@ -205,7 +216,9 @@ async def _serve(
     state: StateDir,
     cache: ModuleCache,
     orphans: list[StartedWorker],
+    early_exit: EarlyExit,
 ) -> int:
+    early_exit.release()  # inside a task it is safe, until `Signals` takes over
     import asyncio
     from functools import partial
 
@@ -468,13 +481,17 @@ async def _fail(
 
 
 def _fail_without_loop(
-    runtime_api: str, error: ConfigError | HandlerError | WorkerError
+    runtime_api: str,
+    error: ConfigError | HandlerError | WorkerError,
+    early_exit: EarlyExit,
 ) -> int:
-    """Fail where no event loop is running."""
+    """Fail where no event loop is running; a signal ends the post."""
     import asyncio
 
     from lambda_deno_spawn.invocation import Failure
+    from lambda_deno_spawn.processes.signals import Signals
     from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
+    from lambda_deno_spawn.serving.loop import Stop, run_until
 
     async def post(failure: Failure) -> None:
         client = RuntimeApiClient(runtime_api, os.getcwd())
@@ -483,15 +500,29 @@ def _fail_without_loop(
         finally:
             await client.aclose()
 
-    failure = Failure.of(error.error_type, str(error))
-    return asyncio.run(_fail("Init Error", failure, post, EXIT_FAILED))
+    async def fail() -> int:
+        early_exit.release()  # inside a task it is safe, until `Signals` takes over
+        stop = Stop()
+        signals = Signals(asyncio.get_running_loop())
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signals.handle(number, stop.ask)
+        failure = Failure.of(error.error_type, str(error))
+        failing = _fail("Init Error", failure, post, EXIT_FAILED)
+        try:
+            code = await run_until(stop.asked, failing)
+        finally:
+            signals.close()
+        return EXIT_OK if code is None else code
+
+    with early_exit:
+        return asyncio.run(fail())
 
 
-def _fail_early(error: ConfigError | WorkerSpawnError) -> int:
+def _fail_early(error: ConfigError | WorkerSpawnError, early_exit: EarlyExit) -> int:
     """Fail before there are settings: the Runtime API's address may be unknown."""
     runtime_api = os.environ.get("AWS_LAMBDA_RUNTIME_API")
     if runtime_api:
-        return _fail_without_loop(runtime_api, error)
+        return _fail_without_loop(runtime_api, error, early_exit)
     sys.stderr.write(f"{error}\n")
     return EXIT_FAILED
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import shutil
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,6 +15,7 @@ import pytest
 
 from lambda_deno_spawn.dev.package.layer import Kind, LayerOptions, build_layers
 from lambda_deno_spawn.dev.project.project import Arch
+from lambda_deno_spawn.launch.module_cache import LEARNED, ROUNDS
 from lambda_deno_spawn.native.control import library_path
 from tests.doubles import FakeRuntimeApi
 from tests.fixtures.aws import reset
@@ -88,9 +91,75 @@ def short_tmp_path() -> Iterator[Path]:
         yield Path(path)
 
 
+@contextmanager
+def made_once(
+    tmp_path_factory: pytest.TempPathFactory, name: str
+) -> Iterator[tuple[Path, Path | None]]:
+    """Lend a folder that the first of all workers of pytest-xdist fills.
+
+    Yields:
+        The folder in which nothing may be changed, and one to fill in its place; None
+        if it has been filled.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+    made, unfinished = root / name, root / f"{name}.unfinished"
+    with (root / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # a worker that waits makes nothing
+        if made.exists():
+            yield made, None
+            return
+        shutil.rmtree(unfinished, ignore_errors=True)
+        unfinished.mkdir()
+        yield made, unfinished
+        unfinished.rename(made)
+
+
+# Handlers that load each of our own modules, by the settings that go with them.
+LOADERS: tuple[tuple[str, dict[str, str | None]], ...] = (
+    ("export const handler = () => 1;", {}),
+    ("export default { fetch: () => new Response('') };", {}),
+    ("export async function* handler() { yield ''; }", {}),
+    ("export const handler = () => 1;", {"LAMBDA_DENO_STRATEGY": "server"}),
+)
+
+
+@pytest.fixture(scope="session")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What runtimes keep in ``DENO_DIR`` for later ones: V8's code of our modules.
+
+    Without it, each runtime of each test would compile them again, as one does that
+    starts where none has been before.
+    """
+    with made_once(tmp_path_factory, "learned") as (made, folder):
+        if folder is not None:
+            with tempfile.TemporaryDirectory(prefix="lds-") as path:
+                asyncio.run(_learn(Path(path)))
+                shutil.copytree(Path(path, "deno_dir", LEARNED), folder / LEARNED)
+    return made / LEARNED
+
+
+async def _learn(root: Path) -> None:
+    (root / "tmp").mkdir()
+    for source, environ in LOADERS:
+        (root / "function.mjs").write_text(source, encoding="utf-8")
+        async with FakeRuntimeApi() as api:
+            handler = f"function.{'default' if 'fetch' in source else 'handler'}"
+            environ = {**environ, "LAMBDA_DENO_MAX_INVOCATIONS": "1"}
+            async with RuntimeUnderTest(root, handler, api, root / "tmp", environ):
+                for _ in range(ROUNDS + 1):
+                    await api.invoke({})
+                await api.wait_for_next()
+
+
 @pytest.fixture
 def make_runtime(
-    tmp_path: Path, short_tmp_path: Path, api: FakeRuntimeApi, way: str
+    tmp_path: Path,
+    short_tmp_path: Path,
+    api: FakeRuntimeApi,
+    way: str,
+    learned: Path,
 ) -> MakeRuntime:
     """The real bootstrap for handlers written down in the test."""
     ways = WAYS[way]
@@ -102,6 +171,9 @@ def make_runtime(
     ) -> RuntimeUnderTest:
         temp_root = (short_tmp_path if way == "server" else tmp_path) / "tmp"
         temp_root.mkdir(exist_ok=True)
+        known = temp_root.parent / "deno_dir" / LEARNED
+        if not known.exists():
+            shutil.copytree(learned, known)
         environ = {**ways, **environ}
         if isinstance(files, Path):
             return RuntimeUnderTest(files, handler, api, temp_root, environ)
@@ -134,19 +206,13 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
     They are built once for all workers of pytest-xdist: nothing may be changed there.
     """
-    root = tmp_path_factory.getbasetemp()
-    if "PYTEST_XDIST_WORKER" in os.environ:
-        root = root.parent
-    out, unfinished = root / "layers", root / "layers.unfinished"
-    with (root / "layers.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # a worker that waits builds nothing
-        if not out.exists():
-            shutil.rmtree(unfinished, ignore_errors=True)
+    with made_once(tmp_path_factory, "layers") as (made, folder):
+        if folder is not None:
             for options in (
-                LayerOptions(unfinished, os.environ, (Kind.RUNTIME,), tuple(Arch)),
-                LayerOptions(unfinished, os.environ, (Kind.DENO,)),
+                LayerOptions(folder, os.environ, (Kind.RUNTIME,), tuple(Arch)),
+                LayerOptions(folder, os.environ, (Kind.DENO,)),
                 LayerOptions(
-                    unfinished,
+                    folder,
                     os.environ,
                     (Kind.PYTHON,),
                     python_dir=layer_python().path.resolve().parents[1],
@@ -154,8 +220,7 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 ),
             ):
                 build_layers(options)
-            unfinished.rename(out)
-    return out
+    return made
 
 
 @pytest.fixture(scope="module")

@@ -41,12 +41,10 @@ if TYPE_CHECKING:
 
     from tests.integration.rie import Rie
 
-# The first test builds the layers, which takes half a minute on two cores.
 pytestmark = [
     pytest.mark.root,
     pytest.mark.rie,
     pytest.mark.deno,
-    pytest.mark.timeout(180),
 ]
 
 PYTHON = DEFAULT_PYTHON

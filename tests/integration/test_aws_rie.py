@@ -194,7 +194,7 @@ def test_init_error_reaches_the_caller_if_the_handler_is_wrong(
         assert answer.status_code == 502
         assert answer.json()["errorType"] == error_type
         assert handler.rpartition(".")[0] in answer.json()["errorMessage"]
-        _, left = psutil.wait_procs(rie.processes(), timeout=5)
+        _, left = psutil.wait_procs(rie.processes(), timeout=30)
         assert left == []
 
 

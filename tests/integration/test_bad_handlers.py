@@ -276,6 +276,12 @@ async def test_rubbish_on_stdout_is_logged_and_never_spoils_the_result(
         assert records >= 5 * 4096 + 1
 
 
+# Before a process is started, or while the first one loads, the ways are the same but
+# for the module of the server.
+NO_EVENT_YET = pytest.mark.every_way("fresh", "server")
+
+
+@NO_EVENT_YET
 @pytest.mark.parametrize("warm", ["ready", "off"])
 @pytest.mark.parametrize(
     ("files", "handler", "error_type", "message"),
@@ -340,6 +346,7 @@ BROKEN_MODULES = [
 ]  # fmt: skip
 
 
+@NO_EVENT_YET
 @pytest.mark.parametrize(("source", "error_type", "message"), BROKEN_MODULES)
 async def test_a_module_that_does_not_load_is_an_init_error(
     make_runtime: MakeRuntime,
@@ -357,6 +364,7 @@ async def test_a_module_that_does_not_load_is_an_init_error(
         assert error_type in runtime.log
 
 
+@pytest.mark.every_way("fresh", "fork", "server")  # none is used again
 @pytest.mark.parametrize(("source", "error_type", "message"), BROKEN_MODULES)
 async def test_without_a_warm_process_it_is_an_error_of_each_invocation(
     make_runtime: MakeRuntime,
@@ -374,6 +382,7 @@ async def test_without_a_warm_process_it_is_an_error_of_each_invocation(
         await api.wait_for_next()
 
 
+@NO_EVENT_YET
 async def test_a_missing_deno_binary_is_an_init_error(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:

@@ -486,7 +486,7 @@ def test_a_build_that_is_terminated_leaves_nothing(
     children = psutil.Process(process.pid).children()
     process.terminate()
     assert process.wait(10) == 143
-    _, alive = psutil.wait_procs(children, timeout=5)
+    _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []
     assert list(temp.iterdir()) == []
 

@@ -310,7 +310,7 @@ async def test_a_commonjs_handler_runs(
 ) -> None:
     project = install(FIXTURES / "node-project")
     async with make_runtime(project, "commonjs.handler", DENO_DIR=str(DENO_DIR)):
-        await api.wait_for_next(limit_s=3)
+        await api.wait_for_next()
         api.deliver(json.dumps(v2("/items/7")).encode())
         assert (await api.answer()).json()["body"] == '{"id":"7"}'
 

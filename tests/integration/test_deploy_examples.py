@@ -91,7 +91,7 @@ def run(
     command: list[str | Path],
     tmp_path: Path,
     cwd: Path = DEPLOY,
-    limit_s: float = 50,
+    limit_s: float = 250,
     **environ: str,
 ) -> str:
     """Run a tool that writes nowhere but below ``tmp_path``; return what it printed."""
@@ -592,7 +592,7 @@ def test_the_construct_for_typescript_builds_what_it_deploys(
         ["node", "--import", "tsx", "app.ts"],
         tmp_path,
         cwd=project,
-        limit_s=90,
+        limit_s=250,
         PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         DENO_DIR=fetch_bundler(),
         TMPDIR=str(tmp_path),

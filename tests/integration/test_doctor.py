@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = ROOT / "examples"
-COMMAND_LIMIT_S = 40.0
+COMMAND_LIMIT_S = 200.0
 MARK_VARIABLE = "LDS_DOCTOR_TEST"
 # What leaks from one event to the next for now; the tests fail when it does not.
 KNOWN: set[str] = set()

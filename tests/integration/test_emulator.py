@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 NEXT = "/2018-06-01/runtime/invocation/next"
 INIT_ERROR = "/2018-06-01/runtime/init/error"
 LIMIT_BYTES = 6_291_556
-WAIT_LIMIT_S = 10.0
+WAIT_LIMIT_S = 60.0
 
 
 @pytest.fixture(autouse=True)
@@ -978,13 +978,12 @@ async def test_closing_answers_an_extension_that_waits() -> None:
 async def test_closing_ends_idle_connections_at_once(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(http_server, "CLOSE_LIMIT_S", 30.0)
+    monkeypatch.setattr(http_server, "CLOSE_LIMIT_S", 10 * WAIT_LIMIT_S)
     async with Emulator() as emulator, connected(emulator) as (reader, writer):
         writer.write(b"GET /2018-06-01/ping HTTP/1.1\r\nHost: x\r\n\r\n")
         await reader.readuntil(b"pong")
-        begun_s = time.monotonic()
-        await emulator.__aexit__(None, None, None)
-        assert time.monotonic() - begun_s < 15
+        async with asyncio.timeout(WAIT_LIMIT_S):
+            await emulator.__aexit__(None, None, None)
         with suppress(ConnectionError):
             assert await reader.read() == b""
 
@@ -1001,9 +1000,8 @@ async def test_closing_does_not_wait_for_a_caller_that_does_not_read() -> None:
         assert await emulator.wait_until(
             lambda: invocation.received == b"one", WAIT_LIMIT_S
         )
-        begun_s = time.monotonic()
-        await emulator.__aexit__(None, None, None)
-        assert time.monotonic() - begun_s < 5
+        async with asyncio.timeout(WAIT_LIMIT_S):
+            await emulator.__aexit__(None, None, None)
 
 
 async def test_closed_emulator_refuses_connections() -> None:

@@ -18,6 +18,7 @@ import pytest
 
 from lambda_deno_spawn.dev.local.runtime import isolated_python
 from tests.integration import harness
+from tests.integration.harness import LIMIT_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -124,7 +125,7 @@ async def test_every_process_ends_before_the_runtime_when_memory_runs_out(
         assert set(await scores(runtime, api)) == {1000}
         assert "Cannot let the kernel" not in runtime.log
         # Raised while it starts a process: it starts one now, for an event to come.
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             while score_of(runtime.pid) != OWN:  # noqa: ASYNC110 - a look at /proc
                 await asyncio.sleep(0)
 

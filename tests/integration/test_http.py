@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from tests.integration.conftest import MakeRuntime
 
 pytestmark = [
-    pytest.mark.as_lambda,
     pytest.mark.deno,
     pytest.mark.every_way("fresh", "server"),
 ]

@@ -17,6 +17,7 @@ from lambda_deno_spawn.protocol.frames import (
 )
 from lambda_deno_spawn.worker.exchange import Exchange
 from lambda_deno_spawn.worker.socket_channel import SocketChannel
+from tests.integration.harness import LIMIT_S
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -151,7 +152,7 @@ async def test_what_has_no_bounds_breaks_the_exchange_off(
 ) -> None:
     """A worker's socket may have been taken over by its handler."""
     async with begun(short_tmp_path, Server(answer)) as (exchange, channel):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_S):
             with pytest.raises(WorkerProtocolError):
                 await exchange.response()
         assert not exchange.leaves_worker_usable
@@ -168,7 +169,7 @@ async def test_word_that_nobody_listens_is_answered_without_a_body(
         await exchange.finished()
         [link] = channel._idle
         channel.notify_caller_gone(1)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_S):
             while link.is_open:  # noqa: ASYNC110 - it tells nobody
                 await asyncio.sleep(0)
         assert channel._idle == []
@@ -183,7 +184,7 @@ async def test_a_connection_that_ends_too_early_is_told(
 ) -> None:
     server = Server(*pieces, closes=True)
     async with begun(short_tmp_path, server) as (exchange, channel):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_S):
             await exchange.finished()
         assert not exchange.leaves_worker_usable
         assert channel.is_reachable, "it has read the event"

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = pytest.mark.timeout(180)  # layers are built
 
 ROOT = Path(__file__).parents[2]
 SCRIPTS = ("bootstrap", "lambda-deno-spawn")

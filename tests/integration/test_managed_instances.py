@@ -18,7 +18,7 @@ import pytest
 from lambda_deno_spawn.dev.local.emulator import Emulator
 from lambda_deno_spawn.dev.local.environment import EmulatedInvocation, End
 from tests.doubles import FakeRuntimeApi, Refusal
-from tests.integration.harness import RuntimeUnderTest, reports, wait_for_end
+from tests.integration.harness import LIMIT_S, RuntimeUnderTest, reports, wait_for_end
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -66,7 +66,7 @@ def managed(concurrency: int = CONCURRENCY, memory_mb: int = 2048) -> dict[str, 
 async def invoke_all(api: FakeRuntimeApi, events: list[dict[str, Any]]) -> list[Any]:
     """Deliver events at once; return each one's answer, in their order."""
     ids = [
-        api.deliver(json.dumps(event).encode(), timeout_s=event.get("timeout", 20))
+        api.deliver(json.dumps(event).encode(), timeout_s=event.get("timeout", 40))
         for event in events
     ]
     answers = {}
@@ -112,13 +112,13 @@ async def test_sixteen_events_in_flight_against_the_emulator(
             for number in range(2):
                 made = [
                     emulator.state.queue(
-                        json.dumps({"n": n, "wait": 300}).encode(),
-                        timeout_s=20,
+                        json.dumps({"n": n, "wait": 1500}).encode(),
+                        timeout_s=40,
                         invocation_id=f"invocation-{number}-{n}",
                     )
                     for n in range(CONCURRENCY)
                 ]
-                await emulator.wait_until(partial(all_answered, made), 20)
+                await emulator.wait_until(partial(all_answered, made), 60)
                 for n, one in enumerate(made):
                     assert one.end is End.ANSWER
                     assert one.deliveries == 1
@@ -415,13 +415,13 @@ async def test_of_events_in_one_server_each_has_its_own_deadline(
     files = {"function.mjs": ECHO}
     async with make_runtime(files, **managed()):
         late = api.deliver(b'{"n":1,"wait":600000}', timeout_s=1)
-        other = api.deliver(b'{"n":2,"wait":1500}', timeout_s=20)
+        other = api.deliver(b'{"n":2,"wait":4000}', timeout_s=30)
         answer = await api.answer()
         assert answer.request_id == late
         assert answer.json()["errorType"] == "Runtime.InvokeTimeout"
         answer = await api.answer()
         assert answer.request_id == other
-        assert answer.json().get("event") == {"n": 2, "wait": 1500}, answer.json()
+        assert answer.json().get("event") == {"n": 2, "wait": 4000}, answer.json()
 
 
 async def test_an_answer_that_is_refused_as_too_late_ends_nothing(
@@ -515,7 +515,7 @@ async def test_an_event_that_waits_for_room_is_told_if_there_is_none_in_time(
 ) -> None:
     variables = managed(2, memory_mb=160 + 24)
     async with make_runtime({"function.mjs": ECHO}, **variables) as runtime:
-        first = api.deliver(b'{"n":1,"wait":2000}', timeout_s=20)
+        first = api.deliver(b'{"n":1,"wait":5000}', timeout_s=30)
         await runtime.logged("serving 1")
         second = api.deliver(b'{"n":2}', timeout_s=1)
         answer = await api.answer()
@@ -564,12 +564,12 @@ async def test_what_one_has_started_outlives_the_others_and_not_itself(
         answer = await api.answer()
         assert answer.request_id == starting
         assert answer.json()["isAlive"] is True, runtime.log
-        await wait_for_end(answer.json()["pid"], 5.0)
+        await wait_for_end(answer.json()["pid"], LIMIT_S)
 
 
 async def reported(runtime: RuntimeUnderTest, count: int) -> None:
     """Wait until so many invocations are over and cleaned up after."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         while len(reports(runtime.log)) < count:
             runtime._log_grew.clear()
             await runtime._log_grew.wait()

@@ -54,7 +54,7 @@ async def test_every_invocation_leaves_one_line_that_is_true(
             {"works": 150},
             {"keeps": 80 * 1024 * 1024},
             {"waits": 100},
-            {"later": 1000},
+            {"later": 2000},
             {"leaves": 3},
             {"fails": True},
             {"exits": True},
@@ -65,7 +65,7 @@ async def test_every_invocation_leaves_one_line_that_is_true(
         for event in events:
             await api.wait_for_next()
             sent.append(json.dumps(event).encode())
-            api.deliver(sent[-1], timeout_s=1 if event is events[-1] else 20)
+            api.deliver(sent[-1], timeout_s=2 if event is events[-1] else 20)
             answers.append(await api.answer())
         await api.wait_for_next()
         found = reports(runtime.log)
@@ -83,8 +83,8 @@ async def test_every_invocation_leaves_one_line_that_is_true(
         assert by_event["works"]["handlerMs"] > 140  # its clock counts whole ms
         assert by_event["works"]["cpuUserMs"] > by_event["nothing"]["cpuUserMs"]
         later = by_event["later"]
-        assert later["postMs"] + later["finishMs"] > 900
-        assert later["handlerMs"] < 900
+        assert later["postMs"] + later["finishMs"] > 1800
+        assert later["handlerMs"] < 1800
         assert by_event["leaves"]["leftoverFiles"] == 4
         assert by_event["nothing"]["leftoverFiles"] == 0
         large, small = by_event["keeps"], by_event["nothing"]
@@ -125,7 +125,7 @@ async def test_programs_left_running_are_counted_however_the_handler_ends(
         LAMBDA_DENO_METRICS="json",
         LAMBDA_DENO_PERMISSIONS="all",
     ) as runtime:
-        await api.invoke({"ends": ends}, timeout_s=1)
+        await api.invoke({"ends": ends}, timeout_s=3 if ends == "wait" else 20)
         await api.wait_for_next()
         [report] = reports(runtime.log)
         # At a timeout Deno and its child hear SIGTERM at once, and Deno may be second.

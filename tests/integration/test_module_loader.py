@@ -202,7 +202,7 @@ async def bare(tmp_path: Path, attempt: dict[str, Any], **environ: str) -> str:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(120):
         output, _ = await process.communicate()
     return output.decode(errors="replace")
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import Any
 
-pytestmark = [pytest.mark.deno, pytest.mark.as_lambda, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.deno, pytest.mark.as_lambda]
 
 NATIVE = Path(__file__).parents[1] / "native"
 FUNCTIONS = NATIVE / "functions.mjs"
@@ -38,7 +38,9 @@ NAMES = re.findall(
     r"^  (?:async )?(\w+)\(\) {", FUNCTIONS.read_text(encoding="utf-8"), re.M
 )
 ECHO = "export const handler = (event) => event;"
-FORKS = 1000  # how often each source of randomness is asked
+FORKS = 1000  # how often each kind of randomness is drawn
+ASKED = 100  # how many of them draw from every source
+KILLED = 300
 
 
 @pytest.fixture(scope="module")
@@ -378,7 +380,6 @@ def test_each_child_reads_a_file_of_the_module_from_its_own_place(
 # ---- Chance ----
 
 
-@pytest.mark.timeout(400)
 def test_no_source_of_randomness_repeats_in_a_thousand_children(
     tmp_path: Path, library: Path
 ) -> None:
@@ -388,7 +389,7 @@ def test_no_source_of_randomness_repeats_in_a_thousand_children(
         for begun in range(0, FORKS, 10):
             children = [template.fork() for _ in range(10)]
             for child in children:
-                child.send({"all": begun < FORKS // 10})
+                child.send({"all": begun < ASKED})
             for child in children:
                 outcome = child.finish()
                 assert outcome.kind == "RESULT", outcome.value
@@ -396,7 +397,8 @@ def test_no_source_of_randomness_repeats_in_a_thousand_children(
                     seen.setdefault(name, set()).add(str(value))
                     drawn[name] += 1
     assert {name: len(values) for name, values in seen.items()} == drawn
-    assert sum(count == FORKS for count in drawn.values()) == 15
+    assert sum(count == FORKS for count in drawn.values()) == 4
+    assert sum(count == ASKED for count in drawn.values()) == 18
 
 
 def test_no_two_children_begin_tls_with_the_same_random_numbers(
@@ -447,7 +449,6 @@ def test_no_two_children_begin_tls_with_the_same_random_numbers(
 # ---- Deno's databases ----
 
 
-@pytest.mark.timeout(300)
 def test_children_that_are_killed_while_they_import_spoil_no_database(
     tmp_path: Path, library: Path
 ) -> None:
@@ -464,7 +465,7 @@ def test_children_that_are_killed_while_they_import_spoil_no_database(
     with Template(tmp_path, source, library) as template:
         folder = Path(template.environ["DENO_DIR"])
         before = {name: rows(folder / name) for name in databases}
-        for number in range(FORKS):
+        for number in range(KILLED):
             child = template.fork()
             child.send({"from": number * 20})
             time.sleep(number % 10 / 1000)
@@ -511,7 +512,6 @@ def test_a_template_that_was_killed_leaves_its_children_alive(echo: Template) ->
     assert child.run({"a": 1}).value == {"a": 1}
 
 
-@pytest.mark.timeout(240)
 def test_a_template_killed_at_any_moment_is_noticed(
     tmp_path: Path, library: Path
 ) -> None:
@@ -546,7 +546,7 @@ def children_of_this_process() -> set[int]:
 
 
 def await_end(pid: int) -> None:
-    limit = time.monotonic() + 10
+    limit = time.monotonic() + LIMIT_S
     while not os.waitpid(pid, os.WNOHANG)[0]:
         assert time.monotonic() < limit, f"child {pid} lives on"
         time.sleep(0.005)

@@ -30,7 +30,6 @@ from lambda_deno_spawn.errors import BuildError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-pytestmark = pytest.mark.timeout(300)
 
 NAMES = {"x86_64": "EM_X86_64", "aarch64": "EM_AARCH64"}
 CHECK = Path(__file__).parents[1] / "native" / "text_check.c"

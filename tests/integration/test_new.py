@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.project.new import NewProject
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-COMMAND_LIMIT_S = 30.0
+COMMAND_LIMIT_S = 120.0
 NO_WRAPPER = 'exec "$@"'
 # Blocks of 512 or 1024 bytes, as the shell has it: less than lambda.d.ts.
 FILE_LIMIT_BLOCKS = 8

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = [pytest.mark.as_lambda, pytest.mark.deno, pytest.mark.every_way]
+pytestmark = [pytest.mark.deno, pytest.mark.every_way]
 
 # One module for all shapes. Its handler hides its parameters, as wrappers do.
 MODULE = """

@@ -557,7 +557,7 @@ async def test_invoke_verbose_shows_it(tmp_path: Path) -> None:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             stdout, stderr = await process.communicate()
         assert (process.returncode, stdout) == (0, b"1\n"), stderr
         assert (b' --allow-write="$TMPDIR" ' in stderr) is bool(option)

@@ -572,7 +572,7 @@ async def test_a_connection_that_broke_or_spoke_while_idle_is_not_used_for_an_an
         return True
 
     api.next_faults.append(fault)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         invocation = await client.next()
         [writer] = writers
         if unasked:
@@ -590,7 +590,7 @@ async def test_an_early_acceptance_does_not_cut_the_answer_short(
     client: RuntimeApiClient, api: FakeRuntimeApi
 ) -> None:
     api.deliver(b"{}")
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         invocation = await client.next()
         api.body_faults.append(reads_all_after(answer(202), LARGE))
         await client.post_response(invocation, Success(b"x" * LARGE))

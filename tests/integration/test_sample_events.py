@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
-pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
+pytestmark = [pytest.mark.deno]
 
 SERVICES = ("apigateway", "alb", "s3", "sqs", "dynamodb", "sns", "cloudwatch")
 PLACEHOLDER = re.compile(r"\{\{\{?(\w+)\}?\}\}")

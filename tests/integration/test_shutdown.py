@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
 from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.doubles import Refusal, cut, hang
+from lambda_deno_spawn.dev.local.runtime import isolated_python
+from tests.doubles import FakeRuntimeApi, Refusal, cut, hang
+from tests.integration.harness import STOP_LIMIT_S, deno_binary
 
 if TYPE_CHECKING:
-    from tests.doubles import FakeRuntimeApi, Fault
+    from pathlib import Path
+
+    from tests.doubles import Fault
     from tests.integration.conftest import MakeRuntime
 
 pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
@@ -177,6 +183,67 @@ async def test_a_process_whose_supervisor_is_gone_ends_by_itself(
         await runtime.stop(signal.SIGKILL)
         await runtime.all_gone()
         runtime.clear_temp_root()
+
+
+# The bootstrap, with a signal just after its event loop has taken a callback from the
+# queue and before it has run it.
+BETWEEN_CALLBACKS = """
+import asyncio, collections, os, signal
+from lambda_deno_spawn import bootstrap
+class Queue(collections.deque):
+    taken = 0
+    def popleft(self):
+        callback = super().popleft()
+        self.taken += 1
+        if self.taken == {number}:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return callback
+class Loop(asyncio.SelectorEventLoop):
+    def __init__(self):
+        super().__init__()
+        self._ready = Queue()
+asyncio.set_event_loop_policy(asyncio.DefaultEventLoopPolicy())
+asyncio.DefaultEventLoopPolicy._loop_factory = Loop
+bootstrap.main()
+"""
+
+
+@pytest.mark.parametrize("can_start", [True, False])
+async def test_a_signal_between_two_callbacks_of_the_loop_ends_it(
+    tmp_path: Path, *, can_start: bool
+) -> None:
+    """The callback was lost, and with it the task that was to be cancelled."""
+
+    async def exit_code(number: int) -> int:
+        folder = tmp_path / str(number)
+        folder.mkdir()
+        (folder / "function.mjs").write_text(HANDLER)
+        async with FakeRuntimeApi() as api:
+            process = await asyncio.create_subprocess_exec(
+                *isolated_python(BETWEEN_CALLBACKS.format(number=number)),
+                env={
+                    "AWS_LAMBDA_RUNTIME_API": api.address,
+                    "LAMBDA_DENO_BIN": deno_binary(),
+                    "LAMBDA_DENO_METRICS": "off" if can_start else "unknown",
+                    "LAMBDA_TASK_ROOT": str(folder),
+                    "PATH": os.environ["PATH"],
+                    "TMPDIR": str(folder),
+                    "_HANDLER": "function.handler",
+                },
+                stderr=asyncio.subprocess.DEVNULL,
+            )
+            try:
+                async with asyncio.timeout(STOP_LIMIT_S):
+                    return await process.wait()
+            except TimeoutError:
+                process.kill()
+                await process.wait()
+                return -signal.SIGKILL
+
+    numbers = range(1, 3 if can_start else 7)
+    codes = await asyncio.gather(*map(exit_code, numbers))
+    assert codes[0] == 0
+    assert set(codes) <= {0, 1}  # 1: the post was over
 
 
 # Lambda sends no SIGTERM to a runtime without an extension.

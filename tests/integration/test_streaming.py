@@ -10,20 +10,31 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.integration.harness import LIMIT_S
+
 if TYPE_CHECKING:
     from tests.doubles import Answer, FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
 
 pytestmark = [pytest.mark.as_lambda, pytest.mark.deno, pytest.mark.every_way]
 
+# Between the end of a handler that is stopped and the deadline the trailers are sent,
+# on a busy machine too.
+PATIENT = {"LAMBDA_DENO_STOP_MARGIN_MS": "1000"}
+
 FORMS = """
-const wait = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
+/** Waits until the Runtime API has received as many pieces as it was asked about. */
+async function received(port: number) {
+  const socket = await Deno.connect({ hostname: "127.0.0.1", port });
+  await socket.read(new Uint8Array(1));
+  socket.close();
+}
 
 export async function* generator(event: any) {
   for (let i = 0; i < event.count; i++) {
     if (i === event.failAt) throw new RangeError(`failed at ${i}`);
     yield `piece ${i};`;
-    await wait(event.ms ?? 0);
+    if (event.port) await received(event.port);
   }
 }
 
@@ -83,17 +94,22 @@ def assert_streamed(answer: Answer, content_type: str) -> None:
 async def test_every_form_of_stream_reaches_the_caller_as_it_is_made(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, form: str, content_type: str
 ) -> None:
-    async with make_runtime({"function.ts": FORMS}, f"function.{form}"):
-        answer = await api.invoke({"count": 4, "ms": 60})
+    async def tell(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await api.chunks_received.acquire()
+        writer.close()
+
+    async with (
+        await asyncio.start_server(tell, "127.0.0.1", 0) as server,
+        make_runtime({"function.ts": FORMS}, f"function.{form}"),
+    ):
+        port = server.sockets[0].getsockname()[1]
+        answer = await api.invoke({"count": 4, "port": port})
         assert_streamed(answer, content_type)
         assert answer.body == b"piece 0;piece 1;piece 2;piece 3;"
         assert answer.trailers == {}
         assert [chunk for _, chunk in answer.chunks] == [
             b"piece 0;", b"piece 1;", b"piece 2;", b"piece 3;"
         ]  # fmt: skip
-        times_s = [time_s for time_s, _ in answer.chunks]
-        # 180 ms lie between the first and the last; the first may be late.
-        assert times_s[-1] - times_s[0] > 0.06, "pieces came one by one"
         empty = await api.invoke({"count": 0})
         assert_streamed(empty, content_type)
         assert empty.body == b""
@@ -178,8 +194,9 @@ async def test_whatever_ends_a_stream_too_early_is_named_in_the_trailers(
     if way == "server" and error_type == "Runtime.HandlerNeverSettled":
         error_type = "Runtime.InvokeTimeout"  # its event loop never runs dry
         message = "did not end its answer"
-    async with make_runtime({"function.ts": source}):
-        answer = await api.invoke({}, timeout_s=1)
+    async with make_runtime({"function.ts": source}, **PATIENT):
+        limit_s = 5 if error_type == "Runtime.InvokeTimeout" else 20
+        answer = await api.invoke({}, timeout_s=limit_s)
         assert answer.body == b"a"
         assert answer.trailers["lambda-runtime-function-error-type"] in (
             error_type,
@@ -196,8 +213,9 @@ async def test_whatever_ends_a_stream_too_early_is_named_in_the_trailers(
 async def test_a_stream_that_is_never_ended_is_an_error(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, way: str
 ) -> None:
-    async with make_runtime({"function.ts": FORMS}, "function.streamified"):
-        answer = await api.invoke({"count": 1, "forgetsEnd": True}, timeout_s=2)
+    files = {"function.ts": FORMS}
+    async with make_runtime(files, "function.streamified", **PATIENT):
+        answer = await api.invoke({"count": 1, "forgetsEnd": True}, timeout_s=5)
         assert answer.trailers["lambda-runtime-function-error-type"] == (
             # The event loop of a server never runs dry.
             "Runtime.InvokeTimeout"
@@ -252,7 +270,7 @@ async def test_a_slow_caller_makes_the_handler_wait(
     async with make_runtime({"function.ts": LARGE}) as runtime:
         await api.wait_for_next()
         api.deliver(b'{"pieceBytes":65536,"count":2000}', timeout_s=30)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_S):
             await api.first_chunk.wait()
         # The handler's timer goes on while its stream stands still.
         await runtime.logged("made ")
@@ -269,7 +287,7 @@ async def steady_count(runtime: object) -> int:
     """Wait until the same count was logged three times in a row."""
     position = 0
     last: list[str] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_S):
         while True:
             log: str = runtime.log  # type: ignore[attr-defined]
             counts = [
@@ -308,8 +326,8 @@ async def test_a_caller_who_never_reads_cannot_hold_the_environment(
     api.chunk_gate = asyncio.Event()
     async with make_runtime({"function.ts": LARGE}) as runtime:
         await api.wait_for_next()
-        api.deliver(b'{"pieceBytes":65536,"count":100000}', timeout_s=1.5)
-        await api.wait_for_next(limit_s=4)
+        api.deliver(b'{"pieceBytes":65536,"count":100000}', timeout_s=3)
+        await api.wait_for_next()
         assert "before the deadline" in runtime.log
         api.chunk_gate.set()
         api.deliver(b'{"pieceBytes":1,"count":1}')

@@ -20,7 +20,7 @@ import pytest
 from lambda_deno_spawn.dev.local.runtime import isolated_python
 from lambda_deno_spawn.processes.state import StateDir, remove_tree
 from tests.doubles import Refusal
-from tests.integration.harness import kill_and_wait, reports
+from tests.integration.harness import LIMIT_S, kill_and_wait, reports
 
 if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
@@ -91,7 +91,7 @@ async def test_a_process_that_died_while_all_was_frozen_is_replaced(
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize(
     "source",
-    ["for (;;);", "await new Promise((r) => setTimeout(r, 8_000))"],
+    ["for (;;);", "await new Promise((r) => setTimeout(r, 100_000))"],
     ids=["loops", "waits"],
 )
 async def test_a_signal_while_the_module_loads_ends_all_at_once(
@@ -100,12 +100,11 @@ async def test_a_signal_while_the_module_loads_ends_all_at_once(
     """Before the loop ran it left Deno behind; while it waited it did not listen."""
     runtime = make_runtime({"function.ts": f"{source}; export const handler = 1"})
     async with runtime:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_S):
             while len(runtime.survivors()) < 2:  # noqa: ASYNC110 - a look at /proc
                 await asyncio.sleep(0)
-        begun_s = time.monotonic()
+        # The module takes far longer than this waits.
         assert await runtime.stop(number) == 0
-        assert time.monotonic() - begun_s < 4, "it does not wait for the module"
 
 
 async def test_flooding_the_log_does_not_make_it_miss_the_deadline(
@@ -118,13 +117,13 @@ export function handler() {
   for (;;) Deno.stderr.writeSync(lines);
 }
 """
-    # Two such reads fit into it.
-    runtime = make_runtime({"function.ts": source}, LAMBDA_DENO_STOP_MARGIN_MS="400")
+    # Five such reads fit into it.
+    runtime = make_runtime({"function.ts": source}, LAMBDA_DENO_STOP_MARGIN_MS="1000")
     runtime.keeps_log = False
     async with runtime:
         await api.wait_for_next()
-        deadline_s = time.monotonic() + 2
-        api.deliver(b"{}", timeout_s=2)
+        deadline_s = time.monotonic() + 5
+        api.deliver(b"{}", timeout_s=5)
         answer = await api.answer()
         assert answer.json()["errorType"] == "Runtime.InvokeTimeout"
         assert answer.received_s < deadline_s
@@ -138,16 +137,23 @@ async def test_invocations_without_any_time_left_leak_nothing(
     async with make_runtime(PLAIN, LAMBDA_DENO_WARM_MAX_AGE_S="0") as runtime:
         await api.wait_for_next()
         [state] = runtime.temp_root.iterdir()
-        held: list[tuple[int, int]] = []
-        for _ in range(16):
-            held.append((runtime.descriptor_count(), len(list(state.iterdir()))))
+
+        def held() -> tuple[int, int]:
+            return runtime.descriptor_count(), len(list(state.iterdir()))
+
+        first: list[tuple[int, int]] = []
+        for n in range(16):
+            if n < 4:
+                first.append(held())
             api.deliver(b"{}", timeout_s=0)
             assert (await api.answer()).json()["errorType"] == "Runtime.InvokeTimeout"
             await api.wait_for_next()
-        # A process that still ends, or does not wait yet, moves a count by a few; a
-        # leak would have added twelve between the first four counts and the last.
-        for counts in zip(*held, strict=True):
-            assert min(counts[12:]) <= max(counts[:4]) + 4
+        # A process that still ends, or does not wait yet, moves a count by a few, until
+        # it has; a leak has added twelve that stay.
+        limits = [max(counts) + 4 for counts in zip(*first, strict=True)]
+        async with asyncio.timeout(LIMIT_S):
+            while any(map(int.__gt__, held(), limits)):  # noqa: ASYNC110 - a look at /proc
+                await asyncio.sleep(0.05)
 
 
 async def test_a_torn_error_is_still_that_error(
@@ -381,7 +387,7 @@ os._exit(0)
         helper = min(set(psutil.Process(first).children()), key=lambda one: one.pid)
         helper.kill()  # it is woken by this, and told while it goes to wait again
         os.kill(first, signal.SIGTERM)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(LIMIT_S):
             assert await process.wait() == 0
 
 
@@ -557,12 +563,12 @@ export async function handler(ms: number) {
   for (let n = 0; n < 200; n++) console.log(line);
 }
 """
-    runtime = make_runtime({"function.ts": source}, LAMBDA_DENO_STOP_MARGIN_MS="600")
+    runtime = make_runtime({"function.ts": source}, LAMBDA_DENO_STOP_MARGIN_MS="1000")
     async with runtime:
         await api.wait_for_next()
         runtime.log_gate.clear()
-        deadline_s = time.monotonic() + 3
-        api.deliver(b"2000", timeout_s=3)
+        deadline_s = time.monotonic() + 5
+        api.deliver(b"2000", timeout_s=5)
         assert (await api.answer()).call == "response"
         await api.wait_for_next()
         assert time.monotonic() < deadline_s

@@ -14,7 +14,7 @@ import pytest
 from tests.fixtures.cloud import Cloud
 
 PROMPT = "Continue? [y/N]: "
-LIMIT_S = 30.0
+LIMIT_S = 90.0
 # The terminal has to be the session's, or Ctrl-C is a byte and not a signal.
 START = (
     "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "

@@ -52,7 +52,7 @@ async def listening(folder: Path) -> AsyncIterator[str]:
     )  # fmt: skip
     assert process.stdout is not None
     try:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await process.stdout.readline() == b"listening\n"
             yield socket
     finally:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 JS = Path(__file__).parents[2] / "src" / "lambda_deno_spawn" / "js"
 MARKER = "a" * 32
-LIMIT_S = 30.0
+LIMIT_S = 60.0
 LIMIT_BYTES = 16 * 1024 * 1024
 V8_FLAGS = "--v8-flags=--max-old-space-size=366,--min-semi-space-size=8"
 FACTS: dict[str, Any] = {

@@ -159,7 +159,7 @@ def runtime(*script: str | Exception, outcome: Outcome = OK) -> Runtime:
 
 
 async def until(is_true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not is_true():  # noqa: ASYNC110 - nothing tells of a call
             await asyncio.sleep(0)
 

@@ -14,6 +14,7 @@ import pytest
 
 TESTS = Path(__file__).parents[1]
 DEVELOPER = "its subject is the developer's side, which does not run on Lambda"
+MAPPING = "its subject is how events reach handlers, which no user or limit changes"
 NOT_ON_LAMBDA = {
     "test_as_deployed": "it makes Lambda's place by itself, from zips, and needs root",
     "test_as_lambda": "its subject is that place itself, and making it needs root",
@@ -32,15 +33,18 @@ NOT_ON_LAMBDA = {
     "test_fork_other_denos": "it downloads another Deno; test_fork runs there",
     "test_from_folder_to_lambda": DEVELOPER,
     "test_guides": DEVELOPER,
+    "test_http": MAPPING,
     "test_invoke_cli": DEVELOPER,
     "test_javascript": "Deno's test runner calls functions, with no process of ours",
     "test_layer_zip": f"{DEVELOPER}; test_as_deployed starts what it builds",
     "test_layouts": DEVELOPER,
     "test_new": DEVELOPER,
     "test_native_build": DEVELOPER,
+    "test_older_handlers": MAPPING,
     "test_publish": DEVELOPER,
     "test_replay": DEVELOPER,
     "test_remote": DEVELOPER,
+    "test_sample_events": MAPPING,
     "test_terminal": DEVELOPER,
 }
 

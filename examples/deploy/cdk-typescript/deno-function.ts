@@ -1,5 +1,10 @@
 import { RemovalPolicy, Stack } from "aws-cdk-lib";
-import { PolicyDocument, PolicyStatement, Role, ServicePrincipal } from "aws-cdk-lib/aws-iam";
+import {
+  PolicyDocument,
+  PolicyStatement,
+  Role,
+  ServicePrincipal,
+} from "aws-cdk-lib/aws-iam";
 import {
   Architecture,
   Code,
@@ -19,7 +24,8 @@ import { join } from "node:path";
 const COMMAND = "lambda-deno-spawn";
 const KINDS = ["deno", "runtime"];
 
-export interface DenoFunctionProps extends Omit<FunctionOptions, "role" | "logGroup"> {
+export interface DenoFunctionProps
+  extends Omit<FunctionOptions, "role" | "logGroup"> {
   /** The function: a folder, or the file with the handler. */
   readonly entry: string;
   /** Handler as FILE.EXPORT; default: found by the file's name. */
@@ -81,7 +87,10 @@ export class DenoFunction extends Function {
       runtime: Runtime.PYTHON_3_13,
       handler: built.handler,
       code: Code.fromAsset(built.path),
-      layers: [...layers(scope, architecture, layersFolder), ...(props.layers ?? [])],
+      layers: [
+        ...layers(scope, architecture, layersFolder),
+        ...(props.layers ?? []),
+      ],
       environment: {
         ...props.environment,
         AWS_LAMBDA_EXEC_WRAPPER: "/opt/lambda-deno-spawn",
@@ -90,7 +99,11 @@ export class DenoFunction extends Function {
   }
 }
 
-function build(entry: string, architecture: Architecture, handler?: string): Package {
+function build(
+  entry: string,
+  architecture: Architecture,
+  handler?: string,
+): Package {
   const out = mkdtempSync(join(tmpdir(), "deno-function-"));
   const options = ["--arch", architecture.name, "--out", out, "-o", "json"];
   if (handler !== undefined) options.push("--handler", handler);
@@ -98,7 +111,11 @@ function build(entry: string, architecture: Architecture, handler?: string): Pac
 }
 
 /** The two layers, once for each stack and architecture. */
-function layers(scope: Construct, architecture: Architecture, folder?: string): LayerVersion[] {
+function layers(
+  scope: Construct,
+  architecture: Architecture,
+  folder?: string,
+): LayerVersion[] {
   const stack = Stack.of(scope);
   const name = architecture.name;
   const id = (kind: string) => `DenoSpawn-${kind}-${name}`;

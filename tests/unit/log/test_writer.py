@@ -175,7 +175,7 @@ async def attached(pipe: Pipe) -> AsyncIterator[LogWriter]:
 async def read_until(pipe: Pipe, end: bytes) -> bytes:
     """Read until the log ends so, and let the writer go on meanwhile."""
     data = b""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not data.endswith(end):
             data += pipe.take()
             await asyncio.sleep(0)
@@ -237,7 +237,7 @@ async def test_waiting_for_a_reader_who_is_gone_is_not_repeated(
     pipe: Pipe, attached: LogWriter
 ) -> None:
     attached.write([b"x" * 200_000])
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await attached.drained(0.001)
         await attached.drained(3_600)
     attached.write([b"end"])
@@ -261,7 +261,7 @@ async def test_a_reader_who_closed_the_log_stops_nothing(
     is_drained = asyncio.Event()
     attached.when_drained(is_drained.set)
     pipe.close_reader()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await is_drained.wait()
     attached.write([b"lost"])
     assert not attached.is_full

@@ -155,7 +155,7 @@ async def test_what_does_not_fit_follows_and_then_the_end(pipe: Pipe) -> None:
     writer = PipeWriter(asyncio.get_running_loop(), pipe.write_end)
     writer.write_all([b"line\n", event], ends=True)
     read = bytearray()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             try:
                 data = os.read(pipe.read_end, PIPE_BYTES)

@@ -31,6 +31,7 @@ from lambda_deno_spawn.dev.cli.console import (
 from lambda_deno_spawn.dev.cli.deploy import delete, deploy
 from lambda_deno_spawn.dev.cli.dev import dev
 from lambda_deno_spawn.dev.cli.events import check_json, read_event, read_file
+from lambda_deno_spawn.dev.cli.explain import explain
 from lambda_deno_spawn.dev.cli.layer import layer_app
 from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
 from lambda_deno_spawn.dev.cli.new import new
@@ -110,6 +111,7 @@ app.command()(deploy)
 app.command()(delete)
 app.command()(logs)
 app.command()(replay)
+app.command()(explain)
 
 
 def main() -> None:

@@ -64,6 +64,19 @@ def read_file(name: str, option: str) -> bytes:
         ) from error
 
 
+def read_text(value: str, option: str) -> str:
+    """Return the text that an option gives: as it is, ``@FILE``, or ``-`` for stdin.
+
+    Raises:
+        UsageError: The file cannot be read.
+    """
+    if value == "-":
+        return sys.stdin.buffer.read().decode(errors="replace")
+    if value.startswith("@"):
+        return read_file(value[1:], option).decode(errors="replace")
+    return value
+
+
 def _names_file(text: str) -> bool:
     """Return whether an event without @ is a file; no text that is JSON is taken so."""
     try:

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.config import Settings, Start
+from lambda_deno_spawn.dev.doctor.migration import findings
 from lambda_deno_spawn.dev.local.runtime import (
     deno_binary,
     isolated_python,
@@ -151,6 +152,12 @@ def examine(
     if options is not None:
         checks += _function_checks(options, environ)
         task_root = options.function.task_root
+        checks += [
+            Check(
+                "Written for Node.js", each.id, Status.WARNING, each.found, each.advice
+            )
+            for each in findings(task_root, options.variables)
+        ]
     return [*checks, *_size_checks(environ, task_root)]
 
 

@@ -1,8 +1,8 @@
 """A recording as an invocation on this machine, and the recording of that.
 
-Knows which parts of a recording are used: event, context, limits and the kind of process. A
-recording is data, which may come from another person: it never chooses a program, a
-permission or a variable. Does not know the command line.
+Knows which parts of a recording are used: event, context, limits and the kind of
+process. A recording is data, which may come from another person: it never chooses a
+program, a permission or a variable. Does not know the command line.
 """
 
 from __future__ import annotations
