@@ -61,7 +61,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "dev.project": {"config", "errors", "launch"},
     "dev.local": {"bootstrap", "config", "dev.project", "errors", "launch"},
-    "dev.devserver": {"config", "dev.local", "dev.project", "errors", "launch"},
+    "dev.devserver": {"dev.local", "dev.project", "errors", "launch"},
     "dev.recording": {
         "dev.aws", "dev.devserver", "dev.local", "dev.project", "errors", "launch",
         "recording",

@@ -283,7 +283,7 @@ async def _serve(
             finally:
                 if checker is not None:
                     await checker.aclose()
-                # Before the port, so that those who wait are told.
+                # Before the port is closed, so that waiting callers get a response.
                 await local.aclose()
     finally:
         listener.close()
@@ -299,7 +299,7 @@ async def _watch(local: LocalLambda, checker: TypeChecker | None) -> None:
         is_unknown = False
         for path in paths:
             found = affected(path, folders)
-            # Of a new folder the first files may not be told apart.
+            # The first files in a new folder may be written before it is watched.
             is_new = found is None or path.is_dir()
             is_unknown = is_unknown or is_new
             names |= found or set()

@@ -1,8 +1,8 @@
 """The Lambda API, as far as it invokes functions: for AWS's SDKs and its command line.
 
 Knows the calls, their headers, and how Lambda refuses them. Does not know how a
-function is run. Signatures are not checked: whoever reaches the port may invoke, see
-``guard``. Specification: AWS Lambda API reference, Invoke, InvokeWithResponseStream,
+function is run. Signatures are not checked: a client that ``guard`` lets through
+may invoke. Specification: AWS Lambda API reference, Invoke, InvokeWithResponseStream,
 InvokeAsync, ListFunctions, GetFunctionConfiguration and "Common error types".
 """
 
@@ -320,7 +320,7 @@ def _client_context(request: Request, source: Source) -> str | None:
 
 
 def _buffered(outcome: EmulatedOutcome) -> EmulatedOutcome:
-    """Return what a caller gets who does not take a stream: all of it at once."""
+    """Return what a caller without streaming gets: the whole response at once."""
     is_response = outcome.kind is OutcomeKind.RESPONSE
     if not is_response or len(outcome.body) <= RESPONSE_LIMIT_BYTES:
         return outcome

@@ -358,8 +358,7 @@ class Environment:
         begun_s = invocation.delivered_s or time.monotonic()
         deadline_s = begun_s + invocation.timeout_s
 
-        def left_s() -> float | None:
-            # A debugger suspends the timeout of what is being looked at.
+        def left_s() -> float:
             return max(0.0, deadline_s - time.monotonic())
 
         await emulator.wait_until(

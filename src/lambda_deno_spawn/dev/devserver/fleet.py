@@ -227,8 +227,8 @@ class Fleet:
         try:
             await environment.run()
         except Exception as error:
-            # No process, no folder, no Deno, or a mistake of ours: whoever waits for
-            # this environment is told, instead of waiting for the next one to fail.
+            # No process, no folder, no Deno, or a mistake of ours: a waiting request
+            # is told, instead of waiting until the next environment fails too.
             environment.failure = platform(
                 OutcomeKind.INIT_ERROR, "Runtime.Unknown", str(error)
             )
@@ -238,7 +238,7 @@ class Fleet:
         self._dispatch()
 
     def _fail(self, environment: Environment) -> None:
-        """Give the error of an environment that did not start to who waits for it."""
+        """Give the error of an environment that did not start to a waiting request."""
         failure = environment.failure
         if failure is None or environment.code != self.code:
             return

@@ -33,7 +33,7 @@ def refusal(
     """Return why a request is refused, and what to do; None if it may pass.
 
     Args:
-        headers: Of the request, names in lower case.
+        headers: Headers of the request, names in lower case.
         method: HTTP method.
         is_own: The path belongs to ``dev`` or the Lambda API, not to a function.
         allowed_origins: Further origins whose pages may call functions.

@@ -48,7 +48,7 @@ class HttpRequest:
         query: As it was sent, without the question mark.
         headers: Names in lower case, repeated ones as often as they were sent.
         body: All of it.
-        source_ip: Of the client.
+        source_ip: Address of the client.
         port: That the client connected to.
         epoch_s: When the request came in; Unix time.
     """

@@ -30,7 +30,7 @@ class Job:
         record: Its record in the journal.
         received_s: When it came in; monotonic clock, seconds.
         outcome: Its end; None before.
-        content_type: Of the response, as the runtime sent it.
+        content_type: Content type of the response, as the runtime sent it.
         is_streamed: The runtime streams the response.
         is_over: The environment is done with it, and its log is complete.
         takes: How many environments have taken it.
@@ -108,7 +108,7 @@ class Job:
         await self._until(lambda: self._has_begun)
 
     async def answered(self) -> EmulatedOutcome:
-        """Wait for the outcome; return it. Of a stream nobody else reads the pieces."""
+        """Wait for the outcome, reading any stream to its end; return the outcome."""
         async for _ in self.pieces():
             pass
         assert self.outcome is not None

@@ -1,9 +1,9 @@
 """What happened in ``dev``: its requests, one record each, and notices.
 
-Knows what is kept of a request, for how long, and who is told of changes. Does not know
-HTTP, processes or clocks: its owner passes on what happens and when. Everything is
-bounded: bytes of a result, lines of a log, records, and what a slow subscriber has not
-read. Belongs to one event loop.
+Knows what is kept of a request, for how long, and how subscribers hear of changes. Does
+not know HTTP, processes or clocks: its owner passes on what happens and when.
+Everything is bounded: bytes of a result, lines of a log, records, and what a slow
+subscriber has not read. Belongs to one event loop.
 """
 
 from __future__ import annotations

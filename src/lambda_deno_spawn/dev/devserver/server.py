@@ -1,4 +1,4 @@
-"""The port of ``dev``: which module answers a request, and who may send one.
+"""The port of ``dev``: which module answers a request, and which clients may send one.
 
 Knows the paths of the Lambda API, that functions have all others, and that further
 modules mount their pages below ``/_/``. Does not know how a function is run. The server

@@ -118,7 +118,7 @@ class FunctionUrls:
     # Which function.
 
     def _find(self, request: Request) -> tuple[Fleet, str] | Answer:
-        """Return the function and the path below its URL, or who to ask."""
+        """Return the function and the path below its URL, or a response instead."""
         path = _raw_path(request)
         host = request.headers.get("host", "").rpartition(":")[0]
         host = host or request.headers.get("host", "")

@@ -1,4 +1,4 @@
-"""The journal: what is kept of requests, for how long, and who is told."""
+"""The journal: what is kept of requests, for how long, and what subscribers hear."""
 
 from __future__ import annotations
 
