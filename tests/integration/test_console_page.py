@@ -196,10 +196,11 @@ def test_an_event_is_sent_and_everything_about_it_shown_by_keyboard_alone(
 def test_a_log_is_live_and_a_failure_can_be_sent_again(
     page: Any, served: Served
 ) -> None:
-    gate = served.folder / "gate"
+    gate = served.folder / "gate.log"  # a name that is not watched
     send(page, {"text": "waits", "until": str(gate), "fails": True})
     page.wait_for_selector("#log >> text=began waits")
-    assert page.locator("#details .mark").inner_text() == "runs"
+    told = section(page, "Result").inner_text()
+    assert page.locator("#details .mark").inner_text() == "runs", told
     gate.write_text("")
     ended(page)
     gate.unlink()

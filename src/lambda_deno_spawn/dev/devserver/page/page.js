@@ -388,8 +388,28 @@ async function choose(id) {
   if (matchMedia(NARROW).matches) at("details").focus();
 }
 
+// Whether details are on their way, and whether they are old when they arrive.
+let isFetching = false;
+let isOutdated = false;
+
+/** Fetch the chosen request; one fetch at a time, or an older answer could come last. */
 async function fetchDetails() {
+  isOutdated = true;
+  if (isFetching) return;
+  isFetching = true;
+  try {
+    while (isOutdated) {
+      isOutdated = false;
+      await fetchOnce();
+    }
+  } finally {
+    isFetching = false;
+  }
+}
+
+async function fetchOnce() {
   const id = state.chosen;
+  if (id === "") return;
   try {
     const details = await ask(`requests/${encodeURIComponent(id)}`);
     if (id === state.chosen) state.details = details;
