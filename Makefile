@@ -17,7 +17,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Cannot install: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=/path/to/python3")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[cli]" --group dev
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
 	@touch $@
 
 install: $(STAMP) ## create .venv with everything, Deno's binary included
@@ -111,12 +111,14 @@ figures: $(STAMP) ## run the benchmarks and draw the pictures of docs/ from them
 
 # All but the first three need root.
 SOAKED := $(BIN)/python -m tests.soak events --unprivileged
-soak: $(STAMP) ## 100,000 fuzzed streams, 10,000 fuzzed answers, 60,000 events (hours; root)
+soak: $(STAMP) ## 100,000 fuzzed streams, 10,000 fuzzed answers, 80,000 events (hours; root)
 	$(BIN)/python -m tests.soak frames
 	$(BIN)/python -m tests.soak responses
 	$(BIN)/python -m tests.soak events
 	$(SOAKED) --memory 128 --frozen
 	$(SOAKED) --memory 128 --frozen --permissions default
+	$(SOAKED) --memory 128 --frozen --fork
+	$(SOAKED) --memory 128 --frozen --permissions default --fork
 	$(SOAKED) --memory 256 --concurrency 8
 	$(SOAKED) --memory 256 --concurrency 8 --permissions default
 	$(SOAKED) --memory 256 --concurrency 8 --strategy server --permissions default

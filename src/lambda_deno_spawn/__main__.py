@@ -12,7 +12,8 @@ def main() -> None:
             raise
         sys.exit(
             f"Cannot start lambda-deno-spawn: the package {error.name!r} is missing; "
-            "install it with `pip install 'lambda-deno-spawn[cli]'`"
+            "install the command with everything that it needs: `pip install "
+            "lambda-deno-spawn`"
         )
     except KeyboardInterrupt:
         sys.exit(130)  # as in `console`, which is not there yet

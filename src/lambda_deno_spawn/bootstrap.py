@@ -40,6 +40,7 @@ from lambda_deno_spawn.early import signal
 from lambda_deno_spawn.errors import (
     ConfigError,
     HandlerError,
+    SecretError,
     WorkerError,
     WorkerSpawnError,
 )
@@ -59,7 +60,7 @@ from lambda_deno_spawn.records import TYPE_CHECKING
 from lambda_deno_spawn.worker.start import start_worker
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractAsyncContextManager
     from typing import NoReturn
 
@@ -176,8 +177,9 @@ def _start(
     # The first worker, until the event loop looks after it.
     orphans: list[StartedWorker] = []
     try:
+        environ = _with_secrets(settings)
         try:
-            command = deno_command(settings, os.environ, state.path)
+            command = deno_command(settings, environ, state.path)
             if adapt is not None:
                 command = adapt(command)
             cache = ModuleCache(state.path, command.given_cache, state.remove_private)
@@ -202,12 +204,26 @@ def _start(
         with early_exit:
             serving = _serve(settings, command, state, cache, orphans, early_exit)
             return asyncio.run(serving)
-    except (ConfigError, HandlerError, WorkerError) as error:
+    except (ConfigError, HandlerError, SecretError, WorkerError) as error:
         return _fail_without_loop(settings.runtime_api, error, early_exit)
     finally:
         for orphan in orphans:
             orphan.launched.abort()
             end_children(ABORT_LIMIT_S)  # programs that its module has started
+
+
+def _with_secrets(settings: Settings) -> Mapping[str, str]:
+    """Return the environment with the secrets that variables refer to.
+
+    They are never in the supervisor's own environment, which other programs of this
+    user might read.
+    """
+    if not settings.secrets:
+        return os.environ
+    # Slow to import, as most of the standard library's clients.
+    from lambda_deno_spawn.runtime_api.secrets import fetch_secrets
+
+    return {**os.environ, **fetch_secrets(settings.secrets, os.environ)}
 
 
 async def _serve(
@@ -256,7 +272,10 @@ async def _serve(
     credentials = _credentials(settings)
     factory = WorkerFactory(command, state, cache, writer, reaper)
     workers = Workers(factory, state.private_dir_of, credentials, settings.last_words_s)
-    workers.templates = _templates(settings, command, workers, state, cache)
+    if settings.start is not Start.EXEC:
+        workers.make_templates = partial(_templates, settings, command, state, cache)
+        if settings.start is Start.FORK:
+            workers.find_templates()
     leftovers = Leftovers(state, is_beside_events=settings.is_managed_instance)
     strategy = _strategy(settings, workers, leftovers)
     form = _report_form(settings)
@@ -331,17 +350,18 @@ def _credentials(settings: Settings) -> CredentialsKeeper | None:
 def _templates(
     settings: Settings,
     command: DenoCommand,
-    workers: Workers,
     state: StateDir,
     cache: ModuleCache,
-) -> Templates | None:
-    """Return what forks processes; None: each begins as a ``deno run``.
+    workers: Workers,
+) -> Templates | str:
+    """Return what forks processes, or why each begins as a ``deno run``.
+
+    Not called before the first event, unless forks are asked for: what it imports would
+    delay the first ``next``.
 
     Raises:
         ConfigError: They are to be forked, and cannot be.
     """
-    if settings.start is Start.EXEC:
-        return None
     from lambda_deno_spawn.launch.places import why_not_fork
     from lambda_deno_spawn.native.control import library_path
 
@@ -352,15 +372,26 @@ def _templates(
 
         # As many as there may be processes: half of them wait, half have an event.
         places = 1 if settings.concurrency == 1 else 2 * settings.concurrency
+        # Several at once have 2 GB and more; and what is asked for is done.
+        is_counted = places == 1 and settings.start is Start.AUTO
         return Templates(
-            workers, state, cache, library, settings.warm_max_age_s, places
+            workers,
+            state,
+            cache,
+            library,
+            settings.warm_max_age_s,
+            places,
+            settings.memory_mb if is_counted else None,
         )
     if settings.start is Start.FORK:
         raise ConfigError("LAMBDA_DENO_START", "fork", f"auto: {reason}")
     from lambda_deno_spawn.log.writer import logger
 
-    logger.info("Events are served by processes of their own start: %s", reason)
-    return None
+    # Where the settings leave nothing to copy, there is nothing to report.
+    is_news = settings.strategy is Strategy.FRESH and settings.invocations == 1
+    report = logger.info if is_news else logger.debug
+    report("Events are served by processes of their own start: %s", reason)
+    return str(reason)
 
 
 def _strategy(
@@ -404,7 +435,10 @@ def _recorder(settings: Settings, command: DenoCommand) -> Recorder | None:
         return None
     from lambda_deno_spawn.serving.recorder import Recorder
 
-    return Recorder(settings, os.environ, str(command.facts["module"]))
+    # Those that were fetched, whatever their variables are called.
+    fetched = {name: command.environ.get(name, "") for name in settings.secrets}
+    module = str(command.facts["module"])
+    return Recorder(settings, os.environ, module, tuple(fetched.values()))
 
 
 def _extension(settings: Settings) -> AbstractAsyncContextManager[None]:
@@ -482,7 +516,7 @@ async def _fail(
 
 def _fail_without_loop(
     runtime_api: str,
-    error: ConfigError | HandlerError | WorkerError,
+    error: ConfigError | HandlerError | SecretError | WorkerError,
     early_exit: EarlyExit,
 ) -> int:
     """Fail where no event loop is running; a signal ends the post."""

@@ -36,11 +36,14 @@ KNOWN_VARIABLES = frozenset(
     OUR_PREFIX + name
     for name in (
         "BIN", "CLOSE_GRACE_MS", "ENV", "LAST_WORDS_MS", "MAX_INVOCATIONS", "METRICS",
-        "PERMISSIONS", "RECORD", "RESPONSE_MODE", "SIGTERM", "START", "STOP_MARGIN_MS",
-        "STRATEGY", "V8_FLAGS", "WARM", "WARM_MAX_AGE_S",
+        "PERMISSIONS", "RECORD", "RESPONSE_MODE", "SECRETS", "SIGTERM", "START",
+        "STOP_MARGIN_MS", "STRATEGY", "V8_FLAGS", "WARM", "WARM_MAX_AGE_S",
     )
 )  # fmt: skip
 
+SECRET_STORES = ("ssm", "secretsmanager")
+# No secret may stand in for what the platform or the runtime itself sets.
+WITHHELD_FROM_SECRETS = ("_", "AWS_", "LAMBDA_")
 # In LAMBDA_DENO_ENV it means every variable that holds or leads to AWS credentials.
 CREDENTIALS_GROUP = "@credentials"
 _ENV_NAME = r"[^*=@]+\*?|\*"
@@ -120,6 +123,27 @@ class LogLevel(StrEnum):
     FATAL = "FATAL"
 
 
+class SecretReference(NamedTuple):
+    """A variable whose value is kept in AWS.
+
+    Attributes:
+        variable: Name of the variable.
+        store: ``ssm`` or ``secretsmanager``.
+        name: Name or ARN of the parameter or secret.
+        key: Member of a JSON object in it; empty: all of it.
+    """
+
+    variable: str
+    store: str
+    name: str
+    key: str = ""
+
+    @property
+    def text(self) -> str:
+        """The reference as it is in ``LAMBDA_DENO_SECRETS``."""
+        return f"{self.store}:{self.name}" + (f"#{self.key}" if self.key else "")
+
+
 class Settings(NamedTuple):
     """The supervisor's settings, as its environment gives them.
 
@@ -142,6 +166,7 @@ class Settings(NamedTuple):
         env_names: Names handed on to the process (``*`` at the end matches any rest but
             no credentials, ``CREDENTIALS_GROUP`` means all of them); None: all
             variables but the runtime's own.
+        secrets: Variables whose values are fetched before the first process starts.
         v8_flags: Flags for V8, each with its dashes.
         deno_bin: Path given by the user, None to search.
         deno_dir: Deno's cache folder, None to choose.
@@ -175,13 +200,14 @@ class Settings(NamedTuple):
     max_invocations: int | None = None
     concurrency: int = 1
     is_managed_instance: bool = False
-    start: Start = Start.EXEC
+    start: Start = Start.AUTO
     warm: Warm = Warm.BACKGROUND
     warm_max_age_s: float | None = None
     stop_margin_s: float = STOP_MARGIN_S
     response_mode: ResponseMode = ResponseMode.BUFFERED
     permissions: Permissions = Permissions()
     env_names: tuple[str, ...] | None = None
+    secrets: tuple[SecretReference, ...] = ()
     v8_flags: tuple[str, ...] = ()
     deno_bin: str | None = None
     deno_dir: str | None = None
@@ -237,7 +263,7 @@ class Settings(NamedTuple):
             log_group_name=environ.get("AWS_LAMBDA_LOG_GROUP_NAME", ""),
             log_stream_name=environ.get("AWS_LAMBDA_LOG_STREAM_NAME", ""),
             strategy=_choice(environ, "LAMBDA_DENO_STRATEGY", Strategy.FRESH),
-            start=_choice(environ, "LAMBDA_DENO_START", Start.EXEC),
+            start=_choice(environ, "LAMBDA_DENO_START", Start.AUTO),
             max_invocations=_count(environ, "LAMBDA_DENO_MAX_INVOCATIONS"),
             concurrency=concurrency or 1,
             is_managed_instance=concurrency is not None,
@@ -257,6 +283,9 @@ class Settings(NamedTuple):
             ),
             permissions=Permissions.parse(environ.get("LAMBDA_DENO_PERMISSIONS", "")),
             env_names=None if names is None else _env_names(names),
+            secrets=_secrets(
+                environ.get("LAMBDA_DENO_SECRETS", ""), is_snap_start=is_snap_start
+            ),
             v8_flags=_v8_flags(environ.get("LAMBDA_DENO_V8_FLAGS", "")),
             deno_bin=environ.get("LAMBDA_DENO_BIN") or None,
             deno_dir=environ.get("DENO_DIR") or None,
@@ -392,6 +421,42 @@ def _env_names(value: str) -> tuple[str, ...]:
             )
             raise ConfigError("LAMBDA_DENO_ENV", value, expected)
     return names
+
+
+def _secrets(value: str, *, is_snap_start: bool) -> tuple[SecretReference, ...]:
+    references: dict[str, SecretReference] = {}
+    for item in value.split():
+        variable, _, text = item.partition("=")
+        store, _, place = text.partition(":")
+        name, mark, key = place.partition("#")
+        is_name = variable.isascii() and variable.isidentifier()
+        # Anything else may be a secret by mistake: no message quotes it.
+        shown = f"{variable}=…" if is_name and text else "…"
+        if (
+            not is_name
+            or variable.startswith(WITHHELD_FROM_SECRETS)
+            or store not in SECRET_STORES
+            or not name
+            or bool(mark) != bool(key)
+        ):
+            expected = (
+                "NAME=ssm:PARAMETER or NAME=secretsmanager:SECRET for each variable, "
+                "separated by spaces, with #KEY at the end for a member of a JSON "
+                "object"
+            )
+            raise ConfigError("LAMBDA_DENO_SECRETS", shown, expected)
+        if variable in references:
+            raise ConfigError(
+                "LAMBDA_DENO_SECRETS", shown, "each variable at most once"
+            )
+        references[variable] = SecretReference(variable, store, name, key)
+    if references and is_snap_start:
+        expected = (
+            "nothing under SnapStart: the snapshot would contain the secrets; fetch "
+            "them in the handler"
+        )
+        raise ConfigError("LAMBDA_DENO_SECRETS", f"{variable}=…", expected)
+    return tuple(references.values())
 
 
 def _v8_flags(value: str) -> tuple[str, ...]:

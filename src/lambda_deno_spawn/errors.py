@@ -47,6 +47,15 @@ class HandlerError(LambdaDenoSpawnError):
         super().__init__(message)
 
 
+class SecretError(LambdaDenoSpawnError):
+    """A secret that a variable refers to cannot be fetched, or cannot be a variable.
+
+    No message contains the secret.
+    """
+
+    error_type = "Runtime.SecretUnavailable"
+
+
 class UsageError(LambdaDenoSpawnError):
     """A command cannot be carried out with these arguments."""
 

@@ -56,9 +56,12 @@ async def api() -> AsyncIterator[FakeRuntimeApi]:
         yield server
 
 
+# What a test has that is not marked ``every_way``: the runtime's own choice.
+DEFAULT = "auto"
 # Ways in which the same handler can be reached, by the settings that choose them.
 WAYS = {
-    "fresh": {},
+    # A `deno run` for each event: tests may count processes and lines of the log.
+    "fresh": {"LAMBDA_DENO_START": "exec"},
     # From the first event on; a start where that is not possible is an init error.
     "fork": {"LAMBDA_DENO_START": "fork"},
     "reuse": {"LAMBDA_DENO_MAX_INVOCATIONS": "1000"},
@@ -81,7 +84,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.fixture
 def way(request: pytest.FixtureRequest) -> str:
     """Return how the runtime of this test reaches handlers."""
-    return getattr(request, "param", "fresh")
+    return getattr(request, "param", DEFAULT)
 
 
 @pytest.fixture
@@ -162,7 +165,7 @@ def make_runtime(
     learned: Path,
 ) -> MakeRuntime:
     """The real bootstrap for handlers written down in the test."""
-    ways = WAYS[way]
+    ways = WAYS.get(way, {})
 
     def make(
         files: dict[str, str] | Path,

@@ -554,13 +554,11 @@ def test_interrupting_says_what_was_done(cloud: Cloud) -> None:
             3,
             "there is no such version",
         ),
-        ("", ("--arch", "arm64"), 3, "build --kind deno --kind runtime --arch arm64"),
         ("", ("--package", "nowhere.zip"), 2, "no such file or directory"),
         ("", ("--profile", "nobody"), 3, "Cannot use the profile 'nobody'"),
     ],
     ids=[
-        "name", "region-of-layer", "runtime", "role", "layer", "architecture",
-        "package", "profile",
+        "name", "region-of-layer", "runtime", "role", "layer", "package", "profile",
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence_and_changes_nothing(

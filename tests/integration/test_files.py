@@ -40,7 +40,10 @@ const looks = {
   write: (file) => fs.writeFileSync(file, "x"),
 };
 exports.handler = async ({ look, file, caught }) => {
-  if (look === "native") return [native, optional("missing/sub"), optional("./gone")];
+  if (look === "native") {
+    const names = ["missing/sub", "./gone", "../gone", "../secret", "/etc/gone.js"];
+    return [native, ...names.map(optional)];
+  }
   if (look === "callbacks") {
     const exists = await new Promise((done) => fs.exists(file, done));
     const access = await new Promise((done) => fs.access(file, done));
@@ -81,6 +84,9 @@ async def test_what_may_not_be_read_is_not_there(
             "MODULE_NOT_FOUND: Cannot find module 'pg-native'",
             "MODULE_NOT_FOUND: Cannot find module 'missing/sub'",
             "MODULE_NOT_FOUND: Cannot find module './gone'",
+            "MODULE_NOT_FOUND: Cannot find module '../gone'",
+            "MODULE_NOT_FOUND: Cannot find module '../secret'",
+            "MODULE_NOT_FOUND: Cannot find module '/etc/gone.js'",
         ]
         for file in [*outside, "/", "/etc", "/usr/bin/ldd", "/lib/ld-musl-x86_64.so.1"]:
             assert await look("exists", file) is False, file
@@ -241,3 +247,20 @@ async def test_a_module_of_node_options_that_is_missing_is_an_init_error(
         assert answer.call == "init/error"
         body = json.loads(answer.body)
         assert "/opt/wrapper.js" in body["errorMessage"]
+
+
+async def test_a_denied_access_has_a_code(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = """
+const fs = require("node:fs");
+const codeOf = (call) => { try { call(); } catch (error) { return error.code; } };
+exports.handler = async () => [
+  codeOf(() => fs.writeFileSync(`${__dirname}/x`, "")),
+  codeOf(() => fs.mkdirSync("/var/x", { recursive: true })),
+  codeOf(() => Deno.removeSync("/tmp")),
+  await fs.promises.writeFile("/etc/x", "").catch((error) => error.code),
+];
+"""
+    async with make_runtime({"function.js": source}):
+        assert (await api.invoke({})).json() == ["EACCES"] * 4

@@ -132,6 +132,7 @@ async def test_what_two_processes_cannot_share_is_named_and_not_copied(
         assert set(await starts(runtime, api)) == {"exec"}
         line = await runtime.logged("Events are served by processes of their own start")
         assert SHARED[loads] in line
+        assert SHARED[loads] in reports(runtime.log)[-1]["startReason"]
 
 
 UNSHARED = [
@@ -340,6 +341,23 @@ function lives(path) {
             assert (await api.invoke({})).json() == [False, False]
         assert await starts(runtime, api) == ["exec"] + ["fork"] * 6
         assert runtime.log.count("Events are served by forks") == 1
+
+
+async def test_a_function_that_needs_its_memory_has_it(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    source = """
+export const handler = ({ number }) =>
+  new Uint8Array(number === 4 ? 96 << 20 : 0).fill(1).length;
+"""
+    environ = {**ENVIRON, "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": "128"}
+    async with make_runtime({"function.js": source}, **environ) as runtime:
+        await answers(api, 7)
+        assert await starts(runtime, api) == ["exec", *["fork"] * 4, "exec", "exec"]
+        line = await runtime.logged("Events are served by processes of their own start")
+        assert "an event has used 1" in line
+        assert "of the function's 128 MB" in line
+        assert "an event has used" in reports(runtime.log)[-1]["startReason"]
 
 
 async def test_a_fork_that_is_asked_for_and_impossible_is_an_init_error(

@@ -216,6 +216,39 @@ async def test_a_template_killed_again_and_again_costs_starts_only(
         assert killed > 1
 
 
+KILLS = """
+export const handler = ({ n, pid }) => {
+  // Not by Deno.kill: a copy means itself by the number of its template.
+  if (pid) new Deno.Command("kill", { args: ["-9", `${pid}`] }).outputSync();
+  return { n };
+};
+"""
+
+
+async def test_a_copy_that_waits_needs_its_template_no_more(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    environ = {**ENVIRON, "LAMBDA_DENO_PERMISSIONS": "all"}
+    async with make_runtime({"function.mjs": KILLS}, **environ) as runtime:
+        await serve(api, 3)
+        await api.wait_for_next()
+        first = await template_of(runtime)
+        await kill_and_wait(first)  # while a copy waits
+        api.deliver(b'{"n":1}')
+        assert (await api.answer()).json() == {"n": 1}
+        await serve(api, 2)
+        assert [report["start"] for report in reports(runtime.log)][3] == "fork"
+        line = [line for line in runtime.log.splitlines() if FORKED in line][-1]
+        second = int(line.rpartition(" ")[2])
+        assert second != first
+        # An event ends it that is served by a copy of it.
+        answer = await api.invoke({"n": 1, "pid": second})
+        assert answer.json() == {"n": 1}
+        await serve(api, 3)
+        assert runtime.is_running
+        await api.wait_for_next()
+
+
 async def test_forks_that_the_system_refuses_are_starts(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:

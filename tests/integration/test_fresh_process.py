@@ -335,14 +335,27 @@ os.fork() or os.fork() or os.setsid()
 time.sleep(300)' &""",
 }
 
+TIMES = """
+const used = () => Deno.memoryUsage().heapUsed;
+export const handler = () => {
+  const before = used();
+  clearTimeout(setTimeout(() => {}, 0));
+  return used() - before;
+};
+"""
 
-@pytest.mark.every_way("fresh")
-@WARM
-@pytest.mark.parametrize("script", LEFTOVERS.values(), ids=LEFTOVERS.keys())
-async def test_programs_that_outlive_their_handler_are_ended(
-    make_runtime: MakeRuntime, api: FakeRuntimeApi, warm: str, script: str
+
+@pytest.mark.every_way("fresh", "fork")
+async def test_a_fork_need_not_load_what_timers_need(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, way: str
 ) -> None:
-    source = """
+    async with make_runtime({"function.mjs": TIMES}):
+        for _ in range(2):
+            grown_bytes = (await api.invoke({})).json()
+            assert (grown_bytes > 500_000) == (way == "fresh"), grown_bytes
+
+
+LEAVES = """
 export async function handler(event: any) {
   const child = new Deno.Command("sh", { args: ["-c", event.script],
     stdin: "inherit", stdout: "inherit", stderr: "inherit" }).spawn();
@@ -350,8 +363,16 @@ export async function handler(event: any) {
   return Deno.pid;
 }
 """
+
+
+@pytest.mark.every_way("fresh")
+@WARM
+@pytest.mark.parametrize("script", LEFTOVERS.values(), ids=LEFTOVERS.keys())
+async def test_programs_that_outlive_their_handler_are_ended(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, warm: str, script: str
+) -> None:
     async with make_runtime(
-        {"function.ts": source},
+        {"function.ts": LEAVES},
         LAMBDA_DENO_METRICS="json",
         LAMBDA_DENO_PERMISSIONS="all",
         LAMBDA_DENO_WARM=warm,
@@ -367,6 +388,30 @@ export async function handler(event: any) {
         assert len(runtime.survivors()) == (1 if warm == "off" else 2)
         found = [report["leftoverProcesses"] for report in reports(runtime.log)]
         assert [count > 0 for count in found] == [True, False] * 2
+
+
+@pytest.mark.every_way("fork")
+async def test_programs_that_outlive_a_copy_are_ended(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime(
+        {"function.ts": LEAVES},
+        LAMBDA_DENO_METRICS="json",
+        LAMBDA_DENO_PERMISSIONS="all",
+    ) as runtime:
+        await api.wait_for_next()
+        before = runtime.survivors()
+        for script in LEFTOVERS.values():
+            for event in ({"script": script}, {"script": "true"}):
+                api.deliver(json.dumps(event).encode())
+                assert (await api.answer()).call == "response", script
+                await api.wait_for_next()
+            after = runtime.survivors()
+            assert len(after) == len(before), script
+            # The supervisor and the template are the same ones.
+            assert len({*after} & {*before}) == len(before) - 1, script
+        found = [report["leftoverProcesses"] for report in reports(runtime.log)]
+        assert [count > 0 for count in found] == [True, False] * len(LEFTOVERS)
 
 
 async def test_a_large_result_survives_a_program_that_writes_to_the_same_stdout(
@@ -479,6 +524,8 @@ export const handler = ({ name }, context) => {
 """
 
 
+# A process that is forked has waited for a timer, so that its forks need not load it.
+@pytest.mark.every_way("fresh", "reuse", "server")
 @pytest.mark.parametrize("name", ["clearTimeout", "Response"])
 async def test_what_deno_loads_late_is_not_loaded_for_handlers_that_do_not_need_it(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, way: str, name: str

@@ -23,9 +23,12 @@ from lambda_deno_spawn import __version__
 from lambda_deno_spawn.dev.cli.layer import layer_app
 from lambda_deno_spawn.dev.package.interpreter import find_interpreter
 from lambda_deno_spawn.dev.package.layer import (
+    UNCOMPILED_MS,
     Kind,
     LayerOptions,
+    best_python,
     build_layers,
+    default_pythons,
     read_layers,
 )
 from lambda_deno_spawn.dev.package.wheels import Requirement, Target, fetch_wheels
@@ -650,3 +653,102 @@ def test_one_runtime_layer_fits_several_versions_of_python(
         done = run([interpreter.path, "-I", "-S", "-c", code])
         assert done.stdout == f"{opt / CODE}/lambda_deno_spawn/bootstrap.py\n"
     assert layer.compatible_runtimes == ("provided.al2023", "python3.12", "python3.13")
+
+
+# --- a machine with one Python -------------------------------------------------
+
+
+@pytest.fixture
+def only_older(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[dict[str, str], Interpreter]:
+    """Return the environment of a machine with CPython 3.12 and no other."""
+    try:
+        older = find_interpreter("3.12", os.environ)
+    except BuildError as error:
+        pytest.skip(str(error))
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    (programs / "python3.12").symlink_to(older.path.resolve())
+    # The command runs pip, but this interpreter is not one to compile with.
+    monkeypatch.setattr("lambda_deno_spawn.dev.package.interpreter.sys", _NoPython)
+    environ = {**os.environ, "PATH": str(programs), "PYENV_ROOT": str(tmp_path)}
+    return environ, older
+
+
+class _NoPython:
+    executable = "/nonexistent/python"
+
+
+def test_layer_of_a_machine_with_an_older_python_fits_the_default_runtime_too(
+    python: Interpreter,
+    only_older: tuple[dict[str, str], Interpreter],
+    tmp_path: Path,
+) -> None:
+    environ, older = only_older
+    pythons = default_pythons(environ)
+    assert (pythons, best_python(environ)) == (("3.13", "3.12"), "3.12")
+    options = LayerOptions(tmp_path / "out", environ, (Kind.RUNTIME,), pythons=pythons)
+    notes: list[str] = []
+    [layer] = build_layers(options, note=notes.append)
+    assert {"python3.12", "python3.13"} < {*layer.compatible_runtimes}
+    [note] = [text for text in notes if "byte code" in text]
+    assert "no CPython 3.13" in note
+    assert "let functions use runtime python3.12" in note
+    opt = tmp_path / "opt"
+    unpack(tmp_path / "out" / layer.file, opt)
+    move_scripts(opt)
+    assert (opt / CODE / "python3.13").read_bytes() == b""
+    assert json.loads((opt / CODE / "manifest.json").read_bytes())["pythons"] == {
+        "3.13": None,
+        "3.12": older.release,
+    }
+    # Both start, up to the first setting that is missing here.
+    for interpreter in (older, python):
+        program = tmp_path / "bin" / f"python{interpreter.version}"
+        program.parent.mkdir(exist_ok=True)
+        program.symlink_to(interpreter.path.resolve())
+        done = run([opt / "lambda-deno-spawn", program], PYTHONDONTWRITEBYTECODE="1")
+        assert "AWS_LAMBDA_RUNTIME_API" in done.stderr, done.stderr
+
+
+def test_layer_without_any_byte_code_says_what_it_costs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lambda_deno_spawn.dev.package.interpreter.sys", _NoPython)
+    environ = {**os.environ, "PATH": str(tmp_path), "PYENV_ROOT": str(tmp_path)}
+    assert default_pythons(environ) == ("3.13",)
+    options = LayerOptions(tmp_path / "out", environ, (Kind.RUNTIME,))
+    notes: list[str] = []
+    [layer] = build_layers(options, note=notes.append)
+    [note] = [text for text in notes if "byte code" in text]
+    assert f"about {UNCOMPILED_MS[Kind.RUNTIME]} ms longer" in note
+    assert "uv python install 3.13" in note
+    with zipfile.ZipFile(tmp_path / "out" / layer.file) as archive:
+        assert not [name for name in archive.namelist() if name.endswith(".pyc")]
+
+
+def test_interpreter_of_the_layer_compiles_its_own_library(
+    python: Interpreter, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lambda_deno_spawn.dev.package.interpreter.sys", _NoPython)
+    environ = {**os.environ, "PATH": str(tmp_path), "PYENV_ROOT": str(tmp_path)}
+    prefix = tmp_path / "prefix"
+    source = python.path.resolve().parent.parent
+    (prefix / "bin").mkdir(parents=True)
+    (prefix / "bin" / "python3.13").symlink_to(python.path.resolve())
+    library = prefix / "lib" / "python3.13"
+    library.mkdir(parents=True)
+    shutil.copy(source / "lib" / "python3.13" / "os.py", library)
+    options = LayerOptions(
+        tmp_path / "out",
+        environ,
+        (Kind.PYTHON,),
+        python_dir=prefix,
+        allows_newer_glibc=True,
+    )
+    [layer] = build_layers(options)
+    with zipfile.ZipFile(tmp_path / "out" / layer.file) as archive:
+        assert "interpreter/lib/python3.13/__pycache__/os.cpython-313.pyc" in (
+            archive.namelist()
+        )

@@ -204,7 +204,9 @@ async def test_the_embedded_format_is_one_line_of_json_in_either_log_format(
 async def test_without_the_setting_there_is_no_line(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:
-    async with make_runtime({"function.ts": SOURCE}) as runtime:
+    # Forks are announced, once.
+    runtime = make_runtime({"function.ts": SOURCE}, LAMBDA_DENO_START="exec")
+    async with runtime:
         await api.invoke({})
         await api.wait_for_next()
         assert runtime.log == ""

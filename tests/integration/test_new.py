@@ -34,12 +34,18 @@ each_template = pytest.mark.parametrize("template", TEMPLATES)
 
 
 def run(
-    command: str, cwd: Path, *, deno_dir: str | None = None, wrapper: str = NO_WRAPPER
+    command: str,
+    cwd: Path,
+    *,
+    deno_dir: str | None = None,
+    wrapper: str = NO_WRAPPER,
+    environ: dict[str, str] | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Run a command as a person would type it, ours and Deno's wherever they are."""
     name, *arguments = shlex.split(command)
     environ = {
         **os.environ,
+        **(environ or {}),
         **({} if deno_dir is None else {"DENO_DIR": deno_dir}),
         "NO_COLOR": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
@@ -138,7 +144,12 @@ def test_new_project_is_built_as_it_is(project: NewProject, deno_dir: str) -> No
 
 
 def test_command_prints_the_files_and_what_to_do_next(tmp_path: Path) -> None:
-    done = run("lambda-deno-spawn new my-orders", tmp_path)
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("lambda-deno-spawn", "deno"):
+        (programs / name).touch(0o755)
+    environ = {"PATH": f"{programs}:{os.environ['PATH']}"}
+    done = run("lambda-deno-spawn new my-orders", tmp_path, environ=environ)
     assert (done.returncode, done.stderr) == (0, "")
     created, _, following = done.stdout.partition("\n\nNext:\n")
     assert created.splitlines() == [
@@ -151,6 +162,17 @@ def test_command_prints_the_files_and_what_to_do_next(tmp_path: Path) -> None:
         "  deno task test",
     ]
     assert load_project(tmp_path / "my-orders").arch is Arch.here()
+
+
+def test_next_steps_work_where_neither_program_is_on_path(tmp_path: Path) -> None:
+    done = run("lambda-deno-spawn new orders", tmp_path, environ={"PATH": "/bin"})
+    _, _, following = done.stdout.partition("\n\nNext:\n")
+    own = f"{sys.executable} -m lambda_deno_spawn"
+    assert following.splitlines() == [
+        "  cd orders",
+        f"  {own} invoke . --event @events/greeting.json",
+        f"  {own} deno task test",
+    ]
 
 
 def test_command_prints_one_object_with_json_output(tmp_path: Path) -> None:

@@ -164,3 +164,29 @@ async def test_an_event_loop_that_is_never_empty_is_named(
         assert answer.json()["errorType"] == "Runtime.InvokeTimeout"
         line = await runtime.logged("waits for an empty event loop")
         assert "callbackWaitsForEmptyEventLoop" in line
+
+
+STUCK = """
+let events = 0;
+process.on("beforeExit", () => console.log("told of an end that is not one"));
+exports.handler = (event, context) => {
+  events += 1;
+  if (event === "waits") return new Promise(() => {});
+  if (event === "waits after") context.waitUntil(new Promise(() => {}));
+  return Promise.resolve([process.pid, events]);
+};
+"""
+
+
+@pytest.mark.every_way("server")
+async def test_what_never_settles_costs_a_process_that_serves_all_one_event(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime({"function.cjs": STUCK}) as runtime:
+        pid, _ = (await api.invoke("returns")).json()
+        failed = await api.invoke("waits")
+        assert failed.json()["errorType"] == "Runtime.HandlerNeverSettled"
+        assert (await api.invoke("waits after")).json() == [pid, 3]
+        assert (await api.invoke("returns")).json() == [pid, 4]
+        await runtime.logged("waitUntil: a promise can never settle")
+        assert "told of an end" not in runtime.log

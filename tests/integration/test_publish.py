@@ -48,7 +48,10 @@ def test_layers_are_published_to_two_regions(cloud: Cloud) -> None:
     )
     assert version["CompatibleArchitectures"] == ["x86_64"]
     assert "python3.13" in version["CompatibleRuntimes"]
-    assert version["Description"] == "lambda-deno-spawn 0.1.0: Deno 2.9.8"
+    assert (
+        version["Description"]
+        == "lambda-deno-spawn 0.1.0: Deno 2.9.8; 10 bytes unzipped"
+    )
 
 
 def test_the_same_bytes_are_published_once(cloud: Cloud) -> None:
@@ -187,7 +190,10 @@ def test_versions_are_listed_with_what_they_hold(cloud: Cloud) -> None:
     )
     versions = cloud.run("list", "-o", "json").json
     assert [version["name"] for version in versions] == [DENO, RUNTIME]
-    assert versions[0]["description"] == "lambda-deno-spawn 0.1.0: Deno 2.9.8"
+    assert (
+        versions[0]["description"]
+        == "lambda-deno-spawn 0.1.0: Deno 2.9.8; 10 bytes unzipped"
+    )
     table = cloud.run("list").stdout.splitlines()
     assert table[0].split() == ["layer", "for", "created", "content"]
     assert table[1].startswith(f"arn:aws:lambda:{REGION}:{ACCOUNT}:layer:{DENO}:1 ")

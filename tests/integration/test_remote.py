@@ -97,6 +97,31 @@ def test_a_function_error_is_told_as_the_local_invocation_tells_it(api: Relay) -
     assert finished.stderr == f"{LOG}The function failed: TypeError: no\nmore\n"
 
 
+def test_a_streamed_http_response_is_shown_as_its_caller_sees_it(api: Relay) -> None:
+    """The prelude and eight zeros were printed as they are."""
+    head = b'{"statusCode": 201, "headers": {"x-a": "b"}}' + b"\0" * 8
+    api.answers(INVOKE, Reply(200, head + b"hello", headers=HEADERS, times=2))
+    finished = invoke()
+    assert finished.stdout == "hello\n"
+    assert finished.stderr == f"{LOG}HTTP 201; x-a: b\n"
+    api.answers(CONFIGURATION, Reply(200, {"Timeout": 7}))
+    fields = invoke(output=Output.JSON).json
+    assert (fields["result"], fields["http"]["statusCode"]) == ("hello", 201)
+
+
+def test_reserved_concurrency_that_is_used_up_is_said(api: Relay) -> None:
+    """Waiting does not help a function that is stopped."""
+    body = {
+        "Message": "Rate Exceeded.",
+        "Reason": "ReservedFunctionConcurrentInvocationLimitExceeded",
+    }
+    api.answers(INVOKE, Reply(429, body, "TooManyRequestsException", times=9))
+    finished = invoke()
+    assert finished.exit_code == 3
+    assert "all of the function's reserved concurrency is in use" in finished.stderr
+    assert "0 stops the function" in finished.stderr
+
+
 def test_json_holds_result_and_report(api: Relay) -> None:
     api.answers(INVOKE, Reply(200, b"[1]", headers=HEADERS))
     assert invoke(output=Output.JSON).json == {

@@ -316,7 +316,8 @@ async def test_bytes_behind_an_event_are_no_answer_to_what_is_asked_next(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:
     """A Content-Length too small: what it leaves over was read as the next answer."""
-    async with make_runtime(SOURCE) as runtime:
+    # Forks are announced, once.
+    async with make_runtime(SOURCE, LAMBDA_DENO_START="exec") as runtime:
         api.next_faults.append(keeps(EVENT + b'{"n":  1}\n' + answer(500)))
         assert (await api.answer()).json() == {"n": 1}
         # Sent later, while the runtime does not listen: that connection is given up.
@@ -384,7 +385,8 @@ async def test_an_answer_that_fails_is_logged_never_repeated_and_costs_one_event
 ) -> None:
     call = "error" if kind == "error" else "response"
     event = {"response": {"n": 1}, "large": {"bytes": LARGE}, "error": {"fails": 1}}
-    async with make_runtime(SOURCE) as runtime:
+    # Forks are announced, once.
+    async with make_runtime(SOURCE, LAMBDA_DENO_START="exec") as runtime:
         for refused in REFUSED:
             # A small answer is written before it can be refused.
             if refused.is_early != (kind == "large"):

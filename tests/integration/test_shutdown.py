@@ -253,7 +253,7 @@ async def test_it_is_an_extension_without_events_if_that_is_wanted(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:
     async with make_runtime(
-        {"function.ts": HANDLER}, LAMBDA_DENO_SIGTERM="on"
+        {"function.ts": HANDLER}, LAMBDA_DENO_SIGTERM="on", LAMBDA_DENO_START="exec"
     ) as runtime:
         await api.wait_for_extension()
         await api.wait_for_next()

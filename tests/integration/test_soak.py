@@ -54,7 +54,11 @@ async def test_hostile_events_get_one_answer_each_and_leave_nothing_behind(
 AS_ON_LAMBDA = {
     "frozen at 128 MB": (
         Setup(
-            memory_mb=128, permissions="default", is_frozen=True, is_unprivileged=True
+            memory_mb=128,
+            permissions="default",
+            is_forked=True,
+            is_frozen=True,
+            is_unprivileged=True,
         ),
         70,
         (

@@ -191,9 +191,6 @@ async def test_whatever_ends_a_stream_too_early_is_named_in_the_trailers(
     message: str,
 ) -> None:
     source = f"export async function* handler() {{ {body} }}"
-    if way == "server" and error_type == "Runtime.HandlerNeverSettled":
-        error_type = "Runtime.InvokeTimeout"  # its event loop never runs dry
-        message = "did not end its answer"
     async with make_runtime({"function.ts": source}, **PATIENT):
         limit_s = 5 if error_type == "Runtime.InvokeTimeout" else 20
         answer = await api.invoke({}, timeout_s=limit_s)
@@ -211,16 +208,13 @@ async def test_whatever_ends_a_stream_too_early_is_named_in_the_trailers(
 
 
 async def test_a_stream_that_is_never_ended_is_an_error(
-    make_runtime: MakeRuntime, api: FakeRuntimeApi, way: str
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:
     files = {"function.ts": FORMS}
     async with make_runtime(files, "function.streamified", **PATIENT):
         answer = await api.invoke({"count": 1, "forgetsEnd": True}, timeout_s=5)
         assert answer.trailers["lambda-runtime-function-error-type"] == (
-            # The event loop of a server never runs dry.
-            "Runtime.InvokeTimeout"
-            if way == "server"
-            else "Runtime.HandlerNeverSettled"
+            "Runtime.HandlerNeverSettled"
         )
         await api.wait_for_next()
 

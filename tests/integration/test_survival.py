@@ -77,7 +77,7 @@ async def test_a_process_that_died_while_all_was_frozen_is_replaced(
     async with make_runtime(PLAIN) as runtime:
         for _ in range(3):
             await api.wait_for_next()
-            [waiting] = [pid for pid in runtime.survivors() if pid != runtime.pid]
+            [waiting] = runtime.waiting
             os.kill(runtime.pid, signal.SIGSTOP)
             await kill_and_wait(waiting)
             api.deliver(b"{}")
@@ -150,7 +150,7 @@ async def test_invocations_without_any_time_left_leak_nothing(
             await api.wait_for_next()
         # A process that still ends, or does not wait yet, moves a count by a few, until
         # it has; a leak has added twelve that stay.
-        limits = [max(counts) + 4 for counts in zip(*first, strict=True)]
+        limits = [max(counts) + 7 for counts in zip(*first, strict=True)]
         async with asyncio.timeout(LIMIT_S):
             while any(map(int.__gt__, held(), limits)):  # noqa: ASYNC110 - a look at /proc
                 await asyncio.sleep(0.05)
@@ -254,7 +254,7 @@ async def test_a_long_record_is_cut_and_stays_one_record(
     ) as runtime:
         await api.invoke(message)
         await api.wait_for_next()
-        lines = [line for line in runtime.log.split("\n") if line]
+        lines = [line for line in runtime.log.split("\n") if "request-1" in line]
         assert len(lines) == 1
         assert '"level":"WARN"' in lines[0]
         assert lines[0].endswith("}")
@@ -405,7 +405,7 @@ async def test_a_bootstrap_that_had_children_ends_with_the_process_it_goes_on_in
             for pid in runtime.survivors()
             if Path(f"/proc/{pid}/comm").read_text() == "sleep\n"
         )
-        assert len(runtime.survivors()) == 4, "two bootstraps, helper, worker"
+        assert len(runtime.waiting) == 3, "another bootstrap, helper, worker"
         code = await runtime.stop(number)
         assert code == (0 if number == signal.SIGTERM else -number)
         await kill_and_wait(helper)
@@ -546,7 +546,7 @@ export async function handler(event: any) {
     ) as runtime:
         assert (await api.invoke({"script": script})).json() == 0
         await api.wait_for_next()
-        assert len(runtime.survivors()) == 2
+        assert len(runtime.waiting) == 1
         assert "Cannot end" not in runtime.log
         [report] = reports(runtime.log)
         assert report["leftoverProcesses"] == 301

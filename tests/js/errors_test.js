@@ -301,6 +301,19 @@ Deno.test("advise() tells of a layer that has what an import did not find", () =
   }
 });
 
+Deno.test("advise() tells what an alias of tsconfig.json is in Deno", () => {
+  sayHello();
+  const hint = "hint: If you want to use a JSR or npm package, try …";
+  for (const alias of ["@/", "~/", "$lib/"]) {
+    const said = `Import "${alias}a/b" not a dependency`;
+    const advised = advise(`${said}\n  ${hint}\n    at file:///a.ts:1:1`);
+    assert.ok(advised.includes(`"imports": {"${alias}": "./src/"}`), advised);
+    assert.ok(advised.endsWith("\n    at file:///a.ts:1:1"));
+  }
+  const other = `Import "@scope/a" not a dependency\n  ${hint}`;
+  assert.equal(advise(other), other);
+});
+
 Deno.test("remedy() names the event's own folder, and no path of this machine", () => {
   sayHello();
   assert.match(
@@ -315,6 +328,8 @@ Deno.test("remedy() names the event's own folder, and no path of this machine", 
   );
   assert.match(remedy("read", "/var/task"), /^set .*=\$LAMBDA_TASK_ROOT"/);
   assert.match(remedy("read", "/var/tasks"), /^set .*=\/var\/tasks"/);
+  sayHello({}, { taskRoot: "/tmp/task" });
+  assert.match(remedy("read", "/tmp/task/x"), /^set .*\$LAMBDA_TASK_ROOT\/x/);
   assert.match(
     remedy("run", "/var/task/x"),
     /^set .*--allow-run=\/var\/task\/x"/,

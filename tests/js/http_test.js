@@ -762,7 +762,10 @@ Deno.test("fromResponse() decides between text and base64 by type, encoding and 
       true,
     ], type);
   }
-  assert.deepEqual(await encoded("é"), ["w6k=", true]);
+  // Without a type, what can be text is text.
+  assert.deepEqual(await encoded("é"), ["é", false]);
+  assert.deepEqual(await encoded(Uint8Array.of(0xe9)), ["6Q==", true]);
+  assert.deepEqual(await encoded(Uint8Array.of(0, 65)), ["AEE=", true]);
   assert.deepEqual(await encoded(null), ["", false]);
   assert.deepEqual(await encoded("", { "content-type": "image/png" }), [
     "",

@@ -192,6 +192,26 @@ Deno.test("a promise that can never settle is an error, once nothing is left", (
   }
 });
 
+Deno.test("in a process with a socket it is an error too, and the process goes on", () => {
+  sayHello({ socket: "/s", invocations: 0 });
+  for (const phase of /** @type {const} */ (["running", "finishing"])) {
+    const { job, output } = beginJob();
+    if (phase === "finishing") {
+      job.afterwards.push(new Promise(() => {}));
+      respond(job, resultFrames(job, 1));
+    }
+    const event = new Event("beforeunload", { cancelable: true });
+    onNothingLeft(event);
+    assert.equal(event.defaultPrevented, true);
+    assert.deepEqual(output.kinds, [
+      phase === "running" ? "ERROR" : "RESULT",
+      "DONE",
+    ]);
+    assert.equal(output.frames[1].more, true);
+  }
+  take(stderr);
+});
+
 Deno.test("waitUntil work that can never settle is logged, and ends the process", () => {
   sayHello({ invocations: 2 });
   const { job, output } = beginJob();

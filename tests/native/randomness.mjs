@@ -2,6 +2,7 @@
 // that it has a state that a fork copies; a module that uses another one then is refused.
 import nodeCrypto from "node:crypto";
 import { promisify } from "node:util";
+import vm from "node:vm";
 import { reseed } from "./child.mjs";
 
 const { subtle } = crypto;
@@ -24,8 +25,12 @@ const der = (type, options) => {
   return privateKey.export({ format: "der", type: "pkcs8" }).toString("hex");
 };
 
+// Both have no state of their own before they are first asked.
+const context = vm.createContext();
 // Every child draws from these; from the others, which take longer, each tenth child.
 const kinds = {
+  newContext: () => vm.runInNewContext("Math.random()"),
+  context: () => vm.runInContext("Math.random()", context),
   mathRandom: () => Math.random(),
   randomUUID: () => crypto.randomUUID(),
   getRandomValues: () => hex(crypto.getRandomValues(new Uint8Array(16))),

@@ -42,7 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     where.add_argument("--memory", type=int, metavar="MB", help="needs root")
     where.add_argument("--concurrency", type=int, default=1, help="events at once")
     where.add_argument("--strategy", choices=STRATEGIES, default="fresh")
-    where.add_argument("--fork", action="store_true", help="LAMBDA_DENO_START=auto")
+    where.add_argument("--fork", action="store_true", help="LAMBDA_DENO_START=fork")
     where.add_argument("--permissions", choices=PERMISSIONS, default="all")
     where.add_argument("--frozen", action="store_true", help="between events")
     where.add_argument("--unprivileged", action="store_true", help="as Lambda's user")

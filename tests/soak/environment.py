@@ -51,7 +51,7 @@ class Setup:
         concurrency: Number of events at once; above 1 it is a Managed Instance.
         strategy: Value of ``LAMBDA_DENO_STRATEGY``.
         permissions: Value of ``LAMBDA_DENO_PERMISSIONS``: ``all``; ``default``: unset.
-        is_forked: Processes are forks of a loaded one (``LAMBDA_DENO_START=auto``).
+        is_forked: Processes are forks of a loaded one (``LAMBDA_DENO_START=fork``).
         is_frozen: Freeze the environment between ``next`` and its event.
         is_unprivileged: Run as Lambda's user, with a read-only root and 512 MB of /tmp.
     """
@@ -99,8 +99,8 @@ class Setup:
             found["LAMBDA_DENO_PERMISSIONS"] = self.permissions
         if self.strategy != "fresh":
             found["LAMBDA_DENO_STRATEGY"] = self.strategy
-        if self.is_forked:
-            found["LAMBDA_DENO_START"] = "auto"
+        # Not the default: it would not say which of them was tried.
+        found["LAMBDA_DENO_START"] = "fork" if self.is_forked else "exec"
         if self.memory_mb is None:
             # Without its own limit, V8 would use all memory of the group.
             found["LAMBDA_DENO_V8_FLAGS"] = "--max-old-space-size=64"

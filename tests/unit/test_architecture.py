@@ -48,8 +48,8 @@ ALLOWED: dict[str, set[str]] = {
         "protocol", "records",
     },
     "runtime_api": {
-        "__init__", "errors", "http", "invocation", "limits", "log", "records",
-        "strict_json",
+        "__init__", "config", "errors", "http", "invocation", "limits", "log",
+        "records", "strict_json",
     },
     "serving": {
         "config", "errors", "invocation", "launch", "limits", "log", "native",

@@ -661,7 +661,12 @@ const encodeBody = (
     const type = headers["content-type"]?.split(/[;,]/)[0].trim().toLowerCase();
     const isEncoded = Boolean(encoding) && encoding !== "identity";
     if (bytes.length === 0) return { body: "", isBase64Encoded: false };
-    if (!isEncoded && type !== undefined && TEXT_TYPE.test(type)) {
+    // Without a type, what is UTF-8 is text to everyone: a REST API without binary media
+    // types would serve the base64 of it.
+    const isText = type === undefined
+      ? !bytes.includes(0)
+      : TEXT_TYPE.test(type);
+    if (!isEncoded && isText) {
       try {
         return { body: decode(bytes), isBase64Encoded: false };
       } catch {

@@ -344,6 +344,9 @@ const NOT_PACKAGED =
   "the network: it has to come with the function";
 /** How Deno words that it cannot add a package to its cache, and what helps here. */
 const NOT_ADDED = "Failed caching npm package";
+/** How Deno words that it has not found an alias, which compilers know. */
+const ALIAS =
+  /^(Import "((?:@|~|\$[\w-]*)\/)[^"]*" not a dependency)\n\s*hint: .*/;
 const ADD_BEFORE =
   ": an event cannot add packages beside those that were loaded before it; import it " +
   "at the top of the module, or package it";
@@ -686,8 +689,16 @@ const noteDenials = (
    *   code belongs to; null: unknown.
    */
   function (findOwner) {
+    const denied = Deno.errors.NotCapable.prototype;
+    // Programs for Node.js look for a code, as where they write to a folder that is not
+    // theirs. Not a member of the error's own: the log would have it each time.
+    Object.defineProperty(denied, "code", {
+      value: "EACCES",
+      configurable: true,
+      writable: true,
+    });
     // Deno's constructor of the error assigns its name.
-    Object.defineProperty(Deno.errors.NotCapable.prototype, "name", {
+    Object.defineProperty(denied, "name", {
       configurable: true,
       get: () => "Error",
       set(value) {
@@ -756,6 +767,15 @@ function advise(text, errorType) {
       return text.replaceAll(NOT_CACHED, NOT_PACKAGED);
     }
     if (text.startsWith(NOT_ADDED)) return text + ADD_BEFORE;
+    if (ALIAS.test(text)) {
+      return text.replace(
+        ALIAS,
+        (_, said, alias) =>
+          `${said}\n  hint: this is not the name of a package; "paths" of ` +
+          `tsconfig.json have no effect in Deno: add "imports": {"${alias}": ` +
+          '"./src/"} to deno.json',
+      );
+    }
     const folder = hello.packageFolders.length > 0 && layerWith(text);
     if (folder) {
       return `${text}\n  It is in ${folder}, where only require looks, as in Node: ` +
@@ -845,7 +865,7 @@ function remedy(kind, target) {
   const instead = isOwn && kind === "write"
     ? "on Lambda the function's folder cannot be written to: use the folder that " +
       "os.tmpdir() and $TMPDIR name; elsewhere, "
-    : isFile && /^\/tmp(\/|$)/.test(target ?? "")
+    : isFile && !isOwn && /^\/tmp(\/|$)/.test(target ?? "")
     ? "each event has an empty folder of its own, which os.tmpdir() and $TMPDIR name: " +
       "use that; to share /tmp with other events, "
     : "";
@@ -1185,17 +1205,6 @@ let latestJob = /** @type {Job} */ (/** @type {unknown} */ (null));
 let runningJobs = null;
 /** Finds the job that the calling code belongs to; null: one of several. */
 let findCurrent = /** @type {() => Job | null} */ (() => latestJob);
-/**
- * Lets the event loop end, or not, although the process waits for invocations. On pipes
- * it waits in a read, which does not keep the loop busy.
- */
-let keepAlive = (/** @type {boolean} */ _isKept) => {};
-
-/** @param {(isKept: boolean) => void} keep */
-function keepAliveWith(keep) {
-  keepAlive = keep;
-}
-
 const beginLoading = (
   /**
    * @param {Output} output
@@ -2743,9 +2752,11 @@ function waitForNothing(job, advice, goOn) {
       advice,
     ]);
   const leftMs = Math.max(0, job.abortEpochMs - Date.now());
-  // False: the timer does not keep the process alive.
-  const timer = createSystemTimer(warn, leftMs, false);
-  keepAlive(false);
+  // The first timer of a process takes a millisecond, which a handler that has left
+  // nothing to do would wait for. False: it does not keep the process alive.
+  const timer = core.eventLoopHasMoreWork()
+    ? createSystemTimer(warn, leftMs, false)
+    : null;
   job.onNothingLeft = () => {
     job.stopWaiting?.();
     goOn();
@@ -2753,8 +2764,7 @@ function waitForNothing(job, advice, goOn) {
   job.stopWaiting = () => {
     job.onNothingLeft = null;
     job.stopWaiting = null;
-    cancelTimer(timer);
-    keepAlive(true);
+    if (timer !== null) cancelTimer(timer);
   };
 }
 
@@ -3070,9 +3080,14 @@ function noHandler(exports, path, value) {
   const noServer = names.length > 0
     ? ""
     : " and has started no server (import.meta.main is false here)";
+  const isNamed = names.includes(path.split(".")[0]);
   return new RuntimeError(
     "Runtime.HandlerNotFound",
-    value === undefined
+    value === undefined && isNamed && !path.includes(".")
+      ? `Cannot call export ${
+        quote(path)
+      } of ${where}: it is undefined when the module has loaded`
+      : value === undefined
       ? `Cannot find export ${
         quote(path)
       } in ${where}: it exports ${found}${more}${noServer}`
@@ -3631,6 +3646,64 @@ async function handToServer() {
 // --- packages.js ---
 
 /**
+ * @typedef {(request: string, paths: string[], ...more: unknown[]) =>
+ *   string | false | null} FindPath Null: it has failed.
+ */
+
+/** Set once, as a member of the constructor of modules, where Deno loads `require`. */
+const SET_WHERE_LOADED = "_findPath";
+
+const mendRequire = (
+  /**
+   * Let `require` go on where a file looks as if it did not exist. Deno loads `require`
+   * when it is first needed; to load it for every handler would take time.
+   */
+  function () {
+    Object.defineProperty(Function.prototype, SET_WHERE_LOADED, {
+      configurable: true,
+      set(value) {
+        const isRequire = "_pathCache" in this;
+        Object.defineProperty(this, SET_WHERE_LOADED, {
+          value: isRequire ? findingOn(value) : value,
+          writable: true,
+          enumerable: true,
+          configurable: true,
+        });
+        if (isRequire) {
+          Reflect.deleteProperty(Function.prototype, SET_WHERE_LOADED);
+        }
+      },
+    });
+  }
+);
+
+/**
+ * @param {FindPath} find Fails at a path that may not be read.
+ * @returns {FindPath} Does not.
+ */
+function findingOn(find) {
+  const { NotFound } = Deno.errors;
+  /** @type {FindPath} */
+  const findIn = (request, paths, ...more) => {
+    try {
+      return find(request, paths, ...more);
+    } catch (error) {
+      if (error instanceof NotFound) return null;
+      throw error;
+    }
+  };
+  return (request, paths, ...more) => {
+    const found = findIn(request, paths, ...more);
+    if (found !== null) return found;
+    for (const path of paths) {
+      const foundThere = findIn(request, [path], ...more);
+      if (foundThere) return foundThere;
+    }
+    return false;
+  };
+}
+
+/**
  * Let `require` look in other folders. As in Node, `import` does not.
  *
  * @param {string[]} folders Looked at after all others.
@@ -3728,15 +3801,19 @@ function failUncaught(job, error, errorType) {
 function onNothingLeft(event) {
   if (hasEnded()) return;
   const job = latestJob;
-  if (job.onNothingLeft !== null) {
-    // The response may take more work, and the process serve more invocations.
+  const goOn = () => {
     event?.stopImmediatePropagation();
     event?.preventDefault();
+  };
+  if (job.onNothingLeft !== null) {
+    // The response may take more work, and the process serve more invocations.
+    goOn();
     return job.onNothingLeft();
   }
   const isUnanswered = job.phase === "running" || job.phase === "streaming";
   if (isUnanswered) {
-    job.isFatal = true;
+    // In a process that reads stdin, nothing would read on behind the handler.
+    job.isFatal = hello.socket === null;
     const message = job.opensStream
       ? "The response stream can never end: no timer, request or other work is left " +
         "that could write to it; call its end()"
@@ -3749,16 +3826,16 @@ function onNothingLeft(event) {
   }
   if (!isUnanswered && job.phase === "finishing") {
     // `finish` waits for the promise for ever, so no other invocation can follow.
-    job.servesMore = false;
+    if (hello.socket === null) job.servesMore = false;
     log("WARN", [
       "waitUntil: a promise can never settle, nothing is left to wake it",
     ]);
   }
   if (job.phase !== "loading" && job.phase !== "idle") end(job);
-  if (!hasEnded()) return;
-  // The end comes later: until then nothing else hears of it, and Deno goes on.
-  event?.stopImmediatePropagation();
-  event?.preventDefault();
+  // A process that serves goes on; if the end comes later, nothing else hears of it
+  // until then.
+  const serves = hello.socket !== null && hello.concurrency === 1;
+  if (hasEnded() || (serves && job.phase === "done")) goOn();
 }
 
 // --- template.js ---
@@ -3807,6 +3884,16 @@ function prepareForForks(places) {
     configurable: true,
   });
   if (places !== null) prepareToMove();
+}
+
+/**
+ * Wait for a timer. Deno loads and compiles what timers need, 12 ms of work, when the
+ * first one is set and when it has run out; done here, no child has to do it again.
+ *
+ * @returns {Promise<void>}
+ */
+function rehearseTimer() {
+  return new Promise((resolve) => setTimeout(resolve, 0));
 }
 
 /** Prepare for children whose folder has another path than this process's. */
@@ -3990,7 +4077,10 @@ export const start = (
     reroute();
     standIn(hello.variables);
     noteDenials(currentJob);
-    if (hello.template) prepareForForks(hello.places);
+    if (hello.template) {
+      prepareForForks(hello.places);
+      await rehearseTimer();
+    }
     // @ts-ignore the global of AWS's own runtime
     globalThis.awslambda = awslambda;
     globalThis.addEventListener("unhandledrejection", onUnhandledRejection);
@@ -4003,7 +4093,8 @@ export const start = (
       // Before the handler's module, which may replace what these take.
       const servesMore = invocationsLeft > 1 || hello.socket !== null;
       const server = hello.socket === null ? null : await loadServer();
-      const { packageFolders, closedFolders } = hello;
+      const { packageFolders, closedFolders, permissions } = hello;
+      if (permissions.hidden) mendRequire();
       if (packageFolders.length + closedFolders.length > 0) {
         await searchFolders(packageFolders, closedFolders);
       }
@@ -4070,7 +4161,7 @@ async function serve(server, listener, rid, handler) {
     within = (job, work) => jobs.run(job, work);
     tellApart(() => jobs.getStore());
   }
-  const { stopServing, keep } = server.serve(
+  const stopServing = server.serve(
     listener,
     (line, eventBytes, output) => {
       const head = /** @type {Head} */ (parse(decode(line)));
@@ -4081,8 +4172,8 @@ async function serve(server, listener, rid, handler) {
       });
       return () => job.abandon();
     },
+    hello.concurrency === 1,
   );
-  keepAliveWith(keep);
   beforeTheEnd(stopServing);
   // The supervisor writes CLOSE there, or nothing; it ends with it, or behind that.
   server.endOf(rid).then((line) => {

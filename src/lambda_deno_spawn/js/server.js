@@ -106,35 +106,47 @@ export async function endOf(rid) {
  *
  * @param {Deno.UnixListener} listener
  * @param {Invoke} invoke
- * @returns {{ stopServing: () => void, keep: (isNeeded: boolean) => void }} The first
- *   stops accepting; requests that were received get a response. The second lets the
- *   event loop end, or not, while connections wait for requests.
+ * @param {boolean} isAlone No other invocation comes before the end of one. The event
+ *   loop can then be empty during an invocation: nothing is left that could wake it.
+ * @returns {() => void} Stops accepting; requests that were received get a response.
  */
-export function serve(listener, invoke) {
+export function serve(listener, invoke, isAlone) {
+  /** @param {boolean} isNeeded False: connections do not keep the event loop busy. */
+  const keep = (isNeeded) => {
+    isKept = isNeeded;
+    for (const waiting of [listener, ...idle]) {
+      if (isKept) waiting.ref();
+      else waiting.unref();
+    }
+  };
+  /** @type {Invoke} */
+  const invokeAlone = (line, event, output) => {
+    keep(false);
+    return invoke(line, event, {
+      write: (bytes, isLast) => output.write(bytes, isLast),
+      writeLater: (bytes) => output.writeLater(bytes),
+      end() {
+        keep(true);
+        output.end();
+      },
+    });
+  };
+  const handle = isAlone ? invokeAlone : invoke;
   (async () => {
     while (!isStopping) {
       try {
-        handleConnection(await listener.accept(), invoke);
+        handleConnection(await listener.accept(), handle);
       } catch {
         if (isStopping) return;
         await new Promise((resolve) => setTimeout(resolve, ACCEPT_PAUSE_MS));
       }
     }
   })();
-  return {
-    stopServing() {
-      isStopping = true;
-      listener.close();
-      // A read is in progress on each of them, which would keep the process alive.
-      for (const connection of idle) connection.close();
-    },
-    keep(isNeeded) {
-      isKept = isNeeded;
-      for (const waiting of [listener, ...idle]) {
-        if (isKept) waiting.ref();
-        else waiting.unref();
-      }
-    },
+  return () => {
+    isStopping = true;
+    listener.close();
+    // A read is in progress on each of them, which would keep the process alive.
+    for (const connection of idle) connection.close();
   };
 }
 

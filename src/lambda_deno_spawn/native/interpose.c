@@ -8,6 +8,7 @@
 #include <semaphore.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -17,6 +18,7 @@
 
 #include "files.h"
 #include "folders.h"
+#include "generators.h"
 #include "serve.h"
 #include "system.h"
 #include "text.h"
@@ -59,6 +61,7 @@ static int (*real_clock)(clockid_t, struct timespec *);
 static int (*real_kill)(pid_t, int);
 static char *(*real_getenv)(const char *);
 static char *(*real_realpath)(const char *, char *);
+static size_t (*real_fread)(void *, size_t, size_t, FILE *);
 static ssize_t (*real_random)(void *, size_t, unsigned);
 static int (*real_register)(fork_handler, fork_handler, fork_handler, void *);
 
@@ -75,6 +78,7 @@ static void find_real(void) {
   *(void **)&real_kill = dlsym(RTLD_NEXT, "kill");
   *(void **)&real_getenv = dlsym(RTLD_NEXT, "getenv");
   *(void **)&real_realpath = dlvsym(RTLD_NEXT, "realpath", PATH_VERSION);
+  *(void **)&real_fread = dlsym(RTLD_NEXT, "fread");
   *(void **)&real_random = dlsym(RTLD_NEXT, "getrandom");
   *(void **)&real_register = dlsym(RTLD_NEXT, "__register_atfork");
   /* Last: it tells whether the others are there. */
@@ -119,6 +123,15 @@ EXPORT ssize_t getrandom(void *buffer, size_t size, unsigned flags) {
   note_random(size);
   if (real_random == NULL) return call3(SYS_getrandom, (long)buffer, (long)size, flags);
   return real_random(buffer, size, flags);
+}
+
+/* V8 reads the seeds of its generators so. */
+EXPORT size_t fread(void *into, size_t size, size_t count, FILE *file) {
+  find_once();
+  size_t got = real_fread(into, size, count, file);
+  if (size * count == GENERATOR_SEED_SIZE && got == count && is_active && is_template())
+    note_generator_seed(into);
+  return got;
 }
 
 EXPORT long syscall(long number, ...) {
@@ -273,7 +286,7 @@ __attribute__((constructor)) static void begin(int arguments_count, char **argum
   if (real_madvise == NULL || real_syscall == NULL || real_signal == NULL ||
       real_broadcast == NULL || real_post == NULL || real_join == NULL ||
       real_clock == NULL || real_kill == NULL || real_getenv == NULL ||
-      real_realpath == NULL || real_register == NULL || real_read == NULL)
+      real_realpath == NULL || real_fread == NULL || real_register == NULL || real_read == NULL)
     _exit(EX_CONFIG);
   is_active = begin_template((int)number, has_own_cache, variables);
   if (is_active) real_register(NULL, NULL, forget_threads, NULL);

@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "files.h"
+#include "generators.h"
 #include "system.h"
 #include "text.h"
 
@@ -97,6 +98,8 @@ bool plan_memory(const void *ours, struct refusal *why) {
   while (is_fine && (found = next_mapping(&maps, &mapping)) != 0) {
     if (found < 0) {
       is_fine = refuse(why, SYSTEM, 0, "a line of /proc/self/maps is not understood");
+    } else if (strcmp(mapping.path, "[heap]") == 0) {
+      find_generators(mapping.start, mapping.end);
     } else if (mapping.permissions[3] != 's' || mapping.start == (uintptr_t)ours) {
       continue;
     } else if (is_cache_database(mapping.path)) {

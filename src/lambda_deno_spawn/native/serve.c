@@ -22,6 +22,7 @@
 #include "descriptors.h"
 #include "files.h"
 #include "folders.h"
+#include "generators.h"
 #include "memory.h"
 #include "message.h"
 #include "system.h"
@@ -141,7 +142,8 @@ static bool freeze(const int given[GIVEN_LIMIT], struct refusal *why) {
   if (!has_no_children(why) || !park_threads(why)) return false;
   const int ours[] = {control,  cache_descriptor(), given[0],
                       given[1], given[2],           given[3]};
-  is_frozen = plan_descriptors(ours, 2 + GIVEN_LIMIT, why) && plan_memory(shared, why);
+  is_frozen = plan_descriptors(ours, 2 + GIVEN_LIMIT, why) && plan_memory(shared, why) &&
+              has_generators(why);
   /* From here on no child can look into this process or change it (proc(5), ptrace(2)),
    * whatever its handler may do. */
   if (is_frozen && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
@@ -181,7 +183,8 @@ static void become_child(const struct request *request, const int given[GIVEN_LI
   close(template_control);
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
   bool is_ready = setpgid(0, 0) == 0 || refuse(&why, CHILD_FAILED, errno, "setpgid");
-  is_ready = is_ready && renew_descriptors(given, &why) && renew_memory(&why);
+  is_ready = is_ready && renew_descriptors(given, &why) && renew_memory(&why) &&
+             renew_generators(&why);
   is_ready = is_ready && take_folders(request, given[STDIO_COUNT], &why);
   if (!is_ready) {
     tell_template(&why);

@@ -70,6 +70,7 @@ class Measures(NamedTuple):
         event_bytes: Size of the event.
         response_bytes: Size of the response, or of the error.
         start: How its process began: ``fork`` or ``exec``; None: it had none.
+        start_reason: Why it is not a fork; None: it is one, or it had none.
         is_warm: Its process had been started before the event arrived.
         spawn_s: The system call that starts the process.
         ready_s: From that call until the handler's module was loaded.
@@ -92,6 +93,7 @@ class Measures(NamedTuple):
     event_bytes: int
     response_bytes: int
     start: str | None = None
+    start_reason: str | None = None
     is_warm: bool = False
     spawn_s: float | None = None
     ready_s: float | None = None
@@ -149,7 +151,8 @@ class Measures(NamedTuple):
         arrived_s, ready_s = times.arrived_s, facts.ready_s
         responded_s = min(times.responded_s or times.posted_s, times.posted_s)
         measures = self._replace(
-            start="fork" if facts.is_forked else "exec",
+            start="fork" if facts.why_not_forked is None else "exec",
+            start_reason=facts.why_not_forked,
             is_warm=facts.started_s < arrived_s,
             wait_s=_between(arrived_s, facts.handed_over_s),
             handler_s=_between(facts.handed_over_s, responded_s),
@@ -177,6 +180,7 @@ class Measures(NamedTuple):
         return {
             "status": self.status,
             "start": self.start,
+            "startReason": self.start_reason,
             "warm": self.is_warm,
             "spawnMs": _ms(self.spawn_s),
             "readyMs": _ms(self.ready_s),
@@ -252,7 +256,8 @@ def _embedded(measures: Measures, form: ReportForm, epoch_ms: int) -> dict[str, 
     values["ForkedStarts"] = int(measures.start == "fork")
     values["Errors"] = int(measures.status != SUCCESS)
     units = {name: unit for name, unit, _ in EMF_METRICS}
-    tenant = {} if measures.tenant_id is None else {"tenantId": measures.tenant_id}
+    more = {"tenantId": measures.tenant_id, "startReason": measures.start_reason}
+    properties = {name: value for name, value in more.items() if value is not None}
     return {
         "_aws": {
             "Timestamp": epoch_ms,
@@ -270,7 +275,7 @@ def _embedded(measures: Measures, form: ReportForm, epoch_ms: int) -> dict[str, 
         "FunctionName": form.function_name or "unknown",
         "FunctionVersion": form.function_version,
         "requestId": measures.request_id,
-        **tenant,
+        **properties,
         "status": measures.status,
         **values,
     }

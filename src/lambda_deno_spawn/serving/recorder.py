@@ -24,7 +24,7 @@ from lambda_deno_spawn.recording.form import (
 from lambda_deno_spawn.recording.redaction import Redactor, is_secret_name
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from lambda_deno_spawn.config import Settings
     from lambda_deno_spawn.invocation import Invocation
@@ -38,7 +38,11 @@ class Recorder:
     """Turns invocations into lines of the log."""
 
     def __init__(
-        self, settings: Settings, environ: Mapping[str, str], module: str
+        self,
+        settings: Settings,
+        environ: Mapping[str, str],
+        module: str,
+        secrets: Sequence[str] = (),
     ) -> None:
         """Remember the members that are the same for all of them.
 
@@ -46,12 +50,14 @@ class Recorder:
             settings: Those of the function.
             environ: The environment, whose secrets are looked for.
             module: Path of the handler's file.
+            secrets: Further values that are secrets.
         """
         self._settings = settings
         self._module = module
         self._code: str | None = None
         self._set = {name: environ[name] for name in SETTINGS if name in environ}
-        self._secrets = [v for name, v in environ.items() if is_secret_name(name)]
+        named = [value for name, value in environ.items() if is_secret_name(name)]
+        self._secrets = [*named, *secrets]
 
     def lines(
         self,

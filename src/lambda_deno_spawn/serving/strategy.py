@@ -62,7 +62,7 @@ class Facts(NamedTuple):
     """What is measured of a worker, as it was when it was handed its invocation.
 
     Attributes:
-        is_forked: The worker began as a copy of a loaded process.
+        why_not_forked: Why the worker is not a copy of a loaded process; None: it is.
         number: Position of the invocation in its worker, from 1; 0: not handed over.
         is_first: No other invocation was handed to the worker before.
         started_s: When the worker was started; this and the next two: monotonic clock.
@@ -71,7 +71,7 @@ class Facts(NamedTuple):
         handed_over_s: When it got the event; None: it did not.
     """
 
-    is_forked: bool
+    why_not_forked: str | None
     number: int
     is_first: bool
     started_s: float
@@ -141,7 +141,7 @@ class Lease:
         worker, exchange = self.worker, self.exchange
         number = 0 if exchange is None else exchange.number
         return Facts(
-            worker.started.is_forked,
+            self._strategy.why_not_forked(worker),
             number,
             self._was_first if exchange is None else number == 1,
             worker.started.started_s,
@@ -274,6 +274,10 @@ class BaseStrategy(ABC):
                     await self._wait_until_ready(started, limit_s)
         return reason
 
+    def why_not_forked(self, worker: Worker) -> str | None:
+        """Return why a worker is not a copy of a loaded process; None: it is one."""
+        return None if worker.started.is_forked else self._workers.why_not_fork
+
     async def prepare(self, left_s: Callable[[], float]) -> None:
         """Have a worker for the next invocation.
 
@@ -286,16 +290,17 @@ class BaseStrategy(ABC):
         if has_leftovers:
             await self._leftovers.make_room(left_s())
             self._leftovers.begin_removal()
-        if self._workers.templates is not None:
-            await self._workers.templates.prepare(
+        templates = self._workers.find_templates()
+        if templates is not None:
+            await templates.prepare(
                 NEEDED_S, left_s(), waits=self._warm.when is not Warm.BACKGROUND
             )
         if self._warm.when is not Warm.OFF:
             started = self._refill()
             if started is not None and self._warm.when is Warm.READY:
                 await self._wait_until_ready(started, left_s())
-                if self._workers.templates is not None:
-                    self._workers.templates.waiting(started)
+                if templates is not None:
+                    templates.waiting(started)
         if has_leftovers:
             await self._leftovers.before_freeze(left_s)
 

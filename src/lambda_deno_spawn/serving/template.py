@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.errors import TemplateError, WorkerError, WorkerSpawnError
+from lambda_deno_spawn.limits import MEBIBYTE
 from lambda_deno_spawn.log.writer import logger
 from lambda_deno_spawn.native.control import (
     FROM_MODULE,
@@ -42,6 +43,8 @@ FAILURES_LIMIT = 3
 # On a busy machine, a thread of Deno's may still be at work: how often to ask again.
 BUSY_LIMIT = 5
 BUSY_PAUSE_S = 0.05
+# The supervisor's own memory; decision 0039.
+SUPERVISOR_BYTES = 20 * MEBIBYTE
 
 
 class Starter(Protocol):
@@ -55,6 +58,9 @@ class Starter(Protocol):
     ) -> Worker:
         """Start a process with these variables, this descriptor and these folders."""
 
+    def repair_files(self) -> None:
+        """Write the files again that each process starts with, if they were changed."""
+
     def is_outdated(self, worker: Worker, needed_s: float) -> bool:
         """Tell whether its credentials expire in so long, and another's would not."""
 
@@ -65,6 +71,8 @@ class Template:
     Attributes:
         worker: The process.
         is_checked: It has been asked, and may be copied.
+        own_bytes: Memory of its own, once it has loaded.
+        file_bytes: Its memory that is read from files, mostly Deno's program.
         folders: Its private folder and those of its copies; empty: all have the same.
     """
 
@@ -81,6 +89,7 @@ class Template:
         """
         self.worker = worker
         self.is_checked = False
+        self.own_bytes = self.file_bytes = 0
         self._control = control
         self.folders = folders
         # Workers by their folders; None: a copy that no worker has adopted yet.
@@ -271,6 +280,7 @@ class Templates:
         library: str,
         max_age_s: float | None,
         places: int = 1,
+        memory_mb: int | None = None,
     ) -> None:
         """Start nothing yet.
 
@@ -281,6 +291,8 @@ class Templates:
             library: Path of the native library.
             max_age_s: A template that is older is replaced; None: no limit.
             places: How many copies there may be at once.
+            memory_mb: What the environment has for one event and the template; None:
+                there is a template in any case.
         """
         self.reason: str | None = None
         self._workers = workers
@@ -289,6 +301,9 @@ class Templates:
         self._library = library
         self._max_age_s = max_age_s
         self._places = places
+        self._memory_mb = memory_mb
+        # By whether it was a copy: a copy has read little of Deno's program.
+        self._peaks_bytes = {False: 0, True: 0}
         self._template: Template | None = None
         self._ordinary: Worker | None = None
         # Its socket stays open until it has an event: it would end without.
@@ -352,6 +367,9 @@ class Templates:
             return None
         if not template.has_place():
             return None
+        # A copy reads them as little as its template does any more; but what an event
+        # has done to them shall not be there for the next one.
+        self._workers.repair_files()
         try:
             started = template.fork(self._state, self._cache)
         except (TemplateError, WorkerSpawnError) as error:
@@ -388,6 +406,41 @@ class Templates:
                 template.learn(worker.pid)
             except TemplateError as error:
                 self._replace(template, str(error))
+
+    def ended(self, worker: Worker) -> None:
+        """Look at what a process had used that has ended: is there room for both?"""
+        status = worker.exit_status
+        if status is not None and worker.handed_over:
+            peaks = self._peaks_bytes
+            kind = worker.started.is_forked
+            peaks[kind] = max(peaks[kind], status.peak_bytes)
+            template = self._template
+            if template is None or not template.is_checked:
+                return
+            problem = self._lack_of_room(template)
+            if problem is not None:
+                self._replace(template, "")
+                self._give_up(problem)
+
+    def _lack_of_room(self, template: Template) -> str | None:
+        """Return why events may need the memory of a template; None: there is room.
+
+        They change about half of what it has loaded at most, which is then there twice.
+        """
+        if self._memory_mb is None:
+            return None
+        # What is read of files need not stay in memory.
+        peak_bytes = max(
+            self._peaks_bytes[True], self._peaks_bytes[False] - template.file_bytes
+        )
+        needed_bytes = SUPERVISOR_BYTES + peak_bytes + template.own_bytes // 2
+        if needed_bytes <= self._memory_mb * MEBIBYTE:
+            return None
+        return (
+            f"an event has used {peak_bytes // MEBIBYTE} MB, and beside the "
+            f"{template.own_bytes // MEBIBYTE} MB of a loaded process too little would "
+            f"be left of the function's {self._memory_mb} MB"
+        )
 
     def drop(self) -> None:
         """Have no template any more; its process is ended with the others."""
@@ -463,6 +516,14 @@ class Templates:
             return  # beside another event
         if failure is not None:
             self._replace(template, failure.error_type)
+            return
+        footprint = template.worker.footprint()
+        if footprint is not None:
+            template.own_bytes, template.file_bytes, _ = footprint
+        problem = self._lack_of_room(template)
+        if problem is not None:
+            self._give_up(problem)
+            self._hand_over(template)
             return
         try:
             if not template.has_library():

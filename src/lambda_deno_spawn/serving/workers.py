@@ -6,6 +6,7 @@ Does not know which worker serves an invocation, or when one is started.
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.config import LAST_WORDS_S
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 # Ending a worker and what it started takes milliseconds, unless the kernel holds it.
 SWEEP_LIMIT_S = 5.0
+# Why a process is not a copy, as metrics say it.
+AS_CHOSEN = "LAMBDA_DENO_START=exec"
+NOT_LOADED = "there was no loaded process to copy"
 # The least time for it: after the deadline, and where it has failed before.
 SWEEP_LEAST_S = 0.2
 
@@ -94,6 +98,13 @@ class WorkerFactory:
             for lost in newly_lost():
                 logger.warning("%s", lost)
 
+    def repair_files(self) -> None:
+        """Write the files again that a process starts with, if they were changed."""
+        # On a full disk there is no room; a start would fail, and says so.
+        with suppress(OSError):
+            for name, text in self._command.files.items():
+                self._state.write(name, text)
+
     def launch_template(
         self,
         variables: Mapping[str, str],
@@ -135,6 +146,8 @@ class Workers:
     Attributes:
         credentials: What is fetched for workers; None: nothing is.
         templates: Copies a loaded process; None: each begins as a ``deno run``.
+        make_templates: Returns ``templates`` when they are first needed, or why there
+            are none; None: it has been called, or processes are not to be copied.
     """
 
     def __init__(
@@ -156,12 +169,44 @@ class Workers:
         self.credentials = credentials
         self._last_words_s = last_words_s
         self.templates: Templates | None = None
+        self.make_templates: Callable[[Workers], Templates | str] | None = None
+        self._why_not_fork = AS_CHOSEN
         self._factory = factory
         self._private_dir_of = private_dir_of
         self._started_with: dict[Worker, Credentials | None] = {}
         self._running: set[Worker] = set()
         self._stopping: set[Worker] = set()
         self._is_unswept = False
+
+    def find_templates(self) -> Templates | None:
+        """Return what copies a loaded process, made at first; None: nothing does.
+
+        Raises:
+            ConfigError: Processes are to be copied, and cannot be.
+        """
+        if self.make_templates is None:
+            return self.templates
+        try:
+            made = self.make_templates(self)
+        except (ImportError, OSError) as error:
+            # It may import modules: no descriptor may be left for that.
+            logger.warning("Cannot load what copies processes: %s", error)
+            return None  # the next event tries again
+        self.make_templates = None
+        if isinstance(made, str):
+            self._why_not_fork = made
+        else:
+            self.templates = made
+        return self.templates
+
+    @property
+    def why_not_fork(self) -> str:
+        """Why a process that is started now is not a copy."""
+        if self.make_templates is not None:
+            return NOT_LOADED
+        if self.templates is None:
+            return self._why_not_fork
+        return self.templates.reason or NOT_LOADED
 
     def start(self) -> Worker:
         """Start a worker; do not wait for it.
@@ -179,6 +224,10 @@ class Workers:
         if self.templates is not None:
             self.templates.note_copy(worker)
         return worker
+
+    def repair_files(self) -> None:
+        """Write the files again that a process starts with, if they were changed."""
+        self._factory.repair_files()
 
     def start_template(
         self,
@@ -285,6 +334,8 @@ class Workers:
                 limit_s,
             )
         self._is_unswept = not is_ended
+        if self.templates is not None:
+            self.templates.ended(worker)
         if worker.is_stopped:
             self._running.discard(worker)
             self._started_with.pop(worker, None)

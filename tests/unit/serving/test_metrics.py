@@ -22,6 +22,7 @@ MEASURES = Measures(
     tenant_id=None,
     status="success",
     start="exec",
+    start_reason="it is the first",
     is_warm=True,
     spawn_s=0.0005,
     ready_s=0.0151234,
@@ -42,6 +43,7 @@ MEASURES = Measures(
 # An invocation for which not even a process could be started.
 NOTHING = MEASURES._replace(
     start=None,
+    start_reason=None,
     tenant_id="blue",
     status="Runtime.InvokeTimeout",
     is_warm=False,
@@ -74,6 +76,7 @@ def test_the_json_record_tells_every_measure_with_its_unit() -> None:
         "record": {
             "status": "success",
             "start": "exec",
+            "startReason": "it is the first",
             "warm": True,
             "spawnMs": 0.5,
             "readyMs": 15.123,
@@ -115,13 +118,14 @@ def test_the_embedded_format_declares_every_value_it_holds(measures: Measures) -
     assert set(declared.values()) <= {"Milliseconds", "Megabytes", "Bytes", "Count"}
     assert all(isinstance(report[name], int | float) for name in declared)
     others = {"_aws", "FunctionName", "FunctionVersion", "requestId", "status"}
-    assert set(report) - set(declared) - {"tenantId"} == others
+    assert set(report) - set(declared) - {"tenantId", "startReason"} == others
     assert report["FunctionName"] == "shop"
 
 
 def test_the_embedded_format_counts_warm_starts_and_errors() -> None:
     good = json.loads(line(MEASURES, Metrics.EMF))
     assert (good["WarmStarts"], good["Errors"]) == (1, 0)
+    assert good["startReason"] == "it is the first"
     assert (good["HandlerTime"], good["PeakMemory"]) == (250.0, 50.0)
     bad = json.loads(line(NOTHING, Metrics.EMF))
     assert (bad["WarmStarts"], bad["Errors"]) == (0, 1)
@@ -139,7 +143,7 @@ TIMES = Times(
     arrived_s=10.0, responded_s=12.0, posted_s=12.5, finished_s=14.0, ended_s=14.25
 )
 FACTS = Facts(
-    is_forked=False,
+    why_not_forked="it is the first",
     number=1,
     is_first=True,
     started_s=4.0,
@@ -171,6 +175,7 @@ def test_measures_are_the_lengths_between_what_happened() -> None:
         event_bytes=2,
         response_bytes=3,
         start="exec",
+        start_reason="it is the first",
         is_warm=True,
         spawn_s=0.5,
         ready_s=3.0,
@@ -189,6 +194,11 @@ def test_measures_are_the_lengths_between_what_happened() -> None:
 def test_a_worker_that_was_started_for_its_event_was_not_idle() -> None:
     found = measured(facts=FACTS._replace(started_s=10.0, ready_s=10.1))
     assert (found.is_warm, found.idle_s) == (False, 0.0)
+
+
+def test_a_copy_needs_no_reason() -> None:
+    found = measured(facts=FACTS._replace(why_not_forked=None))
+    assert (found.start, found.start_reason) == ("fork", None)
 
 
 def test_what_did_not_happen_has_no_length() -> None:

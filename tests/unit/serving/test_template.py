@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 import pytest
 
 from lambda_deno_spawn.invocation import Failure
+from lambda_deno_spawn.limits import MEBIBYTE
 from lambda_deno_spawn.native import control
 from lambda_deno_spawn.native.control import ANSWER, BUSY, MAGIC, OK, SOCKET, VERSION
+from lambda_deno_spawn.processes.child import Footprint
 from lambda_deno_spawn.processes.launch import Launched
 from lambda_deno_spawn.processes.reaper import ExitStatus
 from lambda_deno_spawn.serving import template as module
@@ -51,6 +53,9 @@ class FakeWorker:
     handed_over: int = 0
     exit_status: object = None
 
+    def footprint(self) -> Footprint:
+        return Footprint(40 * MEBIBYTE, 30 * MEBIBYTE, 6)
+
     async def ready(self) -> Failure | None:
         return self.failure
 
@@ -68,6 +73,7 @@ class FakeStarter:
     answers: list[list[bytes]]
     started: list[FakeWorker] = field(default_factory=list)
     outdated: bool = False
+    repaired: int = 0
     deno_dir: str = ""
 
     def start_template(
@@ -94,6 +100,9 @@ class FakeStarter:
         )
         self.started.append(worker)
         return cast("Worker", worker)
+
+    def repair_files(self) -> None:
+        self.repaired += 1
 
     def is_outdated(self, _worker: Worker, _needed_s: float) -> bool:
         return self.outdated
@@ -144,7 +153,10 @@ def world(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
 
 
 def make(
-    *answers: list[bytes], cache: FakeCache | None = None, places: int = 1
+    *answers: list[bytes],
+    cache: FakeCache | None = None,
+    places: int = 1,
+    memory_mb: int | None = None,
 ) -> tuple[Templates, FakeStarter, FakeCache]:
     starter, cache = FakeStarter([*answers]), cache or FakeCache()
     templates = Templates(
@@ -154,6 +166,7 @@ def make(
         "/lib.so",
         None,
         places,
+        memory_mb,
     )
     MADE.append(templates)
     return templates, starter, cache
@@ -221,10 +234,11 @@ def test_one_that_does_not_answer_is_replaced_and_given_up_at_last() -> None:
 
 
 def test_a_copy_waits_until_the_folder_of_the_one_before_is_free() -> None:
-    templates, _, _ = make([answer(1), answer(2, pid=PID + 1)])
+    templates, starter, _ = make([answer(1), answer(2, pid=PID + 1)])
     prepare(templates)
     copy = templates.take()
     assert isinstance(copy, StartedWorker)
+    assert starter.repaired == 1
     worker = FakeWorker(copy)
     templates.note_copy(cast("Worker", worker))
     assert templates.take() is None
@@ -247,6 +261,47 @@ def test_what_would_be_wrong_for_the_next_event_is_replaced(why: str) -> None:
     assert len(starter.started) == 2
     assert starter.started[0].is_killed
     assert templates.worker is cast("object", starter.started[1])
+
+
+def has_used(templates: Templates, worker: FakeWorker, peak_mb: int) -> None:
+    worker.exit_status = ExitStatus(0, peak_bytes=peak_mb * MEBIBYTE)
+    worker.handed_over = 1
+    templates.ended(cast("Worker", worker))
+
+
+def test_a_template_goes_where_events_need_its_memory() -> None:
+    """Beside supervisor (20 MB) and template (40 MB, half of it shared)."""
+    templates, starter, _ = make([answer(1), answer(2, pid=PID + 1)], memory_mb=128)
+    prepare(templates)
+    copy = templates.take()
+    assert isinstance(copy, StartedWorker)
+    close(copy)
+    worker = FakeWorker(copy)
+    has_used(templates, worker, 88)
+    assert templates.reason is None
+    has_used(templates, worker, 89)
+    assert "an event has used 89 MB" in str(templates.reason)
+    assert starter.started[0].is_killed
+    prepare(templates)
+    assert templates.take() is None
+
+
+def test_a_template_that_would_have_no_room_serves_an_event_itself() -> None:
+    templates, starter, _ = make([answer(1)], memory_mb=128)
+    launched = Launched(PID, NO_FD, NO_FD, NO_FD)
+    first = FakeWorker(StartedWorker(launched, "m", "/p", "", 1.0, 0.0, ""))
+    has_used(templates, first, 30 + 89)  # 30 MB of them are Deno's program
+    prepare(templates)
+    assert "an event has used 89 MB" in str(templates.reason)
+    assert templates.take() is cast("object", starter.started[0])
+
+
+@pytest.mark.parametrize("memory_mb", [None, 1024])
+def test_a_template_stays_where_there_is_room(memory_mb: int | None) -> None:
+    templates, starter, _ = make([answer(1)], memory_mb=memory_mb)
+    prepare(templates)
+    has_used(templates, starter.started[0], 900)
+    assert templates.reason is None
 
 
 def test_each_copy_has_a_folder_until_none_is_left() -> None:

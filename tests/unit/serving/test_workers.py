@@ -64,6 +64,29 @@ def test_a_worker_that_cannot_be_started_is_not_known(loop: HandDrivenLoop) -> N
     assert machine.workers.is_empty
 
 
+def test_what_copies_processes_is_made_when_it_is_needed_and_tried_again(
+    loop: HandDrivenLoop, caplog: pytest.LogCaptureFixture
+) -> None:
+    workers = Machine().workers
+    assert workers.find_templates() is None
+    assert workers.why_not_fork == "LAMBDA_DENO_START=exec"
+    answers: list[str | OSError] = [OSError("Too many open files"), "it has a socket"]
+
+    def make(_: object) -> str:
+        answer = answers.pop(0)
+        if isinstance(answer, OSError):
+            raise answer
+        return answer
+
+    workers.make_templates = make
+    assert workers.why_not_fork == "there was no loaded process to copy"
+    assert workers.find_templates() is None
+    assert "Too many open files" in caplog.text
+    assert workers.find_templates() is None
+    assert workers.why_not_fork == "it has a socket"
+    assert workers.find_templates() is None
+
+
 def test_all_but_those_that_are_kept_are_killed_at_once(loop: HandDrivenLoop) -> None:
     machine = Machine()
     first, second, kept = (start(loop, machine) for _ in range(3))

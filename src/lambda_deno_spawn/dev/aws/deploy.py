@@ -8,6 +8,7 @@ AWS "Control access to Lambda function URLs".
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,17 @@ from lambda_deno_spawn.dev.aws.deploy_layers import (
     planned_layers,
     unpublished_layers,
 )
+from lambda_deno_spawn.dev.aws.deploy_settings import (
+    NEW_POLICY,
+    check_creation_only,
+    plan_concurrency,
+    plan_provisioned,
+    plan_published,
+    plan_record,
+)
+from lambda_deno_spawn.dev.aws.events import plan_events, plan_removal
 from lambda_deno_spawn.dev.aws.plan import (
+    FUNCTION_SET_UP,
     NO_ROLE,
     Call,
     Change,
@@ -33,28 +44,46 @@ from lambda_deno_spawn.dev.aws.publish import (
     content_steps,
     publish_steps,
 )
+from lambda_deno_spawn.dev.aws.role import OUR_SIDS
+from lambda_deno_spawn.dev.aws.secrets import with_secrets
+from lambda_deno_spawn.dev.aws.settings import (
+    changed_parameters,
+    recorded_keys,
+    restored,
+    setting_changes,
+    tags_to_record,
+)
 from lambda_deno_spawn.dev.aws.wanted import (
     OUR_TAG,
     WRAPPER,
     WRAPPER_PATH,
-    default_log_group,
     own_role_name,
     qualified,
     role_policy,
     role_policy_name,
+    settings_of,
+    with_removals,
 )
+from lambda_deno_spawn.dev.project.aws_keys import MANAGED_MEMORY_MIN_MB
 from lambda_deno_spawn.dev.project.project import RUNTIMES
 from lambda_deno_spawn.dev.project.quotas import (
     DEFAULT_MEMORY_MB,
     DEFAULT_TIMEOUT_S,
+    MB,
     OS_ONLY,
+    UNZIPPED_LIMIT_BYTES,
 )
 from lambda_deno_spawn.errors import DeployError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from lambda_deno_spawn.dev.aws.wanted import Current, FunctionState, Wanted
+    from lambda_deno_spawn.dev.aws.wanted import (
+        Current,
+        FunctionState,
+        RoleState,
+        Wanted,
+    )
 
     _Value = str | int | list[str]
 
@@ -95,7 +124,7 @@ def plan_deploy(wanted: Wanted, current: Current) -> Plan:
             ``changes_runtime`` is not set.
         DeployError: The wanted state cannot be reached.
     """
-    return _Planner(wanted, current).plan()
+    return _Planner(with_removals(wanted, current.function), current).plan()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,21 +166,35 @@ class _Planner:
         self._steps: list[Step] = []
         self._revision = current.function.revision if current.function else ""
         self._qualified_arn, self._qualified = qualified(wanted, current.place)
+        self._has_new_policy = False
 
     def plan(self) -> Plan:
         function = self._current.function
         if function is not None:
             _check_replaceable(self._wanted, function)
+            check_creation_only(self._wanted, function)
         role = self._plan_role()
         layers = self._plan_layers()
+        self._check_size()
         self._plan_log_group()
         if function is None:
             self._plan_creation(role, layers)
         else:
             self._plan_update(function, role, layers)
+        self._add(plan_concurrency(self._wanted, self._current))
         self._plan_alias()
+        self._add(plan_provisioned(self._wanted, self._current))
         self._plan_url()
+        self._plan_events()
+        self._plan_former()
+        self._add(plan_record(self._wanted, self._current))
         return Plan(tuple(self._changes), tuple(self._steps))
+
+    def _add(self, planned: Iterable[tuple[Change | None, Step]]) -> None:
+        for change, step in planned:
+            if change is not None:
+                self._changes.append(change)
+            self._steps.append(step)
 
     # Each method below adds the changes of one resource, and the steps that make them.
 
@@ -165,9 +208,11 @@ class _Planner:
                     "create it, or leave out --role to have one created"
                 )
             return role.arn
-        if self._current.function is not None:
-            return self._current.function.role
         name = own_role_name(wanted.name)
+        if self._current.function is not None:
+            if self._current.own_role is not None:
+                self._plan_role_policy(name, self._current.own_role)
+            return self._current.function.role
         arn = self._place.role(name)
         if role is not None and not role.is_ours:
             raise DeployError(
@@ -190,24 +235,35 @@ class _Planner:
             )
             there = Call("iam", "GetRole", arn, {"RoleName": name})
             self._steps.append(Step(Wait("role_exists", there)))
-        policy = role_policy(wanted.name, self._place)
-        policy_name = role_policy_name(self._place)
-        if role is None or role.policy != policy:
-            if role is not None:
-                before = None if role.policy is None else json.dumps(role.policy)
-                what, loses = f"role policy {policy_name}", before is not None
-                self._changes.append(Change(what, before, json.dumps(policy), loses))
-            self._call(
-                "iam",
-                "PutRolePolicy",
-                arn,
-                {
-                    "RoleName": name,
-                    "PolicyName": policy_name,
-                    "PolicyDocument": json.dumps(policy),
-                },
-            )
+        self._plan_role_policy(name, role)
         return arn
+
+    def _plan_role_policy(self, name: str, role: RoleState | None) -> None:
+        """Let the role do what the function's settings need, and nothing else."""
+        _, settings = settings_of(self._wanted, self._current.function)
+        policy = role_policy(
+            self._wanted.name, self._place, settings, self._wanted.sources
+        )
+        policy = with_secrets(policy, self._wanted.variables, self._place)
+        policy_name = role_policy_name(self._place)
+        if role is not None and role.policy == policy:
+            return
+        if role is not None:
+            before = None if role.policy is None else json.dumps(role.policy)
+            loses = _was_edited(role.policy, policy)
+            what = f"role policy {policy_name}"
+            self._changes.append(Change(what, before, json.dumps(policy), loses))
+        self._has_new_policy = True
+        self._call(
+            "iam",
+            "PutRolePolicy",
+            self._place.role(name),
+            {
+                "RoleName": name,
+                "PolicyName": policy_name,
+                "PolicyDocument": json.dumps(policy),
+            },
+        )
 
     def _plan_layers(self) -> list[str | ResultOf]:
         layers = planned_layers(self._wanted, self._current)
@@ -216,10 +272,41 @@ class _Planner:
             self._steps += publish_steps(built, self._place, self._wanted.bucket)
         return layers
 
+    def _check_size(self) -> None:
+        """Reject a package that is too large together with its layers.
+
+        Raises:
+            UsageError: It is. Layers of others may be larger than AWS says, so Lambda
+                may still refuse what is accepted here.
+        """
+        wanted, current = self._wanted, self._current
+        names = wanted.layers or wanted.layer_names
+        sizes = {}
+        for name in names:
+            version, built = current.layers.get(name), current.built.get(name)
+            if version is not None:
+                sizes[name] = version.least_bytes
+            elif built is not None:
+                sizes[name] = built.unzipped_bytes
+        package_bytes = wanted.package.unzipped_bytes
+        layers_bytes = sum(sizes.values())
+        if package_bytes + layers_bytes > UNZIPPED_LIMIT_BYTES:
+            raise UsageError(
+                f"Cannot deploy {wanted.name!r}: the package has "
+                f"{package_bytes / MB:.1f} MB unzipped and its layers "
+                f"{layers_bytes / MB:.1f} MB, and Lambda accepts "
+                f"{UNZIPPED_LIMIT_BYTES // MB} MB together; leave out what the handler "
+                "does not need, with `exclude` in lambda.toml"
+            )
+
     def _plan_log_group(self) -> None:
-        name = default_log_group(self._wanted.name)
+        name = self._wanted.log_group
         function = self._current.function
-        if function is not None and function.log_group != name:
+        if (
+            function is not None
+            and function.log_group != name
+            and "logs.group" not in {*self._wanted.keys, *recorded_keys(function.tags)}
+        ):
             return  # not ours: its owner chose it, and its retention
         is_kept_for = self._current.log_retention_days
         days = self._wanted.retention_days
@@ -240,6 +327,7 @@ class _Planner:
         wanted = self._wanted
         variables = merged_variables({}, wanted)
         tags = {**wanted.tags, OUR_TAG[0]: OUR_TAG[1]}
+        tags |= tags_to_record(wanted.recorded, wanted.alias)
         settings = [
             *_settings(wanted, None, role),
             _Setting("architecture", "Architectures", [wanted.arch], None),
@@ -253,12 +341,15 @@ class _Planner:
                 shown = setting.wanted
                 text = wanted.arch if isinstance(shown, list) else setting.shown(shown)
                 self._changes.append(Change(setting.name, None, text))
+        defaults, after = settings_of(wanted, None)
+        given |= changed_parameters(defaults, after)
+        self._changes += setting_changes(defaults, after, is_new=True)
         self._changes += layer_changes((), layers)
         self._changes += variable_changes({}, variables)
         self._changes += [Change(f"tag {key}", None, tags[key]) for key in sorted(tags)]
         before, content = self._code()
         self._steps += before
-        parameters = {
+        creation = {
             "FunctionName": wanted.name,
             **given,
             "Layers": layers,
@@ -278,14 +369,14 @@ class _Planner:
         )
         self._steps.append(
             Step(
-                Call("lambda", "CreateFunction", self._arn, parameters),
+                Call("lambda", "CreateFunction", self._arn, creation),
                 key="function",
                 undo=(gone,),
                 digest=("CodeSha256", base64_digest(wanted.package.sha256)),
                 retry_while=NEW_ROLE if not wanted.role else (),
             )
         )
-        self._wait("function_active_v2")
+        self._wait(FUNCTION_SET_UP if wanted.is_managed else "function_active_v2")
 
     def _plan_update(
         self, function: FunctionState, role: str, layers: list[str | ResultOf]
@@ -324,6 +415,7 @@ class _Planner:
             given["Environment"] = {"Variables": variables}
             if function.environment_error is None:  # else the old values are unknown
                 previous["Environment"] = {"Variables": dict(function.variables)}
+        self._plan_settings(function, given, previous, is_repair=is_repair)
         needs_code = self._needs_code(function)
         before_code, content = self._code() if needs_code else ((), {})
         # The upload takes long and changes nothing, so it comes first.
@@ -332,13 +424,13 @@ class _Planner:
             code = function.code_sha256 if needs_code else None
             self._plan_configuration(given, previous, code)
         if needs_code:
-            parameters = {
+            code_update = {
                 "FunctionName": wanted.name,
                 "Architectures": [wanted.arch],
                 **content,
                 **self._take_revision(),
             }
-            call = Call("lambda", "UpdateFunctionCode", self._arn, parameters)
+            call = Call("lambda", "UpdateFunctionCode", self._arn, code_update)
             # Once the new code is accepted it must not run with the old configuration:
             # later failures are repaired by running the command again, not by
             # reverting.
@@ -346,6 +438,25 @@ class _Planner:
             self._steps.append(Step(call, settles=True, digest=digest))
             self._wait("function_updated_v2")
         self._plan_tags(function)
+
+    def _plan_settings(
+        self,
+        function: FunctionState,
+        given: dict[str, Any],
+        previous: dict[str, Any],
+        *,
+        is_repair: bool,
+    ) -> None:
+        """Add the settings of the project file's keys for AWS."""
+        before, after = settings_of(self._wanted, function)
+        self._changes += setting_changes(before, after, is_new=False)
+        found = changed_parameters(before, after)
+        if is_repair:  # all that this tool has set, as the update may have failed at it
+            nothing, _ = settings_of(self._wanted, None)
+            found = {**changed_parameters(nothing, after), **found}
+            found.pop("TenancyConfig", None)  # never accepted in an update
+        given |= found
+        previous |= restored(before, after, found)
 
     def _needs_code(self, function: FunctionState) -> bool:
         wanted = self._wanted
@@ -384,7 +495,8 @@ class _Planner:
         given = {**given, **self._take_revision()}
         _check_request(given)
         call = Call("lambda", operation, self._arn, {**name, **given})
-        self._steps.append(Step(call, undo=(back, wait)))
+        retry_while = NEW_POLICY if self._has_new_policy else ()
+        self._steps.append(Step(call, undo=(back, wait), retry_while=retry_while))
         self._steps.append(Step(wait, settles=code is None))
 
     def _take_revision(self) -> dict[str, str]:
@@ -407,14 +519,12 @@ class _Planner:
             change = Change(f"tag {key}", function.tags.get(key), tags[key])
             self._changes.append(change)
         if tags:
-            parameters = {"Resource": self._arn, "Tags": tags}
             self._take_revision()  # assumed: changing tags creates a new one
-            self._call("lambda", "TagResource", self._arn, parameters)
+            given = {"Resource": self._arn, "Tags": tags}
+            self._call("lambda", "TagResource", self._arn, given)
 
     def _plan_alias(self) -> None:
         wanted, current = self._wanted, self._current
-        if wanted.alias is None:
-            return
         alias, function = current.alias, current.function
         touched = {
             "CreateFunction",
@@ -425,10 +535,16 @@ class _Planner:
             isinstance(step.action, Call) and step.action.operation in touched
             for step in self._steps
         )
+        digest = base64_digest(wanted.package.sha256)
+        if wanted.alias is None:
+            if wanted.is_managed:
+                self._add(
+                    plan_published(wanted, current, digest, is_changed=is_changed)
+                )
+            return
         if alias and function and not is_changed and alias.function.runs_as(function):
             return
         name = {"FunctionName": wanted.name}
-        digest = base64_digest(wanted.package.sha256)
         # The digest prevents publishing code that another user has just uploaded.
         self._call(
             "lambda",
@@ -444,21 +560,23 @@ class _Planner:
         is_active = (ResultOf("version", "State"), "Active")
         wait = Wait("published_version_active", active, unless=is_active)
         self._steps.append(Step(wait))
-        parameters = {**name, "Name": wanted.alias, "FunctionVersion": version}
+        given: dict[str, Any] = {
+            **name, "Name": wanted.alias, "FunctionVersion": version,
+        }  # fmt: skip
         if alias is None:
             self._changes.append(Change(f"alias {wanted.alias}", None, "new version"))
-            self._call("lambda", "CreateAlias", self._qualified_arn, parameters)
+            self._call("lambda", "CreateAlias", self._qualified_arn, given)
             return
         before = f"version {alias.version}"
         if alias.has_weights:
             before += ", and another for a share of the calls"
-            parameters["RoutingConfig"] = {"AdditionalVersionWeights": {}}
+            given["RoutingConfig"] = {"AdditionalVersionWeights": {}}
         self._changes.append(
             Change(f"alias {wanted.alias}", before, "new version", alias.has_weights)
         )
         if alias.revision:
-            parameters["RevisionId"] = alias.revision
-        self._call("lambda", "UpdateAlias", self._qualified_arn, parameters)
+            given["RevisionId"] = alias.revision
+        self._call("lambda", "UpdateAlias", self._qualified_arn, given)
 
     def _plan_url(self) -> None:
         wanted, url = self._wanted, self._current.url
@@ -473,8 +591,15 @@ class _Planner:
             return
         auth = wanted.url_auth or (url.auth if url else "AWS_IAM")
         mode = wanted.invoke_mode or (url.invoke_mode if url else "BUFFERED")
-        settings = {"AuthType": auth, "InvokeMode": mode}
+        settings: dict[str, Any] = {"AuthType": auth, "InvokeMode": mode}
         shown = f"{auth}, {mode}"
+        old_cors = {} if url is None else dict(url.cors)
+        cors = old_cors if wanted.cors is None else wanted.cors
+        if cors != old_cors:
+            settings["Cors"] = cors
+            before = json.dumps(old_cors) if old_cors else None
+            after = json.dumps(cors) if cors else None
+            self._changes.append(Change("function url cors", before, after))
         if url is None:
             self._changes.append(Change("function url", None, shown))
             self._call_url("CreateFunctionUrlConfig", settings, key="url")
@@ -482,6 +607,8 @@ class _Planner:
             before = f"{url.auth}, {url.invoke_mode}"
             loses = auth != url.auth  # callers lose access, or everyone gets it
             self._changes.append(Change("function url", before, shown, loses))
+            self._call_url("UpdateFunctionUrlConfig", settings, key="url")
+        elif cors != old_cors:
             self._call_url("UpdateFunctionUrlConfig", settings, key="url")
         self._plan_permissions(is_public=auth == "NONE")
 
@@ -491,7 +618,7 @@ class _Planner:
         Since October 2025 both statements are needed.
         """
         taken = {statement.get("Sid") for statement in self._current.statements}
-        for sid, parameters in (
+        for sid, statement_of in (
             (
                 URL_STATEMENT,
                 {"Action": "lambda:InvokeFunctionUrl", "FunctionUrlAuthType": "NONE"},
@@ -504,23 +631,69 @@ class _Planner:
             found = [
                 statement
                 for statement in self._current.statements
-                if _is_public(statement, str(parameters["Action"]))
+                if _is_public(statement, str(statement_of["Action"]))
             ]
             if is_public and not found:
                 while sid in taken:  # another statement has this id
                     sid += "-1"
-                change = Change(f"{parameters['Action']} by the url", None, "everyone")
-                self._changes.append(change)
-                given = {"StatementId": sid, "Principal": "*", **parameters}
+                what = f"{statement_of['Action']} by the url"
+                self._changes.append(Change(what, None, "everyone"))
+                given = {"StatementId": sid, "Principal": "*", **statement_of}
                 self._call_url("AddPermission", given)
             elif found and not is_public:
                 for statement in found:
                     change = Change(
-                        f"{parameters['Action']} by the url", "everyone", None, True
+                        f"{statement_of['Action']} by the url", "everyone", None, True
                     )
                     self._changes.append(change)
                     given = {"StatementId": statement["Sid"]}
                     self._call_url("RemovePermission", given)
+
+    def _plan_events(self) -> None:
+        wanted, current = self._wanted, self._current
+        tags = {} if current.function is None else current.function.tags
+        events = current.events
+        if current.former is not None:
+            # Those of the former alias move, or go.
+            both = (*current.former.events.mappings, *events.mappings)
+            mappings = {item.uuid: item for item in both}
+            events = dataclasses.replace(events, mappings=tuple(mappings.values()))
+        self._add(
+            plan_events(
+                wanted.name,
+                wanted.alias,
+                wanted.keys.get("events", ()),
+                events,
+                self._place,
+                NEW_POLICY if self._has_new_policy else (),
+                removes="events" in recorded_keys(tags),
+            )
+        )
+
+    def _plan_former(self) -> None:
+        """Remove URL and schedules from the alias that was deployed before."""
+        former = self._current.former
+        if former is None:
+            return
+        name = self._wanted.name
+        before = dataclasses.replace(self._wanted, alias=former.alias)
+        arn, given = qualified(before, self._place)
+        if former.url is not None:
+            what = f"function url of {former.alias or 'the function'}"
+            self._changes.append(Change(what, former.url.url, None, loses=True))
+            self._call("lambda", "DeleteFunctionUrlConfig", arn, given)
+        for statement in former.statements:
+            if any(
+                _is_public(statement, action)
+                for action in ("lambda:InvokeFunctionUrl", "lambda:InvokeFunction")
+            ):
+                change = Change("calls by the former url", "everyone", None, loses=True)
+                self._changes.append(change)
+                sid = {"StatementId": statement["Sid"]}
+                self._call("lambda", "RemovePermission", arn, {**given, **sid})
+        rules = sorted(former.events.rules | former.events.permitted)
+        loses = not self._wanted.keys.get("events")
+        self._add(plan_removal(name, former.alias, [], rules, self._place, loses=loses))
 
     def _code(self) -> tuple[tuple[Step, ...], dict[str, Any]]:
         package = self._wanted.package
@@ -567,6 +740,10 @@ def _check_replaceable(wanted: Wanted, function: FunctionState) -> None:
             f"{what}: AWS could not set up that function, {function.state_reason}; "
             f"delete it with `lambda-deno-spawn delete {wanted.name}` and deploy again"
         )
+    if function.state == "Deleting":
+        raise DeployError(
+            f"{what}: that function is being deleted; deploy again when it is gone"
+        )
     if function.environment_error is not None and not wanted.replaces_env:
         raise DeployError(
             f"{what}: its environment variables cannot be read and would be lost, "
@@ -598,7 +775,8 @@ def _settings(
 ) -> list[_Setting]:
     memory, timeout = wanted.memory_mb, wanted.timeout_s
     if function is None:
-        memory, timeout = memory or DEFAULT_MEMORY_MB, timeout or DEFAULT_TIMEOUT_S
+        least = MANAGED_MEMORY_MIN_MB if wanted.is_managed else DEFAULT_MEMORY_MB
+        memory, timeout = memory or least, timeout or DEFAULT_TIMEOUT_S
 
     def before(read: Callable[[FunctionState], _Value]) -> _Value | None:
         return None if function is None else read(function)
@@ -680,6 +858,18 @@ def variable_changes(
                 None if new is None else shown_value(name, new),
                 loses=new is None,
             )
+
+
+def _was_edited(before: Mapping[str, Any] | None, after: Mapping[str, Any]) -> bool:
+    """Return whether a policy has statements that this tool did not add."""
+    if before is None:
+        return False
+    log = after["Statement"][0]
+    return any(
+        statement.get("Sid") not in OUR_SIDS
+        and statement.get("Action") != log["Action"]
+        for statement in before.get("Statement", ())
+    ) or not before.get("Statement")
 
 
 def _is_public(statement: Mapping[str, Any], action: str) -> bool:

@@ -43,7 +43,7 @@ def planned_layers(wanted: Wanted, current: Current) -> list[str | ResultOf]:
         return list(wanted.layers)
     _refuse_missing(wanted, current)
     names = wanted.layer_names
-    ours = {_kind(name): _own_layer(name, wanted, current) for name in names}
+    ours = {layer_kind(name): _own_layer(name, wanted, current) for name in names}
     there = () if current.function is None else current.function.layers
     layers = _in_place(there, ours)
     if len(layers) > LAYERS_LIMIT:
@@ -65,6 +65,22 @@ def unpublished_layers(wanted: Wanted, current: Current) -> list[LayerZip]:
         for name in wanted.layer_names
         if current.layers.get(name) is None
     ]
+
+
+def missing_layers(wanted: Wanted, current: Current) -> list[str]:
+    """Return the names of the runtime's layers that are neither published nor built."""
+    if wanted.layers:
+        return []
+    return [
+        name
+        for name in wanted.layer_names
+        if current.layers.get(name) is None and current.built.get(name) is None
+    ]
+
+
+def layer_kind(name: str) -> str:
+    """Return the kind of a layer of the runtime, from its name."""
+    return name.removeprefix(LAYER_PREFIX).partition("-")[0]
 
 
 def layer_changes(
@@ -97,13 +113,9 @@ def _in_place(
         name = arn.split(":")[6]
         if not name.startswith(LAYER_PREFIX):
             layers.append(arn)
-        elif (kind := _kind(name)) in waiting:
+        elif (kind := layer_kind(name)) in waiting:
             layers.append(waiting.pop(kind))
     return [*layers, *waiting.values()]
-
-
-def _kind(name: str) -> str:
-    return name.removeprefix(LAYER_PREFIX).partition("-")[0]
 
 
 def _own_layer(name: str, wanted: Wanted, current: Current) -> str | ResultOf:
@@ -117,14 +129,10 @@ def _own_layer(name: str, wanted: Wanted, current: Current) -> str | ResultOf:
 
 
 def _refuse_missing(wanted: Wanted, current: Current) -> None:
-    missing = [
-        name
-        for name in wanted.layer_names
-        if current.layers.get(name) is None and current.built.get(name) is None
-    ]
+    missing = missing_layers(wanted, current)
     if not missing:
         return
-    kinds = " ".join(f"--kind {_kind(name)}" for name in missing)
+    kinds = " ".join(f"--kind {layer_kind(name)}" for name in missing)
     raise DeployError(
         f"Cannot find the layer {' and '.join(map(repr, missing))} in "
         f"{current.place.region}: it is neither published nor built; run "

@@ -78,7 +78,7 @@ EXISTS = {
 BUSY = {
     "ConcurrentModification", "ConcurrentModificationException",
     "EntityTemporarilyUnmodifiable", "EntityTemporarilyUnmodifiableException",
-    "OperationAborted", "OperationAbortedException",
+    "OperationAborted", "OperationAbortedException", "ResourceInUseException",
 }  # fmt: skip
 BUSY_TEXT = re.compile(r"in progress|in the following state: '?(?!Failed)\w")
 # Too many calls per second: botocore's list, without LimitExceededException.
@@ -91,6 +91,16 @@ THROTTLED = {
 OVER_QUOTA = {
     "LimitExceeded", "LimitExceededException", "ServiceQuotaExceededException",
     "TooManyBuckets",
+}  # fmt: skip
+# Values of Reason: the function's own limit is reached. Lambda API reference, Invoke.
+RESERVED = {
+    "ReservedFunctionConcurrentInvocationLimitExceeded",
+    "ReservedFunctionInvocationRateLimitExceeded",
+}
+# The function's network, file system or snapshot is being set up again.
+NOT_READY = {
+    "ResourceNotReadyException", "SnapStartNotReadyException",
+    "SnapStartTimeoutException", "EFSMountTimeoutException", "ENILimitReachedException",
 }  # fmt: skip
 UNTRUSTED = "CERTIFICATE_VERIFY_FAILED"  # OpenSSL's name for the reason
 INTERNAL_ERROR = 500  # HTTP status; this and higher ones are faults of AWS
@@ -292,10 +302,22 @@ def _refusal(
         text = _denied(detail, call)
     elif code == KMS_DENIED:
         text = _key_denied(detail)
-    elif code in THROTTLED:
+    elif code in THROTTLED and response.get("Reason") in RESERVED:
         text = (
-            f"AWS accepts no more calls right now ({code}), "
+            f"all of the function's reserved concurrency is in use "
+            f"({response['Reason']}), {detail or 'without a reason'}; raise "
+            "reserved_concurrency; 0 stops the function"
+        )
+    elif code in THROTTLED:
+        reason = response.get("Reason") or code
+        text = (
+            f"AWS accepts no more calls right now ({reason}), "
             f"{detail or 'without a reason'}; try again in a minute"
+        )
+    elif code in NOT_READY:
+        text = (
+            f"the function is not ready ({code}), {detail or 'without a reason'}; try "
+            "again in a minute"
         )
     elif code in OVER_QUOTA:
         text = (

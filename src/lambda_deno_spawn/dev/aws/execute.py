@@ -67,6 +67,8 @@ class Executor:
             raise DeployError(f"{error}{self._revert()}") from error
         except KeyboardInterrupt:
             self._say_done("Interrupted after")
+            if self.done:
+                self._say("Run the same command again to continue from here.")
             raise
 
     def _do(self, step: Step) -> None:
@@ -76,7 +78,7 @@ class Executor:
         self._say(str(step.action))
         match step.action:
             case Wait(waiter, call):
-                self._aws.wait(Wait(waiter, self._ready(call)))
+                self._wait(Wait(waiter, self._ready(call)))
             case Upload():
                 self._upload(step.action)
             case Call():
@@ -93,6 +95,18 @@ class Executor:
         if step.digest is not None:
             _compare(step, response, *step.digest)
 
+    def _wait(self, wait: Wait) -> None:
+        """Wait, and go on waiting when AWS does not answer for a while."""
+        for pause_s in PAUSES_S:
+            try:
+                return self._aws.wait(wait)
+            except AwsError as error:
+                if not error.is_passing:
+                    raise
+                self._say(f"  {error.detail}; retrying in {pause_s:g} s")
+            self._sleep(pause_s)
+        return self._aws.wait(wait)
+
     def _is_reached(self, wait: Wait) -> bool:
         """Return whether an earlier response has the wanted state already."""
         if wait.unless is None:
@@ -107,7 +121,8 @@ class Executor:
                 return self._make(ready)
             except AwsError as error:
                 is_new = any(text in error.detail for text in retry_while)
-                is_early = error.code in THROTTLED and not ready.is_repeatable
+                # Also after botocore's own retries, which last some seconds only.
+                is_early = error.code in THROTTLED
                 if not is_new and not is_early and not error.is_in_progress:
                     raise
                 self._say(f"  {error.detail}; retrying in {pause_s:g} s")
@@ -165,7 +180,7 @@ class Executor:
             action = action.call
         self._say(f"revert: {action}")
         if isinstance(action, Wait):
-            self._aws.wait(action)
+            self._wait(action)
         else:
             self._call(action)
         return True
@@ -177,7 +192,6 @@ class Executor:
     def _say_done(self, heading: str) -> None:
         if self.done:
             self._say(f"{heading}: {'; '.join(self.done)}")
-            self._say("Run the same command again to continue from here.")
 
     def _upload(self, upload: Upload) -> None:
         """Send a file unless it is in the bucket already; its key is its digest."""
@@ -191,7 +205,7 @@ class Executor:
                 )
             for action in bucket_steps(upload):
                 if isinstance(action, Wait):
-                    self._aws.wait(action)
+                    self._wait(action)
                 else:
                     self._call(action)
         where = f"{arn}/{upload.key}"

@@ -25,6 +25,9 @@ ACTIONS = {
 }
 # Lambda's text about a role that it may not use, or that it does not know yet.
 NO_ROLE = "cannot be assumed by Lambda"
+# Our own waiter: botocore's waits for Active, which a function on Managed Instances is
+# only once it is published; before that it is ActiveNonInvocable.
+FUNCTION_SET_UP = "function_set_up"
 # Not idempotent: a second call publishes a second version of the layer.
 NOT_REPEATABLE = {"lambda:PublishLayerVersion"}
 # Variables whose values are printed. All others may be secrets, whatever their names.
@@ -56,6 +59,14 @@ class Place:
     def log_group(self, name: str) -> str:
         """Return a log group's ARN."""
         return self._arn("logs", f"log-group:{name}")
+
+    def rule(self, name: str) -> str:
+        """Return the ARN of a rule of EventBridge's default bus."""
+        return self._arn("events", f"rule/{name}")
+
+    def event_source_mapping(self, uuid: str) -> str:
+        """Return the ARN of an event source mapping."""
+        return self._arn("lambda", f"event-source-mapping:{uuid}")
 
     def role(self, name: str) -> str:
         """Return a role's ARN; roles belong to no region."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from lambda_deno_spawn.dev.aws.errors import AwsError
 from lambda_deno_spawn.dev.aws.plan import (
     Call,
     Change,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 LAYER_PREFIX = "lambda-deno-spawn-"
 PUBLIC_STATEMENT = "public"
+UNZIPPED = re.compile(r"; (\d{1,12}) bytes unzipped")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +48,7 @@ class LayerZip:
         name: Name of the layer in AWS.
         sha256: Digest of the zip, in hexadecimal.
         runtimes: Compatible runtimes, by Lambda's names.
+        unzipped_bytes: Size of its files; 0: unknown.
     """
 
     name: str
@@ -55,6 +59,7 @@ class LayerZip:
     runtimes: tuple[str, ...]
     description: str
     licenses: str
+    unzipped_bytes: int = 0
 
     @classmethod
     def from_built(cls, built: BuiltLayer, out: Path) -> LayerZip:
@@ -73,8 +78,10 @@ class LayerZip:
             sha256=built.sha256,
             zipped_bytes=built.zipped_bytes,
             runtimes=built.compatible_runtimes,
-            description=f"lambda-deno-spawn {built.version}: {', '.join(content)}",
+            description=f"lambda-deno-spawn {built.version}: {', '.join(content)}; "
+            f"{built.unzipped_bytes} bytes unzipped",
             licenses=built.licenses,
+            unzipped_bytes=built.unzipped_bytes,
         )
 
 
@@ -85,6 +92,8 @@ class LayerVersion:
     Attributes:
         code_sha256: Digest of the zip, in base64; empty if read from a list.
         created: Time in ISO 8601, as AWS formats it.
+        least_bytes: It has at least this size unzipped: AWS says only how large the
+            zip is, but the descriptions of our layers have the true size.
     """
 
     name: str
@@ -95,6 +104,7 @@ class LayerVersion:
     runtimes: tuple[str, ...]
     code_sha256: str
     created: str
+    least_bytes: int = 0
 
     @classmethod
     def from_response(cls, name: str, response: Mapping[str, Any]) -> LayerVersion:
@@ -108,6 +118,9 @@ class LayerVersion:
             runtimes=tuple(response.get("CompatibleRuntimes") or ()),
             code_sha256=response.get("Content", {}).get("CodeSha256", ""),
             created=response.get("CreatedDate", ""),
+            least_bytes=int(size[1])
+            if (size := UNZIPPED.search(response.get("Description") or ""))
+            else int(response.get("Content", {}).get("CodeSize") or 0),
         )
 
 
@@ -229,12 +242,18 @@ def plan_publish(
 def newest_version(aws: Aws, name: str) -> LayerVersion | None:
     """Return the newest version of a layer in this account, None if there is none."""
     arn = aws.place.layer(name)
-    answer = aws.find(Call("lambda", "ListLayerVersions", arn, {"LayerName": name}))
-    # The list begins with the newest version, so the first page is enough.
-    versions = [item["Version"] for item in (answer or {}).get("LayerVersions", [])]
-    if not versions:
+    call = Call("lambda", "ListLayerVersions", arn, {"LayerName": name})
+    try:
+        # The list begins with the newest version, so the first page is enough. It may
+        # be preceded by empty ones.
+        page = next(filter(None, aws.pages(call, "LayerVersions")), [])
+    except AwsError as error:
+        if error.is_not_found:
+            return None
+        raise
+    if not page:
         return None
-    return find_version(aws, name, max(versions))
+    return find_version(aws, name, max(item["Version"] for item in page))
 
 
 def find_version(aws: Aws, name: str, version: int) -> LayerVersion | None:
@@ -274,13 +293,13 @@ def list_versions(aws: Aws) -> list[LayerVersion]:
     every = Call("lambda", "ListLayers", "*")
     names = sorted(
         layer["LayerName"]
-        for layer in aws.pages(every, "Layers")
+        for layer in aws.items(every, "Layers")
         if layer["LayerName"].startswith(LAYER_PREFIX)
     )
     return [
         LayerVersion.from_response(name, item)
         for name in names
-        for item in aws.pages(
+        for item in aws.items(
             Call(
                 "lambda",
                 "ListLayerVersions",

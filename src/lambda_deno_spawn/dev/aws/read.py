@@ -8,28 +8,54 @@ states".
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from lambda_deno_spawn.dev.aws.errors import AwsError
-from lambda_deno_spawn.dev.aws.plan import Call, Change, Plan, Step, Wait
-from lambda_deno_spawn.dev.aws.publish import find_version, newest_version
+from lambda_deno_spawn.dev.aws.events import (
+    EventState,
+    SourceMapping,
+    plan_removal,
+    read_events,
+)
+from lambda_deno_spawn.dev.aws.plan import (
+    FUNCTION_SET_UP,
+    Call,
+    Change,
+    Plan,
+    Step,
+    Wait,
+)
+from lambda_deno_spawn.dev.aws.publish import (
+    base64_digest,
+    find_version,
+    newest_version,
+)
+from lambda_deno_spawn.dev.aws.role import role_statements
+from lambda_deno_spawn.dev.aws.settings import former_alias, recorded_keys
 from lambda_deno_spawn.dev.aws.wanted import (
     OUR_TAG,
     ROLE_POLICY_NAME,
     AliasState,
     Current,
+    FormerState,
     FunctionState,
+    ProvisionedState,
     RoleState,
     UrlState,
     check_name,
     default_log_group,
+    normal_cors,
     own_role_name,
     qualified,
     role_policy_name,
+    settings_of,
+    with_removals,
 )
-from lambda_deno_spawn.errors import UsageError
+from lambda_deno_spawn.dev.project.secrets import SECRETS_VARIABLE
+from lambda_deno_spawn.errors import DeployError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,6 +65,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.aws.session import Aws
     from lambda_deno_spawn.dev.aws.wanted import Wanted
 
+LATEST_PUBLISHED = "$LATEST.PUBLISHED"
 # Texts of IAM about a role whose policies are deleted, but not yet in all of IAM.
 STILL_HAS_POLICIES = (
     "must delete policies first",
@@ -58,19 +85,62 @@ def read_current(aws: Aws, wanted: Wanted, built: Sequence[LayerZip]) -> Current
         DeployError: AWS refused a call, or could not be reached.
     """
     function = settled_function(aws, wanted.name)
+    wanted = with_removals(wanted, function)
+    recorded = frozenset() if function is None else recorded_keys(function.tags)
+    digest = base64_digest(wanted.package.sha256)
+    if wanted.bucket and (function is None or function.code_sha256 != digest):
+        _check_bucket(aws, wanted.bucket)
+    has_events = function is not None and "events" in {*wanted.keys, *recorded}
+    statements: tuple[Mapping[str, Any], ...] = ()
+    if has_events or (function is not None and wanted.url is not None):
+        statements = _read_policy(aws, wanted.name, wanted.alias)
     return Current(
         place=aws.place,
         function=function,
         alias=_read_alias(aws, wanted) if function and wanted.alias else None,
         url=_read_url(aws, wanted) if function and wanted.url is not None else None,
         role=_read_wanted_role(aws, wanted, function),
-        log_retention_days=read_retention(aws, default_log_group(wanted.name)),
+        log_retention_days=read_retention(aws, wanted.log_group),
         layers=_read_layers(aws, wanted),
         built={layer.name: layer for layer in built},
-        statements=_read_statements(aws, wanted)
-        if function and wanted.url is not None
-        else (),
+        statements=statements,
+        former=_read_former(aws, wanted, function),
+        events=read_events(
+            aws, wanted.name, wanted.alias, statements, wanted.keys.get("events", ())
+        )
+        if has_events
+        else EventState(),
+        own_role=_read_own_role(aws, wanted, function, recorded),
+        provisioned=_read_provisioned(aws, wanted.name)
+        if function and "provisioned_concurrency" in {*wanted.keys, *recorded}
+        else {},
+        published=_read_published(aws, wanted.name)
+        if function and wanted.is_managed and wanted.alias is None
+        else None,
     )
+
+
+def _check_bucket(aws: Aws, bucket: str) -> None:
+    """Reject a bucket that Lambda cannot read from, before anything is made.
+
+    Raises:
+        DeployError: It does not exist, or is in another region.
+    """
+    arn = aws.place.bucket(bucket)
+    given = {"Bucket": bucket, "ExpectedBucketOwner": aws.place.account}
+    head = aws.find(Call("s3", "HeadBucket", arn, given))
+    if head is None:
+        raise DeployError(
+            f"Cannot upload to the bucket {bucket!r}: it does not exist; create it, or "
+            "leave out --bucket"
+        )
+    region = head.get("BucketRegion") or aws.region
+    if region != aws.region:
+        raise DeployError(
+            f"Cannot upload to the bucket {bucket!r}: it is in {region}, and Lambda "
+            f"reads packages of {aws.region} only from a bucket there; use another "
+            "bucket, or leave out --bucket"
+        )
 
 
 def read_function(aws: Aws, name: str) -> FunctionState | None:
@@ -78,7 +148,12 @@ def read_function(aws: Aws, name: str) -> FunctionState | None:
     response = aws.find(_get_function(aws, name))
     if response is None:
         return None
-    return FunctionState.from_response(response["Configuration"], response.get("Tags"))
+    concurrency = response.get("Concurrency") or {}
+    return FunctionState.from_response(
+        response["Configuration"],
+        response.get("Tags"),
+        concurrency.get("ReservedConcurrentExecutions"),
+    )
 
 
 def settled_function(aws: Aws, name: str) -> FunctionState | None:
@@ -89,7 +164,7 @@ def settled_function(aws: Aws, name: str) -> FunctionState | None:
         return None
     configuration = response["Configuration"]
     for waiter, is_due in (
-        ("function_active_v2", configuration.get("State") == "Pending"),
+        (FUNCTION_SET_UP, configuration.get("State") == "Pending"),
         (
             "function_updated_v2",
             configuration.get("LastUpdateStatus") == "InProgress",
@@ -139,11 +214,83 @@ def _read_url(aws: Aws, wanted: Wanted) -> UrlState | None:
     if response is None:
         return None
     mode = response.get("InvokeMode") or "BUFFERED"
-    return UrlState(response["FunctionUrl"], response["AuthType"], mode)
+    cors = normal_cors(response.get("Cors") or {})
+    return UrlState(response["FunctionUrl"], response["AuthType"], mode, cors)
 
 
-def _read_statements(aws: Aws, wanted: Wanted) -> tuple[Mapping[str, Any], ...]:
-    arn, parameters = qualified(wanted, aws.place)
+def _read_provisioned(aws: Aws, name: str) -> Mapping[str, ProvisionedState]:
+    """Return the provisioned concurrency of a function, by alias or version."""
+    arn = aws.place.function(name)
+    call = Call(
+        "lambda", "ListProvisionedConcurrencyConfigs", arn, {"FunctionName": name}
+    )
+    found = {}
+    for item in aws.items(call, "ProvisionedConcurrencyConfigs"):
+        failure = None
+        if item.get("Status") == "FAILED":
+            failure = item.get("StatusReason") or "without a reason"
+        qualifier = item["FunctionArn"].rpartition(":")[2]
+        requested = int(item.get("RequestedProvisionedConcurrentExecutions") or 0)
+        found[qualifier] = ProvisionedState(requested, failure)
+    return found
+
+
+def _read_published(aws: Aws, name: str) -> FunctionState | None:
+    """Return the version that callers without a qualifier get on Managed Instances."""
+    parameters = {"FunctionName": name, "Qualifier": LATEST_PUBLISHED}
+    arn = f"{aws.place.function(name)}:{LATEST_PUBLISHED}"
+    response = aws.find(Call("lambda", "GetFunctionConfiguration", arn, parameters))
+    return None if response is None else FunctionState.from_response(response)
+
+
+def _read_own_role(
+    aws: Aws,
+    wanted: Wanted,
+    function: FunctionState | None,
+    recorded: frozenset[str],
+) -> RoleState | None:
+    """Return the role that this tool created, if settings may change its policy."""
+    name = own_role_name(wanted.name)
+    if function is None or wanted.role is not None:
+        return None
+    if function.role != aws.place.role(name):
+        return None
+    _, after = settings_of(wanted, function)
+    is_default = after["logs.group"] == default_log_group(wanted.name)
+    needs = role_statements(after, "", "") or wanted.sources
+    had = SECRETS_VARIABLE in function.variables
+    has_secrets = had or SECRETS_VARIABLE in wanted.variables
+    if is_default and not recorded and not needs and not has_secrets:
+        return None
+    role = read_role(aws, name)
+    return role if role is not None and role.is_ours else None
+
+
+def _read_former(
+    aws: Aws, wanted: Wanted, function: FunctionState | None
+) -> FormerState | None:
+    """Return what the alias of the last deployment has, if it is another one now."""
+    tags = {} if function is None else function.tags
+    former = former_alias(tags, wanted.alias)
+    if former is None:
+        return None
+    (alias,) = former
+    policy = _read_policy(aws, wanted.name, alias)
+    return FormerState(
+        alias,
+        _read_url(aws, dataclasses.replace(wanted, alias=alias)),
+        policy,
+        read_events(aws, wanted.name, alias, policy, ()),
+    )
+
+
+def _read_policy(
+    aws: Aws, name: str, alias: str | None
+) -> tuple[Mapping[str, Any], ...]:
+    """Return the statements of the resource policy of a function or an alias."""
+    arn, parameters = aws.place.function(name), {"FunctionName": name}
+    if alias is not None:
+        arn, parameters = f"{arn}:{alias}", {**parameters, "Qualifier": alias}
     response = aws.find(Call("lambda", "GetPolicy", arn, parameters))
     if response is None:
         return ()
@@ -193,7 +340,7 @@ def read_retention(aws: Aws, log_group: str) -> int | None:
     # The names of other log groups may begin with this name too.
     arn = aws.place.log_group("*")
     call = Call("logs", "DescribeLogGroups", arn, {"logGroupNamePrefix": log_group})
-    for group in aws.pages(call, "logGroups"):
+    for group in aws.items(call, "logGroups"):
         if group["logGroupName"] == log_group:
             return int(group.get("retentionInDays") or 0)
     return None
@@ -221,6 +368,8 @@ class Leftovers:
         attached: ARNs of the policies attached to the role.
         role_users: Other functions in this region that use the role; None: unknown.
         log_group: Name of the log group to delete; None: it does not exist, or stays.
+        mappings: Queues and streams that this tool let it read.
+        rules: Names of the rules of its schedules.
     """
 
     function: FunctionState | None
@@ -230,6 +379,8 @@ class Leftovers:
     attached: tuple[str, ...] = ()
     role_users: tuple[str, ...] | None = ()
     log_group: str | None = None
+    mappings: tuple[SourceMapping, ...] = ()
+    rules: tuple[str, ...] = ()
 
 
 def read_leftovers(
@@ -241,25 +392,54 @@ def read_leftovers(
     if function is not None:
         _refuse_foreign(name, function)
     urls = () if function is None else _read_urls(aws, name)
+    mappings, rules = _read_leftover_events(aws, name, function)
     log_group = default_log_group(name)
     is_log_kept = keeps_logs or read_retention(aws, log_group) is None
     role = own_role_name(name)
     state = None if keeps_role else read_role(aws, role)
     if state is None or not state.is_ours:
-        return Leftovers(function, urls, log_group=None if is_log_kept else log_group)
+        return Leftovers(
+            function,
+            urls,
+            log_group=None if is_log_kept else log_group,
+            mappings=mappings,
+            rules=rules,
+        )
     arn = aws.place.role(role)
     of_role = {"RoleName": role}
-    inline = aws.call(Call("iam", "ListRolePolicies", arn, of_role))
-    attached = aws.call(Call("iam", "ListAttachedRolePolicies", arn, of_role))
+    inline = Call("iam", "ListRolePolicies", arn, of_role)
+    attached = Call("iam", "ListAttachedRolePolicies", arn, of_role)
     return Leftovers(
         function,
         urls,
         role,
-        tuple(inline["PolicyNames"]),
-        tuple(policy["PolicyArn"] for policy in attached["AttachedPolicies"]),
+        tuple(aws.items(inline, "PolicyNames")),
+        tuple(
+            policy["PolicyArn"] for policy in aws.items(attached, "AttachedPolicies")
+        ),
         _read_role_users(aws, state.arn, name),
         None if is_log_kept else log_group,
+        mappings,
+        rules,
     )
+
+
+def _read_leftover_events(
+    aws: Aws, name: str, function: FunctionState | None
+) -> tuple[tuple[SourceMapping, ...], tuple[str, ...]]:
+    """Return the mappings and the rules that this tool created for a function."""
+    if function is None or "events" not in recorded_keys(function.tags):
+        return (), ()
+    given = {"FunctionName": name}
+    listed = Call("lambda", "ListAliases", aws.place.function(name), given)
+    mappings: dict[str, SourceMapping] = {}
+    rules: set[str] = set()
+    for alias in (None, *(item["Name"] for item in aws.items(listed, "Aliases"))):
+        policy = _read_policy(aws, name, alias)
+        state = read_events(aws, name, alias, policy, ())
+        mappings |= {item.uuid: item for item in state.mappings if item.is_ours}
+        rules |= state.rules | state.permitted
+    return tuple(mappings.values()), tuple(sorted(rules))
 
 
 def _refuse_foreign(name: str, function: FunctionState) -> None:
@@ -285,7 +465,7 @@ def _read_role_users(aws: Aws, role_arn: str, name: str) -> tuple[str, ...] | No
     try:
         return tuple(
             function["FunctionName"]
-            for function in aws.pages(Call("lambda", "ListFunctions", "*"), "Functions")
+            for function in aws.items(Call("lambda", "ListFunctions", "*"), "Functions")
             if function.get("Role") == role_arn and function["FunctionName"] != name
         )
     except AwsError as error:
@@ -300,7 +480,7 @@ def _read_urls(aws: Aws, name: str) -> tuple[str, ...]:
     call = Call("lambda", "ListFunctionUrlConfigs", arn, parameters)
     try:
         return tuple(
-            url["FunctionUrl"] for url in aws.pages(call, "FunctionUrlConfigs")
+            url["FunctionUrl"] for url in aws.items(call, "FunctionUrlConfigs")
         )
     except AwsError as error:
         if error.is_not_found:  # the function was deleted in the meantime
@@ -326,6 +506,13 @@ def plan_delete(name: str, found: Leftovers, place: Place) -> Plan:
         steps.append(Step(call, retry_while=retry_while))
 
     arn = place.function(name)
+    # Before the function: what is read meanwhile would go nowhere.
+    for change, step in plan_removal(
+        name, None, found.mappings, found.rules, place, keeps_policy=True
+    ):
+        if change is not None:
+            changes.append(change)
+        steps.append(step)
     if found.function is not None:
         # Lambda deletes versions, aliases and URLs with the function.
         changes += [Change("function url", url, None, loses=True) for url in found.urls]

@@ -34,6 +34,7 @@ REMEMBERED = 100_000  # ids of events already seen, about 15 MB
 FIRST_PAUSE_S = 4.0
 LONGEST_PAUSE_S = 60.0
 GIVES_UP_AFTER_S = 600.0
+LONGEST_SINCE_S = 3653 * 86_400
 UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
@@ -59,13 +60,19 @@ def parse_since(text: str) -> int:
     Raises:
         UsageError: The text does not have this form.
     """
-    match = re.fullmatch(r"(\d+)([smhd])", text)
+    match = re.fullmatch(r"(\d+)([smhd])", text, re.ASCII)
     if match is None:
         raise UsageError(
             f"Cannot use --since {text!r}: expected a number and s, m, h or d, such as "
             "10m"
         )
-    return int(match[1]) * UNITS_S[match[2]]
+    seconds = int(match[1][:12]) * UNITS_S[match[2]]
+    if seconds > LONGEST_SINCE_S:
+        raise UsageError(
+            f"Cannot use --since {text!r}: CloudWatch keeps logs for ten years at "
+            f"most; give up to {LONGEST_SINCE_S // UNITS_S['d']}d"
+        )
+    return seconds
 
 
 def filter_pattern(pattern: str | None, request_id: str | None) -> str | None:
@@ -122,9 +129,8 @@ def read_log(
         parameters["filterPattern"] = pattern
     arn = f"{aws.place.log_group(log_group)}:*"
     try:
-        for event in aws.pages(
-            Call("logs", "FilterLogEvents", arn, parameters), "events"
-        ):
+        call = Call("logs", "FilterLogEvents", arn, parameters)
+        for event in aws.items(call, "events", may_break_off=True):
             yield LogEvent(
                 event["eventId"],
                 int(event["timestamp"]),

@@ -8,13 +8,16 @@ SDK for Python, "Credentials" and "Config Reference".
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import os
+import time
 from typing import TYPE_CHECKING, Any
 
 import boto3
 import boto3.exceptions
 import botocore.exceptions
 import botocore.parsers
+import botocore.waiter
 from boto3.s3.transfer import TransferConfig
 from botocore.auth import SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -23,7 +26,7 @@ from botocore.response import StreamingBody
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.dev.aws.errors import AwsError, translate
-from lambda_deno_spawn.dev.aws.plan import Call, Place
+from lambda_deno_spawn.dev.aws.plan import FUNCTION_SET_UP, Call, Place
 from lambda_deno_spawn.errors import DeployError
 
 if TYPE_CHECKING:
@@ -33,6 +36,42 @@ if TYPE_CHECKING:
 
 CONNECT_TIMEOUT_S = 10.0
 READ_TIMEOUT_S = 60.0
+# Names of the token in the request and in the response, where they are not Marker and
+# NextMarker.
+TOKENS = {
+    "FilterLogEvents": ("nextToken", "nextToken"),
+    "DescribeLogGroups": ("nextToken", "nextToken"),
+    "ListAttachedRolePolicies": ("Marker", "Marker"),
+    "ListRolePolicies": ("Marker", "Marker"),
+    "ListRuleNamesByTarget": ("NextToken", "NextToken"),
+}
+REPEAT_PAUSES_S = (0.2, 0.5, 1.0, 2.0)
+# Like botocore's FunctionActiveV2, for all states that a function can settle in.
+SET_UP = {
+    "version": 2,
+    "waiters": {
+        FUNCTION_SET_UP: {
+            "operation": "GetFunction",
+            "delay": 1,
+            "maxAttempts": 300,
+            "acceptors": [
+                {
+                    "matcher": "path",
+                    "argument": "Configuration.State",
+                    "expected": state,
+                    "state": result,
+                }
+                for state, result in (
+                    ("Active", "success"),
+                    ("ActiveNonInvocable", "success"),
+                    ("Inactive", "success"),
+                    ("Failed", "failure"),
+                    ("Pending", "retry"),
+                )
+            ],
+        }
+    },
+}
 ATTEMPTS = 4  # in total; botocore decides which failures it retries
 
 
@@ -42,8 +81,19 @@ class Aws:
     Not thread-safe.
     """
 
-    def __init__(self, region: str | None = None, profile: str | None = None) -> None:
+    def __init__(
+        self,
+        region: str | None = None,
+        profile: str | None = None,
+        *,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         """Find credentials and region in the places that all AWS tools use.
+
+        Args:
+            region: Name of the region; None: that of the environment or the profile.
+            profile: Name of the profile; None: that of the environment.
+            sleep: Waits for some seconds.
 
         Raises:
             DeployError: The profile does not exist, or no region is set.
@@ -61,6 +111,7 @@ class Aws:
         self.region: str = found
         self._clients: dict[str, Any] = {}
         self._place: Place | None = None
+        self._sleep = sleep
 
     @property
     def partition(self) -> str:
@@ -112,18 +163,59 @@ class Aws:
                 return None
             raise
 
-    def pages(self, call: Call, items: str) -> Iterator[Mapping[str, Any]]:
+    def items(
+        self, call: Call, items: str, *, may_break_off: bool = False
+    ) -> Iterator[Any]:
         """Yield the items of all pages of a list.
 
         Args:
             call: The call that lists.
             items: Name of the list in its response.
+            may_break_off: End the list if AWS does not get further in it; else that
+                is an error.
+
+        Raises:
+            AwsError: AWS refused a call, could not be reached, or does not get
+                further.
         """
-        with _translated(str(call), call, self.region):
-            client = self._client(call.service)
-            paginator = client.get_paginator(_method(client, call.operation))
-            for page in paginator.paginate(**call.parameters):
-                yield from page.get(items, [])
+        for page in self.pages(call, items, may_break_off=may_break_off):
+            yield from page
+
+    def pages(
+        self, call: Call, items: str, *, may_break_off: bool = False
+    ) -> Iterator[list[Any]]:
+        """Yield the pages of a list; some may be empty.
+
+        botocore's paginators are not used: they end with an error when a token is
+        repeated, which CloudWatch Logs does while it is still searching.
+        """
+        sends, receives = TOKENS.get(call.operation, ("Marker", "NextMarker"))
+        parameters = dict(call.parameters)
+        seen: set[str] = set()
+        previous: list[Any] | None = None
+        pauses = iter(REPEAT_PAUSES_S)
+        while True:
+            page = self.call(dataclasses.replace(call, parameters=parameters))
+            found = list(page.get(items) or [])
+            if found != previous:  # else it is the same page once more
+                yield found
+            token = page.get(receives)
+            if not token:
+                return
+            previous = None
+            if token in seen:
+                previous = found
+                pause_s = next(pauses, None)
+                if pause_s is None and may_break_off:
+                    return
+                if pause_s is None:
+                    raise AwsError(
+                        f"Cannot complete {call}: AWS returns the same part of the "
+                        "list again and again; try again in a minute"
+                    )
+                self._sleep(pause_s)
+            seen.add(token)
+            parameters[sends] = token
 
     def wait(self, wait: Wait) -> None:
         """Wait until a resource reaches a state.
@@ -133,7 +225,14 @@ class Aws:
         """
         with _translated(str(wait), wait.call, self.region):
             client = self._client(wait.call.service)
-            client.get_waiter(wait.waiter).wait(**wait.call.parameters)
+            if wait.waiter == FUNCTION_SET_UP:
+                model = botocore.waiter.WaiterModel(SET_UP)
+                waiter = botocore.waiter.create_waiter_with_client(
+                    wait.waiter, model, client
+                )
+            else:
+                waiter = client.get_waiter(wait.waiter)
+            waiter.wait(**wait.call.parameters)
 
     def upload(self, upload: Upload, on_progress: Callable[[int], None]) -> None:
         """Upload a file; a failed upload leaves nothing behind.

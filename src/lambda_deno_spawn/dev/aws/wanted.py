@@ -8,12 +8,30 @@ CreateFunction and GetFunction; AWS "Lambda quotas".
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from lambda_deno_spawn.dev.aws.events import EventState, source_statements
 from lambda_deno_spawn.dev.aws.publish import LAYER_PREFIX
+from lambda_deno_spawn.dev.aws.role import role_statements
+from lambda_deno_spawn.dev.aws.settings import (
+    OF_VERSIONS,
+    SETTINGS,
+    next_settings,
+    read_settings,
+    recorded_keys,
+)
+from lambda_deno_spawn.dev.project.aws_keys import (
+    ALIAS_NAME,
+    BUCKET_NAME,
+    MANAGED_MEMORY_MAX_MB,
+    MANAGED_TIMEOUT_LIMIT_S,
+    RETENTIONS_DAYS,
+    conflict,
+)
 from lambda_deno_spawn.dev.project.project import (
     DESCRIPTION_LIMIT,
     FUNCTION_NAME,
@@ -33,7 +51,7 @@ from lambda_deno_spawn.dev.project.quotas import (
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from lambda_deno_spawn.dev.aws.plan import Place
@@ -41,17 +59,22 @@ if TYPE_CHECKING:
 
 WRAPPER = "AWS_LAMBDA_EXEC_WRAPPER"
 WRAPPER_PATH = "/opt/lambda-deno-spawn"
-# CloudWatch Logs API reference, PutRetentionPolicy.
-RETENTIONS_DAYS = (
-    1, 3, 5, 7, 14, 30, 60, 90, 120, 150, 180, 365, 400, 545, 731, 1096, 1827, 2192,
-    2557, 2922, 3288, 3653,
-)  # fmt: skip
-ALIAS_NAME = re.compile(r"(?!\d+$)[A-Za-z0-9_-]{1,128}")
+TAGS_LIMIT = 47  # AWS accepts 50
+TAG_NAME = re.compile(r"[\w .:/=+@-]{1,128}")
+TAG_VALUE = re.compile(r"[\w .:/=+@-]{0,256}")
 ROLE_NAME = re.compile(r"[\w+=,.@-]{1,64}")
 ROLE_NAME_LIMIT = 64  # IAM and AWS STS quotas
 # Matches the names that role_policy_name returns, for any region.
 ROLE_POLICY_NAME = re.compile(r"logs-([a-z]+(?:-[a-z]+)+-\d+)")
 OUR_TAG = ("created-by", "lambda-deno-spawn")
+CORS = {
+    "url.cors.origins": "AllowOrigins",
+    "url.cors.methods": "AllowMethods",
+    "url.cors.headers": "AllowHeaders",
+    "url.cors.expose": "ExposeHeaders",
+    "url.cors.credentials": "AllowCredentials",
+    "url.cors.max_age": "MaxAge",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +83,13 @@ class PackageZip:
 
     Attributes:
         sha256: Digest of the zip, in hexadecimal.
+        unzipped_bytes: Size of its files; 0: unknown.
     """
 
     path: Path
     sha256: str
     zipped_bytes: int
+    unzipped_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +108,9 @@ class Wanted:
         retention_days: How long logs are kept.
         bucket: Bucket for the upload; None: only for a large zip, and our own.
         changes_runtime: Replace the function even if it does not run this runtime.
+        keys: Settings for AWS alone, by the dotted names of their keys.
+        recorded: Names of those keys that the project file has, which are recorded so
+            that a key that is removed later resets its setting.
     """
 
     name: str
@@ -106,6 +134,35 @@ class Wanted:
     retention_days: int | None = None
     bucket: str | None = None
     changes_runtime: bool = False
+    keys: Mapping[str, Any] = field(default_factory=dict)
+    recorded: tuple[str, ...] = ()
+
+    @property
+    def is_managed(self) -> bool:
+        """True if the function runs on Managed Instances."""
+        return "managed_instances.capacity_provider" in self.keys
+
+    @property
+    def sources(self) -> list[str]:
+        """ARNs of the queues and streams that the function gets events from."""
+        return [
+            item.source
+            for item in self.keys.get("events", ())
+            if item.source is not None
+        ]
+
+    @property
+    def log_group(self) -> str:
+        """Name of the log group that ``deploy`` creates."""
+        return self.keys.get("logs.group") or default_log_group(self.name)
+
+    @property
+    def cors(self) -> dict[str, Any] | None:
+        """CORS of the function URL; None: leave it unchanged."""
+        if "url" not in {key.partition(".")[0] for key in self.keys}:
+            return None
+        return normal_cors({CORS[key]: value for key, value in self.keys.items()
+                            if key in CORS})  # fmt: skip
 
     @property
     def layer_names(self) -> tuple[str, ...]:
@@ -125,6 +182,8 @@ class FunctionState:
         log_group: Name of its log group.
         environment_error: Why the variables cannot be read, None if they can.
         revision: Changes with each write; empty if AWS sent none.
+        settings: By the names of the keys that set them.
+        reserved: Reserved concurrency, None if there is none.
     """
 
     arn: str
@@ -147,10 +206,15 @@ class FunctionState:
     environment_error: str | None = None
     revision: str = ""
     tags: Mapping[str, str] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=lambda: read_settings({}))
+    reserved: int | None = None
 
     @classmethod
     def from_response(
-        cls, response: Mapping[str, Any], tags: Mapping[str, str] | None = None
+        cls,
+        response: Mapping[str, Any],
+        tags: Mapping[str, str] | None = None,
+        reserved: int | None = None,
     ) -> FunctionState:
         """Read the ``Configuration`` in a response of GetFunction."""
         failure = None
@@ -181,6 +245,8 @@ class FunctionState:
             environment_error=error.get("Message") or error.get("ErrorCode"),
             revision=response.get("RevisionId") or "",
             tags=dict(tags or {}),
+            settings=read_settings(response, default_log_group(name)),
+            reserved=reserved,
         )
 
     @property
@@ -207,6 +273,8 @@ def _running(state: FunctionState) -> tuple[object, ...]:
         state.runtime, state.handler, state.role, state.memory_mb, state.timeout_s,
         state.storage_mb, state.arch, state.layers, dict(state.variables),
         state.code_sha256,
+        [state.settings[setting.key] for setting in SETTINGS
+         if setting.parameter in OF_VERSIONS],
     )  # fmt: skip
 
 
@@ -232,6 +300,20 @@ class UrlState:
     url: str
     auth: str
     invoke_mode: str
+    cors: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisionedState:
+    """Provisioned concurrency of an alias or a version.
+
+    Attributes:
+        requested: How many environments were requested.
+        failure: Why they could not be provided; None if that did not fail.
+    """
+
+    requested: int
+    failure: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,6 +341,13 @@ class Current:
         layers: By ARN if ARNs are wanted, else by name; None: it does not exist.
         built: Local layers that can be published, by name.
         statements: Resource policy of the function or alias that has the URL.
+        own_role: The role that this tool created, if the function uses it.
+        provisioned: Provisioned concurrency, by alias or version.
+        published: The version ``$LATEST.PUBLISHED`` of a function on Managed
+            Instances.
+        events: Event sources.
+        former: What another alias had at the last deployment, and has to lose; None:
+            nothing.
     """
 
     place: Place
@@ -270,6 +359,45 @@ class Current:
     layers: Mapping[str, LayerVersion | None] = field(default_factory=dict)
     built: Mapping[str, LayerZip] = field(default_factory=dict)
     statements: tuple[Mapping[str, Any], ...] = ()
+    own_role: RoleState | None = None
+    provisioned: Mapping[str, ProvisionedState] = field(default_factory=dict)
+    published: FunctionState | None = None
+    events: EventState = field(default_factory=EventState)
+    former: FormerState | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FormerState:
+    """URL and event sources of the alias that was deployed before.
+
+    Attributes:
+        alias: None: the function itself had them.
+    """
+
+    alias: str | None
+    url: UrlState | None
+    statements: tuple[Mapping[str, Any], ...]
+    events: EventState
+
+
+def with_removals(wanted: Wanted, function: FunctionState | None) -> Wanted:
+    """Return the wanted state, without a URL if its keys were removed since."""
+    tags = {} if function is None else function.tags
+    if wanted.url is None and "url" in recorded_keys(tags):
+        return dataclasses.replace(wanted, url=False)
+    return wanted
+
+
+def normal_cors(cors: Mapping[str, Any]) -> dict[str, Any]:
+    """Return CORS settings so that equal ones compare equal."""
+    found: dict[str, Any] = {}
+    for name, value in cors.items():
+        if isinstance(value, list | tuple):
+            is_header = name.endswith("Headers")
+            value = sorted(item.lower() if is_header else item for item in value)
+        if value not in (None, [], False, 0):
+            found[name] = value
+    return found
 
 
 def default_log_group(name: str) -> str:
@@ -302,16 +430,46 @@ def role_policy_name(place: Place) -> str:
     return f"logs-{place.region}"
 
 
-def role_policy(name: str, place: Place) -> dict[str, Any]:
-    """Return the inline policy that allows a function to write its own log only."""
+def settings_of(
+    wanted: Wanted, function: FunctionState | None
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the settings that a function has, and those that it is to have.
+
+    Args:
+        wanted: The wanted state.
+        function: The current state; None: Lambda's defaults.
+    """
+    group = default_log_group(wanted.name)
+    if function is None:
+        before = read_settings({}, group)
+        return before, next_settings(wanted.keys, frozenset(), before, group)
+    before = {**function.settings, "logs.group": function.log_group}
+    recorded = recorded_keys(function.tags)
+    return before, next_settings(wanted.keys, recorded, before, group)
+
+
+def role_policy(
+    name: str,
+    place: Place,
+    settings: Mapping[str, Any] | None = None,
+    sources: Sequence[str] = (),
+) -> dict[str, Any]:
+    """Return the inline policy of a function's own role.
+
+    It allows to write the function's log, and what its settings and event sources
+    need; nothing else.
+    """
+    settings = settings or read_settings({}, default_log_group(name))
     return {
         "Version": "2012-10-17",
         "Statement": [
             {
                 "Effect": "Allow",
                 "Action": ["logs:CreateLogStream", "logs:PutLogEvents"],
-                "Resource": f"{place.log_group(default_log_group(name))}:*",
-            }
+                "Resource": f"{place.log_group(settings['logs.group'])}:*",
+            },
+            *role_statements(settings, place.function(name), place.partition),
+            *source_statements(sources),
         ],
     }
 
@@ -341,9 +499,12 @@ def check_wanted(wanted: Wanted, region: str) -> None:
             f"Cannot use the runtime {wanted.runtime!r}: Deno runs on "
             f"{', '.join(RUNTIMES)}"
         )
+    is_managed = wanted.is_managed
+    memory_max_mb = MANAGED_MEMORY_MAX_MB if is_managed else MEMORY_MAX_MB
+    timeout_limit_s = MANAGED_TIMEOUT_LIMIT_S if is_managed else TIMEOUT_LIMIT_S
     for what, value, least, most, unit in (
-        ("memory", wanted.memory_mb, MEMORY_MIN_MB, MEMORY_MAX_MB, "MB"),
-        ("timeout", wanted.timeout_s, 1, TIMEOUT_LIMIT_S, "seconds"),
+        ("memory", wanted.memory_mb, MEMORY_MIN_MB, memory_max_mb, "MB"),
+        ("timeout", wanted.timeout_s, 1, timeout_limit_s, "seconds"),
         ("storage", wanted.storage_mb, STORAGE_MIN_MB, STORAGE_MAX_MB, "MB"),
     ):
         if value is not None and not least <= value <= most:
@@ -374,8 +535,22 @@ def check_wanted(wanted: Wanted, region: str) -> None:
             f"Cannot use the role {role!r}: it is neither a role name nor an ARN, "
             "such as arn:aws:iam::123456789012:role/name"
         )
-    if any(name.lower().startswith("aws:") for name in wanted.tags):
-        raise UsageError("Cannot use tags that begin with aws: AWS reserves them")
+    if wanted.bucket is not None and not BUCKET_NAME.fullmatch(wanted.bucket):
+        raise UsageError(
+            f"Cannot use the bucket {wanted.bucket!r}: S3 accepts 3 to 63 lowercase "
+            "letters, digits, - and ., beginning and ending with a letter or digit"
+        )
+    problem = conflict(
+        wanted.keys,
+        runtime=wanted.runtime,
+        memory_mb=wanted.memory_mb,
+        storage_mb=wanted.storage_mb,
+        alias=wanted.alias,
+        url=wanted.url,
+    )
+    if problem is not None:
+        raise UsageError(f"Cannot deploy {wanted.name!r}: {problem}")
+    _check_tags(wanted.tags)
     wrapper = wanted.variables.get(WRAPPER, WRAPPER_PATH)
     if wanted.runtime != OS_ONLY and wrapper != WRAPPER_PATH:
         raise UsageError(
@@ -384,6 +559,23 @@ def check_wanted(wanted: Wanted, region: str) -> None:
             "variable can name a wrapper of your own"
         )
     _check_layer_arns(wanted.layers, region)
+
+
+def _check_tags(tags: Mapping[str, str]) -> None:
+    if len(tags) > TAGS_LIMIT:
+        raise UsageError(
+            f"Cannot use {len(tags)} tags: AWS accepts {TAGS_LIMIT + 3}, and this tool "
+            "needs three of them"
+        )
+    for name, value in tags.items():
+        if name.lower().startswith("aws:"):
+            raise UsageError("Cannot use tags that begin with aws: AWS reserves them")
+        if not TAG_NAME.fullmatch(name) or not TAG_VALUE.fullmatch(value):
+            raise UsageError(
+                f"Cannot use the tag {name!r} with the value {value!r}: AWS accepts 1 "
+                "to 128 characters for a name and 256 for a value: letters, digits, "
+                "spaces and _ . : / = + - @"
+            )
 
 
 def _check_layer_arns(layers: tuple[str, ...], region: str) -> None:

@@ -7,7 +7,6 @@ taken or how a report is laid out. Specification: docs/bench.md.
 from __future__ import annotations
 
 import math
-import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -118,6 +117,8 @@ class Spread:
     @classmethod
     def of(cls, seconds: Sequence[float]) -> Spread:
         """Summarise times in seconds; there must be at least one."""
+        import statistics  # slow to import, for every command
+
         ms = [value * 1000 for value in seconds]
         return cls(statistics.median(ms), percentile(ms, 99), statistics.fmean(ms))
 
@@ -167,6 +168,8 @@ def percentile(samples: Sequence[float], percent: int) -> float:
     """Return a percentile of the samples; ``percent`` is from 1 to 99."""
     if len(samples) == 1:
         return samples[0]
+    import statistics
+
     return statistics.quantiles(samples, n=100, method="inclusive")[percent - 1]
 
 
@@ -177,6 +180,8 @@ def summarise(measured: Measured, arch: str) -> Summary:
         measured: What was measured.
         arch: ``x86_64`` or ``arm64``, for the price.
     """
+    import statistics
+
     samples = measured.samples
     first_next = measured.first_next_s
     return Summary(
@@ -211,6 +216,8 @@ def dollars(durations_s: Sequence[float], memory_mb: int, arch: str) -> float:
 
     Lambda rounds each duration up to a millisecond.
     """
+    import statistics
+
     billed_s = statistics.fmean(
         math.ceil(round(one * 1000, 6)) / 1000 for one in durations_s
     )

@@ -28,14 +28,17 @@ from lambda_deno_spawn.dev.cli.console import (
     error_text,
     exit_codes,
 )
+from lambda_deno_spawn.dev.cli.deno import UNPARSED, deno
 from lambda_deno_spawn.dev.cli.deploy import delete, deploy
 from lambda_deno_spawn.dev.cli.dev import dev
-from lambda_deno_spawn.dev.cli.events import check_json, read_event, read_file
+from lambda_deno_spawn.dev.cli.events import check_json, events, read_event, read_file
 from lambda_deno_spawn.dev.cli.explain import explain
 from lambda_deno_spawn.dev.cli.layer import layer_app
+from lambda_deno_spawn.dev.cli.layer_delete import delete_layers
 from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
 from lambda_deno_spawn.dev.cli.new import new
 from lambda_deno_spawn.dev.cli.options import (
+    EnvFileOption,
     EnvOption,
     EventFileOption,
     EventOption,
@@ -46,24 +49,24 @@ from lambda_deno_spawn.dev.cli.options import (
     MemoryOption,
     Recorded,
     RecordOption,
+    SetOption,
+    StageOption,
     VerboseOption,
     inspect_options,
     positive_timeout_s,
+)
+from lambda_deno_spawn.dev.cli.pages import (
+    HELP_OPTIONS,
+    Commands,
+    name_pages,
+    page_url,
 )
 from lambda_deno_spawn.dev.cli.publish import list_layers, publish
 from lambda_deno_spawn.dev.cli.remote import invoke_remote, logs
 from lambda_deno_spawn.dev.cli.replay import replay
 from lambda_deno_spawn.dev.cli.tables import write_checks, write_isolation
-from lambda_deno_spawn.dev.doctor.checks import Status, examine
-from lambda_deno_spawn.dev.doctor.isolation import examine_isolation
-from lambda_deno_spawn.dev.local.inspector import how_to_attach
-from lambda_deno_spawn.dev.local.invoke import run
-from lambda_deno_spawn.dev.local.runtime import run_until_signalled
-from lambda_deno_spawn.dev.project.function import (
-    InvokeOptions,
-    parse_variables,
-    shadowing_note,
-)
+from lambda_deno_spawn.dev.project.env_file import given_variables
+from lambda_deno_spawn.dev.project.function import InvokeOptions, shadowing_note
 from lambda_deno_spawn.dev.project.project import (
     load_project,
 )
@@ -75,6 +78,7 @@ from lambda_deno_spawn.dev.project.quotas import (
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import BinaryIO
 
     from lambda_deno_spawn.dev.doctor.checks import Check
@@ -93,6 +97,9 @@ ISOLATION = Mode(
 
 app = typer.Typer(
     help="Deno on AWS Lambda with a brand-new process for every event.",
+    epilog=f"\b\nDocumentation: {page_url('')}",
+    cls=Commands,
+    context_settings=HELP_OPTIONS,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -104,9 +111,12 @@ app.command()(build)
 app.command()(bench)
 app.command()(dev)
 app.command()(call)
+app.command(add_help_option=False, context_settings=UNPARSED)(deno)
+app.command()(events)
 app.add_typer(layer_app, name="layer")
 layer_app.command("publish")(publish)
 layer_app.command("list")(list_layers)
+layer_app.command("delete")(delete_layers)
 app.command()(deploy)
 app.command()(delete)
 app.command()(logs)
@@ -132,6 +142,7 @@ def _common(
         bool,
         typer.Option(
             "--version",
+            "-V",
             callback=_show_version,
             is_eager=True,
             help="Print the version and exit.",
@@ -161,9 +172,10 @@ def invoke(
         ),
         REMOTE,
     ] = None,
+    stage: Annotated[StageOption, LOCAL, REMOTE] = None,
     qualifier: Annotated[
         str | None,
-        typer.Option(help="With --remote: alias or version."),
+        typer.Option("--qualifier", "--alias", help="With --remote: alias or version."),
         REMOTE,
     ] = None,
     is_async: Annotated[
@@ -175,15 +187,22 @@ def invoke(
         REMOTE,
     ] = False,
     region: Annotated[
-        str | None, typer.Option(help="With --remote: AWS region."), REMOTE
+        str | None,
+        typer.Option("--region", "-r", help="With --remote: AWS region."),
+        REMOTE,
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option(help="With --remote: profile in the AWS configuration files."),
+        typer.Option(
+            "--profile",
+            "-p",
+            help="With --remote: profile in the AWS configuration files.",
+        ),
         REMOTE,
     ] = None,
     event: Annotated[EventOption, LOCAL, REMOTE] = None,
     event_file: Annotated[EventFileOption, LOCAL, REMOTE] = None,
+    set_: Annotated[SetOption, LOCAL, REMOTE] = None,
     handler: Annotated[HandlerOption, LOCAL] = None,
     timeout: Annotated[
         float | None,
@@ -203,6 +222,7 @@ def invoke(
         LOCAL,
     ] = None,
     env: Annotated[EnvOption, LOCAL] = None,
+    env_file: Annotated[EnvFileOption, LOCAL] = None,
     client_context: Annotated[
         str | None,
         typer.Option(
@@ -253,7 +273,8 @@ def invoke(
             refuse_ignored(context, REMOTE)
             invoke_remote(
                 remote,
-                read_event(event, event_file),
+                read_event(event, event_file, set_ or ()),
+                stage=stage,
                 qualifier=qualifier,
                 is_async=is_async,
                 tenant_id=tenant_id,
@@ -265,21 +286,24 @@ def invoke(
             )
             return
         refuse_ignored(context, LOCAL)
+        from lambda_deno_spawn.dev.local.inspector import how_to_attach
+        from lambda_deno_spawn.dev.local.invoke import run
+
         if function is None:
             raise UsageError(
                 "Cannot invoke: no FUNCTION is given; give the handler's file or its "
                 "folder, or --remote with the name of a function in AWS"
             )
-        project = load_project(Path(function), handler)
+        project = load_project(Path(function), handler, stage=stage)
         options = InvokeOptions(
             function=project.function,
-            event=read_event(event, event_file),
+            event=read_event(event, event_file, set_ or ()),
             timeout_s=positive_timeout_s(timeout)
             if timeout is not None
             else project.timeout_s or DEFAULT_TIMEOUT_S,
             memory_mb=memory or project.memory_mb or DEFAULT_MEMORY_MB,
             warm=None if warm is None else warm.value,
-            variables={**project.variables, **parse_variables(env or [])},
+            variables=project.variables_with(given_variables(env_file, env)),
             client_context=_client_context(client_context),
             tenant_id=tenant_id,
             is_verbose=verbose,
@@ -311,8 +335,10 @@ def doctor(
         CHECKS,
     ] = None,
     *,
+    stage: Annotated[StageOption, CHECKS] = None,
     handler: Annotated[HandlerOption, CHECKS] = None,
     env: Annotated[EnvOption, CHECKS] = None,
+    env_file: Annotated[EnvFileOption, CHECKS] = None,
     isolation: Annotated[
         bool,
         typer.Option(
@@ -340,35 +366,45 @@ def doctor(
     Exit code 0: no problem; 1: a problem or a leak.
     """
     with exit_codes(is_verbose=verbose):
+        from lambda_deno_spawn.dev.doctor.checks import examine
+        from lambda_deno_spawn.dev.doctor.isolation import examine_isolation
+        from lambda_deno_spawn.dev.local.runtime import run_until_signalled
+
         if isolation:
             refuse_ignored(context, ISOLATION)
             work = examine_isolation(strategy or Strategy.FRESH, os.environ)
             _show_isolation(run_until_signalled(work), output)
         else:
             refuse_ignored(context, CHECKS)
-            options = _doctor_options(function, handler, env)
+            options = _doctor_options(
+                function, stage, handler, given_variables(env_file, env)
+            )
             _show_checks(examine(os.environ, options), output)
 
 
 def _doctor_options(
     function: str | None,
+    stage: str | None,
     handler: str | None,
-    env: list[str] | None,
+    given: Mapping[str, str],
 ) -> InvokeOptions | None:
     if function is not None:
-        project = load_project(Path(function), handler)
-        variables = {**project.variables, **parse_variables(env or [])}
+        project = load_project(Path(function), handler, stage=stage)
+        variables = project.variables_with(given)
         memory_mb = project.memory_mb or DEFAULT_MEMORY_MB
         return InvokeOptions(project.function, memory_mb=memory_mb, variables=variables)
-    if handler is not None or env:
+    if handler is not None or stage is not None or given:
         raise UsageError(
-            "Cannot use --handler or --env: no function is given; give one"
+            "Cannot use --handler, --stage, --env or --env-file: no function is given; "
+            "give one"
         )
     return None
 
 
 def _show_checks(checks: list[Check], output: Output) -> None:
     """Print the checks; exit with 1 if there is a problem."""
+    from lambda_deno_spawn.dev.doctor.checks import Status
+
     is_ok = not any(check.status is Status.PROBLEM for check in checks)
     if output is Output.JSON:
         fields = [asdict(check) for check in checks]
@@ -499,3 +535,6 @@ def _error_text(result: InvokeResult, output: Output) -> str:
     is_above = result.is_streamed and output is Output.TEXT
     error, _ = _parse(result.error or b"")
     return error_text(error, f"its error is {'above' if is_above else 'on stdout'}")
+
+
+name_pages(app)  # last, as it needs every command

@@ -31,17 +31,20 @@ from lambda_deno_spawn.dev.bench.ways import DESCRIPTIONS, Way
 from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, exit_codes
 from lambda_deno_spawn.dev.cli.events import read_event
 from lambda_deno_spawn.dev.cli.options import (
+    EnvFileOption,
     EnvOption,
     EventFileOption,
     EventOption,
     HandlerOption,
     MemoryOption,
+    StageOption,
     VerboseOption,
     positive_timeout_s,
 )
 from lambda_deno_spawn.dev.cli.tables import write_table
 from lambda_deno_spawn.dev.local.runtime import run_until_signalled
-from lambda_deno_spawn.dev.project.function import parse_variables, shadowing_note
+from lambda_deno_spawn.dev.project.env_file import given_variables
+from lambda_deno_spawn.dev.project.function import shadowing_note
 from lambda_deno_spawn.dev.project.project import load_project
 from lambda_deno_spawn.dev.project.quotas import (
     DEFAULT_MEMORY_MB,
@@ -97,6 +100,7 @@ def bench(
         list[Way] | None,
         typer.Option(help="Measure only this way; may be repeated.  [default: all]"),
     ] = None,
+    stage: StageOption = None,
     handler: HandlerOption = None,
     timeout: Annotated[
         float | None,
@@ -109,6 +113,7 @@ def bench(
     ] = None,
     memory: MemoryOption = None,
     env: EnvOption = None,
+    env_file: EnvFileOption = None,
     svg: Annotated[
         Path | None,
         typer.Option(metavar="FILE", help="Draw the figures into this file, too."),
@@ -135,7 +140,7 @@ def bench(
             raise UsageError(
                 f"Cannot write {str(svg)!r}: its folder does not exist; create it first"
             )
-        project = load_project(Path(function), handler)
+        project = load_project(Path(function), handler, stage=stage)
         if note := shadowing_note(project.function, function):
             _say(note)
         # Slow to import, and not needed for a usage error.
@@ -150,7 +155,7 @@ def bench(
             timeout_s=positive_timeout_s(timeout)
             if timeout is not None
             else project.timeout_s or DEFAULT_TIMEOUT_S,
-            variables={**project.variables, **parse_variables(env or [])},
+            variables=project.variables_with(given_variables(env_file, env)),
             starts=STARTS if events >= EVENTS_FOR_P99 else STARTS_LEAST,
         )
         # The path of a socket below it must be short.

@@ -16,17 +16,25 @@ import typer
 
 from lambda_deno_spawn.dev.cli.console import Output, exit_codes
 from lambda_deno_spawn.dev.cli.options import (
+    EnvFileOption,
     HandlerOption,
+    ProfileOption,
     ProjectArgument,
+    RegionOption,
+    StageOption,
     VerboseOption,
 )
 from lambda_deno_spawn.dev.cli.tables import write_table
-from lambda_deno_spawn.dev.project.function import parse_variables, shadowing_note
+from lambda_deno_spawn.dev.project.env_file import given_variables
+from lambda_deno_spawn.dev.project.function import shadowing_note
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.quotas import MB
 from lambda_deno_spawn.dev.project.target import find_project, find_target
+from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lambda_deno_spawn.dev.package.build import Package
 
 SHOWN_FILES = 20
@@ -35,6 +43,7 @@ SHOWN_FILES = 20
 def build(
     function: ProjectArgument = ".",
     *,
+    stage: StageOption = None,
     handler: HandlerOption = None,
     name: Annotated[
         str | None,
@@ -71,6 +80,35 @@ def build(
             help="Include a cache, filled by loading the module once during the build.",
         ),
     ] = True,
+    image: Annotated[
+        bool,
+        typer.Option("--image", help="Build a container image, too; without Docker."),
+    ] = False,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IMAGE|FOLDER",
+            help="With --image: the image to build on, in a registry (HOST/NAME:TAG) "
+            "or an OCI layout here.  [default: AWS's image for the runtime]",
+        ),
+    ] = None,
+    push: Annotated[
+        str | None,
+        typer.Option(
+            metavar="IMAGE",
+            help="With --image: push it to a registry, as HOST/NAME:TAG.",
+        ),
+    ] = None,
+    python_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With --image and provided.al2023: installation of Python to put into "
+            "it.  [default: python-build-standalone, fetched by uv]",
+        ),
+    ] = None,
+    region: RegionOption = None,
+    profile: ProfileOption = None,
     env: Annotated[
         list[str] | None,
         typer.Option(
@@ -79,6 +117,7 @@ def build(
             "repeated.",
         ),
     ] = None,
+    env_file: EnvFileOption = None,
     target_deno: Annotated[
         Path | None,
         typer.Option(
@@ -97,7 +136,7 @@ def build(
         from lambda_deno_spawn.dev.package.build import BuildOptions
         from lambda_deno_spawn.dev.package.build import build as build_package
 
-        target = find_target(function, handler)
+        target = find_target(function, handler, stage)
         target.refuse_qualifier("build")
         project = find_project(target, handler, name)
         if note := shadowing_note(project.function, function):
@@ -112,9 +151,40 @@ def build(
             has_map=source_map,
             is_seeded=cache,
             target_deno=target_deno,
-            variables=parse_variables(env or []),
+            variables=given_variables(env_file, env),
         )
-        show_package(build_package(options, os.environ), output)
+        if not image:
+            _refuse_without_image(
+                {
+                    "--base": base,
+                    "--push": push,
+                    "--python-dir": python_dir,
+                    "--region": region,
+                    "--profile": profile,
+                }
+            )
+            show_package(build_package(options, os.environ), output)
+            return
+        from lambda_deno_spawn.dev.cli.image import ImageRequest, make_image
+
+        request = ImageRequest(
+            options=options,
+            base=base,
+            push=push,
+            python_dir=python_dir,
+            region=region,
+            profile=profile,
+        )
+        make_image(request, output)
+
+
+def _refuse_without_image(given: Mapping[str, object]) -> None:
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise UsageError(
+            f"Cannot use {' and '.join(names)} without --image: only images have a "
+            "base and are pushed; add --image"
+        )
 
 
 def show_package(package: Package, output: Output) -> None:

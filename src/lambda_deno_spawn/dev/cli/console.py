@@ -2,8 +2,8 @@
 
 Knows the exit code for each kind of error, and where errors are printed. Does not know
 any command. Exit codes: 0 success; 1 the function failed, or a check found a problem; 2
-the command cannot be carried out as given; 3 a build or a deployment failed; 130 and
-143 after SIGINT and SIGTERM.
+the command cannot be carried out as given; 3 a build or a deployment failed; 4 the plan
+has changes; 130 and 143 after SIGINT and SIGTERM.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 EXIT_FAILED = 1
 EXIT_USAGE = 2
 EXIT_BUILD = 3
+EXIT_CHANGES = 4  # of `deploy --plan`: something differs
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EXIT_TERMINATED = 143  # 128 + SIGTERM
 # How much of an error's message is shown: the whole is on stdout. A message of a schema

@@ -22,10 +22,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from lambda_deno_spawn.config import ResponseMode
-from lambda_deno_spawn.dev.cli.console import Output, confirm, exit_codes
+from lambda_deno_spawn.dev.cli.console import (
+    EXIT_CHANGES,
+    Output,
+    confirm,
+    exit_codes,
+)
+from lambda_deno_spawn.dev.cli.layer import build_missing
 from lambda_deno_spawn.dev.cli.options import (
     BucketOption,
     DryRunOption,
+    EnvFileOption,
     FunctionArgument,
     HandlerOption,
     NameOption,
@@ -34,12 +41,14 @@ from lambda_deno_spawn.dev.cli.options import (
     ProfileOption,
     ProjectArgument,
     RegionOption,
+    StageOption,
     VerboseOption,
     YesOption,
     layer_zips,
     whole_function,
 )
-from lambda_deno_spawn.dev.project.function import parse_variables
+from lambda_deno_spawn.dev.project.aws_keys import check_aws_options
+from lambda_deno_spawn.dev.project.env_file import given_variables
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.quotas import (
     MB,
@@ -70,9 +79,30 @@ class UrlAuth(StrEnum):
     NONE = "NONE"
 
 
+class Tenancy(StrEnum):
+    """Whether tenants share execution environments."""
+
+    PER_TENANT = "per-tenant"
+
+
+class Tracing(StrEnum):
+    """Whether Lambda traces invocations."""
+
+    ACTIVE = "active"
+    PASS_THROUGH = "pass-through"
+
+
+class LogFormat(StrEnum):
+    """How Lambda and the runtime write their logs."""
+
+    JSON = "json"
+    TEXT = "text"
+
+
 def deploy(
     function: ProjectArgument = ".",
     *,
+    stage: StageOption = None,
     package: Annotated[
         Path | None,
         typer.Option(metavar="ZIP", help="Package to deploy.  [default: build it]"),
@@ -132,6 +162,7 @@ def deploy(
             metavar="NAME=VALUE", help="Environment variable; may be repeated."
         ),
     ] = None,
+    env_file: EnvFileOption = None,
     replace_env: Annotated[
         bool,
         typer.Option(
@@ -142,7 +173,9 @@ def deploy(
     alias: Annotated[
         str | None,
         typer.Option(
-            metavar="NAME", help="Publish a version, and point this alias to it."
+            metavar="NAME",
+            help="Publish a version, and point this alias to it.  [default: "
+            "lambda.toml's, else none]",
         ),
     ] = None,
     function_url: Annotated[
@@ -168,6 +201,55 @@ def deploy(
             help="How long logs are kept.  [default: unchanged; 30 for new logs]",
         ),
     ] = None,
+    tenancy: Annotated[
+        Tenancy | None,
+        typer.Option(
+            help="Give each tenant execution environments of its own; only for a new "
+            "function.",
+            show_default=False,
+        ),
+    ] = None,
+    snapstart: Annotated[
+        bool | None,
+        typer.Option(
+            "--snapstart/--no-snapstart",
+            help="Start versions from a snapshot.  [default: lambda.toml's, else "
+            "unchanged]",
+            show_default=False,
+        ),
+    ] = None,
+    tracing: Annotated[
+        Tracing | None,
+        typer.Option(
+            help="Trace with X-Ray.  [default: lambda.toml's, else unchanged]",
+            show_default=False,
+        ),
+    ] = None,
+    log_format: Annotated[
+        LogFormat | None,
+        typer.Option(
+            help="Format of logs.  [default: lambda.toml's, else unchanged]",
+            show_default=False,
+        ),
+    ] = None,
+    subnet: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Subnet of a VPC; may be repeated."),
+    ] = None,
+    security_group: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="Security group; may be repeated."),
+    ] = None,
+    reserved_concurrency: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", min=0, help="Most invocations at a time; 0 stops the function."
+        ),
+    ] = None,
+    provisioned_concurrency: Annotated[
+        int | None,
+        typer.Option(metavar="N", min=1, help="Environments kept ready for the alias."),
+    ] = None,
     change_runtime: Annotated[
         bool,
         typer.Option(
@@ -180,6 +262,13 @@ def deploy(
     region: RegionOption = None,
     profile: ProfileOption = None,
     dry_run: DryRunOption = False,
+    plan_only: Annotated[
+        bool,
+        typer.Option(
+            "--plan",
+            help="Like --dry-run, and exit with 4 if something would change, else 0.",
+        ),
+    ] = False,
     yes: YesOption = False,
     verbose: VerboseOption = False,
     output: OutputOption = Output.TEXT,
@@ -196,9 +285,26 @@ def deploy(
         from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
         from lambda_deno_spawn.dev.aws.wanted import check_wanted
 
-        target = find_target(function, handler)
+        target = find_target(function, handler, stage)
         target.refuse_qualifier("deploy")
         project = find_project(target, handler, name)
+        if function_url is False and function_url_auth is not None:
+            raise UsageError(
+                "Cannot use --function-url-auth with --no-function-url: one sets up a "
+                "URL, the other removes it; leave out one of them"
+            )
+        keys = check_aws_options(
+            _without_none(
+                tenancy=None if tenancy is None else tenancy.value,
+                snapstart=snapstart,
+                tracing=None if tracing is None else tracing.value,
+                reserved_concurrency=reserved_concurrency,
+                provisioned_concurrency=provisioned_concurrency,
+                logs=None if log_format is None else {"format": log_format.value},
+                vpc=_without_none(subnets=subnet, security_groups=security_group)
+                or None,
+            )
+        )
         wanted = _wanted(
             project,
             _without_none(
@@ -217,7 +323,8 @@ def deploy(
                 retention_days=log_retention,
                 bucket=bucket,
             ),
-            variables=parse_variables(env or []),
+            keys=keys,
+            variables=given_variables(env_file, env),
             replaces_env=replace_env,
             changes_runtime=change_runtime,
         )
@@ -229,9 +336,13 @@ def deploy(
             check_ambiguity(aws, target)
         wanted = _with_package(wanted, project, package, out)
         current = read_current(aws, wanted, _built_layers(out, wanted))
+        current = build_missing(wanted, current, out)
         _note_other_builds(current, out)
         plan = plan_deploy(wanted, current)
-        executor = _carry_out(
+        if plan_only:
+            _show_plan(plan, output, _plan_facts(wanted, current, plan))
+            raise typer.Exit(EXIT_CHANGES if plan.steps else 0)
+        executor = carry_out(
             aws, plan, f"deploy {wanted.name!r}", output, is_dry=dry_run, is_sure=yes
         )
         if executor is not None:
@@ -242,6 +353,7 @@ def delete(
     function: FunctionArgument = None,
     *,
     name: NameOption = None,
+    stage: StageOption = None,
     keep_role: Annotated[
         bool,
         typer.Option("--keep-role", help="Keep the role that `deploy` created for it."),
@@ -266,7 +378,7 @@ def delete(
         from lambda_deno_spawn.dev.aws.session import Aws
         from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
 
-        target = whole_function("delete", function, name)
+        target = whole_function("delete", function, name, stage)
         aws = Aws(target.choose_region(region), profile)
         check_account(aws, target)
         check_ambiguity(aws, target, has_name_option=True)
@@ -274,7 +386,7 @@ def delete(
             aws, target.name, keeps_role=keep_role, keeps_logs=keep_logs
         )
         plan = plan_delete(target.name, found, aws.place)
-        executor = _carry_out(
+        executor = carry_out(
             aws, plan, f"delete {target.name!r}", output, is_dry=dry_run, is_sure=yes
         )
         if executor is None:
@@ -298,6 +410,7 @@ def _wanted(
     project: Project,
     given: Mapping[str, Any],
     *,
+    keys: Mapping[str, Any],
     variables: Mapping[str, str],
     replaces_env: bool,
     changes_runtime: bool,
@@ -305,7 +418,13 @@ def _wanted(
     """Return the wanted state from project file and options, without the package."""
     from lambda_deno_spawn.dev.aws.wanted import PackageZip, Wanted
 
-    is_streaming = project.response_mode is ResponseMode.STREAM
+    # With a table [url] the file decides, so what it does not set is Lambda's default.
+    has_url = project.aws.get("url.enabled") is True
+    invoke_mode = None
+    if project.response_mode is ResponseMode.STREAM:
+        invoke_mode = "RESPONSE_STREAM"
+    elif has_url or project.response_mode is not None:
+        invoke_mode = "BUFFERED"
     fields: dict[str, Any] = {
         "name": project.name,
         "handler": project.function.handler,
@@ -318,14 +437,21 @@ def _wanted(
         "storage_mb": project.storage_mb,
         "description": project.description,
         "tags": project.tags,
-        "invoke_mode": "RESPONSE_STREAM" if is_streaming else None,
+        "invoke_mode": invoke_mode,
+        "alias": project.aws.get("alias"),
+        "bucket": project.aws.get("bucket"),
+        "retention_days": project.aws.get("logs.retention"),
+        "url": project.aws.get("url.enabled"),
+        "url_auth": project.aws.get("url.auth") or ("AWS_IAM" if has_url else None),
+        "recorded": tuple(project.aws),
     }
     return Wanted(
         **{**fields, **given},
         package=PackageZip(Path(), "", 0),
-        variables={**project.variables, **variables},
+        variables=project.variables_with(variables),
         replaces_env=replaces_env,
         changes_runtime=changes_runtime,
+        keys={**project.aws, **keys},
     )
 
 
@@ -347,7 +473,9 @@ def _build_package(project: Project, arch: Arch, out: Path) -> tuple[PackageZip,
     package = build(BuildOptions(project=project, arch=arch, out=out), os.environ)
     for note in package.notes:
         print(f"Note: {note}", file=sys.stderr)
-    zipped = PackageZip(package.path, package.sha256, package.zipped_bytes)
+    zipped = PackageZip(
+        package.path, package.sha256, package.zipped_bytes, package.unzipped_bytes
+    )
     return zipped, package.handler
 
 
@@ -385,7 +513,7 @@ def _given_package(path: Path, handler: str) -> PackageZip:
             f"Cannot use the package {str(path)!r}: no file in it is the handler "
             f"{handler!r}; give the package of this function, or set --handler"
         )
-    return PackageZip(path, digest, zipped_bytes)
+    return PackageZip(path, digest, zipped_bytes, unzipped_bytes)
 
 
 def _built_layers(out: Path, wanted: Wanted) -> list[LayerZip]:
@@ -419,7 +547,7 @@ def _is_terminal() -> bool:
     return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def _carry_out(
+def carry_out(
     aws: Aws, plan: Plan, what: str, output: Output, *, is_dry: bool, is_sure: bool
 ) -> Executor | None:
     """Show a plan, ask for confirmation if it removes something, and carry it out.
@@ -469,12 +597,28 @@ def _show_notes(plan: Plan) -> None:
     sys.stderr.flush()
 
 
-def _show_plan(plan: Plan, output: Output) -> None:
+def _plan_facts(wanted: Wanted, current: Current, plan: Plan) -> dict[str, Any]:
+    """Return what a pipeline asks about a plan, beside its changes and calls."""
+    return {
+        "function": current.place.function(wanted.name),
+        "region": current.place.region,
+        "isNew": current.function is None,
+        "changed": bool(plan.steps),
+        "needsConfirmation": plan.loses,
+        "notes": list(plan.notes),
+        "sha256": wanted.package.sha256,
+    }
+
+
+def _show_plan(
+    plan: Plan, output: Output, facts: Mapping[str, Any] | None = None
+) -> None:
     _show_notes(plan)
     calls = [str(step.action) for step in plan.steps]
     if output is Output.JSON:
         changes = [dataclasses.asdict(change) for change in plan.changes]
-        print(json.dumps({"dryRun": True, "changes": changes, "calls": calls}))
+        shown = {"dryRun": True, "changes": changes, "calls": calls, **(facts or {})}
+        print(json.dumps(shown))
     elif not plan.steps:
         print("Nothing to do.")
     else:

@@ -21,12 +21,14 @@ import typer
 from lambda_deno_spawn.config import Warm
 from lambda_deno_spawn.dev.cli.console import Output, error_text, exit_codes
 from lambda_deno_spawn.dev.cli.options import (
+    EnvFileOption,
     EnvOption,
     InspectBrkOption,
     InspectOption,
     InspectPortOption,
     Recorded,
     RecordOption,
+    StageOption,
     VerboseOption,
     inspect_options,
     positive_timeout_s,
@@ -38,7 +40,8 @@ from lambda_deno_spawn.dev.devserver.functions import (
     Overrides,
 )
 from lambda_deno_spawn.dev.local.runtime import deno_binary, run_until_signalled
-from lambda_deno_spawn.dev.project.function import parse_variables, shadowing_note
+from lambda_deno_spawn.dev.project.env_file import given_variables
+from lambda_deno_spawn.dev.project.function import shadowing_note
 from lambda_deno_spawn.dev.project.quotas import (
     MEMORY_MAX_MB,
     MEMORY_MIN_MB,
@@ -111,7 +114,9 @@ def dev(
             "512]",
         ),
     ] = None,
+    stage: StageOption = None,
     env: EnvOption = None,
+    env_file: EnvFileOption = None,
     warm: Annotated[
         Warm | None,
         typer.Option(help="When to start the process for the next event."),
@@ -189,7 +194,8 @@ def dev(
         overrides = Overrides(
             timeout_s=None if timeout is None else positive_timeout_s(timeout),
             memory_mb=memory,
-            variables=parse_variables(env or []),
+            variables=given_variables(env_file, env),
+            stage=stage,
             warm=None if warm is None else warm.value,
             # The port belongs to one process at a time.
             environments=environments if debugger is None else 1,

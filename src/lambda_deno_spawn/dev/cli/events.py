@@ -1,23 +1,73 @@
 """The event that a command sends: where it comes from, and whether Lambda accepts it.
 
-Knows the forms of ``--event`` and ``--event-file``. Does not know what is done with the
-event, whose bytes stay as they are.
+Knows the forms of ``--event`` and ``--event-file``, and the command ``events``. Does
+not know what is done with the event, whose bytes stay as they are without ``--set``.
 """
 
 from __future__ import annotations
 
 import contextlib
 import json
+import re
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
+import typer
+
+from lambda_deno_spawn.dev.cli.console import exit_codes
+from lambda_deno_spawn.dev.cli.options import SetOption, VerboseOption
 from lambda_deno_spawn.dev.project.quotas import EVENT_LIMIT_BYTES
+from lambda_deno_spawn.dev.project.samples import (
+    find_sample,
+    near_sample,
+    sample_names,
+    set_values,
+)
 from lambda_deno_spawn.errors import UsageError
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
-def read_event(event: str | None, event_file: str | None) -> bytes:
-    """Return the event's bytes, untouched, after a check that they are JSON.
+SAMPLE_NAME = re.compile(r"[A-Za-z][\w-]*")
+
+
+def events(
+    name: Annotated[
+        str | None,
+        typer.Argument(metavar="NAME", help="Print this event instead of the names."),
+    ] = None,
+    *,
+    set_: SetOption = None,
+    verbose: VerboseOption = False,
+) -> None:
+    """List the sample events of AWS's services, or print one as JSON.
+
+    `invoke --event NAME` sends it.
+    """
+    with exit_codes(is_verbose=verbose):
+        if name is not None:
+            found = find_sample(name)
+            if found is None:
+                raise _unknown_sample(name)
+            text = json.loads(set_values(found, set_ or []))
+            print(json.dumps(text, indent=2, ensure_ascii=False))
+        elif set_:
+            raise UsageError("Cannot use --set: no event is named; give its NAME")
+        else:
+            print("\n".join(sample_names()))
+        sys.stdout.flush()
+
+
+def read_event(
+    event: str | None, event_file: str | None, assignments: Sequence[str] = ()
+) -> bytes:
+    """Return the event's bytes, after a check that they are JSON.
+
+    Args:
+        event: Value of ``--event``: JSON, a file, the name of a sample event, or -.
+        event_file: Value of ``--event-file``.
+        assignments: Values to set in the event; none: its bytes stay as they are.
 
     Raises:
         UsageError: Both sources are given, or one cannot be used.
@@ -30,14 +80,21 @@ def read_event(event: str | None, event_file: str | None) -> bytes:
         source = f"--event-file {event_file!r}"
         content = read_file(event_file, "--event-file")
     elif event is None:
-        return b"{}"
+        source, content = "--event", b"{}"
     elif event == "-":
         source, content = "stdin", sys.stdin.buffer.read()
     elif event.startswith("@") or _names_file(event):
         source = f"--event {event!r}"
         content = read_file(event.removeprefix("@"), "--event")
+    elif (sample := find_sample(event)) is not None:
+        source, content = f"--event {event!r}", sample
+    elif SAMPLE_NAME.fullmatch(event) and not _is_json(event):
+        raise _unknown_sample(event)
     else:
         source, content = "--event", event.encode(errors="surrogateescape")
+    if assignments:
+        check_json(content, source, "the event")
+        content = set_values(content, assignments)
     if len(content) > EVENT_LIMIT_BYTES:
         raise UsageError(
             f"Cannot use the event from {source}: it has {len(content)} bytes, and "
@@ -79,12 +136,26 @@ def read_text(value: str, option: str) -> str:
 
 def _names_file(text: str) -> bool:
     """Return whether an event without @ is a file; no text that is JSON is taken so."""
-    try:
-        json.loads(text)
-    except (ValueError, RecursionError):
+    if not _is_json(text):
         with contextlib.suppress(OSError, ValueError):  # too long for a name
             return Path(text).is_file()
     return False
+
+
+def _is_json(text: str) -> bool:
+    with contextlib.suppress(ValueError, RecursionError):
+        json.loads(text)
+        return True
+    return False
+
+
+def _unknown_sample(name: str) -> UsageError:
+    near = near_sample(name)
+    hint = f"did you mean {near}? " if near else ""
+    return UsageError(
+        f"Cannot find the event {name!r}: it is not JSON, a file, or a sample event; "
+        f"{hint}sample events are {', '.join(sample_names())}"
+    )
 
 
 def check_json(content: bytes, source: str, what: str) -> None:

@@ -15,6 +15,7 @@ import typer
 from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, Output, exit_codes
 from lambda_deno_spawn.dev.cli.events import read_text
 from lambda_deno_spawn.dev.cli.options import VerboseOption
+from lambda_deno_spawn.dev.cli.pages import DOCUMENTATION
 from lambda_deno_spawn.dev.doctor.explain import explain as explained
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from typing import TextIO
 
     from lambda_deno_spawn.dev.doctor.explain import Explanation
-
-DOCUMENTATION = "https://lambda-deno-spawn.github.io"
 
 
 def explain(

@@ -6,6 +6,7 @@ the content of a layer. Specification: docs/layers.md.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -16,7 +17,8 @@ from typing import TYPE_CHECKING, Annotated, TextIO, TypeVar
 import typer
 
 from lambda_deno_spawn.dev.cli.console import Output, exit_codes
-from lambda_deno_spawn.dev.cli.options import VerboseOption
+from lambda_deno_spawn.dev.cli.options import VerboseOption, layer_zips
+from lambda_deno_spawn.dev.cli.pages import Commands
 from lambda_deno_spawn.dev.cli.tables import write_table
 from lambda_deno_spawn.dev.package.layer import (
     DEFAULT_PYTHON,
@@ -24,6 +26,7 @@ from lambda_deno_spawn.dev.package.layer import (
     Kind,
     LayerOptions,
     build_layers,
+    default_pythons,
 )
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.quotas import MB, UNZIPPED_LIMIT_BYTES
@@ -31,12 +34,14 @@ from lambda_deno_spawn.dev.project.quotas import MB, UNZIPPED_LIMIT_BYTES
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from lambda_deno_spawn.dev.aws.wanted import Current, Wanted
     from lambda_deno_spawn.dev.package.layer import BuiltLayer
 
 T = TypeVar("T")
 
 layer_app = typer.Typer(
-    help="Build, publish and list the layers of the runtime.",
+    help="Build, publish, list and delete the layers of the runtime.",
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -82,7 +87,8 @@ def build(
         typer.Option(
             metavar="|".join(PYTHONS),
             help="Version of Python to compile the runtime for; may be repeated.  "
-            f"[default: {DEFAULT_PYTHON}]",
+            f"[default: {DEFAULT_PYTHON}, and the newest one on this machine if that "
+            "is missing]",
         ),
     ] = None,
     python_dir: Annotated[
@@ -121,18 +127,74 @@ def build(
             kinds=_unique(kind or [Kind.DENO, Kind.RUNTIME]),
             archs=_archs(arch),
             deno=deno,
-            pythons=_unique(python or [DEFAULT_PYTHON]),
+            pythons=_unique(python or default_pythons(os.environ)),
             python_dir=python_dir,
             allows_newer_glibc=allow_newer_glibc,
         )
-        built = build_layers(
-            options, note=lambda text: print(f"Note: {text}", file=sys.stderr)
-        )
+        built = build_layers(options, note=_note)
         if output is Output.JSON:
             print(json.dumps([layer.to_json() for layer in built]))
         else:
             write_layers(built, out, sys.stdout)
         sys.stdout.flush()
+
+
+def build_missing(wanted: Wanted, current: Current, out: Path) -> Current:
+    """Build the runtime's layers that a function needs and that exist nowhere.
+
+    Args:
+        wanted: The function.
+        current: The state in AWS, and the local layers.
+        out: Folder for the layers.
+
+    Returns:
+        The state with the layers that were built.
+
+    Raises:
+        BuildError: A layer cannot be built.
+    """
+    from lambda_deno_spawn.dev.aws.deploy_layers import layer_kind, missing_layers
+
+    missing = missing_layers(wanted, current)
+    if not missing:
+        return current
+    print(
+        f"Building the layers {', '.join(missing)} in {out}, as they are neither "
+        f"published in {current.place.region} nor built",
+        file=sys.stderr,
+        flush=True,
+    )
+    options = LayerOptions(
+        out=out,
+        environ=os.environ,
+        kinds=tuple(Kind(layer_kind(name)) for name in missing),
+        archs=(Arch(wanted.arch),),
+        pythons=_pythons_of(wanted, current),
+    )
+    build_layers(options, note=_note)
+    built = {layer.name: layer for layer in layer_zips(out)}
+    return dataclasses.replace(current, built={**current.built, **built})
+
+
+def _pythons_of(wanted: Wanted, current: Current) -> tuple[str, ...]:
+    """Return the versions of Python that the layers of a function have to support."""
+    from lambda_deno_spawn.dev.aws.deploy_layers import layer_kind
+
+    if wanted.runtime.startswith("python"):
+        return (wanted.runtime.removeprefix("python"),)
+    # On provided.al2023 the interpreter has to be one that the runtime layer supports.
+    for name in wanted.layer_names:
+        known = current.layers.get(name) or current.built.get(name)
+        if known is None or layer_kind(name) == Kind.DENO:
+            continue
+        runtimes = (item for item in known.runtimes if item.startswith("python"))
+        if pythons := tuple(item.removeprefix("python") for item in runtimes):
+            return pythons
+    return default_pythons(os.environ)
+
+
+def _note(text: str) -> None:
+    print(f"Note: {text}", file=sys.stderr)
 
 
 def write_layers(layers: Sequence[BuiltLayer], out: Path, stream: TextIO) -> None:

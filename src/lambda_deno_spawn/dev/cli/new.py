@@ -7,7 +7,10 @@ written. Specification: docs/project.md, "A new project", and the help text belo
 from __future__ import annotations
 
 import json
+import os
 import shlex
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,8 +18,10 @@ import typer
 
 from lambda_deno_spawn.dev.cli.console import Output, exit_codes
 from lambda_deno_spawn.dev.cli.options import VerboseOption
+from lambda_deno_spawn.dev.package.layer import DEFAULT_PYTHON, best_python
 from lambda_deno_spawn.dev.project.new import TEMPLATES, find_template, write_project
 from lambda_deno_spawn.dev.project.project import Arch
+from lambda_deno_spawn.dev.project.requirements import DISTRIBUTION
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.dev.project.new import NewProject, Template
@@ -62,11 +67,14 @@ def new(
 ) -> None:
     """Write a new project: function, test, events, project file.
 
-    Works without network. Existing files are never overwritten.
+    Works without network. Existing files are never overwritten. The project file names
+    a runtime if this machine can compile layers for that one only.
     """
     with exit_codes(is_verbose=verbose):
         chosen = find_template(template)
-        project = write_project(name, chosen, arch or Arch.here(), path)
+        python = best_python(os.environ)
+        runtime = None if python == DEFAULT_PYTHON else f"python{python}"
+        project = write_project(name, chosen, arch or Arch.here(), path, runtime)
         if output is Output.JSON:
             folder = str(project.path.absolute())
             print(json.dumps({"path": folder, "files": project.files}))
@@ -83,5 +91,20 @@ def _show(project: NewProject, template: Template) -> None:
     # After `--`, cd does not take a name that begins with - for an option.
     separator = "-- " if folder.startswith("-") else ""
     print(f"  cd {separator}{shlex.quote(folder)}")
-    print(f"  lambda-deno-spawn invoke . --event @{template.event}")
-    print("  deno task test")
+    command = own_command(sys.argv[0])
+    print(f"  {command} invoke . --event @{template.event}")
+    print(f"  {'' if shutil.which('deno') else f'{command} '}deno task test")
+
+
+def own_command(started_as: str) -> str:
+    """Return how this program can be started from another folder.
+
+    Args:
+        started_as: How it was started, the first of ``sys.argv``.
+    """
+    program = Path(started_as).absolute()
+    if shutil.which(DISTRIBUTION):
+        return DISTRIBUTION
+    if program.name == DISTRIBUTION and os.access(program, os.X_OK):
+        return shlex.quote(str(program))
+    return f"{shlex.quote(sys.executable)} -m lambda_deno_spawn"

@@ -71,18 +71,43 @@ EnvOption = Annotated[
         help="Environment variable of the function; may be repeated.",
     ),
 ]
+EnvFileOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--env-file",
+        metavar="FILE",
+        help="File with lines NAME=VALUE, as for `deno run --env-file`; may be "
+        "repeated. --env comes first, then the last file, then lambda.toml.",
+    ),
+]
+StageOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Stage in lambda.toml, [stage.NAME].  [default: without a stage]",
+    ),
+]
 EventOption = Annotated[
     str | None,
     typer.Option(
         "--event",
         "-e",
-        metavar="JSON|@FILE|-",
-        help="Event: JSON text, a file (with or without @), or - for stdin.  "
-        "[default: {}]",
+        metavar="JSON|@FILE|NAME|-",
+        help="Event: JSON text, a file (with or without @), the name of a sample event "
+        "(see `events`), or - for stdin.  [default: {}]",
     ),
 ]
 EventFileOption = Annotated[
-    str | None, typer.Option(metavar="FILE", help="File with the event.")
+    str | None,
+    typer.Option("--event-file", "-F", metavar="FILE", help="File with the event."),
+]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="PATH=VALUE",
+        help="Set a value in the event, such as Records.0.body=hello; may be repeated.",
+    ),
 ]
 MemoryOption = Annotated[
     int | None,
@@ -96,11 +121,21 @@ MemoryOption = Annotated[
 ]
 RegionOption = Annotated[
     str | None,
-    typer.Option(metavar="REGION", help="AWS region.  [default: that of the profile]"),
+    typer.Option(
+        "--region",
+        "-r",
+        metavar="REGION",
+        help="AWS region.  [default: that of the profile]",
+    ),
 ]
 ProfileOption = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="Profile in the AWS configuration files."),
+    typer.Option(
+        "--profile",
+        "-p",
+        metavar="NAME",
+        help="Profile in the AWS configuration files.",
+    ),
 ]
 InspectOption = Annotated[
     bool,
@@ -162,8 +197,16 @@ OutputOption = Annotated[
 ]
 
 
-def whole_function(command: str, argument: str | None, name: str | None) -> Target:
+def whole_function(
+    command: str, argument: str | None, name: str | None, stage: str | None = None
+) -> Target:
     """Return the function that a command acts on, from its argument or ``--name``.
+
+    Args:
+        command: The command, for messages.
+        argument: The argument FUNCTION.
+        name: Value of ``--name``.
+        stage: Value of ``--stage``.
 
     Raises:
         UsageError: None or both are given, or a version instead of a function.
@@ -173,10 +216,16 @@ def whole_function(command: str, argument: str | None, name: str | None) -> Targ
             f"Cannot use --name {name} with {argument!r}: both name the function; "
             "leave out one of them"
         )
+    if name is not None and stage is not None:
+        raise UsageError(
+            f"Cannot use --stage {stage} with --name {name}: a stage belongs to a "
+            "project, and --name is the name of a function in AWS; leave out one of "
+            "them"
+        )
     if name is not None:
         target = named_target(name)
     elif argument is not None:
-        target = find_target(argument)
+        target = find_target(argument, stage=stage)
     else:
         raise UsageError(
             f"Cannot run `{command}`: no function is given; give its folder, its name "

@@ -29,6 +29,7 @@ from lambda_deno_spawn.dev.cli.options import (
     NameOption,
     ProfileOption,
     RegionOption,
+    StageOption,
     VerboseOption,
     whole_function,
 )
@@ -37,12 +38,14 @@ from lambda_deno_spawn.dev.project.target import find_target
 if TYPE_CHECKING:
     from lambda_deno_spawn.dev.aws.remote import RemoteResult
     from lambda_deno_spawn.dev.aws.remote_logs import LogEvent
+    from lambda_deno_spawn.dev.local.response_stream import HttpPrelude
 
 
 def logs(
     function: FunctionArgument = None,
     *,
     name: NameOption = None,
+    stage: StageOption = None,
     follow: Annotated[
         bool, typer.Option("--follow", "-f", help="Continue as the log grows.")
     ] = False,
@@ -84,7 +87,7 @@ def logs(
         from lambda_deno_spawn.dev.aws.session import Aws
         from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
 
-        target = whole_function("logs", function, name)
+        target = whole_function("logs", function, name, stage)
         since_epoch_ms = round((time.time() - parse_since(since)) * 1000)
         pattern = filter_pattern(filter_, request_id)
         aws = Aws(target.choose_region(region), profile)
@@ -103,6 +106,7 @@ def invoke_remote(
     function: str,
     event: bytes,
     *,
+    stage: str | None = None,
     qualifier: str | None = None,
     is_async: bool = False,
     tenant_id: str | None = None,
@@ -117,6 +121,7 @@ def invoke_remote(
     Args:
         function: Name or ARN, with or without a qualifier, or a local folder.
         event: Passed on byte for byte.
+        stage: Stage of a local project.
         qualifier: Version or alias.
         is_async: Queue the event without waiting for the result.
         tenant_id: Tenant id in the context.
@@ -135,7 +140,7 @@ def invoke_remote(
     from lambda_deno_spawn.dev.aws.session import Aws
     from lambda_deno_spawn.dev.aws.target import check_ambiguity
 
-    target = find_target(function)
+    target = find_target(function, stage=stage)
     options = RemoteOptions(
         name=target.lambda_name,
         event=event,
@@ -173,14 +178,17 @@ def _show_event(event: LogEvent, output: Output) -> None:
 def _show_remote(result: RemoteResult, output: Output, *, is_async: bool) -> None:
     """Print a response; exit with 1 if it is an error."""
     sys.stderr.write(result.log_tail.decode(errors="replace"))
+    prelude, body = _http_parts(result.payload)
+    if prelude is not None and output is Output.TEXT:
+        sys.stderr.write(f"{prelude.line()}\n")
     sys.stderr.flush()
     if output is Output.JSON:
         print(json.dumps(_remote_fields(result)))
     elif is_async:
         print(result.request_id)
     else:
-        sys.stdout.buffer.write(result.payload)
-        if not result.payload.endswith(b"\n"):
+        sys.stdout.buffer.write(body)
+        if not body.endswith(b"\n"):
             sys.stdout.buffer.write(b"\n")
     sys.stdout.flush()
     if not result.is_ok:
@@ -190,11 +198,29 @@ def _show_remote(result: RemoteResult, output: Output, *, is_async: bool) -> Non
         raise typer.Exit(EXIT_FAILED)
 
 
+def _http_parts(payload: bytes) -> tuple[HttpPrelude | None, bytes]:
+    """Split the response of a function that streams HTTP into prelude and body.
+
+    JSON has no zeros, so nothing else is taken for a prelude.
+    """
+    from lambda_deno_spawn.dev.local.response_stream import (
+        HTTP_CONTENT_TYPE,
+        split_prelude,
+    )
+
+    return split_prelude(payload, HTTP_CONTENT_TYPE) or (None, payload)
+
+
 def _remote_fields(result: RemoteResult) -> dict[str, object]:
-    value, is_readable = _parse(result.payload)
-    raw = {}
-    if result.payload and not is_readable:
-        raw = {"base64": base64.b64encode(result.payload).decode()}
+    prelude, body = _http_parts(result.payload)
+    raw: dict[str, object] = {}
+    if prelude is None:
+        value, is_readable = _parse(body)
+    else:
+        value, is_readable = _text(body)
+        raw = {"http": prelude.fields}
+    if body and not is_readable:
+        raw["base64"] = base64.b64encode(body).decode()
     return {
         "ok": result.is_ok,
         "requestId": result.request_id,
@@ -205,6 +231,14 @@ def _remote_fields(result: RemoteResult) -> dict[str, object]:
         "version": result.version,
         "report": _report(result.log_tail.decode(errors="replace")),
     }
+
+
+def _text(payload: bytes) -> tuple[Any, bool]:
+    """Return a payload as text, and whether it is UTF-8; else None and False."""
+    try:
+        return payload.decode(), True
+    except UnicodeDecodeError:
+        return None, False
 
 
 def _parse(payload: bytes) -> tuple[Any, bool]:

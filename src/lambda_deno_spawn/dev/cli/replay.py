@@ -118,7 +118,7 @@ def replay(
         stored = _stored(recording, remote, since, region, profile)
         form = stored.form
         project = _project(form, function, remote, handler)
-        variables = {**project.variables, **parse_variables(env or [])}
+        variables = project.variables_with(parse_variables(env or []))
         options = again.options_of(
             form,
             project.function,

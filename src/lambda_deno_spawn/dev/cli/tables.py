@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TextIO
 
-from lambda_deno_spawn.dev.doctor.checks import Status
-
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -29,6 +27,8 @@ STYLES = {
 
 def write_checks(checks: Sequence[Check], stream: TextIO) -> None:
     """Write the checks of ``doctor``, with advice and a summary."""
+    from lambda_deno_spawn.dev.doctor.checks import Status
+
     rows = []
     for number, check in enumerate(checks):
         is_first = number == 0 or checks[number - 1].group != check.group

@@ -63,6 +63,7 @@ class Overrides:
         memory_mb: Memory size.
         variables: Environment variables of the functions.
         warm: Value of ``LAMBDA_DENO_WARM``.
+        stage: Stage of every function; None: without one.
         concurrency: Events that one environment takes at once, as a Managed Instance.
         environments: Most environments of a function at once.
         is_frozen: Environments are stopped between events, as on Lambda.
@@ -75,6 +76,7 @@ class Overrides:
     memory_mb: int | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
     warm: str | None = None
+    stage: str | None = None
     concurrency: int | None = None
     environments: int = DEFAULT_ENVIRONMENTS
     is_frozen: bool = False
@@ -126,7 +128,7 @@ class ServedFunction:
     @property
     def variables(self) -> dict[str, str]:
         """The function's environment variables."""
-        given = {**self.project.variables, **self.overrides.variables}
+        given = self.project.variables_with(self.overrides.variables)
         return given if self.overrides.inspect is None else {**given, **INSPECTED}
 
     def reloaded(self) -> ServedFunction:
@@ -135,7 +137,8 @@ class ServedFunction:
         Raises:
             UsageError: As for ``load_project``.
         """
-        return ServedFunction(self.path, load_project(self.path), self.overrides)
+        project = load_project(self.path, stage=self.overrides.stage)
+        return ServedFunction(self.path, project, self.overrides)
 
 
 def find_functions(
@@ -151,7 +154,8 @@ def find_functions(
     for path in paths:
         for place in _places(path):
             own = overrides.for_function(len(found))
-            function = ServedFunction(place, load_project(place), own)
+            project = load_project(place, stage=overrides.stage)
+            function = ServedFunction(place, project, own)
             other = found.setdefault(function.name, function)
             if other.project.function != function.project.function:
                 raise UsageError(

@@ -454,11 +454,10 @@ def start_check(
         library: Path of the native library, None if there is none.
     """
     group, name = "Function", "start"
-    each = "each event's process loads the module"
     reason = why_not_fork(settings, private_flags, library)
-    if settings.start is Start.EXEC:
-        why = f", which cannot be copied: {reason}" if reason else ""
-        found = f"exec: {each}{why} (LAMBDA_DENO_START={settings.start.value})"
+    if settings.start is Start.EXEC and reason is None:
+        each = "each event's process loads the module, though copies may be possible"
+        found = f"exec: {each} (LAMBDA_DENO_START={settings.start.value})"
         return Check(group, name, Status.OK, found)
     if reason is None:
         found = (
@@ -469,7 +468,7 @@ def start_check(
     if settings.start is Start.FORK:
         advice = "set LAMBDA_DENO_START=auto, or change what prevents copies"
         return Check(group, name, Status.PROBLEM, f"no copies: {reason}", advice)
-    return Check(group, name, Status.OK, f"exec: {each}, as {reason}")
+    return Check(group, name, Status.OK, f"exec, no copies: {reason}")
 
 
 def granted_permissions(flags: Sequence[str], used_set: object) -> set[str]:

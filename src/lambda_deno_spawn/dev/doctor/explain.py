@@ -188,6 +188,13 @@ ENTRIES = (
         "configuration.md",
     ),
     Entry(
+        "`Runtime.SecretUnavailable`",
+        r"Runtime\.SecretUnavailable",
+        "a secret that a variable refers to could not be fetched at the start",
+        "check its name, the role's policy, and the way out of the VPC",
+        "secrets.md",
+    ),
+    Entry(
         "`/opt/lambda-deno-spawn: No such file`",
         r"/opt/lambda-deno-spawn[^\n]*(?:[Nn]o such file|not exist)",
         "the variable AWS_LAMBDA_EXEC_WRAPPER is set, and the runtime layer is missing",

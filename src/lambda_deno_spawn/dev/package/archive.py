@@ -15,12 +15,13 @@ import errno
 import glob
 import hashlib
 import secrets
+import shutil
 import stat
 import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from lambda_deno_spawn.dev.project.selection import OWN_ARCHIVE
 from lambda_deno_spawn.errors import BuildError
@@ -69,19 +70,22 @@ class Written:
     sha256: str
 
 
-def write_archive(path: Path, members: Iterable[Member]) -> Written:
+def write_archive(
+    path: Path, members: Iterable[Member], begun: Written | None = None
+) -> Written:
     """Write an archive, replacing an existing one; create its folder if needed.
 
     Args:
         path: Path of the archive.
         members: Its files, in any order.
+        begun: An archive with its first files, which stays as it is.
 
     Raises:
         BuildError: A member cannot be read, or the archive cannot be written.
         ValueError: Two members have the same name, or a name is not a relative path.
     """
     ordered = sorted(members, key=lambda member: member.name)
-    _check_names(ordered)
+    _check_names(ordered, begun)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -90,7 +94,11 @@ def write_archive(path: Path, members: Iterable[Member]) -> Written:
     # In the same folder: a rename is atomic only within one file system.
     partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
-        unzipped_bytes = _write(partial, ordered)
+        unzipped_bytes = 0
+        if begun is not None:
+            shutil.copyfile(begun.path, partial)
+            unzipped_bytes = begun.unzipped_bytes
+        unzipped_bytes += _write(partial, ordered, "x" if begun is None else "r+")
         with partial.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         zipped_bytes = partial.stat().st_size
@@ -129,12 +137,14 @@ def write_text(path: Path, text: str) -> None:
             partial.unlink()
 
 
-def _write(path: Path, members: list[Member]) -> int:
+def _write(path: Path, members: list[Member], mode: Literal["x", "r+"]) -> int:
     unzipped_bytes = 0
     # "x": never overwrite a file that another process created.
     with (
-        path.open("xb") as file,
-        zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive,
+        path.open(f"{mode}b") as file,
+        zipfile.ZipFile(
+            file, "w" if mode == "x" else "a", zipfile.ZIP_DEFLATED
+        ) as archive,
     ):
         archive.comment = OWN_ARCHIVE
         for member in members:
@@ -158,9 +168,12 @@ def _content(member: Member) -> bytes:
         raise _cannot("read", member.content, error) from error
 
 
-def _check_names(members: list[Member]) -> None:
+def _check_names(members: list[Member], begun: Written | None) -> None:
     """Reject names that would be unpacked outside the folder, or over another file."""
     seen: set[str] = set()
+    if begun is not None:
+        with zipfile.ZipFile(begun.path) as archive:
+            seen.update(archive.namelist())
     for member in members:
         name = member.name
         parts = (name.removesuffix("/") if stat.S_ISDIR(member.mode) else name).split(

@@ -16,6 +16,7 @@ import shutil
 import stat
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any
@@ -74,6 +75,7 @@ from lambda_deno_spawn.launch.module_cache import PACKAGED_DENO_DIR
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from lambda_deno_spawn.dev.package.archive import Written
     from lambda_deno_spawn.dev.package.bundle import Bundle
     from lambda_deno_spawn.dev.package.doubts import Doubt
     from lambda_deno_spawn.dev.package.graph import Graph
@@ -97,6 +99,7 @@ RECORDED = (
 FORMS = {Level.ALL: "bundle", Level.OWN: "packages", Level.NOTHING: "files"}
 # Errors that a package has in each form if it has them in one.
 SAME_CAUSE = ("Cannot read the imports", "Cannot load the package", "Cannot bundle")
+BEGUN = "begun.zip"  # with the files of a package, without its cache
 SEED_FILE = "lambda-deno-spawn.json"  # in the cache: versions it was made for
 
 
@@ -182,7 +185,7 @@ def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
     project = options.project
     deno = Deno(deno_binary(environ), project.function.task_root, environ)
     source = _handler_file(project)
-    out = options.out / f"{project.name}.zip"
+    out = _archive_path(options)
     if options.is_checked:
         deno.check(source)
     key = _key(options, environ, deno.binary)
@@ -197,13 +200,13 @@ def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
         builder = _Builder(options, deno, source, selection, scratch)
         form = builder.best_form()
         notes = [*form.notes, *selection.notes()]
-        members = [
-            *_members(form.staged),
-            *_seed_members(form.seed, form.deno_version, options.arch),
-        ]
-        sizes = {member.name: _size(member) for member in members}
+        members = list(_members(form.staged))
+        added = list(_seed_members(form.seed, form.deno_version, options.arch))
+        sizes = {member.name: _size(member) for member in (*members, *added)}
         _refuse_too_large(sizes)
-        written = write_archive(out, members)
+        # Always in this order, whether or not the first part exists already.
+        begun = form.begun or _begin(scratch, members, out)
+        written = write_archive(out, added, begun)
         inputs = builder.inputs(form)
     if written.zipped_bytes > UPLOAD_LIMIT_BYTES:
         notes.append(
@@ -227,6 +230,20 @@ def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
         root = project.function.task_root
         write_record(out, key, inputs, root, started_ns, facts)
     return package
+
+
+def _archive_path(options: BuildOptions) -> Path:
+    return options.out / f"{options.project.name}.zip"
+
+
+def _begin(folder: Path, members: Sequence[Member], out: Path) -> Written:
+    """Write an archive with a package's files in a temporary folder."""
+    path = folder / BEGUN
+    try:
+        return write_archive(path, members)
+    except BuildError as error:
+        place = f"{str(out)!r}, which is prepared in {str(folder)!r}"
+        raise BuildError(str(error).replace(repr(str(path)), place)) from error
 
 
 def _key(options: BuildOptions, environ: Mapping[str, str], binary: str) -> str:
@@ -290,6 +307,7 @@ class _Form:
         staged: Folder with the files.
         notes: Sentences that the user should read.
         doubts: Modules that may not find something in this form.
+        begun: An archive of the staged files; None: it is not written yet.
     """
 
     level: Level
@@ -298,6 +316,7 @@ class _Form:
     doubts: list[Doubt] = field(default_factory=list)
     seed: Seed = field(default_factory=lambda: Seed({}))
     deno_version: str | None = None
+    begun: Written | None = None
 
 
 class _Builder:
@@ -465,10 +484,18 @@ class _Builder:
         if not self._options.is_seeded:
             return
         before = _states(form.staged)
-        form.seed, form.deno_version = _seed(self._options, self._deno, form.staged)
+        members = list(_members(form.staged))
+        # Files are compressed while Deno loads the module.
+        with ThreadPoolExecutor(1) as pool:
+            options = self._options
+            out = _archive_path(options)
+            begun = pool.submit(_begin, form.staged.parent, members, out)
+            form.seed, form.deno_version = _seed(options, self._deno, form.staged)
         if _states(form.staged) != before:
             shutil.rmtree(form.staged)
             self._stage(form)
+        else:
+            form.begun = begun.result()
         form.notes += form.seed.notes
 
     def _stage_bundle(self, form: _Form) -> None:

@@ -32,6 +32,7 @@ PLACES = ("__dirname", "__filename")
 SUSPICIOUS = (
     *PLACES, "import.meta", "__require", "import(", "import (", "Worker(", ".node\"",
 )  # fmt: skip
+COMMENT_LINE = re.compile(r"^// (.*)$", re.MULTILINE)
 URLS = ("`data:", "`node:", "`blob:", "`http:", "`https:")
 EXPRESSION = re.compile(r"\$\{([^`{}]*)\}")
 PLACE = re.compile(r"(?<![.\w$])__(?:dirname|filename)\b(?!\s*:)")
@@ -119,17 +120,15 @@ def parts(text: str, name_of: Callable[[str], str | None]) -> Iterator[Part]:
             a comment is not the path of a module.
     """
     name: str | None = None
-    lines: list[str] = []
-    for line in text.split("\n"):
-        found = name_of(line[3:]) if line.startswith("// ") else None
+    begin = 0
+    for comment in COMMENT_LINE.finditer(text):
+        found = name_of(comment[1])
         if found is not None:
             if name is not None:
-                yield Part(name, "\n".join(lines))
-            name, lines = found, []
-        else:
-            lines.append(line)
+                yield Part(name, text[begin : comment.start() - 1])
+            name, begin = found, comment.end() + 1
     if name is not None:
-        yield Part(name, "\n".join(lines))
+        yield Part(name, text[begin:])
 
 
 def code_of(text: str) -> str:

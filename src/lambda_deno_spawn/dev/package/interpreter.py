@@ -62,22 +62,31 @@ class Interpreter:
 
 
 def find_interpreter(version: str, environ: Mapping[str, str]) -> Interpreter:
-    """Return a CPython of a version, to compile with.
-
-    Search in this order: the running interpreter, PATH, pyenv, uv.
+    """Return a CPython of a version, to compile with; see ``search_interpreter``.
 
     Raises:
         BuildError: None is installed.
     """
+    found = search_interpreter(version, environ)
+    if found is None:
+        raise BuildError(
+            f"Cannot compile for Python {version}: there is no such CPython on PATH, "
+            f"in pyenv or in uv; install one, for example with `uv python install "
+            f"{version}` or `pyenv install {version}`"
+        )
+    return found
+
+
+def search_interpreter(version: str, environ: Mapping[str, str]) -> Interpreter | None:
+    """Return a CPython of a version, to compile with; None: there is none.
+
+    Search in this order: the running interpreter, PATH, pyenv, uv.
+    """
     for path in _candidates(version, environ):
-        found = _ask(path)
+        found = ask_interpreter(path)
         if found is not None and found.version == version:
             return found
-    raise BuildError(
-        f"Cannot compile for Python {version}: there is no such CPython on PATH, in "
-        f"pyenv or in uv; install one, for example with `uv python install {version}` "
-        f"or `pyenv install {version}`"
-    )
+    return None
 
 
 def _candidates(version: str, environ: Mapping[str, str]) -> Iterator[Path]:
@@ -107,7 +116,7 @@ def find_uv(environ: Mapping[str, str]) -> str | None:
     return shutil.which("uv", path=f"{environ.get('PATH', '')}:{beside}")
 
 
-def _ask(path: Path) -> Interpreter | None:
+def ask_interpreter(path: Path) -> Interpreter | None:
     """Return a program's version; None if it does not run, or is not CPython."""
     if not path.exists():
         return None
@@ -244,7 +253,7 @@ def prefix_version(prefix: Path, supported: Iterable[str]) -> str:
 def plan_interpreter(
     prefix: Path,
     version: str,
-    compiler: Interpreter,
+    compiler: Interpreter | None,
     scratch: Path,
     environ: Mapping[str, str],
     note: Callable[[str], None],
@@ -254,7 +263,8 @@ def plan_interpreter(
     Args:
         prefix: The installation; nothing in it is run or changed.
         version: Version of the installation.
-        compiler: An interpreter of the same version that runs on this machine.
+        compiler: An interpreter of the same version that runs on this machine; None:
+            the layer has no byte code.
         scratch: An empty folder.
         environ: The caller's environment.
         note: Called with a text about anything that may break the interpreter.
@@ -281,7 +291,11 @@ def plan_interpreter(
         raise BuildError(
             f"Cannot use the interpreter in {str(prefix)!r}: {error}"
         ) from error
-    compiled = compile_sources(compiler, sources, f"/opt/{library}", scratch, environ)
+    compiled = (
+        compile_sources(compiler, sources, f"/opt/{library}", scratch, environ)
+        if compiler is not None
+        else {}
+    )
     members = [
         Member(name, path, EXECUTABLE) if name == program else Member(name, path)
         for name, path in files.items()

@@ -28,11 +28,12 @@ from lambda_deno_spawn.dev.package.archive import (
 )
 from lambda_deno_spawn.dev.package.elf import read_binary
 from lambda_deno_spawn.dev.package.interpreter import (
+    ask_interpreter,
     compile_sources,
-    find_interpreter,
     install_prefix,
     plan_interpreter,
     prefix_version,
+    search_interpreter,
 )
 from lambda_deno_spawn.dev.package.native import built_library
 from lambda_deno_spawn.dev.package.wheels import (
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from typing import BinaryIO
 
+    from lambda_deno_spawn.dev.package.interpreter import Interpreter
     from lambda_deno_spawn.dev.package.wheels import Wheel
 
 LAYER_FOLDER = "lib/lambda-deno-spawn"
@@ -83,6 +85,10 @@ class Kind(StrEnum):
     DENO = "deno"
     RUNTIME = "runtime"
     PYTHON = "python"
+
+
+# What a cold start takes longer without byte code; docs/layers.md, "Byte code".
+UNCOMPILED_MS = {Kind.RUNTIME: 120, Kind.PYTHON: 400}
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,6 +168,28 @@ class Plan:
     licenses: str
     pythons: tuple[str, ...] = ()
     deno: str | None = None
+
+
+def default_pythons(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the versions of Python that a runtime layer supports by default.
+
+    That is the default of functions. If this machine has no such CPython to compile
+    with, the newest one that it has is added: functions can choose it.
+    """
+    if search_interpreter(DEFAULT_PYTHON, environ) is not None:
+        return (DEFAULT_PYTHON,)
+    return (DEFAULT_PYTHON, *_compilable(environ)[:1])
+
+
+def best_python(environ: Mapping[str, str]) -> str:
+    """Return the version of Python for a new function: one that can be compiled for."""
+    return default_pythons(environ)[-1]
+
+
+def _compilable(environ: Mapping[str, str]) -> list[str]:
+    """Return the versions of Python that this machine has, newest first."""
+    found = (version for version in reversed(PYTHONS) if version != DEFAULT_PYTHON)
+    return [version for version in found if search_interpreter(version, environ)]
 
 
 def ignore(_: str) -> None:
@@ -278,8 +306,7 @@ def _plan_deno(
 def _plan_runtime(
     options: LayerOptions, arch: Arch, scratch: Path, note: Callable[[str], None]
 ) -> Plan:
-    # Find the interpreters, which may be missing, before the download.
-    compilers = {v: find_interpreter(v, options.environ) for v in options.pythons}
+    compilers = {v: search_interpreter(v, options.environ) for v in options.pythons}
     requirements = [installed(name) for name in RUNTIME_PACKAGES]
     first = options.pythons[0]
     wheels = _wheels(requirements, arch, first, options, scratch)
@@ -299,6 +326,11 @@ def _plan_runtime(
                     )
     extra: dict[str, bytes] = {}
     for version, compiler in compilers.items():
+        if compiler is None:
+            # The start scripts test for this file; Python imports the sources.
+            extra[f"python{version}"] = b""
+            note(_uncompiled(Kind.RUNTIME, version, compilers))
+            continue
         compiled = compile_sources(
             compiler, code, LAYER_CODE, scratch / version, options.environ
         )
@@ -311,7 +343,10 @@ def _plan_runtime(
     manifest = {
         "version": lambda_deno_spawn.__version__,
         "arch": arch.value,
-        "pythons": {version: found.release for version, found in compilers.items()},
+        "pythons": {
+            version: None if found is None else found.release
+            for version, found in compilers.items()
+        },
         "packages": {
             wheel.requirement.name: wheel.requirement.version for wheel in wheels
         },
@@ -346,11 +381,29 @@ def _plan_python(
             f"and the runtime layer is for {', '.join(options.pythons)}; add --python "
             f"{version}"
         )
-    compiler = find_interpreter(version, options.environ)
+    # The installation itself can compile if it is for this machine.
+    own = prefix / "bin" / f"python{version}"
+    compiler = search_interpreter(version, options.environ) or ask_interpreter(own)
+    if compiler is None:
+        note(_uncompiled(Kind.PYTHON, version, {}))
     members = plan_interpreter(
         prefix, version, compiler, scratch / "code", options.environ, note
     )
     return Plan(Kind.PYTHON, arch, tuple(members), PYTHON_LICENSE, (version,))
+
+
+def _uncompiled(
+    kind: Kind, version: str, compilers: Mapping[str, Interpreter | None]
+) -> str:
+    """Return what a layer without byte code for a version costs, and what to do."""
+    others = [name for name, found in compilers.items() if found is not None]
+    choice = f", or let functions use runtime python{others[0]}" if others else ""
+    return (
+        f"the {kind} layer has no byte code for Python {version}, as this machine has "
+        f"no CPython {version}: each cold start with it takes about "
+        f"{UNCOMPILED_MS[kind]} ms longer; install one, for example with `uv python "
+        f"install {version}`, and build the layer again{choice}"
+    )
 
 
 PLANNERS = {

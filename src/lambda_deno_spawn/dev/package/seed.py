@@ -320,6 +320,7 @@ def _moved(source: Path, state: Path, moves: Mapping[Path, Path]) -> tuple[bytes
         contextlib.closing(sqlite3.connect(source)) as old,
         contextlib.closing(sqlite3.connect(target)) as new,
     ):
+        new.execute("PRAGMA synchronous=OFF")  # of a temporary file
         new.execute("PRAGMA journal_mode=WAL")
         for table, sql in old.execute(
             "SELECT name, sql FROM sqlite_master "

@@ -90,7 +90,7 @@ def installed(name: str) -> Requirement:
     except importlib.metadata.PackageNotFoundError as error:
         raise BuildError(
             f"Cannot tell which version of {name} to ship: it is not installed; "
-            "install lambda-deno-spawn[cli]"
+            "install it with `pip install lambda-deno-spawn`"
         ) from error
 
 

@@ -26,6 +26,7 @@ TYPES = Path(__file__).parents[2] / "js" / "lambda.d.ts"
 TEMPLATE_NAME = "my-function"
 TEMPLATE_ARCH = 'arch = "x86_64"'
 TEMPLATE_EVENT = "events/greeting.json"
+TEMPLATE_RUNTIME = '# runtime = "python3.13"'
 FILLED_IN = ("lambda.toml", "README.md", ".vscode/launch.json")
 
 
@@ -87,7 +88,11 @@ def find_template(name: str) -> Template:
 
 
 def write_project(
-    name: str, template: Template, arch: Arch, parent: Path
+    name: str,
+    template: Template,
+    arch: Arch,
+    parent: Path,
+    runtime: str | None = None,
 ) -> NewProject:
     """Write a project into a new folder; no existing file is overwritten.
 
@@ -99,6 +104,7 @@ def write_project(
         template: The template to start from.
         arch: Instruction set for the project file.
         parent: An existing folder, in which the project's folder is created.
+        runtime: Lambda's runtime for the project file; None: the default.
 
     Raises:
         UsageError: Lambda does not accept the name, or the folder cannot be written.
@@ -109,7 +115,7 @@ def write_project(
             "and _; give such a name, and the parent folder in --path"
         )
     path = parent / name
-    contents = _contents(name, template, arch)
+    contents = _contents(name, template, arch, runtime)
     try:
         _refuse_existing(path, parent)
         # In the same parent folder: a rename is atomic only within one file system.
@@ -148,7 +154,9 @@ def _refuse_existing(path: Path, parent: Path) -> None:
         )
 
 
-def _contents(name: str, template: Template, arch: Arch) -> dict[str, bytes]:
+def _contents(
+    name: str, template: Template, arch: Arch, runtime: str | None
+) -> dict[str, bytes]:
     """Return the content of each file of a project, by its path."""
     found = {TYPES.name: TYPES.read_bytes()}
     for folder in (TEMPLATES_FOLDER / COMMON, TEMPLATES_FOLDER / template.name):
@@ -160,6 +168,8 @@ def _contents(name: str, template: Template, arch: Arch) -> dict[str, bytes]:
         text = text.replace(TEMPLATE_NAME, name)
         text = text.replace(TEMPLATE_ARCH, f'arch = "{arch}"')
         text = text.replace(TEMPLATE_EVENT, template.event)
+        if runtime is not None:
+            text = text.replace(TEMPLATE_RUNTIME, f'runtime = "{runtime}"')
         found[file_name] = text.encode()
     return found
 

@@ -7,16 +7,22 @@ limits and names: AWS Lambda API reference, CreateFunction.
 
 from __future__ import annotations
 
-import difflib
 import platform
 import re
 import tomllib
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from lambda_deno_spawn.config import ResponseMode, Settings, Start, Strategy
+from lambda_deno_spawn.dev.project.aws_keys import (
+    MANAGED_MEMORY_MAX_MB,
+    MANAGED_TIMEOUT_LIMIT_S,
+    TOP_KEYS,
+    conflict,
+    read_aws_keys,
+)
 from lambda_deno_spawn.dev.project.function import (
     find_function,
     function_name,
@@ -32,6 +38,13 @@ from lambda_deno_spawn.dev.project.quotas import (
     STORAGE_MIN_MB,
     TIMEOUT_LIMIT_S,
 )
+from lambda_deno_spawn.dev.project.secrets import (
+    SECRETS_VARIABLE,
+    reference_text,
+    secrets_variable,
+)
+from lambda_deno_spawn.dev.project.stages import KEY as STAGE_KEY
+from lambda_deno_spawn.dev.project.stages import Stages
 from lambda_deno_spawn.errors import ConfigError, UsageError
 
 if TYPE_CHECKING:
@@ -90,7 +103,10 @@ class Project:
         include: Patterns of additional files to package.
         exclude: Patterns of files to leave out of the package.
         env: The function's environment variables.
+        secrets: References to values that the runtime fetches from AWS, by variable.
         tags: AWS tags.
+        aws: Values of the keys that concern AWS alone, by dotted name.
+        stage: The stage whose settings these are; None: without a stage.
     """
 
     function: Function
@@ -112,6 +128,9 @@ class Project:
     exclude: tuple[str, ...] = ()
     env: Mapping[str, str] = field(default_factory=dict)
     tags: Mapping[str, str] = field(default_factory=dict)
+    aws: Mapping[str, Any] = field(default_factory=dict)
+    secrets: Mapping[str, str] = field(default_factory=dict)
+    stage: str | None = None
 
     @property
     def variables(self) -> dict[str, str]:
@@ -123,11 +142,26 @@ class Project:
             "LAMBDA_DENO_RESPONSE_MODE": self.response_mode,
         }
         given = {name: str(value) for name, value in settings.items() if value}
-        return {**given, **self.env}
+        return {**given, **secrets_variable(self.secrets), **self.env}
+
+    def variables_with(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Return the variables with further ones, which come first.
+
+        A given variable also takes the place of a secret of its name.
+        """
+        kept = {name: text for name, text in self.secrets.items() if name not in given}
+        own = self.variables
+        own.pop(SECRETS_VARIABLE, None)
+        if SECRETS_VARIABLE in self.env:
+            own[SECRETS_VARIABLE] = self.env[SECRETS_VARIABLE]
+        return {**secrets_variable(kept), **own, **given}
 
 
 def load_project(
-    path: Path, handler: str | None = None, name: str | None = None
+    path: Path,
+    handler: str | None = None,
+    name: str | None = None,
+    stage: str | None = None,
 ) -> Project:
     """Find a function and read the project file beside it, if there is one.
 
@@ -135,14 +169,21 @@ def load_project(
         path: The handler's file, or the folder that holds it.
         handler: ``file.export``; overrides the project file.
         name: Name of the function; overrides the project file.
+        stage: Stage in the project file; None: without one.
 
     Raises:
-        UsageError: There is no such function, or the file has an invalid value.
+        UsageError: There is no such function or stage, or the file has an invalid
+            value.
     """
     if name is not None and not FUNCTION_NAME.fullmatch(name):
         raise UsageError(f"Cannot use the name {name!r}; expected {NAME_RULE}")
     file = (path if path.is_dir() else path.parent) / PROJECT_FILE
     if not file.is_file():
+        if stage is not None:
+            raise UsageError(
+                f"Cannot use --stage {stage}: there is no {str(file)!r} with a table "
+                f"[{STAGE_KEY}.{stage}]; add it, or leave out --stage"
+            )
         function = find_function(path, handler)
         return Project(function, name or function_name(function))
     try:
@@ -151,18 +192,34 @@ def load_project(
         raise UsageError(f"Cannot read {str(file)!r}: {error.strerror}") from error
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UsageError(f"Cannot read {str(file)!r}: {error}") from error
-    table = _Table(str(file), content)
+    stages = Stages.of(str(file), content)
+    table = _Table(stages, stage)
     named = table.text("handler", HANDLER, "file.export, such as src/api.handler")
     # If the caller named a file, that file is the handler, not the project's.
     function = find_function(path, handler or (named if path.is_dir() else None))
-    in_file = table.text("name", FUNCTION_NAME, NAME_RULE)
+    aws = read_aws_keys({key: table._take(key) for key in TOP_KEYS}, table._refuse)
+    is_managed = "managed_instances.capacity_provider" in aws
+    table.text("name", FUNCTION_NAME, NAME_RULE)
+    base_name = str(stages.base.get("name") or function_name(function))
+    if name is not None:
+        stages.check_name(stage, name, base_name)
     project = Project(
         function=function,
-        name=name or in_file or function_name(function),
+        name=name or stages.function_name(stage, base_name),
         arch=table.choice("arch", Arch) or Arch.X86_64,
         runtime=table.one_of("runtime", RUNTIMES) or "python3.13",
-        memory_mb=table.number("memory", MEMORY_MIN_MB, MEMORY_MAX_MB, "MB"),
-        timeout_s=table.number("timeout", 1, TIMEOUT_LIMIT_S, "seconds"),
+        memory_mb=table.number(
+            "memory",
+            MEMORY_MIN_MB,
+            MANAGED_MEMORY_MAX_MB if is_managed else MEMORY_MAX_MB,
+            "MB",
+        ),
+        timeout_s=table.number(
+            "timeout",
+            1,
+            MANAGED_TIMEOUT_LIMIT_S if is_managed else TIMEOUT_LIMIT_S,
+            "seconds",
+        ),
         storage_mb=table.number("storage", STORAGE_MIN_MB, STORAGE_MAX_MB, "MB"),
         strategy=table.choice("strategy", Strategy),
         start=table.choice("start", Start),
@@ -179,10 +236,20 @@ def load_project(
         include=table.patterns("include"),
         exclude=table.patterns("exclude"),
         env=table.mapping("env", check_names=True),
+        secrets=table.secrets("env"),
         tags=table.mapping("tags", check_names=False),
+        aws=aws,
+        stage=stage,
     )
     table.reject_unknown_keys()
     _check_settings(str(file), project)
+    _check_combination(str(file), project)
+    if project.secrets and aws.get("snapstart") is True:
+        raise table._refuse(
+            "snapstart",
+            True,
+            "false, as [env] refers to secrets, which a snapshot would keep",
+        )
     return project
 
 
@@ -206,12 +273,31 @@ def _check_settings(file: str, project: Project) -> None:
         )
 
 
+def _check_combination(file: str, project: Project) -> None:
+    """Reject settings that AWS does not accept together.
+
+    An alias can also be an option of ``deploy``, which checks again.
+    """
+    problem = conflict(
+        project.aws,
+        runtime=project.runtime,
+        memory_mb=project.memory_mb,
+        storage_mb=project.storage_mb,
+        alias=project.aws.get("alias", "of an option"),
+        url=project.aws.get("url.enabled"),
+    )
+    if problem is not None:
+        raise UsageError(f"Cannot use {file!r}: {problem}")
+
+
 class _Table:
     """A parsed project file: checks each value it returns, and finds unknown keys."""
 
-    def __init__(self, file: str, content: dict[str, object]) -> None:
-        self._file = file
-        self._content = content
+    def __init__(self, stages: Stages, stage: str | None) -> None:
+        self._file = stages.file
+        self._stages = stages
+        self._stage = stage
+        self._content = stages.content(stage)
         self._known: set[str] = set()
 
     def _take(self, key: str) -> object:
@@ -219,6 +305,7 @@ class _Table:
         return self._content.get(key)
 
     def _refuse(self, key: str, value: object, expected: str) -> UsageError:
+        key = self._stages.place_of(self._stage, key)
         return UsageError(
             f"Cannot use {self._file!r}: {key} is {value!r}; expected {expected}"
         )
@@ -295,6 +382,8 @@ class _Table:
             raise self._refuse(key, table, f"a table: [{key}] and lines NAME = value")
         found = {}
         for name, value in table.items():
+            if check_names and isinstance(value, dict):
+                continue  # a secret
             if isinstance(value, bool):
                 text = "true" if value else "false"
             elif isinstance(value, str | int | float):
@@ -305,17 +394,27 @@ class _Table:
                 )
             problem = variable_problem(name, text) if check_names else None
             if problem:
-                raise UsageError(f"Cannot use {self._file!r}: {key}.{name}: {problem}")
+                place = self._stages.place_of(self._stage, f"{key}.{name}")
+                raise UsageError(f"Cannot use {self._file!r}: {place}: {problem}")
             found[name] = text
+        return found
+
+    def secrets(self, key: str) -> dict[str, str]:
+        """Return the references to secrets in a table of variables."""
+        table = self._take(key)
+        found = {}
+        for name, value in table.items() if isinstance(table, dict) else ():
+            if not isinstance(value, dict):
+                continue
+            place = self._stages.place_of(self._stage, f"{key}.{name}")
+            try:
+                found[name] = reference_text(name, value)
+            except ValueError as error:
+                raise UsageError(
+                    f"Cannot use {self._file!r}: {place}: {error}"
+                ) from None
         return found
 
     def reject_unknown_keys(self) -> None:
         """Reject unknown keys: most of them are typos."""
-        for key in self._content:
-            if key not in self._known:
-                near = difflib.get_close_matches(key, self._known, 1)
-                hint = f"did you mean {near[0]}? The" if near else "the"
-                raise UsageError(
-                    f"Cannot use {self._file!r}: the key {key!r} is unknown; {hint} "
-                    f"keys are {', '.join(sorted(self._known))}"
-                )
+        self._stages.reject_unknown_keys(self._known)

@@ -2,13 +2,14 @@
 
 Knows the files that serve developers and their tools, the files that often contain
 secrets, the commands' own output, and the patterns in ``lambda.toml``. Looks at names
-and links, and of zips at the mark at their end; reads no other file. Does not know what
+and links, and at the marks in zips and images; reads no other file. Does not know what
 else a package contains. Specification: docs/build.md, docs/project.md.
 """
 
 from __future__ import annotations
 
 import fnmatch
+import json
 import os
 import re
 from typing import TYPE_CHECKING, NamedTuple
@@ -40,6 +41,9 @@ NOWHERE = (
 PLACEHOLDERS = frozenset({".gitkeep", ".keep", ".gitignore"})
 # The comment of the zips that this program writes, so that it knows them again.
 OWN_ARCHIVE = b"lambda-deno-spawn"
+# In the index of the images that it writes.
+OWN_IMAGE = ("created-by", "lambda-deno-spawn")
+IMAGE_SUFFIX = ".oci"
 # Scratch folders of commands that were killed, if TMPDIR is in the project.
 SCRATCH_PREFIX = "lambda-deno-spawn-"
 SCRATCH = re.compile(rf"{SCRATCH_PREFIX}[a-z0-9_]{{8}}")
@@ -115,6 +119,8 @@ class Selection:
                 if not is_own_archive(path):
                     is_inside = real.startswith(above[0] + os.sep)
                     yield Selected(name, path, None if is_inside else path.resolve())
+            elif is_own_image(path):
+                continue
             elif real not in above and not SCRATCH.fullmatch(entry.name):
                 inside = (*above, real)
                 found = self._walk(path, f"{name}/", inside, is_wanted=is_data)
@@ -173,6 +179,18 @@ def is_own_archive(path: Path) -> bool:
             return file.read() == OWN_ARCHIVE
     except OSError:
         return False  # too short, or reported when it is packaged
+
+
+def is_own_image(path: Path) -> bool:
+    """Return whether a folder is an image that a command has written."""
+    if path.suffix != IMAGE_SUFFIX:
+        return False
+    try:
+        index = json.loads((path / "index.json").read_bytes())
+        found: object = index["annotations"][OWN_IMAGE[0]]
+    except (OSError, ValueError, LookupError, TypeError):
+        return False
+    return found == OWN_IMAGE[1]
 
 
 def _is_empty(folder: Path) -> bool:

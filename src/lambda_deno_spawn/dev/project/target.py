@@ -8,6 +8,7 @@ meant"; Lambda API reference, Invoke, "FunctionName".
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from lambda_deno_spawn.dev.project.project import (
     PROJECT_FILE,
     load_project,
 )
+from lambda_deno_spawn.dev.project.stages import Stages
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -52,6 +54,7 @@ class Target:
         other: Name of another function that the argument could mean, if AWS has one:
             the argument itself, where the folder of this name contains a function with
             a different name.
+        stage: The stage of the project that is meant.
     """
 
     argument: str
@@ -61,6 +64,7 @@ class Target:
     region: str | None = None
     account: str | None = None
     other: str | None = None
+    stage: str | None = None
 
     @property
     def lambda_name(self) -> str:
@@ -97,7 +101,9 @@ class Target:
             )
 
 
-def find_target(argument: str, handler: str | None = None) -> Target:
+def find_target(
+    argument: str, handler: str | None = None, stage: str | None = None
+) -> Target:
     """Return the function that an argument means.
 
     A local folder or file with a function comes first, then names and ARNs.
@@ -105,16 +111,19 @@ def find_target(argument: str, handler: str | None = None) -> Target:
     Args:
         argument: A path, a name or an ARN.
         handler: ``file.export``; None: choose it by the names of the files.
+        stage: Stage of the project; None: without one.
 
     Raises:
-        UsageError: The argument means no function, or two local ones.
+        UsageError: The argument means no function, or two local ones, or one without
+            such a stage.
     """
     path = Path(argument)
     is_name = FUNCTION_NAME.fullmatch(argument) is not None
     if is_name and _holds_function(path, handler):
-        return _named_folder(path, handler)
+        return _named_folder(path, handler, stage)
     if LAMBDA_NAME.fullmatch(argument):
-        return named_target(argument)
+        target = named_target(argument)
+        return target if stage is None else _staged(target, handler, stage)
     if argument.startswith("arn:"):
         raise UsageError(
             f"Cannot use {argument!r}: it is not the ARN of a function, such as "
@@ -125,7 +134,27 @@ def find_target(argument: str, handler: str | None = None) -> Target:
             f"Cannot find function {argument!r}: there is no such file or folder; give "
             "the folder that contains the function, its name in Lambda, or its ARN"
         )
-    return Target(argument, load_project(path, handler).name, path)
+    name = load_project(path, handler, stage=stage).name
+    return Target(argument, name, path, stage=stage)
+
+
+def _staged(target: Target, handler: str | None, stage: str) -> Target:
+    """Return a stage of the project here that has a name."""
+    folders = _projects_called(target.name)
+    if target.account is not None or target.qualifier is not None or not folders:
+        reason = "no project here has this name"
+        if target.account is not None:
+            reason = "it is an ARN, which names one function already"
+        elif target.qualifier is not None:
+            reason = "a version or alias belongs to one function already"
+        raise UsageError(
+            f"Cannot use --stage {stage} with {target.argument!r}: {reason}; give the "
+            "folder with the project's lambda.toml, or the whole name of the stage's "
+            "function without --stage"
+        )
+    path = _only(folders, target)
+    name = load_project(path, handler, stage=stage).name
+    return Target(target.argument, name, path, stage=stage)
 
 
 def named_target(name: str) -> Target:
@@ -163,7 +192,7 @@ def find_project(
         UsageError: There is no such project, or there are several.
     """
     if target.path is not None:
-        return load_project(target.path, handler, name)
+        return load_project(target.path, handler, name, target.stage)
     if target.account is not None and name not in (None, target.name):
         raise UsageError(
             f"Cannot use --name {name} with {target.argument!r}: the ARN names the "
@@ -171,35 +200,50 @@ def find_project(
         )
     folders = _projects_called(target.name)
     if not folders:
+        staged = _stage_called(target.name)
+        advice = "give the handler's file or the folder that contains it"
+        if staged is not None:
+            folder, stage = staged
+            advice = f"it is a stage: give {_shown(folder)} and --stage {stage}"
         raise UsageError(
             f"Cannot find function {target.argument!r}: there is no such file or "
-            f"folder, and no project here has the name {target.name!r}; give the "
-            "handler's file or the folder that contains it"
+            f"folder, and no project here has the name {target.name!r}; {advice}"
         )
+    return load_project(_only(folders, target), handler, name)
+
+
+def _only(folders: list[Path], target: Target) -> Path:
+    """Return the only folder whose project has a name."""
     if len(folders) > 1:
         raise UsageError(
             f"Cannot tell which project {target.argument!r} means: "
             f"{' and '.join(_shown(folder) for folder in folders)} have this name; "
             "give one of them"
         )
-    return load_project(folders[0], handler, name)
+    return folders[0]
 
 
-def _named_folder(path: Path, handler: str | None) -> Target:
+def _named_folder(path: Path, handler: str | None, stage: str | None) -> Target:
     """Return the function in a folder that an argument names without a slash."""
     argument = str(path)
-    name = load_project(path, handler).name
-    if name == argument:
-        return Target(argument, name, path)
-    others = [folder for folder in _projects_called(argument) if folder != path]
+    base = load_project(path, handler).name
+    others = [] if base == argument else _others_called(argument, path)
     if others:
         raise UsageError(
             f"Cannot tell which function {argument!r} means: the folder {argument!r} "
-            f"contains {name!r}, and {_shown(others[0])} is the project called "
+            f"contains {base!r}, and {_shown(others[0])} is the project called "
             f"{argument!r}; give {_shown(path)} for the first, {_shown(others[0])} for "
             "the second"
         )
-    return Target(argument, name, path, other=argument)
+    if stage is not None:
+        # Only a project has stages: the argument cannot be the name of a function.
+        name = load_project(path, handler, stage=stage).name
+        return Target(argument, name, path, stage=stage)
+    return Target(argument, base, path, other=None if base == argument else argument)
+
+
+def _others_called(name: str, path: Path) -> list[Path]:
+    return [folder for folder in _projects_called(name) if folder != path]
 
 
 def _shown(folder: Path) -> str:
@@ -222,9 +266,29 @@ def _holds_function(path: Path, handler: str | None = None) -> bool:
 
 def _projects_called(name: str) -> list[Path]:
     """Return the working folder and its subfolders whose project has a name."""
+    return [folder for folder in _folders_here() if _is_called(folder, name)]
+
+
+def _folders_here() -> list[Path]:
     here = Path()
-    folders = [here, *sorted(entry for entry in here.iterdir() if entry.is_dir())]
-    return [folder for folder in folders if _is_called(folder, name)]
+    return [here, *sorted(entry for entry in here.iterdir() if entry.is_dir())]
+
+
+def _stage_called(name: str) -> tuple[Path, str] | None:
+    """Return the project here, and its stage, whose function has a name."""
+    for folder in _folders_here():
+        content = _content_of(folder / PROJECT_FILE)
+        if content is None:
+            continue
+        own = content.get("name")
+        by_folder = function_name(Function(folder.resolve(), ""))
+        base = own if isinstance(own, str) else by_folder
+        with contextlib.suppress(UsageError):
+            stages = Stages.of(str(folder), content)
+            for stage in stages.overlays:
+                if stages.function_name(stage, base) == name:
+                    return folder, stage
+    return None
 
 
 def _is_called(folder: Path, name: str) -> bool:
@@ -232,8 +296,16 @@ def _is_called(folder: Path, name: str) -> bool:
     file = folder / PROJECT_FILE
     if not file.is_file():
         return by_folder and _holds_function(folder)
-    try:
-        in_file = tomllib.loads(file.read_text("utf-8-sig")).get("name")
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+    content = _content_of(file)
+    if content is None:
         return False  # load_project reports the error if this project is meant
+    in_file = content.get("name")
     return by_folder if in_file is None else in_file == name
+
+
+def _content_of(file: Path) -> dict[str, object] | None:
+    """Return the content of a project file; None if it cannot be read."""
+    try:
+        return tomllib.loads(file.read_text("utf-8-sig"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return None

@@ -12,10 +12,10 @@
 import { log } from "./console.js";
 import { attempt } from "./errors.js";
 import { hello } from "./input.js";
-import { keepAlive } from "./job.js";
 import {
   bind,
   cancelTimer,
+  core,
   createSystemTimer,
   withResolvers,
 } from "./primordials.js";
@@ -156,9 +156,11 @@ function waitForNothing(job, advice, goOn) {
       advice,
     ]);
   const leftMs = Math.max(0, job.abortEpochMs - Date.now());
-  // False: the timer does not keep the process alive.
-  const timer = createSystemTimer(warn, leftMs, false);
-  keepAlive(false);
+  // The first timer of a process takes a millisecond, which a handler that has left
+  // nothing to do would wait for. False: it does not keep the process alive.
+  const timer = core.eventLoopHasMoreWork()
+    ? createSystemTimer(warn, leftMs, false)
+    : null;
   job.onNothingLeft = () => {
     job.stopWaiting?.();
     goOn();
@@ -166,8 +168,7 @@ function waitForNothing(job, advice, goOn) {
   job.stopWaiting = () => {
     job.onNothingLeft = null;
     job.stopWaiting = null;
-    cancelTimer(timer);
-    keepAlive(true);
+    if (timer !== null) cancelTimer(timer);
   };
 }
 

@@ -82,6 +82,9 @@ const NOT_PACKAGED =
   "the network: it has to come with the function";
 /** How Deno words that it cannot add a package to its cache, and what helps here. */
 const NOT_ADDED = "Failed caching npm package";
+/** How Deno words that it has not found an alias, which compilers know. */
+const ALIAS =
+  /^(Import "((?:@|~|\$[\w-]*)\/)[^"]*" not a dependency)\n\s*hint: .*/;
 const ADD_BEFORE =
   ": an event cannot add packages beside those that were loaded before it; import it " +
   "at the top of the module, or package it";
@@ -423,8 +426,16 @@ export function describe(
  *   code belongs to; null: unknown.
  */
 export function noteDenials(findOwner) {
+  const denied = Deno.errors.NotCapable.prototype;
+  // Programs for Node.js look for a code, as where they write to a folder that is not
+  // theirs. Not a member of the error's own: the log would have it each time.
+  Object.defineProperty(denied, "code", {
+    value: "EACCES",
+    configurable: true,
+    writable: true,
+  });
   // Deno's constructor of the error assigns its name.
-  Object.defineProperty(Deno.errors.NotCapable.prototype, "name", {
+  Object.defineProperty(denied, "name", {
     configurable: true,
     get: () => "Error",
     set(value) {
@@ -490,6 +501,15 @@ export function advise(text, errorType) {
       return text.replaceAll(NOT_CACHED, NOT_PACKAGED);
     }
     if (text.startsWith(NOT_ADDED)) return text + ADD_BEFORE;
+    if (ALIAS.test(text)) {
+      return text.replace(
+        ALIAS,
+        (_, said, alias) =>
+          `${said}\n  hint: this is not the name of a package; "paths" of ` +
+          `tsconfig.json have no effect in Deno: add "imports": {"${alias}": ` +
+          '"./src/"} to deno.json',
+      );
+    }
     const folder = hello.packageFolders.length > 0 && layerWith(text);
     if (folder) {
       return `${text}\n  It is in ${folder}, where only require looks, as in Node: ` +
@@ -579,7 +599,7 @@ export function remedy(kind, target) {
   const instead = isOwn && kind === "write"
     ? "on Lambda the function's folder cannot be written to: use the folder that " +
       "os.tmpdir() and $TMPDIR name; elsewhere, "
-    : isFile && /^\/tmp(\/|$)/.test(target ?? "")
+    : isFile && !isOwn && /^\/tmp(\/|$)/.test(target ?? "")
     ? "each event has an empty folder of its own, which os.tmpdir() and $TMPDIR name: " +
       "use that; to share /tmp with other events, "
     : "";

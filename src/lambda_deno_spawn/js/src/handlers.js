@@ -238,9 +238,14 @@ function noHandler(exports, path, value) {
   const noServer = names.length > 0
     ? ""
     : " and has started no server (import.meta.main is false here)";
+  const isNamed = names.includes(path.split(".")[0]);
   return new RuntimeError(
     "Runtime.HandlerNotFound",
-    value === undefined
+    value === undefined && isNamed && !path.includes(".")
+      ? `Cannot call export ${
+        quote(path)
+      } of ${where}: it is undefined when the module has loaded`
+      : value === undefined
       ? `Cannot find export ${
         quote(path)
       } in ${where}: it exports ${found}${more}${noServer}`

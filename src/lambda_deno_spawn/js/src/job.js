@@ -116,17 +116,6 @@ let runningJobs = null;
 /** Finds the job that the calling code belongs to; null: one of several. */
 let findCurrent = /** @type {() => Job | null} */ (() => latestJob);
 /**
- * Lets the event loop end, or not, although the process waits for invocations. On pipes
- * it waits in a read, which does not keep the loop busy.
- */
-export let keepAlive = (/** @type {boolean} */ _isKept) => {};
-
-/** @param {(isKept: boolean) => void} keep */
-export function keepAliveWith(keep) {
-  keepAlive = keep;
-}
-
-/**
  * @param {Output} output
  * @returns {Job} The loading of the handler's module, which is current from now on.
  */

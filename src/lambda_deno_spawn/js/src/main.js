@@ -38,11 +38,10 @@ import {
   beginInvocation,
   beginLoading,
   currentJob,
-  keepAliveWith,
   latestJob,
   tellApart,
 } from "./job.js";
-import { searchFolders } from "./packages.js";
+import { mendRequire, searchFolders } from "./packages.js";
 import { fail, finish } from "./outcome.js";
 import { STDOUT, write } from "./output.js";
 import { exit, parse } from "./primordials.js";
@@ -53,7 +52,7 @@ import {
   onUncaughtError,
   onUnhandledRejection,
 } from "./uncaught.js";
-import { prepareForForks, resume } from "./template.js";
+import { prepareForForks, rehearseTimer, resume } from "./template.js";
 import { standIn } from "./variables.js";
 
 /**
@@ -72,7 +71,10 @@ export async function start(load, loadServer) {
   reroute();
   standIn(hello.variables);
   noteDenials(currentJob);
-  if (hello.template) prepareForForks(hello.places);
+  if (hello.template) {
+    prepareForForks(hello.places);
+    await rehearseTimer();
+  }
   // @ts-ignore the global of AWS's own runtime
   globalThis.awslambda = awslambda;
   globalThis.addEventListener("unhandledrejection", onUnhandledRejection);
@@ -85,7 +87,8 @@ export async function start(load, loadServer) {
     // Before the handler's module, which may replace what these take.
     const servesMore = invocationsLeft > 1 || hello.socket !== null;
     const server = hello.socket === null ? null : await loadServer();
-    const { packageFolders, closedFolders } = hello;
+    const { packageFolders, closedFolders, permissions } = hello;
+    if (permissions.hidden) mendRequire();
     if (packageFolders.length + closedFolders.length > 0) {
       await searchFolders(packageFolders, closedFolders);
     }
@@ -149,7 +152,7 @@ async function serve(server, listener, rid, handler) {
     within = (job, work) => jobs.run(job, work);
     tellApart(() => jobs.getStore());
   }
-  const { stopServing, keep } = server.serve(
+  const stopServing = server.serve(
     listener,
     (line, eventBytes, output) => {
       const head = /** @type {Head} */ (parse(decode(line)));
@@ -160,8 +163,8 @@ async function serve(server, listener, rid, handler) {
       });
       return () => job.abandon();
     },
+    hello.concurrency === 1,
   );
-  keepAliveWith(keep);
   beforeTheEnd(stopServing);
   // The supervisor writes CLOSE there, or nothing; it ends with it, or behind that.
   server.endOf(rid).then((line) => {

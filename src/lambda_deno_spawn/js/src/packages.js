@@ -1,11 +1,67 @@
 // @ts-check
 /**
- * Where `require` looks for packages. Deno's does not look in layers and `NODE_PATH`,
- * on which functions for Lambda's Node.js runtime rely, and gives up at a folder that it
- * may not read.
+ * Where `require` looks for modules. Deno's does not look in layers and `NODE_PATH`,
+ * on which functions for Lambda's Node.js runtime rely, and fails at a file that it may
+ * not read, although that is to look as if it did not exist.
  *
  * @module
  */
+
+/**
+ * @typedef {(request: string, paths: string[], ...more: unknown[]) =>
+ *   string | false | null} FindPath Null: it has failed.
+ */
+
+/** Set once, as a member of the constructor of modules, where Deno loads `require`. */
+const SET_WHERE_LOADED = "_findPath";
+
+/**
+ * Let `require` go on where a file looks as if it did not exist. Deno loads `require`
+ * when it is first needed; to load it for every handler would take time.
+ */
+export function mendRequire() {
+  Object.defineProperty(Function.prototype, SET_WHERE_LOADED, {
+    configurable: true,
+    set(value) {
+      const isRequire = "_pathCache" in this;
+      Object.defineProperty(this, SET_WHERE_LOADED, {
+        value: isRequire ? findingOn(value) : value,
+        writable: true,
+        enumerable: true,
+        configurable: true,
+      });
+      if (isRequire) {
+        Reflect.deleteProperty(Function.prototype, SET_WHERE_LOADED);
+      }
+    },
+  });
+}
+
+/**
+ * @param {FindPath} find Fails at a path that may not be read.
+ * @returns {FindPath} Does not.
+ */
+function findingOn(find) {
+  const { NotFound } = Deno.errors;
+  /** @type {FindPath} */
+  const findIn = (request, paths, ...more) => {
+    try {
+      return find(request, paths, ...more);
+    } catch (error) {
+      if (error instanceof NotFound) return null;
+      throw error;
+    }
+  };
+  return (request, paths, ...more) => {
+    const found = findIn(request, paths, ...more);
+    if (found !== null) return found;
+    for (const path of paths) {
+      const foundThere = findIn(request, [path], ...more);
+      if (foundThere) return foundThere;
+    }
+    return false;
+  };
+}
 
 /**
  * Let `require` look in other folders. As in Node, `import` does not.

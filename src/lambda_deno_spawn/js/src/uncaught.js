@@ -10,6 +10,7 @@
 import { log } from "./console.js";
 import { hasEnded, noteAccident } from "./ending.js";
 import { RuntimeError } from "./errors.js";
+import { hello } from "./input.js";
 import { currentJobs, latestJob } from "./job.js";
 import { end, fail } from "./outcome.js";
 import { internals } from "./primordials.js";
@@ -81,15 +82,19 @@ function failUncaught(job, error, errorType) {
 export function onNothingLeft(event) {
   if (hasEnded()) return;
   const job = latestJob;
-  if (job.onNothingLeft !== null) {
-    // The response may take more work, and the process serve more invocations.
+  const goOn = () => {
     event?.stopImmediatePropagation();
     event?.preventDefault();
+  };
+  if (job.onNothingLeft !== null) {
+    // The response may take more work, and the process serve more invocations.
+    goOn();
     return job.onNothingLeft();
   }
   const isUnanswered = job.phase === "running" || job.phase === "streaming";
   if (isUnanswered) {
-    job.isFatal = true;
+    // In a process that reads stdin, nothing would read on behind the handler.
+    job.isFatal = hello.socket === null;
     const message = job.opensStream
       ? "The response stream can never end: no timer, request or other work is left " +
         "that could write to it; call its end()"
@@ -102,14 +107,14 @@ export function onNothingLeft(event) {
   }
   if (!isUnanswered && job.phase === "finishing") {
     // `finish` waits for the promise for ever, so no other invocation can follow.
-    job.servesMore = false;
+    if (hello.socket === null) job.servesMore = false;
     log("WARN", [
       "waitUntil: a promise can never settle, nothing is left to wake it",
     ]);
   }
   if (job.phase !== "loading" && job.phase !== "idle") end(job);
-  if (!hasEnded()) return;
-  // The end comes later: until then nothing else hears of it, and Deno goes on.
-  event?.stopImmediatePropagation();
-  event?.preventDefault();
+  // A process that serves goes on; if the end comes later, nothing else hears of it
+  // until then.
+  const serves = hello.socket !== null && hello.concurrency === 1;
+  if (hasEnded() || (serves && job.phase === "done")) goOn();
 }

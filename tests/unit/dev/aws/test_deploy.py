@@ -11,6 +11,11 @@ from typing import Any
 import pytest
 
 from lambda_deno_spawn.dev.aws.deploy import merged_variables, plan_deploy
+from lambda_deno_spawn.dev.aws.events import (
+    EventState,
+    SourceMapping,
+    mapping_settings,
+)
 from lambda_deno_spawn.dev.aws.plan import Call, Only, Place, Plan, Upload, Wait
 from lambda_deno_spawn.dev.aws.publish import LayerVersion, LayerZip, plan_publish
 from lambda_deno_spawn.dev.aws.read import Leftovers, plan_delete
@@ -18,6 +23,7 @@ from lambda_deno_spawn.dev.aws.remote_logs import filter_pattern, parse_since
 from lambda_deno_spawn.dev.aws.wanted import (
     AliasState,
     Current,
+    FormerState,
     FunctionState,
     PackageZip,
     RoleState,
@@ -27,6 +33,7 @@ from lambda_deno_spawn.dev.aws.wanted import (
     own_role_name,
     role_policy,
 )
+from lambda_deno_spawn.dev.project.aws_keys import EventSource
 from lambda_deno_spawn.errors import DeployError, UsageError
 
 PLACE = Place("eu-central-1", "123456789012")
@@ -273,6 +280,43 @@ def test_a_failed_update_is_repeated_completely() -> None:
     assert changes(plan)[0] == (
         "~ last update: failed, The KMS key is disabled -> repeated"
     )
+
+
+def test_what_the_alias_had_before_moves_to_the_one_that_is_deployed_now() -> None:
+    queue = "arn:aws:sqs:eu-central-1:123456789012:orders"
+    source = EventSource(source=queue)
+    mapping = SourceMapping(
+        "u", queue, PLACE.function("fn:old"), mapping_settings(source), is_ours=True
+    )
+    statement = {
+        "Sid": "open", "Principal": "*", "Action": "lambda:InvokeFunctionUrl",
+        "Condition": {"StringEquals": {"lambda:FunctionUrlAuthType": "NONE"}},
+    }  # fmt: skip
+    former = FormerState(
+        "old", UrlState("https://old", "NONE", "BUFFERED"), (statement,),
+        EventState((mapping,), frozenset({"fn-0123456789abcdef"})),
+    )  # fmt: skip
+    tags = {"lambda-deno-spawn-keys": "events url", "lambda-deno-spawn-alias": "old"}
+    function = replace(FUNCTION, tags=tags)
+    wanted = replace(
+        WANTED, alias="live", url=True, keys={"events": (source,), "url.enabled": True},
+        recorded=("alias", "events", "url.enabled"),
+    )  # fmt: skip
+    plan = plan_deploy(wanted, replace(THERE, function=function, former=former))
+    assert calls(plan) == [
+        "lambda:PublishVersion", "lambda:CreateAlias", "lambda:CreateFunctionUrlConfig",
+        "lambda:UpdateEventSourceMapping", "lambda:DeleteFunctionUrlConfig",
+        "lambda:RemovePermission", "events:RemoveTargets", "events:DeleteRule",
+        "lambda:RemovePermission", "lambda:TagResource",
+    ]  # fmt: skip
+    moved = parameters(plan, "UpdateEventSourceMapping")
+    assert moved == {"UUID": "u", "FunctionName": "fn:live"}
+    removed = parameters(plan, "DeleteFunctionUrlConfig")
+    assert removed == {"FunctionName": "fn", "Qualifier": "old"}
+    assert parameters(plan, "TagResource")["Tags"] == {
+        "lambda-deno-spawn-alias": "live"
+    }
+    assert plan.loses
 
 
 def test_variables_are_merged_and_only_removed_when_asked_to() -> None:

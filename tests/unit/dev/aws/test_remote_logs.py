@@ -40,7 +40,10 @@ class ScriptedLog(Aws):
         self._reads = list(reads)
         self._place = Place(self.region, "123456789012")
 
-    def pages(self, call: Call, items: str) -> Iterator[Mapping[str, Any]]:
+    def items(
+        self, call: Call, items: str, *, may_break_off: bool = False
+    ) -> Iterator[Mapping[str, Any]]:
+        assert may_break_off
         assert items == "events"
         self.since.append(call.parameters["startTime"])
         for event in self._reads.pop(0) if self._reads else []:

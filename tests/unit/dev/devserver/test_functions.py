@@ -75,3 +75,13 @@ def test_options_of_the_command_win(tmp_path: Path) -> None:
     given = find_functions([tmp_path], overrides)["f"]
     assert (given.timeout_s, given.memory_mb) == (1.5, 128)
     assert given.variables == {"A1": "option", "B1": "file"}
+
+
+def test_a_stage_names_and_configures_the_function(tmp_path: Path) -> None:
+    (tmp_path / "function.ts").write_text("export const handler = () => 1;\n")
+    (tmp_path / "lambda.toml").write_text(
+        'name = "f"\n[env]\nA1 = "a"\n[stage.prod.env]\nA1 = "b"\n'
+    )
+    functions = find_functions([tmp_path], Overrides(stage="prod"))
+    assert functions["f-prod"].variables["A1"] == "b"
+    assert functions["f-prod"].reloaded().name == "f-prod"

@@ -139,12 +139,8 @@ def test_runtime_layer_has_what_it_imports_and_no_developer_s_tools() -> None:
     [
         (Start.EXEC, "/lib.so", Status.OK, "exec: each event's process loads"),
         (Start.AUTO, "/lib.so", Status.OK, "fork: each event's process is a copy"),
-        (
-            Start.AUTO,
-            None,
-            Status.OK,
-            "exec: each event's process loads the module, as",
-        ),
+        (Start.AUTO, None, Status.OK, "exec, no copies: there is no library"),
+        (Start.EXEC, None, Status.OK, "exec, no copies: there is no library"),
         (Start.FORK, "/lib.so", Status.OK, "fork: "),
         (Start.FORK, None, Status.PROBLEM, "no copies: there is no library"),
     ],

@@ -162,3 +162,23 @@ def test_what_a_killed_command_left_is_removed_once_it_is_old(tmp_path: Path) ->
     write_archive(tmp_path / "name.zip", [])
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names == [".name.zip.2.partial", ".other.zip.1.partial", "name.zip"]
+
+
+def test_archive_is_continued_from_one_that_was_begun(tmp_path: Path) -> None:
+    begun = write_archive(
+        tmp_path / "begun.zip", [Member("b", b"1"), Member("a", b"2")]
+    )
+    before = begun.path.read_bytes()
+    [first, second] = [
+        write_archive(tmp_path / name, [Member(".cache", b"345")], begun)
+        for name in ("first.zip", "second.zip")
+    ]
+    assert begun.path.read_bytes() == before
+    assert (first.sha256, first.unzipped_bytes) == (second.sha256, 5)
+    with zipfile.ZipFile(first.path) as archive:
+        assert archive.testzip() is None
+        assert archive.namelist() == ["a", "b", ".cache"]
+        assert archive.read(".cache") == b"345"
+    with pytest.raises(ValueError, match="the name occurs twice"):
+        write_archive(tmp_path / "third.zip", [Member("a", b"")], begun)
+    assert not (tmp_path / "third.zip").exists()

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from lambda_deno_spawn.dev.project.aws_keys import TOP_KEYS
 from lambda_deno_spawn.dev.project.function import INSPECT_PORT
 from lambda_deno_spawn.dev.project.new import (
     COMMON,
@@ -104,6 +105,15 @@ def test_debugger_is_told_the_template_s_event_and_the_usual_port(
 
 
 @each_template
+def test_runtime_is_filled_in_where_it_is_not_the_default(
+    tmp_path: Path, template: Template
+) -> None:
+    path = write_project("a", template, Arch.ARM64, tmp_path, "python3.12").path
+    assert load_project(path).runtime == "python3.12"
+    assert '\nruntime = "python3.12"\n' in (path / "lambda.toml").read_text("utf-8")
+
+
+@each_template
 def test_template_can_be_used_as_it_is(tmp_path: Path, template: Template) -> None:
     path = write_project(TEMPLATE_NAME, template, Arch.X86_64, tmp_path).path
     for name in FILLED_IN:
@@ -139,7 +149,8 @@ def test_project_file_shows_every_other_key_as_a_comment(tmp_path: Path) -> None
     with pytest.raises(UsageError) as caught:
         load_project(path)
     known = str(caught.value).partition("keys are ")[2].split(", ")
-    assert sorted(tomllib.loads(all_keys)) == known
+    # Those for AWS alone are on the page that the file names.
+    assert sorted(tomllib.loads(all_keys)) == sorted({*known} - {*TOP_KEYS})
 
 
 def test_packages_are_pinned_to_what_the_examples_use(tmp_path: Path) -> None:
@@ -165,11 +176,15 @@ def test_commands_of_the_readme_lead_from_invoke_to_delete(
     text = (path / "README.md").read_text("utf-8")
     assert re.findall(r"^ {4}(.*)$", text, re.MULTILINE) == [
         f"lambda-deno-spawn invoke . --event @{template.event}",
-        "deno task test",
-        "lambda-deno-spawn build .",
-        "lambda-deno-spawn deploy .",
+        "lambda-deno-spawn deno task test",
+        "lambda-deno-spawn deploy ."
+        + (" --function-url" if template.name in ("http", "serve") else ""),
+        f"lambda-deno-spawn invoke --remote . --event @{template.event}",
+        "lambda-deno-spawn logs .",
         "lambda-deno-spawn delete .",
     ]
+    explained = re.findall(r"^\| `(\w+)` +\|", text, re.MULTILINE)
+    assert explained == ["invoke", "deno", "deploy", "logs", "delete"]
 
 
 @pytest.mark.parametrize(
