@@ -436,9 +436,8 @@ def _recorder(settings: Settings, command: DenoCommand) -> Recorder | None:
     from lambda_deno_spawn.serving.recorder import Recorder
 
     # Those that were fetched, whatever their variables are called.
-    fetched = {name: command.environ.get(name, "") for name in settings.secrets}
-    module = str(command.facts["module"])
-    return Recorder(settings, os.environ, module, tuple(fetched.values()))
+    fetched = [command.environ.get(one.variable, "") for one in settings.secrets]
+    return Recorder(settings, os.environ, str(command.facts["module"]), fetched)
 
 
 def _extension(settings: Settings) -> AbstractAsyncContextManager[None]:

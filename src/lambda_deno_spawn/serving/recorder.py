@@ -108,7 +108,7 @@ class Recorder:
             result=result,
             process={}
             if facts is None
-            else {"start": "fork" if facts.is_forked else "exec"},
+            else {"start": "fork" if facts.why_not_forked is None else "exec"},
             log=None,
             redactor=Redactor(self._secrets),
             limit_bytes=LOGGED_LIMIT_BYTES,
