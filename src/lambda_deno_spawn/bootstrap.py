@@ -29,6 +29,7 @@ import sys
 from lambda_deno_spawn.config import (
     LogLevel,
     Metrics,
+    Record,
     Settings,
     Sigterm,
     Start,
@@ -69,6 +70,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.serving.credentials import CredentialsKeeper
     from lambda_deno_spawn.serving.leftovers import Leftovers
     from lambda_deno_spawn.serving.metrics import ReportForm
+    from lambda_deno_spawn.serving.recorder import Recorder
     from lambda_deno_spawn.serving.snapshot import SnapStart
     from lambda_deno_spawn.serving.strategy import BaseStrategy
     from lambda_deno_spawn.serving.template import Templates
@@ -86,8 +88,12 @@ EXIT_FLUSH_LIMIT_S = 0.1
 ABORT_LIMIT_S = 0.1
 
 
-def main() -> NoReturn:
-    """Run the runtime in this process until it is told to stop."""
+def main(adapt: Callable[[DenoCommand], DenoCommand] | None = None) -> NoReturn:
+    """Run the runtime in this process until it is told to stop.
+
+    Args:
+        adapt: Changes how Deno is started, for tools that are not in the layer.
+    """
     # If SIGCHLD is inherited as SIG_IGN, the kernel reaps children itself and their
     # exit codes are lost.
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
@@ -112,7 +118,7 @@ def main() -> NoReturn:
     except OSError as error:
         sys.exit(_fail_early(_no_temp_root(settings, error), early_exit))
     try:
-        sys.exit(_start(settings, state, early_exit))
+        sys.exit(_start(settings, state, early_exit, adapt))
     finally:
         state.close()
 
@@ -162,13 +168,20 @@ def _no_temp_root(settings: Settings, error: OSError) -> ConfigError:
     return ConfigError("TMPDIR", settings.temp_root, expected)
 
 
-def _start(settings: Settings, state: StateDir, early_exit: EarlyExit) -> int:
+def _start(
+    settings: Settings,
+    state: StateDir,
+    early_exit: EarlyExit,
+    adapt: Callable[[DenoCommand], DenoCommand] | None,
+) -> int:
     # The first worker, until the event loop looks after it.
     orphans: list[StartedWorker] = []
     try:
         environ = _with_secrets(settings)
         try:
             command = deno_command(settings, environ, state.path)
+            if adapt is not None:
+                command = adapt(command)
             cache = ModuleCache(state.path, command.given_cache, state.remove_private)
             # Under SnapStart the first worker needs credentials, which take the event
             # loop, and no event waits for it.
@@ -266,7 +279,9 @@ async def _serve(
     leftovers = Leftovers(state, is_beside_events=settings.is_managed_instance)
     strategy = _strategy(settings, workers, leftovers)
     form = _report_form(settings)
-    begin = partial(Execution, strategy, writer, settings.stop_margin_s, form)
+    recorder = _recorder(settings, command)
+    margin_s = settings.stop_margin_s
+    begin = partial(Execution, strategy, writer, margin_s, form, recorder)
     is_managed = settings.is_managed_instance
     init_limit_s = MANAGED_INIT_LIMIT_S if is_managed else INIT_LIMIT_S
     loop_class = ManagedInstanceLoop if is_managed else RuntimeLoop
@@ -413,6 +428,16 @@ def _report_form(settings: Settings) -> ReportForm | None:
     return ReportForm(
         settings.metrics, settings.function_name, settings.function_version
     )
+
+
+def _recorder(settings: Settings, command: DenoCommand) -> Recorder | None:
+    if settings.record is Record.OFF:
+        return None
+    from lambda_deno_spawn.serving.recorder import Recorder
+
+    # Those that were fetched, whatever their variables are called.
+    fetched = [command.environ.get(one.variable, "") for one in settings.secrets]
+    return Recorder(settings, os.environ, str(command.facts["module"]), fetched)
 
 
 def _extension(settings: Settings) -> AbstractAsyncContextManager[None]:

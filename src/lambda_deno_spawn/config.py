@@ -36,7 +36,7 @@ KNOWN_VARIABLES = frozenset(
     OUR_PREFIX + name
     for name in (
         "BIN", "CLOSE_GRACE_MS", "ENV", "LAST_WORDS_MS", "MAX_INVOCATIONS", "METRICS",
-        "PERMISSIONS", "RESPONSE_MODE", "SECRETS", "SIGTERM", "START",
+        "PERMISSIONS", "RECORD", "RESPONSE_MODE", "SECRETS", "SIGTERM", "START",
         "STOP_MARGIN_MS", "STRATEGY", "V8_FLAGS", "WARM", "WARM_MAX_AGE_S",
     )
 )  # fmt: skip
@@ -88,6 +88,14 @@ class Metrics(StrEnum):
     OFF = "off"
     JSON = "json"
     EMF = "emf"
+
+
+class Record(StrEnum):
+    """Which invocations are written to the log as recordings."""
+
+    OFF = "off"
+    FAILURES = "failures"
+    ALL = "all"
 
 
 class Sigterm(StrEnum):
@@ -166,6 +174,7 @@ class Settings(NamedTuple):
         log_format: Text or JSON lines.
         log_level: Least level written in JSON format.
         metrics: How each invocation's metrics are written to the log.
+        record: Which invocations are recorded.
         sigterm: Whether to register as an extension; otherwise Lambda sends no SIGTERM.
         close_grace_s: How long a process that has served may take to close.
         last_words_s: How long a program that listens for its end may take for it, after
@@ -206,6 +215,7 @@ class Settings(NamedTuple):
     log_format: LogFormat = LogFormat.TEXT
     log_level: LogLevel = LogLevel.INFO
     metrics: Metrics = Metrics.OFF
+    record: Record = Record.OFF
     sigterm: Sigterm = Sigterm.OFF
     close_grace_s: float = CLOSE_GRACE_S
     last_words_s: float = LAST_WORDS_S
@@ -286,6 +296,7 @@ class Settings(NamedTuple):
             else LogFormat.JSON,
             log_level=_choice(environ, "AWS_LAMBDA_LOG_LEVEL", LogLevel.INFO),
             metrics=_choice(environ, "LAMBDA_DENO_METRICS", Metrics.OFF),
+            record=_choice(environ, "LAMBDA_DENO_RECORD", Record.OFF),
             sigterm=_choice(environ, "LAMBDA_DENO_SIGTERM", Sigterm.OFF),
             close_grace_s=_milliseconds(
                 environ, "LAMBDA_DENO_CLOSE_GRACE_MS", CLOSE_GRACE_S

@@ -38,6 +38,7 @@ ALLOWED: dict[str, set[str]] = {
     "protocol": {
         "early", "errors", "invocation", "limits", "records", "strict_json",
     },
+    "recording": {"records", "strict_json"},
     "launch": {
         "config", "early", "errors", "limits", "permissions", "processes.state",
         "records",
@@ -52,15 +53,19 @@ ALLOWED: dict[str, set[str]] = {
     },
     "serving": {
         "config", "errors", "invocation", "launch", "limits", "log", "native",
-        "processes", "protocol", "records", "strict_json", "worker",
+        "processes", "protocol", "recording", "records", "strict_json", "worker",
     },
     "bootstrap": {
         "config", "deferred", "early", "errors", "invocation", "launch", "log",
         "native", "processes", "records", "runtime_api", "serving", "worker",
     },
     "dev.project": {"config", "errors", "launch"},
-    "dev.local": {"config", "dev.project", "errors", "launch"},
+    "dev.local": {"bootstrap", "config", "dev.project", "errors", "launch"},
     "dev.devserver": {"dev.local", "dev.project", "errors", "launch"},
+    "dev.recording": {
+        "dev.aws", "dev.devserver", "dev.local", "dev.project", "errors", "launch",
+        "recording",
+    },
     "dev.bench": {"dev.local", "dev.project", "errors", "launch"},
     "dev.doctor": {
         "config", "dev.local", "dev.project", "errors", "launch", "native",
@@ -73,14 +78,15 @@ ALLOWED: dict[str, set[str]] = {
     "dev.aws": {"__init__", "dev.package", "dev.project", "errors"},
     "dev.cli": {
         "__init__", "config", "dev.aws", "dev.bench", "dev.devserver", "dev.doctor",
-        "dev.local", "dev.package", "dev.project", "errors", "launch",
+        "dev.local", "dev.package", "dev.project", "dev.recording", "errors", "launch",
     },
     "__main__": {"dev.cli"},
 }  # fmt: skip
 PURE = [
     "errors", "records", "limits", "strict_json", "protocol.hello", "invocation",
     "protocol.frames", "permissions", "config",
-    "serving.metrics", "serving.pool", "http.http1",
+    "serving.metrics", "serving.pool", "http.http1", "recording.form",
+    "recording.redaction", "dev.recording.compare",
     "dev.aws.deploy", "dev.aws.deploy_layers", "dev.bench.report", "dev.bench.picture",
     "dev.devserver.eventstream", "dev.devserver.guard",
 ]  # fmt: skip

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.invocation import Invocation, Outcome, Success
     from lambda_deno_spawn.log.writer import LogWriter
     from lambda_deno_spawn.serving.metrics import ReportForm
+    from lambda_deno_spawn.serving.recorder import Recorder
     from lambda_deno_spawn.serving.strategy import Lease
     from lambda_deno_spawn.worker.exchange import Exchange
 
@@ -67,6 +68,7 @@ class Execution:
         writer: LogWriter,
         stop_margin_s: float,
         report_form: ReportForm | None,
+        recorder: Recorder | None,
         invocation: Invocation,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -77,6 +79,7 @@ class Execution:
             writer: The log.
             stop_margin_s: Time kept back before the deadline to stop the worker.
             report_form: How its measures are written to the log; None: they are not.
+            recorder: Writes invocations to the log; None: they are not written.
             invocation: Event and facts.
             clock: Tells Unix time in seconds.
         """
@@ -85,6 +88,7 @@ class Execution:
         self._strategy = strategy
         self._writer = writer
         self._report_form = report_form
+        self._recorder = recorder
         self._invocation = invocation
         self._lease: Lease | None = None
         self._was_unread = False
@@ -138,6 +142,8 @@ class Execution:
             await lease.release()
         if self._report_form is not None:
             self._report(self._report_form, refusal, posted_s, finished_s)
+        if self._recorder is not None:
+            self._record(self._recorder, refusal)
         await self._strategy.prepare(self._deadline.left_s)
         # What is not in the log when the environment is frozen may never be.
         await self._writer.drained(min(LOG_FLUSH_LIMIT_S, self._deadline.left_s()))
@@ -299,3 +305,17 @@ class Execution:
         now_epoch_s = time.time()
         timestamp, epoch_ms = utc_timestamp(now_epoch_s), int(now_epoch_s * 1000)
         self._writer.write([report_line(measures, form, timestamp, epoch_ms)])
+
+    def _record(self, recorder: Recorder, refusal: str | None) -> None:
+        """Write the invocation to the log, so that it can be run again elsewhere."""
+        assert self._outcome is not None
+        facts = None if self._lease is None else self._lease.facts
+        recorded = recorder.lines(
+            self._invocation,
+            self._outcome,
+            refusal,
+            self._deadline.limit_s + self._deadline.margin_s,
+            facts,
+            utc_timestamp(time.time()),
+        )
+        self._writer.write(recorded)

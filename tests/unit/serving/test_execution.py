@@ -82,6 +82,7 @@ class Runtime:
                 self.machine.log,
                 MARGIN_S,
                 self.form,
+                None,
                 invocation,
                 lambda: EPOCH_S + self.loop.now_s,
             )

@@ -210,6 +210,7 @@ class Serving(RuleBasedStateMachine):
                 self.machine.log,
                 MARGIN_S,
                 None,
+                None,
                 invocation,
                 lambda: EPOCH_S + self.loop.now_s,
             )

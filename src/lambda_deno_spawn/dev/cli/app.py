@@ -43,10 +43,16 @@ from lambda_deno_spawn.dev.cli.options import (
     EventFileOption,
     EventOption,
     HandlerOption,
+    InspectBrkOption,
+    InspectOption,
+    InspectPortOption,
     MemoryOption,
+    Recorded,
+    RecordOption,
     SetOption,
     StageOption,
     VerboseOption,
+    inspect_options,
     positive_timeout_s,
 )
 from lambda_deno_spawn.dev.cli.pages import (
@@ -57,6 +63,7 @@ from lambda_deno_spawn.dev.cli.pages import (
 )
 from lambda_deno_spawn.dev.cli.publish import list_layers, publish
 from lambda_deno_spawn.dev.cli.remote import invoke_remote, logs
+from lambda_deno_spawn.dev.cli.replay import replay
 from lambda_deno_spawn.dev.cli.tables import write_checks, write_isolation
 from lambda_deno_spawn.dev.project.env_file import given_variables
 from lambda_deno_spawn.dev.project.function import InvokeOptions, shadowing_note
@@ -72,6 +79,7 @@ from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from typing import BinaryIO
 
     from lambda_deno_spawn.dev.doctor.checks import Check
     from lambda_deno_spawn.dev.doctor.isolation import IsolationReport
@@ -112,6 +120,7 @@ layer_app.command("delete")(delete_layers)
 app.command()(deploy)
 app.command()(delete)
 app.command()(logs)
+app.command()(replay)
 app.command()(explain)
 
 
@@ -228,6 +237,10 @@ def invoke(
         LOCAL,
         REMOTE,
     ] = None,
+    inspect: Annotated[InspectOption, LOCAL] = False,
+    inspect_brk: Annotated[InspectBrkOption, LOCAL] = False,
+    inspect_port: Annotated[InspectPortOption, LOCAL] = None,
+    record: Annotated[RecordOption, LOCAL] = None,
     verbose: Annotated[
         bool,
         typer.Option(
@@ -273,6 +286,7 @@ def invoke(
             )
             return
         refuse_ignored(context, LOCAL)
+        from lambda_deno_spawn.dev.local.inspector import how_to_attach
         from lambda_deno_spawn.dev.local.invoke import run
 
         if function is None:
@@ -293,15 +307,19 @@ def invoke(
             client_context=_client_context(client_context),
             tenant_id=tenant_id,
             is_verbose=verbose,
+            inspect=inspect_options(inspect, inspect_brk, inspect_port),
         )
         if note := shadowing_note(project.function, function):
             print(note, file=sys.stderr)
-        result = run(
-            options,
-            environ=os.environ,
-            log=sys.stderr.buffer,
-            output=sys.stdout.buffer if output is Output.TEXT else None,
-        )
+        if options.inspect is not None:
+            print(how_to_attach(options, os.environ), file=sys.stderr, flush=True)
+        streamed_to = sys.stdout.buffer if output is Output.TEXT else None
+        if record is None:
+            result = run(
+                options, environ=os.environ, log=sys.stderr.buffer, output=streamed_to
+            )
+        else:
+            result = _run_recorded(options, record, streamed_to)
         _show(result, output)
 
 
@@ -433,6 +451,21 @@ def _client_context(client_context: str | None) -> str | None:
             "event"
         )
     return content.decode()
+
+
+def _run_recorded(
+    options: InvokeOptions, record: Recorded, output: BinaryIO | None
+) -> InvokeResult:
+    """Run a function once and write a recording of it."""
+    from lambda_deno_spawn.dev.recording.rerun import rerun
+    from lambda_deno_spawn.dev.recording.store import folder, write
+
+    where = folder(os.environ)
+    done = rerun(options, environ=os.environ, log=sys.stderr.buffer, output=output)
+    if record is Recorded.ALL or not done.result.is_ok:
+        path = write(done.form, where)
+        print(f"Recorded in {str(path)!r}", file=sys.stderr)
+    return done.result
 
 
 def _show(result: InvokeResult, output: Output) -> None:

@@ -23,8 +23,14 @@ from lambda_deno_spawn.dev.cli.console import Output, error_text, exit_codes
 from lambda_deno_spawn.dev.cli.options import (
     EnvFileOption,
     EnvOption,
+    InspectBrkOption,
+    InspectOption,
+    InspectPortOption,
+    Recorded,
+    RecordOption,
     StageOption,
     VerboseOption,
+    inspect_options,
     positive_timeout_s,
 )
 from lambda_deno_spawn.dev.devserver.functions import (
@@ -45,8 +51,6 @@ from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
-
-    from starlette.routing import BaseRoute
 
     from lambda_deno_spawn.dev.devserver.journal import Change, Notice, Record
     from lambda_deno_spawn.dev.devserver.local_lambda import LocalLambda
@@ -161,6 +165,10 @@ def dev(
             "http://localhost:5173; *: all pages. May be repeated.",
         ),
     ] = None,
+    inspect: InspectOption = False,
+    inspect_brk: InspectBrkOption = False,
+    inspect_port: InspectPortOption = None,
+    record: RecordOption = None,
     verbose: VerboseOption = False,
     output: Annotated[
         Output,
@@ -177,13 +185,21 @@ def dev(
     command line, on one port. Each function runs in the real runtime.
     """
     with exit_codes(is_verbose=verbose):
+        debugger = inspect_options(inspect, inspect_brk, inspect_port)
+        if debugger is not None and concurrency is not None:
+            raise UsageError(
+                "Cannot use --concurrency with a debugger: it attaches to the process "
+                "of one event; leave out one of them"
+            )
         overrides = Overrides(
             timeout_s=None if timeout is None else positive_timeout_s(timeout),
             memory_mb=memory,
             variables=given_variables(env_file, env),
             stage=stage,
             warm=None if warm is None else warm.value,
-            environments=environments,
+            # The port belongs to one process at a time.
+            environments=environments if debugger is None else 1,
+            inspect=debugger,
             concurrency=concurrency,
             is_frozen=freeze,
             is_verbose=verbose,
@@ -198,6 +214,7 @@ def dev(
             is_watching=watch,
             is_checking=check,
             origins=origins,
+            record=record,
             output=output,
         )
         run_until_signalled(work)
@@ -227,15 +244,18 @@ async def _serve(
     is_watching: bool,
     is_checking: bool,
     origins: Collection[str],
+    record: Recorded | None,
     output: Output,
 ) -> None:
     """Serve until cancelled; leave nothing behind."""
     # Slow to import, and not needed for a usage error.
     from lambda_deno_spawn.dev.devserver.api import LambdaApi
+    from lambda_deno_spawn.dev.devserver.console import Console
     from lambda_deno_spawn.dev.devserver.local_lambda import LocalLambda
     from lambda_deno_spawn.dev.devserver.server import Listener, application
     from lambda_deno_spawn.dev.devserver.type_check import TypeChecker
     from lambda_deno_spawn.dev.devserver.urls import FunctionUrls
+    from lambda_deno_spawn.dev.recording.requests import RequestRecorder
 
     deno = deno_binary(os.environ)  # a lack is said now, not with the first request
     local = LocalLambda(paths, overrides, environ=os.environ)
@@ -243,10 +263,13 @@ async def _serve(
     local.serve_at(listener.url)
     try:
         urls = FunctionUrls(local, form, mode)
+        recorder = RequestRecorder(local, os.environ)
+        if record is not None:
+            recorder.listen(only_failures=record is Recorded.FAILURES)
         app = application(
             LambdaApi(local).routes(),
             urls.routes(),
-            pages_for(local),
+            Console(local, recorder.write).routes(),
             allowed_origins=origins,
             on_error=local.tell_mistake,
         )
@@ -270,11 +293,6 @@ async def _serve(
                 await local.aclose()
     finally:
         listener.close()
-
-
-def pages_for(_local: LocalLambda) -> list[BaseRoute]:
-    """Return the pages below ``/_/``."""
-    return []
 
 
 async def _watch(local: LocalLambda, checker: TypeChecker | None) -> None:
@@ -338,10 +356,17 @@ class TextScreen:
             note = shadowing_note(fleet.function.project.function, name)
             if note:
                 lines.append(f"  {note}")
+            inspect = fleet.function.overrides.inspect
+            if inspect is not None:
+                lines.append(
+                    f"  {'':{self._width}}  its events wait for a debugger at "
+                    f"{inspect.address}; the timeout is suspended"
+                )
         count = len(local.fleets)
         what = "1 function" if count == 1 else f"{count} functions"
         lines += [
             f"Lambda API for SDKs: AWS_ENDPOINT_URL_LAMBDA={listener.url}",
+            f"Console: {listener.url}/_/",
             "Save a file to run new code; Ctrl-C ends.",
         ]
         self._say(f"Serving {what} at {listener.url}", *lines)

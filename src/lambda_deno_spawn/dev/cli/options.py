@@ -7,12 +7,14 @@ docs/deploy.md.
 from __future__ import annotations
 
 import math
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lambda_deno_spawn.dev.cli.console import Output
+from lambda_deno_spawn.dev.project.function import INSPECT_PORT
 from lambda_deno_spawn.dev.project.quotas import (
     DEFAULT_MEMORY_MB,
     MEMORY_MAX_MB,
@@ -24,7 +26,16 @@ from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.dev.aws.publish import LayerZip
+    from lambda_deno_spawn.dev.project.function import Inspect
     from lambda_deno_spawn.dev.project.target import Target
+
+
+class Recorded(StrEnum):
+    """Which invocations are recorded."""
+
+    FAILURES = "failures"
+    ALL = "all"
+
 
 FunctionArgument = Annotated[
     str | None,
@@ -126,6 +137,37 @@ ProfileOption = Annotated[
         help="Profile in the AWS configuration files.",
     ),
 ]
+InspectOption = Annotated[
+    bool,
+    typer.Option(
+        "--inspect",
+        help="Have a debugger attach to the function's process; the timeout is "
+        "suspended.",
+    ),
+]
+InspectBrkOption = Annotated[
+    bool,
+    typer.Option(
+        "--inspect-brk",
+        help="The same, and pause at the first line of the handler's file.",
+    ),
+]
+InspectPortOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="PORT",
+        min=0,
+        max=65535,
+        help=f"Port for the debugger; 0: any that is free.  [default: {INSPECT_PORT}]",
+    ),
+]
+RecordOption = Annotated[
+    Recorded | None,
+    typer.Option(
+        "--record",
+        help="Write a recording of each failed invocation, or of all, for `replay`.",
+    ),
+]
 OutOption = Annotated[
     Path,
     typer.Option(metavar="FOLDER", help="Folder with the built packages and layers."),
@@ -217,3 +259,30 @@ def positive_timeout_s(timeout: float) -> float:
         f"Cannot use --timeout {timeout:g}: it is not above zero; "
         f"give at most {TIMEOUT_LIMIT_S} seconds"
     )
+
+
+def inspect_options(
+    inspects: bool,
+    breaks: bool,
+    port: int | None,
+) -> Inspect | None:
+    """Return where a debugger attaches; None: none is wanted.
+
+    Args:
+        inspects: ``--inspect`` is given.
+        breaks: ``--inspect-brk`` is given.
+        port: Value of ``--inspect-port``.
+
+    Raises:
+        UsageError: The port is taken, or given without a debugger.
+    """
+    from lambda_deno_spawn.dev.local.inspector import choose_inspect
+
+    if inspects or breaks:
+        return choose_inspect(INSPECT_PORT if port is None else port, breaks=breaks)
+    if port is not None:
+        raise UsageError(
+            "Cannot use --inspect-port: no debugger is asked for; add --inspect or "
+            "--inspect-brk"
+        )
+    return None

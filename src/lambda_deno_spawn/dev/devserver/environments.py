@@ -43,6 +43,7 @@ from lambda_deno_spawn.dev.local.process_tree import ProcessTree, memory_bytes
 from lambda_deno_spawn.dev.local.runtime import (
     LocalRuntime,
     bootstrap_command,
+    inspected_command,
     lambda_environ,
     started,
 )
@@ -205,7 +206,10 @@ class Environment:
             contextlib.ExitStack() as stack,
         ):
             tree = ProcessTree(temp_dir, self._keep_memory)
-            command = bootstrap_command()
+            inspect = function.overrides.inspect
+            command = (
+                bootstrap_command() if inspect is None else inspected_command(inspect)
+            )
             group = self._group = MemoryGroup.create(function.memory_mb * MIB)
             if group is not None:
                 command = group.command(command)

@@ -7,11 +7,13 @@ change. Does not know how a function is run. Specification: docs/dev.md.
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lambda_deno_spawn.dev.local.inspector import TIMEOUT_S as SUSPENDED_TIMEOUT_S
+from lambda_deno_spawn.dev.local.inspector import VARIABLES as INSPECTED
 from lambda_deno_spawn.dev.project.function import SOURCE_NAMES
 from lambda_deno_spawn.dev.project.project import PROJECT_FILE, load_project
 from lambda_deno_spawn.dev.project.quotas import (
@@ -24,6 +26,7 @@ from lambda_deno_spawn.launch.handler import HANDLER_SUFFIXES
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from lambda_deno_spawn.dev.project.function import Inspect
     from lambda_deno_spawn.dev.project.project import Project
 
 DEPTH_LIMIT = 5  # folders below the given one
@@ -65,6 +68,8 @@ class Overrides:
         environments: Most environments of a function at once.
         is_frozen: Environments are stopped between events, as on Lambda.
         is_verbose: Log the commands that start the functions' processes.
+        inspect: Have a debugger attach to the process of each event. Each function has
+            a port of its own, from this one on.
     """
 
     timeout_s: float | None = None
@@ -76,6 +81,14 @@ class Overrides:
     environments: int = DEFAULT_ENVIRONMENTS
     is_frozen: bool = False
     is_verbose: bool = False
+    inspect: Inspect | None = None
+
+    def for_function(self, index: int) -> Overrides:
+        """Return the settings of one of several functions, counted from 0."""
+        inspect = self.inspect
+        if inspect is None:
+            return self
+        return replace(self, inspect=replace(inspect, port=inspect.port + index))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +116,8 @@ class ServedFunction:
     @property
     def timeout_s(self) -> float:
         """Function timeout."""
+        if self.overrides.inspect is not None:
+            return SUSPENDED_TIMEOUT_S
         return self.overrides.timeout_s or self.project.timeout_s or DEFAULT_TIMEOUT_S
 
     @property
@@ -113,7 +128,8 @@ class ServedFunction:
     @property
     def variables(self) -> dict[str, str]:
         """The function's environment variables."""
-        return self.project.variables_with(self.overrides.variables)
+        given = self.project.variables_with(self.overrides.variables)
+        return given if self.overrides.inspect is None else {**given, **INSPECTED}
 
     def reloaded(self) -> ServedFunction:
         """Return the function with its project file read again.
@@ -137,8 +153,9 @@ def find_functions(
     found: dict[str, ServedFunction] = {}
     for path in paths:
         for place in _places(path):
+            own = overrides.for_function(len(found))
             project = load_project(place, stage=overrides.stage)
-            function = ServedFunction(place, project, overrides)
+            function = ServedFunction(place, project, own)
             other = found.setdefault(function.name, function)
             if other.project.function != function.project.function:
                 raise UsageError(

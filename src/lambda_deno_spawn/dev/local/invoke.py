@@ -14,10 +14,12 @@ import math
 import secrets
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import TYPE_CHECKING, BinaryIO
 
+from lambda_deno_spawn.dev.local.inspector import inspected
 from lambda_deno_spawn.dev.local.log_pipe import LogPipe
 from lambda_deno_spawn.dev.local.process_tree import ProcessTree
 from lambda_deno_spawn.dev.local.response_stream import (
@@ -29,6 +31,7 @@ from lambda_deno_spawn.dev.local.runtime import (
     STOP_GRACE_S,
     LocalRuntime,
     bootstrap_command,
+    inspected_command,
     lambda_environ,
     region,
     run_until_signalled,
@@ -103,6 +106,8 @@ class InvokeResult:
         http: The HTTP prelude of a streamed response.
         error: The JSON error body, if it is not ok: after a streamed response it
             follows the payload, else it is the payload.
+        trace_id: X-Ray's header, as the runtime was told.
+        arn: Invoked function's ARN, as the runtime was told.
     """
 
     request_id: str
@@ -113,6 +118,8 @@ class InvokeResult:
     is_streamed: bool = False
     http: HttpPrelude | None = None
     error: bytes | None = None
+    trace_id: str | None = None
+    arn: str = ""
 
 
 def run(
@@ -163,8 +170,13 @@ async def invoke(
     # Slow to import, and not needed for a usage error.
     from lambda_deno_spawn.dev.local.emulator import Emulator
 
+    start = bootstrap_command
+    if options.inspect is not None:
+        start = partial(inspected_command, options.inspect)
+        options = inspected(options)
     function = options.function
-    arn = (
+    again = options.again
+    arn = (again and again.function_arn) or (
         f"arn:aws:lambda:{region(environ)}:000000000000:"
         f"function:{function_name(function)}"
     )
@@ -192,21 +204,23 @@ async def invoke(
             invocation = emulator.state.queue(
                 options.event,
                 timeout_s=options.timeout_s,
-                trace_id=trace_id(),
+                trace_id=(again and again.trace_id) or trace_id(),
                 client_context=options.client_context,
+                cognito_identity=None if again is None else again.cognito_identity,
                 tenant_id=options.tenant_id,
                 invocation_id=secrets.token_hex(8),
+                request_id=None if again is None else again.request_id,
             )
             variables = lambda_environ(options, emulator.address, temp_dir, environ)
             async with started(
-                command or bootstrap_command(), variables, function, pipe, tree
+                command or start(), variables, function, pipe, tree
             ) as runtime:
                 # Closed first: a wait for the output's reader would hold up the rest.
                 with contextlib.closing(view):
                     report = await _follow(emulator, invocation, runtime, options, view)
                 pipe.say(f"END RequestId: {invocation.request_id}")
                 pipe.say(report.line(invocation.request_id))
-    return _result(invocation, report)
+    return replace(_result(invocation, report), trace_id=invocation.trace_id, arn=arn)
 
 
 async def _follow(

@@ -29,8 +29,15 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.dev.local.log_pipe import LogPipe
     from lambda_deno_spawn.dev.local.process_tree import ProcessTree
-    from lambda_deno_spawn.dev.project.function import Function, InvokeOptions
+    from lambda_deno_spawn.dev.project.function import (
+        Function,
+        Inspect,
+        InvokeOptions,
+    )
 
+# What VS Code sets where it debugs every Node.js program: the second one makes them
+# load a module of its own, by a path that means nothing to the function.
+NODE_DEBUGGER = "VSCODE_INSPECTOR_OPTIONS"
 # Several times as long as the runtime needs to kill and reap one Deno process.
 STOP_GRACE_S = 2.0
 REAP_LIMIT_S = 5.0  # after SIGKILL only a stuck system call can take this long
@@ -77,6 +84,13 @@ def run_until_signalled(work: Coroutine[object, object, T]) -> T:
 def bootstrap_command() -> list[str]:
     """Return the command that starts the runtime as Lambda does."""
     return isolated_python("from lambda_deno_spawn.bootstrap import main; main()")
+
+
+def inspected_command(inspect: Inspect) -> list[str]:
+    """Return the command that starts the runtime with a debugger for its processes."""
+    module = "lambda_deno_spawn.dev.local.inspected"
+    flags = f"{inspect.address!r}, breaks={inspect.breaks}"
+    return isolated_python(f"from {module} import main; main({flags})")
 
 
 def isolated_python(code: str) -> list[str]:
@@ -136,6 +150,9 @@ def lambda_environ(
             "LAMBDA_TASK_ROOT",
         )
     }
+    if NODE_DEBUGGER in environ:
+        for variable in (NODE_DEBUGGER, "NODE_OPTIONS"):
+            kept.pop(variable, None)
     function = options.function
     name = function_name(function)
     where = region(environ)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SOURCE_NAMES = ("function", "index", "main", "mod", "handler")
 DEFAULT_EXPORT = "handler"
 INIT_LIMIT_S = 10.0  # on-demand init; AWS "execution environment lifecycle"
+INSPECT_PORT = 9229  # Node's, which Chrome and VS Code look at by themselves
 
 # AWS "Working with Lambda environment variables", reserved variables.
 RESERVED_VARIABLES = frozenset(
@@ -72,6 +73,39 @@ class Function:
 
 
 @dataclass(frozen=True, slots=True)
+class Inspect:
+    """A debugger is to attach to the function's process.
+
+    Attributes:
+        port: TCP port on the loopback address.
+        breaks: Pause at the first line of the handler's file that runs.
+    """
+
+    port: int = INSPECT_PORT
+    breaks: bool = False
+
+    @property
+    def address(self) -> str:
+        """``host:port`` of the inspector."""
+        return f"127.0.0.1:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Again:
+    """What a handler is told of an invocation, and gets once more.
+
+    Attributes:
+        request_id: Handlers use it to recognize what they have done.
+        cognito_identity: JSON text.
+    """
+
+    request_id: str
+    trace_id: str | None = None
+    cognito_identity: str | None = None
+    function_arn: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class InvokeOptions:
     """The function to invoke, and how to invoke it.
 
@@ -85,6 +119,8 @@ class InvokeOptions:
         variables: The function's own environment variables.
         client_context: JSON text.
         is_verbose: Log the commands that start the function's processes.
+        inspect: Have a debugger attach; None: there is none.
+        again: What an invocation that is run again had; None: it is a new one.
     """
 
     function: Function
@@ -97,6 +133,8 @@ class InvokeOptions:
     tenant_id: str | None = None
     init_limit_s: float = INIT_LIMIT_S
     is_verbose: bool = False
+    inspect: Inspect | None = None
+    again: Again | None = None
 
 
 def find_function(path: Path, handler: str | None = None) -> Function:

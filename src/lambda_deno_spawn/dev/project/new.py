@@ -25,8 +25,9 @@ TYPES = Path(__file__).parents[2] / "js" / "lambda.d.ts"
 # Placeholders in the templates, which are valid projects themselves.
 TEMPLATE_NAME = "my-function"
 TEMPLATE_ARCH = 'arch = "x86_64"'
+TEMPLATE_EVENT = "events/greeting.json"
 TEMPLATE_RUNTIME = '# runtime = "python3.13"'
-FILLED_IN = ("lambda.toml", "README.md")
+FILLED_IN = ("lambda.toml", "README.md", ".vscode/launch.json")
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +167,7 @@ def _contents(
         text = found[file_name].decode()
         text = text.replace(TEMPLATE_NAME, name)
         text = text.replace(TEMPLATE_ARCH, f'arch = "{arch}"')
+        text = text.replace(TEMPLATE_EVENT, template.event)
         if runtime is not None:
             text = text.replace(TEMPLATE_RUNTIME, f'runtime = "{runtime}"')
         found[file_name] = text.encode()

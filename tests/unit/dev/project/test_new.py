@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_deno_spawn.dev.project.aws_keys import TOP_KEYS
+from lambda_deno_spawn.dev.project.function import INSPECT_PORT
 from lambda_deno_spawn.dev.project.new import (
     COMMON,
     FILLED_IN,
@@ -28,13 +29,15 @@ from lambda_deno_spawn.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lambda_deno_spawn.dev.project.new import Template
+    from lambda_deno_spawn.dev.project.function import INSPECT_PORT
+from lambda_deno_spawn.dev.project.new import Template
 
 ROOT = Path(__file__).parents[4]
 EVENT = TEMPLATES["event"]
 EVENT_FILES = (
     ".gitignore",
     "AGENTS.md",
+    ".vscode/launch.json",
     "README.md",
     "deno.json",
     "events/greeting.json",
@@ -91,6 +94,18 @@ def test_name_and_instruction_set_are_filled_in(
 
 
 @each_template
+def test_debugger_is_told_the_template_s_event_and_the_usual_port(
+    tmp_path: Path, template: Template
+) -> None:
+    path = write_project("orders", template, Arch.ARM64, tmp_path).path
+    launch = json.loads((path / ".vscode" / "launch.json").read_text("utf-8"))
+    invoking, attaching = launch["configurations"]
+    assert f"@{template.event}" in invoking["runtimeArgs"]
+    assert "--inspect" in invoking["runtimeArgs"]
+    assert invoking["attachSimplePort"] == attaching["port"] == INSPECT_PORT
+
+
+@each_template
 def test_runtime_is_filled_in_where_it_is_not_the_default(
     tmp_path: Path, template: Template
 ) -> None:
@@ -105,7 +120,8 @@ def test_template_can_be_used_as_it_is(tmp_path: Path, template: Template) -> No
     for name in FILLED_IN:
         folders = (TEMPLATES_FOLDER / template.name, TEMPLATES_FOLDER / COMMON)
         source = next(f / name for f in folders if (f / name).is_file())
-        assert (path / name).read_bytes() == source.read_bytes()
+        text = source.read_text("utf-8").replace(EVENT.event, template.event)
+        assert (path / name).read_text("utf-8") == text
 
 
 def test_every_folder_of_templates_is_a_template() -> None:

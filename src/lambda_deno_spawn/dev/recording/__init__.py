@@ -1,0 +1,1 @@
+"""Recordings on this machine: written, found, run again and compared."""

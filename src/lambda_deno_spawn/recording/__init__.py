@@ -1,0 +1,1 @@
+"""The recording of an invocation: its form, and which of it is a secret."""
