@@ -36,6 +36,7 @@ PAGES = {
     "layer publish": "deploy/#layers",
     "logs": "deploy/#logs",
     "new": "project/#a-new-project",
+    "replay": "replay/",
 }
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 # What other tools call our commands.

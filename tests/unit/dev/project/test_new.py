@@ -36,8 +36,8 @@ ROOT = Path(__file__).parents[4]
 EVENT = TEMPLATES["event"]
 EVENT_FILES = (
     ".gitignore",
-    "AGENTS.md",
     ".vscode/launch.json",
+    "AGENTS.md",
     "README.md",
     "deno.json",
     "events/greeting.json",
