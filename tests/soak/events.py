@@ -542,8 +542,7 @@ class _Watch:
             "descriptors": self._runtime.descriptor_count(),
             "files": count,
             "disk_kb": size_kb,
-            # None once it has ended, which the wait for its next answer reports.
-            "memory_kb": int(fields.get("VmRSS", "0 kB").split()[0]),
+            "memory_kb": int(fields["VmRSS"].split()[0]),
         }
 
     def _excess(self, held: dict[str, int], before: dict[str, int]) -> list[str]:
