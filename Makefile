@@ -7,6 +7,7 @@ SCRIPTS := src/lambda_deno_spawn/js src/lambda_deno_spawn/dev tests/js tests/nat
 
 .DEFAULT_GOAL := help
 RELEASE := dist/release
+NATIVE := src/lambda_deno_spawn/native/lib/.built
 
 .PHONY: help install invoke js native test test-unit test-js test-integration test-packages test-as-lambda coverage lint format typecheck check layers bench bench-check figures soak docs release clean
 
@@ -22,7 +23,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 install: $(STAMP) ## create .venv with everything, Deno's binary included
 
-invoke: $(STAMP) ## run the hello example through the real runtime and print its result
+invoke: $(NATIVE) ## run the hello example through the real runtime and print its result
 	$(BIN)/lambda-deno-spawn invoke examples/hello --event @examples/hello/event.json
 
 # Files of tests are shared out, two for each core, as many wait for deadlines to pass; in
@@ -32,7 +33,6 @@ PARALLEL = -n $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))'
 # Each worker would compile every test, and each command itself, again.
 unexport PYTHONDONTWRITEBYTECODE
 
-NATIVE := src/lambda_deno_spawn/native/lib/.built
 
 $(NATIVE): $(STAMP) $(wildcard src/lambda_deno_spawn/native/*.[ch])
 	$(BIN)/python -m lambda_deno_spawn.dev.package.native
