@@ -162,7 +162,7 @@ def emit_options(files: ProjectFiles) -> dict[str, Any]:
     for folder in dict.fromkeys((files.package, files.root)):
         path = os.path.join(folder, TSCONFIG)
         if is_file(path):
-            options = _compiler_options(path)
+            options = compiler_options(path)
             return {name: options[name] for name in EMITTED if name in options}
     return {}
 
@@ -251,7 +251,7 @@ def _pins_remote(lock: str | None) -> bool:
     return lock is not None and (_mentions(lock, "jsr") or _mentions(lock, "remote"))
 
 
-def _compiler_options(path: str, left: int = EXTENDS_LIMIT) -> dict[str, Any]:
+def compiler_options(path: str, left: int = EXTENDS_LIMIT) -> dict[str, Any]:
     """Return the compiler options of a ``tsconfig.json``, inherited ones included."""
     content = config_content(path)
     named = content.get("extends", [])
@@ -259,7 +259,7 @@ def _compiler_options(path: str, left: int = EXTENDS_LIMIT) -> dict[str, Any]:
     for target in named if isinstance(named, list) else [named]:
         base = _extended(os.path.dirname(path), str(target))
         if base is not None and left > 0:
-            options |= _compiler_options(base, left - 1)
+            options |= compiler_options(base, left - 1)
     own = content.get("compilerOptions")
     return {**options, **own} if isinstance(own, dict) else options
 

@@ -9,11 +9,17 @@ docs/compatibility.md, "What behaves differently".
 from __future__ import annotations
 
 import itertools
-import json
 import os
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from lambda_deno_spawn.launch.deno_json import (
+    TSCONFIG,
+    compiler_options,
+    config_content,
+    find_config,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -124,9 +130,9 @@ def findings(task_root: Path, variables: Mapping[str, str]) -> list[Finding]:
 
 
 def _of_files(task_root: Path, jsx: list[str]) -> Iterator[Finding]:
-    deno = _json(task_root, "deno.json") or _json(task_root, "deno.jsonc")
-    typescript = _json(task_root, "tsconfig.json")
-    options = _object(typescript.get("compilerOptions"))
+    config = find_config(task_root)
+    deno = {} if config is None else config_content(config)
+    options = compiler_options(str(task_root / TSCONFIG))
     aliases = _object(options.get("paths"))
     if aliases and not _object(deno.get("imports")):
         yield Finding(
@@ -178,15 +184,6 @@ def _text(path: Path) -> str:
         return ""
     # Kept as empty lines, so that the numbers of lines are right.
     return COMMENT.sub("", text)
-
-
-def _json(folder: Path, name: str) -> dict[str, object]:
-    """Return an object of JSON, with comments or without; empty if there is none."""
-    try:
-        text = (folder / name).read_text(encoding="utf-8")
-        return _object(json.loads(re.sub(r"(?m)^\s*//.*$|,(?=\s*[}\]])", "", text)))
-    except (OSError, ValueError, RecursionError):
-        return {}
 
 
 def _object(value: object) -> dict[str, object]:
