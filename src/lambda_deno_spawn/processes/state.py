@@ -19,7 +19,7 @@ from lambda_deno_spawn.early import signal, suppress
 from lambda_deno_spawn.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 PREFIX = "lambda-deno-spawn-"
 LOCK = "lock"
@@ -136,6 +136,11 @@ class StateDir:
         finally:
             os.close(file)
         self._written[name] = _state_of(path)
+
+    def write_all(self, files: Mapping[str, str]) -> None:
+        """Write each of the files that a process starts with, as ``write`` does."""
+        for name, text in files.items():
+            self.write(name, text)
 
     def new_private(self) -> str:
         """Return the path of a worker's folder that does not exist yet."""

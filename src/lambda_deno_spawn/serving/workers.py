@@ -102,8 +102,7 @@ class WorkerFactory:
         """Write the files again that a process starts with, if they were changed."""
         # On a full disk there is no room; a start would fail, and says so.
         with suppress(OSError):
-            for name, text in self._command.files.items():
-                self._state.write(name, text)
+            self._state.write_all(self._command.files)
 
     def launch_template(
         self,

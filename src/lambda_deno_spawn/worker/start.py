@@ -88,8 +88,7 @@ def start_worker(
         if command.has_input and inherited is None:
             pipe = _make_input(f"{private_dir}{INPUT}")
         input_path = None if pipe is None else pipe.path
-        for name, text in command.files.items():
-            state.write(name, text)
+        state.write_all(command.files)
         deno_dir = cache.make()
         launched = launch(
             command.argv(private_dir),
