@@ -71,7 +71,7 @@ class Console:
         """
         self._local = local
         self._record = record
-        # A job that nobody holds could be collected before it ends.
+        # A task without a reference could be collected before it ends.
         self._reading: set[asyncio.Task[object]] = set()
 
     def routes(self) -> list[BaseRoute]:

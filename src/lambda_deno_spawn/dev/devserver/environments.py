@@ -174,7 +174,7 @@ class Environment:
         def served(task: asyncio.Task[None]) -> None:
             self._serving.discard(task)
             error = None if task.cancelled() else task.exception()
-            if error is not None:  # a mistake of ours must not keep a caller waiting
+            if error is not None:  # a fault in dev must not keep a caller waiting
                 text = f"{type(error).__name__}: {error}"
                 job.answer(platform(OutcomeKind.EXIT, "Runtime.Unknown", text))
                 job.end(None, "")

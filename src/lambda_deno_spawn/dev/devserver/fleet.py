@@ -227,7 +227,7 @@ class Fleet:
         try:
             await environment.run()
         except Exception as error:
-            # No process, no folder, no Deno, or a mistake of ours: a waiting request
+            # No process, no folder, no Deno, or a fault in dev: a waiting request
             # is told, instead of waiting until the next environment fails too.
             environment.failure = platform(
                 OutcomeKind.INIT_ERROR, "Runtime.Unknown", str(error)

@@ -205,7 +205,7 @@ class LocalLambda:
                 self._tell("info", f"is served now, from {function.folder}", name)
 
     def tell_mistake(self, text: str) -> None:
-        """Note a mistake of ours."""
+        """Note a fault in `dev` itself."""
         self._tell("error", text)
 
     async def aclose(self) -> None:

@@ -53,7 +53,7 @@ class Guarded:
             functions: Answers those to a name below ``localhost``, where every path is
                 the function's.
             allowed_origins: Origins whose pages may call functions.
-            on_error: Told of a mistake of ours; the client only sees status 500.
+            on_error: Told of a fault in `dev` itself; the client only sees status 500.
         """
         self._on_error = on_error
         self._app = app
@@ -100,7 +100,7 @@ def application(
         functions: The functions, which have all paths that are left.
         pages: Starlette's routes of other modules, without the ``/_`` in front.
         allowed_origins: Origins whose pages may call functions.
-        on_error: Told of a mistake of ours.
+        on_error: Told of a fault in `dev` itself.
     """
     own = Mount(PAGES, routes=list(pages))
     return Guarded(
