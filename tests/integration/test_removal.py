@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_deno_spawn.processes import state as state_module
-from lambda_deno_spawn.processes.state import LOCK, PREFIX, Removal, StateDir
+from lambda_deno_spawn.processes.state import (
+    AWAY,
+    LOCK,
+    PREFIX,
+    SLICE_LEAST,
+    Removal,
+    StateDir,
+)
 from tests.integration.harness import reports
 
 if TYPE_CHECKING:
@@ -95,9 +102,10 @@ def test_what_is_removed_later_has_left_its_place_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(state_module, "SLICE_S", 0.0)
+    files = 3 * SLICE_LEAST
     state = StateDir(str(tmp_path))
     first, second = state.make_private(), state.make_private()
-    for n in range(10):
+    for n in range(files):
         Path(f"{first}/{n}").touch()
         Path(f"{second}/{n}").touch()
     removals = [state.remove_private(path) for path in (first, second)]
@@ -107,11 +115,27 @@ def test_what_is_removed_later_has_left_its_place_at_once(
     assert [removal.is_over for removal in removals] == [False, False]
     while not state.remove_some(0.0):
         assert state.has_leftovers
-    assert [removal.removed for removal in removals] == [10, 10]
+    assert [removal.removed for removal in removals] == [files, files]
     assert not state.has_leftovers
     assert sorted(entry.name for entry in Path(state.path).iterdir()) == [LOCK, "spare"]
     state.close()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_small_folders_do_not_pile_up_where_no_time_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a busy machine each event added one folder, and one file was removed."""
+    monkeypatch.setattr(state_module, "SLICE_S", 0.0)
+    state = StateDir(str(tmp_path))
+    for _ in range(20):
+        private = state.make_private()
+        for n in range(5):
+            Path(f"{private}/{n}").touch()
+        state.remove_private(private)
+    left = [entry for entry in Path(state.path).iterdir() if entry.suffix == AWAY]
+    assert len(left) <= 1
+    state.close()
 
 
 def test_what_one_supervisor_has_no_time_to_remove_is_the_next_one_s(

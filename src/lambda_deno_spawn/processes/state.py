@@ -29,6 +29,9 @@ SPARE = "spare"
 AWAY = ".away"
 # How long a removal may hold up the event loop, and every invocation with it.
 SLICE_S = 0.005
+# Steps of a slice whatever the time: where others have the processor, a slice of time
+# may pass within one step, while every event leaves a folder with a few files.
+SLICE_LEAST = 16
 # At exit: SIGTERM leaves little time. The next supervisor removes the rest.
 CLOSE_LIMIT_S = 0.1
 CLOSE_LEAST = 500  # steps, whatever the time
@@ -231,9 +234,14 @@ class StateDir:
         return bool(self._leftovers)
 
     def remove_some(self, limit_s: float = SLICE_S) -> bool:
-        """Continue with removals for ``limit_s``; True if all are complete."""
+        """Continue with removals for ``limit_s``; True if all are complete.
+
+        At least ``SLICE_LEAST`` steps are done of the oldest.
+        """
         end_s = time.monotonic() + limit_s
-        while self._leftovers and self._leftovers[0].go_on(end_s - time.monotonic()):
+        while self._leftovers and self._leftovers[0].go_on(
+            end_s - time.monotonic(), SLICE_LEAST
+        ):
             del self._leftovers[0]
         return not self._leftovers
 
