@@ -7,6 +7,8 @@ def main() -> None:
     """Run the command line tool, or name the package that is not installed."""
     try:
         from lambda_deno_spawn.dev.cli.app import main as run
+
+        run()  # which imports the command
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("lambda_deno_spawn"):
             raise
@@ -17,7 +19,6 @@ def main() -> None:
         )
     except KeyboardInterrupt:
         sys.exit(130)  # as in `console`, which is not there yet
-    run()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """The modules that a cold start imports, by name: before Deno runs, and in all.
 
-Names, not times: the modules decide how long a start takes, on any machine.
+Also those that a command imports. Names, not times: the modules decide how long a start
+takes, on any machine.
 A module that has to be imported so early is added here, once its cost was measured
 (docs/performance.md).
 """
@@ -10,10 +11,12 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
+from lambda_deno_spawn.dev.cli.app import AllCommands, LayerCommands
 from lambda_deno_spawn.dev.local.runtime import isolated_python
 from lambda_deno_spawn.dev.package.interpreter import find_interpreter
 from lambda_deno_spawn.errors import BuildError
@@ -61,6 +64,12 @@ UNUSED = {
     "ssl", "inspect", "ast", "dis", "locale", "dataclasses", "datetime", "uuid",
     "urllib", "ipaddress", "platform", "pathlib", "base64", "shlex", "h11", "orjson",
 }  # fmt: skip
+# What only some commands need, and takes tenths of a second to import.
+SLOW = {
+    "boto3", "botocore", "elftools", "httpx", "psutil", "rich", "starlette", "uvicorn",
+    "watchfiles",
+}  # fmt: skip
+COMMANDS = "lambda_deno_spawn.dev.cli."
 # Prefixed to the program of the runtime.
 AT_EXIT = (
     "import atexit, sys; "
@@ -105,6 +114,69 @@ async def test_events_are_served_without_what_is_not_used(
         imported = (await runtime.logged("imported ")).split()
     assert "asyncio" in imported
     assert sorted(UNUSED & set(imported)) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "commands"),
+    [
+        (["--version"], set()),
+        (["build", "no-such-folder"], {"build"}),
+        (["invoke", "no-such-folder"], {"invoke"}),
+        (["layer", "list", "--help"], {"publish"}),
+    ],
+    ids=" ".join,
+)
+def test_command_imports_neither_other_commands_nor_what_is_slow(
+    arguments: list[str], commands: set[str]
+) -> None:
+    program = f"{AT_EXIT}from lambda_deno_spawn.__main__ import main; main()"
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    imported = set(done.stderr.rpartition("imported ")[2].split())
+    assert "lambda_deno_spawn.dev.cli.app" in imported
+    assert sorted(SLOW & imported) == []
+    places = [*AllCommands.places.values(), *LayerCommands.places.values()]
+    modules = {place.partition(":")[0] for place in places}
+    assert {name for name in modules if COMMANDS + name in imported} - {
+        "events",  # it also reads the event for others
+    } == commands
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (
+            "ModuleNotFoundError('No module named httpx', name='httpx')",
+            1,
+            "Cannot start lambda-deno-spawn: the package 'httpx' is missing",
+        ),
+        ("KeyboardInterrupt", 130, ""),
+    ],
+)
+def test_error_while_a_command_is_imported_is_told(
+    error: str, code: int, said: str
+) -> None:
+    program = f"""
+import sys
+from lambda_deno_spawn.__main__ import main
+class Finder:
+    def find_spec(name, path, target=None):
+        if name == {COMMANDS + "build"!r}:
+            raise {error}
+sys.meta_path.insert(0, Finder)
+main()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program, "build"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stderr[: len(said)]) == (code, said)
 
 
 def imported_by_bootstrap() -> set[str]:

@@ -20,7 +20,7 @@ import pytest
 from typer.testing import CliRunner
 
 from lambda_deno_spawn import __version__
-from lambda_deno_spawn.dev.cli.layer import layer_app
+from lambda_deno_spawn.dev.cli.app import layer_app
 from lambda_deno_spawn.dev.package.interpreter import find_interpreter
 from lambda_deno_spawn.dev.package.layer import (
     UNCOMPILED_MS,

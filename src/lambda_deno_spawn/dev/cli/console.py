@@ -8,7 +8,6 @@ has changes; 130 and 143 after SIGINT and SIGTERM.
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
@@ -88,7 +87,7 @@ def exit_codes(*, is_verbose: bool) -> Iterator[None]:
         fail(str(error), EXIT_USAGE, is_verbose=is_verbose)
     except KeyboardInterrupt:
         raise typer.Exit(EXIT_INTERRUPTED) from None
-    except (asyncio.CancelledError, Terminated):
+    except _terminations():
         raise typer.Exit(EXIT_TERMINATED) from None
     except BrokenPipeError:  # the reader of the result has exited, as with `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -107,6 +106,13 @@ def exit_codes(*, is_verbose: bool) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _terminations() -> tuple[type[BaseException], ...]:
+    """Return what SIGTERM raises; called for an exception, as asyncio is slow."""
+    from asyncio import CancelledError
+
+    return (CancelledError, Terminated)
 
 
 def _end_by(*numbers: signal.Signals) -> dict[signal.Signals, Any]:

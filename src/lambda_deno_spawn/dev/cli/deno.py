@@ -15,11 +15,14 @@ import typer
 from lambda_deno_spawn.dev.cli.console import exit_codes
 from lambda_deno_spawn.dev.local.runtime import deno_binary
 
-# Every argument is Deno's, --help included.
-UNPARSED = {
-    "ignore_unknown_options": True,
-    "allow_extra_args": True,
-    "allow_interspersed_args": False,
+# For Typer: every argument is Deno's, --help included.
+SETTINGS = {
+    "add_help_option": False,
+    "context_settings": {
+        "ignore_unknown_options": True,
+        "allow_extra_args": True,
+        "allow_interspersed_args": False,
+    },
 }
 
 

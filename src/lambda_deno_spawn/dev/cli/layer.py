@@ -18,7 +18,6 @@ import typer
 
 from lambda_deno_spawn.dev.cli.console import Output, exit_codes
 from lambda_deno_spawn.dev.cli.options import VerboseOption, layer_zips
-from lambda_deno_spawn.dev.cli.pages import Commands
 from lambda_deno_spawn.dev.cli.tables import write_table
 from lambda_deno_spawn.dev.package.layer import (
     DEFAULT_PYTHON,
@@ -39,14 +38,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-layer_app = typer.Typer(
-    help="Build, publish, list and delete the layers of the runtime.",
-    cls=Commands,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-)
-
 
 class ArchChoice(StrEnum):
     """Values of ``--arch``."""
@@ -56,13 +47,6 @@ class ArchChoice(StrEnum):
     BOTH = "both"
 
 
-@layer_app.callback()
-def _layer() -> None:
-    # Without a callback, Typer would run the group's only command without its name.
-    pass
-
-
-@layer_app.command()
 def build(
     *,
     kind: Annotated[

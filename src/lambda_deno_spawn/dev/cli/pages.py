@@ -1,18 +1,25 @@
-"""The page of the documentation for each command, named at the end of its help.
+"""Groups of commands, and the page of the documentation for each command.
 
-Knows where the documentation is published, and which page describes which command.
-Does not know the commands' options.
+Knows how a command is found by its name and imported, where the documentation is
+published, and which page describes which command: its help ends with the address. Does
+not know the commands' options.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import importlib
+import sys
+from collections.abc import MutableMapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import typer
 from typer.core import TyperGroup
+from typer.main import get_command
 
 if TYPE_CHECKING:
-    import typer
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
+HERE = __name__.rpartition(".")[0]
 # As in [project.urls] of pyproject.toml.
 DOCUMENTATION = "https://lambda-deno-spawn.github.io"
 ALL_COMMANDS = "reference/commands/"  # written from the help texts
@@ -59,7 +66,35 @@ SYNONYMS = {
 
 
 class Commands(TyperGroup):
-    """A group that knows what other tools call its commands."""
+    """A group whose commands are imported when they are asked for.
+
+    It also knows what other tools call its commands.
+
+    Attributes:
+        group: Name of the group; empty for all commands.
+        places: Module and function of each command, by its name.
+    """
+
+    group: ClassVar[str] = ""
+    places: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, **attributes: Any) -> None:
+        super().__init__(**attributes)
+        self.commands = Deferred(self.places, self._made, self.commands)
+
+    def _made(self, name: str) -> Any:
+        """Import a command; its module may declare ``SETTINGS`` for Typer."""
+        module_name, _, function = self.places[name].partition(":")
+        try:
+            module = importlib.import_module(f"{HERE}.{module_name}")
+        except KeyboardInterrupt:  # Typer would exit with 1
+            sys.exit(130)
+        return _command(
+            getattr(module, function),
+            name=name,
+            epilog=page_epilog(f"{self.group} {name}".strip()),
+            **getattr(module, "SETTINGS", {}),
+        )
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Find a command; suggest one if the word is that of another tool."""
@@ -69,23 +104,60 @@ class Commands(TyperGroup):
         return super().resolve_command(ctx, args)
 
 
+class Deferred(MutableMapping[str, Any]):
+    """Values by name, made when they are asked for."""
+
+    def __init__(
+        self,
+        names: Iterable[str],
+        make: Callable[[str], Any],
+        made: Mapping[str, Any],
+    ) -> None:
+        """Remember how to make values.
+
+        Args:
+            names: Names of the values that are not made yet.
+            make: Returns the value for a name.
+            made: Further values.
+        """
+        self._make = make
+        self._values: dict[str, Any] = {**dict.fromkeys(names), **made}
+
+    def __getitem__(self, name: str) -> Any:
+        if self._values[name] is None:
+            self._values[name] = self._make(name)
+        return self._values[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self._values[name] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self._values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._values)
+
+    def __len__(self) -> int:
+        return len(self._values)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._values  # without making it
+
+
+def _command(function: Callable[..., Any], **settings: Any) -> Any:
+    alone = typer.Typer(
+        add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
+    )
+    alone.command(**settings)(function)
+    return get_command(alone)
+
+
 def page_url(command: str) -> str:
     """Return the address of a command's page."""
     return f"{DOCUMENTATION}/{PAGES.get(command, ALL_COMMANDS)}"
 
 
-def name_pages(app: typer.Typer, group: str = "") -> None:
-    """End the help of each command of a group with the address of its page."""
-    for command in app.registered_commands:
-        callback = command.callback
-        name = command.name or (callback.__name__ if callback else "")
-        command.epilog = _epilog(f"{group} {name}".strip())
-    for item in app.registered_groups:
-        if item.typer_instance is not None:
-            item.epilog = _epilog(f"{group} {item.name}".strip())
-            name_pages(item.typer_instance, f"{group} {item.name}".strip())
-
-
-def _epilog(command: str) -> str:
+def page_epilog(command: str) -> str:
+    """Return the end of a command's help: the address of its page."""
     # After \b the text is not wrapped, which would break the address.
     return f"\b\nDocumentation: {page_url(command)}"

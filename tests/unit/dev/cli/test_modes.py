@@ -14,17 +14,21 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from lambda_deno_spawn.dev.cli import app as cli
+from lambda_deno_spawn.dev.cli import doctor, invoke
 from lambda_deno_spawn.dev.cli.console import exit_codes
 from lambda_deno_spawn.dev.cli.modes import Mode, modes_of, refuse_ignored
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-COMMANDS: dict[str, Callable[..., Any]] = {"invoke": cli.invoke, "doctor": cli.doctor}
+COMMANDS: dict[str, Callable[..., Any]] = {
+    "invoke": invoke.invoke,
+    "doctor": doctor.doctor,
+}
 # The option that chooses a mode, with a value, and the modes without and with it.
 SELECTORS = {
-    "invoke": (["--remote", "orders"], cli.LOCAL, cli.REMOTE),
-    "doctor": (["--isolation"], cli.CHECKS, cli.ISOLATION),
+    "invoke": (["--remote", "orders"], invoke.LOCAL, invoke.REMOTE),
+    "doctor": (["--isolation"], doctor.CHECKS, doctor.ISOLATION),
 }
 VALUES = {float: "5", int: "256"}  # acceptable ones; text is "x"
 
@@ -131,7 +135,7 @@ def names_in(*nodes: ast.AST) -> set[str]:
 def mode_checked_by(statement: ast.AST) -> Mode | None:
     match statement:
         case ast.Expr(ast.Call(ast.Name("refuse_ignored"), [_, ast.Name(name)])):
-            mode = getattr(cli, name)
+            mode = getattr(invoke, name, None) or getattr(doctor, name)
             assert isinstance(mode, Mode)
             return mode
     return None
@@ -156,7 +160,7 @@ def test_a_parameter_without_a_declaration_is_an_error_of_the_command() -> None:
     @app.command()
     def hello(context: typer.Context, *, trace_id: str | None = None) -> None:
         with exit_codes(is_verbose=False):
-            refuse_ignored(context, cli.LOCAL)
+            refuse_ignored(context, invoke.LOCAL)
             assert trace_id is None
 
     assert CliRunner().invoke(app, []).exit_code == 0
@@ -167,9 +171,9 @@ def test_a_parameter_without_a_declaration_is_an_error_of_the_command() -> None:
 
 def test_modes_are_read_beside_typers_own_declaration() -> None:
     def hello(
-        both: Annotated[str, typer.Option(), cli.LOCAL, cli.REMOTE], none: str
+        both: Annotated[str, typer.Option(), invoke.LOCAL, invoke.REMOTE], none: str
     ) -> None: ...
 
     assert modes_of(hello) == {
-        "both": [cli.LOCAL, cli.REMOTE], "none": [], "return": [],
+        "both": [invoke.LOCAL, invoke.REMOTE], "none": [], "return": [],
     }  # fmt: skip
