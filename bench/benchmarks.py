@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bench import (
+    building,
     coldstart,
     cpu,
     firststart,
@@ -34,6 +35,7 @@ BENCHMARKS: dict[str, Callable[[int | None, Path], Awaitable[list[Figure]]]] = {
     "memory": memory.run,
     "forms": forms.run,
     "firststart": firststart.run,
+    "building": building.run,
     "sizes": sizes.run,
     "ways": ways.run,
     "throughput": throughput.run,

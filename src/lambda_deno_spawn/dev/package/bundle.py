@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
-from lambda_deno_spawn.dev.package.doubts import COMMENT_LINE, Part, needs_place, parts
+from lambda_deno_spawn.dev.package.doubts import Part, comment_lines, needs_place, parts
 from lambda_deno_spawn.errors import BuildError
 from lambda_deno_spawn.launch.deno_json import PACKAGES, tool_flags
 from lambda_deno_spawn.launch.entry import file_url
@@ -34,8 +34,8 @@ COMMONJS_EXPORT = re.compile(
 PLACE = "var __filename = import.meta.filename, __dirname = import.meta.dirname;\n"
 SHOWN_LINES = 20  # of Deno's error output
 # What esbuild writes with the path of a module: a comment above it, and the key of a
-# CommonJS module.
-NAMED_PLACE = re.compile(r"^(?:// (?P<comment>.*)$|  \"(?P<key>.*?)\"\()", re.MULTILINE)
+# CommonJS module. One after the other, with the line feed: see COMMENT_LINE.
+NAMED_PLACES = (re.compile(r"\n// ([^\n]*)"), re.compile(r"\n  \"([^\n]*?)\"\("))
 URL_SAFE = "/@:+,=&$!*'();~-._"
 # Added to errors by Deno, for its own developers.
 BACKTRACE = re.compile(r"\n*Stack backtrace:.*", re.DOTALL)
@@ -263,7 +263,7 @@ def _as_written(
     paths = {
         _joined(here, unquote(source)) for source in sources if "://" not in source
     }
-    for written in set(COMMENT_LINE.findall(text)):
+    for written in comment_lines(text):
         if "://" in written:
             names[written] = written
             continue
@@ -279,7 +279,10 @@ def with_names(text: str, names: Mapping[str, str]) -> str:
     """Replace local paths, in comments above modules and keys of CommonJS modules."""
 
     def renamed(found: re.Match[str]) -> str:
-        path = found["comment"] or found["key"] or ""
+        path = found[1]
         return found[0].replace(path, names[path], 1) if path in names else found[0]
 
-    return NAMED_PLACE.sub(renamed, text)
+    text = f"\n{text}"
+    for pattern in NAMED_PLACES:
+        text = pattern.sub(renamed, text)
+    return text[1:]
