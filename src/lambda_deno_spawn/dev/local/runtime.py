@@ -7,7 +7,6 @@ Guide, "Working with Lambda environment variables".
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import importlib.util
 import secrets
@@ -25,6 +24,7 @@ from lambda_deno_spawn.launch.binary import find_binary, pypi_binary
 from lambda_deno_spawn.launch.module_cache import PACKAGED_DENO_DIR
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 
     from lambda_deno_spawn.dev.local.log_pipe import LogPipe
@@ -54,6 +54,8 @@ def run_until_signalled(work: Coroutine[object, object, T]) -> T:
         KeyboardInterrupt: SIGINT was received.
         asyncio.CancelledError: SIGTERM or SIGHUP was received.
     """
+    import asyncio  # slow, and not needed for a build
+
     was_interrupted = False
 
     async def cancelled_by_signals() -> T:
@@ -217,6 +219,8 @@ class LocalRuntime:
 
     async def has_exited(self, limit_s: float) -> bool:
         """Wait for the process to end; return whether it did within the limit."""
+        import asyncio
+
         try:
             async with asyncio.timeout(limit_s):
                 await self.process.wait()
@@ -226,6 +230,8 @@ class LocalRuntime:
 
     async def stop(self) -> None:
         """End the process and everything it started: SIGTERM first, then SIGKILL."""
+        import asyncio
+
         try:
             if self.process.returncode is None:
                 with contextlib.suppress(ProcessLookupError):
@@ -246,6 +252,8 @@ async def started(
     tree: ProcessTree,
 ) -> AsyncIterator[LocalRuntime]:
     """Start a runtime; at the end of the context, end it and everything it started."""
+    import asyncio
+
     started_s = time.monotonic()
     process = await asyncio.create_subprocess_exec(
         *command,

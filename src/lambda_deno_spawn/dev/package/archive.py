@@ -35,6 +35,8 @@ EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest time in the zip format
 UNIX = 3  # "version made by", APPNOTE 4.4.2.2: the attributes are a Unix mode
 # zlib's default. 9 makes Deno's binary 0.3 % smaller and takes more than twice as long.
 LEVEL = 6
+# For archives that a developer waits for: a third less time than 6, and 2 % larger.
+QUICK_LEVEL = 5
 UNFINISHED = ".partial"  # end of an archive's name while it is written
 UNFINISHED_S = 3600.0  # no archive takes as long
 
@@ -71,7 +73,11 @@ class Written:
 
 
 def write_archive(
-    path: Path, members: Iterable[Member], begun: Written | None = None
+    path: Path,
+    members: Iterable[Member],
+    begun: Written | None = None,
+    *,
+    level: int = LEVEL,
 ) -> Written:
     """Write an archive, replacing an existing one; create its folder if needed.
 
@@ -79,6 +85,7 @@ def write_archive(
         path: Path of the archive.
         members: Its files, in any order.
         begun: An archive with its first files, which stays as it is.
+        level: Level of compression, as for zlib.
 
     Raises:
         BuildError: A member cannot be read, or the archive cannot be written.
@@ -98,7 +105,9 @@ def write_archive(
         if begun is not None:
             shutil.copyfile(begun.path, partial)
             unzipped_bytes = begun.unzipped_bytes
-        unzipped_bytes += _write(partial, ordered, "x" if begun is None else "r+")
+        unzipped_bytes += _write(
+            partial, ordered, "x" if begun is None else "r+", level
+        )
         with partial.open("rb") as file:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         zipped_bytes = partial.stat().st_size
@@ -137,7 +146,9 @@ def write_text(path: Path, text: str) -> None:
             partial.unlink()
 
 
-def _write(path: Path, members: list[Member], mode: Literal["x", "r+"]) -> int:
+def _write(
+    path: Path, members: list[Member], mode: Literal["x", "r+"], level: int
+) -> int:
     unzipped_bytes = 0
     # "x": never overwrite a file that another process created.
     with (
@@ -154,7 +165,7 @@ def _write(path: Path, members: list[Member], mode: Literal["x", "r+"]) -> int:
             kind = stat.S_IFMT(member.mode) or stat.S_IFREG
             info.external_attr = (kind | stat.S_IMODE(member.mode)) << 16
             content = _content(member)
-            archive.writestr(info, content, compresslevel=LEVEL)
+            archive.writestr(info, content, compresslevel=level)
             unzipped_bytes += len(content)
     return unzipped_bytes
 

@@ -1,8 +1,8 @@
 """One JavaScript file with a handler and its imports, and the source map of that file.
 
-Knows ``deno bundle``, ``deno check`` and ``deno info``, and makes their output equal on
-all machines. Does not know packages or Lambda. Specification: docs/build.md; Deno
-manual, "deno bundle"; ECMA-426, source map format.
+Knows the output of ``deno bundle``, and makes it equal on all machines. Does not know
+packages or Lambda. Specification: docs/build.md; Deno manual, "deno bundle"; ECMA-426,
+source map format.
 """
 
 from __future__ import annotations
@@ -10,19 +10,18 @@ from __future__ import annotations
 import json
 import os
 import re
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
 from lambda_deno_spawn.dev.package.doubts import Part, comment_lines, needs_place, parts
-from lambda_deno_spawn.errors import BuildError
-from lambda_deno_spawn.launch.deno_json import PACKAGES, tool_flags
-from lambda_deno_spawn.launch.entry import file_url
+from lambda_deno_spawn.launch.deno_json import PACKAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+
+    from lambda_deno_spawn.dev.package.deno import Deno, Running
 
 # A file of an npm package in Deno's cache: .../npm/REGISTRY/NAME/VERSION/...
 NPM_PATH = re.compile(r"(?:.*/)?npm/[^/]+/((?:@[^/]+/)?[^/]+/\d[^/]*/.*)")
@@ -32,91 +31,10 @@ COMMONJS_EXPORT = re.compile(
 )
 # CommonJS has these, ES modules such as the bundle have not.
 PLACE = "var __filename = import.meta.filename, __dirname = import.meta.dirname;\n"
-SHOWN_LINES = 20  # of Deno's error output
 # What esbuild writes with the path of a module: a comment above it, and the key of a
 # CommonJS module. One after the other, with the line feed: see COMMENT_LINE.
 NAMED_PLACES = (re.compile(r"\n// ([^\n]*)"), re.compile(r"\n  \"([^\n]*?)\"\("))
 URL_SAFE = "/@:+,=&$!*'();~-._"
-# Added to errors by Deno, for its own developers.
-BACKTRACE = re.compile(r"\n*Stack backtrace:.*", re.DOTALL)
-COLOUR = re.compile(r"\x1b\[[0-9;]*m")
-# Adds nothing to the lines before it.
-EMPTY_ERROR = re.compile(r"\n*error: bundling failed\n*\Z")
-
-
-@dataclass(frozen=True, slots=True)
-class Deno:
-    """Deno for one project.
-
-    Attributes:
-        binary: The executable.
-        task_root: The project's folder, which is the working folder of Deno.
-        environ: The caller's environment.
-    """
-
-    binary: str
-    task_root: Path
-    environ: Mapping[str, str]
-
-    def run(
-        self,
-        action: str,
-        arguments: Sequence[str],
-        *,
-        folder: Path | None = None,
-        flags: Sequence[str] | None = None,
-    ) -> str:
-        """Run a subcommand with the project's configuration; return its stdout.
-
-        Args:
-            action: Purpose of the command, for ``Cannot <action>``.
-            arguments: The subcommand and its arguments.
-            folder: Where to run it; None: in the project's folder.
-            flags: Flags for the project files; None: those of the project.
-
-        Raises:
-            BuildError: The command failed; the message contains its output.
-        """
-        if flags is None:
-            flags = tool_flags(self.task_root)
-        command = [self.binary, arguments[0], "--quiet", *flags, *arguments[1:]]
-        variables = {**self.environ, "NO_COLOR": "1", "DENO_NO_UPDATE_CHECK": "1"}
-        try:
-            done = subprocess.run(
-                command,
-                cwd=folder or self.task_root,
-                env=variables,
-                stdin=subprocess.DEVNULL,
-                capture_output=True,
-                text=True,
-                errors="replace",
-                check=False,
-            )
-        except OSError as error:
-            raise BuildError(
-                f"Cannot start {self.binary!r}: {error.strerror}"
-            ) from error
-        if done.returncode != 0:
-            raise BuildError(f"Cannot {action}:\n{_complaint(done)}")
-        return done.stdout
-
-    def check(self, file: Path) -> None:
-        """Type-check a module and its imports.
-
-        Raises:
-            BuildError: There are type errors.
-        """
-        self.run(f"check the types of {file.name!r}", ["check", file_url(file)])
-
-
-def _complaint(done: subprocess.CompletedProcess[str]) -> str:
-    said = COLOUR.sub("", done.stderr or done.stdout)
-    said = EMPTY_ERROR.sub("", BACKTRACE.sub("", said).strip())
-    lines = said.splitlines()
-    if len(lines) > SHOWN_LINES:
-        more = f"and {len(lines) - SHOWN_LINES} more lines"
-        said = "\n".join([*lines[:SHOWN_LINES], more])
-    return said or f"Deno exited with code {done.returncode} and no message"
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,11 +45,13 @@ class Bundle:
         modules: The code of each module.
         files: Files of the project among them.
         inputs: All files.
+        urls: Addresses of the modules from servers.
     """
 
     modules: Sequence[Part]
     files: frozenset[Path]
     inputs: frozenset[Path]
+    urls: frozenset[str]
 
 
 def bundle(
@@ -143,6 +63,7 @@ def bundle(
     minify: bool,
     has_map: bool,
     external: Iterable[str] = (),
+    running: Running | None = None,
 ) -> Bundle:
     """Bundle a handler and its imports into one file.
 
@@ -155,14 +76,13 @@ def bundle(
         minify: Minify the bundle, which makes stack traces without a map unreadable.
         has_map: Keep the source map.
         external: Names of packages that stay imports.
+        running: The bundler, if it was started already.
 
     Raises:
         BuildError: A module is missing or cannot be bundled.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    options = ["--platform=deno", "--format=esm", "--sourcemap=linked"]
-    options += [f"--external={name}" for name in sorted(external)]
-    _run_bundler(deno, file, target, options)
+    external = set(external)
+    (running or deno.start_bundle(file, target, external=external)).output()
     source_map = _source_map(target)
     here = target.parent.resolve()
     text = target.read_text("utf-8")
@@ -170,7 +90,7 @@ def bundle(
     # A minified bundle does not tell where a module begins.
     modules = tuple(parts(text, names.get))
     if minify:
-        _run_bundler(deno, file, target, [*options, "--minify"])
+        deno.start_bundle(file, target, external=external, minify=True).output()
         source_map, text = _source_map(target), target.read_text("utf-8")
     text = with_names(text, names)
     text = COMMONJS_EXPORT.sub(_named_export(export), text)
@@ -195,12 +115,8 @@ def bundle(
     places = {_joined(deno.task_root, name) for name in names if "://" not in name}
     root = f"{deno.task_root}/"
     own = (Path(path) for path in places if path.startswith(root))
-    return Bundle(modules, frozenset(own), frozenset(map(Path, places)))
-
-
-def _run_bundler(deno: Deno, file: Path, target: Path, options: Sequence[str]) -> None:
-    command = ["bundle", *options, "-o", str(target), file_url(file)]
-    deno.run(f"bundle {file.name!r}", command)
+    urls = frozenset(name for name in names if "://" in name)
+    return Bundle(modules, frozenset(own), frozenset(map(Path, places)), urls)
 
 
 def _source_map(target: Path) -> dict[str, Any]:

@@ -23,7 +23,7 @@ from lambda_deno_spawn.launch.entry import file_url
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from lambda_deno_spawn.dev.package.bundle import Deno
+    from lambda_deno_spawn.dev.package.deno import Deno
 
 NODE_MODULES = "/node_modules/"
 SERVERS = ("http:", "https:", "jsr:")

@@ -31,7 +31,7 @@ from lambda_deno_spawn.launch.entry import file_url
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from lambda_deno_spawn.dev.package.bundle import Deno
+    from lambda_deno_spawn.dev.package.deno import Deno
 
 # Keys of package.json with the names of packages that are needed at run time.
 DEPENDENCIES = ("dependencies", "optionalDependencies", "peerDependencies")
@@ -77,25 +77,42 @@ def stage_project_files(deno: Deno, source: Path, staged: Path) -> None:
 
 def stage_hoisted(task_root: Path, staged: Path) -> None:
     """Copy the packages that a function uses from folders above its own."""
+    for name, folder in hoisted(task_root, staged).items():
+        shutil.copytree(folder, staged / PACKAGES / name, symlinks=True)
+
+
+def hoisted(task_root: Path, staged: Path | None = None) -> dict[str, Path]:
+    """Find the packages that a function may use from folders above its own.
+
+    Args:
+        task_root: The function's folder.
+        staged: Folder of which the packages come first.
+
+    Returns:
+        Their real folders, by their names.
+    """
     files = find_project(task_root)
     folders = [Path(path) for path in hoisted_packages(files, task_root)]
+    if not folders:
+        return {}
     package = files.package or (files.config and str(Path(files.config).parent))
     wanted = list(_needed(Path(package or task_root)))
     seen: set[str] = set()
+    places: dict[str, Path] = {}
     while wanted:
         name = wanted.pop()
         if name in seen:
             continue
         seen.add(name)
         found = next((f / name for f in folders if (f / name).is_dir()), None)
-        target = staged / PACKAGES / name
-        if found is None or target.exists():
+        is_taken = staged is not None and (staged / PACKAGES / name).exists()
+        if found is None or is_taken:
             continue
-        real = found.resolve()
-        shutil.copytree(real, target, symlinks=True)
+        real = places[name] = found.resolve()
         wanted += _needed(real)
         for inner in (real / PACKAGES).glob("**/package.json"):
             wanted += _needed(inner.parent)
+    return places
 
 
 def merged_config(files: ProjectFiles, task_root: Path) -> dict[str, Any]:

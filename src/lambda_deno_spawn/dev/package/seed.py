@@ -27,6 +27,7 @@ from urllib.parse import unquote
 
 from lambda_deno_spawn.config import Settings
 from lambda_deno_spawn.dev.local.runtime import lambda_environ
+from lambda_deno_spawn.dev.package.request import HANDED_ON, folder_of_fixed_length
 from lambda_deno_spawn.dev.project.function import Function, InvokeOptions
 from lambda_deno_spawn.errors import BuildError, ConfigError, HandlerError
 from lambda_deno_spawn.invocation import Failure
@@ -55,21 +56,9 @@ if TYPE_CHECKING:
 # of a string that has no hash yet (kEmptyHashField in name.h).
 CHECKSUM = slice(24, 28)
 UNKNOWN_HASH = b"\x03\0\0\0"
-PATH_LENGTH = 128  # of folders whose paths must have equal lengths, if possible
 TASK_ROOT = Path("/var/task")  # in Lambda; AWS "Lambda environment variables"
 LOAD_LIMIT_S = 30.0  # for loading the module; Lambda limits init to 10 s
 READ_BYTES = 65_536
-# Variables of the caller that Deno may need on this machine, compared in capitals.
-HANDED_ON = frozenset(
-    {
-        "ALL_PROXY", "AWS_DEFAULT_REGION", "AWS_REGION", "DENO_CERT",
-        "DENO_TLS_CA_STORE", "HTTPS_PROXY", "HTTP_PROXY", "LANG", "LC_ALL",
-        "LD_LIBRARY_PATH", "NODE_EXTRA_CA_CERTS", "NO_PROXY", "PATH", "SSL_CERT_DIR",
-        "SSL_CERT_FILE", "TZ",
-    }
-)  # fmt: skip
-# Variables that a package may depend on, beside the project's.
-ASKED_FOR = HANDED_ON | {"DENO_DIR", "LAMBDA_DENO_BIN", "XDG_CACHE_HOME"}
 # URLs of Deno's own modules. All other entries are kept only if the package has the
 # module: a data: URL, for example, may contain a program with secrets.
 OWN_MODULES = ("ext:", "node:")
@@ -162,14 +151,6 @@ def seed_cache(
     if not moved and loaded.failure is None:
         return replace(loaded, notes=(*loaded.notes, UNKNOWN_FORM))
     return replace(loaded, files=files if moved else {})
-
-
-def folder_of_fixed_length(parent: Path, letter: str) -> Path:
-    """Return the path of a folder, padded to the same length for each parent.
-
-    V8's compiled code contains the URL of its module, so its size depends on the path.
-    """
-    return parent / (letter * max(1, PATH_LENGTH - len(str(parent)) - 1))
 
 
 def _command(

@@ -12,6 +12,7 @@ import fnmatch
 import json
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from lambda_deno_spawn.dev.project.patterns import Patterns, advice_on
@@ -19,7 +20,6 @@ from lambda_deno_spawn.dev.project.project import PROJECT_FILE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
-    from pathlib import Path
 
     from lambda_deno_spawn.dev.project.project import Project
 
@@ -86,6 +86,7 @@ class Selection:
         self._exclude = Patterns(project.exclude)
         self._apart = frozenset(apart)
         self._files: list[Selected] | None = None
+        self._folders: set[Path] = set()
 
     def files(self) -> Sequence[Selected]:
         """Return the files of the project that belong to its package, sorted by name.
@@ -101,6 +102,7 @@ class Selection:
         self, folder: Path, inner: str, above: Sequence[str], *, is_wanted: bool
     ) -> Iterator[Selected]:
         """Yield the files in a folder; of one that is left out, the included ones."""
+        self._folders.add(folder)
         for entry in sorted(os.scandir(folder), key=lambda entry: entry.name):
             name = f"{inner}{entry.name}"
             is_folder = entry.is_dir()
@@ -131,6 +133,10 @@ class Selection:
                 elif is_data and _is_empty(path):
                     yield Selected(f"{name}/", path)
 
+    def folders(self) -> frozenset[Path]:
+        """Return the folders in which files were looked for."""
+        return frozenset(self._folders)
+
     def is_excluded(self, name: str, *, is_folder: bool = False) -> bool:
         """Return whether ``exclude`` in ``lambda.toml`` matches a file or a folder."""
         return self._exclude.matches(name, is_folder=is_folder)
@@ -154,6 +160,7 @@ class Selection:
             return []
         # A pattern may be about files that are left out without it.
         for folder, folders, files in os.walk(self._root):
+            self._folders.add(Path(folder))
             inner = os.path.relpath(folder, self._root)
             place = "" if inner == "." else f"{inner.replace(os.sep, '/')}/"
             for patterns in lists.values():

@@ -12,12 +12,8 @@ from lambda_deno_spawn.dev.package.bundle import (
     stable_name,
     with_names,
 )
-from lambda_deno_spawn.dev.package.seed import (
-    PATH_LENGTH,
-    anonymous,
-    folder_of_fixed_length,
-    new_address,
-)
+from lambda_deno_spawn.dev.package.request import PATH_LENGTH, folder_of_fixed_length
+from lambda_deno_spawn.dev.package.seed import anonymous, new_address
 from lambda_deno_spawn.dev.project.function import Function
 from lambda_deno_spawn.dev.project.project import Project
 from lambda_deno_spawn.dev.project.selection import OWN_ARCHIVE, Selection

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lambda_deno_spawn.dev.package.record import (
+    Inputs,
     key_of,
     now_ns,
     read_record,
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 FACTS = {"handler": "function.handler"}
+SECOND = 1_000_000_000
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A project with a package, whose files are older than the build."""
+    """A project with a package."""
     root = tmp_path / "project"
     (root / "lib" / "deep").mkdir(parents=True)
     for name in ("function.ts", "lib/deep/a.ts"):
         (root / name).write_text("a")
-        os.utime(root / name, (1, 1))
     (root / "dist").mkdir()
     (root / "dist" / "name.zip").write_bytes(b"PK")
     return root
@@ -37,7 +37,9 @@ def root(tmp_path: Path) -> Path:
 def recorded(root: Path, started_ns: int | None = None) -> Path:
     package = root / "dist" / "name.zip"
     files = [root / "function.ts", root / "lib" / "deep" / "a.ts"]
-    write_record(package, "key", files, root, started_ns or now_ns(), FACTS)
+    inputs = Inputs(set(files), {root / "node_modules" / "a"})
+    # As if the build had begun long after the files were written.
+    write_record(package, "key", inputs, root, started_ns or now_ns() + SECOND, FACTS)
     return package
 
 
@@ -74,7 +76,7 @@ def test_a_change_is_noticed(root: Path, change: object) -> None:
 
 
 def test_files_that_may_still_change_are_not_recorded(root: Path) -> None:
-    assert read_record(recorded(root, started_ns=1_000_000_001), "key") is None
+    assert read_record(recorded(root, started_ns=now_ns()), "key") is None
 
 
 def test_the_key_depends_on_every_fact() -> None:
