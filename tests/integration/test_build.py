@@ -913,30 +913,34 @@ def test_an_unchanged_project_is_not_built_again(
             "data/deep/a.txt": "a",
         },
     )
-    for path in project.rglob("*"):
-        os.utime(path, (0, 0))  # long before the build
 
     def runs(*options: str) -> tuple[bool, str]:
         log.write_text("")
         done = build("orders", *options, "-o", "json", LAMBDA_DENO_BIN=str(counted))
         assert done.returncode == 0, done.stderr
-        return bool(log.read_text()), json.loads(done.stdout)["sha256"]
+        # A script is asked for its version, as it may start another Deno.
+        has_run = set(log.read_text().split()) != {"--version"}
+        return has_run, json.loads(done.stdout)["sha256"]
+
+    def is_known() -> bool:
+        # Not at once, if files were written shortly before the build.
+        return not all(runs()[0] for _ in range(2))
 
     has_run, first = runs()
     assert has_run
+    assert is_known()
     assert runs() == (False, first)
     write(project, {"lib/a.ts": "export const a = 2;\n"})
     os.utime(project / "lib/a.ts", (1, 1))
     has_run, second = runs()
     assert has_run
     assert second != first
-    assert not runs()[0]
+    assert is_known()
     # Files that were not there before: data, and one that takes precedence.
     for name in ("data/deep/b.txt", "data/new/b.txt", "lib/a.js"):
         write(project, {name: "export const a = 3;\n"})
-        os.utime(project / name, (1, 1))
         assert runs()[0], name
-        assert not runs()[0]
+        assert is_known()
     assert runs("--minify")[0]
     (tmp_path / "dist" / "orders.zip").write_bytes(b"damaged")
     assert runs("--minify")[0]

@@ -135,7 +135,7 @@ def now_ns() -> int:
 
 def _with_places(paths: set[str], task_root: str) -> set[str]:
     """Add the folders and files by which Deno would find other modules instead."""
-    folders = {_folder(path) for path in paths}
+    folders = {_folder(path) for path in paths - {task_root}}
     above = {str(Path.home())}
     for path in [*paths, f"{task_root}/*"]:
         while (path := _folder(path)) not in above:

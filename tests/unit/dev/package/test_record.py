@@ -37,7 +37,7 @@ def root(tmp_path: Path) -> Path:
 def recorded(root: Path, started_ns: int | None = None) -> Path:
     package = root / "dist" / "name.zip"
     files = [root / "function.ts", root / "lib" / "deep" / "a.ts"]
-    inputs = Inputs(set(files), {root / "node_modules" / "a"})
+    inputs = Inputs({root, *files}, {root / "node_modules" / "a"})
     # As if the build had begun long after the files were written.
     write_record(package, "key", inputs, root, started_ns or now_ns() + SECOND, FACTS)
     return package
@@ -47,8 +47,9 @@ def test_an_unchanged_package_is_known(root: Path) -> None:
     package = recorded(root)
     assert read_record(package, "key") == FACTS
     assert read_record(package, "other") is None
-    # The build's own folder is not a change.
+    # Neither the build's own folder nor other projects are a change.
     (root / "dist" / "other.zip").touch()
+    (root.parent / "other").mkdir()
     assert read_record(package, "key") == FACTS
 
 
