@@ -44,6 +44,9 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
             **{name: text for name, text in os.environ.items() if name[:4] != "AWS_"},
             **aws,
             "DENO_NO_UPDATE_CHECK": "1",
+            # As installed by pip: with byte code.
+            "PYTHONDONTWRITEBYTECODE": "",
+            "PYTHONPYCACHEPREFIX": str(scratch / "pycache"),
         }
         _write_layers(scratch / "deployed")
         commands = _commands(project, empty, scratch)
