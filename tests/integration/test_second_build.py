@@ -6,6 +6,7 @@ package is built beside the record of the last build, and in an empty folder.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -290,6 +291,28 @@ def test_what_a_module_does_with_a_variable_is_built_anew(project: Project) -> N
     assert not record_path(project.package).exists()
     project.options["variables"] = {}
     assert project.built().sha256 == quiet.sha256
+
+
+def test_module_from_a_server_is_watched_in_deno_s_cache(project: Project) -> None:
+    address = "https://deno.land/x/a/mod.ts"
+    cache = project.folder / "deno_dir"
+    (cache / "dl").parent.mkdir()
+    (cache / "dl").symlink_to(Path(project.environ["DENO_DIR"], "dl"))
+    project.environ["DENO_DIR"] = str(cache)
+    digest = hashlib.sha256(b"/x/a/mod.ts").hexdigest()
+    said = {"headers": {"content-type": "application/typescript"}, "url": address}
+    end = f"\n// denoCacheMetadata={json.dumps(said)}"
+
+    def download(text: str) -> None:
+        project.write(f"deno_dir/remote/https/deno.land/{digest}", text + end)
+
+    project.write("fn/function.ts", f'export * from "{address}";\n')
+    download("export const handler = () => 1;\n")
+    first = project.built()
+    assert record_path(project.package).exists()
+    download("export const handler = () => 2;\n")
+    second = project.built()
+    assert second.sha256 == project.from_scratch().sha256 != first.sha256
 
 
 def test_unchanged_project_does_not_start_deno(

@@ -34,6 +34,7 @@ PLACE = "var __filename = import.meta.filename, __dirname = import.meta.dirname;
 # What esbuild writes with the path of a module: a comment above it, and the key of a
 # CommonJS module. One after the other, with the line feed: see COMMENT_LINE.
 NAMED_PLACES = (re.compile(r"\n// ([^\n]*)"), re.compile(r"\n  \"([^\n]*?)\"\("))
+BUNDLER = "deno:"  # before the address of a module from a server, in comments
 URL_SAFE = "/@:+,=&$!*'();~-._"
 
 
@@ -115,7 +116,7 @@ def bundle(
     places = {_joined(deno.task_root, name) for name in names if "://" not in name}
     root = f"{deno.task_root}/"
     own = (Path(path) for path in places if path.startswith(root))
-    urls = frozenset(name for name in names if "://" in name)
+    urls = frozenset(name.removeprefix(BUNDLER) for name in names if "://" in name)
     return Bundle(modules, frozenset(own), frozenset(map(Path, places)), urls)
 
 

@@ -36,7 +36,6 @@ from lambda_deno_spawn.dev.package.inputs import (
     cached_modules,
     packages,
     reached,
-    with_listings,
 )
 from lambda_deno_spawn.dev.package.layer import LAYER_RUNTIME_JS, MACHINES
 from lambda_deno_spawn.dev.package.node_modules import (
@@ -332,8 +331,7 @@ class _Builder:
         named, folders = reached(files, task_root)
         files |= named | self._selection.folders()
         if self._urls:
-            urls = with_listings(self._urls)
-            cached = cached_modules(urls, task_root, self._deno.environ)
+            cached = cached_modules(self._urls, task_root, self._deno.environ)
             if cached is None:
                 return None
             files |= cached

@@ -31,7 +31,7 @@ from lambda_deno_spawn.launch.deno_json import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 READ = (
     ".ts", ".tsx", ".mts", ".cts", ".js", ".jsx", ".mjs", ".cjs", ".json", ".jsonc",
@@ -94,7 +94,7 @@ def packages(inputs: Iterable[Path], task_root: Path) -> set[Path]:
 
 
 def cached_modules(
-    urls: Iterable[str], task_root: Path, environ: Mapping[str, str]
+    urls: Collection[str], task_root: Path, environ: Mapping[str, str]
 ) -> set[Path] | None:
     """Return the files in which Deno keeps modules from servers.
 
@@ -112,25 +112,27 @@ def cached_modules(
     cache = environ.get("DENO_DIR") or (
         f"{environ.get('XDG_CACHE_HOME') or environ.get('HOME', '') + '/.cache'}/deno"
     )
-    found = set()
+    found = {_cached(cache, url) for url in urls}
+    if not all(path.is_file() for path in found):
+        return None
+    return found | {_cached(cache, url) for url in _listings(urls)}
+
+
+def _cached(cache: str, url: str) -> Path:
+    parts = urlsplit(url)
+    query = f"?{parts.query}" if parts.query else ""
+    digest = hashlib.sha256(f"{parts.path}{query}".encode()).hexdigest()
+    host = (parts.hostname or "") + (f"_PORT{parts.port}" if parts.port else "")
+    return Path(cache, "remote", parts.scheme, host, digest)
+
+
+def _listings(urls: Iterable[str]) -> Iterator[str]:
+    """Yield the addresses of what JSR says about the versions of packages."""
     for url in urls:
-        parts = urlsplit(url)
-        query = f"?{parts.query}" if parts.query else ""
-        digest = hashlib.sha256(f"{parts.path}{query}".encode()).hexdigest()
-        host = (parts.hostname or "") + (f"_PORT{parts.port}" if parts.port else "")
-        found.add(Path(cache, "remote", parts.scheme, host, digest))
-    return found if all(path.is_file() for path in found) else None
-
-
-def with_listings(urls: Iterable[str]) -> set[str]:
-    """Add the addresses of what JSR says about the versions of packages."""
-    found = set(urls)
-    for url in list(found):
         parts = url.removeprefix(JSR).split("/")
         if url.startswith(JSR) and len(parts) > 3:
             package = f"{JSR}{parts[0]}/{parts[1]}"
-            found |= {f"{package}/meta.json", f"{package}/{parts[2]}_meta.json"}
-    return found
+            yield from (f"{package}/meta.json", f"{package}/{parts[2]}_meta.json")
 
 
 def _configuration(task_root: Path) -> Iterator[Path]:
