@@ -1,8 +1,8 @@
 """What an error text means, and what to do about it.
 
 Knows the errors that people meet with this runtime, by the text that a log or a caller
-shows. Pure: reads a text, and nothing else. The tables of docs/troubleshooting.md are
-written from the same entries; a test compares them.
+shows. Pure: reads a text, and nothing else. docs/troubleshooting.md and
+docs/reference/errors.md are generated from the same entries.
 """
 
 from __future__ import annotations
@@ -11,6 +11,14 @@ import re
 from dataclasses import dataclass
 
 SEEN_LIMIT = 160  # characters of the text that are shown
+
+# Where an error type is reported.
+INIT = "at init"
+LOADING = "at init, or for an event whose process starts later"
+EVENT = "for the event"
+EITHER = "at init or for the event"
+LOG = "in the log and the metrics"
+LAMBDA = "by Lambda itself"
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +31,8 @@ class Entry:
         why: The cause, as a clause.
         do: What to do, as an imperative.
         page: Page of the documentation with more, relative to docs/.
+        reported: Where the runtime or Lambda reports it, if it is an error type; empty:
+            it is the text of another program.
     """
 
     shown: str
@@ -30,6 +40,7 @@ class Entry:
     why: str
     do: str
     page: str
+    reported: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +70,23 @@ ENTRIES = (
         "the file of the handler, or a module that it imports, is not in the package",
         "read which import the message names, and see what `build` packages",
         "build.md",
+        LOADING,
     ),
     Entry(
-        "`Runtime.HandlerNotFound`, `Runtime.MalformedHandlerName`",
-        r"Runtime\.(?:HandlerNotFound|MalformedHandlerName)",
+        "`Runtime.HandlerNotFound`",
+        r"Runtime\.HandlerNotFound",
         "the module does not export what `handler` names",
         "set `handler` in lambda.toml; the message lists the exports that exist",
         "project.md",
+        LOADING,
+    ),
+    Entry(
+        "`Runtime.MalformedHandlerName`",
+        r"Runtime\.MalformedHandlerName",
+        "`handler` does not have the form `file.export`",
+        "set `handler` in lambda.toml, such as `src/api.handler`",
+        "configuration.md",
+        INIT,
     ),
     Entry(
         "`Runtime.UserCodeSyntaxError`",
@@ -73,6 +94,7 @@ ENTRIES = (
         "the module cannot be parsed",
         "go to the position that the message names",
         "handlers.md",
+        LOADING,
     ),
     Entry(
         "`require is not defined`, `module is not defined`",
@@ -123,13 +145,25 @@ ENTRIES = (
         "the handler returned a promise that nothing can settle any more",
         "look for a missing await, or a callback that is never called",
         "handlers.md",
+        EVENT,
     ),
     Entry(
-        "`Runtime.InvokeTimeout`, `Task timed out`",
-        r"Runtime\.InvokeTimeout|Task timed out|Sandbox\.Timedout",
+        "`Runtime.InvokeTimeout`",
+        r"Runtime\.InvokeTimeout",
         "the handler was still running shortly before the function's timeout",
-        "raise `timeout`, or give context.signal to fetch so that it stops in time",
+        "raise `timeout`, or give context.signal to fetch so that it stops in time; "
+        "`logTail` has the last lines that it logged",
         "handlers.md",
+        EVENT,
+    ),
+    Entry(
+        "`Sandbox.Timedout`, `Task timed out`",
+        r"Sandbox\.Timedout|Task timed out",
+        "the function's timeout was over before the runtime could report an error, "
+        "which takes 200 ms",
+        "raise `timeout`, or LAMBDA_DENO_STOP_MARGIN_MS if functions have little CPU",
+        "handlers.md",
+        LAMBDA,
     ),
     Entry(
         "`Runtime.OutOfMemory`",
@@ -137,20 +171,24 @@ ENTRIES = (
         "V8's heap or the environment's memory was full",
         "raise `memory`; LAMBDA_DENO_METRICS=json shows the peak of each event",
         "metrics.md",
+        EITHER,
     ),
     Entry(
         "`Runtime.ResourceExhausted`",
         r"Runtime\.ResourceExhausted|Too many open files|EMFILE|ENOSPC|EAGAIN",
         "processes, descriptors or space in /tmp ran out",
-        "close what the handler opens, and wait for the programs that it starts",
-        "configuration.md",
+        "close what the handler opens, and wait for the programs that it starts; the "
+        "message names the resource",
+        "reference/errors.md",
+        EITHER,
     ),
     Entry(
         "`Runtime.ExitError`",
         r"Runtime\.ExitError|Runtime exited",
-        "the process ended before it had answered",
+        "the process ended before it had answered, by itself or by a signal",
         "return or throw instead of calling Deno.exit or process.exit",
-        "configuration.md",
+        "reference/errors.md",
+        EITHER,
     ),
     Entry(
         "`Runtime.UnhandledPromiseRejection`",
@@ -158,6 +196,7 @@ ENTRIES = (
         "a promise was rejected, and no code awaited it",
         "await it, or give it to context.waitUntil",
         "handlers.md",
+        EVENT,
     ),
     Entry(
         "`Runtime.JSONStringifyError`",
@@ -165,20 +204,113 @@ ENTRIES = (
         "the result cannot be written as JSON",
         "convert BigInt, circular objects and the like before returning",
         "handlers.md",
+        EVENT,
     ),
     Entry(
         "`Function.ResponseSizeTooLarge`",
-        r"ResponseSizeTooLarge|Runtime\.TruncatedResponse",
+        r"ResponseSizeTooLarge",
         "the response is larger than the 6 MB that Lambda accepts",
         "stream it, or store it and return its address",
         "guides/streaming.md",
+        EVENT,
     ),
     Entry(
-        "`Runtime.UnsupportedEvent`, `Runtime.InvalidResponse`",
-        r"Runtime\.(?:UnsupportedEvent|InvalidResponse)",
-        "a web app got an event that is not an HTTP request, or gave no Response",
+        "`Runtime.TruncatedResponse`",
+        r"Runtime\.TruncatedResponse",
+        "a streamed response ended before it was complete",
+        "look for the handler's error, or the caller's end, in the log",
+        "guides/streaming.md",
+        LAMBDA,
+    ),
+    Entry(
+        "`Runtime.UnsupportedEvent`",
+        r"Runtime\.UnsupportedEvent",
+        "a web app got an event that is not an HTTP request",
         "export a `handler` for other events",
         "handlers.md",
+        EVENT,
+    ),
+    Entry(
+        "`Runtime.InvalidResponse`",
+        r"Runtime\.InvalidResponse\b",
+        "`fetch` of a web app did not return a `Response`",
+        "return one in every branch, errors included",
+        "handlers.md",
+        EVENT,
+    ),
+    Entry(
+        "`Runtime.UnmarshalError`, `Runtime.LambdaContextUnmarshalError`",
+        r"Runtime\.(?:LambdaContext)?UnmarshalError",
+        "the event, or the caller's client context, is not JSON",
+        "correct the caller",
+        "reference/errors.md",
+        EVENT,
+    ),
+    Entry(
+        "`Runtime.InvalidStreamingOperation`",
+        r"Runtime\.InvalidStreamingOperation",
+        "a piece of a stream is neither text nor bytes, or the media type cannot be a "
+        "header",
+        "encode it first; the message has the type",
+        "handlers.md",
+        EVENT,
+    ),
+    Entry(
+        "`Runtime.StreamUnavailable`",
+        r"Runtime\.StreamUnavailable",
+        "the connection for a streamed response could not be opened; nothing was sent",
+        "try again; the message has the reason",
+        "reference/errors.md",
+        EVENT,
+    ),
+    Entry(
+        "`Runtime.ServerClosed`",
+        r"Runtime\.ServerClosed",
+        "the module has closed the server that answers its events",
+        "call `close` or `shutdown` of the server at the end only",
+        "handlers.md",
+        EVENT,
+    ),
+    Entry(
+        "`Runtime.WorkerProtocolError`",
+        r"Runtime\.WorkerProtocolError",
+        "another program wrote into a frame, a frame was too long, or stdout was "
+        "closed",
+        "do not let programs inherit stdout",
+        "protocol.md",
+        EITHER,
+    ),
+    Entry(
+        "`Runtime.LambdaRuntimeClientError`",
+        r"Runtime\.LambdaRuntimeClientError",
+        "the Runtime API did not accept the response, or not all of it",
+        "look for the warning in the log that names the call and the status",
+        "metrics.md",
+        LOG,
+    ),
+    Entry(
+        "`Runtime.BeforeSnapshotError`",
+        r"Runtime\.BeforeSnapshotError",
+        "SnapStart: the environment could not be made ready for its snapshot",
+        "read the message: it has the reason",
+        "layers.md",
+        INIT,
+    ),
+    Entry(
+        "`Runtime.AfterRestoreError`",
+        r"Runtime\.AfterRestoreError",
+        "SnapStart: the module could not be loaded after a restore",
+        "correct the error that the message names",
+        "layers.md",
+        INIT,
+    ),
+    Entry(
+        "`Runtime.Unknown`, `Function.Unknown`",
+        r"(?:Runtime|Function)\.Unknown\b",
+        "the name of the error cannot be an error type of Lambda",
+        "read the message and the log; give your error classes names of letters",
+        "reference/errors.md",
+        LAMBDA,
     ),
     Entry(
         "`Runtime.InvalidConfiguration`",
@@ -186,6 +318,7 @@ ENTRIES = (
         "a setting or deno.json has a value that cannot be used",
         "correct the value that the message names",
         "configuration.md",
+        LOADING,
     ),
     Entry(
         "`Runtime.SecretUnavailable`",
@@ -193,6 +326,7 @@ ENTRIES = (
         "a secret that a variable refers to could not be fetched at the start",
         "check its name, the role's policy, and the way out of the VPC",
         "secrets.md",
+        INIT,
     ),
     Entry(
         "`/opt/lambda-deno-spawn: No such file`",
@@ -207,6 +341,15 @@ ENTRIES = (
         "Deno or the supervisor cannot be started on this system",
         "use layers for the function's architecture, on Amazon Linux 2023",
         "layers.md",
+        EITHER,
+    ),
+    Entry(
+        "`ENOENT`, `NotFound:`",
+        r"\bENOENT\b|\bNotFound:",
+        "there is no such file, or it is one that the function may not read, which the "
+        "message then says",
+        "check the path, or allow it in `permissions`",
+        "configuration.md",
     ),
     Entry(
         "`Unknown settings have no effect`",
@@ -258,9 +401,10 @@ def explain(text: str) -> list[Explanation]:
 
 
 def table() -> str:
-    """Return all entries as the table of docs/troubleshooting.md."""
+    """Return the texts that are not error types as the table of troubleshooting.md."""
     rows = [
         f"| {entry.shown} | {entry.why} | {entry.do} | [more]({entry.page}) |"
         for entry in ENTRIES
+        if not entry.reported
     ]
     return "\n".join(["| Text | Why | What to do | |", "|---|---|---|---|", *rows])

@@ -1,0 +1,152 @@
+"""The reference: it describes all that the code has, and its pages are up to date."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import typer
+from docs.site.reference import __main__ as reference
+from docs.site.reference import (
+    commands,
+    errors,
+    keys,
+    markdown,
+    metrics,
+    settings,
+    types,
+)
+from docs.site.reference.markdown import ReferenceGapError
+from typer.main import get_command
+
+from lambda_deno_spawn import config
+from lambda_deno_spawn.dev.cli.app import app
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+DOCS = Path(__file__).parents[2] / "docs"
+
+
+def test_every_page_is_as_the_code_has_it() -> None:
+    stale = [
+        path.name
+        for path, text in reference.pages().items()
+        if path.read_text(encoding="utf-8") != text
+    ]
+    assert not stale, "run: make reference"
+
+
+@pytest.mark.parametrize(
+    ("write", "module", "name", "key"),
+    [
+        (settings.settings_table, settings, "ROWS", "LAMBDA_DENO_WARM"),
+        (metrics.metrics_table, metrics, "MEANINGS", "idleMs"),
+        (metrics.metrics_table, metrics, "DERIVED", "warm"),
+        (keys.keys_tables, keys, "KEYS", "memory"),
+        (keys.keys_tables, keys, "IN_TABLES", "vpc.ipv6"),
+        (keys.keys_tables, keys, "IN_EVENTS", "events.filters"),
+        (commands.commands_page, commands, "EXAMPLES", "logs"),
+        (types.types_page, types, "GROUPS", "Streams"),
+    ],
+)
+def test_what_is_not_described_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    write: Callable[[], object],
+    module: object,
+    name: str,
+    key: str,
+) -> None:
+    described = {**getattr(module, name)}
+    del described[key]
+    monkeypatch.setattr(module, name, described)
+    with pytest.raises(ReferenceGapError):
+        write()
+
+
+def test_a_new_error_type_needs_an_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = errors.error_types()
+    assert {"Runtime.ExitError", "Runtime.ServerClosed"} <= found  # of Python, of JS
+    monkeypatch.setattr(errors, "error_types", lambda: {*found, "Runtime.NewError"})
+    with pytest.raises(ReferenceGapError, match=r"Runtime\.NewError"):
+        errors.errors_table()
+
+
+def test_a_choice_without_a_line_in_the_docstring_is_named() -> None:
+    class Choice(Enum):
+        """A choice.
+
+        Attributes:
+            ONE: The first.
+        """
+
+        ONE = "one"
+        TWO = "two"
+
+    with pytest.raises(ReferenceGapError, match="TWO"):
+        settings.choices(Choice)
+
+
+def test_an_option_without_help_is_named() -> None:
+    broken = typer.Typer()
+
+    @broken.command()
+    def run(wanted: str = typer.Option("x")) -> None: ...
+
+    command = get_command(broken)
+    with pytest.raises(ReferenceGapError, match="--wanted"):
+        commands.options(command, typer.Context(command, info_name="run"))
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        (name, words)
+        for name, examples in commands.EXAMPLES.items()
+        for _, words in examples
+    ],
+)
+def test_an_example_has_arguments_that_its_command_takes(name: str, words: str) -> None:
+    command = get_command(app)
+    context = typer.Context(command, info_name=commands.PROGRAM)
+    for word in name.split():
+        command = getattr(command, "commands")[word]  # noqa: B009
+    command.make_context(name, shlex.split(words), parent=context)
+
+
+def test_a_table_is_written_as_markdown() -> None:
+    assert markdown.table(["A", "B"], [["a | b", "two\nlines"]]).splitlines() == [
+        "| A | B |",
+        "| --- | --- |",
+        "| a &#124; b | two lines |",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("help_text", "shown"),
+    [
+        ("Port.  [default: 3000; 0<=x<=65535]", ["Port. From 0 to 65535.", "3000"]),
+        ("Time. [default: 3] [x<=900]", ["Time. At most 900.", "3"]),
+        ("Stage, [stage.NAME].", ["Stage, [stage.NAME].", ""]),
+        ("Name.  [required]", ["Name.", "required"]),
+    ],
+)
+def test_default_and_range_are_told_apart(help_text: str, shown: list[str]) -> None:
+    assert commands.row(("--it", help_text))[1:] == shown
+
+
+def test_every_variable_of_the_platform_that_is_read_is_on_the_page() -> None:
+    source = Path(config.__file__).read_text(encoding="utf-8")
+    page = (DOCS / "configuration.md").read_text(encoding="utf-8")
+    families = re.findall(r"`(AWS_\w+_)\*`", page)
+    read = set(re.findall(r'"((?:AWS|LAMBDA_TASK)_[A-Z_]+|_HANDLER)"', source))
+    missing = {
+        name
+        for name in read
+        if f"`{name}`" not in page and not name.startswith(tuple(families))
+    }
+    assert missing <= {"AWS_"}  # a prefix
