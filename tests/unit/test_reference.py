@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shlex
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import typer
@@ -29,7 +30,21 @@ from lambda_deno_spawn.dev.cli.app import app
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-DOCS = Path(__file__).parents[2] / "docs"
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+PAGES = [
+    page
+    for page in (*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")))
+    if page.parent.name != "decisions"
+]
+COMMAND: Any = get_command(app)
+UsageError = typer.BadParameter.__bases__[0]  # wherever Typer has it from
+# A line of a block: indented, behind a prompt, or in a fence; variables may precede.
+SHOWN = re.compile(
+    r"^(?: {4}|\$ |)(?:\w+=\S+ )*lambda-deno-spawn (?!\d)(.*)$", re.MULTILINE
+)
+SYNOPSIS = re.compile(r"\[(?:[A-Z]|--)")
+END_OF_COMMAND = re.compile(r"  +| # | \| | > | &|\\$|;")
 
 
 def test_every_page_is_as_the_code_has_it() -> None:
@@ -111,11 +126,35 @@ def test_an_option_without_help_is_named() -> None:
     ],
 )
 def test_an_example_has_arguments_that_its_command_takes(name: str, words: str) -> None:
-    command = get_command(app)
-    context = typer.Context(command, info_name=commands.PROGRAM)
-    for word in name.split():
-        command = getattr(command, "commands")[word]  # noqa: B009
-    command.make_context(name, shlex.split(words), parent=context)
+    parse(f"{name} {words}")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_command_on_a_page_is_one_that_the_command_line_takes(page: Path) -> None:
+    for line in SHOWN.findall(page.read_text(encoding="utf-8")):
+        if not SYNOPSIS.search(line):
+            parse(END_OF_COMMAND.split(line)[0])
+
+
+def parse(line: str) -> None:
+    """Let a command parse its arguments, without running it."""
+    command = COMMAND
+    context = typer.Context(
+        command, info_name=commands.PROGRAM, help_option_names=["-h", "--help"]
+    )
+    words = shlex.split(line)
+    while hasattr(command, "commands"):
+        if not words or words[0].startswith("-"):
+            return
+        command = command.commands[words.pop(0)]
+    with contextlib.suppress(typer.Exit):  # --help
+        command.make_context("command", words, parent=context)
+
+
+@pytest.mark.parametrize("line", ["invoke . --evnt {}", "deploy a b", "layer bild"])
+def test_a_command_that_does_not_exist_is_found(line: str) -> None:
+    with pytest.raises((UsageError, KeyError)):
+        parse(line)
 
 
 def test_a_table_is_written_as_markdown() -> None:
