@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
 import shlex
 from enum import Enum
@@ -26,6 +27,7 @@ from typer.main import get_command
 
 from lambda_deno_spawn import config
 from lambda_deno_spawn.dev.cli.app import app
+from lambda_deno_spawn.serving.metrics import EMF_METRICS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -189,3 +191,18 @@ def test_every_variable_of_the_platform_that_is_read_is_on_the_page() -> None:
         if f"`{name}`" not in page and not name.startswith(tuple(families))
     }
     assert missing <= {"AWS_"}  # a prefix
+
+
+def test_the_dashboard_and_the_alarms_use_metrics_that_exist() -> None:
+    page = (DOCS / "guides" / "observability.md").read_text(encoding="utf-8")
+    template = page.partition('title="monitoring.yaml"\n')[2].partition("```")[0]
+    body = re.sub(r"\$\{[\w:]+\}", "x", template.partition("DashboardBody: !Sub |")[2])
+    shown = {
+        metric[1]
+        for widget in json.loads(body)["widgets"]
+        for metric in widget["properties"]["metrics"]
+    }
+    alarms = set(re.findall(r"MetricName: (\w+)", template))
+    written = {name for name, *_ in EMF_METRICS} | {*metrics.DERIVED.values()}
+    assert shown | alarms <= written
+    assert {"WaitTime", "Errors"} <= shown & alarms
