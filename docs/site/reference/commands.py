@@ -6,7 +6,7 @@ Knows one or more examples of each command; a test parses them.
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import typer
 from docs.site.reference.markdown import code, complete, table
@@ -18,8 +18,6 @@ from lambda_deno_spawn.dev.cli.pages import PAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-    import click
 
 PROGRAM = "lambda-deno-spawn"
 # What Typer adds to a help text: a default, a range, or both in one pair of brackets.
@@ -111,9 +109,7 @@ def commands_page() -> str:
     return "\n".join(lines)
 
 
-def leaves(
-    command: click.Command, context: click.Context
-) -> Iterator[tuple[click.Command, click.Context]]:
+def leaves(command: Any, context: Any) -> Iterator[tuple[Any, Any]]:
     """Return each command that does something, with its context."""
     children = getattr(command, "commands", None)
     if children is None:
@@ -125,17 +121,17 @@ def leaves(
             yield from leaves(child, inner)
 
 
-def path(context: click.Context) -> str:
+def path(context: Any) -> str:
     """Return the words of a command behind the program's name."""
     return context.command_path.partition(" ")[2]
 
 
-def usage(command: click.Command, context: click.Context) -> str:
+def usage(command: Any, context: Any) -> str:
     """Return arguments and options in short."""
     return " ".join(command.collect_usage_pieces(context))
 
 
-def section(command: click.Command, context: click.Context) -> Iterator[str]:
+def section(command: Any, context: Any) -> Iterator[str]:
     """Return what the page says about one command."""
     name = path(context)
     yield from [f"## {name}", ""]
@@ -153,7 +149,7 @@ def section(command: click.Command, context: click.Context) -> Iterator[str]:
     yield from ["", f"Guide: [{page.rstrip('/')}]({target})"]
 
 
-def options(command: click.Command, context: click.Context) -> str:
+def options(command: Any, context: Any) -> str:
     """Return the table of arguments and options; empty: there are none."""
     parameters = [
         parameter

@@ -57,7 +57,9 @@ def phrase(sentence: str) -> str:
     return (first + sentence[len(first) :]).rstrip(".")
 
 
-def complete(what: str, in_code: Iterable[str], described: Mapping[str, str]) -> None:
+def complete(
+    what: str, in_code: Iterable[str], described: Mapping[str, object]
+) -> None:
     """Compare the names that the code has with those that are described.
 
     Raises:
