@@ -123,7 +123,7 @@ def leaves(command: Any, context: Any) -> Iterator[tuple[Any, Any]]:
 
 def path(context: Any) -> str:
     """Return the words of a command behind the program's name."""
-    return context.command_path.partition(" ")[2]
+    return str(context.command_path).partition(" ")[2]
 
 
 def usage(command: Any, context: Any) -> str:
