@@ -38,9 +38,7 @@ def written(folder: Path, files: dict[str, object]) -> Path:
         ({"a.js": "new Deno.Command('git')"}, "programs", "a.js:1"),
         ({"a.js": "({ timeoutEarlyInMillis: 50 })"}, "middy-timeout", "a.js:1"),
         (
-            {
-                "a.ts": "import 'x';\nimport { A } from 'typeorm'\n@A()\nclass B {}"
-            },
+            {"a.ts": "import 'x';\nimport { A } from 'typeorm'\n@A()\nclass B {}"},
             "decorators",
             "a.ts:3",
         ),
