@@ -24,7 +24,11 @@ GROUPS: dict[str, tuple[str, ...]] = {
 }
 # For these, nothing of a lock may have to be compiled.
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
-SYSTEMS = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28", "aarch64-apple-darwin")
+LINUX = ("x86_64-manylinux_2_28", "aarch64-manylinux_2_28")
+SYSTEMS = {
+    "dev": (*LINUX, "aarch64-apple-darwin"),
+    "cli": ("x86_64-apple-darwin",),
+}
 
 
 def main() -> int:
@@ -40,8 +44,8 @@ def main() -> int:
             *(options if first else ("--constraints", "locks/release.txt")),
             *("--output-file", f"locks/{name}.txt"),
         )
-    for name in ("cli", "dev"):
-        for system in SYSTEMS:
+    for name, systems in SYSTEMS.items():
+        for system in systems:
             for python in PYTHONS:
                 check_wheels(name, system, python)
     return 0
