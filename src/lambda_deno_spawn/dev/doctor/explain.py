@@ -115,7 +115,7 @@ ENTRIES = (
         "`ERR_DLOPEN_FAILED`, `Requires ffi access`",
         r"ERR_DLOPEN_FAILED|Requires ffi access|invalid ELF header|wrong ELF class|"
         r"[Cc]ould not locate the bindings file|Could not load the \"sharp\" module|"
-        r"[Nn]o native build was found|Query engine library|"
+        r"[Nn]o native build was found|Cannot find native binding|Query [Ee]ngine|"
         r"(?:not find|not load)[^\n]*\.node\b",
         "a package loads native code, which needs a permission and the right binary",
         "allow it, and install the package for the architecture of the function",
@@ -125,7 +125,8 @@ ENTRIES = (
     Entry(
         '`Relative import path "lodash" not prefixed with / or ./ or ../`',
         r"Relative import path|not a dependency and not in import map|"
-        r"not prefixed with / or \./",
+        r"not prefixed with / or \./|ERR_PACKAGE_IMPORT_NOT_DEFINED|"
+        r"ERR_UNSUPPORTED_ESM_URL_SCHEME|Unsupported scheme \"|Could not resolve ['\"]",
         "no file says where this package or alias comes from; Deno does not read paths "
         "of tsconfig.json",
         "name it in deno.json or package.json, or import it as npm:NAME@VERSION",
@@ -135,7 +136,8 @@ ENTRIES = (
     Entry(
         "`--cached-only is specified`, `Could not find npm package`",
         r"--cached-only is specified|Could not find npm package|"
-        r"[Cc]ould not find (?:version|constraint)|npm package '[^']+' does not exist",
+        r"[Cc]ould not find (?:version|constraint)|npm package '[^']+' does not exist|"
+        r"JSR package manifest|Import '[^']+' failed",
         "a package is neither in the function's package nor in Deno's cache, or has no "
         "such version",
         "build with `build`, which packages it; check its name and version",
@@ -145,7 +147,7 @@ ENTRIES = (
     Entry(
         "`The lockfile is out of date`, `Integrity check failed`",
         r"lockfile is out of date|[Ii]ntegrity check failed|"
-        r"checksum mismatch|Failed reading lockfile",
+        r"checksum mismatch|Failed reading lockfile|Unsupported lockfile version",
         "deno.lock does not fit the imports; it is never changed on Lambda (--frozen)",
         "run `deno install --entrypoint FILE`, and commit deno.lock",
         "configuration.md#project-files",
@@ -165,7 +167,7 @@ ENTRIES = (
         "`Cannot use import statement outside a module`",
         r"(?:require|module|exports|__dirname|__filename) is not defined|"
         r"Cannot use import statement outside a module|Unexpected token 'export'|"
-        r"ERR_REQUIRE_ESM|require\(\) of ES Module",
+        r"ERR_REQUIRE_ESM|require\(\) of ES Module|Dynamic require of",
         "CommonJS code is loaded as an ES module, or the other way round",
         'name the file .cjs or .mjs, or correct "type" in its package.json',
         "compatibility.md#how-to-provide-packages",
@@ -275,8 +277,9 @@ ENTRIES = (
         "from-node.md#temporary-files",
     ),
     Entry(
-        '`Requires run access to "git"`',
-        r"Requires run access",
+        '`Requires run access to "git"`, `spawn ffmpeg ENOENT`, `Command failed: git`',
+        r"Requires run access|spawn \S+ ENOENT|Failed to spawn|"
+        r"Failed to launch the browser|Command failed:? ",
         "handlers may not start programs by default, and Lambda has few of them",
         "allow this program, and package it or add a layer that has it",
         "from-node.md#what-a-handler-may-do",
@@ -319,7 +322,8 @@ ENTRIES = (
     Entry(
         "`ExpiredTokenException`, `The security token included in the request is`",
         r"ExpiredToken|security token included in the request is|"
-        r"UnrecognizedClientException|InvalidClientTokenId|SignatureDoesNotMatch",
+        r"UnrecognizedClientException|InvalidClientTokenId|SignatureDoesNotMatch|"
+        r"InvalidSignatureException",
         "AWS does not accept the credentials, for example because they have expired",
         "renew them (`aws sso login`), or choose another --profile",
         "deploy.md#permissions",
@@ -341,7 +345,8 @@ ENTRIES = (
     ),
     Entry(
         "`is not authorized to perform: dynamodb:PutItem`",
-        r"is not authorized to perform|AccessDenied|KMSAccessDenied",
+        r"is not authorized to perform|AccessDenied|"
+        r"does not have permissions? to call",
         "the policy of the function's role, or of your user, does not allow the call",
         "add the action and the resource that the message names to the policy",
         "guides/least-privilege.md",
@@ -387,7 +392,8 @@ ENTRIES = (
         "`connect ETIMEDOUT`, `error sending request for url`, `fetch failed`",
         r"ENOTFOUND|EAI_AGAIN|failed to lookup address|dns error|ETIMEDOUT|"
         r"ECONNREFUSED|ECONNRESET|ENETUNREACH|EHOSTUNREACH|socket hang up|"
-        r"Connection (?:refused|timed out|reset)|error sending request|fetch failed|"
+        r"[Cc]onnection (?:refused|timed out|reset)|EPIPE|Broken pipe|"
+        r"error sending request|fetch failed|"
         r"Network is unreachable|Connect Timeout Error|Connect timeout on endpoint",
         "the other side cannot be reached: a wrong name, or a VPC without a way out",
         "check the address; give the VPC a NAT gateway, or the service an endpoint",
@@ -421,7 +427,29 @@ ENTRIES = (
         "layers.md#byte-code",
         "runtime",
     ),
+    Entry(
+        "`exceeded the 4KB limit`",
+        r"exceeded the 4KB limit",
+        "Lambda accepts 4 KB of environment variables",
+        "let variables refer to parameters or secrets, or package a file",
+        "secrets.md",
+        "env",
+    ),
+    Entry(
+        "`ResourceConflictException`, `An update is in progress`",
+        r"ResourceConflictException|[Aa]n update is in progress",
+        "another deployment changes this function at the same time",
+        "run the same command again; in a pipeline, let one wait for the other",
+        "ci.md#github-actions",
+    ),
     # How an invocation ended.
+    Entry(
+        "`Failed to create cache storage directory`",
+        r"Failed to create cache storage directory|Not a directory \(os error 20\)",
+        "the Cache API and Deno.openKv() have nowhere to store anything",
+        "store it in a service, or for one event in a file below TMPDIR",
+        "configuration.md#the-process",
+    ),
     Entry(
         "`INIT_REPORT … Status: timeout`",
         r"INIT_REPORT[^\n]*Status: timeout",
@@ -441,7 +469,8 @@ ENTRIES = (
         "`Runtime.InvokeTimeout`, `Sandbox.Timedout`, `Task timed out`, "
         "`Endpoint request timed out`",
         r"Runtime\.InvokeTimeout|Task timed out|Sandbox\.Timedout|"
-        r"Endpoint request timed out",
+        r"Endpoint request timed out|Signal timed out|"
+        r"The (?:operation|signal) (?:was|has been) aborted",
         "the handler was still running shortly before the function's timeout, or that "
         "of the API before it",
         "raise it, or give context.signal to fetch so that it stops in time",
@@ -493,6 +522,13 @@ ENTRIES = (
         "API Gateway expects statusCode, headers and a body that is text",
         "return that, or export `fetch`, whose Response is translated",
         "handlers.md#web-standard-fetch",
+    ),
+    Entry(
+        '`{"message":"Internal Server Error"}` from a URL',
+        r"\"?[Mm]essage\"?: ?\"?Internal [Ss]erver [Ee]rror",
+        "the function failed, and its caller is not told why",
+        "explain its log: `lambda-deno-spawn explain --logs FUNCTION`",
+        "deploy.md#logs",
     ),
     Entry(
         "`Function.ResponseSizeTooLarge`",
@@ -585,7 +621,8 @@ ENTRIES = (
     ),
     Entry(
         "`Runtime.InvalidConfiguration`, `Cannot use LAMBDA_DENO_…`",
-        r"Runtime\.InvalidConfiguration|Cannot use LAMBDA_DENO_|Deno refuses to start",
+        r"Runtime\.InvalidConfiguration|Cannot use LAMBDA_DENO_|"
+        r"Deno refuses to start|Failed to load config file|unexpected argument '--",
         "a setting or deno.json has a value that cannot be used",
         "correct the value that the message names",
         "configuration.md",
@@ -623,7 +660,8 @@ ENTRIES = (
     ),
     Entry(
         "`Runtime.ExitError`, `Runtime exited`",
-        r"Runtime\.ExitError|Runtime exited",
+        r"Runtime\.ExitError|Runtime exited|Runtime\.NodeJsExit|"
+        r"Process exited before completing",
         "the process ended before it had answered",
         "return or throw instead of calling Deno.exit or process.exit",
         "reference/errors.md",

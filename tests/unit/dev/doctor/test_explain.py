@@ -205,6 +205,24 @@ CASES = [
         "configuration.md",
         "",
     ),
+    ("Error: spawn ffmpeg ENOENT", "from-node.md#what-a-handler", "--allow-run"),
+    (
+        "NotFound: Failed to spawn 'git': entity not found",
+        "from-node.md",
+        "--allow-run",
+    ),
+    ("error: Unsupported lockfile version '6'.", "configuration.md", "deno.lock"),
+    ('Error: Dynamic require of "fs" is not supported', "compatibility.md", "type"),
+    (
+        "error: JSR package manifest for '@x/y' failed to load. Import 'https://j' "
+        "failed: error sending request for url",
+        "build.md#the-cache",
+        "bundle",
+    ),
+    ("TimeoutError: Signal timed out.", "handlers.md#the-context", "timeout"),
+    ('{"message":"Internal Server Error"}', "deploy.md#logs", ""),
+    ("ResourceConflictException: An update is in progress", "ci.md", ""),
+    ("variables you have provided exceeded the 4KB limit", "secrets.md", "env"),
     ("\x1b[31merror\x1b[0m: Uncaught (in promise) Error: x", "handlers.md", ""),
 ]
 
