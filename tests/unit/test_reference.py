@@ -46,7 +46,7 @@ SHOWN = re.compile(
     r"^(?: {4}|\$ |)(?:\w+=\S+ )*lambda-deno-spawn (?!\d)(.*)$", re.MULTILINE
 )
 SYNOPSIS = re.compile(r"\[(?:[A-Z]|--)")
-END_OF_COMMAND = re.compile(r"  +| # | \| | > | &|\\$|;")
+END_OF_COMMAND = re.compile(r"  +| # | \|\|? | \d?>| &|\\$|;")
 
 
 def test_every_page_is_as_the_code_has_it() -> None:
