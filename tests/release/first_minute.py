@@ -112,7 +112,7 @@ def readme_lines() -> list[str]:
     """Return the commands of README's two first sections, without comments."""
     text = (ROOT / "README.md").read_text("utf-8")
     lines = ["python3 -m venv .venv"]
-    for heading, part in re.findall(r"^## (.*)\n(.*?)(?=^## )", text, re.S | re.M):
+    for heading, part in re.findall(r"^## ([^\n]*)\n(.*?)(?=^## )", text, re.S | re.M):
         if heading == "Install":
             lines += re.findall(r"^    (pip install .*)$", part, re.M)[:1]
         if heading.startswith("Sixty seconds"):

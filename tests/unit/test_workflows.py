@@ -11,6 +11,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from lambda_deno_spawn import __version__
+from tests.release.first_minute import readme_lines
 from tests.release.packages import LINK, broken_links, changes_of, notes
 
 ROOT = Path(__file__).parents[2]
@@ -101,3 +102,10 @@ def test_the_changes_of_one_version_are_taken() -> None:
     changelog = "# x\n\n## 1.1.0 (not released yet)\n\nnew\n\n## 1.0.0\n\nold\n"
     assert changes_of("1.0.0", changelog) == ("", "\nold\n")
     assert changes_of("1.1.0", changelog) == (" (not released yet)", "\nnew\n\n")
+
+
+def test_the_first_minute_runs_what_the_readme_says() -> None:
+    lines = readme_lines()
+    assert lines[:2] == ["python3 -m venv .venv", "pip install lambda-deno-spawn"]
+    commands = [line.split()[1] for line in lines[2:]]
+    assert commands == ["new", "dev", "invoke", "deploy"]

@@ -6,6 +6,7 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -319,7 +320,7 @@ def test_the_last_failure_is_explained(
     assert (
         "no failure is recorded" in CliRunner().invoke(app, ["explain", "last"]).stderr
     )
-    form: dict[str, object] = {
+    form: dict[str, Any] = {
         **dict.fromkeys(("origin", "code"), ""),
         **{name: {} for name in ("function", "settings", "context")},
         **{name: [] for name in ("redacted", "cut")},
