@@ -35,7 +35,7 @@ PAGES = {
     "doctor": "doctor/",
     "events": "project/#sample-events",
     "explain": "troubleshooting/",
-    "invoke": "getting-started/",
+    "invoke": "guides/invoke/",
     "layer": "layers/",
     "layer build": "layers/",
     "layer delete": "layers/#deleting",
@@ -48,8 +48,11 @@ PAGES = {
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 # What other tools call our commands.
 SYNONYMS = {
+    "check": "doctor",
     "create": "new",
+    "debug": "explain",
     "destroy": "delete",
+    "diagnose": "explain",
     "generate-event": "events",
     "init": "new",
     "layers": "layer",
@@ -61,7 +64,9 @@ SYNONYMS = {
     "start-api": "dev",
     "tail": "logs",
     "test": "invoke",
+    "troubleshoot": "explain",
     "watch": "dev",
+    "why": "explain",
 }
 
 
