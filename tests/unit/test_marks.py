@@ -53,6 +53,7 @@ NOT_ON_LAMBDA = {
     "test_remote": DEVELOPER,
     "test_sample_events": MAPPING,
     "test_registry": DEVELOPER,
+    "test_second_build": DEVELOPER,
     "test_secrets": "it needs AWS's stand-in, which writes beside its own modules",
     "test_stages": DEVELOPER,
     "test_terminal": DEVELOPER,
