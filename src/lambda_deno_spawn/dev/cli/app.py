@@ -69,6 +69,12 @@ layer_app = typer.Typer(
 app.add_typer(layer_app)
 
 
+@layer_app.callback()
+def _layer() -> None:
+    # Without a callback, Typer does not see that this is a group.
+    pass
+
+
 def main() -> None:
     """Run the command line tool."""
     app(prog_name="lambda-deno-spawn")
