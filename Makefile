@@ -9,7 +9,7 @@ SCRIPTS := src/lambda_deno_spawn/js src/lambda_deno_spawn/dev tests/js tests/nat
 RELEASE := dist/release
 NATIVE := src/lambda_deno_spawn/native/lib/.built
 
-.PHONY: help install invoke js native test test-unit test-js test-integration test-packages test-as-lambda coverage lint format typecheck check layers bench bench-check figures soak docs release clean
+.PHONY: help install invoke js native test test-unit test-js test-integration test-packages test-as-lambda coverage lint format typecheck check layers bench bench-check figures soak docs release types clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -83,7 +83,7 @@ lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check; is js/runtime.js up to 
 	$(BIN)/deno lint --quiet $(SCRIPTS)
 	$(BIN)/python src/lambda_deno_spawn/js/src/build.py --check
 	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js src/lambda_deno_spawn/js/src/*.js src/lambda_deno_spawn/dev/bench/*.js src/lambda_deno_spawn/dev/doctor/*.js src/lambda_deno_spawn/js/*.d.ts tests/js/*
-	@# The construct in examples/deploy is for Node's tools, which install its types.
+	@# examples/deploy has no scripts.
 	@for example in $(filter-out examples/deploy/,$(wildcard examples/*/)); do (cd $$example && ../../$(BIN)/deno check --quiet .) || exit 1; done
 
 format: $(STAMP) ## rewrite files the way lint wants them
@@ -138,6 +138,10 @@ release: $(NATIVE) ## wheel, sdist and list of components, checked, into dist/re
 	$(BIN)/cyclonedx-py environment $(RELEASE)/.installed --pyproject pyproject.toml --output-reproducible --output-file $(RELEASE)/sbom.cdx.json
 	rm -rf $(RELEASE)/.installed
 	cd $(RELEASE) && sha256sum * > SHA256SUMS
+
+types: ## types for handlers as an npm package, into dist/; needs npm
+	mkdir -p dist
+	cd types && npm pack --silent --pack-destination ../dist
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache dist
