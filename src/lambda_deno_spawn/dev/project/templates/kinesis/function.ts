@@ -22,7 +22,9 @@ export async function handler(event: KinesisEvent, { signal }: Context) {
       await store(decode(kinesis.data), signal);
     } catch (error) {
       console.error(`Record ${kinesis.sequenceNumber} failed:`, error);
-      return { batchItemFailures: [{ itemIdentifier: kinesis.sequenceNumber }] };
+      return {
+        batchItemFailures: [{ itemIdentifier: kinesis.sequenceNumber }],
+      };
     }
   }
   return { batchItemFailures: [] };
