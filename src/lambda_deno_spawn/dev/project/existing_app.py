@@ -210,7 +210,7 @@ def _named_files(folder: Path) -> Iterator[tuple[str, str]]:
         (config, "tasks", name),
         (package, "scripts", PACKAGE),
     ):
-        commands = (content or {}).get(key)
+        commands: Any = (content or {}).get(key)
         for command in COMMANDS if isinstance(commands, dict) else ():
             for target in MODULE.findall(_command(commands.get(command))):
                 yield from _module(folder, target, f"{key}.{command} in {source}")
