@@ -137,9 +137,10 @@ release: $(NATIVE) ## wheel, sdist and list of components, checked, into dist/re
 	rm -rf $(RELEASE)/.installed
 	cd $(RELEASE) && sha256sum * > SHA256SUMS
 
-types: ## types for handlers as an npm package, into dist/; needs npm
-	mkdir -p dist
-	cd types && npm pack --silent --pack-destination ../dist
+types: ## types for handlers as an npm package, into dist/release; needs npm
+	mkdir -p $(RELEASE)
+	cd types && npm pack --silent --pack-destination ../$(RELEASE)
+	cd $(RELEASE) && sha256sum -- *.tgz > SHA256SUMS.types
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache dist
