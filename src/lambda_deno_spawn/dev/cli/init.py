@@ -114,7 +114,7 @@ def _show(adoption: Adoption, *, is_planned: bool) -> None:
     for step in adoption.steps:
         detail = f": {step.detail}" if step.detail else ""
         print(f"  {words[step.state]:{width}}  {step.file}{detail}")
-    if not adoption.writes:
+    if all(step.state is State.KEPT for step in adoption.steps):
         print("\nNothing to do.")
     if is_planned:
         return

@@ -34,7 +34,9 @@ NOT_A_MODULE = re.compile(
     r"\.d\.[mc]?ts$|(?:^|[._])(?:test|spec|bench)\.\w+$|\.config\.\w+$"
 )
 MODULE = re.compile(r"[^\s\"'`=&|;()]+\.[mc]?[jt]sx?(?=[\s\"'`&|;)]|$)")
-COMMENT = re.compile(r"/\*.*?\*/|(?m:^\s*//.*$)", re.DOTALL)
+# Those that begin a line: in other places it may be a path, such as "/*".
+COMMENT = re.compile(r"^[ \t]*(?:/\*.*?\*/|//[^\n]*)", re.DOTALL | re.MULTILINE)
+ONLY_AS_MAIN = re.compile(r"\bimport\.meta\.main\b|\brequire\.main\b")
 
 DECLARED = r"export\s+(?:async\s+)?(?:const|let|var|function\s*\*?)\s*"
 NAMED_EXPORT = re.compile(
@@ -193,7 +195,13 @@ def _app(
     loaded = Path(find_handler(folder, handler).path).relative_to(folder).as_posix()
     if loaded != file:
         note = f"Lambda loads {loaded} in place of {file}: remove or rename one of them"
-    return App(handler, file, found_by, _event(_source(folder / file)), note)
+    source = _source(folder / file)
+    if note is None and ONLY_AS_MAIN.search(source) and not _has_export(source, export):
+        note = (
+            f"{file} asks whether it is the main module, which is false here: start "
+            "the server without that condition"
+        )
+    return App(handler, file, found_by, _event(source), note)
 
 
 def _named_files(folder: Path) -> Iterator[tuple[str, str]]:
@@ -289,11 +297,15 @@ def _source(path: Path) -> str:
 def _export(source: str) -> str | None:
     """Return the export that is the handler; None: none of the known forms."""
     names = list(_exports(source))
-    has_app = "default" in names or DEFAULT.search(source) or SERVER.search(source)
-    if DEFAULT_EXPORT in names or has_app:
+    if _has_export(source, DEFAULT_EXPORT) or SERVER.search(source):
         return DEFAULT_EXPORT
     handlers = [name for name in names if name.lower().endswith("handler")]
     return handlers[0] if len(handlers) == 1 else None
+
+
+def _has_export(source: str, export: str) -> bool:
+    names = [*_exports(source)]
+    return export in names or "default" in names or DEFAULT.search(source) is not None
 
 
 def _exports(source: str) -> Iterator[str]:

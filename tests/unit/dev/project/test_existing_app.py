@@ -158,6 +158,31 @@ def test_source_without_a_handler_is_noted(tmp_path: Path, source: str) -> None:
     assert app.note.startswith("main.ts has neither a handler nor an app nor a server")
 
 
+@pytest.mark.parametrize(
+    "source",
+    [
+        'app.use("/*", cors());\nexport default app;\n/** The end. */\n',
+        '/** serves "*/*" */\nexport default app;',
+        "/* a */ export default app; // b */",
+    ],
+)
+def test_comments_hide_nothing(tmp_path: Path, source: str) -> None:
+    write(tmp_path, main_ts=source)
+    assert find_app(tmp_path).note is None
+
+
+@pytest.mark.parametrize(
+    ("rest", "is_noted"), [("", True), ("export default app;", False)]
+)
+def test_server_of_the_main_module_only_is_noted(
+    tmp_path: Path, rest: str, *, is_noted: bool
+) -> None:
+    write(tmp_path, main_ts=f"if (import.meta.main) Deno.serve(f);\n{rest}")
+    note = find_app(tmp_path).note
+    assert (note is not None) is is_noted
+    assert note is None or note.startswith("main.ts asks whether it is the main module")
+
+
 def test_file_that_lambda_would_load_in_place_of_it_is_noted(tmp_path: Path) -> None:
     write(tmp_path, deno_json={"exports": "./main.ts"}, main_ts=SERVED, main_js="")
     assert find_app(tmp_path).note == (
