@@ -29,7 +29,7 @@ PAGES = {
     "events": "project/#sample-events",
     "explain": "troubleshooting/",
     "init": "project/#a-folder-that-exists",
-    "invoke": "getting-started/",
+    "invoke": "guides/invoke/",
     "layer": "layers/",
     "layer build": "layers/",
     "layer delete": "layers/#deleting",
@@ -42,8 +42,11 @@ PAGES = {
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 # What other tools call our commands.
 SYNONYMS = {
+    "check": "doctor",
     "create": "new",
+    "debug": "explain",
     "destroy": "delete",
+    "diagnose": "explain",
     "generate-event": "events",
     "layers": "layer",
     "package": "build",
@@ -54,7 +57,9 @@ SYNONYMS = {
     "start-api": "dev",
     "tail": "logs",
     "test": "invoke",
+    "troubleshoot": "explain",
     "watch": "dev",
+    "why": "explain",
 }
 
 
