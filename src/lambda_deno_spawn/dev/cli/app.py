@@ -20,6 +20,7 @@ class AllCommands(Commands):
 
     places: ClassVar = {
         "new": "new:new",
+        "init": "init:init",
         "build": "build:build",
         "bench": "bench:bench",
         "dev": "dev:dev",
