@@ -63,7 +63,8 @@ TRAILERS_LIMIT_BYTES = 4096
 # their number depends on the available memory; each has three pipes, a private
 # folder and a DENO_DIR with six links, which is kept for the next process.
 MANAGED_SLACK = {"processes": 1, "descriptors": 4, "files": 8, "threads": 0}
-OOM_SCORE = "1000"
+# Of what the supervisor starts, and of copies, before which their template ends.
+OOM_SCORES = ("1000", "500")
 # Resources that may be released during the following events.
 PASSING = ("processes", "strangers", "files", "disk_kb")
 # The end of each worker's command line, and of no other.
@@ -478,7 +479,7 @@ class _Watch:
         for pid in found:
             with contextlib.suppress(OSError):
                 score = Path(f"/proc/{pid}/oom_score_adj").read_text().strip()
-                if pid != self._pid and score != OOM_SCORE:
+                if pid != self._pid and score not in OOM_SCORES:
                     name = "workers the kernel would spare"
                     if not self._figures[name]:
                         self._violate(f"oom_score_adj of a worker is {score}")

@@ -2,6 +2,7 @@
 #include "serve.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <gnu/libc-version.h>
 #include <limits.h>
 #include <linux/futex.h>
@@ -171,6 +172,19 @@ static void tell_template(const struct refusal *refusal) {
   call3(SYS_futex, (long)&shared->is_told, FUTEX_WAKE, 1);
 }
 
+/* When memory runs out, the kernel ends the process with the highest score first (proc(5)).
+ * The template has 1000, as each process that the supervisor starts. The event shall have
+ * the memory that it would have without a template; but a child must still end before the
+ * supervisor. Half of all memory is added to what it takes, and all of it to what the
+ * template takes. */
+static void outlive_template(void) {
+  static const char score[] = "500";
+  int file = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+  if (file < 0) return;
+  call3(SYS_write, file, (long)score, sizeof score - 1);
+  close(file);
+}
+
 static void become_child(const struct request *request, const int given[GIVEN_LIMIT]) {
   struct refusal why = {.code = OK};
   int template_control = control;
@@ -182,6 +196,7 @@ static void become_child(const struct request *request, const int given[GIVEN_LI
     if (handlers[i].child != NULL) handlers[i].child();
   close(template_control);
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+  outlive_template();
   bool is_ready = setpgid(0, 0) == 0 || refuse(&why, CHILD_FAILED, errno, "setpgid");
   is_ready = is_ready && renew_descriptors(given, &why) && renew_memory(&why) &&
              renew_generators(&why);

@@ -11,7 +11,12 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.errors import WorkerError, WorkerProtocolError, WorkerSpawnError
+from lambda_deno_spawn.errors import (
+    WorkerError,
+    WorkerOutOfMemoryError,
+    WorkerProtocolError,
+    WorkerSpawnError,
+)
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.launch.command import CLOSE_SHARE
 from lambda_deno_spawn.launch.entry import RUNTIME_JS, file_url
@@ -162,6 +167,11 @@ class Worker:
     def exit_status(self) -> ExitStatus | None:
         """How it ended and what it used; None while it runs."""
         return self._process.status
+
+    @property
+    def is_out_of_memory(self) -> bool:
+        """True if it has ended because memory ran out."""
+        return isinstance(self._error, WorkerOutOfMemoryError)
 
     def footprint(self) -> Footprint | None:
         """Return the memory and threads it uses now; None if they are not known."""

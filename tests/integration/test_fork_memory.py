@@ -1,0 +1,93 @@
+"""Memory is the events': no event has less of it because of a loaded process."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+import pytest
+
+from lambda_deno_spawn.native.control import library_path
+from tests.cgroups import MIB, Cgroup, unavailable
+from tests.integration.harness import LIMIT_S, reports
+
+if TYPE_CHECKING:
+    from tests.doubles import FakeRuntimeApi
+    from tests.integration.conftest import MakeRuntime
+
+pytestmark = [
+    pytest.mark.deno,
+    pytest.mark.as_lambda,
+    pytest.mark.skipif(library_path() is None, reason="make native builds the library"),
+]
+needs_memory = pytest.mark.skipif(
+    unavailable("memory") != "", reason=unavailable("memory")
+)
+
+# It rewrites what the module has loaded, which is then there twice.
+REWRITES = f"""
+const kept = new Uint8Array({100 * MIB}).fill(1);
+export const handler = ({{ value }}) => {{
+  if (value) kept.fill(value);
+  return kept[kept.length - 1];
+}};
+"""
+# Works until its time is almost over.
+LATE = """
+export function handler({ isLate }, context) {
+  while (isLate && context.getRemainingTimeInMillis() > 300);
+  return isLate;
+}
+"""
+
+
+@needs_memory
+@pytest.mark.parametrize("start", ["auto", "fork"])
+async def test_an_event_has_the_memory_of_the_template_if_it_needs_it(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, start: str
+) -> None:
+    runtime = make_runtime(
+        {"function.js": REWRITES},
+        # What the function is told leaves room for both, so only the kernel can tell.
+        AWS_LAMBDA_FUNCTION_MEMORY_SIZE="1024",
+        LAMBDA_DENO_START=start,
+        LAMBDA_DENO_METRICS="json",
+    )
+    with Cgroup.create(memory_bytes=260 * MIB) as group:
+        runtime.wrapper = group.wrapper
+        async with runtime:
+            for value in (0, 0, 7, 0):
+                answer = await api.invoke({"value": value}, timeout_s=LIMIT_S)
+                assert answer.json() == (value or 1)
+            await api.wait_for_next()
+            starts = [report["start"] for report in reports(runtime.log)]
+            first = "fork" if start == "fork" else "exec"
+            assert starts == [first, "fork", "fork", "exec"]
+            assert group.oom_kills() == 1
+            line = await runtime.logged("Events are served by processes of their own")
+            assert "memory ran out beside a loaded process" in line
+            report = reports(runtime.log)[-1]
+            assert "memory ran out" in report["startReason"]
+
+
+async def test_no_process_loads_beside_an_event_of_a_small_function(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """There is no time to load one before the next event, and no room during it."""
+    runtime = make_runtime(
+        {"function.js": LATE},
+        AWS_LAMBDA_FUNCTION_MEMORY_SIZE="128",
+        LAMBDA_DENO_METRICS="json",
+    )
+    async with runtime:
+        assert (await api.invoke({"isLate": True}, timeout_s=2)).json() is True
+        await api.wait_for_next()
+        assert len(runtime.survivors()) == 2
+        for _ in range(2):
+            assert (await api.invoke({"isLate": False})).json() is False
+        await api.wait_for_next()
+        async with asyncio.timeout(LIMIT_S):
+            while len(runtime.survivors()) != 3:  # noqa: ASYNC110 - a look at /proc
+                await asyncio.sleep(0)
+        starts = [report["start"] for report in reports(runtime.log)]
+        assert starts == ["exec", "exec", "fork"]
