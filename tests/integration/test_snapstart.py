@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.doubles import Refusal, cut, hang
+from tests.integration.harness import reports
 
 if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi, Fault
@@ -30,6 +32,7 @@ const env = (name: string) => Deno.env.get(name) ?? null;
 export const handler = () => ({
   unique,
   random: [Math.random(), crypto.randomUUID()],
+  now: Date.now(),
   key: env("AWS_ACCESS_KEY_ID"),
   secret: env("AWS_SECRET_ACCESS_KEY"),
   session: env("AWS_SESSION_TOKEN"),
@@ -37,6 +40,7 @@ export const handler = () => ({
 });
 """
 FUNCTION = {"function.ts": UNIQUE}
+FORKED = "Events are served by forks of process"
 
 
 def loaded(log: str) -> list[list[Any]]:
@@ -336,6 +340,42 @@ async def test_a_process_is_replaced_between_events_before_its_credentials_expir
         assert names == ("key of A", "key of A", "key of B", "key of B")
         assert len(set(pids)) == 2
         assert "Replacing" not in runtime.log, "no event has waited for it"
+
+
+@pytest.mark.every_way("fork")
+async def test_a_template_belongs_to_one_restored_environment_and_to_its_credentials(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """Environments that are restored from one snapshot have nothing of it in copies."""
+    variables = with_credentials(api) | {"LAMBDA_DENO_METRICS": "json"}
+    found: list[dict[str, Any]] = []
+    for _ in range(2):
+        api.credentials = keys("A")
+        api.hold_snapshot()
+        async with make_runtime(FUNCTION, **variables) as runtime:
+            await api.wait_for_snapshot()
+            assert in_snapshot(runtime) == []
+            assert FORKED not in runtime.log, "a template is not in the snapshot"
+            api.credentials = keys("B", minutes=20)
+            api.restore()
+            answers = [(await api.invoke({})).json() for _ in range(3)]
+            assert [one["key"] for one in answers] == ["key of B"] * 3
+            # It has those that expire, so it is replaced before the next event.
+            await api.wait_for_next()
+            assert runtime.log.count(FORKED) == 1
+            api.credentials = keys("C")
+            answers += [(await api.invoke({})).json() for _ in range(3)]
+            assert [one["key"] for one in answers[4:]] == ["key of C"] * 2
+            await api.wait_for_next()
+            assert runtime.log.count(FORKED) == 2
+            assert [one["start"] for one in reports(runtime.log)] == (
+                ["exec", *["fork"] * 5]
+            )
+            found += answers
+    numbers = [number for one in found for number in one["random"]]
+    assert len(set(numbers)) == len(numbers)
+    # By the clock of the machine, which stood still in the snapshot.
+    assert all(abs(one["now"] - time.time() * 1000) < 60_000 for one in found)
 
 
 @pytest.mark.every_way
