@@ -24,46 +24,53 @@ needs_memory = pytest.mark.skipif(
     unavailable("memory") != "", reason=unavailable("memory")
 )
 
-# It rewrites what the module has loaded, which is then there twice.
-REWRITES = f"""
-const kept = new Uint8Array({100 * MIB}).fill(1);
-export const handler = ({{ value }}) => {{
-  if (value) kept.fill(value);
-  return kept[kept.length - 1];
-}};
+# Takes all the memory that there is.
+TAKES = """
+const kept = [new Uint8Array(60 << 20).fill(1)];
+export const handler = ({ takes }) => {
+  while (takes) kept.push(new Uint8Array(8 << 20).fill(1));
+  return takes;
+};
 """
-# Works until its time is almost over.
+# Takes longer to load than the time that its event may leave, and so much memory that
+# two such processes are too much for a small function.
 LATE = """
+const kept = new Uint8Array(24 << 20).fill(1);
+const begun = Date.now();
+while (Date.now() - begun < 800);
 export function handler({ isLate }, context) {
   while (isLate && context.getRemainingTimeInMillis() > 300);
-  return isLate;
+  return isLate ?? null;
 }
 """
 
 
 @needs_memory
 @pytest.mark.parametrize("start", ["auto", "fork"])
-async def test_an_event_has_the_memory_of_the_template_if_it_needs_it(
+async def test_where_memory_has_run_out_beside_a_template_there_is_none_any_more(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, start: str
 ) -> None:
     runtime = make_runtime(
-        {"function.js": REWRITES},
+        {"function.js": TAKES},
         # What the function is told leaves room for both, so only the kernel can tell.
         AWS_LAMBDA_FUNCTION_MEMORY_SIZE="1024",
         LAMBDA_DENO_START=start,
         LAMBDA_DENO_METRICS="json",
     )
-    with Cgroup.create(memory_bytes=260 * MIB) as group:
+    with Cgroup.create(memory_bytes=200 * MIB) as group:
         runtime.wrapper = group.wrapper
         async with runtime:
-            for value in (0, 0, 7, 0):
-                answer = await api.invoke({"value": value}, timeout_s=LIMIT_S)
-                assert answer.json() == (value or 1)
+            for takes in (False, False, True, False):
+                answer = await api.invoke({"takes": takes}, timeout_s=LIMIT_S)
+                if takes:
+                    assert answer.json()["errorType"] == "Runtime.OutOfMemory"
+                else:
+                    assert answer.json() is False
             await api.wait_for_next()
             starts = [report["start"] for report in reports(runtime.log)]
             first = "fork" if start == "fork" else "exec"
             assert starts == [first, "fork", "fork", "exec"]
-            assert group.oom_kills() == 1
+            assert group.oom_kills() in (1, 2)
             line = await runtime.logged("Events are served by processes of their own")
             assert "memory ran out beside a loaded process" in line
             report = reports(runtime.log)[-1]
@@ -84,8 +91,9 @@ async def test_no_process_loads_beside_an_event_of_a_small_function(
         await api.wait_for_next()
         assert len(runtime.survivors()) == 2
         for _ in range(2):
-            assert (await api.invoke({"isLate": False})).json() is False
-        await api.wait_for_next()
+            api.deliver(b"{}")
+            assert (await api.answer()).json() is None
+            await api.wait_for_next()
         async with asyncio.timeout(LIMIT_S):
             while len(runtime.survivors()) != 3:  # noqa: ASYNC110 - a look at /proc
                 await asyncio.sleep(0)

@@ -63,8 +63,8 @@ TRAILERS_LIMIT_BYTES = 4096
 # their number depends on the available memory; each has three pipes, a private
 # folder and a DENO_DIR with six links, which is kept for the next process.
 MANAGED_SLACK = {"processes": 1, "descriptors": 4, "files": 8, "threads": 0}
-# Of what the supervisor starts, and of copies, before which their template ends.
-OOM_SCORES = ("1000", "500")
+# Of workers, and of a template, which ends before them.
+OOM_SCORES = ("300", "1000")
 # Resources that may be released during the following events.
 PASSING = ("processes", "strangers", "files", "disk_kb")
 # The end of each worker's command line, and of no other.

@@ -33,9 +33,14 @@ OOM_KILLS_AGE_S = 1.0
 # A shell adds the number of the signal that ended a program to this.
 SIGNAL_EXIT_CODE = 128
 OOM_SCORE_FILE = "/proc/self/oom_score_adj"
-# When memory runs out the kernel ends the process with the highest score first; a
-# worker must end before the supervisor, however small it is (proc(5)).
-OOM_SCORE = b"1000"
+# When memory runs out the kernel ends the process with the highest score first: to what
+# it takes, as many thousandths of all memory are added (proc(5)). A worker must end
+# before the supervisor, however small it is: 38 MB are added in the smallest function.
+# A process that is only there to be copied ends before workers; copies get their score
+# in serve.c.
+WORKER_SCORE, TEMPLATE_SCORE = b"300", b"1000"
+# With a higher score of its own, the supervisor could end before a worker.
+OWN_SCORE_LIMIT = 100
 OOM_SCORE_LOST = (
     "Cannot let the kernel end a handler's process before the runtime when memory runs "
     "out: it may end the runtime"
@@ -177,7 +182,7 @@ def _prctl(option: int, value: int, guarantee: str) -> bool:
 class OomScore:
     """This process's rank among those that the kernel ends when memory runs out.
 
-    As a context manager it gives this process the highest score, which every process
+    As a context manager it gives this process a high score, which every process
     that is started inside keeps, and then restores its own. The child's own file would
     not do: until exec has given it memory of its own, it is as closed as this process
     (see ``become_opaque``), and only root can write its score.
@@ -187,6 +192,7 @@ class OomScore:
         """Open nothing yet: the file belongs to the process that opens it."""
         self._fd: int | None = None
         self._own = b""
+        self._next = WORKER_SCORE
         self._is_raised = False
 
     def hold(self) -> None:
@@ -197,15 +203,21 @@ class OomScore:
         except OSError as error:
             lose(OOM_SCORE_LOST, str(error))
 
+    def of(self, score: bytes) -> OomScore:
+        """Choose the score of what is started next; returns this object."""
+        self._next = score
+        return self
+
     def __enter__(self) -> None:
         """Raise the score, briefly: meanwhile this process may be ended first, too."""
         if self._fd is None:
             self.hold()
-        if self._own in (b"", OOM_SCORE):
+        if self._own in (b"", TEMPLATE_SCORE):
             return
         # Set first, so that the score is restored whatever happens in between.
         self._is_raised = True
-        self._write(OOM_SCORE)
+        is_low = int(self._own) < OWN_SCORE_LIMIT
+        self._write(self._next if is_low else TEMPLATE_SCORE)
 
     def __exit__(self, *_: object) -> None:
         """Restore the score; lowering it to its former value needs no privilege."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -45,9 +46,7 @@ BUSY_LIMIT = 5
 BUSY_PAUSE_S = 0.05
 # The supervisor's own memory; decision 0039.
 SUPERVISOR_BYTES = 20 * MEBIBYTE
-NO_MEMORY_LEFT = (
-    "memory ran out beside a loaded process, which was ended before the event's own"
-)
+NO_MEMORY_LEFT = "memory ran out beside a loaded process"
 
 
 class Starter(Protocol):
@@ -440,9 +439,14 @@ class Templates:
             if template is None or not template.is_checked:
                 return
             problem = self._lack_of_room(template)
+            # By the kernel, not at V8's own limit.
+            is_killed = worker.is_out_of_memory and status.returncode == -signal.SIGKILL
+            if problem is None and is_killed and self._memory_mb is not None:
+                problem = NO_MEMORY_LEFT
             if problem is not None:
                 self._replace(template, "")
-                self._give_up(problem)
+                if self.reason is None:
+                    self._give_up(problem)
 
     def _lack_of_room(self, template: Template) -> str | None:
         """Return why events may need the memory of a template; None: there is room.

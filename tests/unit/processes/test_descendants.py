@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_deno_spawn.processes import descendants
-from lambda_deno_spawn.processes.descendants import OomKills, OomScore, lose, newly_lost
+from lambda_deno_spawn.processes.descendants import (
+    TEMPLATE_SCORE,
+    WORKER_SCORE,
+    OomKills,
+    OomScore,
+    lose,
+    newly_lost,
+)
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -84,9 +91,9 @@ def score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_score_is_high_inside_and_its_own_outside(score: Path) -> None:
     own = OomScore()
     own.hold()
-    for _ in range(2):
-        with own:
-            assert score.read_text() == "1000"
+    for given in (WORKER_SCORE, TEMPLATE_SCORE):
+        with own.of(given):
+            assert score.read_text().strip() == given.decode()
         assert score.read_text().startswith("-17")
     assert newly_lost() == []
 
@@ -96,6 +103,12 @@ def test_the_score_is_taken_back_whatever_happens(score: Path) -> None:
     with pytest.raises(OSError, match="no process left"), own:
         raise OSError("no process left")
     assert score.read_text().startswith("-17")
+
+
+def test_the_score_is_the_highest_where_its_own_is_high(score: Path) -> None:
+    score.write_text("100")
+    with OomScore().of(WORKER_SCORE):
+        assert score.read_text() == "1000"
 
 
 def test_a_score_that_is_the_highest_already_is_left_alone(score: Path) -> None:
@@ -117,7 +130,7 @@ def test_a_score_that_cannot_be_opened_is_said_once(score: Path) -> None:
     assert newly_lost() == []
 
 
-@pytest.mark.parametrize("refused", [b"1000", b"-17"])
+@pytest.mark.parametrize("refused", [b"300", b"-17"])
 def test_a_score_that_cannot_be_set_is_said(
     score: Path, monkeypatch: pytest.MonkeyPatch, refused: bytes
 ) -> None:

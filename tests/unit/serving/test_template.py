@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -366,6 +367,22 @@ def test_a_template_that_the_kernel_ends_for_memory_is_the_last(when: str) -> No
     prepare(templates)
     assert "memory ran out beside a loaded process" in str(templates.reason)
     assert len(starter.started) == 1
+
+
+@pytest.mark.parametrize(
+    ("returncode", "is_kept"), [(-signal.SIGKILL, False), (-signal.SIGTRAP, True)]
+)
+def test_a_template_goes_where_an_event_was_ended_for_memory(
+    returncode: int, *, is_kept: bool
+) -> None:
+    """Not at V8's own limit, which is the same without a template."""
+    templates, _, _ = make([answer(1)], memory_mb=1024)
+    prepare(templates)
+    worker = started(80)
+    worker.exit_status = ExitStatus(returncode, peak_bytes=80 * MEBIBYTE)
+    worker.is_out_of_memory = True
+    templates.ended(cast("Worker", worker))
+    assert (templates.reason is None) is is_kept
 
 
 @pytest.mark.parametrize("memory_mb", [None, 1024])
