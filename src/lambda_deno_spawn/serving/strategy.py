@@ -268,11 +268,10 @@ class BaseStrategy(ABC):
         self._forget_all()
         await self._workers.stop_all_but(set(), SWEEP_LIMIT_S)
         reason = await templates.check(limit_s)
-        if reason is None:
-            if self._warm.when is not Warm.OFF:
-                started = self._refill()
-                if started is not None:
-                    await self._wait_until_ready(started, limit_s)
+        if reason is None and self._warm.when is not Warm.OFF:
+            started = self._refill()
+            if started is not None:
+                await self._wait_until_ready(started, limit_s)
         return reason
 
     def why_not_forked(self, worker: Worker) -> str | None:

@@ -306,7 +306,7 @@ class Templates:
         self._memory_mb = memory_mb
         # By whether it was a copy: a copy has read little of Deno's program.
         self._peaks_bytes = {False: 0, True: 0}
-        # The shortest time that a process has taken to load: others are frozen meanwhile.
+        # The shortest time that a process has taken to load: some are frozen meanwhile.
         self._load_s = 0.0
         self._template: Template | None = None
         self._ordinary: Worker | None = None
