@@ -380,8 +380,8 @@ class Templates:
             if self._is_tight and template.worker.is_usable():
                 # There is no room for both: the event has the process that loads.
                 self._hand_over(template)
-                worker, self._ordinary = self._ordinary, None
-                return worker
+                self._ordinary = None
+                return template.worker
             return None
         if not self._cache.is_known or not template.has_place():
             return None
