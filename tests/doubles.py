@@ -166,10 +166,6 @@ class FakeRuntimeApi:
         """Answer ``restore/next``, now or as soon as it is asked for."""
         self._restored.set()
 
-    def hold_snapshot(self) -> None:
-        """Let the next environment wait at ``restore/next`` until it is restored."""
-        self._restored.clear()
-
     async def wait_for_extension(self, limit_s: float = REQUEST_LIMIT_S) -> None:
         """Wait until an extension has asked for its first event; it never gets one."""
         async with asyncio.timeout(limit_s):

@@ -308,6 +308,8 @@ class Templates:
         self._peaks_bytes = {False: 0, True: 0}
         # The shortest time that a process has taken to load: some are frozen meanwhile.
         self._load_s = 0.0
+        # So long the credentials of a process have to last.
+        self._needed_s = 0.0
         self._template: Template | None = None
         self._ordinary: Worker | None = None
         # Its socket stays open until it has an event: it would end without.
@@ -340,6 +342,7 @@ class Templates:
             waits: Wait until it has loaded.
         """
         self._close_handed_over()
+        self._needed_s = needed_s
         if self.reason is not None:
             return
         if not self._cache.is_known and self._template is not None:
@@ -384,6 +387,9 @@ class Templates:
                 return template.worker
             return None
         if not self._cache.is_known or not template.has_place():
+            return None
+        if self._workers.is_outdated(template.worker, self._needed_s):
+            self._replace(template, "")
             return None
         # A copy reads them as little as its template does any more; but what an event
         # has done to them shall not be there for the next one.

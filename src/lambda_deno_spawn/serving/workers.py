@@ -227,6 +227,10 @@ class Workers:
         worker = self.adopt(taken)
         if self.templates is not None:
             self.templates.note_copy(worker)
+            origin = self.templates.worker
+            if self.credentials is not None and origin is not None:
+                # A copy has those that its template was started with.
+                self._started_with[worker] = self._started_with.get(origin)
         return worker
 
     def repair_files(self) -> None:

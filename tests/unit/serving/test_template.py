@@ -266,6 +266,14 @@ def test_what_would_be_wrong_for_the_next_event_is_replaced(why: str) -> None:
     assert templates.worker is cast("object", starter.started[1])
 
 
+def test_no_copy_is_made_of_a_template_whose_credentials_run_out() -> None:
+    templates, starter, _ = make([answer(1), answer(2, pid=PID + 1)])
+    prepare(templates)
+    starter.outdated = True
+    assert templates.take() is None
+    assert starter.started[0].is_killed
+
+
 def has_used(templates: Templates, worker: FakeWorker, peak_mb: int) -> None:
     worker.exit_status = ExitStatus(0, peak_bytes=peak_mb * MEBIBYTE)
     worker.handed_over = 1
