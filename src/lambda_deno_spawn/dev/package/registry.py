@@ -13,7 +13,6 @@ import contextlib
 import hashlib
 import json
 import re
-import secrets
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +32,7 @@ from lambda_deno_spawn.dev.package.oci import (
     digest_of,
     read_image,
 )
+from lambda_deno_spawn.dev.package.scratch import partial_file
 from lambda_deno_spawn.errors import BuildError, DeployError, UsageError
 
 if TYPE_CHECKING:
@@ -225,22 +225,17 @@ class Registry:
 
     def _download(self, digest: str, path: Path) -> None:
         """Fetch a blob into a file, which appears complete or not at all."""
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
         def receive(response: httpx.Response) -> None:
             hashed = hashlib.sha256()
-            with partial.open("wb") as file:
+            with partial_file(path) as partial, partial.open("wb") as file:
                 for chunk in response.iter_raw(CHUNK_BYTES):
                     hashed.update(chunk)
                     file.write(chunk)
-            if f"sha256:{hashed.hexdigest()}" != digest:
-                raise _DamagedError
+                if f"sha256:{hashed.hexdigest()}" != digest:
+                    raise _DamagedError
 
-        try:
-            self._ask("GET", self._url(f"blobs/{digest}"), receive=receive)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        self._ask("GET", self._url(f"blobs/{digest}"), receive=receive)
 
     # --- Pushing
 
