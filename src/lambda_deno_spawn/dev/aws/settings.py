@@ -107,8 +107,8 @@ SETTINGS = (
     Setting("image.working_directory", (IMAGE, "WorkingDirectory")),
 )  # fmt: skip
 PARAMETERS = tuple(dict.fromkeys(setting.parameter for setting in SETTINGS))
-# Keys that are always there together are recorded as their table: a tag's value has at
-# most 256 characters.
+# Keys that are there or sent together are recorded under one name, as a tag's value has
+# at most 256 characters.
 SHORT = {
     "vpc.subnets": "vpc",
     "vpc.security_groups": "vpc",
@@ -116,6 +116,9 @@ SHORT = {
     "file_system.path": "file_system",
     "durable.timeout": "durable",
     "managed_instances.capacity_provider": "managed_instances",
+    "image.command": "image.config",
+    "image.entry_point": "image.config",
+    "image.working_directory": "image.config",
 }
 # Keys outside a function's configuration that are reset in the same way.
 OTHER_KEYS = (
