@@ -77,7 +77,7 @@ class Place:
             path
             for name in ("dist", "cache")
             for path in (self.folder / name).rglob("*")
-            if path.name.startswith(".") or path.name.endswith(".partial")
+            if path.name.endswith(".partial")
         ]
         scratch = (self.folder / "cache").rglob("lambda-deno-spawn-*")
         return [str(path) for path in (*temporary, *unfinished, *scratch)]

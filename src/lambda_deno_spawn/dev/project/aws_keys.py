@@ -521,16 +521,16 @@ def conflict(
             f"AWS accepts {STORAGE_MIN_MB} MB with it",
         ),
         (
-            is_snap and runtime == OS_ONLY,
-            "snapstart",
-            f"the runtime {OS_ONLY}",
-            "choose python3.12 or newer",
-        ),
-        (
             is_snap and is_image,
             "snapstart",
             "a container image",
             "AWS makes snapshots of functions from zips only; remove one of them",
+        ),
+        (
+            is_snap and runtime == OS_ONLY,
+            "snapstart",
+            f"the runtime {OS_ONLY}",
+            "choose python3.12 or newer",
         ),
         (
             is_image and has_layers,
