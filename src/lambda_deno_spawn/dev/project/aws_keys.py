@@ -77,7 +77,9 @@ MANAGED_MEMORY_MIN_MB = 2048
 MANAGED_MEMORY_MAX_MB = 32_768
 MANAGED_TIMEOUT_LIMIT_S = 5400
 # Amazon ECR API reference, CreateRepository; before it a registry of AWS's, or nothing.
-REPOSITORY_NAME = r"(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*"
+REPOSITORY_NAME = (
+    r"(?=.{2,256}$)(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*"
+)
 REPOSITORY = re.compile(rf"(?:\d{{12}}\.dkr[.-]ecr[a-z0-9.-]+/)?{REPOSITORY_NAME}")
 # Lambda API reference, ImageConfig.
 IMAGE_WORD = re.compile(r"(?s).{1,4096}")

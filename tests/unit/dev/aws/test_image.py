@@ -191,8 +191,10 @@ def test_repository_is_named(given: str | None, found: Repository) -> None:
     [
         ("ghcr.io/me/orders", "fn", "only from Amazon ECR, such as 123456789012.dkr"),
         ("127.0.0.1:5000/orders", "fn", "only from Amazon ECR"),
-        (f"{HOST.replace('central', 'west')}/x", "fn", "region, eu-central-1"),
-        ("Orders", "fn", "ECR accepts small letters"),
+        (f"{HOST.replace('central', 'west')}/xy", "fn", "region, eu-central-1"),
+        ("Orders", "fn", "ECR accepts 2 to 256 small letters"),
+        ("x", "fn", "ECR accepts 2 to 256 small letters"),
+        (None, "x", "set `repository` in"),
         (None, "a--b", "set `repository` in"),
         (None, "_", "set `repository` in"),
     ],
