@@ -86,6 +86,20 @@ def test_registry_that_refuses_the_login_is_asked_once() -> None:
     assert server.pauses == []
 
 
+def test_ecr_asks_for_the_login_itself() -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.headers.get("Authorization") != f"Basic {PASSWORD}":
+            asks = 'Basic realm="https://123456789012.dkr.ecr/",service="ecr"'
+            return httpx.Response(401, headers={"WWW-Authenticate": asks})
+        content = IMAGE.manifest.content if request.method == "GET" else b""
+        assert isinstance(content, bytes)
+        return httpx.Response(200, content=content)
+
+    server = Server(answer)
+    assert server.push().endswith(IMAGE.manifest.digest)
+    assert len(server.seen) == len(server.secrets_at(HOST)) + 1
+
+
 def test_login_that_fails_is_said() -> None:
     def answer(request: httpx.Request) -> httpx.Response:
         return httpx.Response(401) if request.url.host == AUTH else challenge()
@@ -171,7 +185,7 @@ def test_upload_over_a_connection_without_tls_is_refused() -> None:
 def test_registry_that_asks_to_wait_is_waited_for(
     headers: dict[str, str], first_s: float
 ) -> None:
-    encoded = {name: value.encode() for name, value in headers.items()}
+    encoded = {name.encode(): value.encode() for name, value in headers.items()}
     server = Server(lambda _: httpx.Response(429, headers=encoded))
     with pytest.raises(DeployError, match="status 429, 5 times; run the command"):
         server.push()
