@@ -177,9 +177,10 @@ def test_a_zip_does_not_become_an_image(cloud: Cloud, port: int) -> None:
 def test_a_named_repository_is_created_only_when_asked_to(
     cloud: Cloud, port: int
 ) -> None:
-    cloud.write_project(f'{IMAGE}repository = "team/orders"\n')
+    # The base is found beside the file, and from the folder of the command.
+    cloud.write_project(f'{IMAGE}repository = "team/orders"\nbase = "../base"\n')
     with cloud.at_registry(port) as relay:
-        refused = run(cloud)
+        refused = cloud.run("deploy", "project")
         assert refused.exit_code == 3
         assert "it does not exist; use --create-repository" in refused.stderr
         assert relay.operations == relay.writes == []

@@ -386,7 +386,9 @@ def deploy(
             if there is not None:
                 check_package_type(wanted, there)  # before a long build
             options = _build_options(project, Arch(wanted.arch), out)
-            request = ImageRequest(options, base=base, python_dir=python_dir)
+            request = ImageRequest(
+                options, base=base, python_dir=python_dir, profile=profile
+            )
             wanted = _with_image(wanted, request, place)
         else:
             _refuse_without_image(

@@ -74,9 +74,11 @@ class ImageRequest:
         from lambda_deno_spawn.dev.package.image import default_base
 
         project = self.options.project
-        return (
-            self.base or project.aws.get("image.base") or default_base(project.runtime)
-        )
+        given = project.aws.get("image.base")
+        if self.base is None and given is not None:
+            folder = project.function.task_root / given
+            return str(folder) if folder.is_dir() else str(given)
+        return self.base or default_base(project.runtime)
 
 
 def make_image(request: ImageRequest, output: Output) -> None:
