@@ -47,7 +47,9 @@ NOT_ON_LAMBDA = {
     "test_layouts": DEVELOPER,
     "test_local_credentials": DEVELOPER,
     "test_missing_layers": DEVELOPER,
+    "test_init": DEVELOPER,
     "test_new": DEVELOPER,
+    "test_new_cdk": DEVELOPER,
     "test_native_build": DEVELOPER,
     "test_odd_projects": DEVELOPER,
     "test_pages": DEVELOPER,
@@ -60,6 +62,7 @@ NOT_ON_LAMBDA = {
     "test_secrets": "it needs AWS's stand-in, which writes beside its own modules",
     "test_stages": DEVELOPER,
     "test_terminal": DEVELOPER,
+    "test_types_package": DEVELOPER,
     "test_wheel": DEVELOPER,
 }
 
