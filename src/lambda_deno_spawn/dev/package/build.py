@@ -15,7 +15,6 @@ import re
 import shutil
 import stat
 import subprocess
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePath
@@ -50,6 +49,7 @@ from lambda_deno_spawn.dev.package.record import (
     read_record,
     write_record,
 )
+from lambda_deno_spawn.dev.package.scratch import scratch_folder
 from lambda_deno_spawn.dev.package.seed import (
     ASKED_FOR,
     Seed,
@@ -63,7 +63,6 @@ from lambda_deno_spawn.dev.project.quotas import (
     UPLOAD_LIMIT_BYTES,
 )
 from lambda_deno_spawn.dev.project.selection import (
-    SCRATCH_PREFIX,
     Selected,
     Selection,
 )
@@ -191,7 +190,7 @@ def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
     key = _key(options, environ, deno.binary)
     if package := _built_before(out, key, options):
         return package
-    with tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX) as name:
+    with scratch_folder() as name:
         scratch = Path(name).resolve()
         if options.is_seeded:
             _refuse_scratch(scratch)
