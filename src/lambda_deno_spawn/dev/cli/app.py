@@ -33,6 +33,7 @@ from lambda_deno_spawn.dev.cli.deploy import delete, deploy
 from lambda_deno_spawn.dev.cli.dev import dev
 from lambda_deno_spawn.dev.cli.events import check_json, events, read_event, read_file
 from lambda_deno_spawn.dev.cli.explain import explain
+from lambda_deno_spawn.dev.cli.init import init
 from lambda_deno_spawn.dev.cli.layer import layer_app
 from lambda_deno_spawn.dev.cli.layer_delete import delete_layers
 from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
@@ -107,6 +108,7 @@ app = typer.Typer(
 
 
 app.command()(new)
+app.command()(init)
 app.command()(build)
 app.command()(bench)
 app.command()(dev)
@@ -363,7 +365,8 @@ def doctor(
 ) -> None:
     """Check whether this machine and a function meet the needs of the runtime.
 
-    Exit code 0: no problem; 1: a problem or a leak.
+    For an error that has happened, see `explain`. Exit code 0: no problem; 1: a problem
+    or a leak.
     """
     with exit_codes(is_verbose=verbose):
         from lambda_deno_spawn.dev.doctor.checks import examine
@@ -412,6 +415,9 @@ def _show_checks(checks: list[Check], output: Output) -> None:
     else:
         write_checks(checks, sys.stdout)
     sys.stdout.flush()
+    if output is Output.TEXT:
+        why = "has an error happened? `lambda-deno-spawn explain` says what it means"
+        print(f"Note: {why}", file=sys.stderr)
     if not is_ok:
         raise typer.Exit(EXIT_FAILED)
 

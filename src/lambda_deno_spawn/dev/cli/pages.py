@@ -28,7 +28,8 @@ PAGES = {
     "doctor": "doctor/",
     "events": "project/#sample-events",
     "explain": "troubleshooting/",
-    "invoke": "getting-started/",
+    "init": "project/#a-folder-that-exists",
+    "invoke": "guides/invoke/",
     "layer": "layers/",
     "layer build": "layers/",
     "layer delete": "layers/#deleting",
@@ -41,10 +42,12 @@ PAGES = {
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 # What other tools call our commands.
 SYNONYMS = {
+    "check": "doctor",
     "create": "new",
+    "debug": "explain",
     "destroy": "delete",
+    "diagnose": "explain",
     "generate-event": "events",
-    "init": "new",
     "layers": "layer",
     "package": "build",
     "remove": "delete",
@@ -54,7 +57,9 @@ SYNONYMS = {
     "start-api": "dev",
     "tail": "logs",
     "test": "invoke",
+    "troubleshoot": "explain",
     "watch": "dev",
+    "why": "explain",
 }
 
 
