@@ -279,6 +279,7 @@ async def _serve(
             Console(local, recorder.write).routes(),
             allowed_origins=origins,
             on_error=local.tell_mistake,
+            origins_for=urls.allowed_origins,
         )
         checker = TypeChecker(deno, os.environ, local.journal) if is_checking else None
         screen = JsonScreen() if output is Output.JSON else TextScreen()
