@@ -1,4 +1,7 @@
-"""A stack with your function; options: ``-c architecture=arm64``, ``-c urlAuth=NONE``."""
+"""A stack with your function.
+
+Options: ``-c architecture=arm64``, ``-c urlAuth=NONE``.
+"""
 
 from pathlib import Path
 
