@@ -43,13 +43,11 @@ native: $(NATIVE) ## the library that forks Deno, for both architectures
 MEASURED := --cov=lambda_deno_spawn --cov-branch --cov-report=
 COVERED := $(BIN)/coverage report --fail-under=100 --show-missing \
   --include='*/lambda_deno_spawn/errors.py,*/invocation.py,*/protocol/frames.py,*/lambda_deno_spawn/config.py,*/permissions.py,*/protocol/hello.py,*/serving/metrics.py,*/serving/pool.py,*/http/http1.py'
-# What is run at import, and what unit tests run; tests/conftest.py gives the names.
-BY_UNIT_TESTS := --contexts='^$$,^unit$$'
 
 # COVERAGE=on: what `make coverage` finds, without running the unit tests again.
 test: $(NATIVE) ## all tests: unit and integration
 	$(BIN)/python -m pytest $(PARALLEL) $(if $(COVERAGE),$(MEASURED))
-	$(if $(COVERAGE),$(COVERED) $(BY_UNIT_TESTS))
+	$(if $(COVERAGE),$(COVERED))
 
 test-unit: $(STAMP) test-js ## the fast ones: no process, no socket
 	$(BIN)/python -m pytest tests/unit
