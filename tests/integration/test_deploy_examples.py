@@ -431,7 +431,7 @@ class Terraform:
     def run(self, folder: Path, *command: str) -> str:
         """Run one command in a folder; return what it printed."""
         words: list[str | Path] = [self.program, f"-chdir={folder}", *command]
-        return run(words, folder, **self.environ)
+        return run(words, folder, DEPLOY, 250, **self.environ)
 
 
 @pytest.fixture(scope="module")
