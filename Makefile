@@ -9,16 +9,20 @@ SCRIPTS := src/lambda_deno_spawn/js src/lambda_deno_spawn/dev tests/js tests/nat
 RELEASE := dist/release
 NATIVE := src/lambda_deno_spawn/native/lib/.built
 
-.PHONY: help install invoke js native test test-unit test-js test-integration test-packages test-as-lambda coverage lint format typecheck check layers bench bench-check figures soak docs release clean
+.PHONY: help install invoke js native test test-unit test-js test-integration test-packages test-as-lambda coverage lint format typecheck check layers bench bench-check figures soak reference docs lock release first-minute clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
 
-$(STAMP): pyproject.toml constraints.txt
+# Every file is compared with its digest. The locks are complete, so nothing is resolved,
+# and this project's own build system is one of the packages.
+LOCKED := $(BIN)/python -m pip install --quiet --require-hashes --no-deps --requirement
+
+$(STAMP): pyproject.toml locks/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Cannot install: Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; set PYTHON=/path/to/python3")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable . --group dev
+	$(LOCKED) locks/dev.txt
+	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	@touch $@
 
 install: $(STAMP) ## create .venv with everything, Deno's binary included
@@ -74,12 +78,16 @@ coverage: $(STAMP) ## every branch of the pure core is tested by unit tests
 js: $(STAMP) ## write js/runtime.js from the modules in js/src
 	$(BIN)/python src/lambda_deno_spawn/js/src/build.py
 
-lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check; is js/runtime.js up to date?
+lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check; are js/runtime.js and the reference up to date?
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml examples/ci/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --quiet --offline --no-progress .github
 	$(BIN)/deno fmt --check --quiet $(SCRIPTS)
 	$(BIN)/deno lint --quiet $(SCRIPTS)
 	$(BIN)/python src/lambda_deno_spawn/js/src/build.py --check
+	$(BIN)/python -m docs.site.reference --check
 	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js src/lambda_deno_spawn/js/src/*.js src/lambda_deno_spawn/dev/bench/*.js src/lambda_deno_spawn/dev/doctor/*.js src/lambda_deno_spawn/js/*.d.ts tests/js/*
 	@# The construct in examples/deploy is for Node's tools, which install its types.
 	@for example in $(filter-out examples/deploy/,$(wildcard examples/*/)); do (cd $$example && ../../$(BIN)/deno check --quiet .) || exit 1; done
@@ -122,20 +130,35 @@ soak: $(STAMP) ## 100,000 fuzzed streams, 10,000 fuzzed answers, 80,000 events (
 	$(SOAKED) --memory 256 --concurrency 8 --permissions default
 	$(SOAKED) --memory 256 --concurrency 8 --strategy server --permissions default
 
+reference: $(STAMP) ## write the tables of docs/ that come from the code
+	$(BIN)/python -m docs.site.reference
+
 docs: $(STAMP) ## the documentation site, into dist/site; any warning is a failure
 	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
 
-release: $(NATIVE) ## wheel, sdist and list of components, checked, into dist/release
+$(VENV)/.release: $(STAMP) locks/release.txt
+	$(LOCKED) locks/release.txt
+	@touch $@
+
+lock: $(VENV)/.release ## write locks/ from pyproject.toml; UPGRADE=1 for newer versions
+	$(BIN)/python -m tests.release.lock $(if $(UPGRADE),--upgrade)
+
+# Twice the same bytes: times in the archives are those of the last commit.
+release: export SOURCE_DATE_EPOCH := $(shell git log -1 --format=%ct 2>/dev/null || echo 1577836800)
+release: $(NATIVE) $(VENV)/.release ## wheel, sdist, list of components and notes, checked, into dist/release
 	rm -rf $(RELEASE)
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --group release
-	$(BIN)/python -m build --outdir $(RELEASE) .
+	$(BIN)/python -m build --wheel --sdist --no-isolation --outdir $(RELEASE) .
 	$(BIN)/twine check --strict $(RELEASE)/*
+	$(BIN)/python -m tests.release.packages $(RELEASE)
 	$(PYTHON) -m venv $(RELEASE)/.installed
-	$(RELEASE)/.installed/bin/python -m pip install --quiet $(RELEASE)/*.whl
-	$(RELEASE)/.installed/bin/lambda-deno-spawn --version
+	$(RELEASE)/.installed/bin/python -m pip install --quiet --require-hashes --no-deps --requirement locks/cli.txt
+	$(RELEASE)/.installed/bin/python -m pip install --quiet --no-deps $(RELEASE)/*.whl
 	$(BIN)/cyclonedx-py environment $(RELEASE)/.installed --pyproject pyproject.toml --output-reproducible --output-file $(RELEASE)/sbom.cdx.json
 	rm -rf $(RELEASE)/.installed
-	cd $(RELEASE) && sha256sum * > SHA256SUMS
+	cd $(RELEASE) && sha256sum *.whl *.tar.gz *.json > SHA256SUMS
+
+first-minute: $(VENV)/.release ## README's first minute, in an empty place with Python alone: each step timed
+	$(BIN)/python -m tests.release.first_minute
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache dist

@@ -372,6 +372,16 @@ def test_a_log_is_printed_with_its_times(cloud: Cloud) -> None:
     assert lines[0].split(" ")[0].endswith("Z")
 
 
+def test_the_errors_in_a_log_in_aws_are_explained(cloud: Cloud) -> None:
+    write_log(cloud, "all is well", "2026 x Task timed out after 3.00 seconds")
+    finished = cloud.run("explain", "--logs", "fn", "--since", "10m")
+    assert finished.exit_code == 0, finished.stderr
+    assert "set: timeout" in finished.stdout
+    missing = cloud.run("explain", "--logs", "other")
+    assert missing.exit_code == 3
+    assert "no log group" in missing.stderr
+
+
 def test_a_log_can_be_filtered_and_read_as_json(cloud: Cloud) -> None:
     write_log(cloud, f"INFO {REQUEST_ID} a", "INFO other b")
     finished = cloud.run("logs", "fn", "--request-id", REQUEST_ID, "-o", "json")

@@ -13,7 +13,9 @@ from pathlib import Path
 
 import pytest
 
+from lambda_deno_spawn import __version__
 from lambda_deno_spawn.dev.package.interpreter import search_interpreter
+from tests.release.packages import broken_links
 
 pytestmark = pytest.mark.timeout(240)  # it installs packages
 
@@ -61,6 +63,9 @@ def test_command_needs_no_extra_and_the_old_one_is_accepted(wheel: Path) -> None
     assert len(required) == len(project["dependencies"])
     assert not [item for item in required if "extra" in item]
     assert fields.get_all("Provides-Extra") == ["cli"]
+    description = str(fields.get_payload())
+    assert f"/v{__version__}/docs/" in description
+    assert not list(broken_links(description))
     for folder in ("samples", "templates", "templates/common"):
         assert any(f"dev/project/{folder}/" in name for name in names)
 
@@ -73,7 +78,9 @@ def test_empty_environment_gets_a_command_that_works(
     run(python.path, "-m", "venv", tmp_path / "venv", cwd=tmp_path)
     programs = tmp_path / "venv" / "bin"
     install: list[str | Path] = [programs / "python", "-m", "pip", "install", "--quiet"]
-    run(*install, "--constraint", ROOT / "constraints.txt", wheel, cwd=tmp_path)
+    locked = ("--require-hashes", "--no-deps", "--requirement", ROOT / "locks/cli.txt")
+    run(*install, *locked, cwd=tmp_path)
+    run(*install, wheel, cwd=tmp_path)
     command = programs / "lambda-deno-spawn"
     assert run(command, "--version", cwd=tmp_path).startswith("lambda-deno-spawn ")
     following = run(command, "new", "orders", cwd=tmp_path).partition("Next:\n")[2]

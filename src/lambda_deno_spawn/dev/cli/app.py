@@ -363,7 +363,8 @@ def doctor(
 ) -> None:
     """Check whether this machine and a function meet the needs of the runtime.
 
-    Exit code 0: no problem; 1: a problem or a leak.
+    For an error that has happened, see `explain`. Exit code 0: no problem; 1: a problem
+    or a leak.
     """
     with exit_codes(is_verbose=verbose):
         from lambda_deno_spawn.dev.doctor.checks import examine
@@ -412,6 +413,9 @@ def _show_checks(checks: list[Check], output: Output) -> None:
     else:
         write_checks(checks, sys.stdout)
     sys.stdout.flush()
+    if output is Output.TEXT:
+        why = "has an error happened? `lambda-deno-spawn explain` says what it means"
+        print(f"Note: {why}", file=sys.stderr)
     if not is_ok:
         raise typer.Exit(EXIT_FAILED)
 

@@ -1,22 +1,31 @@
-"""The command ``explain``: its argument, and how explanations are shown.
+"""The command ``explain``: where its text comes from, and how explanations are shown.
 
-Knows the forms of the argument and the output. Does not know any error.
+Knows the sources and the output. Does not know any error.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, Output, exit_codes
-from lambda_deno_spawn.dev.cli.events import read_text
-from lambda_deno_spawn.dev.cli.options import VerboseOption
+from lambda_deno_spawn.dev.cli.events import read_file, read_text
+from lambda_deno_spawn.dev.cli.options import (
+    ProfileOption,
+    RegionOption,
+    StageOption,
+    VerboseOption,
+)
 from lambda_deno_spawn.dev.cli.pages import DOCUMENTATION
 from lambda_deno_spawn.dev.doctor.explain import explain as explained
+from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,30 +33,71 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.dev.doctor.explain import Explanation
 
+SINCE = "1h"
+
 
 def explain(
     text: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            metavar="TEXT|@FILE|-",
-            help="An error, or a log from a file or from stdin.",
+            metavar="TEXT|FILE|last|-",
+            help="An error, or a log: as it is, in a file (with or without @), from "
+            "stdin, or of the last failure that was recorded.  [default: stdin; on a "
+            "terminal, last]",
         ),
-    ] = "-",
+    ] = None,
     *,
+    logs: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FUNCTION",
+            help="Read the log of this function in AWS: its name, its ARN, or its "
+            "local folder.",
+        ),
+    ] = None,
+    since: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DURATION",
+            help=f"With --logs: how far back: 90s, 10m, 2h, 1d.  [default: {SINCE}]",
+        ),
+    ] = None,
+    stage: StageOption = None,
+    region: RegionOption = None,
+    profile: ProfileOption = None,
     verbose: VerboseOption = False,
     output: Annotated[
         Output,
         typer.Option("-o", "--output", help="text: for people; json: an object."),
     ] = Output.TEXT,
 ) -> None:
-    """Say what the errors in a text mean, and what to do about them.
+    """Say why something does not work: what the errors in a log mean.
 
-    Exit code 0: at least one of them is known; 1: none is.
+    Each known error is shown with its cause, what to do, what to set, and the page that
+    says more. `doctor` finds what would fail before it does. Exit code 0: at least one
+    error is known; 1: none is.
     """
     with exit_codes(is_verbose=verbose):
-        found = explained(read_text(text, "TEXT"))
+        if logs is not None:
+            if text is not None:
+                raise UsageError(
+                    f"Cannot use --logs with {text!r}: there is one source; leave out "
+                    "one of them"
+                )
+            content = _log_in_aws(logs, since or SINCE, stage, region, profile)
+        elif since or stage or region or profile:
+            raise UsageError(
+                "Cannot use --since, --stage, --region or --profile: they apply only "
+                "to a log in AWS; leave them out, or add --logs FUNCTION"
+            )
+        else:
+            content = _text(text)
+        found = explained(content)
         if output is Output.JSON:
-            fields = [{"seen": each.seen, **asdict(each.entry)} for each in found]
+            fields = [
+                {"seen": each.seen, **asdict(each.entry), "setting": each.setting}
+                for each in found
+            ]
             print(json.dumps({"ok": bool(found), "explanations": fields}))
         else:
             write_explanations(found, sys.stdout)
@@ -56,14 +106,86 @@ def explain(
             raise typer.Exit(EXIT_FAILED)
 
 
+def _text(text: str | None) -> str:
+    if text == "last" or (text is None and sys.stdin.isatty()):
+        return _last_failure()
+    if text is None:
+        return read_text("-", "TEXT")
+    # A name of one line; an error may be longer than any path.
+    if len(text) < 256 and "\n" not in text and Path(text).is_file():
+        return read_file(text, "TEXT").decode(errors="replace")
+    return read_text(text, "TEXT")
+
+
+def _last_failure() -> str:
+    """Return the outcome and the log of the newest recording of a failure."""
+    from lambda_deno_spawn.dev.recording.store import folder, recent
+
+    where = folder(os.environ)
+    for stored in recent(where, 100):
+        outcome = stored.form["outcome"]
+        if outcome.get("kind") == "error":
+            print(f"The last failure is in {str(stored.path)!r}", file=sys.stderr)
+            return "\n".join(_strings([outcome, stored.form.get("log")]))
+    raise UsageError(
+        "Cannot explain: no error is given, and no failure is recorded; give its text "
+        "or the file of a log, or --logs FUNCTION for a function in AWS"
+    )
+
+
+def _strings(value: object) -> list[str]:
+    """Return all texts in a JSON value."""
+    if isinstance(value, dict):
+        return [text for item in value.values() for text in _strings(item)]
+    if isinstance(value, list):
+        return [text for item in value for text in _strings(item)]
+    return [value] if isinstance(value, str) else []
+
+
+def _log_in_aws(
+    function: str,
+    since: str,
+    stage: str | None,
+    region: str | None,
+    profile: str | None,
+) -> str:
+    from lambda_deno_spawn.dev.aws.remote_logs import (
+        find_log_group,
+        parse_since,
+        read_log,
+    )
+    from lambda_deno_spawn.dev.aws.session import Aws
+    from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
+    from lambda_deno_spawn.dev.project.target import find_target
+
+    target = find_target(function, stage=stage)
+    since_epoch_ms = round((time.time() - parse_since(since)) * 1000)
+    aws = Aws(target.choose_region(region), profile)
+    check_account(aws, target)
+    check_ambiguity(aws, target)
+    log_group = find_log_group(aws, target.name)
+    events = read_log(aws, log_group, since_epoch_ms=since_epoch_ms)
+    return "\n".join(event.message for event in events)
+
+
 def write_explanations(found: Sequence[Explanation], stream: TextIO) -> None:
     """Write what each error in a text means, and what to do about it."""
     for each in found:
         entry = each.entry
-        page = f"{DOCUMENTATION}/{entry.page.removesuffix('.md')}/"
-        stream.write(
-            f"{each.seen}\n  why: {entry.why}\n  do:  {entry.do}\n  see: {page}\n\n"
-        )
+        stream.write(f"{each.seen}\n  why: {entry.why}\n  do:  {entry.do}\n")
+        if each.setting:
+            stream.write(f"  set: {each.setting}\n")
+        stream.write(f"  see: {_address(entry.page)}\n\n")
     if not found:
-        page = f"{DOCUMENTATION}/troubleshooting/"
-        stream.write(f"No error in this text is known. Those that are: {page}\n")
+        stream.write(
+            "No error in this text is known. Those that are: "
+            f"{_address('troubleshooting.md')}\n"
+            "`lambda-deno-spawn doctor FUNCTION` checks the function itself.\n"
+        )
+
+
+def _address(page: str) -> str:
+    """Return where a page of docs/ is published."""
+    path, _, anchor = page.partition("#")
+    address = f"{DOCUMENTATION}/{path.removesuffix('.md')}/"
+    return f"{address}#{anchor}" if anchor else address

@@ -28,7 +28,7 @@ PAGES = {
     "doctor": "doctor/",
     "events": "project/#sample-events",
     "explain": "troubleshooting/",
-    "invoke": "getting-started/",
+    "invoke": "guides/invoke/",
     "layer": "layers/",
     "layer build": "layers/",
     "layer delete": "layers/#deleting",
@@ -41,8 +41,11 @@ PAGES = {
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
 # What other tools call our commands.
 SYNONYMS = {
+    "check": "doctor",
     "create": "new",
+    "debug": "explain",
     "destroy": "delete",
+    "diagnose": "explain",
     "generate-event": "events",
     "init": "new",
     "layers": "layer",
@@ -54,7 +57,9 @@ SYNONYMS = {
     "start-api": "dev",
     "tail": "logs",
     "test": "invoke",
+    "troubleshoot": "explain",
     "watch": "dev",
+    "why": "explain",
 }
 
 

@@ -152,12 +152,10 @@ def examine(
     if options is not None:
         checks += _function_checks(options, environ)
         task_root = options.function.task_root
-        checks += [
-            Check(
-                "Written for Node.js", each.id, Status.WARNING, each.found, each.advice
-            )
-            for each in findings(task_root, options.variables)
-        ]
+        for each in findings(task_root, options.variables):
+            status = Status.WARNING if each.advice else Status.OK
+            group = "Written for Node.js"
+            checks.append(Check(group, each.id, status, each.found, each.advice))
     return [*checks, *_size_checks(environ, task_root)]
 
 

@@ -1,13 +1,15 @@
 """What code that was written for Node.js on Lambda meets here, found in its sources.
 
 Knows the habits that need a setting or another line, and reads the function's own
-files, not its packages. Says nothing where nothing has to be done. Does not run
-anything: a finding is a hint, so it is a warning and never a problem. Specification:
-docs/compatibility.md, "What behaves differently".
+files, not its packages. Where nothing has to be done it says nothing, except about
+callbacks, because people ask. Does not run anything: a finding is a hint, so it is a
+warning and never a problem. Specification: docs/compatibility.md, "What behaves
+differently".
 """
 
 from __future__ import annotations
 
+import fnmatch
 import itertools
 import os
 import re
@@ -53,21 +55,27 @@ class Habit:
 HABITS = (
     Habit(
         "tmp-path",
-        re.compile(r"[\"'`]/tmp/"),
+        re.compile(r"[\"'`]/tmp(?=[/\"'`])"),
         "a path in /tmp is written down",
         "use os.tmpdir() or Deno.env.get('TMPDIR'): each event has a folder of its own",
     ),
     Habit(
         "node-env",
-        re.compile(r"process\.env\.NODE_ENV\b"),
+        re.compile(
+            r"process\.env(?:\.NODE_ENV\b|\[[\"'`]NODE_ENV)|"
+            r"env\.get\([\"'`]NODE_ENV|\{[^{}]*\bNODE_ENV\b[^{}]*\}\s*=\s*process\.env"
+        ),
         "NODE_ENV is read, and nothing sets it",
         'set it under [env] in lambda.toml: NODE_ENV = "production"',
     ),
     Habit(
-        "aws-sdk",
-        re.compile(r"(?:from|require\(|import\()\s*[\"']aws-sdk(?:/[^\"']*)?[\"']"),
-        "aws-sdk (version 2) is imported, which managed Node.js 16 still provided",
-        "add it to package.json, or move to the packages @aws-sdk/client-…",
+        "programs",
+        re.compile(
+            r"(?:from|require\(|import\()\s*[\"'](?:node:)?child_process[\"']|"
+            r"\bnew Deno\.Command\("
+        ),
+        "programs are started, which handlers may not do by default",
+        'name each one: permissions = "default --allow-run=PROGRAM"',
     ),
     Habit(
         "cold-start",
@@ -78,14 +86,46 @@ HABITS = (
     Habit(
         "cache",
         re.compile(
-            r"(?m)^(?:const|let|var)\s+\w*[cC]ache\w*\s*"
-            r"(?::[^=\n]+)?=\s*(?:new Map|\{\})"
+            r"(?m)^(?:export\s+)?(?:(?:const|let|var)\s+\w*[cC]ache\w*\s*"
+            r"(?::[^=\n]+)?=\s*(?:new (?:Weak)?Map|\{\})|"
+            # Made by the first event, for those after it.
+            r"(?:let|var)\s+\w*(?:[cC]ache|[cC]onn|[cC]lient|[pP]ool)\w*\s*"
+            r"(?::[^=;\n]+)?(?:=\s*(?:null|undefined))?;?[ \t]*$)"
         ),
-        "a cache is kept in module state, which is new for each event",
+        "a cache or a connection is kept in module state, which is new for each event",
         "keep it outside, or let a process serve several events "
         "(LAMBDA_DENO_MAX_INVOCATIONS)",
     ),
+    Habit(
+        "middy-timeout",
+        re.compile(r"timeoutEarlyInMillis\s*:\s*(?:1?\d{1,2}|200)\b"),
+        "Middy's early timeout is later than the runtime's own, 200 ms before the end",
+        "set it above LAMBDA_DENO_STOP_MARGIN_MS, for example to 500",
+    ),
 )
+CALLBACK = re.compile(
+    r"(?:handler\s*=\s*(?:function\b\s*\w*)?|function\s+handler)\s*"
+    r"\(\s*\w+[^,()]*,\s*\w+[^,()]*,\s*\w+"
+)
+SPECIFIER = re.compile(
+    r"(?m)(?:^|[;\s}])(?:from|import)\s*\(?\s*[\"']([^\"'\n]+)[\"']|"
+    r"\brequire\(\s*[\"']([^\"'\n]+)[\"']"
+)
+DECORATOR = re.compile(r"(?m)^\s*@\w[\w.]*(?:\([^\n]*\))?\s*$|^\s*@\w[\w.]*\(")
+# Packages whose decorators follow TypeScript's older proposal.
+OLD_DECORATORS = (
+    "@aws-lambda-powertools/", "@nestjs/", "class-transformer", "class-validator",
+    "inversify", "reflect-metadata", "tsyringe", "type-graphql", "typeorm",
+)  # fmt: skip
+# Packages with native code, which is known before they are installed.
+NATIVE = frozenset(
+    {
+        "argon2", "bcrypt", "better-sqlite3", "canvas", "couchbase", "ffi-napi",
+        "node-rdkafka", "oracledb", "re2", "sharp", "sodium-native", "sqlite3",
+    }
+)  # fmt: skip
+# Settings under which a process serves several events, so that module state lasts.
+OF_STATE = frozenset({"cache", "cold-start"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +134,7 @@ class Finding:
 
     Attributes:
         found: What it is, with up to three places.
+        advice: What to do; empty: nothing.
     """
 
     id: str
@@ -108,59 +149,170 @@ def findings(task_root: Path, variables: Mapping[str, str]) -> list[Finding]:
         task_root: Folder of the function.
         variables: The function's environment variables.
     """
-    places: dict[Habit, list[str]] = {}
-    jsx: list[str] = []
-    for path in itertools.islice(_sources(task_root), FILES_LIMIT):
-        shown = path.relative_to(task_root).as_posix()
-        if path.suffix in (".tsx", ".jsx"):
-            jsx.append(shown)
-        text = _text(path)
-        for habit in HABITS:
-            if habit.id == "node-env" and "NODE_ENV" in variables:
-                continue
-            match = habit.pattern.search(text)
-            if match is not None:
-                line = text.count("\n", 0, match.start()) + 1
-                places.setdefault(habit, []).append(f"{shown}:{line}")
+    sources = _Sources(task_root)
+    lasts = variables.get("LAMBDA_DENO_STRATEGY") == "server" or variables.get(
+        "LAMBDA_DENO_MAX_INVOCATIONS", "1"
+    ) not in ("", "1")
+    permissions = variables.get("LAMBDA_DENO_PERMISSIONS", "")
+    may_all = permissions.split()[:1] == ["all"]
+    done = {
+        "node-env": "NODE_ENV" in variables,
+        "programs": may_all or "--allow-run" in permissions,
+        **dict.fromkeys(OF_STATE, lasts),
+    }
     found = [
         Finding(habit.id, f"{habit.found}: {_some(seen)}", habit.advice)
-        for habit, seen in places.items()
+        for habit, seen in sources.places.items()
+        if not done.get(habit.id)
     ]
-    return [*found, *_of_files(task_root, jsx)]
+    may_ffi = may_all or "--allow-ffi" in permissions
+    return [*found, *_of_files(task_root, sources, may_ffi=may_ffi)]
 
 
-def _of_files(task_root: Path, jsx: list[str]) -> Iterator[Finding]:
+class _Sources:
+    """What the sources of a function have.
+
+    Attributes:
+        places: Where each habit was found.
+        imports: Where each module is imported that is neither a path nor an address.
+        jsx: Files with JSX.
+        callbacks: Where handlers take a callback.
+        decorators: Files with decorators.
+    """
+
+    def __init__(self, task_root: Path) -> None:
+        self.places: dict[Habit, list[str]] = {}
+        self.imports: dict[str, str] = {}
+        self.jsx: list[str] = []
+        self.callbacks: list[str] = []
+        self.decorators: list[str] = []
+        for path in itertools.islice(_sources(task_root), FILES_LIMIT):
+            self._read(path, path.relative_to(task_root).as_posix())
+
+    def _read(self, path: Path, shown: str) -> None:
+        text = _text(path)
+
+        def place(match: re.Match[str]) -> str:
+            return f"{shown}:{text.count(chr(10), 0, match.start()) + 1}"
+
+        if path.suffix in (".tsx", ".jsx"):
+            self.jsx.append(shown)
+        for habit in HABITS:
+            if (match := habit.pattern.search(text)) is not None:
+                self.places.setdefault(habit, []).append(place(match))
+        if (match := CALLBACK.search(text)) is not None:
+            self.callbacks.append(place(match))
+        if (match := DECORATOR.search(text)) is not None:
+            self.decorators.append(place(match))
+        for match in SPECIFIER.finditer(text):
+            name = match[1] or match[2]
+            if not name.startswith((".", "/", "#")) and ":" not in name:
+                self.imports.setdefault(name, place(match))
+
+
+def _of_files(
+    task_root: Path, sources: _Sources, *, may_ffi: bool
+) -> Iterator[Finding]:
     config = find_config(task_root)
     deno = {} if config is None else config_content(config)
     options = compiler_options(str(task_root / TSCONFIG))
-    aliases = _object(options.get("paths"))
-    if aliases and not _object(deno.get("imports")):
+    package = config_content(str(task_root / "package.json"))
+    of_deno = {**options, **_object(deno.get("compilerOptions"))}
+    dependencies = {
+        name
+        for key in ("dependencies", "devDependencies", "optionalDependencies")
+        for name in _object(package.get(key))
+    }
+    mapped = (*_object(deno.get("imports")), *_object(package.get("imports")))
+    known = [key.removesuffix("*") for key in mapped]
+    # An import map of its own may hold any of them.
+    has_map = bool(deno.get("importMap"))
+
+    def is_known(name: str) -> bool:
+        return (
+            has_map
+            or _package(("node_modules", *name.split("/"))) in dependencies
+            or (task_root / "node_modules" / name).exists()
+            or any(
+                name == key or (key.endswith("/") and name.startswith(key))
+                for key in known
+            )
+        )
+
+    missing = [
+        f"{name} in {place}"
+        for name, place in sources.imports.items()
+        if re.match(r"aws-sdk(?:/|$)|@aws-sdk/", name)
+        and not is_known(name)
+        and not is_known(_package(("node_modules", *name.split("/"))))
+    ]
+    if missing:
+        yield Finding(
+            "aws-sdk",
+            f"an SDK is imported that managed Node.js provides: {_some(missing)}",
+            "name it in package.json, or under imports in deno.json; aws-sdk (version "
+            "2) is at its end: move to the packages @aws-sdk/client-…",
+        )
+    aliases = [
+        alias
+        for alias in _object(options.get("paths"))
+        if not is_known(alias.removesuffix("*"))
+    ]
+    if aliases:
         yield Finding(
             "aliases",
-            f"tsconfig.json has paths: {_some(list(aliases))}",
+            f"tsconfig.json has paths: {_some(aliases)}",
             "repeat them under imports in deno.json, where Deno looks for them",
         )
-    of_deno = _object(deno.get("compilerOptions"))
-    if jsx and not {**options, **of_deno}.get("jsxImportSource"):
+    base = options.get("baseUrl")
+    below = [
+        f"{name} in {place}"
+        for name, place in sources.imports.items()
+        if isinstance(base, str)
+        and not is_known(name)
+        and not any(fnmatch.fnmatch(name, alias) for alias in aliases)
+        and (task_root / base / name.split("/")[0]).is_dir()
+    ]
+    if below:
+        yield Finding(
+            "base-url",
+            f"imports begin at baseUrl of tsconfig.json: {_some(below)}",
+            "name their folders under imports in deno.json, or write paths with ./",
+        )
+    if sources.jsx and not of_deno.get("jsxImportSource"):
         yield Finding(
             "jsx",
-            f"JSX without jsxImportSource: {_some(jsx)}",
+            f"JSX without jsxImportSource: {_some(sources.jsx)}",
             'set "jsx": "react-jsx" and "jsxImportSource" under compilerOptions in '
             "deno.json",
         )
-    native = [
-        file.relative_to(task_root).parts
+    old = [name for name in sources.imports if name.startswith(OLD_DECORATORS)]
+    if old and sources.decorators and not of_deno.get("experimentalDecorators"):
+        yield Finding(
+            "decorators",
+            f"decorators for {_some(old)}: {_some(sources.decorators)}",
+            'set "experimentalDecorators": true under compilerOptions in deno.json',
+        )
+    native = {
+        _package(file.relative_to(task_root).parts)
         for file in itertools.islice(
             (task_root / "node_modules").glob("**/*.node"), FILES_LIMIT
         )
-    ]
-    packages = sorted({_package(parts) for parts in native})
-    if packages:
+    }
+    native |= {name for name in (dependencies | {*sources.imports}) if name in NATIVE}
+    if native and not may_ffi:
         yield Finding(
             "native-modules",
-            f"packages with native code: {_some(packages)}",
+            f"packages with native code: {_some(sorted(native))}",
             'allow them with permissions = "default --allow-ffi", and install them for '
             "the function's architecture",
+        )
+    if sources.callbacks:
+        yield Finding(
+            "callbacks",
+            f"handlers take a callback, which works as on Node.js: "
+            f"{_some(sources.callbacks)}",
+            "",
         )
 
 

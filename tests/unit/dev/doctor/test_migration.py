@@ -27,8 +27,39 @@ def written(folder: Path, files: dict[str, object]) -> Path:
     [
         ({"a.js": "x;\nwriteFileSync('/tmp/x', y)"}, "tmp-path", "a.js:2"),
         ({"lib/a.ts": "if (process.env.NODE_ENV) {}"}, "node-env", "lib/a.ts:1"),
+        ({"a.js": "x;\njoin('/tmp', y)"}, "tmp-path", "a.js:2"),
+        ({"a.js": "const { NODE_ENV = 'x' } = process.env"}, "node-env", "a.js:1"),
+        ({"a.ts": "Deno.env.get('NODE_ENV')"}, "node-env", "a.ts:1"),
         ({"a.cjs": "const s3 = require('aws-sdk/clients/s3')"}, "aws-sdk", "a.cjs:1"),
+        ({"a.ts": "x;\nimport { S3 } from '@aws-sdk/client-s3'"}, "aws-sdk", "a.ts:2"),
         ({"a.ts": "const cache = new Map();"}, "cache", "a.ts:1"),
+        ({"a.ts": "let connection: Client | null = null;"}, "cache", "a.ts:1"),
+        ({"a.js": "import { exec } from 'child_process'"}, "programs", "a.js:1"),
+        ({"a.js": "new Deno.Command('git')"}, "programs", "a.js:1"),
+        ({"a.js": "({ timeoutEarlyInMillis: 50 })"}, "middy-timeout", "a.js:1"),
+        (
+            {"a.ts": "import 'x';\nimport { A } from 'typeorm'\n@A()\nclass B {}"},
+            "decorators",
+            "a.ts:3",
+        ),
+        (
+            {
+                "tsconfig.json": {"compilerOptions": {"baseUrl": "src"}},
+                "src/lib/a.ts": "",
+                "src/b.ts": "import a from 'lib/a'",
+            },
+            "base-url",
+            "lib/a in src/b.ts:1",
+        ),
+        (
+            {
+                "tsconfig.json": {"compilerOptions": {"paths": {"@/*": [], "~/*": []}}},
+                "deno.json": {"imports": {"@/": "./", "hono": "npm:hono"}},
+            },
+            "aliases",
+            "~/*",
+        ),
+        ({"package.json": {"dependencies": {"sharp": "1"}}}, "native-modules", "sharp"),
         ({"a.tsx": "export default () => <p/>"}, "jsx", "a.tsx"),
         (
             {"tsconfig.json": {"compilerOptions": {"paths": {"@/*": ["./*"]}}}},
@@ -58,7 +89,24 @@ def test_a_habit_is_found_where_it_is(
         {"a.js": "// writes to '/tmp/x'"},
         {"a.js": "const path = os.tmpdir() + '/x'"},
         {"node_modules/a/a.js": "process.env.NODE_ENV; '/tmp/x'"},
-        {"a.ts": "import { S3 } from '@aws-sdk/client-s3'"},
+        {
+            "a.ts": "import { S3 } from '@aws-sdk/client-s3'",
+            "package.json": {"dependencies": {"@aws-sdk/client-s3": "3"}},
+        },
+        {
+            "a.ts": "import { PutCommand } from '@aws-sdk/lib-dynamodb/x'",
+            "deno.json": {"imports": {"@aws-sdk/lib-dynamodb": "npm:@aws-sdk/x"}},
+        },
+        {"a.ts": "import { S3 } from 'npm:@aws-sdk/client-s3'"},
+        {"a.js": "join('/tmpl', x); ({ timeoutEarlyInMillis: 500 })"},
+        {
+            "a.ts": "import 'reflect-metadata';\n@Entity()\nclass A {}",
+            "tsconfig.json": {"compilerOptions": {"experimentalDecorators": True}},
+        },
+        {
+            "tsconfig.json": {"compilerOptions": {"paths": {"#lib/*": ["./*"]}}},
+            "package.json": {"imports": {"#lib/*": "./lib/*"}},
+        },
         {"a.ts": "function f() {\n  const cache = new Map();\n}"},
         {
             "a.tsx": "",
@@ -76,9 +124,40 @@ def test_what_needs_nothing_is_not_named(
     assert findings(written(tmp_path, files), {}) == []
 
 
-def test_a_variable_that_is_set_is_not_missed(tmp_path: Path) -> None:
-    written(tmp_path, {"a.js": "process.env.NODE_ENV"})
-    assert findings(tmp_path, {"NODE_ENV": "production"}) == []
+@pytest.mark.parametrize(
+    ("source", "variables"),
+    [
+        ("process.env.NODE_ENV", {"NODE_ENV": "production"}),
+        ("const cache = new Map()", {"LAMBDA_DENO_STRATEGY": "server"}),
+        ("const cache = new Map()", {"LAMBDA_DENO_MAX_INVOCATIONS": "100"}),
+        (
+            "require('child_process')",
+            {"LAMBDA_DENO_PERMISSIONS": "default --allow-run=git"},
+        ),
+        ("require('sharp')", {"LAMBDA_DENO_PERMISSIONS": "default --allow-ffi"}),
+        ("require('sharp'); new Deno.Command('x')", {"LAMBDA_DENO_PERMISSIONS": "all"}),
+    ],
+)
+def test_what_a_setting_has_cured_is_not_named(
+    tmp_path: Path, source: str, variables: dict[str, str]
+) -> None:
+    written(tmp_path, {"a.js": source})
+    assert findings(tmp_path, {}) != []
+    assert findings(tmp_path, variables) == []
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "exports.handler = (event, context, callback) => callback(null, 1)",
+        "exports.handler = function (event, context, done) {}",
+        "export function handler(event: E, context: C, callback: Callback) {}",
+    ],
+)
+def test_callbacks_are_named_with_nothing_to_do(tmp_path: Path, source: str) -> None:
+    [found] = findings(written(tmp_path, {"a.ts": source}), {})
+    assert (found.id, found.advice) == ("callbacks", "")
+    assert found.found.endswith("a.ts:1")
 
 
 def test_many_places_are_counted(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Steps of a release: the locks, and checks of what is to be published."""
