@@ -9,7 +9,7 @@ SCRIPTS := src/lambda_deno_spawn/js src/lambda_deno_spawn/dev tests/js tests/nat
 RELEASE := dist/release
 NATIVE := src/lambda_deno_spawn/native/lib/.built
 
-.PHONY: help install invoke js native test test-unit test-js test-integration test-packages test-as-lambda coverage lint format typecheck check layers bench bench-check figures soak docs lock release first-minute clean
+.PHONY: help install invoke js native test test-unit test-js test-integration test-packages test-as-lambda coverage lint format typecheck check layers bench bench-check figures soak reference docs lock release first-minute clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -78,7 +78,7 @@ coverage: $(STAMP) ## every branch of the pure core is tested by unit tests
 js: $(STAMP) ## write js/runtime.js from the modules in js/src
 	$(BIN)/python src/lambda_deno_spawn/js/src/build.py
 
-lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check; is js/runtime.js up to date?
+lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check; are js/runtime.js and the reference up to date?
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml examples/ci/*.yml
@@ -87,6 +87,7 @@ lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check; is js/runtime.js up to 
 	$(BIN)/deno fmt --check --quiet $(SCRIPTS)
 	$(BIN)/deno lint --quiet $(SCRIPTS)
 	$(BIN)/python src/lambda_deno_spawn/js/src/build.py --check
+	$(BIN)/python -m docs.site.reference --check
 	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js src/lambda_deno_spawn/js/src/*.js src/lambda_deno_spawn/dev/bench/*.js src/lambda_deno_spawn/dev/doctor/*.js src/lambda_deno_spawn/js/*.d.ts tests/js/*
 	@# The construct in examples/deploy is for Node's tools, which install its types.
 	@for example in $(filter-out examples/deploy/,$(wildcard examples/*/)); do (cd $$example && ../../$(BIN)/deno check --quiet .) || exit 1; done
@@ -128,6 +129,9 @@ soak: $(STAMP) ## 100,000 fuzzed streams, 10,000 fuzzed answers, 80,000 events (
 	$(SOAKED) --memory 256 --concurrency 8
 	$(SOAKED) --memory 256 --concurrency 8 --permissions default
 	$(SOAKED) --memory 256 --concurrency 8 --strategy server --permissions default
+
+reference: $(STAMP) ## write the tables of docs/ that come from the code
+	$(BIN)/python -m docs.site.reference
 
 docs: $(STAMP) ## the documentation site, into dist/site; any warning is a failure
 	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet

@@ -1,8 +1,8 @@
 """Build hooks of the documentation site, called by MkDocs (see mkdocs.yml).
 
 The pages in docs/ are written to be read in the repository as well. The hooks add what
-exists elsewhere or only in the code (README, changelog, decisions, commands), and turn
-links that leave docs/ into addresses of the repository.
+exists elsewhere (README, changelog, decisions), and turn links that leave docs/ into
+addresses of the repository.
 """
 
 from __future__ import annotations
@@ -12,16 +12,9 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import typer
 from mkdocs.structure.files import File
-from typer.main import get_command
-
-from lambda_deno_spawn.dev.cli.app import app
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import click
     from mkdocs.config.defaults import MkDocsConfig
     from mkdocs.structure.files import Files
     from mkdocs.structure.pages import Page
@@ -40,7 +33,6 @@ FENCE = re.compile(r"^(```|~~~).*?^\1\s*$", re.MULTILINE | re.DOTALL)
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the pages that are not in docs/."""
     made = {target: _from_root(source) for source, target in ELSEWHERE.items()}
-    made["reference/commands.md"] = "\n".join(_commands())
     made["decisions/index.md"] = _decisions()
     for path, text in made.items():
         page = File.generated(config, path, content=text)
@@ -106,58 +98,3 @@ def _decisions() -> str:
         title = path.read_text(encoding="utf-8").partition("\n")[0].lstrip("# ")
         lines.append(f"- [{title}]({path.name})")
     return "\n".join([*lines, ""])
-
-
-# The reference of the commands, from what `--help` prints.
-
-
-def _commands() -> Iterator[str]:
-    command = get_command(app)
-    yield "# Commands"
-    yield ""
-    yield "Written from the command line's own help; `-h` prints the same."
-    yield ""
-    context = typer.Context(command, info_name="lambda-deno-spawn")
-    yield from _command(command, context, 1)
-
-
-def _command(
-    command: click.Command, context: click.Context, level: int
-) -> Iterator[str]:
-    if level > 1:
-        yield f"{'#' * level} {context.command_path.partition(' ')[2]}"
-        yield ""
-    yield from [_prose(command.help or ""), ""]
-    usage = " ".join(command.collect_usage_pieces(context))
-    yield from ["```", f"{context.command_path} {usage}", "```", ""]
-    rows = [
-        record
-        for parameter in command.get_params(context)
-        if (record := _row(parameter, context)) is not None
-    ]
-    if rows:
-        yield from ["| Option | Meaning |", "|---|---|", *rows, ""]
-    for name, child in getattr(command, "commands", {}).items():
-        if not child.hidden:
-            inner = typer.Context(child, info_name=name, parent=context)
-            yield from _command(child, inner, min(level + 1, 3))
-
-
-def _row(parameter: click.Parameter, context: click.Context) -> str | None:
-    if getattr(parameter, "hidden", False):
-        return None
-    record = parameter.get_help_record(context)
-    if record is None:
-        return None
-    # A bar would end the cell, also inside backticks.
-    name, text = (" ".join(part.split()) for part in record)
-    code = name.replace("<", "&lt;").replace("|", "&#124;")
-    return f"| <code>{code}</code> | {_escaped(text).replace('|', '&#124;')} |"
-
-
-def _prose(text: str) -> str:
-    return _escaped(text.replace("\b", ""))
-
-
-def _escaped(text: str) -> str:
-    return text.replace("<", "&lt;").replace("*", r"\*").replace("_", r"\_")

@@ -3,7 +3,8 @@
 Knows every variable the supervisor reads, its unit, its default and its accepted
 values. Does not know the process environment itself (a mapping is an argument) or the
 file system. Platform variables: AWS Lambda Developer Guide, "Working with Lambda
-environment variables"; ours: docs/configuration.md.
+environment variables"; ours: the docstrings of the choices and of ``Settings``, from
+which the table of docs/configuration.md is generated.
 """
 
 from __future__ import annotations
@@ -53,7 +54,14 @@ _CREDENTIALS_URI = (
 
 
 class Warm(StrEnum):
-    """When the process for the next event is started."""
+    """When the process for the next event is started.
+
+    Attributes:
+        READY: After the response; the next event is requested once the module is
+            loaded.
+        BACKGROUND: After the response, without waiting for it.
+        OFF: When the event arrives.
+    """
 
     READY = "ready"
     BACKGROUND = "background"
@@ -61,29 +69,52 @@ class Warm(StrEnum):
 
 
 class Start(StrEnum):
-    """How the process for an event begins."""
+    """How the process for an event begins.
 
-    AUTO = "auto"  # forked where that is known to be safe
+    Attributes:
+        AUTO: As a copy of a process that has loaded the handler's module, where that is
+            known to be safe; else as a ``deno run``.
+        FORK: As a copy; init fails if that is not possible.
+        EXEC: As a ``deno run``, which loads the module for each event.
+    """
+
+    AUTO = "auto"
     FORK = "fork"
     EXEC = "exec"
 
 
 class Strategy(StrEnum):
-    """How an invocation reaches the handler."""
+    """How an invocation reaches the handler.
+
+    Attributes:
+        FRESH: Each event has a process of its own.
+        SERVER: All events go to one long-lived process.
+    """
 
     FRESH = "fresh"
     SERVER = "server"
 
 
 class ResponseMode(StrEnum):
-    """How a ``Response`` is sent; for other results their type decides."""
+    """How a ``Response`` is sent; for other results their type decides.
+
+    Attributes:
+        BUFFERED: As one response, when its body has ended.
+        STREAM: Piece by piece.
+    """
 
     BUFFERED = "buffered"
     STREAM = "stream"
 
 
 class Metrics(StrEnum):
-    """Whether each invocation writes a line of its metrics to the log."""
+    """Whether each invocation writes a line of its metrics to the log.
+
+    Attributes:
+        OFF: No line.
+        JSON: A JSON record.
+        EMF: CloudWatch's embedded metric format, which becomes metrics.
+    """
 
     OFF = "off"
     JSON = "json"
@@ -91,7 +122,13 @@ class Metrics(StrEnum):
 
 
 class Record(StrEnum):
-    """Which invocations are written to the log as recordings."""
+    """Which invocations are written to the log as recordings.
+
+    Attributes:
+        OFF: None.
+        FAILURES: Those that fail.
+        ALL: Every one.
+    """
 
     OFF = "off"
     FAILURES = "failures"
@@ -99,7 +136,12 @@ class Record(StrEnum):
 
 
 class Sigterm(StrEnum):
-    """Whether Lambda is asked to send SIGTERM before it ends the environment."""
+    """Whether Lambda is asked to send SIGTERM before it ends the environment.
+
+    Attributes:
+        OFF: Lambda sends it only if the function has an extension.
+        ON: The runtime registers as an extension, so Lambda sends it.
+    """
 
     OFF = "off"
     ON = "on"
@@ -152,33 +194,39 @@ class Settings(NamedTuple):
         handler: ``file.export`` as configured.
         task_root: Folder of the function; also the working directory of its processes.
         memory_mb: Memory size of the function, None outside Lambda.
-        strategy: How an invocation reaches the handler.
-        max_invocations: A process is replaced after this many; None: not set.
+        strategy: How events reach the handler.
+        max_invocations: How many events a process serves before it is replaced. A
+            failed event always replaces it (with ``server``, only a failure that leaves
+            the process in an unknown state). None: not set.
         concurrency: How many invocations may run at once.
         is_managed_instance: The environment is a Lambda Managed Instance, which is
             never frozen and never restarted.
-        start: How a process begins: forked from a loaded one, or as ``deno run``.
-        warm: When the next process is started.
-        warm_max_age_s: A waiting process older than this is replaced; None: no limit.
-        stop_margin_s: Time kept back before the deadline to stop a worker and report.
+        start: How the process for an event begins.
+        warm: When the process for the next event is started.
+        warm_max_age_s: A waiting process older than this is replaced. None: no limit.
+        stop_margin_s: How long before the deadline a handler is stopped and its error
+            reported; at most a fifth of the timeout.
         response_mode: How a ``Response`` is sent.
-        permissions: Permissions of the handler.
-        env_names: Names handed on to the process (``*`` at the end matches any rest but
-            no credentials, ``CREDENTIALS_GROUP`` means all of them); None: all
-            variables but the runtime's own.
-        secrets: Variables whose values are fetched before the first process starts.
+        permissions: What the handler may do.
+        env_names: The variables that the process gets. ``*`` at the end of a name
+            matches any rest, but no credentials. None: all variables but the runtime's
+            own.
+        secrets: Variables whose values are fetched from AWS before the first process
+            starts.
         v8_flags: Flags for V8, each with its dashes.
-        deno_bin: Path given by the user, None to search.
-        deno_dir: Deno's cache folder, None to choose.
+        deno_bin: The Deno executable. None: it is searched for.
+        deno_dir: A cache to start from; leave it unset on Lambda. None: the package's.
         temp_root: Where private folders are made.
         log_format: Text or JSON lines.
         log_level: Least level written in JSON format.
-        metrics: How each invocation's metrics are written to the log.
-        record: Which invocations are recorded.
-        sigterm: Whether to register as an extension; otherwise Lambda sends no SIGTERM.
-        close_grace_s: How long a process that has served may take to close.
+        metrics: Whether one log line per invocation has its metrics.
+        record: Which invocations are written to the log as recordings without secrets,
+            to be run again elsewhere.
+        sigterm: Whether Lambda sends a signal before it ends the environment.
+        close_grace_s: How long a process may take to shut down cleanly when the
+            environment ends. Applies only to processes that have served an event.
         last_words_s: How long a program that listens for its end may take for it, after
-            its response; 0: it is ended at once.
+            the response; 0: it is ended at once.
         is_snap_start: A snapshot is taken after init, and restored before each first
             invocation.
         credentials_uri: URL of credentials for processes that may not fetch them; None:

@@ -40,9 +40,10 @@ Written by `python -m tests.packages -o docs/packages.md`. Each package is used 
 handler of one line ([cases.py](../tests/packages/cases.py)). The function is built, the
 project is renamed away, and the zip is unpacked elsewhere and invoked there, without
 network and this machine's cache of Deno. "Same" means that the result is that of
-`lambda-deno-spawn invoke` in the project. Before it stands the form that
-[`build`](build.md#what-is-bundled) chose: one bundle, a bundle with the packages beside
-it, or the files as they are; "+ cache" means that the package contains the cache.
+`lambda-deno-spawn invoke` in the project. The form that
+[`build`](build.md#what-is-bundled) chose comes first: one bundle, a bundle with the
+packages beside it, or the files as they are; "+ cache" means that the package contains
+the cache.
 "Runs, unlike `invoke`": the package reads a file of its own, which handlers may not do
 in Deno's cache, but may in the function's package.
 

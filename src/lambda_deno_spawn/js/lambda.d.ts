@@ -53,6 +53,7 @@ export interface Context {
   fail(error?: unknown): void;
 }
 
+/** The identity that Amazon Cognito gave to a mobile application. */
 export interface CognitoIdentity {
   readonly cognitoIdentityId: string;
   readonly cognitoIdentityPoolId: string;
@@ -143,6 +144,7 @@ export interface ApiGatewayV1Event {
   isBase64Encoded: boolean;
 }
 
+/** What API Gateway knows about a request, in format 1.0. */
 export interface ApiGatewayV1RequestContext {
   accountId: string;
   apiId: string;
@@ -208,6 +210,7 @@ export interface ApiGatewayV2Event {
 /** A function URL uses format 2.0 too. */
 export type FunctionUrlEvent = ApiGatewayV2Event;
 
+/** What API Gateway or a function URL knows about a request, in format 2.0. */
 export interface ApiGatewayV2RequestContext {
   accountId: string;
   apiId: string;

@@ -1,9 +1,7 @@
 """Exit codes, error messages, prompts and output formats of all commands.
 
 Knows the exit code for each kind of error, and where errors are printed. Does not know
-any command. Exit codes: 0 success; 1 the function failed, or a check found a problem; 2
-the command cannot be carried out as given; 3 a build or a deployment failed; 4 the plan
-has changes; 130 and 143 after SIGINT and SIGTERM.
+any command.
 """
 
 from __future__ import annotations
@@ -36,6 +34,17 @@ EXIT_BUILD = 3
 EXIT_CHANGES = 4  # of `deploy --plan`: something differs
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EXIT_TERMINATED = 143  # 128 + SIGTERM
+# What each of them says; docs/reference/commands.md is generated from this table.
+EXIT_CODES = {
+    0: "Success.",
+    EXIT_FAILED: "The function failed, a check found a problem, or the command itself "
+    "failed unexpectedly.",
+    EXIT_USAGE: "The command cannot be carried out as given.",
+    EXIT_BUILD: "A build or a deployment failed.",
+    EXIT_CHANGES: "`deploy --plan` found changes to make.",
+    EXIT_INTERRUPTED: "Interrupted by Ctrl-C (SIGINT).",
+    EXIT_TERMINATED: "Ended by SIGTERM or SIGHUP.",
+}
 # How much of an error's message is shown: the whole is on stdout. A message of a schema
 # library has several lines for each field.
 MESSAGE_LIMIT_LINES = 40

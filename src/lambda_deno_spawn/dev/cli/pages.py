@@ -28,7 +28,7 @@ PAGES = {
     "doctor": "doctor/",
     "events": "project/#sample-events",
     "explain": "troubleshooting/",
-    "invoke": "getting-started/",
+    "invoke": "guides/invoke/",
     "layer": "layers/",
     "layer build": "layers/",
     "layer delete": "layers/#deleting",

@@ -1,8 +1,8 @@
 """What an error text means, and what to do about it.
 
 Knows the errors that people meet with this runtime, by the text that a log or a caller
-shows. Pure: reads a text, and nothing else. The tables of docs/troubleshooting.md are
-written from the same entries; a test compares them.
+shows. Pure: reads a text, and nothing else. docs/troubleshooting.md and
+docs/reference/errors.md are generated from the same entries.
 """
 
 from __future__ import annotations
@@ -32,6 +32,11 @@ class Entry:
     do: str
     page: str
     setting: str = ""
+
+    @property
+    def error_types(self) -> list[str]:
+        """The types among what it shows, which the runtime or Lambda reports."""
+        return re.findall(r"`((?:Runtime|Function|Sandbox)\.\w+)`", self.shown)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,10 +228,18 @@ ENTRIES = (
         "handlers.md",
     ),
     Entry(
-        "`Runtime.HandlerNotFound`, `Runtime.MalformedHandlerName`",
-        r"Runtime\.(?:HandlerNotFound|MalformedHandlerName)",
+        "`Runtime.HandlerNotFound`",
+        r"Runtime\.HandlerNotFound",
         "the module does not export what `handler` names",
         "correct it; the message lists the exports that exist",
+        "configuration.md#the-handler",
+        "handler",
+    ),
+    Entry(
+        "`Runtime.MalformedHandlerName`",
+        r"Runtime\.MalformedHandlerName",
+        "the name of the handler does not have the form `file.export`",
+        "correct it, such as `src/api.handler`",
         "configuration.md#the-handler",
         "handler",
     ),
@@ -453,7 +466,8 @@ ENTRIES = (
         "handlers.md#callbacks",
     ),
     Entry(
-        "`Runtime.InvokeTimeout`, `Task timed out`, `Endpoint request timed out`",
+        "`Runtime.InvokeTimeout`, `Sandbox.Timedout`, `Task timed out`, "
+        "`Endpoint request timed out`",
         r"Runtime\.InvokeTimeout|Task timed out|Sandbox\.Timedout|"
         r"Endpoint request timed out|Signal timed out|"
         r"The (?:operation|signal) (?:was|has been) aborted",
@@ -482,11 +496,25 @@ ENTRIES = (
         "storage",
     ),
     Entry(
-        "`Runtime.UnsupportedEvent`, `Runtime.InvalidResponse`",
-        r"Runtime\.(?:UnsupportedEvent|InvalidResponse)",
-        "a web app got an event that is not an HTTP request, or gave no Response",
+        "`Runtime.UnsupportedEvent`",
+        r"Runtime\.UnsupportedEvent",
+        "a web app got an event that is not an HTTP request",
         "export a `handler` for other events",
         "handlers.md#web-standard-fetch",
+    ),
+    Entry(
+        "`Runtime.InvalidResponse`",
+        r"Runtime\.InvalidResponse\b",
+        "`fetch` of a web app did not return a `Response`",
+        "return one in every branch, errors included",
+        "handlers.md#web-standard-fetch",
+    ),
+    Entry(
+        "`Runtime.ServerClosed`",
+        r"Runtime\.ServerClosed",
+        "the module has closed the server that answers its events",
+        "do not close it before the process ends",
+        "handlers.md#any-web-app",
     ),
     Entry(
         "`Malformed Lambda proxy response`",
@@ -504,17 +532,32 @@ ENTRIES = (
     ),
     Entry(
         "`Function.ResponseSizeTooLarge`",
-        r"ResponseSizeTooLarge|Runtime\.TruncatedResponse",
+        r"ResponseSizeTooLarge",
         "the response is larger than the 6 MB that Lambda accepts",
         "stream it, or store it and return its address",
         "guides/streaming.md",
         "response_mode",
     ),
     Entry(
-        "`Runtime.InvalidStreamingOperation`, `Runtime.StreamUnavailable`",
-        r"Runtime\.(?:InvalidStreamingOperation|StreamUnavailable)",
-        "a piece of a stream is neither text nor bytes, or has no connection",
-        "encode the piece; the message has its type, or the reason",
+        "`Runtime.TruncatedResponse`",
+        r"Runtime\.TruncatedResponse",
+        "a streamed response ended before it was complete",
+        "look in the log for the error of the handler, or for its deadline",
+        "handlers.md#streamed-responses",
+    ),
+    Entry(
+        "`Runtime.InvalidStreamingOperation`",
+        r"Runtime\.InvalidStreamingOperation",
+        "a piece of a stream is neither text nor bytes, or the media type cannot be a "
+        "header",
+        "encode the piece; the message has its type",
+        "handlers.md#streamed-responses",
+    ),
+    Entry(
+        "`Runtime.StreamUnavailable`",
+        r"Runtime\.StreamUnavailable",
+        "the connection for a streamed response could not be opened; nothing was sent",
+        "try again; the message has the reason",
         "handlers.md#streamed-responses",
     ),
     Entry(
@@ -530,21 +573,43 @@ ENTRIES = (
         r"Runtime\.(?:UnmarshalError|LambdaContextUnmarshalError)",
         "the event or the client context is not JSON",
         "correct the caller",
-        "configuration.md#errors-a-caller-may-see",
+        "reference/errors.md",
     ),
     Entry(
         "`Runtime.WorkerProtocolError`",
         r"Runtime\.WorkerProtocolError",
-        "another program wrote into the answer, or stdout was closed",
+        "another program wrote into the answer, a part of it was too long, or stdout "
+        "was closed",
         "do not let programs that the handler starts inherit stdout",
-        "configuration.md#errors-a-caller-may-see",
+        "reference/errors.md",
     ),
     Entry(
         "`Runtime.LambdaRuntimeClientError`",
         r"Runtime\.LambdaRuntimeClientError|Cannot complete Runtime API call",
         "Lambda's Runtime API refused or broke off the call that posts the outcome",
         "read the status in the message; a size or a name may be over a limit",
-        "configuration.md#errors-a-caller-may-see",
+        "reference/errors.md",
+    ),
+    Entry(
+        "`Runtime.BeforeSnapshotError`",
+        r"Runtime\.BeforeSnapshotError",
+        "SnapStart: the environment could not be made ready for its snapshot",
+        "read the message: it has the reason",
+        "layers.md#snapstart",
+    ),
+    Entry(
+        "`Runtime.AfterRestoreError`",
+        r"Runtime\.AfterRestoreError",
+        "SnapStart: the module could not be loaded after a restore",
+        "correct the error that the message names",
+        "layers.md#snapstart",
+    ),
+    Entry(
+        "`Runtime.Unknown`, `Function.Unknown`",
+        r"(?:Runtime|Function)\.Unknown\b",
+        "the name of the error cannot be an error type of Lambda",
+        "read the message and the log; give your error classes names of letters",
+        "reference/errors.md",
     ),
     Entry(
         "`Runtime.SecretUnavailable`",
@@ -599,7 +664,7 @@ ENTRIES = (
         r"Process exited before completing",
         "the process ended before it had answered",
         "return or throw instead of calling Deno.exit or process.exit",
-        "configuration.md#errors-a-caller-may-see",
+        "reference/errors.md",
     ),
 )
 # The part of Deno's messages that says which permission is missing.
@@ -652,9 +717,11 @@ def _setting(entry: Entry, line: str) -> str:
 
 
 def table() -> str:
-    """Return all entries as the table of docs/troubleshooting.md."""
+    """Return the entries that show no error type, for docs/troubleshooting.md."""
     rows = []
     for entry in ENTRIES:
+        if entry.error_types:
+            continue
         setting = f"`{entry.setting}`" if entry.setting else ""
         more = f"[more]({entry.page})"
         cells = (entry.shown, entry.why, entry.do, setting, more)

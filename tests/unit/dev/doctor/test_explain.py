@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from lambda_deno_spawn.config import KNOWN_VARIABLES
 from lambda_deno_spawn.dev.cli.app import app
-from lambda_deno_spawn.dev.doctor.explain import ENTRIES, Entry, explain, table
+from lambda_deno_spawn.dev.doctor.explain import ENTRIES, Entry, explain
 from lambda_deno_spawn.dev.recording.store import folder, write
 from lambda_deno_spawn.recording.form import KIND, VERSION
 
@@ -290,21 +290,6 @@ def test_a_setting_exists(entry: Entry) -> None:
         in_json = re.search(r" in (?:deno|package)\.json$|^deno\.lock$", setting)
         first = name.partition(".")[0]  # a variable of the function, [env]
         assert in_json or name in documented or first in documented, setting
-
-
-def test_every_error_of_the_runtime_is_explained() -> None:
-    page = (DOCS / "configuration.md").read_text(encoding="utf-8")
-    table_ = page.partition("## Errors a caller may see")[2].partition("\n\nAn error")[
-        0
-    ]
-    types = re.findall(r"`((?:Runtime|Function)\.\w+)`", table_)
-    assert len(types) > 15
-    assert [name for name in types if not explain(name)] == []
-
-
-def test_the_page_has_the_same_table() -> None:
-    page = (DOCS / "troubleshooting.md").read_text(encoding="utf-8")
-    assert table() in page, "write the table of explain.table() into the page"
 
 
 def test_the_command_explains_a_log_from_stdin() -> None:
