@@ -9,7 +9,7 @@ SCRIPTS := src/lambda_deno_spawn/js src/lambda_deno_spawn/dev tests/js tests/nat
 RELEASE := dist/release
 NATIVE := src/lambda_deno_spawn/native/lib/.built
 
-.PHONY: help install invoke js native test test-unit test-js test-integration test-packages test-as-lambda coverage lint format typecheck check layers bench bench-check figures soak reference docs lock release first-minute clean
+.PHONY: help install invoke js native test test-unit test-js test-integration test-packages test-as-lambda coverage lint format typecheck check layers bench bench-check figures soak reference docs lock release first-minute types clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -89,7 +89,7 @@ lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check; are js/runtime.js and t
 	$(BIN)/python src/lambda_deno_spawn/js/src/build.py --check
 	$(BIN)/python -m docs.site.reference --check
 	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js src/lambda_deno_spawn/js/src/*.js src/lambda_deno_spawn/dev/bench/*.js src/lambda_deno_spawn/dev/doctor/*.js src/lambda_deno_spawn/js/*.d.ts tests/js/*
-	@# The construct in examples/deploy is for Node's tools, which install its types.
+	@# examples/deploy has no scripts.
 	@for example in $(filter-out examples/deploy/,$(wildcard examples/*/)); do (cd $$example && ../../$(BIN)/deno check --quiet .) || exit 1; done
 
 format: $(STAMP) ## rewrite files the way lint wants them
@@ -159,6 +159,11 @@ release: $(NATIVE) $(VENV)/.release ## wheel, sdist, list of components and note
 
 first-minute: $(VENV)/.release ## README's first minute, in an empty place with Python alone: each step timed
 	$(BIN)/python -m tests.release.first_minute
+
+types: ## types for handlers as an npm package, into dist/release; needs npm
+	mkdir -p $(RELEASE)
+	cd types && npm pack --silent --pack-destination ../$(RELEASE)
+	cd $(RELEASE) && sha256sum -- *.tgz > SHA256SUMS.types
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .cache dist

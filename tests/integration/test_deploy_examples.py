@@ -21,8 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.fixtures.packages import fetch_bundler, install
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -576,41 +574,3 @@ def test_cdk_makes_a_template_without_wildcards(tmp_path: Path) -> None:
     assert actions(policies) == ALLOWED | PUBLIC
     # CDK writes dependencies down that CloudFormation would find by itself.
     lint(path, tmp_path, "--ignore-checks", "W3005")
-
-
-@pytest.mark.deno
-@pytest.mark.timeout(300)
-def test_the_construct_for_typescript_builds_what_it_deploys(
-    tmp_path: Path, layers: Path
-) -> None:
-    if shutil.which("node") is None:
-        pytest.skip("needs node")
-    project = install(DEPLOY / "cdk-typescript", limit_s=200)
-    out = tmp_path / "out"
-    context = {"entry": str(EXAMPLES / "hello"), "layers": str(layers)}
-    run(
-        ["node", "--import", "tsx", "app.ts"],
-        tmp_path,
-        cwd=project,
-        limit_s=250,
-        PATH=f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        DENO_DIR=fetch_bundler(),
-        TMPDIR=str(tmp_path),
-        CDK_OUTDIR=str(out),
-        CDK_CONTEXT_JSON=json.dumps(context),
-        JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION="1",
-    )
-    path = out / "DenoFunctions.template.json"
-    template = json.loads(path.read_text(encoding="utf-8"))
-    assert kinds(template["Resources"]).count("AWS::Lambda::LayerVersion") == 2
-    assert excesses(template_policies(template)) == []
-    lint(path, tmp_path, "--ignore-checks", "W3005")
-    [function] = [
-        resource["Properties"]
-        for resource in template["Resources"].values()
-        if resource["Type"] == "AWS::Lambda::Function"
-    ]
-    package = out / f"asset.{function['Code']['S3Key']}"
-    with zipfile.ZipFile(package) as content:
-        assert "function.bundle.js" in content.namelist()
-    assert function["Handler"] == "function.handler"

@@ -66,8 +66,14 @@ def test_command_needs_no_extra_and_the_old_one_is_accepted(wheel: Path) -> None
     description = str(fields.get_payload())
     assert f"/v{__version__}/docs/" in description
     assert not list(broken_links(description))
-    for folder in ("samples", "templates", "templates/common"):
-        assert any(f"dev/project/{folder}/" in name for name in names)
+    package = ROOT / "src" / "lambda_deno_spawn"
+    for folder in ("samples", "templates"):
+        files = [*(package / "dev" / "project" / folder).rglob("*")]
+        assert {
+            path.relative_to(package.parent).as_posix()
+            for path in files
+            if path.is_file()
+        } <= {*names}
 
 
 def test_empty_environment_gets_a_command_that_works(

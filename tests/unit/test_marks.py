@@ -44,7 +44,9 @@ NOT_ON_LAMBDA = {
     "test_layer_removal": DEVELOPER,
     "test_layouts": DEVELOPER,
     "test_missing_layers": DEVELOPER,
+    "test_init": DEVELOPER,
     "test_new": DEVELOPER,
+    "test_new_cdk": DEVELOPER,
     "test_native_build": DEVELOPER,
     "test_pages": DEVELOPER,
     "test_older_handlers": MAPPING,
@@ -56,6 +58,7 @@ NOT_ON_LAMBDA = {
     "test_secrets": "it needs AWS's stand-in, which writes beside its own modules",
     "test_stages": DEVELOPER,
     "test_terminal": DEVELOPER,
+    "test_types_package": DEVELOPER,
     "test_wheel": DEVELOPER,
 }
 

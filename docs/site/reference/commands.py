@@ -43,6 +43,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
         ("what the next event finds of a hostile one", "--isolation"),
     ),
     "new": (("a web API with Hono", "orders --template http"),),
+    "init": (
+        ("the app in this folder", ""),
+        ("what would be done to another", "orders --dry-run"),
+    ),
     "build": (
         ("into dist/", "."),
         ("type-checked and minified, for Graviton", ". --check --minify --arch arm64"),

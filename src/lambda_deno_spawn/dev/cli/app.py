@@ -33,6 +33,7 @@ from lambda_deno_spawn.dev.cli.deploy import delete, deploy
 from lambda_deno_spawn.dev.cli.dev import dev
 from lambda_deno_spawn.dev.cli.events import check_json, events, read_event, read_file
 from lambda_deno_spawn.dev.cli.explain import explain
+from lambda_deno_spawn.dev.cli.init import init
 from lambda_deno_spawn.dev.cli.layer import layer_app
 from lambda_deno_spawn.dev.cli.layer_delete import delete_layers
 from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
@@ -107,6 +108,7 @@ app = typer.Typer(
 
 
 app.command()(new)
+app.command()(init)
 app.command()(build)
 app.command()(bench)
 app.command()(dev)

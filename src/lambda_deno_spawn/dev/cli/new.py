@@ -24,6 +24,8 @@ from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.requirements import DISTRIBUTION
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from lambda_deno_spawn.dev.project.new import NewProject, Template
 
 
@@ -72,8 +74,7 @@ def new(
     """
     with exit_codes(is_verbose=verbose):
         chosen = find_template(template)
-        python = best_python(os.environ)
-        runtime = None if python == DEFAULT_PYTHON else f"python{python}"
+        runtime = machine_runtime(os.environ)
         project = write_project(name, chosen, arch or Arch.here(), path, runtime)
         if output is Output.JSON:
             folder = str(project.path.absolute())
@@ -94,6 +95,15 @@ def _show(project: NewProject, template: Template) -> None:
     command = own_command(sys.argv[0])
     print(f"  {command} invoke . --event @{template.event}")
     print(f"  {'' if shutil.which('deno') else f'{command} '}deno task test")
+
+
+def machine_runtime(environ: Mapping[str, str]) -> str | None:
+    """Return the runtime that this machine can compile layers for.
+
+    None stands for the default, which needs no line in a project file.
+    """
+    python = best_python(environ)
+    return None if python == DEFAULT_PYTHON else f"python{python}"
 
 
 def own_command(started_as: str) -> str:

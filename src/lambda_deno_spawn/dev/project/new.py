@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import json
 import secrets
 import shutil
 from dataclasses import dataclass
@@ -27,7 +28,12 @@ TEMPLATE_NAME = "my-function"
 TEMPLATE_ARCH = 'arch = "x86_64"'
 TEMPLATE_EVENT = "events/greeting.json"
 TEMPLATE_RUNTIME = '# runtime = "python3.13"'
-FILLED_IN = ("lambda.toml", "README.md", ".vscode/launch.json")
+TEMPLATE_HANDLER = 'handler = "function.handler"'
+FILLED_IN = (
+    "lambda.toml", "README.md", ".vscode/launch.json", "function.ts", "cdk/app.ts",
+)  # fmt: skip
+# A file of a template whose text follows that of a file which all have.
+PART = ".part"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +60,10 @@ TEMPLATES = {
         Template("sqs", "a batch of messages from a queue", "events/batch.json"),
         Template("schedule", "a job on a schedule", "events/nightly.json"),
         Template("stream", "a streamed response", "events/prompt.json"),
+        Template("kinesis", "records of a Kinesis stream", "events/readings.json"),
+        Template("dynamodb", "changes of a DynamoDB table", "events/changes.json"),
+        Template("mcp", "an MCP server over HTTP", "events/call.json"),
+        Template("cdk", "a handler that CDK deploys", "events/greeting.json"),
     )
 }
 
@@ -154,6 +164,36 @@ def _refuse_existing(path: Path, parent: Path) -> None:
         )
 
 
+def fill_in(
+    text: str,
+    name: str,
+    arch: Arch | None,
+    event: str,
+    runtime: str | None = None,
+    handler: str | None = None,
+) -> str:
+    """Return the text of a template's file with the values of a project.
+
+    Args:
+        text: With the values of the templates.
+        name: Name of the function.
+        arch: Instruction set; None: the text has none.
+        event: Path of the event to invoke the function with.
+        runtime: Lambda's runtime; None: the default.
+        handler: ``file.export``; None: that of the templates.
+    """
+    text = text.replace(TEMPLATE_NAME, name).replace(TEMPLATE_EVENT, event)
+    if arch is not None:
+        text = text.replace(TEMPLATE_ARCH, f'arch = "{arch}"')
+    if runtime is not None:
+        text = text.replace(TEMPLATE_RUNTIME, f'runtime = "{runtime}"')
+    if handler is not None:
+        text = text.replace(
+            TEMPLATE_HANDLER, f"handler = {json.dumps(handler, ensure_ascii=False)}"
+        )
+    return text
+
+
 def _contents(
     name: str, template: Template, arch: Arch, runtime: str | None
 ) -> dict[str, bytes]:
@@ -162,15 +202,16 @@ def _contents(
     for folder in (TEMPLATES_FOLDER / COMMON, TEMPLATES_FOLDER / template.name):
         for file in folder.rglob("*"):
             if file.is_file():
-                found[file.relative_to(folder).as_posix()] = file.read_bytes()
+                file_name = file.relative_to(folder).as_posix()
+                is_part = file.suffix == PART
+                before = found[file_name.removesuffix(PART)] if is_part else b""
+                found[file_name.removesuffix(PART)] = before + file.read_bytes()
     for file_name in FILLED_IN:
-        text = found[file_name].decode()
-        text = text.replace(TEMPLATE_NAME, name)
-        text = text.replace(TEMPLATE_ARCH, f'arch = "{arch}"')
-        text = text.replace(TEMPLATE_EVENT, template.event)
-        if runtime is not None:
-            text = text.replace(TEMPLATE_RUNTIME, f'runtime = "{runtime}"')
-        found[file_name] = text.encode()
+        if file_name in found:
+            text = found[file_name].decode()
+            found[file_name] = fill_in(
+                text, name, arch, template.event, runtime
+            ).encode()
     return found
 
 

@@ -17,6 +17,7 @@ from lambda_deno_spawn.dev.project.function import INSPECT_PORT
 from lambda_deno_spawn.dev.project.new import (
     COMMON,
     FILLED_IN,
+    PART,
     TEMPLATE_NAME,
     TEMPLATES,
     TEMPLATES_FOLDER,
@@ -29,13 +30,13 @@ from lambda_deno_spawn.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from lambda_deno_spawn.dev.project.function import INSPECT_PORT
-from lambda_deno_spawn.dev.project.new import Template
+    from lambda_deno_spawn.dev.project.new import Template
 
 ROOT = Path(__file__).parents[4]
 EVENT = TEMPLATES["event"]
 EVENT_FILES = (
     ".gitignore",
+    ".vscode/extensions.json",
     ".vscode/launch.json",
     "AGENTS.md",
     "README.md",
@@ -46,6 +47,10 @@ EVENT_FILES = (
     "lambda.d.ts",
     "lambda.toml",
 )
+
+# The templates that import packages, and where these are tested in the same versions.
+PACKAGES = {"http": "examples/hono-api", "mcp": "tests/fixtures/mcp"}
+SERVING = ("http", "serve", "mcp")
 
 each_template = pytest.mark.parametrize("template", TEMPLATES.values(), ids=TEMPLATES)
 
@@ -72,7 +77,8 @@ def test_project_has_the_files_that_it_says(tmp_path: Path, template: Template) 
     assert sorted(names) == list(project.files)
     assert {*EVENT_FILES} - {EVENT.event} < {*project.files}
     assert template.event in project.files
-    assert ("deno.lock" in project.files) == (template.name == "http")
+    assert ("deno.lock" in project.files) == (template.name in PACKAGES)
+    assert not [file for file in project.files if file.endswith(PART)]
 
 
 def test_plain_project_has_these_files_and_no_others(tmp_path: Path) -> None:
@@ -117,11 +123,43 @@ def test_runtime_is_filled_in_where_it_is_not_the_default(
 @each_template
 def test_template_can_be_used_as_it_is(tmp_path: Path, template: Template) -> None:
     path = write_project(TEMPLATE_NAME, template, Arch.X86_64, tmp_path).path
+    folders = (TEMPLATES_FOLDER / template.name, TEMPLATES_FOLDER / COMMON)
     for name in FILLED_IN:
-        folders = (TEMPLATES_FOLDER / template.name, TEMPLATES_FOLDER / COMMON)
-        source = next(f / name for f in folders if (f / name).is_file())
-        text = source.read_text("utf-8").replace(EVENT.event, template.event)
+        sources = [f / name for f in folders if (f / name).is_file()]
+        if not sources:
+            continue
+        text = sources[0].read_text("utf-8").replace(EVENT.event, template.event)
+        part = folders[0] / f"{name}{PART}"
+        text += part.read_text("utf-8") if part.is_file() else ""
         assert (path / name).read_text("utf-8") == text
+
+
+@each_template
+def test_part_of_a_template_follows_what_all_have(
+    tmp_path: Path, template: Template
+) -> None:
+    path = write_project("orders", template, Arch.ARM64, tmp_path).path
+    folder = TEMPLATES_FOLDER / template.name
+    for part in folder.rglob(f"*{PART}"):
+        name = part.relative_to(folder).as_posix().removesuffix(PART)
+        common = (TEMPLATES_FOLDER / COMMON / name).read_text("utf-8")
+        start, end = common[:20], part.read_text("utf-8")
+        text = (path / name).read_text("utf-8")
+        assert text.startswith(start)
+        assert text.endswith(end)
+
+
+@each_template
+def test_settings_that_are_offered_can_be_used(
+    tmp_path: Path, template: Template
+) -> None:
+    path = write_project("orders", template, Arch.ARM64, tmp_path).path
+    part = TEMPLATES_FOLDER / template.name / f"lambda.toml{PART}"
+    if part.is_file():
+        text = re.sub(r"^# (\w+ =|\[)", r"\1", part.read_text("utf-8"), flags=re.M)
+        with (path / "lambda.toml").open("a", encoding="utf-8") as file:
+            file.write(text)
+        assert load_project(path).aws.keys() <= {"events"}
 
 
 def test_every_folder_of_templates_is_a_template() -> None:
@@ -154,19 +192,33 @@ def test_project_file_shows_every_other_key_as_a_comment(tmp_path: Path) -> None
     assert sorted(tomllib.loads(all_keys)) == sorted({*known} - {*TOP_KEYS})
 
 
-def test_packages_are_pinned_to_what_the_examples_use(tmp_path: Path) -> None:
-    path = write_project("a", TEMPLATES["http"], Arch.ARM64, tmp_path).path
+@pytest.mark.parametrize(("name", "tested_in"), PACKAGES.items())
+def test_packages_are_pinned_to_what_is_tested(
+    tmp_path: Path, name: str, tested_in: str
+) -> None:
+    path = write_project("a", TEMPLATES[name], Arch.ARM64, tmp_path).path
     imports = json.loads((path / "deno.json").read_bytes())["imports"]
     lock = (path / "deno.lock").read_text("utf-8")
-    example = ROOT / "examples" / "hono-api"
+    example = ROOT / tested_in
     tested = json.loads((example / "deno.json").read_bytes())["imports"]
     locked = json.loads((example / "deno.lock").read_bytes())["npm"]
-    for name, specifier in imports.items():
-        assert re.fullmatch(rf"npm:{re.escape(name)}@\d+\.\d+\.\d+", specifier)
-        assert tested[name] == specifier
-    for name, facts in json.loads(lock)["npm"].items():
-        assert locked[name] == facts
-    assert "http" not in lock, "a lock that names a registry binds projects to it"
+    for package, specifier in imports.items():
+        assert re.fullmatch(rf"npm:{re.escape(package)}@\d+\.\d+\.\d+", specifier)
+        assert tested[package] == specifier
+    for package, facts in json.loads(lock)["npm"].items():
+        assert locked[package] == facts
+    assert "://" not in lock, "a lock that names a registry binds projects to it"
+
+
+def test_packages_for_cdk_are_pinned_without_a_registry() -> None:
+    folder = TEMPLATES_FOLDER / "cdk" / "cdk"
+    package = json.loads((folder / "package.json").read_bytes())
+    lock = json.loads((folder / "package-lock.json").read_bytes())["packages"]
+    for kind in ("dependencies", "devDependencies"):
+        assert lock[""][kind] == package[kind]
+        for name, version in package[kind].items():
+            assert lock[f"node_modules/{name}"]["version"] == version
+    assert not [name for name, facts in lock.items() if "resolved" in facts]
 
 
 @each_template
@@ -175,17 +227,29 @@ def test_commands_of_the_readme_lead_from_invoke_to_delete(
 ) -> None:
     path = write_project("orders", template, Arch.ARM64, tmp_path).path
     text = (path / "README.md").read_text("utf-8")
+    invoke = "lambda-deno-spawn invoke"
+    deploy = ["lambda-deno-spawn deploy ."]
+    delete = ["lambda-deno-spawn delete ."]
+    if template.name in SERVING:
+        deploy = [f"{deploy[0]} --function-url"]
+    if template.name == "cdk":
+        steps = ("ci", "run synth", "run bootstrap", "run deploy")
+        deploy = [f"npm --prefix cdk {step}" for step in steps]
+        delete = ["npm --prefix cdk run destroy"]
     assert re.findall(r"^ {4}(.*)$", text, re.MULTILINE) == [
-        f"lambda-deno-spawn invoke . --event @{template.event}",
+        f"{invoke} . --event @{template.event}",
         "lambda-deno-spawn deno task test",
-        "lambda-deno-spawn deploy ."
-        + (" --function-url" if template.name in ("http", "serve") else ""),
-        f"lambda-deno-spawn invoke --remote . --event @{template.event}",
+        *deploy,
+        f"{invoke} --remote . --event @{template.event}",
         "lambda-deno-spawn logs .",
-        "lambda-deno-spawn delete .",
+        *delete,
     ]
     explained = re.findall(r"^\| `(\w+)` +\|", text, re.MULTILINE)
-    assert explained == ["invoke", "deno", "deploy", "logs", "delete"]
+    names = [command.rpartition("run ")[2].split()[-1] for command in deploy]
+    if template.name == "cdk":
+        assert explained == ["invoke", "deno", *names, "logs", "destroy"]
+    else:
+        assert explained == ["invoke", "deno", "deploy", "logs", "delete"]
 
 
 @pytest.mark.parametrize(
@@ -196,7 +260,8 @@ def test_unknown_template_is_refused_with_the_known_ones(name: str, hint: str) -
         find_template(name)
     assert str(caught.value) == (
         f"Cannot use template {name!r}: it does not exist; {hint}"
-        "templates are event, http, serve, sqs, schedule, stream"
+        "templates are event, http, serve, sqs, schedule, stream, kinesis, dynamodb, "
+        "mcp, cdk"
     )
 
 
