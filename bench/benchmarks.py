@@ -15,6 +15,7 @@ from bench import (
     fork,
     forms,
     latency,
+    managed,
     memory,
     sizes,
     throughput,
@@ -39,6 +40,7 @@ BENCHMARKS: dict[str, Callable[[int | None, Path], Awaitable[list[Figure]]]] = {
     "sizes": sizes.run,
     "ways": ways.run,
     "throughput": throughput.run,
+    "managed": managed.run,
 }
 
 

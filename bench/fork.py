@@ -42,7 +42,10 @@ WAYS = (Way.FORK, Way.EXEC, Way.POLLER, Way.BARE)
 async def run(events: int | None, scratch: Path) -> list[Figure]:
     """Measure both functions, ``events`` times each."""
     figures: list[Figure] = []
-    functions = {"echo": Function(HANDLERS, "echo.handler"), "bundle": _bundle(scratch)}
+    functions = {
+        "echo": Function(HANDLERS, "echo.handler"),
+        "bundle": build_bundle(scratch),
+    }
     if not await forks(scratch):
         return []
     for name, function in functions.items():
@@ -121,7 +124,7 @@ def _figures(
     ]  # fmt: skip
 
 
-def _bundle(scratch: Path) -> Function:
+def build_bundle(scratch: Path) -> Function:
     """Build the bundle; this needs network access, or the packages in Deno's cache."""
     project = load_project(HERE / "bundle", name="bundle")
     options = BuildOptions(project, Arch.here(), scratch, is_seeded=False)

@@ -19,9 +19,10 @@ import os
 import statistics
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from bench.contestants import deno_environ, environ
+from bench.contestants import HANDLERS, deno_environ, environ
 from bench.cpu import run_bare
 from bench.figures import Figure
 from lambda_deno_spawn.dev.bench.contestant import memory_of
@@ -30,6 +31,7 @@ from lambda_deno_spawn.dev.bench.sandbox import open_sandbox
 from lambda_deno_spawn.dev.local.runtime import bootstrap_command
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 CONCURRENCY = 8
@@ -44,12 +46,32 @@ SUSTAINED = 0.85
 MEMORY_GROWTH = 1.2
 
 
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """What serves the events, and what it is compared with.
+
+    Attributes:
+        name: Of the function.
+        variables: Settings of the runtime beside those of all contestants.
+        answer: What the handler responds, with the event's number.
+        bare: The program that runs the handler once, with number 0.
+        bare_runs: How often, in each turn.
+        duration_s: How long events are served; none of it is the bare runs' time.
+    """
+
+    name: str = "echo"
+    variables: Mapping[str, str] = field(default_factory=dict)
+    answer: bytes = b'{"ok":true,"n":%d}'
+    bare: Path = HANDLERS / "bare.mjs"
+    bare_runs: int = BARE_RUNS
+    duration_s: float = DURATION_S
+
+
 async def run(events: int | None, scratch: Path) -> list[Figure]:
     """Measure for a minute, or until ``events`` have a response."""
-    cores = len(os.sched_getaffinity(0))
-    load, bare_s = await _take_turns(events, scratch)
+    load, bare_s = await take_turns(events, scratch, Subject())
     cpu_s = statistics.mean(bare_s)
-    possible = cores / cpu_s
+    possible = possible_per_s(bare_s)
     early, late = load.memory_mib(first=True), load.memory_mib(first=False)
     count = load.answered
     return [
@@ -74,6 +96,11 @@ async def run(events: int | None, scratch: Path) -> list[Figure]:
     ]
 
 
+def possible_per_s(bare_s: list[float]) -> float:
+    """Return how many bare runs a second take all processors."""
+    return len(os.sched_getaffinity(0)) / statistics.mean(bare_s)
+
+
 class Load:
     """A Runtime API that always has another event, and the results.
 
@@ -84,7 +111,9 @@ class Load:
         duration_s: How long the load was on.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, answer: bytes) -> None:
+        """Have no event in flight; ``answer`` is expected, with the event's number."""
+        self._answer = answer
         self.answered = 0
         self.samples_mib: list[float] = []
         self.cpu_s = 0.0
@@ -116,7 +145,7 @@ class Load:
         if method == b"GET":
             self._sent += 1
             request_id, event = b"r-%d" % self._sent, b'{"n":%d}' % self._sent
-            self._in_flight[request_id] = b'{"ok":true,"n":%d}' % self._sent
+            self._in_flight[request_id] = self._answer % self._sent
             connection.write(delivery(request_id.decode(), event))
             return
         connection.write(ACCEPTED)
@@ -135,9 +164,11 @@ class Load:
             self.answered += 1
 
 
-async def _take_turns(events: int | None, scratch: Path) -> tuple[Load, list[float]]:
+async def take_turns(
+    events: int | None, scratch: Path, subject: Subject
+) -> tuple[Load, list[float]]:
     """Return the results of the load, and the CPU time of a bare run in each turn."""
-    load = Load()
+    load = Load(subject.answer)
     bare_s: list[float] = []
     server = await asyncio.get_running_loop().create_server(
         lambda: Connection(load), host="127.0.0.1", port=0
@@ -148,6 +179,7 @@ async def _take_turns(events: int | None, scratch: Path) -> tuple[Load, list[flo
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(MEMORY_MB),
         "AWS_LAMBDA_INITIALIZATION_TYPE": "lambda-managed-instances",
         "AWS_LAMBDA_MAX_CONCURRENCY": str(CONCURRENCY),
+        **subject.variables,
     }
     log = scratch / "managed.log"
     with log.open("wb") as output, contextlib.closing(open_sandbox("busy")) as sandbox:
@@ -159,11 +191,11 @@ async def _take_turns(events: int | None, scratch: Path) -> tuple[Load, list[flo
             for turn in range(1, TURNS + 1):
                 sandbox.freeze()
                 load.samples_mib.append(memory_of(sandbox.process_ids()) / 2**20)
-                bare_s.append(_bare_cpu_s(scratch))
+                bare_s.append(_bare_cpu_s(scratch, subject))
                 sandbox.thaw()
                 begun_s, cpu_s = time.perf_counter(), sandbox.cpu_s()
                 while (
-                    time.perf_counter() - begun_s < DURATION_S / TURNS
+                    time.perf_counter() - begun_s < subject.duration_s / TURNS
                     if events is None
                     else load.answered < events * turn / TURNS
                 ):
@@ -189,19 +221,21 @@ async def _first_of(load: Load, work: object) -> None:
         load.failed.result()
 
 
-def _bare_cpu_s(scratch: Path) -> float:
+def _bare_cpu_s(scratch: Path, subject: Subject) -> float:
     """Return the CPU time of one bare run, while all cores do the same."""
     sandbox = open_sandbox("bare")
     environ = deno_environ(scratch)
 
     def run(_number: int) -> None:
-        run_bare(sandbox, environ)
+        printed = run_bare(sandbox, environ, subject.bare)
+        if printed != subject.answer % 0 + b"\n":
+            raise RuntimeError(f"A bare run of {subject.name} printed {printed!r}")
 
     try:
         with ThreadPoolExecutor(CONCURRENCY) as pool:
             list(pool.map(run, range(CONCURRENCY)))  # writes the code cache
             before_s = sandbox.cpu_s()
-            list(pool.map(run, range(BARE_RUNS)))
-            return (sandbox.cpu_s() - before_s) / BARE_RUNS
+            list(pool.map(run, range(subject.bare_runs)))
+            return (sandbox.cpu_s() - before_s) / subject.bare_runs
     finally:
         sandbox.close()

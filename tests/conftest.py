@@ -19,7 +19,7 @@ UNIT = Path(__file__).parent / "unit"
 FIRST = (
     "test_as_deployed", "test_soak", "test_native", "test_build", "test_deploy",
     "test_doctor", "test_last_words", "test_bad_handlers", "test_module_loader",
-    "test_invoke_cli",
+    "test_invoke_cli", "test_deploy_examples",
 )  # fmt: skip
 
 # How long an example takes says more about the machine than about what is tested.

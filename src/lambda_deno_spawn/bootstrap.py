@@ -372,8 +372,8 @@ def _templates(
 
         # As many as there may be processes: half of them wait, half have an event.
         places = 1 if settings.concurrency == 1 else 2 * settings.concurrency
-        # Several at once have 2 GB and more; and what is asked for is done.
-        is_counted = places == 1 and settings.start is Start.AUTO
+        # Several at once have 2 GB and more.
+        is_counted = places == 1
         return Templates(
             workers,
             state,

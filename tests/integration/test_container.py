@@ -18,13 +18,17 @@ import orjson
 import pytest
 from deno import find_deno_bin
 
-from lambda_deno_spawn.dev.package.archive import Member, write_archive
+from lambda_deno_spawn.dev.package.archive import Member
 from lambda_deno_spawn.dev.package.image import EMULATOR, ENTRY
-from lambda_deno_spawn.dev.package.layer import Kind
 from lambda_deno_spawn.dev.package.oci import read_layout
 from lambda_deno_spawn.dev.project.project import Arch
 from tests.fixtures.command import run_command
-from tests.fixtures.images import libraries_of, unpack, write_base
+from tests.fixtures.images import (
+    libraries_of,
+    unpack,
+    write_base,
+    write_small_layers,
+)
 from tests.fixtures.layers import layer_python
 from tests.fixtures.packages import DENO_DIR, fetch_bundler
 from tests.integration.rie import MARK, running_rie
@@ -72,30 +76,7 @@ def out(tmp_path_factory: pytest.TempPathFactory, layers: Path) -> Path:
 @pytest.fixture
 def small_out(tmp_path: Path) -> Path:
     """An output folder with layers that contain next to nothing."""
-    folder = tmp_path / "small"
-    entries = []
-    for kind in Kind:
-        name = f"{kind}-layer-{ARCH}.zip"
-        members = [Member(f"bin/{kind}", b"#!", 0o755), Member(f"lib/{kind}", b"x")]
-        written = write_archive(folder / name, members)
-        entries.append(
-            {
-                "kind": kind,
-                "name": f"lambda-deno-spawn-{kind}-{ARCH}",
-                "arch": ARCH,
-                "file": name,
-                "sha256": written.sha256,
-                "zippedBytes": written.zipped_bytes,
-                "unzippedBytes": written.unzipped_bytes,
-                "pythons": [] if kind is Kind.DENO else ["3.13"],
-                "deno": None,
-                "version": "0",
-                "compatibleRuntimes": [],
-                "licenses": "MIT",
-            }
-        )
-    (folder / "layers.json").write_text(json.dumps(entries))
-    return folder
+    return write_small_layers(tmp_path / "small", ARCH)
 
 
 def build(project: Path, base: Path, out: Path, *options: str, code: int = 0) -> Any:

@@ -1,17 +1,19 @@
-"""The stacks of ``examples/deploy`` are valid, alike, and allow only what is needed.
+"""The samples of ``examples/deploy``, each followed as its README says.
 
-What a tool checks is left to the tool, where it is installed; without, the files are
-read as text. Nothing here needs an account or a network.
+A block of a README that is marked ``sh`` is run, in a folder that is empty at first, by
+the tool itself: SAM's CLI, osls, CDK's library, Terraform with a stand-in for its aws
+provider. Blocks that need an account are marked ``bash``, and are not run. The result
+has to hold the package that ``build`` makes, and may allow only what is needed.
 """
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-import itertools
+import base64
+import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -19,62 +21,34 @@ import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import boto3
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+from tests.fixtures.command import as_text, run_command
+from tests.fixtures.packages import fetch_bundler, install
+from tests.fixtures.tools import environment
+from tests.integration.test_guides import Shell
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 DEPLOY = EXAMPLES / "deploy"
-SOURCES = {
-    "sam": [DEPLOY / "sam/template.yaml"],
-    "cdk": [DEPLOY / "cdk/app.py", DEPLOY / "cdk/deno_spawn_stack.py"],
-    "terraform": sorted((DEPLOY / "terraform").glob("*.tf")),
-    "serverless": [DEPLOY / "serverless/serverless.yml"],
-}
-FUNCTIONS = ("hono-api", "sqs-batch")
-ARCHITECTURES = ("x86_64", "arm64")
-LAYERS = ("deno", "runtime")
-# How the tools write a part of a name that is known later.
-PLACEHOLDERS: dict[str, dict[str, tuple[str, ...]]] = {
-    "sam": {},
-    "cdk": {"{kind}": LAYERS, "{architecture}": ARCHITECTURES, "{name}": FUNCTIONS},
-    "terraform": {"${var.architecture}": ARCHITECTURES, "${each.key}": FUNCTIONS},
-    "serverless": {"${param:architecture}": ARCHITECTURES},
-}
-WANTED = {
-    "handler": "function.handler",
-    "runtime": "python3.13",
-    "wrapper": "/opt/lambda-deno-spawn",
-    "memory": 512,
-    "timeout": 10,
-    "architecture": "x86_64",
-    "url auth": "AWS_IAM",
-    "log format": "JSON",
-    "retention": 14,
-    "visibility timeout": 60,
-    "receive count": 5,
-    "response type": "ReportBatchItemFailures",
-}
-ALLOWED = {
-    "sts:AssumeRole",
-    "logs:CreateLogStream",
-    "logs:PutLogEvents",
+REGION = "eu-central-1"
+PROVIDER = ROOT / "tests/fixtures/terraform/provider.py"
+SAM_CLI = "aws-sam-cli==1.170.0"
+BLOCK = re.compile(r"^```sh\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+WRAPPER = {"AWS_LAMBDA_EXEC_WRAPPER": "/opt/lambda-deno-spawn"}
+WRITES_LOG = {"logs:CreateLogStream", "logs:PutLogEvents"}
+READS_QUEUE = {
     "sqs:ReceiveMessage",
     "sqs:DeleteMessage",
     "sqs:GetQueueAttributes",
 }
 PUBLIC = {"lambda:InvokeFunctionUrl", "lambda:InvokeFunction"}
-# The ARN by which IAM knows one log group with its streams. CloudFormation's attribute
-# Arn has the same end, Terraform's has not.
-STREAMS = re.compile(r"\$\{aws_cloudwatch_log_group\.\w+(\[each\.key\])?\.arn\}:\*")
-
-every_tool = pytest.mark.parametrize("tool", SOURCES)
-
-
-def source(tool: str) -> str:
-    """Return the text of a tool's files."""
-    return "\n".join(path.read_text(encoding="utf-8") for path in SOURCES[tool])
+HERE = {"CreateBucketConfiguration": {"LocationConstraint": REGION}}
+SLOW = pytest.mark.timeout(600)  # a new machine installs the tool first
 
 
 def load(text: str) -> Any:
@@ -82,7 +56,7 @@ def load(text: str) -> Any:
     # Not before a test needs it: it takes 0.4 s, in each process that collects tests.
     from cfnlint.decode import cfn_yaml
 
-    return cfn_yaml.loads(text)
+    return json.loads(json.dumps(cfn_yaml.loads(text)))
 
 
 def run(
@@ -111,6 +85,95 @@ def lint(template: Path, tmp_path: Path, *options: str) -> None:
     """Let cfn-lint look at it; a warning is a failure too."""
     start = "import sys; from cfnlint.runner import main; sys.exit(main())"
     run([sys.executable, "-c", start, *options, "--", template], tmp_path)
+
+
+class Reader:
+    """A reader of a README, in an empty folder."""
+
+    def __init__(self, folder: Path, **environ: str) -> None:
+        self.folder = folder
+        self.shop = folder / "shop"
+        self._tools = folder / "bin"
+        self._tools.mkdir()
+        nowhere = str(folder / "nowhere")
+        self.environ = {
+            **{name: os.environ[name] for name in os.environ if name[:4] != "AWS_"},
+            "PATH": f"{self._tools}:{ROOT}/.venv/bin:{os.environ['PATH']}",
+            "HOME": str(folder),
+            "TMPDIR": str(folder),
+            "AWS_CONFIG_FILE": nowhere,
+            "AWS_SHARED_CREDENTIALS_FILE": nowhere,
+            "DENO_DIR": fetch_bundler(),
+            "NO_COLOR": "1",
+            "SAM_CLI_TELEMETRY": "0",
+            "PYTHONDONTWRITEBYTECODE": "1",
+            "JSII_SILENCE_WARNING_DEPRECATED_NODE_VERSION": "1",
+            "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1",
+            **environ,
+        }
+
+    def has_tool(self, name: str, *command: str | Path) -> None:
+        """Put a command on PATH."""
+        script = self._tools / name
+        words = " ".join(shlex.quote(str(word)) for word in command)
+        script.write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        script.chmod(0o755)
+
+    def has_layers(self, layers: Path) -> None:
+        """Have ``layer build`` copy layers, instead of building them again."""
+        script = self._tools / "lambda-deno-spawn"
+        script.write_text(
+            f"""#!/bin/sh
+            [ "$1 $2" = "layer build" ] || exec {ROOT}/.venv/bin/lambda-deno-spawn "$@"
+            out=dist
+            while [ $# -gt 0 ]; do [ "$1" = --out ] && out=$2; shift; done
+            mkdir -p "$out"
+            exec cp {layers}/*-layer-x86_64.zip "$out"
+            """
+        )
+        script.chmod(0o755)
+
+    def follow(self, tool: str, replaced: dict[str, str]) -> None:
+        """Run what the README of a tool says, in its order.
+
+        Args:
+            tool: Folder of the README.
+            replaced: Lines that install something, with what is run in their place.
+        """
+        readme = (DEPLOY / tool / "README.md").read_text(encoding="utf-8")
+        clone = "git clone --quiet --depth 1 https://github.com/lambda-deno-spawn/"
+        here = {f"{clone}lambda-deno-spawn": f"ln -s {ROOT} lambda-deno-spawn"}
+        blocks = BLOCK.findall(readme)
+        for line, other in {**here, **replaced}.items():
+            assert f"\n{line}\n" in "\n".join(blocks), line
+            blocks = [block.replace(line, other) for block in blocks]
+        with Shell(self.folder, self.environ) as shell:
+            for block in blocks:
+                shell.run(block)
+
+    def package(self) -> bytes:
+        """Build the package of the function once more, elsewhere."""
+        options = ["--arch", "x86_64", "--name", "orders", "--out", "again"]
+        done = run_command(
+            "build", "orders", *options, cwd=self.shop, environ=self.environ
+        )
+        assert done.returncode == 0, as_text(done).stderr
+        return (self.shop / "again/orders.zip").read_bytes()
+
+
+def content(archive: Path) -> dict[str, tuple[bytes, int]]:
+    """Return the bytes and the mode of each file in a zip."""
+    with zipfile.ZipFile(archive) as opened:
+        return {
+            item.filename: (opened.read(item), item.external_attr >> 16 & 0o777)
+            for item in opened.infolist()
+            if not item.is_dir()
+        }
+
+
+def digest(data: bytes) -> str:
+    """Return a digest as Lambda's API writes it."""
+    return base64.b64encode(hashlib.sha256(data).digest()).decode()
 
 
 def nodes(value: Any) -> Iterator[tuple[str, Any]]:
@@ -142,69 +205,13 @@ def template_policies(template: Any) -> list[tuple[str, list[str]]]:
     ]
 
 
-def yaml_policies(text: str) -> list[tuple[str, list[str]]]:
-    template = load(text)
-    found = template_policies(template)
-    for resource in template.get("Resources", {}).values():
-        # A function's own Policies: SAM makes a role from them, around the given one.
-        if "Policies" in resource["Properties"] and "Serverless" in resource["Type"]:
-            found.append(("ManagedPolicies", ["Policies of a function"]))
-    return found
-
-
-def python_policies(text: str) -> list[tuple[str, list[str]]]:
-    names = {
-        "actions": "Action",
-        "not_actions": "NotAction",
-        "resources": "Resource",
-        "not_resources": "NotResource",
-        "managed_policies": "ManagedPolicies",
-    }
-    return [
-        (names[node.arg], literals(node.value))
-        for node in ast.walk(ast.parse(text))
-        if isinstance(node, ast.keyword) and node.arg in names
-    ]
-
-
-def literals(node: ast.AST) -> list[str]:
-    """Return the strings in an expression."""
-    inner = (item.value for item in ast.walk(node) if isinstance(item, ast.Constant))
-    return [value for value in inner if isinstance(value, str)]
-
-
-def terraform_policies(text: str) -> list[tuple[str, list[str]]]:
-    text = re.sub(r"(?m)^\s*#.*", "", text)
-    found = [
-        (
-            match[1].capitalize().rstrip("s"),
-            re.findall(r'"((?:\\.|[^"\\])*)"', match[2]),
-        )
-        for match in re.finditer(
-            r"(?i)\b((?:not_?)?(?:action|resource)s?)\s*[=:]\s*(\[(?:\"[^\"]*\"|[^]\"])*]|.+)",
-            text,
-        )
-    ]
-    attached = re.findall(r"managed_policy_arns|aws_iam\w*policy_attachment", text)
-    return found + [("ManagedPolicies", attached)] * bool(attached)
-
-
-POLICIES: dict[str, Callable[[str], list[tuple[str, list[str]]]]] = {
-    "sam": yaml_policies,
-    "cdk": python_policies,
-    "terraform": terraform_policies,
-    "serverless": yaml_policies,
-}
-
-
 def excesses(policies: Iterable[tuple[str, list[str]]]) -> list[str]:
     """Return wildcards, exclusions and managed policies."""
     return [
         f"{key}: {value}"
         for key, values in policies
         for value in values
-        if key.startswith(("Not", "Managed"))
-        or ("*" in value and not STREAMS.fullmatch(value))
+        if key.startswith(("Not", "Managed")) or "*" in value
     ]
 
 
@@ -212,365 +219,348 @@ def actions(policies: Iterable[tuple[str, list[str]]]) -> set[str]:
     return {value for key, values in policies if key == "Action" for value in values}
 
 
-@every_tool
-def test_policies_have_no_wildcard(tool: str) -> None:
-    policies = POLICIES[tool](source(tool))
+def kinds(resources: dict[str, Any]) -> list[str]:
+    return [resource["Type"] for resource in resources.values()]
+
+
+def check(template: Any, *allowed: set[str]) -> dict[str, Any]:
+    """Check what all samples have in common; return the function's properties."""
+    resources = template["Resources"]
+    assert not any("Serverless" in kind for kind in kinds(resources))
+    assert kinds(resources).count("AWS::IAM::Role") == 1, "of the function alone"
+    policies = template_policies(template)
     assert excesses(policies) == []
-    # CDK writes trust in a role, and a public URL, by itself.
-    assert actions(policies) | {"sts:AssumeRole"} | PUBLIC == ALLOWED | PUBLIC
-
-
-@pytest.mark.parametrize(
-    ("tool", "good", "bad", "found"),
-    [
-        ("sam", "logs:PutLogEvents", "'logs:*'", "Action: logs:*"),
-        ("sam", "!GetAtt Payments.Arn", "'*'", "Resource: *"),
-        ("sam", "!GetAtt HonoApiLogs.Arn", "!Sub 'arn:${A}:*'", "Resource: arn:${A}:*"),
-        ("serverless", "logs:PutLogEvents", "'logs:*'", "Action: logs:*"),
-        (
-            "serverless",
-            "Resource: !GetAtt Payments.Arn",
-            "Resource: ['*']",
-            "Resource: *",
-        ),
-        ("serverless", "Action: sts:", "NotAction: sts:", "NotAction: sts:AssumeRole"),
-        ("cdk", '"sqs:DeleteMessage"', '"sqs:*"', "Action: sqs:*"),
-        ("cdk", "queue.queue_arn]", '"*"]', "Resource: *"),
-        ("cdk", "inline_policies=", 'managed_policies=["x"], b=', "ManagedPolicies: x"),
-        ("terraform", '"sqs:DeleteMessage"', '"sqs:*"', "Action: sqs:*"),
-        ("terraform", "aws_sqs_queue.payments.arn]", '"*"]', "Resource: *"),
-        ("terraform", '"${aws_cloudwatch', '"x${aws_cloudwatch', "Resource: x${"),
-        ("terraform", "data ", 'x = jsonencode({ Action = "*" })\ndata ', "Action: *"),
-        ("terraform", 'y" "logs"', 'y_attachment" "logs"', "ManagedPolicies: aws_iam"),
-    ],
-)
-def test_a_wildcard_would_be_found(tool: str, good: str, bad: str, found: str) -> None:
-    text = source(tool)
-    assert good in text
-    flagged = excesses(POLICIES[tool](text.replace(good, bad)))
-    assert any(excess.startswith(found) for excess in flagged), flagged
-
-
-@every_tool
-def test_a_role_trusts_lambda_alone(tool: str) -> None:
-    text = source(tool)
-    if tool in ("sam", "serverless"):
-        trusts = [value for key, value in nodes(load(text)) if "AssumeRole" in key]
-        assert len(trusts) == len(FUNCTIONS)
-        for statement in itertools.chain(*(trust["Statement"] for trust in trusts)):
+    assert actions(policies) == {"sts:AssumeRole"}.union(WRITES_LOG, *allowed)
+    for key, value in nodes(template):
+        if key == "AssumeRolePolicyDocument":
+            [statement] = value["Statement"]
             assert statement["Principal"] == {"Service": "lambda.amazonaws.com"}
-    else:
-        assert text.count('"lambda.amazonaws.com"') == 1
-
-
-def sam_facts(text: str) -> dict[str, object]:
-    template = load(text)
-    shared = template["Globals"]["Function"]
-    assert shared["Architectures"] == [{"Ref": "Architecture"}]
-    return {
-        **yaml_facts(template["Resources"]),
-        "handler": shared["Handler"],
-        "runtime": shared["Runtime"],
-        "wrapper": shared["Environment"]["Variables"]["AWS_LAMBDA_EXEC_WRAPPER"],
-        "memory": shared["MemorySize"],
-        "timeout": shared["Timeout"],
-        "architecture": template["Parameters"]["Architecture"]["Default"],
-        "url auth": template["Parameters"]["UrlAuth"]["Default"],
-        "response type": only(template, "FunctionResponseTypes")[0],
-        "log format": only(template, "LogFormat"),
+    properties: dict[str, dict[str, Any]] = {
+        resource["Type"].split("::")[-1]: resource.get("Properties", {})
+        for resource in resources.values()
     }
+    function = properties["Function"]
+    assert function["Runtime"] == "python3.13"
+    assert function["Handler"] == "function.handler"
+    assert (function["MemorySize"], function["Timeout"]) == (512, 10)
+    assert function["Environment"]["Variables"] == WRAPPER
+    assert function["LoggingConfig"]["LogFormat"] == "JSON"
+    assert properties["LogGroup"]["RetentionInDays"] == 14
+    assert kinds(resources).count("AWS::Lambda::LayerVersion") == 2
+    return function
 
 
-def serverless_facts(text: str) -> dict[str, object]:
-    config = load(text)
-    provider, parameters = config["provider"], config["params"]["default"]
-    assert provider["architecture"] == "${param:architecture}"
-    return {
-        **yaml_facts(config["resources"]["Resources"]),
-        "handler": only(config["functions"], "handler"),
-        "runtime": provider["runtime"],
-        "wrapper": provider["environment"]["AWS_LAMBDA_EXEC_WRAPPER"],
-        "memory": provider["memorySize"],
-        "timeout": provider["timeout"],
-        "architecture": parameters["architecture"],
-        "url auth": parameters["urlAuth"],
-        "response type": only(config, "functionResponseType"),
-        "log format": only(config, "LogFormat"),
-    }
+# Prints what SAM makes of the template on stdin, for a value of UrlAuth.
+TRANSLATE = """
+import json, sys
+from samtranslator.parser.parser import Parser
+from samtranslator.translator.translator import Translator
+translator = Translator({}, Parser())
+settings = {"UrlAuth": sys.argv[1]}
+print(json.dumps(translator.translate(json.load(sys.stdin), settings)))
+"""
 
 
-def yaml_facts(resources: Any) -> dict[str, object]:
-    return {
-        "retention": only(resources, "RetentionInDays"),
-        "visibility timeout": only(resources, "VisibilityTimeout"),
-        "receive count": only(resources, "maxReceiveCount"),
-    }
-
-
-def only(tree: Any, wanted: str) -> Any:
-    """Return the one value that a key has wherever it occurs."""
-    values = [value for key, value in nodes(tree) if key == wanted]
-    assert values, wanted
-    assert all(value == values[0] for value in values), (wanted, values)
-    return values[0]
-
-
-def terraform_facts(text: str) -> dict[str, object]:
-    def value(name: str) -> Any:
-        (found,) = set(re.findall(rf"(?m)^ *{name} += (.+)$", text))
-        return json.loads(found)
-
-    def default(name: str) -> object:
-        block = text.split(f'variable "{name}" {{')[1].split("\n}")[0]
-        return json.loads(re.findall(r"(?m)^  default += (.+)$", block)[0])
-
-    assert "architectures = [var.architecture]" in text
-    assert "authorization_type = var.url_auth" in text
-    timeout = value("timeout(?= +=  *\\d)")
-    (factor,) = re.findall(
-        r"visibility_timeout_seconds += (\d+) \* local.timeout", text
+def translated(url_auth: str) -> Any:
+    """Return what SAM makes of its template."""
+    template = load((DEPLOY / "sam/template.yaml").read_text(encoding="utf-8"))
+    for resource in template["Resources"].values():
+        for key in {"CodeUri", "ContentUri"} & resource["Properties"].keys():
+            resource["Properties"][key] = "s3://bucket/package.zip"
+    done = subprocess.run(
+        [environment("sam", SAM_CLI) / "bin/python", "-c", TRANSLATE, url_auth],
+        input=json.dumps(template).encode(),
+        env={**os.environ, "AWS_DEFAULT_REGION": REGION},
+        capture_output=True,
+        timeout=200,
+        check=False,
     )
-    return {
-        "handler": value("handler"),
-        "runtime": value("runtime"),
-        "wrapper": value("AWS_LAMBDA_EXEC_WRAPPER"),
-        "memory": value("memory_size"),
-        "timeout": timeout,
-        "architecture": default("architecture"),
-        "url auth": default("url_auth"),
-        "response type": value("function_response_types")[0],
-        "log format": value("log_format"),
-        "retention": value("retention_in_days"),
-        "visibility timeout": int(factor) * timeout,
-        "receive count": value("maxReceiveCount"),
-    }
-
-
-def cdk_facts(text: str) -> dict[str, object]:
-    def value(pattern: str) -> Any:
-        (found,) = re.findall(pattern, text)
-        return found
-
-    version = value(r"runtime=lambda_.Runtime.PYTHON_(\w+)").replace("_", ".")
-    timeout = int(value(r"TIMEOUT = Duration.seconds\((\d+)\)"))
-    assert "timeout=TIMEOUT" in text
-    assert "architecture=self.architecture" in text
-    factor = int(value(r"visibility_timeout=Duration.seconds\((\d+) \* TIMEOUT"))
-    assert "report_batch_item_failures=True" in text
-    assert "retention=logs.RetentionDays.TWO_WEEKS" in text
-    return {
-        "handler": value(r'handler="(.+)"'),
-        "runtime": f"python{version}",
-        "wrapper": value(r'"AWS_LAMBDA_EXEC_WRAPPER": "(.+)"'),
-        "memory": int(value(r"memory_size=(\d+)")),
-        "timeout": timeout,
-        "architecture": value(r'"architecture"\) or "(.+)"'),
-        "url auth": value(r'"urlAuth"\) or "(.+)"'),
-        "response type": "ReportBatchItemFailures",
-        "log format": value(r"logging_format=lambda_.LoggingFormat.(\w+)"),
-        "retention": 14,
-        "visibility timeout": factor * timeout,
-        "receive count": int(value(r"max_receive_count=(\d+)")),
-    }
-
-
-@every_tool
-def test_all_four_deploy_the_same(tool: str) -> None:
-    facts: dict[str, Callable[[str], dict[str, object]]] = {
-        "sam": sam_facts,
-        "cdk": cdk_facts,
-        "terraform": terraform_facts,
-        "serverless": serverless_facts,
-    }
-    assert facts[tool](source(tool)) == WANTED
-
-
-def expanded(tool: str, pattern: str) -> set[str]:
-    """Return the names that match, with each value that a placeholder may have."""
-    names = set(re.findall(pattern, source(tool)))
-    for placeholder, values in PLACEHOLDERS[tool].items():
-        names = {name.replace(placeholder, value) for name in names for value in values}
-    return names
-
-
-@every_tool
-def test_all_four_take_the_packages_that_the_commands_write(tool: str) -> None:
-    layers = set(itertools.product(LAYERS, ARCHITECTURES))
-    assert expanded(tool, r"[\w${}:.-]+\.zip") == {
-        *(f"{kind}-layer-{architecture}.zip" for kind, architecture in layers),
-        *(f"{name}.zip" for name in FUNCTIONS),
-    }
-    # After a slash it is the wrapper.
-    assert expanded(tool, r'(?<!/)lambda-deno-spawn-[^ "\n]+') == {
-        f"lambda-deno-spawn-{kind}-{architecture}" for kind, architecture in layers
-    }
-    for name in FUNCTIONS:
-        assert (EXAMPLES / name / "function.ts").exists(), "the handler's file"
-
-
-@pytest.mark.parametrize("tool", ["sam", "serverless"])
-def test_files_are_looked_for_in_dist_at_the_root(tool: str) -> None:
-    (path,) = SOURCES[tool]
-    files = re.findall(r"\S+\.zip", source(tool))
-    roots = {(path.parent / file).resolve().parent for file in files}
-    assert roots == {EXAMPLES.parent / "dist"}
-
-
-def test_cfn_lint_accepts_the_sam_template(tmp_path: Path) -> None:
-    lint(DEPLOY / "sam/template.yaml", tmp_path)
-    misspelt = tmp_path / "template.yaml"
-    text = source("sam").replace("MemorySize:", "MemorySise:")
-    misspelt.write_text(text, encoding="utf-8")
-    with pytest.raises(AssertionError, match="'MemorySise' was unexpected"):
-        lint(misspelt, tmp_path)
+    assert done.returncode == 0, done.stderr.decode()
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize("url_auth", ["AWS_IAM", "NONE"])
+@SLOW
 def test_sam_adds_no_policy_of_its_own(url_auth: str, tmp_path: Path) -> None:
-    if importlib.util.find_spec("samtranslator") is None:
-        pytest.skip("needs aws-sam-translator")
-    from samtranslator.parser.parser import (  # type: ignore[import-not-found,unused-ignore]
-        Parser,
-    )
-    from samtranslator.translator.translator import (  # type: ignore[import-not-found,unused-ignore]
-        Translator,
-    )
-
-    text = source("sam").replace("../../../dist/", "s3://bucket/")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-        plain = json.loads(json.dumps(load(text)))
-        template = Translator({}, Parser()).translate(plain, {"UrlAuth": url_auth})
-    assert not any("Serverless" in kind for kind in kinds(template["Resources"]))
-    assert kinds(template["Resources"]).count("AWS::IAM::Role") == len(FUNCTIONS)
-    policies = template_policies(template)
-    assert excesses(policies) == []
-    assert actions(policies) == ALLOWED | PUBLIC
+    template = translated(url_auth)
+    check(template, READS_QUEUE, PUBLIC)
     path = tmp_path / "template.json"
     path.write_text(json.dumps(template), encoding="utf-8")
     lint(path, tmp_path)
 
 
-def kinds(resources: dict[str, Any]) -> list[str]:
-    return [resource["Type"] for resource in resources.values()]
+@pytest.mark.parametrize(
+    ("good", "bad", "found"),
+    [
+        ("logs:PutLogEvents", "logs:*", "Action: logs:*"),
+        ('"OrdersLogs", "Arn"', '"arn:aws:logs:*"', "Resource: arn:aws:logs:*"),
+        ('"Action": "sts:', '"NotAction": "sts:', "NotAction: sts:AssumeRole"),
+        (
+            '"AssumeRolePolicyDocument"',
+            '"ManagedPolicyArns": ["x"], "AssumeRolePolicyDocument"',
+            "ManagedPolicyArns: x",
+        ),
+    ],
+)
+def test_what_allows_too_much_would_be_found(good: str, bad: str, found: str) -> None:
+    text = json.dumps(load((DEPLOY / "sam/template.yaml").read_text(encoding="utf-8")))
+    assert good in text
+    assert found in excesses(template_policies(json.loads(text.replace(good, bad))))
 
 
-def test_serverless_refers_to_what_is_there(tmp_path: Path) -> None:
-    text = source("serverless")
-    for placeholder, value in {
-        "${param:architecture}": "arm64",
-        "${param:urlAuth}": "AWS_IAM",
-        "${self:service}": "service",
-        "${sls:stage}": "dev",
-    }.items():
-        text = text.replace(placeholder, value)
-    config = json.loads(json.dumps(load(text)))
-    assert re.findall(r"\$\{(?!AWS::)[^}]*\}", text) == [
-        "${opt:region, env:AWS_REGION}"
+@pytest.mark.deno
+@SLOW
+def test_sam_builds_what_its_readme_says(
+    tmp_path: Path, stand_in: dict[str, str]
+) -> None:
+    sam = environment("sam", SAM_CLI) / "bin/python"
+    reader = Reader(tmp_path)
+    reader.has_tool("sam", sam, "-m", "samcli")
+    reader.follow("sam", {})
+    built = reader.shop / "sam/.aws-sam/build"
+    archive = tmp_path / "orders.zip"
+    archive.write_bytes(reader.package())
+    wanted = content(archive)
+    folder = built / "Orders"
+    assert {
+        str(path.relative_to(folder)): (path.read_bytes(), path.stat().st_mode & 0o777)
+        for path in folder.rglob("*")
+        if path.is_file()
+    } == wanted
+    assert os.access(built / "DenoLayer/bin/deno", os.X_OK)
+    assert os.access(built / "RuntimeLayer/lambda-deno-spawn", os.X_OK)
+    with Shell(reader.shop / "sam", {**reader.environ, **stand_in}) as shell:
+        # What a deployment does before it asks for a stack.
+        s3(stand_in).create_bucket(Bucket="uploads", **HERE)
+        options = f"--region {REGION} --output-template-file ready.yaml"
+        shell.run(f"sam package --s3-bucket uploads {options}")
+    ready = load((reader.shop / "sam/ready.yaml").read_text(encoding="utf-8"))
+    bucket, key = ready["Resources"]["Orders"]["Properties"]["CodeUri"][5:].split("/")
+    s3(stand_in).download_file(bucket, key, str(archive))
+    assert content(archive) == wanted, "what is deployed"
+
+
+def s3(stand_in: dict[str, str]) -> Any:
+    """Return a client of the stand-in's S3."""
+    return boto3.client(
+        "s3",
+        region_name=REGION,
+        endpoint_url=stand_in["AWS_ENDPOINT_URL"],
+        aws_access_key_id=stand_in["AWS_ACCESS_KEY_ID"],
+        aws_secret_access_key=stand_in["AWS_SECRET_ACCESS_KEY"],
+    )
+
+
+@pytest.mark.deno
+@SLOW
+def test_cdk_builds_what_its_readme_says(tmp_path: Path, layers: Path) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("needs node")
+    text = (DEPLOY / "cdk/requirements.txt").read_text(encoding="utf-8")
+    python = environment("cdk", *text.split()) / "bin/python"
+    reader = Reader(
+        tmp_path, CDK_CONTEXT_JSON=json.dumps({"urlAuth": "NONE"}), CDK_OUTDIR="cdk.out"
+    )
+    reader.has_tool("python3", python)
+    reader.has_layers(layers)
+    # The command line of CDK does this, and reads what comes out.
+    [synth] = json.loads((DEPLOY / "cdk/cdk.json").read_text(encoding="utf-8")).values()
+    reader.follow(
+        "cdk",
+        {
+            "pip install -r requirements.txt": "true",
+            "npx aws-cdk synth --quiet": synth,
+        },
+    )
+    out = reader.shop / "cdk/cdk.out"
+    path = out / "Shop.template.json"
+    template = json.loads(path.read_text(encoding="utf-8"))
+    function = check(template, PUBLIC)
+    # CDK writes dependencies down that CloudFormation would find by itself.
+    lint(path, tmp_path, "--ignore-checks", "W3005")
+    asset = out / f"asset.{function['Code']['S3Key']}"
+    assert asset.read_bytes() == reader.package()
+
+
+@pytest.mark.deno
+@SLOW
+def test_osls_packages_what_its_readme_says(
+    tmp_path: Path, layers: Path, stand_in: dict[str, str]
+) -> None:
+    if shutil.which("node") is None:
+        pytest.skip("needs node")
+    installed = install(DEPLOY / "serverless", limit_s=300)
+    reader = Reader(tmp_path, **stand_in)
+    reader.has_layers(layers)
+    link = f"ln -s {installed}/node_modules node_modules"
+    reader.follow("serverless", {"npm ci": link})
+    path = reader.shop / "serverless/.serverless"
+    path /= "cloudformation-template-update-stack.json"
+    template = json.loads(path.read_text(encoding="utf-8"))
+    del template["Resources"]["ServerlessDeploymentBucketPolicy"]  # denies `s3:*`
+    function = check(template, PUBLIC)
+    assert function["Architectures"] == ["x86_64"]
+    assert function["FunctionName"] == "shop-dev-orders"
+    # W3005: a dependency that CloudFormation would find by itself. W8003: the condition
+    # compares a parameter of the framework, by now two constants.
+    lint(path, tmp_path, "--ignore-checks", "W3005", "W8003")
+    package = reader.package()
+    assert (reader.shop / "dist/orders.zip").read_bytes() == package
+    [version] = [
+        resource["Properties"]["CodeSha256"]
+        for resource in template["Resources"].values()
+        if resource["Type"] == "AWS::Lambda::Version"
     ]
-    assert config["provider"]["name"] == "aws"
-    # What the framework makes of functions and layers, as far as names go.
-    resources = config["resources"]["Resources"]
-    code = {"S3Bucket": "bucket", "S3Key": "key.zip"}
-    for name, layer in config["layers"].items():
-        resources[f"{name.capitalize()}LambdaLayer"] = {
-            "Type": "AWS::Lambda::LayerVersion",
-            "Properties": {"LayerName": layer["name"], "Content": code},
-        }
-    for name, function in config["functions"].items():
-        logical_id = f"{name[0].upper()}{name[1:]}LambdaFunction"
-        assert function["disableLogs"] is True
-        extension = config["resources"]["extensions"].pop(logical_id)
-        resources[logical_id] = {
-            "Type": "AWS::Lambda::Function",
-            "Properties": {
-                "FunctionName": function["name"],
-                "Handler": function["handler"],
-                "Layers": function["layers"],
-                "Role": {"Fn::GetAtt": [function["role"], "Arn"]},
-                "Runtime": config["provider"]["runtime"],
-                "Timeout": config["provider"]["timeout"],
-                "Code": code,
-                **extension["Properties"],
-            },
-        }
-    assert config["resources"]["extensions"] == {}, "every extension has its function"
-    assert {"Ref", "Fn::GetAtt"} >= set(config["functions"]["sqsBatch"]["layers"][0])
-    template = {
-        "Conditions": config["resources"]["Conditions"],
-        "Resources": resources,
-        "Outputs": config["resources"]["Outputs"],
-    }
-    path = tmp_path / "template.json"
-    path.write_text(json.dumps(template), encoding="utf-8")
-    # The condition compares a parameter of the framework, by now two constants.
-    lint(path, tmp_path, "--ignore-checks", "W8003")
+    assert version == digest(package)
 
 
-def terraform(tmp_path: Path, folder: Path, *arguments: str) -> None:
-    """Run Terraform, which asks nobody for a newer version of itself."""
+class Terraform:
+    """Terraform with a stand-in for the aws provider; it asks for no newer version."""
+
+    def __init__(self, program: str, folder: Path, provider: str) -> None:
+        self.program = program
+        settings = folder / "terraform.rc"
+        settings.write_text("disable_checkpoint = true\n", encoding="utf-8")
+        self.environ = {
+            "TF_CLI_CONFIG_FILE": str(settings),
+            "TF_IN_AUTOMATION": "1",
+            "TF_CLI_ARGS": "-no-color",
+            "TF_REATTACH_PROVIDERS": provider,
+        }
+
+    def run(self, folder: Path, *command: str) -> str:
+        """Run one command in a folder; return what it printed."""
+        words: list[str | Path] = [self.program, f"-chdir={folder}", *command]
+        return run(words, folder, DEPLOY, 250, **self.environ)
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[str]:
+    """What makes Terraform use the stand-in for the aws provider."""
+    python = environment("grpc", "grpcio==1.85.3") / "bin/python"
+    with subprocess.Popen(
+        [python, PROVIDER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline()
+
+
+@pytest.fixture
+def terraform(request: pytest.FixtureRequest, tmp_path: Path) -> Terraform:
     program = shutil.which("terraform")
     if program is None:
         pytest.skip("needs terraform")
-    settings = tmp_path / "terraform.rc"
-    settings.write_text("disable_checkpoint = true\n", encoding="utf-8")
-    run(
-        [program, f"-chdir={folder}", *arguments],
-        tmp_path,
-        TF_CLI_CONFIG_FILE=str(settings),
-        TF_DATA_DIR=str(tmp_path / "data"),
-        TF_IN_AUTOMATION="1",
+    return Terraform(program, tmp_path, request.getfixturevalue("provider"))
+
+
+# The plan of what the README has made, without an account.
+PLANNED = """
+mock_provider "aws" {}
+
+run "plan" {
+  command = plan
+}
+"""
+
+
+@pytest.mark.deno
+def test_terraform_accepts_what_its_readme_says(
+    tmp_path: Path, layers: Path, terraform: Terraform
+) -> None:
+    reader = Reader(tmp_path, **terraform.environ)
+    reader.has_layers(layers)
+    reader.follow("terraform", {})
+    folder = reader.shop / "terraform"
+    (folder / "plan.tftest.hcl").write_text(PLANNED, encoding="utf-8")
+    printed = terraform.run(folder, "test", "-json", "-verbose")
+    [plan] = [
+        line["test_plan"]
+        for line in map(json.loads, printed.splitlines())
+        if line["type"] == "test_plan"
+    ]
+    planned = {
+        change["address"]: change["change"]["after"]
+        for change in plan["resource_changes"]
+    }
+    function = planned["module.orders.aws_lambda_function.function"]
+    assert function["source_code_hash"] == digest(reader.package())
+    assert function["filename"] == "../dist/orders.zip"
+    assert (function["handler"], function["runtime"]) == (
+        "function.handler",
+        "python3.13",
     )
+    for kind in ("deno", "runtime"):
+        layer = planned[f'module.layers.aws_lambda_layer_version.layer["{kind}"]']
+        zipped = (reader.shop / f"dist/{kind}-layer-x86_64.zip").read_bytes()
+        assert layer["source_code_hash"] == digest(zipped)
+    # A resource or an attribute that does not exist would be found.
+    module = folder / "modules/deno-function/main.tf"
+    text = module.read_text(encoding="utf-8")
+    module.write_text(text.replace("memory_size ", "memory_sise "), encoding="utf-8")
+    with pytest.raises(AssertionError, match='argument named "memory_sise"'):
+        terraform.run(folder, "validate")
 
 
-def test_terraform_files_are_formatted(tmp_path: Path) -> None:
-    terraform(tmp_path, DEPLOY / "terraform", "fmt", "-check", "-diff", "-no-color")
+@pytest.mark.parametrize("module", ["deno-function", "deno-layers"])
+def test_terraform_modules_pass_their_own_tests(
+    module: str, tmp_path: Path, terraform: Terraform
+) -> None:
+    folder = tmp_path / module
+    shutil.copytree(DEPLOY / "terraform/modules" / module, folder)
+    terraform.run(folder, "init")
+    assert "0 failed" in terraform.run(folder, "test")
 
 
-def test_terraform_accepts_the_configuration(tmp_path: Path) -> None:
-    plugins = os.environ.get("TERRAFORM_PLUGIN_DIR")
-    if plugins is None:
-        pytest.skip("TERRAFORM_PLUGIN_DIR names no folder with the aws provider")
-    folder = tmp_path / "terraform"
-    shutil.copytree(
-        DEPLOY / "terraform", folder, ignore=shutil.ignore_patterns(".terraform*")
+# ARNs of what the same configuration makes are not known while Terraform plans.
+WITH_QUEUES = """
+resource "aws_sqs_queue" "orders" {}
+resource "aws_sqs_queue" "failed" {}
+
+module "orders" {
+  source      = "./deno-function"
+  name        = "orders"
+  package     = "main.tf"
+  layers      = ["first", "second"]
+  tracing     = "Active"
+  events      = { orders = { arn = aws_sqs_queue.orders.arn } }
+  dead_letter = { arn = aws_sqs_queue.failed.arn }
+}
+"""
+
+
+def test_terraform_plans_with_what_is_made_at_the_same_time(
+    tmp_path: Path, terraform: Terraform
+) -> None:
+    module = DEPLOY / "terraform/modules/deno-function"
+    shutil.copytree(module, tmp_path / "deno-function")
+    (tmp_path / "main.tf").write_text(WITH_QUEUES, encoding="utf-8")
+    (tmp_path / "plan.tftest.hcl").write_text(PLANNED, encoding="utf-8")
+    terraform.run(tmp_path, "init")
+    assert "1 passed, 0 failed" in terraform.run(tmp_path, "test")
+
+
+def test_terraform_files_are_formatted(terraform: Terraform) -> None:
+    terraform.run(DEPLOY / "terraform", "fmt", "-check", "-diff", "-recursive")
+
+
+@pytest.mark.parametrize("module", ["deno-function", "deno-layers"])
+def test_the_readme_of_terraform_has_each_variable(module: str) -> None:
+    readme = (DEPLOY / "terraform/README.md").read_text(encoding="utf-8")
+    section = readme.split(f"## Variables of {module}")[1].split("\n## ")[0]
+    documented = re.findall(r"^\| `(\w+)` +\| (.+?) +\|", section, re.MULTILINE)
+    files = DEPLOY / "terraform/modules" / module
+    text = (files / "variables.tf").read_text(encoding="utf-8")
+    variables = re.findall(
+        r'^variable "(\w+)" \{\n(.*?)^\}', text, re.MULTILINE | re.DOTALL
     )
-    # Any version knows these resources and arguments. Which one does the right thing
-    # with them is not what `validate` tells, so take the one that is there.
-    versions = folder / "versions.tf"
-    text = versions.read_text(encoding="utf-8")
-    relaxed, count = re.subn(r'(?m)^( +version += ).*"$', r'\1">= 5.0"', text)
-    assert count == 1
-    versions.write_text(relaxed, encoding="utf-8")
-    options = ("-no-color", "-input=false", "-backend=false")
-    terraform(tmp_path, folder, "init", *options, f"-plugin-dir={plugins}")
-    terraform(tmp_path, folder, "validate", "-no-color")
-
-
-def test_cdk_makes_a_template_without_wildcards(tmp_path: Path) -> None:
-    if importlib.util.find_spec("aws_cdk") is None or shutil.which("node") is None:
-        pytest.skip("needs aws-cdk-lib and node")
-    dist = tmp_path / "dist"
-    dist.mkdir()
-    for name in (*(f"{kind}-layer-arm64" for kind in LAYERS), *FUNCTIONS):
-        with zipfile.ZipFile(dist / f"{name}.zip", "w") as archive:
-            archive.writestr(name, "")
-    context = {"architecture": "arm64", "urlAuth": "NONE", "dist": str(dist)}
-    run(
-        [sys.executable, "app.py"],
-        tmp_path,
-        cwd=DEPLOY / "cdk",
-        CDK_OUTDIR=str(tmp_path / "out"),
-        CDK_CONTEXT_JSON=json.dumps(context),
-        JSII_SILENCE_WARNING_DEPRECATED_NODE_VERSION="1",
-        JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION="1",
-        PYTHONDONTWRITEBYTECODE="1",
-    )
-    path = tmp_path / "out/DenoSpawnExamples.template.json"
-    template = json.loads(path.read_text(encoding="utf-8"))
-    assert kinds(template["Resources"]).count("AWS::IAM::Role") == len(FUNCTIONS)
-    policies = template_policies(template)
-    assert excesses(policies) == []
-    assert actions(policies) == ALLOWED | PUBLIC
-    # CDK writes dependencies down that CloudFormation would find by itself.
-    lint(path, tmp_path, "--ignore-checks", "W3005")
+    defaults = {
+        name: re.search(r"^  default += (.+)$", body, re.MULTILINE)
+        for name, body in variables
+    }
+    assert dict(documented) == {
+        name: f"`{default[1]}`" if default else "needed"
+        for name, default in defaults.items()
+    }
+    used = "".join(path.read_text(encoding="utf-8") for path in files.glob("*.tf"))
+    for name in defaults:
+        assert f"var.{name}" in used, name

@@ -360,6 +360,36 @@ async def test_whoever_waits_for_a_process_that_hangs_goes_to_another(
 
 
 @pytest.mark.every_way("server")
+async def test_a_module_that_hangs_while_it_loads_costs_the_events_that_wait_for_it(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, tmp_path: Path
+) -> None:
+    """Every later event waited for the same process, until its time was over."""
+    (tmp_path / "turns").write_text("")
+    source = f"""
+const file = "{tmp_path}/turns";
+Deno.writeTextFileSync(file, ".", {{ append: true }});
+const turn = Deno.readTextFileSync(file).length;
+if (turn % 2) await new Promise(() => setInterval(() => {{}}, 1000));
+export const handler = (event) => event.exits ? Deno.exit(3) : turn;
+"""
+    settings = {
+        "LAMBDA_DENO_PERMISSIONS": "all",
+        "LAMBDA_DENO_WARM": "off",
+        **managed(4),
+    }
+    async with make_runtime({"function.mjs": source}, **settings) as runtime:
+        for turn in (2, 4):
+            late = {"timeout": 1}
+            for answer in await invoke_all(api, [late, late]):
+                assert answer.json()["errorType"] == "Runtime.InvokeTimeout"
+                assert "did not finish loading" in answer.json()["errorMessage"]
+            assert [one.json() for one in await invoke_all(api, [{}] * 2)] == [turn] * 2
+            [answer] = await invoke_all(api, [{"exits": True}])
+            assert answer.json()["errorType"] == "Runtime.ExitError"
+        assert runtime.is_running
+
+
+@pytest.mark.every_way("server")
 async def test_two_streams_that_begin_at_once_end_apart(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:

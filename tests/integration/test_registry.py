@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from lambda_deno_spawn.dev.package.archive import Member
-from lambda_deno_spawn.dev.package.oci import Image, read_layout, write_layout
+from lambda_deno_spawn.dev.package.oci import (
+    Image,
+    read_layout,
+    write_layout,
+    write_tar,
+)
 from lambda_deno_spawn.dev.package.registry import Reference, Registry
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.errors import BuildError, DeployError
@@ -85,6 +90,27 @@ def test_another_client_reads_what_was_pushed(
     skopeo(root, tmp_path, "copy", *options, f"docker://{name}", f"oci:{copy}")
     assert read_layout(copy, Arch.ARM64).manifest.digest == image.manifest.digest
     assert push(name, image) == [False, False], "it is there already"
+
+
+def test_other_programs_read_the_image_as_one_file(
+    root: Path, image: Image, tmp_path: Path
+) -> None:
+    """As ``docker load`` does, by Docker's list; and Podman, by OCI's index."""
+    write_tar(tmp_path / "image.tar", tmp_path / "image", image, "Image")
+    for form in ("oci-archive", "docker-archive"):
+        source = f"{form}:{tmp_path / 'image.tar'}"
+        found = skopeo(root, tmp_path, "--override-arch=arm64", "inspect", source)
+        assert (found["Os"], found["Architecture"]) == ("linux", "arm64")
+        assert found["Env"] == ["NAME=value"]
+        copy = tmp_path / form
+        skopeo(root, tmp_path, "--override-arch=arm64", "copy", source, f"oci:{copy}:x")
+        copied = read_layout(copy, Arch.ARM64)
+        # Docker's form has no compression, so only what is in the layers is the same.
+        assert [layer.diff_id for layer in copied.layers] == [
+            layer.diff_id for layer in image.layers
+        ]
+        if form == "oci-archive":
+            assert copied.manifest.digest == image.manifest.digest
 
 
 def test_another_client_s_image_can_be_fetched(

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import json
 import signal
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.doubles import Refusal, cut, hang
+from tests.integration.harness import reports
 
 if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi, Fault
@@ -37,6 +39,17 @@ export const handler = () => ({
 });
 """
 FUNCTION = {"function.ts": UNIQUE}
+# It draws no random numbers while it loads, so its process may be copied.
+COPIED = {
+    "function.ts": """
+export const handler = () => ({
+  random: [Math.random(), crypto.randomUUID()],
+  key: Deno.env.get("AWS_ACCESS_KEY_ID"),
+  now: Date.now(),
+});
+"""
+}
+FORKED = "Events are served by forks of process"
 
 
 def loaded(log: str) -> list[list[Any]]:
@@ -336,6 +349,37 @@ async def test_a_process_is_replaced_between_events_before_its_credentials_expir
         assert names == ("key of A", "key of A", "key of B", "key of B")
         assert len(set(pids)) == 2
         assert "Replacing" not in runtime.log, "no event has waited for it"
+
+
+@pytest.mark.every_way("fork")
+async def test_a_template_belongs_to_one_restored_environment_and_to_its_credentials(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """Nothing of a snapshot is in copies: it has no template."""
+    variables = with_credentials(api) | {"LAMBDA_DENO_METRICS": "json"}
+    async with make_runtime(COPIED, **variables) as runtime:
+        await api.wait_for_snapshot()
+        assert in_snapshot(runtime) == []
+        assert FORKED not in runtime.log, "a template is not in the snapshot"
+        api.credentials = keys("B", minutes=10)
+        api.restore()
+        answers = [(await api.invoke({})).json() for _ in range(3)]
+        assert [one["key"] for one in answers] == ["key of B"] * 3
+        # Neither the copy that waits nor another one has those of the next event.
+        await api.wait_for_next()
+        api.credentials = keys("C")
+        api.deliver(b"{}")
+        answers.append((await api.answer()).json())
+        answers += [(await api.invoke({})).json() for _ in range(2)]
+        assert [one["key"] for one in answers[3:]] == ["key of C"] * 3
+        await api.wait_for_next()
+        assert runtime.log.count(FORKED) == 2
+        starts = [one["start"] for one in reports(runtime.log)]
+        assert starts == ["exec", "fork", "fork"] * 2
+    numbers = [number for one in answers for number in one["random"]]
+    assert len(set(numbers)) == len(numbers)
+    # By the clock of the machine, which stood still in the snapshot.
+    assert all(abs(one["now"] - time.time() * 1000) < 60_000 for one in answers)
 
 
 @pytest.mark.every_way

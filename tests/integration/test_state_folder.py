@@ -86,13 +86,37 @@ const ways: Record<string, () => void> = {
     Deno.removeSync(`${state}/lock`);
     Deno.mkdirSync(`${state}/lock/deep`, all);
   },
+  "lock-pipe": () => {
+    Deno.removeSync(`${state}/lock`);
+    new Deno.Command("mkfifo", { args: [`${state}/lock`] }).outputSync();
+  },
+  "lock-link": () => {
+    Deno.removeSync(`${state}/lock`);
+    Deno.symlinkSync(`${state}/lock`, `${state}/lock`);
+  },
+  "lock-held": () => {
+    Deno.removeSync(`${state}/lock`);
+    Deno.openSync(`${state}/lock`, { create: true, write: true }).lockSync(true);
+  },
   "spare-removed": () => Deno.removeSync(`${state}/spare`, all),
+  "spare-pipe": () => {
+    Deno.removeSync(`${state}/spare`, all);
+    new Deno.Command("mkfifo", { args: [`${state}/spare`] }).outputSync();
+  },
+  "spare-link": () => {
+    Deno.removeSync(`${state}/spare`, all);
+    Deno.symlinkSync(root, `${state}/spare`);
+  },
   "around-closed": () => Deno.chmodSync(root, 0),
   "around-unwritable": () => Deno.chmodSync(root, 0o500),
   "cache-removed": () => remove(`${state}/deno_dir`),
   "cache-file": () => {
     remove(`${state}/deno_dir`);
     Deno.writeTextFileSync(`${state}/deno_dir`, "x");
+  },
+  "cache-pipe": () => {
+    remove(`${state}/deno_dir`);
+    new Deno.Command("mkfifo", { args: [`${state}/deno_dir`] }).outputSync();
   },
   "cache-closed": () => Deno.chmodSync(`${state}/deno_dir`, 0),
   "cache-emptied": () => {
@@ -182,7 +206,7 @@ async def test_the_state_folder_heals_from_anything(
 
 
 def test_every_way_is_tried() -> None:
-    assert len(WAYS) == 29
+    assert len(WAYS) == 35
     assert {part_of(way) for way in WAYS} == {"folder", *PARTS}
 
 

@@ -34,8 +34,11 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).parents[2]
 PYTHON = "3.11"
 LIMIT_S = 600.0
-# Of the caller's variables: how an index of packages is reached, and the stand-in's.
-KEPT = ("PIP_", "SSL_", "HTTP", "http", "NO_PROXY", "no_proxy", "AWS_", "LANG")
+# Of the caller's variables: how registries of packages are reached, and the stand-in's.
+KEPT = (
+    "PIP_", "SSL_", "HTTP", "http", "NO_PROXY", "no_proxy", "DENO_CERT", "DENO_TLS_",
+    "NODE_EXTRA_CA_CERTS", "NPM_CONFIG_", "npm_config_", "AWS_", "LANG",
+)  # fmt: skip
 
 
 class StepError(Exception):

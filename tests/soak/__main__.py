@@ -43,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     where.add_argument("--concurrency", type=int, default=1, help="events at once")
     where.add_argument("--strategy", choices=STRATEGIES, default="fresh")
     where.add_argument("--fork", action="store_true", help="LAMBDA_DENO_START=fork")
+    where.add_argument("--auto", action="store_true", help="LAMBDA_DENO_START=auto")
     where.add_argument("--permissions", choices=PERMISSIONS, default="all")
     where.add_argument("--frozen", action="store_true", help="between events")
     where.add_argument("--unprivileged", action="store_true", help="as Lambda's user")
@@ -59,6 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             strategy=options.strategy,
             permissions=options.permissions,
             is_forked=options.fork,
+            is_auto=options.auto,
             is_frozen=options.frozen,
             is_unprivileged=options.unprivileged,
         )

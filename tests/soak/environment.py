@@ -52,6 +52,7 @@ class Setup:
         strategy: Value of ``LAMBDA_DENO_STRATEGY``.
         permissions: Value of ``LAMBDA_DENO_PERMISSIONS``: ``all``; ``default``: unset.
         is_forked: Processes are forks of a loaded one (``LAMBDA_DENO_START=fork``).
+        is_auto: They are as long as there is room (``LAMBDA_DENO_START=auto``).
         is_frozen: Freeze the environment between ``next`` and its event.
         is_unprivileged: Run as Lambda's user, with a read-only root and 512 MB of /tmp.
     """
@@ -61,6 +62,7 @@ class Setup:
     strategy: str = "fresh"
     permissions: str = "all"
     is_forked: bool = False
+    is_auto: bool = False
     is_frozen: bool = False
     is_unprivileged: bool = False
 
@@ -68,6 +70,17 @@ class Setup:
     def is_managed(self) -> bool:
         """True if there are several events at once."""
         return self.concurrency > 1
+
+    @property
+    def has_template(self) -> bool:
+        """True if there may be a process that is copied."""
+        return self.is_forked or self.is_auto
+
+    @property
+    def _start(self) -> str:
+        if self.is_auto:
+            return "auto"
+        return "fork" if self.is_forked else "exec"
 
     @property
     def is_server(self) -> bool:
@@ -100,7 +113,7 @@ class Setup:
         if self.strategy != "fresh":
             found["LAMBDA_DENO_STRATEGY"] = self.strategy
         # Not the default: it would not say which of them was tried.
-        found["LAMBDA_DENO_START"] = "fork" if self.is_forked else "exec"
+        found["LAMBDA_DENO_START"] = self._start
         if self.memory_mb is None:
             # Without its own limit, V8 would use all memory of the group.
             found["LAMBDA_DENO_V8_FLAGS"] = "--max-old-space-size=64"
@@ -241,7 +254,7 @@ class Environment:
             "capabilities": " ".join(sorted(set(map(str.strip, held)))),
             "events at once": str(self.setup.concurrency),
             "strategy": self.setup.strategy,
-            "processes": "forked" if self.setup.is_forked else "started",
+            "processes": "forked" if self.setup.has_template else "started",
             "permissions": self.setup.permissions,
             "frozen": "between events" if self.setup.is_frozen else "never",
             "memory limit": "none",

@@ -63,7 +63,10 @@ TRAILERS_LIMIT_BYTES = 4096
 # their number depends on the available memory; each has three pipes, a private
 # folder and a DENO_DIR with six links, which is kept for the next process.
 MANAGED_SLACK = {"processes": 1, "descriptors": 4, "files": 8, "threads": 0}
-OOM_SCORE = "1000"
+# Of workers, and of a template, which ends before them.
+OOM_SCORES = ("300", "1000")
+# Logged once a template is ended, and at most once in an environment.
+NO_MEMORY = "memory ran out beside a loaded process"
 # Resources that may be released during the following events.
 PASSING = ("processes", "strangers", "files", "disk_kb")
 # The end of each worker's command line, and of no other.
@@ -223,6 +226,7 @@ class _Watch:
         self._figures = {
             "processes killed for memory": 0,
             "of them where nothing took much": 0,
+            "templates killed for memory": 0,
             "slowest good answer, ms": 0,
             "longest from event to next, % of the timeout": 0,
             "next after the deadline": 0,
@@ -431,6 +435,15 @@ class _Watch:
             kills = self._group.oom_kills() - self._oom_kills
             self._oom_kills += kills
             self._figures["processes killed for memory"] += kills
+            # Before the event's process, and for good.
+            name = "templates killed for memory"
+            if (
+                kills
+                and not self._figures[name]
+                and NO_MEMORY in self._runtime.log_tail
+            ):
+                self._figures[name] = 1
+                kills -= 1
             if kills and not self._takers:
                 self._figures["of them where nothing took much"] += kills
                 self._violate(f"{when}: the kernel killed {kills} for memory")
@@ -463,7 +476,7 @@ class _Watch:
         """Check that only the supervisor and the waiting process are left."""
         found = self._processes()
         # With forks there may be a template: not at first, nor while it is replaced.
-        numbers = (2, 3) if self._setup.is_forked else (2,)
+        numbers = (2, 3) if self._setup.has_template else (2,)
         if len(found) not in numbers or self._pid not in found or self._zombies():
             names = {pid: _name(pid) for pid in found}
             self._violate(
@@ -478,7 +491,7 @@ class _Watch:
         for pid in found:
             with contextlib.suppress(OSError):
                 score = Path(f"/proc/{pid}/oom_score_adj").read_text().strip()
-                if pid != self._pid and score != OOM_SCORE:
+                if pid != self._pid and score not in OOM_SCORES:
                     name = "workers the kernel would spare"
                     if not self._figures[name]:
                         self._violate(f"oom_score_adj of a worker is {score}")
@@ -554,7 +567,7 @@ class _Watch:
                 slack = DISK_GROWTH_LIMIT_KB
             elif self._setup.is_managed:
                 slack = MANAGED_SLACK.get(name, 0) * self._setup.concurrency
-            elif self._setup.is_forked:
+            elif self._setup.has_template:
                 slack = MANAGED_SLACK.get(name, 0)  # a template may be there or not
             if name != "memory_kb" and value > before[name] + slack:
                 found.append(f"{name} grew from {before[name]} to {value}")

@@ -106,7 +106,7 @@ RUNTIME_OWNERS = {
 }
 OWNERS = {
     "boto3": {"dev.aws.session", "dev.aws.errors"},
-    "botocore": {"dev.aws.session", "dev.aws.errors"},
+    "botocore": {"dev.aws.credentials", "dev.aws.session", "dev.aws.errors"},
     "elftools": {"dev.package.elf"},
     "uvicorn": {"dev.devserver.server"},
     "watchfiles": {"dev.devserver.watcher"},

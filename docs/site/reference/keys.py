@@ -41,6 +41,7 @@ TABLES = (
     "url.cors",
     "durable",
     "managed_instances",
+    "image",
 )
 EVENTS = "events"
 LISTED = "[table](#tables-for-aws)"
@@ -129,6 +130,12 @@ KEYS = {
     "managed_instances": Key(
         "`CapacityProviderConfig`; only when the function is created", shown=LISTED
     ),
+    "image": Key(
+        "`PackageType`, `ImageUri`, `ImageConfig`: a [container image]"
+        "(container.md#deploy); only when the function is created",
+        "a zip",
+        shown=LISTED,
+    ),
     "events": Key(
         "CreateEventSourceMapping; EventBridge's PutRule and PutTargets",
         shown="[tables](#event-sources)",
@@ -176,6 +183,21 @@ IN_TABLES = {
     "managed_instances.memory_per_vcpu": Key(
         "`ExecutionEnvironmentMemoryGiBPerVCpu`", "Lambda's"
     ),
+    "image.enabled": Key(
+        "whether the function is a [container image](container.md#deploy)",
+        "`true` if there is a table `[image]`",
+    ),
+    "image.repository": Key(
+        "where the image is pushed", "the function's name, in small letters"
+    ),
+    "image.base": Key(
+        "what the image is built on",
+        "AWS's image for the runtime",
+        "a folder may be relative to the file",
+    ),
+    "image.command": Key("`Command`", "that of the image"),
+    "image.entry_point": Key("`EntryPoint`", "that of the image"),
+    "image.working_directory": Key("`WorkingDirectory`", "that of the image"),
 }
 IN_EVENTS = {
     "events.source": Key("where Lambda reads", "either this or `schedule`"),

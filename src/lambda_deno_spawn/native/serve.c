@@ -2,6 +2,7 @@
 #include "serve.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <gnu/libc-version.h>
 #include <limits.h>
 #include <linux/futex.h>
@@ -11,6 +12,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
@@ -36,6 +38,7 @@ enum {
   FORK_HANDLERS_LIMIT = 32, /* Deno 2.9 has one */
   CHILD_LIMIT_S = 5,        /* to make itself ready, on a machine that swaps */
   SHARED_SIZE = 4096,
+  OWN_SCORE_LIMIT = 100, /* of the supervisor */
 };
 
 /* The child's word to the template: a page that both see until it has been given. */
@@ -49,6 +52,7 @@ static struct shared *shared;
 static pid_t own_number, forked_from;
 static bool has_input; /* HELLO has been read */
 static bool has_random; /* numbers were drawn, and a library may keep a stock of them */
+static bool can_outlive; /* a child may have a lower score than this process */
 static bool is_frozen; /* checked, and all other threads are parked */
 static struct {
   fork_handler prepare, parent, child;
@@ -129,6 +133,21 @@ static bool has_no_children(struct refusal *why) {
   return errno == ECHILD || refuse(why, SYSTEM, errno, "waitid");
 }
 
+/* When memory runs out, the kernel ends the process with the highest score first (proc(5)):
+ * the template, which has 1000, so that the event has the memory that it would have without
+ * one. A child must still end before the supervisor. */
+static void find_out_about_score(void) {
+  char path[64], own[16];
+  format(path, sizeof path, "/proc/%d/oom_score_adj", getppid());
+  int file = open(path, O_RDONLY | O_CLOEXEC);
+  if (file < 0) return;
+  long size = call3(SYS_read, file, (long)own, sizeof own - 1);
+  close(file);
+  if (size <= 0) return;
+  own[size] = '\0';
+  can_outlive = atoi(own) < OWN_SCORE_LIMIT;
+}
+
 /* Parks the other threads and looks at all that a fork shares. Once that has gone well it
  * need not be repeated: nothing is left in this process that could change. */
 static bool freeze(const int given[GIVEN_LIMIT], struct refusal *why) {
@@ -144,6 +163,7 @@ static bool freeze(const int given[GIVEN_LIMIT], struct refusal *why) {
                       given[1], given[2],           given[3]};
   is_frozen = plan_descriptors(ours, 2 + GIVEN_LIMIT, why) && plan_memory(shared, why) &&
               has_generators(why);
+  find_out_about_score();
   /* From here on no child can look into this process or change it (proc(5), ptrace(2)),
    * whatever its handler may do. */
   if (is_frozen && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
@@ -171,6 +191,15 @@ static void tell_template(const struct refusal *refusal) {
   call3(SYS_futex, (long)&shared->is_told, FUTEX_WAKE, 1);
 }
 
+static void outlive_template(void) {
+  static const char score[] = "300";
+  if (!can_outlive) return;
+  int file = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+  if (file < 0) return;
+  call3(SYS_write, file, (long)score, sizeof score - 1);
+  close(file);
+}
+
 static void become_child(const struct request *request, const int given[GIVEN_LIMIT]) {
   struct refusal why = {.code = OK};
   int template_control = control;
@@ -182,6 +211,7 @@ static void become_child(const struct request *request, const int given[GIVEN_LI
     if (handlers[i].child != NULL) handlers[i].child();
   close(template_control);
   prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+  outlive_template();
   bool is_ready = setpgid(0, 0) == 0 || refuse(&why, CHILD_FAILED, errno, "setpgid");
   is_ready = is_ready && renew_descriptors(given, &why) && renew_memory(&why) &&
              renew_generators(&why);

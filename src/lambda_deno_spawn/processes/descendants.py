@@ -19,7 +19,7 @@ from lambda_deno_spawn.early import signal, suppress
 from lambda_deno_spawn.records import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 PR_SET_PDEATHSIG = 1  # prctl(2); so are the next two
 PR_SET_DUMPABLE = 4
@@ -27,15 +27,25 @@ PR_SET_CHILD_SUBREAPER = 36
 # Stopping a tree takes one round for each generation that was started meanwhile.
 STOP_ROUNDS = 20
 END_ROUND_S = 0.002
+# How many processes are sent a signal at once, which takes a few milliseconds; the less
+# time passes between them, the fewer can start another one.
+SIGNAL_BATCH = 2048
+# The same for those that are looked up first.
+PINNED_BATCH = 256
 FORWARDED = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 # How old a count of the kernel's kills may be to serve as the count before an event.
 OOM_KILLS_AGE_S = 1.0
 # A shell adds the number of the signal that ended a program to this.
 SIGNAL_EXIT_CODE = 128
 OOM_SCORE_FILE = "/proc/self/oom_score_adj"
-# When memory runs out the kernel ends the process with the highest score first; a
-# worker must end before the supervisor, however small it is (proc(5)).
-OOM_SCORE = b"1000"
+# When memory runs out the kernel ends the process with the highest score first: to what
+# it takes, as many thousandths of all memory are added (proc(5)). A worker must end
+# before the supervisor, however small it is: 38 MB are added in the smallest function.
+# A process that is only there to be copied ends before workers; copies get their score
+# in serve.c.
+WORKER_SCORE, TEMPLATE_SCORE = b"300", b"1000"
+# With a higher score of its own, the supervisor could end before a worker.
+OWN_SCORE_LIMIT = 100
 OOM_SCORE_LOST = (
     "Cannot let the kernel end a handler's process before the runtime when memory runs "
     "out: it may end the runtime"
@@ -52,6 +62,9 @@ OPAQUE_LOST = (
     "Cannot close the runtime to its own user: a program that a handler starts may "
     "read its memory"
 )
+
+# waitid(2): look, without reaping and without waiting.
+_LOOK = getattr(os, "WEXITED", 0) | os.WNOHANG | getattr(os, "WNOWAIT", 0)
 
 # Guarantees that this system does not give, and the reason; None once it was reported.
 _lost: dict[str, str | None] = {}
@@ -177,7 +190,7 @@ def _prctl(option: int, value: int, guarantee: str) -> bool:
 class OomScore:
     """This process's rank among those that the kernel ends when memory runs out.
 
-    As a context manager it gives this process the highest score, which every process
+    As a context manager it gives this process a high score, which every process
     that is started inside keeps, and then restores its own. The child's own file would
     not do: until exec has given it memory of its own, it is as closed as this process
     (see ``become_opaque``), and only root can write its score.
@@ -187,6 +200,7 @@ class OomScore:
         """Open nothing yet: the file belongs to the process that opens it."""
         self._fd: int | None = None
         self._own = b""
+        self._next = WORKER_SCORE
         self._is_raised = False
 
     def hold(self) -> None:
@@ -197,15 +211,21 @@ class OomScore:
         except OSError as error:
             lose(OOM_SCORE_LOST, str(error))
 
+    def of(self, score: bytes) -> OomScore:
+        """Choose the score of what is started next; returns this object."""
+        self._next = score
+        return self
+
     def __enter__(self) -> None:
         """Raise the score, briefly: meanwhile this process may be ended first, too."""
         if self._fd is None:
             self.hold()
-        if self._own in (b"", OOM_SCORE):
+        if self._own in (b"", TEMPLATE_SCORE):
             return
         # Set first, so that the score is restored whatever happens in between.
         self._is_raised = True
-        self._write(OOM_SCORE)
+        is_low = int(self._own) < OWN_SCORE_LIMIT
+        self._write(self._next if is_low else TEMPLATE_SCORE)
 
     def __exit__(self, *_: object) -> None:
         """Restore the score; lowering it to its former value needs no privilege."""
@@ -309,6 +329,14 @@ def children() -> list[int]:
         listing.close()
 
 
+def has_ended(pid: int) -> bool:
+    """Return whether a child has ended, or does not exist; it stays to be reaped."""
+    try:
+        return os.waitid(os.P_PID, pid, _LOOK) is not None
+    except (ChildProcessError, AttributeError):  # macOS has no waitid
+        return True
+
+
 def end_children(limit_s: float) -> None:
     """End every child of this process and its descendants, and wait for their end.
 
@@ -320,55 +348,104 @@ def end_children(limit_s: float) -> None:
         with suppress(OSError):
             if not children():
                 return
-            end_trees(children)
+            for _ in end_trees(children, give_up_s - time.monotonic()):
+                pass
         with suppress(ChildProcessError):
             while os.waitpid(-1, os.WNOHANG)[0]:
                 pass
         time.sleep(END_ROUND_S)
 
 
-def end_trees(roots: Callable[[], list[int]]) -> None:
-    """Send SIGKILL to children of this process and to all their descendants.
+def end_trees(
+    roots: Callable[[], list[int]],
+    limit_s: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Iterator[None]:
+    """Send SIGKILL to children of this process and to all their descendants, in steps.
 
     All of them are stopped first, so that none can start another one and exit before it
-    is killed. Does not wait for their end.
+    is killed. Does not wait for their end. There may be thousands, so it yields after
+    each step; the caller may reap children then.
 
     Args:
-        roots: Returns the children. They are not reaped yet, so their process ids
-            cannot mean others; those of deeper descendants are checked before each
-            signal.
+        roots: Returns the children. Called anew in each step, as the process id of one
+            that was reaped may mean another process.
+        limit_s: Time for it. Half of it at most is used to stop them, and some of those
+            that were found are killed in any case: each attempt gets further.
+        clock: Returns the time, in seconds.
+
+    Raises:
+        OSError: The children cannot be listed.
     """
-    parents = _stop_trees(roots)
-    for pid in roots():
-        _send(pid, signal.SIGKILL)
-    this = os.getpid()
-    for pid, parent in parents.items():
-        if parent != this:
-            # If its parent has just ended, it is our child now.
-            _send_pinned(pid, (parent, this), signal.SIGKILL)
-
-
-def _stop_trees(roots: Callable[[], list[int]]) -> dict[int, int]:
-    """Stop children and their descendants; return each one's parent."""
-    this = os.getpid()
     stopped: dict[int, int] = {}
-    for _ in range(STOP_ROUNDS):
-        new = [pid for pid in roots() if pid not in stopped]
-        for pid in new:
-            _send(pid, signal.SIGSTOP)
-        stopped.update(dict.fromkeys(new, this))
-        waiting = list(stopped)
-        for parent in waiting:
-            for pid in _children_of(parent):
-                if pid in stopped:
-                    continue
-                if _send_pinned(pid, (parent,), signal.SIGSTOP):
-                    stopped[pid] = parent
-                    waiting.append(pid)
-                    new.append(pid)
-        if not new:
+    begun_s = clock()
+    for _ in _stop_trees(roots, stopped):
+        yield
+        if clock() > begun_s + limit_s / 2:
             break
-    return stopped
+    # The last first: each one's parent, which tells that it is still the same process,
+    # is there, as it was stopped.
+    this = os.getpid()
+    deeper = [pid for pid, parent in reversed(stopped.items()) if parent != this]
+    for number, pid in enumerate(deeper, 1):
+        _send_pinned(pid, stopped[pid], signal.SIGKILL)
+        if number % PINNED_BATCH == 0:
+            yield
+            if clock() > begun_s + limit_s:
+                break
+    for _ in _send_all(roots, set(), signal.SIGKILL):
+        yield
+        if clock() > begun_s + limit_s:
+            break
+
+
+def _stop_trees(
+    roots: Callable[[], list[int]], stopped: dict[int, int]
+) -> Iterator[None]:
+    """Stop children and their descendants, in steps.
+
+    Args:
+        roots: See ``end_trees``.
+        stopped: Is given the processes, each with its parent.
+    """
+    this = os.getpid()
+    for _ in range(STOP_ROUNDS):
+        count = len(stopped)
+        sent = {pid for pid, parent in stopped.items() if parent == this}
+        for _ in _send_all(roots, sent, signal.SIGSTOP):
+            stopped.update(dict.fromkeys(sent, this))
+            yield
+        waiting = [pid for pid in stopped if pid not in sent or not has_ended(pid)]
+        for parent in waiting:
+            for found in _children_of(parent):
+                for pid in found:
+                    if pid not in stopped and _send_pinned(pid, parent, signal.SIGSTOP):
+                        stopped[pid] = parent
+                        waiting.append(pid)
+                yield
+        if len(stopped) == count:
+            break
+
+
+def _send_all(
+    roots: Callable[[], list[int]], sent: set[int], number: signal.Signals
+) -> Iterator[None]:
+    """Send a signal to each child, in steps.
+
+    The last one first: if one starts the next and exits, again and again, it is there,
+    behind those that have ended and are not reaped.
+
+    Args:
+        roots: See ``end_trees``.
+        sent: The children that have been sent it; is added to.
+        number: The signal.
+    """
+    while batch := [pid for pid in reversed(roots()) if pid not in sent]:
+        del batch[SIGNAL_BATCH:]
+        for pid in batch:
+            _send(pid, number)
+        sent.update(batch)
+        yield
 
 
 def _send(pid: int, number: signal.Signals) -> None:
@@ -376,14 +453,14 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
 
 
-def _send_pinned(pid: int, parents: tuple[int, ...], number: signal.Signals) -> bool:
-    """Send a signal to a process if it is still the child of one of these."""
+def _send_pinned(pid: int, parent: int, number: signal.Signals) -> bool:
+    """Send a signal to a process if it is still the child of this one."""
     try:
         descriptor = os.pidfd_open(pid)
     except (OSError, AttributeError):
         return False
     try:
-        if _parent(pid) not in parents:
+        if _parent(pid) != parent:
             return False
         signal.pidfd_send_signal(descriptor, number)
     except OSError:
@@ -398,15 +475,15 @@ def _read(path: str) -> bytes:
         return file.read()
 
 
-def _children_of(parent: int) -> list[int]:
-    found: list[int] = []
+def _children_of(parent: int) -> Iterator[list[int]]:
+    """Find the children of each thread of a process; there may be many threads."""
     # It may have ended, or no descriptor is left. A child that is missed here becomes
     # ours when its parents end.
     with suppress(OSError):
         for task in os.listdir(f"/proc/{parent}/task"):
             path = f"/proc/{parent}/task/{task}/children"
-            found += map(int, _read(path).split())
-    return found
+            with suppress(OSError):
+                yield [int(pid) for pid in _read(path).split()]
 
 
 def _children_by_scan(parent: int) -> list[int]:

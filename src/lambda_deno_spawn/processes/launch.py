@@ -13,7 +13,12 @@ import os
 
 from lambda_deno_spawn.early import signal, suppress
 from lambda_deno_spawn.errors import WorkerSpawnError
-from lambda_deno_spawn.processes.descendants import lose, oom_score
+from lambda_deno_spawn.processes.descendants import (
+    TEMPLATE_SCORE,
+    WORKER_SCORE,
+    lose,
+    oom_score,
+)
 from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -112,7 +117,7 @@ def launch(
     try:
         os.chdir(cwd)
         arguments = list(argv)
-        with oom_score:
+        with oom_score.of(WORKER_SCORE if inherited is None else TEMPLATE_SCORE):
             pid = os.posix_spawn(
                 argv[0],
                 arguments,

@@ -17,7 +17,12 @@ import signal
 import sys
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.processes.descendants import ChildList, OomKills, end_trees
+from lambda_deno_spawn.processes.descendants import (
+    ChildList,
+    OomKills,
+    end_trees,
+    has_ended,
+)
 from lambda_deno_spawn.records import NamedTuple, Protocol
 
 if TYPE_CHECKING:
@@ -27,9 +32,11 @@ if TYPE_CHECKING:
 
 # `sweep` looks again after this long even if no stranger's end was reported.
 SWEEP_ROUND_S = 0.05
+# How long a sweep may hold up the event loop, and every invocation with it.
+SLICE_S = 0.005
+REAP_BATCH = 16  # children between two looks at the clock
 # getrusage(2): the unit of ru_maxrss.
 MAXRSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
-_LOOK = getattr(os, "WEXITED", 0) | os.WNOHANG | getattr(os, "WNOWAIT", 0)
 
 
 class ExitStatus(NamedTuple):
@@ -106,29 +113,50 @@ class Reaper:
             limit_s: Give up after this long: a process is stuck in the kernel.
             spares: Called with a stranger's process id; True: leave it alone.
         """
-
-        def unspared() -> list[int]:
-            return [pid for pid in self._strangers() if not spares(pid)]
-
         give_up_s = self._loop.time() + limit_s
         while True:
             self._reap()
-            try:
-                if not unspared():
+            # If the children cannot be listed now, there may be some.
+            with contextlib.suppress(OSError):
+                if await self._end_strangers(give_up_s, spares):
                     return True
-                if self._loop.time() > give_up_s:
-                    return False
-                end_trees(unspared)
-            except OSError:  # the children cannot be listed now: there may be some
-                if self._loop.time() > give_up_s:
-                    return False
+            if self._loop.time() > give_up_s:
+                return False
             self._stranger_ended.clear()
             await _set_within(SWEEP_ROUND_S, self._stranger_ended)
+
+    async def _end_strangers(
+        self, give_up_s: float, spares: Callable[[int], bool]
+    ) -> bool:
+        """Send SIGKILL to every stranger and its descendants; True if there are none.
+
+        Raises:
+            OSError: The children cannot be listed.
+        """
+        spared: dict[int, bool] = {}  # to ask takes time, and there may be thousands
+
+        def unspared() -> list[int]:
+            strangers = self._strangers()
+            for pid in strangers:
+                if pid not in spared:
+                    spared[pid] = spares(pid)
+            return [pid for pid in strangers if not spared[pid]]
+
+        if not unspared():
+            return True
+        clock = self._loop.time
+        slice_end_s = clock() + SLICE_S
+        for _ in end_trees(unspared, give_up_s - clock(), clock):
+            if clock() > slice_end_s:
+                await asyncio.sleep(0)
+                spared.clear()  # a process id may mean another process now
+                slice_end_s = clock() + SLICE_S
+        return False
 
     def poll(self, pid: int) -> None:
         """Look now whether a watched child has ended, before SIGCHLD has arrived."""
         # This look is cheaper for each event than an ordinary wait would be.
-        if pid in self._watched and _has_ended(pid):
+        if pid in self._watched and has_ended(pid):
             self._wait(pid)
 
     def _strangers(self) -> list[int]:
@@ -136,8 +164,12 @@ class Reaper:
 
     def _reap(self) -> None:
         """Wait for every child that has ended; a stranger, too, takes up a process."""
-        while self._wait(0):
-            pass
+        slice_end_s = self._loop.time() + SLICE_S
+        while self._loop.time() < slice_end_s:
+            for _ in range(REAP_BATCH):
+                if not self._wait(0):
+                    return
+        self._loop.call_soon(self._reap)  # others have their turn meanwhile
 
     def _wait(self, pid: int) -> bool:
         """Wait for a child that has ended, 0 for any; False if there is none."""
@@ -185,14 +217,6 @@ class Reaper:
         if ended.si_pid in self._watched:
             self._watched[ended.si_pid].ending()
         return ended.si_pid
-
-
-def _has_ended(pid: int) -> bool:
-    """Return whether a child has ended, or does not exist; it stays to be reaped."""
-    try:
-        return os.waitid(os.P_PID, pid, _LOOK) is not None
-    except (ChildProcessError, AttributeError):  # macOS has no waitid
-        return True
 
 
 async def _set_within(limit_s: float, event: asyncio.Event) -> None:

@@ -84,7 +84,7 @@ class StateDir:
         """
         with suppress(OSError):
             if self._identity == _identities(self.path):
-                if self._has_spare and not os.path.isdir(f"{self.path}/{SPARE}"):
+                if self._has_spare and not _is_folder(f"{self.path}/{SPARE}"):
                     self.make_spare()
                 return
         try:
@@ -103,12 +103,13 @@ class StateDir:
         lock = f"{self.path}/{LOCK}"
         held = os.fstat(self._lock)
         if not os.path.lexists(lock) or not os.path.samestat(held, os.lstat(lock)):
-            self.remove_private(lock)
+            if os.path.lexists(lock):
+                self._put_away(lock)
             new = _lock(self.path, os.O_CREAT | os.O_EXCL)
             os.close(self._lock)
             self._lock = new
         self._note_identity()
-        if not os.path.isdir(f"{self.path}/{SPARE}"):
+        if not _is_folder(f"{self.path}/{SPARE}"):
             self.make_spare()
 
     def _note_identity(self) -> None:
@@ -209,7 +210,7 @@ class StateDir:
         except FileNotFoundError:
             pass
         except OSError as error:
-            if error.errno != errno.ENOTEMPTY:
+            if error.errno not in (errno.ENOTEMPTY, errno.ENOTDIR):
                 with suppress(OSError):
                     self.heal()  # otherwise nothing can be removed from it
             removal = self._put_away(path)
@@ -263,9 +264,12 @@ class StateDir:
         Not when this one is created: a new folder takes a disk up to a millisecond,
         and no handler has filled it before its process was started.
         """
+        path = f"{self.path}/{SPARE}"
         self._has_spare = False
         with suppress(OSError):
-            os.mkdir(f"{self.path}/{SPARE}", 0o700)
+            if os.path.lexists(path) and not _is_folder(path):
+                self._put_away(path)  # a handler has put something else there
+            os.mkdir(path, 0o700)
             self._has_spare = True
 
     def close(self, limit_s: float = CLOSE_LIMIT_S) -> None:
@@ -344,6 +348,14 @@ class Removal:
                 return False
         self.is_over = True
         return True
+
+
+def _is_folder(path: str) -> bool:
+    """Return whether there is a folder, and not a link to one."""
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
 
 
 def _state_of(path: str) -> tuple[int, ...]:

@@ -59,6 +59,8 @@ class SharedServer(BaseStrategy):
         self._server: Worker | None = None
         # No new invocations go to these; each ends with its last lease.
         self._retired: set[Worker] = set()
+        # Those of the retired that were still loading at the deadline of an event.
+        self._late: set[Worker] = set()
         # Counted by leases: an invocation that is about to be handed over does not show
         # in the worker itself yet.
         self._uses: dict[Worker, _Use] = {}
@@ -67,6 +69,7 @@ class SharedServer(BaseStrategy):
         """Return the server, or a new one if it cannot serve this invocation."""
         if self._workers.credentials is not None or self._leftovers.are_there:
             await self._ready_to_start()
+        self._take_back_loaded()
         server = self._server
         if server is not None:
             problem = self._problem_of(server)
@@ -86,10 +89,15 @@ class SharedServer(BaseStrategy):
         so the server gets no other invocations.
         """
         worker, exchange = lease.worker, lease.exchange
-        if exchange is None and self._concurrency > 1:
-            return  # others may wait for the same module, and have more time
-        self._retire(worker)
         use = self._uses.get(worker)
+        if exchange is None and self._concurrency > 1:
+            # Others may wait for the same module, and have more time; it ends with the
+            # last of them. But it may load for ever, so new ones go to another.
+            if worker.ready_s is None:
+                self._retire(worker)
+                self._late.add(worker)
+            return
+        self._retire(worker)
         if exchange is None or use is None or use.now < 2:
             await worker.terminate(grace_s)
             return
@@ -126,6 +134,7 @@ class SharedServer(BaseStrategy):
             await self._workers.stop(retired, max(limit_s, SWEEP_LEAST_S), limit_s)
             if retired.is_stopped:  # else it is tried again after the next event
                 self._retired.discard(retired)
+                self._late.discard(retired)
                 self._uses.pop(retired, None)
 
     def _used(self, worker: Worker) -> Worker:
@@ -142,10 +151,29 @@ class SharedServer(BaseStrategy):
         limit, use = self._max_invocations, self._uses.get(server)
         return limit is not None and use is not None and use.ever >= limit
 
+    def _take_back_loaded(self) -> None:
+        """Prefer a server that has loaded at last to one that has not.
+
+        A module that takes longer than an event may take would otherwise never serve:
+        each server would be retired before it has loaded.
+        """
+        if self._server is not None and self._server.ready_s is not None:
+            return
+        for worker in self._late:
+            if worker.ready_s is not None and worker.is_usable():
+                if self._server is not None:
+                    self._retire(self._server)
+                    self._late.add(self._server)
+                self._retired.discard(worker)
+                self._late.discard(worker)
+                self._server = worker
+                return
+
     def _retire(self, worker: Worker) -> None:
         if worker is self._server:
             self._server = None
         self._retired.add(worker)
+        self._late.discard(worker)
 
     def _keep(self, worker: Worker) -> None:
         self._server = worker
@@ -162,4 +190,5 @@ class SharedServer(BaseStrategy):
     def _forget_all(self) -> None:
         self._server = None
         self._retired.clear()
+        self._late.clear()
         self._uses.clear()

@@ -262,16 +262,16 @@ class BaseStrategy(ABC):
             limit_s: If loading takes longer, it is found out with the first events.
         """
         templates = self._workers.templates
-        if templates is None:
+        if templates is None or not self._workers.are_loaded:
             return None
+        # There may be no room for both; without a copy this is an init error.
+        self._forget_all()
+        await self._workers.stop_all_but(set(), SWEEP_LIMIT_S)
         reason = await templates.check(limit_s)
-        if reason is None and templates.worker is not None:
-            self._forget_all()
-            await self._workers.stop_all_but(set(), SWEEP_LIMIT_S)
-            if self._warm.when is not Warm.OFF:
-                started = self._refill()
-                if started is not None:
-                    await self._wait_until_ready(started, limit_s)
+        if reason is None and self._warm.when is not Warm.OFF:
+            started = self._refill()
+            if started is not None:
+                await self._wait_until_ready(started, limit_s)
         return reason
 
     def why_not_forked(self, worker: Worker) -> str | None:
@@ -292,6 +292,9 @@ class BaseStrategy(ABC):
             self._leftovers.begin_removal()
         templates = self._workers.find_templates()
         if templates is not None:
+            if has_leftovers and templates.is_due(NEEDED_S):
+                # Where /tmp is memory, the process would not have theirs.
+                await self._leftovers.before_freeze(left_s)
             await templates.prepare(
                 NEEDED_S, left_s(), waits=self._warm.when is not Warm.BACKGROUND
             )

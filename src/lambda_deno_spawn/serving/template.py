@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import select
+import signal
 import time
 from typing import TYPE_CHECKING
 
@@ -45,6 +46,7 @@ BUSY_LIMIT = 5
 BUSY_PAUSE_S = 0.05
 # The supervisor's own memory; decision 0039.
 SUPERVISOR_BYTES = 20 * MEBIBYTE
+NO_MEMORY_LEFT = "memory ran out beside a loaded process"
 
 
 class Starter(Protocol):
@@ -304,6 +306,10 @@ class Templates:
         self._memory_mb = memory_mb
         # By whether it was a copy: a copy has read little of Deno's program.
         self._peaks_bytes = {False: 0, True: 0}
+        # The shortest time that a process has taken to load: some are frozen meanwhile.
+        self._load_s = 0.0
+        # So long the credentials of a process have to last.
+        self._needed_s = 0.0
         self._template: Template | None = None
         self._ordinary: Worker | None = None
         # Its socket stays open until it has an event: it would end without.
@@ -320,6 +326,13 @@ class Templates:
         """What must not be ended: the template, and a process that waits for use."""
         return {one for one in (self.worker, self._ordinary) if one is not None}
 
+    def is_due(self, needed_s: float) -> bool:
+        """Tell whether ``prepare`` is going to start a process."""
+        if self.reason is not None or not self._cache.is_known:
+            return False
+        template = self._template
+        return template is None or self._problem_of(template, needed_s) is not None
+
     async def prepare(self, needed_s: float, limit_s: float, *, waits: bool) -> None:
         """Have a template, if there can be one.
 
@@ -329,6 +342,7 @@ class Templates:
             waits: Wait until it has loaded.
         """
         self._close_handed_over()
+        self._needed_s = needed_s
         if self.reason is not None:
             return
         if not self._cache.is_known and self._template is not None:
@@ -340,11 +354,11 @@ class Templates:
                 self._replace(template, problem)
                 template = None
         # The first process writes packages to a folder that later ones share.
-        if template is None and self._may_start() and self._cache.is_known:
+        if template is None and self._may_start(limit_s):
             template = self._start()
         if template is None or template.is_checked:
             return
-        if waits or template.is_loaded:
+        if waits or template.is_loaded or self._is_tight:
             await self._load(template, limit_s)
 
     async def check(self, limit_s: float) -> str | None:
@@ -363,9 +377,19 @@ class Templates:
             worker, self._ordinary = self._ordinary, None
             return worker
         template = self._template
-        if template is None or not template.is_checked or not self._cache.is_known:
+        if template is None:
             return None
-        if not template.has_place():
+        if not template.is_checked:
+            if self._is_tight and template.worker.is_usable():
+                # There is no room for both: the event has the process that loads.
+                self._hand_over(template)
+                self._ordinary = None
+                return template.worker
+            return None
+        if not self._cache.is_known or not template.has_place():
+            return None
+        if self._workers.is_outdated(template.worker, self._needed_s):
+            self._replace(template, "")
             return None
         # A copy reads them as little as its template does any more; but what an event
         # has done to them shall not be there for the next one.
@@ -414,13 +438,21 @@ class Templates:
             peaks = self._peaks_bytes
             kind = worker.started.is_forked
             peaks[kind] = max(peaks[kind], status.peak_bytes)
+            if not kind and worker.ready_s is not None:
+                load_s = worker.ready_s - worker.started.started_s
+                self._load_s = min(self._load_s or load_s, load_s)
             template = self._template
             if template is None or not template.is_checked:
                 return
             problem = self._lack_of_room(template)
+            # By the kernel, not at V8's own limit.
+            is_killed = worker.is_out_of_memory and status.returncode == -signal.SIGKILL
+            if problem is None and is_killed and self._memory_mb is not None:
+                problem = NO_MEMORY_LEFT
             if problem is not None:
                 self._replace(template, "")
-                self._give_up(problem)
+                if self.reason is None:
+                    self._give_up(problem)
 
     def _lack_of_room(self, template: Template) -> str | None:
         """Return why events may need the memory of a template; None: there is room.
@@ -449,8 +481,19 @@ class Templates:
                 template.close()
         self._template = self._handed_over = self._ordinary = None
 
-    def _may_start(self) -> bool:
-        return self.reason is None
+    @property
+    def _is_tight(self) -> bool:
+        """True if a process that loads must not be there beside an event's."""
+        if self._memory_mb is None:
+            return False
+        two_bytes = 2 * max(self._peaks_bytes.values())
+        return SUPERVISOR_BYTES + two_bytes > self._memory_mb * MEBIBYTE
+
+    def _may_start(self, limit_s: float) -> bool:
+        if self.reason is not None or not self._cache.is_known:
+            return False
+        # Else it would be left for the next event to wait for.
+        return not self._is_tight or limit_s > self._load_s
 
     def _close_handed_over(self) -> None:
         template = self._handed_over
@@ -583,10 +626,13 @@ class Templates:
 
     def _replace(self, template: Template, problem: str) -> None:
         """Do without a template, and count what was wrong with it, if anything."""
+        is_gone = not template.worker.is_usable()
         template.worker.kill()  # what ends a worker does the rest
         template.close()
         self._template = None
-        if problem:
+        if is_gone and template.worker.is_out_of_memory and self._memory_mb is not None:
+            self._give_up(NO_MEMORY_LEFT)
+        elif problem:
             self._fail(problem)
 
     def _fail(self, problem: str) -> None:

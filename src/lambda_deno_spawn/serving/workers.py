@@ -176,6 +176,8 @@ class Workers:
         self._running: set[Worker] = set()
         self._stopping: set[Worker] = set()
         self._is_unswept = False
+        # The last one that ended while there was nothing that copies processes.
+        self._ended_before: Worker | None = None
 
     def find_templates(self) -> Templates | None:
         """Return what copies a loaded process, made at first; None: nothing does.
@@ -196,6 +198,9 @@ class Workers:
             self._why_not_fork = made
         else:
             self.templates = made
+            if self._ended_before is not None:
+                made.ended(self._ended_before)
+        self._ended_before = None
         return self.templates
 
     @property
@@ -222,6 +227,10 @@ class Workers:
         worker = self.adopt(taken)
         if self.templates is not None:
             self.templates.note_copy(worker)
+            origin = self.templates.worker
+            if self.credentials is not None and origin is not None:
+                # A copy has those that its template was started with.
+                self._started_with[worker] = self._started_with.get(origin)
         return worker
 
     def repair_files(self) -> None:
@@ -285,6 +294,11 @@ class Workers:
         return own is None or not self.credentials.lasts(own, needed_s)
 
     @property
+    def are_loaded(self) -> bool:
+        """True if no process is loading the handler's module."""
+        return all(worker.ready_s is not None for worker in self._running)
+
+    @property
     def is_empty(self) -> bool:
         """True if nothing runs that was started here."""
         return not self._running and not self._is_unswept
@@ -335,6 +349,8 @@ class Workers:
         self._is_unswept = not is_ended
         if self.templates is not None:
             self.templates.ended(worker)
+        elif self.make_templates is not None:
+            self._ended_before = worker
         if worker.is_stopped:
             self._running.discard(worker)
             self._started_with.pop(worker, None)

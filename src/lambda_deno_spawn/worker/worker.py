@@ -11,7 +11,12 @@ import signal
 import time
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.errors import WorkerError, WorkerProtocolError, WorkerSpawnError
+from lambda_deno_spawn.errors import (
+    WorkerError,
+    WorkerOutOfMemoryError,
+    WorkerProtocolError,
+    WorkerSpawnError,
+)
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.launch.command import CLOSE_SHARE
 from lambda_deno_spawn.launch.entry import RUNTIME_JS, file_url
@@ -46,6 +51,8 @@ if TYPE_CHECKING:
 
 # Between SIGTERM and SIGKILL: time to flush a log, a quarter of the default margin.
 TERMINATE_GRACE_S = 0.05
+# After SIGKILL: a process ends within milliseconds, unless something keeps it.
+HELD_S = 0.5
 
 # The folder of runtime.js as the lines of a stack show it, also without its scheme.
 OWN_FILES = (
@@ -162,6 +169,11 @@ class Worker:
     def exit_status(self) -> ExitStatus | None:
         """How it ended and what it used; None while it runs."""
         return self._process.status
+
+    @property
+    def is_out_of_memory(self) -> bool:
+        """True if it has ended because memory ran out."""
+        return isinstance(self._error, WorkerOutOfMemoryError)
 
     def footprint(self) -> Footprint | None:
         """Return the memory and threads it uses now; None if they are not known."""
@@ -292,14 +304,17 @@ class Worker:
         """
         if self.is_stopped:
             return True
-        begun_s = self._loop.time()
+        give_up_s = self._loop.time() + limit_s
         self.kill()
-        await self._wait_for(self._exited, limit_s)
+        await self._wait_for(self._exited, min(HELD_S, limit_s / 2))
+        if self._process.status is None:
+            # A descendant that traces it keeps its end from us (ptrace(2)).
+            await self._reaper.sweep(self._left_s(give_up_s) / 2, spares)
+            await self._wait_for(self._exited, self._left_s(give_up_s))
         if self._process.status is None:
             return False
         # While its pipes are open: a process that writes to a closed one ends itself.
-        left_s = max(0.0, limit_s - (self._loop.time() - begun_s))
-        is_swept = await self._reaper.sweep(left_s, spares)
+        is_swept = await self._reaper.sweep(self._left_s(give_up_s), spares)
         self._process.drain()
         self._relay.flush()
         self._stray.flush()
@@ -316,6 +331,9 @@ class Worker:
         self._cache.remove(self.started.deno_dir)
         self.is_stopped = True
         return is_swept
+
+    def _left_s(self, end_s: float) -> float:
+        return max(0.0, end_s - self._loop.time())
 
     async def _wait_for(self, event: asyncio.Event, limit_s: float) -> None:
         import asyncio

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lambda_deno_spawn.processes import descendants
-from lambda_deno_spawn.processes.descendants import OomKills, OomScore, lose, newly_lost
+from lambda_deno_spawn.processes.descendants import (
+    TEMPLATE_SCORE,
+    WORKER_SCORE,
+    OomKills,
+    OomScore,
+    lose,
+    newly_lost,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 pytestmark = pytest.mark.as_lambda
@@ -84,9 +93,9 @@ def score(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_the_score_is_high_inside_and_its_own_outside(score: Path) -> None:
     own = OomScore()
     own.hold()
-    for _ in range(2):
-        with own:
-            assert score.read_text() == "1000"
+    for given in (WORKER_SCORE, TEMPLATE_SCORE):
+        with own.of(given):
+            assert score.read_text().strip() == given.decode()
         assert score.read_text().startswith("-17")
     assert newly_lost() == []
 
@@ -96,6 +105,12 @@ def test_the_score_is_taken_back_whatever_happens(score: Path) -> None:
     with pytest.raises(OSError, match="no process left"), own:
         raise OSError("no process left")
     assert score.read_text().startswith("-17")
+
+
+def test_the_score_is_the_highest_where_its_own_is_high(score: Path) -> None:
+    score.write_text("100")
+    with OomScore().of(WORKER_SCORE):
+        assert score.read_text() == "1000"
 
 
 def test_a_score_that_is_the_highest_already_is_left_alone(score: Path) -> None:
@@ -117,7 +132,7 @@ def test_a_score_that_cannot_be_opened_is_said_once(score: Path) -> None:
     assert newly_lost() == []
 
 
-@pytest.mark.parametrize("refused", [b"1000", b"-17"])
+@pytest.mark.parametrize("refused", [b"300", b"-17"])
 def test_a_score_that_cannot_be_set_is_said(
     score: Path, monkeypatch: pytest.MonkeyPatch, refused: bytes
 ) -> None:
@@ -150,3 +165,83 @@ def test_children_that_cannot_be_counted_are_not_none(
     monkeypatch.setattr(os, "listdir", listdir)
     with pytest.raises(OSError, match="Too many"):
         descendants._children_by_scan(os.getpid())
+
+
+# Ending trees, with processes that are numbers.
+
+
+class Forest:
+    """Children of this process, and theirs; each look takes a unit of time."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, children: dict[int, list[int]]
+    ) -> None:
+        self.now = 0.0
+        self.roots = children.pop(0)
+        self.children = children
+        self.sent: list[tuple[int, int]] = []
+        monkeypatch.setattr(descendants, "_children_of", self._children_of)
+        monkeypatch.setattr(descendants, "_send", self._send)
+        monkeypatch.setattr(descendants, "_send_pinned", self._send_pinned)
+        monkeypatch.setattr(descendants, "has_ended", lambda _: False)
+
+    def clock(self) -> float:
+        return self.now
+
+    def _children_of(self, pid: int) -> Iterator[list[int]]:
+        self.now += 1
+        yield self.children.get(pid, [])
+
+    def _send(self, pid: int, number: int) -> None:
+        self.sent.append((pid, number))
+
+    def _send_pinned(self, pid: int, parent: int, number: int) -> bool:
+        assert pid in self.children[parent]
+        self.sent.append((pid, number))
+        return True
+
+    def end(self, limit_s: float) -> None:
+        steps = descendants.end_trees(lambda: list(self.roots), limit_s, self.clock)
+        for count, _ in enumerate(steps):
+            assert count < 10_000, "it has an end"
+
+
+def test_all_are_stopped_and_then_killed_the_last_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forest = Forest(monkeypatch, {0: [10, 20], 10: [11], 11: [12]})
+    forest.end(100)
+    stopped = [pid for pid, number in forest.sent if number == signal.SIGSTOP]
+    killed = [pid for pid, number in forest.sent if number == signal.SIGKILL]
+    assert sorted(stopped) == sorted(killed) == [10, 11, 12, 20]
+    assert killed[:2] == [12, 11]
+    first_kill = forest.sent.index((12, signal.SIGKILL))
+    assert all(number == signal.SIGSTOP for _, number in forest.sent[:first_kill])
+
+
+def test_what_was_found_is_killed_if_time_is_up_before_all_are_stopped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each attempt would begin anew, and none of them would kill any."""
+    children = {n: [n + 1] for n in range(1, 1000)}
+    forest = Forest(monkeypatch, {0: [1], **children})
+    forest.end(20)
+    killed = {pid for pid, number in forest.sent if number == signal.SIGKILL}
+    assert 1 in killed
+    assert 5 < len(killed) < 30
+
+
+def test_children_that_replace_themselves_hold_up_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    forest = Forest(monkeypatch, {0: [1]})
+    known = forest._send
+
+    def replace(pid: int, number: int) -> None:
+        known(pid, number)
+        forest.now += 0.1
+        forest.roots = [max(forest.roots) + 1]
+
+    monkeypatch.setattr(descendants, "_send", replace)
+    forest.end(20)
+    assert 20 <= forest.now < 30

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
@@ -18,6 +19,7 @@ from tests.unit.workers import FakeWorker, Machine
 
 if TYPE_CHECKING:
     from lambda_deno_spawn.serving.strategy import Lease
+    from lambda_deno_spawn.serving.template import Templates
     from tests.unit.hand_driven import HandDrivenLoop
 
 BACKGROUND = WarmPolicy(Warm.BACKGROUND)
@@ -389,3 +391,53 @@ def test_at_the_end_a_worker_that_served_may_close_and_all_are_ended(
     assert lease.worker.exit_status is not None
     assert lease.worker.exit_status.returncode == 0
     assert pool.machine.workers.is_empty
+
+
+class FakeTemplates:
+    """Notes which leftovers were there when a process was to be started."""
+
+    def __init__(self, pool: Pool, *, is_due: bool) -> None:
+        self.kept: set[FakeWorker] = set()
+        self.worker = None
+        self.were_there: list[bool] = []
+        self._pool = pool
+        self._is_due = is_due
+
+    def is_due(self, _needed_s: float) -> bool:
+        return self._is_due
+
+    async def prepare(self, _needed_s: float, _limit_s: float, *, waits: bool) -> None:
+        del waits
+        self.were_there.append(self._pool.machine.leftovers.are_there)
+
+    def take(self) -> None: ...
+
+
+@pytest.mark.parametrize("is_due", [True, False])
+def test_what_events_have_left_is_removed_before_a_template_is_started(
+    loop: HandDrivenLoop, *, is_due: bool
+) -> None:
+    """Where /tmp is memory, there may be no room for both."""
+    pool = Pool(loop)
+    pool.start()
+    templates = FakeTemplates(pool, is_due=is_due)
+    pool.machine.workers.templates = cast("Templates", templates)
+    pool.machine.state.has_leftovers, pool.machine.state.slices = True, 3
+    pool.prepare()
+    assert templates.were_there == [not is_due]
+
+
+def test_a_template_is_told_of_a_process_that_ended_before_it_was_made(
+    loop: HandDrivenLoop,
+) -> None:
+    pool = Pool(loop)
+    pool.start()
+    told: list[object] = []
+    pool.machine.workers.make_templates = lambda _: cast(
+        "Templates", SimpleNamespace(ended=told.append)
+    )
+    lease = pool.lease()
+    pool.serve(lease)
+    loop.run(lease.release())
+    pool.machine.workers.find_templates()
+    assert told == [lease.worker]

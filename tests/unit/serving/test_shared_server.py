@@ -33,7 +33,7 @@ class FakeWorker:
 
     pid = 1
     started = SimpleNamespace(started_s=0.0, spawn_s=0.0)
-    ready_s = 0.0
+    ready_s: float | None = 0.0
     handed_over = 0
     exit_status = None
     left_processes = left_files = 0
@@ -235,14 +235,76 @@ async def test_at_a_deadline_a_process_ends_that_has_no_other_lease(
     assert fake(lease).done == ["terminate"]
 
 
+async def test_a_process_that_loads_beyond_a_deadline_gets_no_other_event(
+    workers: FakeWorkers,
+) -> None:
+    """Each event waited for it until its own time was over, for ever."""
+    server = make(workers)
+    late = await leased(server)
+    fake(late).ready_s = None
+    await late.stop(0.0)
+    await late.release()
+    assert workers.stopped == [late.worker]
+    assert (await leased(server)).worker is not late.worker
+
+
 async def test_a_deadline_of_one_leaves_alone_what_others_wait_for(
+    workers: FakeWorkers,
+) -> None:
+    server = make(workers)
+    late, other = await leased(server), await leased(server)
+    fake(late).ready_s = None
+    await late.stop(0.0)
+    await late.release()
+    assert (fake(late).done, workers.stopped) == ([], [])
+    assert (await leased(server)).worker is not late.worker
+    hand_over(other)
+    await other.release()
+    assert workers.stopped == [late.worker]
+
+
+async def test_a_deadline_just_before_the_hand_over_leaves_the_process_alone(
     workers: FakeWorkers,
 ) -> None:
     server = make(workers)
     lease = await leased(server)
     await lease.stop(0.0)
-    assert fake(lease).done == []
+    await lease.release()
+    assert (fake(lease).done, workers.stopped) == ([], [])
     assert (await leased(server)).worker is lease.worker
+
+
+async def test_a_process_that_loads_late_serves_if_no_other_has_loaded(
+    workers: FakeWorkers,
+) -> None:
+    """A module that loads longer than an event may take would never serve."""
+    server = make(workers)
+    first, waiting = await leased(server), await leased(server)
+    fake(first).ready_s = None
+    await first.stop(0.0)
+    await first.release()
+    second = await leased(server)
+    fake(second).ready_s = None
+    fake(first).ready_s = 1.0
+    hand_over(waiting)
+    third = await leased(server)
+    assert third.worker is waiting.worker
+    await waiting.release()
+    assert workers.stopped == []
+    hand_over(second)
+    await second.release()
+    assert workers.stopped == [second.worker], "its place is taken"
+
+
+async def test_a_process_in_doubt_is_not_taken_back(workers: FakeWorkers) -> None:
+    server = make(workers)
+    first, doubtful, other = [await leased(server) for _ in range(3)]
+    fake(first).ready_s = None
+    await first.stop(0.0)
+    fake(first).ready_s = 1.0
+    hand_over(doubtful, is_fine=False)
+    await doubtful.release()
+    assert (await leased(server)).worker is not other.worker
 
 
 async def test_an_end_that_is_cancelled_or_in_vain_is_tried_again(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -52,6 +53,7 @@ class FakeWorker:
     is_killed: bool = False
     handed_over: int = 0
     exit_status: object = None
+    is_out_of_memory: bool = False
 
     def footprint(self) -> Footprint:
         return Footprint(40 * MEBIBYTE, 30 * MEBIBYTE, 6)
@@ -173,7 +175,8 @@ def make(
 
 
 def prepare(templates: Templates, **options: Any) -> None:
-    asyncio.run(templates.prepare(60.0, 1.0, **{"waits": True, **options}))
+    options = {"limit_s": 1.0, "waits": True, **options}
+    asyncio.run(templates.prepare(60.0, **options))
 
 
 def test_a_template_is_asked_once_and_copied_then() -> None:
@@ -263,6 +266,14 @@ def test_what_would_be_wrong_for_the_next_event_is_replaced(why: str) -> None:
     assert templates.worker is cast("object", starter.started[1])
 
 
+def test_no_copy_is_made_of_a_template_whose_credentials_run_out() -> None:
+    templates, starter, _ = make([answer(1), answer(2, pid=PID + 1)])
+    prepare(templates)
+    starter.outdated = True
+    assert templates.take() is None
+    assert starter.started[0].is_killed
+
+
 def has_used(templates: Templates, worker: FakeWorker, peak_mb: int) -> None:
     worker.exit_status = ExitStatus(0, peak_bytes=peak_mb * MEBIBYTE)
     worker.handed_over = 1
@@ -294,6 +305,92 @@ def test_a_template_that_would_have_no_room_serves_an_event_itself() -> None:
     prepare(templates)
     assert "an event has used 89 MB" in str(templates.reason)
     assert templates.take() is cast("object", starter.started[0])
+
+
+def started(peak_mb: int, load_s: float = 0.1) -> FakeWorker:
+    """Return a process of its own start that took so long to load."""
+    launched = Launched(PID, NO_FD, NO_FD, NO_FD)
+    worker = FakeWorker(StartedWorker(launched, "m", "/p", "", 1.0, 0.0, ""))
+    worker.ready_s = 1.0 + load_s
+    worker.exit_status = ExitStatus(0, peak_bytes=peak_mb * MEBIBYTE)
+    worker.handed_over = 1
+    return worker
+
+
+def test_no_template_loads_beside_an_event_that_may_need_its_memory(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Supervisor (20 MB) and twice 80 MB are more than 128."""
+    templates, starter, _ = make([answer(1)], [answer(1)], memory_mb=128)
+    templates.ended(cast("Worker", started(80)))
+    monkeypatch.setattr(FakeWorker, "ready", lambda _self: asyncio.sleep(60))
+    prepare(templates, limit_s=0.1001)
+    assert len(starter.started) == 1
+    # It is what serves the event; another one follows behind that.
+    assert templates.take() is cast("object", starter.started[0])
+    assert templates.kept == set()
+    starter.started[0].handed_over = 1
+    prepare(templates, limit_s=0.1001)
+    assert len(starter.started) == 2
+
+
+def test_no_template_is_started_that_would_not_load_in_time() -> None:
+    templates, starter, _ = make([answer(1)], memory_mb=128)
+    templates.ended(cast("Worker", started(80, load_s=0.5)))
+    assert templates.is_due(60.0)
+    prepare(templates, limit_s=0.4)
+    assert (starter.started, templates.take(), templates.reason) == ([], None, None)
+    prepare(templates, limit_s=0.6)
+    assert not templates.is_due(60.0)
+
+
+def test_a_template_is_waited_for_where_nothing_may_be_beside_it() -> None:
+    templates, _, _ = make([answer(1), answer(2, pid=PID + 1)], memory_mb=128)
+    templates.ended(cast("Worker", started(80)))
+    prepare(templates, waits=False)
+    copy = templates.take()
+    assert isinstance(copy, StartedWorker)
+    close(copy)
+
+
+def test_a_template_loads_beside_events_where_there_is_room() -> None:
+    templates, starter, _ = make([answer(1)], memory_mb=256)
+    templates.ended(cast("Worker", started(80, load_s=60.0)))
+    prepare(templates, limit_s=0.0)
+    assert len(starter.started) == 1
+    assert templates.take() is None
+
+
+@pytest.mark.parametrize("when", ["loading", "waiting", "copied"])
+def test_a_template_that_the_kernel_ends_for_memory_is_the_last(when: str) -> None:
+    templates, starter, _ = make([answer(1)], [answer(1)], memory_mb=512)
+    if when == "loading":
+        prepare(templates, limit_s=-1.0)
+    else:
+        prepare(templates)
+    starter.started[0].usable = False
+    starter.started[0].is_out_of_memory = True
+    if when == "copied":  # nothing answers any more
+        assert templates.take() is None
+    prepare(templates)
+    assert "memory ran out beside a loaded process" in str(templates.reason)
+    assert len(starter.started) == 1
+
+
+@pytest.mark.parametrize(
+    ("returncode", "is_kept"), [(-signal.SIGKILL, False), (-signal.SIGTRAP, True)]
+)
+def test_a_template_goes_where_an_event_was_ended_for_memory(
+    returncode: int, *, is_kept: bool
+) -> None:
+    """Not at V8's own limit, which is the same without a template."""
+    templates, _, _ = make([answer(1)], memory_mb=1024)
+    prepare(templates)
+    worker = started(80)
+    worker.exit_status = ExitStatus(returncode, peak_bytes=80 * MEBIBYTE)
+    worker.is_out_of_memory = True
+    templates.ended(cast("Worker", worker))
+    assert (templates.reason is None) is is_kept
 
 
 @pytest.mark.parametrize("memory_mb", [None, 1024])

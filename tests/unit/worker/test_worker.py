@@ -451,6 +451,23 @@ def test_a_process_that_the_kernel_holds_is_given_up_and_tried_again(
     assert worker.is_stopped
 
 
+def test_a_process_that_is_traced_ends_with_its_tracer(
+    loop: HandDrivenLoop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Strangers were ended only once it had ended: so it was held up for ever."""
+    machine, worker = loaded(loop)
+    worker.deno.is_stuck = True
+
+    async def sweep(_limit_s: float, _spares: object) -> bool:
+        worker.deno.exit(-signal.SIGKILL)  # its tracer was a program that it had left
+        return True
+
+    monkeypatch.setattr(machine.reaper, "sweep", sweep)
+    assert loop.run(worker.stop(5.0, lambda _: False))
+    assert worker.is_stopped
+    assert loop.now_s < 1.0
+
+
 def test_what_it_started_and_cannot_be_ended_is_told(loop: HandDrivenLoop) -> None:
     machine, worker = loaded(loop)
     machine.reaper.holds = True

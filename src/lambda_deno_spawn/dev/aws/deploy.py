@@ -27,6 +27,11 @@ from lambda_deno_spawn.dev.aws.deploy_settings import (
     plan_record,
 )
 from lambda_deno_spawn.dev.aws.events import plan_events, plan_removal
+from lambda_deno_spawn.dev.aws.image import (
+    NEW_REPOSITORY_POLICY,
+    check_image_size,
+    plan_image,
+)
 from lambda_deno_spawn.dev.aws.plan import (
     FUNCTION_SET_UP,
     NO_ROLE,
@@ -273,13 +278,16 @@ class _Planner:
         return layers
 
     def _check_size(self) -> None:
-        """Reject a package that is too large together with its layers.
+        """Reject a package that is too large together with its layers, or an image.
 
         Raises:
             UsageError: It is. Layers of others may be larger than AWS says, so Lambda
                 may still refuse what is accepted here.
         """
         wanted, current = self._wanted, self._current
+        if wanted.image is not None:
+            check_image_size(wanted.name, wanted.image)
+            return
         names = wanted.layers or wanted.layer_names
         sizes = {}
         for name in names:
@@ -352,10 +360,10 @@ class _Planner:
         creation = {
             "FunctionName": wanted.name,
             **given,
-            "Layers": layers,
+            **({} if wanted.is_image else {"Layers": layers}),
             "Environment": {"Variables": variables},
             "Tags": tags,
-            "PackageType": "Zip",
+            "PackageType": "Image" if wanted.is_image else "Zip",
             "Code": content,
         }
         name = {"FunctionName": wanted.name}
@@ -372,8 +380,11 @@ class _Planner:
                 Call("lambda", "CreateFunction", self._arn, creation),
                 key="function",
                 undo=(gone,),
-                digest=("CodeSha256", base64_digest(wanted.package.sha256)),
-                retry_while=NEW_ROLE if not wanted.role else (),
+                digest=self._sent_digest(),
+                retry_while=(
+                    *(NEW_ROLE if not wanted.role else ()),
+                    *self._refused_meanwhile(),
+                ),
             )
         )
         self._wait(FUNCTION_SET_UP if wanted.is_managed else "function_active_v2")
@@ -406,7 +417,7 @@ class _Planner:
             if is_changed or is_repair:
                 given[setting.parameter] = setting.value(setting.wanted)
                 previous[setting.parameter] = setting.value(setting.before)
-        if layers != list(function.layers) or is_repair:
+        if layers != list(function.layers) or (is_repair and not wanted.is_image):
             self._changes += layer_changes(function.layers, layers)
             given["Layers"], previous["Layers"] = layers, list(function.layers)
         variables = merged_variables(function.variables, wanted)
@@ -434,8 +445,14 @@ class _Planner:
             # Once the new code is accepted it must not run with the old configuration:
             # later failures are repaired by running the command again, not by
             # reverting.
-            digest = ("CodeSha256", base64_digest(wanted.package.sha256))
-            self._steps.append(Step(call, settles=True, digest=digest))
+            step = Step(
+                call,
+                key="code",
+                settles=True,
+                digest=self._sent_digest(),
+                retry_while=self._refused_meanwhile(),
+            )
+            self._steps.append(step)
             self._wait("function_updated_v2")
         self._plan_tags(function)
 
@@ -460,9 +477,9 @@ class _Planner:
 
     def _needs_code(self, function: FunctionState) -> bool:
         wanted = self._wanted
-        digest = base64_digest(wanted.package.sha256)
-        if function.code_sha256 != digest:
-            before, after = function.code_sha256[:12], digest[:12]
+        there, digest = code_digests(wanted, function)
+        if there != digest:
+            before, after = shown_digest(there), shown_digest(digest)
             # The code of our functions has a source; any other may be the only copy.
             loses = not function.is_ours
             self._changes.append(Change("code", before, after, loses))
@@ -470,7 +487,7 @@ class _Planner:
             self._changes.append(
                 Change("architecture", function.arch, wanted.arch, loses=True)
             )
-        is_same = (function.code_sha256, function.arch) == (digest, wanted.arch)
+        is_same = (there, function.arch) == (digest, wanted.arch)
         return not is_same or function.failure is not None
 
     def _plan_configuration(
@@ -535,7 +552,7 @@ class _Planner:
             isinstance(step.action, Call) and step.action.operation in touched
             for step in self._steps
         )
-        digest = base64_digest(wanted.package.sha256)
+        digest = self._version_digest()
         if wanted.alias is None:
             if wanted.is_managed:
                 self._add(
@@ -696,7 +713,13 @@ class _Planner:
         self._add(plan_removal(name, former.alias, [], rules, self._place, loses=loses))
 
     def _code(self) -> tuple[tuple[Step, ...], dict[str, Any]]:
-        package = self._wanted.package
+        """Return the steps that bring the code to AWS, and how calls refer to it."""
+        package, image = self._wanted.package, self._wanted.image
+        if image is not None:
+            planned = list(plan_image(image, self._current.repository, self._place))
+            self._changes += [change for change, _ in planned if change is not None]
+            uri = ResultOf("image", "ImageUri")
+            return tuple(step for _, step in planned), {"ImageUri": uri}
         return content_steps(
             package.path,
             package.sha256,
@@ -704,6 +727,34 @@ class _Planner:
             self._place,
             self._wanted.bucket,
         )
+
+    def _sent_digest(self) -> tuple[str, str] | None:
+        """Return what AWS has to answer to a zip; an image is named by its digest."""
+        if self._wanted.is_image:
+            return None
+        return "CodeSha256", base64_digest(self._wanted.package.sha256)
+
+    def _version_digest(self) -> str | ResultOf:
+        """Return the digest of the code that a version is to have, as AWS calls it."""
+        if not self._wanted.is_image:
+            return base64_digest(self._wanted.package.sha256)
+        keys = [step.key for step in self._steps if step.key in ("function", "code")]
+        if keys:
+            return ResultOf(keys[-1], "CodeSha256")
+        function = self._current.function
+        return "" if function is None else function.code_sha256
+
+    def _refused_meanwhile(self) -> tuple[str, ...]:
+        """Return texts of Lambda about a repository whose policy it does not know yet.
+
+        Only after the steps of ``_code``.
+        """
+        has_policy = any(
+            isinstance(step.action, Call)
+            and step.action.operation == "SetRepositoryPolicy"
+            for step in self._steps
+        )
+        return NEW_REPOSITORY_POLICY if has_policy else ()
 
     def _call(
         self,
@@ -730,11 +781,7 @@ class _Planner:
 def _check_replaceable(wanted: Wanted, function: FunctionState) -> None:
     """Reject replacing a function that is not ours, unless that is wanted."""
     what = f"Cannot deploy to {wanted.name!r}"
-    if function.package_type != "Zip":
-        raise UsageError(
-            f"{what}: that function is a container image, which Lambda cannot replace "
-            "by a zip; choose another --name, or delete it first"
-        )
+    check_package_type(wanted, function)
     if function.state == "Failed":
         raise DeployError(
             f"{what}: AWS could not set up that function, {function.state_reason}; "
@@ -760,7 +807,9 @@ def _check_replaceable(wanted: Wanted, function: FunctionState) -> None:
         )
     if function.is_ours:
         return
-    if function.runtime in RUNTIMES:
+    if wanted.is_image:
+        state = "it is another container image"
+    elif function.runtime in RUNTIMES:
         state = f"it runs {function.runtime} without this runtime's layers"
     else:
         state = f"its runtime is {function.runtime}"
@@ -768,6 +817,36 @@ def _check_replaceable(wanted: Wanted, function: FunctionState) -> None:
         f"{what}: a function with this name exists that this tool did not create, "
         f"{state}; choose another --name, or replace it with --change-runtime"
     )
+
+
+def check_package_type(wanted: Wanted, function: FunctionState) -> None:
+    """Reject making a zip of an image, or an image of a zip.
+
+    Raises:
+        UsageError: AWS fixes which of them a function is when it creates it.
+    """
+    if (function.package_type == "Image") is wanted.is_image:
+        return
+    there, asked, advice = "a zip", "an image", "without --image and [image]"
+    if not wanted.is_image:
+        there, asked, advice = asked, there, "with --image"
+    raise UsageError(
+        f"Cannot deploy to {wanted.name!r}: that function was created from {there}, "
+        f"and Lambda never takes {asked} for it; deploy {advice}, choose another "
+        f"--name, or delete it first with `lambda-deno-spawn delete {wanted.name}`"
+    )
+
+
+def code_digests(wanted: Wanted, function: FunctionState) -> tuple[str, str]:
+    """Return the digest of the code that a function has, and of that it is to have."""
+    if wanted.image is not None:
+        return function.image_digest, wanted.image.digest
+    return function.code_sha256, base64_digest(wanted.package.sha256)
+
+
+def shown_digest(digest: str) -> str:
+    """Return the first characters of a digest."""
+    return digest.removeprefix("sha256:")[:12]
 
 
 def _settings(
@@ -781,9 +860,17 @@ def _settings(
     def before(read: Callable[[FunctionState], _Value]) -> _Value | None:
         return None if function is None else read(function)
 
+    # An image has both in it, and Lambda accepts neither for it.
+    runtime, handler = wanted.runtime, wanted.handler
     return [
-        _Setting("runtime", "Runtime", wanted.runtime, before(lambda it: it.runtime)),
-        _Setting("handler", "Handler", wanted.handler, before(lambda it: it.handler)),
+        *(
+            []
+            if wanted.is_image
+            else [
+                _Setting("runtime", "Runtime", runtime, before(lambda it: it.runtime)),
+                _Setting("handler", "Handler", handler, before(lambda it: it.handler)),
+            ]
+        ),
         _Setting("role", "Role", role, before(lambda it: it.role)),
         _Setting(
             "memory", "MemorySize", memory, before(lambda it: it.memory_mb), " MB"
@@ -816,7 +903,7 @@ def merged_variables(existing: Mapping[str, str], wanted: Wanted) -> dict[str, s
     if kept.get(WRAPPER) == WRAPPER_PATH:
         del kept[WRAPPER]  # set again below if this runtime needs it
     variables = {**kept, **wanted.variables}
-    if wanted.runtime != OS_ONLY:
+    if wanted.runtime != OS_ONLY and not wanted.is_image:
         variables[WRAPPER] = WRAPPER_PATH
     text = json.dumps(variables, separators=(",", ":"), ensure_ascii=False)
     size_bytes = len(text.encode("utf-8", "surrogatepass"))

@@ -127,7 +127,7 @@ def plan_provisioned(wanted: Wanted, current: Current) -> Iterator[Planned]:
 
 
 def plan_published(
-    wanted: Wanted, current: Current, digest: str, *, is_changed: bool
+    wanted: Wanted, current: Current, digest: str | ResultOf, *, is_changed: bool
 ) -> Iterator[Planned]:
     """Yield the publication of what callers without a qualifier get, and its steps.
 

@@ -66,12 +66,14 @@ OWNERS = {
 }
 NOT_FOUND = {
     "ResourceNotFoundException", "NoSuchEntity", "NoSuchBucket", "NoSuchKey",
-    "NotFound", "404",
+    "NotFound", "404", "RepositoryNotFoundException",
+    "RepositoryPolicyNotFoundException",
 }  # fmt: skip
 EXISTS = {
     "ResourceAlreadyExistsException",
     "EntityAlreadyExists",
     "BucketAlreadyOwnedByYou",
+    "RepositoryAlreadyExistsException",
 }
 # Another change to the same resource is in progress, which ends by itself. IAM,
 # CloudWatch Logs and S3 have codes for that, Lambda has texts.

@@ -13,7 +13,15 @@ import time
 from typing import TYPE_CHECKING, Any, TextIO
 
 from lambda_deno_spawn.dev.aws.errors import THROTTLED, AwsError
-from lambda_deno_spawn.dev.aws.plan import Call, Only, Upload, Wait, part, resolve
+from lambda_deno_spawn.dev.aws.plan import (
+    Call,
+    Only,
+    Push,
+    Upload,
+    Wait,
+    part,
+    resolve,
+)
 from lambda_deno_spawn.dev.project.quotas import MB
 from lambda_deno_spawn.errors import DeployError
 
@@ -22,6 +30,7 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.dev.aws.plan import Plan, Step
     from lambda_deno_spawn.dev.aws.session import Aws
+    from lambda_deno_spawn.dev.package.oci import Blob
 
 # Pauses between retries, 80 s in total: Lambda knows a new role some seconds after IAM.
 PAUSES_S = (1.0, 2.0, 4.0, 8.0, 10.0, 10.0, 15.0, 15.0, 15.0)
@@ -81,6 +90,8 @@ class Executor:
                 self._wait(Wait(waiter, self._ready(call)))
             case Upload():
                 self._upload(step.action)
+            case Push():
+                response = self.responses[step.key] = self._push(step.action)
             case Call():
                 response = self._call(step.action, step.retry_while)
                 if step.key:
@@ -192,6 +203,32 @@ class Executor:
     def _say_done(self, heading: str) -> None:
         if self.done:
             self._say(f"{heading}: {'; '.join(self.done)}")
+
+    def _push(self, push: Push) -> Mapping[str, Any]:
+        """Push an image; return its name with its digest, as ``ImageUri``.
+
+        The registry's address is AWS's to say: it differs between partitions.
+        """
+        from lambda_deno_spawn.dev.aws.registry import ecr_login
+        from lambda_deno_spawn.dev.package.registry import Reference, Registry
+
+        arn = push.place.repository(push.repository, push.account)
+        names: dict[str, Any] = {"repositoryNames": [push.repository]}
+        if push.account is not None:
+            names["registryId"] = push.account
+        found = self._call(Call("ecr", "DescribeRepositories", arn, names))
+        uri = found["repositories"][0]["repositoryUri"]
+        # A tag of its own for each digest, for repositories whose tags are immutable.
+        tag = push.image.manifest.digest.partition(":")[2][:16]
+        reference = Reference.parse(f"{uri}:{tag}")
+        login = ecr_login(self._aws, reference.host)
+        with Registry(reference, login, sleep=self._sleep) as registry:
+            return {"ImageUri": registry.push(push.image, self._say_blob)}
+
+    def _say_blob(self, blob: Blob, is_sent: bool) -> None:
+        if is_sent:
+            size = f"{blob.size_bytes / MB:.2f} MB"
+            self._say(f"  {blob.digest[:19]} {size} pushed")
 
     def _upload(self, upload: Upload) -> None:
         """Send a file unless it is in the bucket already; its key is its digest."""

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from lambda_deno_spawn.dev.package.oci import Image
+
 # Operations whose IAM action has another name; AWS Service Authorization Reference.
 ACTIONS = {
     "lambda:Invoke": "lambda:InvokeFunction",
@@ -71,6 +73,11 @@ class Place:
     def role(self, name: str) -> str:
         """Return a role's ARN; roles belong to no region."""
         return f"arn:{self.partition}:iam::{self.account}:role/{name}"
+
+    def repository(self, name: str, account: str | None = None) -> str:
+        """Return the ARN of a repository for images; None: of this account."""
+        owner = account or self.account
+        return f"arn:{self.partition}:ecr:{self.region}:{owner}:repository/{name}"
 
     def bucket(self, name: str) -> str:
         """Return a bucket's ARN."""
@@ -197,6 +204,30 @@ class Upload:
 
 
 @dataclass(frozen=True, slots=True)
+class Push:
+    """An image that has to be in a repository; only what is missing there is sent.
+
+    The response of this step is a mapping with ``ImageUri``, the image's name with its
+    digest.
+
+    Attributes:
+        image: The image.
+        repository: Name of the repository in ECR.
+        place: Region of the repository.
+        account: Account of the repository; None: that of the credentials.
+    """
+
+    image: Image
+    repository: str
+    place: Place
+    account: str | None = None
+
+    def __str__(self) -> str:
+        arn = self.place.repository(self.repository, self.account)
+        return f"push {arn}@{self.image.manifest.digest}"
+
+
+@dataclass(frozen=True, slots=True)
 class Step:
     """One action of a plan.
 
@@ -212,7 +243,7 @@ class Step:
             resource is not known in all of AWS at once.
     """
 
-    action: Call | Wait | Upload
+    action: Call | Wait | Upload | Push
     key: str = ""
     undo: tuple[Call | Wait | Only, ...] = ()
     settles: bool = False

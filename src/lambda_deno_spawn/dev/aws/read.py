@@ -20,6 +20,7 @@ from lambda_deno_spawn.dev.aws.events import (
     plan_removal,
     read_events,
 )
+from lambda_deno_spawn.dev.aws.image import read_repository
 from lambda_deno_spawn.dev.aws.plan import (
     FUNCTION_SET_UP,
     Call,
@@ -88,7 +89,8 @@ def read_current(aws: Aws, wanted: Wanted, built: Sequence[LayerZip]) -> Current
     wanted = with_removals(wanted, function)
     recorded = frozenset() if function is None else recorded_keys(function.tags)
     digest = base64_digest(wanted.package.sha256)
-    if wanted.bucket and (function is None or function.code_sha256 != digest):
+    is_zip = wanted.image is None
+    if wanted.bucket and is_zip and (not function or function.code_sha256 != digest):
         _check_bucket(aws, wanted.bucket)
     has_events = function is not None and "events" in {*wanted.keys, *recorded}
     statements: tuple[Mapping[str, Any], ...] = ()
@@ -116,6 +118,10 @@ def read_current(aws: Aws, wanted: Wanted, built: Sequence[LayerZip]) -> Current
         else {},
         published=_read_published(aws, wanted.name)
         if function and wanted.is_managed and wanted.alias is None
+        else None,
+        repository=read_repository(aws, wanted.image)
+        if wanted.image is not None
+        and not (function and function.has_image(wanted.image, wanted.arch))
         else None,
     )
 
@@ -153,6 +159,7 @@ def read_function(aws: Aws, name: str) -> FunctionState | None:
         response["Configuration"],
         response.get("Tags"),
         concurrency.get("ReservedConcurrentExecutions"),
+        response.get("Code"),
     )
 
 
@@ -518,6 +525,13 @@ def plan_delete(name: str, found: Leftovers, place: Place) -> Plan:
         changes += [Change("function url", url, None, loses=True) for url in found.urls]
         remove("function", arn, "lambda", "DeleteFunction", arn, FunctionName=name)
     notes = _plan_role_removal(found, place, remove)
+    if found.function is not None and found.function.package_type == "Image":
+        uri = found.function.image_uri or "it was made from"
+        notes = (
+            f"the image {uri} stays in ECR, and so does its repository; delete them "
+            "there if no other function uses them",
+            *notes,
+        )
     if found.log_group is not None:
         group = found.log_group
         group_arn = place.log_group(group)

@@ -26,11 +26,12 @@ ALIAS_TAG = "lambda-deno-spawn-alias"
 MANAGED = ("CapacityProviderConfig", "LambdaManagedInstancesCapacityProviderConfig")
 FILES = "FileSystemConfigs"
 LOGGING = "LoggingConfig"
+IMAGE = "ImageConfig"
 DEFAULT_LEVEL = "INFO"  # Lambda's own, for logs as JSON
 # A version keeps its own values of these, so an alias that points to one with other
 # values has to move.
 OF_VERSIONS = ("VpcConfig", "TracingConfig", "KMSKeyArn", "DeadLetterConfig", FILES,
-               "SnapStart", LOGGING)  # fmt: skip
+               "SnapStart", LOGGING, IMAGE)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,12 +43,14 @@ class Setting:
         path: Names of the parameter in the API, from the outside in.
         default: Lambda's default, None if the parameter is then not there.
         values: The API's value for each value of the key; empty: they are equal.
+        is_ordered: The order of a list counts.
     """
 
     key: str
     path: tuple[str, ...]
     default: Any = None
     values: Mapping[Any, str] = field(default_factory=dict)
+    is_ordered: bool = False
 
     @property
     def parameter(self) -> str:
@@ -57,7 +60,7 @@ class Setting:
     def encoded(self, value: Any) -> Any:
         """Return the API's form of a key's value."""
         if isinstance(value, tuple):
-            return sorted(value)
+            return list(value) if self.is_ordered else sorted(value)
         return self.values.get(value, value)
 
     def read(self, response: Mapping[str, Any]) -> Any:
@@ -68,7 +71,7 @@ class Setting:
             if isinstance(found, list) and name == FILES:
                 found = found[0] if found else {}
         if isinstance(found, list):
-            return sorted(found)
+            return list(found) if self.is_ordered else sorted(found)
         return self.default if found is None else found
 
 
@@ -99,10 +102,13 @@ SETTINGS = (
             (*MANAGED, "PerExecutionEnvironmentMaxConcurrency")),
     Setting("managed_instances.memory_per_vcpu",
             (*MANAGED, "ExecutionEnvironmentMemoryGiBPerVCpu")),
+    Setting("image.command", (IMAGE, "Command"), [], is_ordered=True),
+    Setting("image.entry_point", (IMAGE, "EntryPoint"), [], is_ordered=True),
+    Setting("image.working_directory", (IMAGE, "WorkingDirectory")),
 )  # fmt: skip
 PARAMETERS = tuple(dict.fromkeys(setting.parameter for setting in SETTINGS))
-# Keys that are always there together are recorded as their table: a tag's value has at
-# most 256 characters.
+# Keys that are there or sent together are recorded under one name, as a tag's value has
+# at most 256 characters.
 SHORT = {
     "vpc.subnets": "vpc",
     "vpc.security_groups": "vpc",
@@ -110,9 +116,14 @@ SHORT = {
     "file_system.path": "file_system",
     "durable.timeout": "durable",
     "managed_instances.capacity_provider": "managed_instances",
+    "image.command": "image.config",
+    "image.entry_point": "image.config",
+    "image.working_directory": "image.config",
 }
 # Keys outside a function's configuration that are reset in the same way.
-OTHER_KEYS = ("reserved_concurrency", "provisioned_concurrency", "url", "events")
+OTHER_KEYS = (
+    "reserved_concurrency", "provisioned_concurrency", "url", "events", "image",
+)  # fmt: skip
 
 
 def read_settings(response: Mapping[str, Any], log_group: str = "") -> dict[str, Any]:
@@ -123,6 +134,9 @@ def read_settings(response: Mapping[str, Any], log_group: str = "") -> dict[str,
             Lambda's defaults.
         log_group: The log group that Lambda uses by default.
     """
+    # Lambda describes this one under another name than it accepts it.
+    image = (response.get("ImageConfigResponse") or {}).get(IMAGE)
+    response = {**response, IMAGE: image}
     found = {setting.key: setting.read(response) for setting in SETTINGS}
     if not found["logs.group"]:
         found["logs.group"] = log_group

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
+    from lambda_deno_spawn.dev.aws.image import FunctionImage, RepositoryState
     from lambda_deno_spawn.dev.aws.plan import Place
     from lambda_deno_spawn.dev.aws.publish import LayerVersion, LayerZip
 
@@ -67,6 +68,8 @@ ROLE_NAME_LIMIT = 64  # IAM and AWS STS quotas
 # Matches the names that role_policy_name returns, for any region.
 ROLE_POLICY_NAME = re.compile(r"logs-([a-z]+(?:-[a-z]+)+-\d+)")
 OUR_TAG = ("created-by", "lambda-deno-spawn")
+# In GetFunction's ``Code``: as it was given, and with the digest that a tag had then.
+IMAGE_URIS = ("ImageUri", "ResolvedImageUri")
 CORS = {
     "url.cors.origins": "AllowOrigins",
     "url.cors.methods": "AllowMethods",
@@ -97,6 +100,7 @@ class Wanted:
     """The wanted state of a function; None: leave the setting unchanged.
 
     Attributes:
+        package: The zip; in an image, what the image was made from.
         role: ARN or name; None: the role it has; a new function gets its own.
         layers: ARNs of layer versions; empty: the newest of the runtime's layers.
         variables: Environment variables, without those that the runtime needs itself.
@@ -111,6 +115,7 @@ class Wanted:
         keys: Settings for AWS alone, by the dotted names of their keys.
         recorded: Names of those keys that the project file has, which are recorded so
             that a key that is removed later resets its setting.
+        image: The image, once it is built, if the function is to be one.
     """
 
     name: str
@@ -136,6 +141,12 @@ class Wanted:
     changes_runtime: bool = False
     keys: Mapping[str, Any] = field(default_factory=dict)
     recorded: tuple[str, ...] = ()
+    image: FunctionImage | None = None
+
+    @property
+    def is_image(self) -> bool:
+        """True if the function is to be a container image."""
+        return self.keys.get("image.enabled") is True
 
     @property
     def is_managed(self) -> bool:
@@ -166,7 +177,9 @@ class Wanted:
 
     @property
     def layer_names(self) -> tuple[str, ...]:
-        """Names of the layers that the runtime consists of."""
+        """Names of the layers that the runtime consists of; an image has none."""
+        if self.is_image:
+            return ()
         kinds = ["deno", "runtime", *(["python"] if self.runtime == OS_ONLY else [])]
         return tuple(f"{LAYER_PREFIX}{kind}-{self.arch}" for kind in kinds)
 
@@ -177,7 +190,8 @@ class FunctionState:
 
     Attributes:
         runtime: Empty for a container image.
-        code_sha256: Digest of the zip, in base64.
+        code_sha256: Digest of the zip, in base64; of an image, as AWS calls it.
+        image_uri: Name of the image, with its digest; empty for a zip.
         failure: Why the last update failed, None if it did not fail.
         log_group: Name of its log group.
         environment_error: Why the variables cannot be read, None if they can.
@@ -208,6 +222,7 @@ class FunctionState:
     tags: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, Any] = field(default_factory=lambda: read_settings({}))
     reserved: int | None = None
+    image_uri: str = ""
 
     @classmethod
     def from_response(
@@ -215,8 +230,10 @@ class FunctionState:
         response: Mapping[str, Any],
         tags: Mapping[str, str] | None = None,
         reserved: int | None = None,
+        code: Mapping[str, Any] | None = None,
     ) -> FunctionState:
-        """Read the ``Configuration`` in a response of GetFunction."""
+        """Read the ``Configuration`` in a response of GetFunction, and its ``Code``."""
+        uris = [(code or {}).get(name) or "" for name in IMAGE_URIS]
         failure = None
         if response.get("LastUpdateStatus") == "Failed":
             failure = response.get("LastUpdateStatusReason") or "without a reason"
@@ -247,7 +264,18 @@ class FunctionState:
             tags=dict(tags or {}),
             settings=read_settings(response, default_log_group(name)),
             reserved=reserved,
+            image_uri=next((uri for uri in uris if "@" in uri), ""),
         )
+
+    @property
+    def image_digest(self) -> str:
+        """Digest of the image; empty for a zip."""
+        return self.image_uri.partition("@")[2]
+
+    def has_image(self, image: FunctionImage, arch: str) -> bool:
+        """True if the function runs an image, so that nothing has to be pushed."""
+        is_same = (self.image_digest, self.arch) == (image.digest, arch)
+        return is_same and self.failure is None
 
     @property
     def stack(self) -> str | None:
@@ -261,6 +289,7 @@ class FunctionState:
             self.variables.get(WRAPPER) == WRAPPER_PATH
             or any(f":layer:{LAYER_PREFIX}" in arn for arn in self.layers)
             or self.tags.get(OUR_TAG[0]) == OUR_TAG[1]
+            or "image" in recorded_keys(self.tags)
         )
 
     def runs_as(self, other: FunctionState) -> bool:
@@ -348,6 +377,8 @@ class Current:
         events: Event sources.
         former: What another alias had at the last deployment, and has to lose; None:
             nothing.
+        repository: Repository of the image, read only to push to it; None: it does
+            not exist.
     """
 
     place: Place
@@ -364,6 +395,7 @@ class Current:
     published: FunctionState | None = None
     events: EventState = field(default_factory=EventState)
     former: FormerState | None = None
+    repository: RepositoryState | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -547,12 +579,14 @@ def check_wanted(wanted: Wanted, region: str) -> None:
         storage_mb=wanted.storage_mb,
         alias=wanted.alias,
         url=wanted.url,
+        has_layers=bool(wanted.layers),
     )
     if problem is not None:
         raise UsageError(f"Cannot deploy {wanted.name!r}: {problem}")
     _check_tags(wanted.tags)
     wrapper = wanted.variables.get(WRAPPER, WRAPPER_PATH)
-    if wanted.runtime != OS_ONLY and wrapper != WRAPPER_PATH:
+    is_wrapped = wanted.runtime != OS_ONLY and not wanted.is_image
+    if is_wrapped and wrapper != WRAPPER_PATH:
         raise UsageError(
             f"Cannot set {WRAPPER} to {wrapper!r}: on {wanted.runtime} it has to be "
             f"{WRAPPER_PATH}, which starts Deno; use --runtime {OS_ONLY}, where this "

@@ -15,6 +15,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lambda_deno_spawn.dev.cli.console import Output, exit_codes
+from lambda_deno_spawn.dev.cli.image import (
+    BaseOption,
+    ImageRequest,
+    PythonDirOption,
+    make_image,
+)
 from lambda_deno_spawn.dev.cli.options import (
     EnvFileOption,
     HandlerOption,
@@ -82,16 +88,14 @@ def build(
     ] = True,
     image: Annotated[
         bool,
-        typer.Option("--image", help="Build a container image, too; without Docker."),
-    ] = False,
-    base: Annotated[
-        str | None,
         typer.Option(
-            metavar="IMAGE|FOLDER",
-            help="With --image: the image to build on, in a registry (HOST/NAME:TAG) "
-            "or an OCI layout here.  [default: AWS's image for the runtime]",
+            "--image",
+            help="Build a container image, too; without Docker.  [default: if "
+            "lambda.toml has a table for it]",
+            show_default=False,
         ),
-    ] = None,
+    ] = False,
+    base: BaseOption = None,
     push: Annotated[
         str | None,
         typer.Option(
@@ -99,14 +103,14 @@ def build(
             help="With --image: push it to a registry, as HOST/NAME:TAG.",
         ),
     ] = None,
-    python_dir: Annotated[
+    tar: Annotated[
         Path | None,
         typer.Option(
-            metavar="FOLDER",
-            help="With --image and provided.al2023: installation of Python to put into "
-            "it.  [default: python-build-standalone, fetched by uv]",
+            metavar="FILE",
+            help="With --image: write it as one file, too, for `docker load`.",
         ),
     ] = None,
+    python_dir: PythonDirOption = None,
     region: RegionOption = None,
     profile: ProfileOption = None,
     env: Annotated[
@@ -153,11 +157,12 @@ def build(
             target_deno=target_deno,
             variables=given_variables(env_file, env),
         )
-        if not image:
+        if not image and not project.aws.get("image.enabled"):
             _refuse_without_image(
                 {
                     "--base": base,
                     "--push": push,
+                    "--tar": tar,
                     "--python-dir": python_dir,
                     "--region": region,
                     "--profile": profile,
@@ -165,12 +170,11 @@ def build(
             )
             show_package(build_package(options, os.environ), output)
             return
-        from lambda_deno_spawn.dev.cli.image import ImageRequest, make_image
-
         request = ImageRequest(
             options=options,
             base=base,
             push=push,
+            tar=tar,
             python_dir=python_dir,
             region=region,
             profile=profile,

@@ -28,6 +28,7 @@ DEFAULT_PORT = 3000
 CONNECT_LIMIT_S = 10.0
 # Beyond the longest timeout of a function; nothing arrives while a function computes.
 READ_LIMIT_S = TIMEOUT_LIMIT_S + 30.0
+LOCAL_REGION = "us-east-1"
 LOCAL = Mode("without --remote", "a function that `dev` serves")
 REMOTE = Mode("with --remote", "a function in AWS", "leave {} out, or add --remote")
 
@@ -143,7 +144,11 @@ def call(
         else:
             base = f"http://127.0.0.1:{port}"
             name = find_target(function).name
-            headers = [("Host", f"{name}.localhost:{port}"), *headers]
+            host = f"{name}.localhost:{port}"
+            if _needs_signature(f"{base}/2021-10-31/functions/{name}/url"):
+                url = f"http://{host}{path}"
+                headers = _signed_here(method, url, headers, body or b"")
+            headers = [("Host", host), *headers]
         address = f"{base}{path}"
         _send(
             method,
@@ -217,6 +222,28 @@ def _remote(
     url = str(_url(f"{found.url}{path}"))
     signed = aws.signed(method, url, dict(headers), body)
     return found.url, list(signed.items())
+
+
+def _needs_signature(address: str) -> bool:
+    """Ask ``dev`` whether the AuthType of a function is AWS_IAM."""
+    import httpx
+
+    try:
+        found = httpx.get(address, timeout=CONNECT_LIMIT_S, trust_env=False).json()
+    except (httpx.HTTPError, ValueError):
+        return False  # the request itself says what is wrong
+    return isinstance(found, dict) and found.get("AuthType") == "AWS_IAM"
+
+
+def _signed_here(
+    method: str, url: str, headers: Sequence[tuple[str, str]], body: bytes
+) -> list[tuple[str, str]]:
+    """Return headers with a signature, which ``dev`` looks for and does not verify."""
+    from lambda_deno_spawn.dev.aws.session import Aws
+
+    aws = Aws(LOCAL_REGION, None)
+    signed = aws.signed(method, str(_url(url)), dict(headers), body, made_up="local")
+    return [(name, text) for name, text in signed.items() if name.lower() != "host"]
 
 
 def _url(text: str) -> httpx.URL:

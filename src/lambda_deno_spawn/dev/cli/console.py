@@ -61,6 +61,11 @@ class Output(StrEnum):
     JSON = "json"
 
 
+def print_note(text: str) -> None:
+    """Print a sentence that the user should know to stderr."""
+    print(f"Note: {text}", file=sys.stderr, flush=True)
+
+
 def error_text(error: object, elsewhere: str) -> str:
     """Return type and message of an error body, shortened if the message is long.
 

@@ -28,6 +28,12 @@ from lambda_deno_spawn.dev.cli.console import (
     confirm,
     exit_codes,
 )
+from lambda_deno_spawn.dev.cli.image import (
+    BaseOption,
+    ImageRequest,
+    PythonDirOption,
+    built_image,
+)
 from lambda_deno_spawn.dev.cli.layer import build_missing
 from lambda_deno_spawn.dev.cli.options import (
     BucketOption,
@@ -65,10 +71,12 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from lambda_deno_spawn.dev.aws.execute import Executor
+    from lambda_deno_spawn.dev.aws.image import Repository
     from lambda_deno_spawn.dev.aws.plan import Plan
     from lambda_deno_spawn.dev.aws.publish import LayerZip
     from lambda_deno_spawn.dev.aws.session import Aws
     from lambda_deno_spawn.dev.aws.wanted import Current, PackageZip, Wanted
+    from lambda_deno_spawn.dev.package.build import BuildOptions, Package
     from lambda_deno_spawn.dev.project.project import Project
 
 
@@ -257,6 +265,32 @@ def deploy(
             help="Replace a function that another tool created, or that a stack owns.",
         ),
     ] = False,
+    image: Annotated[
+        bool,
+        typer.Option(
+            "--image",
+            help="Create it from a container image, and push the image to ECR.  "
+            "[default: if lambda.toml has a table for it]",
+            show_default=False,
+        ),
+    ] = False,
+    repository: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="With --image: repository in ECR.  [default: lambda.toml's, else the "
+            "function's name, created if it does not exist]",
+        ),
+    ] = None,
+    create_repository: Annotated[
+        bool,
+        typer.Option(
+            "--create-repository",
+            help="With --image: create also a repository that you named.",
+        ),
+    ] = False,
+    base: BaseOption = None,
+    python_dir: PythonDirOption = None,
     bucket: BucketOption = None,
     out: OutOption = Path("dist"),
     region: RegionOption = None,
@@ -279,8 +313,9 @@ def deploy(
     deployment; it changes nothing if the function is up to date.
     """
     with exit_codes(is_verbose=verbose):
-        from lambda_deno_spawn.dev.aws.deploy import plan_deploy
-        from lambda_deno_spawn.dev.aws.read import read_current
+        from lambda_deno_spawn.dev.aws.deploy import check_package_type, plan_deploy
+        from lambda_deno_spawn.dev.aws.image import find_repository
+        from lambda_deno_spawn.dev.aws.read import read_current, read_function
         from lambda_deno_spawn.dev.aws.session import Aws
         from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
         from lambda_deno_spawn.dev.aws.wanted import check_wanted
@@ -303,6 +338,7 @@ def deploy(
                 logs=None if log_format is None else {"format": log_format.value},
                 vpc=_without_none(subnets=subnet, security_groups=security_group)
                 or None,
+                image=_without_none(repository=repository) if image else None,
             )
         )
         wanted = _wanted(
@@ -334,7 +370,36 @@ def deploy(
         check_account(aws, target)
         if name is None:
             check_ambiguity(aws, target)
-        wanted = _with_package(wanted, project, package, out)
+        if wanted.is_image:
+            if package is not None:
+                raise UsageError(
+                    "Cannot use --package for a container image: the image is made "
+                    "from a package that is built now; leave it out"
+                )
+            place = find_repository(
+                repository or wanted.keys.get("image.repository"),
+                wanted.name,
+                aws.place,
+                may_create=create_repository,
+            )
+            there = read_function(aws, wanted.name)
+            if there is not None:
+                check_package_type(wanted, there)  # before a long build
+            options = _build_options(project, Arch(wanted.arch), out)
+            request = ImageRequest(
+                options, base=base, python_dir=python_dir, profile=profile
+            )
+            wanted = _with_image(wanted, request, place)
+        else:
+            _refuse_without_image(
+                {
+                    "--repository": repository,
+                    "--create-repository": create_repository or None,
+                    "--base": base,
+                    "--python-dir": python_dir,
+                }
+            )
+            wanted = _with_package(wanted, project, package, out)
         current = read_current(aws, wanted, _built_layers(out, wanted))
         current = build_missing(wanted, current, out)
         _note_other_builds(current, out)
@@ -443,7 +508,7 @@ def _wanted(
         "retention_days": project.aws.get("logs.retention"),
         "url": project.aws.get("url.enabled"),
         "url_auth": project.aws.get("url.auth") or ("AWS_IAM" if has_url else None),
-        "recorded": tuple(project.aws),
+        "recorded": (*project.aws, *(["image"] if "image.enabled" in keys else [])),
     }
     return Wanted(
         **{**fields, **given},
@@ -465,18 +530,47 @@ def _with_package(
     return dataclasses.replace(wanted, package=built, handler=handler)
 
 
+def _with_image(wanted: Wanted, request: ImageRequest, place: Repository) -> Wanted:
+    from lambda_deno_spawn.dev.aws.image import FunctionImage
+
+    package, built = built_image(request)
+    image = FunctionImage(built.image, built.path, built.size_bytes, place)
+    return dataclasses.replace(
+        wanted, package=_zip_of(package), handler=package.handler, image=image
+    )
+
+
+def _build_options(project: Project, arch: Arch, out: Path) -> BuildOptions:
+    from lambda_deno_spawn.dev.package.build import BuildOptions
+
+    return BuildOptions(project=project, arch=arch, out=out)
+
+
 def _build_package(project: Project, arch: Arch, out: Path) -> tuple[PackageZip, str]:
     """Build the package; return it and the handler."""
-    from lambda_deno_spawn.dev.aws.wanted import PackageZip
-    from lambda_deno_spawn.dev.package.build import BuildOptions, build
+    from lambda_deno_spawn.dev.package.build import build
 
-    package = build(BuildOptions(project=project, arch=arch, out=out), os.environ)
+    package = build(_build_options(project, arch, out), os.environ)
     for note in package.notes:
         print(f"Note: {note}", file=sys.stderr)
-    zipped = PackageZip(
+    return _zip_of(package), package.handler
+
+
+def _zip_of(package: Package) -> PackageZip:
+    from lambda_deno_spawn.dev.aws.wanted import PackageZip
+
+    return PackageZip(
         package.path, package.sha256, package.zipped_bytes, package.unzipped_bytes
     )
-    return zipped, package.handler
+
+
+def _refuse_without_image(given: Mapping[str, object]) -> None:
+    names = [name for name, value in given.items() if value is not None]
+    if names:
+        raise UsageError(
+            f"Cannot use {' and '.join(names)} without --image: only images are built "
+            "on a base and kept in a repository; add --image, or [image] in lambda.toml"
+        )
 
 
 def _given_package(path: Path, handler: str) -> PackageZip:
@@ -518,7 +612,7 @@ def _given_package(path: Path, handler: str) -> PackageZip:
 
 def _built_layers(out: Path, wanted: Wanted) -> list[LayerZip]:
     """Return the local layers that can be published if the function needs them."""
-    if wanted.layers:
+    if wanted.layers or wanted.is_image:
         return []
     return [layer for layer in layer_zips(out) if layer.path.is_file()]
 
@@ -607,6 +701,7 @@ def _plan_facts(wanted: Wanted, current: Current, plan: Plan) -> dict[str, Any]:
         "needsConfirmation": plan.loses,
         "notes": list(plan.notes),
         "sha256": wanted.package.sha256,
+        "imageDigest": None if wanted.image is None else wanted.image.digest,
     }
 
 
@@ -638,6 +733,7 @@ class _Deployed:
         version: The version that the alias points to.
         alias: ARN of the alias.
         layers: ARNs, in order.
+        image: Name of the image with its digest; None for a zip.
     """
 
     arn: str
@@ -645,6 +741,7 @@ class _Deployed:
     alias: str | None
     url: str | None
     layers: tuple[str, ...]
+    image: str | None = None
 
 
 def _deployed(wanted: Wanted, current: Current, executor: Executor) -> _Deployed:
@@ -661,7 +758,12 @@ def _deployed(wanted: Wanted, current: Current, executor: Executor) -> _Deployed
         url = str(responses["url"]["FunctionUrl"])
     layers = resolve(planned_layers(wanted, current), responses)
     alias = None if wanted.alias is None else f"{arn}:{wanted.alias}"
-    return _Deployed(arn, version, alias, url, tuple(layers))
+    image = None
+    if wanted.is_image:
+        image = current.function.image_uri if current.function else None
+        if "image" in responses:
+            image = str(responses["image"]["ImageUri"])
+    return _Deployed(arn, version, alias, url, tuple(layers), image)
 
 
 def _show_deployed(
@@ -681,6 +783,7 @@ def _show_deployed(
             "packageBytes": size_bytes,
             "sha256": wanted.package.sha256,
             "layers": list(deployed.layers),
+            "image": deployed.image,
             "changed": bool(plan.steps),
             "changes": changes,
         }
@@ -695,6 +798,7 @@ def _show_deployed(
         ("alias", deployed.alias),
         ("url", deployed.url),
         ("package", f"{wanted.package.path}, {size_bytes / MB:.2f} MB"),
+        ("image", deployed.image),
         *(("layer", arn) for arn in deployed.layers),
     ]
     for label, value in rows:

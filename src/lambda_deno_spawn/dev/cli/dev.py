@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lambda_deno_spawn.config import Warm
-from lambda_deno_spawn.dev.cli.console import Output, error_text, exit_codes
+from lambda_deno_spawn.dev.aws.credentials import function_environ
+from lambda_deno_spawn.dev.cli.console import (
+    Output,
+    error_text,
+    exit_codes,
+    print_note,
+)
 from lambda_deno_spawn.dev.cli.options import (
     EnvFileOption,
     EnvOption,
@@ -258,7 +264,8 @@ async def _serve(
     from lambda_deno_spawn.dev.recording.requests import RequestRecorder
 
     deno = deno_binary(os.environ)  # a lack is said now, not with the first request
-    local = LocalLambda(paths, overrides, environ=os.environ)
+    environ = function_environ(os.environ, print_note)
+    local = LocalLambda(paths, overrides, environ=environ)
     listener = Listener(port)
     local.serve_at(listener.url)
     try:
@@ -272,6 +279,7 @@ async def _serve(
             Console(local, recorder.write).routes(),
             allowed_origins=origins,
             on_error=local.tell_mistake,
+            origins_for=urls.allowed_origins,
         )
         checker = TypeChecker(deno, os.environ, local.journal) if is_checking else None
         screen = JsonScreen() if output is Output.JSON else TextScreen()

@@ -12,16 +12,37 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from lambda_deno_spawn.dev.cli.console import Output
 from lambda_deno_spawn.dev.project.quotas import MB
 
 if TYPE_CHECKING:
-    from lambda_deno_spawn.dev.package.build import BuildOptions
+    from lambda_deno_spawn.dev.package.build import BuildOptions, Package
     from lambda_deno_spawn.dev.package.image import BuiltImage
     from lambda_deno_spawn.dev.package.oci import Blob, Image
     from lambda_deno_spawn.dev.package.registry import Login
+
+BaseOption = Annotated[
+    str | None,
+    typer.Option(
+        "--base",
+        metavar="IMAGE|FOLDER",
+        help="With --image: the image to build on, in a registry (HOST/NAME:TAG) or an "
+        "OCI layout here.  [default: lambda.toml's, else AWS's for the runtime]",
+    ),
+]
+PythonDirOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--python-dir",
+        metavar="FOLDER",
+        help="With --image and provided.al2023: installation of Python to put into it."
+        "  [default: python-build-standalone, fetched by uv]",
+    ),
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,19 +51,34 @@ class ImageRequest:
 
     Attributes:
         options: The package in it.
-        base: Name or folder of the image to build on; None: that of AWS.
+        base: Name or folder of the image to build on; None: that of the project file,
+            else that of AWS.
         push: Name to push it to; None: it stays here.
+        tar: File to write the layout to, too; None: the folder only.
         python_dir: Interpreter to put into it.
         region: Region for AWS's registry; None: the one in its name.
         profile: Profile in the AWS configuration files.
     """
 
     options: BuildOptions
-    base: str | None
-    push: str | None
-    python_dir: Path | None
-    region: str | None
-    profile: str | None
+    base: str | None = None
+    push: str | None = None
+    tar: Path | None = None
+    python_dir: Path | None = None
+    region: str | None = None
+    profile: str | None = None
+
+    @property
+    def base_name(self) -> str:
+        """Name or folder of the image to build on."""
+        from lambda_deno_spawn.dev.package.image import default_base
+
+        project = self.options.project
+        given = project.aws.get("image.base")
+        if self.base is None and given is not None:
+            folder = project.function.task_root / given
+            return str(folder) if folder.is_dir() else str(given)
+        return self.base or default_base(project.runtime)
 
 
 def make_image(request: ImageRequest, output: Output) -> None:
@@ -53,38 +89,48 @@ def make_image(request: ImageRequest, output: Output) -> None:
         DeployError: The registry refused it, or cannot be reached.
         UsageError: A name cannot be used.
     """
-    from lambda_deno_spawn.dev.package.build import build
-    from lambda_deno_spawn.dev.package.image import (
-        ImageOptions,
-        build_image,
-        default_base,
-    )
+    from lambda_deno_spawn.dev.package.oci import write_tar
     from lambda_deno_spawn.dev.package.registry import Reference
 
-    options = request.options
-    project = options.project
     target = None if request.push is None else Reference.parse(request.push)
-    name = request.base or default_base(project.runtime)
-    base, digest = _base(request, name)
+    _, built = built_image(request)
+    if request.tar is not None:
+        write_tar(request.tar, built.path, built.image, request.options.project.name)
+    pushed = None if target is None else _push(request, target.host, built)
+    _show(built, request, pushed, output)
+
+
+def built_image(request: ImageRequest) -> tuple[Package, BuiltImage]:
+    """Build a package and an image of it.
+
+    Raises:
+        BuildError: The base cannot be used, or the image cannot be written.
+        DeployError: The registry refused it, or cannot be reached.
+        UsageError: A name cannot be used.
+    """
+    from lambda_deno_spawn.dev.package.build import build
+    from lambda_deno_spawn.dev.package.image import ImageOptions, build_image
+
+    options = request.options
+    base, digest = _base(request, request.base_name)
     package = build(options, os.environ)
     for text in package.notes:
         _note(text)
     built = build_image(
         ImageOptions(
-            project=project,
+            project=options.project,
             package=package,
             arch=options.arch,
             out=options.out,
             environ=os.environ,
             base=base,
-            base_name=name,
+            base_name=request.base_name,
             base_digest=digest,
             python_dir=request.python_dir,
         ),
         _note,
     )
-    pushed = None if target is None else _push(request, target.host, built)
-    _show(built, name, pushed, output)
+    return package, built
 
 
 def _note(text: str) -> None:
@@ -139,7 +185,9 @@ def _show_blob(blob: Blob, is_sent: bool) -> None:
     )
 
 
-def _show(built: BuiltImage, base: str, pushed: str | None, output: Output) -> None:
+def _show(
+    built: BuiltImage, request: ImageRequest, pushed: str | None, output: Output
+) -> None:
     architecture = built.image.config["architecture"]
     if output is Output.JSON:
         fields = {
@@ -147,7 +195,8 @@ def _show(built: BuiltImage, base: str, pushed: str | None, output: Output) -> N
             "digest": built.digest,
             "bytes": built.size_bytes,
             "architecture": architecture,
-            "base": base,
+            "base": request.base_name,
+            "tar": None if request.tar is None else str(request.tar),
             "python": built.python,
             "pushed": pushed,
         }
@@ -157,6 +206,8 @@ def _show(built: BuiltImage, base: str, pushed: str | None, output: Output) -> N
             f"{built.path}: {built.size_bytes / MB:.1f} MB, {len(built.image.layers)} "
             f"layers, linux/{architecture}"
         )
+        if request.tar is not None:
+            print(request.tar)
         print(built.digest)
         if pushed is not None:
             print(pushed)

@@ -22,6 +22,7 @@ from lambda_deno_spawn.dev.cli.console import (
     Output,
     error_text,
     exit_codes,
+    print_note,
 )
 from lambda_deno_spawn.dev.cli.events import check_json, read_event, read_file
 from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
@@ -53,6 +54,7 @@ from lambda_deno_spawn.dev.project.quotas import (
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from typing import BinaryIO
 
     from lambda_deno_spawn.dev.local.invoke import InvokeResult
@@ -199,6 +201,7 @@ def invoke(
             )
             return
         refuse_ignored(context, LOCAL)
+        from lambda_deno_spawn.dev.aws.credentials import function_environ
         from lambda_deno_spawn.dev.local.inspector import how_to_attach
         from lambda_deno_spawn.dev.local.invoke import run
 
@@ -227,12 +230,13 @@ def invoke(
         if options.inspect is not None:
             print(how_to_attach(options, os.environ), file=sys.stderr, flush=True)
         streamed_to = sys.stdout.buffer if output is Output.TEXT else None
+        environ = function_environ(os.environ, print_note)
         if record is None:
             result = run(
-                options, environ=os.environ, log=sys.stderr.buffer, output=streamed_to
+                options, environ=environ, log=sys.stderr.buffer, output=streamed_to
             )
         else:
-            result = _run_recorded(options, record, streamed_to)
+            result = _run_recorded(options, record, environ, streamed_to)
         _show(result, output)
 
 
@@ -262,14 +266,17 @@ def _client_context(client_context: str | None) -> str | None:
 
 
 def _run_recorded(
-    options: InvokeOptions, record: Recorded, output: BinaryIO | None
+    options: InvokeOptions,
+    record: Recorded,
+    environ: Mapping[str, str],
+    output: BinaryIO | None,
 ) -> InvokeResult:
     """Run a function once and write a recording of it."""
     from lambda_deno_spawn.dev.recording.rerun import rerun
     from lambda_deno_spawn.dev.recording.store import folder, write
 
     where = folder(os.environ)
-    done = rerun(options, environ=os.environ, log=sys.stderr.buffer, output=output)
+    done = rerun(options, environ=environ, log=sys.stderr.buffer, output=output)
     if record is Recorded.ALL or not done.result.is_ok:
         path = write(done.form, where)
         print(f"Recorded in {str(path)!r}", file=sys.stderr)

@@ -18,7 +18,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, Output, exit_codes
+from lambda_deno_spawn.dev.aws.credentials import function_environ
+from lambda_deno_spawn.dev.cli.console import (
+    EXIT_FAILED,
+    Output,
+    exit_codes,
+    print_note,
+)
 from lambda_deno_spawn.dev.cli.options import (
     EnvOption,
     HandlerOption,
@@ -135,7 +141,8 @@ def replay(
             _say(f"Note: {note}")
         if options.inspect is not None:
             _say(how_to_attach(options, os.environ))
-        done = again.rerun(options, environ=os.environ, log=sys.stderr.buffer)
+        environ = function_environ(os.environ, print_note)
+        done = again.rerun(options, environ=environ, log=sys.stderr.buffer)
         differences = compare(form, done.form, with_log=log)
         _show(stored, done, differences, notes, output)
 

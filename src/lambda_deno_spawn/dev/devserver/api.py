@@ -3,7 +3,8 @@
 Knows the calls, their headers, and how Lambda refuses them. Does not know how a
 function is run. Signatures are not checked: a client that ``guard`` lets through
 may invoke. Specification: AWS Lambda API reference, Invoke, InvokeWithResponseStream,
-InvokeAsync, ListFunctions, GetFunctionConfiguration and "Common error types".
+InvokeAsync, ListFunctions, GetFunctionConfiguration, GetFunctionUrlConfig and "Common
+error types".
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from lambda_deno_spawn.dev.devserver.answers import (
 from lambda_deno_spawn.dev.devserver.fleet import TooManyRequestsError
 from lambda_deno_spawn.dev.devserver.journal import Source
 from lambda_deno_spawn.dev.devserver.local_lambda import LATEST, UnknownFunctionError
+from lambda_deno_spawn.dev.devserver.url_config import UrlConfig
 from lambda_deno_spawn.dev.local.environment import (
     RESPONSE_LIMIT_BYTES,
     EmulatedOutcome,
@@ -88,12 +90,13 @@ class LambdaApi:
             ("GET", f"{functions}/", self._list),
             ("GET", f"{functions}{one}", self._get),
             ("GET", f"{functions}{one}/configuration", self._get_configuration),
+            ("GET", "/2021-10-31/functions/{name}/url", self._get_url),
         ]
         routes = [
             Route(path, _refusing(call), methods=[method])
             for method, path, call in table
         ]
-        versions = ("2014-11-13", "2015-03-31", "2021-11-15")
+        versions = ("2014-11-13", "2015-03-31", "2021-10-31", "2021-11-15")
         every = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]
         return routes + [
             Route(f"/{version}/{{rest:path}}", _refusing(_unknown), methods=every)
@@ -121,7 +124,6 @@ class LambdaApi:
         job = self._begin(request, fleet, qualifier, event, source)
         if is_async:
             self._lambda.journal.respond(job.record, 202, [])
-            job.hang_up()  # there is no caller
             return Answer(202, [("x-amzn-RequestId", job.record.id)])
         outcome = _buffered(await job.answered())
         headers = [
@@ -158,7 +160,6 @@ class LambdaApi:
         event = await _read_event(request, ASYNC_EVENT_LIMIT_BYTES, "InvokeAsync")
         job = self._begin(request, fleet, qualifier, event, Source.ASYNC)
         self._lambda.journal.respond(job.record, 202, [])
-        job.hang_up()
         return _json(202, {"Status": 202})
 
     async def _list(self, _: Request) -> Answer:
@@ -173,6 +174,22 @@ class LambdaApi:
     async def _get_configuration(self, request: Request) -> Answer:
         fleet, _ = self._find(request)
         return _json(200, _configuration(fleet))
+
+    async def _get_url(self, request: Request) -> Answer:
+        fleet, _ = self._find(request)
+        config = UrlConfig.of(fleet.function.project.aws)
+        # Not every system knows the address of NAME.localhost.
+        folder = "" if self._lambda.only() is fleet else f"{fleet.function.name}/"
+        url = f"{self._lambda.url}/{folder}"
+        return _json(
+            200,
+            {
+                "FunctionUrl": url,
+                "FunctionArn": fleet.arn,
+                "AuthType": "AWS_IAM" if config.is_signed else "NONE",
+                "InvokeMode": "BUFFERED",
+            },
+        )
 
     # What they have in common.
 
@@ -215,15 +232,20 @@ class LambdaApi:
                 "Member must have 1 to 256 characters out of letters, digits, spaces "
                 "and . _ : / = + - @",
             )
+        trace = request.headers.get("x-amzn-trace-id")
         try:
+            if source is Source.ASYNC:
+                return self._lambda.begin_async(
+                    fleet, event, qualifier=qualifier, tenant_id=tenant_id, trace=trace
+                )
             return self._lambda.begin(
                 fleet,
                 event,
                 source,
                 qualifier=qualifier,
-                client_context=_client_context(request, source),
+                client_context=_client_context(request),
                 tenant_id=tenant_id,
-                trace=request.headers.get("x-amzn-trace-id"),
+                trace=trace,
             )
         except TooManyRequestsError as error:
             raise RefusedError(429, "TooManyRequestsException", str(error)) from error
@@ -299,10 +321,10 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"{name} exists in JavaScript, but not in JSON")
 
 
-def _client_context(request: Request, source: Source) -> str | None:
-    """Return the client context as JSON text; asynchronous events have none."""
+def _client_context(request: Request) -> str | None:
+    """Return the client context as JSON text."""
     encoded = request.headers.get("x-amz-client-context")
-    if not encoded or source is Source.ASYNC:
+    if not encoded:
         return None
     if len(encoded) <= CLIENT_CONTEXT_LIMIT_BYTES:
         try:

@@ -51,6 +51,7 @@ class HttpRequest:
         source_ip: Address of the client.
         port: That the client connected to.
         epoch_s: When the request came in; Unix time.
+        access_key: Key that the request is signed with; None: it need not be.
     """
 
     method: str
@@ -62,6 +63,7 @@ class HttpRequest:
     port: int
     epoch_s: float
     request_id: str
+    access_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +108,14 @@ def _format_2(
     for name, value in _pairs(request.query):
         query[name] = f"{query[name]},{value}" if name in query else value
     host = headers.get("host", "localhost")
-    context = {
-        "accountId": "anonymous" if is_url else ACCOUNT,
+    context: dict[str, Any] = {
+        "accountId": "anonymous" if is_url and not request.access_key else ACCOUNT,
         "apiId": function_name,
+        **(
+            {"authorizer": _authorizer(request.access_key)}
+            if request.access_key
+            else {}
+        ),
         "domainName": host,
         "domainPrefix": function_name,
         "http": {
@@ -135,6 +142,20 @@ def _format_2(
         "requestContext": context,
         **({"body": _body(request)[0]} if request.body else {}),
         "isBase64Encoded": bool(request.body) and _body(request)[1],
+    }
+
+
+def _authorizer(access_key: str) -> dict[str, Any]:
+    return {
+        "iam": {
+            "accessKey": access_key,
+            "accountId": ACCOUNT,
+            "callerId": access_key,
+            "cognitoIdentity": None,
+            "principalOrgId": None,
+            "userArn": f"arn:aws:iam::{ACCOUNT}:user/local",
+            "userId": access_key,
+        }
     }
 
 

@@ -84,6 +84,7 @@ class Facts:
         method: Method of an HTTP request; None for an event.
         target: Path and query of an HTTP request, as they were sent.
         replay_of: Id of the request that this one repeats.
+        attempt: Counts the attempts of an event without a caller, from 1.
     """
 
     request_id: str
@@ -102,6 +103,7 @@ class Facts:
     method: str | None = None
     target: str | None = None
     replay_of: str | None = None
+    attempt: int = 1
 
 
 @dataclass(slots=True, kw_only=True)
@@ -422,7 +424,13 @@ class Journal:
     # Writing: the functions' side.
 
     def begin(self, facts: Facts) -> Record:
-        """Add the record of a request that came in."""
+        """Add the record of a request that came in.
+
+        It takes the place of an earlier attempt, which had the same id.
+        """
+        former = self._records.pop(facts.request_id, None)
+        if former is not None:
+            self._kept_bytes -= former.kept_bytes
         self._count += 1
         record = Record(number=self._count, facts=facts)
         self._records[facts.request_id] = record

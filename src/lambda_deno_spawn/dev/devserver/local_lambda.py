@@ -13,10 +13,11 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.dev.devserver.fleet import Fleet
+from lambda_deno_spawn.dev.devserver.fleet import Fleet, TooManyRequestsError
 from lambda_deno_spawn.dev.devserver.functions import find_functions
 from lambda_deno_spawn.dev.devserver.job import Job
 from lambda_deno_spawn.dev.devserver.journal import Facts, Journal, Notice, Source
+from lambda_deno_spawn.dev.devserver.retries import Retries
 from lambda_deno_spawn.dev.local.invoke import trace_id
 from lambda_deno_spawn.dev.local.runtime import region
 from lambda_deno_spawn.errors import LambdaDenoSpawnError, UsageError
@@ -76,6 +77,7 @@ class LocalLambda:
         self.url = ""
         self.fleets: dict[str, Fleet] = {}
         self._former: list[Fleet] = []
+        self._retries = Retries(self.journal)
         self._paths = list(paths)
         self._overrides = overrides
         self._region = region(environ)
@@ -130,6 +132,8 @@ class LocalLambda:
         fleet: Fleet,
         event: bytes,
         source: Source,
+        attempt: int = 1,
+        /,
         *,
         request_id: str | None = None,
         qualifier: str | None = None,
@@ -164,11 +168,55 @@ class LocalLambda:
             method=method,
             target=target,
             replay_of=replay_of,
+            attempt=attempt,
         )
         fleet.check_room()
         job = Job(self.journal.begin(facts), self.journal)
         fleet.submit(job)
         return job
+
+    def begin_async(
+        self,
+        fleet: Fleet,
+        event: bytes,
+        *,
+        qualifier: str | None = None,
+        tenant_id: str | None = None,
+        trace: str | None = None,
+    ) -> Job:
+        """Let a function handle an event without a caller; twice again if it fails.
+
+        Raises:
+            TooManyRequestsError: As for ``begin``.
+        """
+        name = fleet.function.name
+
+        def attempt(number: int, request_id: str | None = None) -> Job:
+            return self.begin(
+                self.fleets[name],
+                event,
+                Source.ASYNC,
+                number,
+                request_id=request_id,
+                qualifier=qualifier,
+                tenant_id=tenant_id,
+                trace=trace,
+            )
+
+        first = attempt(1)
+
+        def again(number: int) -> Job | None:
+            try:
+                return attempt(number, first.record.id)
+            except (KeyError, TooManyRequestsError):
+                return None
+
+        def dead_letter() -> str | None:
+            function = self.fleets[name].function if name in self.fleets else None
+            return None if function is None else function.project.aws.get("dead_letter")
+
+        self._retries.follow(first, again, dead_letter)
+        return first
 
     def reload(self, names: Iterable[str]) -> None:
         """Use the new code and settings of some functions from the next request on."""
@@ -204,12 +252,13 @@ class LocalLambda:
                 self._add(function)
                 self._tell("info", f"is served now, from {function.folder}", name)
 
-    def tell_mistake(self, text: str) -> None:
-        """Note a fault in `dev` itself."""
-        self._tell("error", text)
+    def tell_mistake(self, text: str, function: str | None = None) -> None:
+        """Note a mistake of a function's, or a fault in `dev` itself."""
+        self._tell("error", text, function)
 
     async def aclose(self) -> None:
         """End everything that was started."""
+        await self._retries.aclose()
         fleets = [*self.fleets.values(), *self._former]
         await asyncio.gather(*(fleet.aclose() for fleet in fleets))
         self.journal.close()

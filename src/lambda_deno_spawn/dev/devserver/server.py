@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 PAGES = "/_"  # below it is everything that is neither a function nor Lambda's API
-OWN_PATH = ("/_/", "/2014-11-13/", "/2015-03-31/", "/2021-11-15/")
+OWN_PATH = ("/_/", "/2014-11-13/", "/2015-03-31/", "/2021-10-31/", "/2021-11-15/")
 # X-Amz-Client-Context alone may have 3.5 KB; 64 KB is uvicorn's own limit.
 BACKLOG = 512
 CLOSE_LIMIT_S = 1.0  # for responses in progress when dev ends
@@ -45,6 +45,7 @@ class Guarded:
         functions: ASGIApp,
         allowed_origins: Collection[str],
         on_error: Callable[[str], None],
+        origins_for: Callable[[Request], Collection[str]],
     ) -> None:
         """Let requests through, if nothing speaks against them.
 
@@ -54,8 +55,10 @@ class Guarded:
                 the function's.
             allowed_origins: Origins whose pages may call functions.
             on_error: Told of a fault in `dev` itself; the client only sees status 500.
+            origins_for: Returns further origins for a request to a function.
         """
         self._on_error = on_error
+        self._origins_for = origins_for
         self._app = app
         self._functions = functions
         self._allowed_origins = allowed_origins
@@ -66,11 +69,13 @@ class Guarded:
         is_function = names_function(request.headers.get("host", ""))
         path = scope["path"]
         is_own_path = path.startswith(OWN_PATH) or path == PAGES
+        is_own = is_own_path and not is_function
+        further = () if is_own else self._origins_for(request)
         problem = refusal(
             request.headers,
             method=request.method,
-            is_own=is_own_path and not is_function,
-            allowed_origins=self._allowed_origins,
+            is_own=is_own,
+            allowed_origins={*self._allowed_origins, *further},
         )
         if problem is not None:
             response = PlainTextResponse(f"{problem}\n", 403)
@@ -92,6 +97,7 @@ def application(
     *,
     allowed_origins: Collection[str] = (),
     on_error: Callable[[str], None] = lambda _: None,
+    origins_for: Callable[[Request], Collection[str]] = lambda _: (),
 ) -> ASGIApp:
     """Return what answers requests.
 
@@ -101,6 +107,7 @@ def application(
         pages: Starlette's routes of other modules, without the ``/_`` in front.
         allowed_origins: Origins whose pages may call functions.
         on_error: Told of a fault in `dev` itself.
+        origins_for: Returns further origins whose pages may send a certain request.
     """
     own = Mount(PAGES, routes=list(pages))
     return Guarded(
@@ -108,6 +115,7 @@ def application(
         Starlette(routes=functions),
         allowed_origins,
         on_error,
+        origins_for,
     )
 
 

@@ -11,7 +11,7 @@ import json
 import time
 import uuid
 from typing import TYPE_CHECKING
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from starlette.requests import ClientDisconnect
 from starlette.routing import Route
@@ -24,6 +24,7 @@ from lambda_deno_spawn.dev.devserver.answers import (
 )
 from lambda_deno_spawn.dev.devserver.fleet import TooManyRequestsError
 from lambda_deno_spawn.dev.devserver.functions import EventForm, InvokeMode
+from lambda_deno_spawn.dev.devserver.guard import is_local
 from lambda_deno_spawn.dev.devserver.http_events import (
     HttpRequest,
     HttpResponse,
@@ -34,6 +35,13 @@ from lambda_deno_spawn.dev.devserver.http_events import (
     response_for,
 )
 from lambda_deno_spawn.dev.devserver.journal import Source
+from lambda_deno_spawn.dev.devserver.url_config import (
+    ALLOW_ORIGIN,
+    NotSignedError,
+    UrlConfig,
+    is_preflight,
+    signer,
+)
 from lambda_deno_spawn.dev.local.environment import (
     RESPONSE_LIMIT_BYTES,
     OutcomeKind,
@@ -54,6 +62,14 @@ METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
 ALB_LIMIT_BYTES = 1024 * 1024  # of a request's body, and of a result
 STREAMING_FORMS = frozenset({EventForm.URL, EventForm.REST_API})
 JSON = "application/json"
+NO_WEBSOCKETS = (
+    "Function URLs have no WebSockets: send an HTTP request, or have the response "
+    "streamed"
+)
+HOW_TO_SIGN = (
+    "The AuthType of this function URL is AWS_IAM: sign the request, as "
+    '`lambda-deno-spawn call` does, or set auth = "NONE" in [url] of its lambda.toml'
+)
 
 
 class FunctionUrls:
@@ -80,11 +96,71 @@ class FunctionUrls:
         """Return what takes every path that is left."""
         return [Route("/{path:path}", self._answer, methods=METHODS)]
 
+    def allowed_origins(self, request: Request) -> tuple[str, ...]:
+        """Return the origin of a request if the function's CORS lets its pages in.
+
+        "*" means pages of this machine here, such as a front end's own server: any page
+        on the internet could invoke the function otherwise.
+        """
+        found = self._find(request)
+        if isinstance(found, Answer):
+            return ()
+        cors = self._config(found[0]).cors
+        origin = request.headers.get("origin", "")
+        if cors is None or not cors.allows(origin):
+            return ()
+        is_meant = origin in cors.origins or is_local(urlsplit(origin).netloc)
+        return (origin,) if is_meant else ()
+
+    def _config(self, fleet: Fleet) -> UrlConfig:
+        if self._form is not EventForm.URL:
+            return UrlConfig()
+        return UrlConfig.of(fleet.function.project.aws)
+
     async def _answer(self, request: Request) -> Answer:
         found = self._find(request)
         if isinstance(found, Answer):
             return found
         fleet, path = found
+        config, origin = self._config(fleet), request.headers.get("origin", "")
+        if config.cors is not None and is_preflight(request.method, request.headers):
+            return Answer(200, config.cors.of_preflight(origin))
+        if request.headers.get("upgrade", "").lower() == "websocket":
+            return _message(400, NO_WEBSOCKETS)
+        access_key = None
+        if config.is_signed:
+            query = request.scope["query_string"].decode("latin-1")
+            try:
+                access_key = signer(request.headers, query)
+            except NotSignedError as error:
+                return _message(403, f"{error}. {HOW_TO_SIGN}")
+        answer = await self._call(request, fleet, path, access_key)
+        if config.cors is not None:
+            added = config.cors.of_response(origin)
+            self._warn_of_two(request, fleet, answer, added)
+            answer.headers += added
+        return answer
+
+    def _warn_of_two(
+        self,
+        request: Request,
+        fleet: Fleet,
+        answer: Answer,
+        added: list[tuple[str, str]],
+    ) -> None:
+        """Tell the developer what a browser refuses: as on Lambda, both are sent."""
+        names = [{name.lower() for name, _ in one} for one in (answer.headers, added)]
+        if all(ALLOW_ORIGIN in one for one in names):
+            self._lambda.tell_mistake(
+                f"{request.method} {request.url.path}: the response has two "
+                f"{ALLOW_ORIGIN}, one by [url.cors] and one by the function; browsers "
+                "refuse it: remove one of them",
+                fleet.function.name,
+            )
+
+    async def _call(
+        self, request: Request, fleet: Fleet, path: str, access_key: str | None
+    ) -> Answer:
         is_alb = self._form in (EventForm.ALB, EventForm.ALB_MULTI)
         try:
             limit_bytes = ALB_LIMIT_BYTES if is_alb else EVENT_LIMIT_BYTES
@@ -93,7 +169,7 @@ class FunctionUrls:
             return _too_large(limit_bytes)
         except ClientDisconnect:
             return Answer(400, [])  # nothing was invoked, and there is no reader
-        http = self._http_request(request, path, body)
+        http = self._http_request(request, path, body, access_key)
         event = event_for(self._form, http, fleet.function.name)
         if len(event) > EVENT_LIMIT_BYTES:
             return _too_large(EVENT_LIMIT_BYTES)
@@ -151,7 +227,9 @@ class FunctionUrls:
         text = json.dumps(body, indent=2).encode() + b"\n"
         return Answer(404, [("content-type", JSON)], text)
 
-    def _http_request(self, request: Request, path: str, body: bytes) -> HttpRequest:
+    def _http_request(
+        self, request: Request, path: str, body: bytes, access_key: str | None
+    ) -> HttpRequest:
         query = request.scope["query_string"].decode("latin-1")
         return HttpRequest(
             method=request.method,
@@ -166,6 +244,7 @@ class FunctionUrls:
             port=request.url.port or 80,
             epoch_s=time.time(),
             request_id=str(uuid.uuid4()),
+            access_key=access_key,
         )
 
     # Its response.

@@ -137,7 +137,7 @@ ENTRIES = (
         "`--cached-only is specified`, `Could not find npm package`",
         r"--cached-only is specified|Could not find npm package|"
         r"[Cc]ould not find (?:version|constraint)|npm package '[^']+' does not exist|"
-        r"JSR package manifest|Import '[^']+' failed",
+        r"JSR package manifest|Failed caching npm package|Import '[^']+' failed",
         "a package is neither in the function's package nor in Deno's cache, or has no "
         "such version",
         "build with `build`, which packages it; check its name and version",

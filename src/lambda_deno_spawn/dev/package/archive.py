@@ -10,19 +10,16 @@ archives" (permissions).
 
 from __future__ import annotations
 
-import contextlib
 import errno
-import glob
 import hashlib
-import secrets
 import shutil
 import stat
-import time
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from lambda_deno_spawn.dev.package.scratch import partial_file
 from lambda_deno_spawn.dev.project.selection import OWN_ARCHIVE
 from lambda_deno_spawn.errors import BuildError
 
@@ -37,8 +34,6 @@ UNIX = 3  # "version made by", APPNOTE 4.4.2.2: the attributes are a Unix mode
 LEVEL = 6
 # For archives that a developer waits for: a third less time than 6, and 2 % larger.
 QUICK_LEVEL = 5
-UNFINISHED = ".partial"  # end of an archive's name while it is written
-UNFINISHED_S = 3600.0  # no archive takes as long
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,36 +92,21 @@ def write_archive(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _cannot("create folder", path.parent, error) from error
-    _remove_unfinished(path)
-    # In the same folder: a rename is atomic only within one file system.
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
-        unzipped_bytes = 0
-        if begun is not None:
-            shutil.copyfile(begun.path, partial)
-            unzipped_bytes = begun.unzipped_bytes
-        unzipped_bytes += _write(
-            partial, ordered, "x" if begun is None else "r+", level
-        )
-        with partial.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-        zipped_bytes = partial.stat().st_size
-        partial.replace(path)
+        with partial_file(path) as partial:
+            unzipped_bytes = 0
+            if begun is not None:
+                shutil.copyfile(begun.path, partial)
+                unzipped_bytes = begun.unzipped_bytes
+            unzipped_bytes += _write(
+                partial, ordered, "w" if begun is None else "a", level
+            )
+            with partial.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            zipped_bytes = partial.stat().st_size
     except OSError as error:
         raise _cannot("write", path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
     return Written(path, zipped_bytes, unzipped_bytes, sha256)
-
-
-def _remove_unfinished(path: Path) -> None:
-    """Remove what commands that were killed have left of an archive."""
-    old_s = time.time() - UNFINISHED_S
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*{UNFINISHED}"):
-        with contextlib.suppress(OSError):
-            if left.stat().st_mtime < old_s:  # another command may be writing it
-                left.unlink()
 
 
 def write_text(path: Path, text: str) -> None:
@@ -135,28 +115,18 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         BuildError: The file cannot be written.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}{UNFINISHED}")
     try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        with partial_file(path) as partial:
+            partial.write_text(text, encoding="utf-8")
     except OSError as error:
         raise _cannot("write", path, error) from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink()
 
 
 def _write(
-    path: Path, members: list[Member], mode: Literal["x", "r+"], level: int
+    path: Path, members: list[Member], mode: Literal["w", "a"], level: int
 ) -> int:
     unzipped_bytes = 0
-    # "x": never overwrite a file that another process created.
-    with (
-        path.open(f"{mode}b") as file,
-        zipfile.ZipFile(
-            file, "w" if mode == "x" else "a", zipfile.ZIP_DEFLATED
-        ) as archive,
-    ):
+    with zipfile.ZipFile(path, mode, zipfile.ZIP_DEFLATED) as archive:
         archive.comment = OWN_ARCHIVE
         for member in members:
             info = zipfile.ZipInfo(member.name, EPOCH)

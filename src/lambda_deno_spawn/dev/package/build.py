@@ -10,7 +10,6 @@ Most of the build is imported while Deno bundles: that takes longer.
 from __future__ import annotations
 
 import contextlib
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,7 +32,7 @@ from lambda_deno_spawn.dev.package.request import (
     bundle_path,
     staging_folder,
 )
-from lambda_deno_spawn.dev.project.selection import SCRATCH_PREFIX
+from lambda_deno_spawn.dev.package.scratch import scratch_folder
 from lambda_deno_spawn.errors import BuildError, HandlerError, UsageError
 from lambda_deno_spawn.launch.handler import find_handler
 
@@ -97,7 +96,7 @@ def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
     if package := _built_before(out, key, options):
         return package
     with (
-        tempfile.TemporaryDirectory(prefix=SCRATCH_PREFIX) as name,
+        scratch_folder() as name,
         contextlib.ExitStack() as running,
     ):
         scratch = Path(name).resolve()

@@ -11,10 +11,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import secrets
 import shutil
 import stat
-import tempfile
 import zipfile
 import zlib
 from dataclasses import dataclass
@@ -33,14 +31,18 @@ from lambda_deno_spawn.dev.package.layer import (
 from lambda_deno_spawn.dev.package.oci import (
     ARCHITECTURES,
     CREATED,
+    LAYER,
     Blob,
     Image,
     Layer,
+    check_layers,
+    compressed,
     names_in,
     read_layout,
     write_layer,
     write_layout,
 )
+from lambda_deno_spawn.dev.package.scratch import partial_file, scratch_folder
 from lambda_deno_spawn.dev.package.wheels import cache_folder
 from lambda_deno_spawn.dev.project.quotas import OS_ONLY
 from lambda_deno_spawn.dev.project.selection import IMAGE_SUFFIX
@@ -134,6 +136,7 @@ def build_image(options: ImageOptions, note: Callable[[str], None]) -> BuiltImag
     Raises:
         BuildError: The base has no interpreter, or something cannot be written.
     """
+    check_layers(options.base, options.base_name)
     runtime = options.project.runtime
     is_own = runtime == OS_ONLY
     version = DEFAULT_PYTHON if is_own else runtime.removeprefix("python")
@@ -144,13 +147,12 @@ def build_image(options: ImageOptions, note: Callable[[str], None]) -> BuiltImag
     )
     kinds = [Kind.DENO, Kind.RUNTIME, *([Kind.PYTHON] if is_own else [])]
     built = _layers(options, kinds, version, note)
-    with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as scratch:
+    with scratch_folder() as scratch:
         cache = cache_folder(options.environ).with_name("image-layers")
         layers = [_cached(options.out, layer, cache, Path(scratch)) for layer in built]
         layers.append(_layer(options.package.path, TASK_ROOT, Path(scratch) / "task"))
-        image = _configured(options, f"/{python}").with_layers(
-            layers, "lambda-deno-spawn build --image"
-        )
+        configured = _configured(options, f"/{python}", _gzipped(options.base, scratch))
+        image = configured.with_layers(layers, "lambda-deno-spawn build --image")
         path = options.out / f"{options.project.name}{IMAGE_SUFFIX}"
         write_layout(path, image, options.project.name)
     # The folder with its layers is gone: from here on they are those of the layout.
@@ -256,16 +258,11 @@ def _cached(out: Path, built: BuiltLayer, cache: Path, scratch: Path) -> Layer:
     with contextlib.suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
         assert isinstance(made.blob.content, Path)
-        partial = cache / f".{key}.{secrets.token_hex(4)}"
-        try:
+        with partial_file(path) as partial:
             shutil.copyfile(made.blob.content, partial)
-            partial.replace(path)
-            partial.write_text(
-                json.dumps({**made.blob.descriptor, "diffId": made.diff_id})
-            )
-            partial.replace(facts)
-        finally:
-            partial.unlink(missing_ok=True)
+        with partial_file(facts) as partial:
+            known = {**made.blob.descriptor, "diffId": made.diff_id}
+            partial.write_text(json.dumps(known))
     return made
 
 
@@ -285,7 +282,17 @@ def _layer(archive: Path, root: str, path: Path) -> Layer:
     return write_layer(path, root, members)
 
 
-def _configured(options: ImageOptions, python: str) -> Image:
+def _gzipped(base: Image, scratch: str) -> tuple[Layer, ...]:
+    """Return the layers of a base, all of them compressed: Lambda takes no others."""
+    return tuple(
+        compressed(layer, Path(scratch) / f"base-{number}")
+        if layer.blob.media_type == LAYER
+        else layer
+        for number, layer in enumerate(base.layers)
+    )
+
+
+def _configured(options: ImageOptions, python: str, layers: tuple[Layer, ...]) -> Image:
     """Return the base with the configuration of the function."""
     base = options.base
     config: dict[str, Any] = dict(base.config.get("config") or {})
@@ -317,4 +324,4 @@ def _configured(options: ImageOptions, python: str) -> Image:
         "created": CREATED,
         "config": config,
     }
-    return Image(whole, base.layers, _annotations(options))
+    return Image(whole, layers, _annotations(options))

@@ -13,7 +13,6 @@ import importlib.metadata
 import io
 import json
 import re
-import tempfile
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -36,6 +35,7 @@ from lambda_deno_spawn.dev.package.interpreter import (
     search_interpreter,
 )
 from lambda_deno_spawn.dev.package.native import built_library
+from lambda_deno_spawn.dev.package.scratch import scratch_folder
 from lambda_deno_spawn.dev.package.wheels import (
     Requirement,
     Target,
@@ -216,7 +216,7 @@ def build_layers(
     wanted = [(arch, kind) for arch in options.archs for kind in options.kinds]
     for arch, kind in wanted:
         try:
-            with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as scratch:
+            with scratch_folder() as scratch:
                 plan = PLANNERS[kind](options, arch, Path(scratch), note)
                 check_binaries(plan, options, note)
                 check_size(plan)

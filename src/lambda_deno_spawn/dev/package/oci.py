@@ -9,21 +9,20 @@ Layout", "Image Manifest", "Image Configuration" and "Image Layer Filesystem Cha
 from __future__ import annotations
 
 import contextlib
-import glob
 import gzip
 import hashlib
 import io
 import json
+import re
 import shutil
 import stat
 import tarfile
-import tempfile
-import time
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any, cast
 
-from lambda_deno_spawn.dev.package.archive import LEVEL, UNFINISHED_S, Member
+from lambda_deno_spawn.dev.package.archive import LEVEL, Member
+from lambda_deno_spawn.dev.package.scratch import partial_file, partial_folder
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.selection import OWN_IMAGE
 from lambda_deno_spawn.errors import BuildError
@@ -221,6 +220,51 @@ def write_layer(path: Path, root: str, members: Iterable[Member]) -> Layer:
     return Layer(blob, plain.digest)
 
 
+def check_layers(image: Image, shown: str) -> None:
+    """Reject an image with layers that Lambda or this program cannot read.
+
+    Raises:
+        BuildError: A layer has another format than tar, with or without gzip.
+    """
+    for layer in image.layers:
+        if layer.blob.media_type not in (LAYER, f"{LAYER}+gzip"):
+            raise BuildError(
+                f"Cannot build on {shown!r}: its layer {layer.blob.digest} is "
+                f"{layer.blob.media_type}, and images for Lambda consist of layers "
+                "that are compressed by gzip; copy it with `skopeo copy "
+                "--dest-compress-format gzip --dest-force-compress-format "
+                "docker://NAME oci:FOLDER`, and use --base FOLDER"
+            )
+
+
+def compressed(layer: Layer, path: Path) -> Layer:
+    """Return a layer that is not compressed with gzip around it.
+
+    Args:
+        layer: The layer.
+        path: File to write.
+
+    Raises:
+        BuildError: It cannot be read or written, or has other content than it should.
+    """
+    try:
+        with layer.blob.opened() as source, path.open("wb") as file:
+            packed = _Hashed(file)
+            with gzip.GzipFile("", "wb", LEVEL, cast("IO[bytes]", packed), 0) as zipped:
+                plain = _Hashed(cast("IO[bytes]", zipped))
+                while chunk := source.read(CHUNK_BYTES):
+                    plain.write(chunk)
+    except OSError as error:
+        raise BuildError(f"Cannot write {str(path)!r}: {error}") from error
+    if plain.digest != layer.diff_id:
+        raise BuildError(
+            f"Cannot use the layer {layer.blob.digest} of the base: it is "
+            f"{plain.digest}, and its configuration says {layer.diff_id}"
+        )
+    blob = Blob(f"{LAYER}+gzip", packed.digest, packed.size_bytes, path)
+    return Layer(blob, plain.digest)
+
+
 def _write_tar(sink: IO[bytes], root: str, members: Iterable[Member]) -> None:
     named = {
         f"{root}/{member.name}".strip("/"): member
@@ -243,15 +287,21 @@ def _write_tar(sink: IO[bytes], root: str, members: Iterable[Member]) -> None:
                 tar.addfile(info)
                 continue
             content = member.content
-            data = content if isinstance(content, bytes) else content.read_bytes()
             if stat.S_ISLNK(member.mode):
+                data = content if isinstance(content, bytes) else content.read_bytes()
                 info.type = tarfile.SYMTYPE
                 info.mode = 0o777
                 info.linkname = data.decode()
                 tar.addfile(info)
                 continue
-            info.size = len(data)
-            tar.addfile(info, io.BytesIO(data))
+            with (
+                io.BytesIO(content)
+                if isinstance(content, bytes)
+                else content.open("rb") as source
+            ):
+                info.size = source.seek(0, io.SEEK_END)
+                source.seek(0)
+                tar.addfile(info, source)
 
 
 def names_in(layer: Layer) -> Iterator[str]:
@@ -308,9 +358,7 @@ def write_layout(folder: Path, image: Image, name: str) -> None:
     }
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        _remove_unfinished(folder)
-        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-        try:
+        with partial_folder(folder) as partial:
             blobs = partial / "blobs" / "sha256"
             blobs.mkdir(parents=True)
             for blob in (*image.blobs, manifest):
@@ -319,12 +367,64 @@ def write_layout(folder: Path, image: Image, name: str) -> None:
             (partial / "index.json").write_bytes(_json(index))
             partial.chmod(FOLDER)
             _replace(partial, folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
     except OSError as error:
         raise BuildError(
             f"Cannot write the image to {str(folder)!r}: {error.strerror or error}"
         ) from error
+
+
+def write_tar(path: Path, layout: Path, image: Image, name: str) -> None:
+    """Write a layout as one file, which Docker, Podman and skopeo load; reproducible.
+
+    Beside the layout it has Docker's own ``manifest.json``, which a Docker without the
+    image store of containerd reads; it refers to the same files.
+
+    Args:
+        path: The file; it appears complete or not at all.
+        layout: Folder of the layout.
+        image: The image in it.
+        name: Name that the image has once it is loaded.
+
+    Raises:
+        BuildError: It cannot be written.
+    """
+    tag = f"{docker_name(name)}:latest"
+    layers = [_blob_name(layer.blob) for layer in image.layers]
+    listed = [
+        {
+            "Config": _blob_name(image.config_blob),
+            "RepoTags": [tag],
+            "Layers": layers,
+        }
+    ]
+    try:
+        index = json.loads((layout / "index.json").read_bytes())
+        # By this one, containerd and Podman know the whole name.
+        entry = index["manifests"][0]["annotations"]
+        entry["io.containerd.image.name"] = f"docker.io/library/{tag}"
+        documents = {"index.json": _json(index), "manifest.json": _json(listed)}
+        members = [
+            Member(found.relative_to(layout).as_posix(), found)
+            for found in layout.rglob("*")
+            if found.is_file() and found.name not in documents
+        ]
+        members += [Member(key, content) for key, content in documents.items()]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with partial_file(path) as partial, partial.open("wb") as file:
+            _write_tar(file, "", members)
+    except OSError as error:
+        raise BuildError(
+            f"Cannot write the image to {str(path)!r}: {error.strerror or error}"
+        ) from error
+
+
+def docker_name(name: str) -> str:
+    """Return a function's name in the form that Docker accepts for images."""
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-") or "function"
+
+
+def _blob_name(blob: Blob) -> str:
+    return f"blobs/{blob.digest.replace(':', '/')}"
 
 
 def _replace(partial: Path, folder: Path) -> None:
@@ -338,15 +438,6 @@ def _replace(partial: Path, folder: Path) -> None:
                 raise
         else:
             return
-
-
-def _remove_unfinished(folder: Path) -> None:
-    """Remove what commands that were killed have left of a layout."""
-    old_s = time.time() - UNFINISHED_S
-    for left in folder.parent.glob(f".{glob.escape(folder.name)}.*"):
-        with contextlib.suppress(OSError):
-            if left.stat().st_mtime < old_s:  # another command may be writing it
-                shutil.rmtree(left)
 
 
 def _json(value: object) -> bytes:

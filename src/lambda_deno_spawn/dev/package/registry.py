@@ -13,9 +13,9 @@ import contextlib
 import hashlib
 import json
 import re
-import secrets
 import time
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urljoin, urlsplit
@@ -33,6 +33,7 @@ from lambda_deno_spawn.dev.package.oci import (
     digest_of,
     read_image,
 )
+from lambda_deno_spawn.dev.package.scratch import partial_file
 from lambda_deno_spawn.errors import BuildError, DeployError, UsageError
 
 if TYPE_CHECKING:
@@ -225,22 +226,17 @@ class Registry:
 
     def _download(self, digest: str, path: Path) -> None:
         """Fetch a blob into a file, which appears complete or not at all."""
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
         def receive(response: httpx.Response) -> None:
             hashed = hashlib.sha256()
-            with partial.open("wb") as file:
+            with partial_file(path) as partial, partial.open("wb") as file:
                 for chunk in response.iter_raw(CHUNK_BYTES):
                     hashed.update(chunk)
                     file.write(chunk)
-            if f"sha256:{hashed.hexdigest()}" != digest:
-                raise _DamagedError
+                if f"sha256:{hashed.hexdigest()}" != digest:
+                    raise _DamagedError
 
-        try:
-            self._ask("GET", self._url(f"blobs/{digest}"), receive=receive)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        self._ask("GET", self._url(f"blobs/{digest}"), receive=receive)
 
     # --- Pushing
 
@@ -339,7 +335,8 @@ class Registry:
                 response = self._send(
                     method, where, headers, content, size_bytes, receive
                 )
-                if response.status_code == UNAUTHORIZED and not has_login:
+                is_own = self._is_own(str(response.url))  # no bucket asks for a login
+                if response.status_code == UNAUTHORIZED and is_own and not has_login:
                     has_login = True
                     self._log_in(response)
                     where = url if isinstance(url, str) else url()
@@ -351,8 +348,7 @@ class Registry:
                 continue
             if response.status_code in PASSING:
                 reason = f"status {response.status_code}"
-                with contextlib.suppress(ValueError):
-                    pause_s = max(pause_s, float(response.headers["Retry-After"]))
+                pause_s = max(pause_s, _retry_after_s(response))
                 continue
             is_missing = response.status_code == NOT_FOUND
             if response.status_code < ERRORS or (is_missing and is_optional):
@@ -376,11 +372,10 @@ class Registry:
         sent = dict(headers or {})
         if content is not None:
             sent["Content-Length"] = str(size_bytes)
-        origin = urlsplit(self._base)
         for _ in range(5):
             target = urlsplit(url)
             # Other servers, such as a bucket's, must not get the password.
-            is_own = (target.scheme, target.netloc) == (origin.scheme, origin.netloc)
+            is_own = self._is_own(url)
             own = dict(sent)
             if is_own and self._authorization is not None:
                 own["Authorization"] = self._authorization
@@ -405,6 +400,11 @@ class Registry:
                 response.close()
             return response
         raise DeployError(f"Cannot use {self.reference}: too many redirects")
+
+    def _is_own(self, url: str) -> bool:
+        """Return whether a URL is of the registry, and not of another server."""
+        target, origin = urlsplit(url), urlsplit(self._base)
+        return (target.scheme, target.netloc) == (origin.scheme, origin.netloc)
 
     def _log_in(self, response: httpx.Response) -> None:
         """Do what a registry asks for in its answer without a login."""
@@ -468,6 +468,16 @@ def _read(response: httpx.Response) -> None:
         if len(content) > DOCUMENT_LIMIT_BYTES:
             break
     response._content = bytes(content)  # as `read` does, with a limit
+
+
+def _retry_after_s(response: httpx.Response) -> float:
+    """Return how long a registry asks to wait: in seconds, or until a date."""
+    text = response.headers.get("Retry-After", "")
+    if text.isascii() and text.isdigit():
+        return float(text)
+    with contextlib.suppress(ValueError, TypeError):
+        return parsedate_to_datetime(text).timestamp() - time.time()
+    return 0.0
 
 
 def _location(response: httpx.Response) -> str:

@@ -28,6 +28,7 @@ from urllib.parse import unquote
 from lambda_deno_spawn.config import Settings
 from lambda_deno_spawn.dev.local.runtime import lambda_environ
 from lambda_deno_spawn.dev.package.request import HANDED_ON, folder_of_fixed_length
+from lambda_deno_spawn.dev.package.scratch import scratch_folder
 from lambda_deno_spawn.dev.project.function import Function, InvokeOptions
 from lambda_deno_spawn.errors import BuildError, ConfigError, HandlerError
 from lambda_deno_spawn.invocation import Failure
@@ -118,7 +119,7 @@ def seed_cache(
     Raises:
         BuildError: The module cannot be found or read, or does not export the handler.
     """
-    with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as name:
+    with scratch_folder() as name:
         state = Path(name).resolve()
         command = _command(project, staged, state, binary, environ)
         scripts = folder_of_fixed_length(state, "j")

@@ -15,12 +15,12 @@ import importlib.util
 import os
 import subprocess
 import sys
-import tempfile
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lambda_deno_spawn.dev.package.scratch import scratch_folder
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.errors import BuildError
 
@@ -162,7 +162,7 @@ def _download(
             f"Cannot fetch {names}: {sys.executable} has no pip to download it; "
             f"install pip with `{sys.executable} -m ensurepip`"
         )
-    with tempfile.TemporaryDirectory(dir=folder) as partial:
+    with scratch_folder(folder) as partial:
         done = subprocess.run(
             [*_pip(target), "--dest", partial, *map(str, requirements)],
             check=False,

@@ -76,6 +76,14 @@ MANAGED_MEMORY_PER_VCPU_GIB = (2, 8)
 MANAGED_MEMORY_MIN_MB = 2048
 MANAGED_MEMORY_MAX_MB = 32_768
 MANAGED_TIMEOUT_LIMIT_S = 5400
+# Amazon ECR API reference, CreateRepository; before it a registry of AWS's, or nothing.
+REPOSITORY_NAME = (
+    r"(?=.{2,256}$)(?:[a-z0-9]+(?:[._-][a-z0-9]+)*/)*[a-z0-9]+(?:[._-][a-z0-9]+)*"
+)
+REPOSITORY = re.compile(rf"(?:\d{{12}}\.dkr[.-]ecr[a-z0-9.-]+/)?{REPOSITORY_NAME}")
+# Lambda API reference, ImageConfig.
+IMAGE_WORD = re.compile(r"(?s).{1,4096}")
+IMAGE_WORDS_LIMIT = 1500
 CONCURRENCY_LIMIT = 1_000_000  # the account's quota is lower, and can be raised
 # Durable functions and Managed Instances need one of these, or for the latter OS_ONLY.
 PYTHON_SINCE_3_13 = ("python3.13", "python3.14")
@@ -83,7 +91,7 @@ PYTHON_SINCE_3_13 = ("python3.13", "python3.14")
 TOP_KEYS = (
     "tenancy", "snapstart", "tracing", "kms_key", "dead_letter",
     "reserved_concurrency", "provisioned_concurrency", "alias", "bucket", "vpc", "logs",
-    "url", "durable", "managed_instances", "file_system", "events",
+    "url", "durable", "managed_instances", "file_system", "events", "image",
 )  # fmt: skip
 # Settings that AWS accepts only when it creates a function.
 CREATION_ONLY = ("tenancy", "durable", "managed_instances")
@@ -164,6 +172,13 @@ class _Reader:
         raise self._refuse(
             self._dotted(key), value, f"a list of 1 to {limit} {expected}"
         )
+
+    def words(
+        self, key: str, pattern: re.Pattern[str], expected: str, limit: int
+    ) -> tuple[str, ...] | None:
+        """Return a list whose order and repetitions count; None if it is not set."""
+        found = self.some(key, pattern, expected, limit)
+        return None if found is None else tuple(cast("list[str]", self._content[key]))
 
     def truth(self, key: str) -> bool | None:
         value = self._take(key)
@@ -248,7 +263,7 @@ def read_aws_keys(content: Mapping[str, object], refuse: Refuse) -> dict[str, An
     vpc, logs = table.section("vpc"), table.section("logs")
     url, durable = table.section("url"), table.section("durable")
     managed, files = table.section("managed_instances"), table.section("file_system")
-    cors = url.section("cors")
+    cors, image = url.section("cors"), table.section("image")
     vpc.require("subnets", "security_groups")
     durable.require("timeout")
     managed.require("capacity_provider")
@@ -322,8 +337,34 @@ def read_aws_keys(content: Mapping[str, object], refuse: Refuse) -> dict[str, An
         "url.cors.expose": cors.some("expose", HEADER, "headers", CORS_LIMIT),
         "url.cors.credentials": cors.truth("credentials"),
         "url.cors.max_age": cors.number("max_age", 0, CORS_MAX_AGE_S, "seconds"),
+        "image.enabled": _first(
+            image.truth("enabled"), None if content.get("image") is None else True
+        ),
+        "image.repository": image.text(
+            "repository",
+            REPOSITORY,
+            "the name of a repository in ECR, such as orders, or "
+            "123456789012.dkr.ecr.eu-central-1.amazonaws.com/orders",
+        ),
+        "image.base": image.text(
+            "base", re.compile(r"\S.*"), "an image, or the folder of an OCI layout"
+        ),
+        "image.command": image.words(
+            "command", IMAGE_WORD, "arguments", IMAGE_WORDS_LIMIT
+        ),
+        "image.entry_point": image.words(
+            "entry_point", IMAGE_WORD, "arguments", IMAGE_WORDS_LIMIT
+        ),
+        "image.working_directory": image.text(
+            "working_directory", re.compile(r"/\S{0,999}"), "an absolute path"
+        ),
     }
     table.reject_unknown_keys()
+    if found["image.enabled"] is False:  # as in one stage of several
+        found = {
+            name: value for name, value in found.items()
+            if not name.startswith("image.")
+        }  # fmt: skip
     return {name: value for name, value in found.items() if value is not None}
 
 
@@ -431,6 +472,7 @@ def conflict(
     storage_mb: int | None = None,
     alias: str | None = None,
     url: bool | None = None,
+    has_layers: bool = False,
 ) -> str | None:
     """Return why AWS would refuse a combination of settings, None if it would not.
 
@@ -441,7 +483,9 @@ def conflict(
         storage_mb: Size of ``/tmp``; None: not set.
         alias: The alias that is deployed.
         url: Whether the function is to have a URL.
+        has_layers: Whether layers are named.
     """
+    is_image = keys.get("image.enabled") is True
     is_managed = "managed_instances.capacity_provider" in keys
     is_tenant = "tenancy" in keys
     is_snap = keys.get("snapstart") is True
@@ -479,13 +523,25 @@ def conflict(
             f"AWS accepts {STORAGE_MIN_MB} MB with it",
         ),
         (
+            is_snap and is_image,
+            "snapstart",
+            "a container image",
+            "AWS makes snapshots of functions from zips only; remove one of them",
+        ),
+        (
             is_snap and runtime == OS_ONLY,
             "snapstart",
             f"the runtime {OS_ONLY}",
             "choose python3.12 or newer",
         ),
         (
-            is_durable and runtime not in PYTHON_SINCE_3_13,
+            is_image and has_layers,
+            "layers",
+            "a container image",
+            "an image contains what layers would add; remove one of them",
+        ),
+        (
+            is_durable and not is_image and runtime not in PYTHON_SINCE_3_13,
             "durable",
             f"the runtime {runtime}",
             f"choose {' or '.join(PYTHON_SINCE_3_13)}",

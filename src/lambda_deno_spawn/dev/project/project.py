@@ -285,6 +285,7 @@ def _check_combination(file: str, project: Project) -> None:
         storage_mb=project.storage_mb,
         alias=project.aws.get("alias", "of an option"),
         url=project.aws.get("url.enabled"),
+        has_layers=bool(project.layers),
     )
     if problem is not None:
         raise UsageError(f"Cannot use {file!r}: {problem}")

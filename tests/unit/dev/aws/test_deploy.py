@@ -377,7 +377,7 @@ def test_variables_are_measured_as_lambda_does_and_as_they_are_sent() -> None:
 @pytest.mark.parametrize(
     ("function", "match"),
     [
-        ({"package_type": "Image", "runtime": ""}, "is a container image"),
+        ({"package_type": "Image", "runtime": ""}, "was created from an image"),
         ({"runtime": "nodejs20.x", "variables": {}, "layers": ()},
          "its runtime is nodejs20.x; choose another --name, or replace it with "
          "--change-runtime"),

@@ -154,16 +154,6 @@ def test_a_name_that_is_not_utf_8_is_named(tmp_path: Path) -> None:
         write_archive(tmp_path / "name.zip", [Member("a\udcff", b"")])
 
 
-def test_what_a_killed_command_left_is_removed_once_it_is_old(tmp_path: Path) -> None:
-    old, new = (tmp_path / f".name.zip.{n}.partial" for n in ("1", "2"))
-    for path in (old, new, tmp_path / ".other.zip.1.partial"):
-        path.touch()
-    os.utime(old, (0, 0))
-    write_archive(tmp_path / "name.zip", [])
-    names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == [".name.zip.2.partial", ".other.zip.1.partial", "name.zip"]
-
-
 def test_archive_is_continued_from_one_that_was_begun(tmp_path: Path) -> None:
     begun = write_archive(
         tmp_path / "begun.zip", [Member("b", b"1"), Member("a", b"2")]

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import io
+import json
 import os
 import tarfile
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,10 +17,17 @@ import pytest
 from lambda_deno_spawn.dev.aws.registry import ecr_region
 from lambda_deno_spawn.dev.package.archive import Member
 from lambda_deno_spawn.dev.package.oci import (
+    LAYER,
+    Blob,
+    Layer,
+    check_layers,
+    compressed,
+    digest_of,
     names_in,
     read_layout,
     write_layer,
     write_layout,
+    write_tar,
 )
 from lambda_deno_spawn.dev.package.registry import Reference, docker_login
 from lambda_deno_spawn.dev.project.project import Arch
@@ -128,17 +140,6 @@ def test_own_image_is_known_and_no_other(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_rests_of_killed_builds_are_removed_once_they_are_old(tmp_path: Path) -> None:
-    for name in (".a.oci.old", ".a.oci.new", ".other.old"):
-        (tmp_path / name).mkdir()
-        if name.endswith("old"):
-            os.utime(tmp_path / name, (0, 0))
-    write_layout(tmp_path / "a.oci", empty_image(Arch.ARM64), "name")
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".a.oci.new", ".other.old", "a.oci"
-    ]  # fmt: skip
-
-
 def test_folder_that_is_not_an_image_is_not_replaced(tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("x")
     with pytest.raises(BuildError, match="there is something that is not an image"):
@@ -159,3 +160,62 @@ def test_layer_that_is_not_a_tar_is_named(tmp_path: Path) -> None:
     (tmp_path / "layer").write_bytes(b"\x28\xb5\x2f\xfd")  # zstd
     with pytest.raises(BuildError, match=f"Cannot read the layer {layer.blob.digest}"):
         list(names_in(layer))
+
+
+def test_layout_as_one_file_is_reproducible_and_has_docker_s_list(
+    tmp_path: Path,
+) -> None:
+    members = [Member("a", b"1"), Member("b", b"2" * 5000, 0o755)]
+    layer = write_layer(tmp_path / "layer", "var/task", members)
+    image = empty_image(Arch.X86_64).with_layers([layer], "a test")
+    tars = []
+    for name in ("one", "two"):
+        layout = tmp_path / name / "Orders_API.oci"
+        write_layout(layout, image, "Orders_API")
+        write_tar(tmp_path / name / "x.tar", layout, image, "Orders_API")
+        tars.append((tmp_path / name / "x.tar").read_bytes())
+        os.utime(layout / "index.json", (1, 1))
+        assert [path.name for path in (tmp_path / name).glob(".*")] == []
+    assert tars[0] == tars[1]
+    with tarfile.open(fileobj=io.BytesIO(tars[0])) as tar:
+        names = tar.getnames()
+
+        def read(name: str) -> bytes:
+            file = tar.extractfile(name)
+            assert file is not None
+            return file.read()
+
+        (listed,) = json.loads(read("manifest.json"))
+        assert listed["RepoTags"] == ["orders-api:latest"]
+        assert {listed["Config"], *listed["Layers"], "oci-layout"} <= set(names)
+        assert (
+            hashlib.sha256(read(listed["Layers"][0])).hexdigest()
+            in (listed["Layers"][0])
+        )
+        (entry,) = json.loads(read("index.json"))["manifests"]
+        assert entry["digest"] == image.manifest.digest
+        assert entry["annotations"]["io.containerd.image.name"] == (
+            "docker.io/library/orders-api:latest"
+        )
+
+
+def test_layer_without_compression_is_compressed(tmp_path: Path) -> None:
+    packed = write_layer(tmp_path / "packed", "", [Member("a", b"1")])
+    assert isinstance(packed.blob.content, Path)
+    content = gzip.decompress(packed.blob.content.read_bytes())
+    plain = Layer(
+        Blob(LAYER, digest_of(content), len(content), content), packed.diff_id
+    )
+    assert compressed(plain, tmp_path / "again").blob.digest == packed.blob.digest
+    damaged = replace(plain, diff_id=DIGEST)
+    with pytest.raises(BuildError, match="its configuration says sha256:0000"):
+        compressed(damaged, tmp_path / "damaged")
+
+
+@pytest.mark.parametrize("form", [f"{LAYER}+zstd", "application/x-unknown"])
+def test_layer_in_a_form_that_lambda_does_not_take_is_refused(form: str) -> None:
+    image = empty_image(Arch.X86_64).with_layers(
+        [Layer(Blob(form, DIGEST, 1, b"x"), DIGEST)], "a test"
+    )
+    with pytest.raises(BuildError, match="--dest-compress-format gzip"):
+        check_layers(image, "base")
