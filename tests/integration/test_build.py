@@ -1111,13 +1111,15 @@ def test_a_disk_that_is_full_leaves_the_last_package(
     write(tmp_path, {"dist/orders.zip": "the last one"})
     for name in ("one.bin", "two.bin"):  # each below the limit
         (project / name).write_bytes(os.urandom(1_500_000))
-    # Without Deno, whose own cache may have grown to that limit in earlier runs.
+    # Deno's own cache may have grown to that limit in earlier runs.
+    environ = {**os.environ, "DENO_DIR": str(tmp_path / "deno_dir")}
     command = (
         f"{sys.executable} -m lambda_deno_spawn build --no-bundle --no-cache orders"
     )
     done = subprocess.run(
         ["/bin/bash", "-c", f"ulimit -f 2000; exec {command}"],
         cwd=tmp_path,
+        env=environ,
         capture_output=True,
         text=True,
         check=False,
