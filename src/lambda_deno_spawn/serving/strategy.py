@@ -293,8 +293,9 @@ class BaseStrategy(ABC):
         templates = self._workers.find_templates()
         if templates is not None:
             if has_leftovers and templates.is_due(NEEDED_S):
-                # Where /tmp is memory, the process would not have theirs.
-                await self._leftovers.before_freeze(left_s)
+                # Where /tmp is memory, the process would not have theirs. It needs time
+                # as well.
+                await self._leftovers.before_freeze(lambda: left_s() / 2)
             await templates.prepare(
                 NEEDED_S, left_s(), waits=self._warm.when is not Warm.BACKGROUND
             )
