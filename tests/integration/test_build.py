@@ -1011,18 +1011,21 @@ def test_patterns_leave_out_what_they_leave_out_of_git(
             "data/kept.txt": "",
             "notes/a.txt": "",
             "c.a": "",
+            ".env": "A=1",
+            "read.ts": "import 'dotenv/config';",
         },
     )
     done = build("orders", "--no-bundle")
     assert done.returncode == 0
-    notes = done.stderr.splitlines()
+    about_env, *notes = done.stderr.splitlines()
+    assert about_env.startswith("Note: read.ts loads .env, which is not packaged: ")
     assert [note.partition(" in ")[0] for note in notes] == [
         "Note: the pattern '*.{a,b}'",
         "Note: the pattern '!x'",
     ]
     package = members(tmp_path / "dist" / "orders.zip")
     code = {name for name in package if not name.startswith(".deno_dir/")}
-    assert code == {"function.ts", "c.a", "data/kept.txt"}
+    assert code == {"function.ts", "c.a", "data/kept.txt", "read.ts"}
 
 
 def test_a_killed_build_leaves_nothing_that_the_next_one_packages(

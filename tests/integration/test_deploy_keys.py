@@ -359,6 +359,29 @@ def test_queues_and_schedules_are_made_changed_and_removed(cloud: Cloud) -> None
         assert cloud.deploy().stderr == "Nothing to do.\n"
 
 
+@pytest.mark.parametrize(
+    ("rest", "start", "missing"),
+    [
+        (f"sqs:{PLACE}:orders", "", "queue 'orders'"),
+        (f"kinesis:{PLACE}:stream/clicks", 'start = "latest"\n', "stream 'clicks'"),
+        (
+            f"dynamodb:{PLACE}:table/t/stream/2026-01-01T00:00:00.000",
+            'start = "latest"\n',
+            "such stream of the table 't'",
+        ),
+    ],
+)
+def test_source_that_does_not_exist_is_refused_before_anything_is_made(
+    cloud: Cloud, rest: str, start: str, missing: str
+) -> None:
+    cloud.write_project(f'{HEAD}[[events]]\nsource = "arn:aws:{rest}"\n{start}')
+    refused = cloud.deploy()
+    assert refused.exit_code == 3
+    assert f"there is no {missing} in eu-central-1; " in refused.stderr
+    assert cloud.client("iam").list_roles()["Roles"] == []
+    assert cloud.client("lambda").list_functions()["Functions"] == []
+
+
 def test_deleting_takes_the_event_sources_that_deploy_has_made(cloud: Cloud) -> None:
     sqs = cloud.client("sqs")
     for name in ("orders", "others"):

@@ -217,6 +217,8 @@ def test_machine_alone_is_a_plain_table_where_no_terminal_is(place: Place) -> No
     first, *_, last = done.stdout.splitlines()
     assert first.split() == ["check", "status", "found"]
     assert last.endswith(" ok") or " ok, " in last
+    # On explain, if there is something to be explained.
+    assert done.stderr.startswith("Note: ") is (" ok, " in last)
     assert "\x1b" not in done.stdout
     assert not re.search(r"^(Function|Caches)", done.stdout, re.MULTILINE)
 

@@ -127,7 +127,8 @@ async def test_an_error_says_that_the_file_may_be_there_and_what_to_set(
         assert await failure("read", "/mnt/models/a") == (
             "NotCapable",
             'Requires read access to "/mnt/models/a": set LAMBDA_DENO_PERMISSIONS='
-            '"default --allow-read=/mnt/models/a", or list what the function may do '
+            '"default --allow-read=/mnt/models/a" (permissions in lambda.toml; '
+            "`lambda-deno-spawn explain` tells more), or list what the function may do "
             'under "permissions" in deno.json',
         )
         kind, message = await failure("write", "/tmp/x")

@@ -136,6 +136,15 @@ def test_app_for_node_runs_afterwards(tmp_path: Path) -> None:
     assert (invoked.returncode, invoked.stdout) == (0, "1\n"), invoked.stderr
 
 
+def test_app_that_listens_is_said_to(tmp_path: Path) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "server.js").write_text("express().listen(3000);\n")
+    done = run("init", cwd=tmp_path)
+    assert done.stdout.startswith(
+        "Handler: src/server.handler in src/server.js (an app that listens), found by "
+    )
+
+
 def test_what_is_found_but_is_no_handler_is_noted(tmp_path: Path) -> None:
     (tmp_path / "main.ts").write_text("export const add = 1;\n")
     done = run("init", cwd=tmp_path)

@@ -936,8 +936,14 @@ def test_what_the_module_prints_is_not_logged_again_for_the_next_process(
     done = cli("invoke", folder, "--env", variable, mark=mark)
     log = done.stderr.decode()
     assert done.returncode == 0, log
+    counts = [log.count(what) for what in ("loading", "number", "handling")]
+    assert counts == [1, 1, 1]
+    assert "next event" not in log
+    assert "Events are served" not in log
+    # With more details, what differs is shown, and said to be of another process.
+    done = cli("invoke", folder, "--env", variable, "--verbose", mark=mark)
+    log = done.stderr.decode()
     assert log.count("loading") == log.count("handling") == 1
-    # What differs is shown, and said to be of another process.
     before, told, after = log.partition("(The process for the next event gets ready.")
     assert told
     assert (before.count("number"), after.count("number")) == (1, 1)

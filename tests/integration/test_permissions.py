@@ -604,12 +604,15 @@ IN_JSON = 'or list what the function may do under "permissions" in deno.json'
 IN_SET = 'or add it to the permission set "default" in deno.json'
 
 
+OR = "(permissions in lambda.toml; `lambda-deno-spawn explain` tells more), "
+
+
 def use(setting: str) -> str:
-    return f': set LAMBDA_DENO_PERMISSIONS="{setting}", '
+    return f': set LAMBDA_DENO_PERMISSIONS="{setting}" {OR}'
 
 
 def hidden(setting: str) -> str:
-    return f'; to read it, set LAMBDA_DENO_PERMISSIONS="{setting}", '
+    return f'; to read it, set LAMBDA_DENO_PERMISSIONS="{setting}" {OR}'
 
 
 HINTS = [

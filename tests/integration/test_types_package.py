@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -76,7 +77,8 @@ def test_packed_types_check_the_handlers_of_a_project(
         ]
         types = content.extractfile("package/index.d.ts")
         assert types is not None
-        assert types.read() == (ROOT / SOURCES[2]).read_bytes()
+        reference = b'/// <reference types="node" />\n'
+        assert types.read() == reference + (ROOT / SOURCES[2]).read_bytes()
     project = tmp_path / "project"
     # A copy: the installed one serves other tests, too.
     shutil.copytree(
@@ -90,6 +92,10 @@ def test_packed_types_check_the_handlers_of_a_project(
     for number, example in enumerate(examples):
         (project / f"example{number}.ts").write_text(example, encoding="utf-8")
     run("npx", "--no-install", "tsc", "--noEmit", cwd=project)
+    # TypeScript 7 has this default: a package has to name the types that it needs.
+    bare = {"extends": "./tsconfig.json", "compilerOptions": {"types": []}}
+    (project / "bare.json").write_text(json.dumps(bare), encoding="utf-8")
+    run("npx", "--no-install", "tsc", "--noEmit", "-p", "bare.json", cwd=project)
     right = [f"example{number}.ts" for number in range(len(examples))]
     run(deno_binary(), "check", *right, cwd=project)
     for name, text in WRONG.items():

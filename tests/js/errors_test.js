@@ -225,27 +225,28 @@ Deno.test("attempt() returns nothing for what throws", () => {
 
 // How Deno 2.9 words a denied access, and the same text with the advice.
 const OR_LIST =
+  "(permissions in lambda.toml; `lambda-deno-spawn explain` tells more), " +
   'or list what the function may do under "permissions" in deno.json';
 /** @type {[string, string][]} */
 const DENIALS = [
   [
     'Requires read access to "/etc/passwd", run again with the --allow-read flag',
     'Requires read access to "/etc/passwd": set LAMBDA_DENO_PERMISSIONS="default ' +
-    `--allow-read=/etc/passwd", ${OR_LIST}`,
+    `--allow-read=/etc/passwd" ${OR_LIST}`,
   ],
   [
     "Requires env access, run again with the --allow-env flag",
-    `Requires env access: set LAMBDA_DENO_PERMISSIONS="default --allow-env", ${OR_LIST}`,
+    `Requires env access: set LAMBDA_DENO_PERMISSIONS="default --allow-env" ${OR_LIST}`,
   ],
   [
     "Requires write access to <TMP>, run again with the --allow-write flag",
     'Requires write access: set LAMBDA_DENO_PERMISSIONS="default ' +
-    `--allow-write=$TMPDIR", ${OR_LIST}`,
+    `--allow-write=$TMPDIR" ${OR_LIST}`,
   ],
   [
     "getaddrinfo EPERM a.test",
     'getaddrinfo EPERM a.test: set LAMBDA_DENO_PERMISSIONS="default ' +
-    `--allow-net=a.test", ${OR_LIST}`,
+    `--allow-net=a.test" ${OR_LIST}`,
   ],
 ];
 
@@ -265,7 +266,7 @@ Deno.test("advise() says that a file which looks missing may be one that is hidd
   assert.match(advise(bare), hint);
   assert.match(
     advise(`NotFound: ${bare}\n    at f`),
-    /PATH", or .*\n {4}at f$/,
+    /PATH" .*, or .*\n {4}at f$/,
   );
   assert.match(describe(new Error(bare)).errorMessage, hint);
   for (

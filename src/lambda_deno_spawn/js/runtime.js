@@ -871,7 +871,7 @@ function remedy(kind, target) {
     : "";
   return `${instead}set LAMBDA_DENO_PERMISSIONS="${
     base && `${base} `
-  }${flag}", ${inJson}${unless}`;
+  }${flag}" (permissions in lambda.toml; \`lambda-deno-spawn explain\` tells more), ${inJson}${unless}`;
 }
 
 /**

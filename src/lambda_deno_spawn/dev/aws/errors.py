@@ -67,7 +67,8 @@ OWNERS = {
 NOT_FOUND = {
     "ResourceNotFoundException", "NoSuchEntity", "NoSuchBucket", "NoSuchKey",
     "NotFound", "404", "RepositoryNotFoundException",
-    "RepositoryPolicyNotFoundException",
+    "RepositoryPolicyNotFoundException", "QueueDoesNotExist",
+    "AWS.SimpleQueueService.NonExistentQueue",
 }  # fmt: skip
 EXISTS = {
     "ResourceAlreadyExistsException",

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from lambda_deno_spawn.dev.aws.errors import AwsError
 from lambda_deno_spawn.dev.aws.plan import Call, Change, Step
 from lambda_deno_spawn.dev.project.aws_keys import EventSource
+from lambda_deno_spawn.errors import DeployError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +29,13 @@ OUR_TAG = ("created-by", "lambda-deno-spawn")
 # The name of a rule is also the id of the statement that lets it invoke the function.
 RULE_NAME_START = 46  # of 64 characters; the rest is a digest
 DEFAULT_BATCH = {"sqs": 10, "kinesis": 100, "dynamodb": 100}
+# How to ask whether a source exists: service, operation, its parameter; and its name.
+ASKED = {
+    "sqs": ("sqs", "GetQueueUrl", "QueueName", "queue"),
+    "kinesis": ("kinesis", "DescribeStreamSummary", "StreamARN", "stream"),
+    "dynamodb": ("dynamodbstreams", "DescribeStream", "StreamArn",
+                 "such stream of the table"),
+}  # fmt: skip
 ON_STATES = {"Creating", "Enabled", "Enabling", "Updating"}
 
 
@@ -152,6 +160,36 @@ def _read_mapping(item: Mapping[str, Any]) -> dict[str, Any]:
             name: value for name, value in scaling.items() if value is not None
         },
     }
+
+
+def check_sources(aws: Aws, wanted: Sequence[EventSource], state: EventState) -> None:
+    """Reject a new queue or stream that does not exist, before anything is made.
+
+    Those of other accounts and regions are left to Lambda, and so are those that these
+    credentials may not ask about: SQS does not tell them from missing ones.
+
+    Raises:
+        DeployError: One of them does not exist.
+    """
+    there = {mapping.source for mapping in state.mappings}
+    for arn in (item.source for item in wanted):
+        if arn is None or arn in there:
+            continue
+        _, _, service, region, account, name = arn.split(":", 5)
+        if (region, account) != (aws.region, aws.place.account):
+            continue
+        client, operation, parameter, kind = ASKED[service]
+        shown = name.split("/")[1] if "/" in name else name
+        given = name if service == "sqs" else arn
+        try:
+            found = aws.find(Call(client, operation, arn, {parameter: given}))
+        except AwsError:
+            continue
+        if found is None:
+            raise DeployError(
+                f"Cannot read events of {arn}: there is no {kind} {shown!r} in "
+                f"{region}; create it, or correct `source` in lambda.toml"
+            )
 
 
 def mapping_settings(source: EventSource) -> dict[str, Any]:

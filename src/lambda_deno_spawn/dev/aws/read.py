@@ -17,6 +17,7 @@ from lambda_deno_spawn.dev.aws.errors import AwsError
 from lambda_deno_spawn.dev.aws.events import (
     EventState,
     SourceMapping,
+    check_sources,
     plan_removal,
     read_events,
 )
@@ -96,6 +97,11 @@ def read_current(aws: Aws, wanted: Wanted, built: Sequence[LayerZip]) -> Current
     statements: tuple[Mapping[str, Any], ...] = ()
     if has_events or (function is not None and wanted.url is not None):
         statements = _read_policy(aws, wanted.name, wanted.alias)
+    sources = wanted.keys.get("events", ())
+    events = EventState()
+    if has_events:
+        events = read_events(aws, wanted.name, wanted.alias, statements, sources)
+    check_sources(aws, sources, events)
     return Current(
         place=aws.place,
         function=function,
@@ -107,11 +113,7 @@ def read_current(aws: Aws, wanted: Wanted, built: Sequence[LayerZip]) -> Current
         built={layer.name: layer for layer in built},
         statements=statements,
         former=_read_former(aws, wanted, function),
-        events=read_events(
-            aws, wanted.name, wanted.alias, statements, wanted.keys.get("events", ())
-        )
-        if has_events
-        else EventState(),
+        events=events,
         own_role=_read_own_role(aws, wanted, function, recorded),
         provisioned=_read_provisioned(aws, wanted.name)
         if function and "provisioned_concurrency" in {*wanted.keys, *recorded}

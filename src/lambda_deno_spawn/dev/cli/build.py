@@ -31,6 +31,7 @@ from lambda_deno_spawn.dev.cli.options import (
     VerboseOption,
 )
 from lambda_deno_spawn.dev.cli.tables import write_table
+from lambda_deno_spawn.dev.project.dotenv import ADVICE, unpackaged_env_file
 from lambda_deno_spawn.dev.project.env_file import given_variables
 from lambda_deno_spawn.dev.project.function import shadowing_note
 from lambda_deno_spawn.dev.project.project import Arch
@@ -145,6 +146,9 @@ def build(
         project = find_project(target, handler, name)
         if note := shadowing_note(project.function, function):
             print(note, file=sys.stderr)
+        given = given_variables(env_file, env)
+        if missed := unpackaged_env_file(project, project.variables_with(given)):
+            print(f"Note: {missed}: {ADVICE}", file=sys.stderr)
         options = BuildOptions(
             project=project,
             arch=arch or project.arch,
@@ -155,7 +159,7 @@ def build(
             has_map=source_map,
             is_seeded=cache,
             target_deno=target_deno,
-            variables=given_variables(env_file, env),
+            variables=given,
         )
         if not image and not project.aws.get("image.enabled"):
             _refuse_without_image(

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.dev.doctor.checks import Check
     from lambda_deno_spawn.dev.doctor.isolation import IsolationReport
+    from lambda_deno_spawn.dev.project.project import Project
 
 # A parameter names the modes that do not ignore it.
 CHECKS = Mode("without --isolation", "the checks of a machine and a function")
@@ -99,10 +100,10 @@ def doctor(
             _show_isolation(run_until_signalled(work), output)
         else:
             refuse_ignored(context, CHECKS)
-            options = _doctor_options(
+            options, project = _doctor_options(
                 function, stage, handler, given_variables(env_file, env)
             )
-            _show_checks(examine(os.environ, options), output)
+            _show_checks(examine(os.environ, options, project), output)
 
 
 def _doctor_options(
@@ -110,18 +111,21 @@ def _doctor_options(
     stage: str | None,
     handler: str | None,
     given: Mapping[str, str],
-) -> InvokeOptions | None:
+) -> tuple[InvokeOptions | None, Project | None]:
     if function is not None:
         project = load_project(Path(function), handler, stage=stage)
         variables = project.variables_with(given)
         memory_mb = project.memory_mb or DEFAULT_MEMORY_MB
-        return InvokeOptions(project.function, memory_mb=memory_mb, variables=variables)
+        options = InvokeOptions(
+            project.function, memory_mb=memory_mb, variables=variables
+        )
+        return options, project
     if handler is not None or stage is not None or given:
         raise UsageError(
             "Cannot use --handler, --stage, --env or --env-file: no function is given; "
             "give one"
         )
-    return None
+    return None, None
 
 
 def _show_checks(checks: list[Check], output: Output) -> None:
@@ -135,7 +139,8 @@ def _show_checks(checks: list[Check], output: Output) -> None:
     else:
         write_checks(checks, sys.stdout)
     sys.stdout.flush()
-    if output is Output.TEXT:
+    is_fine = all(check.status is Status.OK for check in checks)
+    if output is Output.TEXT and not is_fine:
         why = "has an error happened? `lambda-deno-spawn explain` says what it means"
         print(f"Note: {why}", file=sys.stderr)
     if not is_ok:

@@ -106,7 +106,8 @@ def _as_json(adoption: Adoption) -> dict[str, object]:
 
 def _show(adoption: Adoption, *, is_planned: bool) -> None:
     app = adoption.app
-    print(f"Handler: {app.handler} in {app.file}, found by {app.found_by}\n")
+    kind = " (an app that listens)" if app.listens else ""
+    print(f"Handler: {app.handler} in {app.file}{kind}, found by {app.found_by}\n")
     if app.note is not None:
         print(f"Note: {app.note}\n", file=sys.stderr)
     words = PLANNED if is_planned else DONE

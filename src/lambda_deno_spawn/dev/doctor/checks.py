@@ -36,6 +36,7 @@ from lambda_deno_spawn.dev.local.runtime import (
     isolated_python,
     lambda_environ,
 )
+from lambda_deno_spawn.dev.project.dotenv import ADVICE, unpackaged_env_file
 from lambda_deno_spawn.dev.project.quotas import (
     LAYERS_LIMIT,
     MB,
@@ -47,7 +48,7 @@ from lambda_deno_spawn.dev.project.requirements import (
     DISTRIBUTION,
     RUNTIME_PACKAGES,
 )
-from lambda_deno_spawn.errors import ConfigError, HandlerError
+from lambda_deno_spawn.errors import ConfigError, HandlerError, UsageError
 from lambda_deno_spawn.launch.binary import LAYER_BINARY, pypi_binary
 from lambda_deno_spawn.launch.command import CONFIG, deno_command, shown_command
 from lambda_deno_spawn.launch.deno_json import (
@@ -66,6 +67,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from lambda_deno_spawn.dev.project.function import InvokeOptions
+    from lambda_deno_spawn.dev.project.project import Project
     from lambda_deno_spawn.launch.command import DenoCommand
 
 GLIBC_MINIMUM = (2, 27)  # needed by Deno's binaries since 2.9
@@ -135,13 +137,16 @@ class Check:
 
 
 def examine(
-    environ: Mapping[str, str], options: InvokeOptions | None = None
+    environ: Mapping[str, str],
+    options: InvokeOptions | None = None,
+    project: Project | None = None,
 ) -> list[Check]:
     """Check this machine and, if one is given, a function.
 
     Args:
         environ: The caller's environment.
         options: The function, and how it would be invoked.
+        project: The function's project, which `build` would package.
     """
     checks = [
         *_deno_checks(environ),
@@ -150,7 +155,7 @@ def examine(
     ]
     task_root = None
     if options is not None:
-        checks += _function_checks(options, environ)
+        checks += _function_checks(options, environ, project)
         task_root = options.function.task_root
         for each in findings(task_root, options.variables):
             status = Status.WARNING if each.advice else Status.OK
@@ -365,13 +370,18 @@ def limit_check(name: str, value: int, on_lambda: int) -> Check:
 # --- function --------------------------------------------------------------------
 
 
-def _function_checks(options: InvokeOptions, environ: Mapping[str, str]) -> list[Check]:
+def _function_checks(
+    options: InvokeOptions, environ: Mapping[str, str], project: Project | None
+) -> list[Check]:
     with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as folder:
-        return _checks_of(options, environ, Path(folder))
+        return _checks_of(options, environ, project, Path(folder))
 
 
 def _checks_of(
-    options: InvokeOptions, environ: Mapping[str, str], state_dir: Path
+    options: InvokeOptions,
+    environ: Mapping[str, str],
+    project: Project | None,
+    state_dir: Path,
 ) -> list[Check]:
     group = "Function"
     function = options.function
@@ -402,8 +412,20 @@ def _checks_of(
         *checks,
         *_permission_checks(function.task_root, settings, command),
         start_check(settings, command.private_permissions, library_path()),
-        *_cache_checks(function.task_root, path, command),
+        *_env_file_checks(project, options.variables),
+        *_cache_checks(function.task_root, path, command, project),
     ]
+
+
+def _env_file_checks(
+    project: Project | None, variables: Mapping[str, str]
+) -> Iterator[Check]:
+    missed = None
+    # A pattern that is none is told by `build`.
+    with contextlib.suppress(UsageError):
+        missed = project and unpackaged_env_file(project, variables)
+    if missed is not None:
+        yield Check("Function", "env-file", Status.WARNING, str(missed), ADVICE)
 
 
 def _permission_checks(
@@ -511,7 +533,9 @@ def undoing_check(granted: set[str]) -> Check:
     )
 
 
-def _cache_checks(root: Path, module: Path, command: DenoCommand) -> Iterator[Check]:
+def _cache_checks(
+    root: Path, module: Path, command: DenoCommand, project: Project | None
+) -> Iterator[Check]:
     group = "Caches"
     is_packaged = (root / PACKAGED_DENO_DIR).is_dir()
     packaged = "packaged" if is_packaged else f"no {PACKAGED_DENO_DIR} is packaged"
@@ -540,18 +564,30 @@ def _cache_checks(root: Path, module: Path, command: DenoCommand) -> Iterator[Ch
         return
     with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as folder:
         missing = _missing_modules(command, module, folder)
-    if missing:
-        yield Check(
-            group,
-            "modules-on-lambda",
-            Status.WARNING,
-            f"not in the function's folder: {missing.replace(NOT_CACHED, '')}",
-            "bundle the function, or package its modules: each cold start would "
-            "download them",
-        )
-    else:
-        found = "all in the function's folder"
-        yield Check(group, "modules-on-lambda", Status.OK, found)
+    yield lambda_modules_check(missing, project)
+
+
+def lambda_modules_check(missing: str, project: Project | None) -> Check:
+    """Tell whether each cold start would download modules.
+
+    Args:
+        missing: Why the module cannot be loaded from the function's folder alone.
+        project: The function's project, which `build` would package.
+    """
+    group, name = "Caches", "modules-on-lambda"
+    if not missing:
+        return Check(group, name, Status.OK, "all in the function's folder")
+    if project is not None and project.bundle is not False:
+        found = "not all in the function's folder: `build` and `deploy` bundle them"
+        return Check(group, name, Status.OK, found)
+    return Check(
+        group,
+        name,
+        Status.WARNING,
+        f"not in the function's folder: {missing.replace(NOT_CACHED, '')}",
+        "bundle the function, or package its modules: each cold start would download "
+        "them",
+    )
 
 
 def _lock_check(root: Path, command: DenoCommand) -> Check:

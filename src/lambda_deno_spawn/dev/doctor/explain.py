@@ -635,6 +635,15 @@ ENTRIES = (
         "configuration.md",
     ),
     Entry(
+        "`there is no library to fork with`",
+        r"there is no library to fork with",
+        "the installation, or that which built the layer, comes from source and was "
+        "made without the compiler; events work, but each loads the module",
+        "run `pip install ziglang`, then `make native` in the checkout, and install "
+        "from it again; build the layers anew with `layer build` and `layer publish`",
+        "native.md",
+    ),
+    Entry(
         "`Events are served by processes of their own start`",
         r"Events are served by processes of their own start",
         "this function cannot be forked safely; the reason follows in that line",

@@ -161,7 +161,9 @@ async def invoke(
         environ: The caller's environment.
         log: Receives the runtime's output and the START, END and REPORT lines at once.
         output: Receives the body of a streamed response piece by piece, while its HTTP
-            prelude goes to the log; None: they are in the result only.
+            prelude goes to the log; None: they are in the result only. With it, the
+            log says nothing about the process for the next event, except problems,
+            unless it is to be verbose.
         command: Command that starts the runtime; None: the real one.
 
     Raises:
@@ -170,6 +172,8 @@ async def invoke(
     # Slow to import, and not needed for a usage error.
     from lambda_deno_spawn.dev.local.emulator import Emulator
 
+    # Read by a person who wants the result of one event.
+    is_brief = output is not None and not options.is_verbose
     start = bootstrap_command
     if options.inspect is not None:
         start = partial(inspected_command, options.inspect)
@@ -181,7 +185,7 @@ async def invoke(
         f"function:{function_name(function)}"
     )
     with (
-        LogPipe(log) as pipe,
+        LogPipe(log, is_brief=is_brief) as pipe,
         # It also removes the files that a killed runtime leaves behind.
         tempfile.TemporaryDirectory(
             prefix="lambda-deno-spawn-", ignore_cleanup_errors=True

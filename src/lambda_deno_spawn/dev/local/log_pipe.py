@@ -21,6 +21,13 @@ NEXT_PROCESS = (
 )
 
 
+# The runtime's own line on how processes begin.
+SERVED_BY = b"Events are served by "
+# Records that belong to no invocation and report no problem.
+TEXT_RECORD = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]+Z\t-\t(?:INFO|DEBUG|TRACE)\t(.*)")
+LEVELS = ("INFO", "DEBUG", "TRACE")
+
+
 class LogPipe:
     """One pipe for everything a runtime prints, passed on line by line.
 
@@ -31,9 +38,16 @@ class LogPipe:
         writer: The end that a runtime is given; -1 once our copy is closed.
     """
 
-    def __init__(self, sink: BinaryIO) -> None:
-        """Open the pipe; its lines go to ``sink``."""
+    def __init__(self, sink: BinaryIO, *, is_brief: bool = False) -> None:
+        """Open the pipe.
+
+        Args:
+            sink: Its lines go there.
+            is_brief: Leave out the runtime's line on how processes begin, and what the
+                next process logs, except problems.
+        """
         self._sink = sink
+        self._is_brief = is_brief
         self._partial = bytearray()
         self._reader, self.writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -105,16 +119,24 @@ class LogPipe:
         if self._answered is None:
             for line in text.splitlines()[: KNOWN_LINES - len(self._known)]:
                 self._known.add(_without_time(line))
-            self._write(text)
+            lines = text.splitlines(keepends=True) if self._is_brief else [text]
+            self._write(b"".join(line for line in lines if not self._omits(line)))
             return
         for line in text.splitlines(keepends=True):
             if self._answered not in line:
                 if _without_time(line.rstrip(b"\n")) in self._known:
                     continue
+                if self._is_brief and _plain_message(line) is not None:
+                    continue
                 if not self._has_told:
                     self._has_told = True
                     self._write(NEXT_PROCESS.encode())
             self._write(line)
+
+    def _omits(self, line: bytes) -> bool:
+        if not self._is_brief or SERVED_BY not in line:
+            return False
+        return (_plain_message(line) or b"").startswith(SERVED_BY)
 
     def _write(self, text: bytes) -> None:
         if not text:
@@ -133,3 +155,15 @@ def _without_time(line: bytes) -> bytes:
             record.pop("timestamp", None)
             return json.dumps(record).encode()
     return TIME.sub(b"", line, count=1)
+
+
+def _plain_message(line: bytes) -> bytes | None:
+    """Return the message of a record without a request and without a problem."""
+    if (found := TEXT_RECORD.match(line)) is not None:
+        return found[1]
+    if line.startswith(b"{"):
+        with contextlib.suppress(ValueError, RecursionError):
+            record = json.loads(line)
+            if record.get("level") in LEVELS and not record.get("requestId"):
+                return str(record.get("message")).encode()
+    return None

@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 from lambda_deno_spawn.dev.project import jsonc
 from lambda_deno_spawn.dev.project.existing_app import (
-    URL_EVENT,
     App,
     find_app,
     named_app,
@@ -60,6 +59,12 @@ EVENTS_FOLDER = "events"
 TYPES_PACKAGE = "@lambda-deno-spawn/types"
 PROGRAM = "lambda-deno-spawn"
 OUTPUT = "dist/"  # of `build`
+PACKAGES = "node_modules/"
+OF_A_PAGE = (
+    "queryStringParameters",
+    "multiValueQueryStringParameters",
+    "pathParameters",
+)
 # Prefixed, as most projects have a task `dev` of their own.
 TASKS = {
     "lambda:dev": f"{PROGRAM} dev .",
@@ -339,7 +344,7 @@ def _event(folder: Path, app: App) -> Step:
     sample = find_sample(app.event)
     assert sample is not None  # tested for each
     text = sample.decode()
-    if app.event == URL_EVENT:
+    if app.has_routes:
         text = _for_root(text)
     return _new(f"{EVENTS_FOLDER}/{app.event}.json", text, "a sample, to be adapted")
 
@@ -347,9 +352,19 @@ def _event(folder: Path, app: App) -> Step:
 def _for_root(text: str) -> str:
     """Return an event with the path of an app's first page, which most apps have."""
     event = json.loads(text)
-    event["rawPath"] = event["requestContext"]["http"]["path"] = "/"
-    event["rawQueryString"] = ""
-    event.pop("queryStringParameters", None)
+    if "rawPath" in event:  # payload format 2.0
+        event["rawPath"] = event["requestContext"]["http"]["path"] = "/"
+        event["rawQueryString"] = ""
+        event.pop("queryStringParameters", None)
+    elif "httpMethod" in event:  # payload format 1.0, or a load balancer
+        event["path"] = "/"
+        context = event["requestContext"]
+        if "resource" in event:
+            event["resource"] = context["resourcePath"] = "/"
+            context["path"] = f"/{context['stage']}/"
+        for key in OF_A_PAGE:
+            if key in event:
+                event[key] = {} if "elb" in context else None
     return json.dumps(event, indent=2) + "\n"
 
 
@@ -450,27 +465,47 @@ def _launch(folder: Path, event: str) -> Step:
 
 
 def _ignored(folder: Path) -> Step:
-    root = folder.resolve()
     text = read_text(folder / IGNORE_FILE)
-    for place in (root, *root.parents):
-        found = text if place == root else _readable(place / IGNORE_FILE)
-        below = (root / OUTPUT / "function.zip").relative_to(place).as_posix()
-        if found is not None and _ignores(found, below):
-            shown = os.path.relpath(place / IGNORE_FILE, root)
-            return Step(shown, State.KEPT, f"it has {OUTPUT}")
-        if (place / ".git").exists():
-            break
+    has_packages = any(os.path.lexists(folder / name) for name in (PACKAGE, PACKAGES))
+    wanted = (OUTPUT, PACKAGES) if has_packages else (OUTPUT,)
+    covered = {rule: _ignoring(folder, text, rule) for rule in wanted}
+    missing = [rule for rule, shown in covered.items() if shown is None]
+    detail = ", ".join(missing)
+    if not missing:
+        [shown, *_] = covered.values()
+        assert shown is not None  # nothing is missing
+        return Step(shown, State.KEPT, f"it has {OUTPUT}")
     if text is None:
-        return _new(IGNORE_FILE, f"{OUTPUT}\n", OUTPUT)
+        return _new(IGNORE_FILE, "".join(f"{rule}\n" for rule in missing), detail)
     newline = "\r\n" if "\r\n" in text else "\n"
     lead = newline if text and not text.endswith("\n") else ""
+    added = "".join(f"{rule}{newline}" for rule in missing)
     return Step(
         IGNORE_FILE,
         State.CHANGED,
-        OUTPUT,
-        f"{text}{lead}{OUTPUT}{newline}".encode(),
+        detail,
+        f"{text}{lead}{added}".encode(),
         text.encode(),
     )
+
+
+def _ignoring(folder: Path, text: str | None, rule: str) -> str | None:
+    """Return the file that has git ignore a folder; None: there is none.
+
+    Args:
+        folder: The project's folder.
+        text: The project's own file.
+        rule: The folder, with a slash at its end.
+    """
+    root = folder.resolve()
+    for place in (root, *root.parents):
+        found = text if place == root else _readable(place / IGNORE_FILE)
+        below = (root / rule / "function.zip").relative_to(place).as_posix()
+        if found is not None and _ignores(found, below):
+            return os.path.relpath(place / IGNORE_FILE, root)
+        if (place / ".git").exists():
+            break
+    return None
 
 
 def _readable(path: Path) -> str | None:

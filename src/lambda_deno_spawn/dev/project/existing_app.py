@@ -52,6 +52,15 @@ WEB = re.compile(
     r"\bfetch\s*[(:]|\bnew (?:Hono|Router|Application|Koa|Elysia|OpenAPIHono)\b"
     r"|\b(?:express|fastify|Fastify|createYoga)\s*\("
 )
+# Packages that hand the events of HTTP to an app; the last reads only the older form.
+ADAPTER = re.compile(
+    r"""["'](?:(?:npm|jsr):/?)?(?:serverless-http|serverless-koa|lambda-api"""
+    r"""|@(?:codegenie|vendia)/serverless-express|@fastify/aws-lambda"""
+    r"""|aws-lambda-fastify|@as-integrations/aws-lambda"""
+    r"""|(?:@hono/)?hono(?:@[^"'/]*)?/aws-lambda"""
+    r"""|@trpc/server(?:@[^"'/]*)?/adapters/aws-lambda"""
+    r"""|(?P<older>aws-serverless-express))(?:@[^"'/]*)?(?:/[^"']*)?["']"""
+)
 # The sample event for a source, by the names that the types of events have.
 EVENTS = tuple(
     (re.compile(rf"\b(?:{names})\b"), sample)
@@ -73,6 +82,7 @@ EVENTS = tuple(
     )
 )  # fmt: skip
 URL_EVENT = "url"
+REST_EVENT = "rest"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,6 +95,8 @@ class App:
         found_by: What names the file.
         event: A sample event that it can read; None: nothing tells which.
         note: What is to be looked at; None: nothing.
+        listens: It is a server, without an export that has the handler's name.
+        has_routes: It hands HTTP requests to an app, which has its own routes.
     """
 
     handler: str
@@ -92,6 +104,8 @@ class App:
     found_by: str
     event: str | None = None
     note: str | None = None
+    listens: bool = False
+    has_routes: bool = False
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
@@ -178,7 +192,7 @@ def named_app(folder: Path, handler: str, found_by: str) -> App:
         raise UsageError(str(error)) from error
     path = Path(found.path)
     file = path.relative_to(folder).as_posix()
-    return App(handler, file, found_by, _event(_source(path)))
+    return _seen(_source(path), handler, file, found_by)
 
 
 def _app(
@@ -201,7 +215,24 @@ def _app(
             f"{file} asks whether it is the main module, which is false here: start "
             "the server without that condition"
         )
-    return App(handler, file, found_by, _event(source), note)
+    return _seen(source, handler, file, found_by, note)
+
+
+def _seen(
+    source: str, handler: str, file: str, found_by: str, note: str | None = None
+) -> App:
+    """Return an app with what its source shows."""
+    event = _event(source)
+    export = handler.rpartition(".")[2]
+    return App(
+        handler,
+        file,
+        found_by,
+        event,
+        note,
+        listens=SERVER.search(source) is not None and not _has_export(source, export),
+        has_routes=event == URL_EVENT or ADAPTER.search(source) is not None,
+    )
 
 
 def _named_files(folder: Path) -> Iterator[tuple[str, str]]:
@@ -322,6 +353,8 @@ def _event(source: str) -> str | None:
     for pattern, sample in EVENTS:
         if pattern.search(source):
             return sample
+    if (adapter := ADAPTER.search(source)) is not None:
+        return REST_EVENT if adapter["older"] else URL_EVENT
     return URL_EVENT if WEB.search(source) or SERVER.search(source) else None
 
 

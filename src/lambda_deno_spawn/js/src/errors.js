@@ -605,7 +605,7 @@ export function remedy(kind, target) {
     : "";
   return `${instead}set LAMBDA_DENO_PERMISSIONS="${
     base && `${base} `
-  }${flag}", ${inJson}${unless}`;
+  }${flag}" (permissions in lambda.toml; \`lambda-deno-spawn explain\` tells more), ${inJson}${unless}`;
 }
 
 /**

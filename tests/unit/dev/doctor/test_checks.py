@@ -13,6 +13,7 @@ from lambda_deno_spawn.dev.doctor.checks import (
     Status,
     error_line,
     granted_permissions,
+    lambda_modules_check,
     limit_check,
     runtime_files,
     start_check,
@@ -21,6 +22,8 @@ from lambda_deno_spawn.dev.doctor.checks import (
     upload_check,
     zip_estimate_bytes,
 )
+from lambda_deno_spawn.dev.project.function import Function
+from lambda_deno_spawn.dev.project.project import Project
 
 MB = 1024 * 1024
 
@@ -152,3 +155,21 @@ def test_how_processes_begin_is_told_with_the_reason(
     check = start_check(settings, [], library)
     assert (check.id, check.status) == ("start", status)
     assert check.found.startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("missing", "is_project", "bundle", "status"),
+    [
+        ("", False, None, Status.OK),
+        ("x", False, None, Status.WARNING),
+        ("x", True, None, Status.OK),
+        ("x", True, True, Status.OK),
+        ("x", True, False, Status.WARNING),
+    ],
+)
+def test_modules_that_the_package_will_have_are_no_warning(
+    missing: str, bundle: bool | None, status: Status, *, is_project: bool
+) -> None:
+    function = Function(Path("/x"), "a.handler")
+    project = Project(function, "a", bundle=bundle) if is_project else None
+    assert lambda_modules_check(missing, project).status is status

@@ -54,6 +54,12 @@ CASES = [
         'permissions = "default --allow-run=git"',
     ),
     (
+        "INFO Events are served by processes of their own start: there is no library "
+        "to fork with for x86_64",
+        "native.md",
+        "",
+    ),
+    (
         "Error: Cannot find module 'aws-sdk'",
         "compatibility.md#how-to-provide-packages",
         "imports",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import os
 
 import pytest
@@ -44,4 +45,33 @@ async def test_a_repeated_line_of_the_next_process_is_left_out(line: object) -> 
     assert sink.getvalue().decode() == (
         f"{loads}{loaded}START\n{of_event}{later}{NEXT_PROCESS}\n{other}"
         f"{line(7, '-', '4 ms')}END\n"
+    )
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+async def test_a_brief_log_has_only_problems_of_the_next_process(
+    log_format: str,
+) -> None:
+    def line(level: str, message: str, request_id: str = "") -> str:
+        if log_format == "json":
+            content = {"timestamp": "x", "level": level, "message": message}
+            given = {"requestId": request_id} if request_id else {}
+            return json.dumps({**content, **given}) + "\n"
+        return f"2026-01-01T00:00:00.000Z\t{request_id or '-'}\t{level}\t{message}\n"
+
+    sink = io.BytesIO()
+    served = "Events are served by forks of process 7"
+    loads, quoted = line("INFO", "loads"), line("INFO", f"it says: {served}")
+    of_event = line("INFO", served, ID)
+    problem, raw = line("ERROR", "broken"), "raw\n"
+    with LogPipe(sink, is_brief=True) as pipe:
+        pipe.follow(asyncio.get_running_loop())
+        text = "".join((loads, line("INFO", served), quoted, of_event))
+        os.write(pipe.writer, text.encode())
+        pipe.expect_next(ID)
+        later = [line("INFO", served), line("INFO", "number 2"), of_event, problem]
+        os.write(pipe.writer, "".join((*later, raw)).encode())
+        pipe.close_writer()
+    assert sink.getvalue().decode() == (
+        f"{loads}{quoted}{of_event}{of_event}{NEXT_PROCESS}\n{problem}{raw}"
     )

@@ -85,6 +85,30 @@ def test_bare_app_gets_every_file(folder: Path) -> None:
     assert "deno task" not in (folder / "AGENTS.md").read_text("utf-8")
 
 
+def test_app_behind_an_adapter_gets_a_request_of_its_first_page(folder: Path) -> None:
+    source = "exports.handler = require('aws-serverless-express')(app);"
+    (folder / "main.ts").write_text(source, encoding="utf-8")
+    adopt(folder)
+    event = json.loads((folder / "events/rest.json").read_bytes())
+    assert event["path"] == "/"
+    assert event["resource"] == event["requestContext"]["resourcePath"] == "/"
+    assert event["queryStringParameters"] is event["pathParameters"] is None
+
+
+@pytest.mark.parametrize("there", [None, "dist\n", "node_modules\n*.log"])
+def test_packages_of_npm_are_ignored(folder: Path, there: str | None) -> None:
+    (folder / "package.json").write_text("{}", encoding="utf-8")
+    if there is not None:
+        (folder / ".gitignore").write_text(there, encoding="utf-8")
+    adopt(folder)
+    lines = (folder / ".gitignore").read_text("utf-8").split()
+    assert sorted(line.strip("/") for line in lines if line != "*.log") == [
+        "dist",
+        "node_modules",
+    ]
+    assert adopt(folder)[".gitignore"][0] is State.KEPT
+
+
 def test_second_run_changes_nothing(folder: Path) -> None:
     (folder / "deno.json").write_text('{ // c\n  "tasks": {}\n}', encoding="utf-8")
     (folder / ".gitignore").write_text("node_modules", encoding="utf-8")

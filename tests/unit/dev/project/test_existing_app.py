@@ -9,6 +9,7 @@ import pytest
 
 from lambda_deno_spawn.dev.project.existing_app import (
     EVENTS,
+    REST_EVENT,
     URL_EVENT,
     find_app,
     named_app,
@@ -202,6 +203,14 @@ def test_file_that_lambda_would_load_in_place_of_it_is_noted(tmp_path: Path) -> 
         ("export const handler = (event: APIGatewayProxyEventV2) => {}", "http"),
         ("export const handler = (event: APIGatewayProxyEvent) => {}", "rest"),
         ("export const handler = (event: { name: string }) => {}", None),
+        ("exports.handler = require('serverless-http')(app);", "url"),
+        ('import a from "@codegenie/serverless-express"', "url"),
+        ('import a from "npm:@vendia/serverless-express@4"', "url"),
+        ('import { handle } from "hono/aws-lambda"', "url"),
+        ('import { handle } from "jsr:@hono/hono@^4/aws-lambda"', "url"),
+        ('import a from "@fastify/aws-lambda"', "url"),
+        ("const a = require('aws-serverless-express')", "rest"),
+        ('import type { Context } from "aws-lambda"', None),
     ],
 )
 def test_event_is_one_that_the_source_reads(
@@ -211,8 +220,29 @@ def test_event_is_one_that_the_source_reads(
     assert find_app(tmp_path).event == event
 
 
+@pytest.mark.parametrize(
+    ("source", "listens", "has_routes"),
+    [
+        (SERVED, True, True),
+        ("app.listen(1); export default app;", False, True),
+        ("exports.handler = require('serverless-http')(app);", False, True),
+        ("export const handler = (event: SQSEvent) => {}", False, False),
+        ("export const handler = (event: APIGatewayProxyEvent) => {}", False, False),
+    ],
+)
+def test_server_and_app_are_told_from_a_handler(
+    tmp_path: Path, source: str, *, listens: bool, has_routes: bool
+) -> None:
+    write(tmp_path, main_ts=source)
+    app = find_app(tmp_path)
+    assert (app.listens, app.has_routes) == (listens, has_routes)
+    assert named_app(tmp_path, "main.handler", "--handler").listens == listens
+
+
 def test_every_event_is_a_sample() -> None:
-    assert {URL_EVENT, *(sample for _, sample in EVENTS)} <= {*sample_names()}
+    assert {URL_EVENT, REST_EVENT, *(sample for _, sample in EVENTS)} <= {
+        *sample_names()
+    }
 
 
 def test_folder_without_an_app_is_refused_with_what_to_do(tmp_path: Path) -> None:
