@@ -15,6 +15,7 @@ import pytest
 
 from lambda_deno_spawn.dev.local.runtime import isolated_python
 from lambda_deno_spawn.native.control import LIBRARY, library_path
+from lambda_deno_spawn.serving.template import NO_MEMORY_LEFT
 from tests.integration import harness
 from tests.integration.harness import kill_and_wait, reports
 
@@ -203,8 +204,11 @@ async def test_a_template_killed_again_and_again_costs_starts_only(
         environ["AWS_LAMBDA_MAX_CONCURRENCY"] = "2"
         environ["AWS_LAMBDA_INITIALIZATION_TYPE"] = "lambda-managed-instances"
     async with make_runtime({"function.mjs": ECHO}, **environ) as runtime:
-        killed = 0
-        for _ in range(8):
+        killed = rounds = 0
+        # If another test runs out of memory meanwhile, that is taken for the cause.
+        while killed < 2 and NO_MEMORY_LEFT not in runtime.log:
+            rounds += 1
+            assert rounds < 40
             await serve(api, 2)
             lines = [line for line in runtime.log.splitlines() if FORKED in line]
             if len(lines) > killed:
@@ -213,7 +217,6 @@ async def test_a_template_killed_again_and_again_costs_starts_only(
                 if psutil.pid_exists(pid):
                     await kill_and_wait(pid)
         await serve(api, 2)
-        assert killed > 1
 
 
 KILLS = """
