@@ -63,7 +63,7 @@ def count(*_):
     loop = asyncio.get_running_loop()
     found = {
         "tasks": len(asyncio.all_tasks(loop)),
-        "timers": len(loop._scheduled),
+        "timers": sum(not one.cancelled() for one in loop._scheduled),
         "objects": len(gc.get_objects()),
     }
     with open(COUNTS + ".new", "w") as file:
