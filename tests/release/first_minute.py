@@ -87,11 +87,11 @@ def go_through(wheel: Path, *, enclosed: bool) -> int:
         programs.mkdir()
         for name in ("python3", f"python{PYTHON}"):
             (programs / name).symlink_to(interpreter.path.resolve())
-        for name in ("home", "work"):
+        for name in ("home", "project"):
             (place / name).mkdir()
         environ = {
             **{k: v for k, v in os.environ.items() if k.startswith(KEPT)},
-            "PATH": f"{place}/work/.venv/bin:{programs}",
+            "PATH": f"{place}/project/.venv/bin:{programs}",
             "HOME": str(place / "home"),
             "AWS_EC2_METADATA_DISABLED": "true",
             "NO_COLOR": "1",
@@ -104,7 +104,7 @@ def go_through(wheel: Path, *, enclosed: bool) -> int:
         )
         total_s = 0.0
         for line in readme_lines():
-            passed_s, shown = step(line, wheel, place / "work", environ)
+            passed_s, shown = step(line, wheel, place / "project", environ)
             total_s += passed_s
             print(f"{passed_s:6.1f} s  {line}\n{shown}", flush=True)
         print(f"{total_s:6.1f} s  all of it")
