@@ -21,6 +21,7 @@ from tests.doubles import FakeRuntimeApi
 from tests.fixtures.aws import reset
 from tests.fixtures.cloud import Cloud, moto
 from tests.fixtures.layers import layer_python
+from tests.fixtures.registry import programs, registry
 from tests.integration.harness import RuntimeUnderTest
 from tests.integration.rie import RieUnavailableError
 from tests.integration.rie import rie_binary as find_rie_binary
@@ -224,6 +225,24 @@ def layers(tmp_path_factory: pytest.TempPathFactory) -> Path:
             ):
                 build_layers(options)
     return made
+
+
+@pytest.fixture(scope="session")
+def registry_tools() -> Path:
+    """Where a registry's program and a client's are."""
+    found = programs()
+    if found is None:
+        pytest.skip("Debian's packages docker-registry and skopeo cannot be downloaded")
+    return found
+
+
+@pytest.fixture(scope="module")
+def registry_port(
+    registry_tools: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[int]:
+    """The port of a registry without a login."""
+    with registry(registry_tools, tmp_path_factory.mktemp("registry")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")

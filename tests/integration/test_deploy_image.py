@@ -15,10 +15,9 @@ from lambda_deno_spawn.dev.project.project import Arch
 from tests.fixtures.cloud import Reply
 from tests.fixtures.images import write_base, write_small_layers
 from tests.fixtures.packages import DENO_DIR, fetch_bundler
-from tests.fixtures.registry import Front, programs, registry, skopeo
+from tests.fixtures.registry import Front, skopeo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.fixtures.cloud import AtRegistry, Cloud, Finished
@@ -27,22 +26,6 @@ pytestmark = pytest.mark.deno
 ARCH = Arch.here()
 HEAD = f'name = "fn"\nruntime = "provided.al2023"\narch = "{ARCH}"\n'
 IMAGE = f"{HEAD}[image]\n"
-
-
-@pytest.fixture(scope="module")
-def root() -> Path:
-    """The registry's program and a client's."""
-    found = programs()
-    if found is None:
-        pytest.skip("Debian's packages docker-registry and skopeo cannot be downloaded")
-    return found
-
-
-@pytest.fixture(scope="module")
-def port(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a registry without a login."""
-    with registry(root, tmp_path_factory.mktemp("registry")) as found:
-        yield found
 
 
 @pytest.fixture
@@ -66,21 +49,26 @@ def deployed(cloud: Cloud, *arguments: str) -> Any:
     return finished.json
 
 
-def digest_in(relay: AtRegistry, root: Path, folder: Path, tag: str) -> str:
+def digest_in(relay: AtRegistry, registry_tools: Path, folder: Path, tag: str) -> str:
     name = f"docker://{relay.registry}/fn:{tag}"
-    found: str = skopeo(root, folder, "inspect", "--tls-verify=false", name)["Digest"]
+    found: str = skopeo(registry_tools, folder, "inspect", "--tls-verify=false", name)[
+        "Digest"
+    ]
     return found
 
 
 def test_image_is_pushed_and_the_function_runs_its_digest(
-    cloud: Cloud, root: Path, port: int
+    cloud: Cloud, registry_tools: Path, registry_port: int
 ) -> None:
     settings = (
         f'{HEAD}storage = 1024\nmemory = 256\nalias = "live"\n'
         '[image]\ncommand = ["other.handler"]\nworking_directory = "/srv"\n'
     )
     cloud.write_project(settings)
-    with Front(port, has_login=True) as front, cloud.at_registry(front.port) as relay:
+    with (
+        Front(registry_port, has_login=True) as front,
+        cloud.at_registry(front.port) as relay,
+    ):
         plan = run(cloud, "--plan", "-o", "json")
         assert (plan.exit_code, plan.json["isNew"]) == (4, True)
         assert [call.split(" ")[0] for call in plan.json["calls"]][5:9] == [
@@ -103,9 +91,9 @@ def test_image_is_pushed_and_the_function_runs_its_digest(
         config = relay.settings["ImageConfig"]
         assert config["Command"] == ["other.handler"]
         assert config["WorkingDirectory"] == "/srv"
-        relay.registry = f"127.0.0.1:{port}"
+        relay.registry = f"127.0.0.1:{registry_port}"
         tag = digest.partition(":")[2][:16]
-        assert digest_in(relay, root, cloud.folder, tag) == digest
+        assert digest_in(relay, registry_tools, cloud.folder, tag) == digest
         relay.registry = f"127.0.0.1:{front.port}"
 
         pushed, asked = len(front.seen), len(relay.asked)
@@ -135,9 +123,9 @@ def test_image_is_pushed_and_the_function_runs_its_digest(
 
 
 def test_what_lambda_would_refuse_is_said_before_the_build(
-    cloud: Cloud, port: int
+    cloud: Cloud, registry_port: int
 ) -> None:
-    with cloud.at_registry(port) as relay:
+    with cloud.at_registry(registry_port) as relay:
         cases = [
             (("--repository", "ghcr.io/x/y"), "Lambda takes images only from Amazon"),
             (("--package", "x.zip"), "Cannot use --package for a container image"),
@@ -158,9 +146,9 @@ def test_what_lambda_would_refuse_is_said_before_the_build(
         assert relay.operations == relay.writes == []
 
 
-def test_a_zip_does_not_become_an_image(cloud: Cloud, port: int) -> None:
+def test_a_zip_does_not_become_an_image(cloud: Cloud, registry_port: int) -> None:
     cloud.build_layers(arch=ARCH.value)
-    with cloud.at_registry(port) as relay:
+    with cloud.at_registry(registry_port) as relay:
         cloud.write_project('name = "fn"\n')
         cloud.deployed("--arch", ARCH.value)
         cloud.write_project(IMAGE)
@@ -175,24 +163,24 @@ def test_a_zip_does_not_become_an_image(cloud: Cloud, port: int) -> None:
 
 
 def test_a_named_repository_is_created_only_when_asked_to(
-    cloud: Cloud, port: int
+    cloud: Cloud, registry_port: int
 ) -> None:
     # The base is found beside the file, and from the folder of the command.
     cloud.write_project(f'{IMAGE}repository = "team/orders"\nbase = "../base"\n')
-    with cloud.at_registry(port) as relay:
+    with cloud.at_registry(registry_port) as relay:
         refused = cloud.run("deploy", "project")
         assert refused.exit_code == 3
         assert "it does not exist; use --create-repository" in refused.stderr
         assert relay.operations == relay.writes == []
         name = deployed(cloud, "--create-repository")["image"].partition("@")[0]
-        assert name == f"127.0.0.1:{port}/team/orders"
+        assert name == f"127.0.0.1:{registry_port}/team/orders"
 
 
 def test_a_push_that_fails_leaves_the_function_and_is_finished_later(
-    cloud: Cloud, port: int
+    cloud: Cloud, registry_port: int
 ) -> None:
     cloud.write_project(IMAGE)
-    with Front(port) as front, cloud.at_registry(front.port) as relay:
+    with Front(registry_port) as front, cloud.at_registry(front.port) as relay:
         front.faults = [("PUT /v2/fn/manifests", 403)]
         failed = run(cloud)
         assert failed.exit_code == 3
@@ -215,13 +203,13 @@ def test_a_push_that_fails_leaves_the_function_and_is_finished_later(
         assert run(cloud).stderr.endswith("Nothing to do.\n")
 
 
-def test_two_deployments_of_images_at_once(cloud: Cloud, port: int) -> None:
+def test_two_deployments_of_images_at_once(cloud: Cloud, registry_port: int) -> None:
     cloud.write_project(f"{IMAGE}")
     command = [
         sys.executable, "-m", "lambda_deno_spawn", "deploy", "project", "--yes",
         "--base", "base",
     ]  # fmt: skip
-    with cloud.at_registry(port):
+    with cloud.at_registry(registry_port):
         running = [
             subprocess.Popen(
                 command, stderr=subprocess.PIPE, stdin=subprocess.DEVNULL, text=True,

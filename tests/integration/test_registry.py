@@ -19,29 +19,12 @@ from lambda_deno_spawn.dev.package.registry import Reference, Registry
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.errors import BuildError, DeployError
 from tests.fixtures.images import write_base
-from tests.fixtures.registry import LOGIN, Front, lines, programs, registry, skopeo
+from tests.fixtures.registry import LOGIN, Front, lines, skopeo
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from lambda_deno_spawn.dev.package.oci import Blob
-
-
-@pytest.fixture(scope="module")
-def root() -> Path:
-    """The registry's program and the client's."""
-    found = programs()
-    if found is None:
-        pytest.skip("Debian's packages docker-registry and skopeo cannot be downloaded")
-    return found
-
-
-@pytest.fixture(scope="module")
-def port(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a registry without a login."""
-    with registry(root, tmp_path_factory.mktemp("registry")) as found:
-        yield found
 
 
 @pytest.fixture
@@ -76,34 +59,47 @@ def fetch(text: str, cache: Path, arch: Arch = Arch.ARM64) -> Image:
 
 
 def test_another_client_reads_what_was_pushed(
-    root: Path, port: int, image: Image, tmp_path: Path
+    registry_tools: Path, registry_port: int, image: Image, tmp_path: Path
 ) -> None:
-    name = f"127.0.0.1:{port}/orders/api:v1"
+    name = f"127.0.0.1:{registry_port}/orders/api:v1"
     assert push(name, image) == [True, True]
-    found = skopeo(root, tmp_path, "inspect", "--tls-verify=false", f"docker://{name}")
+    found = skopeo(
+        registry_tools, tmp_path, "inspect", "--tls-verify=false", f"docker://{name}"
+    )
     assert found["Digest"] == image.manifest.digest
     assert (found["Os"], found["Architecture"]) == ("linux", "arm64")
     assert found["Layers"] == [layer.blob.digest for layer in image.layers]
     assert found["Env"] == ["NAME=value"]
     copy = tmp_path / "copy"
     options = ("--src-tls-verify=false", "--override-arch=arm64")
-    skopeo(root, tmp_path, "copy", *options, f"docker://{name}", f"oci:{copy}")
+    skopeo(
+        registry_tools, tmp_path, "copy", *options, f"docker://{name}", f"oci:{copy}"
+    )
     assert read_layout(copy, Arch.ARM64).manifest.digest == image.manifest.digest
     assert push(name, image) == [False, False], "it is there already"
 
 
 def test_other_programs_read_the_image_as_one_file(
-    root: Path, image: Image, tmp_path: Path
+    registry_tools: Path, image: Image, tmp_path: Path
 ) -> None:
     """As ``docker load`` does, by Docker's list; and Podman, by OCI's index."""
     write_tar(tmp_path / "image.tar", tmp_path / "image", image, "Image")
     for form in ("oci-archive", "docker-archive"):
         source = f"{form}:{tmp_path / 'image.tar'}"
-        found = skopeo(root, tmp_path, "--override-arch=arm64", "inspect", source)
+        found = skopeo(
+            registry_tools, tmp_path, "--override-arch=arm64", "inspect", source
+        )
         assert (found["Os"], found["Architecture"]) == ("linux", "arm64")
         assert found["Env"] == ["NAME=value"]
         copy = tmp_path / form
-        skopeo(root, tmp_path, "--override-arch=arm64", "copy", source, f"oci:{copy}:x")
+        skopeo(
+            registry_tools,
+            tmp_path,
+            "--override-arch=arm64",
+            "copy",
+            source,
+            f"oci:{copy}:x",
+        )
         copied = read_layout(copy, Arch.ARM64)
         # Docker's form has no compression, so only what is in the layers is the same.
         assert [layer.diff_id for layer in copied.layers] == [
@@ -114,13 +110,14 @@ def test_other_programs_read_the_image_as_one_file(
 
 
 def test_another_client_s_image_can_be_fetched(
-    root: Path, port: int, image: Image, tmp_path: Path
+    registry_tools: Path, registry_port: int, image: Image, tmp_path: Path
 ) -> None:
     layout, cache = tmp_path / "image", tmp_path / "cache"
-    name = f"127.0.0.1:{port}/by-skopeo:v2"
+    name = f"127.0.0.1:{registry_port}/by-skopeo:v2"
     for form in ("oci", "v2s2"):  # Docker's names for everything
         skopeo(
-            root, tmp_path, "copy", "--dest-tls-verify=false", f"--format={form}",
+            registry_tools, tmp_path, "copy",
+            "--dest-tls-verify=false", f"--format={form}",
             f"oci:{layout}", f"docker://{name}",
         )  # fmt: skip
         fetched = fetch(name, cache)
@@ -145,9 +142,9 @@ def test_another_client_s_image_can_be_fetched(
 
 @pytest.mark.parametrize("status", [429, 500, 503, 0])
 def test_passing_faults_are_overcome(
-    port: int, image: Image, tmp_path: Path, status: int
+    registry_port: int, image: Image, tmp_path: Path, status: int
 ) -> None:
-    with Front(port) as front:
+    with Front(registry_port) as front:
         front.faults = [
             (method, status)
             for method in ("HEAD", "POST", "PATCH", "PUT", "PUT", "GET")
@@ -165,9 +162,9 @@ def test_passing_faults_are_overcome(
 
 
 def test_lasting_fault_is_reported_and_the_next_push_goes_on(
-    port: int, image: Image
+    registry_port: int, image: Image
 ) -> None:
-    with Front(port) as front:
+    with Front(registry_port) as front:
         front.faults = [("PUT /v2/lasting/manifests", 503)] * 5
         name = f"127.0.0.1:{front.port}/lasting:v1"
         with pytest.raises(DeployError, match="status 503, 5 times; run the command"):
@@ -179,9 +176,9 @@ def test_lasting_fault_is_reported_and_the_next_push_goes_on(
 
 
 def test_token_is_fetched_with_the_login_and_used(
-    port: int, image: Image, tmp_path: Path
+    registry_port: int, image: Image, tmp_path: Path
 ) -> None:
-    with Front(port, has_login=True) as front:
+    with Front(registry_port, has_login=True) as front:
         name = f"127.0.0.1:{front.port}/closed:v1"
         assert push(name, image, LOGIN) == [True, True]
         assert "service=s" in lines(front.seen, "/token")[0]
@@ -190,9 +187,9 @@ def test_token_is_fetched_with_the_login_and_used(
 
 
 def test_content_with_another_digest_is_refused(
-    port: int, image: Image, tmp_path: Path
+    registry_port: int, image: Image, tmp_path: Path
 ) -> None:
-    name = f"127.0.0.1:{port}/damaged:v1"
+    name = f"127.0.0.1:{registry_port}/damaged:v1"
     push(name, image)
     with Registry(Reference.parse(name), sleep=lambda _: None) as found:
         digest = image.layers[0].blob.digest
@@ -206,9 +203,9 @@ def test_content_with_another_digest_is_refused(
     ]
 
 
-def test_image_that_is_not_there_is_named(port: int, tmp_path: Path) -> None:
+def test_image_that_is_not_there_is_named(registry_port: int, tmp_path: Path) -> None:
     with pytest.raises(BuildError, match=r"answers 404 .*check its name and tag"):
-        fetch(f"127.0.0.1:{port}/nowhere:v1", tmp_path)
+        fetch(f"127.0.0.1:{registry_port}/nowhere:v1", tmp_path)
 
 
 def test_layout_whose_file_was_changed_is_refused(image: Image, tmp_path: Path) -> None:
