@@ -200,6 +200,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert not broken(page, (link for link in links if "://" not in link))
 
 
+def test_no_page_has_a_merge_that_was_not_finished() -> None:
+    marker = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
+    found = [shown(page) for page in PAGES if marker.search(read(page))]
+    assert found == []
+
+
 def test_the_readme_leads_to_every_page_of_the_documentation() -> None:
     linked = set(re.findall(r"\]\((docs/[\w/-]+\.md)", read(ROOT / "README.md")))
     pages = {shown(page) for page in DOCS.rglob("*.md")}
