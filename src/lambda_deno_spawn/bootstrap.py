@@ -372,8 +372,6 @@ def _templates(
 
         # As many as there may be processes: half of them wait, half have an event.
         places = 1 if settings.concurrency == 1 else 2 * settings.concurrency
-        # Several at once have 2 GB and more.
-        is_counted = places == 1
         return Templates(
             workers,
             state,
@@ -381,7 +379,8 @@ def _templates(
             library,
             settings.warm_max_age_s,
             places,
-            settings.memory_mb if is_counted else None,
+            # Several at once have 2 GB and more.
+            settings.memory_mb if places == 1 else None,
         )
     if settings.start is Start.FORK:
         raise ConfigError("LAMBDA_DENO_START", "fork", f"auto: {reason}")
