@@ -51,7 +51,7 @@ ANSWER_LIMIT_S = 30.0
 # The supervisor, or a process it waits for, may be stuck in the kernel.
 LONG_S = 24 * 3600.0
 # On a busy machine, the Runtime API may receive ``next`` so much later.
-LATE_S = 0.5
+LATE_S = 0.05
 # With a shorter timeout, a busy machine may use up the time after it.
 JUDGED_TIMEOUT_S = 2.0
 # Number of ordinary events during which leftovers of another one are removed.
