@@ -274,7 +274,7 @@ REFUSALS = {
         "import dgram from 'node:dgram'; dgram.createSocket('udp4').bind(0);",
         control.SOCKET,
     ),
-    "watcher": ("Deno.watchFs('/tmp');", control.WATCHER),
+    "watcher": ("Deno.watchFs(Deno.env.get('TMPDIR'));", control.WATCHER),
     "worker": (
         "new Worker('data:application/javascript,onmessage = () => {}', "
         "{ type: 'module' });",
