@@ -178,10 +178,12 @@ COMMANDS: dict[str, Run | str] = {
         "stages", "env LEVEL"
     ),
     "deploy orders --image": NO_BASE,
-    "logs FUNCTION": Run(replaces=(("FUNCTION", "orders"),)),
-    "logs . --stage prod": Run("stages"),
+    "logs FUNCTION": Run(
+        prints="There are no entries", replaces=(("FUNCTION", "orders"),)
+    ),
+    "logs . --stage prod": Run("stages", "There are no entries in"),
     "logs orders --follow": "it does not end by itself: test_remote.py",
-    "explain --logs orders": Run(prints="No error in this text", code=1),
+    "explain --logs orders": Run(prints="There are no entries in", code=1),
     "invoke --remote FUNCTION": "moto runs no functions: test_remote.py has a server",
     "invoke --remote orders --event @event.json": "as `invoke --remote FUNCTION`",
     "call orders /items --remote": NO_URL,

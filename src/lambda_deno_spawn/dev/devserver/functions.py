@@ -37,7 +37,7 @@ DEFAULT_ENVIRONMENTS = 10
 
 
 class EventForm(StrEnum):
-    """What an HTTP request becomes."""
+    """The event that an HTTP request becomes."""
 
     URL = "url"  # function URL
     HTTP_API = "v2"  # API Gateway, HTTP API, payload format 2.0

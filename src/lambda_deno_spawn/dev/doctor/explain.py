@@ -1,4 +1,4 @@
-"""What an error text means, and what to do about it.
+"""The meanings of error texts, and the remedies.
 
 Knows the errors that people meet with this runtime, by the text that a log or a caller
 shows. Pure: reads a text, and nothing else. docs/troubleshooting.md and

@@ -92,7 +92,7 @@ class Inspect:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """What a handler is told of an invocation, and gets once more.
+    """The facts of an earlier invocation, for a handler that runs again.
 
     Attributes:
         request_id: Handlers use it to recognize what they have done.

@@ -107,7 +107,7 @@ def test_login_that_fails_is_said() -> None:
     with pytest.raises(DeployError, match="answers 401; log in to"):
         Server(answer).push()
     bad = Server(lambda _: challenge("http://auth.example/token"))
-    with pytest.raises(DeployError, match="for a token, which is not encrypted"):
+    with pytest.raises(DeployError, match="that address is not encrypted"):
         bad.push()
     assert bad.secrets_at("auth.example") == []
 
