@@ -637,8 +637,8 @@ ENTRIES = (
     Entry(
         "`there is no library to fork with`",
         r"there is no library to fork with",
-        "the installation, or that which built the layer, comes from source and was "
-        "made without the compiler; events work, but each loads the module",
+        "this package, or the one that built the layer, was installed from source "
+        "without the compiler; events work, but each loads the module",
         "run `pip install ziglang`, then `make native` in the checkout, and install "
         "from it again; build the layers anew with `layer build` and `layer publish`",
         "native.md",
