@@ -444,7 +444,7 @@ ENTRIES = (
     ),
     # How an invocation ended.
     Entry(
-        "`Failed to create cache storage directory`",
+        "`Failed to create cache storage directory`, `Not a directory (os error 20)`",
         r"Failed to create cache storage directory|Not a directory \(os error 20\)",
         "the Cache API and Deno.openKv() have nowhere to store anything",
         "store it in a service, or for one event in a file below TMPDIR",

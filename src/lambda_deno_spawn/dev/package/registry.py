@@ -355,8 +355,8 @@ class Registry:
                 return response
             raise self._refused(response)
         raise DeployError(
-            f"Cannot complete {method} for {self.reference}: {reason}, {ATTEMPTS} "
-            "times; run the command again, and it goes on from here"
+            f"Cannot complete {method} for {self.reference} in {ATTEMPTS} attempts: "
+            f"{reason}; run the command again, and it continues from here"
         )
 
     def _send(
