@@ -185,7 +185,7 @@ def write_explanations(found: Sequence[Explanation], stream: TextIO) -> None:
         stream.write(f"  see: {_address(entry.page)}\n\n")
     if not found:
         stream.write(
-            "No error in this text is known. Those that are: "
+            "No error in this text is known. Known errors are listed at "
             f"{_address('troubleshooting.md')}\n"
             "`lambda-deno-spawn doctor FUNCTION` checks the function itself.\n"
         )
