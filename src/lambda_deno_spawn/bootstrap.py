@@ -473,7 +473,7 @@ async def _start_by_snapshot(
 
 
 def _log_start(settings: Settings, command: DenoCommand) -> None:
-    """Log what is odd about this start; at level DEBUG also how Deno is started.
+    """Log the oddities of this start; at level DEBUG also how Deno is started.
 
     No value of a variable is logged: any of them may be a secret.
     """

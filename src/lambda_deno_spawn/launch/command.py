@@ -210,7 +210,7 @@ def deno_command(
     wanted = set(given)
     if settings.credentials_uri is not None:
         if not withheld_credentials(settings):
-            wanted |= FETCHED_FROM  # not withheld: what is fetched there is handed on
+            wanted |= FETCHED_FROM  # not withheld: handed on once they are fetched
         given = {name: given[name] for name in given.keys() - FETCHED_FROM}
     withholds_credentials = bool(CREDENTIALS & (environ.keys() - wanted))
     node, package_folders = _node_options(given)

@@ -130,7 +130,7 @@ class Template:
         return self._free_place() is not None
 
     def note_copy(self, worker: Worker) -> None:
-        """Note who has charge of a copy."""
+        """Note the worker that has charge of a copy."""
         self._copies[worker.started.private_dir] = worker
 
     def is_copy(self, worker: Worker) -> bool:
@@ -403,7 +403,7 @@ class Templates:
         return started
 
     def note_copy(self, worker: Worker) -> None:
-        """Note who has charge of the copy that was taken."""
+        """Note the worker that has charge of the copy that was taken."""
         if self._template is not None:
             self._template.note_copy(worker)
 
@@ -625,7 +625,7 @@ class Templates:
         return None
 
     def _replace(self, template: Template, problem: str) -> None:
-        """Do without a template, and count what was wrong with it, if anything."""
+        """Do without a template, and count its fault, if it had one."""
         is_gone = not template.worker.is_usable()
         template.worker.kill()  # what ends a worker does the rest
         template.close()

@@ -91,7 +91,7 @@ class LogPipe:
         self._answered = request_id.encode()
 
     def catch_up(self) -> None:
-        """Pass on what was printed before."""
+        """Pass on the output so far."""
         self._pump()
 
     def say(self, line: str) -> None:
