@@ -34,6 +34,7 @@ import psutil
 from deno import find_deno_bin
 
 from lambda_deno_spawn.dev.local.runtime import bootstrap_command
+from tests.fixtures.ports import free_port
 from tests.integration.harness import descendants
 
 if TYPE_CHECKING:
@@ -321,13 +322,10 @@ def _environ(
 
 
 def _free_addresses() -> tuple[str, str]:
-    # Both are held at once, or they could be the same.
-    with (
-        socket.create_server(("127.0.0.1", 0)) as one,
-        socket.create_server(("127.0.0.1", 0)) as two,
-    ):
-        first, second = (f"127.0.0.1:{s.getsockname()[1]}" for s in (one, two))
-        return first, second
+    first = second = free_port()
+    while second == first:
+        second = free_port()
+    return f"127.0.0.1:{first}", f"127.0.0.1:{second}"
 
 
 def _wait_for_port(rie: Rie) -> None:

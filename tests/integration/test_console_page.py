@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import httpx
 import pytest
 
 from tests.fixtures.command import run_command
+from tests.fixtures.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,9 +76,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     (folder / "function.ts").write_text(SOURCE)
     (folder / "lambda.toml").write_text('name = "echo"\ntimeout = 30\n')
     (folder / "events" / "hello.json").write_text('{"text":"hello"}')
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "lambda_deno_spawn", "dev", folder,
          "--port", str(port), "--record", "failures"],
