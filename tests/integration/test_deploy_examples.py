@@ -48,7 +48,7 @@ READS_QUEUE = {
 }
 PUBLIC = {"lambda:InvokeFunctionUrl", "lambda:InvokeFunction"}
 HERE = {"CreateBucketConfiguration": {"LocationConstraint": REGION}}
-SLOW = pytest.mark.timeout(600)  # a new machine installs the tool first
+SLOW = pytest.mark.timeout(900)  # a new machine installs the tool first
 
 
 def load(text: str) -> Any:
@@ -272,7 +272,7 @@ def translated(url_auth: str) -> Any:
         input=json.dumps(template).encode(),
         env={**os.environ, "AWS_DEFAULT_REGION": REGION},
         capture_output=True,
-        timeout=200,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()

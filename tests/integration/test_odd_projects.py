@@ -18,7 +18,7 @@ from tests.lambda_root import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.deno, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.deno
 MANY = 50_000
 # Only this process and its children see the mount.
 READ_ONLY = """
