@@ -134,6 +134,7 @@ def running(
             assert rie.stop() == []
 
 
+@pytest.mark.long
 @pytest.mark.root
 @pytest.mark.rie
 def test_image_runs_under_aws_s_emulator(

@@ -64,6 +64,7 @@ def killing(last: list[str]) -> Any:
     return call
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("what", ["created", "removed", "deleted"])
 def test_killed_after_each_call_the_same_command_finishes(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch, what: str

@@ -29,7 +29,7 @@ from tests.lambda_root import ROOT
 if TYPE_CHECKING:
     from tests.fixtures.cloud import Cloud
 
-pytestmark = pytest.mark.deno
+pytestmark = [pytest.mark.deno, pytest.mark.long]
 ARCH = Arch.here()
 LIMIT_S = 300.0
 

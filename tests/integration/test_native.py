@@ -38,8 +38,7 @@ NAMES = re.findall(
     r"^  (?:async )?(\w+)\(\) {", FUNCTIONS.read_text(encoding="utf-8"), re.M
 )
 ECHO = "export const handler = (event) => event;"
-FORKS = 1000  # how often each kind of randomness is drawn
-ASKED = 100  # how many of them draw from every source
+ASKED = 100  # how many children draw from every source
 KILLED = 300
 
 
@@ -177,6 +176,7 @@ def test_signals_reach_the_process_that_they_are_for(
         assert template.rested().code == control.OK
 
 
+@pytest.mark.long
 def test_threads_that_have_waited_too_long_are_replaced(
     tmp_path: Path, library: Path
 ) -> None:
@@ -380,13 +380,14 @@ def test_each_child_reads_a_file_of_the_module_from_its_own_place(
 # ---- Chance ----
 
 
-def test_no_source_of_randomness_repeats_in_a_thousand_children(
-    tmp_path: Path, library: Path
+@pytest.mark.parametrize("forks", [200, pytest.param(1000, marks=pytest.mark.long)])
+def test_no_source_of_randomness_repeats_in_many_children(
+    tmp_path: Path, library: Path, forks: int
 ) -> None:
     seen: dict[str, set[str]] = {}
     drawn: Counter[str] = Counter()
     with Template(tmp_path, NATIVE / "randomness.mjs", library) as template:
-        for begun in range(0, FORKS, 10):
+        for begun in range(0, forks, 10):
             children = [template.fork() for _ in range(10)]
             for child in children:
                 child.send({"all": begun < ASKED})
@@ -397,7 +398,7 @@ def test_no_source_of_randomness_repeats_in_a_thousand_children(
                     seen.setdefault(name, set()).add(str(value))
                     drawn[name] += 1
     assert {name: len(values) for name, values in seen.items()} == drawn
-    assert sum(count == FORKS for count in drawn.values()) == 6
+    assert sum(count == forks for count in drawn.values()) == 6
     assert sum(count == ASKED for count in drawn.values()) == 18
 
 

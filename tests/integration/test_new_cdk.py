@@ -23,7 +23,7 @@ from tests.integration.test_deploy_examples import (
 )
 from tests.integration.test_new import commands
 
-pytestmark = pytest.mark.deno
+pytestmark = [pytest.mark.deno, pytest.mark.long]
 
 # Names that Lambda accepts, and CloudFormation does not for a stack.
 NAME = "2_orders"

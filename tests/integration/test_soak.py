@@ -47,6 +47,7 @@ async def test_fuzzed_answers_of_the_runtime_api_are_understood_or_refused() -> 
     assert_passed(report, 300)
 
 
+@pytest.mark.long
 @pytest.mark.deno
 async def test_hostile_events_get_one_answer_each_and_leave_nothing_behind(
     tmp_path: Path,
@@ -96,6 +97,7 @@ AS_ON_LAMBDA = {
 }  # fmt: skip
 
 
+@pytest.mark.long
 @pytest.mark.deno
 @pytest.mark.root
 @pytest.mark.parametrize("name", AS_ON_LAMBDA)

@@ -15,7 +15,7 @@ import pytest
 from tests.fixtures.packages import install
 from tests.integration.harness import deno_binary
 
-pytestmark = pytest.mark.deno
+pytestmark = [pytest.mark.deno, pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("types", "LICENSE", "src/lambda_deno_spawn/js/lambda.d.ts")

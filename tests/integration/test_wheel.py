@@ -74,6 +74,7 @@ def test_command_needs_no_extra_and_the_old_one_is_accepted(wheel: Path) -> None
         } <= {*names}
 
 
+@pytest.mark.long
 def test_empty_environment_gets_a_command_that_works(
     wheel: Path, tmp_path: Path
 ) -> None:
