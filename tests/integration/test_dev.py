@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from lambda_deno_spawn.dev.devserver.memory_group import MemoryGroup
 from tests.cgroups import unavailable
 from tests.fixtures.command import run_command
-from tests.integration.dev_server import DevServer, write
+from tests.integration.dev_server import LIMIT_S, DevServer, write
 from tests.integration.harness import marked
 
 if TYPE_CHECKING:
@@ -635,7 +635,7 @@ def test_people_see_a_line_for_each_request(tmp_path: Path) -> None:
         assert process.stdout is not None
         try:
             url = process.stderr.readline().split()[-1]
-            with httpx.Client(timeout=50, trust_env=False) as client:
+            with httpx.Client(timeout=LIMIT_S, trust_env=False) as client:
                 client.get(f"{url}/html?x=1")
             shown = ""
             while " > " not in shown:
