@@ -376,9 +376,8 @@ export async function handler(event: any) {
 
 @pytest.mark.every_way("fresh")
 @WARM
-@pytest.mark.parametrize("script", LEFTOVERS.values(), ids=LEFTOVERS.keys())
 async def test_programs_that_outlive_their_handler_are_ended(
-    make_runtime: MakeRuntime, api: FakeRuntimeApi, warm: str, script: str
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, warm: str
 ) -> None:
     async with make_runtime(
         {"function.ts": LEAVES},
@@ -386,17 +385,17 @@ async def test_programs_that_outlive_their_handler_are_ended(
         LAMBDA_DENO_PERMISSIONS="all",
         LAMBDA_DENO_WARM=warm,
     ) as runtime:
-        for _ in range(2):
-            answer = await api.invoke({"script": script})
-            assert answer.call == "response", answer.body
-            await api.wait_for_next()
-            api.deliver(b'{"script":"true"}')
-            assert (await api.answer()).call == "response"
         await api.wait_for_next()
-        # The supervisor, and one that waits.
-        assert len(runtime.survivors()) == (1 if warm == "off" else 2)
+        for name, script in LEFTOVERS.items():
+            for event in ({"script": script}, {"script": "true"}):
+                api.deliver(json.dumps(event).encode())
+                answer = await api.answer()
+                assert answer.call == "response", (name, answer.body)
+                await api.wait_for_next()
+            # The supervisor, and one that waits.
+            assert len(runtime.survivors()) == (1 if warm == "off" else 2), name
         found = [report["leftoverProcesses"] for report in reports(runtime.log)]
-        assert [count > 0 for count in found] == [True, False] * 2
+        assert [count > 0 for count in found] == [True, False] * len(LEFTOVERS)
 
 
 @pytest.mark.every_way("fork")

@@ -54,7 +54,12 @@ export async function handler(event: any) {
 
 @needs_memory
 @pytest.mark.parametrize(
-    ("eats", "memory_mb"), [("objects", 128), ("text", 256), ("objects", 512)]
+    ("eats", "memory_mb"),
+    [
+        ("objects", 128),
+        ("text", 256),
+        pytest.param("objects", 512, marks=pytest.mark.long),
+    ],
 )
 async def test_javascript_memory_ends_before_the_kernel_has_to_end_anything(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, eats: str, memory_mb: int
