@@ -336,8 +336,8 @@ def _check_effect(
     raise ConfigError(
         VARIABLE,
         permissions.text,
-        f"no --{name}={value} here: what it is added to allows that without limit; "
-        "to narrow it, list flags only, without default and -P",
+        f"no --{name}={value} here: the base that it is added to allows this without "
+        "limit; to narrow it, list flags only, without default and -P",
     )
 
 

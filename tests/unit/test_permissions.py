@@ -258,7 +258,7 @@ def test_what_cannot_be_understood_is_refused(text: str, expected: str) -> None:
 )  # fmt: skip
 def test_a_flag_that_only_looks_as_if_it_narrowed_is_refused(text: str) -> None:
     sets = {} if text.startswith("default") else SET
-    with pytest.raises(ConfigError, match="allows that without limit") as caught:
+    with pytest.raises(ConfigError, match="allows this without limit") as caught:
         granted(text, sets)
     assert caught.value.value == text
 

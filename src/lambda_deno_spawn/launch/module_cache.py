@@ -226,7 +226,7 @@ class ModuleCache:
         return self._round > 0 or not self.is_own
 
     def give_back(self, path: str) -> None:
-        """Take back the ``DENO_DIR`` of a process that could not be started."""
+        """Remove the ``DENO_DIR`` of a process that could not be started."""
         self._loading.discard(path)
         self.remove(path)
 
