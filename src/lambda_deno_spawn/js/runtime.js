@@ -1141,6 +1141,12 @@ class Job {
   onNothingLeft = null;
   /** Has `onNothingLeft` not be called any more. @type {(() => void) | null} */
   stopWaiting = null;
+  /**
+   * Calls back in the next turn of the event loop, if there is a quick way to it.
+   *
+   * @type {((resolve: (value: unknown) => void) => void) | null}
+   */
+  nextTurn = null;
   /** When `context.signal` aborts; Unix time, milliseconds. */
   abortEpochMs = 0;
   /** True once the DONE frame is written, or is on its way behind the response. */
@@ -2042,6 +2048,9 @@ function close(limitMs) {
 
 // --- outcome.js ---
 
+/** How often work that is due may make more of it, after the response. */
+const TURNS_LIMIT = 8;
+
 const resultFrames = (
   /**
    * The result as RESULT frame, in parts if other programs may write to the same pipe,
@@ -2130,7 +2139,7 @@ const doneBehind = (
     const isSpent = hello.socket === null && (invocationsLeft === 0 || isError);
     job.servesMore = !job.isFatal && !isSpent;
     tellDenials(job);
-    job.isDoneSent = job.afterwards.length === 0;
+    job.isDoneSent = job.afterwards.length === 0 && !isWorkLeft();
     return job.isDoneSent ? lastFrames(job) : "";
   }
 );
@@ -2158,14 +2167,41 @@ const tellDenials = (
   }
 );
 
+/**
+ * @returns {boolean} True if something may have been scheduled to run after the
+ *   response. A process that listens and serves more runs on anyway.
+ */
+function isWorkLeft() {
+  return (hello.socket === null || hello.invocations === 1) &&
+    core.eventLoopHasMoreWork();
+}
+
+/**
+ * Let run what is due, as it would in a process that goes on: `setImmediate`,
+ * `process.nextTick`, `setTimeout` without a delay, listeners for the end of a stream.
+ * Express logs so. What takes longer is for `waitUntil`.
+ *
+ * @param {Job} job
+ */
+async function runDueWork({ nextTurn }) {
+  // Where there is a quick way to it, one turn of the event loop may be enough.
+  if (nextTurn !== null) await new Promise(nextTurn);
+  for (let turns = 0; turns < TURNS_LIMIT && isWorkLeft(); turns += 1) {
+    await new Promise((resolve) => createSystemTimer(resolve, 1, true));
+    if (!core.hasTickScheduled() && !core.getActiveImmediateCount?.()) return;
+  }
+}
+
 const finish = (
   /**
-   * Wait for what `waitUntil` was given, then end the job.
+   * Wait for work that is due, and for what `waitUntil` was given, then end the job.
    *
    * @param {Job} job
    */
   async function (job) {
-    while (job.afterwards.length > 0) {
+    for (;;) {
+      if (!job.isDoneSent && isWorkLeft()) await runDueWork(job);
+      if (job.afterwards.length === 0) break;
       const batch = job.afterwards;
       job.afterwards = [];
       for (const outcome of await Promise.allSettled(batch)) {
@@ -2173,8 +2209,8 @@ const finish = (
           log("ERROR", ["waitUntil: a promise was rejected", outcome.reason]);
         }
       }
-      tellDenials(job);
     }
+    if (!job.isDoneSent) tellDenials(job);
     end(job);
   }
 );

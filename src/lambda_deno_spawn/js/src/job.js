@@ -51,6 +51,12 @@ export class Job {
   onNothingLeft = null;
   /** Has `onNothingLeft` not be called any more. @type {(() => void) | null} */
   stopWaiting = null;
+  /**
+   * Calls back in the next turn of the event loop, if there is a quick way to it.
+   *
+   * @type {((resolve: (value: unknown) => void) => void) | null}
+   */
+  nextTurn = null;
   /** When `context.signal` aborts; Unix time, milliseconds. */
   abortEpochMs = 0;
   /** True once the DONE frame is written, or is on its way behind the response. */
