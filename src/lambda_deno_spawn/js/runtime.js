@@ -2921,7 +2921,7 @@ const awslambda = {
      * @param {object} prelude `statusCode`, `headers`, `cookies`.
      */
     from(stream, prelude) {
-      stream.sink.beginHttp(prelude);
+      stream.beginHttp(prelude);
       return stream;
     },
   },
@@ -3158,7 +3158,12 @@ async function streamingAdapter() {
   return (value, owner) => async (event, context, job) => {
     job.opensStream = true;
     const { stream, finished } = responseStream(new Sink(job));
-    await value.call(owner, event, stream, context);
+    const result = await value.call(owner, event, stream, context);
+    if (result !== undefined) {
+      log("WARN", [
+        "The handler writes its response to a stream, so what it returned is ignored",
+      ]);
+    }
     await finished;
     return STREAMED;
   };
