@@ -138,7 +138,6 @@ async def test_an_http_stream_begins_with_its_prelude_and_eight_zeros(
         await api.wait_for_next()
 
 
-@pytest.mark.parametrize("form", ["generator", "readable", "streamified"])
 USES = """
 const ways = {
   late(stream) {
@@ -196,6 +195,7 @@ async def test_a_stream_is_used_as_that_of_aws(
         await runtime.logged("so what it returned is ignored")
 
 
+@pytest.mark.parametrize("form", ["generator", "readable", "streamified"])
 async def test_an_error_is_an_error_before_the_first_byte_and_a_trailer_after_it(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, form: str
 ) -> None:
