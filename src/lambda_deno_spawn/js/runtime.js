@@ -669,8 +669,15 @@ function describe(
   if (cause !== undefined && budget.left > 0) {
     body.cause = describe(cause, budget);
   }
+  // An AggregateError, or a SuppressedError, which `using` throws.
   const errors =
-    attempt(() => Array.isArray(error.errors) ? [...error.errors] : []) ?? [];
+    attempt(() =>
+      Array.isArray(error.errors)
+        ? [...error.errors]
+        : "suppressed" in error
+        ? [error.error, error.suppressed]
+        : []
+    ) ?? [];
   const described = [];
   for (const inner of errors) {
     if (budget.left <= 0) break;
@@ -1115,6 +1122,13 @@ const writeAll = (
 class Job {
   requestId = "";
   tenantId = /** @type {string | null} */ (null);
+  traceId = /** @type {string | null} */ (null);
+  /**
+   * What `awslambda.InvokeStore` has of it, once that is asked.
+   *
+   * @type {Record<string | symbol, any> | null}
+   */
+  values = null;
   /** When the platform stops waiting for it. */
   deadlineEpochMs = Infinity;
   /** The response stream, once its first byte is written. @type {Sink | null} */
@@ -1169,6 +1183,7 @@ class Job {
     if (head === undefined) return;
     this.requestId = head.requestId;
     this.tenantId = head.tenantId;
+    this.traceId = head.traceId;
     this.deadlineEpochMs = head.deadlineEpochMs;
     this.abortEpochMs = head.abortEpochMs;
   }
@@ -1305,6 +1320,7 @@ const capture = (
     if (hello.console === "log") return;
     /** @type {Record<string, any>} */
     const captured = new Console(record);
+    captured.fatal = captured.error;
     for (const name of Object.keys(captured)) {
       const print = console[name], keep = captured[name];
       if (typeof keep !== "function") continue;
@@ -1457,7 +1473,11 @@ const reroute = (
         log(PRINTER_LEVELS[level] ?? "INFO", [record]);
       },
     );
-    Object.assign(console, rerouted, { clear: () => {} });
+    Object.assign(console, rerouted, {
+      clear: () => {},
+      // As in AWS's Node runtime.
+      fatal: (/** @type {unknown[]} */ ...args) => log("FATAL", args),
+    });
     if (hello.logFormat === "json") {
       // In JSON a value stays a value, so the arguments are needed, not their text.
       Object.assign(console, {
@@ -1618,7 +1638,15 @@ function format(args) {
   if (!text.includes(OUR_FILES) && !text.includes(OUR_PATH)) return text;
   const isOurs = (/** @type {string} */ line) =>
     line.includes(OUR_FILES) || /^\W*at /.test(line) && line.includes(OUR_PATH);
-  return text.split("\n").filter((line) => !isOurs(line)).join("\n");
+  const kept = /** @type {string[]} */ ([]);
+  for (const line of text.split("\n")) {
+    if (!isOurs(line)) kept.push(line);
+    // The members of an error follow.
+    else if (line.endsWith(" {") && kept.length > 0) {
+      kept.push(`${kept.pop()} {`);
+    }
+  }
+  return kept.join("\n");
 }
 
 // --- context.js ---
@@ -2880,6 +2908,62 @@ const standStill = (
   }
 );
 
+// --- store.js ---
+
+const REQUEST_ID = Symbol.for("_AWS_LAMBDA_REQUEST_ID");
+const TRACE_ID = Symbol.for("_AWS_LAMBDA_X_RAY_TRACE_ID");
+const TENANT_ID = Symbol.for("_AWS_LAMBDA_TENANT_ID");
+const PROTECTED = [REQUEST_ID, TRACE_ID, TENANT_ID];
+
+/**
+ * @returns {Record<string | symbol, any> | undefined} The values of the invocation;
+ *   undefined outside of one.
+ */
+function values() {
+  const job = currentJob();
+  if (job === null || job.requestId === "") return undefined;
+  job.values ??= {
+    [REQUEST_ID]: job.requestId,
+    [TRACE_ID]: job.traceId ?? undefined,
+    [TENANT_ID]: job.tenantId ?? undefined,
+  };
+  return job.values;
+}
+
+const invokeStore = {
+  getContext: values,
+  hasContext: () => values() !== undefined,
+  getRequestId: () => values()?.[REQUEST_ID] ?? "-",
+  /** @returns {string | undefined} */
+  getXRayTraceId: () => values()?.[TRACE_ID],
+  /** @returns {string | undefined} */
+  getTenantId: () => values()?.[TENANT_ID],
+  get: (/** @type {string | symbol} */ key) => values()?.[key],
+  set(/** @type {any} */ key, /** @type {unknown} */ value) {
+    if (PROTECTED.includes(key)) {
+      throw new Error(
+        `Cannot modify protected Lambda context field: ${String(key)}`,
+      );
+    }
+    const kept = values();
+    if (kept === undefined) throw new Error("No context available");
+    kept[key] = value;
+  },
+  /**
+   * Run a function with other values.
+   *
+   * @template T
+   * @param {Record<string | symbol, any>} context
+   * @param {() => T} work
+   * @returns {T}
+   */
+  run(context, work) {
+    const job = currentJob();
+    if (job !== null) job.values = context;
+    return work();
+  },
+};
+
 // --- handlers.js ---
 
 /** Marks a handler that writes to a response stream, as AWS's own runtime does. */
@@ -2925,6 +3009,7 @@ const awslambda = {
       return stream;
     },
   },
+  InvokeStore: invokeStore,
 };
 
 const adapt = (

@@ -17,6 +17,7 @@ import { Job } from "./job.js";
 import { LINGER_MS, NOWHERE } from "./output.js";
 import { encode, parse } from "./primordials.js";
 import { run, STREAMED } from "./run.js";
+import { invokeStore } from "./store.js";
 import { Sink } from "./stream.js";
 
 /** Marks a handler that writes to a response stream, as AWS's own runtime does. */
@@ -62,6 +63,7 @@ export const awslambda = {
       return stream;
     },
   },
+  InvokeStore: invokeStore,
 };
 
 /**

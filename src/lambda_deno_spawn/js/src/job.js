@@ -25,6 +25,13 @@
 export class Job {
   requestId = "";
   tenantId = /** @type {string | null} */ (null);
+  traceId = /** @type {string | null} */ (null);
+  /**
+   * What `awslambda.InvokeStore` has of it, once that is asked.
+   *
+   * @type {Record<string | symbol, any> | null}
+   */
+  values = null;
   /** When the platform stops waiting for it. */
   deadlineEpochMs = Infinity;
   /** The response stream, once its first byte is written. @type {Sink | null} */
@@ -79,6 +86,7 @@ export class Job {
     if (head === undefined) return;
     this.requestId = head.requestId;
     this.tenantId = head.tenantId;
+    this.traceId = head.traceId;
     this.deadlineEpochMs = head.deadlineEpochMs;
     this.abortEpochMs = head.abortEpochMs;
   }
