@@ -92,6 +92,7 @@ class Reaper:
         self._children = ChildList()
         # How many sweeps are sending signals to strangers.
         self._hunts = 0
+        self._is_crowded = False
 
     def close(self) -> None:
         """Stop watching."""
@@ -147,17 +148,18 @@ class Reaper:
 
         def unspared() -> list[int]:
             strangers = self._strangers()
+            self._is_crowded = len(strangers) > KEPT_LIMIT
             for pid in strangers:
                 if pid not in spared:
                     spared[pid] = spares(pid)
             return [pid for pid in strangers if not spared[pid]]
 
-        if not unspared():
-            return True
         clock = self._loop.time
-        slice_end_s = clock() + SLICE_S
         self._hunts += 1
         try:
+            if not unspared():
+                return True
+            slice_end_s = clock() + SLICE_S
             for _ in end_trees(unspared, give_up_s - clock(), clock):
                 if clock() > slice_end_s:
                     await asyncio.sleep(0)
@@ -178,7 +180,7 @@ class Reaper:
 
     def _reap(self) -> None:
         """Wait for every child that has ended; a stranger, too, takes up a process."""
-        if self._hunts:
+        if self._hunts and not self._is_crowded:
             for pid in list(self._watched):
                 self.poll(pid)
             return
