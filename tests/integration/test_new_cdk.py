@@ -23,7 +23,7 @@ from tests.integration.test_deploy_examples import (
 )
 from tests.integration.test_new import commands
 
-pytestmark = [pytest.mark.deno, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.deno, pytest.mark.long]
 
 # Names that Lambda accepts, and CloudFormation does not for a stack.
 NAME = "2_orders"
@@ -57,7 +57,7 @@ def test_project_for_cdk_builds_what_it_deploys(tmp_path: Path, layers: Path) ->
             env=environ,
             capture_output=True,
             text=True,
-            timeout=250,
+            timeout=400,
             check=False,
         )
         assert done.returncode == 0, done.stdout + done.stderr

@@ -10,7 +10,6 @@ import base64
 import contextlib
 import io
 import json
-import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from lambda_deno_spawn.dev.aws.session import Aws
 from lambda_deno_spawn.dev.cli.console import Output, exit_codes
 from lambda_deno_spawn.dev.cli.remote import invoke_remote
 from tests.fixtures.cloud import REGION, Cloud, Finished, Relay, Reply
+from tests.fixtures.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -232,9 +232,7 @@ def test_what_lambda_refused_has_not_run(api: Relay, status: int, code: str) -> 
 def test_what_was_never_sent_has_not_run(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        address = closed.getsockname()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{address[1]}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     finished = invoke(**options)
     assert finished.exit_code == 3
     assert "nothing answers at http://127.0.0.1:" in finished.stderr

@@ -462,3 +462,24 @@ def hiding(text: str) -> dict[str, str]:
         searched=("/node_modules",),
     )
     return {flag.partition("=")[0]: flag.partition("=")[2] for flag in found.flags}
+
+
+@pytest.mark.parametrize(
+    ("text", "may"),
+    [
+        ("", False),
+        ("default", False),
+        ("none", False),
+        ("--allow-env", False),
+        ("--allow-write=$TMPDIR,$TMPDIR/a", False),
+        ("default --allow-write=/tmp", True),
+        ("--allow-write", True),
+        ("--allow-run=ls", True),
+        ("--allow-ffi", True),
+        ("all", True),
+    ],
+)
+def test_who_may_write_outside_the_private_folder_is_known(
+    text: str, may: bool
+) -> None:
+    assert granted(text, {}).may_write_elsewhere is may
