@@ -953,7 +953,7 @@ def test_what_the_module_prints_is_not_logged_again_for_the_next_process(
     done = cli("invoke", folder, "--env", variable, "--verbose", mark=mark)
     log = done.stderr.decode()
     assert log.count("loading") == log.count("handling") == 1
-    before, told, after = log.partition("(The process for the next event gets ready.")
+    before, told, after = log.partition("(The process for the next event is starting.")
     assert told
     assert (before.count("number"), after.count("number")) == (1, 1)
 
