@@ -15,8 +15,6 @@ from tests.fixtures.cloud import Cloud
 
 PROMPT = "Continue? [y/N]: "
 LIMIT_S = 90.0
-AGAIN_S = 5.0
-CTRL_C = "\x03"
 # The terminal has to be the session's, or Ctrl-C is a byte and not a signal.
 START = (
     "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); "
@@ -52,7 +50,7 @@ def type_at_prompt(keys: str, *arguments: str) -> tuple[int, str, str]:
             try:
                 shown = read_until(terminal, PROMPT)
                 os.write(terminal, keys.encode())
-                shown += read_until(terminal, None, again=keys[-1:] == CTRL_C)
+                shown += read_until(terminal, None)
                 stdout, _ = process.communicate(timeout=LIMIT_S)
             finally:
                 process.kill()
@@ -61,24 +59,13 @@ def type_at_prompt(keys: str, *arguments: str) -> tuple[int, str, str]:
     return process.returncode, stdout.decode(), shown.replace("\r\n", "\n")
 
 
-def read_until(terminal: int, text: str | None, *, again: bool = False) -> str:
-    """Read a terminal until it shows a text, or until its other end is closed.
-
-    Args:
-        terminal: Its descriptor.
-        text: The text; None: the end is waited for.
-        again: Press Ctrl-C again where nothing happens, as people do. A signal that
-            comes just before Python begins to read does not wake it.
-    """
+def read_until(terminal: int, text: str | None) -> str:
+    """Read a terminal until it shows a text, or until its other end is closed."""
     shown = b""
     deadline_s = time.monotonic() + LIMIT_S
     while text is None or text.encode() not in shown:
         left_s = max(0.0, deadline_s - time.monotonic())
-        wait_s = min(left_s, AGAIN_S) if again else left_s
-        ready, _, _ = select.select([terminal], [], [], wait_s)
-        if not ready and wait_s < left_s:
-            os.write(terminal, CTRL_C.encode())
-            continue
+        ready, _, _ = select.select([terminal], [], [], left_s)
         assert ready, f"the terminal shows {shown!r}, and not {text!r}"
         data = b""
         with contextlib.suppress(OSError):  # EIO, which is Linux's end of file
