@@ -153,10 +153,10 @@ release: $(NATIVE) $(VENV)/.release ## wheel, sdist, list of components and note
 	$(BIN)/python -m build --wheel --sdist --no-isolation --outdir $(RELEASE) .
 	$(BIN)/twine check --strict $(RELEASE)/*
 	$(BIN)/python -m tests.release.packages $(RELEASE)
-	$(PYTHON) -m venv $(RELEASE)/.installed
-	$(RELEASE)/.installed/bin/python -m pip install --quiet --require-hashes --no-deps --requirement locks/cli.txt
-	$(RELEASE)/.installed/bin/python -m pip install --quiet --no-deps $(RELEASE)/*.whl
-	$(BIN)/cyclonedx-py environment $(RELEASE)/.installed --pyproject pyproject.toml --output-reproducible --output-file $(RELEASE)/sbom.cdx.json
+	$(PYTHON) -m venv --without-pip $(RELEASE)/.installed
+	$(BIN)/python -m pip --python $(RELEASE)/.installed install --quiet --require-hashes --no-deps --requirement locks/cli.txt
+	$(BIN)/python -m pip --python $(RELEASE)/.installed install --quiet --no-deps $(RELEASE)/*.whl
+	$(BIN)/python -m tests.release.components $(RELEASE)/.installed $(RELEASE)/sbom.cdx.json
 	rm -rf $(RELEASE)/.installed
 	cd $(RELEASE) && sha256sum *.whl *.tar.gz *.json > SHA256SUMS
 

@@ -197,6 +197,75 @@ export function handler({ on, what, n }) {
 """
 
 
+DUE = """
+import { setImmediate } from "node:timers";
+
+const ways = {
+  immediate: (say) => setImmediate(() => setImmediate(say)),
+  tick: (say) => process.nextTick(say),
+  microtask: (say) => queueMicrotask(say),
+  timeout: (say) => setTimeout(say, 0),
+  message(say) {
+    const { port1, port2 } = new MessageChannel();
+    port1.onmessage = () => (say(), port1.close());
+    port2.postMessage(null);
+  },
+  throws(say) {
+    setImmediate(say);
+    throw new Error("the handler threw");
+  },
+  // In a turn after the response, and after that.
+  waits: (say, context) =>
+    setImmediate(() => context.waitUntil(
+      new Promise((resolve) => setTimeout(resolve, 20)).then(() => setImmediate(say)),
+    )),
+  // Has no end.
+  again(say) {
+    say();
+    const again = () => setImmediate(again);
+    again();
+  },
+};
+
+export async function handler({ way }, context) {
+  const { awsRequestId } = context;
+  ways[way](() => console.log("heard", way, awsRequestId), context);
+  return way;
+}
+"""
+
+
+@each_start
+async def test_what_is_due_after_the_response_still_runs(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, start: str
+) -> None:
+    ways = [
+        "immediate",
+        "tick",
+        "microtask",
+        "timeout",
+        "message",
+        "throws",
+        "waits",
+        "again",
+    ]
+    async with make_runtime({"function.mjs": DUE}, **STARTS[start]) as runtime:
+        await api.wait_for_next()
+        for way in ways:
+            api.deliver(json.dumps({"way": way}).encode())
+            await api.answer()
+            await api.wait_for_next()  # nothing of the event comes later
+        said = [
+            (message, request_id)
+            for request_id, messages in heard(runtime.log).items()
+            for message in messages
+        ]
+        assert said == [
+            (f"{way} request-{number}", f"request-{number}")
+            for number, way in enumerate(ways, 1)
+        ]
+
+
 @pytest.mark.parametrize("start", ["exec", "fork"])
 async def test_whatever_the_last_words_are_the_next_event_is_served(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, start: str

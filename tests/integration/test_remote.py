@@ -380,6 +380,17 @@ def test_the_errors_in_a_log_in_aws_are_explained(cloud: Cloud) -> None:
     assert "no log group" in missing.stderr
 
 
+def test_a_log_without_entries_is_named(cloud: Cloud) -> None:
+    write_log(cloud, "one")
+    finished = cloud.run("logs", "fn", "--filter", "two", "--since", "5m")
+    assert (finished.exit_code, finished.stdout) == (0, "")
+    group = "'/aws/lambda/fn'"
+    assert f"no entries that match in {group} of the last 5m" in finished.stderr
+    cloud.client("logs").create_log_group(logGroupName="/aws/lambda/new")
+    assert "no entries in" in cloud.run("logs", "new").stderr
+    assert "no entries in" in cloud.run("explain", "--logs", "new").stderr
+
+
 def test_a_log_can_be_filtered_and_read_as_json(cloud: Cloud) -> None:
     write_log(cloud, f"INFO {REQUEST_ID} a", "INFO other b")
     finished = cloud.run("logs", "fn", "--request-id", REQUEST_ID, "-o", "json")

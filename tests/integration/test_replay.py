@@ -112,7 +112,7 @@ def test_the_same_invocation_runs_again_and_an_error_may_be_the_same(
     )
     log = done.stderr.decode()
     assert f"START RequestId: {form['requestId']}" in log
-    assert "event.headers.authorization were redacted" in log
+    assert "redacted in the recording: event.headers.authorization" in log
     assert "has changed" not in log
     assert desk.run("replay", path).returncode == 0
 

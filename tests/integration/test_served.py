@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "served"
 CLIENT = "203.0.113.7"
+# Apps that do not log an error of a route.
+QUIET = {"fastify", "node"}
 
 
 def from_client(event: dict[str, Any]) -> dict[str, Any]:
@@ -100,8 +102,10 @@ async def check(api: FakeRuntimeApi) -> None:
 async def test_an_app_answers_unchanged(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, deno_dir: str, app: str
 ) -> None:
-    async with make_runtime(FOLDER, f"{app}.handler", DENO_DIR=deno_dir):
+    async with make_runtime(FOLDER, f"{app}.handler", DENO_DIR=deno_dir) as runtime:
         await check(api)
+        # Express logs it in a later turn of the event loop; the others' way is theirs.
+        assert app in QUIET or runtime.log.count("TypeError: the route threw") == 1
 
 
 @pytest.mark.parametrize("app", ["deno_serve", "fastify"])

@@ -138,6 +138,63 @@ async def test_an_http_stream_begins_with_its_prelude_and_eight_zeros(
         await api.wait_for_next()
 
 
+USES = """
+const ways = {
+  late(stream) {
+    stream.write("body;");
+    try {
+      awslambda.HttpResponseStream.from(stream, { statusCode: 404 });
+    } catch (error) {
+      stream.write(`${error.name};`);
+    }
+    try {
+      stream.setContentType("text/html");
+    } catch (error) {
+      stream.end(error.message);
+    }
+  },
+  // As it was done before HttpResponseStream existed.
+  byHand(stream) {
+    stream.setContentType("application/vnd.awslambda.http-integration-response");
+    stream.write(JSON.stringify({ statusCode: 202 }));
+    stream.write(new Uint8Array(8));
+    stream.end("body");
+  },
+  before(stream) {
+    stream._onBeforeFirstWrite = (write) => write("first;");
+    stream.write("second");
+    stream.end();
+  },
+  returns(stream) {
+    stream.end("body");
+    return { statusCode: 200 };
+  },
+};
+export const handler = awslambda.streamifyResponse(
+  async ({ way }, stream) => ways[way](stream),
+  { highWaterMark: 1024 },
+);
+"""
+
+
+async def test_a_stream_is_used_as_that_of_aws(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    async with make_runtime({"function.mjs": USES}) as runtime:
+        late = await api.invoke({"way": "late"})
+        assert late.body == (
+            b"body;Runtime.InvalidStreamingOperation;Cannot set the content type: the "
+            b"response has begun; do it before the first write"
+        )
+        by_hand = await api.invoke({"way": "byHand"})
+        assert_streamed(by_hand, "application/vnd.awslambda.http-integration-response")
+        assert by_hand.body == b'{"statusCode":202}' + b"\0" * 8 + b"body"
+        assert (await api.invoke({"way": "before"})).body == b"first;second"
+        assert "ignored" not in runtime.log
+        assert (await api.invoke({"way": "returns"})).body == b"body"
+        await runtime.logged("so what it returned is ignored")
+
+
 @pytest.mark.parametrize("form", ["generator", "readable", "streamified"])
 async def test_an_error_is_an_error_before_the_first_byte_and_a_trailer_after_it(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, form: str
