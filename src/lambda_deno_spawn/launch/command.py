@@ -99,6 +99,7 @@ class DenoCommand(NamedTuple):
         listens: It receives invocations on a socket.
         has_input: It reads from a pipe of its own when its stdin has ended.
         notes: Sentences for the log about what has no effect.
+        may_write_elsewhere: Handlers may write outside their private folders.
     """
 
     binary: str
@@ -118,6 +119,7 @@ class DenoCommand(NamedTuple):
     has_input: bool = False
     config_text: str | None = None
     notes: tuple[str, ...] = ()
+    may_write_elsewhere: bool = True
 
     @property
     def files(self) -> dict[str, str]:
@@ -256,6 +258,7 @@ def deno_command(
         listens=listens,
         has_input=has_input,
         notes=() if node is None else node.notes,
+        may_write_elsewhere=granted.may_write_elsewhere,
     )
 
 
