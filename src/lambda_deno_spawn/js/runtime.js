@@ -1135,6 +1135,8 @@ class Job {
   stream = null;
   /** True if the handler is to write to a stream. */
   opensStream = false;
+  /** True if a server of the module's is to end the response. */
+  isServed = false;
   /** Why the caller no longer reads the response stream. @type {DOMException | null} */
   callerGone = null;
   /** Aborts `context.signal`, once the handler has read it. */
@@ -3943,6 +3945,9 @@ function onNothingLeft(event) {
     const message = job.opensStream
       ? "The response stream can never end: no timer, request or other work is left " +
         "that could write to it; call its end()"
+      : job.isServed
+      ? "The module's server can never end its response: no timer, request or other " +
+        "work is left that could; call the response's end()"
       : `The handler's ${
         job.phase === "streaming" ? "stream" : "promise"
       } can never ` +

@@ -239,6 +239,7 @@ function nodeAdapter(nodeHttp) {
     }
     const { hostname } = http.connectionOf(event, request.headers);
     job.nextTurn = nodeHttp.nextTurn;
+    job.isServed = true;
     const answer = await nodeHttp.exchange(
       node,
       request,
