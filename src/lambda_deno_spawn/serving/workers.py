@@ -13,6 +13,7 @@ from lambda_deno_spawn.config import LAST_WORDS_S
 from lambda_deno_spawn.errors import WorkerSpawnError
 from lambda_deno_spawn.log.writer import logger
 from lambda_deno_spawn.processes.descendants import newly_lost
+from lambda_deno_spawn.processes.inherited import own_inheritance
 from lambda_deno_spawn.worker.start import start_worker
 from lambda_deno_spawn.worker.worker import Worker
 
@@ -83,6 +84,8 @@ class WorkerFactory:
         inherited: int | None = None,
         private_dir: str | None = None,
     ) -> StartedWorker:
+        if command.may_change_processes:
+            own_inheritance.restore()
         try:
             return start_worker(
                 command,
