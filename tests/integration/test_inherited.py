@@ -92,7 +92,7 @@ async def test_what_processes_begin_with_is_restored_or_reported(
         await api.wait_for_next()
 
 
-# The first process that loads when there is a gate takes it, and waits to be let through.
+# The first process that loads when there is a gate takes it, and waits to be let in.
 GATE = """
 const path = (name: string) => new URL(name, import.meta.url);
 const exists = (name: string) => {

@@ -102,7 +102,12 @@ class WorkerFactory:
                 logger.warning("%s", lost)
 
     def repair_files(self) -> None:
-        """Write the files again that a process starts with, if they were changed."""
+        """Undo what events have done to what a process starts with.
+
+        That is, to the files, and to the limits and priority of this process.
+        """
+        if self._command.may_change_processes:
+            own_inheritance.restore()
         # On a full disk there is no room; a start would fail, and says so.
         with suppress(OSError):
             self._state.write_all(self._command.files)
