@@ -100,6 +100,8 @@ class DenoCommand(NamedTuple):
         has_input: It reads from a pipe of its own when its stdin has ended.
         notes: Sentences for the log about what has no effect.
         may_write_elsewhere: Handlers may write outside their private folders.
+        may_change_processes: Handlers may change the priority of other processes, or
+            start programs, which may change more of them.
     """
 
     binary: str
@@ -120,6 +122,7 @@ class DenoCommand(NamedTuple):
     config_text: str | None = None
     notes: tuple[str, ...] = ()
     may_write_elsewhere: bool = True
+    may_change_processes: bool = True
 
     @property
     def files(self) -> dict[str, str]:
@@ -259,6 +262,8 @@ def deno_command(
         has_input=has_input,
         notes=() if node is None else node.notes,
         may_write_elsewhere=granted.may_write_elsewhere,
+        may_change_processes=granted.may_start_programs
+        or settings.permissions.may_renice,
     )
 
 
