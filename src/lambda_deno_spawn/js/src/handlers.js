@@ -16,7 +16,7 @@ import { Job } from "./job.js";
 import { LINGER_MS, NOWHERE } from "./output.js";
 import { encode, parse } from "./primordials.js";
 import { run, STREAMED } from "./run.js";
-import { Sink } from "./stream.js";
+import { makeSink } from "./stream.js";
 
 /** Marks a handler that writes to a response stream, as AWS's own runtime does. */
 const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming");
@@ -277,7 +277,7 @@ async function streamingAdapter() {
    */
   return (value, owner) => async (event, context, job) => {
     job.opensStream = true;
-    const { stream, finished } = responseStream(new Sink(job));
+    const { stream, finished } = responseStream(makeSink(job));
     await value.call(owner, event, stream, context);
     await finished;
     return STREAMED;
