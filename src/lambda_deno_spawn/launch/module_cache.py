@@ -511,10 +511,10 @@ def _without_logs(snapshot: Snapshot) -> Snapshot:
     from lambda_deno_spawn.launch.database import merged
 
     for name in DATABASES:
-        log = snapshot.get(name + WAL)
-        if not log:
+        database, log = snapshot.get(name), snapshot.get(name + WAL)
+        if not database or not log:
             continue
-        whole = merged(snapshot[name], log, COPIED_LIMIT_BYTES)
+        whole = merged(database, log, COPIED_LIMIT_BYTES)
         if whole is not None:
             snapshot = {**snapshot, name: whole, name + WAL: b""}
     return snapshot
