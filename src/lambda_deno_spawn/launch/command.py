@@ -252,7 +252,11 @@ def deno_command(
                 settings, handler, granted, withholds_credentials=withholds_credentials
             ),
             "console": console_records(given),
-            "variables": {name: given.get(name) for name in granted.steering},
+            # All of them as members would take each process 0.05 ms to read.
+            "steering": ",".join(granted.steering),
+            "variables": {
+                name: given[name] for name in granted.steering if name in given
+            },
             "packageFolders": package_folders,
             "closedFolders": [path for path in existing if path not in hoisted],
         },
