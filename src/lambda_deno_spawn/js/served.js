@@ -27,10 +27,10 @@ import * as http from "./http.js";
  * @property {(handler: Handler, event: string) => Promise<void>} rehearse
  * @property {string} responseMode
  * @property {new (errorType: string, message: string) => Error} RuntimeError
- * @property {new (job: any) => {
+ * @property {(job: any) => {
  *   beginHttp: (prelude: object) => void,
  *   pump: (source: AsyncIterable<unknown>) => Promise<void>,
- * }} Sink
+ * }} makeSink
  * @property {symbol} STREAMED
  * @property {(message: string) => void} warn
  */
@@ -268,7 +268,7 @@ function nodeAdapter(nodeHttp) {
       bytes = await nodeHttp.collect(answer.body);
       return await http.fromResponse(response, event, tools.warn);
     }
-    const sink = new tools.Sink(job);
+    const sink = tools.makeSink(job);
     sink.beginHttp(http.streamPrelude(response));
     await sink.pump(answer.body);
     return tools.STREAMED;
