@@ -7,13 +7,14 @@ source map format.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
+
+import orjson
 
 from lambda_deno_spawn.dev.package.doubts import Part, comment_lines, needs_place, parts
 from lambda_deno_spawn.launch.deno_json import PACKAGES
@@ -105,9 +106,7 @@ def bundle(
     ]
     if has_map:
         map_file = target.with_name(target.name + ".map")
-        map_file.write_text(
-            json.dumps(source_map, ensure_ascii=False, separators=(",", ":")), "utf-8"
-        )
+        map_file.write_bytes(orjson.dumps(source_map))
     else:
         target.with_name(target.name + ".map").unlink()
         text = re.sub(r"\n//# sourceMappingURL=[^\n]*\n?\Z", "\n", text)
@@ -121,8 +120,8 @@ def bundle(
 
 
 def _source_map(target: Path) -> dict[str, Any]:
-    text = target.with_name(target.name + ".map").read_text("utf-8")
-    source_map: dict[str, Any] = json.loads(text)
+    content = target.with_name(target.name + ".map").read_bytes()
+    source_map: dict[str, Any] = orjson.loads(content)
     return source_map
 
 
