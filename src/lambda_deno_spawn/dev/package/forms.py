@@ -47,7 +47,7 @@ from lambda_deno_spawn.dev.package.project_files import (
     stage_hoisted,
     stage_project_files,
 )
-from lambda_deno_spawn.dev.package.record import Inputs
+from lambda_deno_spawn.dev.package.record import Inputs, Observed, observe
 from lambda_deno_spawn.dev.package.request import (
     ALL,
     Package,
@@ -102,12 +102,12 @@ class Built(NamedTuple):
 
     Attributes:
         package: The package.
-        inputs: What it was made from; None: that is not known, or another build may
-            succeed where this one did not.
+        observed: The state of what it was made from; None: that is not known, or
+            another build may succeed where this one did not.
     """
 
     package: Package
-    inputs: Inputs | None
+    observed: Observed | None
 
 
 def make_package(
@@ -117,7 +117,6 @@ def make_package(
     scratch: Path,
     *,
     bundling: Running | None,
-    version: Running | None,
 ) -> Built:
     """Build a package in the best form, and write it.
 
@@ -127,7 +126,6 @@ def make_package(
         source: The handler's module.
         scratch: Folder for temporary files.
         bundling: The bundler at work for the first form, if it was started.
-        version: Deno printing its version, if it was started.
 
     Raises:
         BuildError: The build failed; an earlier package is unchanged.
@@ -135,7 +133,7 @@ def make_package(
     out = archive_path(options)
     apart = [str(out), str(scratch), deno.environ.get("DENO_DIR") or str(scratch)]
     selection = Selection(options.project, map(os.path.realpath, apart))
-    builder = _Builder(options, deno, source, selection, scratch, bundling, version)
+    builder = _Builder(options, deno, source, selection, scratch, bundling)
     form = builder.best_form()
     notes = [*form.notes, *selection.notes()]
     members = list(_members(form.staged))
@@ -163,7 +161,7 @@ def make_package(
         notes=tuple(notes),
     )
     is_complete = form.seed.failure is None  # else it may succeed next time
-    return Built(package, builder.inputs() if is_complete else None)
+    return Built(package, builder.observed(form) if is_complete else None)
 
 
 @dataclass(slots=True)
@@ -176,6 +174,7 @@ class _Form:
         notes: Sentences that the user should read.
         doubts: Modules that may not find something in this form.
         begun: An archive of the staged files; None: it is not written yet.
+        observed: The state of what it was made from, in a list; None: not looked at.
     """
 
     level: Level
@@ -185,6 +184,7 @@ class _Form:
     seed: Seed = field(default_factory=lambda: Seed({}))
     deno_version: str | None = None
     begun: Written | None = None
+    observed: list[Observed | None] | None = None
 
 
 class _Builder:
@@ -198,11 +198,9 @@ class _Builder:
         selection: Selection,
         scratch: Path,
         bundling: Running | None,
-        version: Running | None,
     ) -> None:
         self._options = options
         self._bundling = bundling
-        self._version = version
         self._known_version: str | None = None
         self._deno = deno
         self._source = source
@@ -320,8 +318,15 @@ class _Builder:
             )
         return form
 
-    def inputs(self) -> Inputs | None:
-        """Return what the package was made from; None: not all of it is known."""
+    def observed(self, form: _Form) -> Observed | None:
+        """Return the state of what a package was made from; None: not all is known."""
+        if form.observed is None:
+            inputs = self._inputs()
+            out, root = archive_path(self._options), self._deno.task_root
+            form.observed = [inputs and observe(out, inputs, root)]
+        return form.observed[0]
+
+    def _inputs(self) -> Inputs | None:
         task_root, graph = self._deno.task_root, self._graph
         files = {file.path for file in self._selection.files()}
         files |= self._read | {self._source}
@@ -355,28 +360,31 @@ class _Builder:
 
     def _deno_version(self) -> str:
         """Return the version of the Deno that loads the module."""
-        binary, running = self._deno.binary, self._version
         if self._known_version is None:
+            binary = self._deno.binary
             if (target := self._options.target_deno) is not None:
                 _check_machine(target, self._options.arch)
-                binary, running = str(target), start_version(str(target))
-            assert running is not None, "started if a cache is wanted"
-            self._known_version = read_version(running, binary)
+                binary = str(target)
+            self._known_version = read_version(start_version(binary), binary)
         return self._known_version
 
     def _load(self, form: _Form) -> None:
         """Load the module for its cache; it may change its files, but no package."""
-        if not self._options.is_seeded:
+        options = self._options
+        if not options.is_seeded:
             return
         before = _states(form.staged)
         members = list(_members(form.staged))
-        # Files are compressed while Deno loads the module.
+        out = archive_path(options)
+        if options.target_deno is not None:
+            self._deno_version()  # refused before it loads anything
+        # Deno loads the module meanwhile.
         with ThreadPoolExecutor(1) as pool:
-            options = self._options
-            out = archive_path(options)
             begun = pool.submit(_begin, form.staged.parent, members, out)
-            form.deno_version = self._deno_version()
+            version = pool.submit(self._deno_version)
+            pool.submit(self.observed, form)
             form.seed = _seed(options, self._deno, form.staged)
+        form.deno_version = version.result()
         if _states(form.staged) != before:
             shutil.rmtree(form.staged)
             self._stage(form)
