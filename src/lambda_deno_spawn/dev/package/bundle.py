@@ -16,6 +16,7 @@ from urllib.parse import quote, unquote
 
 import orjson
 
+from lambda_deno_spawn.dev.package.class_names import HELPER, with_class_names
 from lambda_deno_spawn.dev.package.doubts import Part, comment_lines, needs_place, parts
 from lambda_deno_spawn.launch.deno_json import PACKAGES
 
@@ -91,19 +92,24 @@ def bundle(
     names = _as_written(source_map["sources"], text, here, deno, file.parent)
     # A minified bundle does not tell where a module begins.
     modules = tuple(parts(text, names.get))
+    prefix = PLACE if any(needs_place(part) for part in modules) else ""
     if minify:
         deno.start_bundle(file, target, external=external, minify=True).output()
         source_map, text = _source_map(target), target.read_text("utf-8")
+    sources = [
+        stable_name(name, here, deno.task_root, file.parent)
+        for name in source_map["sources"]
+    ]
+    if not minify:
+        contents = dict(zip(sources, source_map["sourcesContent"], strict=True))
+        named = with_class_names(text, lambda path: contents.get(names.get(path, "")))
+        prefix += HELPER if named is not text else ""
+        text = named
     text = with_names(text, names)
     text = COMMONJS_EXPORT.sub(_named_export(export), text)
-    if any(needs_place(part) for part in modules):
-        text = PLACE + text
-        source_map["mappings"] = ";" + source_map["mappings"]  # one more line
-    sources = source_map["sources"]
-    source_map["sources"] = [
-        quote(stable_name(name, here, deno.task_root, file.parent), safe=URL_SAFE)
-        for name in sources
-    ]
+    text = prefix + text
+    source_map["mappings"] = ";" * prefix.count("\n") + source_map["mappings"]
+    source_map["sources"] = [quote(name, safe=URL_SAFE) for name in sources]
     if has_map:
         map_file = target.with_name(target.name + ".map")
         map_file.write_bytes(orjson.dumps(source_map))

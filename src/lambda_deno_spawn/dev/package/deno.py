@@ -195,7 +195,8 @@ class Deno:
         target.parent.mkdir(parents=True, exist_ok=True)
         options = [*BUNDLE_OPTIONS]
         options += [f"--external={name}" for name in sorted(external)]
-        options += ["--minify"] if minify else []
+        # Types of errors are names of classes.
+        options += ["--minify", "--keep-names"] if minify else []
         command = ["bundle", *options, "-o", str(target), file_url(file)]
         action = f"bundle {file.name!r}"
         return self.start(action, command, environ=BUNDLER_ENVIRON)
