@@ -708,6 +708,58 @@ def test_an_ordinary_application_in_commonjs_runs_elsewhere(
     assert package["notes"] == []
 
 
+@pytest.mark.parametrize("options", [(), ("--minify",)], ids=str)
+def test_classes_have_the_names_that_they_have_unbundled(
+    build: Build, project: Path, options: tuple[str, ...]
+) -> None:
+    """The types of errors, above all: one that mentions itself, two with one name."""
+    write(
+        project,
+        {
+            "function.ts": 'import { gone } from "./lib/gone.ts";\n'
+            'import Base from "./lib/base.ts";\n'
+            "class NotFound extends Base {}\n"
+            "class Late extends Base { static of() { return new Late(); } }\n"
+            "class Own { static name = 'own'; self = Own; }\n"
+            "export const handler = () =>\n"
+            "  [gone(), new NotFound().name, Late.of().name, Own.name, Base.name];\n",
+            "lib/gone.ts": "class NotFound extends Error {}\n"
+            "export const gone = () => NotFound.name;\n",
+            "lib/base.ts": "export default class extends Error {\n"
+            "  override name = this.constructor.name;\n}\n",
+        },
+    )
+    assert same_elsewhere(build, project, *options)["form"] == "bundle"
+
+
+def test_modules_that_the_bundler_mistakes_are_not_bundled(
+    build: Build, project: Path
+) -> None:
+    files = {
+        "function.ts": 'import pkg from "pkg";\n'
+        "export const handler = () => typeof pkg;\n",
+        "package.json": '{"dependencies": {"pkg": "1.0.0"}}',
+        "node_modules/pkg/package.json": '{"name": "pkg", "version": "1.0.0", '
+        '"main": "main.js", "module": "module.js"}',
+        "node_modules/pkg/main.js": "exports.__esModule = true;\n"
+        "exports.default = () => 1;\n",
+        "node_modules/pkg/module.js": "export default () => 1;\n",
+    }
+    write(project, files)
+    assert same_elsewhere(build, project)["form"] == "packages"
+    files = {
+        "function.ts": 'import { a as one } from "./a.ts";\n'
+        'import { a as two } from "./A.ts";\n'
+        "export const handler = () => [one, two];\n",
+        "a.ts": "export const a = 1;\n",
+        "A.ts": "export const a = 2;\n",
+    }
+    write(project, files)
+    package = same_elsewhere(build, project)
+    assert package["form"] == "files"
+    assert "only in case" in package["notes"][0]
+
+
 def test_packages_that_look_beside_themselves_stay_beside_the_bundle(
     build: Build, project: Path
 ) -> None:

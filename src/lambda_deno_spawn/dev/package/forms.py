@@ -55,6 +55,7 @@ from lambda_deno_spawn.dev.package.request import (
     bundle_path,
     staging_folder,
 )
+from lambda_deno_spawn.dev.package.resolution import mistaken
 from lambda_deno_spawn.dev.package.seed import Seed, seed_cache
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.quotas import (
@@ -414,9 +415,11 @@ class _Builder:
         )
         self._read |= bundled.inputs
         self._urls |= bundled.urls
-        form.doubts = [
-            doubt for doubt in find_doubts(bundled.modules) if doubt.level > form.level
+        doubts = [
+            *find_doubts(bundled.modules),
+            *mistaken(bundled.files, bundled.inputs, task_root),
         ]
+        form.doubts = [doubt for doubt in doubts if doubt.level > form.level]
         form.notes += _copy_all(self._data(bundled), staged)
         if form.level is Level.OWN:
             self._stage_resolution(form, source.with_name(target.name))
