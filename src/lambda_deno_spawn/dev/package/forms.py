@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.dev.package.archive import QUICK_LEVEL, Member, write_archive
-from lambda_deno_spawn.dev.package.bundle import bundle
+from lambda_deno_spawn.dev.package.bundle import MODE, bundle
 from lambda_deno_spawn.dev.package.deno import read_version, start_version
 from lambda_deno_spawn.dev.package.doubts import (
     SOURCE_SUFFIXES,
+    Doubt,
     Level,
     find_doubts,
     mentioned_folders,
@@ -75,7 +76,6 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.package.archive import Written
     from lambda_deno_spawn.dev.package.bundle import Bundle
     from lambda_deno_spawn.dev.package.deno import Deno, Running
-    from lambda_deno_spawn.dev.package.doubts import Doubt
     from lambda_deno_spawn.dev.package.graph import Graph
     from lambda_deno_spawn.dev.package.request import BuildOptions
     from lambda_deno_spawn.dev.project.project import Project
@@ -418,6 +418,7 @@ class _Builder:
         doubts = [
             *find_doubts(bundled.modules),
             *mistaken(bundled.files, bundled.inputs, task_root),
+            *self._fixed_modes(bundled),
         ]
         form.doubts = [doubt for doubt in doubts if doubt.level > form.level]
         form.notes += _copy_all(self._data(bundled), staged)
@@ -430,6 +431,25 @@ class _Builder:
         if kept:
             text = json.dumps(kept, indent=2) + "\n"
             (staged / "deno.json").write_text(text, "utf-8")
+
+    def _fixed_modes(self, bundled: Bundle) -> Iterator[Doubt]:
+        """Yield doubts about modules that behave as the bundler says, by ``NODE_ENV``.
+
+        The project's own may ask for anything. Packages look for "production" only, so
+        with them it counts what the project says.
+        """
+        fixed = "production" if self._options.is_minified else "development"
+        project, given = self._options.project, self._options.variables
+        wanted = {**project.variables, **given}.get(MODE)
+        if wanted == fixed:
+            return
+        reason = f"reads {MODE}, which is {fixed!r} in a bundle"
+        for part in bundled.fixed:
+            path = part.package_path
+            if path is None:
+                yield Doubt(part.name, reason, Level.NOTHING)
+            elif wanted is not None:
+                yield Doubt(path, reason, Level.OWN)
 
     def _data(self, bundled: Bundle) -> list[Selected]:
         """Return the files that a bundle does not contain, but may read.
