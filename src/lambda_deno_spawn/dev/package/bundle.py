@@ -7,14 +7,13 @@ source map format.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
-
-import orjson
 
 from lambda_deno_spawn.dev.package.class_names import HELPER, with_class_names
 from lambda_deno_spawn.dev.package.doubts import Part, comment_lines, needs_place, parts
@@ -122,7 +121,9 @@ def bundle(
     source_map["sources"] = [quote(name, safe=URL_SAFE) for name in sources]
     if has_map:
         map_file = target.with_name(target.name + ".map")
-        map_file.write_bytes(orjson.dumps(source_map))
+        map_file.write_text(
+            json.dumps(source_map, ensure_ascii=False, separators=(",", ":")), "utf-8"
+        )
     else:
         target.with_name(target.name + ".map").unlink()
         text = re.sub(r"\n//# sourceMappingURL=[^\n]*\n?\Z", "\n", text)
@@ -157,8 +158,8 @@ def _with_fixed_mode(
 
 
 def _source_map(target: Path) -> dict[str, Any]:
-    content = target.with_name(target.name + ".map").read_bytes()
-    source_map: dict[str, Any] = orjson.loads(content)
+    text = target.with_name(target.name + ".map").read_text("utf-8")
+    source_map: dict[str, Any] = json.loads(text)
     return source_map
 
 
