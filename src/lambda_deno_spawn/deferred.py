@@ -1,4 +1,4 @@
-"""What asyncio imports and the supervisor does not use: ssl, inspect and locale.
+"""Defers modules that asyncio imports for nothing here: ssl, inspect and locale.
 
 A third of the time of ``import asyncio`` goes to them; ``inspect`` imports ast, dis and
 tokenize. While ``unused_left_out`` lasts, ``ssl`` is missing, as in builds of Python
@@ -49,7 +49,7 @@ class _Locale(_StandIn):
 
 @contextlib.contextmanager
 def unused_left_out() -> Iterator[None]:
-    """Import inside it what can do without these modules.
+    """Inside it, modules are imported that can do without these.
 
     Afterwards an import of any of them has its ordinary meaning.
     """

@@ -447,7 +447,13 @@ function describe(
     body.cause = describe(cause, budget);
   }
   const errors =
-    attempt(() => Array.isArray(error.errors) ? [...error.errors] : []) ?? [];
+    attempt(() =>
+      Array.isArray(error.errors)
+        ? [...error.errors]
+        : "suppressed" in error
+        ? [error.error, error.suppressed]
+        : []
+    ) ?? [];
   const described = [];
   for (const inner of errors) {
     if (budget.left <= 0) break;
@@ -700,9 +706,12 @@ return made;
 class Job {
   requestId = "";
   tenantId = (null);
+  traceId = (null);
+  values = null;
   deadlineEpochMs = Infinity;
   stream = null;
   opensStream = false;
+  isServed = false;
   callerGone = null;
   abortSignal = (_reason) => {};
   clearTimer = () => {};
@@ -711,6 +720,7 @@ class Job {
   outcome = null;
   onNothingLeft = null;
   stopWaiting = null;
+  nextTurn = null;
   abortEpochMs = 0;
   isDoneSent = false;
   isFatal = false;
@@ -723,6 +733,7 @@ class Job {
     if (head === undefined) return;
     this.requestId = head.requestId;
     this.tenantId = head.tenantId;
+    this.traceId = head.traceId;
     this.deadlineEpochMs = head.deadlineEpochMs;
     this.abortEpochMs = head.abortEpochMs;
   }
@@ -803,6 +814,7 @@ const registered = (function () {
 const capture = (function (console) {
   if (hello.console === "log") return;
   const captured = new Console(record);
+  captured.fatal = captured.error;
   for (const name of Object.keys(captured)) {
     const print = console[name], keep = captured[name];
     if (typeof keep !== "function") continue;
@@ -909,7 +921,10 @@ const reroute = (function () {
       log(PRINTER_LEVELS[level] ?? "INFO", [record]);
     },
   );
-  Object.assign(console, rerouted, { clear: () => {} });
+  Object.assign(console, rerouted, {
+    clear: () => {},
+    fatal: (...args) => log("FATAL", args),
+  });
   if (hello.logFormat === "json") {
     Object.assign(console, {
       trace: (...args) => log("TRACE", args),
@@ -989,7 +1004,14 @@ function format(args) {
   if (!text.includes(folder) && !text.includes(path)) return text;
   const isOurs = (line) =>
     line.includes(folder) || /^\W*at /.test(line) && line.includes(path);
-  return text.split("\n").filter((line) => !isOurs(line)).join("\n");
+  const kept = ([]);
+  for (const line of text.split("\n")) {
+    if (!isOurs(line)) kept.push(line);
+    else if (line.endsWith(" {") && kept.length > 0) {
+      kept.push(`${kept.pop()} {`);
+    }
+  }
+  return kept.join("\n");
 }
 
 let consoleLate = () => {
@@ -1360,7 +1382,7 @@ const doneBehind = (function (job, isError) {
   const isSpent = hello.socket === null && (invocationsLeft === 0 || isError);
   job.servesMore = !job.isFatal && !isSpent;
   tellDenials(job);
-  job.isDoneSent = job.afterwards.length === 0;
+  job.isDoneSent = job.afterwards.length === 0 && !isWorkLeft();
   return job.isDoneSent ? lastFrames(job) : "";
 });
 
@@ -1374,8 +1396,15 @@ const tellDenials = (function (job) {
   }
 });
 
+const isWorkLeft = (function () {
+  return (hello.socket === null || hello.invocations === 1) &&
+    core.eventLoopHasMoreWork();
+});
+
 const finish = (async function (job) {
-  while (job.afterwards.length > 0) {
+  for (;;) {
+    if (!job.isDoneSent && isWorkLeft()) await outcomeLate().runDueWork(job);
+    if (job.afterwards.length === 0) break;
     const batch = job.afterwards;
     job.afterwards = [];
     for (const outcome of await Promise.allSettled(batch)) {
@@ -1383,8 +1412,8 @@ const finish = (async function (job) {
         log("ERROR", ["waitUntil: a promise was rejected", outcome.reason]);
       }
     }
-    tellDenials(job);
   }
+  if (!job.isDoneSent) tellDenials(job);
   end(job);
 });
 
@@ -1401,11 +1430,19 @@ const end = (function (job) {
 });
 
 let outcomeLate = () => {
+const TURNS_LIMIT = 8;
 function errorFrames(job, error, errorType) {
   const { bytes, type } = errorsLate().errorBody(error, errorType);
   return framesOf("ERROR", bytes, type, doneBehind(job, true));
 }
-const made = { errorFrames };
+async function runDueWork({ nextTurn }) {
+  if (nextTurn !== null) await new Promise(nextTurn);
+  for (let turns = 0; turns < TURNS_LIMIT && isWorkLeft(); turns += 1) {
+    await new Promise((resolve) => createSystemTimer(resolve, 1, true));
+    if (!core.hasTickScheduled() && !core.getActiveImmediateCount?.()) return;
+  }
+}
+const made = { errorFrames, runDueWork };
 outcomeLate = () => made;
 return made;
 };
@@ -1858,6 +1895,48 @@ const standStill = (function () {
   exit(0);
 });
 
+// --- store.js ---
+
+const REQUEST_ID = Symbol.for("_AWS_LAMBDA_REQUEST_ID");
+const TRACE_ID = Symbol.for("_AWS_LAMBDA_X_RAY_TRACE_ID");
+const TENANT_ID = Symbol.for("_AWS_LAMBDA_TENANT_ID");
+const PROTECTED = [REQUEST_ID, TRACE_ID, TENANT_ID];
+
+function values() {
+  const job = currentJob();
+  if (job === null || job.requestId === "") return undefined;
+  job.values ??= {
+    [REQUEST_ID]: job.requestId,
+    [TRACE_ID]: job.traceId ?? undefined,
+    [TENANT_ID]: job.tenantId ?? undefined,
+  };
+  return job.values;
+}
+
+const invokeStore = {
+  getContext: values,
+  hasContext: () => values() !== undefined,
+  getRequestId: () => values()?.[REQUEST_ID] ?? "-",
+  getXRayTraceId: () => values()?.[TRACE_ID],
+  getTenantId: () => values()?.[TENANT_ID],
+  get: (key) => values()?.[key],
+  set(key, value) {
+    if (PROTECTED.includes(key)) {
+      throw new Error(
+        `Cannot modify protected Lambda context field: ${String(key)}`,
+      );
+    }
+    const kept = values();
+    if (kept === undefined) throw new Error("No context available");
+    kept[key] = value;
+  },
+  run(context, work) {
+    const job = currentJob();
+    if (job !== null) job.values = context;
+    return work();
+  },
+};
+
 // --- handlers.js ---
 
 const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming");
@@ -1877,10 +1956,11 @@ const awslambda = {
   },
   HttpResponseStream: {
     from(stream, prelude) {
-      stream.sink.beginHttp(prelude);
+      stream.beginHttp(prelude);
       return stream;
     },
   },
+  InvokeStore: invokeStore,
 };
 
 const adapt = (async function (module, path, found = pick(module, path)) {
@@ -2040,7 +2120,12 @@ async function streamingAdapter() {
   return (value, owner) => async (event, context, job) => {
     job.opensStream = true;
     const { stream, finished } = responseStream(streamLate().makeSink(job));
-    await value.call(owner, event, stream, context);
+    const result = await value.call(owner, event, stream, context);
+    if (result !== undefined) {
+      log("WARN", [
+        "The handler writes its response to a stream, so what it returned is ignored",
+      ]);
+    }
     await finished;
     return STREAMED;
   };
@@ -2495,6 +2580,9 @@ function onNothingLeft(event) {
     const message = job.opensStream
       ? "The response stream can never end: no timer, request or other work is left " +
         "that could write to it; call its end()"
+      : job.isServed
+      ? "The module's server can never end its response: no timer, request or other " +
+        "work is left that could; call the response's end()"
       : `The handler's ${
         job.phase === "streaming" ? "stream" : "promise"
       } can never ` +

@@ -238,6 +238,8 @@ function nodeAdapter(nodeHttp) {
       return tools.finishResponse(response, event, job);
     }
     const { hostname } = http.connectionOf(event, request.headers);
+    job.nextTurn = nodeHttp.nextTurn;
+    job.isServed = true;
     const answer = await nodeHttp.exchange(
       node,
       request,

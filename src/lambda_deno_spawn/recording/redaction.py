@@ -198,7 +198,7 @@ class Redactor:
         return clean
 
     def _encoded(self, text: str, path: str, level: int) -> str:
-        """Return base64 of text without secrets; what is no base64 of text as text."""
+        """Redact base64 of text; anything else is redacted as text."""
         try:
             inner = base64.b64decode(text, validate=True).decode()
         except (binascii.Error, ValueError):

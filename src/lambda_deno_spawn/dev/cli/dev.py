@@ -66,7 +66,7 @@ if TYPE_CHECKING:
 DEFAULT_PORT = 3000
 ORIGIN = re.compile(r"\*|https?://[^/\s]+|[a-z][a-z0-9+.-]*://[^/\s]+")
 PLATFORM_LINES = ("START RequestId: ", "END RequestId: ", "REPORT RequestId: ")
-# What the runtime logs of errors that are shown here in a form for people.
+# Records of the runtime about errors that are shown here in a form for people.
 ERROR_LINE = re.compile(r"[^\t]*\t[^\t]*\tERROR\t(?:Invoke|Init) Error\t")
 RECORD_HEAD = re.compile(r"\d{4}-\d\d-\d\dT([\d:]+)[\d.]*Z\t([^\t]*)\t")
 
@@ -331,7 +331,7 @@ class JsonScreen:
     """Writes each change of the journal as a line of JSON to stdout."""
 
     def begin(self, local: LocalLambda, listener: Listener) -> None:
-        """Say what is served."""
+        """Name the functions that are served."""
         functions = {
             name: {"arn": fleet.arn, "folder": str(fleet.function.folder)}
             for name, fleet in local.fleets.items()
@@ -352,7 +352,7 @@ class TextScreen:
         self._width = 0
 
     def begin(self, local: LocalLambda, listener: Listener) -> None:
-        """Say what is served, and how to call it."""
+        """Name the functions that are served, and how to call them."""
         lines = []
         self._width = max(map(len, local.fleets), default=0)
         only = local.only()

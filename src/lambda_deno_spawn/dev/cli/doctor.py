@@ -84,7 +84,7 @@ def doctor(
         ISOLATION,
     ] = Output.TEXT,
 ) -> None:
-    """Check whether this machine and a function meet the needs of the runtime.
+    """Check this machine and a function for problems.
 
     For an error that has happened, see `explain`. Exit code 0: no problem; 1: a problem
     or a leak.
@@ -141,7 +141,7 @@ def _show_checks(checks: list[Check], output: Output) -> None:
     sys.stdout.flush()
     is_fine = all(check.status is Status.OK for check in checks)
     if output is Output.TEXT and not is_fine:
-        why = "has an error happened? `lambda-deno-spawn explain` says what it means"
+        why = "if a function has failed, `lambda-deno-spawn explain` says why"
         print(f"Note: {why}", file=sys.stderr)
     if not is_ok:
         raise typer.Exit(EXIT_FAILED)
