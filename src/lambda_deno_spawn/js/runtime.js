@@ -1398,9 +1398,14 @@ const tellDenials = (function (job) {
   }
 });
 
+const isWorkLeft = (function () {
+  return (hello.socket === null || hello.invocations === 1) &&
+    core.eventLoopHasMoreWork();
+});
+
 const finish = (async function (job) {
   for (;;) {
-    if (!job.isDoneSent && outcomeLate().isWorkLeft()) await outcomeLate().runDueWork(job);
+    if (!job.isDoneSent && isWorkLeft()) await outcomeLate().runDueWork(job);
     if (job.afterwards.length === 0) break;
     const batch = job.afterwards;
     job.afterwards = [];
@@ -1432,10 +1437,6 @@ function errorFrames(job, error, errorType) {
   const { bytes, type } = errorsLate().errorBody(error, errorType);
   return framesOf("ERROR", bytes, type, doneBehind(job, true));
 }
-function isWorkLeft() {
-  return (hello.socket === null || hello.invocations === 1) &&
-    core.eventLoopHasMoreWork();
-}
 async function runDueWork({ nextTurn }) {
   if (nextTurn !== null) await new Promise(nextTurn);
   for (let turns = 0; turns < TURNS_LIMIT && isWorkLeft(); turns += 1) {
@@ -1443,7 +1444,7 @@ async function runDueWork({ nextTurn }) {
     if (!core.hasTickScheduled() && !core.getActiveImmediateCount?.()) return;
   }
 }
-const made = { errorFrames, isWorkLeft, runDueWork };
+const made = { errorFrames, runDueWork };
 outcomeLate = () => made;
 return made;
 };

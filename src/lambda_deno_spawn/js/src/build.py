@@ -39,6 +39,7 @@ EAGER = (
     "endWith", "fetchFrom", "find", "finish", "finishResponse", "follow", "forget",
     "frame", "framesOf", "has", "hasEnded", "isAwaited", "isFetchApp", "isHandler",
     "isHeard", "isHeardInNode", "isListener", "isResponse", "isResult", "isStream",
+    "isWorkLeft",
     "lastFrames", "lastWords", "loaded", "look", "makeContext", "mendRequire",
     "noteDenials",
     "parseContext", "parseEvent", "pick", "readEvent", "readExactly", "readInvocations",
@@ -53,7 +54,8 @@ APART = (
     "advise", "currentJob", "endWithError", "fail", "fetchAdapter", "format",
     "getServe", "isError", "isText", "listenForSigterm", "log", "makeLate",
     "onNothingLeft", "onUncaughtError", "onUnhandledRejection", "openServer",
-    "ourFiles", "ourPath", "record", "serveOrKeep", "setServe", "values", "warn",
+    "ourFiles", "ourPath", "record", "serveOrKeep", "setServe", "values",
+    "warn",
 )  # fmt: skip
 NOTICE = """// deno-fmt-ignore-file
 // deno-lint-ignore-file
