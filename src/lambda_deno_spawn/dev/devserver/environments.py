@@ -16,7 +16,6 @@ import os
 import re
 import secrets
 import signal
-import tempfile
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ from lambda_deno_spawn.dev.local.runtime import (
     inspected_command,
     lambda_environ,
     started,
+    temp_folder,
 )
 from lambda_deno_spawn.dev.project.function import INIT_LIMIT_S, InvokeOptions
 
@@ -200,9 +200,7 @@ class Environment:
         sink = cast("BinaryIO", _Lines(self._read_line))
         with (
             LogPipe(sink) as pipe,
-            tempfile.TemporaryDirectory(
-                prefix="lambda-deno-spawn-", ignore_cleanup_errors=True
-            ) as temp_dir,
+            temp_folder() as temp_dir,
             contextlib.ExitStack() as stack,
         ):
             tree = ProcessTree(temp_dir, self._keep_memory)

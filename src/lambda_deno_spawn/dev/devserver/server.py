@@ -199,7 +199,9 @@ def bind(port: int) -> socket.socket:
     Raises:
         UsageError: The port cannot be used.
     """
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # Named, because asyncio sets TCP_NODELAY only then: the body of a response would
+    # wait until the client has acknowledged its head, up to 40 ms.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((HOST, port))
