@@ -321,7 +321,7 @@ class Environment:
         assert runtime is not None
         facts = job.record.facts
         self._thaw()
-        runtime.tree.active.set()
+        runtime.tree.work()
         invocation = self._invocations[facts.request_id] = emulator.state.queue(
             facts.event,
             timeout_s=facts.timeout_s,
@@ -406,7 +406,7 @@ class Environment:
 
     def _rest(self, runtime: LocalRuntime) -> None:
         """Do no more than a frozen environment does, while there is no event."""
-        runtime.tree.active.clear()
+        runtime.tree.rest()
         if self._function.overrides.is_frozen and not self._is_dead:
             runtime.tree.suspend()
             self._is_frozen = True

@@ -117,6 +117,12 @@ class Emulator:
             is_true: Called again after every change, and by ``wake``.
             timeout_s: How long to wait; None: without a limit.
         """
+        if timeout_s is None:
+            while not is_true():
+                await self._change()
+            return True
+        if is_true():
+            return True
         try:
             async with asyncio.timeout(timeout_s):
                 while not is_true():

@@ -23,6 +23,10 @@ KILL_ROUNDS = 100
 KILL_ROUND_S = 0.01
 EXEC_ROUNDS = 5  # rounds until a program that is being started has its environment
 SAMPLE_INTERVAL_S = 0.05  # one sample takes 1-2 ms for two processes
+# Between events that are shorter than the interval: of many per second, samples would
+# take more of the processor than the events.
+BRIEF_INTERVAL_S = 1.0
+SEEN_LIMIT = 200  # processes, before those that have ended are forgotten
 
 
 class ProcessTree:
@@ -32,7 +36,6 @@ class ProcessTree:
         peak_bytes: Most memory seen at once. Proportional set size where the system
             tells it (Linux), else resident size, which counts shared pages twice.
         held_s: How long the runtime was kept waiting while samples were taken.
-        active: ``keep_sampling`` pauses while it is not set.
     """
 
     def __init__(
@@ -49,8 +52,9 @@ class ProcessTree:
         self._on_sample = on_sample
         self.peak_bytes = 0
         self.held_s = 0.0
-        self.active = asyncio.Event()
-        self.active.set()
+        self._active = asyncio.Event()
+        self._active.set()
+        self._periods = 0  # of activity
         # The system counts from its start, in ticks of 10 ms.
         self._since_epoch_s = time.time() - 1.0
         self._root: psutil.Process | None = None
@@ -75,15 +79,32 @@ class ProcessTree:
         self.sample()
         self.held_s += time.monotonic() - started_s
 
+    def work(self) -> None:
+        """Have ``keep_sampling`` go on."""
+        if not self._active.is_set():
+            self._periods += 1
+            self._active.set()
+
+    def rest(self) -> None:
+        """Have ``keep_sampling`` pause."""
+        self._active.clear()
+
     async def keep_sampling(self) -> None:
         """Measure again and again, until cancelled."""
+        interval_s = SAMPLE_INTERVAL_S
+        sampled_s = time.monotonic()
         while True:
-            await self.active.wait()
+            await self._active.wait()
+            period = self._periods
+            await asyncio.sleep(interval_s)
+            is_same = self._active.is_set() and self._periods == period
             started_s = time.monotonic()
-            self.sample()
-            # With thousands of processes on the machine a sample takes longer.
-            cost_s = time.monotonic() - started_s
-            await asyncio.sleep(max(SAMPLE_INTERVAL_S, 10 * cost_s))
+            if is_same or started_s - sampled_s >= BRIEF_INTERVAL_S:
+                self.sample()
+                # With thousands of processes on the machine a sample takes longer.
+                sampled_s = time.monotonic()
+                cost_s = sampled_s - started_s
+                interval_s = max(SAMPLE_INTERVAL_S, 10 * cost_s)
 
     def suspend(self) -> None:
         """Stop every process, as Lambda freezes an environment."""
@@ -158,6 +179,8 @@ class ProcessTree:
         except psutil.Error:
             return []
         self._seen.update(members)
+        if len(self._seen) > SEEN_LIMIT:
+            self._seen = {process for process in self._seen if process.is_running()}
         return members
 
 
