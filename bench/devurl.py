@@ -13,7 +13,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import re
 import signal
 import statistics
@@ -22,7 +21,7 @@ import time
 import uuid
 from typing import TYPE_CHECKING
 
-from bench.contestants import DENO, HANDLERS, POLLER, SETTINGS, environ, forks
+from bench.contestants import HANDLERS, environ, forks
 from bench.figures import Figure
 from lambda_deno_spawn.dev.bench.runtime_api import ACCEPTED, Connection, delivery
 from lambda_deno_spawn.dev.bench.ways import Way
@@ -31,7 +30,7 @@ from lambda_deno_spawn.dev.devserver.http_events import HttpRequest, event_for
 from lambda_deno_spawn.dev.local.runtime import bootstrap_command
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
 AT_ONCE = 4
@@ -374,4 +373,5 @@ async def _runtimes(way: str, scratch: Path) -> AsyncIterator[Runtimes]:
 
 
 def _variables(way: str, scratch: Path, address: str) -> dict[str, str]:
-    return {**environ(way, scratch, address), "LAMBDA_DENO_WARM": "ready"}
+    own = {"LAMBDA_DENO_WARM": "ready", "LAMBDA_DENO_METRICS": "json"}
+    return {**environ(way, scratch, address), **own}

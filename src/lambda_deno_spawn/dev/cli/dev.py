@@ -275,7 +275,7 @@ async def _serve(
             recorder.listen(only_failures=record is Recorded.FAILURES)
         app = application(
             LambdaApi(local).routes(),
-            urls.routes(),
+            urls,
             Console(local, recorder.write).routes(),
             allowed_origins=origins,
             on_error=local.tell_mistake,

@@ -199,7 +199,7 @@ class Environment:
         function = self._function
         sink = cast("BinaryIO", _Lines(self._read_line))
         with (
-            LogPipe(sink) as pipe,
+            LogPipe(sink, expects_next=False) as pipe,
             temp_folder() as temp_dir,
             contextlib.ExitStack() as stack,
         ):
@@ -452,7 +452,8 @@ class Environment:
             request_id = fields.get("requestId")
         elif match is not None:
             request_id = match[1]
-        job = next((j for j in self._remembered if j.record.id == request_id), None)
+        jobs = reversed(self._remembered)  # it is one of the last, most of the time
+        job = next((job for job in jobs if job.record.id == request_id), None)
         if job is not None and fields is not None and REPORT_TYPE in text:
             measures = fields.get("record")
             if isinstance(measures, dict):

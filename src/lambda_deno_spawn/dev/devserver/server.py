@@ -20,6 +20,7 @@ from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount
 
 from lambda_deno_spawn.dev.devserver.guard import names_function, refusal
+from lambda_deno_spawn.dev.devserver.http_protocol import PlainProtocol
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ PAGES = "/_"  # below it is everything that is neither a function nor Lambda's A
 OWN_PATH = ("/_/", "/2014-11-13/", "/2015-03-31/", "/2021-10-31/", "/2021-11-15/")
 # X-Amz-Client-Context alone may have 3.5 KB; 64 KB is uvicorn's own limit.
 BACKLOG = 512
+# Longer than clients keep a connection that they do not use: a request on one that is
+# being closed fails.
+KEEP_ALIVE_S = 300
 CLOSE_LIMIT_S = 1.0  # for responses in progress when dev ends
 
 
@@ -50,9 +54,9 @@ class Guarded:
         """Let requests through, if nothing speaks against them.
 
         Args:
-            app: Answers requests to this machine.
-            functions: Answers those to a name below ``localhost``, where every path is
-                the function's.
+            app: Answers requests to ``OWN_PATH``.
+            functions: Answers all others, and those to a name below ``localhost``,
+                where every path is the function's.
             allowed_origins: Origins whose pages may call functions.
             on_error: Told of a fault in `dev` itself; the client only sees status 500.
             origins_for: Returns further origins for a request to a function.
@@ -66,13 +70,15 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; called by uvicorn."""
         request = Request(scope)
-        is_function = names_function(request.headers.get("host", ""))
+        headers = request.headers
+        is_function = names_function(headers.get("host", ""))
         path = scope["path"]
         is_own_path = path.startswith(OWN_PATH) or path == PAGES
         is_own = is_own_path and not is_function
-        further = () if is_own else self._origins_for(request)
+        is_from_page = "origin" in headers
+        further = self._origins_for(request) if is_from_page and not is_own else ()
         problem = refusal(
-            request.headers,
+            headers,
             method=request.method,
             is_own=is_own,
             allowed_origins={*self._allowed_origins, *further},
@@ -81,7 +87,7 @@ class Guarded:
             response = PlainTextResponse(f"{problem}\n", 403)
             await response(scope, receive, send)
             return
-        app = self._functions if is_function else self._app
+        app = self._app if is_own else self._functions
         try:
             await app(scope, receive, send)
         except Exception as error:
@@ -92,7 +98,7 @@ class Guarded:
 
 def application(
     api: Sequence[BaseRoute],
-    functions: Sequence[BaseRoute],
+    functions: ASGIApp,
     pages: Sequence[BaseRoute] = (),
     *,
     allowed_origins: Collection[str] = (),
@@ -103,7 +109,7 @@ def application(
 
     Args:
         api: Routes of Lambda's API.
-        functions: The functions, which have all paths that are left.
+        functions: Answers for the functions, which have all paths that are left.
         pages: Starlette's routes of other modules, without the ``/_`` in front.
         allowed_origins: Origins whose pages may call functions.
         on_error: Told of a fault in `dev` itself.
@@ -111,8 +117,8 @@ def application(
     """
     own = Mount(PAGES, routes=list(pages))
     return Guarded(
-        Starlette(routes=[own, *api, *functions]),
-        Starlette(routes=functions),
+        Starlette(routes=[own, *api]),
+        functions,
         allowed_origins,
         on_error,
         origins_for,
@@ -160,7 +166,7 @@ class Listener:
         assert self._app is not None
         config = uvicorn.Config(
             self._app,
-            http="h11",
+            http=PlainProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -169,6 +175,7 @@ class Listener:
             server_header=False,
             proxy_headers=False,
             backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=round(CLOSE_LIMIT_S),
         )
         self._server = _Server(config)

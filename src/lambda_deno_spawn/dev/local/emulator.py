@@ -117,18 +117,24 @@ class Emulator:
             is_true: Called again after every change, and by ``wake``.
             timeout_s: How long to wait; None: without a limit.
         """
-        if timeout_s is None:
-            while not is_true():
-                await self._change()
-            return True
-        if is_true():
-            return True
+        is_late = False
+
+        def expire() -> None:
+            nonlocal is_late
+            is_late = True
+            self.wake()
+
+        timer = None
+        if timeout_s is not None:
+            timer = asyncio.get_running_loop().call_later(timeout_s, expire)
         try:
-            async with asyncio.timeout(timeout_s):
-                while not is_true():
-                    await self._change()
-        except TimeoutError:
-            return is_true()
+            while not is_true():
+                if is_late:
+                    return False
+                await self._change()
+        finally:
+            if timer is not None:
+                timer.cancel()
         return True
 
     async def catch_up(self) -> None:

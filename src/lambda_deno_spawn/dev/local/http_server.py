@@ -2,9 +2,9 @@
 
 Knows keep-alive, pipelined requests, trailers, ``Expect: 100-continue``, requests that
 break off, and a body that is received no faster than it is read. Does not know what is
-asked for. h11 knows the syntax; a request of the plainest form, which has arrived
-whole, is read without it, in a tenth of the time. Nothing here is shared with the
-runtime's own client. Why not a web framework: decision 0032. Specification: RFC 9112.
+asked for. h11 knows the syntax, but plain requests are read without it. Nothing here is
+shared with the runtime's own client. Why not a web framework: decision 0032.
+Specification: RFC 9112.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from urllib.parse import unquote
 
 import h11
 
+from lambda_deno_spawn.dev.local.plain_request import LIMIT_BYTES, take_request
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable, Sequence
 
@@ -25,15 +27,6 @@ TEXT = "text/plain; charset=utf-8"
 # Runtimes may send an X-Ray cause of up to 1 MiB in one header.
 HEADERS_LIMIT_BYTES = 2 * 1024 * 1024
 CLOSE_LIMIT_S = 1.0  # for requests in progress to end; loopback takes 1 ms
-# Bytes that are read ahead of a request. A longer one is h11's.
-AHEAD_LIMIT_BYTES = 64 * 1024
-PLAIN_HEAD = re.compile(
-    rb"(GET|POST) (/[!-~]*) HTTP/1\.1\r\n"
-    rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n)+)\r\n"
-)
-LENGTH = re.compile(r"[0-9]{1,9}")
-# What these fields ask for is h11's work.
-NOT_PLAIN = frozenset({"connection", "expect", "transfer-encoding", "upgrade"})
 CONTROL = re.compile(r"[\0-\x08\n-\x1f\x7f]")
 
 
@@ -241,10 +234,10 @@ class _Connection(asyncio.Protocol):
             if self.has_ended:
                 return None
             await self._more()
-        plain = _take_plain(self._ahead)
+        plain = take_request(self._ahead)
         if plain is not None:
-            method, target, headers, body = plain
-            return Request(method, target, headers, self, body)
+            headers = _by_name(plain.fields)
+            return Request(plain.method, plain.target, headers, self, plain.body)
         self._http = h11.Connection(h11.SERVER, HEADERS_LIMIT_BYTES)
         self._http.receive_data(bytes(self._ahead))
         self._ahead.clear()
@@ -261,7 +254,7 @@ class _Connection(asyncio.Protocol):
                 self._is_serving = True
                 response = await self._respond(request)
                 if request.is_plain:
-                    self._send_plainly(response)
+                    self._send_plainly(response, has_body=request.method != "HEAD")
                 elif not await self._answer(request, response):
                     break
                 self._is_serving = False
@@ -289,7 +282,7 @@ class _Connection(asyncio.Protocol):
         self._http = None
         return True
 
-    def _send_plainly(self, response: Response) -> None:
+    def _send_plainly(self, response: Response, *, has_body: bool) -> None:
         lines = [
             f"HTTP/1.1 {response.status} {HTTPStatus(response.status).phrase}",
             f"Content-Type: {response.content_type}",
@@ -302,7 +295,8 @@ class _Connection(asyncio.Protocol):
         if not self._transport.is_closing():
             head = "\r\n".join(lines).encode()
             # In one piece: two would be two packets.
-            self._transport.write(b"%b\r\n\r\n%b" % (head, response.body))
+            body = response.body if has_body else b""
+            self._transport.write(b"%b\r\n\r\n%b" % (head, body))
 
     def _send(self, response: Response, *, has_body: bool = True) -> None:
         assert self._http is not None
@@ -353,7 +347,7 @@ class _Connection(asyncio.Protocol):
             self._http.receive_data(data)
         else:
             self._ahead += data
-            if len(self._ahead) > AHEAD_LIMIT_BYTES:
+            if len(self._ahead) > LIMIT_BYTES:
                 self._transport.pause_reading()
         self._received.set()
 
@@ -373,36 +367,3 @@ def _by_name(fields: Iterable[tuple[bytes, bytes]]) -> dict[str, str]:
         name.decode("latin-1"): value.decode("latin-1")
         for name, value in reversed(list(fields))
     }
-
-
-def _take_plain(
-    buffer: bytearray,
-) -> tuple[bytes, bytes, dict[str, str], bytes] | None:
-    """Take a request from the beginning of a buffer.
-
-    Returns:
-        Method, target, header fields by name, and body; None if it is not complete, or
-        not so plain that its meaning is beyond doubt.
-    """
-    head = PLAIN_HEAD.match(buffer)
-    if head is None:
-        return None
-    fields: dict[str, str] = {}
-    lengths = set()
-    for line in head[3].decode("latin-1").split("\r\n")[:-1]:
-        name, _, value = line.partition(":")
-        name, value = name.lower(), value.strip(" \t")
-        fields.setdefault(name, value)
-        if name == "content-length":
-            lengths.add(value)
-    length = fields.get("content-length", "0")
-    is_plain = "host" in fields and NOT_PLAIN.isdisjoint(fields) and len(lengths) < 2
-    if not is_plain or not LENGTH.fullmatch(length):
-        return None
-    end = head.end() + int(length)
-    if len(buffer) < end:
-        return None
-    method, target, body = head[1], head[2], bytes(buffer[head.end() : end])
-    del head  # it holds the buffer
-    del buffer[:end]
-    return method, target, fields, body

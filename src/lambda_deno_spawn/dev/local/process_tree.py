@@ -59,6 +59,7 @@ class ProcessTree:
         self._since_epoch_s = time.time() - 1.0
         self._root: psutil.Process | None = None
         self._seen: set[psutil.Process] = set()
+        self._known: dict[int, psutil.Process] = {}  # below the root, last time
 
     def watch(self, pid: int) -> None:
         """Make a process the root of the tree."""
@@ -169,19 +170,74 @@ class ProcessTree:
                     is_certain = is_certain and not process.exe()
         return orphans, is_certain
 
+    def _processes(self, pids: list[int]) -> list[psutil.Process]:
+        """Return processes, without those that have ended meanwhile.
+
+        One that was there last time is taken for the same.
+        """
+        import psutil
+
+        known: dict[int, psutil.Process] = {}
+        for pid in pids:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                known[pid] = self._known.get(pid) or psutil.Process(pid)
+        self._known = known
+        return list(known.values())
+
     def _members(self) -> list[psutil.Process]:
         import psutil
 
         if self._root is None:
             return []
         try:
-            members = [self._root, *self._root.children(recursive=True)]
+            below = _pids_below(self._root.pid)
+            if below is None:
+                members = [self._root, *self._root.children(recursive=True)]
+            else:
+                members = [self._root, *self._processes(below)]
         except psutil.Error:
             return []
         self._seen.update(members)
         if len(self._seen) > SEEN_LIMIT:
             self._seen = {process for process in self._seen if process.is_running()}
         return members
+
+
+def _pids_below(pid: int) -> list[int] | None:
+    """Return the descendants of a process; None where the kernel does not list them.
+
+    Nothing but the tree is read, however many processes the machine has.
+    """
+    found: list[int] = []
+    above = [pid]
+    while above:
+        folder = f"/proc/{above.pop()}/task"
+        try:
+            with os.scandir(folder) as entries:
+                threads = [entry.path for entry in entries]
+        except OSError:
+            if above or found:
+                continue  # it has ended
+            return None
+        for thread in threads:
+            try:
+                children = _read(f"{thread}/children").split()
+            except OSError:
+                if not found and os.access(f"{thread}/stat", os.R_OK):
+                    return None  # the kernel does not have this file
+                continue
+            pids = [int(child) for child in children]
+            found += pids
+            above += pids
+    return found
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, 1 << 20)
+    finally:
+        os.close(descriptor)
 
 
 def memory_bytes(process: psutil.Process) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
@@ -32,7 +33,9 @@ async def get(
     fields = {"host": "localhost:3000", **headers}
     app = application(
         [Route("/2015-03-31/functions", answers("api"))],
-        [Route("/fail", fails), Route("/{path:path}", answers("function"))],
+        Starlette(
+            routes=[Route("/fail", fails), Route("/{path:path}", answers("function"))]
+        ),
         [Route("/", answers("page"))],
         on_error=(errors if errors is not None else []).append,
     )
