@@ -70,7 +70,7 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; called by uvicorn."""
         request = Request(scope)
-        headers = request.headers
+        headers = dict(reversed(request.headers.items()))  # the first of a name counts
         is_function = names_function(headers.get("host", ""))
         path = scope["path"]
         is_own_path = path.startswith(OWN_PATH) or path == PAGES

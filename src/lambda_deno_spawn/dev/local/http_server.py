@@ -78,7 +78,8 @@ class Request:
     ) -> None:
         """Describe a request; without a body, the connection receives it."""
         self.method = method.decode("ascii")
-        self.path = unquote(target.partition(b"?")[0].decode("ascii"))
+        path = target.partition(b"?")[0].decode("ascii")
+        self.path = unquote(path) if "%" in path else path
         self.headers = headers
         self.trailers: dict[str, str] = {}
         self.is_plain = body is not None
