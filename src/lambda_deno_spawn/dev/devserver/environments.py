@@ -123,6 +123,7 @@ class Environment:
         self._is_dead = False
         self._is_being_ended = False
         self._is_frozen = False
+        self._over = asyncio.Event()
         self._group: MemoryGroup | None = None
         self._init_s: float | None = None
         self._ready_s = 0.0
@@ -287,9 +288,7 @@ class Environment:
         self._rest(runtime)
         self._place.on_change()
         # No limit: an environment lives until it is retired or breaks.
-        await emulator.wait_until(
-            lambda: self._is_dead or (self._is_retiring and not self._jobs)
-        )
+        await self._over.wait()
 
     async def _watch_exit(self, runtime: LocalRuntime) -> None:
         emulator = self._emulator
@@ -475,6 +474,8 @@ class Environment:
             self._place.say(text)
 
     def _wake(self) -> None:
+        if self._is_dead or (self._is_retiring and not self._jobs):
+            self._over.set()
         if self._emulator is not None:
             self._emulator.wake()
 
