@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import re
 import socket
 from typing import TYPE_CHECKING, Self
 
@@ -31,7 +32,13 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 PAGES = "/_"  # below it is everything that is neither a function nor Lambda's API
-OWN_PATH = ("/_/", "/2014-11-13/", "/2015-03-31/", "/2021-10-31/", "/2021-11-15/")
+# Every call of Lambda's API: what is not known here must not run a function instead.
+OWN_PATH = re.compile(
+    r"/_(?:/.*)?|/20\d\d-\d\d-\d\d/(?:account-settings|capacity-providers|"
+    r"code-signing-configs|durable-execution-callbacks|durable-executions|"
+    r"event-source-mappings|functions|layers|resource-policy|tags)(?:/.*)?",
+    re.DOTALL,
+)
 # X-Amz-Client-Context alone may have 3.5 KB; 64 KB is uvicorn's own limit.
 BACKLOG = 512
 # Longer than clients keep a connection that they do not use: a request on one that is
@@ -73,8 +80,7 @@ class Guarded:
         headers = dict(reversed(request.headers.items()))  # the first of a name counts
         is_function = names_function(headers.get("host", ""))
         path = scope["path"]
-        is_own_path = path.startswith(OWN_PATH) or path == PAGES
-        is_own = is_own_path and not is_function
+        is_own = not is_function and OWN_PATH.fullmatch(path) is not None
         is_from_page = "origin" in headers
         further = self._origins_for(request) if is_from_page and not is_own else ()
         problem = refusal(
