@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -252,10 +253,8 @@ def _forms(secret: str) -> list[str]:
     data = secret.encode(errors="surrogateescape")
     in_url = "".join(chr(c) if c in _UNRESERVED else f"%{c:02X}" for c in data)
     forms = [secret, in_url]
-    try:
+    with contextlib.suppress(JsonError, ValueError):  # not text, so no JSON has it
         forms.append(dumps(secret).decode()[1:-1])
-    except (JsonError, ValueError):
-        pass  # it is not text, so no JSON has it
     return forms
 
 
