@@ -20,6 +20,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount
 
+from lambda_deno_spawn.dev.devserver.answers import request_fields
 from lambda_deno_spawn.dev.devserver.guard import names_function, refusal
 from lambda_deno_spawn.dev.devserver.http_protocol import PlainProtocol
 from lambda_deno_spawn.errors import UsageError
@@ -77,7 +78,7 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; called by uvicorn."""
         request = Request(scope)
-        headers = dict(reversed(request.headers.items()))  # the first of a name counts
+        headers = request_fields(scope)
         is_function = names_function(headers.get("host", ""))
         path = scope["path"]
         is_own = not is_function and OWN_PATH.fullmatch(path) is not None

@@ -20,6 +20,7 @@ from lambda_deno_spawn.dev.devserver.answers import (
     BodyTooLargeError,
     CutError,
     read_body,
+    request_fields,
 )
 from lambda_deno_spawn.dev.devserver.fleet import TooManyRequestsError
 from lambda_deno_spawn.dev.devserver.functions import EventForm, InvokeMode
@@ -111,7 +112,7 @@ class FunctionUrls:
         if isinstance(found, Answer):
             return ()
         cors = self._config(found[0]).cors
-        origin = request.headers.get("origin", "")
+        origin = request_fields(request.scope).get("origin", "")
         if cors is None or not cors.allows(origin):
             return ()
         is_meant = origin in cors.origins or is_local(urlsplit(origin).netloc)
@@ -127,16 +128,21 @@ class FunctionUrls:
         if isinstance(found, Answer):
             return found
         fleet, path = found
-        config, origin = self._config(fleet), request.headers.get("origin", "")
-        if config.cors is not None and is_preflight(request.method, request.headers):
+        config, origin = (
+            self._config(fleet),
+            request_fields(request.scope).get("origin", ""),
+        )
+        if config.cors is not None and is_preflight(
+            request.method, request_fields(request.scope)
+        ):
             return Answer(200, config.cors.of_preflight(origin))
-        if request.headers.get("upgrade", "").lower() == "websocket":
+        if request_fields(request.scope).get("upgrade", "").lower() == "websocket":
             return _message(400, NO_WEBSOCKETS)
         access_key = None
         if config.is_signed:
             query = request.scope["query_string"].decode("latin-1")
             try:
-                access_key = signer(request.headers, query)
+                access_key = signer(request_fields(request.scope), query)
             except NotSignedError as error:
                 return _message(403, f"{error}. {HOW_TO_SIGN}")
         answer = await self._call(request, fleet, path, access_key)
@@ -185,7 +191,7 @@ class FunctionUrls:
                 event,
                 Source.URL,
                 request_id=http.request_id,
-                trace=request.headers.get("x-amzn-trace-id"),
+                trace=request_fields(request.scope).get("x-amzn-trace-id"),
                 method=http.method,
                 target=f"{path}{query}",
             )
@@ -202,7 +208,7 @@ class FunctionUrls:
         """Return the function and the path below its URL, or a response instead."""
         path = _raw_path(request)
         fleets = self._lambda.fleets
-        host = request.headers.get("host", "")
+        host = request_fields(request.scope).get("host", "")
         if names_function(host):
             name = host.lower().partition(":")[0].rstrip(".")
             name = name.removesuffix(".localhost")
@@ -246,7 +252,7 @@ class FunctionUrls:
             ],
             body=body,
             source_ip=request.client.host if request.client else "127.0.0.1",
-            port=_port(request.headers.get("host", "")),
+            port=_port(request_fields(request.scope).get("host", "")),
             epoch_s=time.time(),
             request_id=str(uuid.uuid4()),
             access_key=access_key,
