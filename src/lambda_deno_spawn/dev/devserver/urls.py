@@ -136,13 +136,13 @@ class FunctionUrls:
             request.method, request_fields(request.scope)
         ):
             return Answer(200, config.cors.of_preflight(origin))
-        if request_fields(request.scope).get("upgrade", "").lower() == "websocket":
+        if fields.get("upgrade", "").lower() == "websocket":
             return _message(400, NO_WEBSOCKETS)
         access_key = None
         if config.is_signed:
             query = request.scope["query_string"].decode("latin-1")
             try:
-                access_key = signer(request_fields(request.scope), query)
+                access_key = signer(fields, query)
             except NotSignedError as error:
                 return _message(403, f"{error}. {HOW_TO_SIGN}")
         answer = await self._call(request, fleet, path, access_key)
