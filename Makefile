@@ -9,7 +9,7 @@ SCRIPTS := src/lambda_deno_spawn/js src/lambda_deno_spawn/dev tests/js tests/nat
 RELEASE := dist/release
 NATIVE := src/lambda_deno_spawn/native/lib/.built
 
-.PHONY: help install invoke js native test test-unit test-js test-integration test-packages test-as-lambda coverage lint format typecheck check layers bench bench-check figures soak reference docs lock release first-minute types clean
+.PHONY: help install invoke js native test test-unit test-js test-integration test-long test-packages test-as-lambda coverage lint format typecheck check layers bench bench-check figures soak reference docs lock release first-minute types clean
 
 help: ## print this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-18s %s\n", $$1, $$2}'
@@ -49,9 +49,12 @@ COVERED := $(BIN)/coverage report --fail-under=100 --show-missing \
   --include='*/lambda_deno_spawn/errors.py,*/invocation.py,*/protocol/frames.py,*/lambda_deno_spawn/config.py,*/permissions.py,*/protocol/hello.py,*/serving/metrics.py,*/serving/pool.py,*/http/http1.py'
 
 # COVERAGE=on: what `make coverage` finds, without running the unit tests again.
-test: $(NATIVE) ## all tests: unit and integration
-	$(BIN)/python -m pytest $(PARALLEL) $(if $(COVERAGE),$(MEASURED))
+test: $(NATIVE) ## unit and integration tests, but for the long ones
+	$(BIN)/python -m pytest $(PARALLEL) -m 'not aws and not long' $(if $(COVERAGE),$(MEASURED))
 	$(if $(COVERAGE),$(COVERED))
+
+test-long: $(NATIVE) ## the others: soaks, installations of packages and tools, kills at each step
+	$(BIN)/python -m pytest $(PARALLEL) -m 'long and not aws'
 
 test-unit: $(STAMP) test-js ## the fast ones: no process, no socket
 	$(BIN)/python -m pytest tests/unit
@@ -101,7 +104,7 @@ typecheck: $(STAMP) ## mypy --strict over src, tests and bench
 	$(BIN)/mypy
 
 check: COVERAGE := on
-check: lint typecheck docs test test-as-lambda ## exactly what CI runs
+check: lint typecheck docs test test-long test-as-lambda ## exactly what CI runs
 
 layers: $(NATIVE) ## the deno and the runtime layer for both architectures, in dist/
 	$(BIN)/lambda-deno-spawn layer build --arch both
@@ -150,10 +153,10 @@ release: $(NATIVE) $(VENV)/.release ## wheel, sdist, list of components and note
 	$(BIN)/python -m build --wheel --sdist --no-isolation --outdir $(RELEASE) .
 	$(BIN)/twine check --strict $(RELEASE)/*
 	$(BIN)/python -m tests.release.packages $(RELEASE)
-	$(PYTHON) -m venv $(RELEASE)/.installed
-	$(RELEASE)/.installed/bin/python -m pip install --quiet --require-hashes --no-deps --requirement locks/cli.txt
-	$(RELEASE)/.installed/bin/python -m pip install --quiet --no-deps $(RELEASE)/*.whl
-	$(BIN)/cyclonedx-py environment $(RELEASE)/.installed --pyproject pyproject.toml --output-reproducible --output-file $(RELEASE)/sbom.cdx.json
+	$(PYTHON) -m venv --without-pip $(RELEASE)/.installed
+	$(BIN)/python -m pip --python $(RELEASE)/.installed install --quiet --require-hashes --no-deps --requirement locks/cli.txt
+	$(BIN)/python -m pip --python $(RELEASE)/.installed install --quiet --no-deps $(RELEASE)/*.whl
+	$(BIN)/python -m tests.release.components $(RELEASE)/.installed $(RELEASE)/sbom.cdx.json
 	rm -rf $(RELEASE)/.installed
 	cd $(RELEASE) && sha256sum *.whl *.tar.gz *.json > SHA256SUMS
 

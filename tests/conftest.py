@@ -15,11 +15,17 @@ if TYPE_CHECKING:
 
 UNIT = Path(__file__).parent / "unit"
 # Modules that take longest, in this order. Each is run by one worker of pytest-xdist:
-# one that begins late is what the others wait for in the end.
+# one that begins late is what the others wait for in the end. The first one makes the
+# layers, for which a worker would wait that needs them at once. Those in the first line
+# have most of the tests that are marked ``long``.
 FIRST = (
-    "test_as_deployed", "test_soak", "test_native", "test_build", "test_deploy",
-    "test_doctor", "test_last_words", "test_bad_handlers", "test_module_loader",
-    "test_invoke_cli", "test_deploy_examples",
+    "test_soak", "test_deploy_examples", "test_killed", "test_new_cdk",
+    "test_as_deployed", "test_build", "test_fresh_process", "test_deploy", "test_fork",
+    "test_new", "test_examples", "test_log", "test_guides", "test_limits",
+    "test_permissions", "test_fork_at_once", "test_module_loader", "test_survival",
+    "test_runtime_api_faults", "test_deploy_keys", "test_invoke_cli", "test_last_words",
+    "test_managed_instances", "test_fork_faults", "test_streaming", "test_bad_handlers",
+    "test_native", "test_official_tools", "test_doctor", "test_layer_zip",
 )  # fmt: skip
 
 # How long an example takes says more about the machine than about what is tested.

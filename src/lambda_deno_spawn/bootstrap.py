@@ -182,7 +182,12 @@ def _start(
             command = deno_command(settings, environ, state.path)
             if adapt is not None:
                 command = adapt(command)
-            cache = ModuleCache(state.path, command.given_cache, state.remove_private)
+            cache = ModuleCache(
+                state.path,
+                command.given_cache,
+                state.remove_private,
+                watches_downloads=command.may_write_elsewhere,
+            )
             # Under SnapStart the first worker needs credentials, which take the event
             # loop, and no event waits for it.
             if settings.warm is Warm.OFF or settings.is_snap_start:

@@ -1,4 +1,4 @@
-"""What asyncio imports and the supervisor does not use: ssl, inspect and locale.
+"""Defers modules that asyncio imports for nothing here: ssl, inspect and locale.
 
 A third of the time of ``import asyncio`` goes to them; ``inspect`` imports ast, dis and
 tokenize. While ``unused_left_out`` lasts, ``ssl`` is missing, as in builds of Python

@@ -196,6 +196,7 @@ class Grant(NamedTuple):
     Attributes:
         flags: Arguments for Deno; ``PRIVATE_DIR_MARK`` stands for the private folder.
         may_start_programs: Other programs may get to share the process's stdout.
+        may_write_elsewhere: Files outside the private folder may be written to.
         set_name: Permission set of ``deno.json`` that applies, None if none does.
         hints: Facts for the error about a denied access; see docs/protocol.md.
         steering: Variables of ``STEERING`` that the handler's code may read and set;
@@ -204,6 +205,7 @@ class Grant(NamedTuple):
 
     flags: tuple[str, ...]
     may_start_programs: bool
+    may_write_elsewhere: bool
     set_name: str | None
     hints: Mapping[str, object]
     steering: tuple[str, ...] = ()
@@ -245,7 +247,7 @@ def grant(
         if has_input:
             _allow_input(own)
         arguments = [_argument(name, value) for name, value in own.items()]
-        return Grant(("--cached-only", *arguments), False, None, hints)
+        return Grant(("--cached-only", *arguments), False, False, None, hints)
     set_name = _set_name(permissions, sets)
     if set_name is not None:
         base = _flags_of_set(set_name, sets[set_name])
@@ -283,8 +285,13 @@ def grant(
     if permissions.is_cached_only:
         arguments.append("--cached-only")
     arguments += [_argument(name, value) for name, value in given.items()]
-    programs = {"allow-all", "allow-run", "allow-ffi"} & set(total)
-    return Grant(tuple(arguments), bool(programs), set_name, hints, steering)
+    programs = bool({"allow-all", "allow-run", "allow-ffi"} & set(total))
+    written = total.get("allow-write", PRIVATE_DIR_MARK)
+    own_only = written is not None and all(
+        path.startswith(PRIVATE_DIR_MARK) for path in written.split(",")
+    )
+    elsewhere = programs or not own_only
+    return Grant(tuple(arguments), programs, elsewhere, set_name, hints, steering)
 
 
 def _set_name(permissions: Permissions, sets: Mapping[str, Any]) -> str | None:
@@ -336,8 +343,8 @@ def _check_effect(
     raise ConfigError(
         VARIABLE,
         permissions.text,
-        f"no --{name}={value} here: what it is added to allows that without limit; "
-        "to narrow it, list flags only, without default and -P",
+        f"no --{name}={value} here: the base that it is added to allows this without "
+        "limit; to narrow it, list flags only, without default and -P",
     )
 
 

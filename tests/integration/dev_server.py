@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-LIMIT_S = 50.0
-END_LIMIT_S = 20.0
+LIMIT_S = 90.0
+END_LIMIT_S = 60.0
 MARK_VARIABLE = "LDS_DEV_TEST"
 
 

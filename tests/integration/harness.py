@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 # Inherited by everything that a runtime under test starts, however it hides.
 TEST_ID_VARIABLE = "LDS_TEST_ID"
 # Only a test that fails waits so long, however busy the machine is.
-STOP_LIMIT_S = 30.0
-LIMIT_S = 30.0
+STOP_LIMIT_S = 60.0
+LIMIT_S = 60.0
 # What asyncio reads ahead of us, twice.
 LOG_BUFFER_BYTES = 64 * 1024
 LOG_TAIL_CHARACTERS = 4096

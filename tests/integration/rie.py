@@ -34,6 +34,7 @@ import psutil
 from deno import find_deno_bin
 
 from lambda_deno_spawn.dev.local.runtime import bootstrap_command
+from tests.fixtures.ports import free_port
 from tests.integration.harness import descendants
 
 if TYPE_CHECKING:
@@ -49,12 +50,12 @@ BINARIES = {
     "aarch64": "samcli/local/rapid/aws-lambda-rie-arm64",
 }
 SAMPLE_EVENTS = "samcli/lib/generated_sample_events"
-DOWNLOAD_TIMEOUT_S = 50.0  # below the limit of a test, so that the cause is named
+DOWNLOAD_TIMEOUT_S = 200.0  # below the limit of a test, so that the cause is named
 START_TIMEOUT_S = 60.0
-STOP_TIMEOUT_S = 30.0
+STOP_TIMEOUT_S = 60.0
 WAIT_STEP_S = 0.05
-OUTLIVE_TIMEOUT_S = 20.0  # a process that hears of its parent's end needs a moment
-READ_TIMEOUT_S = 20.0  # above every timeout a test gives the emulator
+OUTLIVE_TIMEOUT_S = 60.0  # a process that hears of its parent's end needs a moment
+READ_TIMEOUT_S = 90.0  # above every timeout a test gives the emulator
 INVOKE_PATH = "/2015-03-31/functions/function/invocations"
 # Inherited by all that an emulator starts. Not one of ours: the runtime keeps settings
 # that begin with LAMBDA_DENO_ from its processes.
@@ -321,13 +322,10 @@ def _environ(
 
 
 def _free_addresses() -> tuple[str, str]:
-    # Both are held at once, or they could be the same.
-    with (
-        socket.create_server(("127.0.0.1", 0)) as one,
-        socket.create_server(("127.0.0.1", 0)) as two,
-    ):
-        first, second = (f"127.0.0.1:{s.getsockname()[1]}" for s in (one, two))
-        return first, second
+    first = second = free_port()
+    while second == first:
+        second = free_port()
+    return f"127.0.0.1:{first}", f"127.0.0.1:{second}"
 
 
 def _wait_for_port(rie: Rie) -> None:

@@ -53,7 +53,7 @@ RIE = "/var/rapid/aws-lambda-rie"
 # The emulator runs in the same control group, where Lambda's own part does not.
 EMULATOR_BYTES = 24 * MIB
 MEGABYTES_OF_A_CPU = 1769  # AWS "Configure Lambda function memory"
-READ_TIMEOUT_S = 50.0
+READ_TIMEOUT_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,7 @@ def variables(handler: str, memory_mb: int, mark: str) -> dict[str, str]:
         "AWS_DEFAULT_REGION": "eu-central-1",
         "AWS_LAMBDA_FUNCTION_MEMORY_SIZE": str(memory_mb),
         "AWS_LAMBDA_FUNCTION_NAME": "function",
-        "AWS_LAMBDA_FUNCTION_TIMEOUT": "30",
+        "AWS_LAMBDA_FUNCTION_TIMEOUT": "90",
         "AWS_LAMBDA_INITIALIZATION_TYPE": "on-demand",
         "AWS_REGION": "eu-central-1",
         "AWS_SECRET_ACCESS_KEY": "test",

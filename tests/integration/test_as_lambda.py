@@ -54,7 +54,7 @@ def as_lambda(*command: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[st
         cwd=cwd,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
         check=False,
     )
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.as_lambda, pytest.mark.rie, pytest.mark.deno]
 
 # Long enough for a cold start on a busy machine, short enough to wait for once.
-TIMEOUT_S = 3
+TIMEOUT_S = 10
 RESPONSE_LIMIT_BYTES = 6_291_556  # AWS's 413: "Exceeded maximum allowed payload size"
 
 FUNCTION_TS = """

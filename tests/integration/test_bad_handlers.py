@@ -357,20 +357,23 @@ async def test_a_module_that_does_not_load_is_an_init_error(
 
 
 @pytest.mark.every_way("fresh", "fork", "server")  # none is used again
-@pytest.mark.parametrize(("source", "error_type", "message"), BROKEN_MODULES)
 async def test_without_a_warm_process_it_is_an_error_of_each_invocation(
-    make_runtime: MakeRuntime,
-    api: FakeRuntimeApi,
-    source: str,
-    error_type: str,
-    message: str,
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:
-    async with make_runtime({"function.ts": source}, LAMBDA_DENO_WARM="off"):
-        for _ in range(2):
-            answer = await api.invoke({})
-            assert answer.call == "error"
-            assert answer.json()["errorType"] == error_type, answer.json()
-            assert message in answer.json()["errorMessage"], answer.json()
+    async with make_runtime({"function.ts": ""}, LAMBDA_DENO_WARM="off") as runtime:
+        for module in BROKEN_MODULES:
+            source, error_type, message = map(str, module.values)
+            await api.wait_for_next()
+            # Each event starts a process, which loads what is there now.
+            (runtime.task_root / "function.ts").write_text(source, encoding="utf-8")
+            for is_last in (False, True):
+                api.deliver(b"{}")
+                answer = await api.answer()
+                assert answer.call == "error", source
+                assert answer.json()["errorType"] == error_type, answer.json()
+                assert message in answer.json()["errorMessage"], answer.json()
+                if not is_last:
+                    await api.wait_for_next()
         await api.wait_for_next()
 
 
@@ -388,23 +391,15 @@ async def test_a_missing_deno_binary_is_an_init_error(
         assert await runtime.wait() == 1
 
 
-@pytest.mark.parametrize(
-    ("event", "message"),
-    [
-        (b"{not json", "JSON"),
-        (b"", "JSON"),
-        (b'"\xff\xfe"', "JSON"),
-    ],
-    ids=["no-json", "empty", "no-utf-8"],
-)
 async def test_an_event_that_is_no_json_is_an_error(
-    make_runtime: MakeRuntime, api: FakeRuntimeApi, event: bytes, message: str
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:
     async with make_runtime({"function.ts": HOSTILE}):
-        answer = await api.invoke(event)
-        assert answer.json()["errorType"] == "Runtime.UnmarshalError"
-        assert message in answer.json()["errorMessage"]
-        assert (await api.invoke({"case": "ok"})).json() == "fine"
+        for event in (b"{not json", b"", b'"\xff\xfe"'):
+            answer = await api.invoke(event)
+            assert answer.json()["errorType"] == "Runtime.UnmarshalError", event
+            assert "JSON" in answer.json()["errorMessage"], event
+            assert (await api.invoke({"case": "ok"})).json() == "fine", event
         await api.wait_for_next()
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import socket
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
 
 from tests.fixtures.command import run_command
+from tests.fixtures.ports import free_port
 from tests.integration.dev_server import DevServer, write
 
 if TYPE_CHECKING:
@@ -100,8 +100,7 @@ def test_wrong_arguments_are_refused(
 
 
 def test_without_a_server_it_says_how_to_start_one() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
+    port = str(free_port())
     done = run_command("call", "f", "/", "--port", port, environ=dict(os.environ))
     assert (done.returncode, done.stdout) == (1, b"")
     assert b"start `lambda-deno-spawn dev`" in done.stderr

@@ -9,7 +9,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import stat
 import subprocess
 import sys
@@ -22,6 +21,7 @@ import httpx
 import pytest
 
 from tests.fixtures.command import run_command
+from tests.fixtures.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -76,9 +76,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     (folder / "function.ts").write_text(SOURCE)
     (folder / "lambda.toml").write_text('name = "echo"\ntimeout = 30\n')
     (folder / "events" / "hello.json").write_text('{"text":"hello"}')
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     process = subprocess.Popen(
         [sys.executable, "-m", "lambda_deno_spawn", "dev", folder,
          "--port", str(port), "--record", "failures"],
@@ -88,7 +86,9 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     )  # fmt: skip
     url = f"http://127.0.0.1:{port}"
     try:
-        with httpx.Client(transport=httpx.HTTPTransport(), timeout=20) as client:
+        with httpx.Client(
+            transport=httpx.HTTPTransport(), timeout=LIMIT_MS / 1000
+        ) as client:
             while process.poll() is None:
                 with contextlib.suppress(httpx.ConnectError):
                     client.get(f"{url}/_/api/state")
@@ -98,7 +98,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     finally:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(timeout=20)
+            process.wait(timeout=LIMIT_MS / 1000)
         process.kill()
         process.wait()
 
@@ -291,14 +291,17 @@ def test_dev_records_failures_by_itself(page: Any, served: Served) -> None:
 
 
 def test_other_origins_get_nothing(served: Served) -> None:
-    evil = {"Origin": "http://evil.example"}
-    for path in ("/_/", "/_/api/state", "/_/api/changes"):
-        assert httpx.get(served.url + path, headers=evil).status_code == 403
-    url = f"{served.url}/_/api/functions/echo/send"
-    assert httpx.post(url, content="{}", headers=evil).status_code == 403
-    response = httpx.get(f"{served.url}/_/")
-    policy = response.headers["content-security-policy"]
-    assert policy.startswith("default-src 'none'; script-src 'self'; style-src 'self'")
-    assert "unsafe" not in policy
-    assert httpx.post(url, content="{").status_code == 400
-    assert httpx.get(f"{served.url}/_/api/requests/none").status_code == 404
+    with httpx.Client(timeout=LIMIT_MS / 1000, trust_env=False) as client:
+        evil = {"Origin": "http://evil.example"}
+        for path in ("/_/", "/_/api/state", "/_/api/changes"):
+            assert client.get(served.url + path, headers=evil).status_code == 403
+        url = f"{served.url}/_/api/functions/echo/send"
+        assert client.post(url, content="{}", headers=evil).status_code == 403
+        response = client.get(f"{served.url}/_/")
+        policy = response.headers["content-security-policy"]
+        assert policy.startswith(
+            "default-src 'none'; script-src 'self'; style-src 'self'"
+        )
+        assert "unsafe" not in policy
+        assert client.post(url, content="{").status_code == 400
+        assert client.get(f"{served.url}/_/api/requests/none").status_code == 404

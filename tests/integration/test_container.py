@@ -40,12 +40,12 @@ if TYPE_CHECKING:
     from tests.integration.rie import Rie
 
 # The first test builds the layers, which takes half a minute on two cores.
-pytestmark = [pytest.mark.deno, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.deno
 
 ARCH = Arch.here()
 OTHER = next(arch for arch in Arch if arch is not ARCH)
 EXAMPLES = ROOT / "examples"
-READ_TIMEOUT_S = 50.0
+READ_TIMEOUT_S = 120.0
 SKELETON = ("tmp/", "proc/", "dev/", "etc/")
 
 
@@ -120,7 +120,7 @@ def running(
         return subprocess.Popen(
             [sys.executable, "-m", "tests.image_root", *inside],
             cwd=ROOT,
-            env={**given, MARK: mark, "AWS_LAMBDA_FUNCTION_TIMEOUT": "30"},
+            env={**given, MARK: mark, "AWS_LAMBDA_FUNCTION_TIMEOUT": "90"},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -134,6 +134,7 @@ def running(
             assert rie.stop() == []
 
 
+@pytest.mark.long
 @pytest.mark.root
 @pytest.mark.rie
 def test_image_runs_under_aws_s_emulator(

@@ -18,6 +18,7 @@ import pytest
 
 from tests.fixtures.command import run_command
 from tests.fixtures.inspector import LIMIT_S, SourceMap, attached
+from tests.fixtures.ports import free_port
 from tests.integration.harness import marked
 
 if TYPE_CHECKING:
@@ -49,12 +50,8 @@ MARK_VARIABLE = "LDS_DEBUGGING_TEST"
 
 @pytest.fixture
 def port() -> int:
-    """A port that was free a moment ago."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        number = probe.getsockname()[1]
-        assert isinstance(number, int)
-        return number
+    """A port for the debugger."""
+    return free_port()
 
 
 @pytest.fixture

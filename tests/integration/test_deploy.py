@@ -5,12 +5,11 @@ from __future__ import annotations
 
 import io
 import json
-import os
+import re
 import shutil
 import signal
 import threading
-import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 
@@ -23,12 +22,10 @@ from tests.fixtures.cloud import (
     OTHER_REGION,
     REGION,
     Cloud,
+    Relay,
     Reply,
     write_zip,
 )
-
-if TYPE_CHECKING:
-    pass
 
 CREATE = "POST /2015-03-31/functions$"
 CONFIGURATION = "PUT /2015-03-31/functions/fn/configuration"
@@ -510,24 +507,23 @@ def test_a_version_is_waited_for_only_if_it_has_to_be(
     assert ("wait published_version_active" in finished.stderr) == bool(asked)
 
 
+class Interrupting(Relay):
+    """Presses Ctrl-C while a function's creation waits for its response."""
+
+    def take_reply(self, line: str) -> Reply | None:
+        if re.search(CREATE, line):
+            main = threading.main_thread().ident
+            assert main is not None
+            signal.pthread_kill(main, signal.SIGINT)
+        return super().take_reply(line)
+
+
 def test_interrupting_says_what_was_done(cloud: Cloud) -> None:
     """Ctrl-C while CreateFunction waits: the role and the log group are there."""
-    held = threading.Event()
-
-    def interrupt() -> None:
-        while not any(line.endswith("/functions") for line in relay.writes):
-            time.sleep(0.01)
-        os.kill(os.getpid(), signal.SIGINT)
-        held.set()
-
-    with cloud.relay() as relay:
+    with cloud.through(Interrupting(cloud.environ["AWS_ENDPOINT_URL"])) as relay:
         relay.answers(CREATE, Reply(409, {"Message": "update is in progress"},
                                     "ResourceConflictException", times=99))  # fmt: skip
-        thread = threading.Thread(target=interrupt)
-        thread.start()
         finished = cloud.deploy()
-        thread.join()
-    assert held.is_set()
     assert finished.exit_code == 130
     assert "Interrupted after: " in finished.stderr
     assert "iam:CreateRole" in finished.stderr

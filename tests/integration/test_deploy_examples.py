@@ -48,7 +48,7 @@ READS_QUEUE = {
 }
 PUBLIC = {"lambda:InvokeFunctionUrl", "lambda:InvokeFunction"}
 HERE = {"CreateBucketConfiguration": {"LocationConstraint": REGION}}
-SLOW = pytest.mark.timeout(600)  # a new machine installs the tool first
+SLOW = pytest.mark.timeout(900)  # a new machine installs the tool first
 
 
 def load(text: str) -> Any:
@@ -272,7 +272,7 @@ def translated(url_auth: str) -> Any:
         input=json.dumps(template).encode(),
         env={**os.environ, "AWS_DEFAULT_REGION": REGION},
         capture_output=True,
-        timeout=200,
+        timeout=400,
         check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
@@ -280,6 +280,7 @@ def translated(url_auth: str) -> Any:
 
 
 @pytest.mark.parametrize("url_auth", ["AWS_IAM", "NONE"])
+@pytest.mark.long
 @SLOW
 def test_sam_adds_no_policy_of_its_own(url_auth: str, tmp_path: Path) -> None:
     template = translated(url_auth)
@@ -309,6 +310,7 @@ def test_what_allows_too_much_would_be_found(good: str, bad: str, found: str) ->
 
 
 @pytest.mark.deno
+@pytest.mark.long
 @SLOW
 def test_sam_builds_what_its_readme_says(
     tmp_path: Path, stand_in: dict[str, str]
@@ -352,6 +354,7 @@ def s3(stand_in: dict[str, str]) -> Any:
 
 
 @pytest.mark.deno
+@pytest.mark.long
 @SLOW
 def test_cdk_builds_what_its_readme_says(tmp_path: Path, layers: Path) -> None:
     if shutil.which("node") is None:
@@ -383,6 +386,7 @@ def test_cdk_builds_what_its_readme_says(tmp_path: Path, layers: Path) -> None:
 
 
 @pytest.mark.deno
+@pytest.mark.long
 @SLOW
 def test_osls_packages_what_its_readme_says(
     tmp_path: Path, layers: Path, stand_in: dict[str, str]

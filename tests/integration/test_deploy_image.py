@@ -217,7 +217,7 @@ def test_two_deployments_of_images_at_once(cloud: Cloud, registry_port: int) -> 
             )
             for _ in range(2)
         ]  # fmt: skip
-        ended = [(process.communicate(timeout=120)[1], process) for process in running]
+        ended = [(process.communicate(timeout=400)[1], process) for process in running]
         for stderr, process in ended:
             assert process.returncode in (0, 3), stderr
             if process.returncode == 3:

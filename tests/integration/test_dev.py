@@ -21,7 +21,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from lambda_deno_spawn.dev.devserver.memory_group import MemoryGroup
 from tests.cgroups import unavailable
 from tests.fixtures.command import run_command
-from tests.integration.dev_server import DevServer, write
+from tests.integration.dev_server import LIMIT_S, DevServer, write
 from tests.integration.harness import marked
 
 if TYPE_CHECKING:
@@ -31,6 +31,14 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.deno
 
 ECHO = """
+const pause = () => new Promise((done) => setTimeout(done, 10));
+function exists(path: string) {
+  try {
+    return Deno.statSync(path).isFile;
+  } catch {
+    return false;
+  }
+}
 export async function handler(event: any, context: any) {
   console.log("seen", event.word ?? event.rawPath ?? "nothing");
   if (event.fail) throw new TypeError("no luck");
@@ -39,7 +47,7 @@ export async function handler(event: any, context: any) {
     const all = [];
     for (;;) all.push(new Uint8Array(50_000_000).fill(1));
   }
-  if (event.wait) await new Promise((done) => setTimeout(done, event.wait));
+  while (event.until && !exists(event.until)) await pause();
   if (event.rawPath === "/html") {
     return {
       statusCode: 201,
@@ -88,9 +96,9 @@ export async function handler(event: unknown) {
 
 
 @pytest.fixture(scope="module")
-def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServer]:
-    """Three functions, served for all tests of the file."""
-    folder = write(
+def functions(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of three functions."""
+    return write(
         tmp_path_factory.mktemp("functions"),
         {
             "echo/function.ts": ECHO,
@@ -101,7 +109,12 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServer]:
             "stream/lambda.toml": "",
         },
     )
-    with DevServer(folder, "--timeout", "15", "--no-watch") as server:
+
+
+@pytest.fixture(scope="module")
+def dev(functions: Path) -> Iterator[DevServer]:
+    """Three functions, served for all tests of the file."""
+    with DevServer(functions, "--timeout", "60", "--no-watch") as server:
         yield server
 
 
@@ -268,7 +281,7 @@ def test_calls_that_dev_does_not_have_say_so(aws: Any) -> None:
 def test_functions_are_listed(aws: Any) -> None:
     functions = aws.list_functions()["Functions"]
     assert {each["FunctionName"] for each in functions} == {"echo", "stream", "caller"}
-    assert aws.get_function_configuration(FunctionName="echo")["Timeout"] == 15
+    assert aws.get_function_configuration(FunctionName="echo")["Timeout"] == 60
 
 
 def test_a_stream_arrives_as_events(aws: Any) -> None:
@@ -310,17 +323,37 @@ def test_one_function_calls_another(aws: Any) -> None:
     assert result["inner"]["event"] == {"word": "from caller"}
 
 
-def test_requests_at_once_get_environments_of_their_own(
-    dev: DevServer, aws: Any
-) -> None:
+def at_once(dev: DevServer, aws: Any, name: str, folder: Path) -> list[str]:
+    """Run three requests, none of which ends before all have begun; return their ids.
+
+    Args:
+        dev: The server.
+        aws: boto3's client for it.
+        name: The function.
+        folder: Its folder, in which it may read.
+    """
+    gate = folder / "gate.log"
+    payload = json.dumps({"word": "together", "until": str(gate)}).encode()
+
+    def have_begun(_: dict[str, Any]) -> bool:
+        return sum("seen together" in str(c.get("line")) for c in dev.changes) >= 3
+
     with concurrent.futures.ThreadPoolExecutor(3) as threads:
-        payload = b'{"wait":1500}'
-        answers = list(
-            threads.map(
-                lambda _: aws.invoke(FunctionName="echo", Payload=payload), "abc"
-            )
+        running = threads.map(
+            lambda _: aws.invoke(FunctionName=name, Payload=payload), "abc"
         )
-    ids = [answer["ResponseMetadata"]["RequestId"] for answer in answers]
+        try:
+            dev.wait_for(have_begun)
+        finally:
+            gate.touch()
+        answers = list(running)
+    return [answer["ResponseMetadata"]["RequestId"] for answer in answers]
+
+
+def test_requests_at_once_get_environments_of_their_own(
+    dev: DevServer, aws: Any, functions: Path
+) -> None:
+    ids = at_once(dev, aws, "echo", functions / "echo")
     assert len({dev.ended(each)["environment"] for each in ids}) == 3
 
 
@@ -519,18 +552,11 @@ def test_the_kernel_keeps_the_memory_of_a_group() -> None:
 
 def test_a_managed_instance_takes_several_events_at_once(tmp_path: Path) -> None:
     folder = write(tmp_path / "f", {"function.ts": ECHO})
-    options = ["--concurrency", "3", "--timeout", "15", "--no-watch"]
+    options = ["--concurrency", "3", "--timeout", "60", "--no-watch"]
     with DevServer(folder, *options) as dev:
         aws = dev.lambda_client()
         aws.invoke(FunctionName="f")
-        with concurrent.futures.ThreadPoolExecutor(3) as threads:
-            payload = b'{"wait":1000}'
-            answers = list(
-                threads.map(
-                    lambda _: aws.invoke(FunctionName="f", Payload=payload), "abc"
-                )
-            )
-        ids = [answer["ResponseMetadata"]["RequestId"] for answer in answers]
+        ids = at_once(dev, aws, "f", folder)
         assert {dev.ended(each)["environment"] for each in ids} == {1}
 
 
@@ -610,7 +636,7 @@ def test_people_see_a_line_for_each_request(tmp_path: Path) -> None:
         assert process.stdout is not None
         try:
             url = process.stderr.readline().split()[-1]
-            with httpx.Client(timeout=50, trust_env=False) as client:
+            with httpx.Client(timeout=LIMIT_S, trust_env=False) as client:
                 client.get(f"{url}/html?x=1")
             shown = ""
             while " > " not in shown:

@@ -30,6 +30,8 @@ from lambda_deno_spawn.dev.local.environment import (
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from lambda_deno_spawn.dev.local.http_server import Request, Response
+
 NEXT = "/2018-06-01/runtime/invocation/next"
 INIT_ERROR = "/2018-06-01/runtime/init/error"
 LIMIT_BYTES = 6_291_556
@@ -38,7 +40,7 @@ WAIT_LIMIT_S = 60.0
 
 @pytest.fixture(autouse=True)
 async def limit() -> AsyncIterator[None]:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(5 * WAIT_LIMIT_S):
         yield
 
 
@@ -55,6 +57,11 @@ async def runtime(emulator: Emulator) -> AsyncIterator[httpx.AsyncClient]:
         base_url=f"http://{emulator.address}", timeout=WAIT_LIMIT_S, trust_env=False
     ) as client:
         yield client
+
+
+def caller() -> httpx.AsyncClient:
+    """Return a client of no runtime."""
+    return httpx.AsyncClient(timeout=WAIT_LIMIT_S, trust_env=False)
 
 
 def path_of(request_id: str, answer: str) -> str:
@@ -630,7 +637,9 @@ async def test_nothing_is_lost_of_a_cut_stream_whose_caller_is_slow() -> None:
             )
             stream.send(b", second")
             await stream.cut()
-            async with httpx.AsyncClient(trust_env=False) as other:
+            async with httpx.AsyncClient(
+                timeout=WAIT_LIMIT_S, trust_env=False
+            ) as other:
                 # By its answer the server has seen what was sent before.
                 await other.get(f"http://{emulator.address}/2018-06-01/ping")
             assert (got, invocation.phase) == ([b"first"], Phase.RESPONDING)
@@ -658,7 +667,9 @@ async def test_slow_caller_makes_the_runtime_wait() -> None:
                 lambda: len(invocation.received) > 0, WAIT_LIMIT_S
             )
             held_bytes = len(invocation.received)
-            async with httpx.AsyncClient(trust_env=False) as other:
+            async with httpx.AsyncClient(
+                timeout=WAIT_LIMIT_S, trust_env=False
+            ) as other:
                 for _ in range(3):
                     await other.get(f"http://{emulator.address}/2018-06-01/ping")
             assert len(invocation.received) == held_bytes < 1_000_000
@@ -683,7 +694,9 @@ async def test_complete_stream_counts_though_its_runtime_has_gone() -> None:
             )
             stream.end()
             await stream.cut()
-            async with httpx.AsyncClient(trust_env=False) as other:
+            async with httpx.AsyncClient(
+                timeout=WAIT_LIMIT_S, trust_env=False
+            ) as other:
                 await other.get(f"http://{emulator.address}/2018-06-01/ping")
             gate.set()
             assert await emulator.wait_until(
@@ -962,15 +975,19 @@ async def test_closing_answers_a_waiting_poll() -> None:
 
 
 async def test_closing_answers_an_extension_that_waits() -> None:
-    async with (
-        httpx.AsyncClient(timeout=WAIT_LIMIT_S, trust_env=False) as client,
-        Emulator() as emulator,
-    ):
+    has_come = asyncio.Event()
+
+    class Watched(Emulator):
+        async def _extension_next(self, request: Request) -> Response:
+            has_come.set()
+            return await super()._extension_next(request)
+
+    async with caller() as client, Watched() as emulator:
         url = f"http://{emulator.address}"
         waiting = asyncio.create_task(
             client.get(f"{url}/2020-01-01/extension/event/next")
         )
-        await client.get(f"{url}/2018-06-01/ping")  # the call before it was received
+        await has_come.wait()
         await emulator.__aexit__(None, None, None)
         assert (await waiting).status_code == 500
 
@@ -1007,6 +1024,6 @@ async def test_closing_does_not_wait_for_a_caller_that_does_not_read() -> None:
 async def test_closed_emulator_refuses_connections() -> None:
     async with Emulator() as emulator:
         address = emulator.address
-    async with httpx.AsyncClient(trust_env=False) as client:
+    async with caller() as client:
         with pytest.raises(httpx.ConnectError):
             await client.get(f"http://{address}/2018-06-01/ping")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,7 +12,7 @@ import psutil
 import pytest
 
 from lambda_deno_spawn.native.control import library_path
-from tests.integration.harness import kill_and_wait, reports
+from tests.integration.harness import LIMIT_S, kill_and_wait, reports
 
 if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
@@ -65,9 +66,10 @@ async def starts(runtime: RuntimeUnderTest, api: FakeRuntimeApi) -> list[str]:
 
 async def forked_again(runtime: RuntimeUnderTest, api: FakeRuntimeApi) -> None:
     """Serve events until one has a copy: a busy machine loads a template slowly."""
-    while (await starts(runtime, api))[-1] != "fork":
-        api.deliver(b"{}")
-        assert (await api.answer()).call == "response"
+    async with asyncio.timeout(LIMIT_S):
+        while (await starts(runtime, api))[-1] != "fork":
+            api.deliver(b"{}")
+            assert (await api.answer()).call == "response"
 
 
 async def answers(api: FakeRuntimeApi, count: int) -> list[Any]:
@@ -154,7 +156,7 @@ async def test_what_is_over_or_can_be_copied_does_not_prevent_it(
     async with make_runtime({"function.js": source}, **ENVIRON) as runtime:
         found = await answers(api, 4)
         assert {(answer["count"], answer["same"]) for answer in found} == {(1, True)}
-        assert (await starts(runtime, api))[-1] == "fork"
+        await forked_again(runtime, api)
 
 
 WORK = """

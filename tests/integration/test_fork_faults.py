@@ -18,6 +18,7 @@ from lambda_deno_spawn.native.control import LIBRARY, library_path
 from lambda_deno_spawn.serving.template import NO_MEMORY_LEFT
 from tests.integration import harness
 from tests.integration.harness import kill_and_wait, reports
+from tests.integration.test_fork import forked_again
 
 if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
@@ -150,7 +151,7 @@ async def test_what_the_module_does_in_the_template_while_it_loads_ends_there(
     environ = {**ENVIRON, "LAMBDA_DENO_PERMISSIONS": "all"}
     async with make_runtime({"function.mjs": source}, **environ) as runtime:
         await serve(api, 5)
-        assert (await starts(runtime, api))[-1] == "fork"
+        await forked_again(runtime, api)
 
 
 async def test_a_module_that_works_on_and_on_is_not_copied(
@@ -233,14 +234,20 @@ async def test_a_copy_that_waits_needs_its_template_no_more(
 ) -> None:
     environ = {**ENVIRON, "LAMBDA_DENO_PERMISSIONS": "all"}
     async with make_runtime({"function.mjs": KILLS}, **environ) as runtime:
-        await serve(api, 3)
-        await api.wait_for_next()
+        await serve(api, 2)
+        await forked_again(runtime, api)
+        served = len(reports(runtime.log))
         first = await template_of(runtime)
         await kill_and_wait(first)  # while a copy waits
         api.deliver(b'{"n":1}')
         assert (await api.answer()).json() == {"n": 1}
-        await serve(api, 2)
-        assert [report["start"] for report in reports(runtime.log)][3] == "fork"
+        await api.wait_for_next()
+        assert reports(runtime.log)[served]["start"] == "fork"
+        api.deliver(b'{"n":2}')
+        assert (await api.answer()).json() == {"n": 2}
+        await forked_again(runtime, api)
+        api.deliver(b'{"n":3}')
+        assert (await api.answer()).json() == {"n": 3}
         line = [line for line in runtime.log.splitlines() if FORKED in line][-1]
         second = int(line.rpartition(" ")[2])
         assert second != first
@@ -264,9 +271,8 @@ async def test_forks_that_the_system_refuses_are_starts(
         resource.prlimit(template, resource.RLIMIT_NPROC, (1, most))
         await serve(api, 4)
         assert "fork failed" in runtime.log
-        found = await starts(runtime, api)
-        assert "exec" in found[3:]
-        assert found[-1] == "fork"
+        await forked_again(runtime, api)
+        assert "exec" in [report["start"] for report in reports(runtime.log)][3:]
 
 
 @pytest.mark.parametrize("memory_mb", ["128", "10240"])
@@ -283,4 +289,4 @@ async def test_the_smallest_and_the_largest_function_are_forked(
     """
     async with make_runtime({"function.mjs": source}, **environ) as runtime:
         await serve(api, 4)
-        assert (await starts(runtime, api))[-1] == "fork"
+        await forked_again(runtime, api)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 pytestmark = [
     pytest.mark.deno,
+    pytest.mark.long,  # it downloads that Deno
     pytest.mark.skipif(library_path() is None, reason="make native builds the library"),
 ]
 

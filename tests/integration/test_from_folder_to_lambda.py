@@ -80,6 +80,7 @@ class Shell:
         )
 
 
+@pytest.mark.long
 def test_a_new_project_is_deployed_changed_and_deleted(
     tmp_path: Path, aws: dict[str, str], dist: Path
 ) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-LIMIT_S = 120.0
+LIMIT_S = 300.0
 # Blocks of 512 or 1024 bytes, as the shell has it: less than lambda.d.ts.
 FILE_LIMIT_BLOCKS = 8
 DENO_JSON = """{

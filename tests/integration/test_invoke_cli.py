@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
 FAKE_RUNTIME = Path(__file__).parents[1] / "fixtures" / "fake_runtime.py"
-COMMAND_LIMIT_S = 120.0
+COMMAND_LIMIT_S = 300.0
 # Inherited by whatever a test starts, however deep.
 MARK_VARIABLE = "LDS_INVOKE_TEST"
 UUID4 = r"[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"

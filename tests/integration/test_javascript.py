@@ -25,7 +25,7 @@ def test_deno_finds_no_fault_in_the_javascript_modules() -> None:
         env={**os.environ, "DENO_DIR": download(TESTS), "NO_COLOR": "1"},
         capture_output=True,
         text=True,
-        timeout=250,
+        timeout=500,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr

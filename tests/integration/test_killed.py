@@ -29,9 +29,9 @@ from tests.lambda_root import ROOT
 if TYPE_CHECKING:
     from tests.fixtures.cloud import Cloud
 
-pytestmark = [pytest.mark.deno, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.deno, pytest.mark.long]
 ARCH = Arch.here()
-LIMIT_S = 100.0
+LIMIT_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,7 +54,12 @@ export async function handler(event: any) {
 
 @needs_memory
 @pytest.mark.parametrize(
-    ("eats", "memory_mb"), [("objects", 128), ("text", 256), ("objects", 512)]
+    ("eats", "memory_mb"),
+    [
+        ("objects", 128),
+        ("text", 256),
+        pytest.param("objects", 512, marks=pytest.mark.long),
+    ],
 )
 async def test_javascript_memory_ends_before_the_kernel_has_to_end_anything(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, eats: str, memory_mb: int
@@ -65,7 +70,7 @@ async def test_javascript_memory_ends_before_the_kernel_has_to_end_anything(
     with Cgroup.create(memory_bytes=memory_mb * MIB) as group:
         runtime.wrapper = group.wrapper
         async with runtime:
-            answer = await api.invoke({"eats": eats}, timeout_s=30)
+            answer = await api.invoke({"eats": eats})
             body = answer.json()
             assert body["errorType"] == "Runtime.OutOfMemory", body
             assert "ran out of JavaScript memory" in body["errorMessage"]
@@ -89,7 +94,7 @@ async def test_the_kernel_ends_the_worker_and_never_the_supervisor(
     with Cgroup.create(memory_bytes=192 * MIB) as group:
         runtime.wrapper = group.wrapper
         async with runtime:
-            answer = await api.invoke({"eats": "buffers"}, timeout_s=30)
+            answer = await api.invoke({"eats": "buffers"})
             body = answer.json()
             assert body["errorType"] == "Runtime.OutOfMemory", body
             assert "ended by SIGKILL before answering" in body["errorMessage"]
@@ -98,7 +103,7 @@ async def test_the_kernel_ends_the_worker_and_never_the_supervisor(
             assert (await api.invoke({})).call == "response"
             # Now everybody is smaller than the supervisor.
             killed = group.oom_kills()
-            answer = await api.invoke({"eats": "programs"}, timeout_s=8)
+            answer = await api.invoke({"eats": "programs"}, timeout_s=12)
             assert answer.json()["errorType"] in (
                 "Runtime.OutOfMemory",
                 "Runtime.InvokeTimeout",
@@ -182,7 +187,7 @@ async def test_a_fork_bomb_costs_one_event(
             for script in ("b() { b | b & }; b; sleep 300", "b() { b & b & wait; }; b"):
                 # A timeout, or a shell that could not fork and ended: both will do.
                 await api.invoke({"script": script}, timeout_s=2)
-                assert (await api.invoke({}, timeout_s=10)).call == "response"
+                assert (await api.invoke({})).call == "response"
             await api.wait_for_next()
             assert len(runtime.waiting) == 1
             assert len(group.process_ids()) <= 3, "besides, supervisor and template"

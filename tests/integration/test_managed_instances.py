@@ -17,7 +17,7 @@ import pytest
 
 from lambda_deno_spawn.dev.local.emulator import Emulator
 from lambda_deno_spawn.dev.local.environment import EmulatedInvocation, End
-from tests.doubles import FakeRuntimeApi, Refusal
+from tests.doubles import TIMEOUT_S, FakeRuntimeApi, Refusal
 from tests.integration.harness import LIMIT_S, RuntimeUnderTest, reports, wait_for_end
 
 if TYPE_CHECKING:
@@ -29,10 +29,19 @@ pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 
 CONCURRENCY = 16
 ECHO = """
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const isTold = (name) => {
+  try {
+    return Deno.statSync(`${import.meta.dirname}/${name}`).isFile;
+  } catch {
+    return false;
+  }
+};
 export const handler = async (event, context) => {
   console.log("serving", event.n);
   const begun = Date.now();
-  await new Promise((resolve) => setTimeout(resolve, event.wait ?? 0));
+  await pause(event.wait ?? 0);
+  while (event.until && !isTold(event.until)) await pause(10);
   return {
     event, id: context.awsRequestId, pid: Deno.pid, begun, ended: Date.now(),
   };
@@ -66,7 +75,9 @@ def managed(concurrency: int = CONCURRENCY, memory_mb: int = 2048) -> dict[str, 
 async def invoke_all(api: FakeRuntimeApi, events: list[dict[str, Any]]) -> list[Any]:
     """Deliver events at once; return each one's answer, in their order."""
     ids = [
-        api.deliver(json.dumps(event).encode(), timeout_s=event.get("timeout", 40))
+        api.deliver(
+            json.dumps(event).encode(), timeout_s=event.get("timeout", TIMEOUT_S)
+        )
         for event in events
     ]
     answers = {}
@@ -112,13 +123,16 @@ async def test_sixteen_events_in_flight_against_the_emulator(
             for number in range(2):
                 made = [
                     emulator.state.queue(
-                        json.dumps({"n": n, "wait": 1500}).encode(),
-                        timeout_s=40,
+                        json.dumps({"n": n, "until": f"go-{number}"}).encode(),
+                        timeout_s=LIMIT_S,
                         invocation_id=f"invocation-{number}-{n}",
                     )
                     for n in range(CONCURRENCY)
                 ]
-                await emulator.wait_until(partial(all_answered, made), 60)
+                # None of them ends before all have begun.
+                await emulator.wait_until(partial(all_delivered, made), LIMIT_S)
+                (runtime.task_root / f"go-{number}").touch()
+                await emulator.wait_until(partial(all_answered, made), LIMIT_S)
                 for n, one in enumerate(made):
                     assert one.end is End.ANSWER
                     assert one.deliveries == 1
@@ -129,6 +143,10 @@ async def test_sixteen_events_in_flight_against_the_emulator(
                 begun = [one.delivered_s or 0 for one in made]
                 answered = [one.answered_s or 0 for one in made]
                 assert max(begun) < min(answered), "all were in flight together"
+
+
+def all_delivered(made: list[EmulatedInvocation]) -> bool:
+    return all(one.delivered_s is not None for one in made)
 
 
 def all_answered(made: list[EmulatedInvocation]) -> bool:
@@ -443,15 +461,16 @@ async def test_of_events_in_one_server_each_has_its_own_deadline(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:
     files = {"function.mjs": ECHO}
-    async with make_runtime(files, **managed()):
+    async with make_runtime(files, **managed()) as runtime:
         late = api.deliver(b'{"n":1,"wait":600000}', timeout_s=1)
-        other = api.deliver(b'{"n":2,"wait":4000}', timeout_s=30)
+        other = api.deliver(b'{"n":2,"until":"go"}')
         answer = await api.answer()
         assert answer.request_id == late
         assert answer.json()["errorType"] == "Runtime.InvokeTimeout"
+        (runtime.task_root / "go").touch()
         answer = await api.answer()
         assert answer.request_id == other
-        assert answer.json().get("event") == {"n": 2, "wait": 4000}, answer.json()
+        assert answer.json().get("event") == {"n": 2, "until": "go"}, answer.json()
 
 
 async def test_an_answer_that_is_refused_as_too_late_ends_nothing(
@@ -508,10 +527,12 @@ async def test_what_runs_ends_in_order_before_the_runtime_does(
     async with make_runtime({"function.mjs": ECHO}, **managed(4)) as runtime:
         for _ in range(4):
             await api.wait_for_next()
-        ids = {api.deliver(b'{"n":%d,"wait":400}' % n) for n in range(3)}
+        ids = {api.deliver(b'{"n":%d,"until":"go"}' % n) for n in range(3)}
         for n in range(3):
             await runtime.logged(f'serving {n}"')
         stopping = asyncio.create_task(runtime.stop())
+        await runtime.logged("Stopping once 3 invocation")
+        (runtime.task_root / "go").touch()
         answers = [await api.answer() for _ in ids]
         assert {answer.request_id for answer in answers} == ids
         assert {answer.call for answer in answers} == {"response"}
@@ -545,13 +566,14 @@ async def test_an_event_that_waits_for_room_is_told_if_there_is_none_in_time(
 ) -> None:
     variables = managed(2, memory_mb=160 + 24)
     async with make_runtime({"function.mjs": ECHO}, **variables) as runtime:
-        first = api.deliver(b'{"n":1,"wait":5000}', timeout_s=30)
+        first = api.deliver(b'{"n":1,"until":"go"}')
         await runtime.logged("serving 1")
         second = api.deliver(b'{"n":2}', timeout_s=1)
         answer = await api.answer()
         assert answer.request_id == second
         assert answer.json()["errorType"] == "Runtime.InvokeTimeout"
         assert "no room for another process" in answer.json()["errorMessage"]
+        (runtime.task_root / "go").touch()
         assert (await api.answer()).request_id == first
 
 

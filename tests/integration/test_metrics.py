@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.doubles import Refusal
+from tests.doubles import TIMEOUT_S, Refusal
 from tests.integration.harness import reports
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ async def test_every_invocation_leaves_one_line_that_is_true(
         for event in events:
             await api.wait_for_next()
             sent.append(json.dumps(event).encode())
-            api.deliver(sent[-1], timeout_s=2 if event is events[-1] else 20)
+            api.deliver(sent[-1], timeout_s=2 if event is events[-1] else TIMEOUT_S)
             answers.append(await api.answer())
         await api.wait_for_next()
         found = reports(runtime.log)
@@ -82,9 +82,10 @@ async def test_every_invocation_leaves_one_line_that_is_true(
         by_event = dict(zip(names, found, strict=True))
         assert by_event["works"]["handlerMs"] > 140  # its clock counts whole ms
         assert by_event["works"]["cpuUserMs"] > by_event["nothing"]["cpuUserMs"]
+        # The work of two seconds, of which a busy machine may spend some on the answer.
         later = by_event["later"]
-        assert later["postMs"] + later["finishMs"] > 1800
-        assert later["handlerMs"] < 1800
+        assert later["postMs"] + later["finishMs"] > 1000
+        assert later["handlerMs"] < 1000
         assert by_event["leaves"]["leftoverFiles"] == 4
         assert by_event["nothing"]["leftoverFiles"] == 0
         large, small = by_event["keeps"], by_event["nothing"]
@@ -126,7 +127,7 @@ async def test_programs_left_running_are_counted_however_the_handler_ends(
         LAMBDA_DENO_METRICS="json",
         LAMBDA_DENO_PERMISSIONS="all",
     ) as runtime:
-        await api.invoke({"ends": ends}, timeout_s=3 if ends == "wait" else 20)
+        await api.invoke({"ends": ends}, timeout_s=4 if ends == "wait" else TIMEOUT_S)
         await api.wait_for_next()
         [report] = reports(runtime.log)
         # At a timeout Deno and its child hear SIGTERM at once, and Deno may be second.
@@ -156,7 +157,7 @@ async def test_the_status_is_what_the_caller_was_told(
         {"function.ts": REFUSED}, LAMBDA_DENO_METRICS="json"
     ) as runtime:
 
-        async def status(event: bytes, timeout_s: float = 10) -> object:
+        async def status(event: bytes, timeout_s: float = TIMEOUT_S) -> object:
             api.deliver(event, timeout_s=timeout_s)
             await api.wait_for_next()
             report = reports(runtime.log)[-1]
@@ -177,7 +178,7 @@ async def test_the_status_is_what_the_caller_was_told(
         assert await status(b'{"streams":90}') == "Runtime.LambdaRuntimeClientError"
         api.cut_after_chunks = None
         api.chunk_gate = asyncio.Event()  # nobody takes it before the deadline
-        assert await status(b'{"streams":900}', 1.0) == (
+        assert await status(b'{"streams":900}', 4.0) == (
             "Runtime.LambdaRuntimeClientError"
         )
         api.chunk_gate = None

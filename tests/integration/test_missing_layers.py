@@ -15,8 +15,6 @@ if TYPE_CHECKING:
 DENO = "lambda-deno-spawn-deno-x86_64"
 RUNTIME = "lambda-deno-spawn-runtime-x86_64"
 
-pytestmark = pytest.mark.timeout(120)  # a layer is built
-
 
 def forget(cloud: Cloud, name: str) -> None:
     """Remove a layer from the local ones."""

@@ -131,8 +131,8 @@ def files(setting: str = "") -> dict[str, str]:
 
 async def ask(api: FakeRuntimeApi, attempt: dict[str, Any]) -> Answer:
     """Have an event handled that is waited for, to the wait for the one after it."""
-    api.deliver(json.dumps(attempt).encode(), timeout_s=20)
-    answer = await api.answer(20)
+    api.deliver(json.dumps(attempt).encode())
+    answer = await api.answer()
     await api.wait_for_next()
     return answer
 
@@ -202,7 +202,7 @@ async def bare(tmp_path: Path, attempt: dict[str, Any], **environ: str) -> str:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )  # fmt: skip
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(300):
         output, _ = await process.communicate()
     return output.decode(errors="replace")
 
@@ -371,7 +371,7 @@ async def test_no_event_plants_a_module(
             files={"ca.pem": authority},
         )  # fmt: skip
         for attempt in (planted, event("import", SECURE)):
-            answer = await api.invoke(attempt, timeout_s=20)
+            answer = await api.invoke(attempt)
             assert b"planted" not in answer.body, answer.body
             assert answer.call == "response"
 
@@ -430,9 +430,9 @@ async def test_what_an_event_imports_leaves_nothing_on_the_disk(
     environ = {"LAMBDA_DENO_WARM": warm}
     environ |= {} if cache == "given" else {"DENO_DIR": ""}
     async with make_runtime({"function.ts": GROWS}, **environ) as runtime:
-        sizes = []
+        sizes: list[tuple[int, int]] = []
         await api.wait_for_next()
-        for n in range(8):
+        for n in range(40):
             answer = await ask(api, {"n": n})
             assert answer.json() == [f"n{n}"]
             paths = [*runtime.temp_root.rglob("*"), *(tmp_path / "deno_dir").rglob("*")]
@@ -441,8 +441,11 @@ async def test_what_an_event_imports_leaves_nothing_on_the_disk(
                 "data" in path.parts or "blob" in path.parts for path in kept
             )
             sizes.append((len(paths), sum(path.stat().st_size for path in kept)))
-        # Until the second process has loaded, what there was to learn is written down.
-        assert len(set(sizes[3:])) == 1, sizes
+            # Until other processes have loaded, what there is to learn is written down.
+            if n >= 7 and len(set(sizes[-5:])) == 1:
+                break
+        else:
+            pytest.fail(f"it grows: {sizes}")
 
 
 # Variables that libraries look at.

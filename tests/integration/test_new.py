@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-COMMAND_LIMIT_S = 120.0
+COMMAND_LIMIT_S = 300.0
 NO_WRAPPER = 'exec "$@"'
 # Blocks of 512 or 1024 bytes, as the shell has it: less than lambda.d.ts.
 FILE_LIMIT_BLOCKS = 8

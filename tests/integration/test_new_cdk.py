@@ -23,7 +23,7 @@ from tests.integration.test_deploy_examples import (
 )
 from tests.integration.test_new import commands
 
-pytestmark = [pytest.mark.deno, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.deno, pytest.mark.long]
 
 # Names that Lambda accepts, and CloudFormation does not for a stack.
 NAME = "2_orders"
@@ -39,25 +39,28 @@ def test_project_for_cdk_builds_what_it_deploys(tmp_path: Path, layers: Path) ->
     (cdk / "cdk.out").mkdir()
     (cdk / "cdk.out" / "earlier.json").write_text("{}", encoding="utf-8")
     (cdk / "node_modules").symlink_to(installed / "node_modules")
-    [synth] = [command for command in commands(project) if "synth" in command]
-    done = subprocess.run(
-        [*synth.split(), "--", "--context", f"layers={layers}"],
-        cwd=project.path,
-        env={
-            **os.environ,
-            "HOME": str(tmp_path),
-            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "DENO_DIR": fetch_bundler(),
-            "TMPDIR": str(tmp_path),
-            "CDK_DISABLE_CLI_TELEMETRY": "true",
-            "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1",
-        },
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    environ = {
+        **os.environ,
+        "HOME": str(tmp_path),
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "DENO_DIR": fetch_bundler(),
+        "TMPDIR": str(tmp_path),
+        "CDK_DISABLE_CLI_TELEMETRY": "true",
+        "JSII_SILENCE_WARNING_END_OF_LIFE_NODE_VERSION": "1",
+    }
+    [check] = [command for command in commands(project) if "run check" in command]
+    [synth] = [command for command in commands(project) if "run synth" in command]
+    for command in (check, f"{synth} -- --context layers={layers}"):
+        done = subprocess.run(
+            command.split(),
+            cwd=project.path,
+            env=environ,
+            capture_output=True,
+            text=True,
+            timeout=400,
+            check=False,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
     path = cdk / "cdk.out" / "lambda-2-orders.template.json"
     template = json.loads(path.read_text(encoding="utf-8"))
     assert kinds(template["Resources"]).count("AWS::Lambda::LayerVersion") == 2

@@ -18,7 +18,7 @@ from tests.lambda_root import ROOT
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [pytest.mark.deno, pytest.mark.timeout(240)]
+pytestmark = pytest.mark.deno
 MANY = 50_000
 # Only this process and its children see the mount.
 READ_ONLY = """
@@ -84,6 +84,7 @@ def test_project_that_cannot_be_written_is_built_elsewhere(tmp_path: Path) -> No
     assert [path.name for path in project.iterdir()] == ["function.ts"]
 
 
+@pytest.mark.long
 def test_fifty_thousand_files_are_packaged(tmp_path: Path) -> None:
     project, out = tmp_path / "many", tmp_path / "out"
     for number in range(MANY // 500):

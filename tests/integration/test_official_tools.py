@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
-LIMIT_S = 30.0
+LIMIT_S = 90.0
 
 
 class Tool:

@@ -167,7 +167,9 @@ def test_lasting_fault_is_reported_and_the_next_push_goes_on(
     with Front(registry_port) as front:
         front.faults = [("PUT /v2/lasting/manifests", 503)] * 5
         name = f"127.0.0.1:{front.port}/lasting:v1"
-        with pytest.raises(DeployError, match="status 503, 5 times; run the command"):
+        with pytest.raises(
+            DeployError, match="5 attempts: status 503; run the command"
+        ):
             push(name, image)
         assert push(name, image) == [False, False]
         front.faults = [("HEAD", 403)]
@@ -196,7 +198,9 @@ def test_content_with_another_digest_is_refused(
         real = found._url
         other = image.config_blob.digest
         found._url = lambda path: real(path.replace(digest, other))  # type: ignore[method-assign]
-        with pytest.raises(BuildError, match="the content has another digest, 5 times"):
+        with pytest.raises(
+            BuildError, match="5 attempts: the content has another digest"
+        ):
             found.fetch(Arch.ARM64, tmp_path / "cache")
     assert list((tmp_path / "cache").glob("*")) == [
         tmp_path / "cache" / other.partition(":")[2]

@@ -10,7 +10,6 @@ import base64
 import contextlib
 import io
 import json
-import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +21,7 @@ from lambda_deno_spawn.dev.aws.session import Aws
 from lambda_deno_spawn.dev.cli.console import Output, exit_codes
 from lambda_deno_spawn.dev.cli.remote import invoke_remote
 from tests.fixtures.cloud import REGION, Cloud, Finished, Relay, Reply
+from tests.fixtures.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -232,9 +232,7 @@ def test_what_lambda_refused_has_not_run(api: Relay, status: int, code: str) -> 
 def test_what_was_never_sent_has_not_run(
     cloud: Cloud, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
 ) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as closed:
-        address = closed.getsockname()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{address[1]}")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     finished = invoke(**options)
     assert finished.exit_code == 3
     assert "nothing answers at http://127.0.0.1:" in finished.stderr
@@ -380,6 +378,17 @@ def test_the_errors_in_a_log_in_aws_are_explained(cloud: Cloud) -> None:
     missing = cloud.run("explain", "--logs", "other")
     assert missing.exit_code == 3
     assert "no log group" in missing.stderr
+
+
+def test_a_log_without_entries_is_named(cloud: Cloud) -> None:
+    write_log(cloud, "one")
+    finished = cloud.run("logs", "fn", "--filter", "two", "--since", "5m")
+    assert (finished.exit_code, finished.stdout) == (0, "")
+    group = "'/aws/lambda/fn'"
+    assert f"no entries that match in {group} of the last 5m" in finished.stderr
+    cloud.client("logs").create_log_group(logGroupName="/aws/lambda/new")
+    assert "no entries in" in cloud.run("logs", "new").stderr
+    assert "no entries in" in cloud.run("explain", "--logs", "new").stderr
 
 
 def test_a_log_can_be_filtered_and_read_as_json(cloud: Cloud) -> None:

@@ -208,14 +208,14 @@ async def test_next_does_not_wait_for_what_there_is_no_time_to_remove(
     settings = {"LAMBDA_DENO_METRICS": "json", "LAMBDA_DENO_STOP_MARGIN_MS": "20"}
     async with make_runtime({"function.mjs": source}, **settings) as runtime:
         event = {"files": MANY, "hangs": is_late}
-        answer = await api.invoke(event, timeout_s=5.0 if is_late else 20.0)
+        answer = await api.invoke(event, timeout_s=5.0 if is_late else 120.0)
         assert (answer.call == "error") == is_late
         await api.wait_for_next()
         [state] = runtime.temp_root.iterdir()
         left = sum(len(list(folder.iterdir())) for folder in state.glob("*.away"))
         assert (left > 0) == is_late
         # Whoever comes next has nothing to do with it, and time for it.
-        api.deliver(b'{"files":0}', timeout_s=20.0)
+        api.deliver(b'{"files":0}', timeout_s=120.0)
         assert (await api.answer()).call == "response"
         await api.wait_for_next()
         assert list(state.glob("*.away")) == []

@@ -12,6 +12,7 @@ import pytest
 
 from lambda_deno_spawn.dev.recording.store import parse
 from lambda_deno_spawn.recording.form import KIND, Parts
+from tests.doubles import TIMEOUT_S
 from tests.fixtures.command import run_command
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ def test_the_same_invocation_runs_again_and_an_error_may_be_the_same(
     )
     log = done.stderr.decode()
     assert f"START RequestId: {form['requestId']}" in log
-    assert "event.headers.authorization were redacted" in log
+    assert "redacted in the recording: event.headers.authorization" in log
     assert "has changed" not in log
     assert desk.run("replay", path).returncode == 0
 
@@ -220,7 +221,7 @@ async def test_the_runtime_writes_recordings_to_the_log(
         assert form["origin"] == "lambda"
         assert form["outcome"]["status"] == "TypeError"
         assert form["context"]["tenantId"] == "blue"
-        assert form["function"]["timeoutS"] == 10
+        assert form["function"]["timeoutS"] == TIMEOUT_S
         assert form["code"].startswith("file:function.ts:sha256:")
         assert form["redacted"] == ["event.headers.authorization"]
 

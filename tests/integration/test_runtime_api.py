@@ -13,7 +13,7 @@ from lambda_deno_spawn.errors import ConfigError, RefusedError, RuntimeApiError
 from lambda_deno_spawn.invocation import Failure, Success
 from lambda_deno_spawn.runtime_api.client import RuntimeApiClient
 from tests.doubles import FakeRuntimeApi, Refusal
-from tests.integration.harness import wait_for_end
+from tests.integration.harness import LIMIT_S, wait_for_end
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -335,7 +335,7 @@ export function handler(event: any) {
     async with make_runtime({"function.ts": source}) as runtime:
         assert (await api.invoke({})).json() == "served"
         await api.wait_for_next()
-        await wait_for_end(busy, 5)
+        await wait_for_end(busy, LIMIT_S)
         assert first.survivors() == []
         (first.temp_root / "lambda-deno-spawn-unlocked").rmdir()
         assert len(list(runtime.temp_root.iterdir())) == 1, "its own"

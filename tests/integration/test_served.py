@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import pytest
 
 from lambda_deno_spawn.native.control import library_path
 from tests.fixtures.packages import download
+from tests.fixtures.ports import free_port
 from tests.integration.harness import reports
 from tests.integration.test_http import alb, v1, v2
 
@@ -23,6 +23,8 @@ pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 
 FOLDER = Path(__file__).parents[1] / "fixtures" / "served"
 CLIENT = "203.0.113.7"
+# Apps that do not log an error of a route.
+QUIET = {"fastify", "node"}
 
 
 def from_client(event: dict[str, Any]) -> dict[str, Any]:
@@ -100,8 +102,10 @@ async def check(api: FakeRuntimeApi) -> None:
 async def test_an_app_answers_unchanged(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, deno_dir: str, app: str
 ) -> None:
-    async with make_runtime(FOLDER, f"{app}.handler", DENO_DIR=deno_dir):
+    async with make_runtime(FOLDER, f"{app}.handler", DENO_DIR=deno_dir) as runtime:
         await check(api)
+        # Express logs it in a later turn of the event loop; the others' way is theirs.
+        assert app in QUIET or runtime.log.count("TypeError: the route threw") == 1
 
 
 @pytest.mark.parametrize("app", ["deno_serve", "fastify"])
@@ -246,10 +250,9 @@ async def test_what_is_odd_with_a_server_of_node_is_answered(
 async def test_servers_beside_a_handler_listen(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:
-    with socket.socket() as first, socket.socket() as second:
-        for one in (first, second):
-            one.bind(("127.0.0.1", 0))
-        ports = [one.getsockname()[1] for one in (first, second)]
+    ports = [free_port()]
+    while len(set(ports)) < 2:
+        ports = [free_port(), free_port()]
     source = f"""
     import {{ createServer }} from "node:http";
     const options = {{ port: {ports[0]}, hostname: "127.0.0.1", onListen() {{}} }};

@@ -118,6 +118,17 @@ const ways: Record<string, () => void> = {
     remove(`${state}/deno_dir`);
     new Deno.Command("mkfifo", { args: [`${state}/deno_dir`] }).outputSync();
   },
+  "cache-link": () => {
+    const other = `${Date.now()}`;
+    Deno.renameSync(`${state}/deno_dir`, `${state}/${other}`);
+    Deno.symlinkSync(other, `${state}/deno_dir`);
+  },
+  "cache-copy": () => {
+    const other = `${Date.now()}`;
+    Deno.renameSync(`${state}/deno_dir`, `${state}/${other}`);
+    new Deno.Command("cp", { args: ["-a", other, "deno_dir"], cwd: state })
+      .outputSync();
+  },
   "cache-closed": () => Deno.chmodSync(`${state}/deno_dir`, 0),
   "cache-emptied": () => {
     for (const { name } of Deno.readDirSync(`${state}/deno_dir`)) {
@@ -137,8 +148,9 @@ const ways: Record<string, () => void> = {
     spoil(`${state}/deno_dir`);
   },
 };
-export function handler(event: { way?: string }) {
-  if (event.way === undefined) return Object.keys(ways);
+export function handler(event: { way: string; elsewhere: string }) {
+  if (Deno.lstatSync(`${state}/deno_dir`).isSymlink) throw new Error("a link");
+  if (Deno.lstatSync(private_).isSymlink) throw new Error("a link");
   ways[event.way]();
   Deno.writeTextFileSync(`${Deno.makeTempDirSync({ dir: event.elsewhere })}/x`, "x");
   return event.way;
@@ -206,7 +218,7 @@ async def test_the_state_folder_heals_from_anything(
 
 
 def test_every_way_is_tried() -> None:
-    assert len(WAYS) == 35
+    assert len(WAYS) == 37
     assert {part_of(way) for way in WAYS} == {"folder", *PARTS}
 
 

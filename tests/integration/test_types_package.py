@@ -15,7 +15,7 @@ import pytest
 from tests.fixtures.packages import install
 from tests.integration.harness import deno_binary
 
-pytestmark = [pytest.mark.deno, pytest.mark.timeout(200)]
+pytestmark = [pytest.mark.deno, pytest.mark.long]
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("types", "LICENSE", "src/lambda_deno_spawn/js/lambda.d.ts")
@@ -40,7 +40,7 @@ def run(*command: str, cwd: Path, code: int = 0) -> str:
         env={**os.environ, "NO_COLOR": "1", "npm_config_update_notifier": "false"},
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=400,
         check=False,
     )
     assert done.returncode == code, done.stdout + done.stderr

@@ -17,8 +17,6 @@ from lambda_deno_spawn import __version__
 from lambda_deno_spawn.dev.package.interpreter import search_interpreter
 from tests.release.packages import broken_links
 
-pytestmark = pytest.mark.timeout(240)  # it installs packages
-
 ROOT = Path(__file__).parents[2]
 PYTHONS = ("3.14", "3.13", "3.12", "3.11")
 
@@ -76,6 +74,7 @@ def test_command_needs_no_extra_and_the_old_one_is_accepted(wheel: Path) -> None
         } <= {*names}
 
 
+@pytest.mark.long
 def test_empty_environment_gets_a_command_that_works(
     wheel: Path, tmp_path: Path
 ) -> None:

@@ -258,3 +258,28 @@ Deno.test("lines of a stack in the runtime's files are left out, however they be
     /ERROR\tError: m\r {2}at mine \(\/var\/task\/a\.ts:1:1\)\rread \/.*main\.js$/,
   );
 });
+
+Deno.test("members of an error keep their brace when our frames are left out", () => {
+  sayHello();
+  const ours = import.meta.resolve("../../src/lambda_deno_spawn/js/src/run.js");
+  log("ERROR", [
+    `Error: m\n    at a (file:///f.ts:1:1)\n    at run (${ours}:1:1) {\n  code: 1\n}`,
+  ]);
+  assert.match(
+    record().text,
+    /a \(file:\/\/\/f\.ts:1:1\) \{\r {2}code: 1\r\}$/,
+  );
+});
+
+Deno.test("console.fatal() is there, as in Node's runtime", () => {
+  const own = { ...console };
+  sayHello({ logFormat: "json" });
+  try {
+    reroute();
+    /** @type {any} */ (console).fatal("lost", 1);
+  } finally {
+    Object.assign(console, own);
+  }
+  const { level, message } = json();
+  assert.deepEqual([level, message], ["FATAL", "lost 1"]);
+});

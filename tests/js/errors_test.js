@@ -139,6 +139,11 @@ Deno.test("describe() follows causes and aggregated errors, 32 in all", () => {
     errors.map((/** @type {any} */ one) => one.errorType),
     ["TypeError", "string"],
   );
+  const both = new SuppressedError(inner, "text", "of using");
+  assert.deepEqual(
+    bodyOf(both).errors.map((/** @type {any} */ one) => one.errorMessage),
+    ["inner", "text"],
+  );
   const round = new Error("round");
   round.cause = round;
   assert.equal(JSON.stringify(bodyOf(round)).split('"round"').length - 1, 32);

@@ -50,7 +50,9 @@ Deno.test("DONE waits for what waitUntil was given, also by what it was given", 
   const { job, output } = beginJob();
   job.afterwards.push(
     Promise.resolve().then(() => {
-      job.afterwards.push(Promise.reject(new Error("of the second")));
+      const rejected = Promise.reject(new Error("of the second"));
+      rejected.catch(() => {}); // as waitUntil does
+      job.afterwards.push(rejected);
     }),
   );
   respond(job, resultFrames(job, undefined));
@@ -64,6 +66,20 @@ Deno.test("DONE waits for what waitUntil was given, also by what it was given", 
     take(stderr),
     /waitUntil: a promise was rejected Error: of the second/,
   );
+});
+
+Deno.test("DONE waits for what is due, and for what is due then", async () => {
+  sayHello();
+  readEvent(0);
+  const { job, output } = beginJob();
+  const ran = /** @type {string[]} */ ([]);
+  setImmediate(() => setImmediate(() => ran.push("immediate")));
+  setTimeout(() => ran.push("timeout"), 0);
+  respond(job, resultFrames(job, 1));
+  assert.deepEqual(output.kinds, ["RESULT"]);
+  await finish(job);
+  assert.deepEqual(ran.sort(), ["immediate", "timeout"]);
+  assert.deepEqual(output.kinds, ["RESULT", "DONE"]);
 });
 
 /** @type {[string, Parameters<typeof sayHello>[0], boolean, boolean][]} */

@@ -19,7 +19,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lambda_deno_spawn.launch.binary import pypi_binary
-from lambda_deno_spawn.native.control import OK, Answer, ControlSocket, template_environ
+from lambda_deno_spawn.native.control import (
+    BUSY,
+    OK,
+    Answer,
+    ControlSocket,
+    template_environ,
+)
 from lambda_deno_spawn.protocol.hello import hello
 
 if TYPE_CHECKING:
@@ -247,7 +253,12 @@ class Template:
         self.process: Waiting
 
     def __enter__(self) -> Template:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            # Or its end would be an error in another test.
+            self.control.close()
+            raise
         return self
 
     def __exit__(
@@ -262,10 +273,10 @@ class Template:
 
     def start(self) -> None:
         """Start it, and wait until it has loaded the module."""
-        descriptor = self.control.peer.fileno()
-        environ = template_environ(self.environ, str(self.library), descriptor)
-        self.process = self.spawn(environ, (descriptor,))
-        self.control.peer.close()
+        with self.control.peer:
+            descriptor = self.control.peer.fileno()
+            environ = template_environ(self.environ, str(self.library), descriptor)
+            self.process = self.spawn(environ, (descriptor,))
         if select.select([self.control], [], [], 0)[0]:
             self.greeting = self.control.receive()
 
@@ -309,7 +320,31 @@ class Template:
         self.control.probe()
         return self.receive()
 
+    def rested(self, limit_s: float = LIMIT_S) -> Answer:
+        """Ask whether it can be forked, until none of its threads is at work.
+
+        On a busy machine a thread that has begun to work takes as long as it takes.
+        """
+        limit = time.monotonic() + limit_s
+        while (answer := self.probe()).code == BUSY and time.monotonic() < limit:
+            pass
+        return answer
+
     def fork(self, stderr: int = 2) -> Waiting:
+        """Fork it, as soon as none of its threads is at work.
+
+        Raises:
+            RefusedError: It was not forked.
+        """
+        limit = time.monotonic() + LIMIT_S
+        while True:
+            try:
+                return self.fork_now(stderr)
+            except RefusedError as error:
+                if error.answer.code != BUSY or time.monotonic() > limit:
+                    raise
+
+    def fork_now(self, stderr: int = 2) -> Waiting:
         """Fork it.
 
         Raises:

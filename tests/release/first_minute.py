@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.dev.package.interpreter import find_interpreter
 from tests.fixtures.aws import aws_stand_in
+from tests.fixtures.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -169,8 +170,7 @@ def first_answers(
     words: list[str], folder: Path, environ: Mapping[str, str]
 ) -> tuple[float, str]:
     """Start ``dev``, ask once, and again; return the seconds until the first answer."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
+    port = free_port()
     program = shutil.which(words[0], path=environ["PATH"])
     assert program is not None
     started_s = time.monotonic()

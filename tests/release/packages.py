@@ -1,10 +1,10 @@
 """Checks the wheel and the sdist of a release as people will install them.
 
-``python -m tests.release.packages FOLDER`` looks at what is in the packages, installs
-each on every Python of the classifiers that is here, and the wheel with uv and
-pipx; makes, invokes and builds a function with each installation; and writes what was
-checked into FOLDER/NOTES.md, the notes of the release. Homes and caches are empty ones.
-With CI=true it fails if a Python is missing.
+``python -m tests.release.packages FOLDER`` looks at what is in the packages; installs
+each on every Python of the classifiers that is here, and the wheel with uv and pipx;
+creates, invokes and builds a function with each installation; and writes what was
+checked into FOLDER/NOTES.md, the notes of the release. Homes are empty, and the caches
+are shared by the steps only. With CI=true it fails if a Python is missing.
 """
 
 from __future__ import annotations
@@ -75,7 +75,7 @@ def main(folder: Path) -> int:
         ):
             with timed(step):
                 check(wheel)
-            done.append(f"`{step}`: version")
+            done.append(f"`{step}`: version, new, invoke, build")
     if missing:
         done.append(f"not checked, as it is not here: Python {', '.join(missing)}")
     (folder / "NOTES.md").write_text(notes(done), "utf-8")
@@ -207,27 +207,26 @@ class Place:
         run(*pip, *locked, environ=environ)
         run(*pip, package, environ=environ)
         run(programs / "python", "-m", "pip", "check", environ=environ)
-        use(programs / COMMAND, home, environ)
+        use((programs / COMMAND,), home, environ)
 
     def run_with_uv(self, wheel: Path) -> None:
-        """Run the command of the wheel in an environment that uv makes for it."""
+        """Use the command of the wheel in an environment that uv makes for it."""
         home = self._home()
         uvx = (self._bin / "uv", "tool", "run", "--from", wheel, COMMAND)
-        expect_version(run(*uvx, "--version", environ=self.environ(home)))
+        use(uvx, home, self.environ(home))
 
     def run_with_pipx(self, wheel: Path) -> None:
-        """Run the command of the wheel in an environment that pipx makes for it."""
+        """Use the command of the wheel in an environment that pipx makes for it."""
         home = self._home()
         pipx = (self._bin / "pipx", "run", "--spec", wheel, COMMAND)
-        expect_version(run(*pipx, "--version", environ=self.environ(home)))
+        use(pipx, home, self.environ(home))
 
     def install_with_pipx(self, wheel: Path) -> None:
-        """Install the command for a user."""
+        """Install the command for a user, and use it."""
         home = self._home()
         environ = self.environ(home)
         run(self._bin / "pipx", "install", wheel, environ=environ)
-        installed = home / "bin" / COMMAND
-        expect_version(run(installed, "--version", environ=environ))
+        use((home / "bin" / COMMAND,), home, environ)
 
     def _home(self) -> Path:
         self._count += 1
@@ -236,19 +235,27 @@ class Place:
         return home
 
 
-def use(command: Path, folder: Path, environ: Mapping[str, str]) -> None:
-    """Make a function with a command, invoke and build it."""
-    expect_version(run(command, "--version", environ=environ))
-    run(command, "new", "orders", environ=environ, cwd=folder)
+def use(
+    command: tuple[str | Path, ...], folder: Path, environ: Mapping[str, str]
+) -> None:
+    """Create a function with a command, invoke and build it.
+
+    Args:
+        command: Our command line, behind the program that runs it, if there is one.
+        folder: Where the project is created.
+        environ: The whole environment.
+    """
+    expect_version(run(*command, "--version", environ=environ))
+    run(*command, "new", "orders", environ=environ, cwd=folder)
     project = folder / "orders"
-    invoke = (command, "invoke", ".", "--event", "@events/greeting.json")
+    invoke = (*command, "invoke", ".", "--event", "@events/greeting.json")
     result = json.loads(run(*invoke, environ=environ, cwd=project))
     if result.get("message") != "Hello Ada":
         raise CheckError(f"`invoke` gives {result}")
-    run(command, "build", ".", "--out", "dist", environ=environ, cwd=project)
+    run(*command, "build", ".", "--out", "dist", environ=environ, cwd=project)
     if not (project / "dist" / "orders.zip").is_file():
-        raise CheckError("`build` has written no package")
-    report = run(command, "doctor", ".", "-o", "json", environ=environ, cwd=project)
+        raise CheckError("`build` has not written a package")
+    report = run(*command, "doctor", ".", "-o", "json", environ=environ, cwd=project)
     (start,) = [c for c in json.loads(report)["checks"] if c["id"] == "start"]
     if not start["found"].startswith("fork"):
         raise CheckError(f"events are not served by forks: {start['found']}")

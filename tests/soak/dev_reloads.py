@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import socket
 import subprocess
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from typing import Any
 import httpx
 import psutil
 
+from tests.fixtures.ports import free_port
 from tests.integration.dev_server import DevServer, write
 from tests.integration.harness import deno_binary
 
@@ -120,8 +120,7 @@ def with_deno_serve(clients: int, seconds: float) -> dict[str, Any]:
     """Load ``deno serve`` with the same code."""
     with tempfile.TemporaryDirectory(prefix="lds-") as place:
         file = write(Path(place), {"function.ts": CODE % 0}) / "function.ts"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            port = free.getsockname()[1]
+        port = free_port()
         command = [deno_binary(), "serve", "--host", "127.0.0.1", "--port", str(port)]
         process = subprocess.Popen(
             [*command, str(file)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL

@@ -47,7 +47,7 @@ MANAGED_STEPS_LIMIT_KB = 16 * 1024  # several large events at once
 SHORT_GROWTH_LIMIT_KB = 16 * 1024
 # Allowed in /tmp: Deno's databases, and their write-ahead logs.
 DISK_GROWTH_LIMIT_KB = 8 * 1024
-ANSWER_LIMIT_S = 30.0
+ANSWER_LIMIT_S = 60.0
 # The supervisor, or a process it waits for, may be stuck in the kernel.
 LONG_S = 24 * 3600.0
 # On a busy machine, the Runtime API may receive ``next`` so much later.

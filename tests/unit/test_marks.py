@@ -54,6 +54,7 @@ NOT_ON_LAMBDA = {
     "test_new_cdk": DEVELOPER,
     "test_native_build": DEVELOPER,
     "test_odd_projects": DEVELOPER,
+    "test_page_commands": DEVELOPER,
     "test_pages": DEVELOPER,
     "test_older_handlers": MAPPING,
     "test_publish": DEVELOPER,

@@ -258,7 +258,7 @@ def test_what_cannot_be_understood_is_refused(text: str, expected: str) -> None:
 )  # fmt: skip
 def test_a_flag_that_only_looks_as_if_it_narrowed_is_refused(text: str) -> None:
     sets = {} if text.startswith("default") else SET
-    with pytest.raises(ConfigError, match="allows that without limit") as caught:
+    with pytest.raises(ConfigError, match="allows this without limit") as caught:
         granted(text, sets)
     assert caught.value.value == text
 
@@ -462,3 +462,24 @@ def hiding(text: str) -> dict[str, str]:
         searched=("/node_modules",),
     )
     return {flag.partition("=")[0]: flag.partition("=")[2] for flag in found.flags}
+
+
+@pytest.mark.parametrize(
+    ("text", "may"),
+    [
+        ("", False),
+        ("default", False),
+        ("none", False),
+        ("--allow-env", False),
+        ("--allow-write=$TMPDIR,$TMPDIR/a", False),
+        ("default --allow-write=/tmp", True),
+        ("--allow-write", True),
+        ("--allow-run=ls", True),
+        ("--allow-ffi", True),
+        ("all", True),
+    ],
+)
+def test_who_may_write_outside_the_private_folder_is_known(
+    text: str, may: bool
+) -> None:
+    assert granted(text, {}).may_write_elsewhere is may

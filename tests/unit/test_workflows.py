@@ -11,6 +11,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from lambda_deno_spawn import __version__
+from tests.release.components import ComponentError, completed
 from tests.release.first_minute import readme_lines
 from tests.release.packages import LINK, broken_links, changes_of, notes
 
@@ -109,3 +110,25 @@ def test_the_first_minute_runs_what_the_readme_says() -> None:
     assert lines[:2] == ["python3 -m venv .venv", "pip install lambda-deno-spawn"]
     commands = [line.split()[1] for line in lines[2:]]
     assert commands == ["new", "dev", "invoke", "deploy"]
+
+
+# The list of components.
+
+
+def listed(version: str = "0.16.0", licences: tuple[str, ...] = ("MIT",)) -> Any:
+    component = {"name": "H11", "version": version, "licenses": licences}
+    project = {"component": {"name": "lambda-deno-spawn"}}
+    return {"components": [component], "metadata": project}
+
+
+def test_the_list_of_components_names_the_version_of_the_release() -> None:
+    document = completed(listed(), "h11==0.16.0 \\\n")
+    project = document["metadata"]["component"]
+    assert project["version"] == __version__
+    assert project["purl"] == f"pkg:pypi/lambda-deno-spawn@{__version__}"
+
+
+@pytest.mark.parametrize("wrong", [listed(version="0.15"), listed(licences=())])
+def test_a_component_that_is_not_locked_or_has_no_licence_is_found(wrong: Any) -> None:
+    with pytest.raises(ComponentError, match="H11"):
+        completed(wrong, "h11==0.16.0 \\\n")

@@ -68,7 +68,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "layer build": (("both layers, for both architectures", "--arch both"),),
     "layer publish": (("after layer build", ""),),
     "layer list": (("in one region", "--region eu-central-1"),),
-    "layer delete": (("what would be deleted", "--dry-run"),),
+    "layer delete": (("what would be deleted", "--keep 2 --dry-run"),),
     "deploy": (
         ("the function in this folder", "."),
         ("with a URL, without a question", ". --function-url --yes"),

@@ -188,7 +188,7 @@ IN_TABLES = {
         "`true` if there is a table `[image]`",
     ),
     "image.repository": Key(
-        "where the image is pushed", "the function's name, in small letters"
+        "where the image is pushed", "the function's name, in lowercase"
     ),
     "image.base": Key(
         "what the image is built on",

@@ -10,7 +10,7 @@
 import { Buffer } from "node:buffer";
 import { createServer } from "node:http";
 import { Duplex } from "node:stream";
-import { setImmediate } from "node:timers";
+import { clearImmediate, setImmediate } from "node:timers";
 
 /**
  * @typedef {object} Request
@@ -55,6 +55,11 @@ export function exchange(server, request, remoteAddress) {
   server.emit(isSecure ? "secureConnection" : "connection", connection);
   connection.push(bytesOf(request));
   return connection.answer.promise;
+}
+
+/** @param {(value: unknown) => void} resolve Called in the next turn of the event loop. */
+export function nextTurn(resolve) {
+  setImmediate(resolve);
 }
 
 /**
@@ -344,9 +349,11 @@ class Connection extends Duplex {
     this.#part = "end";
     // The app hears that its response is finished, and may write to its log, before
     // the process has answered.
-    const finish = () => this.#finish();
-    /** @type {any} */ (this)._httpMessage?.once("close", finish);
-    setImmediate(finish);
+    const latest = setImmediate(() => this.#finish());
+    /** @type {any} */ (this)._httpMessage?.once("close", () => {
+      clearImmediate(latest);
+      this.#finish();
+    });
   }
 
   /** Nothing follows. */

@@ -16,17 +16,53 @@ import { Writable } from "node:stream";
  * @property {() => Promise<void>} end
  */
 
+/** Thrown at a handler that uses its stream in a wrong way; named as by AWS's runtime. */
+class InvalidStreamingOperationError extends Error {}
+InvalidStreamingOperationError.prototype.name =
+  "Runtime.InvalidStreamingOperation";
+
 /** The stream that a handler writes its response to. */
 export class ResponseStream extends Writable {
+  /**
+   * AWS's own stream has this too: called with a function that writes in front of the
+   * first piece.
+   *
+   * @type {((write: (chunk: string | Uint8Array) => void) => void) | undefined}
+   */
+  _onBeforeFirstWrite = undefined;
+  #sink;
+  #hasBegun = false;
+
   /** @param {Sink} sink */
   constructor(sink) {
     super();
-    this.sink = sink;
+    this.#sink = sink;
   }
 
-  /** @param {string} contentType Media type; to be set before the first byte. */
+  /**
+   * @param {string} contentType Media type.
+   * @throws {InvalidStreamingOperationError} It is too late for that.
+   */
   setContentType(contentType) {
-    this.sink.contentType = contentType;
+    this.#refuseOnceBegun("the content type");
+    this.#sink.contentType = contentType;
+  }
+
+  /**
+   * @param {object} prelude Status, headers and cookies.
+   * @throws {InvalidStreamingOperationError} It is too late for that.
+   */
+  beginHttp(prelude) {
+    this.#refuseOnceBegun("status and headers");
+    this.#sink.beginHttp(prelude);
+  }
+
+  /** @param {string} what Stands in front of the response. */
+  #refuseOnceBegun(what) {
+    if (!this.#hasBegun) return;
+    throw new InvalidStreamingOperationError(
+      `Cannot set ${what}: the response has begun; do it before the first write`,
+    );
   }
 
   /**
@@ -38,6 +74,10 @@ export class ResponseStream extends Writable {
    */
   // @ts-ignore the overloads of Node's types
   write(chunk, ...rest) {
+    if (!this.#hasBegun) {
+      this.#hasBegun = true;
+      this._onBeforeFirstWrite?.((first) => super.write(first));
+    }
     const isData = typeof chunk === "string" || ArrayBuffer.isView(chunk);
     // @ts-ignore the overloads of Node's types
     return super.write(isData ? chunk : JSON.stringify(chunk), ...rest);
@@ -50,7 +90,8 @@ export class ResponseStream extends Writable {
    * @param {(error?: Error | null) => void} callback
    */
   _write(chunk, _encoding, callback) {
-    this.sink.write(chunk).then(() => callback(), callback);
+    this.#hasBegun = true;
+    this.#sink.write(chunk).then(() => callback(), callback);
   }
 
   /**
@@ -58,7 +99,7 @@ export class ResponseStream extends Writable {
    * @param {(error?: Error | null) => void} callback
    */
   _final(callback) {
-    this.sink.end().then(() => callback(), callback);
+    this.#sink.end().then(() => callback(), callback);
   }
 }
 

@@ -669,8 +669,15 @@ function describe(
   if (cause !== undefined && budget.left > 0) {
     body.cause = describe(cause, budget);
   }
+  // An AggregateError, or a SuppressedError, which `using` throws.
   const errors =
-    attempt(() => Array.isArray(error.errors) ? [...error.errors] : []) ?? [];
+    attempt(() =>
+      Array.isArray(error.errors)
+        ? [...error.errors]
+        : "suppressed" in error
+        ? [error.error, error.suppressed]
+        : []
+    ) ?? [];
   const described = [];
   for (const inner of errors) {
     if (budget.left <= 0) break;
@@ -1115,6 +1122,13 @@ const writeAll = (
 class Job {
   requestId = "";
   tenantId = /** @type {string | null} */ (null);
+  traceId = /** @type {string | null} */ (null);
+  /**
+   * What `awslambda.InvokeStore` has of it, once that is asked.
+   *
+   * @type {Record<string | symbol, any> | null}
+   */
+  values = null;
   /** When the platform stops waiting for it. */
   deadlineEpochMs = Infinity;
   /** The response stream, once its first byte is written. @type {Sink | null} */
@@ -1141,6 +1155,12 @@ class Job {
   onNothingLeft = null;
   /** Has `onNothingLeft` not be called any more. @type {(() => void) | null} */
   stopWaiting = null;
+  /**
+   * Calls back in the next turn of the event loop, if there is a quick way to it.
+   *
+   * @type {((resolve: (value: unknown) => void) => void) | null}
+   */
+  nextTurn = null;
   /** When `context.signal` aborts; Unix time, milliseconds. */
   abortEpochMs = 0;
   /** True once the DONE frame is written, or is on its way behind the response. */
@@ -1163,6 +1183,7 @@ class Job {
     if (head === undefined) return;
     this.requestId = head.requestId;
     this.tenantId = head.tenantId;
+    this.traceId = head.traceId;
     this.deadlineEpochMs = head.deadlineEpochMs;
     this.abortEpochMs = head.abortEpochMs;
   }
@@ -1299,6 +1320,7 @@ const capture = (
     if (hello.console === "log") return;
     /** @type {Record<string, any>} */
     const captured = new Console(record);
+    captured.fatal = captured.error;
     for (const name of Object.keys(captured)) {
       const print = console[name], keep = captured[name];
       if (typeof keep !== "function") continue;
@@ -1451,7 +1473,11 @@ const reroute = (
         log(PRINTER_LEVELS[level] ?? "INFO", [record]);
       },
     );
-    Object.assign(console, rerouted, { clear: () => {} });
+    Object.assign(console, rerouted, {
+      clear: () => {},
+      // As in AWS's Node runtime.
+      fatal: (/** @type {unknown[]} */ ...args) => log("FATAL", args),
+    });
     if (hello.logFormat === "json") {
       // In JSON a value stays a value, so the arguments are needed, not their text.
       Object.assign(console, {
@@ -1612,7 +1638,15 @@ function format(args) {
   if (!text.includes(OUR_FILES) && !text.includes(OUR_PATH)) return text;
   const isOurs = (/** @type {string} */ line) =>
     line.includes(OUR_FILES) || /^\W*at /.test(line) && line.includes(OUR_PATH);
-  return text.split("\n").filter((line) => !isOurs(line)).join("\n");
+  const kept = /** @type {string[]} */ ([]);
+  for (const line of text.split("\n")) {
+    if (!isOurs(line)) kept.push(line);
+    // The members of an error follow.
+    else if (line.endsWith(" {") && kept.length > 0) {
+      kept.push(`${kept.pop()} {`);
+    }
+  }
+  return kept.join("\n");
 }
 
 // --- context.js ---
@@ -2042,6 +2076,9 @@ function close(limitMs) {
 
 // --- outcome.js ---
 
+/** How often work that is due may make more of it, after the response. */
+const TURNS_LIMIT = 8;
+
 const resultFrames = (
   /**
    * The result as RESULT frame, in parts if other programs may write to the same pipe,
@@ -2130,7 +2167,7 @@ const doneBehind = (
     const isSpent = hello.socket === null && (invocationsLeft === 0 || isError);
     job.servesMore = !job.isFatal && !isSpent;
     tellDenials(job);
-    job.isDoneSent = job.afterwards.length === 0;
+    job.isDoneSent = job.afterwards.length === 0 && !isWorkLeft();
     return job.isDoneSent ? lastFrames(job) : "";
   }
 );
@@ -2158,14 +2195,41 @@ const tellDenials = (
   }
 );
 
+/**
+ * @returns {boolean} True if something may have been scheduled to run after the
+ *   response. A process that listens and serves more runs on anyway.
+ */
+function isWorkLeft() {
+  return (hello.socket === null || hello.invocations === 1) &&
+    core.eventLoopHasMoreWork();
+}
+
+/**
+ * Let run what is due, as it would in a process that goes on: `setImmediate`,
+ * `process.nextTick`, `setTimeout` without a delay, listeners for the end of a stream.
+ * Express logs so. What takes longer is for `waitUntil`.
+ *
+ * @param {Job} job
+ */
+async function runDueWork({ nextTurn }) {
+  // Where there is a quick way to it, one turn of the event loop may be enough.
+  if (nextTurn !== null) await new Promise(nextTurn);
+  for (let turns = 0; turns < TURNS_LIMIT && isWorkLeft(); turns += 1) {
+    await new Promise((resolve) => createSystemTimer(resolve, 1, true));
+    if (!core.hasTickScheduled() && !core.getActiveImmediateCount?.()) return;
+  }
+}
+
 const finish = (
   /**
-   * Wait for what `waitUntil` was given, then end the job.
+   * Wait for work that is due, and for what `waitUntil` was given, then end the job.
    *
    * @param {Job} job
    */
   async function (job) {
-    while (job.afterwards.length > 0) {
+    for (;;) {
+      if (!job.isDoneSent && isWorkLeft()) await runDueWork(job);
+      if (job.afterwards.length === 0) break;
       const batch = job.afterwards;
       job.afterwards = [];
       for (const outcome of await Promise.allSettled(batch)) {
@@ -2173,8 +2237,8 @@ const finish = (
           log("ERROR", ["waitUntil: a promise was rejected", outcome.reason]);
         }
       }
-      tellDenials(job);
     }
+    if (!job.isDoneSent) tellDenials(job);
     end(job);
   }
 );
@@ -2844,6 +2908,62 @@ const standStill = (
   }
 );
 
+// --- store.js ---
+
+const REQUEST_ID = Symbol.for("_AWS_LAMBDA_REQUEST_ID");
+const TRACE_ID = Symbol.for("_AWS_LAMBDA_X_RAY_TRACE_ID");
+const TENANT_ID = Symbol.for("_AWS_LAMBDA_TENANT_ID");
+const PROTECTED = [REQUEST_ID, TRACE_ID, TENANT_ID];
+
+/**
+ * @returns {Record<string | symbol, any> | undefined} The values of the invocation;
+ *   undefined outside of one.
+ */
+function values() {
+  const job = currentJob();
+  if (job === null || job.requestId === "") return undefined;
+  job.values ??= {
+    [REQUEST_ID]: job.requestId,
+    [TRACE_ID]: job.traceId ?? undefined,
+    [TENANT_ID]: job.tenantId ?? undefined,
+  };
+  return job.values;
+}
+
+const invokeStore = {
+  getContext: values,
+  hasContext: () => values() !== undefined,
+  getRequestId: () => values()?.[REQUEST_ID] ?? "-",
+  /** @returns {string | undefined} */
+  getXRayTraceId: () => values()?.[TRACE_ID],
+  /** @returns {string | undefined} */
+  getTenantId: () => values()?.[TENANT_ID],
+  get: (/** @type {string | symbol} */ key) => values()?.[key],
+  set(/** @type {any} */ key, /** @type {unknown} */ value) {
+    if (PROTECTED.includes(key)) {
+      throw new Error(
+        `Cannot modify protected Lambda context field: ${String(key)}`,
+      );
+    }
+    const kept = values();
+    if (kept === undefined) throw new Error("No context available");
+    kept[key] = value;
+  },
+  /**
+   * Run a function with other values.
+   *
+   * @template T
+   * @param {Record<string | symbol, any>} context
+   * @param {() => T} work
+   * @returns {T}
+   */
+  run(context, work) {
+    const job = currentJob();
+    if (job !== null) job.values = context;
+    return work();
+  },
+};
+
 // --- handlers.js ---
 
 /** Marks a handler that writes to a response stream, as AWS's own runtime does. */
@@ -2885,10 +3005,11 @@ const awslambda = {
      * @param {object} prelude `statusCode`, `headers`, `cookies`.
      */
     from(stream, prelude) {
-      stream.sink.beginHttp(prelude);
+      stream.beginHttp(prelude);
       return stream;
     },
   },
+  InvokeStore: invokeStore,
 };
 
 const adapt = (
@@ -3122,7 +3243,12 @@ async function streamingAdapter() {
   return (value, owner) => async (event, context, job) => {
     job.opensStream = true;
     const { stream, finished } = responseStream(new Sink(job));
-    await value.call(owner, event, stream, context);
+    const result = await value.call(owner, event, stream, context);
+    if (result !== undefined) {
+      log("WARN", [
+        "The handler writes its response to a stream, so what it returned is ignored",
+      ]);
+    }
     await finished;
     return STREAMED;
   };

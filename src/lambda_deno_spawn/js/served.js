@@ -238,6 +238,7 @@ function nodeAdapter(nodeHttp) {
       return tools.finishResponse(response, event, job);
     }
     const { hostname } = http.connectionOf(event, request.headers);
+    job.nextTurn = nodeHttp.nextTurn;
     const answer = await nodeHttp.exchange(
       node,
       request,

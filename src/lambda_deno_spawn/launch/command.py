@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from lambda_deno_spawn.config import Strategy
-from lambda_deno_spawn.errors import ConfigError
+from lambda_deno_spawn.errors import ConfigError, HandlerError
 from lambda_deno_spawn.launch.addresses import local_addresses, runtime_api_spellings
 from lambda_deno_spawn.launch.binary import find_binary
 from lambda_deno_spawn.launch.deno_json import (
@@ -23,7 +23,7 @@ from lambda_deno_spawn.launch.deno_json import (
     searched_above,
 )
 from lambda_deno_spawn.launch.entry import entry_source, needed_parts
-from lambda_deno_spawn.launch.handler import BUNDLE, find_handler
+from lambda_deno_spawn.launch.handler import BUNDLE, find_handler, find_in_packages
 from lambda_deno_spawn.launch.module_cache import given_cache
 from lambda_deno_spawn.launch.variables import (
     CREDENTIALS,
@@ -99,6 +99,7 @@ class DenoCommand(NamedTuple):
         listens: It receives invocations on a socket.
         has_input: It reads from a pipe of its own when its stdin has ended.
         notes: Sentences for the log about what has no effect.
+        may_write_elsewhere: Handlers may write outside their private folders.
     """
 
     binary: str
@@ -118,6 +119,7 @@ class DenoCommand(NamedTuple):
     has_input: bool = False
     config_text: str | None = None
     notes: tuple[str, ...] = ()
+    may_write_elsewhere: bool = True
 
     @property
     def files(self) -> dict[str, str]:
@@ -189,7 +191,7 @@ def deno_command(
     has_input = listens or settings.invocations != 1
     if listens:
         _check_room_for_socket(settings, state_dir)
-    handler = find_handler(task_root, settings.handler)
+    handler = _find_handler(settings, environ)
     project = find_project(task_root)
     config = project.config
     options = emit_options(project)
@@ -256,6 +258,7 @@ def deno_command(
         listens=listens,
         has_input=has_input,
         notes=() if node is None else node.notes,
+        may_write_elsewhere=granted.may_write_elsewhere,
     )
 
 
@@ -302,6 +305,25 @@ def _sources(settings: Settings, config: str | None) -> str:
     if config is not None:
         sources.append(str(config))
     return " and ".join(sources) or "the runtime's defaults"
+
+
+def _find_handler(settings: Settings, environ: Mapping[str, str]) -> Handler:
+    """Find the handler in the task root, in its packages or in those of a layer.
+
+    Raises:
+        HandlerError: It is malformed or names no file.
+    """
+    try:
+        return find_handler(settings.task_root, settings.handler)
+    except HandlerError:
+        from lambda_deno_spawn.launch.node_options import package_folders
+
+        own = os.path.join(settings.task_root, "node_modules")
+        folders = [own, *package_folders(environ, LAYERS_ROOT)]
+        found = find_in_packages(folders, settings.handler)
+        if found is None:
+            raise
+        return found
 
 
 def _node_options(

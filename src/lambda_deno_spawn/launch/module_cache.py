@@ -50,6 +50,8 @@ ROUNDS = 2
 # take longer than the start of a process.
 LINKS_LIMIT = 2_000
 COPIED_LIMIT_BYTES = 32 * 1024 * 1024
+# So many downloaded files are compared after each event at most: 2 µs each.
+WATCHED_LIMIT = 5_000
 # Folder in a given cache, if that can be written to, which keeps the files of the first
 # processes for the next supervisor.
 LEARNED = "lambda-deno-spawn"
@@ -103,6 +105,8 @@ class ModuleCache:
         state_dir: str,
         given: GivenCache | None = None,
         remove: Callable[[str], object] = remove_tree,
+        *,
+        watches_downloads: bool = True,
     ) -> None:
         """Make nothing yet.
 
@@ -110,9 +114,14 @@ class ModuleCache:
             state_dir: The supervisor's folder.
             given: The cache that exists already, if any.
             remove: Removes a folder, whatever its contents, without taking long.
+            watches_downloads: Handlers may write outside their folders, so the code of
+                packages and remote modules is compared after each event.
         """
         self._remove = remove
         self._root = f"{state_dir}/{FOLDER}"
+        # Identity of that folder, once it is made.
+        self._root_mark: tuple[int, ...] | None = None
+        self._watches_downloads = watches_downloads
         self._given = given
         # How many processes exist that could have changed shared files.
         self._out = 0
@@ -136,6 +145,7 @@ class ModuleCache:
         self._emitted: list[tuple[str, str | None]] = []
         self._packages: dict[str, str] = {}
         self._package_marks: Marks = {}
+        self._download_marks: Marks = {}
         # Marks of the folders that are lent to a process, or wait to be.
         self._lent: dict[str, Marks] = {}
         self._idle: list[str] = []
@@ -226,7 +236,7 @@ class ModuleCache:
         return self._round > 0 or not self.is_own
 
     def give_back(self, path: str) -> None:
-        """Take back the ``DENO_DIR`` of a process that could not be started."""
+        """Remove the ``DENO_DIR`` of a process that could not be started."""
         self._loading.discard(path)
         self.remove(path)
 
@@ -271,6 +281,9 @@ class ModuleCache:
         self._snapshot = _read(path)
         self._round += 1
         self._plan_downloads()
+        if self._watches_downloads:
+            # What was noted before an event stays as it is.
+            self._download_marks = {**self._mark_downloads(), **self._download_marks}
         if self._round == ROUNDS:
             self._finish()
 
@@ -308,7 +321,13 @@ class ModuleCache:
 
     def _check(self) -> None:
         """Repair files that a process changed, as root or with all permissions."""
+        if not self._is_root_unchanged():
+            self._begin_again()
+            self._remove(self._root)
+            self._root_mark = None
         try:
+            if not _is_unchanged(self._download_marks):
+                raise FileNotFoundError  # as if they were not there
             if not _is_unchanged(self._package_marks):
                 self._drop_packages()
             if _is_unchanged(self._marks):
@@ -339,6 +358,15 @@ class ModuleCache:
                 self._remove(path)
         self._idle, self._lent = [], {}
 
+    def _is_root_unchanged(self) -> bool:
+        """Return whether the folder is the one that was made, and no link to it."""
+        if self._root_mark is None:
+            return True
+        try:
+            return _identity(self._root) == self._root_mark
+        except OSError:
+            return False
+
     def _new_folder(self) -> str:
         path = self._new_path()
         try:
@@ -346,7 +374,10 @@ class ModuleCache:
         except (FileExistsError, NotADirectoryError, PermissionError):
             # A handler that may write everywhere has closed or replaced its parent.
             self._remove(self._root)
+            self._root_mark = None
             os.makedirs(path, 0o700)
+        if self._root_mark is None:
+            self._root_mark = _identity(self._root)
         return path
 
     def _new_path(self) -> str:
@@ -365,6 +396,20 @@ class ModuleCache:
             if not given.is_packaged or os.path.isdir(path):
                 return path
         return f"{self._root}/{name}"
+
+    def _mark_downloads(self) -> Marks:
+        """Return the marks of downloaded files in the supervisor's folder."""
+        files = islice(
+            (
+                f"{inner}/{file}"
+                for name in DOWNLOADED
+                if self._downloads(name).startswith(self._root)
+                for inner, _, names in os.walk(self._downloads(name))
+                for file in names
+            ),
+            WATCHED_LIMIT,
+        )
+        return {file: _mark(file) for file in files}
 
     def _plan_downloads(self) -> None:
         """Decide how later processes get the downloads, and close them."""
@@ -457,8 +502,20 @@ def _mark(path: str) -> tuple[int, ...]:
         OSError: It does not exist.
     """
     status = os.lstat(path)
-    # Not ctime: root's SQLite sets the owner of each file that it opens.
-    return (status.st_ino, status.st_mtime_ns, status.st_size, status.st_mode)
+    # Only the kernel can set ctime, but root's SQLite sets the owner of each file that
+    # it opens, which changes it.
+    changed_ns = status.st_ctime_ns if os.geteuid() else status.st_mtime_ns
+    return (status.st_ino, changed_ns, status.st_size, status.st_mode)
+
+
+def _identity(path: str) -> tuple[int, ...]:
+    """Return values that change when a folder is replaced, closed or opened.
+
+    Raises:
+        OSError: It does not exist, or is out of reach.
+    """
+    status = os.lstat(path)
+    return (status.st_dev, status.st_ino, status.st_mode)
 
 
 def _is_unchanged(marks: Marks) -> bool:

@@ -223,7 +223,7 @@ class LogWriter:
     def _tell_of_dropped(self) -> None:
         if self._dropped:
             dropped, self._dropped = self._dropped, 0
-            message = f"{dropped} log records were dropped: nobody read the log"
+            message = f"{dropped} log records were dropped: the log was not read"
             self.record(LogLevel.WARN, message)
 
     def _write_some(self) -> bool:

@@ -305,7 +305,7 @@ class ControlSocket:
         if has_child and not is_child(answer.pid):
             raise TemplateError(f"process {answer.pid} is not a child of this one")
         if not has_child and answer.pid:
-            raise TemplateError(f"process {answer.pid}, which nobody has asked for")
+            raise TemplateError(f"process {answer.pid}, which was not requested")
         return answer
 
     def _check_greeting(self, answer: Answer) -> None:

@@ -178,7 +178,7 @@ class StateDir:
 
     def have_private(self, path: str) -> None:
         """Make a worker's folder again if an event before its own has removed it."""
-        if not os.path.isdir(path):
+        if not _is_folder(path):
             with suppress(OSError):  # the handler will get an error itself
                 self.heal()
                 self.remove_private(path)

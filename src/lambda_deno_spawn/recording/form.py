@@ -173,7 +173,7 @@ class Parts:
         self._count = 0
 
     def take(self, line: str) -> bool:
-        """Take a line; False if it is not a part of the recording."""
+        """Add a line; False if it is not a part of the recording."""
         if KIND not in line or line[:1] != "{":
             return False
         try:

@@ -212,7 +212,7 @@ class Redactor:
         return clean
 
     def _encoded(self, text: str, path: str, level: int) -> str:
-        """Return base64 of text without secrets; what is no base64 of text as text."""
+        """Redact base64 of text; anything else is redacted as text."""
         try:
             data = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):

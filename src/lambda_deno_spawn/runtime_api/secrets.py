@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.config import SecretReference
 
-# Of the 10 s that Lambda gives init; the rest is for the handler's module.
+# Lambda gives init 10 s; the rest is for the handler's module.
 LIMIT_S = 5.0
 ATTEMPT_LIMIT_S = 2.5
 PAUSES_S = (0.1, 0.3)  # between attempts

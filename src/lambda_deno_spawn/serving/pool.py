@@ -126,7 +126,7 @@ class Bounded:
         self._sizes_bytes: deque[int] = deque(maxlen=SIZES_KEPT)
 
     def note_loaded(self, footprint: Footprint | None) -> str | None:
-        """Take this for the least size of a process."""
+        """Count no process as smaller than this."""
         if footprint is not None:
             self._own_bytes, self._file_bytes, self._threads = footprint
         return self._resize()

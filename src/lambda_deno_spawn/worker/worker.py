@@ -379,7 +379,7 @@ class Worker:
             self._break_off(error)
 
     def _separate(self) -> None:
-        """Take away what it shares with others, before it has an event."""
+        """Remove what it shares with other processes, before it has an event."""
         if self.started.input is not None:  # both ends are open
             self._state.remove_private(self.started.input)
         try:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lambda_deno_spawn.errors import HandlerError
-from lambda_deno_spawn.launch.handler import Handler, find_handler
+from lambda_deno_spawn.launch.handler import Handler, find_handler, find_in_packages
 
 pytestmark = pytest.mark.as_lambda
 
@@ -75,8 +75,7 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         "src/.handler",
         "src/",
         "src//function.handler",
-        "/function.handler",
-        "/var/task/function.handler",
+        "//function.handler",
         "../function.handler",
         "src/../../function.handler",
     ],
@@ -109,3 +108,41 @@ def test_a_name_that_the_file_system_refuses_is_no_file(tmp_path: Path) -> None:
     """``Path.is_file`` raised, and the runtime ended without an init error."""
     with pytest.raises(HandlerError, match="Cannot find the file of handler"):
         find_handler(tmp_path, "f" * 300 + ".handler")
+
+
+def test_an_absolute_path_leads_to_a_handler_in_a_layer(tmp_path: Path) -> None:
+    layer, task_root = tmp_path / "opt", tmp_path / "task"
+    layer.mkdir()
+    file = layer / "handler.mjs"
+    file.touch()
+    found = find_handler(task_root, f"{layer}/handler.handler")
+    assert found == Handler(str(file), "handler")
+    with pytest.raises(HandlerError, match=r"none of /handler\.bundle\.js, /handler"):
+        find_handler(task_root, "/handler.handler")
+
+
+@pytest.mark.parametrize(
+    ("manifest", "file"),
+    [
+        ("{}", "index.js"),
+        ('{"main": "dist/wrap"}', "dist/wrap.cjs"),
+        ('{"main": "./lib"}', "lib/index.js"),
+        ('{"exports": "./a.mjs", "main": "b.js"}', "a.mjs"),
+        ('{"exports": {".": {"types": "./t.d.ts", "require": "./c.cjs"}}}', "c.cjs"),
+        ('{"exports": {"node": {"default": "./n.js"}}}', "n.js"),
+        ('{"exports": {"./sub": "./s.js"}, "main": 7}', "index.js"),
+        ("not JSON", "index.mjs"),
+    ],
+)
+def test_a_package_may_have_the_handler(
+    tmp_path: Path, manifest: str, file: str
+) -> None:
+    path = tmp_path / "wrapper" / file
+    path.parent.mkdir(parents=True)
+    path.touch()
+    (tmp_path / "wrapper" / "package.json").write_text(manifest, encoding="utf-8")
+    folders = [tmp_path / "missing", tmp_path]
+    found = find_in_packages(folders, "wrapper.api.handler")
+    assert found == Handler(str(path), "api.handler")
+    for other in ("other.handler", "wrapper", "wrapper.", "a/wrapper.handler"):
+        assert find_in_packages(folders, other) is None

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import errno
+import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
 from lambda_deno_spawn.launch import module_cache
-from lambda_deno_spawn.launch.module_cache import GivenCache, ModuleCache
+from lambda_deno_spawn.launch.module_cache import (
+    DOWNLOADED,
+    FOLDER,
+    REMOTE,
+    GivenCache,
+    ModuleCache,
+)
 from lambda_deno_spawn.processes.state import remove_tree
 
 pytestmark = pytest.mark.as_lambda
@@ -399,3 +407,65 @@ def test_on_a_full_disk_a_process_does_without(
         cache.loaded(path)
         cache.remove(path)
     assert Path(cache.make()).is_dir()
+
+
+@pytest.mark.parametrize("how", ["link", "other folder", "closed", "gone"])
+def test_a_folder_that_was_replaced_is_made_again(state: Path, how: str) -> None:
+    cache = learned(state)
+    path = cache.make()
+    cache.loaded(path)
+    root, moved = state / FOLDER, state / "moved"
+    if how == "closed":
+        root.chmod(0o500)
+    else:
+        root.rename(moved)
+    if how == "link":
+        root.symlink_to("moved")
+    elif how == "other folder":
+        shutil.copytree(moved, root, symlinks=True)
+    cache.remove(path)
+    after = Path(cache.make())
+    assert not root.is_symlink()
+    assert root.stat().st_mode & 0o700 == 0o700
+    assert not (after / DATABASE).exists(), "what was kept is kept no more"
+
+
+@pytest.mark.parametrize("name", DOWNLOADED)
+def test_code_that_was_downloaded_before_an_event_is_not_changed_by_one(
+    state: Path, name: str
+) -> None:
+    cache = ModuleCache(str(state))
+    path = cache.make()
+    file = Path(path, name, "a.test", "b", "c", "module.js")
+    file.parent.mkdir(parents=True)
+    file.write_text("good")
+    cache.loaded(path)
+    if name == REMOTE:
+        cache.remove(path)
+        path = cache.make()
+        cache.loaded(path)
+    kept = Path(path, name, "a.test", "b", "c", "module.js")
+    assert kept.read_text() == "good"
+    # By an event that may write everywhere, with the time that it had before.
+    real = kept.resolve()
+    times = (real.stat().st_atime_ns, real.stat().st_mtime_ns)
+    real.write_text("evil!")
+    os.utime(real, ns=times)
+    cache.remove(path)
+    assert list(state.glob(f"{FOLDER}/{name}/**/module.js")) == []
+    assert list(Path(cache.make(), name).iterdir()) == []
+
+
+def test_where_no_event_may_write_there_downloads_are_not_compared(
+    state: Path,
+) -> None:
+    cache = ModuleCache(str(state), watches_downloads=False)
+    path = cache.make()
+    file = Path(path, REMOTE, "a.test", "b", "module.js")
+    file.parent.mkdir(parents=True)
+    file.write_text("good")
+    cache.loaded(path)
+    file = next(state.glob(f"{FOLDER}/{REMOTE}/**/module.js"))
+    file.write_text("other")
+    cache.remove(path)
+    assert file.read_text() == "other"

@@ -221,7 +221,7 @@ async def test_records_nobody_reads_are_dropped_and_counted(
     written = 3_000
     for number in range(written):
         attached.write([b"%06d %s" % (number, b"x" * 992)])
-    data = await read_until(pipe, b"nobody read the log\n")
+    data = await read_until(pipe, b"the log was not read\n")
     *kept, last = data.split(b"\n")[:-1]
     match = re.search(rb"\tWARN\t(\d+) log records were dropped", last)
     assert match is not None

@@ -102,7 +102,8 @@ def find_repository(
         if not re.fullmatch(REPOSITORY_NAME, name):
             raise UsageError(
                 f"Cannot name a repository {name!r} after the function: ECR accepts "
-                "2 to 256 small letters and digits, with single . _ - between them; "
+                "2 to 256 lowercase letters and digits, with single . _ - between "
+                "them; "
                 "set `repository` in [image] of lambda.toml, or --repository"
             )
         return Repository(name, may_create=True)
@@ -118,8 +119,8 @@ def find_repository(
         )
     if not re.fullmatch(REPOSITORY_NAME, name):
         raise UsageError(
-            f"Cannot use the repository {given!r}: ECR accepts 2 to 256 small letters "
-            "and digits, with single . _ - / between them"
+            f"Cannot use the repository {given!r}: ECR accepts 2 to 256 lowercase "
+            "letters and digits, with single . _ - / between them"
         )
     if found is None:
         return Repository(name, None, may_create)

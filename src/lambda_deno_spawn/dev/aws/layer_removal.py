@@ -180,9 +180,9 @@ def _named(item: LayerName, there: Sequence[LayerVersion]) -> LayerVersion:
         if version.version == item.version:
             return version
     known = ", ".join(str(version.version) for version in there)
-    state = f"its versions are {known}" if known else "there is no such layer"
+    state = f"version, its versions are {known}" if known else "layer"
     raise DeployError(
-        f"Cannot delete {item.text!r}: there is no such version, {state}; see "
+        f"Cannot delete {item.text!r}: there is no such {state}; see "
         "`lambda-deno-spawn layer list`"
     )
 

@@ -1,4 +1,4 @@
-"""What a function's role has to allow for the secrets that its variables refer to.
+"""Permissions that a function's role needs for the secrets in its variables.
 
 Knows the actions and the ARNs of parameters and secrets. Does not know their values,
 nor how a role is changed. Specification: docs/secrets.md; AWS Service Authorization

@@ -36,7 +36,7 @@ OF_VERSIONS = ("VpcConfig", "TracingConfig", "KMSKeyArn", "DeadLetterConfig", FI
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What one key sets.
+    """The parameters that one key sets.
 
     Attributes:
         key: Dotted name of the key.

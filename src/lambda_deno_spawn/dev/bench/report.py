@@ -1,4 +1,4 @@
-"""What was measured, as statistics, ratios and dollars.
+"""The measurements as statistics, ratios and dollars.
 
 Pure: knows samples, percentiles and Lambda's prices. Does not know how samples are
 taken or how a report is laid out. Specification: docs/bench.md.
@@ -31,7 +31,7 @@ MEMORY_SIZES_MB = (128, 512, ONE_VCPU_MB)
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one event took, in seconds.
+    """The durations of one event, in seconds.
 
     Attributes:
         latency_s: From the event to the last byte of the response.

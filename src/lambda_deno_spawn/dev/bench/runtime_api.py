@@ -66,7 +66,7 @@ class InitFailedError(LambdaDenoSpawnError):
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """What the runtime posted for one event.
+    """The runtime's post for one event.
 
     Attributes:
         is_error: True if it was posted to ``error`` instead of ``response``, or broke
@@ -222,7 +222,7 @@ def delivery(request_id: str, event: bytes, deadline_s: float = DEADLINE_S) -> b
 
 
 class Requests(Protocol):
-    """What connections pass their requests to."""
+    """The receiver of the connections' requests."""
 
     def piece_came(self) -> None:
         """Note that a piece of a chunked post was received."""

@@ -124,10 +124,11 @@ def call(
     ] = None,
     verbose: Annotated[VerboseOption, LOCAL, REMOTE] = False,
 ) -> None:
-    """Send an HTTP request to a function URL, and print the response as it arrives.
+    """Send an HTTP request to a function URL and print the response.
 
-    The function is one that `dev` serves, or with --remote one in AWS. Exit code 1: the
-    status is 400 or more, or the response broke off.
+    The body is printed as it arrives. The function is one that `dev` serves, or with
+    --remote one in AWS. Exit code 1: the status is 400 or more, or the response broke
+    off.
     """
     with exit_codes(is_verbose=verbose):
         refuse_ignored(context, REMOTE if remote else LOCAL)

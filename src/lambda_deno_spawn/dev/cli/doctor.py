@@ -84,7 +84,7 @@ def doctor(
         ISOLATION,
     ] = Output.TEXT,
 ) -> None:
-    """Check whether this machine and a function meet the needs of the runtime.
+    """Check this machine and a function for problems.
 
     For an error that has happened, see `explain`. Exit code 0: no problem; 1: a problem
     or a leak.

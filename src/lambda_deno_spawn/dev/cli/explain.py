@@ -165,7 +165,14 @@ def _log_in_aws(
     check_ambiguity(aws, target)
     log_group = find_log_group(aws, target.name)
     events = read_log(aws, log_group, since_epoch_ms=since_epoch_ms)
-    return "\n".join(event.message for event in events)
+    text = "\n".join(event.message for event in events)
+    if not text:
+        print(
+            f"There are no entries in {log_group!r} of the last {since}; --since 1d "
+            "looks further back",
+            file=sys.stderr,
+        )
+    return text
 
 
 def write_explanations(found: Sequence[Explanation], stream: TextIO) -> None:
@@ -178,7 +185,7 @@ def write_explanations(found: Sequence[Explanation], stream: TextIO) -> None:
         stream.write(f"  see: {_address(entry.page)}\n\n")
     if not found:
         stream.write(
-            "No error in this text is known. Those that are: "
+            "No error in this text is known. Known errors are listed at "
             f"{_address('troubleshooting.md')}\n"
             "`lambda-deno-spawn doctor FUNCTION` checks the function itself.\n"
         )

@@ -70,7 +70,7 @@ def init(
         ),
     ] = Output.TEXT,
 ) -> None:
-    """Add what a function needs to a folder with an app: project file, types, an event.
+    """Make an existing app a function: project file, types, an event.
 
     Finds the handler by deno.json, package.json and the names of files. What is there
     is kept: files are created or get additions, and a second run has nothing to do.

@@ -96,10 +96,17 @@ def logs(
         log_group = find_log_group(aws, target.name)
         read = partial(follow_log, warn=_warn) if follow else read_log
         events = read(aws, log_group, since_epoch_ms=since_epoch_ms, pattern=pattern)
+        count = 0
         for count, event in enumerate(events, 1):
             _show_event(event, output)
             if count == limit:
                 break
+        if count == 0:
+            matching = "" if pattern is None else " that match"
+            _warn(
+                f"There are no entries{matching} in {log_group!r} of the last {since}; "
+                "--since 1d looks further back"
+            )
 
 
 def invoke_remote(

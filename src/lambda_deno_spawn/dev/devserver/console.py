@@ -270,7 +270,7 @@ def samples(folder: Path) -> list[dict[str, str]]:
                 text = path.read_text("utf-8")
                 found.append({"name": path.name, "event": text})
         except (OSError, UnicodeDecodeError):
-            continue  # a file that cannot be read is no sample
+            continue  # an unreadable file is not a sample
     return found
 
 

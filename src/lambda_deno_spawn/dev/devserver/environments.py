@@ -68,7 +68,7 @@ MIB = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """What an environment needs to know of its surroundings.
+    """The facts that an environment needs about its surroundings.
 
     Attributes:
         arn: ARN of the function.

@@ -37,7 +37,7 @@ DEFAULT_ENVIRONMENTS = 10
 
 
 class EventForm(StrEnum):
-    """What an HTTP request becomes."""
+    """The event that an HTTP request becomes."""
 
     URL = "url"  # function URL
     HTTP_API = "v2"  # API Gateway, HTTP API, payload format 2.0
@@ -190,9 +190,9 @@ def _places(path: Path) -> list[Path]:
     except UsageError as error:
         raise UsageError(
             f"Cannot find a function in {str(path)!r} or below: no folder has a "
-            f"{PROJECT_FILE}, or a file called {', '.join(SOURCE_NAMES[:-1])} or "
-            f"{SOURCE_NAMES[-1]} with a suffix of {', '.join(HANDLER_SUFFIXES)}; "
-            "give the path of a function, or write one with `lambda-deno-spawn new`"
+            f"{PROJECT_FILE}, or a source file called {', '.join(SOURCE_NAMES[:-1])} "
+            f"or {SOURCE_NAMES[-1]}; give the path of a function, or create one with "
+            "`lambda-deno-spawn new`"
         ) from error
     return [path]
 

@@ -1,4 +1,4 @@
-"""What happened in ``dev``: its requests, one record each, and notices.
+"""The events in ``dev``: its requests, one record each, and notices.
 
 Knows what is kept of a request, for how long, and how subscribers hear of changes. Does
 not know HTTP, processes or clocks: its owner passes on what happens and when.
@@ -68,7 +68,7 @@ class ChangeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of a request when it comes in.
+    """The facts about a request that are known when it arrives.
 
     Attributes:
         request_id: ``awsRequestId`` of the handler's context.

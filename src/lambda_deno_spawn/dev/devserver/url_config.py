@@ -1,4 +1,4 @@
-"""What a function URL decides by itself: who may call, and which pages of others.
+"""Decisions of a function URL itself: which callers and which pages may call it.
 
 Knows the table ``[url]`` of a project file, AuthType and CORS. Does not know sockets,
 or how a function is run; signatures are looked for and not verified, as no secret is

@@ -31,7 +31,7 @@ ROOT_FILES = ("deno.json", "deno.jsonc", "package.json")
 
 
 class GitIgnored:
-    """What Git ignores below some folders, as their ``.gitignore`` files say."""
+    """The files that Git ignores below some folders, by their ``.gitignore`` files."""
 
     def __init__(self) -> None:
         """Read no file yet."""

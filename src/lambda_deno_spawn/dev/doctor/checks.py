@@ -1,4 +1,4 @@
-"""Checks whether a machine and a function meet the needs of the runtime.
+"""Checks for what the runtime needs of a machine and of a function.
 
 Knows what the runtime needs, what Lambda allows, and what to do about a problem. Reads
 files, and runs Deno and Python where necessary; changes and downloads nothing. Does not
@@ -421,7 +421,7 @@ def _env_file_checks(
     project: Project | None, variables: Mapping[str, str]
 ) -> Iterator[Check]:
     missed = None
-    # A pattern that is none is told by `build`.
+    # `build` reports a malformed pattern.
     with contextlib.suppress(UsageError):
         missed = project and unpackaged_env_file(project, variables)
     if missed is not None:

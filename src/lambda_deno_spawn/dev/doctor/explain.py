@@ -1,4 +1,4 @@
-"""What an error text means, and what to do about it.
+"""The meanings of error texts, and the remedies.
 
 Knows the errors that people meet with this runtime, by the text that a log or a caller
 shows. Pure: reads a text, and nothing else. docs/troubleshooting.md and
@@ -444,7 +444,7 @@ ENTRIES = (
     ),
     # How an invocation ended.
     Entry(
-        "`Failed to create cache storage directory`",
+        "`Failed to create cache storage directory`, `Not a directory (os error 20)`",
         r"Failed to create cache storage directory|Not a directory \(os error 20\)",
         "the Cache API and Deno.openKv() have nowhere to store anything",
         "store it in a service, or for one event in a file below TMPDIR",
@@ -637,8 +637,8 @@ ENTRIES = (
     Entry(
         "`there is no library to fork with`",
         r"there is no library to fork with",
-        "the installation, or that which built the layer, comes from source and was "
-        "made without the compiler; events work, but each loads the module",
+        "this package, or the one that built the layer, was installed from source "
+        "without the compiler; events work, but each loads the module",
         "run `pip install ziglang`, then `make native` in the checkout, and install "
         "from it again; build the layers anew with `layer build` and `layer publish`",
         "native.md",

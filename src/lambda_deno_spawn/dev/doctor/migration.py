@@ -1,4 +1,4 @@
-"""What code that was written for Node.js on Lambda meets here, found in its sources.
+"""Differences that code written for Node.js on Lambda meets, found in its sources.
 
 Knows the habits that need a setting or another line, and reads the function's own
 files, not its packages. Where nothing has to be done it says nothing, except about
@@ -170,7 +170,7 @@ def findings(task_root: Path, variables: Mapping[str, str]) -> list[Finding]:
 
 
 class _Sources:
-    """What the sources of a function have.
+    """The findings in the sources of a function.
 
     Attributes:
         places: Where each habit was found.

@@ -71,7 +71,7 @@ class Phase(StrEnum):
 
 
 class End(StrEnum):
-    """What ended an invocation."""
+    """The end of an invocation, by its cause."""
 
     NEXT = "next"  # the orderly way: the runtime asked for the next event
     ANSWER = "answer"  # the same on Managed Instances, where others continue
@@ -81,7 +81,7 @@ class End(StrEnum):
 
 
 class OutcomeKind(StrEnum):
-    """What the caller of an invocation received."""
+    """The response that the caller of an invocation received."""
 
     RESPONSE = "response"
     ERROR = "error"
@@ -92,7 +92,7 @@ class OutcomeKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class EmulatedOutcome:
-    """What the caller of an invocation received.
+    """The response that the caller of an invocation received.
 
     Attributes:
         kind: The source of it.

@@ -40,7 +40,7 @@ URL_SAFE = "/@:+,=&$!*'();~-._"
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """What a bundle is made of.
+    """The parts of a bundle.
 
     Attributes:
         modules: The code of each module.

@@ -1,4 +1,4 @@
-"""What a module loses when it becomes a part of one file.
+"""Reasons against bundling: things that a module loses as a part of one file.
 
 Reads a bundle as esbuild writes it, module by module, and finds those that look for
 files or other modules by a path. Does not know how a bundle is made, nor what follows

@@ -254,7 +254,7 @@ def _cached(out: Path, built: BuiltLayer, cache: Path, scratch: Path) -> Layer:
             blob = Blob(known["mediaType"], known["digest"], size_bytes, path)
             return Layer(blob, known["diffId"])
     made = _layer(out / built.file, OPT, scratch / built.kind.value)
-    # A cache that cannot be written is no reason to fail.
+    # The image is complete even if the cache cannot be written.
     with contextlib.suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
         assert isinstance(made.blob.content, Path)

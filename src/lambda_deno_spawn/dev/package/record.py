@@ -1,4 +1,4 @@
-"""What a package was built from, so that an unchanged one is not built again.
+"""A record of a package's inputs, so that an unchanged one is not built again.
 
 Knows the state of every file that a build has read, of whole packages, and of the
 folders in which a new file would have been found instead. Does not know how a package
@@ -35,7 +35,7 @@ State = list[int | str] | None
 
 
 class Inputs(NamedTuple):
-    """What a package was made from.
+    """The inputs of a package.
 
     Attributes:
         files: Files, and folders of which the names count.

@@ -355,8 +355,8 @@ class Registry:
                 return response
             raise self._refused(response)
         raise DeployError(
-            f"Cannot complete {method} for {self.reference}: {reason}, {ATTEMPTS} "
-            "times; run the command again, and it goes on from here"
+            f"Cannot complete {method} for {self.reference} in {ATTEMPTS} attempts: "
+            f"{reason}; run the command again, and it continues from here"
         )
 
     def _send(
@@ -422,8 +422,8 @@ class Registry:
             is_here and self._base.startswith("http:")
         ):
             raise DeployError(
-                f"Cannot log in to {self.reference.host}: it sends to {realm!r} for a "
-                "token, which is not encrypted"
+                f"Cannot log in to {self.reference.host}: it refers to {realm!r} for a "
+                "token, and that address is not encrypted"
             )
         asked = {name: values[name] for name in ("service", "scope") if name in values}
         own = {} if self._login is None else {"Authorization": _basic(self._login)}
@@ -454,7 +454,7 @@ class Registry:
 
 
 class _DamagedError(Exception):
-    """What was received has another digest."""
+    """The received content has another digest."""
 
     def __str__(self) -> str:
         return "the content has another digest"

@@ -1,4 +1,4 @@
-"""What is asked of a build, and what it returns.
+"""The request to a build, and its result.
 
 Knows the names of a build's folders. Does not know how a package is built.
 Specification: docs/build.md.

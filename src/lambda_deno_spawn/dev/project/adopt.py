@@ -74,7 +74,7 @@ TASKS = {
 
 
 class State(StrEnum):
-    """What happens to a file."""
+    """The change to a file."""
 
     WRITTEN = "written"
     CHANGED = "changed"
@@ -102,7 +102,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """What makes a project of a folder.
+    """The changes that make a project of a folder.
 
     Attributes:
         folder: The folder, as it was given.
@@ -249,8 +249,8 @@ class _Staged:
                 return
             if self._path.read_bytes() != self._before:
                 raise UsageError(
-                    f"Cannot change {self._shown!r}: something else has changed it "
-                    "meanwhile; nothing was changed here, run this again"
+                    f"Cannot change {self._shown!r}: another program has changed it "
+                    "in the meantime; nothing was changed here, run this again"
                 )
             undo.callback(self._old.replace, self._path)
             self._new.replace(self._path)

@@ -92,7 +92,7 @@ class Inspect:
 
 @dataclass(frozen=True, slots=True)
 class Again:
-    """What a handler is told of an invocation, and gets once more.
+    """The facts of an earlier invocation, for a handler that runs again.
 
     Attributes:
         request_id: Handlers use it to recognize what they have done.
@@ -183,13 +183,15 @@ def _guess_handler(task_root: Path, shown: Path) -> str:
     }
     if len(stems) == 1:
         return f"{stems.pop()}.{DEFAULT_EXPORT}"
-    found = (
-        "it has no source file" if not stems else f"it has {len(stems)} source files"
-    )
+    if not stems:
+        raise UsageError(
+            f"Cannot find a handler in {str(shown)!r}: it has no source file; give the "
+            "function's folder or file, or create one with `lambda-deno-spawn new`"
+        )
     raise UsageError(
-        f"Cannot find a handler in {str(shown)!r}: {found}, and none is called "
-        f"{', '.join(SOURCE_NAMES[:-1])} or {SOURCE_NAMES[-1]} with a suffix of "
-        f"{', '.join(HANDLER_SUFFIXES)}; give the file, or --handler file.export"
+        f"Cannot find a handler in {str(shown)!r}: it has {len(stems)} source files, "
+        f"and none is called {', '.join(SOURCE_NAMES[:-1])} or {SOURCE_NAMES[-1]}; "
+        "give the file, or --handler file.export"
     )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 KEY = "stage"
 STAGE_NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
-STAGE_RULE = "1 to 32 small letters, digits and -, with no - at either end"
+STAGE_RULE = "1 to 32 lowercase letters, digits and -, with no - at either end"
 # A reference to a secret is one value: it is replaced as a whole.
 REFERENCE_MARK = "from"
 NAME_LIMIT = 64  # of a function; AWS Lambda API reference, CreateFunction

@@ -63,7 +63,7 @@ def compare(
     old_body, new_body = _body(before), _body(after)
     look("HTTP status", _http_status(before, old_body), _http_status(after, new_body))
     if before.get("http") and after.get("http"):
-        # Of a request to `dev` only the status is known.
+        # A request to `dev` has a known status only.
         known = {k: v for k, v in after["http"].items() if k in before["http"]}
         found += _differences(
             "HTTP", _without_status(before["http"]), _without_status(known)

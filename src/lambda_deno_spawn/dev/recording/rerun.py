@@ -136,7 +136,7 @@ def notes_on(
         shown = ", ".join(hidden[:SHOWN_PATHS])
         more = len(hidden) - SHOWN_PATHS
         rest = f" and {more} more" if more > 0 else ""
-        notes.append(f"The recording has no secrets: {shown}{rest} were redacted")
+        notes.append(f"Secrets were redacted in the recording: {shown}{rest}")
     if same_code(form["code"], function) is False:
         notes.append("The code has changed since the recording")
     recorded = form.get("variables")

@@ -155,14 +155,14 @@ def find(argument: str, where: Path) -> Stored:
     if not matching:
         raise UsageError(
             f"Cannot find the recording {argument!r}: there is no such file, and no "
-            f"recording in {str(where)!r} has a request id that begins so; "
+            f"recording in {str(where)!r} has a request id that begins with it; "
             "`replay --list` shows them"
         )
     ids = {path.name[len("00000000T000000Z-") :] for path in matching}
     if len(ids) > 1:
         raise UsageError(
             f"Cannot tell which recording {argument!r} means: {len(ids)} request ids "
-            "begin so; give more of it"
+            "begin with it; give more characters"
         )
     return read(matching[0])
 

@@ -62,7 +62,11 @@ export function reroute() {
       log(PRINTER_LEVELS[level] ?? "INFO", [record]);
     },
   );
-  Object.assign(console, rerouted, { clear: () => {} });
+  Object.assign(console, rerouted, {
+    clear: () => {},
+    // As in AWS's Node runtime.
+    fatal: (/** @type {unknown[]} */ ...args) => log("FATAL", args),
+  });
   if (hello.logFormat === "json") {
     // In JSON a value stays a value, so the arguments are needed, not their text.
     Object.assign(console, {
@@ -222,5 +226,13 @@ function format(args) {
   if (!text.includes(OUR_FILES) && !text.includes(OUR_PATH)) return text;
   const isOurs = (/** @type {string} */ line) =>
     line.includes(OUR_FILES) || /^\W*at /.test(line) && line.includes(OUR_PATH);
-  return text.split("\n").filter((line) => !isOurs(line)).join("\n");
+  const kept = /** @type {string[]} */ ([]);
+  for (const line of text.split("\n")) {
+    if (!isOurs(line)) kept.push(line);
+    // The members of an error follow.
+    else if (line.endsWith(" {") && kept.length > 0) {
+      kept.push(`${kept.pop()} {`);
+    }
+  }
+  return kept.join("\n");
 }

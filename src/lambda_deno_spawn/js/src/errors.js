@@ -407,8 +407,15 @@ export function describe(
   if (cause !== undefined && budget.left > 0) {
     body.cause = describe(cause, budget);
   }
+  // An AggregateError, or a SuppressedError, which `using` throws.
   const errors =
-    attempt(() => Array.isArray(error.errors) ? [...error.errors] : []) ?? [];
+    attempt(() =>
+      Array.isArray(error.errors)
+        ? [...error.errors]
+        : "suppressed" in error
+        ? [error.error, error.suppressed]
+        : []
+    ) ?? [];
   const described = [];
   for (const inner of errors) {
     if (budget.left <= 0) break;

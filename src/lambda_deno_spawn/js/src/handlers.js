@@ -9,6 +9,7 @@
 /** @import { Context } from "./context.js" */
 /** @import { Handler } from "./run.js" */
 import { complete } from "./completion.js";
+import { log } from "./console.js";
 import { attempt, kindOf, quote, RuntimeError } from "./errors.js";
 import { fetchAdapter, finishResponse } from "./fetch.js";
 import { hello, readExactly } from "./input.js";
@@ -16,6 +17,7 @@ import { Job } from "./job.js";
 import { LINGER_MS, NOWHERE } from "./output.js";
 import { encode, parse } from "./primordials.js";
 import { run, STREAMED } from "./run.js";
+import { invokeStore } from "./store.js";
 import { Sink } from "./stream.js";
 
 /** Marks a handler that writes to a response stream, as AWS's own runtime does. */
@@ -57,10 +59,11 @@ export const awslambda = {
      * @param {object} prelude `statusCode`, `headers`, `cookies`.
      */
     from(stream, prelude) {
-      stream.sink.beginHttp(prelude);
+      stream.beginHttp(prelude);
       return stream;
     },
   },
+  InvokeStore: invokeStore,
 };
 
 /**
@@ -278,7 +281,12 @@ async function streamingAdapter() {
   return (value, owner) => async (event, context, job) => {
     job.opensStream = true;
     const { stream, finished } = responseStream(new Sink(job));
-    await value.call(owner, event, stream, context);
+    const result = await value.call(owner, event, stream, context);
+    if (result !== undefined) {
+      log("WARN", [
+        "The handler writes its response to a stream, so what it returned is ignored",
+      ]);
+    }
     await finished;
     return STREAMED;
   };

@@ -25,6 +25,13 @@
 export class Job {
   requestId = "";
   tenantId = /** @type {string | null} */ (null);
+  traceId = /** @type {string | null} */ (null);
+  /**
+   * What `awslambda.InvokeStore` has of it, once that is asked.
+   *
+   * @type {Record<string | symbol, any> | null}
+   */
+  values = null;
   /** When the platform stops waiting for it. */
   deadlineEpochMs = Infinity;
   /** The response stream, once its first byte is written. @type {Sink | null} */
@@ -51,6 +58,12 @@ export class Job {
   onNothingLeft = null;
   /** Has `onNothingLeft` not be called any more. @type {(() => void) | null} */
   stopWaiting = null;
+  /**
+   * Calls back in the next turn of the event loop, if there is a quick way to it.
+   *
+   * @type {((resolve: (value: unknown) => void) => void) | null}
+   */
+  nextTurn = null;
   /** When `context.signal` aborts; Unix time, milliseconds. */
   abortEpochMs = 0;
   /** True once the DONE frame is written, or is on its way behind the response. */
@@ -73,6 +86,7 @@ export class Job {
     if (head === undefined) return;
     this.requestId = head.requestId;
     this.tenantId = head.tenantId;
+    this.traceId = head.traceId;
     this.deadlineEpochMs = head.deadlineEpochMs;
     this.abortEpochMs = head.abortEpochMs;
   }

@@ -13,7 +13,10 @@ import { describe, errorBody, RuntimeError, untoldDenials } from "./errors.js";
 import { doneFrame, framesOf } from "./frames.js";
 import { hello, invocationsLeft } from "./input.js";
 import { forget } from "./job.js";
-import { encode, stringify } from "./primordials.js";
+import { core, createSystemTimer, encode, stringify } from "./primordials.js";
+
+/** How often work that is due may make more of it, after the response. */
+const TURNS_LIMIT = 8;
 
 /**
  * The result as RESULT frame, in parts if other programs may write to the same pipe,
@@ -98,7 +101,7 @@ export function doneBehind(job, isError) {
   const isSpent = hello.socket === null && (invocationsLeft === 0 || isError);
   job.servesMore = !job.isFatal && !isSpent;
   tellDenials(job);
-  job.isDoneSent = job.afterwards.length === 0;
+  job.isDoneSent = job.afterwards.length === 0 && !isWorkLeft();
   return job.isDoneSent ? lastFrames(job) : "";
 }
 
@@ -122,12 +125,39 @@ function tellDenials(job) {
 }
 
 /**
- * Wait for what `waitUntil` was given, then end the job.
+ * @returns {boolean} True if something may have been scheduled to run after the
+ *   response. A process that listens and serves more runs on anyway.
+ */
+function isWorkLeft() {
+  return (hello.socket === null || hello.invocations === 1) &&
+    core.eventLoopHasMoreWork();
+}
+
+/**
+ * Let run what is due, as it would in a process that goes on: `setImmediate`,
+ * `process.nextTick`, `setTimeout` without a delay, listeners for the end of a stream.
+ * Express logs so. What takes longer is for `waitUntil`.
+ *
+ * @param {Job} job
+ */
+async function runDueWork({ nextTurn }) {
+  // Where there is a quick way to it, one turn of the event loop may be enough.
+  if (nextTurn !== null) await new Promise(nextTurn);
+  for (let turns = 0; turns < TURNS_LIMIT && isWorkLeft(); turns += 1) {
+    await new Promise((resolve) => createSystemTimer(resolve, 1, true));
+    if (!core.hasTickScheduled() && !core.getActiveImmediateCount?.()) return;
+  }
+}
+
+/**
+ * Wait for work that is due, and for what `waitUntil` was given, then end the job.
  *
  * @param {Job} job
  */
 export async function finish(job) {
-  while (job.afterwards.length > 0) {
+  for (;;) {
+    if (!job.isDoneSent && isWorkLeft()) await runDueWork(job);
+    if (job.afterwards.length === 0) break;
     const batch = job.afterwards;
     job.afterwards = [];
     for (const outcome of await Promise.allSettled(batch)) {
@@ -135,8 +165,8 @@ export async function finish(job) {
         log("ERROR", ["waitUntil: a promise was rejected", outcome.reason]);
       }
     }
-    tellDenials(job);
   }
+  if (!job.isDoneSent) tellDenials(job);
   end(job);
 }
 

@@ -38,6 +38,7 @@ export function capture(console) {
   if (hello.console === "log") return;
   /** @type {Record<string, any>} */
   const captured = new Console(record);
+  captured.fatal = captured.error;
   for (const name of Object.keys(captured)) {
     const print = console[name], keep = captured[name];
     if (typeof keep !== "function") continue;

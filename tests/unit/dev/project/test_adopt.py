@@ -364,7 +364,7 @@ def test_file_that_has_changed_since_it_was_read_is_left_alone(folder: Path) -> 
     adoption = plan(folder)
     (folder / "deno.json").write_text('{"by": "another"}', encoding="utf-8")
     before = contents(folder)
-    with pytest.raises(UsageError, match="something else has changed it meanwhile"):
+    with pytest.raises(UsageError, match="another program has changed it"):
         carry_out(adoption)
     assert contents(folder) == before
 

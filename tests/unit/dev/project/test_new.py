@@ -233,7 +233,7 @@ def test_commands_of_the_readme_lead_from_invoke_to_delete(
     if template.name in SERVING:
         deploy = [f"{deploy[0]} --function-url"]
     if template.name == "cdk":
-        steps = ("ci", "run synth", "run bootstrap", "run deploy")
+        steps = ("ci", "run check", "run synth", "run bootstrap", "run deploy")
         deploy = [f"npm --prefix cdk {step}" for step in steps]
         delete = ["npm --prefix cdk run destroy"]
     assert re.findall(r"^ {4}(.*)$", text, re.MULTILINE) == [

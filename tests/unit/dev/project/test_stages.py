@@ -133,7 +133,7 @@ def test_two_stages_never_have_one_function(
         ("[stage.prod]\nenv = 3", "prod", "stage.prod.env is 3; expected a table"),
         ("stage = 'prod'", None, "stage is 'prod'; expected tables such as [stage.pr"),
         ("[stage]\nprod = 1", None, "stage.prod is 1; expected a table: [stage.prod]"),
-        ("[stage.Prod]", None, "a stage has the name 'Prod'; expected 1 to 32 small"),
+        ("[stage.Prod]", None, "a stage has the name 'Prod'; expected 1 to 32 lower"),
         ("[stage.-a]", None, "a stage has the name '-a'; expected"),
         ("[stage.a.stage.b]", None, "the stage 'a' has stages of its own"),
         (f"name = '{'n' * 60}'\n[stage.prod]", "prod", "which has 65 characters, and "

@@ -97,7 +97,7 @@ def test_a_recording_is_found_by_id_by_its_beginning_and_as_the_last(
     assert store.find("8f507cfc-0001", tmp_path).path == newer
     assert store.find("last", tmp_path).path == newer
     assert store.find(str(first), tmp_path).path == first
-    with pytest.raises(UsageError, match="2 request ids begin so"):
+    with pytest.raises(UsageError, match="2 request ids begin with it"):
         store.find("8f50", tmp_path)
     for unknown in ("8f5", "7777", "last1", "*"):
         with pytest.raises(UsageError, match="Cannot find the recording"):
