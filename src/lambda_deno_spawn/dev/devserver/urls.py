@@ -128,13 +128,9 @@ class FunctionUrls:
         if isinstance(found, Answer):
             return found
         fleet, path = found
-        config, origin = (
-            self._config(fleet),
-            request_fields(request.scope).get("origin", ""),
-        )
-        if config.cors is not None and is_preflight(
-            request.method, request_fields(request.scope)
-        ):
+        config, fields = self._config(fleet), request_fields(request.scope)
+        origin = fields.get("origin", "")
+        if config.cors is not None and is_preflight(request.method, fields):
             return Answer(200, config.cors.of_preflight(origin))
         if fields.get("upgrade", "").lower() == "websocket":
             return _message(400, NO_WEBSOCKETS)
