@@ -157,10 +157,14 @@ class EarlyExit:
             raise SystemExit(EXIT_OK)
 
 
-def _guard() -> None:
+def _guard(command: DenoCommand) -> None:
     """Adopt what handlers leave running, and close this process to them."""
     become_subreaper()
     become_opaque()
+    if command.may_change_processes:
+        from lambda_deno_spawn.processes.inherited import own_inheritance
+
+        own_inheritance.note()
 
 
 def _no_temp_root(settings: Settings, error: OSError) -> ConfigError:
@@ -191,11 +195,13 @@ def _start(
             # Under SnapStart the first worker needs credentials, which take the event
             # loop, and no event waits for it.
             if settings.warm is Warm.OFF or settings.is_snap_start:
-                _guard()
+                _guard(command)
             else:
                 with early_exit:
                     orphans.append(
-                        start_worker(command, state, cache, meanwhile=_guard)
+                        start_worker(
+                            command, state, cache, meanwhile=lambda: _guard(command)
+                        )
                     )
         except OSError as error:
             raise _no_temp_root(settings, error) from error
@@ -373,6 +379,7 @@ def _templates(
     library = library_path()
     reason = why_not_fork(settings, command.private_permissions, library)
     if reason is None and library is not None:
+        from lambda_deno_spawn.processes.inherited import Inherited
         from lambda_deno_spawn.serving.template import Templates
 
         # As many as there may be processes: half of them wait, half have an event.
@@ -386,6 +393,7 @@ def _templates(
             places,
             # Several at once have 2 GB and more.
             settings.memory_mb if places == 1 else None,
+            Inherited.of if command.may_change_processes else None,
         )
     if settings.start is Start.FORK:
         raise ConfigError("LAMBDA_DENO_START", "fork", f"auto: {reason}")
@@ -478,7 +486,7 @@ async def _start_by_snapshot(
 
 
 def _log_start(settings: Settings, command: DenoCommand) -> None:
-    """Log what is odd about this start; at level DEBUG also how Deno is started.
+    """Log the oddities of this start; at level DEBUG also how Deno is started.
 
     No value of a variable is logged: any of them may be a secret.
     """

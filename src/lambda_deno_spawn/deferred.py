@@ -49,7 +49,7 @@ class _Locale(_StandIn):
 
 @contextlib.contextmanager
 def unused_left_out() -> Iterator[None]:
-    """Import inside it what can do without these modules.
+    """Inside it, modules are imported that can do without these.
 
     Afterwards an import of any of them has its ordinary meaning.
     """

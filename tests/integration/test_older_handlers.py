@@ -158,9 +158,9 @@ async def test_an_event_loop_that_is_never_empty_is_named(
       callback(null, 1);
     };
     """
-    runtime = make_runtime({"function.cjs": source}, LAMBDA_DENO_STOP_MARGIN_MS="500")
+    runtime = make_runtime({"function.cjs": source}, LAMBDA_DENO_STOP_MARGIN_MS="2000")
     async with runtime:
-        answer = await api.invoke({}, timeout_s=2)
+        answer = await api.invoke({}, timeout_s=5)
         assert answer.json()["errorType"] == "Runtime.InvokeTimeout"
         line = await runtime.logged("waits for an empty event loop")
         assert "callbackWaitsForEmptyEventLoop" in line

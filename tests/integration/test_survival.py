@@ -240,7 +240,7 @@ export function handler(_: unknown, context: any) {
 """
     async with make_runtime({"function.ts": source}) as runtime:
         assert (await api.invoke({})).json() == "answered"
-        line = await runtime.logged("Work handed to waitUntil was lost")
+        line = await runtime.logged("Work after the response was lost")
         assert "exited with status 3" in line
         await api.wait_for_next()
 

@@ -5,7 +5,7 @@ import assert from "node:assert/strict";
 import { stderr, stdout, take } from "./streams.js";
 import { beginJob, KeptOutput, MARKER, sayHello } from "./doubles.js";
 import { log, reroute } from "../../src/lambda_deno_spawn/js/src/console.js";
-import { OUR_FILES } from "../../src/lambda_deno_spawn/js/src/errors.js";
+import { ourFiles } from "../../src/lambda_deno_spawn/js/src/errors.js";
 import { beginLoading } from "../../src/lambda_deno_spawn/js/src/job.js";
 import { end } from "../../src/lambda_deno_spawn/js/src/outcome.js";
 
@@ -70,7 +70,7 @@ Deno.test("a record advises on a denied access and hides our own stack frames", 
     /: set LAMBDA_DENO_PERMISSIONS="default --allow-run=git"/,
   );
   log("INFO", [
-    `Error: m\n    at a (file:///f.ts:1:1)\n    at b (${OUR_FILES}x.js:1:1)`,
+    `Error: m\n    at a (file:///f.ts:1:1)\n    at b (${ourFiles()}x.js:1:1)`,
   ]);
   assert.match(record().text, /at a \(file:\/\/\/f\.ts:1:1\)$/);
 });
@@ -248,9 +248,9 @@ Deno.test("errors that go in circles, or are many, are still a record in JSON", 
 
 Deno.test("lines of a stack in the runtime's files are left out, however they begin", () => {
   sayHello();
-  const path = OUR_FILES.slice("file://".length);
+  const path = ourFiles().slice("file://".length);
   log("ERROR", [
-    `Error: m\n  at run (${OUR_FILES}run.js:1:1)\n  at start (${path}main.js:1:1)\n` +
+    `Error: m\n  at run (${ourFiles()}run.js:1:1)\n  at start (${path}main.js:1:1)\n` +
     `  at mine (/var/task/a.ts:1:1)\nread ${path}main.js`,
   ]);
   assert.match(

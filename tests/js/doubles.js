@@ -28,6 +28,7 @@ const HELLO = {
   closeMs: 500,
   lastWordsMs: 1000,
   console: "log",
+  steering: "",
   variables: {},
   packageFolders: [],
   closedFolders: [],

@@ -12,7 +12,7 @@ import {
   isError,
   loadErrorType,
   noteDenials,
-  OUR_FILES,
+  ourFiles,
   remedy,
   RuntimeError,
   untoldDenials,
@@ -51,7 +51,7 @@ Deno.test("describe() names an error by its own name, with its stack", () => {
 Deno.test("describe() leaves our own files out of a stack", () => {
   sayHello();
   const stack = `Error: m\n    at theirs (file:///var/task/f.ts:1:2)
-    at run (${OUR_FILES}runtime.js:9:9)\n    at async other (file:///a.ts:3:4)`;
+    at run (${ourFiles()}runtime.js:9:9)\n    at async other (file:///a.ts:3:4)`;
   assert.deepEqual(describe(errorWith("m", { stack })).stackTrace, [
     "at theirs (file:///var/task/f.ts:1:2)",
     "at async other (file:///a.ts:3:4)",
@@ -437,7 +437,7 @@ Deno.test("remedy() builds on the permissions that there are", () => {
 });
 
 Deno.test("remedy() warns of variables that Deno's module loader obeys", () => {
-  sayHello({ variables: { HTTP_PROXY: null } });
+  sayHello({ steering: "HTTP_PROXY" });
   assert.match(
     remedy("env", undefined),
     /^process\.loadEnvFile would also set/,

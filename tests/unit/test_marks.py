@@ -8,6 +8,7 @@ that start processes or touch files. Such a test module carries the mark ``as_la
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -125,6 +126,21 @@ def test_unit_tests_of_the_runtime_that_touch_files_run_as_on_lambda() -> None:
         and path.stem not in NOT_THE_RUNTIME
     ]
     assert unmarked == []
+
+
+def test_what_make_test_leaves_out_is_run_by_ci() -> None:
+    root = TESTS.parent
+    makefile = (root / "Makefile").read_text(encoding="utf-8")
+    recipes = dict(re.findall(r"^([\w-]+):.*\n\t(.*pytest.*)$", makefile, re.MULTILINE))
+    assert "-m 'not aws and not long'" in recipes["test"]
+    assert "-m 'long and not aws'" in recipes["test-long"]
+    steps = (root / ".ci" / "run").read_text(encoding="utf-8").splitlines()
+    assert {step.partition(" #")[0] for step in steps} >= {
+        "make test COVERAGE=on", "make test-long", "make test-as-lambda",
+    }  # fmt: skip
+    assert re.search(
+        r"^check: .*\btest test-long test-as-lambda", makefile, re.MULTILINE
+    )
 
 
 # The rules are only as good as the reading.

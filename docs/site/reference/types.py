@@ -24,7 +24,7 @@ GROUPS = {
         "Handler", "CallbackHandler", "Callback", "FetchHandler", "StreamifyHandler",
     ),
     "Context": ("Context", "FetchContext", "CognitoIdentity", "ClientContext"),
-    "Streams": ("AwsLambda", "ResponseStream", "HttpMetadata"),
+    "Streams": ("AwsLambda", "InvokeStore", "ResponseStream", "HttpMetadata"),
     "HTTP events": (
         "HttpEvent", "ApiGatewayV1Event", "ApiGatewayV1RequestContext",
         "ApiGatewayV2Event", "FunctionUrlEvent", "ApiGatewayV2RequestContext",

@@ -382,6 +382,24 @@ export interface AwsLambda {
       metadata: HttpMetadata,
     ): ResponseStream;
   };
+  /** What belongs to the invocation, for code that does not get the context. */
+  InvokeStore: InvokeStore;
+}
+
+/** As in Node's runtime; the package `@aws/lambda-invoke-store` finds it. */
+export interface InvokeStore {
+  getContext(): Record<string | symbol, unknown> | undefined;
+  /** False outside of an invocation, as while the module loads. */
+  hasContext(): boolean;
+  /** `-` outside of an invocation. */
+  getRequestId(): string;
+  getXRayTraceId(): string | undefined;
+  getTenantId(): string | undefined;
+  get(key: string | symbol): unknown;
+  /** Keep a value for the rest of the invocation. */
+  set(key: string | symbol, value: unknown): void;
+  /** Run a function with other values. */
+  run<T>(context: Record<string | symbol, unknown>, work: () => T): T;
 }
 
 declare global {

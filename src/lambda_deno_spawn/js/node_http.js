@@ -50,7 +50,9 @@ const CONNECTION_HEADERS = new Set([
  */
 export function exchange(server, request, remoteAddress) {
   const connection = new Connection(request.method === "HEAD", remoteAddress);
-  const isSecure = server.listenerCount("secureConnection") > 0;
+  // That of node:https. Listeners for its events are no sign: restify's servers have
+  // them in any case.
+  const isSecure = typeof server.setSecureContext === "function";
   connection.encrypted = isSecure || undefined;
   server.emit(isSecure ? "secureConnection" : "connection", connection);
   connection.push(bytesOf(request));

@@ -27,10 +27,10 @@ import * as http from "./http.js";
  * @property {(handler: Handler, event: string) => Promise<void>} rehearse
  * @property {string} responseMode
  * @property {new (errorType: string, message: string) => Error} RuntimeError
- * @property {new (job: any) => {
+ * @property {(job: any) => {
  *   beginHttp: (prelude: object) => void,
  *   pump: (source: AsyncIterable<unknown>) => Promise<void>,
- * }} Sink
+ * }} makeSink
  * @property {symbol} STREAMED
  * @property {(message: string) => void} warn
  */
@@ -239,6 +239,7 @@ function nodeAdapter(nodeHttp) {
     }
     const { hostname } = http.connectionOf(event, request.headers);
     job.nextTurn = nodeHttp.nextTurn;
+    job.isServed = true;
     const answer = await nodeHttp.exchange(
       node,
       request,
@@ -267,7 +268,7 @@ function nodeAdapter(nodeHttp) {
       bytes = await nodeHttp.collect(answer.body);
       return await http.fromResponse(response, event, tools.warn);
     }
-    const sink = new tools.Sink(job);
+    const sink = tools.makeSink(job);
     sink.beginHttp(http.streamPrelude(response));
     await sink.pump(answer.body);
     return tools.STREAMED;

@@ -278,7 +278,7 @@ class ModuleCache:
             _write(_read(base, task_root), path)
 
     def _learn(self, path: str) -> None:
-        self._snapshot = _read(path)
+        self._snapshot = _without_logs(_read(path))
         self._round += 1
         self._plan_downloads()
         if self._watches_downloads:
@@ -560,6 +560,21 @@ def _read(folder: str, task_root: str = "") -> Snapshot:
         if left < 0:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), folder)
     return found
+
+
+def _without_logs(snapshot: Snapshot) -> Snapshot:
+    """Return a snapshot whose databases need no recovery when they are opened."""
+    # Not needed for the first process, which waits for no import.
+    from lambda_deno_spawn.launch.database import merged
+
+    for name in DATABASES:
+        database, log = snapshot.get(name), snapshot.get(name + WAL)
+        if not database or not log:
+            continue
+        whole = merged(database, log, COPIED_LIMIT_BYTES)
+        if whole is not None:
+            snapshot = {**snapshot, name: whole, name + WAL: b""}
+    return snapshot
 
 
 def _emitted_files(folder: str, task_root: str) -> Iterator[str]:

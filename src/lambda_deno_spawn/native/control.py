@@ -280,13 +280,13 @@ class ControlSocket:
         return request_id
 
     def receive(self) -> Answer | None:
-        """Return what has come, None if nothing has.
+        """Return the next message, None if none has come.
 
         Raises:
             TemplateError: The template has gone, or does not keep to the protocol.
         """
         try:
-            # One byte more than an answer: what is longer is seen to be.
+            # One byte more than an answer, so that a longer one is noticed.
             packet, rest, _, _ = self._socket.recvmsg(ANSWER.size + 1)
         except BlockingIOError:
             return None

@@ -106,7 +106,12 @@ bool begin_template(int given, bool has_own_cache, char **variables) {
   call3(SYS_get_robust_list, 0, (long)&robust, (long)&robust_length);
   if (why.code == OK) prepare_threads(&why);
   send_answer(0, getpid(), &why);
-  if (why.code == OK) return true;
+  /* From here on no program of an event that runs beside this process, as the same user,
+   * can look into it or change what later copies will be (proc(5), ptrace(2)). */
+  if (why.code == OK) {
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    return true;
+  }
   close(control);
   control = -1;
   return false;
@@ -158,15 +163,20 @@ static bool freeze(const int given[GIVEN_LIMIT], struct refusal *why) {
     return refuse(why, LIMIT, 0, "more than %d fork handlers", FORK_HANDLERS_LIMIT);
   if (has_random)
     return refuse(why, RANDOM, 0, "drawn random numbers while it loaded");
-  if (!has_no_children(why) || !park_threads(why)) return false;
+  if (!has_no_children(why)) return false;
+  /* Only then does the kernel tell a process what its own threads are waiting for. */
+  prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+  if (!park_threads(why)) {
+    prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+    return false;
+  }
   const int ours[] = {control,  cache_descriptor(), given[0],
                       given[1], given[2],           given[3]};
   is_frozen = plan_descriptors(ours, 2 + GIVEN_LIMIT, why) && plan_memory(shared, why) &&
               has_generators(why);
   find_out_about_score();
-  /* From here on no child can look into this process or change it (proc(5), ptrace(2)),
-   * whatever its handler may do. */
-  if (is_frozen && prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0)
+  /* No child can look into this process or change it, whatever its handler may do. */
+  if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0 && is_frozen)
     is_frozen = refuse(why, SYSTEM, errno, "prctl");
   if (!is_frozen) release_threads();
   return is_frozen;
@@ -176,10 +186,7 @@ static bool freeze(const int given[GIVEN_LIMIT], struct refusal *why) {
 static void thaw(void) {
   close(control);
   control = -1;
-  if (is_frozen) {
-    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
-    release_threads();
-  }
+  if (is_frozen) release_threads();
   is_frozen = false;
 }
 
@@ -358,6 +365,8 @@ void wait_for_input(void) {
       /* A request that came first has been answered. What comes on stdin after one is an
        * event, whose code must not find the way to the supervisor. */
       if (was_asked || is_frozen) thaw();
+      /* Code that serves an event finds an ordinary process. */
+      if (has_input) prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
       return;
     }
     if (wait[1].revents == 0) continue;

@@ -189,7 +189,7 @@ class PipeWriter:
         self._write()
 
     def close(self) -> None:
-        """Let the process read end-of-file; what is not written yet is dropped."""
+        """Let the process read end-of-file; unwritten input is dropped."""
         if self._fd is not None:
             self._loop.remove_writer(self._fd)
             os.close(self._fd)

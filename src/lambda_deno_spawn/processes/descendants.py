@@ -212,7 +212,7 @@ class OomScore:
             lose(OOM_SCORE_LOST, str(error))
 
     def of(self, score: bytes) -> OomScore:
-        """Choose the score of what is started next; returns this object."""
+        """Choose the score of processes started next; returns this object."""
         self._next = score
         return self
 

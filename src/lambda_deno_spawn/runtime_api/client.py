@@ -64,7 +64,7 @@ UNRESERVED = frozenset(
 # Errors of the system that mean: no room for one more connection.
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 HTTP_ACCEPTED = 202
-# What a refused post means.
+# The meaning of a refused post.
 REFUSALS = {
     400: "the Runtime API does not know this invocation (any more)",
     403: "the invocation was answered already",

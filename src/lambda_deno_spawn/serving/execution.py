@@ -274,13 +274,13 @@ class Execution:
             lost = exchange.lost_work
             if lost is not None:
                 logger.warning(
-                    "Work handed to waitUntil was lost: %s",
+                    "Work after the response was lost: %s",
                     lost,
                     extra=log_context(self._invocation),
                 )
         except TimeoutError:
             logger.warning(
-                "Work handed to waitUntil did not end before the deadline: stopped",
+                "Work after the response did not end before the deadline: stopped",
                 extra=log_context(self._invocation),
             )
             await lease.stop(min(TERMINATE_GRACE_S, self._deadline.remaining_s() / 4))

@@ -77,7 +77,7 @@ class Leftovers:
             await self.end_removal(left_s())
 
     async def end_removal(self, limit_s: float) -> None:
-        """Go on for so long at most, then stop; what is left has its turn later."""
+        """Continue for this long at most; the rest is removed later."""
         self.begin_removal()
         task, self._task = self._task, None
         if task is not None:

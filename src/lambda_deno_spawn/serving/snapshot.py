@@ -1,4 +1,4 @@
-"""SnapStart: from init, through a snapshot, to the first process of what is restored.
+"""SnapStart: from init, through a snapshot, to the first process after a restore.
 
 Knows what has to be done on both sides of the snapshot and in which order. Does not
 know exit codes, or how failures are reported. Decision 0023; the calls are those of
@@ -92,7 +92,7 @@ class SnapStart:
         return await self._start(LOAD_LIMIT_S)
 
     async def suspend(self) -> Failure | None:
-        """End what must not be in the snapshot, and wait until it is restored."""
+        """End everything that must not be in the snapshot, and wait for the restore."""
         if not await self._strategy.clear():
             message = (
                 "Cannot take a snapshot: a process of the handler's cannot be ended"

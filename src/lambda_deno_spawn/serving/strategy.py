@@ -182,7 +182,7 @@ class Lease:
         return exchange
 
     async def stop(self, grace_s: float) -> None:
-        """Stop what goes on in the worker for this invocation: its time is over.
+        """Stop the work in the worker for this invocation: its time is over.
 
         Args:
             grace_s: Time between SIGTERM and SIGKILL.
@@ -341,7 +341,7 @@ class BaseStrategy(ABC):
 
     @abstractmethod
     async def stop(self, lease: Lease, grace_s: float) -> None:
-        """Stop what goes on for a lease whose time is over; see ``Lease.stop``."""
+        """Stop the work for a lease whose time is over; see ``Lease.stop``."""
 
     @abstractmethod
     def take_back(self, lease: Lease) -> None:
@@ -364,7 +364,7 @@ class BaseStrategy(ABC):
 
     @abstractmethod
     def _refill(self) -> Worker | None:
-        """Start what is to wait for events; return the last one that was started."""
+        """Start the workers that wait for events; return the last one started."""
 
     @abstractmethod
     def _forget_all(self) -> None:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from lambda_deno_spawn.launch.module_cache import ModuleCache
     from lambda_deno_spawn.native.control import Answer
+    from lambda_deno_spawn.processes.inherited import Inherited
     from lambda_deno_spawn.processes.state import StateDir
     from lambda_deno_spawn.worker.worker import Worker
 
@@ -73,6 +74,7 @@ class Template:
     Attributes:
         worker: The process.
         is_checked: It has been asked, and may be copied.
+        inherited: What its copies begin with, if others may change that.
         own_bytes: Memory of its own, once it has loaded.
         file_bytes: Its memory that is read from files, mostly Deno's program.
         folders: Its private folder and those of its copies; empty: all have the same.
@@ -91,6 +93,7 @@ class Template:
         """
         self.worker = worker
         self.is_checked = False
+        self.inherited: Inherited | None = None
         self.own_bytes = self.file_bytes = 0
         self._control = control
         self.folders = folders
@@ -130,7 +133,7 @@ class Template:
         return self._free_place() is not None
 
     def note_copy(self, worker: Worker) -> None:
-        """Note who has charge of a copy."""
+        """Note the worker that has charge of a copy."""
         self._copies[worker.started.private_dir] = worker
 
     def is_copy(self, worker: Worker) -> bool:
@@ -283,6 +286,7 @@ class Templates:
         max_age_s: float | None,
         places: int = 1,
         memory_mb: int | None = None,
+        inherited_of: Callable[[int], Inherited | None] | None = None,
     ) -> None:
         """Start nothing yet.
 
@@ -295,6 +299,8 @@ class Templates:
             places: How many copies there may be at once.
             memory_mb: What the environment has for one event and the template; None:
                 there is a template in any case.
+            inherited_of: Returns what the children of a process begin with, if handlers
+                may change that of a template; None: they may not.
         """
         self.reason: str | None = None
         self._workers = workers
@@ -304,6 +310,7 @@ class Templates:
         self._max_age_s = max_age_s
         self._places = places
         self._memory_mb = memory_mb
+        self._inherited_of = inherited_of
         # By whether it was a copy: a copy has read little of Deno's program.
         self._peaks_bytes = {False: 0, True: 0}
         # The shortest time that a process has taken to load: some are frozen meanwhile.
@@ -388,7 +395,9 @@ class Templates:
             return None
         if not self._cache.is_known or not template.has_place():
             return None
-        if self._workers.is_outdated(template.worker, self._needed_s):
+        # Other events may have ended since `prepare`.
+        is_changed = self._places > 1 and self._is_changed(template)
+        if is_changed or self._workers.is_outdated(template.worker, self._needed_s):
             self._replace(template, "")
             return None
         # A copy reads them as little as its template does any more; but what an event
@@ -403,7 +412,7 @@ class Templates:
         return started
 
     def note_copy(self, worker: Worker) -> None:
-        """Note who has charge of the copy that was taken."""
+        """Note the worker that has charge of the copy that was taken."""
         if self._template is not None:
             self._template.note_copy(worker)
 
@@ -581,6 +590,8 @@ class Templates:
             return
         if answer.code == OK:
             template.is_checked = True
+            if self._inherited_of is not None:
+                template.inherited = self._inherited_of(template.worker.pid)
             if template.folders:
                 # No copy may use it, also not one whose module has found out its path.
                 self._state.remove_private(template.folders[0])
@@ -620,12 +631,21 @@ class Templates:
         age_s = time.monotonic() - worker.started.started_s
         if self._max_age_s is not None and age_s > self._max_age_s:
             return ""
-        if self._workers.is_outdated(worker, needed_s):
+        if self._workers.is_outdated(worker, needed_s) or self._is_changed(template):
             return ""
         return None
 
+    def _is_changed(self, template: Template) -> bool:
+        """Tell whether an event has changed what later copies would begin with."""
+        if self._inherited_of is None or template.inherited is None:
+            return False
+        if self._inherited_of(template.worker.pid) == template.inherited:
+            return False
+        logger.info("Replacing the template: its limits or priority were changed")
+        return True
+
     def _replace(self, template: Template, problem: str) -> None:
-        """Do without a template, and count what was wrong with it, if anything."""
+        """Do without a template, and count its fault, if it had one."""
         is_gone = not template.worker.is_usable()
         template.worker.kill()  # what ends a worker does the rest
         template.close()

@@ -13,6 +13,7 @@ from lambda_deno_spawn.config import LAST_WORDS_S
 from lambda_deno_spawn.errors import WorkerSpawnError
 from lambda_deno_spawn.log.writer import logger
 from lambda_deno_spawn.processes.descendants import newly_lost
+from lambda_deno_spawn.processes.inherited import own_inheritance
 from lambda_deno_spawn.worker.start import start_worker
 from lambda_deno_spawn.worker.worker import Worker
 
@@ -83,6 +84,8 @@ class WorkerFactory:
         inherited: int | None = None,
         private_dir: str | None = None,
     ) -> StartedWorker:
+        if command.may_change_processes:
+            own_inheritance.restore()
         try:
             return start_worker(
                 command,
@@ -99,7 +102,12 @@ class WorkerFactory:
                 logger.warning("%s", lost)
 
     def repair_files(self) -> None:
-        """Write the files again that a process starts with, if they were changed."""
+        """Undo what events have done to what a process starts with.
+
+        That is, to the files, and to the limits and priority of this process.
+        """
+        if self._command.may_change_processes:
+            own_inheritance.restore()
         # On a full disk there is no room; a start would fail, and says so.
         with suppress(OSError):
             self._state.write_all(self._command.files)

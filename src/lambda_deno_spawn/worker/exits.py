@@ -36,6 +36,11 @@ NEVER_SETTLES_SIGN = "Top-level await promise never resolved"
 REFUSAL = r"(?m)^error: (?!Uncaught|Top-level)(.+)"
 REFUSAL_CAUSE = r"(?m)^Caused by:\n\s+(?:0: )?(.+)"
 SYSTEM_SIGN = "(os error "  # not the fault of a setting
+# What a process was doing, behind "before"; in all other states it was to answer.
+_DOING = {
+    State.STARTING: "loading the handler's module",
+    State.FINISHING: "the work after its response was done",
+}
 
 
 def exit_error(
@@ -58,7 +63,7 @@ def exit_error(
         is_oom: The kernel may have sent a SIGKILL because memory was used up.
     """
     returncode = status.returncode
-    doing = "loading the handler's module" if state is State.STARTING else "answering"
+    doing = _DOING.get(state, "answering")
     refusal = re.search(REFUSAL, stderr_tail)
     ended_by = WorkerExitedError
     if _is_heap_limit(returncode, stderr_tail):
@@ -105,10 +110,11 @@ def exit_error(
             f"The process was ended by signal {-returncode} ({name}) before {doing}"
         )
     else:
-        message = (
-            f"The process exited with status {returncode} before {doing}: "
-            "a handler must return or throw, not call Deno.exit or process.exit"
-        )
+        message = f"The process exited with status {returncode} before {doing}"
+        if state is not State.FINISHING:
+            message += (
+                ": a handler must return or throw, not call Deno.exit or process.exit"
+            )
     return ended_by(message, returncode=returncode, pid=pid, stderr_tail=stderr_tail)
 
 

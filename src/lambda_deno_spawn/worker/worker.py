@@ -238,7 +238,7 @@ class Worker:
         self._process.signal_group(signal.SIGKILL)
 
     async def terminate(self, grace_s: float) -> None:
-        """Send SIGTERM, and SIGKILL to what is left of the group after ``grace_s``.
+        """Send SIGTERM, and SIGKILL to the rest of the group after ``grace_s``.
 
         Not if it says meanwhile that it has heard, and has last words: ``hear_out``.
         """

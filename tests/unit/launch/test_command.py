@@ -353,16 +353,17 @@ def test_the_process_is_told_the_variables_that_deno_itself_obeys(
 ) -> None:
     """Not those that it may not read, or that are withheld from it."""
     environ = {"HTTPS_PROXY": "http://proxy:3128", "TABLE": "t"}
-    facts = function.command(environ).facts["variables"]
-    assert isinstance(facts, dict)
-    assert facts["HTTPS_PROXY"] == "http://proxy:3128"
-    assert facts["HTTP_PROXY"] is None
-    assert "TABLE" not in facts
-    withheld = function.command(environ, LAMBDA_DENO_ENV="TABLE").facts["variables"]
-    assert isinstance(withheld, dict)
-    assert withheld["HTTPS_PROXY"] is None
-    nothing = function.command(environ, LAMBDA_DENO_PERMISSIONS="--allow-net")
-    assert nothing.facts["variables"] == {}
+    facts = function.command(environ).facts
+    assert facts["variables"] == {"HTTPS_PROXY": "http://proxy:3128"}
+    names = facts["steering"]
+    assert isinstance(names, str)
+    assert {"HTTPS_PROXY", "HTTP_PROXY"} < set(names.split(","))
+    assert "TABLE" not in names.split(",")
+    withheld = function.command(environ, LAMBDA_DENO_ENV="TABLE").facts
+    assert withheld["variables"] == {}
+    assert withheld["steering"] == names
+    nothing = function.command(environ, LAMBDA_DENO_PERMISSIONS="--allow-net").facts
+    assert (nothing["steering"], nothing["variables"]) == ("", {})
 
 
 # What the process is told.
@@ -405,7 +406,8 @@ def test_the_facts_are_the_static_part_of_the_context(function: Function) -> Non
             "taskRoot": str(function.task_root),
             "credentialsWithheld": False,
         },
-        "variables": dict.fromkeys(STEERING),
+        "steering": ",".join(STEERING),
+        "variables": {},
         "packageFolders": [],
         "closedFolders": [],
         "context": {

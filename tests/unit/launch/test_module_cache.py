@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import sqlite3
 import stat
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -78,6 +80,30 @@ def test_what_was_loaded_before_an_event_is_lent_to_all_later_processes(
     real = (path / DATABASE).readlink()
     assert real.with_name(f"{DATABASE}-wal").read_text() == "loadedloaded"
     assert real.with_name(f"{DATABASE}-shm").is_file()
+
+
+def test_later_processes_have_no_log_to_recover(state: Path) -> None:
+    cache = ModuleCache(str(state))
+    for _ in range(2):
+        path = cache.make()
+        with closing(sqlite3.connect(f"{path}/{DATABASE}", isolation_level=None)) as it:
+            it.execute("PRAGMA journal_mode = WAL")
+            it.execute("CREATE TABLE IF NOT EXISTS cache (name TEXT)")
+            it.execute("INSERT INTO cache VALUES ('loaded')")
+            cache.loaded(path)
+    real = (Path(cache.make()) / DATABASE).readlink()
+    assert real.with_name(f"{DATABASE}-wal").read_bytes() == b""
+    with closing(sqlite3.connect(f"file:{real}?mode=ro", uri=True)) as it:
+        found = it.execute("SELECT name FROM cache").fetchall()
+    assert found == [("loaded",), ("loaded",)]
+
+
+def test_a_log_without_a_database_is_kept_as_it_is(state: Path) -> None:
+    cache = ModuleCache(str(state))
+    path = cache.make()
+    (Path(path) / f"{DATABASE}-wal").write_text("alone")
+    cache.loaded(path)
+    assert (Path(cache.make()) / f"{DATABASE}-wal").read_text() == "alone"
 
 
 def test_what_an_event_adds_ends_with_its_process(state: Path) -> None:

@@ -557,7 +557,7 @@ def test_work_that_is_lost_is_told(
     runtime.loop.call(worker.deno.respond, b"1")
     runtime.loop.call(worker.deno.exit, 3)
     runtime.settle(execution)
-    assert "Work handed to waitUntil was lost: The process exited" in caplog.text
+    assert "Work after the response was lost: The process exited" in caplog.text
 
 
 def test_start_and_waiting_belong_to_the_first_event_of_a_worker(

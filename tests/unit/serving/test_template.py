@@ -17,6 +17,7 @@ from lambda_deno_spawn.limits import MEBIBYTE
 from lambda_deno_spawn.native import control
 from lambda_deno_spawn.native.control import ANSWER, BUSY, MAGIC, OK, SOCKET, VERSION
 from lambda_deno_spawn.processes.child import Footprint
+from lambda_deno_spawn.processes.inherited import Inherited
 from lambda_deno_spawn.processes.launch import Launched
 from lambda_deno_spawn.processes.reaper import ExitStatus
 from lambda_deno_spawn.serving import template as module
@@ -159,6 +160,7 @@ def make(
     cache: FakeCache | None = None,
     places: int = 1,
     memory_mb: int | None = None,
+    inherited_of: Callable[[int], Inherited | None] | None = None,
 ) -> tuple[Templates, FakeStarter, FakeCache]:
     starter, cache = FakeStarter([*answers]), cache or FakeCache()
     templates = Templates(
@@ -169,6 +171,7 @@ def make(
         None,
         places,
         memory_mb,
+        inherited_of,
     )
     MADE.append(templates)
     return templates, starter, cache
@@ -264,6 +267,29 @@ def test_what_would_be_wrong_for_the_next_event_is_replaced(why: str) -> None:
     assert len(starter.started) == 2
     assert starter.started[0].is_killed
     assert templates.worker is cast("object", starter.started[1])
+
+
+def inherited(priority: int) -> Inherited:
+    return Inherited((), priority, 0, frozenset({0}))
+
+
+@pytest.mark.parametrize("places", [1, 2])
+def test_no_copy_is_made_of_a_template_that_an_event_has_slowed(places: int) -> None:
+    priority = 0
+    templates, starter, _ = make(
+        [answer(1)],
+        [answer(1)],
+        places=places,
+        inherited_of=lambda _: inherited(priority),
+    )
+    prepare(templates)
+    priority = 19
+    if places > 1:  # other events end between the two
+        assert templates.take() is None
+    prepare(templates)
+    assert len(starter.started) == 2
+    assert starter.started[0].is_killed
+    assert templates.reason is None
 
 
 def test_no_copy_is_made_of_a_template_whose_credentials_run_out() -> None:

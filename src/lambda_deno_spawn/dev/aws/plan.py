@@ -205,7 +205,7 @@ class Upload:
 
 @dataclass(frozen=True, slots=True)
 class Push:
-    """An image that has to be in a repository; only what is missing there is sent.
+    """An image that has to be in a repository; only the missing parts are sent.
 
     The response of this step is a mapping with ``ImageUri``, the image's name with its
     digest.

@@ -126,7 +126,7 @@ class Racer(Protocol):
         """Return the most memory that it has while it serves some events."""
 
     def note(self, events: int) -> str | None:
-        """Return what has to be said about the last events.
+        """Return remarks about the last events.
 
         Raises:
             ContestantError: They were not served in this way.
@@ -361,7 +361,7 @@ class _Run:
             racer = among.pop(way, None)
             if isinstance(racer, _Waiting):
                 racer.stop()  # it would go on beside the others
-            # What `fork` refuses is worded for someone who has set it.
+            # The words of a refusal by `fork` assume that the user has set it.
             reason = error.reason.rpartition("; expected auto: ")[2]
             self._refused[way] = Refused(way, reason, error.is_of_function)
 

@@ -198,7 +198,7 @@ def _show(
 def write_report(
     results: Results, summaries: Sequence[Summary], stream: TextIO
 ) -> None:
-    """Write the tables, and what has to be known to read them."""
+    """Write the tables, and the notes that are needed to read them."""
     stream.write("Each event\n\n")
     headings = [
         "", "response p50", "p99", "until next p50", "billed", "CPU", "memory",

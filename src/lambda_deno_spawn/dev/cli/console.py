@@ -33,7 +33,7 @@ EXIT_BUILD = 3
 EXIT_CHANGES = 4  # of `deploy --plan`: something differs
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
 EXIT_TERMINATED = 143  # 128 + SIGTERM
-# What each of them says; docs/reference/commands.md is generated from this table.
+# The meaning of each; docs/reference/commands.md is generated from this table.
 EXIT_CODES = {
     0: "Success.",
     EXIT_FAILED: "The function failed, a check found a problem, or the command itself "

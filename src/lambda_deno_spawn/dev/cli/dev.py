@@ -67,7 +67,7 @@ DEFAULT_PORT = 3000
 WRITE_DELAY_S = 0.01
 ORIGIN = re.compile(r"\*|https?://[^/\s]+|[a-z][a-z0-9+.-]*://[^/\s]+")
 PLATFORM_LINES = ("START RequestId: ", "END RequestId: ", "REPORT RequestId: ")
-# What the runtime logs of errors that are shown here in a form for people.
+# Records of the runtime about errors that are shown here in a form for people.
 ERROR_LINE = re.compile(r"[^\t]*\t[^\t]*\tERROR\t(?:Invoke|Init) Error\t")
 RECORD_HEAD = re.compile(r"\d{4}-\d\d-\d\dT([\d:]+)[\d.]*Z\t([^\t]*)\t")
 
@@ -336,7 +336,7 @@ class JsonScreen:
         """Do nothing: each line is written at once."""
 
     def begin(self, local: LocalLambda, listener: Listener) -> None:
-        """Say what is served."""
+        """Name the functions that are served."""
         functions = {
             name: {"arn": fleet.arn, "folder": str(fleet.function.folder)}
             for name, fleet in local.fleets.items()
@@ -358,7 +358,7 @@ class TextScreen:
         self._lines: list[str] = []  # to be written
 
     def begin(self, local: LocalLambda, listener: Listener) -> None:
-        """Say what is served, and how to call it."""
+        """Name the functions that are served, and how to call them."""
         lines = []
         self._width = max(map(len, local.fleets), default=0)
         only = local.only()

@@ -141,7 +141,7 @@ def _show_checks(checks: list[Check], output: Output) -> None:
     sys.stdout.flush()
     is_fine = all(check.status is Status.OK for check in checks)
     if output is Output.TEXT and not is_fine:
-        why = "has an error happened? `lambda-deno-spawn explain` says what it means"
+        why = "if a function has failed, `lambda-deno-spawn explain` says why"
         print(f"Note: {why}", file=sys.stderr)
     if not is_ok:
         raise typer.Exit(EXIT_FAILED)

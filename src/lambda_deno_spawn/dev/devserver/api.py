@@ -188,7 +188,7 @@ class LambdaApi:
             },
         )
 
-    # What they have in common.
+    # Used by several routes.
 
     def _find(self, request: Request) -> tuple[Fleet, str | None]:
         try:

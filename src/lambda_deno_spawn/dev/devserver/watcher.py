@@ -44,7 +44,7 @@ class GitIgnored:
         # A file in an ignored folder cannot be taken back.
         if any(self._decides(each, top, is_folder=True) for each in folders):
             return True
-        # What is gone may have been either.
+        # A path that is gone may have been either.
         is_file, is_folder = path.is_file(), path.is_dir()
         return (not is_folder and self._decides(path, top, is_folder=False)) or (
             not is_file and self._decides(path, top, is_folder=True)

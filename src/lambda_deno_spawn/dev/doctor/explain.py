@@ -687,7 +687,7 @@ ESCAPES = re.compile(r"\x1b\[[0-9;]*m")
 
 
 def explain(text: str) -> list[Explanation]:
-    """Return what is known about the errors in a text, in the order of the text."""
+    """Return explanations of the errors in a text, in the order of the text."""
     found: dict[Entry, Explanation] = {}
     for line in ESCAPES.sub("", text).splitlines():
         # In a log of JSON, the quotes of a message are escaped, and so are its lines.

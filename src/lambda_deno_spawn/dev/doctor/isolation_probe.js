@@ -378,6 +378,15 @@ const PROBES = {
     plant: () => lowerPriority(Deno.ppid, 1),
     look: (priority) => hasPriority(Deno.ppid, priority),
   },
+  "parent-limits": {
+    planted: "a lower limit on its parent's open files",
+    under: ["all"],
+    plant: (event) => fileLimit(event, "- 1"),
+    look(planted, event) {
+      const found = fileLimit(event, "");
+      return [found === planted, `it is ${found}`];
+    },
+  },
   "open-files": {
     planted: "three files opened and never closed",
     under: ["all"],
@@ -937,6 +946,24 @@ function openKv() {
   const open = /** @type {any} */ (Deno).openKv;
   if (open === undefined) throw new Withheld("there is no Deno.openKv");
   return open();
+}
+
+/**
+ * Change and return how many files the parent of this process may have open, by a program:
+ * there is no function for it in Deno.
+ *
+ * @param {ProbeEvent} event
+ * @param {string} change An operation in Python, such as "- 1"; empty: no change.
+ */
+function fileLimit({ helper }, change) {
+  const code = `if True:
+    from resource import RLIMIT_NOFILE, prlimit
+    soft, hard = prlimit(${Deno.ppid}, RLIMIT_NOFILE)
+    prlimit(${Deno.ppid}, RLIMIT_NOFILE, (soft ${change}, hard))
+    print(soft ${change})`;
+  const limit = Number(output(helper[0], "-I", "-S", "-c", code));
+  if (limit === 0) throw new Unavailable("it cannot be changed");
+  return limit;
 }
 
 /**

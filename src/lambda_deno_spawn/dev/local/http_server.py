@@ -142,7 +142,7 @@ class HttpServer:
         return f"{host}:{port}"
 
     async def aclose(self) -> None:
-        """Refuse connections, let requests in progress end, close what is left."""
+        """Refuse connections, let requests in progress end, close the rest."""
         if self._server is not None:
             self._server.close()
         connections = list(self._connections)

@@ -17,7 +17,7 @@ LOG_READ_LIMIT_BYTES = 64 * 1024  # all that a pipe holds, unless enlarged (pipe
 KNOWN_LINES = 1000  # to recognize when the module prints them again
 TIME = re.compile(rb"\d{4}-\d\d-\d\dT[\d:.]+Z\t")
 NEXT_PROCESS = (
-    "(The process for the next event gets ready. It loads the module again and logs:)"
+    "(The process for the next event is starting. It loads the module again and logs:)"
 )
 
 
@@ -95,7 +95,7 @@ class LogPipe:
         self._answered = request_id.encode()
 
     def catch_up(self) -> None:
-        """Pass on what was printed before."""
+        """Pass on the output so far."""
         self._pump()
 
     def say(self, line: str) -> None:

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         InvokeOptions,
     )
 
-# What VS Code sets where it debugs every Node.js program: the second one makes them
+# VS Code sets these where it debugs every Node.js program: the second one makes them
 # load a module of its own, by a path that means nothing to the function.
 NODE_DEBUGGER = "VSCODE_INSPECTOR_OPTIONS"
 # Several times as long as the runtime needs to kill and reap one Deno process.

@@ -537,7 +537,7 @@ def _listed(reasons: Sequence[Doubt | str | None], shown: int = 3) -> str:
 
 
 def _first_line(error: BuildError | str | None) -> str:
-    """Return an error in one line: what was tried, and the first line of the reason."""
+    """Return an error in one line: the attempt, and the first line of the reason."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return " ".join(lines[:2])
 

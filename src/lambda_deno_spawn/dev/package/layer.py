@@ -87,7 +87,7 @@ class Kind(StrEnum):
     PYTHON = "python"
 
 
-# What a cold start takes longer without byte code; docs/layers.md, "Byte code".
+# How much longer a cold start takes without byte code; docs/layers.md, "Byte code".
 UNCOMPILED_MS = {Kind.RUNTIME: 120, Kind.PYTHON: 400}
 
 

@@ -90,12 +90,16 @@ def _made(name: Callable[[], Path], make: Callable[[Path], None]) -> Iterator[Pa
             make(path)
         except FileExistsError:
             continue
-        descriptor = os.open(path, os.O_RDONLY)
+        # Until it is locked, another command takes it for abandoned, and removes it.
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
         with contextlib.suppress(OSError):  # age has to tell
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if _is_same(path, descriptor):
             break
-        os.close(descriptor)  # another command took it for abandoned before the lock
+        os.close(descriptor)
     try:
         yield path
     finally:

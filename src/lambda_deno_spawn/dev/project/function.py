@@ -185,8 +185,9 @@ def _guess_handler(task_root: Path, shown: Path) -> str:
         return f"{stems.pop()}.{DEFAULT_EXPORT}"
     if not stems:
         raise UsageError(
-            f"Cannot find a handler in {str(shown)!r}: it has no source file; give the "
-            "function's folder or file, or create one with `lambda-deno-spawn new`"
+            f"Cannot find a handler in {str(shown)!r}: it has no source file, such as "
+            f"{SOURCE_NAMES[0]}.ts; give the function's folder or file, or create one "
+            "with `lambda-deno-spawn new`"
         )
     raise UsageError(
         f"Cannot find a handler in {str(shown)!r}: it has {len(stems)} source files, "

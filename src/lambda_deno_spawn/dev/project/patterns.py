@@ -51,7 +51,7 @@ class Patterns:
         """
         if self._spec is None:
             return False
-        # What is in a matched folder stays matched, whatever other patterns say.
+        # Files in a matched folder stay matched, whatever other patterns say.
         folder = name.rpartition("/")[0]
         return (
             folder != "" and self._matches_folder(folder, only_hidden=only_hidden)

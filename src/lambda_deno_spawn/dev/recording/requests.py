@@ -58,7 +58,7 @@ class RequestRecorder:
         self._local.journal.listen(note)
 
     async def _keep(self, record: Record) -> None:
-        """Write a request, while others are served, and tell of it."""
+        """Write a request while others are served, and report it."""
         try:
             path = await asyncio.to_thread(self.write, record)
         except UsageError as error:

@@ -20,7 +20,7 @@ import {
   releaseServers,
   warnOfMore,
 } from "./serving.js";
-import { Sink } from "./stream.js";
+import { makeSink } from "./stream.js";
 
 /** For an app that does not listen by itself. */
 const APP_PORT = 8080;
@@ -96,7 +96,7 @@ async function handToServer() {
     rehearse,
     responseMode: hello.responseMode,
     RuntimeError,
-    Sink,
+    makeSink: (job) => makeSink(job),
     STREAMED,
     warn,
   });

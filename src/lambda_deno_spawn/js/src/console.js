@@ -14,8 +14,8 @@ import {
   describe,
   describeWhole,
   isError,
-  OUR_FILES,
-  OUR_PATH,
+  ourFiles,
+  ourPath,
 } from "./errors.js";
 import { writeAll } from "./frames.js";
 import { hello } from "./input.js";
@@ -223,9 +223,10 @@ function format(args) {
         "a value that cannot be shown",
   );
   // Stack frames of the runtime are of no use to the handler's author.
-  if (!text.includes(OUR_FILES) && !text.includes(OUR_PATH)) return text;
+  const folder = ourFiles(), path = ourPath();
+  if (!text.includes(folder) && !text.includes(path)) return text;
   const isOurs = (/** @type {string} */ line) =>
-    line.includes(OUR_FILES) || /^\W*at /.test(line) && line.includes(OUR_PATH);
+    line.includes(folder) || /^\W*at /.test(line) && line.includes(path);
   const kept = /** @type {string[]} */ ([]);
   for (const line of text.split("\n")) {
     if (!isOurs(line)) kept.push(line);

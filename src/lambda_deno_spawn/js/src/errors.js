@@ -100,16 +100,28 @@ const untold = new Map();
 /** Kinds of access that a denial was told of. */
 const told = /** @type {Set<string>} */ (new Set());
 
-/** Folder of the runtime's own files, as lines of a stack show it. */
-export const OUR_FILES = import.meta.url.slice(
-  0,
-  import.meta.url.lastIndexOf("/") + 1,
-);
+/** What a text has that needs advice. */
+const NEEDS_ADVICE =
+  /, run again with the --allow-|getaddrinfo EPERM |o such file or directory|^Command failed: |--cached-only is specified|^Failed caching npm package|Import "|Could not (?:find|resolve) "/;
+const CREDENTIALS_ERROR = "CredentialsProviderError";
 
-/** The same in the form of loggers that shorten the lines of a stack. */
-export const OUR_PATH = OUR_FILES.slice("file://".length);
+let ourFolder = "";
 /** Code of Deno's own in the line of a stack. */
 const DENOS_OWN = /\b(?:ext|node):[\w/]/;
+
+/** @returns {string} Folder of the runtime's own files, as lines of a stack show it. */
+export function ourFiles() {
+  // Not while this is loaded: Deno makes `import.meta` when it is first used.
+  return ourFolder ||= import.meta.url.slice(
+    0,
+    import.meta.url.lastIndexOf("/") + 1,
+  );
+}
+
+/** @returns {string} The same in the form of loggers that shorten the lines of a stack. */
+export function ourPath() {
+  return ourFiles().slice("file://".length);
+}
 
 /** An error of the runtime itself, whose name the caller sees. */
 export class RuntimeError extends Error {
@@ -391,8 +403,9 @@ export function describe(
   }
   // The supervisor does not accept half a surrogate pair as JSON.
   const errorType =
-    text(() => error.name).slice(0, ERROR_TYPE_LIMIT).toWellFormed() || "Error";
-  const message = advise(text(() => error.message), errorType);
+    textOf(() => error.name).slice(0, ERROR_TYPE_LIMIT).toWellFormed() ||
+    "Error";
+  const message = advise(textOf(() => error.message), errorType);
   const errorMessage = shortened(message, budget);
   /** @type {ErrorBody} */
   const body = {
@@ -480,6 +493,19 @@ export function untoldDenials(job) {
  * @returns {string}
  */
 export function advise(text, errorType) {
+  return attempt(() =>
+    errorType === CREDENTIALS_ERROR || NEEDS_ADVICE.test(text)
+      ? advised(text, errorType)
+      : text
+  ) ?? text;
+}
+
+/**
+ * @param {string} text
+ * @param {string} [errorType]
+ * @returns {string}
+ */
+function advised(text, errorType) {
   return attempt(() => {
     const isDenial = text.includes(", run again with the --allow-");
     if (isDenial || text.includes("getaddrinfo EPERM ")) {
@@ -522,7 +548,7 @@ export function advise(text, errorType) {
       return `${text}\n  It is in ${folder}, where only require looks, as in Node: ` +
         "use createRequire of node:module, or bundle the function";
     }
-    const isLost = errorType === "CredentialsProviderError" &&
+    const isLost = errorType === CREDENTIALS_ERROR &&
       hello.permissions.credentialsWithheld;
     return isLost ? text + CREDENTIALS_WITHHELD : text;
   }) ?? text;
@@ -569,7 +595,8 @@ export function remedy(kind, target) {
   const { base, set, denies, runtimeApi, everything, taskRoot } =
     hello.permissions;
   if (
-    kind === "env" && target === undefined && "HTTP_PROXY" in hello.variables
+    kind === "env" && target === undefined &&
+    hello.steering.includes("HTTP_PROXY")
   ) {
     return "process.loadEnvFile would also set variables that Deno's module loader " +
       "obeys, such as HTTP_PROXY; use util.parseEnv and Deno.env.set";
@@ -667,7 +694,7 @@ function shortened(text, budget) {
  * @returns {string[]}
  */
 function stackOf(error, budget) {
-  const whole = text(() => error.stack);
+  const whole = textOf(() => error.stack);
   const first = whole.search(/^\s+at /m);
   if (first < 0) return [];
   const stack = whole.slice(first, first + budget.text);
@@ -676,8 +703,8 @@ function stackOf(error, budget) {
   const isOurError = error instanceof RuntimeError;
   const lines = stack.split("\n").map((line) => line.trim())
     .filter((line) =>
-      line.startsWith("at ") && !line.includes(OUR_PATH) &&
-      !line.includes(OUR_FILES) && !(isOurError && DENOS_OWN.test(line))
+      line.startsWith("at ") && !line.includes(ourPath()) &&
+      !line.includes(ourFiles()) && !(isOurError && DENOS_OWN.test(line))
     );
   const rest = whole.length - first - stack.length;
   if (rest > 0) lines.push(`\u2026 (${rest} characters more)`);
@@ -688,7 +715,7 @@ function stackOf(error, budget) {
  * @param {() => unknown} read
  * @returns {string} The value if it is a string, else an attempt at one.
  */
-function text(read) {
+function textOf(read) {
   return attempt(() => {
     const value = read();
     return typeof value === "string"

@@ -14,7 +14,7 @@ import { log } from "./console.js";
 import { kindOf, RuntimeError } from "./errors.js";
 import { hello } from "./input.js";
 import { STREAMED } from "./run.js";
-import { Sink } from "./stream.js";
+import { makeSink } from "./stream.js";
 
 /**
  * @typedef {{ fetch: (request: Request, ...context: object[]) => unknown }} FetchApp
@@ -123,7 +123,7 @@ export async function finishResponse(result, event, job) {
   if (hello.responseMode === "buffered") {
     return fromResponse(result, event, warn);
   }
-  const sink = new Sink(job);
+  const sink = makeSink(job);
   sink.beginHttp(streamPrelude(result));
   const hasBody = result.body !== null && !isBodyless(result, event);
   if (!hasBody) result.body?.cancel().catch(() => {}); // its source need not go on

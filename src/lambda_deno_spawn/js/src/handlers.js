@@ -18,7 +18,7 @@ import { LINGER_MS, NOWHERE } from "./output.js";
 import { encode, parse } from "./primordials.js";
 import { run, STREAMED } from "./run.js";
 import { invokeStore } from "./store.js";
-import { Sink } from "./stream.js";
+import { makeSink } from "./stream.js";
 
 /** Marks a handler that writes to a response stream, as AWS's own runtime does. */
 const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming");
@@ -280,7 +280,7 @@ async function streamingAdapter() {
    */
   return (value, owner) => async (event, context, job) => {
     job.opensStream = true;
-    const { stream, finished } = responseStream(new Sink(job));
+    const { stream, finished } = responseStream(makeSink(job));
     const result = await value.call(owner, event, stream, context);
     if (result !== undefined) {
       log("WARN", [

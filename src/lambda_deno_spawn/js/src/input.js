@@ -9,11 +9,11 @@
 
 import {
   decodeLossy,
+  decoderProperty,
   openSync,
   parse,
   readStdin,
   revokePermission,
-  TextDecoder,
 } from "./primordials.js";
 
 /**
@@ -40,8 +40,9 @@ import {
  *   for it; 0: it is not told.
  * @property {"log" | "both" | "telemetry"} console Where the console's records go: to
  *   the log, to Deno's telemetry.
- * @property {Record<string, string | null>} variables Environment variables that Deno
- *   itself obeys: the handler reads and sets these copies instead; null: not set.
+ * @property {string} steering Names of environment variables that Deno itself obeys,
+ *   with commas between them: the handler reads and sets copies instead.
+ * @property {Record<string, string>} variables Those of them that are set.
  * @property {Record<string, string>} context Members that every context has.
  * @property {string[]} packageFolders Folders in which `require` looks last.
  * @property {string[]} closedFolders Folders in which `require` must not look.
@@ -209,7 +210,17 @@ function readMore() {
 export function decode(bytes) {
   const text = decodeLossy(bytes);
   // U+FFFD stands for invalid bytes, but it may also have been sent.
-  return text.includes("\ufffd")
-    ? new TextDecoder("utf-8", { fatal: true }).decode(bytes)
-    : text;
+  return text.includes("\ufffd") ? decodeStrictly(bytes) : text;
+}
+
+/**
+ * @param {Uint8Array} bytes
+ * @returns {string}
+ * @throws {TypeError} The bytes are not UTF-8.
+ */
+function decodeStrictly(bytes) {
+  const { get, value } = decoderProperty;
+  /** @type {typeof TextDecoder} */
+  const Decoder = get === undefined ? value : get.call(globalThis);
+  return new Decoder("utf-8", { fatal: true }).decode(bytes);
 }

@@ -38,6 +38,8 @@ export class Job {
   stream = null;
   /** True if the handler is to write to a stream. */
   opensStream = false;
+  /** True if a server of the module's is to end the response. */
+  isServed = false;
   /** Why the caller no longer reads the response stream. @type {DOMException | null} */
   callerGone = null;
   /** Aborts `context.signal`, once the handler has read it. */

@@ -41,6 +41,7 @@ import {
   latestJob,
   tellApart,
 } from "./job.js";
+import { makeLate } from "./late.js";
 import { mendRequire, searchFolders } from "./packages.js";
 import { fail, finish } from "./outcome.js";
 import { STDOUT, write } from "./output.js";
@@ -69,9 +70,10 @@ export async function start(load, loadServer) {
   if (line === null) return;
   receiveHello(line);
   reroute();
-  standIn(hello.variables);
+  standIn(hello.steering, hello.variables);
   noteDenials(currentJob);
   if (hello.template) {
+    makeLate();
     prepareForForks(hello.places);
     await rehearseTimer();
   }

@@ -13,7 +13,7 @@ import { describe, RuntimeError } from "./errors.js";
 import { decode } from "./input.js";
 import { errorFrames, respond, resultFrames } from "./outcome.js";
 import { parse } from "./primordials.js";
-import { isStream, Sink } from "./stream.js";
+import { isStream, makeSink } from "./stream.js";
 import { traceOf } from "./telemetry.js";
 
 /** @typedef {(event: unknown, context: Context, job: Job) => unknown} Handler */
@@ -42,7 +42,7 @@ export async function run(job, handler, head, eventBytes) {
         handler(event, context, job)
       ));
     if (result === STREAMED) return;
-    if (isStream(result)) return await new Sink(job).pump(result);
+    if (isStream(result)) return await makeSink(job).pump(result);
     frames = resultFrames(job, result);
   } catch (error) {
     if (job.stream !== null) return await job.stream.fail(error);

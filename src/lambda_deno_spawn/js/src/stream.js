@@ -176,6 +176,15 @@ export class Sink {
   }
 }
 
+/**
+ * Make one. The class itself is for tests only: few events need it.
+ *
+ * @param {Job} job
+ */
+export function makeSink(job) {
+  return new Sink(job);
+}
+
 /** Listen for the supervisor's signal, which would end a process without a listener. */
 function listenForCallerGone() {
   if (isListening || hello.socket !== null) return;

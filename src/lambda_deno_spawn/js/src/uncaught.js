@@ -98,6 +98,9 @@ export function onNothingLeft(event) {
     const message = job.opensStream
       ? "The response stream can never end: no timer, request or other work is left " +
         "that could write to it; call its end()"
+      : job.isServed
+      ? "The module's server can never end its response: no timer, request or other " +
+        "work is left that could; call the response's end()"
       : `The handler's ${
         job.phase === "streaming" ? "stream" : "promise"
       } can never ` +

@@ -7,13 +7,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from lambda_deno_spawn.dev.package.scratch import (
     partial_file,
     partial_folder,
+    remove,
     scratch_folder,
 )
 
@@ -105,3 +106,25 @@ def test_names_are_taken_as_they_are(folder: Path) -> None:
     assert link.is_symlink()
     assert other.exists()
     assert link.readlink() == other
+
+
+@pytest.mark.parametrize("is_file", [True, False], ids=["file", "folder"])
+def test_what_another_command_removes_before_it_is_locked_is_made_again(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, is_file: bool
+) -> None:
+    """Of two deployments of an image at once, one could not write its layout."""
+    removed: list[Path] = []
+    name = "touch" if is_file else "mkdir"
+    make = getattr(Path, name)
+
+    def make_and_lose(path: Path, *arguments: Any, **options: Any) -> None:
+        make(path, *arguments, **options)
+        if not removed:
+            removed.append(path)
+            remove(path)
+
+    monkeypatch.setattr(Path, name, make_and_lose)
+    make_partial = partial_file if is_file else partial_folder
+    with make_partial(folder / "made") as partial:
+        assert partial.exists()
+        assert [partial] != removed
