@@ -641,9 +641,14 @@ def test_what_cannot_be_built_is_said_and_leaves_the_last_package(
 
 
 def same_elsewhere(
-    build: Build, project: Path, *options: str, event: str = "{}"
+    build: Build,
+    project: Path,
+    *options: str,
+    event: str = "{}",
+    environ: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Build a project, take it away, and compare its package with it; return facts."""
+    variables = [f"--env={name}={text}" for name, text in (environ or {}).items()]
     expected = run_command("invoke", project, "--event", event)
     done = build(project.name, "-o", "json", *options)
     assert done.returncode == 0, done.stderr
@@ -652,7 +657,7 @@ def same_elsewhere(
     with zipfile.ZipFile(project.parent / package["path"]) as content:
         content.extractall(task)
     away = project.rename(project.with_name("away"))
-    got = run_command("invoke", task, "--event", event)
+    got = run_command("invoke", task, "--event", event, *variables)
     away.rename(project)
     assert (got.stdout, got.returncode) == (expected.stdout, 0), got.stderr
     return package
@@ -706,6 +711,79 @@ def test_an_ordinary_application_in_commonjs_runs_elsewhere(
     package = same_elsewhere(build, project, *filter(None, [option]))
     assert package["form"] == ("files" if option == "--no-bundle" else "bundle")
     assert package["notes"] == []
+
+
+@pytest.mark.parametrize("options", [(), ("--minify",)], ids=str)
+def test_classes_have_the_names_that_they_have_unbundled(
+    build: Build, project: Path, options: tuple[str, ...]
+) -> None:
+    """The types of errors, above all: one that mentions itself, two with one name."""
+    write(
+        project,
+        {
+            "function.ts": 'import { gone } from "./lib/gone.ts";\n'
+            'import Base from "./lib/base.ts";\n'
+            "class NotFound extends Base {}\n"
+            "class Late extends Base { static of() { return new Late(); } }\n"
+            "class Own { static name = 'own'; self = Own; }\n"
+            "export const handler = () =>\n"
+            "  [gone(), new NotFound().name, Late.of().name, Own.name, Base.name];\n",
+            "lib/gone.ts": "class NotFound extends Error {}\n"
+            "export const gone = () => NotFound.name;\n",
+            "lib/base.ts": "export default class extends Error {\n"
+            "  override name = this.constructor.name;\n}\n",
+        },
+    )
+    assert same_elsewhere(build, project, *options)["form"] == "bundle"
+
+
+def test_modules_that_the_bundler_mistakes_are_not_bundled(
+    build: Build, project: Path
+) -> None:
+    files = {
+        "function.ts": 'import pkg from "pkg";\n'
+        "export const handler = () => typeof pkg;\n",
+        "package.json": '{"dependencies": {"pkg": "1.0.0"}}',
+        "node_modules/pkg/package.json": '{"name": "pkg", "version": "1.0.0", '
+        '"main": "main.js", "module": "module.js"}',
+        "node_modules/pkg/main.js": "exports.__esModule = true;\n"
+        "exports.default = () => 1;\n",
+        "node_modules/pkg/module.js": "export default () => 1;\n",
+    }
+    write(project, files)
+    assert same_elsewhere(build, project)["form"] == "packages"
+    files = {
+        "function.ts": 'import { a as one } from "./a.ts";\n'
+        'import { a as two } from "./A.ts";\n'
+        "export const handler = () => [one, two];\n",
+        "a.ts": "export const a = 1;\n",
+        "A.ts": "export const a = 2;\n",
+    }
+    write(project, files)
+    package = same_elsewhere(build, project)
+    assert package["form"] == "files"
+    assert "only in case" in package["notes"][0]
+
+
+def test_node_env_is_what_it_is_on_lambda(build: Build, project: Path) -> None:
+    """Deno's bundler makes it "development", and leaves out all that is for others."""
+    files = {
+        "function.js": 'import { mode } from "pkg";\n'
+        "export const handler = () => mode;\n",
+        "package.json": '{"type": "module", "dependencies": {"pkg": "1.0.0"}}',
+        "node_modules/pkg/package.json": '{"name": "pkg", "version": "1.0.0"}',
+        "node_modules/pkg/index.js": "exports.mode = process.env.NODE_ENV ==="
+        ' "production" ? "fast" : "slow";\n',
+    }
+    write(project, files)
+    assert same_elsewhere(build, project)["form"] == "bundle"
+    (project / "lambda.toml").write_text('[env]\nNODE_ENV = "production"\n')
+    package = same_elsewhere(build, project, environ={"NODE_ENV": "production"})
+    assert package["form"] == "packages"
+    assert "pkg/index.js' reads NODE_ENV" in package["notes"][0]
+    text = "export const handler = () => process.env.NODE_ENV ?? null;\n"
+    write(project, {"function.js": text, "lambda.toml": ""})
+    assert same_elsewhere(build, project)["form"] == "files"
 
 
 def test_packages_that_look_beside_themselves_stay_beside_the_bundle(

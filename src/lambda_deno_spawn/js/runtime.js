@@ -1382,7 +1382,9 @@ const doneBehind = (function (job, isError) {
   const isSpent = hello.socket === null && (invocationsLeft === 0 || isError);
   job.servesMore = !job.isFatal && !isSpent;
   tellDenials(job);
-  job.isDoneSent = job.afterwards.length === 0 && !outcomeLate().isWorkLeft();
+  const hasMoreToDo = (hello.socket === null || hello.invocations === 1) &&
+    core.eventLoopHasMoreWork();
+  job.isDoneSent = job.afterwards.length === 0 && !hasMoreToDo;
   return job.isDoneSent ? lastFrames(job) : "";
 });
 

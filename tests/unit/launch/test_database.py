@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+pytestmark = pytest.mark.as_lambda
+
 LIMIT_BYTES = 4 * 1024 * 1024
 PAGE_BYTES = 4096
 STEP = FRAME.size + PAGE_BYTES

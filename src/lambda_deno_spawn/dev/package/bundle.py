@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote, unquote
 
+from lambda_deno_spawn.dev.package.class_names import HELPER, with_class_names
 from lambda_deno_spawn.dev.package.doubts import Part, comment_lines, needs_place, parts
 from lambda_deno_spawn.launch.deno_json import PACKAGES
 
@@ -31,6 +32,13 @@ COMMONJS_EXPORT = re.compile(
 )
 # CommonJS has these, ES modules such as the bundle have not.
 PLACE = "var __filename = import.meta.filename, __dirname = import.meta.dirname;\n"
+# Deno's bundler puts a text in place of this variable, and leaves out all code that is
+# for other values.
+MODE = "NODE_ENV"
+ASKS_FOR_MODE = re.compile(
+    r"(?<![\w$.])process\s*\.\s*env\s*(?:\.\s*NODE_ENV\b|\[\s*[\"']NODE_ENV[\"']\])"
+)
+KEEPS_MODE = re.compile(r"env(?:\.NODE_ENV\b|\[\"NODE_ENV\"\])")
 # What esbuild writes with the path of a module: a comment above it, and the key of a
 # CommonJS module. One after the other, with the line feed: see COMMENT_LINE.
 NAMED_PLACES = (re.compile(r"\n// ([^\n]*)"), re.compile(r"\n  \"([^\n]*?)\"\("))
@@ -47,12 +55,14 @@ class Bundle:
         files: Files of the project among them.
         inputs: All files.
         urls: Addresses of the modules from servers.
+        fixed: The modules in which ``NODE_ENV`` is what the bundler says.
     """
 
     modules: Sequence[Part]
     files: frozenset[Path]
     inputs: frozenset[Path]
     urls: frozenset[str]
+    fixed: Sequence[Part]
 
 
 def bundle(
@@ -90,19 +100,25 @@ def bundle(
     names = _as_written(source_map["sources"], text, here, deno, file.parent)
     # A minified bundle does not tell where a module begins.
     modules = tuple(parts(text, names.get))
+    fixed = _with_fixed_mode(modules, source_map, here, deno, file.parent)
+    prefix = PLACE if any(needs_place(part) for part in modules) else ""
     if minify:
         deno.start_bundle(file, target, external=external, minify=True).output()
         source_map, text = _source_map(target), target.read_text("utf-8")
+    sources = [
+        stable_name(name, here, deno.task_root, file.parent)
+        for name in source_map["sources"]
+    ]
+    if not minify:
+        contents = dict(zip(sources, source_map["sourcesContent"], strict=True))
+        named = with_class_names(text, lambda path: contents.get(names.get(path, "")))
+        prefix += HELPER if named is not text else ""
+        text = named
     text = with_names(text, names)
     text = COMMONJS_EXPORT.sub(_named_export(export), text)
-    if any(needs_place(part) for part in modules):
-        text = PLACE + text
-        source_map["mappings"] = ";" + source_map["mappings"]  # one more line
-    sources = source_map["sources"]
-    source_map["sources"] = [
-        quote(stable_name(name, here, deno.task_root, file.parent), safe=URL_SAFE)
-        for name in sources
-    ]
+    text = prefix + text
+    source_map["mappings"] = ";" * prefix.count("\n") + source_map["mappings"]
+    source_map["sources"] = [quote(name, safe=URL_SAFE) for name in sources]
     if has_map:
         map_file = target.with_name(target.name + ".map")
         map_file.write_text(
@@ -117,7 +133,28 @@ def bundle(
     root = f"{deno.task_root}/"
     own = (Path(path) for path in places if path.startswith(root))
     urls = frozenset(name.removeprefix(BUNDLER) for name in names if "://" in name)
-    return Bundle(modules, frozenset(own), frozenset(map(Path, places)), urls)
+    return Bundle(modules, frozenset(own), frozenset(map(Path, places)), urls, fixed)
+
+
+def _with_fixed_mode(
+    modules: Iterable[Part],
+    source_map: Mapping[str, Any],
+    here: Path,
+    deno: Deno,
+    folder: Path,
+) -> tuple[Part, ...]:
+    """Return the modules that no longer ask for ``NODE_ENV``, as they did before."""
+    pairs = zip(source_map["sources"], source_map["sourcesContent"], strict=True)
+    asking = {
+        stable_name(name, here, deno.task_root, folder)
+        for name, content in pairs
+        if content and MODE in content and ASKS_FOR_MODE.search(content)
+    }
+    return tuple(
+        part
+        for part in modules
+        if part.name in asking and not KEEPS_MODE.search(part.text)
+    )
 
 
 def _source_map(target: Path) -> dict[str, Any]:

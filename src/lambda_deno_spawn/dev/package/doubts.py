@@ -27,10 +27,11 @@ NOT_CODE = re.compile(
     r"""/(?![*/])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\[\n])+/""",
     re.DOTALL,
 )
+NATIVE_END = '.node"'
 # Words without which a module cannot raise a doubt; to look for them is quick.
 PLACES = ("__dirname", "__filename")
 SUSPICIOUS = (
-    *PLACES, "import.meta", "__require", "import(", "import (", "Worker(", ".node\"",
+    *PLACES, "import.meta", "__require", "import(", "import (", "Worker(", NATIVE_END,
 )  # fmt: skip
 # A module is loaded by a name that the code states: nothing to look at more closely.
 STATED = re.compile(r"""\b(?:__require|import)\("[^"\\\n]*"\)""")
@@ -162,7 +163,7 @@ def find_doubts(modules: Sequence[Part]) -> list[Doubt]:
         path = part.package_path
         if not _is_suspicious(part.text):
             continue
-        if NATIVE.search(part.text):
+        if _is_native(part.text):
             level = Level.NOTHING if path is None else Level.OWN
             found.append(Doubt(path or part.name, "loads native code", level, True))
         elif path is None:
@@ -177,10 +178,14 @@ def find_doubts(modules: Sequence[Part]) -> list[Doubt]:
 def _is_suspicious(text: str) -> bool:
     if not any(word in text for word in SUSPICIOUS):
         return False
-    if NATIVE.search(text):
+    if _is_native(text):
         return True
     text = STATED.sub("", text)  # Node.js's modules, in most packages
     return any(word in text for word in SUSPICIOUS)
+
+
+def _is_native(text: str) -> bool:
+    return NATIVE_END in text and NATIVE.search(text) is not None
 
 
 def _is_harmless(path: str, own: str) -> bool:

@@ -21,10 +21,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.dev.package.archive import QUICK_LEVEL, Member, write_archive
-from lambda_deno_spawn.dev.package.bundle import bundle
+from lambda_deno_spawn.dev.package.bundle import MODE, bundle
 from lambda_deno_spawn.dev.package.deno import read_version, start_version
 from lambda_deno_spawn.dev.package.doubts import (
     SOURCE_SUFFIXES,
+    Doubt,
     Level,
     find_doubts,
     mentioned_folders,
@@ -47,7 +48,7 @@ from lambda_deno_spawn.dev.package.project_files import (
     stage_hoisted,
     stage_project_files,
 )
-from lambda_deno_spawn.dev.package.record import Inputs
+from lambda_deno_spawn.dev.package.record import Inputs, Observed, observe
 from lambda_deno_spawn.dev.package.request import (
     ALL,
     Package,
@@ -55,6 +56,7 @@ from lambda_deno_spawn.dev.package.request import (
     bundle_path,
     staging_folder,
 )
+from lambda_deno_spawn.dev.package.resolution import mistaken
 from lambda_deno_spawn.dev.package.seed import Seed, seed_cache
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.dev.project.quotas import (
@@ -74,7 +76,6 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.package.archive import Written
     from lambda_deno_spawn.dev.package.bundle import Bundle
     from lambda_deno_spawn.dev.package.deno import Deno, Running
-    from lambda_deno_spawn.dev.package.doubts import Doubt
     from lambda_deno_spawn.dev.package.graph import Graph
     from lambda_deno_spawn.dev.package.request import BuildOptions
     from lambda_deno_spawn.dev.project.project import Project
@@ -102,12 +103,12 @@ class Built(NamedTuple):
 
     Attributes:
         package: The package.
-        inputs: What it was made from; None: that is not known, or another build may
-            succeed where this one did not.
+        observed: The state of what it was made from; None: that is not known, or
+            another build may succeed where this one did not.
     """
 
     package: Package
-    inputs: Inputs | None
+    observed: Observed | None
 
 
 def make_package(
@@ -117,7 +118,6 @@ def make_package(
     scratch: Path,
     *,
     bundling: Running | None,
-    version: Running | None,
 ) -> Built:
     """Build a package in the best form, and write it.
 
@@ -127,7 +127,6 @@ def make_package(
         source: The handler's module.
         scratch: Folder for temporary files.
         bundling: The bundler at work for the first form, if it was started.
-        version: Deno printing its version, if it was started.
 
     Raises:
         BuildError: The build failed; an earlier package is unchanged.
@@ -135,7 +134,7 @@ def make_package(
     out = archive_path(options)
     apart = [str(out), str(scratch), deno.environ.get("DENO_DIR") or str(scratch)]
     selection = Selection(options.project, map(os.path.realpath, apart))
-    builder = _Builder(options, deno, source, selection, scratch, bundling, version)
+    builder = _Builder(options, deno, source, selection, scratch, bundling)
     form = builder.best_form()
     notes = [*form.notes, *selection.notes()]
     members = list(_members(form.staged))
@@ -163,7 +162,7 @@ def make_package(
         notes=tuple(notes),
     )
     is_complete = form.seed.failure is None  # else it may succeed next time
-    return Built(package, builder.inputs() if is_complete else None)
+    return Built(package, builder.observed(form) if is_complete else None)
 
 
 @dataclass(slots=True)
@@ -176,6 +175,7 @@ class _Form:
         notes: Sentences that the user should read.
         doubts: Modules that may not find something in this form.
         begun: An archive of the staged files; None: it is not written yet.
+        observed: The state of what it was made from, in a list; None: not looked at.
     """
 
     level: Level
@@ -185,6 +185,7 @@ class _Form:
     seed: Seed = field(default_factory=lambda: Seed({}))
     deno_version: str | None = None
     begun: Written | None = None
+    observed: list[Observed | None] | None = None
 
 
 class _Builder:
@@ -198,11 +199,9 @@ class _Builder:
         selection: Selection,
         scratch: Path,
         bundling: Running | None,
-        version: Running | None,
     ) -> None:
         self._options = options
         self._bundling = bundling
-        self._version = version
         self._known_version: str | None = None
         self._deno = deno
         self._source = source
@@ -320,8 +319,15 @@ class _Builder:
             )
         return form
 
-    def inputs(self) -> Inputs | None:
-        """Return what the package was made from; None: not all of it is known."""
+    def observed(self, form: _Form) -> Observed | None:
+        """Return the state of what a package was made from; None: not all is known."""
+        if form.observed is None:
+            inputs = self._inputs()
+            out, root = archive_path(self._options), self._deno.task_root
+            form.observed = [inputs and observe(out, inputs, root)]
+        return form.observed[0]
+
+    def _inputs(self) -> Inputs | None:
         task_root, graph = self._deno.task_root, self._graph
         files = {file.path for file in self._selection.files()}
         files |= self._read | {self._source}
@@ -355,28 +361,31 @@ class _Builder:
 
     def _deno_version(self) -> str:
         """Return the version of the Deno that loads the module."""
-        binary, running = self._deno.binary, self._version
         if self._known_version is None:
+            binary = self._deno.binary
             if (target := self._options.target_deno) is not None:
                 _check_machine(target, self._options.arch)
-                binary, running = str(target), start_version(str(target))
-            assert running is not None, "started if a cache is wanted"
-            self._known_version = read_version(running, binary)
+                binary = str(target)
+            self._known_version = read_version(start_version(binary), binary)
         return self._known_version
 
     def _load(self, form: _Form) -> None:
         """Load the module for its cache; it may change its files, but no package."""
-        if not self._options.is_seeded:
+        options = self._options
+        if not options.is_seeded:
             return
         before = _states(form.staged)
         members = list(_members(form.staged))
-        # Files are compressed while Deno loads the module.
+        out = archive_path(options)
+        if options.target_deno is not None:
+            self._deno_version()  # refused before it loads anything
+        # Deno loads the module meanwhile.
         with ThreadPoolExecutor(1) as pool:
-            options = self._options
-            out = archive_path(options)
             begun = pool.submit(_begin, form.staged.parent, members, out)
-            form.deno_version = self._deno_version()
+            version = pool.submit(self._deno_version)
+            pool.submit(self.observed, form)
             form.seed = _seed(options, self._deno, form.staged)
+        form.deno_version = version.result()
         if _states(form.staged) != before:
             shutil.rmtree(form.staged)
             self._stage(form)
@@ -406,9 +415,12 @@ class _Builder:
         )
         self._read |= bundled.inputs
         self._urls |= bundled.urls
-        form.doubts = [
-            doubt for doubt in find_doubts(bundled.modules) if doubt.level > form.level
+        doubts = [
+            *find_doubts(bundled.modules),
+            *mistaken(bundled.files, bundled.inputs, task_root),
+            *self._fixed_modes(bundled),
         ]
+        form.doubts = [doubt for doubt in doubts if doubt.level > form.level]
         form.notes += _copy_all(self._data(bundled), staged)
         if form.level is Level.OWN:
             self._stage_resolution(form, source.with_name(target.name))
@@ -419,6 +431,25 @@ class _Builder:
         if kept:
             text = json.dumps(kept, indent=2) + "\n"
             (staged / "deno.json").write_text(text, "utf-8")
+
+    def _fixed_modes(self, bundled: Bundle) -> Iterator[Doubt]:
+        """Yield doubts about modules that behave as the bundler says, by ``NODE_ENV``.
+
+        The project's own may ask for anything. Packages look for "production" only, so
+        with them it counts what the project says.
+        """
+        fixed = "production" if self._options.is_minified else "development"
+        project, given = self._options.project, self._options.variables
+        wanted = {**project.variables, **given}.get(MODE)
+        if wanted == fixed:
+            return
+        reason = f"reads {MODE}, which is {fixed!r} in a bundle"
+        for part in bundled.fixed:
+            path = part.package_path
+            if path is None:
+                yield Doubt(part.name, reason, Level.NOTHING)
+            elif wanted is not None:
+                yield Doubt(path, reason, Level.OWN)
 
     def _data(self, bundled: Bundle) -> list[Selected]:
         """Return the files that a bundle does not contain, but may read.

@@ -31,6 +31,9 @@ PACKAGES = "node_modules"
 # A file that was written this shortly before a build may be written again unnoticed.
 CLOCK_STEP_NS = 20_000_000
 
+# Errors of a record that is missing, or is not one of ours.
+UNREADABLE = (OSError, ValueError, LookupError, TypeError, AttributeError)
+
 State = list[int | str] | None
 
 
@@ -44,6 +47,20 @@ class Inputs(NamedTuple):
 
     files: set[Path]
     trees: set[Path]
+
+
+class Observed(NamedTuple):
+    """The state of a package's inputs at one time.
+
+    Attributes:
+        states: States of files and folders, by their paths.
+        trees: Those of whole folders.
+        changed_ns: Time of the last change of a file, Unix time.
+    """
+
+    states: Mapping[str, State]
+    trees: Mapping[str, State]
+    changed_ns: int
 
 
 def record_path(package: Path) -> Path:
@@ -65,20 +82,37 @@ def read_record(package: Path, key: str) -> dict[str, Any] | None:
         key: The present digest of ``key_of``.
     """
     try:
-        record = json.loads(record_path(package).read_text("utf-8"))
+        record = _read(package)
         facts: dict[str, Any] = record["facts"]
-        if record["key"] != key or record["sha256"] != _digest(package):
+        if record["key"] != key or not _is_unchanged(record, package):
             return None
-        states: Mapping[str, State] = record["states"]
-        trees: Mapping[str, State] = record["trees"]
-        out = os.path.realpath(package.parent)
-        if any(_state(path, out)[0] != state for path, state in states.items()):
-            return None
-        if any(_tree(path, out)[0] != state for path, state in trees.items()):
-            return None
-    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+    except UNREADABLE:
         return None
     return facts
+
+
+def is_current(package: Path) -> bool:
+    """Return whether a package is recorded, and no file has changed since."""
+    try:
+        return _is_unchanged(_read(package), package)
+    except UNREADABLE:
+        return False
+
+
+def _read(package: Path) -> dict[str, Any]:
+    record: dict[str, Any] = json.loads(record_path(package).read_text("utf-8"))
+    return record
+
+
+def _is_unchanged(record: Mapping[str, Any], package: Path) -> bool:
+    if record["sha256"] != _digest(package):
+        return False
+    states: Mapping[str, State] = record["states"]
+    trees: Mapping[str, State] = record["trees"]
+    out = os.path.realpath(package.parent)
+    return all(_state(path, out)[0] == state for path, state in states.items()) and all(
+        _tree(path, out)[0] == state for path, state in trees.items()
+    )
 
 
 def forget_record(package: Path) -> None:
@@ -86,23 +120,43 @@ def forget_record(package: Path) -> None:
     record_path(package).unlink(missing_ok=True)
 
 
+def observe(package: Path, inputs: Inputs, task_root: Path) -> Observed:
+    """Look at what a package was made from, once all of it was read.
+
+    Args:
+        package: The zip, which may not exist yet.
+        inputs: What the build has read.
+        task_root: The project's folder.
+    """
+    out = os.path.realpath(package.parent)
+    paths = _with_places(set(map(str, inputs.files)), str(task_root))
+    found = {path: _state(path, out) for path in sorted(paths) if path != out}
+    whole = {path: _tree(path, out) for path in sorted(map(str, inputs.trees))}
+    return Observed(
+        {name: state for name, (state, _) in found.items()},
+        {name: state for name, (state, _) in whole.items()},
+        max((time_ns for _, time_ns in (found | whole).values()), default=0),
+    )
+
+
 def write_record(
     package: Path,
     key: str,
-    inputs: Inputs,
-    task_root: Path,
+    observed: Observed,
     started_ns: int,
     facts: Mapping[str, object],
+    *,
+    sha256: str,
 ) -> None:
     """Record what a package was built from.
 
     Args:
         package: The zip.
         key: The digest of ``key_of`` for it.
-        inputs: What the build has read.
-        task_root: The project's folder.
+        observed: The state of what the build has read.
         started_ns: Time at which the build began, Unix time.
         facts: Facts that ``read_record`` is to return.
+        sha256: Digest of the zip, in hexadecimal.
 
     Raises:
         BuildError: The record cannot be written.
@@ -110,19 +164,14 @@ def write_record(
     # Imported by then, and not needed to read a record.
     from lambda_deno_spawn.dev.package.archive import write_text
 
-    out = os.path.realpath(package.parent)
-    paths = _with_places(set(map(str, inputs.files)), str(task_root))
-    found = {path: _state(path, out) for path in sorted(paths) if path != out}
-    whole = {path: _tree(path, out) for path in sorted(map(str, inputs.trees))}
-    changed_ns = max((time_ns for _, time_ns in (found | whole).values()), default=0)
-    if changed_ns > started_ns - CLOCK_STEP_NS:
+    if observed.changed_ns > started_ns - CLOCK_STEP_NS:
         forget_record(package)
         return
     record = {
         "key": key,
-        "sha256": _digest(package),
-        "states": {name: state for name, (state, _) in found.items()},
-        "trees": {name: state for name, (state, _) in whole.items()},
+        "sha256": sha256,
+        "states": observed.states,
+        "trees": observed.trees,
         "facts": facts,
     }
     write_text(record_path(package), json.dumps(record))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import select
 import shutil
 import signal
@@ -302,7 +301,8 @@ def _moved(source: Path, state: Path, moves: Mapping[Path, Path]) -> tuple[bytes
         contextlib.closing(sqlite3.connect(source)) as old,
         contextlib.closing(sqlite3.connect(target)) as new,
     ):
-        new.execute("PRAGMA synchronous=OFF")  # of a temporary file
+        for database in (old, new):
+            database.execute("PRAGMA synchronous=OFF")  # both are temporary
         new.execute("PRAGMA journal_mode=WAL")
         for table, sql in old.execute(
             "SELECT name, sql FROM sqlite_master "
@@ -361,5 +361,10 @@ def anonymous(field: object, address: str, new_address: str) -> object:
     old = address.encode()
     length = len(old).to_bytes(4, "little")
     new = new_address.encode()[: len(old)].ljust(len(old), b"#")
-    pattern = re.compile(b".{4}" + re.escape(length + old), re.DOTALL)
-    return pattern.sub(lambda _: UNKNOWN_HASH + length + new, field)
+    code = bytearray(field)
+    at = field.find(length + old)
+    while at >= len(UNKNOWN_HASH):
+        end = at + len(length + old)
+        code[at - len(UNKNOWN_HASH) : end] = UNKNOWN_HASH + length + new
+        at = field.find(length + old, end)
+    return bytes(code)

@@ -20,6 +20,19 @@ if TYPE_CHECKING:
 HERE = "./"  # Git does not know it; people who write it mean the top of the project
 # pathspec ends the expression of a folder with this group.
 DIRECTORY_MARK = "(?P<ps_d>/)"
+# What Git knows in brackets, and pathspec does not.
+CLASSES = {
+    "alnum": "A-Za-z0-9",
+    "alpha": "A-Za-z",
+    "digit": "0-9",
+    "lower": "a-z",
+    "upper": "A-Z",
+    "xdigit": "0-9A-Fa-f",
+}
+CLASS = re.compile(rf"\[:({'|'.join(CLASSES)}):\]")
+# A negated set of characters in the expression that pathspec makes; "]" and "-" that
+# come first are members.
+NEGATED = re.compile(r"\[\^(\\?\]?-?)")
 BRACES = re.compile(r"\{[^{}]*,[^{}]*\}")
 
 
@@ -133,9 +146,20 @@ def _spec(lines: tuple[str, ...]) -> GitIgnoreSpec | None:
         if "\n" in line or line.strip() in ("", "/", "!", "!/"):
             raise UsageError(f"{line!r} is not a pattern of a .gitignore")
     try:
-        return GitIgnoreSpec.from_lines([_plain(line) for line in lines])
+        spec = GitIgnoreSpec.from_lines([_plain(line) for line in lines])
     except GitIgnorePatternError as error:
         raise UsageError(f"{error}") from error
+    except re.error as error:
+        listed = ", ".join(map(repr, lines))
+        raise UsageError(
+            f"{listed} has brackets that are no set of characters ({error}): write "
+            "\\[ for a name with a bracket"
+        ) from error
+    for pattern in spec.patterns:
+        # The end of a folder's name belongs to no set.
+        if pattern.regex is not None and "[^" in (regex := str(pattern.regex.pattern)):
+            pattern.regex = re.compile(NEGATED.sub(r"[^\1/", regex))
+    return spec
 
 
 def _is_meant(pattern: GitIgnoreSpecPattern, name: str) -> bool:
@@ -157,6 +181,8 @@ def _is_meant(pattern: GitIgnoreSpecPattern, name: str) -> bool:
 
 def _plain(line: str) -> str:
     """Return an equal pattern that pathspec understands as Git does."""
+    if ":]" in line:
+        line = CLASS.sub(lambda found: CLASSES[found[1]], line)
     mark = "!" if line.startswith("!") else ""
     rest = line.removeprefix(mark)
     if rest.startswith(HERE):

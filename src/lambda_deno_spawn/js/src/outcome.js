@@ -101,7 +101,10 @@ export function doneBehind(job, isError) {
   const isSpent = hello.socket === null && (invocationsLeft === 0 || isError);
   job.servesMore = !job.isFatal && !isSpent;
   tellDenials(job);
-  job.isDoneSent = job.afterwards.length === 0 && !isWorkLeft();
+  // As isWorkLeft() does, which V8 would compile anew in each process.
+  const hasMoreToDo = (hello.socket === null || hello.invocations === 1) &&
+    core.eventLoopHasMoreWork();
+  job.isDoneSent = job.afterwards.length === 0 && !hasMoreToDo;
   return job.isDoneSent ? lastFrames(job) : "";
 }
 

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import pytest
 
 from lambda_deno_spawn.dev.package.record import (
     Inputs,
+    is_current,
     key_of,
     now_ns,
+    observe,
     read_record,
     record_path,
     write_record,
@@ -39,7 +42,10 @@ def recorded(root: Path, started_ns: int | None = None) -> Path:
     files = [root / "function.ts", root / "lib" / "deep" / "a.ts"]
     inputs = Inputs({root, *files}, {root / "node_modules" / "a"})
     # As if the build had begun long after the files were written.
-    write_record(package, "key", inputs, root, started_ns or now_ns() + SECOND, FACTS)
+    observed = observe(package, inputs, root)
+    started_ns = started_ns or now_ns() + SECOND
+    sha256 = hashlib.sha256(package.read_bytes()).hexdigest()
+    write_record(package, "key", observed, started_ns, FACTS, sha256=sha256)
     return package
 
 
@@ -47,6 +53,7 @@ def test_an_unchanged_package_is_known(root: Path) -> None:
     package = recorded(root)
     assert read_record(package, "key") == FACTS
     assert read_record(package, "other") is None
+    assert is_current(package)
     # Neither the build's own folder nor other projects are a change.
     (root / "dist" / "other.zip").touch()
     (root.parent / "other").mkdir()
@@ -74,6 +81,7 @@ def test_a_change_is_noticed(root: Path, change: object) -> None:
     assert callable(change)
     change(root)
     assert read_record(package, "key") is None
+    assert not is_current(package)
 
 
 def test_files_that_may_still_change_are_not_recorded(root: Path) -> None:

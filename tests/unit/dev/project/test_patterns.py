@@ -24,6 +24,13 @@ from lambda_deno_spawn.dev.project.patterns import Patterns, pattern_problem
         (["a", "!a/b"], ["a/b", "a/c"], ["b"]),
         (["a/*", "!a/b"], ["a/c"], ["a/b"]),
         (["[ab].txt", "?.md"], ["a.txt", "x.md"], ["c.txt", "xy.md"]),
+        (
+            ["data[!0-9]*", "b[^]a]"],
+            ["data-x/y", "bc"],
+            ["data/x", "data1", "b/x", "b]"],
+        ),
+        (["v[!-a]", "w[!a-]"], ["vb", "wb"], ["v/x", "w/x", "v-", "w-", "wa"]),
+        (["[[:digit:]_]x", "\\[!a"], ["1x", "_x", "[!a"], ["ax", ":x"]),
         (["\\!x", "\\#y"], ["!x", "#y"], ["x", "y"]),
         (["a/**/"], ["a/b/c"], ["a/b"]),
         (["*/a"], ["b/a"], ["a", "b/c/a"]),
@@ -40,7 +47,7 @@ def test_patterns_mean_what_they_mean_to_git(
     assert [name for name in unmatched if found.matches(name)] == []
 
 
-@pytest.mark.parametrize("line", ["", " ", "/", "!", "!/", "a\nb"])
+@pytest.mark.parametrize("line", ["", " ", "/", "!", "!/", "a\nb", "[b-a]"])
 def test_what_is_no_pattern_is_refused(line: str) -> None:
     assert pattern_problem(line) is not None
     assert pattern_problem("a") is None
