@@ -11,6 +11,7 @@ from bench import (
     building,
     coldstart,
     cpu,
+    devurl,
     firststart,
     fork,
     forms,
@@ -41,6 +42,7 @@ BENCHMARKS: dict[str, Callable[[int | None, Path], Awaitable[list[Figure]]]] = {
     "ways": ways.run,
     "throughput": throughput.run,
     "managed": managed.run,
+    "devurl": devurl.run,
 }
 
 

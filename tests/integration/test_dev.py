@@ -272,9 +272,10 @@ def test_a_call_is_refused_as_lambda_would(
 
 
 def test_calls_that_dev_does_not_have_say_so(aws: Any) -> None:
-    status, code, message = refused(aws.get_policy, FunctionName="echo")
-    assert (status, code) == (404, "UnknownOperationException")
-    assert "it invokes functions" in message
+    for call in (aws.get_policy, aws.get_function_concurrency):
+        status, code, message = refused(call, FunctionName="echo")
+        assert (status, code) == (404, "UnknownOperationException")
+        assert "it invokes functions" in message
 
 
 def test_functions_are_listed(aws: Any) -> None:

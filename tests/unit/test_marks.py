@@ -34,6 +34,7 @@ NOT_ON_LAMBDA = {
     "test_deploy_keys": DEVELOPER,
     "test_dev": DEVELOPER,
     "test_dev_clients": DEVELOPER,
+    "test_dev_http": DEVELOPER,
     "test_dev_reload": DEVELOPER,
     "test_dev_urls": DEVELOPER,
     "test_doctor": DEVELOPER,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import re
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,17 @@ _PATTERNS = (
         ),
         None,
     ),
+    # A field of a form in parts: its value is a line of its own.
+    (
+        re.compile(
+            rf"(?i)(;\s{{0,3}}name=\"?[\w.-]{{0,60}}?(?:{_SPELLED})[\w.-]{{0,60}}\"?"
+            r"(?:[^\r\n]{0,100}\r?\n){1,3}?\r?\n)(?!\[redacted\])[^\r\n]{1,10000}"
+        ),
+        rf"\1{MARK}",
+    ),
+)
+_UNRESERVED = frozenset(
+    b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
 )
 
 
@@ -106,8 +118,10 @@ class Redactor:
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         """Replace these values too, wherever they are."""
-        long_first = sorted(secrets, key=len, reverse=True)
-        self._secrets = [one for one in long_first if len(one) >= SECRET_LEAST]
+        spelled = {
+            form for one in secrets if len(one) >= SECRET_LEAST for form in _forms(one)
+        }
+        self._secrets = sorted(spelled, key=len, reverse=True)
         self.paths: list[str] = []
 
     def body(self, data: bytes, path: str) -> str | None:
@@ -200,11 +214,18 @@ class Redactor:
     def _encoded(self, text: str, path: str, level: int) -> str:
         """Redact base64 of text; anything else is redacted as text."""
         try:
-            inner = base64.b64decode(text, validate=True).decode()
+            data = base64.b64decode(text, validate=True)
         except (binascii.Error, ValueError):
             return self._embedded(text, path, level + 1)
-        clean = self._embedded(inner, path, level + 1)
-        return text if clean == inner else base64.b64encode(clean.encode()).decode()
+        try:
+            inner = data.decode()
+            clean = self._embedded(inner, path, level + 1).encode()
+        except UnicodeDecodeError:
+            if b"form-data" not in data:
+                return self._embedded(text, path, level + 1)
+            # One part of a form may be a picture, another one a password.
+            clean = self.text(data.decode("latin-1"), path).encode("latin-1")
+        return text if clean == data else base64.b64encode(clean).decode()
 
     def _all(self, value: Any, path: str) -> Any:
         """Replace every text in a value whose name tells a secret."""
@@ -225,6 +246,16 @@ class Redactor:
     def _note(self, path: str) -> None:
         if len(self.paths) < PATHS_LIMIT and path not in self.paths:
             self.paths.append(path[:200])
+
+
+def _forms(secret: str) -> list[str]:
+    """Return a value as it is, and as it is written in JSON and in URLs."""
+    data = secret.encode(errors="surrogateescape")
+    in_url = "".join(chr(c) if c in _UNRESERVED else f"%{c:02X}" for c in data)
+    forms = [secret, in_url]
+    with contextlib.suppress(JsonError, ValueError):  # not text, so no JSON has it
+        forms.append(dumps(secret).decode()[1:-1])
+    return forms
 
 
 def _is_pair(value: list[Any]) -> bool:

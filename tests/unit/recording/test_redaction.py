@@ -95,6 +95,29 @@ def test_base64_of_a_body_is_looked_into() -> None:
     }
 
 
+@pytest.mark.parametrize("picture", [b"", b"\xff\xd8\xff"], ids=["text", "picture"])
+def test_a_password_in_a_form_of_parts_is_replaced(picture: bytes) -> None:
+    parts = (
+        b'--b\r\nContent-Disposition: form-data; name="user"\r\n\r\nada\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="new_password"\r\n'
+        b"Content-Type: text/plain\r\n\r\nhunter-two\r\n--b--\r\n"
+    )
+    body = base64.b64encode(picture + parts).decode()
+    found = clean({"isBase64Encoded": True, "body": body})
+    assert isinstance(found, dict)
+    expected = picture + parts.replace(b"hunter-two", MARK.encode())
+    assert base64.b64decode(found["body"]) == expected
+    assert clean({"body": parts.decode()}) == {
+        "body": parts.decode().replace("hunter-two", MARK)
+    }
+
+
+def test_a_value_is_replaced_however_it_is_spelled() -> None:
+    redactor = Redactor(['p@ss "wörd"/1'])
+    for text in (r'{"a":"p@ss \"wörd\"/1"', "/?q=p%40ss%20%22w%C3%B6rd%22%2F1"):
+        assert MARK in redactor.text(text, "log")
+
+
 @pytest.mark.parametrize("secret", [KEY_ID, SECRET_KEY, JWT, "IQoJ" + "b3JpZ2lu" * 20])
 @pytest.mark.parametrize("around", ["{}", "see {} there", "k={};"])
 def test_credentials_are_known_by_their_form(secret: str, around: str) -> None:

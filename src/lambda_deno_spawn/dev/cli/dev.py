@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.devserver.type_check import TypeChecker
 
 DEFAULT_PORT = 3000
+WRITE_DELAY_S = 0.01
 ORIGIN = re.compile(r"\*|https?://[^/\s]+|[a-z][a-z0-9+.-]*://[^/\s]+")
 PLATFORM_LINES = ("START RequestId: ", "END RequestId: ", "REPORT RequestId: ")
 # Records of the runtime about errors that are shown here in a form for people.
@@ -275,7 +276,7 @@ async def _serve(
             recorder.listen(only_failures=record is Recorded.FAILURES)
         app = application(
             LambdaApi(local).routes(),
-            urls.routes(),
+            urls,
             Console(local, recorder.write).routes(),
             allowed_origins=origins,
             on_error=local.tell_mistake,
@@ -299,6 +300,7 @@ async def _serve(
                     await checker.aclose()
                 # Before the port is closed, so that waiting callers get a response.
                 await local.aclose()
+                screen.flush()
     finally:
         listener.close()
 
@@ -330,6 +332,9 @@ async def _watch(local: LocalLambda, checker: TypeChecker | None) -> None:
 class JsonScreen:
     """Writes each change of the journal as a line of JSON to stdout."""
 
+    def flush(self) -> None:
+        """Do nothing: each line is written at once."""
+
     def begin(self, local: LocalLambda, listener: Listener) -> None:
         """Name the functions that are served."""
         functions = {
@@ -350,6 +355,7 @@ class TextScreen:
     def __init__(self) -> None:
         """Show nothing yet."""
         self._width = 0
+        self._lines: list[str] = []  # to be written
 
     def begin(self, local: LocalLambda, listener: Listener) -> None:
         """Name the functions that are served, and how to call them."""
@@ -432,13 +438,22 @@ class TextScreen:
             lines += [f"{head} {line}" for line in text.splitlines()]
         self._say(*lines)
 
+    def flush(self) -> None:
+        """Write what has not been written yet."""
+        lines, self._lines = self._lines, []
+        if lines:
+            _write(sys.stderr, "\n".join(lines))
+
     def _say(self, *lines: str) -> None:
-        _write(sys.stderr, "\n".join(lines))
+        # Together: under load, a write for each request takes as long as a request.
+        if not self._lines:
+            asyncio.get_running_loop().call_later(WRITE_DELAY_S, self.flush)
+        self._lines += lines
 
 
 def _write(file: object, text: str) -> None:
-    # A terminal that is gone must not make requests fail.
-    with contextlib.suppress(BrokenPipeError, ValueError):
+    # A terminal that is gone, or a full disk, must not make requests fail.
+    with contextlib.suppress(OSError, ValueError):
         print(text.encode(errors="replace").decode(), file=file, flush=True)  # type: ignore[call-overload]
 
 

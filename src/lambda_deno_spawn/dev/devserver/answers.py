@@ -21,9 +21,25 @@ if TYPE_CHECKING:
 # all of it before they look for one.
 DRAINED_LIMIT_BYTES = 64 * 1024 * 1024
 
+FIELDS = "lambda_deno_spawn.fields"  # in a request's scope
+
 
 class BodyTooLargeError(Exception):
     """The body of a request exceeds the limit."""
+
+
+def request_fields(scope: Scope) -> dict[str, str]:
+    """Return the header fields of a request by their names; the first of a name counts.
+
+    They are decoded once for each request.
+    """
+    fields: dict[str, str] | None = scope.get(FIELDS)
+    if fields is None:
+        fields = scope[FIELDS] = {
+            name.decode("latin-1"): value.decode("latin-1")
+            for name, value in reversed(scope["headers"])
+        }
+    return fields
 
 
 async def read_body(request: Request, limit_bytes: int) -> bytes:

@@ -96,12 +96,9 @@ class LambdaApi:
             Route(path, _refusing(call), methods=[method])
             for method, path, call in table
         ]
-        versions = ("2014-11-13", "2015-03-31", "2021-10-31", "2021-11-15")
         every = ["GET", "POST", "PUT", "DELETE", "PATCH", "OPTIONS"]
-        return routes + [
-            Route(f"/{version}/{{rest:path}}", _refusing(_unknown), methods=every)
-            for version in versions
-        ]
+        rest = Route("/20{rest:path}", _refusing(_unknown), methods=every)
+        return [*routes, rest]
 
     # The calls.
 

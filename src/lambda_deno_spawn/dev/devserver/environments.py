@@ -16,7 +16,6 @@ import os
 import re
 import secrets
 import signal
-import tempfile
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -46,6 +45,7 @@ from lambda_deno_spawn.dev.local.runtime import (
     inspected_command,
     lambda_environ,
     started,
+    temp_folder,
 )
 from lambda_deno_spawn.dev.project.function import INIT_LIMIT_S, InvokeOptions
 
@@ -123,6 +123,7 @@ class Environment:
         self._is_dead = False
         self._is_being_ended = False
         self._is_frozen = False
+        self._over = asyncio.Event()
         self._group: MemoryGroup | None = None
         self._init_s: float | None = None
         self._ready_s = 0.0
@@ -199,10 +200,8 @@ class Environment:
         function = self._function
         sink = cast("BinaryIO", _Lines(self._read_line))
         with (
-            LogPipe(sink) as pipe,
-            tempfile.TemporaryDirectory(
-                prefix="lambda-deno-spawn-", ignore_cleanup_errors=True
-            ) as temp_dir,
+            LogPipe(sink, expects_next=False) as pipe,
+            temp_folder() as temp_dir,
             contextlib.ExitStack() as stack,
         ):
             tree = ProcessTree(temp_dir, self._keep_memory)
@@ -289,9 +288,7 @@ class Environment:
         self._rest(runtime)
         self._place.on_change()
         # No limit: an environment lives until it is retired or breaks.
-        await emulator.wait_until(
-            lambda: self._is_dead or (self._is_retiring and not self._jobs)
-        )
+        await self._over.wait()
 
     async def _watch_exit(self, runtime: LocalRuntime) -> None:
         emulator = self._emulator
@@ -323,7 +320,7 @@ class Environment:
         assert runtime is not None
         facts = job.record.facts
         self._thaw()
-        runtime.tree.active.set()
+        runtime.tree.work()
         invocation = self._invocations[facts.request_id] = emulator.state.queue(
             facts.event,
             timeout_s=facts.timeout_s,
@@ -408,7 +405,7 @@ class Environment:
 
     def _rest(self, runtime: LocalRuntime) -> None:
         """Do no more than a frozen environment does, while there is no event."""
-        runtime.tree.active.clear()
+        runtime.tree.rest()
         if self._function.overrides.is_frozen and not self._is_dead:
             runtime.tree.suspend()
             self._is_frozen = True
@@ -454,7 +451,8 @@ class Environment:
             request_id = fields.get("requestId")
         elif match is not None:
             request_id = match[1]
-        job = next((j for j in self._remembered if j.record.id == request_id), None)
+        jobs = reversed(self._remembered)  # it is one of the last, most of the time
+        job = next((job for job in jobs if job.record.id == request_id), None)
         if job is not None and fields is not None and REPORT_TYPE in text:
             measures = fields.get("record")
             if isinstance(measures, dict):
@@ -476,6 +474,8 @@ class Environment:
             self._place.say(text)
 
     def _wake(self) -> None:
+        if self._is_dead or (self._is_retiring and not self._jobs):
+            self._over.set()
         if self._emulator is not None:
             self._emulator.wake()
 

@@ -84,6 +84,7 @@ class Fleet:
         self._is_closing = False
         self._has_been_used = False
         self._is_idle_watched = False
+        self._is_patience_watched = False
         self._told: set[str] = set()
 
     @property
@@ -113,11 +114,11 @@ class Fleet:
         self._has_been_used = True
         self._waiting.append(job)
         self._dispatch()
-        loop = asyncio.get_running_loop()
-        if self._waiting:
-            loop.call_later(PATIENCE_S, self._dispatch)
+        if self._waiting and not self._is_patience_watched:
+            self._watch_patience(PATIENCE_S)
         if not self._is_idle_watched:
             self._is_idle_watched = True
+            loop = asyncio.get_running_loop()
             loop.call_later(IDLE_LIMIT_S, self._retire_idle)
 
     def reload(self, function: ServedFunction) -> None:
@@ -150,6 +151,20 @@ class Fleet:
             self._refuse(job, "dev has ended")
         self._waiting.clear()
 
+    def _watch_patience(self, delay_s: float) -> None:
+        # One timer for all: with one for each request there would be hundreds.
+        self._is_patience_watched = True
+        asyncio.get_running_loop().call_later(delay_s, self._lose_patience)
+
+    def _lose_patience(self) -> None:
+        """Look at the waiting requests again, as one has waited for long."""
+        self._is_patience_watched = False
+        self._dispatch()
+        limit_s = self._clock() - PATIENCE_S
+        patient = [j.received_s for j in self._waiting if j.received_s > limit_s]
+        if patient:
+            self._watch_patience(min(patient) - limit_s)
+
     def _retire_idle(self) -> None:
         """End environments that have had no request for long, but for one."""
         self._is_idle_watched = False
@@ -167,7 +182,7 @@ class Fleet:
 
     def _dispatch(self) -> None:
         """Hand waiting requests to environments, and start those that are missing."""
-        if self._is_closing:
+        if self._is_closing or not self._waiting:
             return
         left: deque[Job] = deque()
         while self._waiting:

@@ -28,6 +28,7 @@ ACCOUNT = "000000000000"
 TEXT_TYPES = re.compile(
     r"(?:text/.*|application/(?:json|xml|javascript|graphql|.*\+json|.*\+xml))"
 )
+ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 MONTHS = (
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 )  # fmt: skip
@@ -89,9 +90,7 @@ def event_for(form: EventForm, request: HttpRequest, function_name: str) -> byte
         case _:
             is_multi = form is EventForm.ALB_MULTI
             event = _load_balancer(request, function_name, is_multi=is_multi)
-    return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode(
-        errors="surrogatepass"
-    )
+    return ENCODER.encode(event).encode(errors="surrogatepass")
 
 
 def _format_2(

@@ -248,9 +248,14 @@ class LocalLambda:
             self._former.append(former)
             self._tell("info", "is not served any more", name)
         for name, function in found.items():
-            if name not in self.fleets:
+            fleet = self.fleets.get(name)
+            if fleet is None:
                 self._add(function)
-                self._tell("info", f"is served now, from {function.folder}", name)
+            elif fleet.function.path != function.path:  # moved, with its name
+                fleet.reload(function)
+            else:
+                continue
+            self._tell("info", f"is served now, from {function.folder}", name)
 
     def tell_mistake(self, text: str, function: str | None = None) -> None:
         """Note a mistake of a function's, or a fault in `dev` itself."""

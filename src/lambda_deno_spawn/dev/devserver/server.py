@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import re
 import socket
 from typing import TYPE_CHECKING, Self
 
@@ -19,7 +20,9 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount
 
+from lambda_deno_spawn.dev.devserver.answers import request_fields
 from lambda_deno_spawn.dev.devserver.guard import names_function, refusal
+from lambda_deno_spawn.dev.devserver.http_protocol import PlainProtocol
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -30,9 +33,18 @@ if TYPE_CHECKING:
 
 HOST = "127.0.0.1"
 PAGES = "/_"  # below it is everything that is neither a function nor Lambda's API
-OWN_PATH = ("/_/", "/2014-11-13/", "/2015-03-31/", "/2021-10-31/", "/2021-11-15/")
+# Every call of Lambda's API: what is not known here must not run a function instead.
+OWN_PATH = re.compile(
+    r"/_(?:/.*)?|/20\d\d-\d\d-\d\d/(?:account-settings|capacity-providers|"
+    r"code-signing-configs|durable-execution-callbacks|durable-executions|"
+    r"event-source-mappings|functions|layers|resource-policy|tags)(?:/.*)?",
+    re.DOTALL,
+)
 # X-Amz-Client-Context alone may have 3.5 KB; 64 KB is uvicorn's own limit.
 BACKLOG = 512
+# Longer than clients keep a connection that they do not use: a request on one that is
+# being closed fails.
+KEEP_ALIVE_S = 300
 CLOSE_LIMIT_S = 1.0  # for responses in progress when dev ends
 
 
@@ -50,9 +62,9 @@ class Guarded:
         """Let requests through, if nothing speaks against them.
 
         Args:
-            app: Answers requests to this machine.
-            functions: Answers those to a name below ``localhost``, where every path is
-                the function's.
+            app: Answers requests to ``OWN_PATH``.
+            functions: Answers all others, and those to a name below ``localhost``,
+                where every path is the function's.
             allowed_origins: Origins whose pages may call functions.
             on_error: Told of a fault in `dev` itself; the client only sees status 500.
             origins_for: Returns further origins for a request to a function.
@@ -66,13 +78,14 @@ class Guarded:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request; called by uvicorn."""
         request = Request(scope)
-        is_function = names_function(request.headers.get("host", ""))
+        headers = request_fields(scope)
+        is_function = names_function(headers.get("host", ""))
         path = scope["path"]
-        is_own_path = path.startswith(OWN_PATH) or path == PAGES
-        is_own = is_own_path and not is_function
-        further = () if is_own else self._origins_for(request)
+        is_own = not is_function and OWN_PATH.fullmatch(path) is not None
+        is_from_page = "origin" in headers
+        further = self._origins_for(request) if is_from_page and not is_own else ()
         problem = refusal(
-            request.headers,
+            headers,
             method=request.method,
             is_own=is_own,
             allowed_origins={*self._allowed_origins, *further},
@@ -81,7 +94,7 @@ class Guarded:
             response = PlainTextResponse(f"{problem}\n", 403)
             await response(scope, receive, send)
             return
-        app = self._functions if is_function else self._app
+        app = self._app if is_own else self._functions
         try:
             await app(scope, receive, send)
         except Exception as error:
@@ -92,7 +105,7 @@ class Guarded:
 
 def application(
     api: Sequence[BaseRoute],
-    functions: Sequence[BaseRoute],
+    functions: ASGIApp,
     pages: Sequence[BaseRoute] = (),
     *,
     allowed_origins: Collection[str] = (),
@@ -103,7 +116,7 @@ def application(
 
     Args:
         api: Routes of Lambda's API.
-        functions: The functions, which have all paths that are left.
+        functions: Answers for the functions, which have all paths that are left.
         pages: Starlette's routes of other modules, without the ``/_`` in front.
         allowed_origins: Origins whose pages may call functions.
         on_error: Told of a fault in `dev` itself.
@@ -111,8 +124,8 @@ def application(
     """
     own = Mount(PAGES, routes=list(pages))
     return Guarded(
-        Starlette(routes=[own, *api, *functions]),
-        Starlette(routes=functions),
+        Starlette(routes=[own, *api]),
+        functions,
         allowed_origins,
         on_error,
         origins_for,
@@ -160,7 +173,7 @@ class Listener:
         assert self._app is not None
         config = uvicorn.Config(
             self._app,
-            http="h11",
+            http=PlainProtocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -169,6 +182,7 @@ class Listener:
             server_header=False,
             proxy_headers=False,
             backlog=BACKLOG,
+            timeout_keep_alive=KEEP_ALIVE_S,
             timeout_graceful_shutdown=round(CLOSE_LIMIT_S),
         )
         self._server = _Server(config)
@@ -199,7 +213,9 @@ def bind(port: int) -> socket.socket:
     Raises:
         UsageError: The port cannot be used.
     """
-    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    # Named, because asyncio sets TCP_NODELAY only then: the body of a response would
+    # wait until the client has acknowledged its head, up to 40 ms.
+    bound = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         bound.bind((HOST, port))

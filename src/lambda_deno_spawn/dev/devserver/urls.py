@@ -13,18 +13,18 @@ import uuid
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
-from starlette.requests import ClientDisconnect
-from starlette.routing import Route
+from starlette.requests import ClientDisconnect, Request
 
 from lambda_deno_spawn.dev.devserver.answers import (
     Answer,
     BodyTooLargeError,
     CutError,
     read_body,
+    request_fields,
 )
 from lambda_deno_spawn.dev.devserver.fleet import TooManyRequestsError
 from lambda_deno_spawn.dev.devserver.functions import EventForm, InvokeMode
-from lambda_deno_spawn.dev.devserver.guard import is_local
+from lambda_deno_spawn.dev.devserver.guard import is_local, names_function
 from lambda_deno_spawn.dev.devserver.http_events import (
     HttpRequest,
     HttpResponse,
@@ -52,13 +52,13 @@ from lambda_deno_spawn.dev.project.quotas import EVENT_LIMIT_BYTES
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from starlette.requests import Request
+    from starlette.types import Receive, Scope, Send
 
     from lambda_deno_spawn.dev.devserver.fleet import Fleet
     from lambda_deno_spawn.dev.devserver.job import Job
     from lambda_deno_spawn.dev.devserver.local_lambda import LocalLambda
 
-METHODS = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"]
+METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 ALB_LIMIT_BYTES = 1024 * 1024  # of a request's body, and of a result
 STREAMING_FORMS = frozenset({EventForm.URL, EventForm.REST_API})
 JSON = "application/json"
@@ -92,9 +92,15 @@ class FunctionUrls:
         self._form = form
         self._mode = mode
 
-    def routes(self) -> list[Route]:
-        """Return what takes every path that is left."""
-        return [Route("/{path:path}", self._answer, methods=METHODS)]
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request to a function; every path may be one."""
+        # Without Starlette's routes, which would take as long as all of the rest.
+        request = Request(scope, receive, send)
+        if request.method in METHODS:
+            answer = await self._answer(request)
+        else:
+            answer = Answer(405, [("allow", ", ".join(METHODS))])
+        await answer(scope, receive, send)
 
     def allowed_origins(self, request: Request) -> tuple[str, ...]:
         """Return the origin of a request if the function's CORS lets its pages in.
@@ -106,7 +112,7 @@ class FunctionUrls:
         if isinstance(found, Answer):
             return ()
         cors = self._config(found[0]).cors
-        origin = request.headers.get("origin", "")
+        origin = request_fields(request.scope).get("origin", "")
         if cors is None or not cors.allows(origin):
             return ()
         is_meant = origin in cors.origins or is_local(urlsplit(origin).netloc)
@@ -122,16 +128,17 @@ class FunctionUrls:
         if isinstance(found, Answer):
             return found
         fleet, path = found
-        config, origin = self._config(fleet), request.headers.get("origin", "")
-        if config.cors is not None and is_preflight(request.method, request.headers):
+        config, fields = self._config(fleet), request_fields(request.scope)
+        origin = fields.get("origin", "")
+        if config.cors is not None and is_preflight(request.method, fields):
             return Answer(200, config.cors.of_preflight(origin))
-        if request.headers.get("upgrade", "").lower() == "websocket":
+        if fields.get("upgrade", "").lower() == "websocket":
             return _message(400, NO_WEBSOCKETS)
         access_key = None
         if config.is_signed:
             query = request.scope["query_string"].decode("latin-1")
             try:
-                access_key = signer(request.headers, query)
+                access_key = signer(fields, query)
             except NotSignedError as error:
                 return _message(403, f"{error}. {HOW_TO_SIGN}")
         answer = await self._call(request, fleet, path, access_key)
@@ -180,7 +187,7 @@ class FunctionUrls:
                 event,
                 Source.URL,
                 request_id=http.request_id,
-                trace=request.headers.get("x-amzn-trace-id"),
+                trace=request_fields(request.scope).get("x-amzn-trace-id"),
                 method=http.method,
                 target=f"{path}{query}",
             )
@@ -196,13 +203,13 @@ class FunctionUrls:
     def _find(self, request: Request) -> tuple[Fleet, str] | Answer:
         """Return the function and the path below its URL, or a response instead."""
         path = _raw_path(request)
-        host = request.headers.get("host", "").rpartition(":")[0]
-        host = host or request.headers.get("host", "")
-        name = host.rstrip(".").removesuffix(".localhost")
         fleets = self._lambda.fleets
-        by_host = {each.lower(): fleet for each, fleet in fleets.items()}
-        if host.endswith(".localhost"):
-            fleet = by_host.get(name.lower())
+        host = request_fields(request.scope).get("host", "")
+        if names_function(host):
+            name = host.lower().partition(":")[0].rstrip(".")
+            name = name.removesuffix(".localhost")
+            by_host = {each.lower(): fleet for each, fleet in fleets.items()}
+            fleet = by_host.get(name)
             return (fleet, path) if fleet is not None else self._unknown(name)
         only = self._lambda.only()
         if only is not None:
@@ -241,7 +248,7 @@ class FunctionUrls:
             ],
             body=body,
             source_ip=request.client.host if request.client else "127.0.0.1",
-            port=request.url.port or 80,
+            port=_port(request_fields(request.scope).get("host", "")),
             epoch_s=time.time(),
             request_id=str(uuid.uuid4()),
             access_key=access_key,
@@ -326,6 +333,12 @@ async def _rest(
 
 def _whole(response: HttpResponse) -> Answer:
     return Answer(response.status, response.headers, response.body)
+
+
+def _port(host: str) -> int:
+    """Return the port in a ``Host`` header that names this machine."""
+    port = host.rpartition(":")[2]
+    return int(port) if port.isdecimal() else 80
 
 
 def _raw_path(request: Request) -> str:

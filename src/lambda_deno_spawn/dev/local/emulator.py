@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 # The arguments of the error that calls get which wait when the emulator closes.
 CLOSING = (500, "InternalServerError", "The emulator is closing")
+LINE_BREAK = re.compile("[\r\n]")
 DEFAULT_FUNCTION_ARN = "arn:aws:lambda:us-east-1:000000000000:function:function"
 
 
@@ -84,15 +85,16 @@ class Emulator:
         self._server = HttpServer(self._respond, on_hang_up=self.wake)
         runtime, extension = "/2018-06-01/runtime", "/2020-01-01/extension"
         invocation = f"{runtime}/invocation/(?P<request_id>[^/]+)"
-        self._routes: list[tuple[str, str, Callable[..., Awaitable[Response]]]] = [
-            ("GET", "/2018-06-01/ping", self._ping),
+        table: list[tuple[str, str, Callable[..., Awaitable[Response]]]] = [
             ("GET", f"{runtime}/invocation/next", self._next),
             ("POST", f"{invocation}/response", self._response),
             ("POST", f"{invocation}/error", self._error),
             ("POST", f"{runtime}/init/error", self._init_error),
             ("POST", f"{extension}/register", self._register),
             ("GET", f"{extension}/event/next", self._extension_next),
+            ("GET", "/2018-06-01/ping", self._ping),
         ]
+        self._routes = [(method, re.compile(path), c) for method, path, c in table]
 
     async def __aenter__(self) -> Self:
         self.address = await self._server.start()
@@ -117,12 +119,24 @@ class Emulator:
             is_true: Called again after every change, and by ``wake``.
             timeout_s: How long to wait; None: without a limit.
         """
+        is_late = False
+
+        def expire() -> None:
+            nonlocal is_late
+            is_late = True
+            self.wake()
+
+        timer = None
+        if timeout_s is not None:
+            timer = asyncio.get_running_loop().call_later(timeout_s, expire)
         try:
-            async with asyncio.timeout(timeout_s):
-                while not is_true():
-                    await self._change()
-        except TimeoutError:
-            return is_true()
+            while not is_true():
+                if is_late:
+                    return False
+                await self._change()
+        finally:
+            if timer is not None:
+                timer.cancel()
         return True
 
     async def catch_up(self) -> None:
@@ -156,7 +170,7 @@ class Emulator:
     async def _respond(self, request: Request) -> Response:
         allowed = []
         for method, path, respond in self._routes:
-            match = re.fullmatch(path, request.path)
+            match = path.fullmatch(request.path)
             if match is not None and method == request.method:
                 try:
                     return await respond(request, **match.groupdict())
@@ -263,7 +277,7 @@ class Emulator:
 
 def _header_value(text: str) -> str:
     """Change a header value as Go does: no line breaks, no white space at its ends."""
-    return re.sub("[\r\n]", " ", text).strip(" \t")
+    return LINE_BREAK.sub(" ", text).strip(" \t")
 
 
 def _accepted() -> Response:

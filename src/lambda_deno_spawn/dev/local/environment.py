@@ -165,7 +165,7 @@ class RuntimeApiState:
     Args:
         clock: Returns seconds of the monotonic clock.
         epoch_clock: Returns seconds of Unix time.
-        on_change: Called after every change.
+        on_change: Called after every change, but for parts of a response.
         is_managed_instance: Any number of invocations may be in flight.
     """
 
@@ -275,7 +275,6 @@ class RuntimeApiState:
         invocation.phase = Phase.RESPONDING
         invocation.is_streamed = response_mode is not None
         invocation.content_type = content_type
-        self._on_change()
         return invocation
 
     def receive(self, invocation: EmulatedInvocation, chunk: bytes) -> bool:
@@ -290,7 +289,6 @@ class RuntimeApiState:
             invocation.is_oversized = True
             return False
         invocation.received += chunk
-        self._on_change()
         return True
 
     def complete_response(

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import math
 import secrets
-import tempfile
 import time
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -36,6 +35,7 @@ from lambda_deno_spawn.dev.local.runtime import (
     region,
     run_until_signalled,
     started,
+    temp_folder,
 )
 from lambda_deno_spawn.dev.project.function import InvokeOptions, function_name
 
@@ -186,10 +186,7 @@ async def invoke(
     )
     with (
         LogPipe(log, is_brief=is_brief) as pipe,
-        # It also removes the files that a killed runtime leaves behind.
-        tempfile.TemporaryDirectory(
-            prefix="lambda-deno-spawn-", ignore_cleanup_errors=True
-        ) as temp_dir,
+        temp_folder() as temp_dir,
     ):
         tree = ProcessTree(mark=temp_dir)
 

@@ -38,16 +38,20 @@ class LogPipe:
         writer: The end that a runtime is given; -1 once our copy is closed.
     """
 
-    def __init__(self, sink: BinaryIO, *, is_brief: bool = False) -> None:
+    def __init__(
+        self, sink: BinaryIO, *, is_brief: bool = False, expects_next: bool = True
+    ) -> None:
         """Open the pipe.
 
         Args:
             sink: Its lines go there.
             is_brief: Leave out the runtime's line on how processes begin, and what the
                 next process logs, except problems.
+            expects_next: ``expect_next`` will be called.
         """
         self._sink = sink
         self._is_brief = is_brief
+        self._expects_next = expects_next
         self._partial = bytearray()
         self._reader, self.writer = os.pipe()
         os.set_blocking(self._reader, False)
@@ -117,8 +121,9 @@ class LogPipe:
     def _pass_on(self, text: bytes) -> None:
         """Write lines of the runtime, without those that only repeat earlier ones."""
         if self._answered is None:
-            for line in text.splitlines()[: KNOWN_LINES - len(self._known)]:
-                self._known.add(_without_time(line))
+            if self._expects_next:
+                for line in text.splitlines()[: KNOWN_LINES - len(self._known)]:
+                    self._known.add(_without_time(line))
             lines = text.splitlines(keepends=True) if self._is_brief else [text]
             self._write(b"".join(line for line in lines if not self._omits(line)))
             return

@@ -23,6 +23,10 @@ KILL_ROUNDS = 100
 KILL_ROUND_S = 0.01
 EXEC_ROUNDS = 5  # rounds until a program that is being started has its environment
 SAMPLE_INTERVAL_S = 0.05  # one sample takes 1-2 ms for two processes
+# Between events that are shorter than the interval: of many per second, samples would
+# take more of the processor than the events.
+BRIEF_INTERVAL_S = 1.0
+SEEN_LIMIT = 200  # processes, before those that have ended are forgotten
 
 
 class ProcessTree:
@@ -32,7 +36,6 @@ class ProcessTree:
         peak_bytes: Most memory seen at once. Proportional set size where the system
             tells it (Linux), else resident size, which counts shared pages twice.
         held_s: How long the runtime was kept waiting while samples were taken.
-        active: ``keep_sampling`` pauses while it is not set.
     """
 
     def __init__(
@@ -49,12 +52,14 @@ class ProcessTree:
         self._on_sample = on_sample
         self.peak_bytes = 0
         self.held_s = 0.0
-        self.active = asyncio.Event()
-        self.active.set()
+        self._active = asyncio.Event()
+        self._active.set()
+        self._periods = 0  # of activity
         # The system counts from its start, in ticks of 10 ms.
         self._since_epoch_s = time.time() - 1.0
         self._root: psutil.Process | None = None
         self._seen: set[psutil.Process] = set()
+        self._known: dict[int, psutil.Process] = {}  # below the root, last time
 
     def watch(self, pid: int) -> None:
         """Make a process the root of the tree."""
@@ -75,15 +80,32 @@ class ProcessTree:
         self.sample()
         self.held_s += time.monotonic() - started_s
 
+    def work(self) -> None:
+        """Have ``keep_sampling`` go on."""
+        if not self._active.is_set():
+            self._periods += 1
+            self._active.set()
+
+    def rest(self) -> None:
+        """Have ``keep_sampling`` pause."""
+        self._active.clear()
+
     async def keep_sampling(self) -> None:
         """Measure again and again, until cancelled."""
+        interval_s = SAMPLE_INTERVAL_S
+        sampled_s = time.monotonic()
         while True:
-            await self.active.wait()
+            await self._active.wait()
+            period = self._periods
+            await asyncio.sleep(interval_s)
+            is_same = self._active.is_set() and self._periods == period
             started_s = time.monotonic()
-            self.sample()
-            # With thousands of processes on the machine a sample takes longer.
-            cost_s = time.monotonic() - started_s
-            await asyncio.sleep(max(SAMPLE_INTERVAL_S, 10 * cost_s))
+            if is_same or started_s - sampled_s >= BRIEF_INTERVAL_S:
+                self.sample()
+                # With thousands of processes on the machine a sample takes longer.
+                sampled_s = time.monotonic()
+                cost_s = sampled_s - started_s
+                interval_s = max(SAMPLE_INTERVAL_S, 10 * cost_s)
 
     def suspend(self) -> None:
         """Stop every process, as Lambda freezes an environment."""
@@ -148,17 +170,74 @@ class ProcessTree:
                     is_certain = is_certain and not process.exe()
         return orphans, is_certain
 
+    def _processes(self, pids: list[int]) -> list[psutil.Process]:
+        """Return processes, without those that have ended meanwhile.
+
+        One that was there last time is taken for the same.
+        """
+        import psutil
+
+        known: dict[int, psutil.Process] = {}
+        for pid in pids:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                known[pid] = self._known.get(pid) or psutil.Process(pid)
+        self._known = known
+        return list(known.values())
+
     def _members(self) -> list[psutil.Process]:
         import psutil
 
         if self._root is None:
             return []
         try:
-            members = [self._root, *self._root.children(recursive=True)]
+            below = _pids_below(self._root.pid)
+            if below is None:
+                members = [self._root, *self._root.children(recursive=True)]
+            else:
+                members = [self._root, *self._processes(below)]
         except psutil.Error:
             return []
         self._seen.update(members)
+        if len(self._seen) > SEEN_LIMIT:
+            self._seen = {process for process in self._seen if process.is_running()}
         return members
+
+
+def _pids_below(pid: int) -> list[int] | None:
+    """Return the descendants of a process; None where the kernel does not list them.
+
+    Nothing but the tree is read, however many processes the machine has.
+    """
+    found: list[int] = []
+    above = [pid]
+    while above:
+        folder = f"/proc/{above.pop()}/task"
+        try:
+            with os.scandir(folder) as entries:
+                threads = [entry.path for entry in entries]
+        except OSError:
+            if above or found:
+                continue  # it has ended
+            return None
+        for thread in threads:
+            try:
+                children = _read(f"{thread}/children").split()
+            except OSError:
+                if not found and os.access(f"{thread}/stat", os.R_OK):
+                    return None  # the kernel does not have this file
+                continue
+            pids = [int(child) for child in children]
+            found += pids
+            above += pids
+    return found
+
+
+def _read(path: str) -> bytes:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(descriptor, 1 << 20)
+    finally:
+        os.close(descriptor)
 
 
 def memory_bytes(process: psutil.Process) -> int:

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import secrets
 import signal
 import sys
+import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,6 +43,11 @@ NODE_DEBUGGER = "VSCODE_INSPECTOR_OPTIONS"
 # Several times as long as the runtime needs to kill and reap one Deno process.
 STOP_GRACE_S = 2.0
 REAP_LIMIT_S = 5.0  # after SIGKILL only a stuck system call can take this long
+TEMP_PREFIX = "lambda-deno-spawn-"
+# Lambda's is /tmp. The strategy `server` has a socket some levels below it, and the
+# path of a socket has at most 107 bytes, on some systems 103.
+TEMP_LIMIT_BYTES = 44
+SHORT_TEMP = "/tmp"
 
 T = TypeVar("T")
 
@@ -124,6 +131,21 @@ def _folder(package: str) -> str:
             f"Cannot start the runtime: package {package!r} is not installed"
         )
     return str(Path(spec.origin).parent.parent)
+
+
+def temp_folder() -> tempfile.TemporaryDirectory[str]:
+    """Make the folder that takes the place of an execution environment's ``/tmp``.
+
+    It is in the developer's folder for temporary files, unless that has a long path.
+    Closing it also removes the files that a killed runtime leaves behind.
+    """
+    where = tempfile.gettempdir()
+    longest_bytes = len(os.fsencode(f"{where}/{TEMP_PREFIX}")) + 8
+    if longest_bytes > TEMP_LIMIT_BYTES and os.access(SHORT_TEMP, os.W_OK | os.X_OK):
+        where = SHORT_TEMP
+    return tempfile.TemporaryDirectory(
+        prefix=TEMP_PREFIX, dir=where, ignore_cleanup_errors=True
+    )
 
 
 def lambda_environ(

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.devserver.journal import Change, Record
     from lambda_deno_spawn.dev.devserver.local_lambda import LocalLambda
 
+# Requests that have ended and are not written yet; each holds its event and result.
+KEEPING_LIMIT = 100
+
 
 class RequestRecorder:
     """Writes requests of a ``dev`` into the folder of recordings."""
@@ -34,6 +37,7 @@ class RequestRecorder:
         self._environ = environ
         # A task that nothing holds could be collected before it ends.
         self._keeping: set[asyncio.Task[None]] = set()
+        self._missed = 0
 
     def listen(self, *, only_failures: bool) -> None:
         """Write each request that ends from now on, or each that has failed."""
@@ -44,9 +48,12 @@ class RequestRecorder:
                 return
             if only_failures and record.is_ok and (record.status or 0) < 500:
                 return
+            if len(self._keeping) >= KEEPING_LIMIT:
+                self._missed += 1
+                return
             task = asyncio.get_running_loop().create_task(self._keep(record))
             self._keeping.add(task)
-            task.add_done_callback(self._keeping.discard)
+            task.add_done_callback(self._kept)
 
         self._local.journal.listen(note)
 
@@ -60,6 +67,16 @@ class RequestRecorder:
             level, text = "info", f"{record.id[:8]} is recorded in {str(path)!r}"
         name = record.facts.function
         self._local.journal.notice(Notice(time.time() * 1000, level, text, name))
+
+    def _kept(self, task: asyncio.Task[None]) -> None:
+        self._keeping.discard(task)
+        if self._missed and not self._keeping:
+            text = (
+                f"{self._missed} requests are not recorded: they ended faster than "
+                "recordings can be written"
+            )
+            self._missed = 0
+            self._local.journal.notice(Notice(time.time() * 1000, "error", text))
 
     def write(self, record: Record) -> Path:
         """Write a request that has ended; return its file.

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
+import botocore.session
 import pytest
+from starlette.applications import Starlette
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
 
-from lambda_deno_spawn.dev.devserver.server import application
+from lambda_deno_spawn.dev.devserver.server import OWN_PATH, application
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -32,7 +35,9 @@ async def get(
     fields = {"host": "localhost:3000", **headers}
     app = application(
         [Route("/2015-03-31/functions", answers("api"))],
-        [Route("/fail", fails), Route("/{path:path}", answers("function"))],
+        Starlette(
+            routes=[Route("/fail", fails), Route("/{path:path}", answers("function"))]
+        ),
         [Route("/", answers("page"))],
         on_error=(errors if errors is not None else []).append,
     )
@@ -73,6 +78,20 @@ async def test_a_path_has_one_owner(path: str, host: str, expected: str) -> None
 
 async def test_what_is_below_our_own_path_never_reaches_a_function() -> None:
     assert (await get("/_/none"))[0] == 404
+
+
+def operations() -> list[str]:
+    model = botocore.session.get_session().get_service_model("lambda")
+    paths = (model.operation_model(name).http for name in model.operation_names)
+    uris = (http["requestUri"].partition("?")[0] for http in paths)
+    return [re.sub(r"\{[^}]*\}", "x", uri) for uri in uris]
+
+
+def test_no_call_of_lambda_s_api_is_taken_for_a_function() -> None:
+    """A tool that asked for an alias would have run the function."""
+    assert [path for path in operations() if not OWN_PATH.fullmatch(path)] == []
+    for path in ("/2024-05-01/my-day", "/2024-05-01/", "/functions/x", "/_x", "/20"):
+        assert not OWN_PATH.fullmatch(path)
 
 
 async def test_a_refused_request_reaches_nothing() -> None:

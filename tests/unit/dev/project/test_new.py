@@ -109,6 +109,8 @@ def test_debugger_is_told_the_template_s_event_and_the_usual_port(
     assert f"@{template.event}" in invoking["runtimeArgs"]
     assert "--inspect" in invoking["runtimeArgs"]
     assert invoking["attachSimplePort"] == attaching["port"] == INSPECT_PORT
+    # Milliseconds; the default is too short for a start that downloads packages.
+    assert invoking["timeout"] == attaching["timeout"] == 30_000
 
 
 @each_template
