@@ -108,7 +108,7 @@ OWNERS = {
     "boto3": {"dev.aws.session", "dev.aws.errors"},
     "botocore": {"dev.aws.credentials", "dev.aws.session", "dev.aws.errors"},
     "elftools": {"dev.package.elf"},
-    "uvicorn": {"dev.devserver.http_protocol", "dev.devserver.server"},
+    "uvicorn": {"dev.devserver.server"},
     "watchfiles": {"dev.devserver.watcher"},
     "sqlite3": {"dev.package.seed"},
 }

@@ -12,7 +12,7 @@ import contextlib
 import errno
 import re
 import socket
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import uvicorn
 from starlette.applications import Starlette
@@ -22,7 +22,6 @@ from starlette.routing import BaseRoute, Mount
 
 from lambda_deno_spawn.dev.devserver.answers import request_fields
 from lambda_deno_spawn.dev.devserver.guard import names_function, refusal
-from lambda_deno_spawn.dev.devserver.http_protocol import PlainProtocol
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,8 +39,8 @@ OWN_PATH = re.compile(
     r"event-source-mappings|functions|layers|resource-policy|tags)(?:/.*)?",
     re.DOTALL,
 )
-# X-Amz-Client-Context alone may have 3.5 KB; 64 KB is uvicorn's own limit.
 BACKLOG = 512
+HTTP: Any = "httptools"  # which of uvicorn's protocols; tests watch it
 # Longer than clients keep a connection that they do not use: a request on one that is
 # being closed fails.
 KEEP_ALIVE_S = 300
@@ -173,7 +172,7 @@ class Listener:
         assert self._app is not None
         config = uvicorn.Config(
             self._app,
-            http=PlainProtocol,
+            http=HTTP,
             ws="none",
             lifespan="off",
             log_config=None,
