@@ -54,6 +54,7 @@ FACTS: dict[str, Any] = {
     "responseMode": "buffered",
     "logFormat": "text",
     "logLevel": "INFO",
+    "steering": "",
     "variables": {},
     "packageFolders": [],
     "closedFolders": [],
