@@ -40,6 +40,9 @@ def mistaken(
     """
     names: dict[Path, list[str]] = {}
     for file in sorted(own):
+        # A source map of a module may name sources that are not there.
+        if FOLDER in file.relative_to(task_root).parts or not file.is_file():
+            continue
         if other := _twin(file, task_root, names):
             name = file.relative_to(task_root).as_posix()
             reason = f"has a path that differs from {other!r} only in case"
