@@ -1,16 +1,14 @@
 """``python -m lambda_deno_spawn`` is the command line tool."""
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
 
 
 def main() -> None:
     """Run the command line tool, or name the package that is not installed."""
     try:
-        with _started_early():
-            from lambda_deno_spawn.dev.cli.app import main as run
+        from lambda_deno_spawn.dev.cli.app import main as run
 
-            run()  # which imports the command
+        run()  # which imports the command
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("lambda_deno_spawn"):
             raise
@@ -21,15 +19,6 @@ def main() -> None:
         )
     except KeyboardInterrupt:
         sys.exit(130)  # as in `console`, which is not there yet
-
-
-def _started_early() -> AbstractContextManager[object]:
-    """Start what takes a command the longest, while the command line is imported."""
-    if sys.argv[1:2] != ["build"]:
-        return nullcontext()
-    from lambda_deno_spawn.dev.cli.ahead import start_early
-
-    return start_early(sys.argv[2:])
 
 
 if __name__ == "__main__":

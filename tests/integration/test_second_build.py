@@ -10,8 +10,6 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -315,41 +313,6 @@ def test_module_from_a_server_is_watched_in_deno_s_cache(project: Project) -> No
     download("export const handler = () => 2;\n")
     second = project.built()
     assert second.sha256 == project.from_scratch().sha256 != first.sha256
-
-
-def test_bundler_is_started_before_the_options_are_read(project: Project) -> None:
-    log = project.folder / "log"
-    shim = project.folder / "deno"
-    shim.write_text(
-        '#!/bin/sh\ncase $1 in --version) ;; *) echo "$1" >> "$LOG" ;; esac\n'
-        f'exec "{deno_binary()}" "$@"\n'
-    )
-    shim.chmod(0o755)
-    # Fails after the bundler was started, and before the build.
-    scratch = project.folder / "tmp"
-    scratch.mkdir()
-    environ = {
-        **project.environ,
-        "LAMBDA_DENO_BIN": str(shim),
-        "LOG": str(log),
-        "TMPDIR": str(scratch),
-    }
-
-    def run(*options: str) -> tuple[int, list[str]]:
-        log.write_text("")
-        command = [sys.executable, "-m", "lambda_deno_spawn", "build", "fn", *options]
-        done = subprocess.run(
-            command, cwd=project.folder, env=environ, capture_output=True, check=False
-        )
-        assert list(scratch.iterdir()) == [], done.stderr
-        return done.returncode, log.read_text().split()
-
-    assert run("--arch", "none") == (2, ["bundle"])
-    assert run("--out", "o", "--no-cache") == (0, ["bundle"])
-    assert (project.folder / "o" / "fn.zip").exists()
-    assert run("--out=o", "--no-cache") == (0, [])
-    assert run("--check", "--no-cache")[1] == ["check"]  # which finds an error
-    assert "bundle" not in run("--no-bundle", "--no-cache")[1]
 
 
 def test_unchanged_project_does_not_start_deno(

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 
 from lambda_deno_spawn import __version__
 from lambda_deno_spawn.dev.local.runtime import deno_binary
-from lambda_deno_spawn.dev.package.begun import begin, take
 from lambda_deno_spawn.dev.package.deno import Deno, read_version, start_version
 from lambda_deno_spawn.dev.package.record import (
     forget_record,
@@ -25,10 +24,13 @@ from lambda_deno_spawn.dev.package.record import (
     write_record,
 )
 from lambda_deno_spawn.dev.package.request import (
+    ALL,
     ASKED_FOR,
     BuildOptions,
     Package,
     archive_path,
+    bundle_path,
+    staging_folder,
 )
 from lambda_deno_spawn.dev.package.scratch import scratch_folder
 from lambda_deno_spawn.errors import BuildError, HandlerError, UsageError
@@ -85,7 +87,7 @@ def build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
 def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
     started_ns = now_ns()
     project = options.project
-    deno = Deno(deno_binary(environ), project.function.task_root, dict(environ))
+    deno = Deno(deno_binary(environ), project.function.task_root, environ)
     source = _handler_file(project)
     out = archive_path(options)
     if options.is_checked:
@@ -93,21 +95,19 @@ def _build(options: BuildOptions, environ: Mapping[str, str]) -> Package:
     key = _key(options, environ, deno.binary)
     if package := _built_before(out, key, options):
         return package
-    with contextlib.ExitStack() as running:
-        begun = None
-        if options.wants_bundle is not False:
-            if begun := take(deno, source):
-                started_ns = begun.started_ns
-            else:
-                begun = running.enter_context(begin(deno, source))
-            scratch = begun.scratch
-        else:
-            scratch = Path(running.enter_context(scratch_folder())).resolve()
+    with (
+        scratch_folder() as name,
+        contextlib.ExitStack() as running,
+    ):
+        scratch = Path(name).resolve()
         if options.is_seeded:
             _refuse_scratch(scratch)
+        bundling = None
+        if options.wants_bundle is not False:
+            target = bundle_path(staging_folder(scratch, ALL), deno.task_root, source)
+            bundling = running.enter_context(deno.start_bundle(source, target))
         from lambda_deno_spawn.dev.package.forms import make_package
 
-        bundling = None if begun is None else begun.bundling
         built = make_package(options, deno, source, scratch, bundling=bundling)
     if built.observed is None:
         forget_record(out)

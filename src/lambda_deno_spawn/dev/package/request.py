@@ -92,12 +92,7 @@ class Package:
 
 def archive_path(options: BuildOptions) -> Path:
     """Return the path of the zip."""
-    return package_path(options.out, options.project.name)
-
-
-def package_path(out: Path, name: str) -> Path:
-    """Return the path of the zip of a function with a name."""
-    return out / f"{name}.zip"
+    return options.out / f"{options.project.name}.zip"
 
 
 def staging_folder(scratch: Path, form: str) -> Path:
