@@ -256,15 +256,28 @@ async def test_children_are_ended_even_if_no_descriptor_is_left(
 export async function handler() {
   await new Deno.Command("sh", { args: ["-c", "setsid sleep 300 >/dev/null 2>&1 &"] })
     .output();
+  console.log("left one");
+  const exists = (path: URL) => {
+    try { return Deno.statSync(path).isFile; } catch { return false; }
+  };
+  while (!exists(new URL("go", import.meta.url))) {
+    await new Promise((resolve) => setTimeout(resolve, 10));
+  }
 }
 """
-    async with make_runtime(
-        {"function.ts": source}, LAMBDA_DENO_PERMISSIONS="all"
-    ) as runtime:
+    # The limit is restored before a process is started, so none must be.
+    runtime = make_runtime(
+        {"function.ts": source},
+        LAMBDA_DENO_PERMISSIONS="all",
+        LAMBDA_DENO_WARM="off",
+    )
+    async with runtime:
         await api.wait_for_next()
+        api.deliver(b"{}")
+        await runtime.logged("left one")
         _, hard = limits = resource.prlimit(runtime.pid, resource.RLIMIT_NOFILE)
         resource.prlimit(runtime.pid, resource.RLIMIT_NOFILE, (3, hard))
-        api.deliver(b"{}")
+        (runtime.task_root / "go").touch()
         assert (await api.answer()).call == "response"
         await api.wait_for_next()
         assert runtime.survivors() == [runtime.pid]

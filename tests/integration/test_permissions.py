@@ -366,10 +366,13 @@ async def test_a_priority_is_changed_by_who_asked_for_it(
     async with make_runtime(
         {"function.ts": EFFECTS}, LAMBDA_DENO_PERMISSIONS=value
     ) as runtime:
+        before = os.getpriority(os.PRIO_PROCESS, runtime.pid)
         done, _ = (await api.invoke({"outside": str(tmp_path)})).json()
         assert done == ["renice"]
         await api.wait_for_next()
-        assert os.getpriority(os.PRIO_PROCESS, runtime.pid) == 5
+        # Undone before the next process was started, where the system allows it.
+        left = before if os.geteuid() == 0 else 5
+        assert os.getpriority(os.PRIO_PROCESS, runtime.pid) == left
 
 
 IMPORTS = """
