@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,36 +19,6 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.as_lambda, pytest.mark.deno]
 
-# Starts what the test needs, and ends with the test's own children only.
-REAPS = """
-import asyncio, os, signal, sys
-from lambda_deno_spawn.processes.descendants import become_subreaper, children
-from lambda_deno_spawn.processes.reaper import Reaper
-from lambda_deno_spawn.processes.signals import Signals
-
-async def main():
-    become_subreaper()
-    loop = asyncio.get_running_loop()
-    signals = Signals(loop)
-    reaper = Reaper(loop, signals)
-    signals.handle(signal.SIGCHLD, reaper._reap)
-    ended = os.spawnlp(os.P_NOWAIT, "true", "true")
-    os.waitid(os.P_PID, ended, os.WEXITED | os.WNOWAIT)
-    alive = os.spawnlp(os.P_NOWAIT, "sleep", "sleep", "300")
-    seen = []
-
-    def spares(pid):
-        reaper._reap()  # as if another child had ended
-        seen.append(sorted(children()) == sorted([ended, alive]))
-        return False
-
-    assert await reaper.sweep(30, spares)
-    assert children() == []
-    print(seen[0], reaper.ended)
-    signals.close()
-
-asyncio.run(main())
-"""
 SCRIPT = Path(__file__).parent.parent / "fixtures" / "clinging.py"
 SOURCE = """
 export async function handler(event: any) {
@@ -86,10 +55,3 @@ async def test_no_process_stays_however_it_clings(
                     assert await send({}) == "served", kind
             assert await send({}) == "served", kind
             assert "Cannot end" not in runtime.log, kind
-
-
-def test_no_process_that_has_ended_makes_room_for_another_during_a_sweep() -> None:
-    """Else those that start another one and exit go on for as long as it lasts."""
-    command = [sys.executable, "-c", REAPS]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["True", "2"]

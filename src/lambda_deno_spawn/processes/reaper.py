@@ -35,9 +35,6 @@ SWEEP_ROUND_S = 0.05
 # How long a sweep may hold up the event loop, and every invocation with it.
 SLICE_S = 0.005
 REAP_BATCH = 16  # children between two looks at the clock
-# So many children that have ended are kept at most while strangers are being ended:
-# without a limit on processes they would take up all of the system's.
-KEPT_LIMIT = 4096
 # getrusage(2): the unit of ru_maxrss.
 MAXRSS_UNIT_BYTES = 1 if sys.platform == "darwin" else 1024
 
@@ -90,9 +87,6 @@ class Reaper:
         self._is_listening = False
         self._stranger_ended = asyncio.Event()
         self._children = ChildList()
-        # How many sweeps are sending signals to strangers.
-        self._hunts = 0
-        self._is_crowded = False
 
     def close(self) -> None:
         """Stop watching."""
@@ -121,11 +115,11 @@ class Reaper:
         """
         give_up_s = self._loop.time() + limit_s
         while True:
+            self._reap()
             # If the children cannot be listed now, there may be some.
             with contextlib.suppress(OSError):
                 if await self._end_strangers(give_up_s, spares):
                     return True
-            self._reap()
             if self._loop.time() > give_up_s:
                 return False
             self._stranger_ended.clear()
@@ -136,11 +130,6 @@ class Reaper:
     ) -> bool:
         """Send SIGKILL to every stranger and its descendants; True if there are none.
 
-        Strangers that have ended are not reaped meanwhile. Processes that start another
-        one and exit, faster than they can be found, would otherwise get back what each
-        of them takes up. So they come to the limit on processes (setrlimit(2),
-        RLIMIT_NPROC) and cannot start any more, and what is left is found.
-
         Raises:
             OSError: The children cannot be listed.
         """
@@ -148,25 +137,20 @@ class Reaper:
 
         def unspared() -> list[int]:
             strangers = self._strangers()
-            self._is_crowded = len(strangers) > KEPT_LIMIT
             for pid in strangers:
                 if pid not in spared:
                     spared[pid] = spares(pid)
             return [pid for pid in strangers if not spared[pid]]
 
+        if not unspared():
+            return True
         clock = self._loop.time
-        self._hunts += 1
-        try:
-            if not unspared():
-                return True
-            slice_end_s = clock() + SLICE_S
-            for _ in end_trees(unspared, give_up_s - clock(), clock):
-                if clock() > slice_end_s:
-                    await asyncio.sleep(0)
-                    spared.clear()  # a process id may mean another process now
-                    slice_end_s = clock() + SLICE_S
-        finally:
-            self._hunts -= 1
+        slice_end_s = clock() + SLICE_S
+        for _ in end_trees(unspared, give_up_s - clock(), clock):
+            if clock() > slice_end_s:
+                await asyncio.sleep(0)
+                spared.clear()  # a process id may mean another process now
+                slice_end_s = clock() + SLICE_S
         return False
 
     def poll(self, pid: int) -> None:
@@ -180,10 +164,6 @@ class Reaper:
 
     def _reap(self) -> None:
         """Wait for every child that has ended; a stranger, too, takes up a process."""
-        if self._hunts and not self._is_crowded:
-            for pid in list(self._watched):
-                self.poll(pid)
-            return
         slice_end_s = self._loop.time() + SLICE_S
         while self._loop.time() < slice_end_s:
             for _ in range(REAP_BATCH):
