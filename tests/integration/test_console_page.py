@@ -38,6 +38,10 @@ SOURCE = """\
 export async function handler(event: any) {
   console.log("began", event.text ?? "");
   if (event.until) while (!exists(event.until)) await pause();
+  for (const gate of event.gates ?? []) {
+    while (!exists(gate)) await pause();
+    console.log("passed");
+  }
   if (event.fails) throw new RangeError(`failed ${event.text ?? ""}`);
   return { said: event.text ?? "nothing" };
 }
@@ -134,7 +138,7 @@ def page(browser: Any, served: Served) -> Iterator[Any]:
     page.on("request", lambda request: asked.append(request.url))
     page.goto(f"{served.url}/_/")
     page.wait_for_selector(".connection.live")
-    page.wait_for_selector("#functions button")
+    page.wait_for_selector("#page[aria-busy=false]")
     yield page
     page.close()
     assert wrong == []
@@ -207,12 +211,71 @@ def test_a_log_is_live_and_a_failure_can_be_sent_again(
     ended(page)
     gate.unlink()
     assert "RangeError: failed waits" in section(page, "Result").inner_text()
-    assert "function.ts:4" in section(page, "Result").inner_text()
+    assert "function.ts:8" in section(page, "Result").inner_text()
     gate.write_text("")
     page.click("#again")
     page.wait_for_selector("#details .title >> text=sent again")
     ended(page)
     gate.unlink()
+
+
+# The next details that are asked for reach the page after a line that is newer.
+LATE_DETAILS = """\
+globalThis.late = { isWanted: false, isHeld: false };
+const arrived = new Promise((resolve) => {
+  const Source = EventSource;
+  globalThis.EventSource = class extends Source {
+    constructor(url) {
+      super(url);
+      this.addEventListener("log", ({ data }) => {
+        if (data.includes("passed")) setTimeout(resolve);
+      });
+    }
+  };
+});
+const ask = fetch;
+globalThis.fetch = async (url, options) => {
+  const response = await ask(url, options);
+  if (!late.isWanted || !/requests\\/[^/]+$/.test(url)) return response;
+  const details = await response.json();
+  late = { isWanted: false, isHeld: true };
+  await arrived;
+  return Response.json(details);
+};
+"""
+
+
+def test_a_line_that_comes_before_older_details_is_shown(
+    page: Any, served: Served
+) -> None:
+    gates = [served.folder / name for name in ("first.log", "second.log")]
+    page.add_init_script(LATE_DETAILS)
+    page.reload()
+    page.wait_for_selector("#page[aria-busy=false]")
+    send(page, {"text": "early", "gates": [str(gate) for gate in gates]})
+    page.wait_for_selector("#log >> text=began early")
+    page.evaluate("late.isWanted = true")
+    page.locator("#requests button").first.click()
+    page.wait_for_function("late.isHeld")
+    gates[0].write_text("")
+    page.wait_for_selector("#log >> text=passed")
+    assert page.locator("#details .mark").inner_text() == "runs"
+    gates[1].write_text("")
+    ended(page)
+    assert section(page, "Log").inner_text().count("passed") == 2
+
+
+def test_an_item_stays_in_the_list_when_others_come(page: Any) -> None:
+    """A click is lost if what is under it is replaced meanwhile."""
+    for text in ("stays", "comes"):
+        send(page, {"text": text})
+        ended(page)
+        if text == "stays":
+            page.evaluate("kept = document.querySelector('#requests li')")
+            page.evaluate("one = document.querySelector('#functions button')")
+    assert page.evaluate("kept === document.querySelectorAll('#requests li')[1]")
+    assert page.evaluate("one === document.querySelector('#functions button')")
+    assert page.evaluate("kept.querySelector('[aria-current]') === null")
 
 
 def test_hostile_text_is_shown_and_never_run(page: Any) -> None:

@@ -128,10 +128,23 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class LogLine:
-    """A line of a log, and when it was read: milliseconds since the request came in."""
+    """A line of a log.
 
+    Attributes:
+        number: Counts the lines of its request from 1, also those that are not kept.
+            Details and changes reach a page on two connections: the number tells which
+            lines the details already have.
+        at_ms: When it was read: milliseconds since the request came in.
+    """
+
+    number: int
     at_ms: float
     text: str
+
+    def to_json(self) -> dict[str, object]:
+        """Return the line as JSON has it."""
+        at_ms = _rounded(self.at_ms)
+        return {"number": self.number, "atMs": at_ms, "text": self.text}
 
 
 def _camel(name: str) -> str:
@@ -256,9 +269,7 @@ class Record:
             "result": _shown(bytes(self.result)),
             "resultSha256": self.result_sha256,
             "error": None if self.error is None else _shown(self.error),
-            "log": [
-                {"atMs": _rounded(line.at_ms), "text": line.text} for line in self.log
-            ],
+            "log": [line.to_json() for line in self.log],
             "linesDropped": self.lines_dropped,
         }
 
@@ -308,7 +319,7 @@ class Change(NamedTuple):
         if self.kind is ChangeKind.DROPPED and self.record is not None:
             return {"kind": self.kind, "id": self.record.id}
         if self.line is not None and self.record is not None:
-            line = {"atMs": _rounded(self.line.at_ms), "text": self.line.text}
+            line = self.line.to_json()
             return {"kind": self.kind, "id": self.record.id, "line": line}
         if self.record is not None:
             return {"kind": self.kind, "record": self.record.summary()}
@@ -493,7 +504,7 @@ class Journal:
 
     def log(self, record: Record, at_ms: float, text: str) -> None:
         """Add a line of the request's log, of which a limited number is kept."""
-        line = LogLine(at_ms, text)
+        line = LogLine(len(record.log) + record.lines_dropped + 1, at_ms, text)
         size_bytes = len(text)
         if (
             len(record.log) >= LOG_LIMIT_LINES

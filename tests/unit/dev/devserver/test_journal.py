@@ -66,7 +66,7 @@ def test_a_request_is_followed_from_its_arrival_to_its_end() -> None:
     }
     assert details["event"] == {"text": '{"a":1}'}
     assert details["result"] == {"text": '"ä"'}
-    assert details["log"] == [{"atMs": 1.5, "text": "a line"}]
+    assert details["log"] == [{"number": 1, "atMs": 1.5, "text": "a line"}]
     assert details["measures"] == {"start": "fork"}
     assert (details["phase"], details["ok"], details["status"]) == ("ended", True, 200)
     assert (details["environment"], details["code"]) == (2, 3)
@@ -148,7 +148,7 @@ async def test_a_subscriber_reads_changes_until_the_end() -> None:
     assert changes[1].to_json() == {
         "kind": "log",
         "id": "one",
-        "line": {"atMs": 0.0, "text": "x"},
+        "line": {"number": 1, "atMs": 0.0, "text": "x"},
     }
 
 

@@ -58,6 +58,47 @@ function make(tag, properties = {}, ...children) {
   return element;
 }
 
+/**
+ * Show items in a list, each with a `data-key`. An item that is there stays, and only what
+ * differs in it is changed: it keeps the focus, and a click on it is not lost because it
+ * was replaced between the press and the release.
+ */
+function showItems(list, items) {
+  const wanted = new Map(items.map((item) => [item.dataset.key, item]));
+  const kept = new Map();
+  for (const item of [...list.children]) {
+    if (wanted.has(item.dataset.key)) kept.set(item.dataset.key, item);
+    else item.remove();
+  }
+  let place = list.firstElementChild;
+  for (const [key, item] of wanted) {
+    const shown = kept.get(key);
+    if (shown === undefined) list.insertBefore(item, place);
+    else {
+      adopt(shown, item);
+      if (shown === place) place = place.nextElementSibling;
+      else list.insertBefore(shown, place);
+    }
+  }
+}
+
+/** Make an element look like another one of the same make, whose listeners do the same. */
+function adopt(element, model) {
+  for (const { name } of [...element.attributes]) {
+    if (!model.hasAttribute(name)) element.removeAttribute(name);
+  }
+  for (const { name, value } of model.attributes) {
+    if (element.getAttribute(name) !== value) element.setAttribute(name, value);
+  }
+  if (model.childElementCount === 0) {
+    if (element.textContent !== model.textContent) {
+      element.textContent = model.textContent;
+    }
+    return;
+  }
+  [...model.children].forEach((child, n) => adopt(element.children[n], child));
+}
+
 /** Ask the server; return its JSON, or throw an error with its own words. */
 async function ask(path, options = {}) {
   const response = await fetch(`api/${path}`, options);
@@ -127,36 +168,39 @@ function once(work) {
 
 function showFunctions() {
   const list = at("functions");
-  list.replaceChildren(...state.functions.map((one) => {
-    const count = [...state.records.values()].filter((r) =>
-      r.function === one.name
-    ).length;
-    const facts = [
-      `${one.memoryMb} MB`,
-      `${one.timeoutS} s`,
-      count === 1 ? "1 request" : `${count} requests`,
-    ];
-    return make(
-      "li",
-      {},
-      make(
-        "button",
-        {
-          type: "button",
-          "aria-pressed": one.name === state.chosenFunction,
-          title: one.folder,
-          onclick: () => chooseFunction(one.name),
-        },
-        make("span", { class: "name" }, one.name),
-        make("span", { class: "facts" }, facts.join(" · ")),
-      ),
-    );
-  }));
+  showItems(
+    list,
+    state.functions.map((one) => {
+      const count = [...state.records.values()].filter((r) =>
+        r.function === one.name
+      ).length;
+      const facts = [
+        `${one.memoryMb} MB`,
+        `${one.timeoutS} s`,
+        count === 1 ? "1 request" : `${count} requests`,
+      ];
+      return make(
+        "li",
+        { "data-key": one.name },
+        make(
+          "button",
+          {
+            type: "button",
+            "aria-pressed": one.name === state.chosenFunction,
+            title: one.folder,
+            onclick: () => chooseFunction(one.name),
+          },
+          make("span", { class: "name" }, one.name),
+          make("span", { class: "facts" }, facts.join(" · ")),
+        ),
+      );
+    }),
+  );
   if (state.functions.length === 0) {
     list.append(
       make(
         "li",
-        { class: "hint" },
+        { class: "hint", "data-key": "" },
         "No function is served. Write one with “new”.",
       ),
     );
@@ -343,16 +387,13 @@ function showRow(record) {
     make("span", { class: "when" }, clock(record)),
     make("span", { class: "how" }, howStarted(record) || "\u00a0"),
   );
-  return make("li", {}, row);
+  return make("li", { "data-key": record.id }, row);
 }
 
 const showRequests = once(() => {
   const records = [...state.records.values()].reverse();
   const list = at("requests");
-  const active = document.activeElement;
-  const focused = list.contains(active) ? active.getAttribute("data-id") : null;
-  list.replaceChildren(...records.map(showRow));
-  if (focused !== null) rowOf(focused)?.focus();
+  showItems(list, records.map(showRow));
   at("requests-empty").hidden = records.length > 0;
   const warm = records.filter(isWarm).length;
   const measured = records.filter((record) => record.measures !== null).length;
@@ -391,6 +432,8 @@ async function choose(id) {
 // Whether details are on their way, and whether they are old when they arrive.
 let isFetching = false;
 let isOutdated = false;
+// Lines that arrive meanwhile: details may be older than a line that comes before them.
+const linesAhead = [];
 
 /** Fetch the chosen request; one fetch at a time, or an older answer could come last. */
 async function fetchDetails() {
@@ -410,9 +453,13 @@ async function fetchDetails() {
 async function fetchOnce() {
   const id = state.chosen;
   if (id === "") return;
+  linesAhead.length = 0;
   try {
     const details = await ask(`requests/${encodeURIComponent(id)}`);
-    if (id === state.chosen) state.details = details;
+    if (id === state.chosen) {
+      state.details = details;
+      linesAhead.forEach(addLine);
+    }
   } catch (error) {
     if (id !== state.chosen) return;
     state.details = null;
@@ -855,6 +902,8 @@ async function readAll() {
   state.notices = found.notices;
   state.canRecord = found.canRecord;
   state.url = found.url;
+  showRequests();
+  showNotices();
   if (!state.functions.some((one) => one.name === state.chosenFunction)) {
     state.chosenFunction = "";
     if (state.functions.length > 0) {
@@ -862,10 +911,9 @@ async function readAll() {
     }
   }
   showSamples();
-  showRequests();
-  showNotices();
   if (state.chosen !== "") await fetchDetails();
   else showDetails();
+  requestAnimationFrame(() => at("page").setAttribute("aria-busy", "false"));
 }
 
 function takeChange(message) {
@@ -895,7 +943,15 @@ function takeRecord({ kind, record }) {
 }
 
 function takeLine({ id, line }) {
-  if (id !== state.chosen || state.details === null) return;
+  if (id !== state.chosen) return;
+  if (isFetching) linesAhead.push(line);
+  if (state.details !== null) addLine(line);
+}
+
+/** Add a line to the chosen request's log, unless its details have it already. */
+function addLine(line) {
+  if (line.number <= state.details.logLines) return;
+  state.details.logLines = line.number;
   state.details.log.push(line);
   const log = at("log");
   if (log === null) {
