@@ -8,6 +8,7 @@ import select
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -49,6 +50,7 @@ def type_at_prompt(keys: str, *arguments: str) -> tuple[int, str, str]:
         with process:
             try:
                 shown = read_until(terminal, PROMPT)
+                wait_until_it_reads(process.pid)
                 os.write(terminal, keys.encode())
                 shown += read_until(terminal, None)
                 stdout, _ = process.communicate(timeout=LIMIT_S)
@@ -57,6 +59,20 @@ def type_at_prompt(keys: str, *arguments: str) -> tuple[int, str, str]:
     finally:
         os.close(terminal)
     return process.returncode, stdout.decode(), shown.replace("\r\n", "\n")
+
+
+def wait_until_it_reads(pid: int) -> None:
+    """Wait until a process sleeps, which after a question it does to read the answer.
+
+    Python notes a signal, and looks at it between two steps of its own or when a read
+    ends. One that comes after the question, but before the read, waits for the next
+    key: a person presses Ctrl-C again then.
+    """
+    deadline_s = time.monotonic() + LIMIT_S
+    stat = Path(f"/proc/{pid}/stat")
+    while not (state := stat.read_text().rpartition(") ")[2]).startswith("S"):
+        assert time.monotonic() < deadline_s, f"process {pid} does not wait: {state}"
+        time.sleep(0.01)
 
 
 def read_until(terminal: int, text: str | None) -> str:
