@@ -453,6 +453,15 @@ const LOAD_ERRORS = [
     errorWith("m", { code: "ERR_MODULE_NOT_FOUND" }),
     "Runtime.ImportModuleError",
   ],
+  [errorWith("m", { code: "MODULE_NOT_FOUND" }), "Runtime.ImportModuleError"],
+  [errorWith("m", { code: "ERR_REQUIRE_ESM" }), "Runtime.ImportModuleError"],
+  [
+    errorWith("m", { code: "ERR_PACKAGE_PATH_NOT_EXPORTED" }),
+    "Runtime.ImportModuleError",
+  ],
+  // Of the module's own making: what it called was called wrongly.
+  [errorWith("m", { code: "ERR_INVALID_ARG_TYPE" }), undefined],
+  [errorWith("m", { code: "ERR_INVALID_URL" }), undefined],
   [errorWith("m", { code: "ENOENT" }), undefined],
   [errorWith("m", { code: 7 }), undefined],
   [new URIError("m"), undefined],

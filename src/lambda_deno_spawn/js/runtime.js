@@ -240,6 +240,8 @@ const ALIAS =
   /^(Import "((?:@|~|\$[\w-]*)\/)[^"]*" not a dependency)\n\s*hint: .*/;
 const NOT_ADDED = "Failed caching npm package";
 const NOT_CACHED = "--cached-only is specified";
+const NOT_LOADED =
+  /^(?:MODULE_NOT_FOUND|ERR_(?:MODULE|PACKAGE|INVALID_(?:MODULE|PACKAGE)|UNSUPPORTED_(?:DIR|ESM)|UNKNOWN_(?:BUILTIN|FILE|MODULE)|REQUIRE|IMPORT|TYPES|NETWORK_IMPORT|LOAD|UNSUPPORTED_RESOLVE)_)/;
 const NO_PACKAGE =
   /(?:Import|Could not find|Could not resolve) "((?:@[^"/]+\/)?[^"/]+)[^"]*"/;
 const COMMAND_FAILED = "Command failed: ";
@@ -423,7 +425,7 @@ function describe(
       errorType: error === null ? "null" : typeof error,
       errorMessage: shortened(
         attempt(() =>
-          typeof error === "object" ? stringify(error) ?? "" : String(error)
+          typeof error === "object" ? textOfObject(error) : String(error)
         ) ?? CANNOT_BE_SHOWN,
         budget,
       ),
@@ -461,6 +463,12 @@ function describe(
   }
   if (described.length > 0) body.errors = plain(described);
   return body;
+}
+function textOfObject(value) {
+  const text = attempt(() => `${value}`);
+  if (text !== undefined && !text.startsWith("[object ")) return text;
+  const members = stringify(value) ?? "";
+  return members === "{}" && text !== undefined ? text : members;
 }
 function advised(text, errorType) {
   return attempt(() => {
@@ -587,7 +595,9 @@ function loadErrorType(error) {
   const isSyntaxError = name === "SyntaxError" ||
     message?.startsWith("SyntaxError:");
   if (isSyntaxError) return "Runtime.UserCodeSyntaxError";
-  if (code?.startsWith?.("ERR_")) return "Runtime.ImportModuleError";
+  if (typeof code === "string" && NOT_LOADED.test(code)) {
+    return "Runtime.ImportModuleError";
+  }
   return undefined;
 }
 function plain(array) {
@@ -631,7 +641,7 @@ function quote(value) {
 function kindOf(value) {
   return value === null ? "null" : `of type ${typeof value}`;
 }
-const made = { errorBody, withMembers, describeWhole, addMembers, copyMembers, valueOf, copy, copyObject, describe, advised, layerWith, isReadable, outOfSight, remedy, loadErrorType, plain, shortened, stackOf, textOf, quote, kindOf };
+const made = { errorBody, withMembers, describeWhole, addMembers, copyMembers, valueOf, copy, copyObject, describe, textOfObject, advised, layerWith, isReadable, outOfSight, remedy, loadErrorType, plain, shortened, stackOf, textOf, quote, kindOf };
 errorsLate = () => made;
 return made;
 };
@@ -1166,6 +1176,7 @@ let lingerMs = 0;
 let endMs = (null);
 let timer = (null);
 let hasToHurry = false;
+let isTold = false;
 let patience = (null);
 let onEnding = () => {};
 
@@ -1301,12 +1312,16 @@ function tell(waits, isSignalled) {
   createSystemTimer(hurry, Math.floor((endMs ?? 0) / 2), false);
 }
 function hurry() {
-  if (!hasToHurry || !core.eventLoopHasMoreWork()) return;
+  if (!hasToHurry || isTold || !core.eventLoopHasMoreWork()) return;
   hasToHurry = false;
   callLast(() =>
     dispatchEvent(new Event("beforeunload", { cancelable: true }))
   );
   callLast(() => internals.dispatchProcessBeforeExitEvent?.());
+}
+function tellOfEnd() {
+  if (isTold) leave();
+  isTold = true;
 }
 function exitWhereDenoReturns() {
   const tellNode = internals.dispatchProcessExitEvent;
@@ -1335,7 +1350,7 @@ function close(limitMs) {
     patience = createSystemTimer(() => endProgram(0), hello.closeMs, true);
   }
 }
-const made = { noteAccident, linger, beforeTheEnd, endProgram, tell, hurry, exitWhereDenoReturns, leave, callLast, timeLeftMs, close };
+const made = { noteAccident, linger, beforeTheEnd, endProgram, tell, hurry, tellOfEnd, exitWhereDenoReturns, leave, callLast, timeLeftMs, close };
 endingLate = () => made;
 return made;
 };
@@ -1915,6 +1930,20 @@ function values() {
   return job.values;
 }
 
+const publishIdentity = (function () {
+  for (const member of (["requestId", "tenantId"])) {
+    const key = Symbol.for(`aws.lambda.runtime.${member}`);
+    Object.defineProperty(globalThis, key, {
+      configurable: true,
+      get: () => currentJob()?.[member] || undefined,
+      set(value) {
+        const own = { configurable: true, writable: true };
+        Object.defineProperty(globalThis, key, { ...own, value });
+      },
+    });
+  }
+});
+
 const invokeStore = {
   getContext: values,
   hasContext: () => values() !== undefined,
@@ -2422,7 +2451,13 @@ return made;
 const APP_PORT = 8080;
 
 const adaptOrServe = (async function (module, path) {
-  const { found, value } = look(module, path);
+  let looked = look(module, path);
+  const exports = (module["module.exports"] ?? module.default);
+  if (looked.found === undefined && attempt(() => choiceLate().isThenable(exports))) {
+    module = { "module.exports": await exports };
+    looked = look(module, path);
+  }
+  const { found, value } = looked;
   const serves = has(value, "fetch");
   const isApp = !serves && has(value, "listen");
   if (value === undefined || isApp || isListener(value)) {
@@ -2460,6 +2495,9 @@ const has = (function (value, method) {
 });
 
 let choiceLate = () => {
+function isThenable(value) {
+  return typeof value?.then === "function";
+}
 async function handToServer() {
   const { serverAdapter } = await import("./served.js");
   return await serverAdapter({
@@ -2475,7 +2513,7 @@ async function handToServer() {
     warn,
   });
 }
-const made = { handToServer };
+const made = { isThenable, handToServer };
 choiceLate = () => made;
 return made;
 };
@@ -2566,7 +2604,7 @@ function onUncaughtError(event) {
 }
 
 function onNothingLeft(event) {
-  if (hasEnded()) return;
+  if (hasEnded()) return endingLate().tellOfEnd();
   const job = latestJob;
   const goOn = () => {
     event?.stopImmediatePropagation();
@@ -2846,6 +2884,7 @@ export const start = (async function (load, loadServer) {
     await templateLate().rehearseTimer();
   }
   globalThis.awslambda = awslambda;
+  publishIdentity();
   globalThis.addEventListener("unhandledrejection", onUnhandledRejection);
   globalThis.addEventListener("error", onUncaughtError);
   globalThis.addEventListener("beforeunload", onNothingLeft);

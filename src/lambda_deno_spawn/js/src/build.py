@@ -42,7 +42,7 @@ EAGER = (
     "isWorkLeft",
     "lastFrames", "lastWords", "loaded", "look", "makeContext", "mendRequire",
     "noteDenials",
-    "parseContext", "parseEvent", "pick", "readEvent", "readExactly", "readInvocations",
+    "parseContext", "parseEvent", "pick", "publishIdentity", "readEvent", "readExactly", "readInvocations",
     "readLine", "readMore", "receiveHello", "registered", "rehearse", "releaseServers",
     "reroute", "respond", "resultFrames", "run", "setTraceId", "standIn", "standStill",
     "start", "stopWatching", "tellDenials", "traceOf", "untoldDenials", "watchDeadline",

@@ -75,6 +75,9 @@ const NO_PACKAGE =
   /(?:Import|Could not find|Could not resolve) "((?:@[^"/]+\/)?[^"/]+)[^"]*"/;
 /** Kinds of access that a program asks for because it needs it, not to find out. */
 const NEEDED = /^Requires (read|write|net|run|ffi) access/;
+/** Codes of errors by which modules are not found or cannot be loaded. */
+const NOT_LOADED =
+  /^(?:MODULE_NOT_FOUND|ERR_(?:MODULE|PACKAGE|INVALID_(?:MODULE|PACKAGE)|UNSUPPORTED_(?:DIR|ESM)|UNKNOWN_(?:BUILTIN|FILE|MODULE)|REQUIRE|IMPORT|TYPES|NETWORK_IMPORT|LOAD|UNSUPPORTED_RESOLVE)_)/;
 /** How Deno words that a module may not be downloaded, and what it means here. */
 const NOT_CACHED = "--cached-only is specified";
 const NOT_PACKAGED =
@@ -394,7 +397,7 @@ export function describe(
       errorType: error === null ? "null" : typeof error,
       errorMessage: shortened(
         attempt(() =>
-          typeof error === "object" ? stringify(error) ?? "" : String(error)
+          typeof error === "object" ? textOfObject(error) : String(error)
         ) ?? CANNOT_BE_SHOWN,
         budget,
       ),
@@ -436,6 +439,18 @@ export function describe(
   }
   if (described.length > 0) body.errors = plain(described);
   return body;
+}
+
+/**
+ * @param {any} value Not an error, but thrown.
+ * @returns {string} What Node's runtime shows of it, or its members where that would be
+ *   nothing but its kind.
+ */
+function textOfObject(value) {
+  const text = attempt(() => `${value}`);
+  if (text !== undefined && !text.startsWith("[object ")) return text;
+  const members = stringify(value) ?? "";
+  return members === "{}" && text !== undefined ? text : members;
 }
 
 /**
@@ -645,8 +660,8 @@ export function remedy(kind, target) {
 /**
  * Name the reason why a module could not be loaded.
  *
- * Deno reports what its loader finds as a `TypeError` with a code; an error that the
- * module throws keeps its own name.
+ * Deno reports what its loader finds as a `TypeError` with a code, `require` as Node
+ * does; an error that the module throws keeps its own name.
  *
  * @param {any} error
  * @returns {string | undefined}
@@ -660,7 +675,9 @@ export function loadErrorType(error) {
   const isSyntaxError = name === "SyntaxError" ||
     message?.startsWith("SyntaxError:");
   if (isSyntaxError) return "Runtime.UserCodeSyntaxError";
-  if (code?.startsWith?.("ERR_")) return "Runtime.ImportModuleError";
+  if (typeof code === "string" && NOT_LOADED.test(code)) {
+    return "Runtime.ImportModuleError";
+  }
   return undefined;
 }
 

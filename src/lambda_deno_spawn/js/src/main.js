@@ -54,6 +54,7 @@ import {
   onUnhandledRejection,
 } from "./uncaught.js";
 import { prepareForForks, rehearseTimer, resume } from "./template.js";
+import { publishIdentity } from "./store.js";
 import { standIn } from "./variables.js";
 
 /**
@@ -79,6 +80,7 @@ export async function start(load, loadServer) {
   }
   // @ts-ignore the global of AWS's own runtime
   globalThis.awslambda = awslambda;
+  publishIdentity();
   globalThis.addEventListener("unhandledrejection", onUnhandledRejection);
   globalThis.addEventListener("error", onUncaughtError);
   globalThis.addEventListener("beforeunload", onNothingLeft);

@@ -8,7 +8,7 @@
 
 /** @import { Job } from "./job.js" */
 import { log } from "./console.js";
-import { hasEnded, noteAccident } from "./ending.js";
+import { hasEnded, noteAccident, tellOfEnd } from "./ending.js";
 import { RuntimeError } from "./errors.js";
 import { hello } from "./input.js";
 import { currentJobs, latestJob } from "./job.js";
@@ -80,7 +80,7 @@ function failUncaught(job, error, errorType) {
  * @param {Event} [event]
  */
 export function onNothingLeft(event) {
-  if (hasEnded()) return;
+  if (hasEnded()) return tellOfEnd();
   const job = latestJob;
   const goOn = () => {
     event?.stopImmediatePropagation();
