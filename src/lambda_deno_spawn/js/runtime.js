@@ -138,6 +138,7 @@ return made;
 // --- errors.js ---
 
 const NEEDED = /^Requires (read|write|net|run|ffi) access/;
+const NOT_HANDLED = "Runtime.UnhandledPromiseRejection";
 const NOT_PACKAGED =
   "and LAMBDA_DENO_PERMISSIONS (none, or --cached-only) lets nothing be loaded from " +
   "the network: it has to come with the function";
@@ -279,7 +280,7 @@ function errorBody(error, errorType) {
         text: room,
         described,
       });
-      if (errorType) body.errorType = errorType;
+      if (errorType) rename(body, errorType, described.length > 0);
       type = body.errorType;
       const whole = encode(stringify(body));
       if (whole.length <= ERROR_LIMIT_BYTES) {
@@ -294,6 +295,13 @@ function errorBody(error, errorType) {
     );
   }
   return { bytes, type };
+}
+function rename(body, errorType, isError) {
+  const { errorType: own } = body;
+  if (isError && errorType === NOT_HANDLED && own !== "Error") {
+    body.errorMessage = `${own}: ${body.errorMessage}`;
+  }
+  body.errorType = errorType;
 }
 function withMembers(whole, body, described) {
   if (!addMembers(described)) return whole;
@@ -338,7 +346,13 @@ function copyMembers(error, body, budget) {
   const isLong = (value) =>
     typeof value === "object" && value !== null;
   budget.path.push(error);
+  const kind = hello.logFormat === "json" && attempt(() => classOf(error));
+  const isRenamed = kind && body.errorType !== attempt(() => error.name);
   let isAny = false;
+  if (kind && !isRenamed) {
+    body.errorType = kind;
+    isAny = true;
+  }
   for (const long of [false, true]) {
     for (const { name, value } of members) {
       if (isLong(value) !== long) continue;
@@ -350,6 +364,16 @@ function copyMembers(error, body, budget) {
   }
   budget.path.pop();
   return isAny;
+}
+function classOf(error) {
+  const prototype = Object.getPrototypeOf(error);
+  if (Object.hasOwn(error, "name") || Object.hasOwn(prototype, "name")) {
+    return undefined;
+  }
+  const { name } = prototype.constructor;
+  return typeof name === "string"
+    ? name.slice(0, ERROR_TYPE_LIMIT).toWellFormed()
+    : undefined;
 }
 function valueOf(holder, name) {
   try {
@@ -641,7 +665,7 @@ function quote(value) {
 function kindOf(value) {
   return value === null ? "null" : `of type ${typeof value}`;
 }
-const made = { errorBody, withMembers, describeWhole, addMembers, copyMembers, valueOf, copy, copyObject, describe, textOfObject, advised, layerWith, isReadable, outOfSight, remedy, loadErrorType, plain, shortened, stackOf, textOf, quote, kindOf };
+const made = { errorBody, rename, withMembers, describeWhole, addMembers, copyMembers, classOf, valueOf, copy, copyObject, describe, textOfObject, advised, layerWith, isReadable, outOfSight, remedy, loadErrorType, plain, shortened, stackOf, textOf, quote, kindOf };
 errorsLate = () => made;
 return made;
 };
@@ -1971,6 +1995,7 @@ const invokeStore = {
 // --- handlers.js ---
 
 const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming");
+const STREAMS_RESPONSE = "response";
 const COMMONJS = "module.exports";
 const CONVENTIONAL_NAME = "handler";
 const REHEARSAL =
@@ -1982,7 +2007,7 @@ const HTTP_REHEARSAL =
 
 const awslambda = {
   streamifyResponse(handler) {
-    handler[STREAMING] = "response";
+    handler[STREAMING] = STREAMS_RESPONSE;
     return handler;
   },
   HttpResponseStream: {
@@ -2010,7 +2035,7 @@ const adapt = (async function (module, path, found = pick(module, path)) {
 });
 
 const adaptFunction = (async function (value, owner) {
-  if (STREAMING in value) {
+  if (writesToStream(value)) {
     const adaptStreaming = await handlersLate().streamingAdapter();
     for (let times = 0; times < 3; times += 1) {
       await rehearse(adaptStreaming(async (_event, stream) => {
@@ -2070,9 +2095,13 @@ const isHandler = (function (value) {
   return typeof value === "function" || isFetchApp(value);
 });
 
+const writesToStream = (function (value) {
+  return value[STREAMING] === STREAMS_RESPONSE;
+});
+
 const isFetchApp = (function (value) {
   const isObject = typeof value === "object" && value !== null;
-  if (typeof value === "function" ? STREAMING in value : !isObject) {
+  if (typeof value === "function" ? writesToStream(value) : !isObject) {
     return false;
   }
   return attempt(() => typeof value.fetch === "function") ?? false;
@@ -2590,7 +2619,7 @@ return made;
 
 function onUnhandledRejection(event) {
   event.preventDefault();
-  uncaughtLate().failCurrent(event.reason, "Runtime.UnhandledPromiseRejection");
+  uncaughtLate().failCurrent(event.reason, NOT_HANDLED);
   try {
     internals.nodeProcessUnhandledRejectionCallback?.(event);
   } catch (error) {

@@ -46,7 +46,7 @@ EAGER = (
     "readLine", "readMore", "receiveHello", "registered", "rehearse", "releaseServers",
     "reroute", "respond", "resultFrames", "run", "setTraceId", "standIn", "standStill",
     "start", "stopWatching", "tellDenials", "traceOf", "untoldDenials", "watchDeadline",
-    "watchForListeners", "watchServers", "write", "writeAll",
+    "watchForListeners", "watchServers", "write", "writeAll", "writesToStream",
 )  # fmt: skip
 # Not for every event, but not put with others either: small ones that are handed on as
 # values, and what the console runs through, which most handlers use.

@@ -75,6 +75,8 @@ const NO_PACKAGE =
   /(?:Import|Could not find|Could not resolve) "((?:@[^"/]+\/)?[^"/]+)[^"]*"/;
 /** Kinds of access that a program asks for because it needs it, not to find out. */
 const NEEDED = /^Requires (read|write|net|run|ffi) access/;
+/** The name of a rejection that no code has awaited. */
+export const NOT_HANDLED = "Runtime.UnhandledPromiseRejection";
 /** Codes of errors by which modules are not found or cannot be loaded. */
 const NOT_LOADED =
   /^(?:MODULE_NOT_FOUND|ERR_(?:MODULE|PACKAGE|INVALID_(?:MODULE|PACKAGE)|UNSUPPORTED_(?:DIR|ESM)|UNKNOWN_(?:BUILTIN|FILE|MODULE)|REQUIRE|IMPORT|TYPES|NETWORK_IMPORT|LOAD|UNSUPPORTED_RESOLVE)_)/;
@@ -159,7 +161,7 @@ export function errorBody(error, errorType) {
         text: room,
         described,
       });
-      if (errorType) body.errorType = errorType;
+      if (errorType) rename(body, errorType, described.length > 0);
       type = body.errorType;
       const whole = encode(stringify(body));
       if (whole.length <= ERROR_LIMIT_BYTES) {
@@ -175,6 +177,22 @@ export function errorBody(error, errorType) {
     );
   }
   return { bytes, type };
+}
+
+/**
+ * Give an error another name. A rejection that is not handled may be of any kind, so its
+ * own name goes into the message, as in AWS's Node runtime.
+ *
+ * @param {ErrorBody} body
+ * @param {string} errorType
+ * @param {boolean} isError False: something else was thrown.
+ */
+function rename(body, errorType, isError) {
+  const { errorType: own } = body;
+  if (isError && errorType === NOT_HANDLED && own !== "Error") {
+    body.errorMessage = `${own}: ${body.errorMessage}`;
+  }
+  body.errorType = errorType;
 }
 
 /**
@@ -257,7 +275,13 @@ function copyMembers(error, body, budget) {
   const isLong = (/** @type {unknown} */ value) =>
     typeof value === "object" && value !== null;
   budget.path.push(error);
+  const kind = hello.logFormat === "json" && attempt(() => classOf(error));
+  const isRenamed = kind && body.errorType !== attempt(() => error.name);
   let isAny = false;
+  if (kind && !isRenamed) {
+    body.errorType = kind;
+    isAny = true;
+  }
   for (const long of [false, true]) {
     for (const { name, value } of members) {
       if (isLong(value) !== long) continue;
@@ -269,6 +293,22 @@ function copyMembers(error, body, budget) {
   }
   budget.path.pop();
   return isAny;
+}
+
+/**
+ * @param {any} error
+ * @returns {string | undefined} The name of its class, if only an ancestor has given it
+ *   a name: AWS's Node runtime logs that in JSON. Callers get the error's own.
+ */
+function classOf(error) {
+  const prototype = Object.getPrototypeOf(error);
+  if (Object.hasOwn(error, "name") || Object.hasOwn(prototype, "name")) {
+    return undefined;
+  }
+  const { name } = prototype.constructor;
+  return typeof name === "string"
+    ? name.slice(0, ERROR_TYPE_LIMIT).toWellFormed()
+    : undefined;
 }
 
 /**

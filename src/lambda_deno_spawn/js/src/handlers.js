@@ -22,6 +22,7 @@ import { makeSink } from "./stream.js";
 
 /** Marks a handler that writes to a response stream, as AWS's own runtime does. */
 const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming");
+const STREAMS_RESPONSE = "response";
 /** Where the namespace of a CommonJS module has what `module.exports` holds. */
 const COMMONJS = "module.exports";
 /** The export for which the default export stands in. */
@@ -48,7 +49,7 @@ export const awslambda = {
    */
   streamifyResponse(handler) {
     // @ts-ignore a mark, as AWS's runtime makes it
-    handler[STREAMING] = "response";
+    handler[STREAMING] = STREAMS_RESPONSE;
     return handler;
   },
   HttpResponseStream: {
@@ -97,7 +98,7 @@ export async function adapt(module, path, found = pick(module, path)) {
  * @returns {Promise<Handler>}
  */
 async function adaptFunction(value, owner) {
-  if (STREAMING in value) {
+  if (writesToStream(value)) {
     const adaptStreaming = await streamingAdapter();
     // V8 compiles code again that has run a few times: not while the event waits.
     for (let times = 0; times < 3; times += 1) {
@@ -184,13 +185,21 @@ function isHandler(value) {
 }
 
 /**
+ * @param {any} value A function. Wrappers copy the mark, also where there is none.
+ * @returns {boolean} True if it is to write to AWS's response stream.
+ */
+function writesToStream(value) {
+  return value[STREAMING] === STREAMS_RESPONSE;
+}
+
+/**
  * @param {any} value
  * @returns {boolean} True for an object, or a function, that has a `fetch` method. What
  *   writes to AWS's response stream is a plain handler.
  */
 function isFetchApp(value) {
   const isObject = typeof value === "object" && value !== null;
-  if (typeof value === "function" ? STREAMING in value : !isObject) {
+  if (typeof value === "function" ? writesToStream(value) : !isObject) {
     return false;
   }
   return attempt(() => typeof value.fetch === "function") ?? false;

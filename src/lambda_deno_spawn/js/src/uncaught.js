@@ -9,7 +9,7 @@
 /** @import { Job } from "./job.js" */
 import { log } from "./console.js";
 import { hasEnded, noteAccident, tellOfEnd } from "./ending.js";
-import { RuntimeError } from "./errors.js";
+import { NOT_HANDLED, RuntimeError } from "./errors.js";
 import { hello } from "./input.js";
 import { currentJobs, latestJob } from "./job.js";
 import { end, fail } from "./outcome.js";
@@ -18,7 +18,7 @@ import { internals } from "./primordials.js";
 /** @param {PromiseRejectionEvent} event */
 export function onUnhandledRejection(event) {
   event.preventDefault();
-  failCurrent(event.reason, "Runtime.UnhandledPromiseRejection");
+  failCurrent(event.reason, NOT_HANDLED);
   // Deno tells listeners of Node's `process` only what no other has dealt with.
   try {
     internals.nodeProcessUnhandledRejectionCallback?.(event);
