@@ -942,6 +942,7 @@ const LEVELS = { TRACE: 0, DEBUG: 1, INFO: 2, WARN: 3, ERROR: 4, FATAL: 5 };
 const PRINTER_LEVELS =
   (["DEBUG", "INFO", "WARN", "ERROR", "TRACE"]);
 const RECORD_LIMIT = 256 * 1024;
+const STACK_LINE = /^(?:\x1b\[[\d;]*m|\W)*at /;
 const UNKNOWN = { requestId: "", tenantId: null };
 
 const reroute = (function () {
@@ -1037,7 +1038,7 @@ function format(args) {
   const folder = ourFiles(), path = ourPath();
   if (!text.includes(folder) && !text.includes(path)) return text;
   const isOurs = (line) =>
-    line.includes(folder) || /^\W*at /.test(line) && line.includes(path);
+    STACK_LINE.test(line) && (line.includes(folder) || line.includes(path));
   const kept = ([]);
   for (const line of text.split("\n")) {
     if (!isOurs(line)) kept.push(line);
