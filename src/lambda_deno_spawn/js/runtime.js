@@ -2071,7 +2071,7 @@ const find = (function (module, path) {
   for (const holder of holders) {
     const { owner, value } = follow(holder, path);
     if (isHandler(value)) {
-      return { owner: owner === module ? undefined : owner, value };
+      return { owner: owner === module ? ownerOf(module, path) : owner, value };
     }
   }
   const isThere = (follow(holders[0], path).value ?? null) !== null;
@@ -2080,6 +2080,14 @@ const find = (function (module, path) {
     holder !== module && isHandler(holder)
   );
   return value === undefined ? undefined : { owner: undefined, value };
+});
+
+const ownerOf = (function (module, name) {
+  const exports = module.default;
+  const isOwner = attempt(() =>
+    exports !== module[name] && exports?.[name] === module[name]
+  );
+  return isOwner ? exports : undefined;
 });
 
 const follow = (function (holder, path) {

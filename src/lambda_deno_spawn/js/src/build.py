@@ -41,7 +41,7 @@ EAGER = (
     "isHeard", "isHeardInNode", "isListener", "isResponse", "isResult", "isStream",
     "isWorkLeft",
     "lastFrames", "lastWords", "loaded", "look", "makeContext", "mendRequire",
-    "noteDenials",
+    "noteDenials", "ownerOf",
     "parseContext", "parseEvent", "pick", "publishIdentity", "readEvent", "readExactly", "readInvocations",
     "readLine", "readMore", "receiveHello", "registered", "rehearse", "releaseServers",
     "reroute", "respond", "resultFrames", "run", "setTraceId", "standIn", "standStill",

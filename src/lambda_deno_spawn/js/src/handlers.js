@@ -151,9 +151,8 @@ function find(module, path) {
     : [module, module.default];
   for (const holder of holders) {
     const { owner, value } = follow(holder, path);
-    // A namespace is not an object that methods could be called on.
     if (isHandler(value)) {
-      return { owner: owner === module ? undefined : owner, value };
+      return { owner: owner === module ? ownerOf(module, path) : owner, value };
     }
   }
   const isThere = (follow(holders[0], path).value ?? null) !== null;
@@ -162,6 +161,22 @@ function find(module, path) {
     holder !== module && isHandler(holder)
   );
   return value === undefined ? undefined : { owner: undefined, value };
+}
+
+/**
+ * A namespace is not an object that methods could be called on. But a bundle of a
+ * CommonJS module has what `module.exports` holds as its default export.
+ *
+ * @param {Record<string, any>} module
+ * @param {string} name Of an export.
+ * @returns {unknown} What the export is a method of.
+ */
+function ownerOf(module, name) {
+  const exports = module.default;
+  const isOwner = attempt(() =>
+    exports !== module[name] && exports?.[name] === module[name]
+  );
+  return isOwner ? exports : undefined;
 }
 
 /**
