@@ -82,6 +82,23 @@ const cases = {
   throwsOwnClass: async () => {
     throw new OrderError("no stock");
   },
+  inDomain: (_, __, callback) => {
+    const domain = require("node:domain").create();
+    domain.on("error", (error) => callback(null, error.message));
+    domain.run(() => setTimeout(() => { throw new Error("in a domain"); }, 1));
+  },
+  captured: (_, __, callback) => {
+    process.setUncaughtExceptionCaptureCallback((error) => {
+      process.setUncaughtExceptionCaptureCallback(null);
+      callback(null, error.message);
+    });
+    setTimeout(() => { throw new Error("captured"); }, 1);
+  },
+  // A domain without a listener takes nothing.
+  notCaptured: () => {
+    const domain = require("node:domain").create();
+    domain.run(() => setTimeout(() => { throw new EvalError("on its own"); }, 1));
+  },
 };
 exports.handler = (...args) => cases[args[0]](...args);
 // Tools that wrap a handler copy the mark, also where there is none.
@@ -102,6 +119,13 @@ async def test_an_event_runs_as_in_node_s_runtime(
             assert (await api.invoke("identity")).json() is True
         if way != "server":  # there the process goes on
             assert runtime.log.count("told of the end") in (1, 2)
+        for case, answer in (("inDomain", "in a domain"), ("captured", "captured")):
+            assert (await api.invoke(case)).json() == answer
+        error = (await api.invoke("notCaptured")).json()
+        assert (error["errorType"], error["errorMessage"]) == (
+            "EvalError",
+            "on its own",
+        )
         error = (await api.invoke("rejects")).json()
         assert error["errorType"] == "Runtime.UnhandledPromiseRejection"
         assert error["errorMessage"] == "RangeError: not awaited"

@@ -2638,7 +2638,7 @@ function onUnhandledRejection(event) {
 
 function onUncaughtError(event) {
   event.preventDefault();
-  uncaughtLate().failCurrent(event.error);
+  if (!attempt(() => uncaughtLate().isCaptured())) uncaughtLate().failCurrent(event.error);
 }
 
 function onNothingLeft(event) {
@@ -2680,6 +2680,14 @@ function onNothingLeft(event) {
 }
 
 let uncaughtLate = () => {
+function isCaptured() {
+  if (internals.dispatchProcessBeforeExitEvent === undefined) return false;
+  const process = processProperty?.get?.call(globalThis);
+  const { domain } = process;
+  return domain
+    ? domain.listenerCount("error") > 0
+    : process.hasUncaughtExceptionCaptureCallback();
+}
 function failCurrent(error, errorType) {
   endingLate().noteAccident();
   const affected = jobLate().currentJobs().filter(isResponseDue);
@@ -2701,7 +2709,7 @@ function failUncaught(job, error, errorType) {
     end(job);
   }
 }
-const made = { failCurrent, isResponseDue, failUncaught };
+const made = { isCaptured, failCurrent, isResponseDue, failUncaught };
 uncaughtLate = () => made;
 return made;
 };

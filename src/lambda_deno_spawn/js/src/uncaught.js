@@ -9,11 +9,11 @@
 /** @import { Job } from "./job.js" */
 import { log } from "./console.js";
 import { hasEnded, noteAccident, tellOfEnd } from "./ending.js";
-import { NOT_HANDLED, RuntimeError } from "./errors.js";
+import { attempt, NOT_HANDLED, RuntimeError } from "./errors.js";
 import { hello } from "./input.js";
 import { currentJobs, latestJob } from "./job.js";
 import { end, fail } from "./outcome.js";
-import { internals } from "./primordials.js";
+import { internals, processProperty } from "./primordials.js";
 
 /** @param {PromiseRejectionEvent} event */
 export function onUnhandledRejection(event) {
@@ -30,7 +30,22 @@ export function onUnhandledRejection(event) {
 /** @param {ErrorEvent} event */
 export function onUncaughtError(event) {
   event.preventDefault();
-  failCurrent(event.error);
+  if (!attempt(() => isCaptured())) failCurrent(event.error);
+}
+
+/**
+ * @returns {boolean} True if the program takes the error itself, so that it is not
+ *   uncaught: by a domain, or by `process.setUncaughtExceptionCaptureCallback`. Deno
+ *   hands it over when it has told all listeners of the event.
+ */
+function isCaptured() {
+  // Nothing may load what belongs to Node for this: it takes 10 ms.
+  if (internals.dispatchProcessBeforeExitEvent === undefined) return false;
+  const process = processProperty?.get?.call(globalThis);
+  const { domain } = process;
+  return domain
+    ? domain.listenerCount("error") > 0
+    : process.hasUncaughtExceptionCaptureCallback();
 }
 
 /**
