@@ -160,7 +160,7 @@ class Failure(NamedTuple):
 
     @property
     def log_value(self) -> bytes | None:
-        """The same as JSON on one line; None if it is not JSON: it is read only here."""
+        """The same as JSON on one line; None if it is not JSON. Only this reads it."""
         try:
             return dumps(loads(self.log_text.encode()))
         except (ValueError, RecursionError):

@@ -93,7 +93,10 @@ Deno.test("exports that are a promise are waited for", async () => {
     assert.equal(typeof handler, "function");
   }
   await assert.rejects(
-    adaptOrServe({ "module.exports": Promise.reject(new RangeError("m")) }, "a"),
+    adaptOrServe(
+      { "module.exports": Promise.reject(new RangeError("m")) },
+      "a",
+    ),
     RangeError,
   );
 });

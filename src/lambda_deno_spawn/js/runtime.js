@@ -2490,7 +2490,8 @@ const APP_PORT = 8080;
 
 const adaptOrServe = (async function (module, path) {
   let looked = look(module, path);
-  const exports = (module["module.exports"] ?? module.default);
+  const exports =
+    (module["module.exports"] ?? module.default);
   if (looked.found === undefined && attempt(() => choiceLate().isThenable(exports))) {
     module = { "module.exports": await exports };
     looked = look(module, path);

@@ -36,9 +36,9 @@ class Relay:
 
     A line that begins with the worker's marker is a record its ``console`` has
     formatted; any other line is wrapped into a record, unless it is a JSON object:
-    programs that write structured logs keep them as they are. So are text records of
-    this invocation, which loggers for Lambda write themselves. Lines of a stack that are
-    in the runtime's own files are left out: they are of no use to a handler's author.
+    programs that write structured logs keep them as they are. So do loggers for Lambda
+    that write text records of this invocation themselves. Lines of a stack that are in
+    the runtime's own files are left out: they are of no use to a handler's author.
 
     Attributes:
         request_id: Invocation that wrapped lines belong to, empty outside of one.

@@ -50,7 +50,7 @@ def test_the_entry_imports_the_very_file_whatever_its_name(
 
 
 def test_a_file_without_a_suffix_is_required(tmp_path: Path) -> None:
-    source = entry_source(tmp_path / "v1.2" / "with \"quotes\"", parts=())
+    source = entry_source(tmp_path / "v1.2" / 'with "quotes"', parts=())
     url = f"file://{tmp_path}/v1.2/with%20%22quotes%22"
     path = json.dumps(f'{tmp_path}/v1.2/with "quotes"')
     assert source.endswith(

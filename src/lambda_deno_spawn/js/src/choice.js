@@ -36,7 +36,8 @@ const APP_PORT = 8080;
 export async function adaptOrServe(module, path) {
   let looked = look(module, path);
   // A module that has to wait before it can export: AWS's runtime waits for it, too.
-  const exports = /** @type {any} */ (module["module.exports"] ?? module.default);
+  const exports =
+    /** @type {any} */ (module["module.exports"] ?? module.default);
   if (looked.found === undefined && attempt(() => isThenable(exports))) {
     module = { "module.exports": await exports };
     looked = look(module, path);
