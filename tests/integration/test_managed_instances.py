@@ -18,7 +18,7 @@ import pytest
 from lambda_deno_spawn.dev.local.emulator import Emulator
 from lambda_deno_spawn.dev.local.environment import EmulatedInvocation, End
 from tests.doubles import TIMEOUT_S, FakeRuntimeApi, Refusal
-from tests.integration.harness import LIMIT_S, RuntimeUnderTest, reports, wait_for_end
+from tests.integration.harness import LIMIT_S, reports, wait_for_end
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -610,21 +610,13 @@ async def test_what_one_has_started_outlives_the_others_and_not_itself(
         for _ in range(3):
             [other] = await invoke_all(api, [{}])
             assert other.json() == "other"
-        await reported(runtime, 3)
+        await runtime.reported(3)
         with (tmp_path / "fifo").open("wb"):
             pass
         answer = await api.answer()
         assert answer.request_id == starting
         assert answer.json()["isAlive"] is True, runtime.log
         await wait_for_end(answer.json()["pid"], LIMIT_S)
-
-
-async def reported(runtime: RuntimeUnderTest, count: int) -> None:
-    """Wait until so many invocations are over and cleaned up after."""
-    async with asyncio.timeout(LIMIT_S):
-        while len(reports(runtime.log)) < count:
-            runtime._log_grew.clear()
-            await runtime._log_grew.wait()
 
 
 async def test_a_second_signal_does_not_wait(
