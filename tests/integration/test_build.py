@@ -20,7 +20,7 @@ from lambda_deno_spawn import native
 from lambda_deno_spawn.dev.project.project import Arch
 from tests.fixtures.command import as_text, run_command
 from tests.fixtures.packages import download, fetch_bundler, install
-from tests.integration.harness import deno_binary
+from tests.integration.harness import LIMIT_S, deno_binary
 from tests.packages.cases import copy_needed, handler
 
 if TYPE_CHECKING:
@@ -485,8 +485,8 @@ def test_a_build_that_is_terminated_leaves_nothing(
     started.read_bytes()  # waits until the module is being loaded
     children = psutil.Process(process.pid).children()
     process.terminate()
-    assert process.wait(10) == 143
-    _, alive = psutil.wait_procs(children, timeout=30)
+    assert process.wait(LIMIT_S) == 143
+    _, alive = psutil.wait_procs(children, timeout=LIMIT_S)
     assert alive == []
     assert list(temp.iterdir()) == []
 
