@@ -7,6 +7,7 @@ import fcntl
 import os
 import shutil
 import tempfile
+import zlib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -70,6 +71,10 @@ WAYS = {
 }
 
 
+# So many of all ways has a test in `make test`; `make test-long` runs it in the others.
+SHORT_WAYS = 2
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests marked ``every_way`` in each way, or in those that the mark names."""
     if "make_runtime" not in metafunc.fixturenames:
@@ -79,7 +84,17 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ways = [way for way in WAYS if way in (marker.args or WAYS)]
         if library_path() is None:  # `make native` builds it
             ways = [way for way in ways if way != "fork"]
-        metafunc.parametrize("way", ways, indirect=True)
+        # Which ones are short depends on the name: each module has all of them.
+        first = zlib.crc32(metafunc.definition.name.encode()) % max(1, len(ways))
+        short = (ways[first:] + ways[:first])[: None if marker.args else SHORT_WAYS]
+        metafunc.parametrize(
+            "way",
+            [
+                pytest.param(way, marks=() if way in short else pytest.mark.long)
+                for way in ways
+            ],
+            indirect=True,
+        )
 
 
 @pytest.fixture
