@@ -34,6 +34,7 @@ READ_BYTES = 64 * 1024
 # A process that floods the log cannot keep us from everything else.
 READS_AT_ONCE = 16
 LOG_TAIL_CHARACTERS = 4096
+DROPPED = re.compile(r"(\d+) log records were dropped")
 
 
 def deno_binary() -> str:
@@ -198,6 +199,26 @@ class RuntimeUnderTest:
         except TimeoutError:
             raise AssertionError(f"{text!r} is not in the log:\n{self.log}") from None
         return next(line for line in self.log.splitlines() if text in line)
+
+    async def logged_often(self, text: str, least: int) -> None:
+        """Wait until the log contains a text so often, and not less.
+
+        An event waits for its log for a second only: of megabytes the rest may follow
+        it. What the runtime says that it has dropped, as nothing was read for too long,
+        counts as well.
+        """
+        found = 0
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                while found < least:
+                    self._log_grew.clear()
+                    log = self.log
+                    found = log.count(text) + sum(map(int, DROPPED.findall(log)))
+                    if found < least:
+                        await self._log_grew.wait()
+        except TimeoutError:
+            message = f"{text!r} is in the log {found} times, and not {least}"
+            raise AssertionError(message) from None
 
     async def reported(self, count: int) -> list[dict[str, Any]]:
         """Wait until so many invocations are over and cleaned up after; see reports."""
