@@ -9,8 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.integration.harness import reports
-
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
@@ -143,7 +141,7 @@ async def test_older_handlers_end_as_on_node(
         answer = await api.invoke({"case": "cfn", "url": url})
         assert answer.json() == 200
         assert json.loads(received[0])["RequestId"] == answer.request_id
-        for case, expected in ANSWERS:
+        for number, (case, expected) in enumerate(ANSWERS, 1):
             answer = await api.invoke({"case": case})
             found: Any = answer.json()
             if answer.call == "error":
@@ -153,11 +151,7 @@ async def test_older_handlers_end_as_on_node(
             if case in WORK:
                 text, least_ms = WORK[case]
                 assert f"{answer.request_id}\tINFO\t{text}" in runtime.log
-                [report] = [
-                    report
-                    for report in reports(runtime.log)
-                    if report["requestId"] == answer.request_id
-                ]
+                report = (await runtime.reported(2 * number))[2 * number - 1]
                 assert report["handlerMs"] >= least_ms, case
 
 
