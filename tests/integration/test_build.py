@@ -344,26 +344,31 @@ def test_what_a_module_has_started_ends_with_it(
     )
 
 
+COMMONJS = {
+    "cjs": ("function.cjs", "exports.handler = async () => 'here';\n"),
+    "js": ("function.js", "module.exports = { handler: () => 'here' };\n"),
+    "require": (
+        "function.js",
+        "module.exports.handler = () => require('./a.json').a;\n",
+    ),
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("form", "option"),
     [
-        ("function.cjs", "exports.handler = async () => 'here';\n"),
-        ("function.js", "module.exports = { handler: () => 'here' };\n"),
-        ("function.js", "module.exports.handler = () => require('./a.json').a;\n"),
+        # Each form and each option once; the other pairs are long.
+        pytest.param(form, option, marks=() if place == other else pytest.mark.long)
+        for place, form in enumerate(COMMONJS)
+        for other, option in enumerate(["", "--minify", "--no-source-map"])
     ],
-    ids=["cjs", "js", "require"],
 )
-@pytest.mark.parametrize("options", [[], ["--minify"], ["--no-source-map"]], ids=str)
 def test_a_handler_in_commonjs_is_found_in_its_bundle(
-    build: Build,
-    project: Path,
-    tmp_path: Path,
-    name: str,
-    text: str,
-    options: list[str],
+    build: Build, project: Path, tmp_path: Path, form: str, option: str
 ) -> None:
+    name, text = COMMONJS[form]
     write(project, {name: text, "a.json": '{"a": "here"}'})
-    done = build("orders", *options)
+    done = build("orders", *filter(None, [option]))
     assert (done.returncode, done.stderr) == (0, "")
     task = tmp_path / "task"
     with zipfile.ZipFile(tmp_path / "dist" / "orders.zip") as content:
@@ -669,7 +674,7 @@ def same_elsewhere(
         ("express", "bundle"),
         ("express --no-bundle", "files"),
         ("knex", "packages"),
-        ("pdfkit", "packages"),
+        pytest.param("pdfkit", "packages", marks=pytest.mark.long),
     ],
 )
 def test_popular_packages_run_elsewhere(

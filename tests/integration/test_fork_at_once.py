@@ -144,14 +144,21 @@ async def spied(runtime: RuntimeUnderTest, api: FakeRuntimeApi) -> Any:
 # What is not granted to read may be said not to be there.
 DENIED = {"NotCapable", "NotFound"}
 WRITE_ONLY = "--allow-env --allow-write=$TMPDIR"
+LONG = pytest.mark.long
 
 
 @pytest.mark.parametrize(
     "permissions",
-    ["", "all", "default --allow-read=TEMP", WRITE_ONLY,
-     "default --allow-run --deny-write=$TMPDIR/none"],
-    ids=["default", "all", "reads-around", "write-only", "denies"],
-)  # fmt: skip
+    [
+        pytest.param("", id="default"),
+        pytest.param(WRITE_ONLY, id="write-only"),
+        pytest.param("all", id="all", marks=LONG),
+        pytest.param("default --allow-read=TEMP", id="reads-around", marks=LONG),
+        pytest.param(
+            "default --allow-run --deny-write=$TMPDIR/none", id="denies", marks=LONG
+        ),
+    ],
+)
 async def test_an_event_can_do_with_anothers_folder_what_it_always_could(
     make_runtime: MakeRuntime, tmp_path: Path, permissions: str
 ) -> None:
