@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from tests.fixtures.cloud import Cloud
 
-pytestmark = [pytest.mark.deno, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.deno
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
