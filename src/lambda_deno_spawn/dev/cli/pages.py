@@ -47,7 +47,7 @@ PAGES = {
     "replay": "replay/",
 }
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
-# What other tools call our commands.
+# Names that other tools have for our commands.
 SYNONYMS = {
     "check": "doctor",
     "create": "new",
