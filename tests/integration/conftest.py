@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import os
 import shutil
 import tempfile
-import zlib
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -29,6 +29,7 @@ from tests.integration.rie import rie_binary as find_rie_binary
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from types import ModuleType
 
 
 class MakeRuntime(Protocol):
@@ -73,6 +74,7 @@ WAYS = {
 
 # So many of all ways has a test in `make test`; `make test-long` runs it in the others.
 SHORT_WAYS = 2
+WAYS_TAKEN: dict[ModuleType, Iterator[str]] = {}
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -84,9 +86,11 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ways = [way for way in WAYS if way in (marker.args or WAYS)]
         if library_path() is None:  # `make native` builds it
             ways = [way for way in ways if way != "fork"]
-        # Which ones are short depends on the name: each module has all of them.
-        first = zlib.crc32(metafunc.definition.name.encode()) % max(1, len(ways))
-        short = (ways[first:] + ways[:first])[: None if marker.args else SHORT_WAYS]
+        short = ways
+        if not marker.args:
+            # The next ones for the next test: so a module has all of them.
+            taken = WAYS_TAKEN.setdefault(metafunc.module, itertools.cycle(ways))
+            short = list(itertools.islice(taken, SHORT_WAYS))
         metafunc.parametrize(
             "way",
             [
