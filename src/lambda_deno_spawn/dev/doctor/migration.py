@@ -1,4 +1,6 @@
-"""Differences that code written for Node.js on Lambda meets, found in its sources.
+"""Differences that code from another platform meets here, found in its sources.
+
+The other platforms are Node.js on Lambda, and Deno Deploy.
 
 Knows the habits that need a setting or another line, and reads the function's own
 files, not its packages. Where nothing has to be done it says nothing, except about
@@ -102,6 +104,23 @@ HABITS = (
         "Middy's early timeout is later than the runtime's own, 200 ms before the end",
         "set it above LAMBDA_DENO_STOP_MARGIN_MS, for example to 500",
     ),
+    Habit(
+        "deno-kv",
+        # Without a path, or with a file's. A value that is computed may be an address.
+        re.compile(
+            r"\bDeno\.openKv(?:\?\.)?\(\s*(?:\)|([\"'`])(?!https?://|:memory:|\$\{))"
+        ),
+        "a Deno KV database is opened on this disk, where data does not last",
+        "keep the data in a service such as DynamoDB, or open a database that is one: "
+        'Deno.openKv("https://…")',
+    ),
+    Habit(
+        "deno-cron",
+        re.compile(r"\bDeno\.cron\("),
+        "a job is scheduled in the process, and no process runs between events",
+        "give the job a function of its own, with a schedule under [[events]] in "
+        "lambda.toml",
+    ),
 )
 CALLBACK = re.compile(
     r"(?:handler\s*=\s*(?:function\b\s*\w*)?|function\s+handler)\s*"
@@ -158,6 +177,7 @@ def findings(task_root: Path, variables: Mapping[str, str]) -> list[Finding]:
     done = {
         "node-env": "NODE_ENV" in variables,
         "programs": may_all or "--allow-run" in permissions,
+        "deno-kv": variables.get("DENO_KV_DEFAULT_PATH", "").startswith("http"),
         **dict.fromkeys(OF_STATE, lasts),
     }
     found = [

@@ -129,7 +129,9 @@ CASES = [
         "configuration.md",
         "jsxImportSource",
     ),
-    ("TypeError: Deno.openKv is not a function", "configuration.md", "unstable"),
+    ("TypeError: Deno.openKv is not a function", "from-deno.md", "unstable"),
+    ("TypeError: Deno.cron is not a function", "queues-and-schedules", "schedule"),
+    ("TypeError: Deno.umask2 is not a function", "configuration.md", "unstable"),
     ("TS2304 [ERROR]: Cannot find name 'x'.", "from-node.md", ""),
     (
         'Error: Could not load the "sharp" module using the linux-x64 runtime',

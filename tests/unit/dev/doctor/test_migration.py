@@ -1,4 +1,4 @@
-"""What ``doctor`` finds in code that was written for Node.js."""
+"""What ``doctor`` finds in code that was written for another platform."""
 
 from __future__ import annotations
 
@@ -37,6 +37,10 @@ def written(folder: Path, files: dict[str, object]) -> Path:
         ({"a.js": "import { exec } from 'child_process'"}, "programs", "a.js:1"),
         ({"a.js": "new Deno.Command('git')"}, "programs", "a.js:1"),
         ({"a.js": "({ timeoutEarlyInMillis: 50 })"}, "middy-timeout", "a.js:1"),
+        ({"a.ts": "x;\nusing kv = await Deno.openKv();"}, "deno-kv", "a.ts:2"),
+        ({"a.ts": "Deno.openKv( './orders.db' )"}, "deno-kv", "a.ts:1"),
+        ({"a.ts": 'Deno.openKv?.(\n  "/mnt/kv"\n)'}, "deno-kv", "a.ts:1"),
+        ({"a.ts": "Deno.cron('nightly', '0 3 * * *', () => {})"}, "deno-cron", "a.ts"),
         (
             {"a.ts": "import 'x';\nimport { A } from 'typeorm'\n@A()\nclass B {}"},
             "decorators",
@@ -99,6 +103,9 @@ def test_a_habit_is_found_where_it_is(
         },
         {"a.ts": "import { S3 } from 'npm:@aws-sdk/client-s3'"},
         {"a.js": "join('/tmpl', x); ({ timeoutEarlyInMillis: 500 })"},
+        {"a.ts": "Deno.openKv('https://api.deno.com/databases/x/connect')"},
+        {"a.ts": "Deno.openKv(':memory:'); Deno.openKv(url); Deno.openKv(`${url}/x`)"},
+        {"a.ts": "// Deno.openKv()"},
         {
             "a.ts": "import 'reflect-metadata';\n@Entity()\nclass A {}",
             "tsconfig.json": {"compilerOptions": {"experimentalDecorators": True}},
@@ -135,6 +142,7 @@ def test_what_needs_nothing_is_not_named(
             {"LAMBDA_DENO_PERMISSIONS": "default --allow-run=git"},
         ),
         ("require('sharp')", {"LAMBDA_DENO_PERMISSIONS": "default --allow-ffi"}),
+        ("Deno.openKv()", {"DENO_KV_DEFAULT_PATH": "https://kv.example.com"}),
         ("require('sharp'); new Deno.Command('x')", {"LAMBDA_DENO_PERMISSIONS": "all"}),
     ],
 )
