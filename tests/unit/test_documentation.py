@@ -18,12 +18,12 @@ from lambda_deno_spawn.invocation import Invocation
 from lambda_deno_spawn.launch.command import deno_command
 from lambda_deno_spawn.protocol.frames import FrameKind, State, WorkerConnection
 from lambda_deno_spawn.protocol.hello import hello
+from tests.fixtures.pages import DECISIONS, DOCS, READMES, ROOT
+from tests.fixtures.pages import PAGES as DOCUMENTATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
 PACKAGE = ROOT / "src" / "lambda_deno_spawn"
 MARKER = "0123456789abcdef" * 2
 DENO_S_OWN = {"DENO_DIR"}  # a setting of the runtime, but not a variable of its own
@@ -33,14 +33,9 @@ SOURCES = [
     for path in sorted(folder.rglob("*"))
     if path.is_file() and path.suffix not in {".pyc", ".so"}
 ]
-PAGES = [
-    *sorted(ROOT.glob("*.md")),
-    *sorted(DOCS.rglob("*.md")),
-    *sorted(ROOT.glob("examples/*/README.md")),
-    ROOT / "layer" / "README.md",
-]
+CURRENT = [*DOCUMENTATION, *READMES]
 # Records may name what was weighed and not built, and modules that have moved since.
-CURRENT = [page for page in PAGES if page.parent.name != "decisions"]
+PAGES = [*CURRENT, *DECISIONS]
 
 
 def shown(path: Path) -> str:
