@@ -54,19 +54,24 @@ def build(
     handler: HandlerOption = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the package.  [default: that of the function]"),
+        typer.Option(
+            metavar="NAME",
+            help="Name of the package.  [default: that of the function]",
+        ),
     ] = None,
     arch: Annotated[
         Arch | None,
         typer.Option(help="Instruction set.  [default: lambda.toml's, else x86_64]"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the package.")] = Path("dist"),
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder for the package.")
+    ] = Path("dist"),
     bundle: Annotated[
         bool | None,
         typer.Option(
             "--bundle/--no-bundle",
             help="Bundle all modules into one, or package the files and their npm "
-            "packages unchanged.  [default: bundle]",
+            "packages unchanged.  [default: lambda.toml's, else what can be bundled]",
         ),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Type-check first.")] = False,

@@ -117,7 +117,10 @@ def deploy(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name in Lambda.  [default: from lambda.toml or the folder]"),
+        typer.Option(
+            metavar="NAME",
+            help="Name in Lambda.  [default: from lambda.toml or the folder]",
+        ),
     ] = None,
     handler: HandlerOption = None,
     runtime: Annotated[
