@@ -130,7 +130,7 @@ CASES = [
         "jsxImportSource",
     ),
     ("TypeError: Deno.openKv is not a function", "from-deno.md", "unstable"),
-    ("TypeError: Deno.cron is not a function", "queues-and-schedules", "schedule"),
+    ("TypeError: Deno.cron is not a function", "guides/queues", "schedule"),
     ("TypeError: Deno.umask2 is not a function", "configuration.md", "unstable"),
     ("TS2304 [ERROR]: Cannot find name 'x'.", "from-node.md", ""),
     (
