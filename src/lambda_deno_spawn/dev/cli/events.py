@@ -111,6 +111,8 @@ def read_file(name: str, option: str) -> bytes:
     Raises:
         UsageError: It cannot be read.
     """
+    if not name:
+        raise UsageError(f"Cannot use {option}: no file is named; give its path")
     try:
         return Path(name).read_bytes()
     except OSError as error:
@@ -168,6 +170,8 @@ def check_json(content: bytes, source: str, what: str) -> None:
     def refuse_constant(name: str) -> NoReturn:
         raise ValueError(f"{name} exists in JavaScript, but not in JSON")
 
+    if not content.strip():
+        raise UsageError(f"Cannot use {what} from {source}: it is empty; give JSON")
     try:
         # Check numbers without converting them: Python's limits are not the handler's.
         json.loads(
