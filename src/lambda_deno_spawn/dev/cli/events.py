@@ -6,6 +6,7 @@ not know what is done with the event, whose bytes stay as they are without ``--s
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import re
@@ -184,6 +185,11 @@ def check_json(content: bytes, source: str, what: str) -> None:
         line = content.count(b"\n", 0, error.start) + 1
         problem = f"line {line}: byte {error.start} of the text is not UTF-8"
     except json.JSONDecodeError as error:
+        if content.startswith(codecs.BOM_UTF8):
+            raise UsageError(
+                f"Cannot use {what} from {source}: it begins with a byte order mark, "
+                "which is not JSON; save it as UTF-8 without one"
+            ) from error
         problem = f"line {error.lineno} column {error.colno}: {error.msg}"
     except RecursionError:
         problem = "it is nested too deeply"
