@@ -135,7 +135,6 @@ COMMANDS: dict[str, Run | str] = {
     "build orders --image --push 123456789012.dkr.ecr.eu-central-1.amazonaws.com/orders"
     ":v1": NO_BASE,
     "layer build --arch both": "the fixture `layers` builds these",
-    "layer build --kind deno --kind runtime": "the fixture `layers` builds these",
     "layer publish": Run(prints="lambda-deno-spawn-runtime"),
     "layer list": Run(prints="lambda-deno-spawn-runtime"),
     "layer list --region eu-central-1": Run(prints="lambda-deno-spawn-runtime"),
