@@ -67,7 +67,7 @@ def main(folder: Path) -> int:
                 step = f"{kind}, pip, Python {interpreter.release}"
                 with timed(step):
                     place.install_with_pip(interpreter.path, package)
-                done.append(f"{step}: version, new, invoke, build")
+                done.append(f"{step}: version, new, invoke, build, doctor")
         for step, check in (
             ("uvx --from WHEEL", place.run_with_uv),
             ("pipx run --spec WHEEL", place.run_with_pipx),
@@ -75,7 +75,7 @@ def main(folder: Path) -> int:
         ):
             with timed(step):
                 check(wheel)
-            done.append(f"`{step}`: version, new, invoke, build")
+            done.append(f"`{step}`: version, new, invoke, build, doctor")
     if missing:
         done.append(f"not checked, as it is not here: Python {', '.join(missing)}")
     (folder / "NOTES.md").write_text(notes(done), "utf-8")

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
 
 SOURCE_SUFFIXES = (".ts", ".tsx", ".mts", ".cts", ".js", ".jsx", ".mjs", ".cjs")
 NOT_READ = frozenset({"node_modules", "dist", "cdk.out", "coverage"})
+# Tests, and settings of tools, which are not part of the function either.
+NOT_OF_IT = re.compile(
+    r"(?:^|/)__(?:tests|mocks)__/|^(?:tests?|spec|e2e)/|[._-](?:test|spec)\.\w+$|"
+    r"^(?:babel|eslint|jest|playwright|rollup|vite|vitest|webpack)\.config\.\w+$"
+)
 FILES_LIMIT = 500
 SOURCE_LIMIT_BYTES = 1_000_000
 PLACES_SHOWN = 3
@@ -206,8 +211,8 @@ class _Sources:
         self.jsx: list[str] = []
         self.callbacks: list[str] = []
         self.decorators: list[str] = []
-        for path in itertools.islice(_sources(task_root), FILES_LIMIT):
-            self._read(path, path.relative_to(task_root).as_posix())
+        for name in itertools.islice(_sources(task_root), FILES_LIMIT):
+            self._read(task_root / name, name)
 
     def _read(self, path: Path, shown: str) -> None:
         text = _text(path)
@@ -336,7 +341,8 @@ def _of_files(
         )
 
 
-def _sources(task_root: Path) -> Iterator[Path]:
+def _sources(task_root: Path) -> Iterator[str]:
+    """Yield the paths of the function's sources, with slashes."""
     for folder, folders, files in os.walk(task_root):
         folders[:] = sorted(
             name for name in folders if name not in NOT_READ and name[0] != "."
@@ -344,8 +350,9 @@ def _sources(task_root: Path) -> Iterator[Path]:
         for name in sorted(files):
             if name.endswith(SOURCE_SUFFIXES) and not name.endswith(".d.ts"):
                 path = task_root / folder / name
-                if path.is_file():
-                    yield path
+                shown = path.relative_to(task_root).as_posix()
+                if path.is_file() and NOT_OF_IT.search(shown) is None:
+                    yield shown
 
 
 def _text(path: Path) -> str:

@@ -28,6 +28,8 @@ def written(folder: Path, files: dict[str, object]) -> Path:
         ({"a.js": "x;\nwriteFileSync('/tmp/x', y)"}, "tmp-path", "a.js:2"),
         ({"lib/a.ts": "if (process.env.NODE_ENV) {}"}, "node-env", "lib/a.ts:1"),
         ({"a.js": "x;\njoin('/tmp', y)"}, "tmp-path", "a.js:2"),
+        ({"app.config.ts": "'/tmp/x'"}, "tmp-path", "app.config.ts:1"),
+        ({"src/test/latest.ts": "'/tmp/x'"}, "tmp-path", "src/test/latest.ts:1"),
         ({"a.js": "const { NODE_ENV = 'x' } = process.env"}, "node-env", "a.js:1"),
         ({"a.ts": "Deno.env.get('NODE_ENV')"}, "node-env", "a.ts:1"),
         ({"a.cjs": "const s3 = require('aws-sdk/clients/s3')"}, "aws-sdk", "a.cjs:1"),
@@ -106,6 +108,13 @@ def test_a_habit_is_found_where_it_is(
         {"a.ts": "Deno.openKv('https://api.deno.com/databases/x/connect')"},
         {"a.ts": "Deno.openKv(':memory:'); Deno.openKv(url); Deno.openKv(`${url}/x`)"},
         {"a.ts": "// Deno.openKv()"},
+        {
+            "a_test.ts": "'/tmp/x'",
+            "a.spec.ts": "'/tmp/x'",
+            "tests/a.ts": "'/tmp/x'",
+            "lib/__tests__/a.ts": "'/tmp/x'",
+            "jest.config.js": "process.env.NODE_ENV",
+        },
         {
             "a.ts": "import 'reflect-metadata';\n@Entity()\nclass A {}",
             "tsconfig.json": {"compilerOptions": {"experimentalDecorators": True}},
