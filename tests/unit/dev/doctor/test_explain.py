@@ -351,11 +351,13 @@ def test_the_last_failure_is_explained(
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["x", "--logs", "orders"], "--logs with 'x'"),
+        (["x", "--logs", "orders"], "Cannot use TEXT with --logs"),
         (["x", "--since", "1h"], "add --logs FUNCTION"),
+        ([" "], "Cannot explain an empty text"),
+        (["/"], "it is a folder"),
     ],
 )
-def test_sources_are_not_mixed(arguments: list[str], what: str) -> None:
+def test_sources_that_cannot_be_used_are_refused(arguments: list[str], what: str) -> None:
     done = CliRunner().invoke(app, ["explain", *arguments])
     assert done.exit_code == 2
     assert what in done.stderr
