@@ -48,7 +48,7 @@ PAGES = {
 }
 MAY_BE_EMPTY = frozenset({"data"})  # the body of a request
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
-# What other tools call our commands.
+# Names that other tools have for our commands.
 SYNONYMS = {
     "check": "doctor",
     "create": "new",

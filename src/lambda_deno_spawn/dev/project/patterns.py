@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HERE = "./"  # Git does not know it; people who write it mean the top of the project
 # pathspec ends the expression of a folder with this group.
 DIRECTORY_MARK = "(?P<ps_d>/)"
-# What Git knows in brackets, and pathspec does not.
+# Character classes of Git that pathspec does not know.
 CLASSES = {
     "alnum": "A-Za-z0-9",
     "alpha": "A-Za-z",
