@@ -195,6 +195,20 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert not broken(page, (link for link in links if "://" not in link))
 
 
+@pytest.mark.parametrize("page", PAGES, ids=shown)
+def test_every_anchor_is_the_same_on_the_site(page: Path) -> None:
+    """GitHub keeps each hyphen of a heading, the site makes one of several."""
+    anchors = re.findall(r"\]\([^)\s]*#([^)\s]+)\)", read(page))
+    assert [anchor for anchor in anchors if "--" in anchor] == []
+
+
+def test_the_site_is_built_strictly() -> None:
+    recipe = read(ROOT / "Makefile").partition("\ndocs: ")[2].partition("\n\n")[0]
+    [command] = [line for line in recipe.splitlines() if "mkdocs build" in line]
+    assert "--strict" in command
+    assert "--quiet" not in command, "MkDocs does not count warnings that it hides"
+
+
 def test_no_page_has_a_merge_that_was_not_finished() -> None:
     marker = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
     found = [shown(page) for page in PAGES if marker.search(read(page))]

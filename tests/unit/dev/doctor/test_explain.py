@@ -357,7 +357,9 @@ def test_the_last_failure_is_explained(
         (["/"], "it is a folder"),
     ],
 )
-def test_sources_that_cannot_be_used_are_refused(arguments: list[str], what: str) -> None:
+def test_sources_that_cannot_be_used_are_refused(
+    arguments: list[str], what: str
+) -> None:
     done = CliRunner().invoke(app, ["explain", *arguments])
     assert done.exit_code == 2
     assert what in done.stderr
