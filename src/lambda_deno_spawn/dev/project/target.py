@@ -252,14 +252,18 @@ def _shown(folder: Path) -> str:
 
 
 def _holds_function(path: Path, handler: str | None = None) -> bool:
-    """Return whether there is a project at a path, even one with an invalid file."""
-    if (path / PROJECT_FILE).is_file():
-        return True
-    if not path.exists():
-        return False
+    """Return whether there is a project at a path, even one with an invalid file.
+
+    There is none in a folder that this user may not enter, such as another program's
+    data.
+    """
     try:
+        if (path / PROJECT_FILE).is_file():
+            return True
+        if not path.exists():
+            return False
         find_function(path, handler)
-    except UsageError:
+    except (UsageError, OSError):
         return False
     return True
 
@@ -294,7 +298,11 @@ def _stage_called(name: str) -> tuple[Path, str] | None:
 def _is_called(folder: Path, name: str) -> bool:
     by_folder = function_name(Function(folder.resolve(), "")) == name
     file = folder / PROJECT_FILE
-    if not file.is_file():
+    try:
+        has_file = file.is_file()
+    except OSError:  # a folder that this user may not enter
+        return False
+    if not has_file:
         return by_folder and _holds_function(folder)
     content = _content_of(file)
     if content is None:
