@@ -185,6 +185,19 @@ def test_an_upload_that_breaks_off_is_finished_by_the_same_command(
     assert cloud.function()["CodeSize"] > 0
 
 
+def test_a_layer_that_its_list_does_not_describe_is_refused(cloud: Cloud) -> None:
+    """As after a `layer build` that was killed before it wrote layers.json."""
+    [path, *_] = sorted((cloud.folder / "dist").glob("*.zip"))
+    write_zip(path, "other", "build")
+    with cloud.relay() as relay:
+        finished = cloud.deploy()
+    assert finished.exit_code == 3
+    assert "it differs from its digest in layers.json; build it again" in (
+        finished.stderr
+    )
+    assert relay.writes == []
+
+
 def test_a_package_that_is_written_again_is_not_sent_under_its_old_name(
     cloud: Cloud,
 ) -> None:
