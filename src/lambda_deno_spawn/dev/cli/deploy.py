@@ -404,8 +404,8 @@ def deploy(
             wanted = _with_package(wanted, project, package, out)
         current = read_current(aws, wanted, _built_layers(out, wanted))
         current = build_missing(wanted, current, out)
-        for layer in unpublished_layers(wanted, current):
-            check_zip(layer)
+        for built in unpublished_layers(wanted, current):
+            check_zip(built)
         _note_other_builds(current, out)
         plan = plan_deploy(wanted, current)
         if plan_only:
