@@ -309,7 +309,7 @@ async def _watch(local: LocalLambda, checker: TypeChecker | None) -> None:
     """Reload the functions whose files change, until cancelled."""
     from lambda_deno_spawn.dev.devserver.watcher import affected, changes
 
-    async for paths in changes(local.folders):
+    async for paths in changes(local.folders, local.tell_mistake):
         folders = {n: fleet.function.folder for n, fleet in local.fleets.items()}
         names: set[str] = set()
         is_unknown = False

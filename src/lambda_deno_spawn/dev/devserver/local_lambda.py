@@ -222,6 +222,10 @@ class LocalLambda:
         """Use the new code and settings of some functions from the next request on."""
         for name in names:
             fleet = self.fleets[name]
+            if fleet.function.problem is not None:
+                fleet.retire()
+                self._tell("error", fleet.function.problem, name)
+                continue
             try:
                 function = fleet.function.reloaded()
             except UsageError as error:
@@ -240,7 +244,9 @@ class LocalLambda:
         try:
             found = find_functions(self._paths, self._overrides)
         except UsageError as error:
-            self._tell("error", str(error))
+            # If folders are gone, `reload` says which.
+            if not any(fleet.function.problem for fleet in self.fleets.values()):
+                self._tell("error", str(error))
             return
         for name in set(self.fleets) - set(found):
             former = self.fleets.pop(name)
