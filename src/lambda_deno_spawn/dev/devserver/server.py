@@ -19,6 +19,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lambda_deno_spawn.dev.devserver.answers import request_fields
 from lambda_deno_spawn.dev.devserver.guard import names_function, refusal
@@ -40,7 +41,7 @@ OWN_PATH = re.compile(
     re.DOTALL,
 )
 BACKLOG = 512
-HTTP: Any = "httptools"  # which of uvicorn's protocols; tests watch it
+JOINED_BYTES = 64 * 1024  # a longer body is not copied to stand behind its head
 # Longer than clients keep a connection that they do not use: a request on one that is
 # being closed fails.
 KEEP_ALIVE_S = 300
@@ -131,6 +132,53 @@ def application(
     )
 
 
+class _Joining:
+    """A transport that sends the head of a response together with its body.
+
+    uvicorn writes them one after the other: two packets, for which the client wakes up
+    twice. Bytes that nothing follows at once are sent in the event loop's next turn.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._held = b""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes now or soon."""
+        if self._held:
+            held, self._held = self._held, b""
+            if len(data) <= JOINED_BYTES:
+                data = held + data
+            else:
+                self._transport.write(held)
+            self._transport.write(data)
+        elif data:
+            self._held = data
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        """Close the connection once everything is sent."""
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def _flush(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
+
+
+class Http(HttpToolsProtocol):
+    """uvicorn's protocol, which sends a short response in one piece."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by asyncio."""
+        super().connection_made(_Joining(transport))  # type: ignore[arg-type]
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server, in a program that handles signals itself."""
 
@@ -172,7 +220,7 @@ class Listener:
         assert self._app is not None
         config = uvicorn.Config(
             self._app,
-            http=HTTP,
+            http=Http,
             ws="none",
             lifespan="off",
             log_config=None,
