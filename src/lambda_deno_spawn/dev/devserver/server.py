@@ -19,7 +19,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import (
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from lambda_deno_spawn.dev.devserver.answers import request_fields
 from lambda_deno_spawn.dev.devserver.guard import names_function, refusal
@@ -79,6 +82,10 @@ class Guarded:
         """Answer a request; called by uvicorn."""
         request = Request(scope)
         headers = request_fields(scope)
+        if sum(name == b"host" for name, _ in scope["headers"]) > 1:
+            response = PlainTextResponse("Cannot serve two hosts at once\n", 400)
+            await response(scope, receive, send)
+            return
         is_function = names_function(headers.get("host", ""))
         path = scope["path"]
         is_own = not is_function and OWN_PATH.fullmatch(path) is not None
@@ -177,6 +184,17 @@ class Http(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Called by asyncio."""
         super().connection_made(_Joining(transport))  # type: ignore[arg-type]
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Called by asyncio: the client sends nothing more, and may still read.
+
+        Programs such as socat and ncat say so right after their request.
+        """
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.more_body or cycle.response_started:
+            return None  # close the connection
+        cycle.keep_alive = False
+        return True
 
 
 class _Server(uvicorn.Server):
