@@ -169,6 +169,29 @@ def test_a_function_is_served_again_when_its_folder_is_back(tmp_path: Path) -> N
         assert answer(dev, "f") == 1
 
 
+def test_files_of_variables_are_read_again(tmp_path: Path) -> None:
+    """Wherever they are, and though Git ignores them."""
+    code = "export const handler = () => Deno.env.get('WORD');"
+    folder = write(
+        tmp_path / "f",
+        {".git/HEAD": "", ".gitignore": ".env", "function.ts": code, ".env": "WORD=1"},
+    )
+    file = folder / ".env"
+    with DevServer(folder, "--env-file", file, "--env", "OTHER=2") as dev:
+        assert answer(dev, "f") == "1"
+        for text, expected in (("WORD=1 $", "1"), ("WORD=3", "3")):
+            since = len(dev.changes)
+            file.write_text(text)
+            if expected == "1":
+                assert "line 1" in dev.notice(str(file), since)["text"]
+            else:
+                reloaded(dev, "f", since)
+            assert answer(dev, "f") == expected
+        invoked = dev.lambda_client().invoke(FunctionName="f", LogType="Tail")
+        record = dev.ended(invoked["ResponseMetadata"]["RequestId"])
+        assert record["status"] == 200
+
+
 def test_files_are_compared_when_the_system_has_no_watches_left(project: Path) -> None:
     try:
         subprocess.run([*FEW_WATCHES, "true"], check=True, capture_output=True)

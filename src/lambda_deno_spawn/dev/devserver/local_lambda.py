@@ -11,6 +11,7 @@ import asyncio
 import re
 import time
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.dev.devserver.fleet import Fleet, TooManyRequestsError
@@ -238,6 +239,17 @@ class LocalLambda:
             else:
                 self.rescan()
                 return
+
+    def set_variables(self, variables: Mapping[str, str]) -> None:
+        """Run the functions with other variables from the next request on."""
+        if variables == self._overrides.variables:
+            return
+        self._overrides = replace(self._overrides, variables=variables)
+        for name, fleet in self.fleets.items():
+            function = fleet.function
+            overrides = replace(function.overrides, variables=variables)
+            fleet.reload(replace(function, overrides=overrides))
+            self._tell("reload", "has new variables", name)
 
     def rescan(self) -> None:
         """Look for functions again: some may be new, gone, or have another name."""

@@ -21,7 +21,14 @@ from lambda_deno_spawn.dev.devserver.functions import HANDLER_NAMES
 from lambda_deno_spawn.dev.project.project import PROJECT_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+    from collections.abc import (
+        AsyncGenerator,
+        Callable,
+        Collection,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
 
     from pathspec import GitIgnoreSpec
 
@@ -181,22 +188,29 @@ def _own_output() -> set[Path]:
 
 
 async def changes(
-    folders: Iterable[Path], tell: Callable[[str], None] = lambda _: None
+    folders: Iterable[Path],
+    tell: Callable[[str], None] = lambda _: None,
+    files: Collection[Path] = (),
 ) -> AsyncGenerator[set[Path]]:
     """Yield the files that were saved, created or removed, without ignored ones.
 
     Args:
         folders: The functions' folders, and those that they were found in.
         tell: Told why the files are compared, if the system does not report changes.
+        files: Single files, wherever they are; never ignored.
     """
     served = list(folders)
     ignored = GitIgnored(served)
     own = _own_output()
     roots = top_folders(watched_folder(folder) for folder in served)
+    known = _stamps(files)
     async for found in _found(roots, served, tell):
-        kept = {
+        now = _stamps(files)
+        saved, known = _differing(known, now), now
+        matter = {
             path for path in found if not (is_noise(path) or ignored.matches(path))
-        } - own
+        }
+        kept = (matter - own) | saved
         if kept:
             yield kept
 
@@ -208,6 +222,7 @@ class _BlindError(Exception):
 async def _found(
     roots: Sequence[Path], served: Sequence[Path], tell: Callable[[str], None]
 ) -> AsyncGenerator[set[Path]]:
+    """Yield changed paths, and again and again an empty set."""
     try:
         async for found in _reported(roots):
             yield found
@@ -225,12 +240,11 @@ async def _found(
         paths = known.keys() | now.keys()
         changed = {path for path in paths if known.get(path) != now.get(path)}
         known = now
-        if changed:
-            yield changed
+        yield changed
 
 
 async def _reported(roots: Sequence[Path]) -> AsyncGenerator[set[Path]]:
-    """Yield the paths that the system reports.
+    """Yield the paths that the system reports; an empty set if there are none.
 
     Raises:
         _BlindError: It does not report all of them.
@@ -243,8 +257,7 @@ async def _reported(roots: Sequence[Path]) -> AsyncGenerator[set[Path]]:
         identities = _identities(roots)
         present = [root for root in roots if identities[root] is not None]
         if not present:
-            if replaced:
-                yield replaced
+            yield replaced
             await asyncio.sleep(LOOK_MS / 1000)
             replaced = _differing(identities, _identities(roots))
             continue
@@ -267,8 +280,7 @@ async def _reported(roots: Sequence[Path]) -> AsyncGenerator[set[Path]]:
                 async for found in watch:
                     paths = {Path(name) for _, name in found} | replaced
                     replaced = _differing(identities, _identities(roots))
-                    if paths:
-                        yield paths
+                    yield paths
                     if replaced:
                         break
                     if any(path.is_dir() for path in paths):
@@ -360,6 +372,18 @@ class _Stamp(NamedTuple):
     size_bytes: int
     inode: int
 
+    @classmethod
+    def of(cls, status: os.stat_result) -> _Stamp:
+        return cls(status.st_mtime_ns, status.st_size, status.st_ino)
+
+
+def _stamps(files: Iterable[Path]) -> dict[Path, _Stamp | None]:
+    found: dict[Path, _Stamp | None] = dict.fromkeys(files)
+    for path in found:
+        with contextlib.suppress(OSError):
+            found[path] = _Stamp.of(path.stat())
+    return found
+
 
 def _scan(roots: Iterable[Path], ignored: GitIgnored) -> dict[Path, _Stamp]:
     """Return the files below some folders, without those that do not matter."""
@@ -387,6 +411,5 @@ def _scan(roots: Iterable[Path], ignored: GitIgnored) -> dict[Path, _Stamp]:
                     if not ignored.matches(path):
                         folders.append(path)
                     continue
-                saved = entry.stat()
-                found[path] = _Stamp(saved.st_mtime_ns, saved.st_size, saved.st_ino)
+                found[path] = _Stamp.of(entry.stat())
     return found
