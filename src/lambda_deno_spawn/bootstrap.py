@@ -55,7 +55,7 @@ from lambda_deno_spawn.processes.descendants import (
     newly_lost,
     oom_score,
 )
-from lambda_deno_spawn.processes.launch import keep_descriptors
+from lambda_deno_spawn.processes.launch import PASSED, keep_descriptors
 from lambda_deno_spawn.processes.state import StateDir
 from lambda_deno_spawn.records import TYPE_CHECKING
 from lambda_deno_spawn.worker.start import start_worker
@@ -238,7 +238,8 @@ def _closed(command: DenoCommand) -> DenoCommand:
     if library is None:
         lose(CLOSED_LOST, f"there is no library for it for {os.uname().machine}")
         return command
-    return command._replace(environ=closed_environ(command.environ, library))
+    environ = closed_environ(command.environ, library, PASSED)
+    return command._replace(environ=environ, is_closed=True)
 
 
 def _with_secrets(settings: Settings) -> Mapping[str, str]:
