@@ -2931,11 +2931,11 @@ export const start = (async function (load, loadServer) {
     await templateLate().rehearseTimer();
   }
   globalThis.awslambda = awslambda;
-  publishIdentity();
   globalThis.addEventListener("unhandledrejection", onUnhandledRejection);
   globalThis.addEventListener("error", onUncaughtError);
   globalThis.addEventListener("beforeunload", onNothingLeft);
   watchForListeners();
+  publishIdentity();
   const loading = beginLoading(STDOUT);
   let handler;
   try {

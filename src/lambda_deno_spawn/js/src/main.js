@@ -80,11 +80,12 @@ export async function start(load, loadServer) {
   }
   // @ts-ignore the global of AWS's own runtime
   globalThis.awslambda = awslambda;
-  publishIdentity();
   globalThis.addEventListener("unhandledrejection", onUnhandledRejection);
   globalThis.addEventListener("error", onUncaughtError);
   globalThis.addEventListener("beforeunload", onNothingLeft);
   watchForListeners();
+  // Not earlier: that reads each member whose name is a symbol.
+  publishIdentity();
   const loading = beginLoading(STDOUT);
   let handler;
   try {
