@@ -25,6 +25,11 @@ if TYPE_CHECKING:
 VARIABLE = "DENO_SPAWN_FORK_FD"
 # Set if each copy has a DENO_DIR of its own.
 OWN_CACHE = "DENO_SPAWN_FORK_CACHE"
+# A path that leads each copy to its private folder: ``ALIAS_LINK`` is a link to
+# ``ALIAS_TARGET``, where the library has that folder, with such a link to itself in it.
+ALIAS = "DENO_SPAWN_FORK_ALIAS"
+ALIAS_LINK, ALIAS_END = "self", "own"
+ALIAS_TARGET = "/proc/self/fd/9"
 PRELOAD = "LD_PRELOAD"
 LIBRARY = "lambda-deno-fork.so"  # the name by which it removes itself from LD_PRELOAD
 MAGIC = 0x4653444C  # "LDSF"
@@ -158,6 +163,7 @@ def template_environ(
     descriptor: int,
     *,
     has_own_cache: bool = False,
+    alias: str | None = None,
 ) -> dict[str, str]:
     """Return a process's variables with those that make it a template.
 
@@ -166,12 +172,16 @@ def template_environ(
         library: Path of the library; neither a space nor a colon may be in it.
         descriptor: The number that the process inherits ``ControlSocket``'s end by.
         has_own_cache: Each copy has a ``DENO_DIR`` of its own.
+        alias: The path that is to lead each copy to its private folder; None: a module
+            that reads the path of its folder while it loads is not copied.
     """
     preloaded = environ.get(PRELOAD)
     value = library if not preloaded else f"{library}:{preloaded}"
     own = {PRELOAD: value, VARIABLE: str(descriptor)}
     if has_own_cache:
         own[OWN_CACHE] = "1"
+    if alias is not None:
+        own[ALIAS] = alias
     return {**environ, **own}
 
 
