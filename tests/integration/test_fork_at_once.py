@@ -237,8 +237,8 @@ const kept = {
 Deno.writeTextFileSync(`${kept.home}/early`, "");
 Deno.removeSync(`${kept.get}/early`);
 const tries = {
-  list: (path) => Array.from(Deno.readDirSync(path), ({ name }) => name)
-    .filter((name) => name !== "own").length,
+  list: (path) => Array.from(Deno.readDirSync(path)).length,
+  open: (path) => { using file = Deno.openSync(path); return file.statSync().isDirectory; },
   none: (path) => Deno.readTextFileSync(`${path}/.aws/config`),
   write: (path, n) => Deno.writeTextFileSync(`${path}/a`, `${n}`) ?? true,
   read: (path, n) => Deno.readTextFileSync(`${path}/a`) === `${n}`,
@@ -270,6 +270,11 @@ const tries = {
   ask: (path) => Deno.permissions.querySync({ name: "write", path }).state,
   above: (path) => Deno.readDirSync(`${path}/..`),
   empty: (path) => Deno.removeSync(`${path}/b`, { recursive: true }) ?? true,
+  again: (path) => {
+    Deno.removeSync(path, { recursive: true });
+    Deno.mkdirSync(path);
+    return Deno.writeTextFileSync(`${path}/a`, "") ?? true;
+  },
   leave: (path) => (Deno.chdir(path), Deno.statSync("a").isFile),
 };
 export async function handler({ n }) {

@@ -147,7 +147,10 @@ class DenoCommand(NamedTuple):
         Handlers cannot change that link, and start no programs: those could not follow
         it.
         """
-        return not self.may_write_elsewhere and not self.may_change_processes
+        is_around = any("/.." in flag for flag in self.private_permissions)
+        return not (
+            self.may_write_elsewhere or self.may_change_processes or is_around
+        )
 
     def for_places(
         self, folders: Sequence[str], alias: str | None = None

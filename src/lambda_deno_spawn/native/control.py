@@ -25,8 +25,9 @@ if TYPE_CHECKING:
 VARIABLE = "DENO_SPAWN_FORK_FD"
 # Set if each copy has a DENO_DIR of its own.
 OWN_CACHE = "DENO_SPAWN_FORK_CACHE"
-# A path that leads each copy to its private folder: ``ALIAS_LINK`` is a link to
-# ``ALIAS_TARGET``, where the library has that folder, with such a link to itself in it.
+# A path that leads each copy into its private folder: ``ALIAS_LINK`` is a link to
+# ``ALIAS_TARGET``, where the library has that folder, and ``ALIAS_END`` is made in it.
+# A folder in the folder, as a handler can remove or rename what the whole path names.
 ALIAS = "DENO_SPAWN_FORK_ALIAS"
 ALIAS_LINK, ALIAS_END = "self", "own"
 ALIAS_TARGET = "/proc/self/fd/9"

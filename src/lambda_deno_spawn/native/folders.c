@@ -7,6 +7,7 @@
 #include <limits.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "files.h"
@@ -28,12 +29,13 @@ static char cache_path[PATH_MAX]; /* without links */
  * leads each child to a folder of its own. */
 static char stand_in[STAND_IN_SIZE];
 static bool has_read_private;
-/* A path that leads each process to its own folder, through a descriptor of this number:
- * what a module that loads is told, so that it is right in each child. */
+/* A path that leads each process to a folder in its private one, by a link to a descriptor
+ * of this number: what a module that loads is told, so that it is right in each child. */
 static char alias[PATH_MAX]; /* empty: there is none */
-static const char *alias_end; /* its last part, a link in the folder to the folder */
+static const char *alias_end; /* its last part, a folder in the private one */
 static int private_folder = -1;
 static char private_path[PATH_MAX]; /* without links */
+static char behind_alias[PATH_MAX]; /* without links */
 static bool has_read_alias;
 
 static char *value_of(char **variables, const char *name) {
@@ -66,7 +68,7 @@ static long number_behind(const char *path) {
   return number >= 0 && fcntl((int)number, F_GETFD) < 0 ? number : -1;
 }
 
-/* Has the alias lead to the folder in TMPDIR. */
+/* Has the link in the alias lead to the folder in TMPDIR. */
 static bool lead_to_private(int number) {
   int folder = open(private_values[0], O_PATH | O_DIRECTORY | O_CLOEXEC);
   if (folder < 0) return false;
@@ -75,6 +77,15 @@ static bool lead_to_private(int number) {
   close(folder);
   errno = error;
   return is_put;
+}
+
+static bool make_alias(void) {
+  if (mkdirat(private_folder, alias_end, 0700) != 0 ||
+      !resolve(private_folder, private_path))
+    return false;
+  format(behind_alias, sizeof behind_alias, "%.*s/%s", PATH_MAX - NAME_LIMIT, private_path,
+         alias_end);
+  return true;
 }
 
 static void prepare_alias(const char *path) {
@@ -87,10 +98,7 @@ static void prepare_alias(const char *path) {
   private_folder = (int)number;
   copy_text(alias, sizeof alias, path);
   alias_end = strrchr(alias, '/') + 1;
-  if (resolve(private_folder, private_path) && strlen(path) <= strlen(private_path) &&
-      symlinkat(".", private_folder, alias_end) == 0)
-    return;
-  *alias = '\0';
+  if (!make_alias() || strlen(path) > strlen(private_path)) *alias = '\0';
 }
 
 void prepare_folders(char **variables, bool has_own_cache, const char *path) {
@@ -137,10 +145,10 @@ static bool leads_into(const char *path, const char *folder) {
          (path[length] == '/' || path[length] == '\0');
 }
 
-bool is_in_alias(const char *path) {
+bool is_link_in_alias(const char *path) {
   if (!has_read_alias) return false;
-  size_t length = strlen(path), link = (size_t)(alias_end - alias) - 1;
-  return (length == link || length == strlen(alias)) && strncmp(path, alias, length) == 0;
+  size_t length = (size_t)(alias_end - alias) - 1;
+  return strncmp(path, alias, length) == 0 && path[length] == '\0';
 }
 
 /* Never longer: they have been compared before. */
@@ -154,25 +162,25 @@ static void replace_begin(char *path, const char *begin, const char *by) {
 void keep_paths(char *resolved) {
   if (cache >= 0 && leads_into(resolved, cache_path))
     replace_begin(resolved, cache_path, stand_in);
-  else if (has_read_alias && leads_into(resolved, private_path))
-    replace_begin(resolved, private_path, alias);
+  else if (has_read_alias && leads_into(resolved, behind_alias))
+    replace_begin(resolved, behind_alias, alias);
 }
 
-/* Whether only names of ours are in the template's folder. */
-static bool is_folder_empty(struct refusal *why) {
-  int again = openat(private_folder, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  DIR *folder = again < 0 ? NULL : fdopendir(again);
+/* Whether this is all that is in a folder; NULL: nothing. */
+static bool has_only(const char *path, const char *name, struct refusal *why) {
+  int number = openat(private_folder, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR *folder = number < 0 ? NULL : fdopendir(number);
   if (folder == NULL) {
-    if (again >= 0) close(again);
-    return refuse(why, SYSTEM, errno, "the private folder");
+    if (number >= 0) close(number);
+    return refuse(why, FOLDER, errno, "changed its folder (TMPDIR, HOME) while it loaded");
   }
-  bool is_empty = true;
-  for (struct dirent *entry; is_empty && (entry = readdir(folder)) != NULL;)
-    is_empty = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
-               strcmp(entry->d_name, alias_end) == 0 ||
-               refuse(why, FOLDER, 0, "left files in its folder (TMPDIR, HOME) while it loaded");
+  bool is_so = true;
+  for (struct dirent *entry; is_so && (entry = readdir(folder)) != NULL;)
+    is_so = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
+            (name != NULL && strcmp(entry->d_name, name) == 0) ||
+            refuse(why, FOLDER, 0, "left files in its folder (TMPDIR, HOME) while it loaded");
   closedir(folder);
-  return is_empty;
+  return is_so;
 }
 
 bool has_left_folder(struct refusal *why) {
@@ -190,7 +198,7 @@ bool has_left_folder(struct refusal *why) {
       return refuse(why, FOLDER, 0, "left a file open in its folder (descriptor %d)",
                     numbers[i]);
   }
-  return is_folder_empty(why);
+  return has_only(".", alias_end, why) && has_only(alias_end, NULL, why);
 }
 
 /* The last part of a path, if a name of this length can take its place. */
@@ -229,9 +237,7 @@ static bool take_private(struct refusal *why) {
   if (!lead_to_private(private_folder))
     return refuse(why, CHILD_FAILED, errno, "the private folder");
   if (!has_read_alias) return true;
-  return (resolve(private_folder, private_path) &&
-          symlinkat(".", private_folder, alias_end) == 0) ||
-         refuse(why, CHILD_FAILED, errno, "a link in the private folder");
+  return make_alias() || refuse(why, CHILD_FAILED, errno, "a folder in the private one");
 }
 
 bool take_folders(const struct request *request, int given, struct refusal *why) {

@@ -7,8 +7,8 @@
 #include "message.h"
 
 /* Notes the folders in the variables that the process came with, and opens DENO_DIR if
- * each child has its own. `alias`: a path to be made one that leads each child to its
- * private folder; NULL: none is wanted. */
+ * each child has its own. `alias`: a path to be made one that leads each child into
+ * its private folder; NULL: none is wanted. */
 void prepare_folders(char **variables, bool has_own_cache, const char *alias);
 
 /* The number at which Deno finds its cache; -1: it is not opened. */
@@ -26,8 +26,8 @@ char *stand_in_for(const char *name, const char *value, bool is_template,
  * whose module knows it by its alias, into one that does so in each child. */
 void keep_paths(char *resolved);
 
-/* True for the two links in the alias, where the module knows its folder by it. */
-bool is_in_alias(const char *path);
+/* True for the link in the alias, if the module knows its folder by that. */
+bool is_link_in_alias(const char *path);
 
 /* False if a module that knows its folder by its alias has left something in it, or has
  * something open there: a child would miss it. */

@@ -223,12 +223,12 @@ EXPORT char *realpath(const char *path, char *resolved) {
   return result;
 }
 
-/* SQLite refuses paths with links in them, and looks for those itself: in the alias it
- * finds folders. */
+/* SQLite refuses paths with links in them, and looks for those itself: in the place of
+ * that in the alias it finds a folder. */
 int __lxstat64(int version, const char *path, struct stat64 *into);
 EXPORT int __lxstat64(int version, const char *path, struct stat64 *into) {
   find_once();
-  bool is_folder = is_active && is_in_alias(path);
+  bool is_folder = is_active && is_link_in_alias(path);
   if (!is_folder && real_lstat != NULL) return real_lstat(version, path, into);
   int flags = is_folder ? 0 : AT_SYMLINK_NOFOLLOW;
   return (int)syscall(SYS_newfstatat, AT_FDCWD, path, into, flags);
