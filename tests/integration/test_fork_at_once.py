@@ -238,7 +238,10 @@ Deno.writeTextFileSync(`${kept.home}/early`, "");
 Deno.removeSync(`${kept.get}/early`);
 const tries = {
   list: (path) => Array.from(Deno.readDirSync(path)).length,
-  open: (path) => { using file = Deno.openSync(path); return file.statSync().isDirectory; },
+  open: (path) => {
+    using file = Deno.openSync(path);
+    return file.statSync().isDirectory;
+  },
   none: (path) => Deno.readTextFileSync(`${path}/.aws/config`),
   write: (path, n) => Deno.writeTextFileSync(`${path}/a`, `${n}`) ?? true,
   read: (path, n) => Deno.readTextFileSync(`${path}/a`) === `${n}`,

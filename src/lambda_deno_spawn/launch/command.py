@@ -148,9 +148,7 @@ class DenoCommand(NamedTuple):
         it.
         """
         is_around = any("/.." in flag for flag in self.private_permissions)
-        return not (
-            self.may_write_elsewhere or self.may_change_processes or is_around
-        )
+        return not (self.may_write_elsewhere or self.may_change_processes or is_around)
 
     def for_places(
         self, folders: Sequence[str], alias: str | None = None
