@@ -167,38 +167,53 @@ void keep_paths(char *resolved) {
 }
 
 /* Whether this is all that is in a folder; NULL: nothing. */
-static bool has_only(const char *path, const char *name, struct refusal *why) {
-  int number = openat(private_folder, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-  DIR *folder = number < 0 ? NULL : fdopendir(number);
-  if (folder == NULL) {
+static bool has_only(int folder, const char *path, const char *name, struct refusal *why) {
+  int number = openat(folder, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  DIR *entries = number < 0 ? NULL : fdopendir(number);
+  if (entries == NULL) {
     if (number >= 0) close(number);
-    return refuse(why, FOLDER, errno, "changed its folder (TMPDIR, HOME) while it loaded");
+    return refuse(why, FOLDER, errno, "changed its folder (TMPDIR, HOME)");
   }
   bool is_so = true;
-  for (struct dirent *entry; is_so && (entry = readdir(folder)) != NULL;)
+  for (struct dirent *entry; is_so && (entry = readdir(entries)) != NULL;)
     is_so = strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0 ||
             (name != NULL && strcmp(entry->d_name, name) == 0) ||
-            refuse(why, FOLDER, 0, "left files in its folder (TMPDIR, HOME) while it loaded");
-  closedir(folder);
+            refuse(why, FOLDER, 0, "left files in its folder (TMPDIR, HOME)");
+  closedir(entries);
   return is_so;
 }
 
-bool has_left_folder(struct refusal *why) {
-  char link[PATH_MAX], path[STAND_IN_SIZE];
+/* Whether this process has nothing open in a folder. */
+static bool is_unused(int folder, struct refusal *why) {
+  char path[STAND_IN_SIZE], link[PATH_MAX], there[PATH_MAX];
   int numbers[DESCRIPTORS_LIMIT];
-  if (!has_read_alias) return true;
-  if (read_link("/proc/self/cwd", link, sizeof link) < 0 || leads_into(link, private_path))
+  if (!resolve(folder, there)) return refuse(why, SYSTEM, errno, "the private folder");
+  if (read_link("/proc/self/cwd", link, sizeof link) < 0 || leads_into(link, there))
     return refuse(why, FOLDER, 0, "made its folder (TMPDIR, HOME) the current one");
   int found = list_numbers("/proc/self/fd", numbers, DESCRIPTORS_LIMIT);
   if (found < 0) return refuse(why, SYSTEM, -found, "descriptors cannot be listed");
   for (int i = 0; i < found; i++) {
     format(path, sizeof path, DESCRIPTORS "%d", numbers[i]);
-    if (numbers[i] == private_folder || read_link(path, link, sizeof link) < 0) continue;
-    if (leads_into(link, private_path))
-      return refuse(why, FOLDER, 0, "left a file open in its folder (descriptor %d)",
-                    numbers[i]);
+    if (numbers[i] == folder || numbers[i] == private_folder ||
+        read_link(path, link, sizeof link) < 0 || !leads_into(link, there))
+      continue;
+    return refuse(why, FOLDER, 0, "left a file open in its folder (descriptor %d)",
+                  numbers[i]);
   }
-  return has_only(".", alias_end, why) && has_only(alias_end, NULL, why);
+  return true;
+}
+
+bool is_folder_as_given(struct refusal *why) {
+  if (private_values[0] == NULL) return true;
+  int folder = open(private_values[0], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  if (folder < 0)
+    return refuse(why, FOLDER, errno, "changed its folder (TMPDIR, HOME)");
+  bool has_alias = *alias != '\0';
+  bool is_so = is_unused(folder, why) &&
+               has_only(folder, ".", has_alias ? alias_end : NULL, why) &&
+               (!has_alias || has_only(folder, alias_end, NULL, why));
+  close(folder);
+  return is_so;
 }
 
 /* The last part of a path, if a name of this length can take its place. */

@@ -29,9 +29,9 @@ void keep_paths(char *resolved);
 /* True for the link in the alias, if the module knows its folder by that. */
 bool is_link_in_alias(const char *path);
 
-/* False if a module that knows its folder by its alias has left something in it, or has
- * something open there: a child would miss it. */
-bool has_left_folder(struct refusal *why);
+/* False if the module has left something in its folder, has something open there, or has
+ * made it the current one: the folder of a child is another, or has been made anew. */
+bool is_folder_as_given(struct refusal *why);
 
 /* False if a child cannot have these folders in the place of the template's. */
 bool check_folders(const struct request *request, int cache, struct refusal *why);

@@ -174,7 +174,7 @@ static bool freeze(const int given[GIVEN_LIMIT], struct refusal *why) {
   const int ours[] = {control,  cache_descriptor(), private_descriptor(), given[0],
                       given[1], given[2],           given[3]};
   is_frozen = plan_descriptors(ours, 3 + GIVEN_LIMIT, why) && plan_memory(shared, why) &&
-              has_generators(why) && has_left_folder(why);
+              has_generators(why) && is_folder_as_given(why);
   find_out_about_score();
   /* No child can look into this process or change it, whatever its handler may do. */
   if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0 && is_frozen)
