@@ -133,7 +133,8 @@ char *stand_in_for(const char *name, const char *value, bool is_template,
     return NULL;
   }
   /* The module's own, if it has set one. */
-  bool is_given = value != NULL && (value == private_values[0] || value == private_values[1]);
+  bool is_given =
+      value != NULL && (value == private_values[0] || value == private_values[1]);
   if (!is_given) return NULL;
   if (is_template) has_read_alias = true;
   return has_read_alias ? alias : NULL;
@@ -205,10 +206,12 @@ static bool is_unused(int folder, struct refusal *why) {
 
 bool is_folder_as_given(struct refusal *why) {
   if (private_values[0] == NULL) return true;
+  bool has_alias = *alias != '\0';
   int folder = open(private_values[0], O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+  /* An event that may empty /tmp has run beside this process: a child has a new one. */
+  if (folder < 0 && errno == ENOENT && !has_alias) return true;
   if (folder < 0)
     return refuse(why, FOLDER, errno, "changed its folder (TMPDIR, HOME)");
-  bool has_alias = *alias != '\0';
   bool is_so = is_unused(folder, why) &&
                has_only(folder, ".", has_alias ? alias_end : NULL, why) &&
                (!has_alias || has_only(folder, alias_end, NULL, why));
