@@ -40,6 +40,7 @@ def limit(which, soft, hard):
 UNDOABLE = """
 limit(resource.RLIMIT_NOFILE, 100, None)
 limit(resource.RLIMIT_FSIZE, 4096, None)
+os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
 """
 LASTING = """
 os.setpriority(os.PRIO_PROCESS, pid, 3)
