@@ -418,7 +418,7 @@ def _templates(
         raise ConfigError("LAMBDA_DENO_START", "fork", f"auto: {reason}")
     from lambda_deno_spawn.log.writer import logger
 
-    # Where the settings leave nothing to copy, there is nothing to report.
+    # With settings under which no process is ever copied, this is not news.
     is_news = settings.strategy is Strategy.FRESH and settings.invocations == 1
     report = logger.info if is_news else logger.debug
     report("Events are served by processes of their own start: %s", reason)

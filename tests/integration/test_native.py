@@ -386,7 +386,7 @@ def test_each_child_reads_a_file_of_the_module_from_its_own_place(
 # ---- Chance ----
 
 
-@pytest.mark.parametrize("forks", [200, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("forks", [120, pytest.param(1000, marks=pytest.mark.long)])
 def test_no_source_of_randomness_repeats_in_many_children(
     tmp_path: Path, library: Path, forks: int
 ) -> None:

@@ -81,7 +81,7 @@ NOT_NOW = (NOT_LOADED, BUSY, FORK_FAILED)
 
 
 class Answer(NamedTuple):
-    """What a template says.
+    """An answer of a template.
 
     Attributes:
         id: Of the request; 0: unasked, when Deno has just been started.
@@ -99,7 +99,7 @@ class Answer(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the code is called, for metrics and messages."""
+        """Name of the code, for metrics and messages."""
         return NAMES[self.code]
 
     def __str__(self) -> str:

@@ -120,11 +120,13 @@ def launch(
     """
     pipes = make_pipes(f"start {argv[0]!r}")
     (child_stdin, stdin), (stdout, child_stdout), (stderr, child_stderr) = pipes
+    action = f"enter the function's folder {cwd!r}"
     passing: Passing | None = None
     theirs = (child_stdin, child_stdout, child_stderr)
     try:
         passing = Passing() if is_closed else None
         os.chdir(cwd)
+        action = f"start {argv[0]!r}"
         arguments = list(argv)
         with oom_score.of(WORKER_SCORE if inherited is None else TEMPLATE_SCORE):
             pid = os.posix_spawn(
@@ -153,7 +155,7 @@ def launch(
     except OSError as error:
         for fd in (stdin, stdout, stderr):
             os.close(fd)
-        raise WorkerSpawnError.from_os_error(f"start {argv[0]!r}", error) from error
+        raise WorkerSpawnError.from_os_error(action, error) from error
     finally:
         if passing is not None:
             passing.close()
