@@ -497,8 +497,8 @@ def test_a_process_that_crashes_leaves_no_memory_in_a_file(
     add_program(program)
     program.write_text("#!/bin/sh\nulimit -S -c\nulimit -H -c\n")
     with_cores = 'ulimit -S -c "$(ulimit -H -c)"; exec "$@"'
-    started = ["/bin/sh", "-c", with_cores, "start", shell, scripts / name, program]
-    own, most = run(started).stdout.splitlines()
+    start: list[str | Path] = [shell, scripts / name, program]
+    own, most = run(["/bin/sh", "-c", with_cores, "start", *start]).stdout.splitlines()
     assert own == "0"
     assert most == run(["/bin/sh", "-c", "ulimit -H -c"]).stdout.strip()
 
