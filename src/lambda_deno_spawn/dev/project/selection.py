@@ -46,7 +46,7 @@ OWN_IMAGE = ("created-by", "lambda-deno-spawn")
 IMAGE_SUFFIX = ".oci"
 # Scratch folders of commands that were killed, if TMPDIR is in the project.
 SCRATCH_PREFIX = "lambda-deno-spawn-"
-SCRATCH = re.compile(rf"{SCRATCH_PREFIX}[a-z0-9_]{{8}}")
+SCRATCH = re.compile(rf"{SCRATCH_PREFIX}[a-z0-9_-]{{8}}")
 
 
 class Selected(NamedTuple):
