@@ -137,7 +137,8 @@ reference: $(STAMP) ## write the tables of docs/ that come from the code
 	$(BIN)/python -m docs.site.reference
 
 docs: $(STAMP) ## the documentation site, into dist/site; any warning is a failure
-	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+	# With --quiet, MkDocs does not count warnings, and --strict has no effect.
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
 
 $(VENV)/.release: $(STAMP) locks/release.txt
 	$(LOCKED) locks/release.txt

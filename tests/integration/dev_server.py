@@ -21,7 +21,7 @@ from botocore.config import Config
 from tests.integration.harness import marked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 LIMIT_S = 90.0
@@ -48,14 +48,24 @@ class DevServer:
     """
 
     def __init__(
-        self, *arguments: str | Path, environ: Mapping[str, str] | None = None
+        self,
+        *arguments: str | Path,
+        environ: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
     ) -> None:
-        """Start nothing yet."""
+        """Start nothing yet.
+
+        Args:
+            arguments: Those of the command.
+            environ: Further environment variables.
+            wrapper: A command that becomes the one that is given to it.
+        """
         self.url = ""
         self._changes: list[dict[str, Any]] = []
         self._unfinished = b""  # of a line
         self.code: int | None = None
         self._mark = uuid.uuid4().hex
+        self._wrapper = wrapper
         self._arguments = ["--port", "0", "-o", "json", *map(str, arguments)]
         self._environ = {**os.environ, **(environ or {}), MARK_VARIABLE: self._mark}
         self._grew = threading.Condition()
@@ -64,7 +74,12 @@ class DevServer:
     def __enter__(self) -> Self:
         """Start it, and wait until it listens."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lambda_deno_spawn", "dev", *self._arguments],
+            [
+                *self._wrapper,
+                sys.executable,
+                *("-m", "lambda_deno_spawn", "dev"),
+                *self._arguments,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=self._environ,

@@ -1330,3 +1330,34 @@ def test_signal_ends_a_stream_that_nobody_reads(
         assert out.readline() == b"piece 1\n"
         assert b"Traceback" not in log.read()
     assert survivors(mark) == []
+
+
+# --- what a shell or another program leaves to the command -----------------------
+
+
+def test_streams_that_are_closed_are_done_without(tmp_path: Path) -> None:
+    (tmp_path / "function.mjs").write_text("export const handler = (e) => e;")
+    command = [sys.executable, "-m", "lambda_deno_spawn", "invoke", "."]
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&- 2>&-', "sh", *command, "--event", '{"a":1}'],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        check=False,
+        timeout=COMMAND_LIMIT_S,
+    )
+    assert (done.returncode, done.stdout.strip()) == (0, b'{"a":1}')
+
+
+def test_a_working_folder_that_was_removed_is_named(tmp_path: Path) -> None:
+    (tmp_path / "gone").mkdir()
+    command = [sys.executable, "-m", "lambda_deno_spawn", "events"]
+    done = subprocess.run(
+        ["sh", "-c", 'rmdir ../gone; exec "$@"', "sh", *command],
+        cwd=tmp_path / "gone",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=COMMAND_LIMIT_S,
+    )
+    assert done.returncode == 2
+    assert "working folder: it has been removed" in done.stderr

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from functools import partial
@@ -111,6 +112,72 @@ async def test_answers_of_events_in_flight_together_are_never_crossed(
         is_fresh = "LAMBDA_DENO_STRATEGY" not in runtime.environ
         if is_fresh and "LAMBDA_DENO_MAX_INVOCATIONS" not in runtime.environ:
             assert len(pids) == 3 * CONCURRENCY
+
+
+# Deno 2.9.8 asks for no permission to read what a module imports that was required.
+PRYING = """
+import { createRequire } from "node:module";
+const pause = (ms) => new Promise((resolve) => setTimeout(resolve, ms));
+const isTold = () => {
+  try {
+    return Deno.statSync(`${import.meta.dirname}/go`).isFile;
+  } catch {
+    return false;
+  }
+};
+const read = (place) => {
+  const path = `${Deno.env.get("TMPDIR")}/${place.replaceAll("/", "-")}.mjs`;
+  const named = JSON.stringify(`file:///proc/${place}`);
+  Deno.writeTextFileSync(path, `
+    import text from ${named} with { type: "text" };
+    export default text;
+  `);
+  try {
+    return createRequire(path)(path).default;
+  } catch (error) {
+    return error.message.includes("Permission denied") ? "denied" : error.message;
+  }
+};
+export const handler = async (event) => {
+  if (event.waits) console.log("victim", Deno.pid);
+  while (event.waits && !isTold()) await pause(10);
+  return event.places?.map(read) ?? event;
+};
+"""
+
+
+@pytest.mark.parametrize("start", ["exec", "auto"])
+async def test_an_event_opens_nothing_that_the_process_of_another_has_open(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, start: str
+) -> None:
+    """With default permissions, one could read another's result from its pipe."""
+    if os.geteuid() == 0:
+        pytest.skip("root may open everything; `make test-as-lambda` runs it")
+    runtime = make_runtime(
+        {"function.mjs": PRYING}, **managed(2), LAMBDA_DENO_START=start
+    )
+    async with runtime:
+        for _ in range(2):
+            await api.wait_for_next()
+        while start == "auto" and "served by forks of" not in runtime.log:
+            await invoke_all(api, [{}])
+            await api.wait_for_next()
+        for _ in range(3):  # those that wait may be older
+            await invoke_all(api, [{}])
+            await api.wait_for_next()
+        victim = api.deliver(b'{"waits": true}', timeout_s=TIMEOUT_S)
+        line = await runtime.logged('"victim ')
+        pid = re.findall(r"victim (\d+)", line)[0]
+        places = [f"{pid}/{name}" for name in ("status", "fd/0", "fd/1", "environ")]
+        read = (await invoke_all(api, [{"places": places}]))[0].json()
+        assert read[0].startswith("Name:"), "control: it can read what all may"
+        assert read[1:] == ["denied"] * 3
+        (runtime.task_root / "go").touch()
+        answer = await api.answer()
+        assert answer.request_id == victim
+        assert answer.json() == {"waits": True}
+        for _ in range(2):
+            await api.wait_for_next()
 
 
 async def test_sixteen_events_in_flight_against_the_emulator(

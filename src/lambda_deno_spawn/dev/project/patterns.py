@@ -152,7 +152,7 @@ def _spec(lines: tuple[str, ...]) -> GitIgnoreSpec | None:
     except re.error as error:
         listed = ", ".join(map(repr, lines))
         raise UsageError(
-            f"{listed} has brackets that are no set of characters ({error}): write "
+            f"{listed} has brackets that are not a set of characters ({error}): write "
             "\\[ for a name with a bracket"
         ) from error
     for pattern in spec.patterns:
