@@ -402,8 +402,10 @@ def _checks_of(
         advice = f"set {error.variable} to {error.expected}"
         return [Check(group, "settings", Status.PROBLEM, str(error), advice)]
     path = Path(handler.path)
-    file = path.relative_to(function.task_root)
-    found = f"{function.handler}: {file} in {function.task_root}"
+    found = f"{function.handler}: {path}"  # in a layer
+    if path.is_relative_to(function.task_root):
+        file = path.relative_to(function.task_root)
+        found = f"{function.handler}: {file} in {function.task_root}"
     checks = [_handler_check(path, handler.export, found)]
     if settings.unknown:
         found = f"unknown: {', '.join(settings.unknown)}"
