@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 
 from lambda_deno_spawn.dev.cli.console import error_text
@@ -33,3 +35,22 @@ def test_a_long_message_is_shortened(message: str) -> None:
     assert len(shown) < 4_200
     assert shown.count("\n") < 50
     assert shown.endswith(f"\u2026 (shortened; {ELSEWHERE})")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "a" * 500),
+            "500 characters",
+        ),
+        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates"), "it is not UTF-8"),
+    ],
+)
+def test_an_argument_that_cannot_be_used_is_named(
+    error: Exception, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as caught, exit_codes(is_verbose=False):
+        raise error
+    assert caught.value.exit_code == 2
+    assert said in capsys.readouterr().err
