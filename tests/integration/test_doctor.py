@@ -468,6 +468,7 @@ def test_default_permissions_deny_what_the_hostile_event_tries(
 
 
 @pytest.mark.root
+@pytest.mark.long
 def test_isolation_is_the_same_for_an_unprivileged_user_on_a_read_only_root(
     place: Place,
 ) -> None:

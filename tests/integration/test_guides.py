@@ -60,7 +60,7 @@ class Shell:
         with contextlib.suppress(BrokenPipeError):  # a block that failed ends the shell
             self._process.stdin.write(b"kill $(jobs -p) 2>/dev/null; wait; exit\n")
             self._process.stdin.close()
-        self._process.wait(30)
+        self._process.wait(BLOCK_LIMIT_S)
         self._process.stdout.close()
 
     def run(self, block: str) -> str:

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tests.fixtures.cloud import Cloud
 
-pytestmark = [pytest.mark.deno, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.deno
 
 # Their blocks are followed elsewhere; what is beside these is not.
 FOLLOWED = {*GUIDES, *MIGRATION}

@@ -127,6 +127,13 @@ def exit_codes(*, is_verbose: bool) -> Iterator[None]:
                 EXIT_USAGE,
                 is_verbose=is_verbose,
             )
+        if isinstance(error, PermissionError) and error.filename is not None:
+            fail(
+                f"Cannot use {os.fsdecode(error.filename)!r}: permission denied; give "
+                "this user access to it, or name another file or folder",
+                EXIT_USAGE,
+                is_verbose=is_verbose,
+            )
         fail(
             f"Cannot complete the command: {type(error).__name__}: {error}; "
             "run it again with --verbose to see where this arose",

@@ -317,7 +317,9 @@ def deploy(
     """
     with exit_codes(is_verbose=verbose):
         from lambda_deno_spawn.dev.aws.deploy import check_package_type, plan_deploy
+        from lambda_deno_spawn.dev.aws.deploy_layers import unpublished_layers
         from lambda_deno_spawn.dev.aws.image import find_repository
+        from lambda_deno_spawn.dev.aws.publish import check_zip
         from lambda_deno_spawn.dev.aws.read import read_current, read_function
         from lambda_deno_spawn.dev.aws.session import Aws
         from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
@@ -412,6 +414,8 @@ def deploy(
             wanted = _with_package(wanted, project, package, out)
         current = read_current(aws, wanted, _built_layers(out, wanted))
         current = build_missing(wanted, current, out)
+        for built in unpublished_layers(wanted, current):
+            check_zip(built)
         _note_other_builds(current, out)
         plan = plan_deploy(wanted, current)
         if plan_only:

@@ -1,12 +1,13 @@
-"""What a command says of a function that has failed."""
+"""What a command says of a function that has failed, and of an argument."""
 
 from __future__ import annotations
 
 import errno
 
 import pytest
+import typer
 
-from lambda_deno_spawn.dev.cli.console import error_text
+from lambda_deno_spawn.dev.cli.console import error_text, exit_codes
 
 ELSEWHERE = "its error is on stdout"
 
