@@ -170,6 +170,9 @@ def _guard(command: DenoCommand) -> None:
         from lambda_deno_spawn.processes.inherited import own_inheritance
 
         own_inheritance.note()
+        from lambda_deno_spawn.processes.shared_memory import left_memory
+
+        left_memory.note()
 
 
 def _no_temp_root(settings: Settings, error: OSError) -> ConfigError:
@@ -413,6 +416,7 @@ def _templates(
             # Several at once have 2 GB and more.
             settings.memory_mb if places == 1 else None,
             Inherited.of if command.may_change_processes else None,
+            may_have_alias=command.may_have_alias,
         )
     if settings.start is Start.FORK:
         raise ConfigError("LAMBDA_DENO_START", "fork", f"auto: {reason}")

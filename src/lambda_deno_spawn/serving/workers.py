@@ -14,6 +14,7 @@ from lambda_deno_spawn.errors import WorkerSpawnError
 from lambda_deno_spawn.log.writer import logger
 from lambda_deno_spawn.processes.descendants import newly_lost
 from lambda_deno_spawn.processes.inherited import own_inheritance
+from lambda_deno_spawn.processes.shared_memory import left_memory
 from lambda_deno_spawn.worker.start import start_worker
 from lambda_deno_spawn.worker.worker import Worker
 
@@ -112,12 +113,18 @@ class WorkerFactory:
         with suppress(OSError):
             self._state.write_all(self._command.files)
 
+    def remove_shared_memory(self) -> None:
+        """Free memory that programs of an event have left, if handlers start any."""
+        if self._command.may_change_processes:
+            left_memory.remove()
+
     def launch_template(
         self,
         variables: Mapping[str, str],
         environ_of: Callable[[Mapping[str, str]], dict[str, str]],
         inherited: int,
         folders: Sequence[str],
+        alias: str | None = None,
     ) -> StartedWorker:
         """Start a process that is to be copied; see ``launch``.
 
@@ -127,13 +134,14 @@ class WorkerFactory:
             inherited: Its end of the control socket.
             folders: Its private folder, which is there, and those of its copies; empty:
                 all have the same, which is made.
+            alias: A path that leads each copy to its own folder, if there is one.
 
         Raises:
             WorkerError: It cannot be started.
         """
         command = self._command
         if folders:
-            command = command.for_places(folders)
+            command = command.for_places(folders, alias)
         environ = environ_of({**command.environ, **variables})
         facts = {**command.facts, "template": True}
         command = command._replace(environ=environ, facts=facts)
@@ -250,6 +258,7 @@ class Workers:
         environ_of: Callable[[Mapping[str, str]], dict[str, str]],
         inherited: int,
         folders: Sequence[str],
+        alias: str | None = None,
     ) -> Worker:
         """Start a process that is to be copied; see ``WorkerFactory``.
 
@@ -258,7 +267,7 @@ class Workers:
         """
         given = {} if self.credentials is None else self.credentials.given()
         return self.adopt(
-            self._factory.launch_template(given, environ_of, inherited, folders)
+            self._factory.launch_template(given, environ_of, inherited, folders, alias)
         )
 
     def launch(self) -> StartedWorker:
@@ -355,6 +364,7 @@ class Workers:
                 limit_s,
             )
         self._is_unswept = not is_ended
+        self._factory.remove_shared_memory()
         if self.templates is not None:
             self.templates.ended(worker)
         elif self.make_templates is not None:
