@@ -1138,6 +1138,10 @@ def test_a_handler_without_a_file_cannot_be_meant(build: Build, project: Path) -
     done = build("orders", "--handler", "missing.handler")
     assert done.returncode == 2
     assert "Cannot find the file of handler 'missing.handler'" in done.stderr
+    write(project.parent, {"layer/wrap.mjs": "export const handler = () => 1;\n"})
+    done = build("orders", "--handler", f"{project.parent}/layer/wrap.handler")
+    assert done.returncode == 2
+    assert "give the function's own handler" in done.stderr
 
 
 def test_an_import_that_is_known_only_when_it_runs_is_told(

@@ -44,8 +44,8 @@ async def limit() -> AsyncIterator[None]:
         yield
 
 
-@pytest.fixture
-async def emulator() -> AsyncIterator[Emulator]:
+@pytest.fixture(name="emulator")
+async def _emulator() -> AsyncIterator[Emulator]:
     async with Emulator("arn:aws:lambda:eu-west-1:123456789012:function:f") as emulator:
         yield emulator
 
