@@ -3,13 +3,15 @@ moto cannot fail, or does not know what Lambda knows."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import re
 import shutil
 import signal
 import threading
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -26,6 +28,9 @@ from tests.fixtures.cloud import (
     Reply,
     write_zip,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CREATE = "POST /2015-03-31/functions$"
 CONFIGURATION = "PUT /2015-03-31/functions/fn/configuration"
@@ -178,6 +183,52 @@ def test_an_upload_that_breaks_off_is_finished_by_the_same_command(
     with cloud.relay():
         cloud.deployed("--bucket", "mine")
     assert cloud.function()["CodeSize"] > 0
+
+
+def test_a_layer_that_its_list_does_not_describe_is_refused(cloud: Cloud) -> None:
+    """As after a `layer build` that was killed before it wrote layers.json."""
+    [path, *_] = sorted((cloud.folder / "dist").glob("*.zip"))
+    write_zip(path, "other", "build")
+    with cloud.relay() as relay:
+        finished = cloud.deploy()
+    assert finished.exit_code == 3
+    assert "it differs from its digest in layers.json; build it again" in (
+        finished.stderr
+    )
+    assert relay.writes == []
+
+
+def test_a_package_that_is_written_again_is_not_sent_under_its_old_name(
+    cloud: Cloud,
+) -> None:
+    """Two commands with one --out: the object was poisoned for all later ones."""
+    cloud.client("s3").create_bucket(
+        Bucket="mine", CreateBucketConfiguration={"LocationConstraint": REGION}
+    )
+    path = Path(cloud.package())
+    key = f"lambda-deno-spawn/{hashlib.sha256(path.read_bytes()).hexdigest()}.zip"
+
+    def rewrite() -> None:
+        write_zip(path, "function.js", "2")
+
+    with before(cloud, f"HEAD /mine/{key}", rewrite):
+        finished = cloud.deploy("--bucket", "mine")
+    assert finished.exit_code == 3
+    assert f"Cannot send {str(path)!r}: it has changed since" in finished.stderr
+    listed = cloud.client("s3").list_objects_v2(Bucket="mine", Prefix=key)
+    assert listed["KeyCount"] == 0
+    with cloud.relay():
+        cloud.deployed("--bucket", "mine")
+    code = cloud.function()["CodeSha256"]
+    path = Path(cloud.package("3"))
+    with before(cloud, GET, rewrite):
+        finished = cloud.deploy("--memory", "1024", code="3")
+    assert finished.exit_code == 3
+    assert finished.stderr.endswith(
+        "run the command again; the earlier changes to the function were reverted\n"
+    )
+    found = cloud.function()
+    assert (found["CodeSha256"], found["MemorySize"]) == (code, 512)
 
 
 def test_a_bucket_that_is_given_is_never_made(cloud: Cloud) -> None:
@@ -507,24 +558,44 @@ def test_a_version_is_waited_for_only_if_it_has_to_be(
     assert ("wait published_version_active" in finished.stderr) == bool(asked)
 
 
-class Interrupting(Relay):
-    """Presses Ctrl-C while a function's creation waits for its response."""
+class Doing(Relay):
+    """Does something, once, before a request is answered."""
+
+    def __init__(self, upstream: str, line: str, does: Callable[[], object]) -> None:
+        super().__init__(upstream)
+        self._line = re.compile(line)
+        self._does = [does]
 
     def take_reply(self, line: str) -> Reply | None:
-        if re.search(CREATE, line):
-            main = threading.main_thread().ident
-            assert main is not None
-            signal.pthread_kill(main, signal.SIGINT)
+        if self._does and self._line.search(line):
+            self._does.pop()()
         return super().take_reply(line)
 
 
-def test_interrupting_says_what_was_done(cloud: Cloud) -> None:
-    """Ctrl-C while CreateFunction waits: the role and the log group are there."""
-    with cloud.through(Interrupting(cloud.environ["AWS_ENDPOINT_URL"])) as relay:
+def before(cloud: Cloud, line: str, does: Callable[[], object]) -> Doing:
+    return cloud.through(Doing(cloud.environ["AWS_ENDPOINT_URL"], line, does))
+
+
+def signalling(number: signal.Signals) -> Callable[[], object]:
+    main = threading.main_thread().ident
+    assert main is not None
+    return lambda: signal.pthread_kill(main, number)
+
+
+@pytest.mark.parametrize(
+    ("number", "exit_code"),
+    [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)],
+    ids=["ctrl-c", "terminated", "terminal-closed"],
+)
+def test_interrupting_says_what_was_done(
+    cloud: Cloud, number: signal.Signals, exit_code: int
+) -> None:
+    """While CreateFunction waits: the role and the log group are there."""
+    with before(cloud, CREATE, signalling(number)) as relay:
         relay.answers(CREATE, Reply(409, {"Message": "update is in progress"},
                                     "ResourceConflictException", times=99))  # fmt: skip
         finished = cloud.deploy()
-    assert finished.exit_code == 130
+    assert finished.exit_code == exit_code
     assert "Interrupted after: " in finished.stderr
     assert "iam:CreateRole" in finished.stderr
     assert "Run the same command again to continue from here." in finished.stderr

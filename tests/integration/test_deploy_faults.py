@@ -189,6 +189,20 @@ def test_a_function_that_is_pending_is_waited_for(cloud: Cloud) -> None:
     assert finished.exit_code == 0, finished.stderr
 
 
+def test_a_plan_is_not_made_for_a_state_that_is_not_known(cloud: Cloud) -> None:
+    """AWS said only that it is asked too often while a change was in progress."""
+    cloud.deployed()
+    with cloud.relay() as relay:
+        relay.answers("GET /2015-03-31/functions/fn$",
+                      Reply(merged={"LastUpdateStatus": "InProgress"}))  # fmt: skip
+        relay.answers("GET /2015-03-31/functions/fn$", Reply(429, {"Message": "slow"},
+                      "TooManyRequestsException", times=4))  # fmt: skip
+        finished = cloud.deploy("--memory", "1024")
+        assert finished.exit_code == 3
+        assert "AWS accepts no more calls right now" in finished.stderr
+        assert relay.writes == []
+
+
 def test_a_package_too_large_with_its_layers_is_refused_before_anything_is_made(
     cloud: Cloud,
 ) -> None:
@@ -208,6 +222,9 @@ def test_options_that_contradict_each_other_are_refused(cloud: Cloud) -> None:
     finished = cloud.deploy("--no-function-url", "--function-url-auth", "NONE")
     assert finished.exit_code == 2
     assert "leave out one of them" in finished.stderr
+    finished = cloud.deploy("--subnet", "subnet-0a1b2c3d")
+    assert finished.exit_code == 2
+    assert "--subnet without --security-group" in finished.stderr
     finished = cloud.deploy("--bucket", "UPPER")
     assert finished.exit_code == 2
     assert "S3 accepts 3 to 63 lowercase" in finished.stderr

@@ -15,7 +15,7 @@ from lambda_deno_spawn.dev.devserver.server import Listener
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-LIMIT_S = 30
+LIMIT_S = 90
 HOST = b"Host: localhost:3000\r\n"
 LAST = b"GET /last HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lambda_deno_spawn.dev.devserver.watcher import GitIgnored
-from tests.integration.dev_server import DevServer, write
+from tests.integration.dev_server import LIMIT_S, DevServer, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ def project(tmp_path: Path) -> Path:
             ".gitignore": "out/\n*.bak\n",
             "deno.json": "{}",
             "one/function.ts": CODE,
-            "one/lambda.toml": "timeout = 20\n",
+            "one/lambda.toml": "timeout = 60\n",
             "two/function.ts": "export const handler = () => 'two';\n",
             "two/lambda.toml": "",
             "lib/word.ts": LIB,
@@ -95,7 +95,7 @@ def test_saved_code_serves_the_next_request(dev: DevServer, project: Path) -> No
         write(project, {"lib/word.ts": LIB.replace("first", "second")})
         reloaded(dev, "one", since)
         assert answer(dev) == "second"
-        assert running.result(30) == "first"
+        assert running.result(LIMIT_S) == "first"
 
     # Half-written: the error is told once, and in each answer.
     since = len(dev.changes)
@@ -103,6 +103,7 @@ def test_saved_code_serves_the_next_request(dev: DevServer, project: Path) -> No
     reloaded(dev, "one", since)
     for _ in range(2):
         assert answer(dev)["errorType"] == "Runtime.UserCodeSyntaxError"
+    dev.notice("Runtime.UserCodeSyntaxError", since)
     errors = [
         c["notice"]["text"]
         for c in dev.changes[since:]

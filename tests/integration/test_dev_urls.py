@@ -94,11 +94,11 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServer]:
             "stream/lambda.toml": "",
             "fails/function.ts": FAILS,
             "fails/lambda.toml": (
-                f'dead_letter = "{QUEUE}"\npermissions = "all"\ntimeout = 15\n'
+                f'dead_letter = "{QUEUE}"\npermissions = "all"\ntimeout = 60\n'
             ),
         },
     )
-    with DevServer(folder, "--no-watch", "--timeout", "15") as server:
+    with DevServer(folder, "--no-watch", "--timeout", "60") as server:
         yield server
 
 

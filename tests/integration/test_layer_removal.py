@@ -12,8 +12,11 @@ VERSIONS = 4
 EMPTY_ZIP = b"PK\5\6" + bytes(18)
 
 
-def arn(name: str, version: int, region: str = REGION) -> str:
-    return f"arn:aws:lambda:{region}:{ACCOUNT}:layer:{name}:{version}"
+OTHER_ACCOUNT = "999999999999"
+
+
+def arn(name: str, version: int, region: str = REGION, account: str = ACCOUNT) -> str:
+    return f"arn:aws:lambda:{region}:{account}:layer:{name}:{version}"
 
 
 @pytest.fixture
@@ -146,6 +149,12 @@ REFUSED = [
         [arn(RUNTIME, 1), "--region", OTHER_REGION],
         2,
         f"--region {OTHER_REGION} name different regions",
+    ),
+    # There is a layer of this name here too, which it used to delete.
+    (
+        [arn(RUNTIME, 1, account=OTHER_ACCOUNT), "--yes"],
+        2,
+        f"it belongs to the account {OTHER_ACCOUNT}, and these credentials to",
     ),
 ]
 

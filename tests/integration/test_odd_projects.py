@@ -1,4 +1,4 @@
-"""Projects on a disk that cannot be written, and projects with very many files."""
+"""Projects beside or behind what the user may not use, and with very many files."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ call(libc.mount(folder, folder, None, MS_BIND, None))
 call(libc.mount(None, folder, None, MS_BIND | MS_REMOUNT | MS_RDONLY, None))
 os.chdir(folder)
 os.execv(sys.executable, [sys.executable, "-m", "lambda_deno_spawn", *sys.argv[2:]])
+"""
+
+# Root without the capabilities to open what is closed to it, like any other user.
+AS_ANY_USER = """
+import ctypes, os, sys
+PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
+for capability in (CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH):
+    ctypes.CDLL(None).prctl(PR_CAPBSET_DROP, capability, 0, 0, 0)
+os.execv(sys.executable, [sys.executable, "-m", "lambda_deno_spawn", *sys.argv[1:]])
 """
 
 
@@ -82,6 +91,43 @@ def test_project_that_cannot_be_written_is_built_elsewhere(tmp_path: Path) -> No
     assert code == 3
     assert "it is not an OCI image layout" in stderr
     assert [path.name for path in project.iterdir()] == ["function.ts"]
+
+
+def test_folders_that_are_closed_to_the_user_are_passed_over(tmp_path: Path) -> None:
+    """Each ended a command with PermissionError: a home of another user, as under
+    `sudo -u`, one on PATH, another program's data beside the projects."""
+    closed = tmp_path / "closed"
+    closed.mkdir(0)
+
+    def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-c", AS_ANY_USER, *arguments],
+            cwd=tmp_path,
+            env={
+                "HOME": str(closed),
+                "PATH": f"{closed}:{os.environ['PATH']}",
+                "PYTHONPATH": str(ROOT),
+                "DENO_DIR": str(DENO_DIR),
+            },
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    new = run("new", "orders")
+    assert new.returncode == 0, new.stderr
+    (tmp_path / "orders").rename(tmp_path / "shop")
+    invoked = run("invoke", "shop")
+    assert invoked.returncode == 0, invoked.stderr
+    unknown = run("build", "nothing")
+    assert unknown.returncode == 2
+    assert "no project here has the name 'nothing'" in unknown.stderr
+    named = run("invoke", "closed/orders")
+    assert (named.returncode, named.stdout) == (2, "")
+    assert named.stderr.startswith("Cannot use 'closed/orders")
+    assert ": permission denied; give this user access to it" in named.stderr
+    closed.chmod(0o700)
 
 
 @pytest.mark.long

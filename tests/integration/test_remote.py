@@ -345,8 +345,12 @@ def test_a_folder_means_its_function_unless_it_means_two(
         relay.answers(INVOKE, Reply(200, b"1", headers=HEADERS, times=2))
         finished = invoke("orders")
         assert invoke("./orders").stdout == "1\n"
+        alias = invoke("orders:live")
     assert finished.exit_code == (2 if is_deployed else 0), finished.stderr
+    if not is_deployed:
+        assert "Cannot invoke 'fn:live': there is no such" in alias.stderr
     if is_deployed:
+        assert "give './orders' with --qualifier live for the first" in alias.stderr
         assert "Cannot tell which function 'orders' means: " in finished.stderr
         assert "give './orders' for the first, arn:aws:lambda:" in finished.stderr
 

@@ -53,9 +53,15 @@ def function_environ(
 
 def _may_have_profile(environ: Mapping[str, str]) -> bool:
     return any(environ.get(name) for name in PROFILES) or any(
-        Path(environ.get(variable) or usual).expanduser().is_file()
-        for variable, usual in FILES.items()
+        _is_file(environ.get(variable) or usual) for variable, usual in FILES.items()
     )
+
+
+def _is_file(path: str) -> bool:
+    try:
+        return Path(path).expanduser().is_file()
+    except (OSError, RuntimeError):  # a home that is closed to the user, or none
+        return False
 
 
 def _resolved(environ: Mapping[str, str]) -> dict[str, str]:

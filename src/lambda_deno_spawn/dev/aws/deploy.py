@@ -98,6 +98,8 @@ NEW_ROLE = (
     "KMS key is invalid for CreateGrant",
     "execution role does not have permissions",
 )
+# Text of IAM about a role that is not known in all of IAM yet, though it was found.
+NEW_IN_IAM = ("cannot be found",)
 NEW_RETENTION_DAYS = 30
 URL_STATEMENT = "FunctionURLAllowPublicAccess"
 INVOKE_STATEMENT = "FunctionURLInvokeAllowPublicAccess"
@@ -259,16 +261,14 @@ class _Planner:
             what = f"role policy {policy_name}"
             self._changes.append(Change(what, before, json.dumps(policy), loses))
         self._has_new_policy = True
-        self._call(
-            "iam",
-            "PutRolePolicy",
-            self._place.role(name),
-            {
-                "RoleName": name,
-                "PolicyName": policy_name,
-                "PolicyDocument": json.dumps(policy),
-            },
-        )
+        given = {
+            "RoleName": name,
+            "PolicyName": policy_name,
+            "PolicyDocument": json.dumps(policy),
+        }
+        call = Call("iam", "PutRolePolicy", self._place.role(name), given)
+        retry_while = NEW_IN_IAM if role is None else ()
+        self._steps.append(Step(call, retry_while=retry_while))
 
     def _plan_layers(self) -> list[str | ResultOf]:
         layers = planned_layers(self._wanted, self._current)

@@ -23,7 +23,7 @@ from lambda_deno_spawn.dev.aws.plan import (
     resolve,
 )
 from lambda_deno_spawn.dev.project.quotas import MB
-from lambda_deno_spawn.errors import DeployError
+from lambda_deno_spawn.errors import DeployError, LambdaDenoSpawnError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -71,10 +71,10 @@ class Executor:
         try:
             for step in plan.steps:
                 self._do(step)
-        except DeployError as error:
+        except LambdaDenoSpawnError as error:
             self._say_done("Done before this failed")
             raise DeployError(f"{error}{self._revert()}") from error
-        except KeyboardInterrupt:
+        except BaseException:  # Ctrl-C, SIGTERM, SIGHUP, or a fault of this program
             self._say_done("Interrupted after")
             if self.done:
                 self._say("Run the same command again to continue from here.")

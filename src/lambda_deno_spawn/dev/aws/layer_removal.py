@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.aws.session import Aws
 
 LAYER = re.compile(
-    r"(?:arn:aws[a-z-]*:lambda:(?P<region>[a-z0-9-]+):\d{12}:layer:)?"
+    r"(?:arn:aws[a-z-]*:lambda:(?P<region>[a-z0-9-]+):(?P<account>\d{12}):layer:)?"
     r"(?P<name>[\w-]+)(?::(?P<version>\d+))?"
 )
 USERS_SHOWN = 5
@@ -37,12 +37,14 @@ class LayerName:
         name: Name of the layer.
         version: Number of the version; None: those that ``keep`` leaves.
         region: Region in an ARN.
+        account: Account in an ARN.
     """
 
     text: str
     name: str
     version: int | None
     region: str | None
+    account: str | None = None
 
 
 def parse_layer_name(text: str) -> LayerName:
@@ -65,7 +67,11 @@ def parse_layer_name(text: str) -> LayerName:
         )
     version = match["version"]
     return LayerName(
-        text, name, None if version is None else int(version), match["region"]
+        text,
+        name,
+        None if version is None else int(version),
+        match["region"],
+        match["account"],
     )
 
 
@@ -95,7 +101,8 @@ def read_removal(aws: Aws, names: Sequence[LayerName], keep: int | None) -> Plan
         keep: How many of the newest versions stay, where no version is named.
 
     Raises:
-        UsageError: A layer without a version is named, and ``keep`` is None.
+        UsageError: A layer without a version is named, and ``keep`` is None; or an ARN
+            is of another account, which may have a layer of the same name.
         DeployError: A named version does not exist, or a function uses it.
     """
     unclear = [item.text for item in names if item.version is None]
@@ -106,6 +113,13 @@ def read_removal(aws: Aws, names: Sequence[LayerName], keep: int | None) -> Plan
             f"given; name one, as in {layer}:1, or use --keep N to delete all but the "
             "newest N"
         )
+    for item in names:
+        if item.account not in (None, aws.place.account):
+            raise UsageError(
+                f"Cannot delete {item.text!r}: it belongs to the account "
+                f"{item.account}, and these credentials to {aws.place.account}; choose "
+                "another --profile"
+            )
     return plan_removal(names, keep, list_versions(aws), read_users(aws))
 
 

@@ -8,11 +8,14 @@ IAM User Guide, "IAM ARNs".
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
+
+from lambda_deno_spawn.errors import DeployError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -102,9 +105,23 @@ class ResultOf:
 
 @dataclass(frozen=True, slots=True)
 class FileContent:
-    """The content of a file, read when the call is made."""
+    """The content of a file, read when the call is made.
+
+    Attributes:
+        sha256: Digest that the content has to have, in hexadecimal: of the file that
+            the plan is for.
+    """
 
     path: Path
+    sha256: str
+
+    def read(self) -> bytes:
+        """Return the content.
+
+        Raises:
+            DeployError: The file cannot be read, or has changed.
+        """
+        return _read_unchanged(self.path, self.sha256)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,16 +205,32 @@ class Upload:
 
     Attributes:
         bucket: Name of the bucket.
-        key: Contains the file's digest, so that equal keys mean equal content.
+        sha256: Digest that the file has to have, in hexadecimal.
         place: Region of the bucket, and the account that has to own it.
         is_ours: Create the bucket if it does not exist.
     """
 
     path: Path
     bucket: str
-    key: str
+    sha256: str
     place: Place
     is_ours: bool
+
+    @property
+    def key(self) -> str:
+        """Name of the object: equal names mean equal content."""
+        return f"lambda-deno-spawn/{self.sha256}.zip"
+
+    def read(self) -> bytes:
+        """Return the content of the file.
+
+        All of it, and not the file, is sent: an object with other content than its
+        name says would be used by every later deployment.
+
+        Raises:
+            DeployError: The file cannot be read, or has changed.
+        """
+        return _read_unchanged(self.path, self.sha256)
 
     def __str__(self) -> str:
         return f"s3:PutObject {self.place.bucket(self.bucket)}/{self.key}"
@@ -300,8 +333,8 @@ def resolve(value: Any, responses: Mapping[str, Mapping[str, Any]]) -> Any:
     match value:
         case ResultOf(step, name):
             return responses[step][name]
-        case FileContent(path):
-            return path.read_bytes()
+        case FileContent():
+            return value.read()
         case str() | bytes():
             return value
         case Mapping():
@@ -309,6 +342,26 @@ def resolve(value: Any, responses: Mapping[str, Mapping[str, Any]]) -> Any:
         case Sequence():
             return [resolve(item, responses) for item in value]
     return value
+
+
+def _read_unchanged(path: Path, sha256: str) -> bytes:
+    """Return the content of a file, if it is the one that a plan was made for.
+
+    Another command may have written it again since, or a person at the question.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DeployError(
+            f"Cannot send {str(path)!r}: {error.strerror or error}; run the command "
+            "again"
+        ) from error
+    if hashlib.sha256(content).hexdigest() != sha256:
+        raise DeployError(
+            f"Cannot send {str(path)!r}: it has changed since this command read it, so "
+            "another one writes to the same folder; run the command again"
+        )
+    return content
 
 
 def part(response: Mapping[str, Any], name: str) -> Any:

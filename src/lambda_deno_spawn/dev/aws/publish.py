@@ -160,11 +160,10 @@ def content_steps(
 ) -> tuple[tuple[Step, ...], dict[str, Any]]:
     """Return the steps that upload a zip, and the parameters that refer to it."""
     if bucket is None and size_bytes <= UPLOAD_LIMIT_BYTES:
-        return (), {"ZipFile": FileContent(path)}
+        return (), {"ZipFile": FileContent(path, sha256)}
     target = bucket or own_bucket(place)
-    key = f"lambda-deno-spawn/{sha256}.zip"
-    upload = Upload(path, target, key, place, is_ours=bucket is None)
-    return (Step(upload),), {"S3Bucket": target, "S3Key": key}
+    upload = Upload(path, target, sha256, place, is_ours=bucket is None)
+    return (Step(upload),), {"S3Bucket": target, "S3Key": upload.key}
 
 
 def publish_steps(

@@ -185,11 +185,16 @@ def settled_function(aws: Aws, name: str) -> FunctionState | None:
 
 
 def _wait_for_any_end(aws: Aws, wait: Wait) -> None:
-    """Wait until a change ends, even if it fails: the plan handles the outcome."""
+    """Wait until a change ends, even if it fails: the plan handles the outcome.
+
+    Raises:
+        AwsError: It did not end, or AWS did not say so: a plan for the state before
+            it would be refused, or be wrong.
+    """
     try:
         aws.wait(wait)
     except AwsError as error:
-        if error.code == "Timeout":
+        if error.code == "Timeout" or error.is_passing:
             raise
 
 

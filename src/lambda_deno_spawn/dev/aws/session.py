@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -244,9 +245,10 @@ class Aws:
         """
         arn = f"{upload.place.bucket(upload.bucket)}/{upload.key}"
         call = Call("s3", "PutObject", arn)
+        content = io.BytesIO(upload.read())
         with _translated(str(upload), call, self.region):
-            self._client("s3").upload_file(
-                str(upload.path),
+            self._client("s3").upload_fileobj(
+                content,
                 upload.bucket,
                 upload.key,
                 ExtraArgs={"ExpectedBucketOwner": upload.place.account},

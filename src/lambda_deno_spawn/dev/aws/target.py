@@ -58,8 +58,12 @@ def check_ambiguity(aws: Aws, target: Target, *, has_name_option: bool = False) 
             f"{aws.region}"
         )
     by_option = f"--name {other} or " if has_name_option else ""
+    first, second = f"'./{other}'", aws.place.function(other)
+    if target.qualifier is not None:
+        first = f"{first} with --qualifier {target.qualifier}"
+        second = f"{second}:{target.qualifier}"
     raise UsageError(
-        f"Cannot tell which function {other!r} means: the folder {other!r} contains "
-        f"{target.name!r}, and {found}; give './{other}' for the first, "
-        f"{by_option}{aws.place.function(other)} for the second"
+        f"Cannot tell which function {target.argument!r} means: the folder {other!r} "
+        f"contains {target.name!r}, and {found}; give {first} for the first, "
+        f"{by_option}{second} for the second"
     )

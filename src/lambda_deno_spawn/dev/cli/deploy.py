@@ -117,7 +117,10 @@ def deploy(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name in Lambda.  [default: from lambda.toml or the folder]"),
+        typer.Option(
+            metavar="NAME",
+            help="Name in Lambda.  [default: from lambda.toml or the folder]",
+        ),
     ] = None,
     handler: HandlerOption = None,
     runtime: Annotated[
@@ -314,7 +317,9 @@ def deploy(
     """
     with exit_codes(is_verbose=verbose):
         from lambda_deno_spawn.dev.aws.deploy import check_package_type, plan_deploy
+        from lambda_deno_spawn.dev.aws.deploy_layers import unpublished_layers
         from lambda_deno_spawn.dev.aws.image import find_repository
+        from lambda_deno_spawn.dev.aws.publish import check_zip
         from lambda_deno_spawn.dev.aws.read import read_current, read_function
         from lambda_deno_spawn.dev.aws.session import Aws
         from lambda_deno_spawn.dev.aws.target import check_account, check_ambiguity
@@ -327,6 +332,13 @@ def deploy(
             raise UsageError(
                 "Cannot use --function-url-auth with --no-function-url: one sets up a "
                 "URL, the other removes it; leave out one of them"
+            )
+        if (subnet is None) != (security_group is None):
+            given, missing = "--subnet", "--security-group"
+            if subnet is None:
+                given, missing = missing, given
+            raise UsageError(
+                f"Cannot use {given} without {missing}: a VPC needs both; give both"
             )
         keys = check_aws_options(
             _without_none(
@@ -402,6 +414,8 @@ def deploy(
             wanted = _with_package(wanted, project, package, out)
         current = read_current(aws, wanted, _built_layers(out, wanted))
         current = build_missing(wanted, current, out)
+        for built in unpublished_layers(wanted, current):
+            check_zip(built)
         _note_other_builds(current, out)
         plan = plan_deploy(wanted, current)
         if plan_only:
@@ -568,8 +582,9 @@ def _refuse_without_image(given: Mapping[str, object]) -> None:
     names = [name for name, value in given.items() if value is not None]
     if names:
         raise UsageError(
-            f"Cannot use {' and '.join(names)} without --image: only images are built "
-            "on a base and kept in a repository; add --image, or [image] in lambda.toml"
+            f"Cannot use {' and '.join(names)} without --image: "
+            f"{'it applies' if len(names) == 1 else 'they apply'} only to container "
+            "images; add --image, or [image] in lambda.toml"
         )
 
 

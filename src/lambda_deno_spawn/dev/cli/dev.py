@@ -85,7 +85,12 @@ def dev(
     port: Annotated[
         int,
         typer.Option(
-            "--port", "-p", min=0, max=65535, help="Port on 127.0.0.1; 0: a free one."
+            "--port",
+            "-p",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Port on 127.0.0.1; 0: a free one.",
         ),
     ] = DEFAULT_PORT,
     events: Annotated[

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lambda_deno_spawn.dev.cli.console import Output
+from lambda_deno_spawn.dev.project.home import home_folder
 from lambda_deno_spawn.dev.project.quotas import MB
 
 if TYPE_CHECKING:
@@ -158,7 +159,8 @@ def _login(request: ImageRequest, host: str) -> Login | None:
     from lambda_deno_spawn.dev.aws.registry import ecr_login, ecr_region
     from lambda_deno_spawn.dev.package.registry import docker_login
 
-    found = docker_login(host, Path.home())
+    home = home_folder(os.environ)
+    found = None if home is None else docker_login(host, home)
     region = ecr_region(host)
     if found is not None or region is None:
         return found

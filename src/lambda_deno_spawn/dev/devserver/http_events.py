@@ -403,7 +403,7 @@ def prelude_response(fields: Mapping[str, Any]) -> HttpResponse:
     return HttpResponse(status, headers)
 
 
-# What the caller sees if the function failed, by form: status and the platform's text.
+# The response to the caller if the function failed, by form: status and text.
 FAILED = {
     EventForm.URL: (502, "Internal Server Error"),
     EventForm.HTTP_API: (500, "Internal Server Error"),

@@ -43,7 +43,7 @@ ENOUGH = {"max_user_watches": 524288, "max_user_instances": 1024}
 IGNORED_FOLDERS = frozenset(
     {".git", "node_modules", "__pycache__", ".venv", ".idea", ".vscode", ".hg"}
 )
-# What editors write beside a file while they save it.
+# Files that editors write beside a file while they save it.
 IGNORED_ENDS = ("~", ".swp", ".swx", ".swo", ".tmp", ".pyc", ".DS_Store", ".log")
 IGNORED_STARTS = (".#", "#", "4913", ".goutputstream-")
 ROOT_FILES = ("deno.json", "deno.jsonc", "package.json")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from lambda_deno_spawn.config import Settings
 from lambda_deno_spawn.dev.project.function import function_name
+from lambda_deno_spawn.dev.project.home import home_folder
 from lambda_deno_spawn.errors import LambdaDenoSpawnError
 from lambda_deno_spawn.launch.binary import find_binary, pypi_binary
 from lambda_deno_spawn.launch.module_cache import PACKAGED_DENO_DIR
@@ -223,11 +224,11 @@ def _deno_dir(function: Function, environ: Mapping[str, str]) -> str | None:
         return None
     if cache_home := environ.get("XDG_CACHE_HOME"):
         return str(Path(cache_home) / "deno")
-    home = environ.get("HOME")
-    if not home:
+    home = home_folder(environ)  # where Deno, too, looks without HOME
+    if home is None:
         return None
     caches = "Library/Caches" if sys.platform == "darwin" else ".cache"
-    return str(Path(home) / caches / "deno")
+    return str(home / caches / "deno")
 
 
 @dataclass(frozen=True, slots=True)

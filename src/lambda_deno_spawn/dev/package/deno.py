@@ -12,6 +12,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from lambda_deno_spawn.dev.package.interruption import held_back
 from lambda_deno_spawn.errors import BuildError
 from lambda_deno_spawn.launch.deno_json import tool_flags
 from lambda_deno_spawn.launch.entry import file_url
@@ -58,28 +59,38 @@ class Running:
             BuildError: It cannot be started.
         """
         self._action = action
+        self._process: subprocess.Popen[str] | None = None
         try:
-            self._process = subprocess.Popen(
-                command,
-                cwd=folder,
-                env=environ,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                text=True,
-                errors="replace",
-            )
+            with held_back():
+                self._process = subprocess.Popen(
+                    command,
+                    cwd=folder,
+                    env=environ,
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    errors="replace",
+                )
         except OSError as error:
             raise BuildError(
                 f"Cannot start {command[0]!r}: {error.strerror}"
             ) from error
+        except BaseException:
+            self._end()
+            raise
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._process.kill()  # does nothing to one that has ended
-        self._process.communicate()
+        self._end()
+
+    def _end(self) -> None:
+        """End the process; it writes nothing any more."""
+        if self._process is not None:
+            self._process.kill()  # does nothing to one that has ended
+            self._process.communicate()
 
     def output(self, *, is_checked: bool = True) -> str:
         """Wait for the end; return the text on stdout.
@@ -90,10 +101,11 @@ class Running:
         Raises:
             BuildError: The command failed; the message contains its output.
         """
+        assert self._process is not None
         try:
             stdout, stderr = self._process.communicate()
         except BaseException:
-            self._process.kill()
+            self._end()
             raise
         if is_checked and self._process.returncode != 0:
             complaint = _complaint(self._process.returncode, stderr or stdout)

@@ -133,7 +133,11 @@ def make_package(
     """
     out = archive_path(options)
     apart = [str(out), str(scratch), deno.environ.get("DENO_DIR") or str(scratch)]
-    selection = Selection(options.project, map(os.path.realpath, apart))
+    selection = Selection(
+        options.project,
+        map(os.path.realpath, apart),
+        os.path.realpath(out.parent),
+    )
     builder = _Builder(options, deno, source, selection, scratch, bundling)
     form = builder.best_form()
     notes = [*form.notes, *selection.notes()]
@@ -335,7 +339,7 @@ class _Builder:
             files |= graph.own | graph.package_files
             files |= {Path(one["localPath"]) for one in graph.npm.values()}
         named, folders = reached(files, task_root)
-        files |= named | self._selection.folders()
+        files |= named | self._selection.looked_at()
         if self._urls:
             cached = cached_modules(self._urls, task_root, self._deno.environ)
             if cached is None:

@@ -22,6 +22,8 @@ from lambda_deno_spawn.dev.package.node_modules import (
     package_folder,
 )
 from lambda_deno_spawn.dev.package.project_files import hoisted
+from lambda_deno_spawn.dev.project.home import caches_folder
+from lambda_deno_spawn.errors import BuildError
 from lambda_deno_spawn.launch.deno_json import (
     CONFIG_NAMES,
     PACKAGE,
@@ -37,7 +39,7 @@ READ = (
     ".ts", ".tsx", ".mts", ".cts", ".js", ".jsx", ".mjs", ".cjs", ".json", ".jsonc",
 )  # fmt: skip
 RELATIVE = re.compile(r"""["'`](\.{1,2}(?:/[^"'`\n]*)?)["'`]""")
-# What may follow a name without a suffix; and a suffix that stands for another one.
+# Suffixes that a name may lack; and suffixes that stand for another one.
 SUFFIXES = ("", *READ, *(f"/index{suffix}" for suffix in READ))
 COMPILED = re.compile(r"\.([mc]?)js(x?)$")
 READ_LIMIT_BYTES = 4_000_000  # larger ones are data
@@ -109,9 +111,12 @@ def cached_modules(
     root = Path(find_project(task_root).root)
     if (root / VENDOR).is_dir():
         return {path for path in (root / VENDOR).rglob("*") if path.is_file()}
-    cache = environ.get("DENO_DIR") or (
-        f"{environ.get('XDG_CACHE_HOME') or environ.get('HOME', '') + '/.cache'}/deno"
-    )
+    cache = environ.get("DENO_DIR")
+    if not cache:
+        try:
+            cache = f"{caches_folder(environ)}/deno"
+        except BuildError:
+            return None
     found = {_cached(cache, url) for url in urls}
     if not all(path.is_file() for path in found):
         return None

@@ -9,6 +9,7 @@ docs/layers.md.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import shutil
 import subprocess
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.dev.package.archive import EXECUTABLE, Member
 from lambda_deno_spawn.dev.package.elf import Binary, read_binary
+from lambda_deno_spawn.dev.project.home import home_folder
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.errors import BuildError
 
@@ -92,14 +94,19 @@ def search_interpreter(version: str, environ: Mapping[str, str]) -> Interpreter 
 def _candidates(version: str, environ: Mapping[str, str]) -> Iterator[Path]:
     yield Path(sys.executable)
     name = f"python{version}"
-    roots = [Path(environ.get("PYENV_ROOT") or Path.home() / ".pyenv")]
+    roots = []
+    if own := environ.get("PYENV_ROOT"):
+        roots.append(Path(own))
+    elif home := home_folder(environ):
+        roots.append(home / ".pyenv")
     for folder in filter(None, environ.get("PATH", "").split(":")):
         yield Path(folder) / name
         if Path(folder).name == "shims":  # pyenv, wherever it is installed
             roots.append(Path(folder).parent)
     for root in dict.fromkeys(roots):
-        found = root.glob(f"versions/{version}.*/bin/{name}")
-        yield from sorted(found, key=_release_of, reverse=True)
+        with contextlib.suppress(OSError):  # a home that this user may not enter
+            found = list(root.glob(f"versions/{version}.*/bin/{name}"))
+            yield from sorted(found, key=_release_of, reverse=True)
     if uv := find_uv(environ):
         answer = _run([uv, "python", "find", "--no-project", version])
         if answer is not None:
@@ -118,7 +125,10 @@ def find_uv(environ: Mapping[str, str]) -> str | None:
 
 def ask_interpreter(path: Path) -> Interpreter | None:
     """Return a program's version; None if it does not run, or is not CPython."""
-    if not path.exists():
+    try:
+        if not path.exists():
+            return None
+    except OSError:  # PATH has folders that this user may not enter
         return None
     code = "import sys; print(sys.implementation.name, *sys.version_info[:3])"
     answer = (_run([str(path), "-I", "-S", "-c", code]) or "").split()

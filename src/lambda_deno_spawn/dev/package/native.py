@@ -9,6 +9,7 @@ so every machine builds the same bytes.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import subprocess
@@ -16,6 +17,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from lambda_deno_spawn.dev.project.home import caches_folder
 from lambda_deno_spawn.errors import BuildError
 from lambda_deno_spawn.native.control import LIBRARY
 
@@ -65,8 +67,9 @@ def compile_c(arguments: list[str], machine: str) -> None:
     """
     command = [sys.executable, "-m", "ziglang", "cc", "-target", target(machine)]
     with tempfile.TemporaryDirectory() as scratch:
-        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-        shared = caches / "lambda-deno-spawn" / "zig"
+        shared = Path(scratch)
+        with contextlib.suppress(BuildError):  # no home folder
+            shared = caches_folder(os.environ) / "lambda-deno-spawn" / "zig"
         environ = {
             **os.environ,
             # A new cache: earlier builds from other paths must not affect this one.

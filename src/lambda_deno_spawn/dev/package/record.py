@@ -18,6 +18,8 @@ import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from lambda_deno_spawn.dev.project.home import home_folder
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -185,7 +187,8 @@ def now_ns() -> int:
 def _with_places(paths: set[str], task_root: str) -> set[str]:
     """Add the folders and files by which Deno would find other modules instead."""
     folders = {_folder(path) for path in paths - {task_root}}
-    above = {str(Path.home())}
+    home = home_folder(os.environ)
+    above = set() if home is None else {str(home)}
     for path in [*paths, f"{task_root}/*"]:
         while (path := _folder(path)) not in above:
             above.add(path)

@@ -214,14 +214,14 @@ class Registry:
                 "only sha256 digests are known"
             )
         path = cache / digest.partition(":")[2]
-        if not path.is_file():
-            try:
+        try:
+            if not path.is_file():
                 cache.mkdir(parents=True, exist_ok=True)
                 self._download(digest, path)
-            except OSError as error:
-                raise DeployError(
-                    f"Cannot write {str(path)!r}: {error.strerror or error}"
-                ) from error
+        except OSError as error:
+            raise DeployError(
+                f"Cannot write {str(path)!r}: {error.strerror or error}"
+            ) from error
         return Blob(media_type, digest, path.stat().st_size, path)
 
     def _download(self, digest: str, path: Path) -> None:

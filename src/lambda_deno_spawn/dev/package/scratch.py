@@ -19,13 +19,14 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lambda_deno_spawn.dev.package.interruption import held_back
 from lambda_deno_spawn.dev.project.selection import SCRATCH_PREFIX
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 UNFINISHED = ".partial"  # end of a name while its content is written
-# Where files cannot be locked, as on some network file systems, age has to tell.
+# If files cannot be locked, as on some network file systems, age has to tell.
 UNFINISHED_S = 3600.0
 # Begins the random part of the name, which has eight characters: those of a version
 # that did not lock its folders have another one.
@@ -84,6 +85,21 @@ def _beside(
 @contextlib.contextmanager
 def _made(name: Callable[[], Path], make: Callable[[Path], None]) -> Iterator[Path]:
     """Make something under a new name, and lock it; remove it in the end."""
+    made: tuple[Path, int] | None = None
+    try:
+        with held_back():
+            path, _ = made = _locked(name, make)
+        yield path
+    finally:
+        if made is not None:
+            with held_back():
+                if _is_same(*made):
+                    remove(made[0])
+                os.close(made[1])
+
+
+def _locked(name: Callable[[], Path], make: Callable[[Path], None]) -> tuple[Path, int]:
+    """Make something under a new name; return it and the descriptor with its lock."""
     while True:
         path = name()
         try:
@@ -98,13 +114,7 @@ def _made(name: Callable[[], Path], make: Callable[[Path], None]) -> Iterator[Pa
         with contextlib.suppress(OSError):  # age has to tell
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         if _is_same(path, descriptor):
-            break
-        os.close(descriptor)
-    try:
-        yield path
-    finally:
-        if _is_same(path, descriptor):
-            remove(path)
+            return path, descriptor
         os.close(descriptor)
 
 

@@ -26,6 +26,7 @@ from urllib.parse import unquote
 
 from lambda_deno_spawn.config import Settings
 from lambda_deno_spawn.dev.local.runtime import lambda_environ
+from lambda_deno_spawn.dev.package.interruption import held_back
 from lambda_deno_spawn.dev.package.request import HANDED_ON, folder_of_fixed_length
 from lambda_deno_spawn.dev.package.scratch import scratch_folder
 from lambda_deno_spawn.dev.project.function import Function, InvokeOptions
@@ -189,31 +190,31 @@ def _load(command: DenoCommand, state: Path, deno_dir: Path) -> Seed:
     for name, text in command.files.items():
         (Path(command.entry).parent / name).write_text(text, "utf-8")
     marker = os.urandom(MARKER_BYTES // 2).hex()
-    with tempfile.TemporaryFile() as stderr:
-        try:
-            process = subprocess.Popen(
-                command.argv(str(private)),
-                cwd=command.cwd,
-                env=command.process_environ(str(private), str(deno_dir)),
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise BuildError(
-                f"Cannot start {command.binary!r}: {error.strerror}"
-            ) from error
+    with tempfile.TemporaryFile() as stderr, contextlib.ExitStack() as ending:
+        with held_back():
+            try:
+                process = subprocess.Popen(
+                    command.argv(str(private)),
+                    cwd=command.cwd,
+                    env=command.process_environ(str(private), str(deno_dir)),
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=stderr,
+                    start_new_session=True,
+                )
+            except OSError as error:
+                raise BuildError(
+                    f"Cannot start {command.binary!r}: {error.strerror}"
+                ) from error
+            # Kill the group once the process has exited: others in it may keep the
+            # pipes open.
+            watch = threading.Thread(target=_end_in_time, args=(process,), daemon=True)
+            watch.start()
+            ending.callback(watch.join)
+            ending.callback(_end_group, process)
         deadline_s = time.monotonic() + LOAD_LIMIT_S
-        # Kill the group once the process has exited: others in it may keep the pipes
-        # open.
-        watch = threading.Thread(target=_end_in_time, args=(process,), daemon=True)
-        watch.start()
-        try:
-            event = _first_event(process, marker, command, deadline_s)
-        finally:
-            _end_group(process)
-            watch.join()
+        event = _first_event(process, marker, command, deadline_s)
+        ending.close()
         stderr.seek(0)
         words = stderr.read().decode(errors="replace").strip().splitlines()
     if event is None and time.monotonic() > deadline_s:

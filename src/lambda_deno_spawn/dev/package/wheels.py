@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.dev.package.scratch import scratch_folder
+from lambda_deno_spawn.dev.project.home import caches_folder
 from lambda_deno_spawn.dev.project.project import Arch
 from lambda_deno_spawn.errors import BuildError
 
@@ -96,8 +97,7 @@ def installed(name: str) -> Requirement:
 
 def cache_folder(environ: Mapping[str, str]) -> Path:
     """Return the folder that caches wheels between builds."""
-    home = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / CACHE_FOLDER
+    return caches_folder(environ) / CACHE_FOLDER
 
 
 def fetch_wheels(
@@ -136,8 +136,10 @@ def fetch_wheels(
 
 def _find(requirement: Requirement, folder: Path) -> Path | None:
     name = requirement.name.replace("-", "_")
-    found = sorted(folder.glob(f"{name}-{requirement.version}-*.whl"))
-    return found[0] if found else None
+    with contextlib.suppress(OSError):  # a home that this user may not enter
+        found = sorted(folder.glob(f"{name}-{requirement.version}-*.whl"))
+        return found[0] if found else None
+    return None
 
 
 def _is_writable(folder: Path) -> bool:

@@ -7,7 +7,10 @@ with Lambda environment variables".
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
+import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -53,6 +56,8 @@ RESERVED_VARIABLES = frozenset(
         "LAMBDA_TASK_ROOT",
     }
 )
+NAME_LIMIT = 64
+FALLBACK_NAME = "function"
 VARIABLE_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]+")
 
 
@@ -257,6 +262,16 @@ def shadowing_note(function: Function, shown: str) -> str | None:
 
 
 def function_name(function: Function) -> str:
-    """Return a name that Lambda accepts, derived from the name of the folder."""
-    name = re.sub(r"[^A-Za-z0-9_-]+", "-", function.task_root.name).strip("-")
-    return name[:64] or "function"
+    """Return a name that Lambda accepts, derived from the name of the folder.
+
+    If no letter would be left of the folder's name, or it is too long, the name ends
+    with a digest of it: else all such folders would be one function in AWS.
+    """
+    # macOS may give the same name back in another form of Unicode.
+    folder = unicodedata.normalize("NFC", function.task_root.name)
+    name = re.sub(r"[^A-Za-z0-9_-]+", "-", folder).strip("-")
+    is_told_apart = name == folder or re.search("[A-Za-z]", name) or not folder
+    if is_told_apart and len(name) <= NAME_LIMIT:
+        return name or FALLBACK_NAME
+    digest = hashlib.sha256(os.fsencode(folder)).hexdigest()[:8]
+    return f"{name[: NAME_LIMIT - len(digest) - 1] or FALLBACK_NAME}-{digest}"

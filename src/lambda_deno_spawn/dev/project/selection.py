@@ -2,7 +2,7 @@
 
 Knows the files that serve developers and their tools, the files that often contain
 secrets, the commands' own output, and the patterns in ``lambda.toml``. Looks at names
-and links, and at the marks in zips and images; reads no other file. Does not know what
+and links, and at the marks in its own output; reads no other file. Does not know what
 else a package contains. Specification: docs/build.md, docs/project.md.
 """
 
@@ -44,6 +44,9 @@ OWN_ARCHIVE = b"lambda-deno-spawn"
 # In the index of the images that it writes.
 OWN_IMAGE = ("created-by", "lambda-deno-spawn")
 IMAGE_SUFFIX = ".oci"
+LAYERS = "layers.json"  # describes the layers beside it
+LAYERS_LIMIT_BYTES = 100_000
+OWN_LAYER = "lambda-deno-spawn-"  # begins the names in it
 # Scratch folders of commands that were killed, if TMPDIR is in the project.
 SCRATCH_PREFIX = "lambda-deno-spawn-"
 SCRATCH = re.compile(rf"{SCRATCH_PREFIX}[a-z0-9_]{{8}}")
@@ -70,13 +73,17 @@ class Selection:
     Remembers which patterns have matched a file.
     """
 
-    def __init__(self, project: Project, apart: Iterable[str] = ()) -> None:
+    def __init__(
+        self, project: Project, apart: Iterable[str] = (), out: str | None = None
+    ) -> None:
         """Parse the project's patterns.
 
         Args:
             project: The project.
             apart: Real paths of files and folders that are never part of it, such as
                 the package itself.
+            out: Real path of the folder for packages, which is not data while it is
+                empty: else the first package would have it, and the second one not.
 
         Raises:
             UsageError: A pattern is none.
@@ -85,8 +92,10 @@ class Selection:
         self._include = Patterns(project.include)
         self._exclude = Patterns(project.exclude)
         self._apart = frozenset(apart)
+        self._out = out
         self._files: list[Selected] | None = None
         self._folders: set[Path] = set()
+        self._outputs: set[Path] = set()
 
     def files(self) -> Sequence[Selected]:
         """Return the files of the project that belong to its package, sorted by name.
@@ -118,7 +127,9 @@ class Selection:
             if real in self._apart:
                 continue
             if not is_folder:
-                if not is_own_archive(path):
+                if is_own_output(path):
+                    self._outputs.add(path)
+                else:
                     is_inside = real.startswith(above[0] + os.sep)
                     yield Selected(name, path, None if is_inside else path.resolve())
             elif is_own_image(path):
@@ -130,12 +141,12 @@ class Selection:
                 if first is not None:
                     yield first
                     yield from found
-                elif is_data and _is_empty(path):
+                elif is_data and real != self._out and _is_empty(path):
                     yield Selected(f"{name}/", path)
 
-    def folders(self) -> frozenset[Path]:
-        """Return the folders in which files were looked for."""
-        return frozenset(self._folders)
+    def looked_at(self) -> frozenset[Path]:
+        """Return the folders that were searched, and output that was left out."""
+        return frozenset(self._folders | self._outputs)
 
     def is_excluded(self, name: str, *, is_folder: bool = False) -> bool:
         """Return whether ``exclude`` in ``lambda.toml`` matches a file or a folder."""
@@ -176,16 +187,52 @@ class Selection:
         ]
 
 
-def is_own_archive(path: Path) -> bool:
-    """Return whether a file is a zip that a command of this program has written."""
-    if path.suffix != ".zip":
-        return False
+def is_own_output(path: Path) -> bool:
+    """Return whether a file was written by a command of this program.
+
+    That is a package or a layer, the list of layers, or an image in one file. A file
+    that cannot be read is reported when it is packaged.
+    """
     try:
-        with path.open("rb") as file:
-            file.seek(-len(OWN_ARCHIVE), os.SEEK_END)
-            return file.read() == OWN_ARCHIVE
-    except OSError:
-        return False  # too short, or reported when it is packaged
+        if path.suffix == ".zip":
+            return _is_own_archive(path)
+        if path.name == LAYERS:
+            return _lists_own_layers(path)
+        if path.suffix == ".tar":
+            return _is_own_tar(path)
+    except (OSError, ValueError, LookupError, TypeError):
+        pass  # it is too short, or has another form
+    return False
+
+
+def _is_own_archive(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-len(OWN_ARCHIVE), os.SEEK_END)
+        return file.read() == OWN_ARCHIVE
+
+
+def _lists_own_layers(path: Path) -> bool:
+    if path.stat().st_size > LAYERS_LIMIT_BYTES:
+        return False
+    layers = json.loads(path.read_bytes())
+    return bool(layers) and all(
+        layer["name"].startswith(OWN_LAYER) and "compatibleRuntimes" in layer
+        for layer in layers
+    )
+
+
+def _is_own_tar(path: Path) -> bool:
+    import tarfile  # no other file needs it
+
+    try:
+        with tarfile.open(path, "r:") as tar:
+            first = tar.next()
+            if first is None or first.name != "blobs":
+                return False
+            index = tar.extractfile("index.json")
+            return index is not None and _is_own_index(index.read())
+    except tarfile.TarError:
+        return False
 
 
 def is_own_image(path: Path) -> bool:
@@ -193,10 +240,13 @@ def is_own_image(path: Path) -> bool:
     if path.suffix != IMAGE_SUFFIX:
         return False
     try:
-        index = json.loads((path / "index.json").read_bytes())
-        found: object = index["annotations"][OWN_IMAGE[0]]
+        return _is_own_index((path / "index.json").read_bytes())
     except (OSError, ValueError, LookupError, TypeError):
         return False
+
+
+def _is_own_index(content: bytes) -> bool:
+    found: object = json.loads(content)["annotations"][OWN_IMAGE[0]]
     return found == OWN_IMAGE[1]
 
 

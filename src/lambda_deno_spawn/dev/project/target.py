@@ -9,6 +9,7 @@ meant"; Lambda API reference, Invoke, "FunctionName".
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 import tomllib
 from dataclasses import dataclass
@@ -68,8 +69,10 @@ class Target:
 
     @property
     def lambda_name(self) -> str:
-        """The name or ARN to pass to Lambda's API."""
-        return self.argument if self.path is None else self.name
+        """The name or ARN to pass to Lambda's API, with the qualifier if any."""
+        if self.path is None:
+            return self.argument
+        return self.name if self.qualifier is None else f"{self.name}:{self.qualifier}"
 
     def choose_region(self, given: str | None) -> str | None:
         """Return the region to use; None: the default of the profile.
@@ -123,7 +126,17 @@ def find_target(
         return _named_folder(path, handler, stage)
     if LAMBDA_NAME.fullmatch(argument):
         target = named_target(argument)
-        return target if stage is None else _staged(target, handler, stage)
+        if stage is not None:
+            return _staged(target, handler, stage)
+        if target.account is None and target.qualifier is not None:
+            # `orders:live` is an alias of the function that `orders` means.
+            folder = Path(target.name)
+            if _holds_function(folder, handler):
+                found = _named_folder(folder, handler, None)
+                return dataclasses.replace(
+                    found, argument=argument, qualifier=target.qualifier
+                )
+        return target
     if argument.startswith("arn:"):
         raise UsageError(
             f"Cannot use {argument!r}: it is not the ARN of a function, such as "
@@ -199,6 +212,9 @@ def find_project(
             "function already; leave out one of them"
         )
     folders = _projects_called(target.name)
+    if not folders and Path(target.argument).is_dir():
+        # Its name may be that of a function, but here the code is needed.
+        return load_project(Path(target.argument), handler, name)
     if not folders:
         staged = _stage_called(target.name)
         advice = "give the handler's file or the folder that contains it"
@@ -243,7 +259,11 @@ def _named_folder(path: Path, handler: str | None, stage: str | None) -> Target:
 
 
 def _others_called(name: str, path: Path) -> list[Path]:
-    return [folder for folder in _projects_called(name) if folder != path]
+    return [
+        folder
+        for folder in _projects_called(name)
+        if folder.resolve() != path.resolve()
+    ]
 
 
 def _shown(folder: Path) -> str:
@@ -252,21 +272,32 @@ def _shown(folder: Path) -> str:
 
 
 def _holds_function(path: Path, handler: str | None = None) -> bool:
-    """Return whether there is a project at a path, even one with an invalid file."""
-    if (path / PROJECT_FILE).is_file():
-        return True
-    if not path.exists():
-        return False
+    """Return whether there is a project at a path, even one with an invalid file.
+
+    There is none in a folder that this user may not enter, such as another program's
+    data.
+    """
     try:
+        if (path / PROJECT_FILE).is_file():
+            return True
+        if not path.exists():
+            return False
         find_function(path, handler)
-    except UsageError:
+    except (UsageError, OSError):
         return False
     return True
 
 
 def _projects_called(name: str) -> list[Path]:
-    """Return the working folder and its subfolders whose project has a name."""
-    return [folder for folder in _folders_here() if _is_called(folder, name)]
+    """Return the working folder and its subfolders whose project has a name.
+
+    A folder that several links lead to is one project.
+    """
+    found: dict[Path, Path] = {}
+    for folder in _folders_here():
+        if _is_called(folder, name):
+            found.setdefault(folder.resolve(), folder)
+    return list(found.values())
 
 
 def _folders_here() -> list[Path]:
@@ -294,7 +325,11 @@ def _stage_called(name: str) -> tuple[Path, str] | None:
 def _is_called(folder: Path, name: str) -> bool:
     by_folder = function_name(Function(folder.resolve(), "")) == name
     file = folder / PROJECT_FILE
-    if not file.is_file():
+    try:
+        has_file = file.is_file()
+    except OSError:  # a folder that this user may not enter
+        return False
+    if not has_file:
         return by_folder and _holds_function(folder)
     content = _content_of(file)
     if content is None:

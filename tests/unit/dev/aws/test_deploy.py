@@ -142,6 +142,23 @@ def test_the_role_may_write_this_function_s_log_and_nothing_else() -> None:
     assert trust["Statement"][0]["Principal"] == {"Service": "lambda.amazonaws.com"}
 
 
+def test_a_new_role_may_not_be_known_to_all_of_iam_yet() -> None:
+    """IAM refuses its policy then, as moto does for a role that does not exist."""
+    refused = "The role with name fn-role cannot be found."
+
+    def retries(role: RoleState | None) -> list[bool]:
+        plan = plan_deploy(WANTED, replace(NOTHING, role=role))
+        return [
+            any(text in refused for text in step.retry_while)
+            for step in plan.steps
+            if isinstance(step.action, Call)
+            and step.action.operation == "PutRolePolicy"
+        ]
+
+    assert retries(None) == [True]
+    assert retries(RoleState(PLACE.role("fn-role"), is_ours=True)) == [False]
+
+
 def test_a_role_that_an_interrupted_run_left_is_used() -> None:
     arn = PLACE.role("fn-role")
     left = RoleState(arn, is_ours=True)

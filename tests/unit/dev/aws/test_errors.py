@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -592,7 +593,7 @@ def test_placeholders_are_replaced_by_results_and_files(
     path.write_bytes(b"zip")
     value = {
         "Layers": [ResultOf("deno", "LayerVersionArn"), "b"],
-        "Code": {"ZipFile": FileContent(path)},
+        "Code": {"ZipFile": FileContent(path, hashlib.sha256(b"zip").hexdigest())},
         "Size": 3,
     }
     assert resolve(value, {"deno": {"LayerVersionArn": "a"}}) == {

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import json
+import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +19,7 @@ from lambda_deno_spawn.dev.package.request import PATH_LENGTH, folder_of_fixed_l
 from lambda_deno_spawn.dev.package.seed import anonymous, new_address
 from lambda_deno_spawn.dev.project.function import Function
 from lambda_deno_spawn.dev.project.project import Project
-from lambda_deno_spawn.dev.project.selection import OWN_ARCHIVE, Selection
+from lambda_deno_spawn.dev.project.selection import OWN_ARCHIVE, OWN_IMAGE, Selection
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -141,6 +144,46 @@ def test_the_commands_own_zips_are_not_packaged(tmp_path: Path) -> None:
         (tmp_path / "data").mkdir(exist_ok=True)
         (tmp_path / "data" / f"{name}.zip").write_bytes(content)
     assert names(tmp_path, []) == ["data/no.zip", "data/other.zip"]
+
+
+def test_the_commands_own_lists_and_images_are_not_packaged(tmp_path: Path) -> None:
+    """They were, in a folder below the project that is not called dist."""
+    layer = {"name": "lambda-deno-spawn-deno-arm64", "compatibleRuntimes": []}
+    for folder, content in {
+        "own": [layer],
+        "others": [layer, {"name": "certificates"}],
+        "map": {"layers": ["roads"]},
+        "words": ["roads"],
+        "none": [],
+    }.items():
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "layers.json").write_text(json.dumps(content))
+    own = {"annotations": {OWN_IMAGE[0]: OWN_IMAGE[1]}}
+    for name, index in {"own": own, "other": {}, "empty": None}.items():
+        with tarfile.open(tmp_path / "map" / f"{name}.tar", "w") as tar:
+            if index is None:
+                continue
+            blobs = tarfile.TarInfo("blobs")
+            blobs.type = tarfile.DIRTYPE
+            tar.addfile(blobs)
+            text = json.dumps(index).encode()
+            info = tarfile.TarInfo("index.json")
+            info.size = len(text)
+            tar.addfile(info, io.BytesIO(text))
+    (tmp_path / "map" / "no.tar").touch()
+    assert names(tmp_path, []) == [
+        "map/empty.tar", "map/layers.json", "map/no.tar", "map/other.tar",
+        "none/layers.json", "others/layers.json", "words/layers.json",
+    ]  # fmt: skip
+
+
+def test_an_empty_folder_for_packages_is_no_data(tmp_path: Path) -> None:
+    """The first package had it, and the second one had not."""
+    for name in ("build", "uploads"):
+        (tmp_path / name).mkdir()
+    project = Project(Function(tmp_path, "function.handler"), "name")
+    found = Selection(project, (), str(tmp_path / "build")).files()
+    assert [file.name for file in found] == ["uploads/"]
 
 
 def test_what_is_written_now_is_not_packaged(tmp_path: Path) -> None:

@@ -51,6 +51,27 @@ def known_keys(load: Load) -> list[str]:
     return refusal(load, "zzz = 1").partition("keys are ")[2].split(", ")
 
 
+def test_folders_whose_names_lambda_does_not_accept_are_different_functions(
+    tmp_path: Path,
+) -> None:
+    """Both were called function, so the second one replaced the first in AWS."""
+
+    def name_of(folder: str) -> str:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "index.js").touch()
+        return load_project(tmp_path / folder).name
+
+    names = [name_of(folder) for folder in ("注文", "支払い", "注文-1", "支払い-1")]
+    assert len(set(names)) == 4
+    assert all(re.fullmatch(r"(?:function|1)-[0-9a-f]{8}", name) for name in names)
+    assert name_of("Pröjekt") == "Pr-jekt"
+    assert name_of("2026") == "2026"
+    assert name_of("カ\u3099") == name_of("ガ")  # as macOS may write it
+    long = [name_of(f"{'orders-' * 10}{end}") for end in "ab"]
+    assert {len(name) for name in long} == {64}
+    assert len(set(long)) == 2
+
+
 def test_function_without_a_project_file_has_a_name_and_defaults(
     tmp_path: Path,
 ) -> None:

@@ -117,8 +117,8 @@ def test_path_that_is_not_there_is_refused(here: Path) -> None:
             Target("123456789012:function:orders", "orders", account="123456789012"),
         ),
         (
-            "orders:$LATEST",
-            Target("orders:$LATEST", "orders", qualifier="$LATEST"),
+            "billing:$LATEST",
+            Target("billing:$LATEST", "billing", qualifier="$LATEST"),
         ),
     ],
     ids=["arn", "arn-of-alias", "partial-arn", "qualified-name"],
@@ -130,6 +130,29 @@ def test_arns_and_versions_are_read(
     assert find_target(argument) == expected
     assert named_target(argument) == expected
     assert expected.lambda_name == argument
+
+
+def test_alias_is_one_of_the_function_that_its_name_means(here: Path) -> None:
+    """`orders` was the function in the folder, `orders:live` an alias of another."""
+    write_project(here / "orders", "orders-api")
+    target = find_target("orders:live")
+    assert (target.name, target.qualifier) == ("orders-api", "live")
+    assert target.lambda_name == "orders-api:live"
+    assert target.other == "orders"
+    write_project(here / "orders", "orders")
+    assert find_target("orders:live").lambda_name == "orders:live"
+    assert find_target("orders:live").other is None
+    assert find_target("123456789012:function:orders:live").path is None
+
+
+def test_folder_with_several_links_to_it_is_one_project(here: Path) -> None:
+    write_project(here / "releases-7", "orders")
+    (here / "current").symlink_to("releases-7")
+    assert find_project(find_target("orders")).name == "orders"
+    write_project(here / "orders-api", "orders")
+    (here / "orders").symlink_to("orders-api")
+    (here / "releases-7" / "lambda.toml").unlink()
+    assert find_target("orders").name == "orders"
 
 
 @pytest.mark.parametrize(
@@ -191,6 +214,12 @@ def test_name_of_a_folder_counts_where_the_project_file_has_none(here: Path) -> 
 
 def test_name_that_no_project_here_has_is_refused(here: Path) -> None:
     with pytest.raises(UsageError, match="no project here has the name 'orders'; give"):
+        find_project(find_target("orders"))
+
+
+def test_folder_without_a_function_is_said_to_be_there(here: Path) -> None:
+    (here / "orders").mkdir()
+    with pytest.raises(UsageError, match="handler in 'orders': it has no source file"):
         find_project(find_target("orders"))
 
 
