@@ -30,9 +30,9 @@ install: $(STAMP) ## create .venv with everything, Deno's binary included
 invoke: $(NATIVE) ## run the hello example through the real runtime and print its result
 	$(BIN)/lambda-deno-spawn invoke examples/hello --event @examples/hello/event.json
 
-# Files of tests are shared out, two for each core, as many wait for deadlines to pass; in
+# Files of tests are shared out, three for each core, as many wait for deadlines to pass; in
 # the order of tests/conftest.py, so that the short ones of tests/unit come last.
-PARALLEL = -n $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))') \
+PARALLEL = -n $(shell $(PYTHON) -c 'import os; print(3 * (os.cpu_count() or 1))') \
   --dist loadfile --no-loadscope-reorder
 # Each worker would compile every test, and each command itself, again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -137,7 +137,8 @@ reference: $(STAMP) ## write the tables of docs/ that come from the code
 	$(BIN)/python -m docs.site.reference
 
 docs: $(STAMP) ## the documentation site, into dist/site; any warning is a failure
-	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict --quiet
+	# With --quiet, MkDocs does not count warnings, and --strict has no effect.
+	NO_MKDOCS_2_WARNING=true $(BIN)/mkdocs build --strict
 
 $(VENV)/.release: $(STAMP) locks/release.txt
 	$(LOCKED) locks/release.txt

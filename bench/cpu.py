@@ -25,7 +25,7 @@ EVENTS = 200
 BATCH = 10  # CPU time has a resolution of 1 us in a cgroup, else of 10 ms
 OFF_TO_BARE = 1.25
 BARE = HANDLERS / "bare.mjs"
-# What a handler has by default, so that a bundle finds what it looks for.
+# The variables that a handler has by default, for a bundle that reads them.
 PERMISSIONS = ("--allow-env", "--allow-sys", "--allow-read")
 
 

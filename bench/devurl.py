@@ -86,7 +86,7 @@ async def _measure(way: str, events: int | None, scratch: Path) -> Figure:
 
 
 class Side:
-    """What is given requests while a turn lasts."""
+    """One side of the comparison, which gets requests while its turn lasts."""
 
     def __init__(self) -> None:
         """Expect the first turn."""

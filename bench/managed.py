@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bench.throughput import Load
     from lambda_deno_spawn.dev.project.function import Function
 
-# What is sustained, over what a bare `deno run` for each event would allow.
+# The sustained rate, over the rate that a bare `deno run` for each event would allow.
 TO_POSSIBLE = {"echo": 3.0, "bundle": 8.0}
 MEMORY_TO_EXEC = 0.5
 # For the memory of processes of their own start, which takes no minute.

@@ -48,7 +48,7 @@ MEMORY_GROWTH = 1.2
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """What serves the events, and what it is compared with.
+    """The runtime that serves the events, and the baseline.
 
     Attributes:
         name: Of the function.

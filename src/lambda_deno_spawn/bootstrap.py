@@ -51,10 +51,11 @@ from lambda_deno_spawn.processes.descendants import (
     become_subreaper,
     end_children,
     fork_away_from_children,
+    lose,
     newly_lost,
     oom_score,
 )
-from lambda_deno_spawn.processes.launch import keep_descriptors
+from lambda_deno_spawn.processes.launch import PASSED, keep_descriptors
 from lambda_deno_spawn.processes.state import StateDir
 from lambda_deno_spawn.records import TYPE_CHECKING
 from lambda_deno_spawn.worker.start import start_worker
@@ -77,6 +78,10 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.serving.workers import Workers
     from lambda_deno_spawn.worker.start import StartedWorker
 
+CLOSED_LOST = (
+    "Cannot close processes to events that run beside them: the code of an event may "
+    "read another one"
+)
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_BEFORE_SNAPSHOT = 64
@@ -186,6 +191,8 @@ def _start(
             command = deno_command(settings, environ, state.path)
             if adapt is not None:
                 command = adapt(command)
+            if settings.concurrency > 1:
+                command = _closed(command)
             cache = ModuleCache(
                 state.path,
                 command.given_cache,
@@ -221,6 +228,18 @@ def _start(
         for orphan in orphans:
             orphan.launched.abort()
             end_children(ABORT_LIMIT_S)  # programs that its module has started
+
+
+def _closed(command: DenoCommand) -> DenoCommand:
+    """Close processes to the events that run beside them, as the same user."""
+    from lambda_deno_spawn.native.control import closed_environ, library_path
+
+    library = library_path()
+    if library is None:
+        lose(CLOSED_LOST, f"there is no library for it for {os.uname().machine}")
+        return command
+    environ = closed_environ(command.environ, library, PASSED)
+    return command._replace(environ=environ, is_closed=True)
 
 
 def _with_secrets(settings: Settings) -> Mapping[str, str]:
@@ -399,7 +418,7 @@ def _templates(
         raise ConfigError("LAMBDA_DENO_START", "fork", f"auto: {reason}")
     from lambda_deno_spawn.log.writer import logger
 
-    # Where the settings leave nothing to copy, there is nothing to report.
+    # With settings under which no process is ever copied, this is not news.
     is_news = settings.strategy is Strategy.FRESH and settings.invocations == 1
     report = logger.info if is_news else logger.debug
     report("Events are served by processes of their own start: %s", reason)

@@ -1,4 +1,4 @@
-"""What code that runs before Deno needs of enum, contextlib and signal, without them.
+"""Parts of enum, contextlib and signal for code that runs before Deno, without them.
 
 They import functools, collections, types and operator: a third of what passes between
 Python's start and Deno's (decision 0034). All of it behaves as the original does, and

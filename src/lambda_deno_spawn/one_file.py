@@ -11,7 +11,7 @@ from __future__ import annotations
 import marshal
 import sys
 
-# What importlib.machinery and importlib.util call by these names, without their import.
+# Known as members of importlib.machinery and importlib.util, which are not imported.
 from _frozen_importlib import ModuleSpec
 from _frozen_importlib_external import MAGIC_NUMBER
 

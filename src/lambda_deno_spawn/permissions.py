@@ -272,6 +272,7 @@ def grant(
     total = {name: _expanded(value, task_root) for name, value in total.items()}
     is_hidden = _hide(total, task_root, searched)
     hints = _hints(permissions, set_name, asked, denied, task_root, is_hidden=is_hidden)
+    own_only = _is_private(total.get("allow-write", ""))
     if listens:
         _allow_socket(total)
     if has_input:
@@ -286,10 +287,6 @@ def grant(
         arguments.append("--cached-only")
     arguments += [_argument(name, value) for name, value in given.items()]
     programs = bool({"allow-all", "allow-run", "allow-ffi"} & set(total))
-    written = total.get("allow-write", PRIVATE_DIR_MARK)
-    own_only = written is not None and all(
-        path.startswith(PRIVATE_DIR_MARK) for path in written.split(",")
-    )
     elsewhere = programs or not own_only
     return Grant(tuple(arguments), programs, elsewhere, set_name, hints, steering)
 
@@ -401,6 +398,14 @@ def _covers(value: str | None, path: str, task_root: str) -> bool:
         if is_within(path, absolute):
             return True
     return False
+
+
+def _is_private(value: str | None) -> bool:
+    """Return whether a flag's paths lie in the private folder, however written."""
+    return value is not None and all(
+        is_within(posixpath.normpath(path), PRIVATE_DIR_MARK)
+        for path in filter(None, value.split(","))
+    )
 
 
 def is_within(path: str, folder: str) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
+import itertools
 import os
 import shutil
 import tempfile
@@ -28,6 +29,7 @@ from tests.integration.rie import rie_binary as find_rie_binary
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+    from types import ModuleType
 
 
 class MakeRuntime(Protocol):
@@ -70,6 +72,11 @@ WAYS = {
 }
 
 
+# So many of all ways has a test in `make test`; `make test-long` runs it in the others.
+SHORT_WAYS = 2
+WAYS_TAKEN: dict[ModuleType, Iterator[str]] = {}
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests marked ``every_way`` in each way, or in those that the mark names."""
     if "make_runtime" not in metafunc.fixturenames:
@@ -79,7 +86,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ways = [way for way in WAYS if way in (marker.args or WAYS)]
         if library_path() is None:  # `make native` builds it
             ways = [way for way in ways if way != "fork"]
-        metafunc.parametrize("way", ways, indirect=True)
+        short = ways
+        if not marker.args:
+            # The next ones for the next test: so a module has all of them.
+            taken = WAYS_TAKEN.setdefault(metafunc.module, itertools.cycle(ways))
+            short = list(itertools.islice(taken, SHORT_WAYS))
+        metafunc.parametrize(
+            "way",
+            [
+                pytest.param(way, marks=() if way in short else pytest.mark.long)
+                for way in ways
+            ],
+            indirect=True,
+        )
 
 
 @pytest.fixture

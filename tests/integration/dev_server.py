@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -20,10 +21,11 @@ from botocore.config import Config
 from tests.integration.harness import marked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
 LIMIT_S = 90.0
+READ_BYTES = 64 * 1024
 END_LIMIT_S = 60.0
 MARK_VARIABLE = "LDS_DEV_TEST"
 
@@ -42,18 +44,28 @@ class DevServer:
 
     Attributes:
         url: Where it listens.
-        changes: What it has written to stdout, parsed.
         code: Its exit code, once it has ended.
     """
 
     def __init__(
-        self, *arguments: str | Path, environ: Mapping[str, str] | None = None
+        self,
+        *arguments: str | Path,
+        environ: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
     ) -> None:
-        """Start nothing yet."""
+        """Start nothing yet.
+
+        Args:
+            arguments: Those of the command.
+            environ: Further environment variables.
+            wrapper: A command that becomes the one that is given to it.
+        """
         self.url = ""
-        self.changes: list[dict[str, Any]] = []
+        self._changes: list[dict[str, Any]] = []
+        self._unfinished = b""  # of a line
         self.code: int | None = None
         self._mark = uuid.uuid4().hex
+        self._wrapper = wrapper
         self._arguments = ["--port", "0", "-o", "json", *map(str, arguments)]
         self._environ = {**os.environ, **(environ or {}), MARK_VARIABLE: self._mark}
         self._grew = threading.Condition()
@@ -62,12 +74,19 @@ class DevServer:
     def __enter__(self) -> Self:
         """Start it, and wait until it listens."""
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "lambda_deno_spawn", "dev", *self._arguments],
+            [
+                *self._wrapper,
+                sys.executable,
+                *("-m", "lambda_deno_spawn", "dev"),
+                *self._arguments,
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env=self._environ,
             start_new_session=True,
         )
+        assert self.process.stdout is not None
+        os.set_blocking(self.process.stdout.fileno(), False)
         self._reading = threading.Thread(target=self._read, daemon=True)
         self._reading.start()
         self.url = str(
@@ -104,6 +123,15 @@ class DevServer:
             self.stderr = self.process.stderr.read().decode()
             self.process.stderr.close()
 
+    @property
+    def changes(self) -> list[dict[str, Any]]:
+        """What it has written to stdout so far, parsed."""
+        # Also what the thread has not come to read: a request may be answered, and what
+        # was written before that may still be in the pipe.
+        with self._grew:
+            self._take()
+            return self._changes
+
     def survivors(self) -> set[int]:
         """Return the processes that it has started and that are alive."""
         return marked(f"{MARK_VARIABLE}={self._mark}")
@@ -128,11 +156,12 @@ class DevServer:
         end_s = time.monotonic() + LIMIT_S
         with self._grew:
             while True:
-                for change in self.changes[since:]:
+                self._take()
+                for change in self._changes[since:]:
                     if is_it(change):
                         return change
                 if not self._grew.wait(end_s - time.monotonic()):
-                    raise TimeoutError(f"not among {self.changes[-20:]}")
+                    raise TimeoutError(f"not among {self._changes[-20:]}")
                 if self.process.poll() is not None and not self._reading.is_alive():
                     raise ChildProcessError("dev has ended")
 
@@ -156,11 +185,28 @@ class DevServer:
         return dict(self.wait_for(is_it)["record"])
 
     def _read(self) -> None:
-        assert self.process.stdout is not None
-        with self.process.stdout as stdout:
-            for line in stdout:
-                with self._grew:
-                    self.changes.append(json.loads(line))
-                    self._grew.notify_all()
+        stdout = self.process.stdout
+        assert stdout is not None
+        is_open = True
+        while is_open:
+            select.select([stdout], [], [])
+            with self._grew:
+                is_open = self._take()
+                self._grew.notify_all()
         with self._grew:
-            self._grew.notify_all()
+            stdout.close()
+
+    def _take(self) -> bool:
+        """Read what is in the pipe now; False once nothing can follow."""
+        stdout = self.process.stdout
+        assert stdout is not None
+        while not stdout.closed:
+            try:
+                data = os.read(stdout.fileno(), READ_BYTES)
+            except BlockingIOError:
+                return True
+            if not data:
+                break
+            *lines, self._unfinished = (self._unfinished + data).split(b"\n")
+            self._changes += map(json.loads, lines)
+        return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import json
 import os
@@ -28,15 +29,22 @@ TEST_ID_VARIABLE = "LDS_TEST_ID"
 # Only a test that fails waits so long, however busy the machine is.
 STOP_LIMIT_S = 60.0
 LIMIT_S = 60.0
-# What asyncio reads ahead of us, twice.
-LOG_BUFFER_BYTES = 64 * 1024
+# What a pipe holds.
+READ_BYTES = 64 * 1024
+# A process that floods the log cannot keep us from everything else.
+READS_AT_ONCE = 16
 LOG_TAIL_CHARACTERS = 4096
+DROPPED = re.compile(r"(\d+) log records were dropped")
 
 
 def deno_binary() -> str:
     """Return the Deno binary that tests run."""
     settings = Settings(runtime_api="", handler="", task_root="")
     return find_binary(settings, os.environ.get("PATH", ""))
+
+
+def _utf8() -> codecs.IncrementalDecoder:
+    return codecs.getincrementaldecoder("utf-8")("replace")
 
 
 def _open_gate() -> asyncio.Event:
@@ -76,6 +84,8 @@ class RuntimeUnderTest:
     test_id: str = field(default_factory=lambda: uuid.uuid4().hex)
     _process: asyncio.subprocess.Process | None = None
     _reading: asyncio.Task[None] | None = None
+    _pipe: int | None = None
+    _decoder: codecs.IncrementalDecoder = field(default_factory=_utf8)
     _log: list[str] = field(default_factory=list)
     _log_grew: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -100,15 +110,19 @@ class RuntimeUnderTest:
         command = bootstrap_command()
         if self.wrapper:
             command = ["sh", "-c", self.wrapper, "wrapper", *command]
-        self._process = await asyncio.create_subprocess_exec(
-            *command,
-            env={name: value for name, value in wanted.items() if value is not None},
-            cwd=self.task_root,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            limit=LOG_BUFFER_BYTES,
-        )
+        self._pipe, theirs = os.pipe()
+        os.set_blocking(self._pipe, False)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                *command,
+                env={key: value for key, value in wanted.items() if value is not None},
+                cwd=self.task_root,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=theirs,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+        finally:
+            os.close(theirs)
         self._reading = asyncio.create_task(self._read_log())
         return self
 
@@ -128,6 +142,9 @@ class RuntimeUnderTest:
     @property
     def log(self) -> str:
         """Everything it wrote to stdout and stderr so far."""
+        # Also what our event loop has not been told of: an event may be over, and what
+        # was written before that may still be in the pipe.
+        self._take_log()
         self._log[:] = ["".join(self._log)]  # not at each read: it may be 100 MB
         return self._log[0]
 
@@ -140,6 +157,7 @@ class RuntimeUnderTest:
 
     def clear_log(self) -> None:
         """Forget what it wrote so far."""
+        self._take_log()
         self._log.clear()
 
     @property
@@ -182,6 +200,34 @@ class RuntimeUnderTest:
             raise AssertionError(f"{text!r} is not in the log:\n{self.log}") from None
         return next(line for line in self.log.splitlines() if text in line)
 
+    async def logged_often(self, text: str, least: int) -> None:
+        """Wait until the log contains a text so often, and not less.
+
+        An event waits for its log for a second only: of megabytes the rest may follow
+        it. What the runtime says that it has dropped, as nothing was read for too long,
+        counts as well.
+        """
+        found = 0
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                while found < least:
+                    self._log_grew.clear()
+                    log = self.log
+                    found = log.count(text) + sum(map(int, DROPPED.findall(log)))
+                    if found < least:
+                        await self._log_grew.wait()
+        except TimeoutError:
+            message = f"{text!r} is in the log {found} times, and not {least}"
+            raise AssertionError(message) from None
+
+    async def reported(self, count: int) -> list[dict[str, Any]]:
+        """Wait until so many invocations are over and cleaned up after; see reports."""
+        async with asyncio.timeout(LIMIT_S):
+            while len(found := reports(self.log)) < count:
+                self._log_grew.clear()
+                await self._log_grew.wait()
+        return found
+
     def survivors(self) -> list[int]:
         """Return every process of this test that is alive, the supervisor included."""
         # It may hide its mark, and what a handler starts may have lost it.
@@ -207,15 +253,36 @@ class RuntimeUnderTest:
             shutil.rmtree(entry)
 
     async def _read_log(self) -> None:
-        assert self._process is not None
-        assert self._process.stdout is not None
-        while data := await self._process.stdout.read(65_536):
-            await self.log_gate.wait()
-            text = data.decode("utf-8", "replace")
+        assert self._pipe is not None
+        try:
+            while True:
+                await self.log_gate.wait()
+                if not self._take_log():
+                    return
+                await until_readable(self._pipe)
+        finally:
+            pipe, self._pipe = self._pipe, None
+            os.close(pipe)
+
+    def _take_log(self) -> bool:
+        """Read what is in the pipe now; False once nothing can follow."""
+        if self._pipe is None:
+            return False
+        if not self.log_gate.is_set():
+            return True
+        for _ in range(READS_AT_ONCE):
+            try:
+                data = os.read(self._pipe, READ_BYTES)
+            except BlockingIOError:
+                break
+            text = self._decoder.decode(data, final=not data)
             self.log_tail = (self.log_tail + text)[-LOG_TAIL_CHARACTERS:]
             if self.keeps_log:
                 self._log.append(text)
                 self._log_grew.set()
+            if not data:
+                return False
+        return True
 
 
 def marked(entry: str) -> set[int]:
@@ -258,16 +325,23 @@ async def kill_and_wait(pid: int, limit_s: float = LIMIT_S) -> None:
 
 async def wait_for_end(pid: int, limit_s: float) -> None:
     """Wait until a process has ended, whoever's child it is."""
-    loop = asyncio.get_running_loop()
-    ended = asyncio.Event()
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return
-    loop.add_reader(descriptor, ended.set)
     try:
         async with asyncio.timeout(limit_s):
-            await ended.wait()
+            await until_readable(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+async def until_readable(descriptor: int) -> None:
+    """Wait until something can be read: data, an end of file, or that of a process."""
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(descriptor, readable.set)
+    try:
+        await readable.wait()
     finally:
         loop.remove_reader(descriptor)
-        os.close(descriptor)

@@ -314,6 +314,8 @@ def _environ(
         "AWS_LAMBDA_FUNCTION_TIMEOUT": str(timeout_s),
         "DENO_DIR": str(temp_root / "deno"),
         "LAMBDA_DENO_BIN": str(find_deno_bin()),
+        # On a busy machine, too, it is us who end an event, and not the emulator.
+        "LAMBDA_DENO_STOP_MARGIN_MS": "4000",
         "LAMBDA_DENO_WARM": "background",  # its caller is answered only at `next`
         "LAMBDA_TASK_ROOT": str(task_root),
         "TMPDIR": str(temp_root),

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import psutil
 import pytest
 
-from tests.integration.rie import run_rie
+from tests.integration.rie import OUTLIVE_TIMEOUT_S, run_rie
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,7 +194,7 @@ def test_init_error_reaches_the_caller_if_the_handler_is_wrong(
         assert answer.status_code == 502
         assert answer.json()["errorType"] == error_type
         assert handler.rpartition(".")[0] in answer.json()["errorMessage"]
-        _, left = psutil.wait_procs(rie.processes(), timeout=30)
+        _, left = psutil.wait_procs(rie.processes(), timeout=OUTLIVE_TIMEOUT_S)
         assert left == []
 
 

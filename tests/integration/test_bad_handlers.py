@@ -252,7 +252,8 @@ async def test_results_that_look_wrong_but_are_not(
         answer = await api.invoke({"case": "floodsStderr"})
         assert answer.json() == "flooded"
         await api.wait_for_next()
-        assert runtime.log.count("e" * 1023) == 4097
+        await runtime.logged_often("e" * 1023, 4097)
+        assert runtime.log.count("e" * 1023) <= 4097
 
 
 async def test_rubbish_on_stdout_is_logged_and_never_spoils_the_result(
@@ -264,8 +265,8 @@ async def test_rubbish_on_stdout_is_logged_and_never_spoils_the_result(
         await api.wait_for_next()
         # writeSync, write, writable, process.stdout and the prototype; console.log is
         # one record of that many lines.
-        records = runtime.log.count(f"{answer.request_id}\tINFO\t" + "rubbish" * 9)
-        assert records >= 5 * 4096 + 1
+        record = f"{answer.request_id}\tINFO\t" + "rubbish" * 9
+        await runtime.logged_often(record, 5 * 4096 + 1)
 
 
 # Before a process is started, or while the first one loads, the ways are the same but

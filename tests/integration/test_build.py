@@ -20,7 +20,7 @@ from lambda_deno_spawn import native
 from lambda_deno_spawn.dev.project.project import Arch
 from tests.fixtures.command import as_text, run_command
 from tests.fixtures.packages import download, fetch_bundler, install
-from tests.integration.harness import deno_binary
+from tests.integration.harness import LIMIT_S, deno_binary
 from tests.packages.cases import copy_needed, handler
 
 if TYPE_CHECKING:
@@ -344,26 +344,31 @@ def test_what_a_module_has_started_ends_with_it(
     )
 
 
+COMMONJS = {
+    "cjs": ("function.cjs", "exports.handler = async () => 'here';\n"),
+    "js": ("function.js", "module.exports = { handler: () => 'here' };\n"),
+    "require": (
+        "function.js",
+        "module.exports.handler = () => require('./a.json').a;\n",
+    ),
+}
+
+
 @pytest.mark.parametrize(
-    ("name", "text"),
+    ("form", "option"),
     [
-        ("function.cjs", "exports.handler = async () => 'here';\n"),
-        ("function.js", "module.exports = { handler: () => 'here' };\n"),
-        ("function.js", "module.exports.handler = () => require('./a.json').a;\n"),
+        # Each form and each option once; the other pairs are long.
+        pytest.param(form, option, marks=() if place == other else pytest.mark.long)
+        for place, form in enumerate(COMMONJS)
+        for other, option in enumerate(["", "--minify", "--no-source-map"])
     ],
-    ids=["cjs", "js", "require"],
 )
-@pytest.mark.parametrize("options", [[], ["--minify"], ["--no-source-map"]], ids=str)
 def test_a_handler_in_commonjs_is_found_in_its_bundle(
-    build: Build,
-    project: Path,
-    tmp_path: Path,
-    name: str,
-    text: str,
-    options: list[str],
+    build: Build, project: Path, tmp_path: Path, form: str, option: str
 ) -> None:
+    name, text = COMMONJS[form]
     write(project, {name: text, "a.json": '{"a": "here"}'})
-    done = build("orders", *options)
+    done = build("orders", *filter(None, [option]))
     assert (done.returncode, done.stderr) == (0, "")
     task = tmp_path / "task"
     with zipfile.ZipFile(tmp_path / "dist" / "orders.zip") as content:
@@ -485,8 +490,8 @@ def test_a_build_that_is_terminated_leaves_nothing(
     started.read_bytes()  # waits until the module is being loaded
     children = psutil.Process(process.pid).children()
     process.terminate()
-    assert process.wait(10) == 143
-    _, alive = psutil.wait_procs(children, timeout=30)
+    assert process.wait(LIMIT_S) == 143
+    _, alive = psutil.wait_procs(children, timeout=LIMIT_S)
     assert alive == []
     assert list(temp.iterdir()) == []
 
@@ -669,7 +674,7 @@ def same_elsewhere(
         ("express", "bundle"),
         ("express --no-bundle", "files"),
         ("knex", "packages"),
-        ("pdfkit", "packages"),
+        pytest.param("pdfkit", "packages", marks=pytest.mark.long),
     ],
 )
 def test_popular_packages_run_elsewhere(

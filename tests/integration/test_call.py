@@ -43,7 +43,7 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServer]:
         tmp_path_factory.mktemp("functions"),
         {"api/function.ts": CODE, "cut/function.ts": CUT},
     )
-    with DevServer(folder, "--no-watch", "--timeout", "15") as server:
+    with DevServer(folder, "--no-watch", "--timeout", "60") as server:
         yield server
 
 

@@ -55,3 +55,4 @@ async def test_no_process_stays_however_it_clings(
                     assert await send({}) == "served", kind
             assert await send({}) == "served", kind
             assert "Cannot end" not in runtime.log, kind
+            assert "Exception in callback" not in runtime.log, kind

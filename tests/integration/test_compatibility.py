@@ -141,7 +141,7 @@ async def test_middy_can_answer_before_the_deadline(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, deno_dir: str
 ) -> None:
     async with make_runtime(FOLDER, "middy.early", DENO_DIR=deno_dir):
-        answer = await api.invoke({}, timeout_s=2.0)
+        answer = await api.invoke({}, timeout_s=5.0)
         assert answer.json() == {"statusCode": 408}
 
 

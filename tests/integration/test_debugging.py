@@ -213,10 +213,11 @@ async def test_dev_has_a_debugger_attach_to_the_process_of_each_event(
         url = json.loads(await process.stdout.readline())["url"]
         draining = asyncio.create_task(process.stdout.read())
         async with httpx.AsyncClient(base_url=url, timeout=LIMIT_S) as client:
+            earlier: set[str] = set()
             for name in ("Ada", "Grace"):  # a process each, at the same port
                 path = "/2015-03-31/functions/greeter/invocations"
                 sent = asyncio.create_task(client.post(path, json={"name": name}))
-                async with attached(port) as debugger:
+                async with attached(port, earlier) as debugger:
                     await debugger.call(
                         "Debugger.setBreakpointByUrl",
                         url=f"file://{project}/function.ts",

@@ -222,6 +222,9 @@ def test_options_that_contradict_each_other_are_refused(cloud: Cloud) -> None:
     finished = cloud.deploy("--no-function-url", "--function-url-auth", "NONE")
     assert finished.exit_code == 2
     assert "leave out one of them" in finished.stderr
+    finished = cloud.deploy("--subnet", "subnet-0a1b2c3d")
+    assert finished.exit_code == 2
+    assert "--subnet without --security-group" in finished.stderr
     finished = cloud.deploy("--bucket", "UPPER")
     assert finished.exit_code == 2
     assert "S3 accepts 3 to 63 lowercase" in finished.stderr

@@ -28,7 +28,7 @@ def test_apps_behave_as_their_own_test_clients_expect(tmp_path: Path) -> None:
             shutil.copy(FOLDER / each, folder)
         shutil.copy(FOLDER / file, folder / f"function{Path(file).suffix}")
     with DevServer(
-        tmp_path / "functions", "--no-watch", "--timeout", "20", environ=environ
+        tmp_path / "functions", "--no-watch", "--timeout", "60", environ=environ
     ) as dev:
         command = [deno_binary(), "run", "-A", "--no-check", "--frozen", "client.ts"]
         done = subprocess.run(

@@ -8,7 +8,6 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from lambda_deno_spawn.dev.devserver import server as dev_server
 from lambda_deno_spawn.dev.devserver.server import Listener
@@ -16,7 +15,7 @@ from lambda_deno_spawn.dev.devserver.server import Listener
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-LIMIT_S = 30
+LIMIT_S = 90
 HOST = b"Host: localhost:3000\r\n"
 LAST = b"GET /last HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n"
 
@@ -80,16 +79,65 @@ async def test_a_body_follows_its_head_without_delay(
 
     seen = []
 
-    class Watched(HttpToolsProtocol):
+    class Watched(dev_server.Http):
         def connection_made(self, transport: Any) -> None:
             sock = transport.get_extra_info("socket")
             seen.append(sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY))
             super().connection_made(transport)
 
-    monkeypatch.setattr(dev_server, "HTTP", Watched)
+    monkeypatch.setattr(dev_server, "Http", Watched)
     async with served() as port:
         await exchange(port, LAST)
     assert seen[0] != 0
+
+
+async def test_a_short_response_is_one_packet_and_no_piece_waits_for_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[bytes] = []
+    more = asyncio.Event()
+
+    class Noting:
+        def __init__(self, transport: Any) -> None:
+            self._transport = transport
+
+        def write(self, data: bytes) -> None:
+            written.append(data)
+            self._transport.write(data)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self._transport, name)
+
+    class Watched(dev_server.Http):
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(Noting(transport))  # type: ignore[arg-type]
+
+    async def streaming(scope: Any, receive: Any, send: Any) -> None:
+        if scope["path"] == "/last":
+            await app(scope, receive, send)
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await more.wait()  # the client has the head
+        large = b"x" * 100_000
+        await send({"type": "http.response.body", "body": large, "more_body": True})
+        await send({"type": "http.response.body", "body": b""})
+
+    monkeypatch.setattr(dev_server, "Http", Watched)
+    listener = Listener(0)
+    async with asyncio.timeout(LIMIT_S), listener.serve(streaming):
+        reader, writer = await asyncio.open_connection("127.0.0.1", listener.port)
+        writer.write(get(b"/stream") + LAST)
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+        more.set()
+        rest = await reader.read()
+        writer.close()
+    listener.close()
+    assert rest.startswith(b"186a0\r\nxxx")
+    assert b"x\r\n0\r\n\r\nHTTP/1.1 200 OK" in rest
+    assert rest.endswith(b"\r\n\r\n/last")
+    assert b"".join(written).endswith(rest)
+    assert written[-1].startswith(b"HTTP/1.1 200 OK")
+    assert written[-1].endswith(b"/last")
 
 
 async def test_an_end_waits_for_the_response_in_progress() -> None:

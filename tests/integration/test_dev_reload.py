@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from lambda_deno_spawn.dev.devserver.watcher import GitIgnored
-from tests.integration.dev_server import DevServer, write
+from tests.integration.dev_server import LIMIT_S, DevServer, write
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -31,6 +31,12 @@ export async function handler(event: any) {
 }
 """
 
+# With a limit for the programs of a user that only this one has.
+FEW_WATCHES = [
+    "unshare", "--user", "--map-root-user", "sh", "-c",
+    'echo 2 >/proc/sys/user/max_inotify_watches && exec "$0" "$@"',
+]  # fmt: skip
+
 FILES = [
     "plain.ts", "x.log", "keep.log", "out/a.ts", "sub/out/b.ts", "sub/deep.tmp",
     "sub/own.txt", "sub/back.txt", "only/here.md", "sub/only/here.md", "dir/x/y.ts",
@@ -49,7 +55,7 @@ def project(tmp_path: Path) -> Path:
             ".gitignore": "out/\n*.bak\n",
             "deno.json": "{}",
             "one/function.ts": CODE,
-            "one/lambda.toml": "timeout = 20\n",
+            "one/lambda.toml": "timeout = 60\n",
             "two/function.ts": "export const handler = () => 'two';\n",
             "two/lambda.toml": "",
             "lib/word.ts": LIB,
@@ -89,7 +95,7 @@ def test_saved_code_serves_the_next_request(dev: DevServer, project: Path) -> No
         write(project, {"lib/word.ts": LIB.replace("first", "second")})
         reloaded(dev, "one", since)
         assert answer(dev) == "second"
-        assert running.result(30) == "first"
+        assert running.result(LIMIT_S) == "first"
 
     # Half-written: the error is told once, and in each answer.
     since = len(dev.changes)
@@ -97,6 +103,7 @@ def test_saved_code_serves_the_next_request(dev: DevServer, project: Path) -> No
     reloaded(dev, "one", since)
     for _ in range(2):
         assert answer(dev)["errorType"] == "Runtime.UserCodeSyntaxError"
+    dev.notice("Runtime.UserCodeSyntaxError", since)
     errors = [
         c["notice"]["text"]
         for c in dev.changes[since:]
@@ -146,6 +153,59 @@ def test_project_files_are_read_again_and_functions_come_and_go(
     write(project, {"two/lambda.toml": 'name = "zwei"\n'})
     dev.notice("is served now", since)
     assert answer(dev, "zwei") == "two"
+
+
+def test_a_function_is_served_again_when_its_folder_is_back(tmp_path: Path) -> None:
+    """Such as after a change of the branch, and back."""
+    folder = write(tmp_path / "f", {"function.ts": "export const handler = () => 1;"})
+    with DevServer(folder, "--timeout", "20") as dev:
+        assert answer(dev, "f") == 1
+        since = len(dev.changes)
+        folder.rename(tmp_path / "away")
+        gone = f"Cannot run 'f': its folder '{folder}' is gone"
+        dev.notice(gone, since)
+        assert answer(dev, "f")["errorMessage"].startswith(gone)
+        (tmp_path / "away").rename(folder)
+        reloaded(dev, "f", since)
+        assert answer(dev, "f") == 1
+
+
+def test_files_of_variables_are_read_again(tmp_path: Path) -> None:
+    """Wherever they are, and though Git ignores them."""
+    code = "export const handler = () => Deno.env.get('WORD');"
+    folder = write(
+        tmp_path / "f",
+        {".git/HEAD": "", ".gitignore": ".env", "function.ts": code, ".env": "WORD=1"},
+    )
+    file = folder / ".env"
+    with DevServer(folder, "--env-file", file, "--env", "OTHER=2") as dev:
+        assert answer(dev, "f") == "1"
+        for text, expected in (("WORD=1 $", "1"), ("WORD=3", "3")):
+            since = len(dev.changes)
+            file.write_text(text)
+            if expected == "1":
+                assert "line 1" in dev.notice(str(file), since)["text"]
+            else:
+                reloaded(dev, "f", since)
+            assert answer(dev, "f") == expected
+        invoked = dev.lambda_client().invoke(FunctionName="f", LogType="Tail")
+        record = dev.ended(invoked["ResponseMetadata"]["RequestId"])
+        assert record["status"] == 200
+
+
+def test_files_are_compared_when_the_system_has_no_watches_left(project: Path) -> None:
+    try:
+        subprocess.run([*FEW_WATCHES, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.SubprocessError) as error:
+        pytest.skip(f"the limit cannot be lowered: {error}")
+    with DevServer(project, wrapper=FEW_WATCHES) as dev:
+        text = dev.notice("files are compared")["text"]
+        assert "fs.inotify.max_user_watches = " in text
+        assert answer(dev) == "first"
+        since = len(dev.changes)
+        write(project, {"lib/word.ts": LIB.replace("first", "second")})
+        reloaded(dev, "one", since)
+        assert answer(dev) == "second"
 
 
 def test_type_errors_are_told_once_and_the_function_runs(tmp_path: Path) -> None:

@@ -30,11 +30,26 @@ export async function handler(event: any, context: any) {
   if (event.rawPath === "/twice") {
     return { statusCode: 200, headers: { "Access-Control-Allow-Origin": "*" } };
   }
+  if (event.rawPath === "/own") {
+    const fields = ["Date", "X-Amzn-RequestId", "Content-Length", "X-Mine"];
+    return {
+      statusCode: 200,
+      headers: Object.fromEntries(fields.map((name) => [name, "own"])),
+    };
+  }
   if (event.rawPath === "/bytes") {
     return { statusCode: 200, isBase64Encoded: true, body: "/wD+" };
   }
   return event;
 }
+"""
+STREAM = """
+export const handler = awslambda.streamifyResponse(async (_event: any, out: any) => {
+  out = awslambda.HttpResponseStream.from(out, { statusCode: 200 });
+  out.write("one ");
+  out.write("two");
+  out.end();
+});
 """
 FAILS = """
 export function handler(event: any, context: any) {
@@ -75,13 +90,15 @@ def dev(tmp_path_factory: pytest.TempPathFactory) -> Iterator[DevServer]:
             "any/lambda.toml": ANY,
             "signed/function.ts": ECHO,
             "signed/lambda.toml": "[url]\n",
+            "stream/function.ts": STREAM,
+            "stream/lambda.toml": "",
             "fails/function.ts": FAILS,
             "fails/lambda.toml": (
-                f'dead_letter = "{QUEUE}"\npermissions = "all"\ntimeout = 15\n'
+                f'dead_letter = "{QUEUE}"\npermissions = "all"\ntimeout = 60\n'
             ),
         },
     )
-    with DevServer(folder, "--no-watch", "--timeout", "15") as server:
+    with DevServer(folder, "--no-watch", "--timeout", "60") as server:
         yield server
 
 
@@ -259,6 +276,53 @@ def test_a_request_that_is_cut_off_invokes_nothing(dev: DevServer) -> None:
     event_of(dev, "GET", "/")
     begun = [one for one in dev.changes[since:] if one["kind"] == "begun"]
     assert [one["record"]["method"] for one in begun] == ["GET"]
+
+
+def exchanged(dev: DevServer, request: str, *, is_half_closed: bool = False) -> bytes:
+    """Send a request; return all bytes until the server closes the connection."""
+    url = httpx.URL(dev.url)
+    with socket.create_connection((url.host, url.port or 0), LIMIT_S) as sock:
+        sock.sendall(request.replace("\n", "\r\n").encode())
+        if is_half_closed:
+            sock.shutdown(socket.SHUT_WR)
+        with sock.makefile("rb") as file:
+            return file.read()
+
+
+def test_a_client_that_ends_its_side_of_the_connection_is_answered(
+    dev: DevServer,
+) -> None:
+    """As socat and ncat do once they have sent what they were given."""
+    request = "GET /any/{} HTTP/1.1\nHost: localhost\n\n"
+    seen = exchanged(dev, request.format("one"), is_half_closed=True)
+    assert seen.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b'"rawPath":"/one"' in seen
+    both = request.format("one") + request.format("two")
+    seen = exchanged(dev, both, is_half_closed=True)
+    assert seen.count(b"HTTP/1.1 200 OK\r\n") == 2
+    assert b'"rawPath":"/two"' in seen
+
+
+def test_a_client_of_http_1_0_gets_a_stream_without_chunks(dev: DevServer) -> None:
+    seen = exchanged(dev, "GET /stream/ HTTP/1.0\nHost: localhost\n\n")
+    head, _, body = seen.partition(b"\r\n\r\n")
+    assert b"transfer-encoding" not in head
+    assert b"\r\ncontent-length: 7" in head
+    assert body == b"one two"
+
+
+def test_a_request_to_two_hosts_is_refused(dev: DevServer) -> None:
+    hosts = "Host: localhost\nHost: evil.example\n"
+    seen = exchanged(dev, f"GET /any/ HTTP/1.1\n{hosts}Connection: close\n\n")
+    assert seen.startswith(b"HTTP/1.1 400 ")
+
+
+def test_fields_of_the_server_are_sent_once(dev: DevServer) -> None:
+    response = dev.client.get(f"{dev.url}/any/own")
+    for name in ("date", "x-amzn-requestid", "content-length"):
+        assert len(response.headers.get_list(name, split_commas=False)) == 1
+    assert "own" not in response.headers["x-amzn-requestid"]
+    assert response.headers["x-mine"] == "own"
 
 
 # Events without a caller.

@@ -627,6 +627,7 @@ async def test_nothing_is_lost_of_a_cut_stream_whose_caller_is_slow() -> None:
 
     async def hand_on(_: EmulatedInvocation, chunk: bytes) -> None:
         got.append(chunk)
+        emulator.wake()
         await gate.wait()
 
     async with Emulator(on_chunk=hand_on) as emulator:
@@ -657,6 +658,7 @@ async def test_slow_caller_makes_the_runtime_wait() -> None:
     gate = asyncio.Event()
 
     async def hand_on(_: EmulatedInvocation, __: bytes) -> None:
+        emulator.wake()
         await gate.wait()
 
     async with Emulator(on_chunk=hand_on) as emulator:
@@ -684,6 +686,7 @@ async def test_complete_stream_counts_though_its_runtime_has_gone() -> None:
     gate = asyncio.Event()
 
     async def hand_on(_: EmulatedInvocation, __: bytes) -> None:
+        emulator.wake()
         await gate.wait()
 
     async with Emulator(on_chunk=hand_on) as emulator:
@@ -1007,6 +1010,7 @@ async def test_closing_ends_idle_connections_at_once(
 
 async def test_closing_does_not_wait_for_a_caller_that_does_not_read() -> None:
     async def hand_on(_: EmulatedInvocation, __: bytes) -> None:
+        emulator.wake()
         await asyncio.Event().wait()
 
     async with (

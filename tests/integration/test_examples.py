@@ -207,10 +207,22 @@ async def test_webhook_answers_at_once_and_works_on(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:
     secret = "local-secret"
-    async with make_runtime(EXAMPLES / "webhook", WEBHOOK_SECRET=secret) as runtime:
+    source = (EXAMPLES / "webhook" / "function.ts").read_text(encoding="utf-8")
+    work = "await sleep(200); // stands for the work\n"
+    assert work in source
+    # The work takes as long as this test wants.
+    gate = 'Deno.statSync(new URL("gate", import.meta.url)).isFile'
+    waits = f"for (;;) try {{ if ({gate}) break; }} catch {{ await sleep(10); }}\n"
+    runtime = make_runtime(
+        {"function.ts": source.replace(work, waits)},
+        "function.default",
+        WEBHOOK_SECRET=secret,
+    )
+    async with runtime:
         result = (await api.invoke(event("webhook/events/push.json"))).json()
         assert result["statusCode"] == 202
         assert "Deployed" not in runtime.log
+        (runtime.task_root / "gate").touch()
         result = (await api.invoke(event("webhook/events/forged.json"))).json()
         assert result["statusCode"] == 401
         await api.wait_for_next()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,6 @@ import pytest
 
 from lambda_deno_spawn.native.control import library_path
 from tests.doubles import FakeRuntimeApi
-from tests.integration.harness import reports
 from tests.integration.test_managed_instances import invoke_all, managed
 
 if TYPE_CHECKING:
@@ -34,17 +32,15 @@ import { readFileSync, mkdtempSync } from "node:fs";
 import os from "node:os";
 
 const folder = () => Deno.env.get("TMPDIR");
-const has = (path) => {
-  try { return Deno.statSync(path).isFile; } catch { return false; }
+// Where it may not look, it may remove.
+const isRemoved = (path) => {
+  try { return Deno.removeSync(path) ?? true; } catch { return false; }
 };
 async function hold() {
   Deno.writeTextFileSync(`${folder()}/secret.mjs`, "export default 'secret';");
   await import(`data:application/typescript,export const a: string = "${Deno.pid}"`);
   console.log(`holds ${folder()} !`);
-  // Where it may not look, the other event has had its time by then.
-  for (let n = 0; n < 400 && !has(`${folder()}/go`); n++) {
-    await new Promise((go) => setTimeout(go, 5));
-  }
+  while (!isRemoved(`${folder()}/go`)) await new Promise((go) => setTimeout(go, 5));
   try {
     const names = Array.from(Deno.readDirSync(folder()), (entry) => entry.name);
     return names.map((name) => name.replace(/made-.*/, "made")).sort();
@@ -120,25 +116,20 @@ async def until_forked(
         answers += [answer.json() for answer in found]
         for _ in range(CONCURRENCY):
             await api.wait_for_next()
-        lines = await reported(runtime, len(answers))
+        lines = await starts(runtime, len(answers))
         if lines[-CONCURRENCY:] == ["fork"] * CONCURRENCY:
             return answers
     raise AssertionError(runtime.log)
 
 
-async def reported(runtime: RuntimeUnderTest, count: int) -> list[str]:
+async def starts(runtime: RuntimeUnderTest, count: int) -> list[str]:
     """Return how each event was served, once that is in the log."""
-    for _ in range(1_000):
-        found = [line["start"] for line in reports(runtime.log)]
-        if len(found) >= count:
-            return found
-        await asyncio.sleep(0.01)
-    raise AssertionError(runtime.log)
+    return [report["start"] for report in await runtime.reported(count)]
 
 
 async def spied(runtime: RuntimeUnderTest, api: FakeRuntimeApi) -> Any:
     """Return what one event could do with the folder of another that runs."""
-    holding = api.deliver(json.dumps({"does": "hold"}).encode(), timeout_s=20)
+    holding = api.deliver(json.dumps({"does": "hold"}).encode())
     line = await runtime.logged("holds ")
     path = line.partition("holds ")[2].partition(" !")[0]
     spying = api.deliver(json.dumps({"does": "spy", "path": path}).encode())
@@ -153,14 +144,21 @@ async def spied(runtime: RuntimeUnderTest, api: FakeRuntimeApi) -> Any:
 # What is not granted to read may be said not to be there.
 DENIED = {"NotCapable", "NotFound"}
 WRITE_ONLY = "--allow-env --allow-write=$TMPDIR"
+LONG = pytest.mark.long
 
 
 @pytest.mark.parametrize(
     "permissions",
-    ["", "all", "default --allow-read=TEMP", WRITE_ONLY,
-     "default --allow-run --deny-write=$TMPDIR/none"],
-    ids=["default", "all", "reads-around", "write-only", "denies"],
-)  # fmt: skip
+    [
+        pytest.param("", id="default"),
+        pytest.param(WRITE_ONLY, id="write-only"),
+        pytest.param("all", id="all", marks=LONG),
+        pytest.param("default --allow-read=TEMP", id="reads-around", marks=LONG),
+        pytest.param(
+            "default --allow-run --deny-write=$TMPDIR/none", id="denies", marks=LONG
+        ),
+    ],
+)
 async def test_an_event_can_do_with_anothers_folder_what_it_always_could(
     make_runtime: MakeRuntime, tmp_path: Path, permissions: str
 ) -> None:
@@ -239,7 +237,7 @@ async def test_a_module_that_knows_its_folder_is_not_copied_into_others(
             assert [answer.json() for answer in answers] == events
         line = await runtime.logged("Events are served by processes of their own start")
         assert NAMED[loads] in line
-        assert set(await reported(runtime, 4 * CONCURRENCY)) == {"exec"}
+        assert set(await starts(runtime, 4 * CONCURRENCY)) == {"exec"}
 
 
 async def test_a_permission_that_cannot_be_given_up_is_named(
@@ -284,5 +282,5 @@ async def test_what_one_copy_does_is_no_matter_of_the_others(
             assert answer.json().get("errorType") == error
             for _ in range(CONCURRENCY):
                 await api.wait_for_next()
-        starts = await reported(runtime, served + len(bad) * CONCURRENCY)
-        assert set(starts[served:]) == {"fork"}
+        found = await starts(runtime, served + len(bad) * CONCURRENCY)
+        assert set(found[served:]) == {"fork"}

@@ -43,7 +43,7 @@ FORKED = "Events are served by forks of process"
 
 async def serve(api: FakeRuntimeApi, count: int) -> None:
     for n in range(count):
-        answer = await api.invoke({"n": n}, timeout_s=20)
+        answer = await api.invoke({"n": n})
         assert (answer.call, answer.json()) == ("response", {"n": n})
 
 

@@ -61,7 +61,7 @@ async def test_copies_of_the_oldest_deno_do_what_processes_can(
     async with make_runtime({"function.js": WORK}, **environ) as runtime:
         for does in ("timers", *DOES):
             event = {"does": does, "template": runtime.pid}
-            assert (await api.invoke(event, timeout_s=20)).json() is True, does
+            assert (await api.invoke(event)).json() is True, does
         await api.wait_for_next()
         starts = {report["start"] for report in reports(runtime.log)}
         assert "fork" in starts or "processes of their own start" in runtime.log

@@ -132,7 +132,7 @@ async def test_every_process_ends_before_the_runtime_when_memory_runs_out(
         # Raised while it starts a process: it starts one now, for an event to come.
         async with asyncio.timeout(LIMIT_S):
             while score_of(runtime.pid) != OWN:  # noqa: ASYNC110 - a look at /proc
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize("warm", ["background", "off"])

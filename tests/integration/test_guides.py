@@ -13,22 +13,20 @@ import re
 import selectors
 import subprocess
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
 import pytest
 
 from tests.fixtures.packages import fetch_bundler
+from tests.fixtures.pages import GUIDES, ROOT
 from tests.fixtures.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
 pytestmark = pytest.mark.deno
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
-PAGES = sorted([DOCS / "getting-started.md", *(DOCS / "guides").glob("*.md")])
 BLOCK = re.compile(
     r"^```(?P<language>\w+)(?: title=\"(?P<title>[^\"]+)\")?\n(?P<text>.*?)^```$",
     re.MULTILINE | re.DOTALL,
@@ -62,7 +60,7 @@ class Shell:
         with contextlib.suppress(BrokenPipeError):  # a block that failed ends the shell
             self._process.stdin.write(b"kill $(jobs -p) 2>/dev/null; wait; exit\n")
             self._process.stdin.close()
-        self._process.wait(30)
+        self._process.wait(BLOCK_LIMIT_S)
         self._process.stdout.close()
 
     def run(self, block: str) -> str:
@@ -152,7 +150,7 @@ def follow(page: Path, folder: Path, environ: dict[str, str]) -> None:
                 assert missing is None, f"{missing!r} is not in:\n{output}"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
 def test_a_guide_works_as_it_is_written(
     page: Path, tmp_path: Path, environ: dict[str, str]
 ) -> None:

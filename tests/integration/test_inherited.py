@@ -139,7 +139,7 @@ async def test_no_event_can_open_a_process_that_loads_to_be_copied(
     runtime = make_runtime({"function.ts": GATE}, LAMBDA_DENO_PERMISSIONS="all")
     async with runtime:
         # There is no time to wait until it has loaded.
-        answer = await api.invoke({"shuts": True}, timeout_s=1.5)
+        answer = await api.invoke({"shuts": True}, timeout_s=5)
         assert answer.json() == "shut"
         looks = {"looks": True, "python": sys.executable, "code": OPENS}
         answer = await api.invoke({**looks, "pid": runtime.pid})

@@ -65,7 +65,7 @@ async def test_every_invocation_leaves_one_line_that_is_true(
         for event in events:
             await api.wait_for_next()
             sent.append(json.dumps(event).encode())
-            api.deliver(sent[-1], timeout_s=2 if event is events[-1] else TIMEOUT_S)
+            api.deliver(sent[-1], timeout_s=5 if event is events[-1] else TIMEOUT_S)
             answers.append(await api.answer())
         await api.wait_for_next()
         found = reports(runtime.log)
@@ -127,7 +127,7 @@ async def test_programs_left_running_are_counted_however_the_handler_ends(
         LAMBDA_DENO_METRICS="json",
         LAMBDA_DENO_PERMISSIONS="all",
     ) as runtime:
-        await api.invoke({"ends": ends}, timeout_s=4 if ends == "wait" else TIMEOUT_S)
+        await api.invoke({"ends": ends}, timeout_s=6 if ends == "wait" else TIMEOUT_S)
         await api.wait_for_next()
         [report] = reports(runtime.log)
         # At a timeout Deno and its child hear SIGTERM at once, and Deno may be second.

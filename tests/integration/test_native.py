@@ -23,7 +23,13 @@ import pytest
 from lambda_deno_spawn.dev.package.native import MACHINES, SOURCES, build_library
 from lambda_deno_spawn.errors import TemplateError
 from lambda_deno_spawn.native import control
-from lambda_deno_spawn.native.control import Folders, encode_request, library_path
+from lambda_deno_spawn.native.control import (
+    Folders,
+    closed_environ,
+    encode_request,
+    library_path,
+)
+from lambda_deno_spawn.processes.launch import PASSED, launch
 from tests.native.driver import LIMIT_S, GoneError, RefusedError, Template, Waiting
 
 if TYPE_CHECKING:
@@ -380,7 +386,7 @@ def test_each_child_reads_a_file_of_the_module_from_its_own_place(
 # ---- Chance ----
 
 
-@pytest.mark.parametrize("forks", [200, pytest.param(1000, marks=pytest.mark.long)])
+@pytest.mark.parametrize("forks", [120, pytest.param(1000, marks=pytest.mark.long)])
 def test_no_source_of_randomness_repeats_in_many_children(
     tmp_path: Path, library: Path, forks: int
 ) -> None:
@@ -749,3 +755,37 @@ def test_there_is_nothing_to_learn_from_a_process_that_is_gone(echo: Template) -
     assert echo.observe(child).code == control.NO_CHILD
     assert echo.learn(child).code == control.NO_CHILD
     assert echo.fork().run(1).value == 1
+
+
+# What the library does, by a program that says what it had before.
+TAKES_STREAMS = """
+import os, socket
+before = [os.readlink(f"/proc/self/fd/{n}") for n in range(3)]
+with socket.socket(fileno=4) as given:
+    for n, fd in enumerate(socket.recv_fds(given, 1, 3)[1]):
+        os.dup2(fd, n)
+print(*before, os.readlink("/proc/self/fd/1").partition(":")[0])
+"""
+
+
+def said_by(argv: list[str], environ: dict[str, str]) -> str:
+    """Start a program that is closed to others; return what it writes to stdout."""
+    started = launch(argv, environ, str(Path.cwd()), is_closed=True)
+    os.close(started.stdin)
+    os.set_blocking(started.stdout, True)
+    with os.fdopen(started.stdout, encoding="utf-8") as stdout:
+        said = stdout.read()
+    os.waitpid(started.pid, 0)
+    os.close(started.stderr)
+    return said
+
+
+def test_a_closed_process_has_no_streams_before_it_takes_them(library: Path) -> None:
+    """Before it has closed itself, other processes of its user could open them."""
+    said = said_by([sys.executable, "-S", "-c", TAKES_STREAMS], {})
+    assert said.split() == [os.devnull] * 3 + ["pipe"]
+    environ = closed_environ({"PATH": os.environ["PATH"]}, str(library), PASSED)
+    script = "cat; env; test -r /proc/$$/environ && echo open"
+    variables = said_by(["/bin/sh", "-c", script], environ).splitlines()
+    assert not [one for one in variables if "SPAWN" in one or "PRELOAD" in one]
+    assert ("open" in variables) is (os.geteuid() == 0)

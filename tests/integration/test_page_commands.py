@@ -14,7 +14,6 @@ import re
 import shlex
 import shutil
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -22,29 +21,20 @@ import pytest
 
 from tests.fixtures.command import run_command
 from tests.fixtures.packages import download, fetch_bundler
+from tests.fixtures.pages import GUIDES, MIGRATION, PAGES, ROOT
+from tests.fixtures.pages import commands as commands_on
 from tests.integration.dev_server import DevServer, write
-from tests.unit.test_reference import END_OF_COMMAND, SHOWN, SYNOPSIS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.fixtures.cloud import Cloud
 
-pytestmark = [pytest.mark.deno, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.deno
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
-PAGES = [
-    page
-    for page in (*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")))
-    if page.parent.name != "decisions"
-]
 # Their blocks are followed elsewhere; what is beside these is not.
-FOLLOWED = {
-    DOCS / "getting-started.md",
-    *DOCS.glob("guides/*.md"),
-    *DOCS.glob("from-*.md"),
-}
+FOLLOWED = {*GUIDES, *MIGRATION}
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 RUNTIME = "lambda-deno-spawn-runtime-x86_64"
 DENO = "lambda-deno-spawn-deno-x86_64"
@@ -145,7 +135,6 @@ COMMANDS: dict[str, Run | str] = {
     "build orders --image --push 123456789012.dkr.ecr.eu-central-1.amazonaws.com/orders"
     ":v1": NO_BASE,
     "layer build --arch both": "the fixture `layers` builds these",
-    "layer build --kind deno --kind runtime": "the fixture `layers` builds these",
     "layer publish": Run(prints="lambda-deno-spawn-runtime"),
     "layer list": Run(prints="lambda-deno-spawn-runtime"),
     "layer list --region eu-central-1": Run(prints="lambda-deno-spawn-runtime"),
@@ -231,9 +220,7 @@ def commands() -> Iterator[str]:
         text = page.read_text(encoding="utf-8")
         if page in FOLLOWED:
             text = FENCE.sub("", text)
-        for line in SHOWN.findall(text):
-            if not SYNOPSIS.search(line):
-                yield END_OF_COMMAND.split(line)[0].strip()
+        yield from commands_on(text)
 
 
 def test_every_command_is_run_or_has_a_reason() -> None:

@@ -10,17 +10,19 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.fixtures.command import as_text, run_command
 from tests.fixtures.packages import DENO_DIR, install
+from tests.fixtures.pages import MIGRATION, ROOT
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.deno
 
-ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "docs" / f"from-{what}.md" for what in ("node", "deno", "deno-lambda")]
 BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 NAME = re.compile(r"`([\w./-]+)`[^`\n]*:\n*\Z")
 
@@ -28,7 +30,7 @@ NAME = re.compile(r"`([\w./-]+)`[^`\n]*:\n*\Z")
 def sections() -> list[tuple[str, str]]:
     """Return the sections with commands: page and title, and text."""
     found = []
-    for page in PAGES:
+    for page in MIGRATION:
         text = page.read_text(encoding="utf-8")
         for section in re.split(r"^## ", text, flags=re.MULTILINE)[1:]:
             title, _, body = section.partition("\n")
@@ -81,7 +83,7 @@ def test_the_examples_do_what_the_page_says(tmp_path: Path, body: str) -> None:
     assert commands > 0, "the section has an example that nothing runs"
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", MIGRATION, ids=lambda page: page.stem)
 def test_commands_that_are_not_run_name_commands_and_options_that_exist(
     page: Path,
 ) -> None:

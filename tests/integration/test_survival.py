@@ -102,7 +102,7 @@ async def test_a_signal_while_the_module_loads_ends_all_at_once(
     async with runtime:
         async with asyncio.timeout(LIMIT_S):
             while len(runtime.survivors()) < 2:  # noqa: ASYNC110 - a look at /proc
-                await asyncio.sleep(0)
+                await asyncio.sleep(0.01)
         # The module takes far longer than this waits.
         assert await runtime.stop(number) == 0
 

@@ -27,7 +27,7 @@ from lambda_deno_spawn import __version__
 from lambda_deno_spawn.dev.package.interpreter import search_interpreter
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterable, Iterator, Mapping
 
 ROOT = Path(__file__).parents[2]
 COMMAND = "lambda-deno-spawn"
@@ -67,7 +67,7 @@ def main(folder: Path) -> int:
                 step = f"{kind}, pip, Python {interpreter.release}"
                 with timed(step):
                     place.install_with_pip(interpreter.path, package)
-                done.append(f"{step}: version, new, invoke, build")
+                done.append(f"{step}: version, new, invoke, build, doctor")
         for step, check in (
             ("uvx --from WHEEL", place.run_with_uv),
             ("pipx run --spec WHEEL", place.run_with_pipx),
@@ -75,7 +75,7 @@ def main(folder: Path) -> int:
         ):
             with timed(step):
                 check(wheel)
-            done.append(f"`{step}`: version, new, invoke, build")
+            done.append(f"`{step}`: version, new, invoke, build, doctor")
     if missing:
         done.append(f"not checked, as it is not here: Python {', '.join(missing)}")
     (folder / "NOTES.md").write_text(notes(done), "utf-8")
@@ -125,9 +125,40 @@ def check_contents(wheel: Path, sdist: Path) -> None:
     }
     if differing:
         raise CheckError(f"{sdist.name} differs from {wheel.name} in {differing}")
+    if strays := strays_in(sdist_files(sdist), tracked_files()):
+        raise CheckError(f"{sdist.name} has files that Git does not know: {strays}")
     wrong = list(broken_links(description))
     if wrong:
         raise CheckError(f"links in the description of {wheel.name}: {wrong}")
+
+
+def strays_in(packaged: Iterable[str], tracked: Collection[str]) -> list[str]:
+    """Return the packaged files that are neither in Git nor made by the build.
+
+    Args:
+        packaged: Paths in an sdist.
+        tracked: Paths that Git knows; none: there is no repository to compare with.
+    """
+    made = ("PKG-INFO", "src/lambda_deno_spawn/native/lib/")
+    if not tracked:
+        return []
+    return [
+        path for path in packaged if path not in tracked and not path.startswith(made)
+    ]
+
+
+def tracked_files() -> frozenset[str]:
+    """Return the files that Git knows; none where there is no repository."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    return frozenset(filter(None, listed.stdout.split("\0")))
+
+
+def sdist_files(sdist: Path) -> list[str]:
+    """Return the paths in an sdist, without its folder."""
+    with tarfile.open(sdist) as archive:
+        return [m.name.partition("/")[2] for m in archive if m.isfile()]
 
 
 def sdist_modules(sdist: Path) -> dict[str, bytes]:

@@ -18,12 +18,12 @@ from lambda_deno_spawn.invocation import Invocation
 from lambda_deno_spawn.launch.command import deno_command
 from lambda_deno_spawn.protocol.frames import FrameKind, State, WorkerConnection
 from lambda_deno_spawn.protocol.hello import hello
+from tests.fixtures.pages import DECISIONS, DOCS, READMES, ROOT
+from tests.fixtures.pages import PAGES as DOCUMENTATION
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
 PACKAGE = ROOT / "src" / "lambda_deno_spawn"
 MARKER = "0123456789abcdef" * 2
 DENO_S_OWN = {"DENO_DIR"}  # a setting of the runtime, but not a variable of its own
@@ -33,14 +33,9 @@ SOURCES = [
     for path in sorted(folder.rglob("*"))
     if path.is_file() and path.suffix not in {".pyc", ".so"}
 ]
-PAGES = [
-    *sorted(ROOT.glob("*.md")),
-    *sorted(DOCS.rglob("*.md")),
-    *sorted(ROOT.glob("examples/*/README.md")),
-    ROOT / "layer" / "README.md",
-]
+CURRENT = [*DOCUMENTATION, *READMES]
 # Records may name what was weighed and not built, and modules that have moved since.
-CURRENT = [page for page in PAGES if page.parent.name != "decisions"]
+PAGES = [*CURRENT, *DECISIONS]
 
 
 def shown(path: Path) -> str:
@@ -198,6 +193,20 @@ def broken(page: Path, links: Iterable[str]) -> list[str]:
 def test_every_link_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)\s]+)\)", read(page))
     assert not broken(page, (link for link in links if "://" not in link))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=shown)
+def test_every_anchor_is_the_same_on_the_site(page: Path) -> None:
+    """GitHub keeps each hyphen of a heading, the site makes one of several."""
+    anchors = re.findall(r"\]\([^)\s]*#([^)\s]+)\)", read(page))
+    assert [anchor for anchor in anchors if "--" in anchor] == []
+
+
+def test_the_site_is_built_strictly() -> None:
+    recipe = read(ROOT / "Makefile").partition("\ndocs: ")[2].partition("\n\n")[0]
+    [command] = [line for line in recipe.splitlines() if "mkdocs build" in line]
+    assert "--strict" in command
+    assert "--quiet" not in command, "MkDocs does not count warnings that it hides"
 
 
 def test_no_page_has_a_merge_that_was_not_finished() -> None:

@@ -472,6 +472,12 @@ def hiding(text: str) -> dict[str, str]:
         ("none", False),
         ("--allow-env", False),
         ("--allow-write=$TMPDIR,$TMPDIR/a", False),
+        ("--allow-write=$TMPDIR/a/../b/,$TMPDIR//", False),
+        ("--allow-write=$TMPDIR/..", True),
+        ("--allow-write=$TMPDIR,$TMPDIR/a/../../b", True),
+        ("default --allow-write=$TMPDIR/../x", True),
+        ("--allow-write=$TMPDIR-of-another", True),
+        ("--allow-write=a", True),
         ("default --allow-write=/tmp", True),
         ("--allow-write", True),
         ("--allow-run=ls", True),
@@ -483,3 +489,17 @@ def test_who_may_write_outside_the_private_folder_is_known(
     text: str, may: bool
 ) -> None:
     assert granted(text, {}).may_write_elsewhere is may
+
+
+def test_the_socket_of_a_process_is_not_a_place_where_handlers_may_write() -> None:
+    """The process gives up the permission before it loads the handler."""
+    for text in ("default", "--allow-env", "none"):
+        found = grant(
+            Permissions.parse(text),
+            {},
+            read_paths=(),
+            task_root="/task",
+            denied=(),
+            listens=True,
+        )
+        assert not found.may_write_elsewhere

@@ -28,25 +28,14 @@ from typer.main import get_command
 from lambda_deno_spawn import config
 from lambda_deno_spawn.dev.cli.app import app
 from lambda_deno_spawn.serving.metrics import EMF_METRICS
+from tests.fixtures.pages import DOCS, PAGES, ROOT
+from tests.fixtures.pages import commands as commands_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-ROOT = Path(__file__).parents[2]
-DOCS = ROOT / "docs"
-PAGES = [
-    page
-    for page in (*sorted(ROOT.glob("*.md")), *sorted(DOCS.rglob("*.md")))
-    if page.parent.name != "decisions"
-]
 COMMAND: Any = get_command(app)
 UsageError = typer.BadParameter.__bases__[0]  # wherever Typer has it from
-# A line of a block: indented, behind a prompt, or in a fence; variables may precede.
-SHOWN = re.compile(
-    r"^(?: {4}|\$ |)(?:\w+=\S+ )*lambda-deno-spawn (?!\d)(.*)$", re.MULTILINE
-)
-SYNOPSIS = re.compile(r"\[(?:[A-Z]|--)")
-END_OF_COMMAND = re.compile(r"  +| # | \|\|? | \d?>| &|\\$|;")
 
 
 def test_every_page_is_as_the_code_has_it() -> None:
@@ -119,6 +108,17 @@ def test_an_option_without_help_is_named() -> None:
         commands.options(command, typer.Context(command, info_name="run"))
 
 
+def test_an_option_whose_value_has_no_name_is_named() -> None:
+    broken = typer.Typer()
+
+    @broken.command()
+    def run(wanted: int = typer.Option(1, min=0, help="How many.")) -> None: ...
+
+    command = get_command(broken)
+    with pytest.raises(ReferenceGapError, match="--wanted <int range>"):
+        commands.options(command, typer.Context(command, info_name="run"))
+
+
 @pytest.mark.parametrize(
     ("name", "words"),
     [
@@ -133,9 +133,8 @@ def test_an_example_has_arguments_that_its_command_takes(name: str, words: str) 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_every_command_on_a_page_is_one_that_the_command_line_takes(page: Path) -> None:
-    for line in SHOWN.findall(page.read_text(encoding="utf-8")):
-        if not SYNOPSIS.search(line):
-            parse(END_OF_COMMAND.split(line)[0])
+    for line in commands_on(page.read_text(encoding="utf-8")):
+        parse(line)
 
 
 def parse(line: str) -> None:

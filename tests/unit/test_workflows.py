@@ -13,7 +13,7 @@ import yaml  # type: ignore[import-untyped]
 from lambda_deno_spawn import __version__
 from tests.release.components import ComponentError, completed
 from tests.release.first_minute import readme_lines
-from tests.release.packages import LINK, broken_links, changes_of, notes
+from tests.release.packages import LINK, broken_links, changes_of, notes, strays_in
 
 ROOT = Path(__file__).parents[2]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
@@ -132,3 +132,9 @@ def test_the_list_of_components_names_the_version_of_the_release() -> None:
 def test_a_component_that_is_not_locked_or_has_no_licence_is_found(wrong: Any) -> None:
     with pytest.raises(ComponentError, match="H11"):
         completed(wrong, "h11==0.16.0 \\\n")
+
+
+def test_a_release_has_no_file_that_happens_to_lie_there() -> None:
+    packaged = ["PKG-INFO", "README.md", "src/lambda_deno_spawn/scratch.py"]
+    assert strays_in(packaged, {"README.md"}) == ["src/lambda_deno_spawn/scratch.py"]
+    assert strays_in(packaged, set()) == []

@@ -9,7 +9,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 import typer
-from docs.site.reference.markdown import code, complete, table
+from docs.site.reference.markdown import ReferenceGapError, code, complete, table
 from typer.main import get_command
 
 from lambda_deno_spawn.dev.cli.app import app
@@ -25,6 +25,8 @@ ADDED = re.compile(
     r"\s*\[(?:default: (?P<default>[^\]]*?))?(?:; )?"
     r"(?P<range>(?:\d+<=)?x[<>]=\d+)?(?P<required>required)?\]"
 )
+# What Typer shows for a value that has no name.
+TYPE_NAME = re.compile(r"<(?:str|int|float|path|file|filename)(?: range)?>")
 # By command; each line is a comment and what follows the program's name.
 EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "invoke": (
@@ -171,6 +173,9 @@ def options(command: Any, context: Any) -> str:
         [name for name, _ in records],
         {record[0]: row(record)[1] for record in records},
     )
+    for name, _ in records:
+        if TYPE_NAME.search(name):
+            raise ReferenceGapError(f"Cannot describe {name}: it has no metavar")
     if not records:
         return "All arguments are passed on."
     return table(["Option", "Meaning", "Default"], map(row, records))

@@ -107,7 +107,7 @@ function bytesOf({ method, target, headers, body }) {
   return body === null ? start : Buffer.concat([start, body]);
 }
 
-/** What the server takes for the socket of a client. */
+/** The object that the server takes for the socket of a client. */
 class Connection extends Duplex {
   /** @type {PromiseWithResolvers<Answer>} */
   answer = Promise.withResolvers();
@@ -117,7 +117,7 @@ class Connection extends Duplex {
   localAddress = "127.0.0.1";
   localPort = 0;
   #isHead;
-  /** What is read next. @type {Part} */
+  /** The part that is read next. @type {Part} */
   #part = "head";
   /** Bytes of a line or a head that is not complete yet. */
   #unread = EMPTY;

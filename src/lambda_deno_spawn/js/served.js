@@ -40,7 +40,7 @@ const REHEARSAL =
   '{"version":"2.0","rawPath":"/","rawQueryString":"","headers":{"host":"localhost",' +
   '"content-type":"application/json"},"requestContext":{"http":{"method":"POST",' +
   '"sourceIp":"127.0.0.1"}},"body":"{}"}';
-/** Where a request comes from whose event does not tell it. */
+/** The client of a request whose event does not name one. */
 const LOOPBACK = "127.0.0.1";
 const NO_UPGRADE =
   "Cannot upgrade to a WebSocket: each event is answered by one HTTP response; use a " +

@@ -1,1 +1,1 @@
-"""What it takes to start Deno: the binary, the handler, flags, variables, cache."""
+"""The parts of a start of Deno: binary, handler, flags, variables, cache."""

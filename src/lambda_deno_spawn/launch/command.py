@@ -102,6 +102,8 @@ class DenoCommand(NamedTuple):
         may_write_elsewhere: Handlers may write outside their private folders.
         may_change_processes: Handlers may change the priority of other processes, or
             start programs, which may change more of them.
+        is_closed: A process closes itself to others of its user before it takes its
+            standard streams; see ``processes.launch.launch``.
     """
 
     binary: str
@@ -123,6 +125,7 @@ class DenoCommand(NamedTuple):
     notes: tuple[str, ...] = ()
     may_write_elsewhere: bool = True
     may_change_processes: bool = True
+    is_closed: bool = False
 
     @property
     def files(self) -> dict[str, str]:

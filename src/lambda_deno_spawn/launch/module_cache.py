@@ -282,7 +282,7 @@ class ModuleCache:
         self._round += 1
         self._plan_downloads()
         if self._watches_downloads:
-            # What was noted before an event stays as it is.
+            # Entries that were noted before an event stay as they are.
             self._download_marks = {**self._mark_downloads(), **self._download_marks}
         if self._round == ROUNDS:
             self._finish()

@@ -22,7 +22,7 @@ IMPORT = "--import"
 REQUIRES = ("--require", "-r")
 # Options that are V8's, under the same name.
 V8_OPTIONS = ("--max-old-space-size", "--max-semi-space-size", "--stack-trace-limit")
-# What these ask for is the case anyway, or has no meaning for a function.
+# Options that are in effect anyway, or have no meaning for a function.
 NEEDLESS = ("--enable-source-maps", "--no-warnings", "--no-deprecation")
 
 

@@ -1,4 +1,4 @@
-"""What settings mean for copies of a loaded process: whether, and with which folders.
+"""The settings for copies of a loaded process: whether, and with which folders.
 
 A permission flag names folders once and for all, so those of a template name the
 folders of all its copies, and each copy gives up the others'

@@ -29,7 +29,7 @@ CREDENTIALS = frozenset(
         "AWS_WEB_IDENTITY_TOKEN_FILE",
     }
 )
-# Where the supervisor fetches credentials, and the secret that it takes.
+# The address from which the supervisor fetches credentials, and its secret.
 FETCHED_FROM = frozenset(
     {"AWS_CONTAINER_AUTHORIZATION_TOKEN", "AWS_CONTAINER_CREDENTIALS_FULL_URI"}
 )

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 VARIABLE = "DENO_SPAWN_FORK_FD"
 # Set if each copy has a DENO_DIR of its own.
 OWN_CACHE = "DENO_SPAWN_FORK_CACHE"
+# Set where other events run beside a process: the library closes it to them, and then
+# takes its standard streams from the socket with this number.
+CLOSE = "DENO_SPAWN_CLOSE"
 PRELOAD = "LD_PRELOAD"
 LIBRARY = "lambda-deno-fork.so"  # the name by which it removes itself from LD_PRELOAD
 MAGIC = 0x4653444C  # "LDSF"
@@ -78,7 +81,7 @@ NOT_NOW = (NOT_LOADED, BUSY, FORK_FAILED)
 
 
 class Answer(NamedTuple):
-    """What a template says.
+    """An answer of a template.
 
     Attributes:
         id: Of the request; 0: unasked, when Deno has just been started.
@@ -96,7 +99,7 @@ class Answer(NamedTuple):
 
     @property
     def name(self) -> str:
-        """What the code is called, for metrics and messages."""
+        """Name of the code, for metrics and messages."""
         return NAMES[self.code]
 
     def __str__(self) -> str:
@@ -167,12 +170,29 @@ def template_environ(
         descriptor: The number that the process inherits ``ControlSocket``'s end by.
         has_own_cache: Each copy has a ``DENO_DIR`` of its own.
     """
-    preloaded = environ.get(PRELOAD)
-    value = library if not preloaded else f"{library}:{preloaded}"
-    own = {PRELOAD: value, VARIABLE: str(descriptor)}
+    own = {VARIABLE: str(descriptor)}
     if has_own_cache:
         own[OWN_CACHE] = "1"
-    return {**environ, **own}
+    return {**_preloading(environ, library), **own}
+
+
+def closed_environ(
+    environ: Mapping[str, str], library: str, descriptor: int
+) -> dict[str, str]:
+    """Return a process's variables with those that close it to others of its user.
+
+    Args:
+        environ: The variables it would have anyway.
+        library: See ``template_environ``.
+        descriptor: The number of the socket that it is sent its streams through.
+    """
+    return {**_preloading(environ, library), CLOSE: str(descriptor)}
+
+
+def _preloading(environ: Mapping[str, str], library: str) -> dict[str, str]:
+    preloaded = environ.get(PRELOAD)
+    value = library if not preloaded else f"{library}:{preloaded}"
+    return {**environ, PRELOAD: value}
 
 
 class ControlSocket:

@@ -1,5 +1,6 @@
 /* The functions of the C library that Deno finds here instead. docs/native.md says why
- * each. Without DENO_SPAWN_FORK_FD in the environment each does what it always does. */
+ * each. Without DENO_SPAWN_FORK_FD in the environment each does what it always does; with
+ * DENO_SPAWN_CLOSE alone, the process is closed to others of its user. */
 #define _GNU_SOURCE
 #include <dlfcn.h>
 #include <errno.h>
@@ -12,6 +13,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <time.h>
 #include <unistd.h>
@@ -27,6 +29,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #define VARIABLE "DENO_SPAWN_FORK_FD"
 #define OWN_CACHE "DENO_SPAWN_FORK_CACHE"
+#define CLOSE "DENO_SPAWN_CLOSE"
 #define PRELOAD "LD_PRELOAD"
 #define FILE_NAME "lambda-deno-fork.so"
 
@@ -253,6 +256,44 @@ static void leave_preload(char **variables) {
   free(kept);
 }
 
+/* Takes stdin, stdout and stderr from a socket: until now this process was open. */
+static bool take_streams(int from) {
+  enum { STREAMS = 3 };
+  int streams[STREAMS];
+  union {
+    struct cmsghdr header;
+    char space[CMSG_SPACE(sizeof streams)];
+  } with;
+  char byte;
+  struct iovec data = {&byte, 1};
+  struct msghdr message = {
+      .msg_iov = &data, .msg_iovlen = 1, .msg_control = &with, .msg_controllen = sizeof with};
+  ssize_t got;
+  do {
+    got = recvmsg(from, &message, MSG_CMSG_CLOEXEC);
+  } while (got < 0 && errno == EINTR);
+  const struct cmsghdr *part = CMSG_FIRSTHDR(&message);
+  if (got != 1 || part == NULL || part->cmsg_len != CMSG_LEN(sizeof streams)) return false;
+  memcpy(streams, CMSG_DATA(part), sizeof streams);
+  for (int i = 0; i < STREAMS; i++) {
+    if (dup2(streams[i], i) < 0) return false;
+    close(streams[i]);
+  }
+  return close(from) == 0;
+}
+
+/* Other events run beside this process, as the same user: they must not open its pipes,
+ * its files and its environment (proc(5)). Nor can the next supervisor see whose it was, so
+ * it ends with this one. */
+static void close_to_others(char **variables) {
+  prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
+  if (!take_streams((int)parse_decimal(getenv(CLOSE), 3, DESCRIPTOR_MOST))) _exit(EX_CONFIG);
+  prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
+  wipe_variable(variables, CLOSE);
+  unsetenv(CLOSE);
+  leave_preload(variables);
+}
+
 static bool is_control(int number) {
   int type = 0, domain = 0;
   socklen_t size = sizeof type, domain_size = sizeof domain;
@@ -267,6 +308,7 @@ __attribute__((constructor)) static void begin(int arguments_count, char **argum
   (void)arguments_count;
   (void)arguments;
   find_once();
+  if (getenv(CLOSE) != NULL) close_to_others(variables);
   const char *value = getenv(VARIABLE);
   if (value == NULL) return;
   long number = parse_decimal(value, 3, DESCRIPTOR_MOST);

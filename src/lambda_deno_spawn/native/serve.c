@@ -41,6 +41,9 @@ enum {
   OWN_SCORE_LIMIT = 100, /* of the supervisor */
 };
 
+#define OWN_SCORE "1000"
+#define CHILD_SCORE "300"
+
 /* The child's word to the template: a page that both see until it has been given. */
 struct shared {
   atomic_uint is_told; /* a futex */
@@ -52,7 +55,7 @@ static struct shared *shared;
 static pid_t own_number, forked_from;
 static bool has_input; /* HELLO has been read */
 static bool has_random; /* numbers were drawn, and a library may keep a stock of them */
-static bool can_outlive; /* a child may have a lower score than this process */
+static int score = -1; /* this process's, if a child is to have a lower one */
 static bool is_frozen; /* checked, and all other threads are parked */
 static struct {
   fork_handler prepare, parent, child;
@@ -140,8 +143,10 @@ static bool has_no_children(struct refusal *why) {
 
 /* When memory runs out, the kernel ends the process with the highest score first (proc(5)):
  * the template, which has 1000, so that the event has the memory that it would have without
- * one. A child must still end before the supervisor. */
-static void find_out_about_score(void) {
+ * one. A child must still end before the supervisor. It begins with the score of this
+ * process, which is lower while it forks: the child's own file is closed to the child as
+ * long as its memory is. */
+static void open_score(void) {
   char path[64], own[16];
   format(path, sizeof path, "/proc/%d/oom_score_adj", getppid());
   int file = open(path, O_RDONLY | O_CLOEXEC);
@@ -150,7 +155,17 @@ static void find_out_about_score(void) {
   close(file);
   if (size <= 0) return;
   own[size] = '\0';
-  can_outlive = atoi(own) < OWN_SCORE_LIMIT;
+  if (atoi(own) < OWN_SCORE_LIMIT)
+    score = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
+}
+
+static void set_score(const char *text) {
+  if (score >= 0) pwrite(score, text, strlen(text), 0);
+}
+
+static void close_score(void) {
+  if (score >= 0) close(score);
+  score = -1;
 }
 
 /* Parks the other threads and looks at all that a fork shares. Once that has gone well it
@@ -174,7 +189,7 @@ static bool freeze(const int given[GIVEN_LIMIT], struct refusal *why) {
                       given[1], given[2],           given[3]};
   is_frozen = plan_descriptors(ours, 2 + GIVEN_LIMIT, why) && plan_memory(shared, why) &&
               has_generators(why);
-  find_out_about_score();
+  if (is_frozen) open_score();
   /* No child can look into this process or change it, whatever its handler may do. */
   if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0 && is_frozen)
     is_frozen = refuse(why, SYSTEM, errno, "prctl");
@@ -186,6 +201,7 @@ static bool freeze(const int given[GIVEN_LIMIT], struct refusal *why) {
 static void thaw(void) {
   close(control);
   control = -1;
+  close_score();
   if (is_frozen) release_threads();
   is_frozen = false;
 }
@@ -198,15 +214,6 @@ static void tell_template(const struct refusal *refusal) {
   call3(SYS_futex, (long)&shared->is_told, FUTEX_WAKE, 1);
 }
 
-static void outlive_template(void) {
-  static const char score[] = "300";
-  if (!can_outlive) return;
-  int file = open("/proc/self/oom_score_adj", O_WRONLY | O_CLOEXEC);
-  if (file < 0) return;
-  call3(SYS_write, file, (long)score, sizeof score - 1);
-  close(file);
-}
-
 static void become_child(const struct request *request, const int given[GIVEN_LIMIT]) {
   struct refusal why = {.code = OK};
   int template_control = control;
@@ -217,8 +224,11 @@ static void become_child(const struct request *request, const int given[GIVEN_LI
   for (int i = 0; i < handlers_count; i++)
     if (handlers[i].child != NULL) handlers[i].child();
   close(template_control);
-  prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
-  outlive_template();
+  close_score();
+  if (request->private[0] == '\0')
+    prctl(PR_SET_DUMPABLE, 1, 0, 0, 0);
+  else /* others of the same user run beside it, and must not find it when they are alone */
+    prctl(PR_SET_PDEATHSIG, SIGKILL, 0, 0, 0);
   bool is_ready = setpgid(0, 0) == 0 || refuse(&why, CHILD_FAILED, errno, "setpgid");
   is_ready = is_ready && renew_descriptors(given, &why) && renew_memory(&why) &&
              renew_generators(&why);
@@ -259,6 +269,7 @@ static pid_t fork_child(const struct request *request, const int given[GIVEN_LIM
   /* Not the C library's fork: it would forget the other threads' stacks, and its locks
    * need no care here, since all other threads are parked where they hold none. The
    * parent of the child is this process's own: the supervisor, which waits for it. */
+  set_score(CHILD_SCORE);
   long pid = call_clone_process(
       CLONE_PARENT | CLONE_CHILD_SETTID | CLONE_CHILD_CLEARTID | SIGCHLD,
       main_thread_number());
@@ -266,6 +277,7 @@ static pid_t fork_child(const struct request *request, const int given[GIVEN_LIM
     become_child(request, given);
     return 0;
   }
+  set_score(OWN_SCORE);
   for (int i = 0; i < handlers_count; i++)
     if (handlers[i].parent != NULL) handlers[i].parent();
   if (pid < 0) {

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.processes.launch import Launched
     from lambda_deno_spawn.processes.reaper import ExitStatus, Reaper
 
-# What a pipe holds unless it is enlarged (pipe(7)).
+# Capacity of a pipe unless it is enlarged (pipe(7)).
 PIPE_BYTES = 64 * 1024
 # Relaying log lines takes time, and a deadline may fall between two reads.
 READ_LOG_BYTES = 16 * 1024
@@ -54,7 +54,7 @@ class ProcessEvents(Protocol):
 
 
 class Footprint(NamedTuple):
-    """What a process takes up while it runs (proc(5), ``status``).
+    """The memory of a process while it runs (proc(5), ``status``).
 
     Attributes:
         own_bytes: Memory that no other process shares with it.

@@ -65,6 +65,7 @@ OPAQUE_LOST = (
 
 # waitid(2): look, without reaping and without waiting.
 _LOOK = getattr(os, "WEXITED", 0) | os.WNOHANG | getattr(os, "WNOWAIT", 0)
+_ENDED = (os.CLD_EXITED, os.CLD_KILLED, os.CLD_DUMPED)
 
 # Guarantees that this system does not give, and the reason; None once it was reported.
 _lost: dict[str, str | None] = {}
@@ -329,10 +330,31 @@ def children() -> list[int]:
         listing.close()
 
 
+def ended_child(pid: int) -> int | None:
+    """Return a child that has ended, None if none has; it stays to be reaped.
+
+    A child can make its parent its tracer (ptrace(2), ``PTRACE_TRACEME``). Then it is
+    found whenever a signal stops it, as if it had ended, and nothing would let it go
+    on: it is killed.
+
+    Args:
+        pid: The child; 0: any.
+
+    Raises:
+        ChildProcessError: There is no such child.
+    """
+    which = (os.P_PID, pid) if pid else (os.P_ALL, 0)
+    while (found := os.waitid(*which, _LOOK)) is not None:
+        if found.si_code in _ENDED:
+            return found.si_pid
+        _send(found.si_pid, signal.SIGKILL)
+    return None
+
+
 def has_ended(pid: int) -> bool:
     """Return whether a child has ended, or does not exist; it stays to be reaped."""
     try:
-        return os.waitid(os.P_PID, pid, _LOOK) is not None
+        return ended_child(pid) is not None
     except (ChildProcessError, AttributeError):  # macOS has no waitid
         return True
 

@@ -1,6 +1,6 @@
-"""What a process passes on to those that it starts, besides its environment.
+"""Limits, priority and processors, which a process passes on to its children.
 
-Limits, priority and processors. A program of the same user may change them in another
+A program of the same user may change them in another
 process: without this, what one event does to the runtime, or to a process that is
 copied, would be there for all later events. Does not know what a worker is. Facts used:
 prlimit(2), setpriority(2), sched_setaffinity(2).
@@ -31,7 +31,7 @@ LIMITS = {
 
 
 class Inherited(NamedTuple):
-    """What the children of a process begin with.
+    """The limits, priority and processors that a process passes on.
 
     Attributes:
         limits: Soft and hard limits, in the order of ``LIMITS``.
@@ -68,7 +68,7 @@ class Inherited(NamedTuple):
 
 
 class OwnInheritance:
-    """What the children of this process begin with, as it was at first."""
+    """The values that this process passes on, as they were at first."""
 
     def __init__(self) -> None:
         self._noted: Inherited | None = None
@@ -93,7 +93,7 @@ class OwnInheritance:
         if noted.priority != found.priority:
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, 0, noted.priority)
-        # What is left stays, and is reported once.
+        # The rest stays, and is reported once.
         left = Inherited.of(0)
         if left is not None and left != noted:
             lose(INHERITED_LOST, _difference(noted, left))

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 STDERR = 2
 INHERITED = 3  # the number at which a program finds a descriptor that it is given
+PASSED = 4  # the same for the socket that a program takes its streams from
+ABOVE = 10  # no number that a program finds something at
 # Python ignores these, and an ignored signal stays ignored in a program it starts.
 IGNORED_BY_PYTHON = [signal.SIGPIPE, signal.SIGXFSZ]
 DESCRIPTORS_LOST = (
@@ -97,6 +99,8 @@ def launch(
     environ: Mapping[str, str],
     cwd: str,
     inherited: int | None = None,
+    *,
+    is_closed: bool = False,
 ) -> Launched:
     """Start a program with pipes, in a process group of its own. Does not wait.
 
@@ -108,14 +112,21 @@ def launch(
         environ: Its whole environment.
         cwd: Its working directory, and from now on this process's.
         inherited: A descriptor that it gets as ``INHERITED``; None: it gets none.
+        is_closed: The program begins with no streams and takes its own from the socket
+            ``PASSED``, once other processes of its user cannot open them any more.
 
     Raises:
         WorkerSpawnError: The system refused.
     """
     pipes = make_pipes(f"start {argv[0]!r}")
     (child_stdin, stdin), (stdout, child_stdout), (stderr, child_stderr) = pipes
+    action = f"enter the function's folder {cwd!r}"
+    passing: Passing | None = None
+    theirs = (child_stdin, child_stdout, child_stderr)
     try:
+        passing = Passing() if is_closed else None
         os.chdir(cwd)
+        action = f"start {argv[0]!r}"
         arguments = list(argv)
         with oom_score.of(WORKER_SCORE if inherited is None else TEMPLATE_SCORE):
             pid = os.posix_spawn(
@@ -123,29 +134,78 @@ def launch(
                 arguments,
                 environ,
                 file_actions=[
-                    (os.POSIX_SPAWN_DUP2, child_stdin, 0),
-                    (os.POSIX_SPAWN_DUP2, child_stdout, 1),
-                    (os.POSIX_SPAWN_DUP2, child_stderr, 2),
+                    *(
+                        [(os.POSIX_SPAWN_DUP2, fd, n) for n, fd in enumerate(theirs)]
+                        if passing is None
+                        else []
+                    ),
                     *(
                         []
                         if inherited is None
                         else [(os.POSIX_SPAWN_DUP2, inherited, INHERITED)]
                     ),
+                    *([] if passing is None else passing.file_actions),
                 ],
                 setpgroup=0,
                 setsigmask=[],
                 setsigdef=IGNORED_BY_PYTHON,
             )
+        if passing is not None:
+            passing.send(theirs)
     except OSError as error:
         for fd in (stdin, stdout, stderr):
             os.close(fd)
-        raise WorkerSpawnError.from_os_error(f"start {argv[0]!r}", error) from error
+        raise WorkerSpawnError.from_os_error(action, error) from error
     finally:
-        for fd in (child_stdin, child_stdout, child_stderr):
+        if passing is not None:
+            passing.close()
+        for fd in theirs:
             os.close(fd)
     for fd in (stdin, stdout, stderr):
         os.set_blocking(fd, False)
     return Launched(pid, stdin, stdout, stderr)
+
+
+class Passing:
+    """A socket through which a program that has been started gets its streams."""
+
+    def __init__(self) -> None:
+        """Make it.
+
+        Raises:
+            OSError: There are no descriptors left.
+        """
+        import fcntl
+        import socket
+
+        self._own, peer = socket.socketpair()
+        try:
+            # None of the numbers that are given away: those are given one by one.
+            self._peer = fcntl.fcntl(peer.fileno(), fcntl.F_DUPFD_CLOEXEC, ABOVE)
+        except OSError:
+            self._own.close()
+            raise
+        finally:
+            peer.close()
+
+    @property
+    def file_actions(
+        self,
+    ) -> list[tuple[int, int, str, int, int] | tuple[int, int, int]]:
+        """What ``posix_spawn`` does in the program: it begins without streams."""
+        null = [(os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_RDWR, 0) for n in range(3)]
+        return [*null, (os.POSIX_SPAWN_DUP2, self._peer, PASSED)]
+
+    def send(self, streams: Sequence[int]) -> None:
+        """Send the streams, which stay the caller's as well; does not wait."""
+        import socket
+
+        socket.send_fds(self._own, [b"."], list(streams))
+
+    def close(self) -> None:
+        """Close both ends; the program has its own."""
+        self._own.close()
+        os.close(self._peer)
 
 
 def keep_descriptors() -> None:

@@ -21,6 +21,7 @@ from lambda_deno_spawn.processes.descendants import (
     ChildList,
     OomKills,
     end_trees,
+    ended_child,
     has_ended,
 )
 from lambda_deno_spawn.records import NamedTuple, Protocol
@@ -210,13 +211,12 @@ class Reaper:
         """
         if not hasattr(os, "waitid"):  # macOS: only `exited` is called
             return pid or -1
-        which = (os.P_PID, pid) if pid else (os.P_ALL, 0)
-        ended = os.waitid(*which, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        ended = ended_child(pid)
         if ended is None:
             return 0
-        if ended.si_pid in self._watched:
-            self._watched[ended.si_pid].ending()
-        return ended.si_pid
+        if ended in self._watched:
+            self._watched[ended].ending()
+        return ended
 
 
 async def _set_within(limit_s: float, event: asyncio.Event) -> None:

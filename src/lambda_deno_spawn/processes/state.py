@@ -35,7 +35,7 @@ SLICE_LEAST = 16
 # At exit: SIGTERM leaves little time. The next supervisor removes the rest.
 CLOSE_LIMIT_S = 0.1
 CLOSE_LEAST = 500  # steps, whatever the time
-# Where less than half of the disk is free, and less than this, the files of earlier
+# If less than half of the disk is free, and less than this, the files of earlier
 # events are removed before another one starts, which may need the room.
 SHORT_BYTES = 256 * 1024 * 1024
 SHORT_NAMES = 50_000

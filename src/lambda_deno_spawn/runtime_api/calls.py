@@ -34,7 +34,7 @@ DETAIL_LIMIT = 200
 
 
 class Address(NamedTuple):
-    """Where HTTP calls go to.
+    """The address that HTTP calls go to.
 
     Attributes:
         host: Name or IP address, without brackets.

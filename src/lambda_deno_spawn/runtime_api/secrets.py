@@ -35,8 +35,8 @@ THROTTLED = 429
 FAULTS = 500  # the lowest status of a fault of the server
 # Error names of both services that mean "too many requests".
 THROTTLING = ("ThrottlingException", "TooManyRequestsException")
-# Where Linux systems keep certificates, Lambda's first. An interpreter that was built
-# for another system looks elsewhere.
+# Files in which Linux systems keep certificates, Lambda's first. An interpreter that
+# was built for another system looks elsewhere.
 CERTIFICATES = (
     "/etc/pki/tls/certs/ca-bundle.crt",
     "/etc/ssl/certs/ca-certificates.crt",

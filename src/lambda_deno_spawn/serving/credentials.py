@@ -28,7 +28,7 @@ FETCH_LIMIT_S = 0.5
 
 
 class Source(Protocol):
-    """Where credentials come from."""
+    """The source of credentials."""
 
     async def credentials(self, uri: str, token: str) -> bytes:
         """Return them as JSON.

@@ -50,7 +50,7 @@ LOG_FLUSH_LIMIT_S = 1.0
 
 
 class Strategy(Protocol):
-    """Where workers come from; ``strategy.BaseStrategy``."""
+    """The source of workers; ``strategy.BaseStrategy``."""
 
     def lease(self, left_s: Callable[[], float]) -> Lease:
         """Return the use of a worker for one invocation, which is to be acquired."""
@@ -116,7 +116,7 @@ class Execution:
             return self._stream(outcome)
         self._outcome = outcome
         if isinstance(outcome, Failure) and self._lease is not None:
-            # What led to the error stands before it.
+            # The lines that led to the error stand before it.
             self._lease.worker.drain_log()
         return outcome
 
@@ -145,7 +145,7 @@ class Execution:
         if self._recorder is not None:
             self._record(self._recorder, refusal)
         await self._strategy.prepare(self._deadline.left_s)
-        # What is not in the log when the environment is frozen may never be.
+        # A line that is not in the log when the environment is frozen may never be.
         await self._writer.drained(min(LOG_FLUSH_LIMIT_S, self._deadline.left_s()))
 
     async def _respond(self) -> Success | Failure | StreamStarted:

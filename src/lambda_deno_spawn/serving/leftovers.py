@@ -19,7 +19,7 @@ PAUSE_S = 0.01
 
 
 class Disk(Protocol):
-    """Where the files are; ``processes.state.StateDir``."""
+    """The folder with the files; ``processes.state.StateDir``."""
 
     @property
     def has_leftovers(self) -> bool:

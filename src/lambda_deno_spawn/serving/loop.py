@@ -30,7 +30,7 @@ T = TypeVar("T")
 
 # From this status on the Runtime API means: the environment must end.
 HTTP_CONTAINER_ERROR = 500
-# What the platform itself has told the caller when it refuses an outcome.
+# The error that the platform itself reports to the caller when it refuses an outcome.
 TOLD_BY_PLATFORM = {410: "Sandbox.Timedout", 413: "Function.ResponseSizeTooLarge"}
 # On Managed Instances, the time until `next` is called again after it failed, doubled
 # each time. AWS's clients for Node.js go on for a quarter of an hour, its clients for
@@ -41,7 +41,7 @@ RETRIES = 12  # a minute in all
 
 
 class RuntimeApi(Protocol):
-    """Where invocations come from and outcomes go to.
+    """The Runtime API: source of invocations, destination of outcomes.
 
     Each call raises ``RuntimeApiError`` if it fails, ``RefusedError`` if it was
     refused.
@@ -177,7 +177,7 @@ class RuntimeLoop:
             log_failure(invocation, failure)
         return told
 
-    # What differs on Managed Instances.
+    # Differences on Managed Instances.
 
     async def _next(self) -> Invocation:
         return await self._api.next()

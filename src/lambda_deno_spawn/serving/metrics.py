@@ -1,4 +1,4 @@
-"""What one invocation took, as one line of the log.
+"""The measurements of one invocation, as one line of the log.
 
 Knows the measures, their units, and how they are written: as a JSON record beside the
 platform's own reports, or in CloudWatch's embedded metric format. Does not know clocks,
@@ -59,7 +59,7 @@ class Times(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """What was measured of one invocation; None: there was nothing to measure.
+    """The measurements of one invocation; None: there was nothing to measure.
 
     Attributes:
         request_id: Of the invocation.

@@ -1,4 +1,4 @@
-"""What every strategy does: lend workers, load at init, prepare, close.
+"""The part that strategies share: lend workers, load at init, prepare, close.
 
 A lease is the only way to a worker: the worker is in use from the moment it is assigned
 until the lease is given back, and what is measured of it is fixed meanwhile. Does not
@@ -59,7 +59,7 @@ class WarmPolicy(NamedTuple):
 
 
 class Facts(NamedTuple):
-    """What is measured of a worker, as it was when it was handed its invocation.
+    """Facts about a worker, fixed when it was handed its invocation.
 
     Attributes:
         why_not_forked: Why the worker is not a copy of a loaded process; None: it is.
@@ -81,7 +81,7 @@ class Facts(NamedTuple):
 
 
 class Usage(NamedTuple):
-    """What an invocation leaves behind, as far as its worker has ended with it.
+    """Leftovers of an invocation, and the exit of its worker if that has ended.
 
     Attributes:
         exited: How the process ended and what it used; None: it runs on.
@@ -134,9 +134,9 @@ class Lease:
 
     @property
     def facts(self) -> Facts:
-        """What was measured of the worker until the hand-over.
+        """Facts about the worker at the hand-over.
 
-        Until the lease was given back, if there was none.
+        Without a hand-over: when the lease was given back.
         """
         worker, exchange = self.worker, self.exchange
         number = 0 if exchange is None else exchange.number
@@ -152,7 +152,7 @@ class Lease:
 
     @property
     def usage(self) -> Usage:
-        """What is left behind; complete once the lease is released."""
+        """Leftovers of the invocation; complete once the lease is released."""
         worker = self.worker
         return Usage(worker.exit_status, worker.left_processes, worker.left_files)
 
@@ -293,8 +293,8 @@ class BaseStrategy(ABC):
         templates = self._workers.find_templates()
         if templates is not None:
             if has_leftovers and templates.is_due(NEEDED_S):
-                # Where /tmp is memory, the process would not have theirs. It needs time
-                # as well.
+                # The process needs time as well, and the memory of leftover files if
+                # /tmp is in memory.
                 await self._leftovers.before_freeze(lambda: left_s() / 2)
             await templates.prepare(
                 NEEDED_S, left_s(), waits=self._warm.when is not Warm.BACKGROUND
@@ -327,7 +327,7 @@ class BaseStrategy(ABC):
         await self._workers.close_all(grace_s)
         await self._workers.stop_all_but(set(), CLOSE_LIMIT_S)
 
-    # What a lease asks for.
+    # For a lease.
 
     @abstractmethod
     async def assign(self) -> Worker:
@@ -356,7 +356,7 @@ class BaseStrategy(ABC):
             limit_s: Time for that.
         """
 
-    # What differs.
+    # Different in each strategy.
 
     @abstractmethod
     def _keep(self, worker: Worker) -> None:
@@ -374,7 +374,7 @@ class BaseStrategy(ABC):
     def _loaded(self, worker: Worker | None) -> None:
         """Note that init is over; None: no worker was started."""
 
-    # What both need.
+    # For both strategies.
 
     async def _load(self, worker: Worker, limit_s: float) -> Failure | None:
         """Wait in the init phase until a worker is ready."""

@@ -330,7 +330,7 @@ class Templates:
 
     @property
     def kept(self) -> set[Worker]:
-        """What must not be ended: the template, and a process that waits for use."""
+        """Processes that must not be ended: the template, and one that is waiting."""
         return {one for one in (self.worker, self._ordinary) if one is not None}
 
     def is_due(self, needed_s: float) -> bool:
@@ -470,7 +470,7 @@ class Templates:
         """
         if self._memory_mb is None:
             return None
-        # What is read of files need not stay in memory.
+        # Pages of files need not stay in memory.
         peak_bytes = max(
             self._peaks_bytes[True], self._peaks_bytes[False] - template.file_bytes
         )

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 # How much of a stream is buffered before its caller has received it. Together with the
 # pipe or socket this bounds the memory that a slow caller costs.
 STREAM_BUFFER_BYTES = 256 * 1024
-# What a buffered chunk costs besides its bytes: a worker may send single bytes.
+# The cost of a buffered chunk besides its bytes: a worker may send single bytes.
 CHUNK_COST_BYTES = 64
 
 
@@ -41,7 +41,7 @@ class StreamStarted(NamedTuple):
 
 
 class Source(Protocol):
-    """Where the frames of an exchange come from."""
+    """The source of an exchange's frames."""
 
     def pause_reading(self) -> None:
         """Leave further frames unread, which makes the worker wait."""

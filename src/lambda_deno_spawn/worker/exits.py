@@ -1,4 +1,4 @@
-"""What the end of a worker means: exit code, signal and last words become an error.
+"""The meaning of a worker's end: exit code, signal and last words become an error.
 
 Knows how Deno, V8 and the kernel say why a process ended. Does not know how a process
 is watched. The words are those of Deno 2.9; tests compare them with real processes.
@@ -36,7 +36,7 @@ NEVER_SETTLES_SIGN = "Top-level await promise never resolved"
 REFUSAL = r"(?m)^error: (?!Uncaught|Top-level)(.+)"
 REFUSAL_CAUSE = r"(?m)^Caused by:\n\s+(?:0: )?(.+)"
 SYSTEM_SIGN = "(os error "  # not the fault of a setting
-# What a process was doing, behind "before"; in all other states it was to answer.
+# The state of a process in words, after "before"; in all others it was to answer.
 _DOING = {
     State.STARTING: "loading the handler's module",
     State.FINISHING: "the work after its response was done",

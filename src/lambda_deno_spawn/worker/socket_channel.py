@@ -110,8 +110,9 @@ class SocketChannel:
         self._error = self._error or error
         for exchange, link in self._links.items():
             if link.carries(exchange):
-                # What the worker has sent is read first; how its connection ends tells
-                # whether the event was read. Both are here already if it has exited.
+                # Bytes that the worker has sent are read first; the way in which its
+                # connection ends tells whether the event was read. Both are here
+                # already if it has exited.
                 self._loop.call_later(EXIT_GRACE_S, exchange.fail, error)
             else:
                 exchange.fail(error)
@@ -121,7 +122,7 @@ class SocketChannel:
         for link in [*self._idle, *self._links.values()]:
             link.close()
 
-    # What a link reports.
+    # Reports of links.
 
     def link_idle(self, link: HttpLink) -> None:
         """Keep a connection that can carry another exchange."""

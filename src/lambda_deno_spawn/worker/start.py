@@ -95,6 +95,7 @@ def start_worker(
             command.process_environ(private_dir, deno_dir),
             command.cwd,
             inherited,
+            is_closed=command.is_closed,
         )
         spawn_s = time.monotonic() - started_s
         meanwhile()

@@ -206,7 +206,7 @@ class Worker:
         """
         self._state.have_private(self.started.private_dir)
         exchange = await self._channel.hand_over(invocation, abort_epoch_ms)
-        # What it writes to stderr belongs to this invocation if it is the only one.
+        # Its stderr belongs to this invocation if that is the only one.
         is_alone = self._channel.open_exchanges == 1
         for relay in (self._relay, self._stray):
             relay.request_id = invocation.request_id if is_alone else ""

@@ -1,1 +1,1 @@
-"""What events cost in each way to serve them, measured side by side."""
+"""The cost of an event in each way to serve it, measured side by side."""

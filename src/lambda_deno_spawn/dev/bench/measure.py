@@ -73,7 +73,7 @@ STARTS = 5
 # The runtime reports a handler that is too slow by itself; this is for one that hangs.
 GRACE_S = 10.0
 INIT_LIMIT_S = 10.0
-# What the runtime logs about an event (docs/metrics.md), and about copies that it
+# The runtime's log lines about an event (docs/metrics.md), and about copies that it
 # cannot make (serving/template.py).
 SERVED = re.compile(r'"type": ?"lambda-deno-spawn\.report".*?"start": ?"(\w+)"')
 TROUBLE = re.compile(
@@ -84,7 +84,7 @@ TROUBLE = re.compile(
 
 @dataclass(frozen=True, slots=True)
 class BenchOptions:
-    """What to measure.
+    """The request for a measurement.
 
     Attributes:
         function: Its folder and handler.

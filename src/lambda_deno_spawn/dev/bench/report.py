@@ -46,7 +46,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What was measured of one way.
+    """The measurements of one way.
 
     Attributes:
         samples: One for each event.

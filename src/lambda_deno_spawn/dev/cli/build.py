@@ -54,19 +54,24 @@ def build(
     handler: HandlerOption = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name of the package.  [default: that of the function]"),
+        typer.Option(
+            metavar="NAME",
+            help="Name of the package.  [default: that of the function]",
+        ),
     ] = None,
     arch: Annotated[
         Arch | None,
         typer.Option(help="Instruction set.  [default: lambda.toml's, else x86_64]"),
     ] = None,
-    out: Annotated[Path, typer.Option(help="Folder for the package.")] = Path("dist"),
+    out: Annotated[
+        Path, typer.Option(metavar="FOLDER", help="Folder for the package.")
+    ] = Path("dist"),
     bundle: Annotated[
         bool | None,
         typer.Option(
             "--bundle/--no-bundle",
             help="Bundle all modules into one, or package the files and their npm "
-            "packages unchanged.  [default: bundle]",
+            "packages unchanged.  [default: lambda.toml's, else what can be bundled]",
         ),
     ] = None,
     check: Annotated[bool, typer.Option("--check", help="Type-check first.")] = False,
@@ -146,6 +151,11 @@ def build(
         project = find_project(target, handler, name)
         if note := shadowing_note(project.function, function):
             print(note, file=sys.stderr)
+        if target_deno is not None and not target_deno.is_file():
+            raise UsageError(
+                f"Cannot use --target-deno {str(target_deno)!r}: there is no such "
+                "file; give the path of a Deno binary"
+            )
         given = given_variables(env_file, env)
         if missed := unpackaged_env_file(project, project.variables_with(given)):
             print(f"Note: {missed}: {ADVICE}", file=sys.stderr)
@@ -190,8 +200,9 @@ def _refuse_without_image(given: Mapping[str, object]) -> None:
     names = [name for name, value in given.items() if value is not None]
     if names:
         raise UsageError(
-            f"Cannot use {' and '.join(names)} without --image: only images have a "
-            "base and are pushed; add --image"
+            f"Cannot use {' and '.join(names)} without --image: "
+            f"{'it applies' if len(names) == 1 else 'they apply'} only to container "
+            "images; add --image"
         )
 
 

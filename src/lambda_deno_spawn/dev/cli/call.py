@@ -100,7 +100,9 @@ def call(
     ] = None,
     port: Annotated[
         int,
-        typer.Option("--port", "-p", min=1, max=65535, help="Port of `dev`."),
+        typer.Option(
+            "--port", "-p", metavar="PORT", min=1, max=65535, help="Port of `dev`."
+        ),
         LOCAL,
     ] = DEFAULT_PORT,
     remote: Annotated[
@@ -112,14 +114,28 @@ def call(
         REMOTE,
     ] = False,
     qualifier: Annotated[
-        str | None, typer.Option(help="With --remote: alias with the URL."), REMOTE
+        str | None,
+        typer.Option(
+            "--qualifier",
+            "--alias",
+            metavar="NAME",
+            help="With --remote: alias with the URL.",
+        ),
+        REMOTE,
     ] = None,
     region: Annotated[
-        str | None, typer.Option(help="With --remote: AWS region."), REMOTE
+        str | None,
+        typer.Option(
+            "--region", "-r", metavar="REGION", help="With --remote: AWS region."
+        ),
+        REMOTE,
     ] = None,
     profile: Annotated[
         str | None,
-        typer.Option(help="With --remote: profile in the AWS configuration files."),
+        typer.Option(
+            metavar="NAME",
+            help="With --remote: profile in the AWS configuration files.",
+        ),
         REMOTE,
     ] = None,
     verbose: Annotated[VerboseOption, LOCAL, REMOTE] = False,

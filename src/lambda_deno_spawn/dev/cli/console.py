@@ -13,6 +13,7 @@ import threading
 import traceback
 from contextlib import contextmanager
 from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
@@ -92,8 +93,7 @@ def exit_codes(*, is_verbose: bool) -> Iterator[None]:
     """
     before = _end_by(signal.SIGTERM, signal.SIGHUP)
     try:
-        if sys.stdout is None:  # closed by the shell: >&-
-            raise UsageError("Cannot print a result: stdout is closed")  # noqa: TRY301
+        _check_surroundings()
         yield
     except typer.Exit:
         raise
@@ -127,6 +127,39 @@ def exit_codes(*, is_verbose: bool) -> Iterator[None]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _check_surroundings() -> None:
+    """Make up for what the shell has closed, as far as a command can do without it.
+
+    Raises:
+        UsageError: stdout is closed, or the working folder has been removed.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:  # <&-, 2>&-
+            _reserve(number)
+            stream = Path(os.devnull).open(mode, encoding="utf-8")  # noqa: SIM115
+            setattr(sys, name, stream)
+    if sys.stdout is None:
+        raise UsageError("Cannot print a result: stdout is closed; open it")
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        raise UsageError(
+            "Cannot use the working folder: it has been removed; change to another"
+        ) from None
+
+
+def _reserve(number: int) -> None:
+    """Open a descriptor that is closed, so that no other file or program gets it."""
+    try:
+        os.fstat(number)
+    except OSError:
+        opened = os.open(os.devnull, os.O_RDWR)
+        if opened != number:
+            os.dup2(opened, number)
+            os.close(opened)
+        os.set_inheritable(number, True)
 
 
 def _terminations() -> tuple[type[BaseException], ...]:

@@ -117,7 +117,10 @@ def deploy(
     ] = None,
     name: Annotated[
         str | None,
-        typer.Option(help="Name in Lambda.  [default: from lambda.toml or the folder]"),
+        typer.Option(
+            metavar="NAME",
+            help="Name in Lambda.  [default: from lambda.toml or the folder]",
+        ),
     ] = None,
     handler: HandlerOption = None,
     runtime: Annotated[
@@ -329,6 +332,13 @@ def deploy(
             raise UsageError(
                 "Cannot use --function-url-auth with --no-function-url: one sets up a "
                 "URL, the other removes it; leave out one of them"
+            )
+        if (subnet is None) != (security_group is None):
+            given, missing = "--subnet", "--security-group"
+            if subnet is None:
+                given, missing = missing, given
+            raise UsageError(
+                f"Cannot use {given} without {missing}: a VPC needs both; give both"
             )
         keys = check_aws_options(
             _without_none(
@@ -572,8 +582,9 @@ def _refuse_without_image(given: Mapping[str, object]) -> None:
     names = [name for name, value in given.items() if value is not None]
     if names:
         raise UsageError(
-            f"Cannot use {' and '.join(names)} without --image: only images are built "
-            "on a base and kept in a repository; add --image, or [image] in lambda.toml"
+            f"Cannot use {' and '.join(names)} without --image: "
+            f"{'it applies' if len(names) == 1 else 'they apply'} only to container "
+            "images; add --image, or [image] in lambda.toml"
         )
 
 

@@ -85,7 +85,12 @@ def dev(
     port: Annotated[
         int,
         typer.Option(
-            "--port", "-p", min=0, max=65535, help="Port on 127.0.0.1; 0: a free one."
+            "--port",
+            "-p",
+            metavar="PORT",
+            min=0,
+            max=65535,
+            help="Port on 127.0.0.1; 0: a free one.",
         ),
     ] = DEFAULT_PORT,
     events: Annotated[
@@ -215,6 +220,8 @@ def dev(
         work = _serve(
             paths or [Path()],
             overrides,
+            env_file or [],
+            env or [],
             port=port,
             form=events,
             mode=invoke_mode,
@@ -244,6 +251,8 @@ def check_origin(text: str) -> str:
 async def _serve(
     paths: Sequence[Path],
     overrides: Overrides,
+    env_files: Sequence[Path],
+    assignments: Sequence[str],
     *,
     port: int,
     form: EventForm,
@@ -288,7 +297,8 @@ async def _serve(
         async with listener.serve(app), asyncio.TaskGroup() as tasks:
             try:
                 if is_watching:
-                    tasks.create_task(_watch(local, checker))
+                    watching = _watch(local, checker, env_files, assignments)
+                    tasks.create_task(watching)
                     await asyncio.sleep(0)  # it watches when it first waits
                 screen.begin(local, listener)
                 if checker is not None:
@@ -305,11 +315,28 @@ async def _serve(
         listener.close()
 
 
-async def _watch(local: LocalLambda, checker: TypeChecker | None) -> None:
+async def _watch(
+    local: LocalLambda,
+    checker: TypeChecker | None,
+    env_files: Sequence[Path],
+    assignments: Sequence[str],
+) -> None:
     """Reload the functions whose files change, until cancelled."""
     from lambda_deno_spawn.dev.devserver.watcher import affected, changes
 
-    async for paths in changes(local.folders):
+    # A pipe, such as from a program that decrypts the file, can be read once only.
+    is_readable = all(path.is_file() for path in env_files)
+    files = {path.resolve() for path in env_files if is_readable}
+    async for saved in changes(local.folders, local.tell_mistake, files):
+        paths = saved - files
+        if saved & files:
+            try:
+                local.set_variables(given_variables(env_files, assignments))
+            except UsageError as error:
+                # Half-written: the variables before serve until it is repaired.
+                local.tell_mistake(str(error))
+        if not paths:
+            continue
         folders = {n: fleet.function.folder for n, fleet in local.fleets.items()}
         names: set[str] = set()
         is_unknown = False

@@ -34,8 +34,6 @@ from lambda_deno_spawn.dev.project.quotas import DEFAULT_MEMORY_MB
 from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from lambda_deno_spawn.dev.doctor.checks import Check
     from lambda_deno_spawn.dev.doctor.isolation import IsolationReport
     from lambda_deno_spawn.dev.project.project import Project
@@ -100,9 +98,7 @@ def doctor(
             _show_isolation(run_until_signalled(work), output)
         else:
             refuse_ignored(context, CHECKS)
-            options, project = _doctor_options(
-                function, stage, handler, given_variables(env_file, env)
-            )
+            options, project = _doctor_options(function, stage, handler, env, env_file)
             _show_checks(examine(os.environ, options, project), output)
 
 
@@ -110,20 +106,24 @@ def _doctor_options(
     function: str | None,
     stage: str | None,
     handler: str | None,
-    given: Mapping[str, str],
+    env: list[str] | None,
+    env_file: list[Path] | None,
 ) -> tuple[InvokeOptions | None, Project | None]:
     if function is not None:
         project = load_project(Path(function), handler, stage=stage)
-        variables = project.variables_with(given)
+        variables = project.variables_with(given_variables(env_file, env))
         memory_mb = project.memory_mb or DEFAULT_MEMORY_MB
         options = InvokeOptions(
             project.function, memory_mb=memory_mb, variables=variables
         )
         return options, project
-    if handler is not None or stage is not None or given:
+    given = {
+        "--handler": handler, "--stage": stage, "--env": env, "--env-file": env_file,
+    }  # fmt: skip
+    if names := [name for name, value in given.items() if value]:
         raise UsageError(
-            "Cannot use --handler, --stage, --env or --env-file: no function is given; "
-            "give one"
+            f"Cannot use {' and '.join(names)}: no function is given; give its folder "
+            "or its file"
         )
     return None, None
 

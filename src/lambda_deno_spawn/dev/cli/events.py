@@ -6,6 +6,7 @@ not know what is done with the event, whose bytes stay as they are without ``--s
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import json
 import re
@@ -111,6 +112,8 @@ def read_file(name: str, option: str) -> bytes:
     Raises:
         UsageError: It cannot be read.
     """
+    if not name:
+        raise UsageError(f"Cannot use {option}: no file is named; give its path")
     try:
         return Path(name).read_bytes()
     except OSError as error:
@@ -168,6 +171,8 @@ def check_json(content: bytes, source: str, what: str) -> None:
     def refuse_constant(name: str) -> NoReturn:
         raise ValueError(f"{name} exists in JavaScript, but not in JSON")
 
+    if not content.strip():
+        raise UsageError(f"Cannot use {what} from {source}: it is empty; give JSON")
     try:
         # Check numbers without converting them: Python's limits are not the handler's.
         json.loads(
@@ -180,6 +185,11 @@ def check_json(content: bytes, source: str, what: str) -> None:
         line = content.count(b"\n", 0, error.start) + 1
         problem = f"line {line}: byte {error.start} of the text is not UTF-8"
     except json.JSONDecodeError as error:
+        if content.startswith(codecs.BOM_UTF8):
+            raise UsageError(
+                f"Cannot use {what} from {source}: it begins with a byte order mark, "
+                "which is not JSON; save it as UTF-8 without one"
+            ) from error
         problem = f"line {error.lineno} column {error.colno}: {error.msg}"
     except RecursionError:
         problem = "it is nested too deeply"

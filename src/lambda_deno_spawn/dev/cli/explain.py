@@ -17,6 +17,7 @@ import typer
 
 from lambda_deno_spawn.dev.cli.console import EXIT_FAILED, Output, exit_codes
 from lambda_deno_spawn.dev.cli.events import read_file, read_text
+from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
 from lambda_deno_spawn.dev.cli.options import (
     ProfileOption,
     RegionOption,
@@ -34,9 +35,12 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.doctor.explain import Explanation
 
 SINCE = "1h"
+TEXT = Mode("without --logs", "a text")
+LOGS = Mode("with --logs", "a log in AWS", "leave {} out, or add --logs FUNCTION")
 
 
 def explain(
+    context: typer.Context,
     text: Annotated[
         str | None,
         typer.Argument(
@@ -45,6 +49,7 @@ def explain(
             "stdin, or of the last failure that was recorded.  [default: stdin; on a "
             "terminal, last]",
         ),
+        TEXT,
     ] = None,
     *,
     logs: Annotated[
@@ -54,6 +59,7 @@ def explain(
             help="Read the log of this function in AWS: its name, its ARN, or its "
             "local folder.",
         ),
+        LOGS,
     ] = None,
     since: Annotated[
         str | None,
@@ -61,14 +67,17 @@ def explain(
             metavar="DURATION",
             help=f"With --logs: how far back: 90s, 10m, 2h, 1d.  [default: {SINCE}]",
         ),
+        LOGS,
     ] = None,
-    stage: StageOption = None,
-    region: RegionOption = None,
-    profile: ProfileOption = None,
-    verbose: VerboseOption = False,
+    stage: Annotated[StageOption, LOGS] = None,
+    region: Annotated[RegionOption, LOGS] = None,
+    profile: Annotated[ProfileOption, LOGS] = None,
+    verbose: Annotated[VerboseOption, TEXT, LOGS] = False,
     output: Annotated[
         Output,
         typer.Option("-o", "--output", help="text: for people; json: an object."),
+        TEXT,
+        LOGS,
     ] = Output.TEXT,
 ) -> None:
     """Say why something does not work: what the errors in a log mean.
@@ -79,34 +88,58 @@ def explain(
     """
     with exit_codes(is_verbose=verbose):
         if logs is not None:
-            if text is not None:
-                raise UsageError(
-                    f"Cannot use --logs with {text!r}: there is one source; leave out "
-                    "one of them"
-                )
+            refuse_ignored(context, LOGS)
             content = _log_in_aws(logs, since or SINCE, stage, region, profile)
-        elif since or stage or region or profile:
-            raise UsageError(
-                "Cannot use --since, --stage, --region or --profile: they apply only "
-                "to a log in AWS; leave them out, or add --logs FUNCTION"
-            )
+            _show(explained(content), output)
         else:
-            content = _text(text)
-        found = explained(content)
-        if output is Output.JSON:
-            fields = [
-                {"seen": each.seen, **asdict(each.entry), "setting": each.setting}
-                for each in found
-            ]
-            print(json.dumps({"ok": bool(found), "explanations": fields}))
-        else:
-            write_explanations(found, sys.stdout)
-        sys.stdout.flush()
-        if not found:
-            raise typer.Exit(EXIT_FAILED)
+            refuse_ignored(context, TEXT)
+            _show(explained(_text(text)), output)
+
+
+def _show(found: Sequence[Explanation], output: Output) -> None:
+    """Print explanations; exit with 1 if there are none."""
+    if output is Output.JSON:
+        fields = [
+            {"seen": each.seen, **asdict(each.entry), "setting": each.setting}
+            for each in found
+        ]
+        print(json.dumps({"ok": bool(found), "explanations": fields}))
+    else:
+        write_explanations(found, sys.stdout)
+    sys.stdout.flush()
+    if not found:
+        raise typer.Exit(EXIT_FAILED)
 
 
 def _text(text: str | None) -> str:
+    """Return the text to explain.
+
+    Raises:
+        UsageError: There is none, or it is the name of a folder.
+    """
+    content = _given(text)
+    if not content.strip():
+        raise UsageError(
+            "Cannot explain an empty text: give an error, the file of a log, or --logs "
+            "FUNCTION for a function in AWS"
+        )
+    if text is not None and is_folder(text):
+        raise UsageError(
+            f"Cannot explain {text!r}: it is a folder; `lambda-deno-spawn doctor` "
+            "checks the function in it, and --logs reads its log in AWS"
+        )
+    return content
+
+
+def is_folder(text: str) -> bool:
+    """Return whether a text is the path of a folder; most texts are none."""
+    try:
+        return Path(text).is_dir()
+    except (OSError, ValueError):  # too long, or with a zero byte
+        return False
+
+
+def _given(text: str | None) -> str:
     if text == "last" or (text is None and sys.stdin.isatty()):
         return _last_failure()
     if text is None:

@@ -88,7 +88,12 @@ def invoke(
     stage: Annotated[StageOption, LOCAL, REMOTE] = None,
     qualifier: Annotated[
         str | None,
-        typer.Option("--qualifier", "--alias", help="With --remote: alias or version."),
+        typer.Option(
+            "--qualifier",
+            "--alias",
+            metavar="NAME",
+            help="With --remote: alias or version.",
+        ),
         REMOTE,
     ] = None,
     is_async: Annotated[
@@ -101,7 +106,9 @@ def invoke(
     ] = False,
     region: Annotated[
         str | None,
-        typer.Option("--region", "-r", help="With --remote: AWS region."),
+        typer.Option(
+            "--region", "-r", metavar="REGION", help="With --remote: AWS region."
+        ),
         REMOTE,
     ] = None,
     profile: Annotated[
@@ -109,6 +116,7 @@ def invoke(
         typer.Option(
             "--profile",
             "-p",
+            metavar="NAME",
             help="With --remote: profile in the AWS configuration files.",
         ),
         REMOTE,

@@ -87,6 +87,7 @@ def refuse_ignored(context: typer.Context, mode: Mode) -> None:
 
 
 def _spelling(parameter: Any) -> str:
-    """Return an option's long name, or an argument's placeholder."""
+    """Return an option's long name, or (the first of) an argument's placeholders."""
     options = (name for name in parameter.opts if name.startswith("--"))
-    return str(next(options, parameter.metavar or parameter.name))
+    placeholder = str(parameter.metavar or parameter.name).partition("|")[0]
+    return str(next(options, placeholder))

@@ -19,7 +19,6 @@ from lambda_deno_spawn.dev.project.quotas import (
     DEFAULT_MEMORY_MB,
     MEMORY_MAX_MB,
     MEMORY_MIN_MB,
-    TIMEOUT_LIMIT_S,
 )
 from lambda_deno_spawn.dev.project.target import find_target, named_target
 from lambda_deno_spawn.errors import UsageError
@@ -256,8 +255,7 @@ def positive_timeout_s(timeout: float) -> float:
     if math.isfinite(timeout) and timeout > 0:
         return timeout
     raise UsageError(
-        f"Cannot use --timeout {timeout:g}: it is not above zero; "
-        f"give at most {TIMEOUT_LIMIT_S} seconds"
+        f"Cannot use --timeout {timeout:g}: expected a number of seconds above zero"
     )
 
 

@@ -46,8 +46,9 @@ PAGES = {
     "new": "project/#a-new-project",
     "replay": "replay/",
 }
+MAY_BE_EMPTY = frozenset({"data"})  # the body of a request
 HELP_OPTIONS = {"help_option_names": ["-h", "--help"]}
-# What other tools call our commands.
+# Names that other tools have for our commands.
 SYNONYMS = {
     "check": "doctor",
     "create": "new",
@@ -154,7 +155,29 @@ def _command(function: Callable[..., Any], **settings: Any) -> Any:
         add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None
     )
     alone.command(**settings)(function)
-    return get_command(alone)
+    command = get_command(alone)
+    for parameter in command.params:
+        if parameter.name not in MAY_BE_EMPTY:
+            _refuse_empty(parameter)
+    return command
+
+
+def _refuse_empty(parameter: Any) -> None:
+    """Have a parameter refuse a text that is empty.
+
+    It comes from a variable that is not set, as in `delete "$NAME"`, and would be taken
+    for the working folder, or for an option that is not given.
+    """
+    cast = parameter.type_cast_value
+
+    def checked(context: Any, value: Any) -> Any:
+        if "" in (value if isinstance(value, (list, tuple)) else (value,)):
+            raise typer.BadParameter(
+                "it is empty; give a value, or leave it out", context, parameter
+            )
+        return cast(context, value)
+
+    parameter.type_cast_value = checked
 
 
 def page_url(command: str) -> str:

@@ -25,6 +25,7 @@ from lambda_deno_spawn.dev.cli.console import (
     exit_codes,
     print_note,
 )
+from lambda_deno_spawn.dev.cli.modes import Mode, refuse_ignored
 from lambda_deno_spawn.dev.cli.options import (
     EnvOption,
     HandlerOption,
@@ -46,9 +47,13 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.dev.recording.store import Stored
 
 LISTED = 20
+SINCE = "1d"
+LIST = Mode("with --list", "the list of recordings")
+RUN = Mode("without --list", "a recording that is run again")
 
 
 def replay(
+    context: typer.Context,
     recording: Annotated[
         str | None,
         typer.Argument(
@@ -56,6 +61,7 @@ def replay(
             help="File of a recording, the request id of one (or its beginning), or "
             "'last'.",
         ),
+        RUN,
     ] = None,
     function: Annotated[
         str | None,
@@ -64,10 +70,11 @@ def replay(
             help="The code to run: the handler's file, or its folder.  [default: where "
             "it was recorded, or the project here with the function's name]",
         ),
+        RUN,
     ] = None,
     *,
     list_: Annotated[
-        bool, typer.Option("--list", help="List the latest recordings instead.")
+        bool, typer.Option("--list", help="List the latest recordings instead."), LIST
     ] = False,
     remote: Annotated[
         str | None,
@@ -76,22 +83,25 @@ def replay(
             help="Fetch the recording of REQUEST_ID from the log of this function in "
             "AWS: its name, its ARN, or its local folder.",
         ),
+        RUN,
     ] = None,
     since: Annotated[
-        str,
+        str | None,
         typer.Option(
-            metavar="DURATION", help="With --remote: how far back: 90s, 10m, 2h, 1d."
+            metavar="DURATION",
+            help=f"With --remote: how far back: 90s, 10m, 2h, 1d.  [default: {SINCE}]",
         ),
-    ] = "1d",
-    region: RegionOption = None,
-    profile: ProfileOption = None,
-    handler: HandlerOption = None,
-    env: EnvOption = None,
-    inspect: InspectOption = False,
-    inspect_brk: InspectBrkOption = False,
-    inspect_port: InspectPortOption = None,
+        RUN,
+    ] = None,
+    region: Annotated[RegionOption, RUN] = None,
+    profile: Annotated[ProfileOption, RUN] = None,
+    handler: Annotated[HandlerOption, RUN] = None,
+    env: Annotated[EnvOption, RUN] = None,
+    inspect: Annotated[InspectOption, RUN] = False,
+    inspect_brk: Annotated[InspectBrkOption, RUN] = False,
+    inspect_port: Annotated[InspectPortOption, RUN] = None,
     log: Annotated[
-        bool, typer.Option("--log", help="Compare what was logged, too.")
+        bool, typer.Option("--log", help="Compare what was logged, too."), RUN
     ] = False,
     verbose: Annotated[
         bool,
@@ -101,12 +111,16 @@ def replay(
             help="Log how the function's processes are started; show the traceback of "
             "an error.",
         ),
+        LIST,
+        RUN,
     ] = False,
     output: Annotated[
         Output,
         typer.Option(
             "-o", "--output", help="text: a line for each difference; json: an object."
         ),
+        LIST,
+        RUN,
     ] = Output.TEXT,
 ) -> None:
     """Run a recorded invocation again, and print the differences.
@@ -119,8 +133,10 @@ def replay(
         from lambda_deno_spawn.dev.recording.compare import compare
 
         if list_:
-            _list(recording, output)
+            refuse_ignored(context, LIST)
+            _list(output)
             return
+        refuse_ignored(context, RUN)
         stored = _stored(recording, remote, since, region, profile)
         form = stored.form
         project = _project(form, function, remote, handler)
@@ -150,7 +166,7 @@ def replay(
 def _stored(
     recording: str | None,
     remote: str | None,
-    since: str,
+    since: str | None,
     region: str | None,
     profile: str | None,
 ) -> Stored:
@@ -163,10 +179,12 @@ def _stored(
             "or 'last' (`replay --list` shows them)"
         )
     if remote is None:
-        if region is not None or profile is not None:
+        given = {"--since": since, "--region": region, "--profile": profile}
+        names = [name for name, value in given.items() if value is not None]
+        if names:
             raise UsageError(
-                "Cannot use --region or --profile: the recording is on this machine; "
-                "leave them out, or add --remote"
+                f"Cannot use {' and '.join(names)} without --remote: the recording is "
+                "on this machine; leave out what applies to AWS, or add --remote"
             )
         return find(recording, folder(os.environ))
     from lambda_deno_spawn.dev.aws.remote_logs import parse_since
@@ -176,7 +194,7 @@ def _stored(
     from lambda_deno_spawn.dev.recording.remote import fetch
 
     target = find_target(remote)
-    since_epoch_ms = round((time.time() - parse_since(since)) * 1000)
+    since_epoch_ms = round((time.time() - parse_since(since or SINCE)) * 1000)
     aws = Aws(target.choose_region(region), profile)
     check_account(aws, target)
     check_ambiguity(aws, target)
@@ -218,11 +236,9 @@ def _project(
         ) from error
 
 
-def _list(recording: str | None, output: Output) -> None:
+def _list(output: Output) -> None:
     from lambda_deno_spawn.dev.recording.store import folder, recent
 
-    if recording is not None:
-        raise UsageError(f"Cannot use --list with {recording!r}: leave out one of them")
     where = folder(os.environ)
     found = recent(where, LISTED)
     if output is Output.JSON:

@@ -89,6 +89,11 @@ class Answer:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response; called by Starlette."""
+        # A client of HTTP/1.0 cannot read chunks.
+        is_old = self._pieces is not None and scope.get("http_version") == "1.0"
+        if is_old and not await self._collect():
+            self._on_end()
+            return  # uvicorn responds with an error
         fields = list(self.headers)
         if self._pieces is None and self.status not in (204, 304):
             fields.append(("content-length", str(len(self.body))))
@@ -109,6 +114,18 @@ class Answer:
             return  # without its end: uvicorn closes the connection
         finally:
             self._on_end()
+
+    async def _collect(self) -> bool:
+        """Read all pieces; return whether they are complete."""
+        assert self._pieces is not None
+        body = bytearray()
+        try:
+            async for piece in self._pieces:
+                body += piece
+        except CutError:
+            return False
+        self.body, self._pieces = bytes(body), None
+        return True
 
 
 class CutError(Exception):

@@ -131,9 +131,10 @@ class LambdaApi:
         if outcome.kind is not OutcomeKind.RESPONSE:
             headers.append(("X-Amz-Function-Error", "Unhandled"))
             headers[0] = ("Content-Type", JSON)
+        # Before the request has ended, which the log has to wait for.
+        self._lambda.journal.respond(job.record, 200, headers)
         if _wants_log(request):
             headers.append(("X-Amz-Log-Result", await _log_tail(job)))
-        self._lambda.journal.respond(job.record, 200, headers)
         return Answer(200, headers, outcome.body)
 
     async def _invoke_with_stream(self, request: Request) -> Answer:

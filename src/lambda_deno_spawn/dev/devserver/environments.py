@@ -48,6 +48,7 @@ from lambda_deno_spawn.dev.local.runtime import (
     temp_folder,
 )
 from lambda_deno_spawn.dev.project.function import INIT_LIMIT_S, InvokeOptions
+from lambda_deno_spawn.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -198,6 +199,8 @@ class Environment:
 
     async def _run(self) -> None:
         function = self._function
+        if function.problem is not None:
+            raise UsageError(function.problem)
         sink = cast("BinaryIO", _Lines(self._read_line))
         with (
             LogPipe(sink, expects_next=False) as pipe,

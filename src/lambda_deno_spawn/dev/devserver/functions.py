@@ -131,6 +131,16 @@ class ServedFunction:
         given = self.project.variables_with(self.overrides.variables)
         return given if self.overrides.inspect is None else {**given, **INSPECTED}
 
+    @property
+    def problem(self) -> str | None:
+        """Why it cannot be run at the moment; None if no reason is known."""
+        if self.folder.is_dir():
+            return None
+        return (
+            f"Cannot run {self.name!r}: its folder {str(self.folder)!r} is gone; once "
+            "it is back, requests are served again"
+        )
+
     def reloaded(self) -> ServedFunction:
         """Return the function with its project file read again.
 

@@ -32,9 +32,12 @@ ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 MONTHS = (
     "Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec",
 )  # fmt: skip
-# Fields about the connection; it is between the server and its client.
-HOP_BY_HOP = frozenset(
-    {"connection", "keep-alive", "transfer-encoding", "upgrade", "content-length"}
+# Fields of the server and its connection to the client, not of a function.
+SERVERS_OWN = frozenset(
+    {
+        *("connection", "keep-alive", "transfer-encoding", "upgrade"),
+        *("content-length", "date"),
+    }
 )
 HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 BODILESS = frozenset({HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED})
@@ -355,7 +358,7 @@ def fields_of(value: object) -> list[tuple[str, str]]:
         if not HEADER_NAME.fullmatch(name):
             raise MalformedResultError(f"{name!r} is not the name of a header")
         for each in given if isinstance(given, list) else [given]:
-            if each is None or name.lower() in HOP_BY_HOP:
+            if each is None or name.lower() in SERVERS_OWN:
                 continue
             text = each if isinstance(each, str) else json.dumps(each)
             if re.search(r"[\0-\x08\n-\x1f\x7f]", text):
@@ -400,7 +403,7 @@ def prelude_response(fields: Mapping[str, Any]) -> HttpResponse:
     return HttpResponse(status, headers)
 
 
-# What the caller sees if the function failed, by form: status and the platform's text.
+# The response to the caller if the function failed, by form: status and text.
 FAILED = {
     EventForm.URL: (502, "Internal Server Error"),
     EventForm.HTTP_API: (500, "Internal Server Error"),

@@ -11,6 +11,7 @@ import asyncio
 import re
 import time
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from lambda_deno_spawn.dev.devserver.fleet import Fleet, TooManyRequestsError
@@ -222,6 +223,10 @@ class LocalLambda:
         """Use the new code and settings of some functions from the next request on."""
         for name in names:
             fleet = self.fleets[name]
+            if fleet.function.problem is not None:
+                fleet.retire()
+                self._tell("error", fleet.function.problem, name)
+                continue
             try:
                 function = fleet.function.reloaded()
             except UsageError as error:
@@ -235,12 +240,25 @@ class LocalLambda:
                 self.rescan()
                 return
 
+    def set_variables(self, variables: Mapping[str, str]) -> None:
+        """Run the functions with other variables from the next request on."""
+        if variables == self._overrides.variables:
+            return
+        self._overrides = replace(self._overrides, variables=variables)
+        for name, fleet in self.fleets.items():
+            function = fleet.function
+            overrides = replace(function.overrides, variables=variables)
+            fleet.reload(replace(function, overrides=overrides))
+            self._tell("reload", "has new variables", name)
+
     def rescan(self) -> None:
         """Look for functions again: some may be new, gone, or have another name."""
         try:
             found = find_functions(self._paths, self._overrides)
         except UsageError as error:
-            self._tell("error", str(error))
+            # If folders are gone, `reload` says which.
+            if not any(fleet.function.problem for fleet in self.fleets.values()):
+                self._tell("error", str(error))
             return
         for name in set(self.fleets) - set(found):
             former = self.fleets.pop(name)

@@ -19,6 +19,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import BaseRoute, Mount
+from uvicorn.protocols.http.httptools_impl import (
+    HttpToolsProtocol,
+    RequestResponseCycle,
+)
 
 from lambda_deno_spawn.dev.devserver.answers import request_fields
 from lambda_deno_spawn.dev.devserver.guard import names_function, refusal
@@ -40,7 +44,7 @@ OWN_PATH = re.compile(
     re.DOTALL,
 )
 BACKLOG = 512
-HTTP: Any = "httptools"  # which of uvicorn's protocols; tests watch it
+JOINED_BYTES = 64 * 1024  # a longer body is not copied to stand behind its head
 # Longer than clients keep a connection that they do not use: a request on one that is
 # being closed fails.
 KEEP_ALIVE_S = 300
@@ -78,6 +82,10 @@ class Guarded:
         """Answer a request; called by uvicorn."""
         request = Request(scope)
         headers = request_fields(scope)
+        if sum(name == b"host" for name, _ in scope["headers"]) > 1:
+            response = PlainTextResponse("Cannot serve two hosts at once\n", 400)
+            await response(scope, receive, send)
+            return
         is_function = names_function(headers.get("host", ""))
         path = scope["path"]
         is_own = not is_function and OWN_PATH.fullmatch(path) is not None
@@ -131,6 +139,64 @@ def application(
     )
 
 
+class _Joining:
+    """A transport that sends the head of a response together with its body.
+
+    uvicorn writes them one after the other: two packets, for which the client wakes up
+    twice. Bytes that nothing follows at once are sent in the event loop's next turn.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._loop = asyncio.get_running_loop()
+        self._held = b""
+
+    def write(self, data: bytes) -> None:
+        """Send bytes now or soon."""
+        if self._held:
+            held, self._held = self._held, b""
+            if len(data) <= JOINED_BYTES:
+                data = held + data
+            else:
+                self._transport.write(held)
+            self._transport.write(data)
+        elif data:
+            self._held = data
+            self._loop.call_soon(self._flush)
+
+    def close(self) -> None:
+        """Close the connection once everything is sent."""
+        self._flush()
+        self._transport.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def _flush(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            self._transport.write(held)
+
+
+class Http(HttpToolsProtocol):
+    """uvicorn's protocol, which sends a short response in one piece."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Called by asyncio."""
+        super().connection_made(_Joining(transport))  # type: ignore[arg-type]
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """Called by asyncio: the client sends nothing more, and may still read.
+
+        Programs such as socat and ncat say so right after their request.
+        """
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.more_body or cycle.response_started:
+            return None  # close the connection
+        cycle.keep_alive = False
+        return True
+
+
 class _Server(uvicorn.Server):
     """uvicorn's server, in a program that handles signals itself."""
 
@@ -172,7 +238,7 @@ class Listener:
         assert self._app is not None
         config = uvicorn.Config(
             self._app,
-            http=HTTP,
+            http=Http,
             ws="none",
             lifespan="off",
             log_config=None,

@@ -62,6 +62,7 @@ METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 ALB_LIMIT_BYTES = 1024 * 1024  # of a request's body, and of a result
 STREAMING_FORMS = frozenset({EventForm.URL, EventForm.REST_API})
 JSON = "application/json"
+REQUEST_ID = "x-amzn-RequestId"
 NO_WEBSOCKETS = (
     "Function URLs have no WebSockets: send an HTTP request, or have the response "
     "streamed"
@@ -194,7 +195,12 @@ class FunctionUrls:
         except TooManyRequestsError as error:
             return _message(429, str(error))
         answer = await self._respond(job)
-        answer.headers.append(("x-amzn-RequestId", job.record.id))
+        answer.headers = [
+            (name, value)
+            for name, value in answer.headers
+            if name.lower() != REQUEST_ID.lower()
+        ]
+        answer.headers.append((REQUEST_ID, job.record.id))
         self._lambda.journal.respond(job.record, answer.status, answer.headers)
         return answer
 

@@ -159,7 +159,7 @@ def examine(
         task_root = options.function.task_root
         for each in findings(task_root, options.variables):
             status = Status.WARNING if each.advice else Status.OK
-            group = "Written for Node.js"
+            group = "Written for another platform"
             checks.append(Check(group, each.id, status, each.found, each.advice))
     return [*checks, *_size_checks(environ, task_root)]
 
@@ -542,7 +542,9 @@ def _cache_checks(
     given = command.given_cache
     used = "each process has its own" if given is None else given.path
     yield Check(group, "deno-dir", Status.OK, f"{used}; {packaged}")
-    yield _lock_check(root, command)
+    with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as folder:
+        missing = _missing_modules(command, module, folder)
+    yield _lock_check(root, module, command, is_needed=bool(missing))
     has_modules = (root / "node_modules").is_dir()
     above = hoisted_packages(find_project(root), root)
     found = "present" if has_modules else ", ".join(above) or "none"
@@ -554,17 +556,15 @@ def _cache_checks(
         advice = "fix it: Deno cannot load the function's modules"
         if NOT_CACHED in here:
             advice = (
-                f"download the missing modules: deno cache {shlex.quote(str(module))}"
+                "download the missing modules: lambda-deno-spawn deno cache "
+                f"{shlex.quote(str(module))}"
             )
             here = here.replace(NOT_CACHED, "")
         yield Check(group, "modules", Status.PROBLEM, here, advice)
         return
     yield Check(group, "modules", Status.OK, "complete, nothing has to be downloaded")
-    if is_packaged:
-        return
-    with tempfile.TemporaryDirectory(prefix="lambda-deno-spawn-") as folder:
-        missing = _missing_modules(command, module, folder)
-    yield lambda_modules_check(missing, project)
+    if not is_packaged:
+        yield lambda_modules_check(missing, project)
 
 
 def lambda_modules_check(missing: str, project: Project | None) -> Check:
@@ -590,7 +590,17 @@ def lambda_modules_check(missing: str, project: Project | None) -> Check:
     )
 
 
-def _lock_check(root: Path, command: DenoCommand) -> Check:
+def _lock_check(
+    root: Path, module: Path, command: DenoCommand, *, is_needed: bool
+) -> Check:
+    """Tell whether versions are pinned.
+
+    Args:
+        root: The function's folder.
+        module: The handler's module.
+        command: How Deno is started.
+        is_needed: Whether the module imports anything from a registry or a server.
+    """
     group = "Caches"
     if "--frozen" in command.arguments:
         lock = find_project(root).lock or "deno.lock"
@@ -598,12 +608,17 @@ def _lock_check(root: Path, command: DenoCommand) -> Check:
         return Check(group, "lock-file", Status.OK, found)
     if find_config(root) is None:
         return Check(group, "lock-file", Status.OK, "none, as there is no deno.json")
+    if not is_needed:
+        found = "none, as nothing is imported from a registry or a server"
+        return Check(group, "lock-file", Status.OK, found)
+    shown = shlex.quote(os.path.relpath(module, root))
     return Check(
         group,
         "lock-file",
         Status.WARNING,
         "no deno.lock: without a cache, Deno resolves the versions again",
-        "create one: deno install --lock",
+        "create one, in the function's folder: "
+        f"lambda-deno-spawn deno install --entrypoint {shown}",
     )
 
 

@@ -149,7 +149,7 @@ ENTRIES = (
         r"lockfile is out of date|[Ii]ntegrity check failed|"
         r"checksum mismatch|Failed reading lockfile|Unsupported lockfile version",
         "deno.lock does not fit the imports; it is never changed on Lambda (--frozen)",
-        "run `deno install --entrypoint FILE`, and commit deno.lock",
+        "run `lambda-deno-spawn deno install --entrypoint FILE`, and commit deno.lock",
         "configuration.md#project-files",
         "deno.lock",
     ),
@@ -198,6 +198,23 @@ ENTRIES = (
     ),
     Entry(
         "`Deno.openKv is not a function`, `--unstable-kv`",
+        r"Deno\.openKv is not a function|--unstable-kv",
+        "Deno KV is unstable, and a database on this disk would not outlast its event",
+        'use a service such as DynamoDB; for a database at an address, list "kv" under '
+        '"unstable" in deno.json',
+        "from-deno.md#what-deno-deploy-has",
+        "unstable in deno.json",
+    ),
+    Entry(
+        "`Deno.cron is not a function`, `--unstable-cron`",
+        r"Deno\.cron is not a function|--unstable-cron",
+        "no process runs between events, so a job cannot be scheduled in one",
+        "give the job a function of its own, with a schedule in its lambda.toml",
+        "guides/queues-and-schedules.md#a-schedule",
+        "events.schedule",
+    ),
+    Entry(
+        "`Deno.dlopen is not a function`, `Unstable API`",
         r"Deno\.\w+ is not a function|--unstable-|Unstable API",
         "this version of Deno does not have the function, or it is unstable",
         'name the feature under "unstable" in deno.json, or use its successor',

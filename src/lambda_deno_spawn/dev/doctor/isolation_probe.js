@@ -66,7 +66,7 @@ const IMPORT_LIMIT_MS = 1_000;
 const kept = /** @type {unknown[]} */ ([]);
 const scope = /** @type {any} */ (globalThis);
 let moduleState = "";
-/** What the timer of the module does. */
+/** The module's timer. */
 let onTick = () => {};
 setInterval(() => onTick(), BEAT_MS);
 /** Made while the module loads, if it is to hold what two processes cannot share. */

@@ -1,4 +1,6 @@
-"""Differences that code written for Node.js on Lambda meets, found in its sources.
+"""Differences that code from another platform meets here, found in its sources.
+
+The other platforms are Node.js on Lambda, and Deno Deploy.
 
 Knows the habits that need a setting or another line, and reads the function's own
 files, not its packages. Where nothing has to be done it says nothing, except about
@@ -29,6 +31,11 @@ if TYPE_CHECKING:
 
 SOURCE_SUFFIXES = (".ts", ".tsx", ".mts", ".cts", ".js", ".jsx", ".mjs", ".cjs")
 NOT_READ = frozenset({"node_modules", "dist", "cdk.out", "coverage"})
+# Tests, and settings of tools, which are not part of the function either.
+NOT_OF_IT = re.compile(
+    r"(?:^|/)__(?:tests|mocks)__/|^(?:tests?|spec|e2e)/|[._-](?:test|spec)\.\w+$|"
+    r"^(?:babel|eslint|jest|playwright|rollup|vite|vitest|webpack)\.config\.\w+$"
+)
 FILES_LIMIT = 500
 SOURCE_LIMIT_BYTES = 1_000_000
 PLACES_SHOWN = 3
@@ -102,6 +109,23 @@ HABITS = (
         "Middy's early timeout is later than the runtime's own, 200 ms before the end",
         "set it above LAMBDA_DENO_STOP_MARGIN_MS, for example to 500",
     ),
+    Habit(
+        "deno-kv",
+        # Without a path, or with a file's. A value that is computed may be an address.
+        re.compile(
+            r"\bDeno\.openKv(?:\?\.)?\(\s*(?:\)|([\"'`])(?!https?://|:memory:|\$\{))"
+        ),
+        "a Deno KV database is opened on this disk, where data does not last",
+        "keep the data in a service such as DynamoDB, or open a database that is one: "
+        'Deno.openKv("https://…")',
+    ),
+    Habit(
+        "deno-cron",
+        re.compile(r"\bDeno\.cron\("),
+        "a job is scheduled in the process, and no process runs between events",
+        "give the job a function of its own, with a schedule under [[events]] in "
+        "lambda.toml",
+    ),
 )
 CALLBACK = re.compile(
     r"(?:handler\s*=\s*(?:function\b\s*\w*)?|function\s+handler)\s*"
@@ -158,6 +182,7 @@ def findings(task_root: Path, variables: Mapping[str, str]) -> list[Finding]:
     done = {
         "node-env": "NODE_ENV" in variables,
         "programs": may_all or "--allow-run" in permissions,
+        "deno-kv": variables.get("DENO_KV_DEFAULT_PATH", "").startswith("http"),
         **dict.fromkeys(OF_STATE, lasts),
     }
     found = [
@@ -186,8 +211,8 @@ class _Sources:
         self.jsx: list[str] = []
         self.callbacks: list[str] = []
         self.decorators: list[str] = []
-        for path in itertools.islice(_sources(task_root), FILES_LIMIT):
-            self._read(path, path.relative_to(task_root).as_posix())
+        for name in itertools.islice(_sources(task_root), FILES_LIMIT):
+            self._read(task_root / name, name)
 
     def _read(self, path: Path, shown: str) -> None:
         text = _text(path)
@@ -316,7 +341,8 @@ def _of_files(
         )
 
 
-def _sources(task_root: Path) -> Iterator[Path]:
+def _sources(task_root: Path) -> Iterator[str]:
+    """Yield the paths of the function's sources, with slashes."""
     for folder, folders, files in os.walk(task_root):
         folders[:] = sorted(
             name for name in folders if name not in NOT_READ and name[0] != "."
@@ -324,8 +350,9 @@ def _sources(task_root: Path) -> Iterator[Path]:
         for name in sorted(files):
             if name.endswith(SOURCE_SUFFIXES) and not name.endswith(".d.ts"):
                 path = task_root / folder / name
-                if path.is_file():
-                    yield path
+                shown = path.relative_to(task_root).as_posix()
+                if path.is_file() and NOT_OF_IT.search(shown) is None:
+                    yield shown
 
 
 def _text(path: Path) -> str:

@@ -80,7 +80,9 @@ class Emulator:
         self._on_delivery = on_delivery
         self._on_chunk = on_chunk
         self._on_answer = on_answer
-        self._waiters: set[asyncio.Future[None]] = set()
+        # Each with what it waits for: most changes concern one of them.
+        self._waiters: dict[asyncio.Future[None], Callable[[], bool]] = {}
+        self._is_waking = False
         self._is_closing = False
         self._server = HttpServer(self._respond, on_hang_up=self.wake)
         runtime, extension = "/2018-06-01/runtime", "/2020-01-01/extension"
@@ -119,24 +121,14 @@ class Emulator:
             is_true: Called again after every change, and by ``wake``.
             timeout_s: How long to wait; None: without a limit.
         """
-        is_late = False
-
-        def expire() -> None:
-            nonlocal is_late
-            is_late = True
-            self.wake()
-
-        timer = None
-        if timeout_s is not None:
-            timer = asyncio.get_running_loop().call_later(timeout_s, expire)
-        try:
-            while not is_true():
-                if is_late:
-                    return False
-                await self._change()
-        finally:
-            if timer is not None:
-                timer.cancel()
+        if is_true():
+            return True
+        loop = asyncio.get_running_loop()
+        end_s = None if timeout_s is None else loop.time() + timeout_s
+        while not is_true():
+            if end_s is not None and loop.time() >= end_s:
+                return False
+            await self._change(is_true, end_s)
         return True
 
     async def catch_up(self) -> None:
@@ -155,17 +147,34 @@ class Emulator:
 
     def wake(self) -> None:
         """Make ``wait_until`` ask again, after a change outside of the state."""
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        self._wake_those()
+        # Again when the change that is being made is complete.
+        if self._waiters and not self._is_waking:
+            self._is_waking = True
+            asyncio.get_running_loop().call_soon(self._wake_again)
 
-    async def _change(self) -> None:
-        waiter = asyncio.get_running_loop().create_future()
-        self._waiters.add(waiter)
+    def _wake_again(self) -> None:
+        self._is_waking = False
+        self._wake_those()
+
+    def _wake_those(self) -> None:
+        """Wake those that wait for what holds now."""
+        for waiter, is_true in self._waiters.items():
+            if is_true():
+                _end_wait(waiter)
+
+    async def _change(self, is_true: Callable[[], bool], end_s: float | None) -> None:
+        """Wait for a change after which a condition holds, or until a time."""
+        loop = asyncio.get_running_loop()
+        waiter = loop.create_future()
+        timer = None if end_s is None else loop.call_at(end_s, _end_wait, waiter)
+        self._waiters[waiter] = is_true
         try:
             await waiter
         finally:
-            self._waiters.discard(waiter)
+            del self._waiters[waiter]
+            if timer is not None:
+                timer.cancel()
 
     async def _respond(self, request: Request) -> Response:
         allowed = []
@@ -273,6 +282,11 @@ class Emulator:
 
     def _is_over(self, request: Request) -> bool:
         return self._is_closing or request.is_abandoned
+
+
+def _end_wait(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _header_value(text: str) -> str:

@@ -275,6 +275,7 @@ class RuntimeApiState:
         invocation.phase = Phase.RESPONDING
         invocation.is_streamed = response_mode is not None
         invocation.content_type = content_type
+        self._on_change()
         return invocation
 
     def receive(self, invocation: EmulatedInvocation, chunk: bytes) -> bool:

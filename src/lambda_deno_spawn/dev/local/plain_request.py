@@ -18,7 +18,7 @@ _HEAD = re.compile(
     rb"((?:[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n)+)\r\n"
 )
 _LENGTH = re.compile(rb"[0-9]{1,9}")
-# What these fields ask for is h11's work.
+# Requests with these fields are left to h11.
 _NOT_PLAIN = frozenset(
     {b"connection", b"expect", b"te", b"trailer", b"transfer-encoding", b"upgrade"}
 )

@@ -39,7 +39,7 @@ ASKS_FOR_MODE = re.compile(
     r"(?<![\w$.])process\s*\.\s*env\s*(?:\.\s*NODE_ENV\b|\[\s*[\"']NODE_ENV[\"']\])"
 )
 KEEPS_MODE = re.compile(r"env(?:\.NODE_ENV\b|\[\"NODE_ENV\"\])")
-# What esbuild writes with the path of a module: a comment above it, and the key of a
+# The places where esbuild writes a module's path: a comment above it, the key of a
 # CommonJS module. One after the other, with the line feed: see COMMENT_LINE.
 NAMED_PLACES = (re.compile(r"\n// ([^\n]*)"), re.compile(r"\n  \"([^\n]*?)\"\("))
 BUNDLER = "deno:"  # before the address of a module from a server, in comments

@@ -48,7 +48,7 @@ OWN_PLACE = re.compile(r"\bimport\.meta\b(?!\s*\.\s*main\b)")
 RESOLVES = re.compile(r"\bimport\.meta\.resolve\b|\b__require\.resolve\b")
 MAKES_REQUIRE = re.compile(r"([\w$]+) = createRequire\w*\(import\.meta\.url\)")
 OF_NODE = re.compile(r"[\"']node:")
-# What such a function finds from a bundle in the handler's folder: data.
+# Data, which such a function finds from a bundle in the handler's folder.
 FOUND_BESIDE_BUNDLE = re.compile(r"[\"'](?:node:|\.[^\"']*\.json[\"'])")
 # esbuild's name for the function that loads a module the bundle does not contain.
 COMPUTED_REQUIRE = re.compile(r"\b__require\((?!\"\")|= __require\b(?![.(\w])")

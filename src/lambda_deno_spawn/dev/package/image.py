@@ -58,7 +58,7 @@ if TYPE_CHECKING:
 TASK_ROOT = "var/task"
 OPT = "opt"
 FORMAT = 1  # of cached layers; another number makes all of them anew
-# Where images have an interpreter, AWS's own first.
+# Paths of the interpreter in images, AWS's own first.
 PYTHON_FOLDERS = ("var/lang/bin", "usr/local/bin", "usr/bin", "opt/interpreter/bin")
 EMULATOR = "/usr/local/bin/aws-lambda-rie"  # in AWS's base images
 PATH = "/usr/local/bin:/usr/bin:/bin:/opt/bin"

@@ -39,7 +39,7 @@ READ = (
     ".ts", ".tsx", ".mts", ".cts", ".js", ".jsx", ".mjs", ".cjs", ".json", ".jsonc",
 )  # fmt: skip
 RELATIVE = re.compile(r"""["'`](\.{1,2}(?:/[^"'`\n]*)?)["'`]""")
-# What may follow a name without a suffix; and a suffix that stands for another one.
+# Suffixes that a name may lack; and suffixes that stand for another one.
 SUFFIXES = ("", *READ, *(f"/index{suffix}" for suffix in READ))
 COMPILED = re.compile(r"\.([mc]?)js(x?)$")
 READ_LIMIT_BYTES = 4_000_000  # larger ones are data

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 HAS_DEFAULT = re.compile(r"\bexport\s+default\b|\bas\s+default\b")
-# What a default import of CommonJS gives is `module.exports`, not this.
+# A default import of CommonJS is `module.exports`, not this.
 SETS_DEFAULT = re.compile(r"\bexports(?:\.default|\[[\"']default[\"']\])\s*=")
 SETS_ALL = re.compile(r"\bmodule\.exports\s*=")
 

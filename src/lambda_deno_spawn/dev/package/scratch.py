@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 UNFINISHED = ".partial"  # end of a name while its content is written
-# Where files cannot be locked, as on some network file systems, age has to tell.
+# If files cannot be locked, as on some network file systems, age has to tell.
 UNFINISHED_S = 3600.0
 # Begins the random part of the name, which has eight characters: those of a version
 # that did not lock its folders have another one.

@@ -197,7 +197,7 @@ def carry_out(adoption: Adoption) -> None:
     stack = contextlib.ExitStack
     # A failure is undone from the last to the first: files, scratch files, folders.
     with stack() as folders, stack() as scratch, stack() as files:
-        # What takes space on the disk comes first, so that the rest can hardly fail.
+        # Steps that take space on the disk come first: the rest can hardly fail.
         staged = [
             _Staged(adoption.folder, step, scratch, folders) for step in adoption.writes
         ]

@@ -64,9 +64,16 @@ def _read(path: Path) -> str:
     try:
         return path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise UsageError(f"Cannot read {str(path)!r}: {error.strerror}") from error
+        state = (error.strerror or type(error).__name__).lower()
+        raise UsageError(
+            f"Cannot read the file {str(path)!r} of --env-file: {state}; give the path "
+            "of a readable file"
+        ) from error
     except UnicodeDecodeError as error:
-        raise UsageError(f"Cannot read {str(path)!r}: it is not UTF-8") from error
+        raise UsageError(
+            f"Cannot use the file {str(path)!r} of --env-file: it is not UTF-8; save "
+            "it as UTF-8"
+        ) from error
 
 
 def parse_env_file(text: str, shown: str) -> dict[str, str]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 HERE = "./"  # Git does not know it; people who write it mean the top of the project
 # pathspec ends the expression of a folder with this group.
 DIRECTORY_MARK = "(?P<ps_d>/)"
-# What Git knows in brackets, and pathspec does not.
+# Character classes of Git that pathspec does not know.
 CLASSES = {
     "alnum": "A-Za-z0-9",
     "alpha": "A-Za-z",
@@ -152,7 +152,7 @@ def _spec(lines: tuple[str, ...]) -> GitIgnoreSpec | None:
     except re.error as error:
         listed = ", ".join(map(repr, lines))
         raise UsageError(
-            f"{listed} has brackets that are no set of characters ({error}): write "
+            f"{listed} has brackets that are not a set of characters ({error}): write "
             "\\[ for a name with a bracket"
         ) from error
     for pattern in spec.patterns:

@@ -224,6 +224,9 @@ def find_project(
             "function already; leave out one of them"
         )
     folders = _projects_called(target.name)
+    if not folders and Path(target.argument).is_dir():
+        # Its name may be that of a function, but here the code is needed.
+        return load_project(Path(target.argument), handler, name)
     if not folders:
         staged = _stage_called(target.name)
         advice = "give the handler's file or the folder that contains it"

@@ -142,7 +142,12 @@ def find(argument: str, where: Path) -> Stored:
     if argument.endswith(".json") or "/" in argument or Path(argument).is_file():
         return read(Path(argument))
     files = _files(where)
-    if argument == "last" and files:
+    if argument == "last":
+        if not files:
+            raise UsageError(
+                f"Cannot find the last recording: there are none in {str(where)!r}; "
+                "make one with `invoke --record all` or `dev --record failures`"
+            )
         return read(files[0])
     is_id = re.fullmatch(r"[0-9A-Za-z-]+", argument) and len(argument) >= LEAST_ID
     matching = [

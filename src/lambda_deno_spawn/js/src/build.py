@@ -31,7 +31,7 @@ HERE = Path(__file__).parent
 TARGET = HERE.parent / "runtime.js"
 MAIN = "main.js"
 EXPORTED = "start"
-# What every event runs through. V8 compiles other functions when they are first called.
+# Functions that run with every event. V8 compiles others when they are first called.
 EAGER = (
     "abortController", "adapt", "adaptFunction", "adaptOrServe", "adaptPlain",
     "announcement", "attempt", "beginInvocation", "beginLoading", "capture",
@@ -89,7 +89,7 @@ NOT_CONSTANT = re.compile(
 )
 # In front of a name that is not a member's: not a dot, but perhaps three.
 NO_MEMBER = r"(?:(?<=\.\.\.)|(?<![.\w$]))"
-# Where the source says that all late functions are to be made.
+# The place in the source at which all late functions are made.
 MAKE_LATE = re.compile(r"^ +makeLate\(\);\n", re.MULTILINE)
 
 
@@ -255,7 +255,7 @@ def with_late(name: str, text: str, groups: dict[str, str]) -> str:
 
     Args:
         name: The module's.
-        text: Of it.
+        text: The module's text.
         groups: Those of the late functions that it names.
 
     Raises:

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * What answers events: an export of the handler's module, or the server that it starts.
+ * The choice of what answers events: an export of the handler's module, or its server.
  *
  * @module
  */

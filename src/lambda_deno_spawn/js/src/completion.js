@@ -21,7 +21,7 @@ import {
 } from "./primordials.js";
 import { isStream } from "./stream.js";
 
-/** What Node's runtime reports for `context.fail()` without an error. */
+/** The report of Node's runtime for `context.fail()` without an error. */
 const NO_ERROR = "handled";
 const HOW_TO_END =
   "call the callback, context.done, context.succeed or context.fail, or return a " +

@@ -198,7 +198,7 @@ function innerErrors() {
   let left = INNER_ERRORS_LIMIT;
   return function (name, value) {
     if (typeof value !== "object") return value;
-    // What an error's own `toJSON` gives may lack its message and its stack.
+    // The result of an error's own `toJSON` may lack its message and its stack.
     const held = attempt(() =>
       Object.getOwnPropertyDescriptor(this, name)?.value
     );

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * What a handler is given besides its event: the context object and the trace id.
+ * The context object and the trace id, which a handler is given besides its event.
  *
  * @module
  */

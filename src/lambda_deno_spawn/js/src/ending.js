@@ -31,9 +31,9 @@ import {
 
 /** Nothing listens for the end. */
 const NOTHING = 0;
-/** What listens has said all it has to say when it returns. */
+/** Listeners that have finished when they return. */
 const AT_ONCE = 1;
-/** What listens may begin work that takes time. */
+/** Listeners that may begin work that takes time. */
 const IN_TIME = 2;
 /** How long the supervisor may take to look at a process that has served its event. */
 const LOOKED_AT_MS = 50;

@@ -19,7 +19,7 @@ import { encode, isNativeError, stringify } from "./primordials.js";
  */
 
 /**
- * What an error body may still hold; reduced while it is written.
+ * The room that is left in an error body; reduced while it is written.
  *
  * @typedef {object} Budget
  * @property {number} left Errors.
@@ -27,7 +27,7 @@ import { encode, isNativeError, stringify } from "./primordials.js";
  * @property {[any, ErrorBody][]} [described] Collects each error with its description.
  */
 /**
- * What the members of errors may still hold.
+ * The room that is left for the members of errors.
  *
  * @typedef {Budget & { values: number, path: unknown[] }} MemberBudget
  */
@@ -100,7 +100,7 @@ const untold = new Map();
 /** Kinds of access that a denial was told of. */
 const told = /** @type {Set<string>} */ (new Set());
 
-/** What a text has that needs advice. */
+/** The words of a text that needs advice. */
 const NEEDS_ADVICE =
   /, run again with the --allow-|getaddrinfo EPERM |o such file or directory|^Command failed: |--cached-only is specified|^Failed caching npm package|Import "|Could not (?:find|resolve) "/;
 const CREDENTIALS_ERROR = "CredentialsProviderError";
@@ -699,7 +699,7 @@ function stackOf(error, budget) {
   if (first < 0) return [];
   const stack = whole.slice(first, first + budget.text);
   budget.text -= stack.length;
-  // Where Deno calls the runtime is of no use to the handler's author.
+  // The frames in which Deno calls the runtime are of no use to the handler's author.
   const isOurError = error instanceof RuntimeError;
   const lines = stack.split("\n").map((line) => line.trim())
     .filter((line) =>

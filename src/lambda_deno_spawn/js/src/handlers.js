@@ -22,7 +22,7 @@ import { makeSink } from "./stream.js";
 
 /** Marks a handler that writes to a response stream, as AWS's own runtime does. */
 const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming");
-/** Where the namespace of a CommonJS module has what `module.exports` holds. */
+/** The name under which the namespace of a CommonJS module has `module.exports`. */
 const COMMONJS = "module.exports";
 /** The export for which the default export stands in. */
 const CONVENTIONAL_NAME = "handler";

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * What the supervisor writes: the HELLO line to stdin, then invocations, there or to a
+ * The supervisor's input: the HELLO line to stdin, then invocations, there or to a
  * pipe that HELLO names. Keeps the facts of HELLO and the bytes that were read ahead.
  * Does not know what is done with an invocation.
  *

@@ -21,7 +21,7 @@
  * @property {boolean} [isNowhere] Nothing of it is read.
  */
 
-/** What a job is doing, and how it has to respond if something goes wrong. */
+/** The state of a job, which decides how it responds if something goes wrong. */
 export class Job {
   requestId = "";
   tenantId = /** @type {string | null} */ (null);

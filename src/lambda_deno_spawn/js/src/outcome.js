@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * What a job sends at its end: its result or error, and the DONE frame when the work
+ * The end of a job: its result or error, and the DONE frame when the work
  * after it is finished. Does not know what the job did.
  *
  * @module
@@ -144,7 +144,7 @@ function isWorkLeft() {
  * @param {Job} job
  */
 async function runDueWork({ nextTurn }) {
-  // Where there is a quick way to it, one turn of the event loop may be enough.
+  // If there is a quick way to it, one turn of the event loop may be enough.
   if (nextTurn !== null) await new Promise(nextTurn);
   for (let turns = 0; turns < TURNS_LIMIT && isWorkLeft(); turns += 1) {
     await new Promise((resolve) => createSystemTimer(resolve, 1, true));

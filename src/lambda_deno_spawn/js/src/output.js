@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * Where frames are written: stdout, or nowhere. The third output is in server.js.
+ * The outputs for frames: stdout, or nowhere. The third output is in server.js.
  *
  * @module
  */

@@ -1,8 +1,8 @@
 // @ts-check
 /**
- * Where `require` looks for modules. Deno's does not look in layers and `NODE_PATH`,
- * on which functions for Lambda's Node.js runtime rely, and fails at a file that it may
- * not read, although that is to look as if it did not exist.
+ * The folders in which `require` looks for modules. Deno's does not look in layers and
+ * `NODE_PATH`, on which functions for Lambda's Node.js runtime rely, and fails at a file
+ * that it may not read, although that is to look as if it did not exist.
  *
  * @module
  */

@@ -93,7 +93,7 @@ export function loaded(loading) {
   return Promise.race([
     loading,
     waited.promise.then(() => {
-      // What it still does may fail an event.
+      // Its further work may fail an event.
       if (!isOver) loading.catch(reportError);
       return /** @type {Record<string, unknown>} */ ({});
     }),

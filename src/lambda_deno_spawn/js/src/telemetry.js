@@ -1,7 +1,7 @@
 // @ts-check
 /**
- * What Deno's own telemetry would not get here by itself: records of the console, which
- * is another one here, and the trace that an event belongs to. Decision 0036.
+ * Additions to Deno's own telemetry: records of the console, which is another one here,
+ * and the trace that an event belongs to. Decision 0036.
  *
  * @module
  */
@@ -11,7 +11,7 @@ import { attempt } from "./errors.js";
 import { hello } from "./input.js";
 import { Console, core, isNativeError } from "./primordials.js";
 
-/** Where every version of OpenTelemetry's API keeps what was registered. */
+/** The key under which every version of OpenTelemetry's API keeps registrations. */
 const API = Symbol.for("opentelemetry.js.api.1");
 /** The key of the span in a context of that API. */
 const SPAN = Symbol.for("OpenTelemetry Context Key SPAN");

@@ -1,6 +1,6 @@
 // @ts-check
 /**
- * What a process that was forked from a loaded one has to do before it is like any
+ * The steps of a process that was forked from a loaded one before it is like any
  * other: be told apart from the process it was forked from, and from its siblings.
  *
  * @module

@@ -75,3 +75,15 @@ def test_command_refuses_what_it_cannot_print(
     code, said = run("events", *arguments)
     assert code == 2
     assert reason in said
+
+
+def test_a_file_without_json_is_said_to_have_none(tmp_path: Path) -> None:
+    file = tmp_path / "event.json"
+    file.write_text("\n")
+    with pytest.raises(UsageError, match="it is empty; give JSON"):
+        read_event(f"@{file}", None)
+    file.write_bytes(b"\xef\xbb\xbf{}")
+    with pytest.raises(UsageError, match="begins with a byte order mark"):
+        read_event(f"@{file}", None)
+    with pytest.raises(UsageError, match="Cannot use --event: no file is named"):
+        read_event("@", None)

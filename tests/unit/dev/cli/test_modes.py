@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import inspect
+import re
 import textwrap
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_type_hints
@@ -14,7 +15,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from lambda_deno_spawn.dev.cli import app as cli
-from lambda_deno_spawn.dev.cli import doctor, invoke
+from lambda_deno_spawn.dev.cli import doctor, explain, invoke, replay
 from lambda_deno_spawn.dev.cli.console import exit_codes
 from lambda_deno_spawn.dev.cli.modes import Mode, modes_of, refuse_ignored
 
@@ -24,11 +25,15 @@ if TYPE_CHECKING:
 COMMANDS: dict[str, Callable[..., Any]] = {
     "invoke": invoke.invoke,
     "doctor": doctor.doctor,
+    "explain": explain.explain,
+    "replay": replay.replay,
 }
 # The option that chooses a mode, with a value, and the modes without and with it.
 SELECTORS = {
     "invoke": (["--remote", "orders"], invoke.LOCAL, invoke.REMOTE),
     "doctor": (["--isolation"], doctor.CHECKS, doctor.ISOLATION),
+    "explain": (["--logs", "orders"], explain.TEXT, explain.LOGS),
+    "replay": (["--list"], replay.RUN, replay.LIST),
 }
 VALUES = {float: "5", int: "256"}  # acceptable ones; text is "x"
 
@@ -55,7 +60,10 @@ def as_given(command: str, parameter: Any) -> list[str]:
         return options[:1]
     is_choice = isinstance(kind, type) and issubclass(kind, StrEnum)
     value = next(iter(kind)).value if is_choice else VALUES.get(kind, "x")
-    return [*options[:1], value]
+    if options:
+        return [options[0], value]
+    arguments = [item.name for item in parameters(command) if item.opts[0][0] != "-"]
+    return ["x"] * (arguments.index(parameter.name) + 1)  # those before it, too
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -80,13 +88,14 @@ def test_a_parameter_that_the_mode_ignores_is_refused_by_name(
     selector, without, with_ = SELECTORS[command]
     declared = modes_of(COMMANDS[command])[parameter.name]
     given = as_given(command, parameter)
-    name = parameter.metavar if not given[0].startswith("-") else given[0]
+    name = given[0] if given[0] != "x" else parameter.metavar.partition("|")[0]
     for mode, chosen in ((without, []), (with_, selector)):
         if mode in declared or given[0] == selector[0]:
             continue
         code, said = run(command, *chosen, *given)
         assert code == 2
-        assert said.startswith(f"Cannot use {name} {mode.chosen}: it applies only to ")
+        start = rf"Cannot use (\w+ and )?{name} {mode.chosen}: (it applies|they apply) "
+        assert re.match(start, said)
         assert said.count("\n") == 1
 
 
@@ -135,7 +144,8 @@ def names_in(*nodes: ast.AST) -> set[str]:
 def mode_checked_by(statement: ast.AST) -> Mode | None:
     match statement:
         case ast.Expr(ast.Call(ast.Name("refuse_ignored"), [_, ast.Name(name)])):
-            mode = getattr(invoke, name, None) or getattr(doctor, name)
+            modules = (doctor, explain, invoke, replay)
+            mode = next(filter(None, (getattr(item, name, None) for item in modules)))
             assert isinstance(mode, Mode)
             return mode
     return None

@@ -129,7 +129,9 @@ CASES = [
         "configuration.md",
         "jsxImportSource",
     ),
-    ("TypeError: Deno.openKv is not a function", "configuration.md", "unstable"),
+    ("TypeError: Deno.openKv is not a function", "from-deno.md", "unstable"),
+    ("TypeError: Deno.cron is not a function", "guides/queues", "schedule"),
+    ("TypeError: Deno.umask2 is not a function", "configuration.md", "unstable"),
     ("TS2304 [ERROR]: Cannot find name 'x'.", "from-node.md", ""),
     (
         'Error: Could not load the "sharp" module using the linux-x64 runtime',
@@ -349,11 +351,15 @@ def test_the_last_failure_is_explained(
 @pytest.mark.parametrize(
     ("arguments", "what"),
     [
-        (["x", "--logs", "orders"], "--logs with 'x'"),
+        (["x", "--logs", "orders"], "Cannot use TEXT with --logs"),
         (["x", "--since", "1h"], "add --logs FUNCTION"),
+        ([" "], "Cannot explain an empty text"),
+        (["/"], "it is a folder"),
     ],
 )
-def test_sources_are_not_mixed(arguments: list[str], what: str) -> None:
+def test_sources_that_cannot_be_used_are_refused(
+    arguments: list[str], what: str
+) -> None:
     done = CliRunner().invoke(app, ["explain", *arguments])
     assert done.exit_code == 2
     assert what in done.stderr

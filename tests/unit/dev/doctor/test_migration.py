@@ -1,4 +1,4 @@
-"""What ``doctor`` finds in code that was written for Node.js."""
+"""What ``doctor`` finds in code that was written for another platform."""
 
 from __future__ import annotations
 
@@ -28,6 +28,8 @@ def written(folder: Path, files: dict[str, object]) -> Path:
         ({"a.js": "x;\nwriteFileSync('/tmp/x', y)"}, "tmp-path", "a.js:2"),
         ({"lib/a.ts": "if (process.env.NODE_ENV) {}"}, "node-env", "lib/a.ts:1"),
         ({"a.js": "x;\njoin('/tmp', y)"}, "tmp-path", "a.js:2"),
+        ({"app.config.ts": "'/tmp/x'"}, "tmp-path", "app.config.ts:1"),
+        ({"src/test/latest.ts": "'/tmp/x'"}, "tmp-path", "src/test/latest.ts:1"),
         ({"a.js": "const { NODE_ENV = 'x' } = process.env"}, "node-env", "a.js:1"),
         ({"a.ts": "Deno.env.get('NODE_ENV')"}, "node-env", "a.ts:1"),
         ({"a.cjs": "const s3 = require('aws-sdk/clients/s3')"}, "aws-sdk", "a.cjs:1"),
@@ -37,6 +39,10 @@ def written(folder: Path, files: dict[str, object]) -> Path:
         ({"a.js": "import { exec } from 'child_process'"}, "programs", "a.js:1"),
         ({"a.js": "new Deno.Command('git')"}, "programs", "a.js:1"),
         ({"a.js": "({ timeoutEarlyInMillis: 50 })"}, "middy-timeout", "a.js:1"),
+        ({"a.ts": "x;\nusing kv = await Deno.openKv();"}, "deno-kv", "a.ts:2"),
+        ({"a.ts": "Deno.openKv( './orders.db' )"}, "deno-kv", "a.ts:1"),
+        ({"a.ts": 'Deno.openKv?.(\n  "/mnt/kv"\n)'}, "deno-kv", "a.ts:1"),
+        ({"a.ts": "Deno.cron('nightly', '0 3 * * *', () => {})"}, "deno-cron", "a.ts"),
         (
             {"a.ts": "import 'x';\nimport { A } from 'typeorm'\n@A()\nclass B {}"},
             "decorators",
@@ -99,6 +105,16 @@ def test_a_habit_is_found_where_it_is(
         },
         {"a.ts": "import { S3 } from 'npm:@aws-sdk/client-s3'"},
         {"a.js": "join('/tmpl', x); ({ timeoutEarlyInMillis: 500 })"},
+        {"a.ts": "Deno.openKv('https://api.deno.com/databases/x/connect')"},
+        {"a.ts": "Deno.openKv(':memory:'); Deno.openKv(url); Deno.openKv(`${url}/x`)"},
+        {"a.ts": "// Deno.openKv()"},
+        {
+            "a_test.ts": "'/tmp/x'",
+            "a.spec.ts": "'/tmp/x'",
+            "tests/a.ts": "'/tmp/x'",
+            "lib/__tests__/a.ts": "'/tmp/x'",
+            "jest.config.js": "process.env.NODE_ENV",
+        },
         {
             "a.ts": "import 'reflect-metadata';\n@Entity()\nclass A {}",
             "tsconfig.json": {"compilerOptions": {"experimentalDecorators": True}},
@@ -135,6 +151,7 @@ def test_what_needs_nothing_is_not_named(
             {"LAMBDA_DENO_PERMISSIONS": "default --allow-run=git"},
         ),
         ("require('sharp')", {"LAMBDA_DENO_PERMISSIONS": "default --allow-ffi"}),
+        ("Deno.openKv()", {"DENO_KV_DEFAULT_PATH": "https://kv.example.com"}),
         ("require('sharp'); new Deno.Command('x')", {"LAMBDA_DENO_PERMISSIONS": "all"}),
     ],
 )

@@ -237,6 +237,12 @@ def test_name_that_no_project_here_has_is_refused(here: Path) -> None:
         find_project(find_target("orders"))
 
 
+def test_folder_without_a_function_is_said_to_be_there(here: Path) -> None:
+    (here / "orders").mkdir()
+    with pytest.raises(UsageError, match="handler in 'orders': it has no source file"):
+        find_project(find_target("orders"))
+
+
 def test_name_that_two_projects_here_have_is_refused(here: Path) -> None:
     for folder in ("a", "b"):
         write_project(here / folder, "orders")

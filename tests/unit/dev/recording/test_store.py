@@ -91,6 +91,8 @@ def test_the_oldest_make_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_a_recording_is_found_by_id_by_its_beginning_and_as_the_last(
     tmp_path: Path,
 ) -> None:
+    with pytest.raises(UsageError, match="there are none in"):
+        store.find("last", tmp_path)
     first = store.write(form("8f507cfc-0001", 1), tmp_path)
     store.write(form("8f507cfc-0002", 2), tmp_path)
     newer = store.write(form("8f507cfc-0001", 3), tmp_path)
