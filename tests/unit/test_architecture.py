@@ -97,11 +97,16 @@ OUTSIDE = {
 # The only modules that may import these, in the runtime and anywhere.
 RUNTIME_OWNERS = {
     "ctypes": {"processes.descendants"},
-    "fcntl": {"processes.child", "processes.state", "http.transport"},
+    "fcntl": {
+        "processes.child",
+        "processes.launch",
+        "processes.state",
+        "http.transport",
+    },
     "h11": {"http.http1"},
     "httpx": set[str](),  # decision 0022
     "importlib": set[str](),  # every import can be read
-    "socket": {"http.transport", "native.control"},
+    "socket": {"http.transport", "native.control", "processes.launch"},
     "subprocess": set[str](),  # os.posix_spawn, see processes.launch
 }
 OWNERS = {
