@@ -413,6 +413,7 @@ def _templates(
             # Several at once have 2 GB and more.
             settings.memory_mb if places == 1 else None,
             Inherited.of if command.may_change_processes else None,
+            may_have_alias=command.may_have_alias,
         )
     if settings.start is Start.FORK:
         raise ConfigError("LAMBDA_DENO_START", "fork", f"auto: {reason}")

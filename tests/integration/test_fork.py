@@ -159,6 +159,35 @@ async def test_what_is_over_or_can_be_copied_does_not_prevent_it(
         await forked_again(runtime, api)
 
 
+# The folder is another one for each event, so what a module does to it would be gone
+# with the first copy.
+USES = {
+    "Deno.mkdirSync(folder + '/work');": ("work", "left files in its folder"),
+    "Deno.chdir(folder);": (".", "made its folder (TMPDIR, HOME) the current one"),
+    "const open = Deno.openSync(folder);": (".", "left a file open in its folder"),
+}
+
+
+@pytest.mark.parametrize("loads", USES)
+async def test_a_module_that_uses_its_folder_while_it_loads_finds_it_so_every_time(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi, loads: str
+) -> None:
+    path, reason = USES[loads]
+    source = f"""
+    const folder = Deno.env.get("TMPDIR");
+    {loads}
+    export function handler() {{
+      Deno.writeTextFileSync(`${{folder}}/{path}/file`, "");
+      return [Deno.cwd() === folder, Deno.statSync(`${{folder}}/{path}/file`).size];
+    }}
+    """
+    async with make_runtime({"function.js": source}, **ENVIRON) as runtime:
+        assert await answers(api, 5) == [["chdir" in loads, 0]] * 5
+        assert set(await starts(runtime, api)) == {"exec"}
+        line = await runtime.logged("Events are served by processes of their own start")
+        assert reason in line
+
+
 WORK = """
 import { gzipSync, gunzipSync, createGzip } from "node:zlib";
 import { pbkdf2 } from "node:crypto";

@@ -214,29 +214,143 @@ async def test_each_copy_has_a_cache_of_its_own(
         assert len({answer["folder"] for answer in answers}) == len(answers)
 
 
-NAMED = {
-    "const folder = Deno.env.get('TMPDIR');": "read the path of its folder",
-    "const all = Deno.env.toObject();": "read the path of its folder",
-    "import { homedir } from 'node:os'; homedir();": "read the path of its folder",
-    "import process from 'node:process'; ({ ...process.env });": (
-        "read the path of its folder"
-    ),
-    "const file = Deno.makeTempFileSync();": "read the path of its folder",
+# Each keeps a path of its folder while it loads.
+KEEPS = """
+import fs from "node:fs";
+import os from "node:os";
+import process from "node:process";
+import { DatabaseSync } from "node:sqlite";
+
+const kept = {
+  get: Deno.env.get("TMPDIR"),
+  home: Deno.env.get("HOME"),
+  all: Deno.env.toObject().HOME,
+  spread: ({ ...process.env }).TMPDIR,
+  homedir: os.homedir(),
+  tmpdir: os.tmpdir(),
+  real: Deno.realPathSync(os.tmpdir()),
+  nodeReal: fs.realpathSync(os.homedir()),
+};
+// A file that was there while the module loaded, and is no more.
+Deno.writeTextFileSync(`${kept.home}/early`, "");
+Deno.removeSync(`${kept.get}/early`);
+const tries = {
+  list: (path) => Array.from(Deno.readDirSync(path)).length,
+  open: (path) => {
+    using file = Deno.openSync(path);
+    return file.statSync().isDirectory;
+  },
+  none: (path) => Deno.readTextFileSync(`${path}/.aws/config`),
+  write: (path, n) => Deno.writeTextFileSync(`${path}/a`, `${n}`) ?? true,
+  read: (path, n) => Deno.readTextFileSync(`${path}/a`) === `${n}`,
+  node: (path, n) => fs.readFileSync(`${path}/a`, "utf8") === `${n}`,
+  same: (path, n) => Deno.readTextFileSync(`${Deno.env.get("TMPDIR")}/a`) === `${n}`,
+  stat: (path) => fs.statSync(path).isDirectory(),
+  make: (path) => Deno.mkdirSync(`${path}/b/c`, { recursive: true }) ?? true,
+  temporary: (path) => Deno.makeTempDirSync({ dir: path }).startsWith(path),
+  temporaryFile: (path) => Deno.makeTempFileSync().startsWith(path),
+  real: (path) => Deno.realPathSync(`${path}/a`) === `${path}/a`,
+  nodeReal: (path) => fs.realpathSync.native(`${path}/a`) === `${path}/a`,
+  equal: (path) => path === os.tmpdir() && path === Deno.env.toObject().HOME,
+  rename: (path) => Deno.renameSync(`${path}/a`, `${path}/d`) ?? true,
+  copy: (path) => Deno.copyFileSync(`${path}/d`, `${path}/a`) ?? true,
+  database: (path) => {
+    const data = new DatabaseSync(`${path}/data`);
+    data.exec("create table if not exists a (b)");
+    data.close();
+    return true;
+  },
+  import: async (path, n) => {
+    Deno.writeTextFileSync(`${path}/m${n}.mjs`, `export default ${n}`);
+    return (await import(`file://${path}/m${n}.mjs`)).default === n;
+  },
+  lock: (path) => {
+    using file = Deno.openSync(`${path}/a`, { read: true, write: true });
+    return file.lockSync(true) ?? true;
+  },
+  ask: (path) => Deno.permissions.querySync({ name: "write", path }).state,
+  above: (path) => Deno.readDirSync(`${path}/..`),
+  empty: (path) => Deno.removeSync(`${path}/b`, { recursive: true }) ?? true,
+  again: (path) => {
+    Deno.removeSync(path, { recursive: true });
+    Deno.mkdirSync(path);
+    return Deno.writeTextFileSync(`${path}/a`, "") ?? true;
+  },
+  leave: (path) => (Deno.chdir(path), Deno.statSync("a").isFile),
+};
+export async function handler({ n }) {
+  const found = {};
+  for (const [name, path] of Object.entries(kept)) {
+    found[name] = {};
+    for (const [what, attempt] of Object.entries(tries)) {
+      try { found[name][what] = await attempt(path, n); }
+      catch (error) { found[name][what] = error.name; }
+      // The others' turn.
+      await new Promise((go) => setTimeout(go, 0));
+    }
+  }
+  return found;
 }
+"""
 
 
-@pytest.mark.parametrize("loads", NAMED)
-async def test_a_module_that_knows_its_folder_is_not_copied_into_others(
-    make_runtime: MakeRuntime, api: FakeRuntimeApi, loads: str
+async def test_a_path_that_a_module_keeps_leads_each_copy_to_its_own_folder(
+    make_runtime: MakeRuntime,
+) -> None:
+    found = {}
+    for start in ("auto", "exec"):
+        options = {**AT_ONCE, "LAMBDA_DENO_START": start}
+        runtime = make_runtime({"function.mjs": KEEPS}, **options)
+        async with FakeRuntimeApi() as api:
+            runtime.api = api
+            async with runtime:
+                if start == "auto":
+                    await until_forked(runtime, api, {"n": 1})
+                events = [{"n": n} for n in range(CONCURRENCY)]
+                answers = await invoke_all(api, events)
+                found[start] = [answer.json() for answer in answers]
+    assert found["auto"] == found["exec"]
+    first = found["exec"][0]["get"]
+    assert {name for name, value in first.items() if value is not True} == {
+        "list", "none", "ask", "above",
+    }  # fmt: skip
+
+
+NAMED = {
+    "Deno.mkdirSync(Deno.env.get('TMPDIR') + '/a');": "left files in its folder",
+    "Deno.chdir(Deno.env.get('HOME'));": "made its folder (TMPDIR, HOME) the current",
+    "globalThis.file = Deno.openSync(Deno.env.get('TMPDIR'));": (
+        "left a file open in its folder"
+    ),
+}
+MAY_RUN = "default --allow-run"
+
+
+@pytest.mark.parametrize(
+    ("loads", "permissions", "reason"),
+    [
+        *((loads, "", reason) for loads, reason in NAMED.items()),
+        # Programs cannot follow the path, and who may write everywhere may change it.
+        ("Deno.env.toObject();", MAY_RUN, "read the path of its folder"),
+        ("Deno.env.get('HOME');", "all", "read the path of its folder"),
+    ],
+)
+async def test_a_module_that_uses_its_folder_is_not_copied_into_others(
+    make_runtime: MakeRuntime,
+    api: FakeRuntimeApi,
+    loads: str,
+    permissions: str,
+    reason: str,
 ) -> None:
     source = f"{loads}\nexport const handler = (event) => event;"
-    async with make_runtime({"function.mjs": source}, **AT_ONCE) as runtime:
+    options = {**AT_ONCE, "LAMBDA_DENO_PERMISSIONS": permissions}
+    async with make_runtime({"function.mjs": source}, **options) as runtime:
         for n in range(4):
             events = [{"n": n * 10 + m} for m in range(CONCURRENCY)]
             answers = await invoke_all(api, events)
             assert [answer.json() for answer in answers] == events
         line = await runtime.logged("Events are served by processes of their own start")
-        assert NAMED[loads] in line
+        assert reason in line
         assert set(await starts(runtime, 4 * CONCURRENCY)) == {"exec"}
 
 

@@ -239,10 +239,12 @@ class Template:
             deno, "run", "--quiet", "--no-prompt", "--no-config", "--no-lock",
             V8_FLAGS, *flags, str(self.entry),
         ]  # fmt: skip
+        private = folder / "private"
+        private.mkdir(exist_ok=True)
         self.environ = {
             "PATH": "/usr/bin:/bin",
-            "HOME": str(folder),
-            "TMPDIR": str(folder),
+            "HOME": str(private),
+            "TMPDIR": str(private),
             "DENO_DIR": str(folder / "deno_dir"),
             "DENO_NO_UPDATE_CHECK": "1",
             **(environ or {}),

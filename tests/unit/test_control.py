@@ -126,3 +126,8 @@ def test_the_library_is_preloaded_before_others(
 def test_the_library_is_told_that_each_child_has_a_cache_of_its_own() -> None:
     environ = template_environ({}, "/lib.so", 3, has_own_cache=True)
     assert environ["DENO_SPAWN_FORK_CACHE"] == "1"
+
+
+def test_the_library_is_told_the_path_that_leads_each_child_to_its_folder() -> None:
+    environ = template_environ({}, "/lib.so", 3, alias="/state/self/own")
+    assert environ["DENO_SPAWN_FORK_ALIAS"] == "/state/self/own"

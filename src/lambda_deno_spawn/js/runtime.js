@@ -2683,7 +2683,9 @@ function prepareToMove() {
   const { toObject: replaced } = {
     toObject() {
       const all = toObject();
-      get("TMPDIR");
+      for (const name of ["TMPDIR", "HOME"]) {
+        if (name in all) all[name] = (get(name));
+      }
       return all;
     },
   };

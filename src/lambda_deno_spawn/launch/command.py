@@ -143,16 +143,31 @@ class DenoCommand(NamedTuple):
         ]
         return [self.binary, *self.arguments, *self.permissions, *own, self.entry]
 
-    def for_places(self, folders: Sequence[str]) -> DenoCommand:
+    @property
+    def may_have_alias(self) -> bool:
+        """True if a path may lead each process to its own folder through a link.
+
+        Handlers cannot change that link, and start no programs: those could not follow
+        it.
+        """
+        is_around = any("/.." in flag for flag in self.private_permissions)
+        return not (self.may_write_elsewhere or self.may_change_processes or is_around)
+
+    def for_places(
+        self, folders: Sequence[str], alias: str | None = None
+    ) -> DenoCommand:
         """Return the command for a template whose copies have these folders.
 
         Args:
             folders: The first one is its own.
+            alias: A path that leads each copy to its own folder, if there is one.
         """
         # Not needed for the first process, which waits for no import.
         from lambda_deno_spawn.launch.places import share_folders
 
-        flags, revoked = share_folders(self.private_permissions, folders, self.cwd)
+        flags, revoked = share_folders(
+            self.private_permissions, folders, self.cwd, alias
+        )
         places = {"folders": folders, "revoked": revoked}
         return self._replace(
             private_permissions=flags,

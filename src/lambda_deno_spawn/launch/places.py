@@ -62,7 +62,7 @@ def unshared_flag(flags: Sequence[str]) -> str | None:
 
 
 def share_folders(
-    flags: Sequence[str], folders: Sequence[str], cwd: str
+    flags: Sequence[str], folders: Sequence[str], cwd: str, alias: str | None = None
 ) -> tuple[tuple[str, ...], list[list[str]]]:
     """Return the flags for a process whose copies have these folders.
 
@@ -70,6 +70,7 @@ def share_folders(
         flags: Those that hold ``PRIVATE_DIR_MARK``; see ``unshared_flag``.
         folders: All of them.
         cwd: Where relative paths begin.
+        alias: A path that leads each copy to its own folder, if there is one.
 
     Returns:
         The flags, and what a copy gives up in each folder that is not its own: a
@@ -77,6 +78,7 @@ def share_folders(
     """
     shared: list[str] = []
     revoked: list[list[str]] = []
+    named = () if alias is None else (alias,)
     for flag in flags:
         name, _, text = flag.partition("=")
         values = text.split(",")
@@ -92,7 +94,7 @@ def share_folders(
         expanded = [
             value.replace(PRIVATE_DIR_MARK, folder)
             for value in private
-            for folder in folders
+            for folder in (*folders, *named)
         ]
         shared.append(f"{name}={','.join([*public, *expanded])}")
     return tuple(shared), revoked

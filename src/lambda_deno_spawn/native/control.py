@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 VARIABLE = "DENO_SPAWN_FORK_FD"
 # Set if each copy has a DENO_DIR of its own.
 OWN_CACHE = "DENO_SPAWN_FORK_CACHE"
+# A path that leads each copy into its private folder: ``ALIAS_LINK`` is a link to
+# ``ALIAS_TARGET``, where the library has that folder, and ``ALIAS_END`` is made in it.
+# A folder in the folder, as a handler can remove or rename what the whole path names.
+ALIAS = "DENO_SPAWN_FORK_ALIAS"
+ALIAS_LINK, ALIAS_END = "self", "own"
+ALIAS_TARGET = "/proc/self/fd/9"
 # Set where other events run beside a process: the library closes it to them, and then
 # takes its standard streams from the socket with this number.
 CLOSE = "DENO_SPAWN_CLOSE"
@@ -161,6 +167,7 @@ def template_environ(
     descriptor: int,
     *,
     has_own_cache: bool = False,
+    alias: str | None = None,
 ) -> dict[str, str]:
     """Return a process's variables with those that make it a template.
 
@@ -169,10 +176,14 @@ def template_environ(
         library: Path of the library; neither a space nor a colon may be in it.
         descriptor: The number that the process inherits ``ControlSocket``'s end by.
         has_own_cache: Each copy has a ``DENO_DIR`` of its own.
+        alias: The path that is to lead each copy to its private folder; None: a module
+            that reads the path of its folder while it loads is not copied.
     """
     own = {VARIABLE: str(descriptor)}
     if has_own_cache:
         own[OWN_CACHE] = "1"
+    if alias is not None:
+        own[ALIAS] = alias
     return {**_preloading(environ, library), **own}
 
 

@@ -7,18 +7,31 @@
 #include "message.h"
 
 /* Notes the folders in the variables that the process came with, and opens DENO_DIR if
- * each child has its own. */
-void prepare_folders(char **variables, bool has_own_cache);
+ * each child has its own. `alias`: a path to be made one that leads each child into
+ * its private folder; NULL: none is wanted. */
+void prepare_folders(char **variables, bool has_own_cache, const char *alias);
 
 /* The number at which Deno finds its cache; -1: it is not opened. */
 int cache_descriptor(void);
 
-/* Called with each variable that is asked for: returns what to say in its place, NULL if
- * that is the variable's own value. */
-char *stand_in_for(const char *name, bool has_input);
+/* The number that the alias leads through; -1: there is none. */
+int private_descriptor(void);
 
-/* Changes a path that leads into the cache into one that does so in each child. */
-void keep_cache_path(char *resolved);
+/* Called with each variable that is asked for: returns what to say in its place, NULL if
+ * that is its value. */
+char *stand_in_for(const char *name, const char *value, bool is_template,
+                   bool has_input);
+
+/* Changes a path that leads into the cache, or into the private folder of a process
+ * whose module knows it by its alias, into one that does so in each child. */
+void keep_paths(char *resolved);
+
+/* True for the link in the alias, if the module knows its folder by that. */
+bool is_link_in_alias(const char *path);
+
+/* False if the module has left something in its folder, has something open there, or has
+ * made it the current one: the folder of a child is another, or has been made anew. */
+bool is_folder_as_given(struct refusal *why);
 
 /* False if a child cannot have these folders in the place of the template's. */
 bool check_folders(const struct request *request, int cache, struct refusal *why);

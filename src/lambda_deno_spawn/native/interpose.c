@@ -15,6 +15,7 @@
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -29,6 +30,7 @@
 #define EXPORT __attribute__((visibility("default")))
 #define VARIABLE "DENO_SPAWN_FORK_FD"
 #define OWN_CACHE "DENO_SPAWN_FORK_CACHE"
+#define ALIAS "DENO_SPAWN_FORK_ALIAS"
 #define CLOSE "DENO_SPAWN_CLOSE"
 #define PRELOAD "LD_PRELOAD"
 #define FILE_NAME "lambda-deno-fork.so"
@@ -45,6 +47,13 @@
 #define PATH_VERSION "GLIBC_2.3"
 #else
 #define PATH_VERSION "GLIBC_2.17"
+#endif
+
+/* What lstat is for programs that were built for a glibc before 2.33. */
+#if defined(__x86_64__)
+#define STAT_VERSION "GLIBC_2.2.5"
+#else
+#define STAT_VERSION "GLIBC_2.17"
 #endif
 
 /* tokio's pool gives up a thread after ten seconds without work. */
@@ -66,6 +75,7 @@ static char *(*real_getenv)(const char *);
 static char *(*real_realpath)(const char *, char *);
 static size_t (*real_fread)(void *, size_t, size_t, FILE *);
 static ssize_t (*real_random)(void *, size_t, unsigned);
+static int (*real_lstat)(int, const char *, struct stat64 *);
 static int (*real_register)(fork_handler, fork_handler, fork_handler, void *);
 
 /* Finds all that is not found yet. Others' constructors may call before ours has run. */
@@ -81,6 +91,7 @@ static void find_real(void) {
   *(void **)&real_kill = dlsym(RTLD_NEXT, "kill");
   *(void **)&real_getenv = dlsym(RTLD_NEXT, "getenv");
   *(void **)&real_realpath = dlvsym(RTLD_NEXT, "realpath", PATH_VERSION);
+  *(void **)&real_lstat = dlvsym(RTLD_NEXT, "__lxstat64", STAT_VERSION);
   *(void **)&real_fread = dlsym(RTLD_NEXT, "fread");
   *(void **)&real_random = dlsym(RTLD_NEXT, "getrandom");
   *(void **)&real_register = dlsym(RTLD_NEXT, "__register_atfork");
@@ -197,22 +208,33 @@ EXPORT int kill(pid_t process, int signal_number) {
 }
 
 /* Deno asks for DENO_DIR once, when it starts. A module that asks for its folder while it
- * loads may keep that path, and each child has another. */
+ * loads may keep that path, and each child has another: it is told the alias. */
 EXPORT char *getenv(const char *name) {
   find_once();
-  if (is_active && is_template()) {
-    char *value = stand_in_for(name, has_read_input());
-    if (value != NULL) return value;
-  }
-  return real_getenv(name);
+  char *value = real_getenv(name);
+  if (!is_active) return value;
+  char *stand_in = stand_in_for(name, value, is_template(), has_read_input());
+  return stand_in != NULL ? stand_in : value;
 }
 
-/* The cache's folder of packages is looked up once and kept without links. */
+/* The cache's folder of packages is looked up once and kept without links. A module that
+ * knows its folder by the alias finds that this is its path without links, too. */
 EXPORT char *realpath(const char *path, char *resolved) {
   find_once();
   char *result = real_realpath(path, resolved);
-  if (result != NULL && is_active) keep_cache_path(result);
+  if (result != NULL && is_active) keep_paths(result);
   return result;
+}
+
+/* SQLite refuses paths with links in them, and looks for those itself: in the place of
+ * that in the alias it finds a folder. */
+int __lxstat64(int version, const char *path, struct stat64 *into);
+EXPORT int __lxstat64(int version, const char *path, struct stat64 *into) {
+  find_once();
+  bool is_folder = is_active && is_link_in_alias(path);
+  if (!is_folder && real_lstat != NULL) return real_lstat(version, path, into);
+  int flags = is_folder ? 0 : AT_SYMLINK_NOFOLLOW;
+  return (int)syscall(SYS_newfstatat, AT_FDCWD, path, into, flags);
 }
 
 /* What pthread_atfork is in the C library. */
@@ -313,10 +335,14 @@ __attribute__((constructor)) static void begin(int arguments_count, char **argum
   if (value == NULL) return;
   long number = parse_decimal(value, 3, DESCRIPTOR_MOST);
   bool has_own_cache = getenv(OWN_CACHE) != NULL;
+  const char *given = getenv(ALIAS);
+  char *alias = given == NULL ? NULL : strdup(given);
   wipe_variable(variables, VARIABLE);
   wipe_variable(variables, OWN_CACHE);
+  wipe_variable(variables, ALIAS);
   unsetenv(VARIABLE);
   unsetenv(OWN_CACHE);
+  unsetenv(ALIAS);
   leave_preload(variables);
   if (number < 0 || !is_control((int)number)) {
     static const char message[] =
@@ -330,6 +356,7 @@ __attribute__((constructor)) static void begin(int arguments_count, char **argum
       real_clock == NULL || real_kill == NULL || real_getenv == NULL ||
       real_realpath == NULL || real_fread == NULL || real_register == NULL || real_read == NULL)
     _exit(EX_CONFIG);
-  is_active = begin_template((int)number, has_own_cache, variables);
+  is_active = begin_template((int)number, has_own_cache, alias, variables);
+  free(alias);
   if (is_active) real_register(NULL, NULL, forget_threads, NULL);
 }

@@ -97,12 +97,13 @@ static void send_answer(uint32_t id, pid_t pid, const struct refusal *why) {
   if (sent < 0) _exit(0); /* nobody is left to serve */
 }
 
-bool begin_template(int given, bool has_own_cache, char **variables) {
+bool begin_template(int given, bool has_own_cache, const char *alias,
+                    char **variables) {
   struct refusal why = {.code = OK};
   control = given;
   own_number = getpid();
   copy_text(why.detail, sizeof why.detail, gnu_get_libc_version());
-  prepare_folders(variables, has_own_cache);
+  prepare_folders(variables, has_own_cache, alias);
   shared = mmap(NULL, SHARED_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
                 0);
   if (shared == MAP_FAILED) refuse(&why, SYSTEM, errno, "mmap");
@@ -185,10 +186,10 @@ static bool freeze(const int given[GIVEN_LIMIT], struct refusal *why) {
     prctl(PR_SET_DUMPABLE, 0, 0, 0, 0);
     return false;
   }
-  const int ours[] = {control,  cache_descriptor(), given[0],
+  const int ours[] = {control,  cache_descriptor(), private_descriptor(), given[0],
                       given[1], given[2],           given[3]};
-  is_frozen = plan_descriptors(ours, 2 + GIVEN_LIMIT, why) && plan_memory(shared, why) &&
-              has_generators(why);
+  is_frozen = plan_descriptors(ours, 3 + GIVEN_LIMIT, why) && plan_memory(shared, why) &&
+              has_generators(why) && is_folder_as_given(why);
   if (is_frozen) open_score();
   /* No child can look into this process or change it, whatever its handler may do. */
   if (prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0 && is_frozen)

@@ -5,10 +5,12 @@
 #include <stdbool.h>
 #include <sys/types.h>
 
-/* Begins, with the control socket. `has_own_cache`: each child has a DENO_DIR of its own.
+/* Begins, with the control socket. `has_own_cache`: each child has a DENO_DIR of its own;
+ * `alias`: a path that is to lead each child to its private folder, NULL if none is.
  * False if this cannot be a template; the process is an ordinary one then, and the
  * supervisor has been told. */
-bool begin_template(int control, bool has_own_cache, char **variables);
+bool begin_template(int control, bool has_own_cache, const char *alias,
+                    char **variables);
 
 /* True while requests may come. */
 bool is_template(void);

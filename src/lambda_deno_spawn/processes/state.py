@@ -146,6 +146,20 @@ class StateDir:
         for name, text in files.items():
             self.write(name, text)
 
+    def link(self, name: str, target: str) -> None:
+        """Have a symbolic link to a target.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        path = f"{self.path}/{name}"
+        with suppress(OSError):
+            if os.readlink(path) == target:
+                return
+        if os.path.lexists(path):
+            self._put_away(path)
+        os.symlink(target, path)
+
     def new_private(self) -> str:
         """Return the path of a worker's folder that does not exist yet."""
         return f"{self.path}/{os.urandom(8).hex()}"

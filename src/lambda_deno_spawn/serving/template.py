@@ -17,6 +17,9 @@ from lambda_deno_spawn.errors import TemplateError, WorkerError, WorkerSpawnErro
 from lambda_deno_spawn.limits import MEBIBYTE
 from lambda_deno_spawn.log.writer import logger
 from lambda_deno_spawn.native.control import (
+    ALIAS_END,
+    ALIAS_LINK,
+    ALIAS_TARGET,
     FROM_MODULE,
     NOT_NOW,
     OK,
@@ -58,6 +61,7 @@ class Starter(Protocol):
         environ_of: Callable[[Mapping[str, str]], dict[str, str]],
         inherited: int,
         folders: Sequence[str],
+        alias: str | None = None,
     ) -> Worker:
         """Start a process with these variables, this descriptor and these folders."""
 
@@ -287,6 +291,8 @@ class Templates:
         places: int = 1,
         memory_mb: int | None = None,
         inherited_of: Callable[[int], Inherited | None] | None = None,
+        *,
+        may_have_alias: bool = False,
     ) -> None:
         """Start nothing yet.
 
@@ -301,6 +307,7 @@ class Templates:
                 there is a template in any case.
             inherited_of: Returns what the children of a process begin with, if handlers
                 may change that of a template; None: they may not.
+            may_have_alias: A path may lead each copy to its own folder.
         """
         self.reason: str | None = None
         self._workers = workers
@@ -311,6 +318,7 @@ class Templates:
         self._places = places
         self._memory_mb = memory_mb
         self._inherited_of = inherited_of
+        self._may_have_alias = may_have_alias
         # By whether it was a copy: a copy has read little of Deno's program.
         self._peaks_bytes = {False: 0, True: 0}
         # The shortest time that a process has taken to load: some are frozen meanwhile.
@@ -521,15 +529,18 @@ class Templates:
         try:
             peer = control.peer
             folders = self._make_folders()
+            alias = self._make_alias() if folders else None
             worker = self._workers.start_template(
                 lambda environ: template_environ(
                     environ,
                     self._library,
                     INHERITED,
                     has_own_cache=self._cache.is_own,
+                    alias=alias,
                 ),
                 peer.fileno(),
                 folders,
+                alias,
             )
         except WorkerError as error:
             control.close()
@@ -554,6 +565,16 @@ class Templates:
             action = "make a folder for the template"
             raise WorkerSpawnError.from_os_error(action, error) from error
         return [own, *(self._state.new_private() for _ in range(self._places))]
+
+    def _make_alias(self) -> str | None:
+        """Make the path that leads each copy to its own folder; None: there is none."""
+        if not self._may_have_alias:
+            return None
+        try:
+            self._state.link(ALIAS_LINK, ALIAS_TARGET)
+        except OSError:
+            return None  # a module that reads the path of its folder is not copied
+        return f"{self._state.path}/{ALIAS_LINK}/{ALIAS_END}"
 
     async def _load(self, template: Template, limit_s: float) -> None:
         try:

@@ -118,6 +118,7 @@ class WorkerFactory:
         environ_of: Callable[[Mapping[str, str]], dict[str, str]],
         inherited: int,
         folders: Sequence[str],
+        alias: str | None = None,
     ) -> StartedWorker:
         """Start a process that is to be copied; see ``launch``.
 
@@ -127,13 +128,14 @@ class WorkerFactory:
             inherited: Its end of the control socket.
             folders: Its private folder, which is there, and those of its copies; empty:
                 all have the same, which is made.
+            alias: A path that leads each copy to its own folder, if there is one.
 
         Raises:
             WorkerError: It cannot be started.
         """
         command = self._command
         if folders:
-            command = command.for_places(folders)
+            command = command.for_places(folders, alias)
         environ = environ_of({**command.environ, **variables})
         facts = {**command.facts, "template": True}
         command = command._replace(environ=environ, facts=facts)
@@ -250,6 +252,7 @@ class Workers:
         environ_of: Callable[[Mapping[str, str]], dict[str, str]],
         inherited: int,
         folders: Sequence[str],
+        alias: str | None = None,
     ) -> Worker:
         """Start a process that is to be copied; see ``WorkerFactory``.
 
@@ -258,7 +261,7 @@ class Workers:
         """
         given = {} if self.credentials is None else self.credentials.given()
         return self.adopt(
-            self._factory.launch_template(given, environ_of, inherited, folders)
+            self._factory.launch_template(given, environ_of, inherited, folders, alias)
         )
 
     def launch(self) -> StartedWorker:

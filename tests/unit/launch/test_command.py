@@ -434,3 +434,25 @@ def test_a_worker_writes_in_parts_if_other_programs_may_write_too(
 ) -> None:
     command = function.command(LAMBDA_DENO_PERMISSIONS=permissions)
     assert command.facts["partBytes"] == part_bytes
+
+
+@pytest.mark.parametrize(
+    ("permissions", "may_have_it"),
+    [
+        ("", True),
+        ("default --allow-read", True),
+        ("none", True),
+        ("--allow-write=$TMPDIR --deny-write=$TMPDIR/none", True),
+        ("all", False),
+        ("default --allow-write", False),
+        ("default --allow-write=/tmp", False),
+        ("default --allow-write=$TMPDIR/..", False),
+        ("default --allow-run=ls", False),
+        ("default --allow-ffi", False),
+    ],
+)
+def test_a_link_leads_to_folders_only_where_no_handler_can_change_it_or_runs_programs(
+    function: Function, permissions: str, may_have_it: bool
+) -> None:
+    command = function.command(LAMBDA_DENO_PERMISSIONS=permissions)
+    assert command.may_have_alias is may_have_it

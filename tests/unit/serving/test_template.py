@@ -78,14 +78,17 @@ class FakeStarter:
     outdated: bool = False
     repaired: int = 0
     deno_dir: str = ""
+    aliases: list[tuple[str | None, str | None]] = field(default_factory=list)
 
     def start_template(
         self,
         environ_of: Callable[[Mapping[str, str]], dict[str, str]],
         inherited: int,
         folders: Sequence[str],
+        alias: str | None = None,
     ) -> Worker:
         assert "LD_PRELOAD" in environ_of({})
+        self.aliases.append((alias, environ_of({}).get("DENO_SPAWN_FORK_ALIAS")))
         peer = socket.socket(fileno=os.dup(inherited))
         for packet in [answer(0, pid=PID), *self.answers.pop(0)]:
             peer.send(packet)
@@ -127,6 +130,16 @@ class FakeCache:
 
 
 class FakeState:
+    path = "/state"
+
+    def __init__(self, *, has_room: bool = True) -> None:
+        self._has_room = has_room
+
+    def link(self, name: str, target: str) -> None:
+        assert (name, target) == ("self", "/proc/self/fd/9")
+        if not self._has_room:
+            raise OSError("no room")
+
     def heal(self) -> None: ...
 
     def have_private(self, _path: str) -> None: ...
@@ -161,17 +174,20 @@ def make(
     places: int = 1,
     memory_mb: int | None = None,
     inherited_of: Callable[[int], Inherited | None] | None = None,
+    state: FakeState | None = None,
+    may_have_alias: bool = False,
 ) -> tuple[Templates, FakeStarter, FakeCache]:
     starter, cache = FakeStarter([*answers]), cache or FakeCache()
     templates = Templates(
         starter,
-        cast("StateDir", FakeState()),
+        cast("StateDir", state or FakeState()),
         cast("ModuleCache", cache),
         "/lib.so",
         None,
         places,
         memory_mb,
         inherited_of,
+        may_have_alias=may_have_alias,
     )
     MADE.append(templates)
     return templates, starter, cache
@@ -194,6 +210,28 @@ def test_a_template_is_asked_once_and_copied_then() -> None:
     assert copy.marker != "m"
     for fd in copy.launched[1:]:
         os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("places", "may_have_alias", "has_room", "alias"),
+    [
+        (4, True, True, "/state/self/own"),
+        (4, True, False, None),
+        (4, False, True, None),
+        (1, True, True, None),  # the copies' folder is the template's own
+    ],
+)
+def test_a_template_whose_copies_have_other_folders_gets_a_path_to_each(
+    places: int, may_have_alias: bool, has_room: bool, alias: str | None
+) -> None:
+    templates, starter, _ = make(
+        [answer(1)],
+        places=places,
+        state=FakeState(has_room=has_room),
+        may_have_alias=may_have_alias,
+    )
+    prepare(templates)
+    assert starter.aliases == [(alias, alias)]
 
 
 def test_nothing_is_copied_before_what_is_cached_is_known() -> None:

@@ -75,14 +75,17 @@ function prepareToMove() {
     Object.getOwnPropertyDescriptor(Deno.PermissionStatus.prototype, "state")
   );
   revoke = (descriptor) => apply(stateOf, revokeSync(descriptor), []);
-  // A module that asks for this process's folder is not forked (docs/native.md); the
-  // library sees who asks for the variable, but not who asks for all of them.
+  // A module that asks for this process's folder is told a path that leads to that of
+  // each fork, or is not forked (docs/native.md); the library sees who asks for the
+  // variable, but not who asks for all of them.
   const { env } = Deno;
   const { get, toObject } = env;
   const { toObject: replaced } = {
     toObject() {
       const all = toObject();
-      get("TMPDIR");
+      for (const name of ["TMPDIR", "HOME"]) {
+        if (name in all) all[name] = /** @type {string} */ (get(name));
+      }
       return all;
     },
   };
