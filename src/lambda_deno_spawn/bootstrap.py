@@ -170,6 +170,9 @@ def _guard(command: DenoCommand) -> None:
         from lambda_deno_spawn.processes.inherited import own_inheritance
 
         own_inheritance.note()
+        from lambda_deno_spawn.processes.shared_memory import left_memory
+
+        left_memory.note()
 
 
 def _no_temp_root(settings: Settings, error: OSError) -> ConfigError:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+
+from lambda_deno_spawn.processes.shared_memory import IPC_RMID, segments
 
 if TYPE_CHECKING:
     from tests.doubles import FakeRuntimeApi
@@ -40,6 +43,7 @@ def limit(which, soft, hard):
 UNDOABLE = """
 limit(resource.RLIMIT_NOFILE, 100, None)
 limit(resource.RLIMIT_FSIZE, 4096, None)
+os.sched_setscheduler(pid, os.SCHED_BATCH, os.sched_param(0))
 """
 LASTING = """
 os.setpriority(os.PRIO_PROCESS, pid, 3)
@@ -149,3 +153,33 @@ async def test_no_event_can_open_a_process_that_loads_to_be_copied(
         assert found.pop(line.split()[-1]) is False
         assert True in found.values(), "the handler's own process can be opened"
         await api.wait_for_next()
+
+
+SHARES = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.shmat.restype = ctypes.c_void_p
+number = libc.shmget(0, 1 << 20, 0o600)
+ctypes.memset(libc.shmat(number, None, 0), 1, 1 << 20)
+print(number)
+"""
+
+
+async def test_memory_that_a_program_shares_ends_with_its_event(
+    make_runtime: MakeRuntime, api: FakeRuntimeApi
+) -> None:
+    """It outlives every process, and nothing else frees it."""
+    runtime = make_runtime({"function.ts": SOURCE}, LAMBDA_DENO_PERMISSIONS="all")
+    libc = ctypes.CDLL(None)
+    before = libc.shmget(0, 4096, 0o600)
+    try:
+        async with runtime:
+            event = {"python": sys.executable, "code": SHARES, "pid": 0}
+            left = int((await api.invoke(event)).json())
+            assert left >= 0
+            await api.wait_for_next()
+            there = {segment.id for segment in segments()}
+            assert left not in there
+            assert before in there, "it is not the event's"
+    finally:
+        libc.shmctl(before, IPC_RMID, None)

@@ -488,6 +488,22 @@ def test_bootstrap_with_our_own_wrapper_starts_the_interpreter_once(
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_a_process_that_crashes_leaves_no_memory_in_a_file(
+    scripts: Path, shell: str, name: str
+) -> None:
+    """A later event could read it."""
+    program = scripts / "interpreter" / "bin" / "python3.13"
+    add_program(program)
+    program.write_text("#!/bin/sh\nulimit -S -c\nulimit -H -c\n")
+    with_cores = 'ulimit -S -c "$(ulimit -H -c)"; exec "$@"'
+    start: list[str | Path] = [shell, scripts / name, program]
+    own, most = run(["/bin/sh", "-c", with_cores, "start", *start]).stdout.splitlines()
+    assert own == "0"
+    assert most == run(["/bin/sh", "-c", "ulimit -H -c"]).stdout.strip()
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 def test_bootstrap_refuses_a_wrapper_with_the_words_and_codes_of_managed_runtimes(
     scripts: Path, shell: str
 ) -> None:

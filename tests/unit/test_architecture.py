@@ -96,7 +96,7 @@ OUTSIDE = {
 }  # fmt: skip
 # The only modules that may import these, in the runtime and anywhere.
 RUNTIME_OWNERS = {
-    "ctypes": {"processes.descendants"},
+    "ctypes": {"processes.descendants", "processes.shared_memory"},
     "fcntl": {
         "processes.child",
         "processes.launch",

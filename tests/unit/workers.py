@@ -460,6 +460,9 @@ class Machine:
             f"{folder}.socket" if self._listens else None,
         )
 
+    def remove_shared_memory(self) -> None:
+        """There are no programs that could have left any."""
+
     def adopt(self, started: StartedWorker) -> FakeWorker:
         worker = FakeWorker(
             started,

@@ -90,6 +90,9 @@ class OwnInheritance:
         ):
             if before != now:
                 _restore_limit(limit, before, now)
+        if noted.policy != found.policy:
+            with suppress(OSError):
+                os.sched_setscheduler(0, noted.policy, os.sched_param(0))
         if noted.priority != found.priority:
             with suppress(OSError):
                 os.setpriority(os.PRIO_PROCESS, 0, noted.priority)

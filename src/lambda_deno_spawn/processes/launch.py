@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 STDERR = 2
 INHERITED = 3  # the number at which a program finds a descriptor that it is given
 PASSED = 4  # the same for the socket that a program takes its streams from
-ABOVE = 10  # no number that a program finds something at
 # Python ignores these, and an ignored signal stays ignored in a program it starts.
 IGNORED_BY_PYTHON = [signal.SIGPIPE, signal.SIGXFSZ]
 DESCRIPTORS_LOST = (
@@ -175,18 +174,21 @@ class Passing:
         Raises:
             OSError: There are no descriptors left.
         """
-        import fcntl
         import socket
 
         self._own, peer = socket.socketpair()
+        ends = [peer.detach()]
         try:
             # None of the numbers that are given away: those are given one by one.
-            self._peer = fcntl.fcntl(peer.fileno(), fcntl.F_DUPFD_CLOEXEC, ABOVE)
+            while ends[-1] <= PASSED:
+                ends.append(os.dup(ends[-1]))
+            self._peer = ends.pop()
         except OSError:
             self._own.close()
             raise
         finally:
-            peer.close()
+            for fd in ends:
+                os.close(fd)
 
     @property
     def file_actions(

@@ -14,6 +14,7 @@ from lambda_deno_spawn.errors import WorkerSpawnError
 from lambda_deno_spawn.log.writer import logger
 from lambda_deno_spawn.processes.descendants import newly_lost
 from lambda_deno_spawn.processes.inherited import own_inheritance
+from lambda_deno_spawn.processes.shared_memory import left_memory
 from lambda_deno_spawn.worker.start import start_worker
 from lambda_deno_spawn.worker.worker import Worker
 
@@ -111,6 +112,11 @@ class WorkerFactory:
         # On a full disk there is no room; a start would fail, and says so.
         with suppress(OSError):
             self._state.write_all(self._command.files)
+
+    def remove_shared_memory(self) -> None:
+        """Free memory that programs of an event have left, if handlers start any."""
+        if self._command.may_change_processes:
+            left_memory.remove()
 
     def launch_template(
         self,
@@ -358,6 +364,7 @@ class Workers:
                 limit_s,
             )
         self._is_unswept = not is_ended
+        self._factory.remove_shared_memory()
         if self.templates is not None:
             self.templates.ended(worker)
         elif self.make_templates is not None:
