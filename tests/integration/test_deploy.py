@@ -623,9 +623,11 @@ def test_interrupting_says_what_was_done(
         ),
         ("", ("--package", "nowhere.zip"), 2, "no such file or directory"),
         ("", ("--profile", "nobody"), 3, "Cannot use the profile 'nobody'"),
+        ("", ("--region", ""), 3, "Cannot use --region '': it is empty"),
     ],
     ids=[
         "name", "region-of-layer", "runtime", "role", "layer", "package", "profile",
+        "no-region",
     ],
 )  # fmt: skip
 def test_bad_input_is_one_sentence_and_changes_nothing(
@@ -956,10 +958,13 @@ def test_a_folder_means_its_function_while_there_is_no_other(two: Cloud) -> None
 def test_a_function_of_another_account_is_refused(two: Cloud, command: str) -> None:
     arn = f"arn:aws:lambda:{REGION}:999999999999:function:orders-api"
     package = ["--package", two.package()] if command == "deploy" else []
+    china = f"arn:aws-cn:lambda:{REGION}:{ACCOUNT}:function:orders-api"
     with two.relay() as relay:
         finished = two.run(command, arn, *package)
-    assert finished.exit_code == 2
+        elsewhere = two.run(command, china, *package)
+    assert finished.exit_code == elsewhere.exit_code == 2
     assert "belongs to the account 999999999999" in finished.stderr
+    assert "it is in the partition aws-cn" in elsewhere.stderr
     assert relay.writes == []
 
 

@@ -688,8 +688,12 @@ def test_bad_variable_is_refused_by_name(assignment: str) -> None:
     ids=["DENO_DIR", "XDG_CACHE_HOME", "nothing"],
 )
 def test_denos_cache_is_the_users(
-    tmp_path: Path, environ: dict[str, str], expected: str | None
+    tmp_path: Path,
+    environ: dict[str, str],
+    expected: str | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 2**31 - 7)  # a user without a home
     variables = lambda_environ(options_for(tmp_path), "127.0.0.1:1", "/tmp", environ)
     assert variables.get("DENO_DIR") == expected
 
@@ -803,7 +807,7 @@ def test_version_is_printed() -> None:
             b"{",
             "Cannot use the event from stdin: it is not JSON, line 1 column 2",
         ),
-        (["-e", "-"], b"", "Cannot use the event from stdin: it is not JSON"),
+        (["-e", "-"], b"", "Cannot use the event from stdin: it is empty; give JSON"),
         (["-e", "-"], b'"\xff"', "Cannot use the event from stdin: it is not JSON"),
         (
             ["--event-file", "function.ts"],

@@ -213,6 +213,7 @@ def test_versions_are_listed_with_what_they_hold(cloud: Cloud) -> None:
             f"Cannot publish to {REGION}, {OTHER_REGION} with the bucket 'mine': it is",
         ),
         (("--profile", "nobody"), 3, "Cannot use the profile 'nobody'"),
+        (("--region", ""), 2, "Cannot use --region '': it names no region"),
     ],
 )
 def test_what_cannot_be_published_is_one_sentence(

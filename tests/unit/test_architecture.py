@@ -97,7 +97,12 @@ OUTSIDE = {
 # The only modules that may import these, in the runtime and anywhere.
 RUNTIME_OWNERS = {
     "ctypes": {"processes.descendants", "processes.shared_memory"},
-    "fcntl": {"processes.child", "processes.state", "http.transport"},
+    "fcntl": {
+        "processes.child",
+        "processes.launch",
+        "processes.state",
+        "http.transport",
+    },
     "h11": {"http.http1"},
     "httpx": set[str](),  # decision 0022
     "importlib": set[str](),  # every import can be read

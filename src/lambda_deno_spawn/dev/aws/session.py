@@ -98,8 +98,15 @@ class Aws:
             sleep: Waits for some seconds.
 
         Raises:
-            DeployError: The profile does not exist, or no region is set.
+            DeployError: The profile does not exist, no region is set, or one of them
+                is empty.
         """
+        for option, value in (("--region", region), ("--profile", profile)):
+            if value == "":
+                raise DeployError(
+                    f"Cannot use {option} '': it is empty, perhaps a variable of the "
+                    "shell that is not set; give a value, or leave the option out"
+                )
         with _translated():
             # boto3 alone among AWS's SDKs does not read AWS_REGION.
             chosen = region or os.environ.get("AWS_REGION")

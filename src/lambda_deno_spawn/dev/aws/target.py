@@ -22,8 +22,14 @@ def check_account(aws: Aws, target: Target) -> None:
     """Reject a function in another account than that of the credentials.
 
     Raises:
-        UsageError: The ARN names another account.
+        UsageError: The ARN names another account, or another partition.
     """
+    if target.partition not in (None, aws.place.partition):
+        raise UsageError(
+            f"Cannot use {target.argument!r}: it is in the partition "
+            f"{target.partition}, and these credentials are for {aws.place.partition}; "
+            "correct the ARN, or choose another --profile"
+        )
     if target.account is not None and target.account != aws.place.account:
         raise UsageError(
             f"Cannot use {target.argument!r}: it belongs to the account "

@@ -124,8 +124,16 @@ def list_layers(
 
 
 def _regions(given: Sequence[str] | None) -> list[str | None]:
-    names = [name.strip() for item in given or () for name in item.split(",")]
-    return list(dict.fromkeys(name for name in names if name)) or [None]
+    if not given:
+        return [None]
+    names = [name.strip() for item in given for name in item.split(",")]
+    found = list(dict.fromkeys(name for name in names if name))
+    if not found:
+        raise UsageError(
+            f"Cannot use --region {given[0]!r}: it names no region; give one such as "
+            "eu-central-1, or leave it out"
+        )
+    return [*found]
 
 
 def _publish_in_region(

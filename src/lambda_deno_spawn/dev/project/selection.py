@@ -96,6 +96,7 @@ class Selection:
         self._files: list[Selected] | None = None
         self._folders: set[Path] = set()
         self._outputs: set[Path] = set()
+        self._special: set[str] = set()
 
     def files(self) -> Sequence[Selected]:
         """Return the files of the project that belong to its package, sorted by name.
@@ -127,7 +128,10 @@ class Selection:
             if real in self._apart:
                 continue
             if not is_folder:
-                if is_own_output(path):
+                if not entry.is_file() and path.exists():
+                    # A pipe, a socket or a device, or a link to one, has no end.
+                    self._special.add(name)
+                elif is_own_output(path):
                     self._outputs.add(path)
                 else:
                     is_inside = real.startswith(above[0] + os.sep)
@@ -164,11 +168,15 @@ class Selection:
         return self._include.matches(name, is_folder=is_folder, only_hidden=is_hidden)
 
     def notes(self) -> list[str]:
-        """Return notes on patterns that match no file."""
+        """Return notes on special files, and on patterns that match no file."""
         self.files()
+        notes = [
+            f"{name!r} is left out: it is a pipe, a socket or a device, not a file"
+            for name in sorted(self._special)
+        ]
         lists = {"include": self._include, "exclude": self._exclude}
         if not any(patterns.unmatched() for patterns in lists.values()):
-            return []
+            return notes
         # A pattern may be about files that are left out without it.
         for folder, folders, files in os.walk(self._root):
             self._folders.add(Path(folder))
@@ -179,7 +187,7 @@ class Selection:
                     patterns.try_unmatched(f"{place}{one}/")
                 for one in files:
                     patterns.try_unmatched(f"{place}{one}")
-        return [
+        return notes + [
             f"the pattern {pattern!r} in {key!r} of {PROJECT_FILE} matches no file; "
             f"{advice_on(pattern)}"
             for key, patterns in lists.items()

@@ -35,9 +35,10 @@ if TYPE_CHECKING:
 # A name or an ARN, with or without a version or alias. Lambda also accepts an ARN that
 # begins with the account.
 LAMBDA_NAME = re.compile(
-    r"(?:(?:arn:aws[a-z-]*:lambda:(?P<region>[a-z0-9-]+):)?"
+    r"(?:(?:arn:(?P<partition>aws[a-z-]*):lambda:(?P<region>[a-z0-9-]+):)?"
     r"(?P<account>\d{12}):function:)?"
-    r"(?P<name>[A-Za-z0-9_-]{1,64})(?::(?P<qualifier>\$LATEST|[A-Za-z0-9_-]+))?"
+    r"(?P<name>[A-Za-z0-9_-]{1,64})"
+    r"(?::(?P<qualifier>\$LATEST(?:\.PUBLISHED)?|[A-Za-z0-9_-]+))?"
 )
 
 
@@ -52,6 +53,7 @@ class Target:
         qualifier: Version or alias.
         region: Region in the ARN.
         account: Account in the ARN.
+        partition: Partition in the ARN.
         other: Name of another function that the argument could mean, if AWS has one:
             the argument itself, where the folder of this name contains a function with
             a different name.
@@ -64,6 +66,7 @@ class Target:
     qualifier: str | None = None
     region: str | None = None
     account: str | None = None
+    partition: str | None = None
     other: str | None = None
     stage: str | None = None
 
@@ -97,8 +100,9 @@ class Target:
             UsageError: The argument names a version or an alias.
         """
         if self.qualifier is not None:
+            action = "read the log of" if command == "logs" else command
             raise UsageError(
-                f"Cannot {command} {self.argument!r}: {self.qualifier!r} is a version "
+                f"Cannot {action} {self.argument!r}: {self.qualifier!r} is a version "
                 f"or alias, and this command acts on the whole function; leave out "
                 f"':{self.qualifier}'"
             )
@@ -120,6 +124,13 @@ def find_target(
         UsageError: The argument means no function, or two local ones, or one without
             such a stage.
     """
+    if not argument:
+        # Path("") is the working folder, which `delete "$NAME"` does not mean.
+        raise UsageError(
+            "Cannot use '' as a function: it is empty, perhaps a variable of the shell "
+            "that is not set; give the folder that contains the function, its name in "
+            "Lambda, or its ARN"
+        )
     path = Path(argument)
     is_name = FUNCTION_NAME.fullmatch(argument) is not None
     if is_name and _holds_function(path, handler):
@@ -188,6 +199,7 @@ def named_target(name: str) -> Target:
         qualifier=match["qualifier"],
         region=match["region"],
         account=match["account"],
+        partition=match["partition"],
     )
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+import socket
 import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -175,6 +177,25 @@ def test_the_commands_own_lists_and_images_are_not_packaged(tmp_path: Path) -> N
         "map/empty.tar", "map/layers.json", "map/no.tar", "map/other.tar",
         "none/layers.json", "others/layers.json", "words/layers.json",
     ]  # fmt: skip
+
+
+def test_what_is_not_a_file_is_left_out_and_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A build read a link to /dev/zero until there was no memory."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "broken").symlink_to("nowhere")  # is refused by its name, later
+    with socket.socket(socket.AF_UNIX) as server:
+        monkeypatch.chdir(tmp_path)  # the path of a socket has to be short
+        server.bind("socket")
+    project = Project(Function(tmp_path, "function.handler"), "name")
+    selection = Selection(project)
+    assert [file.name for file in selection.files()] == ["broken"]
+    left_out = "is left out: it is a pipe, a socket or a device, not a file"
+    assert selection.notes() == [
+        f"{name!r} {left_out}" for name in ("pipe", "socket", "zero")
+    ]
 
 
 def test_an_empty_folder_for_packages_is_no_data(tmp_path: Path) -> None:

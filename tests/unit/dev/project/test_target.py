@@ -90,6 +90,13 @@ def test_two_projects_here_that_are_meant_are_refused(here: Path) -> None:
     )
 
 
+def test_empty_argument_does_not_mean_the_working_folder(here: Path) -> None:
+    """`delete "$NAME" --yes` removed the function here where NAME was not set."""
+    write_project(here, "orders")
+    with pytest.raises(UsageError, match=r"^Cannot use '' as a function: it is empty"):
+        find_target("")
+
+
 def test_path_that_is_not_there_is_refused(here: Path) -> None:
     with pytest.raises(UsageError, match=r"^Cannot find function '\.\./orders': "):
         find_target("../orders")
@@ -100,7 +107,13 @@ def test_path_that_is_not_there_is_refused(here: Path) -> None:
     [
         (
             ARN,
-            Target(ARN, "orders", region="eu-central-1", account="123456789012"),
+            Target(
+                ARN,
+                "orders",
+                region="eu-central-1",
+                account="123456789012",
+                partition="aws",
+            ),
         ),
         (
             f"{ARN}:live",
@@ -110,6 +123,13 @@ def test_path_that_is_not_there_is_refused(here: Path) -> None:
                 qualifier="live",
                 region="eu-central-1",
                 account="123456789012",
+                partition="aws",
+            ),
+        ),
+        (
+            "billing:$LATEST.PUBLISHED",
+            Target(
+                "billing:$LATEST.PUBLISHED", "billing", qualifier="$LATEST.PUBLISHED"
             ),
         ),
         (
@@ -121,7 +141,7 @@ def test_path_that_is_not_there_is_refused(here: Path) -> None:
             Target("billing:$LATEST", "billing", qualifier="$LATEST"),
         ),
     ],
-    ids=["arn", "arn-of-alias", "partial-arn", "qualified-name"],
+    ids=["arn", "arn-of-alias", "published", "partial-arn", "qualified-name"],
 )
 def test_arns_and_versions_are_read(
     here: Path, argument: str, expected: Target
