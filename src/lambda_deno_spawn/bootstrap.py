@@ -540,7 +540,7 @@ async def _fail(
     from lambda_deno_spawn.log.writer import logger
 
     # Until logs are configured, logging itself writes errors to stderr.
-    logger.error("%s\t%s", title, failure.log_text)
+    logger.error("%s\t%s", title, failure.log_text, extra={"failure": failure})
     try:
         await post(failure)
     except (ConfigError, RuntimeApiError) as error:

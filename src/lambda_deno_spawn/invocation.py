@@ -159,6 +159,14 @@ class Failure(NamedTuple):
         return (logged or answer).decode("utf-8", "replace")
 
     @property
+    def log_value(self) -> bytes | None:
+        """The same as JSON on one line; None if it is not JSON. Only this reads it."""
+        try:
+            return dumps(loads(self.log_text.encode()))
+        except (ValueError, RecursionError):
+            return None
+
+    @property
     def function_error_type(self) -> str:
         """Value of ``Lambda-Runtime-Function-Error-Type``: always ``Category.Reason``.
 

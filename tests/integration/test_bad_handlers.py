@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.doubles import TIMEOUT_S
+
 if TYPE_CHECKING:
     from tests.doubles import Answer, FakeRuntimeApi
     from tests.integration.conftest import MakeRuntime
@@ -138,7 +140,7 @@ class Bad:
     error_type: str
     message: str
     log: str = ""
-    timeout_s: float = 10.0
+    timeout_s: float = TIMEOUT_S
 
 
 BAD = [

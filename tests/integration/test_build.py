@@ -377,7 +377,7 @@ def test_a_handler_in_commonjs_is_found_in_its_bundle(
 
 
 def invoke(task: Path) -> object:
-    done = run_command("invoke", task)
+    done = run_command("invoke", "--timeout", "60", task)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 
@@ -421,7 +421,9 @@ def test_a_package_that_is_unpacked_and_used_stays_as_it_is(
     before = {path: path.read_bytes() for path in task.rglob("*") if path.is_file()}
     event = EXAMPLES / "hono-api" / "events" / "search.json"
     environ = {k: v for k, v in os.environ.items() if k != "DENO_DIR"}
-    ran = run_command("invoke", task, "--event", f"@{event}", environ=environ)
+    ran = run_command(
+        "invoke", "--timeout", "60", task, "--event", f"@{event}", environ=environ
+    )
     assert ran.returncode == 0, ran.stderr
     after = {path: path.read_bytes() for path in task.rglob("*") if path.is_file()}
     assert after == before
@@ -654,7 +656,7 @@ def same_elsewhere(
 ) -> dict[str, Any]:
     """Build a project, take it away, and compare its package with it; return facts."""
     variables = [f"--env={name}={text}" for name, text in (environ or {}).items()]
-    expected = run_command("invoke", project, "--event", event)
+    expected = run_command("invoke", "--timeout", "60", project, "--event", event)
     done = build(project.name, "-o", "json", *options)
     assert done.returncode == 0, done.stderr
     package: dict[str, Any] = json.loads(done.stdout)
@@ -662,7 +664,7 @@ def same_elsewhere(
     with zipfile.ZipFile(project.parent / package["path"]) as content:
         content.extractall(task)
     away = project.rename(project.with_name("away"))
-    got = run_command("invoke", task, "--event", event, *variables)
+    got = run_command("invoke", "--timeout", "60", task, "--event", event, *variables)
     away.rename(project)
     assert (got.stdout, got.returncode) == (expected.stdout, 0), got.stderr
     return package
@@ -1136,6 +1138,10 @@ def test_a_handler_without_a_file_cannot_be_meant(build: Build, project: Path) -
     done = build("orders", "--handler", "missing.handler")
     assert done.returncode == 2
     assert "Cannot find the file of handler 'missing.handler'" in done.stderr
+    write(project.parent, {"layer/wrap.mjs": "export const handler = () => 1;\n"})
+    done = build("orders", "--handler", f"{project.parent}/layer/wrap.handler")
+    assert done.returncode == 2
+    assert "give the function's own handler" in done.stderr
 
 
 def test_an_import_that_is_known_only_when_it_runs_is_told(

@@ -108,10 +108,11 @@ async def test_members_of_an_error_are_logged_and_not_sent_to_the_caller(
         assert (found["errorType"], found["errorMessage"]) == ("Error", "here")
         assert found["cause"]["errorMessage"] == "there"
         assert "code" not in found
-        line = await runtime.logged("Invoke Error")
         if log_format == "JSON":
-            line = json.loads(line)["message"]
-        logged = json.loads(line.split("Invoke Error\t")[1])
+            logged = json.loads(await runtime.logged('"ERROR"'))["message"]
+        else:
+            line = await runtime.logged("Invoke Error")
+            logged = json.loads(line.split("Invoke Error\t")[1])
         assert logged.pop("code") == "23505"
         assert logged.pop("$metadata") == {"httpStatusCode": 400}
         assert logged == found

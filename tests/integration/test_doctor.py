@@ -344,6 +344,15 @@ def test_setting_of_the_function_is_judged(
     assert checks[check].found.startswith(found)
 
 
+def test_handler_in_a_layer_is_named_by_its_path(place: Place) -> None:
+    layer = place.root / "layer"
+    layer.mkdir()
+    (layer / "wrap.mjs").write_text("export const handler = () => 1;")
+    check = examined(place, function(place.root), f"{layer}/wrap.handler")["handler"]
+    assert check.status == "ok"
+    assert check.found == f"{layer}/wrap.handler: {layer}/wrap.mjs"
+
+
 def test_handler_that_is_not_there_is_a_problem(place: Place) -> None:
     folder = function(place.root)
     check = examined(place, folder, "other.handler")["handler"]

@@ -28,7 +28,7 @@ from lambda_deno_spawn.dev.local.environment import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from lambda_deno_spawn.dev.local.http_server import Request, Response
 
@@ -44,8 +44,8 @@ async def limit() -> AsyncIterator[None]:
         yield
 
 
-@pytest.fixture
-async def emulator() -> AsyncIterator[Emulator]:
+@pytest.fixture(name="emulator")
+async def _emulator() -> AsyncIterator[Emulator]:
     async with Emulator("arn:aws:lambda:eu-west-1:123456789012:function:f") as emulator:
         yield emulator
 
@@ -66,6 +66,16 @@ def caller() -> httpx.AsyncClient:
 
 def path_of(request_id: str, answer: str) -> str:
     return f"/2018-06-01/runtime/invocation/{request_id}/{answer}"
+
+
+async def until(is_true: Callable[[], bool]) -> None:
+    """Wait for a part of a response.
+
+    It wakes nothing: ``Emulator.wait_until`` would look again at the end of its limit.
+    """
+    async with asyncio.timeout(WAIT_LIMIT_S):
+        while not is_true():  # noqa: ASYNC110 - it tells nobody
+            await asyncio.sleep(0)
 
 
 async def take(
@@ -627,15 +637,12 @@ async def test_nothing_is_lost_of_a_cut_stream_whose_caller_is_slow() -> None:
 
     async def hand_on(_: EmulatedInvocation, chunk: bytes) -> None:
         got.append(chunk)
-        emulator.wake()
         await gate.wait()
 
     async with Emulator(on_chunk=hand_on) as emulator:
         async with opened(emulator) as (stream, invocation):
             stream.send(b"first")
-            assert await emulator.wait_until(
-                lambda: invocation.received == b"first", WAIT_LIMIT_S
-            )
+            await until(lambda: invocation.received == b"first")
             stream.send(b", second")
             await stream.cut()
             async with httpx.AsyncClient(
@@ -658,16 +665,13 @@ async def test_slow_caller_makes_the_runtime_wait() -> None:
     gate = asyncio.Event()
 
     async def hand_on(_: EmulatedInvocation, __: bytes) -> None:
-        emulator.wake()
         await gate.wait()
 
     async with Emulator(on_chunk=hand_on) as emulator:
         async with opened(emulator) as (stream, invocation):
             for _ in range(100):
                 stream.send(b"x" * 1_000_000)
-            assert await emulator.wait_until(
-                lambda: len(invocation.received) > 0, WAIT_LIMIT_S
-            )
+            await until(lambda: len(invocation.received) > 0)
             held_bytes = len(invocation.received)
             async with httpx.AsyncClient(
                 timeout=WAIT_LIMIT_S, trust_env=False
@@ -686,15 +690,12 @@ async def test_complete_stream_counts_though_its_runtime_has_gone() -> None:
     gate = asyncio.Event()
 
     async def hand_on(_: EmulatedInvocation, __: bytes) -> None:
-        emulator.wake()
         await gate.wait()
 
     async with Emulator(on_chunk=hand_on) as emulator:
         async with opened(emulator) as (stream, invocation):
             stream.send(b"all")
-            assert await emulator.wait_until(
-                lambda: invocation.received == b"all", WAIT_LIMIT_S
-            )
+            await until(lambda: invocation.received == b"all")
             stream.end()
             await stream.cut()
             async with httpx.AsyncClient(
@@ -745,9 +746,7 @@ async def test_buffered_response_that_breaks_off_is_truncated(
     writer.write(
         f"POST {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhello".encode()
     )
-    assert await emulator.wait_until(
-        lambda: invocation.phase is Phase.RESPONDING, WAIT_LIMIT_S
-    )
+    await until(lambda: invocation.phase is Phase.RESPONDING)
     writer.close()
     await writer.wait_closed()
     assert await emulator.wait_until(
@@ -1010,7 +1009,6 @@ async def test_closing_ends_idle_connections_at_once(
 
 async def test_closing_does_not_wait_for_a_caller_that_does_not_read() -> None:
     async def hand_on(_: EmulatedInvocation, __: bytes) -> None:
-        emulator.wake()
         await asyncio.Event().wait()
 
     async with (
@@ -1018,9 +1016,7 @@ async def test_closing_does_not_wait_for_a_caller_that_does_not_read() -> None:
         opened(emulator) as (stream, invocation),
     ):
         stream.send(b"one")
-        assert await emulator.wait_until(
-            lambda: invocation.received == b"one", WAIT_LIMIT_S
-        )
+        await until(lambda: invocation.received == b"one")
         async with asyncio.timeout(WAIT_LIMIT_S):
             await emulator.__aexit__(None, None, None)
 

@@ -93,7 +93,9 @@ def test_app_for_deno_runs_afterwards(app: Path) -> None:
     assert "// of this app" in text
     assert "/* pinned */" in text
     event = "@events/url.json"
-    invoked = run("invoke", ".", "--event", event, cwd=app, environ=environ)
+    invoked = run(
+        "invoke", ".", "--timeout", "60", "--event", event, cwd=app, environ=environ
+    )
     assert invoked.returncode == 0, invoked.stderr
     assert json.loads(json.loads(invoked.stdout)["body"]) == {"path": "/"}
     # The command is on PATH for tasks, as it is after an installation.
@@ -132,7 +134,9 @@ def test_app_for_node_runs_afterwards(tmp_path: Path) -> None:
         "src/index.lambdaHandler",
     )
     assert not (tmp_path / "deno.json").exists()
-    invoked = run("invoke", ".", "--event", "@events/sqs.json", cwd=tmp_path)
+    invoked = run(
+        "invoke", ".", "--timeout", "60", "--event", "@events/sqs.json", cwd=tmp_path
+    )
     assert (invoked.returncode, invoked.stdout) == (0, "1\n"), invoked.stderr
 
 

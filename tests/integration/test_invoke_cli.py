@@ -93,7 +93,7 @@ def survivors(mark: str) -> list[int]:
 
 
 def options_for(
-    task_root: Path, *, timeout_s: float = 20.0, init_limit_s: float = 20.0
+    task_root: Path, *, timeout_s: float = 60.0, init_limit_s: float = 60.0
 ) -> InvokeOptions:
     return InvokeOptions(
         Function(task_root, "function.handler"),

@@ -150,7 +150,7 @@ async def test_each_program_hears_of_its_end_and_of_accidents(
         assert thrown.json()["errorMessage"] == "2"
         rejected = await api.invoke({"ends": "rejects", "n": 3})
         assert rejected.json()["errorType"] == "Runtime.UnhandledPromiseRejection"
-        assert rejected.json()["errorMessage"] == "3"
+        assert rejected.json()["errorMessage"] == "RangeError: 3"
         uncaught = await api.invoke({"ends": "falls", "n": 4})
         assert uncaught.json()["errorType"] == "RangeError"
         stuck = await api.invoke({"ends": "sticks"})

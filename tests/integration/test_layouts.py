@@ -159,7 +159,7 @@ def test_a_layout_gives_what_deno_run_gives(
     said = with_deno(project / handler, deno_dir)
     assert said.returncode == 0, said.stderr
     assert json.loads(said.stdout) == value
-    done = command("invoke", handler, cwd=project, deno_dir=deno_dir)
+    done = command("invoke", "--timeout", "60", handler, cwd=project, deno_dir=deno_dir)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == value
     done = command("doctor", handler, "-o", "json", cwd=project, deno_dir=deno_dir)
@@ -181,8 +181,8 @@ def test_a_layout_gives_what_deno_run_gives(
             package.extractall(elsewhere)
         stem = Path(handler).stem
         done = command(
-            "invoke", ".", "--handler", f"{stem}.handler", cwd=elsewhere,
-            deno_dir=str(tmp_path / "empty"),
+            "invoke", "--timeout", "60", ".", "--handler", f"{stem}.handler",
+            cwd=elsewhere, deno_dir=str(tmp_path / "empty"),
         )  # fmt: skip
         assert done.returncode == 0, (option, done.stderr)
         assert json.loads(done.stdout) == value, option
@@ -233,7 +233,8 @@ def test_the_lock_file_of_a_workspace_counts(
     deno_dir = str(tmp_path / "deno_dir")
     said = with_deno(fn / "f.ts", deno_dir)
     done = command(
-        "invoke", "f.ts", "--env", "LAMBDA_DENO_PERMISSIONS=default --allow-import",
+        "invoke", "--timeout", "60", "f.ts",
+        "--env", "LAMBDA_DENO_PERMISSIONS=default --allow-import",
         cwd=fn, deno_dir=deno_dir,
     )  # fmt: skip
     assert (said.returncode == 0, done.returncode == 0) == (is_right, is_right)
@@ -256,7 +257,7 @@ def test_a_forgotten_install_is_told_in_deno_s_words(
         },
     )
     said = with_deno(tmp_path / "f.ts", deno_dir)
-    done = command("invoke", "f.ts", cwd=tmp_path, deno_dir=deno_dir)
+    done = command("invoke", "--timeout", "60", "f.ts", cwd=tmp_path, deno_dir=deno_dir)
     reason = "Did you forget to run `deno install`?"
     assert reason in said.stderr
     assert reason in done.stdout

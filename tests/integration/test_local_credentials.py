@@ -44,7 +44,7 @@ def test_handler_has_the_credentials_of_an_assumed_role(
         "AWS_CONFIG_FILE": str(tmp_path / "config"),
         "AWS_PROFILE": "assumed",
     }
-    done = run_command("invoke", tmp_path, environ=environ)
+    done = run_command("invoke", tmp_path, "--timeout", "60", environ=environ)
     assert done.returncode == 0, done.stderr.decode()
     key, token, region, profile = json.loads(done.stdout)
     assert key.startswith("ASIA"), "temporary credentials, as a role's are"

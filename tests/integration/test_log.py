@@ -87,13 +87,13 @@ async def test_no_record_is_lost_or_moved_however_the_handler_ends(
         await runtime.logged_often(" xxxx", 3_000)
         records = [line for line in runtime.log.split("\n") if " xxxx" in line]
         # The error's record quotes the last of them once more.
-        records = [line for line in records if "Invoke Error" not in line]
+        records = [line for line in records if "errorType" not in line]
         numbers = [int(re.search(r"(\d+) xxxx", line)[1]) for line in records]  # type: ignore[index]
         assert numbers == list(range(3_000))
         for line in records:
             assert answer.request_id in line
         if ends != "returns":
-            error = await runtime.logged("Invoke Error")
+            error = await runtime.logged("errorType")
             assert runtime.log.index(error) > runtime.log.index(records[-1])
 
 

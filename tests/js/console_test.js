@@ -259,6 +259,16 @@ Deno.test("lines of a stack in the runtime's files are left out, however they be
   );
 });
 
+Deno.test("a line that only has a stack inside is kept, such as JSON", () => {
+  sayHello();
+  const error = { stack: `Error: m\n    at run (${ourFiles()}run.js:1:1)` };
+  const line = JSON.stringify(error);
+  log("ERROR", [line]);
+  assert.equal(record().fields.at(-1), line);
+  log("ERROR", [`\x1b[90m    at \x1b[39mrun (${ourFiles()}run.js:1:1)\nnext`]);
+  assert.equal(record().fields.at(-1), "next");
+});
+
 Deno.test("members of an error keep their brace when our frames are left out", () => {
   sayHello();
   const ours = import.meta.resolve("../../src/lambda_deno_spawn/js/src/run.js");

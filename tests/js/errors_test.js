@@ -184,10 +184,48 @@ Deno.test("a long stack is shortened by the same limit as the message", () => {
 
 Deno.test("errorBody() takes a name of ours over the error's own", () => {
   sayHello();
-  const body = bodyOf(new TypeError("m"), "Runtime.UnhandledPromiseRejection");
-  assert.equal(body.errorType, "Runtime.UnhandledPromiseRejection");
+  const body = bodyOf(new TypeError("m"), "Runtime.ImportModuleError");
+  assert.equal(body.errorType, "Runtime.ImportModuleError");
   assert.equal(body.errorMessage, "m");
 });
+
+/** @type {[unknown, string][]} */
+const REJECTIONS = [
+  [new TypeError("m"), "TypeError: m"],
+  [new Error("m"), "m"],
+  [{ name: "mine", message: "m", stack: "s" }, "mine: m"],
+  ["text", "text"],
+  [undefined, "undefined"],
+];
+
+for (const [reason, message] of REJECTIONS) {
+  Deno.test(`a rejection that is not handled keeps its name: ${message}`, () => {
+    sayHello();
+    const body = bodyOf(reason, "Runtime.UnhandledPromiseRejection");
+    assert.equal(body.errorType, "Runtime.UnhandledPromiseRejection");
+    assert.equal(body.errorMessage, message);
+  });
+}
+
+/** @type {[unknown, string][]} */
+const THROWN = [
+  [{ code: 5 }, '{"code":5}'],
+  [{ code: 5, toString: () => "custom" }, "custom"],
+  [/x/, "/x/"],
+  [new Map(), "[object Map]"],
+  [{}, "[object Object]"],
+  [Object.create(null), "{}"],
+  [[{ a: 1 }], '[{"a":1}]'],
+];
+
+for (const [value, message] of THROWN) {
+  Deno.test(`errorBody() shows what is thrown and not an error: ${message}`, () => {
+    sayHello();
+    const body = bodyOf(value);
+    assert.equal(body.errorType, "object");
+    assert.equal(body.errorMessage, message);
+  });
+}
 
 Deno.test("prototypes that a handler has changed have no part in an error body", () => {
   sayHello();
@@ -453,6 +491,15 @@ const LOAD_ERRORS = [
     errorWith("m", { code: "ERR_MODULE_NOT_FOUND" }),
     "Runtime.ImportModuleError",
   ],
+  [errorWith("m", { code: "MODULE_NOT_FOUND" }), "Runtime.ImportModuleError"],
+  [errorWith("m", { code: "ERR_REQUIRE_ESM" }), "Runtime.ImportModuleError"],
+  [
+    errorWith("m", { code: "ERR_PACKAGE_PATH_NOT_EXPORTED" }),
+    "Runtime.ImportModuleError",
+  ],
+  // Of the module's own making: what it called was called wrongly.
+  [errorWith("m", { code: "ERR_INVALID_ARG_TYPE" }), undefined],
+  [errorWith("m", { code: "ERR_INVALID_URL" }), undefined],
   [errorWith("m", { code: "ENOENT" }), undefined],
   [errorWith("m", { code: 7 }), undefined],
   [new URIError("m"), undefined],

@@ -8,6 +8,7 @@ import {
   awslambda,
   pick,
 } from "../../src/lambda_deno_spawn/js/src/handlers.js";
+import { adaptOrServe } from "../../src/lambda_deno_spawn/js/src/choice.js";
 import { run } from "../../src/lambda_deno_spawn/js/src/run.js";
 import { onUncaughtError } from "../../src/lambda_deno_spawn/js/src/uncaught.js";
 import { standIn } from "../../src/lambda_deno_spawn/js/src/variables.js";
@@ -55,6 +56,49 @@ Deno.test("pick() gives a method its owner, and a function of the module none", 
   const api = { get: echo };
   assert.equal(pick({ api }, "api.get").owner, api);
   assert.equal(pick({ handler: echo }, "handler").owner, undefined);
+});
+
+Deno.test("pick() finds the owner in the bundle of a CommonJS module", () => {
+  sayHello();
+  class Service {
+    handler() {}
+  }
+  const service = new Service();
+  const { handler } = service;
+  assert.equal(pick({ handler, default: service }, "handler").owner, service);
+  // Modules of their own make.
+  for (const other of [{ handler: echo }, handler, null, undefined]) {
+    const module = { handler, default: other };
+    assert.equal(pick(module, "handler").owner, undefined);
+  }
+});
+
+Deno.test("a handler with a mark that is not set does not write to a stream", async () => {
+  sayHello();
+  const mark = Symbol.for("aws.lambda.runtime.handler.streaming");
+  for (const value of [undefined, null, false]) {
+    const handler = Object.assign((/** @type {any} */ event) => event, {
+      [mark]: value,
+    });
+    const [frame] = await invoke({ handler }, { a: 1 });
+    assert.equal(frame.body, '{"a":1}');
+  }
+});
+
+Deno.test("exports that are a promise are waited for", async () => {
+  sayHello();
+  const exports = Promise.resolve({ handler: echo });
+  for (const name of ["module.exports", "default"]) {
+    const handler = await adaptOrServe({ [name]: exports }, "handler");
+    assert.equal(typeof handler, "function");
+  }
+  await assert.rejects(
+    adaptOrServe(
+      { "module.exports": Promise.reject(new RangeError("m")) },
+      "a",
+    ),
+    RangeError,
+  );
 });
 
 /** @type {[string, Record<string, unknown>, string, string][]} */

@@ -4,6 +4,7 @@
 import assert from "node:assert/strict";
 import { beginJob, KeptOutput, sayHello } from "./doubles.js";
 import { beginLoading } from "../../src/lambda_deno_spawn/js/src/job.js";
+import { publishIdentity } from "../../src/lambda_deno_spawn/js/src/store.js";
 import { awslambda } from "../../src/lambda_deno_spawn/js/src/handlers.js";
 
 const { InvokeStore: store } = awslambda;
@@ -38,4 +39,27 @@ Deno.test("each invocation has a store of its own", () => {
   assert.equal(store.get("user"), undefined);
   assert.equal(store.getXRayTraceId(), undefined);
   assert.equal(store.getContext() === undefined, false);
+});
+
+Deno.test("global members name the invocation, and can be replaced", () => {
+  sayHello();
+  /** @type {Record<symbol, unknown>} */
+  const global = globalThis;
+  const keys = ["requestId", "tenantId"].map((member) =>
+    Symbol.for(`aws.lambda.runtime.${member}`)
+  );
+  publishIdentity();
+  try {
+    const members = () => keys.map((key) => global[key]);
+    beginLoading(new KeptOutput());
+    assert.deepEqual(members(), [undefined, undefined]);
+    beginJob({ requestId: "r-1", tenantId: "blue" });
+    assert.deepEqual(members(), ["r-1", "blue"]);
+    beginJob({ requestId: "r-2" });
+    assert.deepEqual(members(), ["r-2", undefined]);
+    global[keys[0]] = "set";
+    assert.deepEqual(members(), ["set", undefined]);
+  } finally {
+    for (const key of keys) delete global[key];
+  }
 });

@@ -619,3 +619,26 @@ def test_members_behind_the_body_are_for_the_log_only() -> None:
     assert failure.xray_cause("/") is not None
     assert Failure("E", answer).log_text == answer.decode()
     assert Failure("E", answer + b"\n").log_text == answer.decode()
+    assert failure.log_value == logged
+
+
+@pytest.mark.parametrize(
+    "logged",
+    [
+        b"",
+        b"{",
+        b'{"a":1}\n{"level":"ERROR"}',
+        b'"\\ud800"',
+        b"NaN",
+        b"\xff",
+        pytest.param(b"[" * 100_000, id="deep"),
+    ],
+)
+def test_what_is_no_json_is_not_logged_as_if_it_were(logged: bytes) -> None:
+    assert Failure("E", b"x\n" + logged).log_value is None
+
+
+def test_an_error_is_logged_on_one_line() -> None:
+    assert Failure("E", b'{ "a" : "\xc3\xa4",\r"b":[1] }').log_value == (
+        '{"a":"ä","b":[1]}'.encode()
+    )

@@ -66,9 +66,9 @@ class Key(NamedTuple):
 KEYS = {
     "name": Key(
         "`FunctionName`",
-        "the folder's name, with `-` for characters that Lambda does not accept; if "
-        "it has no letter that Lambda accepts, or more than 64 characters, it ends "
-        "with a digest",
+        "the folder's name, with `-` for characters that Lambda does not accept; if it "
+        "has no letter that Lambda accepts, or more than 64 characters, it ends with a "
+        "digest",
     ),
     "handler": Key(
         "`Handler`, `_HANDLER`",

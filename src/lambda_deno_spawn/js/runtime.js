@@ -138,6 +138,7 @@ return made;
 // --- errors.js ---
 
 const NEEDED = /^Requires (read|write|net|run|ffi) access/;
+const NOT_HANDLED = "Runtime.UnhandledPromiseRejection";
 const NOT_PACKAGED =
   "and LAMBDA_DENO_PERMISSIONS (none, or --cached-only) lets nothing be loaded from " +
   "the network: it has to come with the function";
@@ -240,6 +241,8 @@ const ALIAS =
   /^(Import "((?:@|~|\$[\w-]*)\/)[^"]*" not a dependency)\n\s*hint: .*/;
 const NOT_ADDED = "Failed caching npm package";
 const NOT_CACHED = "--cached-only is specified";
+const NOT_LOADED =
+  /^(?:MODULE_NOT_FOUND|ERR_(?:MODULE|PACKAGE|INVALID_(?:MODULE|PACKAGE)|UNSUPPORTED_(?:DIR|ESM)|UNKNOWN_(?:BUILTIN|FILE|MODULE)|REQUIRE|IMPORT|TYPES|NETWORK_IMPORT|LOAD|UNSUPPORTED_RESOLVE)_)/;
 const NO_PACKAGE =
   /(?:Import|Could not find|Could not resolve) "((?:@[^"/]+\/)?[^"/]+)[^"]*"/;
 const COMMAND_FAILED = "Command failed: ";
@@ -277,7 +280,7 @@ function errorBody(error, errorType) {
         text: room,
         described,
       });
-      if (errorType) body.errorType = errorType;
+      if (errorType) rename(body, errorType, described.length > 0);
       type = body.errorType;
       const whole = encode(stringify(body));
       if (whole.length <= ERROR_LIMIT_BYTES) {
@@ -292,6 +295,13 @@ function errorBody(error, errorType) {
     );
   }
   return { bytes, type };
+}
+function rename(body, errorType, isError) {
+  const { errorType: own } = body;
+  if (isError && errorType === NOT_HANDLED && own !== "Error") {
+    body.errorMessage = `${own}: ${body.errorMessage}`;
+  }
+  body.errorType = errorType;
 }
 function withMembers(whole, body, described) {
   if (!addMembers(described)) return whole;
@@ -336,7 +346,13 @@ function copyMembers(error, body, budget) {
   const isLong = (value) =>
     typeof value === "object" && value !== null;
   budget.path.push(error);
+  const kind = hello.logFormat === "json" && attempt(() => classOf(error));
+  const isRenamed = kind && body.errorType !== attempt(() => error.name);
   let isAny = false;
+  if (kind && !isRenamed) {
+    body.errorType = kind;
+    isAny = true;
+  }
   for (const long of [false, true]) {
     for (const { name, value } of members) {
       if (isLong(value) !== long) continue;
@@ -348,6 +364,16 @@ function copyMembers(error, body, budget) {
   }
   budget.path.pop();
   return isAny;
+}
+function classOf(error) {
+  const prototype = Object.getPrototypeOf(error);
+  if (Object.hasOwn(error, "name") || Object.hasOwn(prototype, "name")) {
+    return undefined;
+  }
+  const { name } = prototype.constructor;
+  return typeof name === "string"
+    ? name.slice(0, ERROR_TYPE_LIMIT).toWellFormed()
+    : undefined;
 }
 function valueOf(holder, name) {
   try {
@@ -423,7 +449,7 @@ function describe(
       errorType: error === null ? "null" : typeof error,
       errorMessage: shortened(
         attempt(() =>
-          typeof error === "object" ? stringify(error) ?? "" : String(error)
+          typeof error === "object" ? textOfObject(error) : String(error)
         ) ?? CANNOT_BE_SHOWN,
         budget,
       ),
@@ -461,6 +487,12 @@ function describe(
   }
   if (described.length > 0) body.errors = plain(described);
   return body;
+}
+function textOfObject(value) {
+  const text = attempt(() => `${value}`);
+  if (text !== undefined && !text.startsWith("[object ")) return text;
+  const members = stringify(value) ?? "";
+  return members === "{}" && text !== undefined ? text : members;
 }
 function advised(text, errorType) {
   return attempt(() => {
@@ -587,7 +619,9 @@ function loadErrorType(error) {
   const isSyntaxError = name === "SyntaxError" ||
     message?.startsWith("SyntaxError:");
   if (isSyntaxError) return "Runtime.UserCodeSyntaxError";
-  if (code?.startsWith?.("ERR_")) return "Runtime.ImportModuleError";
+  if (typeof code === "string" && NOT_LOADED.test(code)) {
+    return "Runtime.ImportModuleError";
+  }
   return undefined;
 }
 function plain(array) {
@@ -631,7 +665,7 @@ function quote(value) {
 function kindOf(value) {
   return value === null ? "null" : `of type ${typeof value}`;
 }
-const made = { errorBody, withMembers, describeWhole, addMembers, copyMembers, valueOf, copy, copyObject, describe, advised, layerWith, isReadable, outOfSight, remedy, loadErrorType, plain, shortened, stackOf, textOf, quote, kindOf };
+const made = { errorBody, rename, withMembers, describeWhole, addMembers, copyMembers, classOf, valueOf, copy, copyObject, describe, textOfObject, advised, layerWith, isReadable, outOfSight, remedy, loadErrorType, plain, shortened, stackOf, textOf, quote, kindOf };
 errorsLate = () => made;
 return made;
 };
@@ -908,6 +942,7 @@ const LEVELS = { TRACE: 0, DEBUG: 1, INFO: 2, WARN: 3, ERROR: 4, FATAL: 5 };
 const PRINTER_LEVELS =
   (["DEBUG", "INFO", "WARN", "ERROR", "TRACE"]);
 const RECORD_LIMIT = 256 * 1024;
+const STACK_LINE = /^(?:\x1b\[[\d;]*m|\W)*at /;
 const UNKNOWN = { requestId: "", tenantId: null };
 
 const reroute = (function () {
@@ -1003,7 +1038,7 @@ function format(args) {
   const folder = ourFiles(), path = ourPath();
   if (!text.includes(folder) && !text.includes(path)) return text;
   const isOurs = (line) =>
-    line.includes(folder) || /^\W*at /.test(line) && line.includes(path);
+    STACK_LINE.test(line) && (line.includes(folder) || line.includes(path));
   const kept = ([]);
   for (const line of text.split("\n")) {
     if (!isOurs(line)) kept.push(line);
@@ -1166,6 +1201,7 @@ let lingerMs = 0;
 let endMs = (null);
 let timer = (null);
 let hasToHurry = false;
+let isTold = false;
 let patience = (null);
 let onEnding = () => {};
 
@@ -1301,12 +1337,16 @@ function tell(waits, isSignalled) {
   createSystemTimer(hurry, Math.floor((endMs ?? 0) / 2), false);
 }
 function hurry() {
-  if (!hasToHurry || !core.eventLoopHasMoreWork()) return;
+  if (!hasToHurry || isTold || !core.eventLoopHasMoreWork()) return;
   hasToHurry = false;
   callLast(() =>
     dispatchEvent(new Event("beforeunload", { cancelable: true }))
   );
   callLast(() => internals.dispatchProcessBeforeExitEvent?.());
+}
+function tellOfEnd() {
+  if (isTold) leave();
+  isTold = true;
 }
 function exitWhereDenoReturns() {
   const tellNode = internals.dispatchProcessExitEvent;
@@ -1335,7 +1375,7 @@ function close(limitMs) {
     patience = createSystemTimer(() => endProgram(0), hello.closeMs, true);
   }
 }
-const made = { noteAccident, linger, beforeTheEnd, endProgram, tell, hurry, exitWhereDenoReturns, leave, callLast, timeLeftMs, close };
+const made = { noteAccident, linger, beforeTheEnd, endProgram, tell, hurry, tellOfEnd, exitWhereDenoReturns, leave, callLast, timeLeftMs, close };
 endingLate = () => made;
 return made;
 };
@@ -1915,6 +1955,20 @@ function values() {
   return job.values;
 }
 
+const publishIdentity = (function () {
+  for (const member of (["requestId", "tenantId"])) {
+    const key = Symbol.for(`aws.lambda.runtime.${member}`);
+    Object.defineProperty(globalThis, key, {
+      configurable: true,
+      get: () => currentJob()?.[member] || undefined,
+      set(value) {
+        const own = { configurable: true, writable: true };
+        Object.defineProperty(globalThis, key, { ...own, value });
+      },
+    });
+  }
+});
+
 const invokeStore = {
   getContext: values,
   hasContext: () => values() !== undefined,
@@ -1942,6 +1996,7 @@ const invokeStore = {
 // --- handlers.js ---
 
 const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming");
+const STREAMS_RESPONSE = "response";
 const COMMONJS = "module.exports";
 const CONVENTIONAL_NAME = "handler";
 const REHEARSAL =
@@ -1953,7 +2008,7 @@ const HTTP_REHEARSAL =
 
 const awslambda = {
   streamifyResponse(handler) {
-    handler[STREAMING] = "response";
+    handler[STREAMING] = STREAMS_RESPONSE;
     return handler;
   },
   HttpResponseStream: {
@@ -1981,7 +2036,7 @@ const adapt = (async function (module, path, found = pick(module, path)) {
 });
 
 const adaptFunction = (async function (value, owner) {
-  if (STREAMING in value) {
+  if (writesToStream(value)) {
     const adaptStreaming = await handlersLate().streamingAdapter();
     for (let times = 0; times < 3; times += 1) {
       await rehearse(adaptStreaming(async (_event, stream) => {
@@ -2016,7 +2071,7 @@ const find = (function (module, path) {
   for (const holder of holders) {
     const { owner, value } = follow(holder, path);
     if (isHandler(value)) {
-      return { owner: owner === module ? undefined : owner, value };
+      return { owner: owner === module ? ownerOf(module, path) : owner, value };
     }
   }
   const isThere = (follow(holders[0], path).value ?? null) !== null;
@@ -2025,6 +2080,14 @@ const find = (function (module, path) {
     holder !== module && isHandler(holder)
   );
   return value === undefined ? undefined : { owner: undefined, value };
+});
+
+const ownerOf = (function (module, name) {
+  const exports = module.default;
+  const isOwner = attempt(() =>
+    exports !== module[name] && exports?.[name] === module[name]
+  );
+  return isOwner ? exports : undefined;
 });
 
 const follow = (function (holder, path) {
@@ -2041,9 +2104,13 @@ const isHandler = (function (value) {
   return typeof value === "function" || isFetchApp(value);
 });
 
+const writesToStream = (function (value) {
+  return value[STREAMING] === STREAMS_RESPONSE;
+});
+
 const isFetchApp = (function (value) {
   const isObject = typeof value === "object" && value !== null;
-  if (typeof value === "function" ? STREAMING in value : !isObject) {
+  if (typeof value === "function" ? writesToStream(value) : !isObject) {
     return false;
   }
   return attempt(() => typeof value.fetch === "function") ?? false;
@@ -2422,7 +2489,14 @@ return made;
 const APP_PORT = 8080;
 
 const adaptOrServe = (async function (module, path) {
-  const { found, value } = look(module, path);
+  let looked = look(module, path);
+  const exports =
+    (module["module.exports"] ?? module.default);
+  if (looked.found === undefined && attempt(() => choiceLate().isThenable(exports))) {
+    module = { "module.exports": await exports };
+    looked = look(module, path);
+  }
+  const { found, value } = looked;
   const serves = has(value, "fetch");
   const isApp = !serves && has(value, "listen");
   if (value === undefined || isApp || isListener(value)) {
@@ -2460,6 +2534,9 @@ const has = (function (value, method) {
 });
 
 let choiceLate = () => {
+function isThenable(value) {
+  return typeof value?.then === "function";
+}
 async function handToServer() {
   const { serverAdapter } = await import("./served.js");
   return await serverAdapter({
@@ -2475,7 +2552,7 @@ async function handToServer() {
     warn,
   });
 }
-const made = { handToServer };
+const made = { isThenable, handToServer };
 choiceLate = () => made;
 return made;
 };
@@ -2552,7 +2629,7 @@ return made;
 
 function onUnhandledRejection(event) {
   event.preventDefault();
-  uncaughtLate().failCurrent(event.reason, "Runtime.UnhandledPromiseRejection");
+  uncaughtLate().failCurrent(event.reason, NOT_HANDLED);
   try {
     internals.nodeProcessUnhandledRejectionCallback?.(event);
   } catch (error) {
@@ -2562,11 +2639,11 @@ function onUnhandledRejection(event) {
 
 function onUncaughtError(event) {
   event.preventDefault();
-  uncaughtLate().failCurrent(event.error);
+  if (!attempt(() => uncaughtLate().isCaptured())) uncaughtLate().failCurrent(event.error);
 }
 
 function onNothingLeft(event) {
-  if (hasEnded()) return;
+  if (hasEnded()) return endingLate().tellOfEnd();
   const job = latestJob;
   const goOn = () => {
     event?.stopImmediatePropagation();
@@ -2604,6 +2681,14 @@ function onNothingLeft(event) {
 }
 
 let uncaughtLate = () => {
+function isCaptured() {
+  if (internals.dispatchProcessBeforeExitEvent === undefined) return false;
+  const process = processProperty?.get?.call(globalThis);
+  const { domain } = process;
+  return domain
+    ? domain.listenerCount("error") > 0
+    : process.hasUncaughtExceptionCaptureCallback();
+}
 function failCurrent(error, errorType) {
   endingLate().noteAccident();
   const affected = jobLate().currentJobs().filter(isResponseDue);
@@ -2625,7 +2710,7 @@ function failUncaught(job, error, errorType) {
     end(job);
   }
 }
-const made = { failCurrent, isResponseDue, failUncaught };
+const made = { isCaptured, failCurrent, isResponseDue, failUncaught };
 uncaughtLate = () => made;
 return made;
 };
@@ -2852,6 +2937,7 @@ export const start = (async function (load, loadServer) {
   globalThis.addEventListener("error", onUncaughtError);
   globalThis.addEventListener("beforeunload", onNothingLeft);
   watchForListeners();
+  publishIdentity();
   const loading = beginLoading(STDOUT);
   let handler;
   try {

@@ -50,13 +50,27 @@ def entry_source(
         task_root: The function's folder, which they are found from.
     """
     folder = os.path.dirname(runtime_js)
-    modules = [module, *(os.path.join(folder, part) for part in parts)]
-    loads = [f"() => import({_js_url(path)})" for path in modules]
+    has_suffix = os.path.splitext(module)[1] != ""
+    load = f"import({_js_url(module)})" if has_suffix else _require(module)
+    loads = [f"() => {load}"]
     if preloads:
         first = "".join(f"await {_preload(one, task_root)}; " for one in preloads)
-        loads[0] = f"async () => {{ {first}return await import({_js_url(module)}); }}"
+        loads = [f"async () => {{ {first}return await {load}; }}"]
+    loads += [f"() => import({_js_url(os.path.join(folder, part))})" for part in parts]
     return (
         f"import {{ start }} from {_js_url(runtime_js)};\nstart({', '.join(loads)});\n"
+    )
+
+
+def _require(module: AnyPath) -> str:
+    """Return the expression that loads a file without a suffix: it is CommonJS."""
+    import json
+
+    url = _js_url(module)
+    path = json.dumps(os.path.abspath(os.fsdecode(module)))
+    return (
+        'import("node:module").then((module) => '
+        f'({{ "module.exports": module.createRequire({url})({path}) }}))'
     )
 
 

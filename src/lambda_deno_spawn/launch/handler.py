@@ -35,7 +35,8 @@ def find_handler(task_root: AnyPath, handler: str) -> Handler:
 
     A file name may itself hold dots; the longest one that exists wins, and the rest is
     the export, which may be nested (``file.api.get``). An absolute path leads to a
-    handler in a layer.
+    handler in a layer. As in AWS's Node runtime, a folder stands for its main file, and
+    a file without a suffix is CommonJS; here they count if there is nothing else.
 
     Raises:
         HandlerError: ``Runtime.MalformedHandlerName``: not of that form, or it leaves
@@ -44,8 +45,8 @@ def find_handler(task_root: AnyPath, handler: str) -> Handler:
     """
     folder, _, name = handler.rpartition("/")
     words = name.split(".")
-    parts = handler.removeprefix("/").split("/")[:-1]
-    if len(words) < 2 or not all(words) or not all(parts) or ".." in parts:
+    parts = folder.split("/")
+    if len(words) < 2 or not all(words) or ".." in parts:
         raise HandlerError(
             "Runtime.MalformedHandlerName",
             f"Cannot use handler {handler!r}: expected file.export, "
@@ -58,6 +59,12 @@ def find_handler(task_root: AnyPath, handler: str) -> Handler:
             path = stem + suffix
             if is_file(path):
                 return Handler(path, ".".join(words[count:]))
+    for count in range(len(words) - 1, 0, -1):
+        file = os.path.join(folder, ".".join(words[:count]))
+        path = os.path.join(task_root, os.path.normpath(file))
+        main = path if is_file(path) else _file_of_folder(path)
+        if main is not None:
+            return Handler(main, ".".join(words[count:]))
     wanted = handler.rpartition(".")[0]
     raise HandlerError(
         "Runtime.ImportModuleError",
@@ -81,15 +88,24 @@ def find_in_packages(folders: Sequence[AnyPath], handler: str) -> Handler | None
     if "/" in handler or not package or not all(export.split(".")):
         return None
     for folder in folders:
-        root = os.path.join(folder, package)
-        main = _main_file(os.path.join(root, "package.json"))
-        for name in (main, f"{main}/index" if main else None, "index"):
-            if name is None:
-                continue
-            path = os.path.normpath(os.path.join(root, name))
-            for suffix in ("", *HANDLER_SUFFIXES):
-                if is_file(path + suffix):
-                    return Handler(path + suffix, export)
+        path = _file_of_folder(os.path.join(folder, package))
+        if path is not None:
+            return Handler(path, export)
+    return None
+
+
+def _file_of_folder(folder: str) -> str | None:
+    """Return the file that ``require`` loads for a folder."""
+    if not os.path.isdir(folder):
+        return None
+    main = _main_file(os.path.join(folder, "package.json"))
+    for name in (main, f"{main}/index" if main else None, "index"):
+        if name is None:
+            continue
+        path = os.path.normpath(os.path.join(folder, name))
+        for suffix in ("", *HANDLER_SUFFIXES):
+            if is_file(path + suffix):
+                return path + suffix
     return None
 
 

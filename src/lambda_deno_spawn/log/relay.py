@@ -11,7 +11,7 @@ import re
 import time
 from typing import TYPE_CHECKING
 
-from lambda_deno_spawn.config import LogLevel
+from lambda_deno_spawn.config import LogFormat, LogLevel
 from lambda_deno_spawn.log.writer import utc_timestamp
 from lambda_deno_spawn.strict_json import JsonError, loads
 
@@ -27,6 +27,8 @@ JSON_LINE_LIMIT_BYTES = 256 * 1024
 TAIL_LIMIT_BYTES = 4096
 # A line of a stack, as loggers print it: indented, and perhaps in colour.
 _STACK_LINE = re.compile(rb"[\s\x1b\[0-9;m]*at\b")
+# A text record: time, request id, level.
+_RECORD = re.compile(rb"20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z\t([!-~]+)\t[A-Z]+\t")
 
 
 class Relay:
@@ -34,8 +36,9 @@ class Relay:
 
     A line that begins with the worker's marker is a record its ``console`` has
     formatted; any other line is wrapped into a record, unless it is a JSON object:
-    programs that write structured logs keep them as they are. Lines of a stack that are
-    in the runtime's own files are left out: they are of no use to a handler's author.
+    programs that write structured logs keep them as they are. So do loggers for Lambda
+    that write text records of this invocation themselves. Lines of a stack that are in
+    the runtime's own files are left out: they are of no use to a handler's author.
 
     Attributes:
         request_id: Invocation that wrapped lines belong to, empty outside of one.
@@ -115,11 +118,25 @@ class Relay:
             if before and not before.isspace() and not self._is_own(before):
                 if before[0] == ord("{") and _is_object(before):
                     written.append(before)
+                elif self._is_record(before):
+                    record_text = before.rstrip(b"\r").decode("utf-8", "replace")
+                    written.append(record_text.encode())
                 elif wrap is not None:
                     written.append(wrap(before.rstrip(b"\r")))
             if found:
                 written.append(record)
         self._writer.write(written)
+
+    def _is_record(self, line: bytes) -> bool:
+        """Tell whether a line has the fields of a text record of this invocation."""
+        return (
+            line[:2] == b"20"
+            and self.request_id != ""
+            and self.tenant_id is None
+            and self._writer.log_format is LogFormat.TEXT
+            and (fields := _RECORD.match(line)) is not None
+            and fields[1] == self.request_id.encode()
+        )
 
     def _is_own(self, line: bytes) -> bool:
         """Tell whether it is a line of a stack, and in the runtime's own files."""

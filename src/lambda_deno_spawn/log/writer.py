@@ -263,10 +263,19 @@ class LogWriter:
         message: str,
         request_id: str = "",
         tenant_id: str | None = None,
+        value: bytes | None = None,
     ) -> None:
-        """Write one record; its inner newlines do not split it."""
+        """Write one record; its inner newlines do not split it.
+
+        Args: As for ``format``, and
+            value: JSON on one line that takes the place of the message in JSON format.
+        """
         timestamp = utc_timestamp(time.time())
-        line = self.format(timestamp, level, message, request_id, tenant_id)
+        if value is not None and self.log_format is LogFormat.JSON:
+            head = self._json_head(timestamp, level, request_id, tenant_id)
+            line = None if head is None else head + value + b"}"
+        else:
+            line = self.format(timestamp, level, message, request_id, tenant_id)
         if line is not None:
             self.write([line])
 
@@ -313,6 +322,19 @@ class LogWriter:
                 return head + _as_utf8(message).replace(b"\n", b"\r")
 
             return as_text
+        start = self._json_head(timestamp, level, request_id, tenant_id)
+        if start is None:
+            return None
+
+        def as_json(message: bytes) -> bytes:
+            return start + dumps(message.decode("utf-8", "replace")) + b"}"
+
+        return as_json
+
+    def _json_head(
+        self, timestamp: str, level: LogLevel, request_id: str, tenant_id: str | None
+    ) -> bytes | None:
+        """Return what precedes a message in JSON; None if the level is filtered out."""
         if _SEVERITY[level] < self._least:
             return None
         record: dict[str, object] = {"timestamp": timestamp, "level": level}
@@ -320,12 +342,7 @@ class LogWriter:
             record["requestId"] = request_id
         if tenant_id is not None:
             record["tenantId"] = tenant_id
-        start = dumps(record)[:-1] + b',"message":'
-
-        def as_json(message: bytes) -> bytes:
-            return start + dumps(message.decode("utf-8", "replace")) + b"}"
-
-        return as_json
+        return dumps(record)[:-1] + b',"message":'
 
 
 def _surcharge(piece: memoryview) -> int:
@@ -341,7 +358,7 @@ def _surcharge(piece: memoryview) -> int:
 class SupervisorHandler(logging.Handler):
     """Sends the supervisor's own log records through a ``LogWriter``.
 
-    A record may carry ``request_id`` and ``tenant_id`` in its ``extra``.
+    A record may carry ``request_id``, ``tenant_id`` and a ``failure`` in its ``extra``.
     """
 
     def __init__(self, writer: LogWriter) -> None:
@@ -354,11 +371,15 @@ class SupervisorHandler(logging.Handler):
         message = record.getMessage()
         if record.exc_info:
             message += "\n" + logging.Formatter().formatException(record.exc_info)
+        failure: Failure | None = None
+        if self._writer.log_format is LogFormat.JSON:
+            failure = getattr(record, "failure", None)
         self._writer.record(
             _LEVELS.get(record.levelno, LogLevel.INFO),
             message,
             getattr(record, "request_id", ""),
             getattr(record, "tenant_id", None),
+            None if failure is None else failure.log_value,
         )
 
 
@@ -368,9 +389,12 @@ def log_context(invocation: Invocation) -> dict[str, str | None]:
 
 
 def log_failure(invocation: Invocation, failure: Failure) -> None:
-    """Write an error to the log as Node's runtime does: one record, body as JSON."""
-    text = failure.log_text
-    logger.error("Invoke Error\t%s", text, extra=log_context(invocation))
+    """Write an error to the log as Node's runtime does.
+
+    That is one record: in text a title and the body as JSON, in JSON the body itself.
+    """
+    extra = {**log_context(invocation), "failure": failure}
+    logger.error("Invoke Error\t%s", failure.log_text, extra=extra)
 
 
 def configure_log(settings: Settings) -> LogWriter:

@@ -49,6 +49,16 @@ def test_the_entry_imports_the_very_file_whatever_its_name(
     assert Path(file_of(runtime_url)).is_file()
 
 
+def test_a_file_without_a_suffix_is_required(tmp_path: Path) -> None:
+    source = entry_source(tmp_path / "v1.2" / 'with "quotes"', parts=())
+    url = f"file://{tmp_path}/v1.2/with%20%22quotes%22"
+    path = json.dumps(f'{tmp_path}/v1.2/with "quotes"')
+    assert source.endswith(
+        'start(() => import("node:module").then((module) => '
+        f'({{ "module.exports": module.createRequire("{url}")({path}) }})));\n'
+    )
+
+
 def test_the_runtime_s_javascript_is_ascii() -> None:
     """Text of other characters takes V8 two bytes for each, and a process 0.4 ms."""
     for path in Path(RUNTIME_JS).parent.glob("*.js"):

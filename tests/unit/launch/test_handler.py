@@ -23,6 +23,12 @@ FOUND = [
     ("v1.2/api.ts", "v1.2/api.get", "get"),
     ("with space/übung.ts", "with space/übung.handler", "handler"),
     ("tsx.tsx", "tsx.handler", "handler"),
+    ("src/api.js", "src//api.handler", "handler"),
+    ("hello/index.js", "hello.handler", "handler"),
+    ("src/hello/index.ts", "./src/hello.api.get", "api.get"),
+    ("a.b/index.bundle.js", "a.b.handler", "handler"),
+    ("hello", "hello.handler", "handler"),
+    ("src/a.b", "src/a.b.c.d", "c.d"),
 ]
 
 
@@ -57,6 +63,27 @@ def test_the_longest_file_name_wins(tmp_path: Path) -> None:
     assert find_handler(tmp_path, "a.b.c") == Handler(str(tmp_path / "a.b.tsx"), "c")
 
 
+def test_the_main_file_of_a_folder_is_its_handler_s(tmp_path: Path) -> None:
+    (tmp_path / "hello" / "lib").mkdir(parents=True)
+    (tmp_path / "hello" / "lib" / "main.js").touch()
+    (tmp_path / "hello" / "index.js").touch()
+    (tmp_path / "hello" / "package.json").write_text('{"main": "./lib/main"}')
+    main = str(tmp_path / "hello" / "lib" / "main.js")
+    assert find_handler(tmp_path, "hello.handler") == Handler(main, "handler")
+
+
+def test_a_file_with_a_suffix_comes_before_a_folder_and_one_without(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "f").touch()
+    (tmp_path / "f.ts").touch()
+    (tmp_path / "g").mkdir()
+    (tmp_path / "g" / "index.js").touch()
+    (tmp_path / "g.mjs").touch()
+    assert find_handler(tmp_path, "f.handler").path == str(tmp_path / "f.ts")
+    assert find_handler(tmp_path, "g.handler").path == str(tmp_path / "g.mjs")
+
+
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
     (tmp_path / "f.js").mkdir()
     (tmp_path / "f.ts").touch()
@@ -74,8 +101,6 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
         "src/function",
         "src/.handler",
         "src/",
-        "src//function.handler",
-        "//function.handler",
         "../function.handler",
         "src/../../function.handler",
     ],

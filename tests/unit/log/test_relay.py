@@ -115,6 +115,24 @@ def test_a_json_object_passes_as_it_is(pipe: Pipe, log_format: LogFormat) -> Non
     assert pipe.take() == b'{ "level":"DEBUG", "a":1.0 }\n'
 
 
+def test_a_text_record_of_the_invocation_passes_as_it_is(
+    pipe: Pipe, relay: Relay
+) -> None:
+    """pino-lambda and others write them, and they were wrapped once more."""
+    time = b"2026-01-02T03:04:05.678Z\t"
+    own = time + b'request-1\tWARN\thi\t{"a":"\xc3\xa4\xff"}'
+    others = [time + b"request-2\tWARN\thi", time + b"-\tWARN\thi", time + b"request-1"]
+    relay.feed(b"\n".join([own + b"\r", *others, b""]))
+    lines = [line.decode() for line in pipe.lines()]
+    assert lines[0] == own.decode("utf-8", "replace")
+    assert [line.split("\t", 3)[3] for line in lines[1:]] == [
+        line.decode() for line in others
+    ]
+    relay.tenant_id = "blue"
+    relay.feed(own + b"\n")
+    assert b"\tINFO\tTenantId: blue\t2026-" in pipe.lines()[0]
+
+
 @pytest.mark.parametrize(
     "line", ["{not json}", "{", '{"a":1} tail', '["a"]', "{}x{}", '"{}"'], ids=repr
 )

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from lambda_deno_spawn.config import LogFormat, LogLevel, Settings
+from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.log import writer as log_writer
 from lambda_deno_spawn.log.writer import (
     LogWriter,
@@ -375,6 +376,22 @@ def test_a_record_of_the_supervisor_tells_its_request_and_tenant(
         },
         {"level": "WARN", "message": "m"},
     ]
+
+
+def test_an_error_is_a_value_in_json_and_text_otherwise(
+    pipe: Pipe, supervisor_log: logging.Logger
+) -> None:
+    supervisor_log.addHandler(SupervisorHandler(json_writer(pipe)))
+    supervisor_log.addHandler(SupervisorHandler(text_writer(pipe)))
+    for failure in (Failure("E", b'{"errorType":"E"}'), Failure("E", b"{")):
+        extra = {"failure": failure}
+        supervisor_log.error("Title\t%s", failure.log_text, extra=extra)
+    lines = [line.decode() for line in pipe.lines()]
+    assert [json.loads(line)["message"] for line in lines[::2]] == [
+        {"errorType": "E"},
+        "Title\t{",
+    ]
+    assert lines[1].endswith('\tERROR\tTitle\t{"errorType":"E"}')
 
 
 def test_a_traceback_is_part_of_its_record(

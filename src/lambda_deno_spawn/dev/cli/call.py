@@ -6,6 +6,7 @@ Does not know how requests are signed. Specification: docs/dev.md, "call".
 
 from __future__ import annotations
 
+import re
 import sys
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,12 @@ DEFAULT_PORT = 3000
 CONNECT_LIMIT_S = 10.0
 # Beyond the longest timeout of a function; nothing arrives while a function computes.
 READ_LIMIT_S = TIMEOUT_LIMIT_S + 30.0
+# RFC 9110, "Fields" and "Methods".
+TOKEN = r"[!#$%&'*+.^_`|~\w-]+"
+HEADER = re.compile(
+    rf"[ \t]*(?P<name>{TOKEN})[ \t]*:(?P<value>[\t\x20-\x7e]*)", re.ASCII
+)
+METHOD = re.compile(TOKEN, re.ASCII)
 LOCAL_REGION = "us-east-1"
 LOCAL = Mode("without --remote", "a function that `dev` serves")
 REMOTE = Mode("with --remote", "a function in AWS", "leave {} out, or add --remote")
@@ -149,7 +156,7 @@ def call(
     with exit_codes(is_verbose=verbose):
         refuse_ignored(context, REMOTE if remote else LOCAL)
         body = None if data is None else read_body(data)
-        method = (request or ("GET" if data is None else "POST")).upper()
+        method = parse_method(request or ("GET" if data is None else "POST"))
         headers = [parse_header(each) for each in header or []]
         if not path.startswith(("/", "?")):
             path = f"/{path}"
@@ -205,13 +212,26 @@ def parse_header(text: str) -> tuple[str, str]:
     Raises:
         UsageError: It is malformed.
     """
-    name, colon, value = text.partition(":")
-    if not colon or not name.strip() or any(char in text for char in "\r\n\0"):
+    match = HEADER.fullmatch(text)
+    if match is None:
         raise UsageError(
-            f"Cannot use --header {text!r}: expected NAME:VALUE, such as "
+            f"Cannot use --header {text!r}: expected NAME:VALUE in ASCII, such as "
             "'Accept: text/html'"
         )
-    return name.strip(), value.strip()
+    return match["name"], match["value"].strip()
+
+
+def parse_method(text: str) -> str:
+    """Return a method in the form that HTTP has.
+
+    Raises:
+        UsageError: It is not a method.
+    """
+    if METHOD.fullmatch(text) is None:
+        raise UsageError(
+            f"Cannot use --request {text!r}: it is not a method of HTTP, such as PUT"
+        )
+    return text.upper()
 
 
 def _remote(

@@ -6,6 +6,7 @@ any command.
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -48,6 +49,7 @@ EXIT_CODES = {
 # How much of an error's message is shown: the whole is on stdout. A message of a schema
 # library has several lines for each field.
 MESSAGE_LIMIT_LINES = 40
+NAME_SHOWN = 60  # characters of a name that is too long
 MESSAGE_LIMIT = 4_000
 
 
@@ -110,7 +112,21 @@ def exit_codes(*, is_verbose: bool) -> Iterator[None]:
         fail(str(error), EXIT_BUILD, is_verbose=is_verbose)
     except LambdaDenoSpawnError as error:
         fail(str(error), EXIT_FAILED, is_verbose=is_verbose)
+    except UnicodeEncodeError as error:
+        fail(
+            f"Cannot use {str(error.object)[:NAME_SHOWN]!r}: it is not UTF-8",
+            EXIT_USAGE,
+            is_verbose=is_verbose,
+        )
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            name = str(error.filename)
+            fail(
+                f"Cannot use {name[:NAME_SHOWN]!r}…: it has {len(name)} characters, "
+                "which is too long for a path",
+                EXIT_USAGE,
+                is_verbose=is_verbose,
+            )
         if isinstance(error, PermissionError) and error.filename is not None:
             fail(
                 f"Cannot use {os.fsdecode(error.filename)!r}: permission denied; give "

@@ -37,6 +37,7 @@ from lambda_deno_spawn.dev.local.runtime import (
     lambda_environ,
 )
 from lambda_deno_spawn.dev.project.dotenv import ADVICE, unpackaged_env_file
+from lambda_deno_spawn.dev.project.existing_app import other_exports
 from lambda_deno_spawn.dev.project.quotas import (
     LAYERS_LIMIT,
     MB,
@@ -401,9 +402,11 @@ def _checks_of(
         advice = f"set {error.variable} to {error.expected}"
         return [Check(group, "settings", Status.PROBLEM, str(error), advice)]
     path = Path(handler.path)
-    file = path.relative_to(function.task_root)
-    found = f"{function.handler}: {file} in {function.task_root}"
-    checks = [Check(group, "handler", Status.OK, found)]
+    found = f"{function.handler}: {path}"  # in a layer
+    if path.is_relative_to(function.task_root):
+        file = path.relative_to(function.task_root)
+        found = f"{function.handler}: {file} in {function.task_root}"
+    checks = [_handler_check(path, handler.export, found)]
     if settings.unknown:
         found = f"unknown: {', '.join(settings.unknown)}"
         advice = "correct their names, or remove them; see docs/configuration.md"
@@ -415,6 +418,20 @@ def _checks_of(
         *_env_file_checks(project, options.variables),
         *_cache_checks(function.task_root, path, command, project),
     ]
+
+
+def _handler_check(path: Path, export: str, found: str) -> Check:
+    others = other_exports(path, export)
+    if not others:
+        return Check("Function", "handler", Status.OK, found)
+    return Check(
+        "Function",
+        "handler",
+        Status.WARNING,
+        f"{found}; it exports {', '.join(others)}, and not {export}",
+        "export it under this name, or set another one: handler in lambda.toml, or "
+        "--handler file.export",
+    )
 
 
 def _env_file_checks(

@@ -192,6 +192,13 @@ def _handler_file(project: Project) -> Path:
     """Return the file of the handler's module."""
     try:
         function = project.function
-        return Path(find_handler(function.task_root, function.handler).path)
+        path = Path(find_handler(function.task_root, function.handler).path)
     except HandlerError as error:
         raise UsageError(str(error)) from error
+    if not path.is_relative_to(function.task_root):
+        raise UsageError(
+            f"Cannot build with the handler {function.handler!r}: its file is outside "
+            f"{str(function.task_root)!r}; give the function's own handler, which one "
+            "in a layer wraps"
+        )
+    return path

@@ -28,9 +28,10 @@ if TYPE_CHECKING:
 UNFINISHED = ".partial"  # end of a name while its content is written
 # If files cannot be locked, as on some network file systems, age has to tell.
 UNFINISHED_S = 3600.0
-# Begins the random part of the name, which has eight characters: those of a version
-# that did not lock its folders have another one.
-LOCKED = "s_"
+# Begins the random part of the name, which has eight characters. Folders with this
+# prefix that are not locked, as those of `invoke` and `dev`, are named by ``tempfile``,
+# which uses no hyphen.
+LOCKED = "s-"
 
 
 @contextlib.contextmanager

@@ -44,6 +44,11 @@ NAMED_EXPORT = re.compile(
     r"|module\.exports\s*=\s*\{([^}]*)\}"
 )
 DEFAULT = re.compile(r"export\s+default\b|\bmodule\.exports\s*=(?!\s*\{)|export\s*=")
+# Exports whose names a source does not show.
+MADE_EXPORT = re.compile(
+    r"export\s*\*|export\s+(?:const|let|var)\s*[{\[]"
+    r"|\b(?:exports|module)\s*[),;\[]|=\s*(?:module\.)?exports\b(?!\.)"
+)
 SERVER = re.compile(
     r"\bDeno\.serve\s*\(|\.listen\s*\(|(?<![.\w])serve\s*\(\s*[{\w]"
     r"|\bcreateServer\s*\("
@@ -193,6 +198,28 @@ def named_app(folder: Path, handler: str, found_by: str) -> App:
     path = Path(found.path)
     file = path.relative_to(folder).as_posix()
     return _seen(_source(path), handler, file, found_by)
+
+
+def other_exports(path: Path, export: str) -> list[str]:
+    """Return what a module exports if the wanted export is surely not there.
+
+    An empty list means that the export is there, that a server takes its place, or that
+    its source alone does not tell.
+
+    Args:
+        path: The module.
+        export: Name of the export; it may be nested, as in ``api.users.get``.
+
+    Raises:
+        UsageError: The module cannot be read.
+    """
+    source = _source(path)
+    if any(pattern.search(source) for pattern in (DEFAULT, SERVER, MADE_EXPORT)):
+        return []
+    names = list(dict.fromkeys(filter(None, _exports(source))))
+    wanted = export.partition(".")[0]
+    is_open = wanted in names or "default" in names
+    return [] if is_open or not all(map(str.isidentifier, names)) else names
 
 
 def _app(

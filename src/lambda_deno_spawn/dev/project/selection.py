@@ -49,7 +49,7 @@ LAYERS_LIMIT_BYTES = 100_000
 OWN_LAYER = "lambda-deno-spawn-"  # begins the names in it
 # Scratch folders of commands that were killed, if TMPDIR is in the project.
 SCRATCH_PREFIX = "lambda-deno-spawn-"
-SCRATCH = re.compile(rf"{SCRATCH_PREFIX}[a-z0-9_]{{8}}")
+SCRATCH = re.compile(rf"{SCRATCH_PREFIX}[a-z0-9_-]{{8}}")
 
 
 class Selected(NamedTuple):

@@ -41,12 +41,13 @@ EAGER = (
     "isHeard", "isHeardInNode", "isListener", "isResponse", "isResult", "isStream",
     "isWorkLeft",
     "lastFrames", "lastWords", "loaded", "look", "makeContext", "mendRequire",
-    "noteDenials",
-    "parseContext", "parseEvent", "pick", "readEvent", "readExactly", "readInvocations",
+    "noteDenials", "ownerOf",
+    "parseContext", "parseEvent", "pick", "publishIdentity", "readEvent", "readExactly",
+    "readInvocations",
     "readLine", "readMore", "receiveHello", "registered", "rehearse", "releaseServers",
     "reroute", "respond", "resultFrames", "run", "setTraceId", "standIn", "standStill",
     "start", "stopWatching", "tellDenials", "traceOf", "untoldDenials", "watchDeadline",
-    "watchForListeners", "watchServers", "write", "writeAll",
+    "watchForListeners", "watchServers", "write", "writeAll", "writesToStream",
 )  # fmt: skip
 # Not for every event, but not put with others either: small ones that are handed on as
 # values, and what the console runs through, which most handlers use.

@@ -34,7 +34,15 @@ const APP_PORT = 8080;
  * @throws {RuntimeError} It has neither.
  */
 export async function adaptOrServe(module, path) {
-  const { found, value } = look(module, path);
+  let looked = look(module, path);
+  // A module that has to wait before it can export: AWS's runtime waits for it, too.
+  const exports =
+    /** @type {any} */ (module["module.exports"] ?? module.default);
+  if (looked.found === undefined && attempt(() => isThenable(exports))) {
+    module = { "module.exports": await exports };
+    looked = look(module, path);
+  }
+  const { found, value } = looked;
   const serves = has(value, "fetch");
   const isApp = !serves && has(value, "listen");
   if (value === undefined || isApp || isListener(value)) {
@@ -51,6 +59,11 @@ export async function adaptOrServe(module, path) {
   if (serves) keepServers();
   else releaseServers();
   return await adapt(module, path, found);
+}
+
+/** @param {any} value */
+function isThenable(value) {
+  return typeof value?.then === "function";
 }
 
 /**

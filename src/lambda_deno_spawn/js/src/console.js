@@ -40,6 +40,9 @@ const PRINTER_LEVELS =
 const RECORD_LIMIT = 256 * 1024;
 /** Fields of a record that a member of an error does not take. */
 const LABELS = ["timestamp", "level", "requestId", "tenantId", "message"];
+/** A line of a stack, in whatever indents and colours it. Not all that has one inside. */
+// deno-lint-ignore no-control-regex
+const STACK_LINE = /^(?:\x1b\[[\d;]*m|\W)*at /;
 /** How many errors inside of a value are described with their members. */
 const INNER_ERRORS_LIMIT = 32;
 /** Labels of a record whose invocation is not known. */
@@ -226,7 +229,7 @@ function format(args) {
   const folder = ourFiles(), path = ourPath();
   if (!text.includes(folder) && !text.includes(path)) return text;
   const isOurs = (/** @type {string} */ line) =>
-    line.includes(folder) || /^\W*at /.test(line) && line.includes(path);
+    STACK_LINE.test(line) && (line.includes(folder) || line.includes(path));
   const kept = /** @type {string[]} */ ([]);
   for (const line of text.split("\n")) {
     if (!isOurs(line)) kept.push(line);

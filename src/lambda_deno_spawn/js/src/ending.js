@@ -74,6 +74,8 @@ let endMs = /** @type {number | null} */ (null);
 let timer = /** @type {number | null} */ (null);
 /** True while `beforeExit` may have to be told because something is still open. */
 let hasToHurry = false;
+/** True once the program has been told that nothing is left to do. */
+let isTold = false;
 /** Waits for the signal after stdin has ended. */
 let patience = /** @type {number | null} */ (null);
 /** Called when the end comes. */
@@ -231,12 +233,22 @@ function tell(waits, isSignalled) {
  * connections. With nothing open, Deno ends the program, and tells of it.
  */
 function hurry() {
-  if (!hasToHurry || !core.eventLoopHasMoreWork()) return;
+  if (!hasToHurry || isTold || !core.eventLoopHasMoreWork()) return;
   hasToHurry = false;
   callLast(() =>
     dispatchEvent(new Event("beforeunload", { cancelable: true }))
   );
   callLast(() => internals.dispatchProcessBeforeExitEvent?.());
+}
+
+/**
+ * Nothing is left to do at the end, and `beforeunload` and `beforeExit` tell of that.
+ * Once, as in AWS's Node runtime: Deno would tell again after what the listeners have
+ * begun, and one that always begins something would never come to its end.
+ */
+export function tellOfEnd() {
+  if (isTold) leave();
+  isTold = true;
 }
 
 /**

@@ -75,6 +75,11 @@ const NO_PACKAGE =
   /(?:Import|Could not find|Could not resolve) "((?:@[^"/]+\/)?[^"/]+)[^"]*"/;
 /** Kinds of access that a program asks for because it needs it, not to find out. */
 const NEEDED = /^Requires (read|write|net|run|ffi) access/;
+/** The name of a rejection that no code has awaited. */
+export const NOT_HANDLED = "Runtime.UnhandledPromiseRejection";
+/** Codes of errors by which modules are not found or cannot be loaded. */
+const NOT_LOADED =
+  /^(?:MODULE_NOT_FOUND|ERR_(?:MODULE|PACKAGE|INVALID_(?:MODULE|PACKAGE)|UNSUPPORTED_(?:DIR|ESM)|UNKNOWN_(?:BUILTIN|FILE|MODULE)|REQUIRE|IMPORT|TYPES|NETWORK_IMPORT|LOAD|UNSUPPORTED_RESOLVE)_)/;
 /** How Deno words that a module may not be downloaded, and what it means here. */
 const NOT_CACHED = "--cached-only is specified";
 const NOT_PACKAGED =
@@ -156,7 +161,7 @@ export function errorBody(error, errorType) {
         text: room,
         described,
       });
-      if (errorType) body.errorType = errorType;
+      if (errorType) rename(body, errorType, described.length > 0);
       type = body.errorType;
       const whole = encode(stringify(body));
       if (whole.length <= ERROR_LIMIT_BYTES) {
@@ -172,6 +177,22 @@ export function errorBody(error, errorType) {
     );
   }
   return { bytes, type };
+}
+
+/**
+ * Give an error another name. A rejection that is not handled may be of any kind, so its
+ * own name goes into the message, as in AWS's Node runtime.
+ *
+ * @param {ErrorBody} body
+ * @param {string} errorType
+ * @param {boolean} isError False: something else was thrown.
+ */
+function rename(body, errorType, isError) {
+  const { errorType: own } = body;
+  if (isError && errorType === NOT_HANDLED && own !== "Error") {
+    body.errorMessage = `${own}: ${body.errorMessage}`;
+  }
+  body.errorType = errorType;
 }
 
 /**
@@ -254,7 +275,13 @@ function copyMembers(error, body, budget) {
   const isLong = (/** @type {unknown} */ value) =>
     typeof value === "object" && value !== null;
   budget.path.push(error);
+  const kind = hello.logFormat === "json" && attempt(() => classOf(error));
+  const isRenamed = kind && body.errorType !== attempt(() => error.name);
   let isAny = false;
+  if (kind && !isRenamed) {
+    body.errorType = kind;
+    isAny = true;
+  }
   for (const long of [false, true]) {
     for (const { name, value } of members) {
       if (isLong(value) !== long) continue;
@@ -266,6 +293,22 @@ function copyMembers(error, body, budget) {
   }
   budget.path.pop();
   return isAny;
+}
+
+/**
+ * @param {any} error
+ * @returns {string | undefined} The name of its class, if only an ancestor has given it
+ *   a name: AWS's Node runtime logs that in JSON. Callers get the error's own.
+ */
+function classOf(error) {
+  const prototype = Object.getPrototypeOf(error);
+  if (Object.hasOwn(error, "name") || Object.hasOwn(prototype, "name")) {
+    return undefined;
+  }
+  const { name } = prototype.constructor;
+  return typeof name === "string"
+    ? name.slice(0, ERROR_TYPE_LIMIT).toWellFormed()
+    : undefined;
 }
 
 /**
@@ -394,7 +437,7 @@ export function describe(
       errorType: error === null ? "null" : typeof error,
       errorMessage: shortened(
         attempt(() =>
-          typeof error === "object" ? stringify(error) ?? "" : String(error)
+          typeof error === "object" ? textOfObject(error) : String(error)
         ) ?? CANNOT_BE_SHOWN,
         budget,
       ),
@@ -436,6 +479,18 @@ export function describe(
   }
   if (described.length > 0) body.errors = plain(described);
   return body;
+}
+
+/**
+ * @param {any} value Not an error, but thrown.
+ * @returns {string} What Node's runtime shows of it, or its members where that would be
+ *   nothing but its kind.
+ */
+function textOfObject(value) {
+  const text = attempt(() => `${value}`);
+  if (text !== undefined && !text.startsWith("[object ")) return text;
+  const members = stringify(value) ?? "";
+  return members === "{}" && text !== undefined ? text : members;
 }
 
 /**
@@ -645,8 +700,8 @@ export function remedy(kind, target) {
 /**
  * Name the reason why a module could not be loaded.
  *
- * Deno reports what its loader finds as a `TypeError` with a code; an error that the
- * module throws keeps its own name.
+ * Deno reports what its loader finds as a `TypeError` with a code, `require` as Node
+ * does; an error that the module throws keeps its own name.
  *
  * @param {any} error
  * @returns {string | undefined}
@@ -660,7 +715,9 @@ export function loadErrorType(error) {
   const isSyntaxError = name === "SyntaxError" ||
     message?.startsWith("SyntaxError:");
   if (isSyntaxError) return "Runtime.UserCodeSyntaxError";
-  if (code?.startsWith?.("ERR_")) return "Runtime.ImportModuleError";
+  if (typeof code === "string" && NOT_LOADED.test(code)) {
+    return "Runtime.ImportModuleError";
+  }
   return undefined;
 }
 

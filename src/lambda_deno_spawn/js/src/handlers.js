@@ -22,6 +22,7 @@ import { makeSink } from "./stream.js";
 
 /** Marks a handler that writes to a response stream, as AWS's own runtime does. */
 const STREAMING = Symbol.for("aws.lambda.runtime.handler.streaming");
+const STREAMS_RESPONSE = "response";
 /** The name under which the namespace of a CommonJS module has `module.exports`. */
 const COMMONJS = "module.exports";
 /** The export for which the default export stands in. */
@@ -48,7 +49,7 @@ export const awslambda = {
    */
   streamifyResponse(handler) {
     // @ts-ignore a mark, as AWS's runtime makes it
-    handler[STREAMING] = "response";
+    handler[STREAMING] = STREAMS_RESPONSE;
     return handler;
   },
   HttpResponseStream: {
@@ -97,7 +98,7 @@ export async function adapt(module, path, found = pick(module, path)) {
  * @returns {Promise<Handler>}
  */
 async function adaptFunction(value, owner) {
-  if (STREAMING in value) {
+  if (writesToStream(value)) {
     const adaptStreaming = await streamingAdapter();
     // V8 compiles code again that has run a few times: not while the event waits.
     for (let times = 0; times < 3; times += 1) {
@@ -150,9 +151,8 @@ function find(module, path) {
     : [module, module.default];
   for (const holder of holders) {
     const { owner, value } = follow(holder, path);
-    // A namespace is not an object that methods could be called on.
     if (isHandler(value)) {
-      return { owner: owner === module ? undefined : owner, value };
+      return { owner: owner === module ? ownerOf(module, path) : owner, value };
     }
   }
   const isThere = (follow(holders[0], path).value ?? null) !== null;
@@ -161,6 +161,22 @@ function find(module, path) {
     holder !== module && isHandler(holder)
   );
   return value === undefined ? undefined : { owner: undefined, value };
+}
+
+/**
+ * A namespace is not an object that methods could be called on. But a bundle of a
+ * CommonJS module has what `module.exports` holds as its default export.
+ *
+ * @param {Record<string, any>} module
+ * @param {string} name Of an export.
+ * @returns {unknown} What the export is a method of.
+ */
+function ownerOf(module, name) {
+  const exports = module.default;
+  const isOwner = attempt(() =>
+    exports !== module[name] && exports?.[name] === module[name]
+  );
+  return isOwner ? exports : undefined;
 }
 
 /**
@@ -184,13 +200,21 @@ function isHandler(value) {
 }
 
 /**
+ * @param {any} value A function. Wrappers copy the mark, also where there is none.
+ * @returns {boolean} True if it is to write to AWS's response stream.
+ */
+function writesToStream(value) {
+  return value[STREAMING] === STREAMS_RESPONSE;
+}
+
+/**
  * @param {any} value
  * @returns {boolean} True for an object, or a function, that has a `fetch` method. What
  *   writes to AWS's response stream is a plain handler.
  */
 function isFetchApp(value) {
   const isObject = typeof value === "object" && value !== null;
-  if (typeof value === "function" ? STREAMING in value : !isObject) {
+  if (typeof value === "function" ? writesToStream(value) : !isObject) {
     return false;
   }
   return attempt(() => typeof value.fetch === "function") ?? false;

@@ -54,6 +54,7 @@ import {
   onUnhandledRejection,
 } from "./uncaught.js";
 import { prepareForForks, rehearseTimer, resume } from "./template.js";
+import { publishIdentity } from "./store.js";
 import { standIn } from "./variables.js";
 
 /**
@@ -83,6 +84,8 @@ export async function start(load, loadServer) {
   globalThis.addEventListener("error", onUncaughtError);
   globalThis.addEventListener("beforeunload", onNothingLeft);
   watchForListeners();
+  // Not earlier: that reads each member whose name is a symbol.
+  publishIdentity();
   const loading = beginLoading(STDOUT);
   let handler;
   try {

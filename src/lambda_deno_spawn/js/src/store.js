@@ -29,6 +29,24 @@ function values() {
   return job.values;
 }
 
+/**
+ * Tell code that is not handed the context which invocation it runs for, by the global
+ * members of AWS's Node runtime. Loggers and tracers read them.
+ */
+export function publishIdentity() {
+  for (const member of /** @type {const} */ (["requestId", "tenantId"])) {
+    const key = Symbol.for(`aws.lambda.runtime.${member}`);
+    Object.defineProperty(globalThis, key, {
+      configurable: true,
+      get: () => currentJob()?.[member] || undefined,
+      set(value) {
+        const own = { configurable: true, writable: true };
+        Object.defineProperty(globalThis, key, { ...own, value });
+      },
+    });
+  }
+}
+
 export const invokeStore = {
   getContext: values,
   hasContext: () => values() !== undefined,

@@ -8,17 +8,17 @@
 
 /** @import { Job } from "./job.js" */
 import { log } from "./console.js";
-import { hasEnded, noteAccident } from "./ending.js";
-import { RuntimeError } from "./errors.js";
+import { hasEnded, noteAccident, tellOfEnd } from "./ending.js";
+import { attempt, NOT_HANDLED, RuntimeError } from "./errors.js";
 import { hello } from "./input.js";
 import { currentJobs, latestJob } from "./job.js";
 import { end, fail } from "./outcome.js";
-import { internals } from "./primordials.js";
+import { internals, processProperty } from "./primordials.js";
 
 /** @param {PromiseRejectionEvent} event */
 export function onUnhandledRejection(event) {
   event.preventDefault();
-  failCurrent(event.reason, "Runtime.UnhandledPromiseRejection");
+  failCurrent(event.reason, NOT_HANDLED);
   // Deno tells listeners of Node's `process` only what no other has dealt with.
   try {
     internals.nodeProcessUnhandledRejectionCallback?.(event);
@@ -30,7 +30,22 @@ export function onUnhandledRejection(event) {
 /** @param {ErrorEvent} event */
 export function onUncaughtError(event) {
   event.preventDefault();
-  failCurrent(event.error);
+  if (!attempt(() => isCaptured())) failCurrent(event.error);
+}
+
+/**
+ * @returns {boolean} True if the program takes the error itself, so that it is not
+ *   uncaught: by a domain, or by `process.setUncaughtExceptionCaptureCallback`. Deno
+ *   hands it over when it has told all listeners of the event.
+ */
+function isCaptured() {
+  // Nothing may load what belongs to Node for this: it takes 10 ms.
+  if (internals.dispatchProcessBeforeExitEvent === undefined) return false;
+  const process = processProperty?.get?.call(globalThis);
+  const { domain } = process;
+  return domain
+    ? domain.listenerCount("error") > 0
+    : process.hasUncaughtExceptionCaptureCallback();
 }
 
 /**
@@ -80,7 +95,7 @@ function failUncaught(job, error, errorType) {
  * @param {Event} [event]
  */
 export function onNothingLeft(event) {
-  if (hasEnded()) return;
+  if (hasEnded()) return tellOfEnd();
   const job = latestJob;
   const goOn = () => {
     event?.stopImmediatePropagation();

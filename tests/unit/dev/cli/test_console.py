@@ -1,10 +1,13 @@
-"""What a command says of a function that has failed."""
+"""What a command says of a function that has failed, and of an argument."""
 
 from __future__ import annotations
 
-import pytest
+import errno
 
-from lambda_deno_spawn.dev.cli.console import error_text
+import pytest
+import typer
+
+from lambda_deno_spawn.dev.cli.console import error_text, exit_codes
 
 ELSEWHERE = "its error is on stdout"
 
@@ -33,3 +36,22 @@ def test_a_long_message_is_shortened(message: str) -> None:
     assert len(shown) < 4_200
     assert shown.count("\n") < 50
     assert shown.endswith(f"\u2026 (shortened; {ELSEWHERE})")
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (
+            OSError(errno.ENAMETOOLONG, "File name too long", "a" * 500),
+            "500 characters",
+        ),
+        (UnicodeEncodeError("utf-8", "\udcff", 0, 1, "surrogates"), "it is not UTF-8"),
+    ],
+)
+def test_an_argument_that_cannot_be_used_is_named(
+    error: Exception, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(typer.Exit) as caught, exit_codes(is_verbose=False):
+        raise error
+    assert caught.value.exit_code == 2
+    assert said in capsys.readouterr().err

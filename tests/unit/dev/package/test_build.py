@@ -208,7 +208,8 @@ def test_an_empty_folder_for_packages_is_no_data(tmp_path: Path) -> None:
 
 
 def test_what_is_written_now_is_not_packaged(tmp_path: Path) -> None:
-    for name in ("scratch/task", "lambda-deno-spawn-a1b2c3d4/task", "data"):
+    of_commands = ("lambda-deno-spawn-a1b2c3d4/task", "lambda-deno-spawn-s-a1b2c3/task")
+    for name in ("scratch/task", *of_commands, "data"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "a.txt").touch()
     project = Project(Function(tmp_path, "function.handler"), "name")

@@ -14,6 +14,7 @@ from lambda_deno_spawn.dev.project.existing_app import (
     find_app,
     named_app,
     names_types,
+    other_exports,
 )
 from lambda_deno_spawn.dev.project.samples import sample_names
 from lambda_deno_spawn.errors import UsageError
@@ -305,3 +306,53 @@ def test_package_with_types_is_recognized(
     content: dict[str, object], *, is_named: bool
 ) -> None:
     assert names_types(content, "@x/types") is is_named
+
+
+@pytest.mark.parametrize(
+    ("source", "others"),
+    [
+        ("export const hander = () => 1;", ["hander"]),
+        ("export function main() {}\nexport const limit = 3;", ["main", "limit"]),
+        ("const a = 1;\nexport { a as run };", ["run"]),
+        ("exports.main = () => 1;", ["main"]),
+        ("module.exports = { main };", ["main"]),
+        ("// export const handler = 1;\nexport const other = 1;", ["other"]),
+    ],
+)
+def test_an_export_that_is_not_there_is_noticed(
+    tmp_path: Path, source: str, others: list[str]
+) -> None:
+    write(tmp_path, main_ts=source)
+    assert other_exports(tmp_path / "main.ts", "handler") == others
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "export const handler = () => 1;",
+        "export async function* handler() {}",
+        "export default { fetch: app };",
+        "export { run as default };",
+        "export { run as handler };",
+        "export { a } from './a.js';\nexport * from './b.js';",
+        "export const { handler, other } = make();",
+        "export const a = 1;\nexport const [b, handler] = make();",
+        f"export const app = 1;\n{SERVED}",
+        "exports.a = 1;\nObject.assign(exports, { handler });",
+        "exports.a = 1;\nexports['handler'] = () => 1;",
+        "exports.a = 1;\n__export(exports, 'handler');",
+        "exports.a = 1;\nconst e = module.exports;\ne.handler = () => 1;",
+        "module.exports = { a, ...others };",
+        "module.exports = make();",
+        "import './server.js';",
+    ],
+)
+def test_an_export_that_may_be_there_is_not_missed(tmp_path: Path, source: str) -> None:
+    write(tmp_path, main_ts=source)
+    assert other_exports(tmp_path / "main.ts", "handler") == []
+
+
+def test_a_nested_export_is_looked_for_by_its_first_name(tmp_path: Path) -> None:
+    write(tmp_path, main_ts="export const api = { users: { get } };")
+    assert other_exports(tmp_path / "main.ts", "api.users.get") == []
+    assert other_exports(tmp_path / "main.ts", "web.users.get") == ["api"]
