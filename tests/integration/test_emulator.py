@@ -635,6 +635,8 @@ async def test_nothing_is_lost_of_a_cut_stream_whose_caller_is_slow() -> None:
     gate = asyncio.Event()
     got: list[bytes] = []
 
+    emulator: Emulator
+
     async def hand_on(_: EmulatedInvocation, chunk: bytes) -> None:
         got.append(chunk)
         await gate.wait()
@@ -664,6 +666,8 @@ async def test_nothing_is_lost_of_a_cut_stream_whose_caller_is_slow() -> None:
 async def test_slow_caller_makes_the_runtime_wait() -> None:
     gate = asyncio.Event()
 
+    emulator: Emulator
+
     async def hand_on(_: EmulatedInvocation, __: bytes) -> None:
         await gate.wait()
 
@@ -688,6 +692,8 @@ async def test_slow_caller_makes_the_runtime_wait() -> None:
 
 async def test_complete_stream_counts_though_its_runtime_has_gone() -> None:
     gate = asyncio.Event()
+
+    emulator: Emulator
 
     async def hand_on(_: EmulatedInvocation, __: bytes) -> None:
         await gate.wait()
@@ -1008,6 +1014,8 @@ async def test_closing_ends_idle_connections_at_once(
 
 
 async def test_closing_does_not_wait_for_a_caller_that_does_not_read() -> None:
+    emulator: Emulator
+
     async def hand_on(_: EmulatedInvocation, __: bytes) -> None:
         await asyncio.Event().wait()
 

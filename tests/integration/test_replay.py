@@ -6,6 +6,7 @@ import json
 import os
 import stat
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -14,10 +15,10 @@ from lambda_deno_spawn.dev.recording.store import parse
 from lambda_deno_spawn.recording.form import KIND, Parts
 from tests.doubles import TIMEOUT_S
 from tests.fixtures.command import run_command
+from tests.integration.dev_server import DevServer, write
 
 if TYPE_CHECKING:
     import subprocess
-    from pathlib import Path
 
     from tests.doubles import FakeRuntimeApi
     from tests.fixtures.cloud import Cloud
@@ -262,3 +263,35 @@ async def test_a_recording_is_fetched_from_the_log_of_a_function_in_aws(
     desk.environ["AWS_ENDPOINT_URL"] = "http://127.0.0.1:9"
     desk.environ["AWS_MAX_ATTEMPTS"] = "1"
     assert desk.run("replay", REQUEST_ID, ".", *remote).returncode == 3
+
+
+STREAM = """
+export const handler = awslambda.streamifyResponse(async (event: any, out: any) => {
+  if (event.rawPath === "/http") {
+    out = awslambda.HttpResponseStream.from(out, { statusCode: 202, cookies: ["a=1"] });
+  }
+  out.write("one ");
+  out.write("two");
+  out.end();
+});
+"""
+
+
+def test_a_stream_that_dev_has_recorded_is_the_same_again(tmp_path: Path) -> None:
+    """Its prelude had been recorded as a part of the body."""
+    folder = write(tmp_path / "f", {"function.ts": STREAM})
+    environ = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    files = []
+    with DevServer(folder, "--record", "all", environ=environ) as dev:
+        for path, status in (("/http", 202), ("/plain", 200)):
+            since = len(dev.changes)
+            response = dev.client.get(f"{dev.url}{path}")
+            assert (response.status_code, response.text) == (status, "one two")
+            text = dev.notice("is recorded in", since)["text"]
+            files.append(Path(text.split("'")[1]))
+    recorded = [json.loads(file.read_bytes())["outcome"] for file in files]
+    assert [each["payloadBytes"] for each in recorded] == [7, 7]
+    assert recorded[0]["http"]["statusCode"] == 202
+    for file in files:
+        done = run_command("replay", file)
+        assert done.returncode == 0, done.stderr

@@ -112,6 +112,7 @@ class Fleet:
     def submit(self, job: Job) -> None:
         """Give a request to an environment, at once or as soon as one is free."""
         self._has_been_used = True
+        job.code = self.code
         self._waiting.append(job)
         self._dispatch()
         if self._waiting and not self._is_patience_watched:
@@ -128,8 +129,13 @@ class Fleet:
         self.function = function
         self.code += 1
         self._told.clear()
+        # One that is being started for a request which came before: while files are
+        # saved faster than code loads, the request would never be served.
+        starting = (each for each in self._environments if each.is_starting)
+        kept = next(filter(self._is_awaited, starting), None)
         for environment in self._environments:
-            environment.retire()
+            if environment is not kept:
+                environment.retire()
         if self._has_been_used:
             self._start()  # while the developer's hand goes from one window to another
         self._dispatch()
@@ -182,16 +188,21 @@ class Fleet:
 
     def _dispatch(self) -> None:
         """Hand waiting requests to environments, and start those that are missing."""
-        if self._is_closing or not self._waiting:
+        if self._is_closing:
+            return
+        for environment in self._environments:
+            if environment.code != self.code and not self._is_awaited(environment):
+                environment.retire()
+        if not self._waiting:
             return
         left: deque[Job] = deque()
         while self._waiting:
             job = self._waiting.popleft()
-            environment = self._environment_for(job.record.facts.tenant_id)
-            if environment is None:
+            found = self._environment_for(job)
+            if found is None:
                 left.append(job)
             else:
-                environment.take(job)
+                found.take(job)
         self._waiting = left
         if not left:
             return
@@ -201,7 +212,7 @@ class Fleet:
         missing = count_to_start(
             waiting=len(left),
             impatient=sum(now_s - job.received_s >= PATIENCE_S for job in left),
-            starting=capacity * sum(each.is_starting for each in current),
+            starting=capacity * sum(each.is_starting for each in self._environments),
             finishing=sum(each.is_finishing for each in current),
             room=self.function.overrides.environments - len(current),
         )
@@ -214,12 +225,17 @@ class Fleet:
             if idle is not None:
                 idle.retire()
 
-    def _environment_for(self, tenant_id: str | None) -> Environment | None:
+    def _environment_for(self, job: Job) -> Environment | None:
+        tenant_id = job.record.facts.tenant_id
         for environment in self._environments:
             is_same = environment.tenant_id == tenant_id or not environment.has_served
-            if is_same and environment.is_ready and environment.code == self.code:
+            if is_same and environment.is_ready and environment.code >= job.code:
                 return environment
         return None
+
+    def _is_awaited(self, environment: Environment) -> bool:
+        """Return whether a request waits that came before newer code than this one."""
+        return any(job.code <= environment.code for job in self._waiting)
 
     def _start(self) -> None:
         self._count += 1

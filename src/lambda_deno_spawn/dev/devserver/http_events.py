@@ -110,6 +110,8 @@ def _format_2(
     for name, value in _pairs(request.query):
         query[name] = f"{query[name]},{value}" if name in query else value
     host = headers.get("host", "localhost")
+    # An HTTP API decodes the path, however it is called; a function URL does not.
+    path = request.path if is_url else unquote(request.path)
     context: dict[str, Any] = {
         "accountId": "anonymous" if is_url and not request.access_key else ACCOUNT,
         "apiId": function_name,
@@ -122,7 +124,7 @@ def _format_2(
         "domainPrefix": function_name,
         "http": {
             "method": request.method,
-            "path": request.path,
+            "path": path,
             "protocol": "HTTP/1.1",
             "sourceIp": request.source_ip,
             "userAgent": headers.get("user-agent", ""),
@@ -136,7 +138,7 @@ def _format_2(
     return {
         "version": "2.0",
         "routeKey": "$default",
-        "rawPath": request.path,
+        "rawPath": path,
         "rawQueryString": request.query,
         **({"cookies": cookies} if cookies else {}),
         "headers": headers,
@@ -164,7 +166,7 @@ def _authorizer(access_key: str) -> dict[str, Any]:
 def _format_1(request: HttpRequest, function_name: str) -> dict[str, Any]:
     headers = _grouped(_forwarded(request))
     query = _grouped(_pairs(request.query))
-    path = unquote(request.path)
+    path = request.path  # encoded, unlike the parameter
     body, is_base64 = _body(request)
     last_query = {name: values[-1] for name, values in query.items()}
     host = headers.get("host", ["localhost"])[0]
@@ -176,7 +178,7 @@ def _format_1(request: HttpRequest, function_name: str) -> dict[str, Any]:
         "multiValueHeaders": headers,
         "queryStringParameters": last_query or None,
         "multiValueQueryStringParameters": query or None,
-        "pathParameters": {"proxy": path[1:]} if path != "/" else None,
+        "pathParameters": {"proxy": unquote(path[1:])} if path != "/" else None,
         "stageVariables": None,
         "requestContext": {
             "accountId": ACCOUNT,

@@ -34,6 +34,7 @@ class Job:
         is_streamed: The runtime streams the response.
         is_over: The environment is done with it, and its log is complete.
         takes: How many environments have taken it.
+        code: The version of the function's code when it came in.
     """
 
     def __init__(self, record: Record, journal: Journal) -> None:
@@ -45,6 +46,7 @@ class Job:
         self.is_streamed = False
         self.is_over = False
         self.takes = 0
+        self.code = 1
         self._journal = journal
         self._pieces: deque[bytes] = deque()
         self._has_hung_up = False

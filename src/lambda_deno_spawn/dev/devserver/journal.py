@@ -177,7 +177,7 @@ class Record:
         content_type: Content type as the runtime sent it.
         is_streamed: The runtime streamed the response.
         result: The response's bytes, at most ``RESULT_LIMIT_BYTES``; of a streamed
-            response without the HTTP prelude.
+            response with the HTTP prelude.
         result_bytes: How many there were.
         error: JSON error body, if the outcome is one.
         error_type: As the runtime sent it.

@@ -11,6 +11,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from lambda_deno_spawn.dev.devserver.journal import ChangeKind, Notice
+from lambda_deno_spawn.dev.local.response_stream import split_prelude
 from lambda_deno_spawn.dev.project.quotas import TIMEOUT_LIMIT_S
 from lambda_deno_spawn.dev.recording.capture import capture, status_of
 from lambda_deno_spawn.dev.recording.store import folder, write
@@ -95,7 +96,13 @@ class RequestRecorder:
             )
         function = fleet.function
         start = (record.measures or {}).get("start")
-        body = bytes(record.result) if record.error is None else record.error
+        # As `invoke` records it: what the caller sees, and the prelude apart.
+        sent, parts = bytes(record.result), None
+        if record.is_streamed:
+            parts = split_prelude(sent, record.content_type)
+        prelude, shown = parts or (None, sent)
+        body = shown if record.error is None else record.error
+        before_bytes = len(sent) - len(shown)
         return capture(
             function=function.project.function,
             name=facts.function,
@@ -118,12 +125,12 @@ class RequestRecorder:
             result=Result(
                 status=status_of(record.error, record.error_type),
                 payload=body,
-                sent_bytes=record.result_bytes if record.error is None else len(body),
+                sent_bytes=len(body)
+                if record.error is not None
+                else record.result_bytes - before_bytes,
                 content_type=record.content_type,
                 is_streamed=record.is_streamed,
-                http={"statusCode": record.status}
-                if record.is_streamed and record.status is not None
-                else None,
+                http=None if prelude is None else prelude.fields,
             ),
             process={} if start is None else {"start": start},
             log="\n".join(line.text for line in record.log),
