@@ -238,7 +238,7 @@ async def test_what_is_odd_with_a_server_of_node_is_answered(
         assert "closed the connection before" in failed["errorMessage"]
         for path, message in (
             ("/throws", "the listener threw"),
-            ("/rejects", "the listener rejected"),
+            ("/rejects", "RangeError: the listener rejected"),
         ):
             failed = (await api.invoke(v2(path))).json()
             assert failed["errorMessage"] == message
