@@ -380,7 +380,7 @@ async def cut(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
 async def _chunks(
     reader: asyncio.StreamReader, trailers: dict[str, str]
 ) -> AsyncIterator[bytes]:
-    while size := int(await reader.readline(), 16):
+    while size := int(await reader.readuntil(b"\r\n"), 16):
         yield (await reader.readexactly(size + 2))[:-2]
     while (line := (await reader.readline()).decode("latin-1").rstrip("\r\n")) != "":
         name, _, value = line.partition(":")

@@ -143,7 +143,7 @@ async def _read_body(reader: asyncio.StreamReader, head: bytes) -> None:
         if name == b"content-length":
             await reader.readexactly(int(value))
         elif name == b"transfer-encoding":
-            while size := int(await reader.readline(), 16):
+            while size := int(await reader.readuntil(b"\r\n"), 16):
                 await reader.readexactly(size + 2)
             while await reader.readline() not in (b"\r\n", b""):
                 pass
