@@ -24,6 +24,8 @@ from lambda_deno_spawn.records import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    FileAction = tuple[int, int, str, int, int] | tuple[int, int, int]
+
 STDERR = 2
 INHERITED = 3  # the number at which a program finds a descriptor that it is given
 PASSED = 4  # the same for the socket that a program takes its streams from
@@ -127,24 +129,20 @@ def launch(
         os.chdir(cwd)
         action = f"start {argv[0]!r}"
         arguments = list(argv)
+        # In this order: none of these numbers is given away while it is still needed.
+        actions: list[FileAction] = []
+        if passing is None:
+            actions += [(os.POSIX_SPAWN_DUP2, fd, n) for n, fd in enumerate(theirs)]
+        if inherited is not None:
+            actions.append((os.POSIX_SPAWN_DUP2, inherited, INHERITED))
+        if passing is not None:
+            actions += passing.file_actions
         with oom_score.of(WORKER_SCORE if inherited is None else TEMPLATE_SCORE):
             pid = os.posix_spawn(
                 argv[0],
                 arguments,
                 environ,
-                file_actions=[
-                    *(
-                        [(os.POSIX_SPAWN_DUP2, fd, n) for n, fd in enumerate(theirs)]
-                        if passing is None
-                        else []
-                    ),
-                    *(
-                        []
-                        if inherited is None
-                        else [(os.POSIX_SPAWN_DUP2, inherited, INHERITED)]
-                    ),
-                    *([] if passing is None else passing.file_actions),
-                ],
+                file_actions=actions,
                 setpgroup=0,
                 setsigmask=[],
                 setsigdef=IGNORED_BY_PYTHON,
@@ -191,11 +189,11 @@ class Passing:
                 os.close(fd)
 
     @property
-    def file_actions(
-        self,
-    ) -> list[tuple[int, int, str, int, int] | tuple[int, int, int]]:
-        """What ``posix_spawn`` does in the program: it begins without streams."""
-        null = [(os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_RDWR, 0) for n in range(3)]
+    def file_actions(self) -> list[FileAction]:
+        """Actions of ``posix_spawn`` by which the program begins without streams."""
+        null: list[FileAction] = [
+            (os.POSIX_SPAWN_OPEN, n, os.devnull, os.O_RDWR, 0) for n in range(3)
+        ]
         return [*null, (os.POSIX_SPAWN_DUP2, self._peer, PASSED)]
 
     def send(self, streams: Sequence[int]) -> None:
