@@ -121,8 +121,6 @@ class Emulator:
             is_true: Called again after every change, and by ``wake``.
             timeout_s: How long to wait; None: without a limit.
         """
-        if is_true():
-            return True
         loop = asyncio.get_running_loop()
         end_s = None if timeout_s is None else loop.time() + timeout_s
         while not is_true():
