@@ -59,8 +59,9 @@ class LeftMemory:
         if left:
             import ctypes
 
+            libc = ctypes.CDLL(None)
             for number in left:
-                ctypes.CDLL(None).shmctl(number, IPC_RMID, None)
+                libc.shmctl(number, IPC_RMID, None)
         return len(left)
 
 
