@@ -22,7 +22,7 @@ from lambda_deno_spawn.launch.deno_json import (
     permission_sets,
     searched_above,
 )
-from lambda_deno_spawn.launch.entry import entry_source, needed_parts
+from lambda_deno_spawn.launch.entry import builtins_of, entry_source, needed_parts
 from lambda_deno_spawn.launch.handler import BUNDLE, find_handler, find_in_packages
 from lambda_deno_spawn.launch.module_cache import given_cache
 from lambda_deno_spawn.launch.variables import (
@@ -260,6 +260,7 @@ def deno_command(
             parts=needed_parts(settings),
             preloads=() if node is None else node.preloads,
             task_root=task_root,
+            builtins=builtins_of(handler.path) if is_bundle else (),
         ),
         config_text=_generated_config(options) if options else None,
         given_cache=given_cache(settings),

@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from lambda_deno_spawn.launch.entry import RUNTIME_JS, entry_source
+from lambda_deno_spawn.launch.entry import RUNTIME_JS, builtins_of, entry_source
 from tests.unit.launch.function import Function
 
 pytestmark = pytest.mark.as_lambda
@@ -56,6 +56,40 @@ def test_a_file_without_a_suffix_is_required(tmp_path: Path) -> None:
     assert source.endswith(
         'start(() => import("node:module").then((module) => '
         f'({{ "module.exports": module.createRequire("{url}")({path}) }})));\n'
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "builtins"),
+    [
+        (
+            "// imports: node:fs node:fs/promises\ncode();\n",
+            ["node:fs", "node:fs/promises"],
+        ),
+        ("// imports: node:fs npm:hono\n", []),
+        ('// imports: node:fs node:")+alert("\n', []),
+        ("// imports: node:f\u00fc\n", []),
+        ("// imports: \n", []),
+        ("\n// imports: node:fs\n", []),
+        ("// imports: node:fs", []),  # cut off
+        (f"// imports: {'node:fs ' * 1000}\n", []),
+        ("", []),
+    ],
+)
+def test_only_a_bundle_s_first_line_names_modules_to_load_before(
+    tmp_path: Path, text: str, builtins: list[str]
+) -> None:
+    (tmp_path / "f.bundle.js").write_text(text)
+    assert list(builtins_of(tmp_path / "f.bundle.js")) == builtins
+    assert list(builtins_of(tmp_path / "gone.bundle.js")) == []
+
+
+def test_a_template_does_not_load_modules_before_the_handler_s() -> None:
+    source = entry_source("/f.bundle.js", parts=(), builtins=["node:fs", "node:os"])
+    assert source.endswith(
+        "start(async (isTemplate) => { if (!isTemplate) await Promise.allSettled("
+        '[import("node:fs"), import("node:os")]); '
+        'return await import("file:///f.bundle.js"); });\n'
     )
 
 

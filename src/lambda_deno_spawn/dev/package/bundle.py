@@ -18,6 +18,7 @@ from urllib.parse import quote, unquote
 from lambda_deno_spawn.dev.package.class_names import HELPER, with_class_names
 from lambda_deno_spawn.dev.package.doubts import Part, comment_lines, needs_place, parts
 from lambda_deno_spawn.launch.deno_json import PACKAGES
+from lambda_deno_spawn.launch.entry import BUILTINS, NODE
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -32,6 +33,18 @@ COMMONJS_EXPORT = re.compile(
 )
 # CommonJS has these, ES modules such as the bundle have not.
 PLACE = "var __filename = import.meta.filename, __dirname = import.meta.dirname;\n"
+# What esbuild makes of ``require``, minified. Deno puts its own in place, but overlooks
+# this one if functions keep their names, or if a name has a dollar sign.
+NAME = r"[\w$]+"
+REQUIRE = re.compile(
+    rf"({NAME})=\({NAME}=>typeof require<\"u\"\?require:typeof Proxy<\"u\"\?"
+    rf"new Proxy\({NAME},\{{get:\({NAME},{NAME}\)=>\(typeof require<\"u\"\?require:"
+    rf"{NAME}\)\[{NAME}\]\}}\):{NAME}\)\(function\({NAME}\)\{{if\(typeof require<"
+    r"\"u\"\)return require\.apply\(this,arguments\);throw Error\('Dynamic require of "
+    rf"\"'\+{NAME}\+'\" is not supported'\)\}}\)"
+)
+END_OF_REQUIRE = "is not supported')})"
+CREATE_REQUIRE = 'import { createRequire as lambdaRequire } from "node:module";\n'
 # Deno's bundler puts a text in place of this variable, and leaves out all code that is
 # for other values.
 MODE = "NODE_ENV"
@@ -42,6 +55,9 @@ KEEPS_MODE = re.compile(r"env(?:\.NODE_ENV\b|\[\"NODE_ENV\"\])")
 # The places where esbuild writes a module's path: a comment above it, the key of a
 # CommonJS module. One after the other, with the line feed: see COMMENT_LINE.
 NAMED_PLACES = (re.compile(r"\n// ([^\n]*)"), re.compile(r"\n  \"([^\n]*?)\"\("))
+# A static import, as esbuild writes it: on a line of its own, or minified.
+IMPORT = re.compile(r'import(?=[ "{*])[\w$*{}, ]*?"([^"\n]+)"')
+BEFORE_IMPORT = "\n;}"
 BUNDLER = "deno:"  # before the address of a module from a server, in comments
 URL_SAFE = "/@:+,=&$!*'();~-._"
 
@@ -105,6 +121,9 @@ def bundle(
     if minify:
         deno.start_bundle(file, target, external=external, minify=True).output()
         source_map, text = _source_map(target), target.read_text("utf-8")
+        whole = with_require(text)
+        prefix += CREATE_REQUIRE if whole is not text else ""
+        text = whole
     sources = [
         stable_name(name, here, deno.task_root, file.parent)
         for name in source_map["sources"]
@@ -116,6 +135,8 @@ def bundle(
         text = named
     text = with_names(text, names)
     text = COMMONJS_EXPORT.sub(_named_export(export), text)
+    if has_map:
+        prefix = first_line(prefix + text) + prefix
     text = prefix + text
     source_map["mappings"] = ";" * prefix.count("\n") + source_map["mappings"]
     source_map["sources"] = [quote(name, safe=URL_SAFE) for name in sources]
@@ -134,6 +155,34 @@ def bundle(
     own = (Path(path) for path in places if path.startswith(root))
     urls = frozenset(name.removeprefix(BUNDLER) for name in names if "://" in name)
     return Bundle(modules, frozenset(own), frozenset(map(Path, places)), urls, fixed)
+
+
+def with_require(text: str) -> str:
+    """Return a minified bundle whose CommonJS parts can load modules of Node.
+
+    No character moves, as the source map counts columns.
+    """
+    end = text.find(END_OF_REQUIRE) + len(END_OF_REQUIRE)
+    found = REQUIRE.search(text, 0, end)
+    if found is None:
+        return text
+    own = f"{found[1]}=lambdaRequire(import.meta.url)".ljust(len(found[0]))
+    return text[: found.start()] + own + text[found.end() :]
+
+
+def first_line(text: str) -> str:
+    """Return the line that lets a start leave out the source map.
+
+    See ``launch.entry.builtins_of``. If it is wrong, the start is only slower.
+    """
+    imports = {
+        found[1]
+        for found in IMPORT.finditer(text)
+        if found.start() == 0 or text[found.start() - 1] in BEFORE_IMPORT
+    }
+    if not imports or not all(name.startswith(NODE.decode()) for name in imports):
+        return ""
+    return f"{BUILTINS.decode()}{' '.join(sorted(imports))}\n"
 
 
 def _with_fixed_mode(

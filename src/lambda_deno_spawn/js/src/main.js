@@ -60,7 +60,8 @@ import { standIn } from "./variables.js";
 /**
  * Serve as many invocations as HELLO says, and end.
  *
- * @param {() => Promise<Record<string, unknown>>} load Imports the handler's module.
+ * @param {(isTemplate: boolean) => Promise<Record<string, unknown>>} load Imports the
+ *   handler's module.
  *   The entry module spells the imports out because Deno has to see them; it reads each
  *   file that it sees, so the other is given only where it is needed.
  * @param {() => Promise<typeof import("../server.js")>} loadServer For processes that
@@ -101,7 +102,7 @@ export async function start(load, loadServer) {
     const rid = server?.openInput(hello.input) ?? 0;
     if (!server && hello.input) continueWith(hello.input);
     watchServers();
-    handler = await adaptOrServe(await loaded(load()), hello.export);
+    handler = await adaptOrServe(await loaded(load(hello.template)), hello.export);
     if (server && listener) await serve(server, listener, rid, handler);
     // Not before the module has loaded: a listener keeps the event loop alive, so Deno
     // could not detect a top-level await that never settles.
