@@ -744,6 +744,120 @@ def test_classes_have_the_names_that_they_have_unbundled(
     assert same_elsewhere(build, project, *options)["form"] == "bundle"
 
 
+# In the form that Deno's bundler gives to JavaScript of packages.
+TOOLS = """"use strict";
+const { createHash } = require("node:crypto");
+const { existsSync } = require("node:fs");
+const EventEmitter = require("events");
+const path = require("path");
+class Emitter extends EventEmitter {
+}
+exports.use = (name)=>[
+    createHash("sha256").update(name).digest("hex"),
+    existsSync("."),
+    new Emitter().constructor.name,
+    path.basename("/a/b")
+  ];
+exports.fail = ()=>{
+  throw new TypeError("none");
+};
+"""
+# Then esbuild's shortest name is a dollar sign.
+DOLLARS = "".join(f"exports.$v{n} = ($a, $b)=>$a.$$$$ + $b.$$;\n" for n in range(200))
+# What packages have that were made by esbuild: a test that Deno's bundler replaces.
+COPY = """const create = Object.create, define = Object.defineProperty;
+const { getPrototypeOf, getOwnPropertyNames } = Object;
+const copy = (to, from)=>{
+  for (const key of getOwnPropertyNames(from))if (key !== "default" || !(key in to)) {
+    define(to, key, {
+      get: ()=>from[key],
+      enumerable: true
+    });
+  }
+  return to;
+};
+const toESM = (mod, isNodeMode, target)=>(target = mod != null ? create(getPrototypeOf(mod)) : {}, copy(isNodeMode || !mod || !mod.__esModule ? define(target, "default", { value: mod, enumerable: true }) : target, mod));
+export const kind = (module)=>typeof toESM(module).default;
+"""  # noqa: E501
+STACK = """
+const places = (run: () => void) => {
+  try {
+    run();
+  } catch (error) {
+    const { stack } = error as Error;
+    const lines = stack?.split("\\n").slice(1, 3);
+    return lines?.map((line) => line.match(/[^/]+:\\d+:\\d+/)?.[0]);
+  }
+};
+"""
+
+
+@pytest.mark.parametrize(
+    ("options", "is_dollar"),
+    [
+        ((), False),
+        (("--minify",), True),
+        pytest.param(("--minify",), False, marks=pytest.mark.long),
+        pytest.param(("--minify", "--no-source-map"), True, marks=pytest.mark.long),
+    ],
+    ids=str,
+)
+def test_commonjs_packages_use_node_s_modules_and_are_named_in_stack_traces(
+    build: Build, project: Path, options: tuple[str, ...], is_dollar: bool
+) -> None:
+    places = "null" if "--no-source-map" in options else "places(fail)"
+    write(
+        project,
+        {
+            "function.ts": 'import { fail, use } from "tools";\n'
+            'import other, { one } from "other";\n'
+            f"{STACK}"
+            "export const handler = (event: { asks?: boolean }) =>\n"
+            f"  event.asks ? {places} : [use('a'), typeof other, one];\n",
+            "package.json": '{"dependencies": {"tools": "1.0.0", "other": "1.0.0"}}',
+            "node_modules/tools/package.json": '{"name": "tools", "version": "1.0.0"}',
+            "node_modules/tools/index.js": TOOLS + (DOLLARS if is_dollar else ""),
+            "node_modules/other/package.json": '{"name": "other", "version": "1.0.0"}',
+            # An ES module for esbuild, CommonJS for Node.js.
+            "node_modules/other/index.js": "exports.__esModule = true;\n"
+            "exports.one = 1;\nexports.default = ()=>1;\n",
+        },
+    )
+    package = same_elsewhere(build, project, *options)
+    assert (package["form"], package["notes"]) == ("bundle", [])
+    same_elsewhere(build, project, *options, event='{"asks": true}')
+
+
+@pytest.mark.parametrize(
+    ("options", "imports"),
+    [
+        ((), ""),
+        (("--minify",), ""),
+        pytest.param((), 'import "tools";\n', marks=pytest.mark.long),
+        pytest.param(("--minify",), 'import "tools";\n', marks=pytest.mark.long),
+    ],
+    ids=str,
+)
+def test_a_package_that_esbuild_has_made_imports_as_it_does_unbundled(
+    build: Build, project: Path, options: tuple[str, ...], imports: str
+) -> None:
+    write(
+        project,
+        {
+            "function.js": f'{imports}import {{ kind }} from "copy";\n'
+            "export const handler = () =>\n"
+            "  [kind({ __esModule: true, default: () => 1 }), kind({ default: 1 })];\n",
+            "package.json": '{"dependencies": {"copy": "1.0.0", "tools": "1.0.0"}}',
+            "node_modules/copy/package.json": '{"name": "copy", "type": "module", '
+            '"version": "1.0.0"}',
+            "node_modules/copy/index.js": COPY,
+            "node_modules/tools/package.json": '{"name": "tools", "version": "1.0.0"}',
+            "node_modules/tools/index.js": TOOLS,
+        },
+    )
+    assert same_elsewhere(build, project, *options)["form"] == "bundle"
+
+
 def test_modules_that_the_bundler_mistakes_are_not_bundled(
     build: Build, project: Path
 ) -> None:

@@ -17,6 +17,11 @@ from urllib.parse import quote, unquote
 
 from lambda_deno_spawn.dev.package.class_names import HELPER, with_class_names
 from lambda_deno_spawn.dev.package.doubts import Part, comment_lines, needs_place, parts
+from lambda_deno_spawn.dev.package.helpers import (
+    CREATE_REQUIRE,
+    own_helpers,
+    with_helpers,
+)
 from lambda_deno_spawn.launch.deno_json import PACKAGES
 from lambda_deno_spawn.launch.entry import BUILTINS, NODE
 
@@ -33,18 +38,6 @@ COMMONJS_EXPORT = re.compile(
 )
 # CommonJS has these, ES modules such as the bundle have not.
 PLACE = "var __filename = import.meta.filename, __dirname = import.meta.dirname;\n"
-# What esbuild makes of ``require``, minified. Deno puts its own in place, but overlooks
-# this one if functions keep their names, or if a name has a dollar sign.
-NAME = r"[\w$]+"
-REQUIRE = re.compile(
-    rf"({NAME})=\({NAME}=>typeof require<\"u\"\?require:typeof Proxy<\"u\"\?"
-    rf"new Proxy\({NAME},\{{get:\({NAME},{NAME}\)=>\(typeof require<\"u\"\?require:"
-    rf"{NAME}\)\[{NAME}\]\}}\):{NAME}\)\(function\({NAME}\)\{{if\(typeof require<"
-    r"\"u\"\)return require\.apply\(this,arguments\);throw Error\('Dynamic require of "
-    rf"\"'\+{NAME}\+'\" is not supported'\)\}}\)"
-)
-END_OF_REQUIRE = "is not supported')})"
-CREATE_REQUIRE = 'import { createRequire as lambdaRequire } from "node:module";\n'
 # Deno's bundler puts a text in place of this variable, and leaves out all code that is
 # for other values.
 MODE = "NODE_ENV"
@@ -117,13 +110,13 @@ def bundle(
     # A minified bundle does not tell where a module begins.
     modules = tuple(parts(text, names.get))
     fixed = _with_fixed_mode(modules, source_map, here, deno, file.parent)
+    own = own_helpers(text)
     prefix = PLACE if any(needs_place(part) for part in modules) else ""
+    prefix += CREATE_REQUIRE if own.has_require else ""
     if minify:
         deno.start_bundle(file, target, external=external, minify=True).output()
         source_map, text = _source_map(target), target.read_text("utf-8")
-        whole = with_require(text)
-        prefix += CREATE_REQUIRE if whole is not text else ""
-        text = whole
+    text = with_helpers(text, own)
     sources = [
         stable_name(name, here, deno.task_root, file.parent)
         for name in source_map["sources"]
@@ -152,22 +145,9 @@ def bundle(
     # Names has all sources, as paths relative to the project's folder.
     places = {_joined(deno.task_root, name) for name in names if "://" not in name}
     root = f"{deno.task_root}/"
-    own = (Path(path) for path in places if path.startswith(root))
+    files = (Path(path) for path in places if path.startswith(root))
     urls = frozenset(name.removeprefix(BUNDLER) for name in names if "://" in name)
-    return Bundle(modules, frozenset(own), frozenset(map(Path, places)), urls, fixed)
-
-
-def with_require(text: str) -> str:
-    """Return a minified bundle whose CommonJS parts can load modules of Node.
-
-    No character moves, as the source map counts columns.
-    """
-    end = text.find(END_OF_REQUIRE) + len(END_OF_REQUIRE)
-    found = REQUIRE.search(text, 0, end)
-    if found is None:
-        return text
-    own = f"{found[1]}=lambdaRequire(import.meta.url)".ljust(len(found[0]))
-    return text[: found.start()] + own + text[found.end() :]
+    return Bundle(modules, frozenset(files), frozenset(map(Path, places)), urls, fixed)
 
 
 def first_line(text: str) -> str:

@@ -12,6 +12,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
+from lambda_deno_spawn.dev.package.helpers import ENVIRON
 from lambda_deno_spawn.dev.package.interruption import held_back
 from lambda_deno_spawn.errors import BuildError
 from lambda_deno_spawn.launch.deno_json import tool_flags
@@ -29,7 +30,7 @@ COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 EMPTY_ERROR = re.compile(r"\n*error: bundling failed\n*\Z")
 # For esbuild, a program in Go that Deno starts: less work for the collector of garbage,
 # until there is so much of it. What the caller has set counts.
-BUNDLER_ENVIRON = {"GOGC": "400", "GOMEMLIMIT": "512MiB"}
+BUNDLER_ENVIRON = {"GOGC": "400", "GOMEMLIMIT": "512MiB", **ENVIRON}
 BUNDLE_OPTIONS = ("--platform=deno", "--format=esm", "--sourcemap=linked")
 
 

@@ -17,7 +17,6 @@ from lambda_deno_spawn.dev.package.bundle import (
     first_line,
     stable_name,
     with_names,
-    with_require,
 )
 from lambda_deno_spawn.dev.package.request import PATH_LENGTH, folder_of_fixed_length
 from lambda_deno_spawn.dev.package.seed import anonymous, new_address
@@ -362,31 +361,6 @@ def test_the_export_of_a_commonjs_module_is_found_before_comments(
     assert found
     assert found[1] == name
     assert not COMMONJS_EXPORT.search(f"{text}\nvar b;")
-
-
-SHIM = (
-    '{0}=(e=>typeof require<"u"?require:typeof Proxy<"u"?new Proxy(e,{{get:({1},n)=>'
-    '(typeof require<"u"?require:{1})[n]}}):e)(function(e){{if(typeof require<"u")'
-    "return require.apply(this,arguments);throw Error('Dynamic require of \"'+e+'\" is "
-    "not supported')}})"
-)
-
-
-@pytest.mark.parametrize("names", [("Rt", "t"), ("$", "$t"), ("Q$", "t$2")])
-def test_a_minified_bundle_gets_a_require_of_the_same_length(
-    names: tuple[str, str],
-) -> None:
-    before, after = "var a=1,", ";var b='Dynamic require of';\n"
-    text = before + SHIM.format(*names) + after
-    replaced = with_require(text)
-    assert len(replaced) == len(text)
-    assert replaced.startswith(f"{before}{names[0]}=lambdaRequire(import.meta.url) ")
-    assert replaced.endswith(after)
-
-
-def test_a_bundle_without_require_stays_as_it_is() -> None:
-    text = "var a=1;throw Error('Dynamic require of')"
-    assert with_require(text) is text
 
 
 @pytest.mark.parametrize(
