@@ -2952,7 +2952,10 @@ export const start = (async function (load, loadServer) {
     const rid = server?.openInput(hello.input) ?? 0;
     if (!server && hello.input) inputLate().continueWith(hello.input);
     watchServers();
-    handler = await adaptOrServe(await loaded(load(hello.template)), hello.export);
+    handler = await adaptOrServe(
+      await loaded(load(hello.template)),
+      hello.export,
+    );
     if (server && listener) await mainLate().serve(server, listener, rid, handler);
     if (servesMore) listenForSigterm();
   } catch (error) {

@@ -102,7 +102,10 @@ export async function start(load, loadServer) {
     const rid = server?.openInput(hello.input) ?? 0;
     if (!server && hello.input) continueWith(hello.input);
     watchServers();
-    handler = await adaptOrServe(await loaded(load(hello.template)), hello.export);
+    handler = await adaptOrServe(
+      await loaded(load(hello.template)),
+      hello.export,
+    );
     if (server && listener) await serve(server, listener, rid, handler);
     // Not before the module has loaded: a listener keeps the event loop alive, so Deno
     // could not detect a top-level await that never settles.
