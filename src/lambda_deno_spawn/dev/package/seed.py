@@ -33,7 +33,12 @@ from lambda_deno_spawn.dev.project.function import Function, InvokeOptions
 from lambda_deno_spawn.errors import BuildError, ConfigError, HandlerError
 from lambda_deno_spawn.invocation import Failure
 from lambda_deno_spawn.launch.command import deno_command
-from lambda_deno_spawn.launch.entry import RUNTIME_JS, entry_source, file_url
+from lambda_deno_spawn.launch.entry import (
+    RUNTIME_JS,
+    builtins_of,
+    entry_source,
+    file_url,
+)
 from lambda_deno_spawn.launch.module_cache import (
     COMPANIONS,
     DATABASES,
@@ -124,7 +129,10 @@ def seed_cache(
         command = _command(project, staged, state, binary, environ)
         scripts = folder_of_fixed_length(state, "j")
         shutil.copytree(Path(RUNTIME_JS).parent, scripts)
-        entry = entry_source(str(command.facts["module"]), scripts / "runtime.js")
+        module = str(command.facts["module"])
+        entry = entry_source(
+            module, scripts / "runtime.js", builtins=builtins_of(module)
+        )
         deno_dir = Path(ModuleCache(str(state), command.given_cache).make())
         loaded = _load(command._replace(entry_text=entry), state, deno_dir)
         packaged = TASK_ROOT / PACKAGED_DENO_DIR
