@@ -1,11 +1,12 @@
 """esbuild's own functions at the top of a bundle, as CommonJS modules need them here.
 
-Deno's bundler replaces two of them in the bundle's text: ``require``, and a test
-whether a CommonJS module was an ES module (``import`` is to see such a module as
-Node.js does). It leaves the source map as it was, so that all that follows is on other
-lines or columns; it overlooks minified functions that keep their names, or that have a
-dollar sign in a name; and it replaces the test in a package that has a copy of that
-function if the bundle itself has none. Does not know how a bundle is made.
+Deno's bundler replaces two parts of them in the bundle's text: ``require``, and the
+test whether a CommonJS module was an ES module, so that ``import`` gives what it gives
+in Node.js. But it does not change the source map, so everything after a replacement is
+mapped to wrong lines or columns. It overlooks minified functions that keep their names,
+or that have a dollar sign in a name. And if the bundle has no such test of its own, it
+replaces that of a package that esbuild has made. So this module makes both
+replacements. Does not know how a bundle is made.
 Specification: Deno's ``cli/tools/bundle``; esbuild's ``internal/runtime``.
 """
 
@@ -14,9 +15,9 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
-# For Deno's bundler: leave ``require`` alone.
+# Tells Deno's bundler to leave ``require`` alone.
 ENVIRON = {"NO_DENO_BUNDLE_HACK": "1"}
-# The first line of a bundle that loads modules with ``require``.
+# What ``require`` needs, at the top of a bundle.
 CREATE_REQUIRE = 'import { createRequire as lambdaRequire } from "node:module";\n'
 COMMENT = re.compile(r"^// ", re.MULTILINE)  # above the first module
 NAME = r"[\w$]+"
@@ -70,8 +71,8 @@ def with_helpers(text: str, own: Own) -> str:
 
     Args:
         text: The bundle, as Deno wrote it.
-        own: What is the bundle's own, which comes first. If that is ``require``, the
-            bundle has to begin with ``CREATE_REQUIRE``.
+        own: Which of the functions are the bundle's own. With its own ``require``, it
+            needs ``CREATE_REQUIRE`` at its top.
     """
     if own.has_require:
         text = REQUIRE.sub(_own_require, text, count=1)
