@@ -303,6 +303,8 @@ async def _control(environ: Mapping[str, str], *, is_holding: bool) -> Pair:
             ],
             "control-holding" if is_holding else "control",
             {
+                # The check would create the HTTP client before the probe names a proxy.
+                "DENO_NO_UPDATE_CHECK": "1",
                 "DENO_DIR": str(folders.deno_dir),
                 "HOME": str(private),
                 "TMPDIR": str(private),
