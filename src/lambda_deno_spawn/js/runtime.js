@@ -2756,6 +2756,11 @@ function prepareForForks(places) {
 function rehearseTimer() {
   return new Promise((resolve) => setTimeout(resolve, 0));
 }
+function rehearseGivingUp({ folders, revoked }) {
+  for (let turn = 0; turn < folders.length; turn++) {
+    keepOnly({ folders: [folders[0]], revoked }, undefined);
+  }
+}
 function prepareToMove() {
   const { permissions } = Deno;
   const revokeSync = permissions.revokeSync.bind(permissions);
@@ -2846,7 +2851,7 @@ function seed() {
     random.set(fresh.subarray(-4));
   } while (random.every((part) => part === 0));
 }
-const made = { prepareForForks, rehearseTimer, prepareToMove, resume, keepOnly, renewNodeProcess, seed };
+const made = { prepareForForks, rehearseTimer, rehearseGivingUp, prepareToMove, resume, keepOnly, renewNodeProcess, seed };
 templateLate = () => made;
 return made;
 };
@@ -2965,6 +2970,7 @@ export const start = (async function (load, loadServer) {
   }
   if (loading.phase !== "loading") return;
   loading.phase = "idle";
+  if (hello.template && hello.places !== null) templateLate().rehearseGivingUp(hello.places);
   write(frame("READY"));
   if (hello.socket === null) await readInvocations(handler);
 });

@@ -53,7 +53,12 @@ import {
   onUncaughtError,
   onUnhandledRejection,
 } from "./uncaught.js";
-import { prepareForForks, rehearseTimer, resume } from "./template.js";
+import {
+  prepareForForks,
+  rehearseGivingUp,
+  rehearseTimer,
+  resume,
+} from "./template.js";
 import { publishIdentity } from "./store.js";
 import { standIn } from "./variables.js";
 
@@ -118,6 +123,7 @@ export async function start(load, loadServer) {
   // An uncaught error while the module loaded has been reported already.
   if (loading.phase !== "loading") return;
   loading.phase = "idle";
+  if (hello.template && hello.places !== null) rehearseGivingUp(hello.places);
   write(frame("READY"));
   if (hello.socket === null) await readInvocations(handler);
 }
