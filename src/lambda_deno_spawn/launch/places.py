@@ -1,7 +1,8 @@
 """The settings for copies of a loaded process: whether, and with which folders.
 
-A permission flag names folders once and for all, so those of a template name the
-folders of all its copies, and each copy gives up the others'
+A permission flag names folders once and for all. Those of a template name a path that
+leads each copy to its own folder (decision 0057), or, where handlers could change that
+path, the folders of all copies, and each copy gives up the others'
 (``Deno.permissions.revoke``). Decides which flags that needs, and which permissions
 cannot be given up. Does not know what a module has loaded. Decision 0033.
 """
@@ -74,11 +75,13 @@ def share_folders(
 
     Returns:
         The flags, and what a copy gives up in each folder that is not its own: a
-        permission, and what follows the folder in the path.
+        permission, and what follows the folder in the path. Nothing if there is an
+        alias.
     """
     shared: list[str] = []
     revoked: list[list[str]] = []
-    named = () if alias is None else (alias,)
+    # What is denied is denied by each path.
+    named = folders if alias is None else (*folders, alias)
     for flag in flags:
         name, _, text = flag.partition("=")
         values = text.split(",")
@@ -90,11 +93,13 @@ def share_folders(
             if any(_covers(path, folders[0], cwd) for path in public):
                 private = []
             ends = [value.removeprefix(PRIVATE_DIR_MARK) for value in private]
-            revoked += [[REVOCABLE[name], end] for end in ends]
+            if alias is None:
+                revoked += [[REVOCABLE[name], end] for end in ends]
+        granted = named if alias is None or name not in REVOCABLE else (alias,)
         expanded = [
             value.replace(PRIVATE_DIR_MARK, folder)
             for value in private
-            for folder in (*folders, *named)
+            for folder in granted
         ]
         shared.append(f"{name}={','.join([*public, *expanded])}")
     return tuple(shared), revoked

@@ -30,13 +30,13 @@ static char cache_path[PATH_MAX]; /* without links */
 static char stand_in[STAND_IN_SIZE];
 static bool has_read_private;
 /* A path that leads each process to a folder in its private one, by a link to a descriptor
- * of this number: what a module that loads is told, so that it is right in each child. */
+ * of this number: what is told of the folder once the module loads, so that it is right in
+ * each child. */
 static char alias[PATH_MAX]; /* empty: there is none */
 static const char *alias_end; /* its last part, a folder in the private one */
 static int private_folder = -1;
 static char private_path[PATH_MAX]; /* without links */
 static char behind_alias[PATH_MAX]; /* without links */
-static bool has_read_alias;
 
 static char *value_of(char **variables, const char *name) {
   size_t length = strlen(name);
@@ -88,24 +88,27 @@ static bool make_alias(void) {
   return true;
 }
 
-static void prepare_alias(const char *path) {
-  if (path == NULL || private_values[0] == NULL || private_values[1] == NULL) return;
+static bool prepare_alias(const char *path) {
+  if (private_values[0] == NULL || private_values[1] == NULL) return false;
   long number = number_behind(path);
   /* What stands in the place of the folder's path must not be longer. */
   if (number < 0 || strlen(path) > strlen(private_values[0]) ||
       !lead_to_private((int)number))
-    return;
+    return false;
   private_folder = (int)number;
   copy_text(alias, sizeof alias, path);
   alias_end = strrchr(alias, '/') + 1;
-  if (!make_alias() || strlen(path) > strlen(private_path)) *alias = '\0';
+  return make_alias() && strlen(path) <= strlen(private_path);
 }
 
-void prepare_folders(char **variables, bool has_own_cache, const char *path) {
+void prepare_folders(char **variables, bool has_own_cache, const char *path,
+                     struct refusal *why) {
   private_values[0] = value_of(variables, "TMPDIR");
   private_values[1] = value_of(variables, "HOME");
   cache_value = value_of(variables, CACHE);
-  prepare_alias(path);
+  /* Its permissions name that path only. */
+  if (path != NULL && !prepare_alias(path))
+    refuse(why, SYSTEM, errno, "the path that leads to its folder");
   if (cache_value == NULL || !has_own_cache) return;
   cache = open(cache_value, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (cache < 0) return;
@@ -135,9 +138,7 @@ char *stand_in_for(const char *name, const char *value, bool is_template,
   /* The module's own, if it has set one. */
   bool is_given =
       value != NULL && (value == private_values[0] || value == private_values[1]);
-  if (!is_given) return NULL;
-  if (is_template) has_read_alias = true;
-  return has_read_alias ? alias : NULL;
+  return is_given ? alias : NULL;
 }
 
 static bool leads_into(const char *path, const char *folder) {
@@ -147,7 +148,7 @@ static bool leads_into(const char *path, const char *folder) {
 }
 
 bool is_link_in_alias(const char *path) {
-  if (!has_read_alias) return false;
+  if (*alias == '\0') return false;
   size_t length = (size_t)(alias_end - alias) - 1;
   return strncmp(path, alias, length) == 0 && path[length] == '\0';
 }
@@ -163,7 +164,7 @@ static void replace_begin(char *path, const char *begin, const char *by) {
 void keep_paths(char *resolved) {
   if (cache >= 0 && leads_into(resolved, cache_path))
     replace_begin(resolved, cache_path, stand_in);
-  else if (has_read_alias && leads_into(resolved, behind_alias))
+  else if (*alias != '\0' && leads_into(resolved, behind_alias))
     replace_begin(resolved, behind_alias, alias);
 }
 
@@ -254,7 +255,6 @@ static void rename_end(char *path, const char *name) {
 static bool take_private(struct refusal *why) {
   if (!lead_to_private(private_folder))
     return refuse(why, CHILD_FAILED, errno, "the private folder");
-  if (!has_read_alias) return true;
   return make_alias() || refuse(why, CHILD_FAILED, errno, "a folder in the private one");
 }
 

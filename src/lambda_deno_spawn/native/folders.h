@@ -8,8 +8,9 @@
 
 /* Notes the folders in the variables that the process came with, and opens DENO_DIR if
  * each child has its own. `alias`: a path to be made one that leads each child into
- * its private folder; NULL: none is wanted. */
-void prepare_folders(char **variables, bool has_own_cache, const char *alias);
+ * its private folder, or refused; NULL: none is wanted. */
+void prepare_folders(char **variables, bool has_own_cache, const char *alias,
+                     struct refusal *why);
 
 /* The number at which Deno finds its cache; -1: it is not opened. */
 int cache_descriptor(void);
@@ -22,11 +23,11 @@ int private_descriptor(void);
 char *stand_in_for(const char *name, const char *value, bool is_template,
                    bool has_input);
 
-/* Changes a path that leads into the cache, or into the private folder of a process
- * whose module knows it by its alias, into one that does so in each child. */
+/* Changes a path that leads into the cache, or into the private folder if that has an
+ * alias, into one that does so in each child. */
 void keep_paths(char *resolved);
 
-/* True for the link in the alias, if the module knows its folder by that. */
+/* True for the link in the alias. */
 bool is_link_in_alias(const char *path);
 
 /* False if the module has left something in its folder, has something open there, or has

@@ -73,6 +73,7 @@ static int (*real_clock)(clockid_t, struct timespec *);
 static int (*real_kill)(pid_t, int);
 static char *(*real_getenv)(const char *);
 static char *(*real_realpath)(const char *, char *);
+static char *(*real_getcwd)(char *, size_t);
 static size_t (*real_fread)(void *, size_t, size_t, FILE *);
 static ssize_t (*real_random)(void *, size_t, unsigned);
 static int (*real_lstat)(int, const char *, struct stat64 *);
@@ -91,6 +92,7 @@ static void find_real(void) {
   *(void **)&real_kill = dlsym(RTLD_NEXT, "kill");
   *(void **)&real_getenv = dlsym(RTLD_NEXT, "getenv");
   *(void **)&real_realpath = dlvsym(RTLD_NEXT, "realpath", PATH_VERSION);
+  *(void **)&real_getcwd = dlsym(RTLD_NEXT, "getcwd");
   *(void **)&real_lstat = dlvsym(RTLD_NEXT, "__lxstat64", STAT_VERSION);
   *(void **)&real_fread = dlsym(RTLD_NEXT, "fread");
   *(void **)&real_random = dlsym(RTLD_NEXT, "getrandom");
@@ -218,10 +220,18 @@ EXPORT char *getenv(const char *name) {
 }
 
 /* The cache's folder of packages is looked up once and kept without links. A module that
- * knows its folder by the alias finds that this is its path without links, too. */
+ * knows its folder by the alias finds that this is its path without links, too, ... */
 EXPORT char *realpath(const char *path, char *resolved) {
   find_once();
   char *result = real_realpath(path, resolved);
+  if (result != NULL && is_active) keep_paths(result);
+  return result;
+}
+
+/* ... and the current folder, once that is there: Deno completes relative paths by it. */
+EXPORT char *getcwd(char *buffer, size_t size) {
+  find_once();
+  char *result = real_getcwd(buffer, size);
   if (result != NULL && is_active) keep_paths(result);
   return result;
 }
@@ -354,7 +364,7 @@ __attribute__((constructor)) static void begin(int arguments_count, char **argum
   if (real_madvise == NULL || real_syscall == NULL || real_signal == NULL ||
       real_broadcast == NULL || real_post == NULL || real_join == NULL ||
       real_clock == NULL || real_kill == NULL || real_getenv == NULL ||
-      real_realpath == NULL || real_fread == NULL || real_register == NULL || real_read == NULL)
+      real_realpath == NULL || real_getcwd == NULL || real_fread == NULL || real_register == NULL || real_read == NULL)
     _exit(EX_CONFIG);
   is_active = begin_template((int)number, has_own_cache, alias, variables);
   free(alias);

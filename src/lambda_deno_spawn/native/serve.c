@@ -103,7 +103,7 @@ bool begin_template(int given, bool has_own_cache, const char *alias,
   control = given;
   own_number = getpid();
   copy_text(why.detail, sizeof why.detail, gnu_get_libc_version());
-  prepare_folders(variables, has_own_cache, alias);
+  prepare_folders(variables, has_own_cache, alias, &why);
   shared = mmap(NULL, SHARED_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
                 0);
   if (shared == MAP_FAILED) refuse(&why, SYSTEM, errno, "mmap");
