@@ -2752,6 +2752,13 @@ function prepareForForks(places) {
     configurable: true,
   });
   if (places !== null) prepareToMove();
+  rehearseDrawing();
+}
+function rehearseDrawing() {
+  try {
+    crypto.getRandomValues(new Uint8Array(65_537));
+  } catch {
+  }
 }
 function rehearseTimer() {
   return new Promise((resolve) => setTimeout(resolve, 0));
@@ -2851,7 +2858,7 @@ function seed() {
     random.set(fresh.subarray(-4));
   } while (random.every((part) => part === 0));
 }
-const made = { prepareForForks, rehearseTimer, rehearseGivingUp, prepareToMove, resume, keepOnly, renewNodeProcess, seed };
+const made = { prepareForForks, rehearseDrawing, rehearseTimer, rehearseGivingUp, prepareToMove, resume, keepOnly, renewNodeProcess, seed };
 templateLate = () => made;
 return made;
 };

@@ -55,6 +55,19 @@ export function prepareForForks(places) {
     configurable: true,
   });
   if (places !== null) prepareToMove();
+  rehearseDrawing();
+}
+
+/**
+ * Have V8 compile what draws random numbers, and draw none: a process that has drawn
+ * some is not forked. So much is refused.
+ */
+function rehearseDrawing() {
+  try {
+    crypto.getRandomValues(new Uint8Array(65_537));
+  } catch {
+    // A QuotaExceededError.
+  }
 }
 
 /**
