@@ -683,6 +683,38 @@ def test_a_library_that_is_not_there_leaves_an_ordinary_process(
         assert template.process.run({"a": 1}).value == {"a": 1}
 
 
+def test_one_path_leads_each_child_to_its_own_folder(
+    tmp_path: Path, library: Path
+) -> None:
+    (tmp_path / "s").symlink_to(control.ALIAS_TARGET)
+    alias = str(tmp_path / "s" / "own")
+    source = """
+    export function handler() {
+      const folder = Deno.env.get("TMPDIR");
+      Deno.chdir(folder);
+      Deno.writeTextFileSync("a", "");
+      return [folder, Deno.realPathSync("."), Deno.cwd()];
+    }
+    """
+    with Template(
+        tmp_path, source, library, environ={control.ALIAS: alias},
+        flags=[f"--allow-read={alias}", f"--allow-write={alias}", "--allow-env"],
+    ) as template:  # fmt: skip
+        (tmp_path / "another").mkdir()
+        child = template.fork(folders=control.Folders("another"))
+        assert child.run().value == [alias] * 3
+    assert (tmp_path / "another" / "own" / "a").exists()
+
+
+def test_a_template_whose_folder_that_path_cannot_lead_to_is_none(
+    tmp_path: Path, library: Path
+) -> None:
+    environ = {control.ALIAS: str(tmp_path / "s" / "own")}
+    with Template(tmp_path, ECHO, library, environ=environ) as template:
+        assert str(template.greeting) == "system: the path that leads to its folder"
+        assert template.process.run({"a": 1}).value == {"a": 1}
+
+
 def test_another_library_that_is_preloaded_stays(tmp_path: Path, library: Path) -> None:
     source = 'export const handler = () => Deno.env.get("LD_PRELOAD");'
     other = "/other/library.so"

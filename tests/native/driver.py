@@ -24,6 +24,7 @@ from lambda_deno_spawn.native.control import (
     OK,
     Answer,
     ControlSocket,
+    Folders,
     template_environ,
 )
 from lambda_deno_spawn.protocol.hello import hello
@@ -333,8 +334,12 @@ class Template:
             pass
         return answer
 
-    def fork(self, stderr: int = 2) -> Waiting:
+    def fork(self, stderr: int = 2, folders: Folders | None = None) -> Waiting:
         """Fork it, as soon as none of its threads is at work.
+
+        Args:
+            stderr: The child's.
+            folders: Names of its folders; None: it has the template's.
 
         Raises:
             RefusedError: It was not forked.
@@ -342,19 +347,19 @@ class Template:
         limit = time.monotonic() + LIMIT_S
         while True:
             try:
-                return self.fork_now(stderr)
+                return self.fork_now(stderr, folders)
             except RefusedError as error:
                 if error.answer.code != BUSY or time.monotonic() > limit:
                     raise
 
-    def fork_now(self, stderr: int = 2) -> Waiting:
-        """Fork it.
+    def fork_now(self, stderr: int = 2, folders: Folders | None = None) -> Waiting:
+        """Fork it; see ``fork``.
 
         Raises:
             RefusedError: It was not forked.
         """
         (its_stdin, stdin), (stdout, its_stdout) = os.pipe(), os.pipe()
-        self.control.fork(its_stdin, its_stdout, stderr)
+        self.control.fork(its_stdin, its_stdout, stderr, folders=folders)
         os.close(its_stdin)
         os.close(its_stdout)
         answer = self.receive()
