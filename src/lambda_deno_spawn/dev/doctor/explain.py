@@ -1,7 +1,7 @@
-"""The meanings of error texts, and the remedies.
+"""What error texts mean, and what to do about them.
 
-Knows the errors that people meet with this runtime, by the text that a log or a caller
-shows. Pure: reads a text, and nothing else. docs/troubleshooting.md and
+Knows the errors that people meet with this runtime by the text in a log or in a
+caller's response. Pure: reads only the text it is given. docs/troubleshooting.md and
 docs/reference/errors.md are generated from the same entries.
 """
 
@@ -61,8 +61,8 @@ ENTRIES = (
         "`Unable to import module 'function': No module named 'function'`",
         r"Unable to import module '|Handler '[^']*' missing on module|"
         r"Bad handler '[^']*': not enough values",
-        "Lambda's own Python runtime looked for the handler: nothing starts Deno",
-        "deploy with `deploy`, or set the variable, and add both layers",
+        "Lambda's own Python runtime looked for the handler; nothing starts Deno",
+        "deploy with `deploy`, or set this variable and add both layers",
         "layers.md#which-layers-a-function-needs",
         "AWS_LAMBDA_EXEC_WRAPPER=/opt/lambda-deno-spawn",
     ),
@@ -70,15 +70,15 @@ ENTRIES = (
         "`Require stack: - /var/runtime/index.mjs`",
         r"/var/runtime/(?:index\.m?js|UserFunction\.js)",
         "Lambda's own Node.js runtime runs the function, not this one",
-        "choose the runtime python3.13 or provided.al2023; `deploy` does",
+        "set the runtime to python3.13 or provided.al2023, as `deploy` does",
         "layers.md#which-layers-a-function-needs",
         "runtime",
     ),
     Entry(
         "`/opt/lambda-deno-spawn: No such file`",
         r"/opt/lambda-deno-spawn[^\n]*(?:[Nn]o such file|not exist)",
-        "the variable AWS_LAMBDA_EXEC_WRAPPER is set, and the runtime layer is missing",
-        "add both layers, for the architecture and the Python of the function",
+        "AWS_LAMBDA_EXEC_WRAPPER is set, but the runtime layer is missing",
+        "add both layers, built for the function's architecture and Python version",
         "layers.md",
         "layers",
     ),
@@ -96,8 +96,8 @@ ENTRIES = (
         "`Cannot find module 'aws-sdk'`, `Relative import path \"@aws-sdk/client-s3\"`",
         r"(?:Cannot find (?:module|package)|Relative import path|Import) "
         r"['\"]@?aws-sdk[/'\"]",
-        "no SDK comes with this runtime, unlike with managed Node.js",
-        'import a version of your own, such as "npm:@aws-sdk/client-s3@3"',
+        "this runtime includes no AWS SDK, unlike the managed Node.js runtime",
+        'import the version you want, such as "npm:@aws-sdk/client-s3@3"',
         "compatibility.md#how-to-provide-packages",
         "imports in deno.json",
     ),
@@ -105,7 +105,7 @@ ENTRIES = (
         "`React is not defined`, `Module not found … /jsx-runtime`",
         r"React is not defined|(?:not find|not found|import path|Import)[^\n]*"
         r"/jsx-(?:dev-)?runtime",
-        "JSX is compiled without an import source, or with one that is not there",
+        "JSX is compiled without an import source, or with one that cannot be found",
         'set "jsx" and "jsxImportSource" under compilerOptions in deno.json',
         "configuration.md#project-files",
         "compilerOptions.jsxImportSource in deno.json",
@@ -118,7 +118,7 @@ ENTRIES = (
         r"[Nn]o native build was found|Cannot find native binding|Query [Ee]ngine|"
         r"(?:not find|not load)[^\n]*\.node\b",
         "a package loads native code, which needs a permission and the right binary",
-        "allow it, and install the package for the architecture of the function",
+        "allow it, and install the package for the function's architecture",
         "packages.md",
         'permissions = "default --allow-ffi"',
     ),
@@ -127,9 +127,9 @@ ENTRIES = (
         r"Relative import path|not a dependency and not in import map|"
         r"not prefixed with / or \./|ERR_PACKAGE_IMPORT_NOT_DEFINED|"
         r"ERR_UNSUPPORTED_ESM_URL_SCHEME|Unsupported scheme \"|Could not resolve ['\"]",
-        "no file says where this package or alias comes from; Deno does not read paths "
-        "of tsconfig.json",
-        "name it in deno.json or package.json, or import it as npm:NAME@VERSION",
+        "no file says where this package or alias comes from; Deno ignores `paths` in "
+        "tsconfig.json",
+        "add it to deno.json or package.json, or import it as npm:NAME@VERSION",
         "compatibility.md#how-to-provide-packages",
         "imports in deno.json",
     ),
@@ -138,8 +138,8 @@ ENTRIES = (
         r"--cached-only is specified|Could not find npm package|"
         r"[Cc]ould not find (?:version|constraint)|npm package '[^']+' does not exist|"
         r"JSR package manifest|Failed caching npm package|Import '[^']+' failed",
-        "a package is neither in the function's package nor in Deno's cache, or has no "
-        "such version",
+        "a package is neither in the deployment package nor in Deno's cache, or the "
+        "version does not exist",
         "build with `build`, which packages it; check its name and version",
         "build.md#the-cache",
         "bundle",
@@ -148,7 +148,7 @@ ENTRIES = (
         "`The lockfile is out of date`, `Integrity check failed`",
         r"lockfile is out of date|[Ii]ntegrity check failed|"
         r"checksum mismatch|Failed reading lockfile|Unsupported lockfile version",
-        "deno.lock does not fit the imports; it is never changed on Lambda (--frozen)",
+        "deno.lock does not match the imports, and Lambda never updates it (--frozen)",
         "run `lambda-deno-spawn deno install --entrypoint FILE`, and commit deno.lock",
         "configuration.md#project-files",
         "deno.lock",
@@ -157,8 +157,8 @@ ENTRIES = (
         "`The requested module 'x' does not provide an export named 'y'`",
         r"does not provide an export named|has no exported member|"
         r"Named export '[^']+' not found",
-        "the module has no such export; a CommonJS one may have a default export only",
-        "import the default export and take the member from it",
+        "the module has no such export; a CommonJS module may only have a default one",
+        "import the default export and read the member from it",
         "from-node.md#typescript-needs-no-build-step",
     ),
     Entry(
@@ -177,7 +177,7 @@ ENTRIES = (
         "`Expected a JavaScript or TypeScript module, but identified a Json module`",
         r"but identified a Json module|ERR_IMPORT_ATTRIBUTE_MISSING|"
         r"needs an import attribute|[Ii]mport assertions? (?:are|is) ",
-        "JSON is imported without saying so",
+        "a JSON file is imported without an import attribute",
         'write `import data from "./data.json" with { type: "json" }`',
         "from-node.md#typescript-needs-no-build-step",
     ),
@@ -193,14 +193,14 @@ ENTRIES = (
         "`TS2322 [ERROR]`, `Type checking failed`",
         r"\bTS\d{4,5} \[ERROR\]|Type checking failed",
         "the type checker found an error; the runtime itself does not check types",
-        "correct the type; `invoke` and Lambda run the code as it is",
+        "fix the type; `invoke` and Lambda run the code regardless",
         "from-node.md#typescript-needs-no-build-step",
     ),
     Entry(
         "`Deno.openKv is not a function`, `--unstable-kv`",
         r"Deno\.openKv is not a function|--unstable-kv",
-        "Deno KV is unstable, and a database on this disk would not outlast its event",
-        'use a service such as DynamoDB; for a database at an address, list "kv" under '
+        "Deno KV is unstable, and a database on local disk would not outlast its event",
+        'use a service such as DynamoDB; for a remote KV database, list "kv" under '
         '"unstable" in deno.json',
         "from-deno.md#what-deno-deploy-has",
         "unstable in deno.json",
@@ -208,8 +208,8 @@ ENTRIES = (
     Entry(
         "`Deno.cron is not a function`, `--unstable-cron`",
         r"Deno\.cron is not a function|--unstable-cron",
-        "no process runs between events, so a job cannot be scheduled in one",
-        "give the job a function of its own, with a schedule in its lambda.toml",
+        "no process runs between events, so the handler's process cannot schedule jobs",
+        "give the job its own function, with a schedule in its lambda.toml",
         "guides/queues-and-schedules.md#a-schedule",
         "events.schedule",
     ),
@@ -217,7 +217,7 @@ ENTRIES = (
         "`Deno.dlopen is not a function`, `Unstable API`",
         r"Deno\.\w+ is not a function|--unstable-|Unstable API",
         "this version of Deno does not have the function, or it is unstable",
-        'name the feature under "unstable" in deno.json, or use its successor',
+        'list the feature under "unstable" in deno.json, or use its successor',
         "configuration.md#project-files",
         "unstable in deno.json",
     ),
@@ -225,7 +225,7 @@ ENTRIES = (
         "`window is not defined`, `document is not defined`",
         r"(?:window|document|localStorage|navigator\.\w+) is not defined",
         "the code is meant for a browser",
-        "use globalThis, or the package's entry for servers",
+        "use globalThis, or the package's server entry point",
         "from-deno.md",
     ),
     Entry(
@@ -233,7 +233,7 @@ ENTRIES = (
         r"[Nn]o such built-in module|Unknown built-in \"node:|"
         r"ERR_UNKNOWN_BUILTIN_MODULE|Not implemented: |ERR_NOT_IMPLEMENTED",
         "Deno does not have this part of Node.js",
-        "look for another package, or a newer Deno (`layer build --deno VERSION`)",
+        "use another package, or a newer Deno (`layer build --deno VERSION`)",
         "compatibility.md",
     ),
     Entry(
@@ -241,22 +241,22 @@ ENTRIES = (
         r"Runtime\.UserCodeSyntaxError|source code could not be parsed|"
         r"SyntaxError: (?:Unexpected|Invalid or|Identifier)(?![^\n]*JSON)",
         "the module cannot be parsed",
-        "go to the position that the message names",
+        "look at the line that the message names",
         "handlers.md",
     ),
     Entry(
         "`Runtime.HandlerNotFound`",
         r"Runtime\.HandlerNotFound",
-        "the module does not export what `handler` names",
-        "correct it; the message lists the exports that exist",
+        "the module has no export with the name in `handler`",
+        "correct the name; the message lists the module's exports",
         "configuration.md#the-handler",
         "handler",
     ),
     Entry(
         "`Runtime.MalformedHandlerName`",
         r"Runtime\.MalformedHandlerName",
-        "the name of the handler does not have the form `file.export`",
-        "correct it, such as `src/api.handler`",
+        "the handler's name does not have the form `file.export`",
+        "correct it, for example to `src/api.handler`",
         "configuration.md#the-handler",
         "handler",
     ),
@@ -266,30 +266,30 @@ ENTRIES = (
         r"Runtime\.ImportModuleError|ERR_MODULE_NOT_FOUND|Module not found|"
         r"Cannot find (?:module|package) |ERR_PACKAGE_PATH_NOT_EXPORTED|"
         r"ERR_UNSUPPORTED_DIR_IMPORT",
-        "the file of the handler, or a module that it imports, is not in the package",
-        "read which import the message names, and see what `build` packages",
+        "the handler's file, or a module that it imports, is not in the package",
+        "look for the import that the message names, and see what `build` packages",
         "build.md#contents",
         "include",
     ),
     Entry(
         "`Top-level await promise never resolved`",
         r"[Tt]op-level await promise never resolved",
-        "the module waits at its top for something that nothing can bring",
-        "move the work into the handler, or look for a missing resolve",
+        "a top-level await waits for a promise that nothing can resolve",
+        "move the work into the handler, or look for a missing resolve call",
         "handlers.md",
     ),
     # Files and permissions.
     Entry(
         "`EROFS`, `Read-only file system`",
         r"EROFS|[Rr]ead-only file system",
-        "everything but the private folder is read-only on Lambda",
+        "on Lambda, only the event's private folder is writable",
         "write to Deno.env.get('TMPDIR') or os.tmpdir()",
         "from-node.md#temporary-files",
     ),
     Entry(
         '`Requires write access to "/tmp/…"`',
         r"Requires write access to \"?/tmp",
-        "each event has a folder of its own, and /tmp itself belongs to no event",
+        "each event has its own folder below /tmp and may not write elsewhere",
         "write to Deno.env.get('TMPDIR') or os.tmpdir()",
         "from-node.md#temporary-files",
     ),
@@ -297,8 +297,8 @@ ENTRIES = (
         '`Requires run access to "git"`, `spawn ffmpeg ENOENT`, `Command failed: git`',
         r"Requires run access|spawn \S+ ENOENT|Failed to spawn|"
         r"Failed to launch the browser|Command failed:? ",
-        "handlers may not start programs by default, and Lambda has few of them",
-        "allow this program, and package it or add a layer that has it",
+        "by default, handlers may not start programs, and Lambda has few installed",
+        "allow this program, and package it or add a layer that contains it",
         "from-node.md#what-a-handler-may-do",
         'permissions = "default --allow-run=PROGRAM"',
     ),
@@ -314,15 +314,15 @@ ENTRIES = (
         "`EACCES: permission denied`",
         r"EACCES|EPERM|PermissionDenied|[Pp]ermission denied \(os error 13\)",
         "the system or Deno's permissions do not allow it",
-        "look in the log for the permission that would; files are read-only on Lambda",
+        "look in the log for the missing permission; files are read-only on Lambda",
         "configuration.md#permissions",
         "permissions",
     ),
     Entry(
         "`ENOENT: no such file or directory`, `No such file or directory (os error 2)`",
         r"ENOENT|NotFound: |No such file or directory \(os error 2\)",
-        "the file is not in the package, or it is one that the function may not read",
-        "package it, or allow it; paths begin at LAMBDA_TASK_ROOT",
+        "the file is not in the package, or the function may not read it",
+        "package or allow it; relative paths start at LAMBDA_TASK_ROOT",
         "configuration.md#permissions",
         "include, or permissions",
     ),
@@ -331,8 +331,8 @@ ENTRIES = (
         "`CredentialsProviderError`, `Could not load credentials from any providers`",
         r"CredentialsProviderError|[Cc]ould not load credentials|"
         r"Region is missing|NoCredentialsError|Unable to locate credentials",
-        "the process, or the command, finds no AWS credentials or no region",
-        "let the handler have them, or set them for the command",
+        "the process or the command found no AWS credentials, or no region",
+        "pass them to the handler, or set them for the command",
         "configuration.md#variables",
         "LAMBDA_DENO_ENV=@credentials …",
     ),
@@ -341,21 +341,21 @@ ENTRIES = (
         r"ExpiredToken|security token included in the request is|"
         r"UnrecognizedClientException|InvalidClientTokenId|SignatureDoesNotMatch|"
         r"InvalidSignatureException",
-        "AWS does not accept the credentials, for example because they have expired",
+        "AWS rejected the credentials, for example because they have expired",
         "renew them (`aws sso login`), or choose another --profile",
         "deploy.md#permissions",
     ),
     Entry(
         "`these credentials lack the permission`",
         r"these credentials lack the permission",
-        "the policy of the user who deploys does not allow the call",
-        "add the statement that the message prints",
+        "the deploying user's policy does not allow the call",
+        "add the statement from the message to that policy",
         "deploy.md#permissions",
     ),
     Entry(
         '`{"Message":"Forbidden"}` from a function URL',
         r"\"?Message\"?: ?\"?Forbidden|AccessDeniedException[^\n]*InvokeFunction",
-        "the URL accepts only signed requests, or two permissions are missing",
+        "the URL accepts only signed requests, or its two permissions are missing",
         "sign the request, or deploy with --function-url-auth NONE",
         "deploy.md#deploy",
         "url.auth",
@@ -365,7 +365,7 @@ ENTRIES = (
         r"is not authorized to perform|AccessDenied|"
         r"does not have permissions? to call",
         "the policy of the function's role, or of your user, does not allow the call",
-        "add the action and the resource that the message names to the policy",
+        "add the action and resource from the message to the policy",
         "guides/least-privilege.md",
         "role",
     ),
@@ -373,7 +373,7 @@ ENTRIES = (
         "`TooManyRequestsException`, `Rate Exceeded`",
         r"TooManyRequestsException|Rate Exceeded|ReservedFunctionConcurrent|"
         r"ThrottlingException",
-        "AWS refuses more invocations or calls at a time",
+        "AWS throttles invocations or calls",
         "try again later, or raise the concurrency",
         "project.md#keys",
         "reserved_concurrency",
@@ -383,8 +383,8 @@ ENTRIES = (
         "`unable to verify the first certificate`",
         r"invalid peer certificate|unable to (?:verify the first|get local issuer)|"
         r"self[- ]signed certificate|CERT_HAS_EXPIRED|DEPTH_ZERO_SELF_SIGNED",
-        "no known authority has signed the server's certificate",
-        "package the authority's certificate and name its file",
+        "the server's certificate is not signed by a known authority",
+        "package the authority's certificate and set the path to it",
         "configuration.md#the-process",
         "env.NODE_EXTRA_CA_CERTS, or env.DENO_CERT",
     ),
@@ -392,8 +392,8 @@ ENTRIES = (
         "`too many connections`, `remaining connection slots are reserved`",
         r"[Tt]oo many connections|remaining connection slots|"
         r"max_user_connections|Too many clients|too many clients already",
-        "each process opens connections of its own, and the database allows no more",
-        "close them in the handler, or put a proxy between",
+        "each process opens its own connections, and the database's limit is reached",
+        "close them in the handler, or put a proxy in front of the database",
         "guides/databases.md",
         "LAMBDA_DENO_MAX_INVOCATIONS",
     ),
@@ -401,7 +401,7 @@ ENTRIES = (
         "`EADDRINUSE`, `Address already in use (os error 98)`",
         r"EADDRINUSE|AddrInUse|Address already in use",
         "another program, or another event's process, listens on this port",
-        "listen on port 0, or stop the other one; `dev` takes --port",
+        "listen on port 0, or stop the other process; `dev` takes --port",
         "handlers.md#any-web-app",
     ),
     Entry(
@@ -412,8 +412,8 @@ ENTRIES = (
         r"[Cc]onnection (?:refused|timed out|reset)|EPIPE|Broken pipe|"
         r"error sending request|fetch failed|"
         r"Network is unreachable|Connect Timeout Error|Connect timeout on endpoint",
-        "the other side cannot be reached: a wrong name, or a VPC without a way out",
-        "check the address; give the VPC a NAT gateway, or the service an endpoint",
+        "the host cannot be reached: a wrong name, or a VPC without internet access",
+        "check the address; add a NAT gateway or a VPC endpoint for the service",
         "project.md#tables-for-aws",
         "vpc.subnets",
     ),
@@ -423,8 +423,8 @@ ENTRIES = (
         "`RequestEntityTooLargeException`",
         r"[Uu]nzipped size must be smaller|RequestEntityTooLarge|"
         r"consume more than the available size|CodeStorageExceeded",
-        "function and layers are larger than Lambda accepts",
-        "bundle the function, and leave out what it does not load",
+        "the function and its layers are larger than Lambda accepts",
+        "bundle the function, and exclude files that it does not load",
         "build.md#contents",
         "exclude",
     ),
@@ -432,22 +432,22 @@ ENTRIES = (
         "`The role defined for the function cannot be assumed by Lambda`",
         r"cannot be assumed by Lambda",
         "the role does not trust lambda.amazonaws.com, or is only seconds old",
-        "let `deploy` create one, or add the trust to yours",
+        "let `deploy` create a role, or add the trust policy to yours",
         "deploy.md#the-role",
         "role",
     ),
     Entry(
         "`no such CPython is on PATH`",
         r"no such CPython is on PATH",
-        "byte code is compiled by the Python that will run it, which is not here",
-        "install it, or build for the Python that you have",
+        "byte code has to be compiled by the Python version that will run it",
+        "install that version, or build for the one you have",
         "layers.md#byte-code",
         "runtime",
     ),
     Entry(
         "`exceeded the 4KB limit`",
         r"exceeded the 4KB limit",
-        "Lambda accepts 4 KB of environment variables",
+        "Lambda accepts at most 4 KB of environment variables",
         "let variables refer to parameters or secrets, or package a file",
         "secrets.md",
         "env",
@@ -455,30 +455,30 @@ ENTRIES = (
     Entry(
         "`ResourceConflictException`, `An update is in progress`",
         r"ResourceConflictException|[Aa]n update is in progress",
-        "another deployment changes this function at the same time",
-        "run the same command again; in a pipeline, let one wait for the other",
+        "another deployment is changing this function",
+        "run the command again; in a pipeline, do not run deployments in parallel",
         "ci.md#github-actions",
     ),
     # How an invocation ended.
     Entry(
         "`Failed to create cache storage directory`, `Not a directory (os error 20)`",
         r"Failed to create cache storage directory|Not a directory \(os error 20\)",
-        "the Cache API and Deno.openKv() have nowhere to store anything",
-        "store it in a service, or for one event in a file below TMPDIR",
+        "the Cache API and Deno.openKv() have no storage here",
+        "store data in a service, or for one event in a file below TMPDIR",
         "configuration.md#the-process",
     ),
     Entry(
         "`INIT_REPORT … Status: timeout`",
         r"INIT_REPORT[^\n]*Status: timeout",
-        "loading the module took longer than the ten seconds that Lambda gives it",
-        "package the modules so that nothing is downloaded, and do less at the top",
+        "loading the module took longer than the ten seconds that Lambda allows",
+        "package all modules so that nothing is downloaded; do less at module level",
         "build.md#the-cache",
         "memory",
     ),
     Entry(
         "`Runtime.HandlerNeverSettled`",
         r"Runtime\.HandlerNeverSettled|Promise resolution is still pending",
-        "the handler returned a promise that nothing can settle any more",
+        "the handler returned a promise that can no longer settle",
         "look for a missing await, or a callback that is never called",
         "handlers.md#callbacks",
     ),
@@ -488,9 +488,9 @@ ENTRIES = (
         r"Runtime\.InvokeTimeout|Task timed out|Sandbox\.Timedout|"
         r"Endpoint request timed out|Signal timed out|"
         r"The (?:operation|signal) (?:was|has been) aborted",
-        "the handler was still running shortly before the function's timeout, or that "
-        "of the API before it",
-        "raise it, or give context.signal to fetch so that it stops in time",
+        "the handler was still running shortly before the timeout of the function, or "
+        "of the API in front of it",
+        "raise the timeout, or pass context.signal to fetch so that it stops in time",
         "handlers.md#the-context",
         "timeout",
     ),
@@ -499,7 +499,7 @@ ENTRIES = (
         r"Runtime\.OutOfMemory|heap limit|signal: killed|[Oo]ut of memory|ENOMEM|"
         r"Cannot allocate memory",
         "V8's heap or the environment's memory was full",
-        "raise it; LAMBDA_DENO_METRICS=json shows the peak of each event",
+        "raise the memory; LAMBDA_DENO_METRICS=json shows each event's peak",
         "metrics.md",
         "memory",
     ),
@@ -507,44 +507,44 @@ ENTRIES = (
         "`Runtime.ResourceExhausted`, `Too many open files`, `No space left on device`",
         r"Runtime\.ResourceExhausted|[Tt]oo many open files|EMFILE|ENOSPC|EAGAIN|"
         r"[Nn]o space left|Resource temporarily unavailable",
-        "processes, descriptors or space in /tmp ran out",
-        "close what the handler opens, and wait for the programs that it starts",
+        "processes, file descriptors or space in /tmp ran out",
+        "close files and sockets, and wait for the programs that the handler starts",
         "configuration.md#the-process",
         "storage",
     ),
     Entry(
         "`Runtime.UnsupportedEvent`",
         r"Runtime\.UnsupportedEvent",
-        "a web app got an event that is not an HTTP request",
+        "a web app received an event that is not an HTTP request",
         "export a `handler` for other events",
         "handlers.md#web-standard-fetch",
     ),
     Entry(
         "`Runtime.InvalidResponse`",
         r"Runtime\.InvalidResponse\b",
-        "`fetch` of a web app did not return a `Response`",
-        "return one in every branch, errors included",
+        "a web app's `fetch` did not return a `Response`",
+        "return one in every branch, including those for errors",
         "handlers.md#web-standard-fetch",
     ),
     Entry(
         "`Runtime.ServerClosed`",
         r"Runtime\.ServerClosed",
-        "the module has closed the server that answers its events",
-        "do not close it before the process ends",
+        "the module has closed the server that handles its events",
+        "keep it open until the process ends",
         "handlers.md#any-web-app",
     ),
     Entry(
         "`Malformed Lambda proxy response`",
         r"[Mm]alformed Lambda proxy response",
         "API Gateway expects statusCode, headers and a body that is text",
-        "return that, or export `fetch`, whose Response is translated",
+        "return these, or export `fetch`, whose Response is translated",
         "handlers.md#web-standard-fetch",
     ),
     Entry(
         '`{"message":"Internal Server Error"}` from a URL',
         r"\"?[Mm]essage\"?: ?\"?Internal [Ss]erver [Ee]rror",
-        "the function failed, and its caller is not told why",
-        "explain its log: `lambda-deno-spawn explain --logs FUNCTION`",
+        "the function failed; its log has the reason, the caller does not get it",
+        "run `lambda-deno-spawn explain --logs FUNCTION`",
         "deploy.md#logs",
     ),
     Entry(
@@ -559,15 +559,15 @@ ENTRIES = (
         "`Runtime.TruncatedResponse`",
         r"Runtime\.TruncatedResponse",
         "a streamed response ended before it was complete",
-        "look in the log for the error of the handler, or for its deadline",
+        "look in the log for the handler's error, or for a timeout",
         "handlers.md#streamed-responses",
     ),
     Entry(
         "`Runtime.InvalidStreamingOperation`",
         r"Runtime\.InvalidStreamingOperation",
-        "a piece of a stream is neither text nor bytes, or the media type cannot be a "
-        "header",
-        "encode the piece; the message has its type",
+        "a chunk of the stream is neither text nor bytes, or the content type is not a "
+        "valid header value",
+        "encode the chunk; the message has its type",
         "handlers.md#streamed-responses",
     ),
     Entry(
@@ -582,20 +582,20 @@ ENTRIES = (
         r"Runtime\.JSONStringifyError|Do not know how to serialize a BigInt|"
         r"Converting circular structure",
         "the result cannot be written as JSON",
-        "convert BigInt, circular objects and the like before returning",
+        "convert BigInt values, circular objects and the like before returning",
         "handlers.md#a-function",
     ),
     Entry(
         "`Runtime.UnmarshalError`, `Runtime.LambdaContextUnmarshalError`",
         r"Runtime\.(?:UnmarshalError|LambdaContextUnmarshalError)",
         "the event or the client context is not JSON",
-        "correct the caller",
+        "correct the request that the caller sends",
         "reference/errors.md",
     ),
     Entry(
         "`Runtime.WorkerProtocolError`",
         r"Runtime\.WorkerProtocolError",
-        "another program wrote into the answer, a part of it was too long, or stdout "
+        "another program wrote into the response, a part of it was too long, or stdout "
         "was closed",
         "do not let programs that the handler starts inherit stdout",
         "reference/errors.md",
@@ -603,15 +603,15 @@ ENTRIES = (
     Entry(
         "`Runtime.LambdaRuntimeClientError`",
         r"Runtime\.LambdaRuntimeClientError|Cannot complete Runtime API call",
-        "Lambda's Runtime API refused or broke off the call that posts the outcome",
-        "read the status in the message; a size or a name may be over a limit",
+        "Lambda's Runtime API refused or aborted the call that posts the outcome",
+        "check the status in the message; a size or a name may exceed a limit",
         "reference/errors.md",
     ),
     Entry(
         "`Runtime.BeforeSnapshotError`",
         r"Runtime\.BeforeSnapshotError",
         "SnapStart: the environment could not be made ready for its snapshot",
-        "read the message: it has the reason",
+        "read the message, which gives the reason",
         "layers.md#snapstart",
     ),
     Entry(
@@ -624,15 +624,15 @@ ENTRIES = (
     Entry(
         "`Runtime.Unknown`, `Function.Unknown`",
         r"(?:Runtime|Function)\.Unknown\b",
-        "the name of the error cannot be an error type of Lambda",
-        "read the message and the log; give your error classes names of letters",
+        "the error's name is not a valid error type for Lambda",
+        "read the message and the log; use only letters in names of error classes",
         "reference/errors.md",
     ),
     Entry(
         "`Runtime.SecretUnavailable`",
         r"Runtime\.SecretUnavailable",
-        "a secret that a variable refers to could not be fetched at the start",
-        "check its name, the role's policy, and the way out of the VPC",
+        "a secret that a variable refers to could not be fetched during init",
+        "check its name, the role's policy, and the VPC's access to the service",
         "secrets.md#what-the-role-has-to-allow",
         "env",
     ),
@@ -657,14 +657,14 @@ ENTRIES = (
         "this package, or the one that built the layer, was installed from source "
         "without the compiler; events work, but each loads the module",
         "run `pip install ziglang`, then `make native` in the checkout, and install "
-        "from it again; build the layers anew with `layer build` and `layer publish`",
+        "from it again; then run `layer build` and `layer publish`",
         "native.md",
     ),
     Entry(
         "`Events are served by processes of their own start`",
         r"Events are served by processes of their own start",
-        "this function cannot be forked safely; the reason follows in that line",
-        "nothing, unless the cost matters: then remove the reason",
+        "this function cannot be forked safely; the same line gives the reason",
+        "nothing, unless the cost matters; then remove the cause",
         "fork.md#when-a-process-is-started-instead",
         "start",
     ),
@@ -673,14 +673,14 @@ ENTRIES = (
         r"Runtime\.UnhandledPromiseRejection|Uncaught \(in promise\)|"
         r"ERR_UNHANDLED_REJECTION",
         "a promise was rejected, and no code awaited it",
-        "await it, or give it to context.waitUntil",
+        "await it, or pass it to context.waitUntil",
         "handlers.md#the-context",
     ),
     Entry(
         "`Maximum call stack size exceeded`",
         r"Maximum call stack size exceeded",
-        "a function calls itself without end, or data are nested very deeply",
-        "look at the stack in the log for the frames that repeat",
+        "a function recurses without end, or data is nested very deeply",
+        "look for repeated frames in the log's stack trace",
         "handlers.md#logs",
         "env.NODE_OPTIONS=--stack-trace-limit=50",
     ),
@@ -688,7 +688,7 @@ ENTRIES = (
         "`Runtime.ExitError`, `Runtime exited`",
         r"Runtime\.ExitError|Runtime exited|Runtime\.NodeJsExit|"
         r"Process exited before completing",
-        "the process ended before it had answered",
+        "the process ended before it sent a response",
         "return or throw instead of calling Deno.exit or process.exit",
         "reference/errors.md",
     ),
