@@ -112,7 +112,7 @@ KEYS = {
     "tracing": Key("`TracingConfig`", "Lambda's `pass-through`"),
     "kms_key": Key("`KMSKeyArn`, for the environment variables", "AWS's own key"),
     "dead_letter": Key(
-        "`DeadLetterConfig`: the target of asynchronous events that failed for good"
+        "`DeadLetterConfig`: the target of asynchronous events that failed permanently"
     ),
     "reserved_concurrency": Key("PutFunctionConcurrency", note="0 stops the function"),
     "provisioned_concurrency": Key(
@@ -168,7 +168,7 @@ IN_TABLES = {
     "url.enabled": Key(
         "whether there is a function URL", "`true` if there is a table `[url]`"
     ),
-    "url.auth": Key("`AuthType`; with `NONE` every caller may call it", "`AWS_IAM`"),
+    "url.auth": Key("`AuthType`; with `NONE`, anyone may call the URL", "`AWS_IAM`"),
     "url.cors.origins": Key("`AllowOrigins`", "needed in `[url.cors]`"),
     "url.cors.methods": Key("`AllowMethods`"),
     "url.cors.headers": Key("`AllowHeaders`"),
@@ -193,7 +193,7 @@ IN_TABLES = {
         "where the image is pushed", "the function's name, in lowercase"
     ),
     "image.base": Key(
-        "what the image is built on",
+                "the base image",
         "AWS's image for the runtime",
         "a folder may be relative to the file",
     ),
@@ -202,30 +202,30 @@ IN_TABLES = {
     "image.working_directory": Key("`WorkingDirectory`", "that of the image"),
 }
 IN_EVENTS = {
-    "events.source": Key("where Lambda reads", "either this or `schedule`"),
+    "events.source": Key("what Lambda reads events from", "either this or `schedule`"),
     "events.batch_size": Key(
-        "the most events in one invocation",
+                "maximum number of events in one invocation",
         "Lambda's 10 for queues, 100 for streams",
-        "above 10, a queue needs `batch_window`, and a FIFO queue has 10 at most",
+        "above 10, a queue needs `batch_window`; a FIFO queue allows at most 10",
     ),
     "events.batch_window": Key("how long to wait for more events", "`0`"),
     "events.report_failures": Key(
-        "whether the handler returns `batchItemFailures`, so that only those are "
-        "delivered again",
+        "whether the handler returns `batchItemFailures`, so that only failed messages "
+        "are delivered again",
         "`false`",
     ),
     "events.max_concurrency": Key(
-        "the most invocations at a time for a queue", "no limit"
+        "maximum number of concurrent invocations for a queue", "no limit"
     ),
-    "events.start": Key("where a stream is read first", "`latest`"),
+    "events.start": Key("where reading a stream begins", "`latest`"),
     "events.filters": Key(
-        "which events are read: [filter patterns](https://docs.aws.amazon.com/lambda/"
+                "which events the function receives: [filter patterns](https://docs.aws.amazon.com/lambda/"
         "latest/dg/invocation-eventfiltering.html)"
     ),
     "events.schedule": Key("when a schedule sends its event, in UTC"),
     "events.input": Key("the event of a schedule", "EventBridge's own event"),
     "events.enabled": Key(
-        "`false` keeps a source or schedule without using it", "`true`"
+        "`false` keeps a source or schedule, but disables it", "`true`"
     ),
 }
 
