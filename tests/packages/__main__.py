@@ -36,16 +36,16 @@ WAYS: Mapping[str, Sequence[Sequence[str]]] = {
 }
 HEAD = """# Packages from npm
 
-Written by `python -m tests.packages -o docs/packages.md`. Each package is used by a
-handler of one line ([cases.py](../tests/packages/cases.py)). The function is built, the
-project is renamed away, and the zip is unpacked elsewhere and invoked there, without
-network and this machine's cache of Deno. "Same" means that the result is that of
-`lambda-deno-spawn invoke` in the project. The form that
-[`build`](build.md#what-is-bundled) chose comes first: one bundle, a bundle with the
-packages beside it, or the files as they are; "+ cache" means that the package contains
-the cache.
-"Runs, unlike `invoke`": the package reads a file of its own, which handlers may not do
-in Deno's cache, but may in the function's package.
+This page is written by `python -m tests.packages -o docs/packages.md`. For each
+package, a one-line handler ([cases.py](../tests/packages/cases.py)) uses it. The test
+builds the function, moves the project away, unpacks the zip elsewhere and invokes it
+there, without network and without this machine's Deno cache. "Same" means that the
+result equals that of `lambda-deno-spawn invoke` in the project. Each cell begins with
+the form that [`build`](build.md#what-is-bundled) chose: one bundle, a bundle with the
+packages beside it, or the files unchanged; "+ cache" means that the zip contains the
+cache.
+"Runs, unlike `invoke`" means that the package reads one of its own files, which
+handlers may read in the function's package, but not in Deno's cache.
 
 | Package | from `node_modules` | with `--no-bundle` | by `npm:` |
 |---|---|---|---|
