@@ -42,24 +42,24 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "doctor": (
         ("this machine and a function", "."),
-        ("what the next event finds of a hostile one", "--isolation"),
+        ("what a hostile event leaves for the next one", "--isolation"),
     ),
     "new": (("a web API with Hono", "orders --template http"),),
     "init": (
         ("the app in this folder", ""),
-        ("what would be done to another", "orders --dry-run"),
+        ("what it would do in another folder", "orders --dry-run"),
     ),
     "build": (
         ("into dist/", "."),
         ("type-checked and minified, for Graviton", ". --check --minify --arch arm64"),
     ),
-    "bench": (("40 events in each way", ". --event @event.json --events 40"),),
+    "bench": (("40 events for each way", ". --event @event.json --events 40"),),
     "dev": (
         ("one function, on port 3000", "."),
-        ("two, with recordings of what fails", "orders users --record failures"),
+        ("two, and record failures", "orders users --record failures"),
     ),
     "call": (
-        ("a function that dev serves", "orders /hello/Ada"),
+        ("a function served by dev", "orders /hello/Ada"),
         ("the URL of a deployed function, signed", "orders /hello/Ada --remote"),
     ),
     "deno": (("a task of deno.json", "task test"),),
@@ -73,10 +73,10 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
     "layer delete": (("what would be deleted", "--keep 2 --dry-run"),),
     "deploy": (
         ("the function in this folder", "."),
-        ("with a URL, without a question", ". --function-url --yes"),
+        ("with a URL, without asking", ". --function-url --yes"),
         ("what would change", ". --dry-run"),
     ),
-    "delete": (("the function that lambda.toml names", ". --yes"),),
+    "delete": (("the function named in lambda.toml", ". --yes"),),
     "logs": (("as it is written", "orders --follow"),),
     "replay": (("the newest recording", "last"),),
     "explain": (

@@ -193,7 +193,7 @@ IN_TABLES = {
         "where the image is pushed", "the function's name, in lowercase"
     ),
     "image.base": Key(
-                "the base image",
+        "the base image",
         "AWS's image for the runtime",
         "a folder may be relative to the file",
     ),
@@ -204,7 +204,7 @@ IN_TABLES = {
 IN_EVENTS = {
     "events.source": Key("what Lambda reads events from", "either this or `schedule`"),
     "events.batch_size": Key(
-                "maximum number of events in one invocation",
+        "maximum number of events in one invocation",
         "Lambda's 10 for queues, 100 for streams",
         "above 10, a queue needs `batch_window`; a FIFO queue allows at most 10",
     ),
@@ -219,7 +219,7 @@ IN_EVENTS = {
     ),
     "events.start": Key("where reading a stream begins", "`latest`"),
     "events.filters": Key(
-                "which events the function receives: [filter patterns](https://docs.aws.amazon.com/lambda/"
+        "which events the function receives: [filter patterns](https://docs.aws.amazon.com/lambda/"
         "latest/dg/invocation-eventfiltering.html)"
     ),
     "events.schedule": Key("when a schedule sends its event, in UTC"),

@@ -19,34 +19,34 @@ MEANINGS = {
     "to the caller. The metric is 0 or 1",
     "start": "how the process began: `exec` or `fork` ([forks](fork.md)). The metric "
     "is 1 for a fork",
-    "startReason": "why it was not `fork`: what the module has that cannot be copied, "
-    "which setting excludes it, or that there was no loaded process, as for the first "
+    "startReason": "why it was not `fork`: something in the module that cannot be "
+    "copied, a setting that excludes it, or no loaded process yet, as for the first "
     "event of an environment",
-    "warm": "whether the process had been started before the event came. The metric "
-    "is 0 or 1",
+    "warm": "whether the process had been started before the event arrived. The "
+    "metric is 0 or 1",
     "spawnMs": "the system call that starts the process",
     "readyMs": "from that call until the handler's module was loaded",
-    "idleMs": "how long the process then waited for its event; includes the time it "
-    "was frozen if the system's clock does",
-    "waitMs": "how long the event waited for the process; the part of a process's "
+    "idleMs": "how long the process then waited for its event; includes time in which "
+    "it was frozen if the system's clock does",
+    "waitMs": "how long the event waited for the process: the part of the process's "
     "start that the caller notices",
     "handlerMs": "from handing over the event to the end of the response",
-    "postMs": "until the Runtime API had accepted the response",
+    "postMs": "from then until the Runtime API accepted the response",
     "finishMs": "work passed to `waitUntil` that ran after that",
     "cleanupMs": "ending the process and everything that it started, and removing its "
     "folder",
-    "cpuUserMs": "processor time in user code, of the process and of the programs it "
-    "waited for (wait4(2)), including its start",
-    "cpuSystemMs": "the same in the kernel",
-    "peakMemoryMB": "largest resident memory of the process, or of one program it "
+    "cpuUserMs": "CPU time in user code of the process, including its start, and of "
+    "the programs that it waited for (wait4(2))",
+    "cpuSystemMs": "the same for CPU time in the kernel",
+    "peakMemoryMB": "largest resident memory of the process, or of a program that it "
     "waited for",
     "bytesIn": "size of the event",
     "bytesOut": "size of the response or the error",
     "leftoverProcesses": "programs that were still running and were ended. If several "
-    "events run at once: all that ended in the environment during this invocation",
+    "events run at once, all that were ended in the environment during this invocation",
     "leftoverFiles": "files and folders in the private folder, which are removed. If "
-    "removal takes longer than a few milliseconds, a lower bound: those that were gone "
-    "when the line was written",
+    "removal takes longer than a few milliseconds, the number removed by the time the "
+    "line is written",
 }
 # Metrics that are no field's value, but follow from one.
 DERIVED = {"status": "Errors", "start": "ForkedStarts", "warm": "WarmStarts"}

@@ -93,7 +93,7 @@ def bench(
         int,
         typer.Option(
             metavar="N",
-            help=f"How often to measure the event in each way; {EVENTS_LEAST} or more.",
+            help=f"How many events to measure for each way; {EVENTS_LEAST} or more.",
         ),
     ] = DEFAULT_EVENTS,
     way: Annotated[
@@ -124,11 +124,11 @@ def bench(
         typer.Option("-o", "--output", help="table: tables; json: an object."),
     ] = Form.TABLE,
 ) -> None:
-    """Measure what a function costs in each way to serve its events.
+    """Measure what a function costs with each way of serving its events.
 
     Runs the function under this runtime (fork, exec, reuse, server), in a Deno process
-    that polls by itself (poller) and as a bare `deno run` for each event (bare), all in
-    turns, and frozen between events as on Lambda.
+    that polls for events itself (poller), and with a bare `deno run` for each event
+    (bare). The ways take turns, and are frozen between events as on Lambda.
     """
     with exit_codes(is_verbose=verbose):
         if events < EVENTS_LEAST:

@@ -82,7 +82,7 @@ def build(
         bool,
         typer.Option(
             "--source-map/--no-source-map",
-            help="Include the source map: stack traces then name your source files.",
+            help="Include the source map, so that stack traces name your source files.",
         ),
     ] = True,
     cache: Annotated[
@@ -97,7 +97,7 @@ def build(
         typer.Option(
             "--image",
             help="Build a container image, too; without Docker.  [default: if "
-            "lambda.toml has a table for it]",
+            "lambda.toml has an image table]",
             show_default=False,
         ),
     ] = False,
@@ -132,7 +132,8 @@ def build(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Deno binary for the other instruction set that runs on this machine.",
+            help="Deno binary for the other instruction set; this machine has to be "
+            "able to run it.",
         ),
     ] = None,
     verbose: VerboseOption = False,

@@ -116,7 +116,7 @@ def call(
         bool,
         typer.Option(
             "--remote",
-            help="Call the function's URL in AWS; signed, if its AuthType is AWS_IAM.",
+            help="Call the function's URL in AWS; signed if its AuthType is AWS_IAM.",
         ),
         REMOTE,
     ] = False,
@@ -126,7 +126,7 @@ def call(
             "--qualifier",
             "--alias",
             metavar="NAME",
-            help="With --remote: alias with the URL.",
+            help="With --remote: alias that has the URL.",
         ),
         REMOTE,
     ] = None,
@@ -149,9 +149,8 @@ def call(
 ) -> None:
     """Send an HTTP request to a function URL and print the response.
 
-    The body is printed as it arrives. The function is one that `dev` serves, or with
-    --remote one in AWS. Exit code 1: the status is 400 or more, or the response broke
-    off.
+    The body is printed as it arrives. The function is served by `dev`, or with --remote
+    runs in AWS. Exit code 1: the status is 400 or above, or the response was cut off.
     """
     with exit_codes(is_verbose=verbose):
         refuse_ignored(context, REMOTE if remote else LOCAL)

@@ -40,7 +40,7 @@ EXIT_CODES = {
     0: "Success.",
     EXIT_FAILED: "The function failed, a check found a problem, or the command itself "
     "failed unexpectedly.",
-    EXIT_USAGE: "The command cannot be carried out as given.",
+    EXIT_USAGE: "The command cannot run as given, for example because of an option.",
     EXIT_BUILD: "A build or a deployment failed.",
     EXIT_CHANGES: "`deploy --plan` found changes to make.",
     EXIT_INTERRUPTED: "Interrupted by Ctrl-C (SIGINT).",

@@ -29,7 +29,7 @@ SETTINGS = {
 def deno(context: typer.Context) -> None:
     """Run Deno with any arguments: `deno task test`, `deno fmt`.
 
-    It is the Deno that `invoke` and `build` use, which need not be on PATH.
+    Runs the Deno that `invoke` and `build` use, which need not be on PATH.
     """
     with exit_codes(is_verbose=False):
         binary = deno_binary(os.environ)

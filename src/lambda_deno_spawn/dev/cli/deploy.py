@@ -215,7 +215,7 @@ def deploy(
     tenancy: Annotated[
         Tenancy | None,
         typer.Option(
-            help="Give each tenant execution environments of its own; only for a new "
+            help="Give each tenant its own execution environments; only for a new "
             "function.",
             show_default=False,
         ),
@@ -273,7 +273,7 @@ def deploy(
         typer.Option(
             "--image",
             help="Create it from a container image, and push the image to ECR.  "
-            "[default: if lambda.toml has a table for it]",
+            "[default: if lambda.toml has an image table]",
             show_default=False,
         ),
     ] = False,
@@ -289,7 +289,7 @@ def deploy(
         bool,
         typer.Option(
             "--create-repository",
-            help="With --image: create also a repository that you named.",
+            help="With --image: also create a repository that you name.",
         ),
     ] = False,
     base: BaseOption = None,
@@ -303,7 +303,7 @@ def deploy(
         bool,
         typer.Option(
             "--plan",
-            help="Like --dry-run, and exit with 4 if something would change, else 0.",
+            help="Like --dry-run, but exit with 4 if something would change, else 0.",
         ),
     ] = False,
     yes: YesOption = False,

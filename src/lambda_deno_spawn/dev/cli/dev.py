@@ -77,7 +77,7 @@ def dev(
         list[Path] | None,
         typer.Argument(
             metavar="[PATH]...",
-            help="Functions, or folders that contain some.  [default: this folder]",
+            help="Functions, or folders with functions.  [default: this folder]",
             show_default=False,
         ),
     ] = None,
@@ -90,7 +90,7 @@ def dev(
             metavar="PORT",
             min=0,
             max=65535,
-            help="Port on 127.0.0.1; 0: a free one.",
+            help="Port on 127.0.0.1; 0: any free port.",
         ),
     ] = DEFAULT_PORT,
     events: Annotated[
@@ -139,7 +139,8 @@ def dev(
             metavar="N",
             min=1,
             max=1000,
-            help="Execution environments of a function at most; further requests wait.",
+            help="Maximum number of execution environments per function; further "
+            "requests wait.",
         ),
     ] = DEFAULT_ENVIRONMENTS,
     concurrency: Annotated[
@@ -148,7 +149,7 @@ def dev(
             metavar="N",
             min=1,
             max=1000,
-            help="Events that an environment takes at once, as a Managed Instance.",
+            help="Events that an environment serves at once, like a Managed Instance.",
         ),
     ] = None,
     freeze: Annotated[

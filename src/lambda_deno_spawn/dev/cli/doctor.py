@@ -51,7 +51,7 @@ def doctor(
         str | None,
         typer.Argument(
             metavar="FUNCTION",
-            help="Check this function too: the handler's file, or its folder.",
+            help="Also check this function: the handler's file, or its folder.",
         ),
         CHECKS,
     ] = None,
@@ -64,8 +64,8 @@ def doctor(
         bool,
         typer.Option(
             "--isolation",
-            help="Instead, run a hostile pair of events and show the leaks from the "
-            "first to the second.",
+            help="Instead, run pairs of events, the first of them hostile, and show "
+            "what leaks to the second.",
         ),
         ISOLATION,
     ] = False,
@@ -84,7 +84,7 @@ def doctor(
 ) -> None:
     """Check this machine and a function for problems.
 
-    For an error that has happened, see `explain`. Exit code 0: no problem; 1: a problem
+    To understand an error message, use `explain`. Exit code 0: no problem; 1: a problem
     or a leak.
     """
     with exit_codes(is_verbose=verbose):

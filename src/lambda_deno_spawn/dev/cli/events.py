@@ -42,7 +42,7 @@ def events(
     set_: SetOption = None,
     verbose: VerboseOption = False,
 ) -> None:
-    """List the sample events of AWS's services, or print one as JSON.
+    """List the sample events of AWS services, or print one as JSON.
 
     `invoke --event NAME` sends it.
     """

@@ -45,8 +45,8 @@ def explain(
         str | None,
         typer.Argument(
             metavar="TEXT|FILE|last|-",
-            help="An error, or a log: as it is, in a file (with or without @), from "
-            "stdin, or of the last failure that was recorded.  [default: stdin; on a "
+            help="An error or a log: as text, in a file (with or without @), from "
+            "stdin, or from the last recorded failure.  [default: stdin; on a "
             "terminal, last]",
         ),
         TEXT,
@@ -82,9 +82,9 @@ def explain(
 ) -> None:
     """Say why something does not work: what the errors in a log mean.
 
-    Each known error is shown with its cause, what to do, what to set, and the page that
-    says more. `doctor` finds what would fail before it does. Exit code 0: at least one
-    error is known; 1: none is.
+    Shows the cause of each known error, what to do, what to set, and the page with
+    more details. `doctor` finds problems before they cause errors. Exit code 0: at
+    least one error is known; 1: none is.
     """
     with exit_codes(is_verbose=verbose):
         if logs is not None:

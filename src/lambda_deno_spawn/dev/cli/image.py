@@ -31,8 +31,8 @@ BaseOption = Annotated[
     typer.Option(
         "--base",
         metavar="IMAGE|FOLDER",
-        help="With --image: the image to build on, in a registry (HOST/NAME:TAG) or an "
-        "OCI layout here.  [default: lambda.toml's, else AWS's for the runtime]",
+        help="With --image: the base image, in a registry (HOST/NAME:TAG) or a local "
+        "OCI layout.  [default: lambda.toml's, else AWS's for the runtime]",
     ),
 ]
 PythonDirOption = Annotated[
@@ -40,7 +40,7 @@ PythonDirOption = Annotated[
     typer.Option(
         "--python-dir",
         metavar="FOLDER",
-        help="With --image and provided.al2023: installation of Python to put into it."
+        help="With --image and provided.al2023: installation of Python to include."
         "  [default: python-build-standalone, fetched by uv]",
     ),
 ]

@@ -70,11 +70,11 @@ def init(
         ),
     ] = Output.TEXT,
 ) -> None:
-    """Make an existing app a function: project file, types, an event.
+    """Turn an existing app into a function: project file, types, an event.
 
-    Finds the handler by deno.json, package.json and the names of files. What is there
-    is kept: files are created or get additions, and a second run has nothing to do.
-    Works without network.
+    Finds the handler with deno.json, package.json and file names. Keeps what exists:
+    files are created or added to, and a second run changes nothing. Works without
+    network.
     """
     with exit_codes(is_verbose=verbose):
         adoption = plan_adoption(

@@ -71,8 +71,8 @@ def build(
         typer.Option(
             metavar="|".join(PYTHONS),
             help="Version of Python to compile the runtime for; may be repeated.  "
-            f"[default: {DEFAULT_PYTHON}, and the newest one on this machine if that "
-            "is missing]",
+            f"[default: {DEFAULT_PYTHON}, and if this machine does not have it, also "
+            "the newest one that it has]",
         ),
     ] = None,
     python_dir: Annotated[
@@ -87,7 +87,7 @@ def build(
         bool,
         typer.Option(
             "--allow-newer-glibc",
-            help="Build layers that Lambda cannot load, for tests on this machine.",
+            help="Allow layers that Lambda cannot load, for tests on this machine.",
         ),
     ] = False,
     out: Annotated[

@@ -29,8 +29,8 @@ def delete_layers(
         list[str] | None,
         typer.Argument(
             metavar="LAYER...",
-            help="NAME:VERSION, or NAME with --keep; ARNs too.  [default: all layers "
-            "of the runtime, with --keep]",
+            help="NAME:VERSION, or NAME with --keep; or ARNs.  [default: with --keep, "
+            "all layers of the runtime]",
             show_default=False,
         ),
     ] = None,
@@ -50,7 +50,7 @@ def delete_layers(
 ) -> None:
     """Delete versions of the runtime's layers.
 
-    A version that a function still uses stays.
+    A version that a function still uses is not deleted.
     """
     with exit_codes(is_verbose=verbose):
         from lambda_deno_spawn.dev.aws.layer_removal import (

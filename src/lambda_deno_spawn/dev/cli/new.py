@@ -69,8 +69,8 @@ def new(
 ) -> None:
     """Write a new project: function, test, events, project file.
 
-    Works without network. Existing files are never overwritten. The project file names
-    a runtime if this machine can compile layers for that one only.
+    Works without network. Existing files are never overwritten. The project file sets
+    a runtime if this machine can compile layers only for that one.
     """
     with exit_codes(is_verbose=verbose):
         chosen = find_template(template)

@@ -47,7 +47,7 @@ ProjectArgument = Annotated[
     str,
     typer.Argument(
         metavar="FUNCTION",
-        help="Folder or file of the function, or the name or ARN of a project here.",
+        help="Folder or file of the function, or name or ARN of a local project.",
     ),
 ]
 NameOption = Annotated[
@@ -76,14 +76,14 @@ EnvFileOption = Annotated[
         "--env-file",
         metavar="FILE",
         help="File with lines NAME=VALUE, as for `deno run --env-file`; may be "
-        "repeated. --env comes first, then the last file, then lambda.toml.",
+        "repeated. --env takes precedence, then the last file, then lambda.toml.",
     ),
 ]
 StageOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Stage in lambda.toml, [stage.NAME].  [default: without a stage]",
+        help="Stage in lambda.toml, [stage.NAME].  [default: no stage]",
     ),
 ]
 EventOption = Annotated[
@@ -140,8 +140,8 @@ InspectOption = Annotated[
     bool,
     typer.Option(
         "--inspect",
-        help="Have a debugger attach to the function's process; the timeout is "
-        "suspended.",
+        help="Wait for a debugger to attach to the function's process; the timeout "
+        "is suspended.",
     ),
 ]
 InspectBrkOption = Annotated[
@@ -157,7 +157,7 @@ InspectPortOption = Annotated[
         metavar="PORT",
         min=0,
         max=65535,
-        help=f"Port for the debugger; 0: any that is free.  [default: {INSPECT_PORT}]",
+        help=f"Port for the debugger; 0: any free port.  [default: {INSPECT_PORT}]",
     ),
 ]
 RecordOption = Annotated[
@@ -176,14 +176,17 @@ DryRunOption = Annotated[
     typer.Option("--dry-run", help="Print the changes without making them."),
 ]
 YesOption = Annotated[
-    bool, typer.Option("--yes", "-y", help="Do not ask before removing or replacing.")
+    bool,
+    typer.Option(
+        "--yes", "-y", help="Do not ask before removing or replacing anything."
+    ),
 ]
 BucketOption = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="Upload through this bucket.  [default: none up to 50 MB, else a bucket "
-        "that is created]",
+        help="Upload through this bucket.  [default: none up to 50 MB, else a new "
+        "bucket]",
     ),
 ]
 VerboseOption = Annotated[

@@ -65,7 +65,7 @@ def publish(
     verbose: VerboseOption = False,
     output: OutputOption = Output.TEXT,
 ) -> None:
-    """Publish the layers that `layer build` has built.
+    """Publish the layers that `layer build` built.
 
     A layer is not published again if its newest version has the same content.
     """

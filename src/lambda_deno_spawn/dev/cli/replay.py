@@ -67,8 +67,8 @@ def replay(
         str | None,
         typer.Argument(
             metavar="FUNCTION",
-            help="The code to run: the handler's file, or its folder.  [default: where "
-            "it was recorded, or the project here with the function's name]",
+            help="The code to run: the handler's file, or its folder.  [default: the "
+            "recorded folder, or the local project with the function's name]",
         ),
         RUN,
     ] = None,
@@ -125,7 +125,7 @@ def replay(
 ) -> None:
     """Run a recorded invocation again, and print the differences.
 
-    Exit code 0: the same outcome, even if that is an error; 1: another one.
+    Exit code 0: the same outcome, even if it is an error; 1: a different one.
     """
     with exit_codes(is_verbose=verbose):
         from lambda_deno_spawn.dev.local.inspector import how_to_attach
