@@ -35,7 +35,7 @@ EXAMPLES: dict[str, tuple[tuple[str, str], ...]] = {
             ". --event @event.json",
         ),
         (
-            "with one of AWS's sample events, in half the memory",
+            "with a sample event, in half the memory",
             ". --event sqs --memory 256",
         ),
         ("the deployed function", "--remote orders --event @event.json"),
