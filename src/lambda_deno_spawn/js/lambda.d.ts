@@ -12,7 +12,7 @@
 
 import type { Writable } from "node:stream";
 
-/** Facts about an invocation: those of Node's runtime, then those of this one. */
+/** Facts about an invocation: first those of Node's runtime, then those of this runtime. */
 export interface Context {
   readonly functionName: string;
   /** "$LATEST" or a number. */
@@ -24,12 +24,12 @@ export interface Context {
   readonly awsRequestId: string;
   readonly logGroupName: string;
   readonly logStreamName: string;
-  /** Given by mobile applications only. */
+  /** Only from mobile applications. */
   readonly identity?: CognitoIdentity;
-  /** Given by mobile applications, or by callers that use the SDK. */
+  /** From mobile applications, or from callers that use the SDK. */
   readonly clientContext?: ClientContext;
   /**
-   * A value given to the callback is sent when the event loop is empty. Set it to false
+   * A value passed to the callback is sent when the event loop is empty. Set it to false
    * before calling the callback to have it sent at once.
    */
   callbackWaitsForEmptyEventLoop: boolean;
@@ -38,18 +38,18 @@ export interface Context {
 
   /** The caller's tenant, if the function isolates tenants. */
   readonly tenantId?: string;
-  /** The header of X-Ray, unchanged: `Root=…;Parent=…;Sampled=…`. */
+  /** X-Ray's header, unchanged: `Root=…;Parent=…;Sampled=…`. */
   readonly xRayTraceId?: string;
   /** Aborts with a `TimeoutError` shortly before the handler is stopped. */
   readonly signal: AbortSignal;
   /** Finish this after the response, before the process ends and within the deadline. */
   waitUntil(promise: unknown): void;
 
-  /** Ends the handler at once, as in older runtimes: prefer a promise. */
+  /** Ends the handler immediately, as in older runtimes: prefer a promise. */
   done(error?: unknown, result?: unknown): void;
-  /** As `done(null, result)`. */
+  /** Same as `done(null, result)`. */
   succeed(result?: unknown): void;
-  /** As `done(error)`. */
+  /** Same as `done(error)`. */
   fail(error?: unknown): void;
 }
 
@@ -59,7 +59,7 @@ export interface CognitoIdentity {
   readonly cognitoIdentityPoolId: string;
 }
 
-/** As written by the caller: any member may be missing. */
+/** The caller's client context: any member may be missing. */
 export interface ClientContext {
   // deno-lint-ignore no-explicit-any
   readonly [member: string]: any;
@@ -83,11 +83,11 @@ export type Handler<E = any, R = any> = (
   context: Context,
 ) => R | Promise<R>;
 
-/** The callback of older handlers; after the first call it does nothing. */
+/** The callback of older handlers; only its first call has an effect. */
 // deno-lint-ignore no-explicit-any
 export type Callback<R = any> = (error?: unknown, result?: R) => void;
 
-/** A handler that ends by its callback, or by `done`, `succeed`, `fail` of its context. */
+/** A handler that ends with its callback, or with `done`, `succeed` or `fail` of its context. */
 // deno-lint-ignore no-explicit-any
 export type CallbackHandler<E = any, R = any> = (
   event: E,
@@ -95,18 +95,18 @@ export type CallbackHandler<E = any, R = any> = (
   callback: Callback<R>,
 ) => void;
 
-/** The context of a fetch handler: the event holds more than the request. */
+/** The context of a fetch handler: the event contains more than the request. */
 export interface FetchContext<
   E extends HttpEvent | VpcLatticeEvent = HttpEvent,
 > extends Omit<Context, "done" | "succeed" | "fail"> {
   /** The event that the request was made from. */
   readonly event: E;
-  /** That of the event; an empty object if it has none. */
+  /** The event's request context; an empty object if it has none. */
   readonly requestContext: E extends { requestContext: infer C } ? C
     : Record<string, never>;
-  /** The client, as in `Deno.serve`: no port is known, so it is 0. */
+  /** The client, as in `Deno.serve`: its port is unknown, so it is 0. */
   readonly remoteAddr: { transport: "tcp"; hostname: string; port: number };
-  /** This context, by the name that hono's adapter for Lambda gives it. */
+  /** This context, under the name that Hono's adapter for Lambda uses. */
   readonly lambdaContext: Context;
 }
 
@@ -128,7 +128,7 @@ export interface ApiGatewayV1Event {
   /** "1.0" from an HTTP API, absent from a REST API. */
   version?: "1.0";
   resource: string;
-  /** Without the stage, but with it from an HTTP API. */
+  /** Without the stage; from an HTTP API, with the stage. */
   path: string;
   httpMethod: string;
   /** The last value of each name. */
@@ -190,7 +190,7 @@ export interface ApiGatewayV2Event {
   version: "2.0";
   /** "$default", or method and path of the route. */
   routeKey: string;
-  /** With the stage, unless that is `$default`; the `Request` has it without. */
+  /** With the stage, unless it is `$default`; the path of the `Request` has no stage. */
   rawPath: string;
   /** Without the question mark; "" if there is none. */
   rawQueryString: string;
@@ -207,7 +207,7 @@ export interface ApiGatewayV2Event {
   isBase64Encoded: boolean;
 }
 
-/** A function URL uses format 2.0 too. */
+/** A function URL also uses format 2.0. */
 export type FunctionUrlEvent = ApiGatewayV2Event;
 
 /** What API Gateway or a function URL knows about a request, in format 2.0. */
@@ -252,7 +252,7 @@ export interface ApiGatewayV2RequestContext {
   timeEpoch: number;
 }
 
-/** Application Load Balancer: one value for each name or all, by its target group. */
+/** Application Load Balancer: the target group decides whether a name has one value or all. */
 export interface AlbEvent {
   requestContext: { elb: { targetGroupArn: string } };
   httpMethod: string;
@@ -267,7 +267,7 @@ export interface AlbEvent {
   isBase64Encoded: boolean;
 }
 
-/** VPC Lattice; becomes a `Request` too. */
+/** VPC Lattice; also becomes a `Request`. */
 export type VpcLatticeEvent = VpcLatticeV1Event | VpcLatticeV2Event;
 
 /** VPC Lattice, event structure version V1. */
@@ -345,11 +345,11 @@ export interface AlbResult {
 
 /** The body of a streamed response, which ends when this does. */
 export interface ResponseStream extends Writable {
-  /** To be called before the first write. */
+  /** Call it before the first write. */
   setContentType(contentType: string): void;
 }
 
-/** What is sent before the body of a streamed HTTP response. */
+/** The head of a streamed HTTP response, sent before its body. */
 export interface HttpMetadata {
   statusCode?: number;
   /** Without `set-cookie`. */
@@ -382,16 +382,16 @@ export interface AwsLambda {
       metadata: HttpMetadata,
     ): ResponseStream;
   };
-  /** What belongs to the invocation, for code that does not get the context. */
+  /** Values of the invocation, for code that does not get the context. */
   InvokeStore: InvokeStore;
 }
 
-/** As in Node's runtime; the package `@aws/lambda-invoke-store` finds it. */
+/** As in Node's runtime; the package `@aws/lambda-invoke-store` uses it. */
 export interface InvokeStore {
   getContext(): Record<string | symbol, unknown> | undefined;
-  /** False outside of an invocation, as while the module loads. */
+  /** False outside an invocation, such as while the module loads. */
   hasContext(): boolean;
-  /** `-` outside of an invocation. */
+  /** `-` outside an invocation. */
   getRequestId(): string;
   getXRayTraceId(): string | undefined;
   getTenantId(): string | undefined;
