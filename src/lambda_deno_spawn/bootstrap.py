@@ -79,8 +79,8 @@ if TYPE_CHECKING:
     from lambda_deno_spawn.worker.start import StartedWorker
 
 CLOSED_LOST = (
-    "Cannot close processes to events that run beside them: the code of an event may "
-    "read another one"
+    "Cannot protect processes from events that run at the same time: the code of an "
+    "event may read another one"
 )
 EXIT_OK = 0
 EXIT_FAILED = 1

@@ -133,10 +133,10 @@ async def test_an_error_says_that_the_file_may_be_there_and_what_to_set(
         )
         kind, message = await failure("write", "/tmp/x")
         assert kind == "NotCapable"
-        assert "os.tmpdir() and $TMPDIR name: use that" in message
+        assert "each event has its own empty folder: use os.tmpdir()" in message
         assert '"default --allow-write=/tmp/x"' in message
         kind, message = await failure("write", str(task_root / "x"))
-        assert "on Lambda the function's folder cannot be written to" in message
+        assert "on Lambda the function's folder is read-only" in message
         assert '"default --allow-write=$LAMBDA_TASK_ROOT/x"' in message
         await api.wait_for_next()
 

@@ -281,7 +281,7 @@ async def test_whatever_the_last_words_are_the_next_event_is_served(
         await api.wait_for_next()
     begun = re.findall(r"\t(request-\d+)\tINFO\tbegins (\d+)", runtime.log)
     assert {(f"request-{i}", str(i)) for i in range(1, n + 1)} <= set(begun)
-    assert "did not come to it within 0.30 s: stopped" in runtime.log
+    assert "did not end within 0.30 s: stopped" in runtime.log
     assert "something is still open" in runtime.log
     assert "Uncaught error at the end of the process Error: at the end" in runtime.log
 
@@ -444,4 +444,4 @@ async def test_a_collector_that_is_gone_costs_a_bounded_time(
         for n in range(3):
             assert (await api.invoke({"n": n})).json() == n
         await api.wait_for_next()
-        assert "did not come to it within 0.30 s: stopped" in runtime.log
+        assert "did not end within 0.30 s: stopped" in runtime.log

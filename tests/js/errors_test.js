@@ -362,7 +362,7 @@ Deno.test("remedy() names the event's own folder, and no path of this machine", 
   sayHello();
   assert.match(
     remedy("write", "/tmp/x"),
-    /^each event .*\$TMPDIR name: use that;/,
+    /^each event .*use os\.tmpdir\(\) or \$TMPDIR; to share/,
   );
   assert.match(remedy("read", "/tmp"), /^each event /);
   assert.match(remedy("write", "/tmpx"), /^set /);

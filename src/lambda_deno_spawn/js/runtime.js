@@ -600,11 +600,11 @@ function remedy(kind, target) {
     ? `; what is denied for ${kind} there or in deno.json stays denied`
     : "";
   const instead = isOwn && kind === "write"
-    ? "on Lambda the function's folder cannot be written to: use the folder that " +
-      "os.tmpdir() and $TMPDIR name; elsewhere, "
+    ? "on Lambda the function's folder is read-only: use the folder in os.tmpdir() " +
+      "and $TMPDIR; elsewhere, "
     : isFile && !isOwn && /^\/tmp(\/|$)/.test(target ?? "")
-    ? "each event has an empty folder of its own, which os.tmpdir() and $TMPDIR name: " +
-      "use that; to share /tmp with other events, "
+    ? "each event has its own empty folder: use os.tmpdir() or $TMPDIR; " +
+      "to share /tmp with other events, "
     : "";
   return `${instead}set LAMBDA_DENO_PERMISSIONS="${
     base && `${base} `

@@ -288,7 +288,7 @@ class Client:
             self._sleep(pause_s)
         raise SecretError(
             f"Cannot fetch {what} from {self._url.netloc}: {reason}; a function in a "
-            "VPC needs an endpoint of the service there, or a way to the internet"
+            "VPC needs a VPC endpoint for the service, or internet access"
         )
 
     def _send(self, operation: str, body: bytes) -> tuple[int, bytes]:

@@ -146,7 +146,7 @@ class Bounded:
             return None
         return (
             f"There is room for {self.limit} processes of "
-            f"{process_bytes / MEBIBYTE:.0f} MB each, and up to {self._concurrency} "
-            "events may come at once: some will wait; more memory, or a lower "
-            "concurrency of the function, would help"
+            f"{process_bytes / MEBIBYTE:.0f} MB each, but up to {self._concurrency} "
+            "events may arrive at once: some will wait; give the function more memory, "
+            "or a lower concurrency"
         )

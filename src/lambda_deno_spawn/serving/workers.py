@@ -358,8 +358,8 @@ class Workers:
             self._stopping.discard(worker)
         if not is_ended and not self._is_unswept:
             logger.error(
-                "Cannot end process %d, or something it has started, within %.1f s: "
-                "the kernel holds it; it is tried again after each event",
+                "Cannot end process %d, or a program that it started, within %.1f s: "
+                "the kernel holds it; the runtime tries again after each event",
                 worker.pid,
                 limit_s,
             )
@@ -377,7 +377,7 @@ class Workers:
         limit_s = min(limit_s, self._last_words_s)
         if not await worker.hear_out(limit_s):
             logger.warning(
-                "Process %d listens for its end, and did not come to it within %.2f s: "
+                "Process %d listens for its end, but did not end within %.2f s: "
                 "stopped",
                 worker.pid,
                 limit_s,

@@ -78,8 +78,8 @@ def exit_error(
         peak_mb = status.peak_bytes // 2**20
         message = (
             f"The process was ended by SIGKILL before {doing}, as the kernel does when "
-            f"the environment's memory is used up; it had {peak_mb} MB at most, the "
-            "programs it started not counted: raise the function's memory size"
+            f"the environment's memory is used up; it used up to {peak_mb} MB, not "
+            "counting programs that it started: raise the function's memory size"
         )
     elif any(sign in stderr_tail for sign in NO_THREAD_SIGNS):
         ended_by = WorkerExhaustedError

@@ -182,7 +182,7 @@ def test_one_that_has_last_words_is_heard_out_for_as_long_as_is_left(
     loop.advance(0.6)
     assert task.done()
     assert speaks.deno.signals == [signal.SIGKILL]
-    assert "did not come to it within 0.50 s: stopped" in caplog.text
+    assert "did not end within 0.50 s: stopped" in caplog.text
     assert machine.workers.is_empty
 
 

@@ -212,7 +212,7 @@ class _Planner:
             if role is None:
                 raise DeployError(
                     f"Cannot use the role {wanted.role!r}: it does not exist in IAM; "
-                    "create it, or leave out --role to have one created"
+                    "create it, or leave out --role to let `deploy` create one"
                 )
             return role.arn
         name = own_role_name(wanted.name)

@@ -499,7 +499,8 @@ def start_check(
     if reason is None:
         found = (
             "fork: each event's process is a copy of one that has loaded the module, "
-            "unless that holds what two processes cannot share; the log says so"
+            "unless the module holds something that two processes cannot share; then "
+            "the log says so"
         )
         return Check(group, name, Status.OK, found)
     if settings.start is Start.FORK:

@@ -64,7 +64,7 @@ HABITS = (
         "tmp-path",
         re.compile(r"[\"'`]/tmp(?=[/\"'`])"),
         "a path in /tmp is written down",
-        "use os.tmpdir() or Deno.env.get('TMPDIR'): each event has a folder of its own",
+        "use os.tmpdir() or Deno.env.get('TMPDIR'): each event has its own folder",
     ),
     Habit(
         "node-env",
@@ -123,7 +123,7 @@ HABITS = (
         "deno-cron",
         re.compile(r"\bDeno\.cron\("),
         "a job is scheduled in the process, and no process runs between events",
-        "give the job a function of its own, with a schedule under [[events]] in "
+        "give the job its own function, with a schedule under [[events]] in "
         "lambda.toml",
     ),
 )

@@ -246,14 +246,14 @@ def _doubts_of_own(part: Part) -> Iterator[Doubt]:
     # Stable names are relative to the handler's folder.
     is_moved = "/" in name
     if STARTS_WORKER.search(code):
-        yield Doubt(name, "starts a worker from a file of its own", Level.NOTHING)
+        yield Doubt(name, "starts a worker from another file", Level.NOTHING)
     elif RESOLVES.search(code):
         reason = "looks for other modules"
         yield Doubt(name, reason, Level.NOTHING, is_certain=is_moved)
     elif is_moved and OWN_PLACE.search(code):
         reason = (
-            "uses import.meta, which describes the bundle once it is bundled: files "
-            "found by it would be missing"
+            "uses import.meta, which would describe the bundle: files that it finds "
+            "this way would be missing"
         )
         yield Doubt(name, reason, Level.NOTHING, is_certain=True)
     elif is_moved and _uses_place(code):

@@ -193,8 +193,8 @@ def _python_in(base: Image, version: str, shown: str) -> str:
     raise BuildError(
         f"Cannot build on {shown!r}: the function's runtime is python{version}, and "
         f"the base has no python{version} in /{', /'.join(PYTHON_FOLDERS)}; {there}; "
-        f'choose another base, or `runtime = "{OS_ONLY}"`, for which the image gets '
-        "an interpreter of its own"
+        f'choose another base, or `runtime = "{OS_ONLY}"`, for which the image '
+        "includes an interpreter"
     )
 
 

@@ -211,7 +211,7 @@ class Registry:
         if not DIGEST.fullmatch(digest):
             raise DeployError(
                 f"Cannot fetch {self.reference}: it refers to {digest[:80]!r}, and "
-                "only sha256 digests are known"
+                "only sha256 digests are supported"
             )
         path = cache / digest.partition(":")[2]
         try:

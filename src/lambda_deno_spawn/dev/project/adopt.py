@@ -250,7 +250,7 @@ class _Staged:
             if self._path.read_bytes() != self._before:
                 raise UsageError(
                     f"Cannot change {self._shown!r}: another program has changed it "
-                    "in the meantime; nothing was changed here, run this again"
+                    "in the meantime; nothing was changed, run the command again"
                 )
             undo.callback(self._old.replace, self._path)
             self._new.replace(self._path)

@@ -158,7 +158,7 @@ def find_function(path: Path, handler: str | None = None) -> Function:
     if not path.is_file():
         raise UsageError(
             f"Cannot find function {str(path)!r}: there is no such file or folder; "
-            "give the handler's file or the folder that holds it"
+            "give the handler's file or the folder that contains it"
         )
     # Resolve the folder only: the handler may be a symbolic link to a file elsewhere.
     task_root = path.parent.resolve()
