@@ -91,7 +91,7 @@ lint: $(STAMP) ## ruff, deno fmt, deno lint, deno check; are js/runtime.js and t
 	$(BIN)/deno lint --quiet $(SCRIPTS)
 	$(BIN)/python src/lambda_deno_spawn/js/src/build.py --check
 	$(BIN)/python -m docs.site.reference --check
-	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js src/lambda_deno_spawn/js/src/*.js src/lambda_deno_spawn/dev/bench/*.js src/lambda_deno_spawn/dev/doctor/*.js src/lambda_deno_spawn/js/*.d.ts tests/js/*
+	$(BIN)/deno check --quiet src/lambda_deno_spawn/js/*.js src/lambda_deno_spawn/js/src/*.js src/lambda_deno_spawn/dev/bench/*.js src/lambda_deno_spawn/dev/doctor/*.js src/lambda_deno_spawn/dev/package/*.js src/lambda_deno_spawn/js/*.d.ts tests/js/*
 	@# examples/deploy has no scripts.
 	@for example in $(filter-out examples/deploy/,$(wildcard examples/*/)); do (cd $$example && ../../$(BIN)/deno check --quiet .) || exit 1; done
 

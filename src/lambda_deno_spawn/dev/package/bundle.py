@@ -7,6 +7,7 @@ source map format.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -52,6 +53,10 @@ NAMED_PLACES = (re.compile(r"\n// ([^\n]*)"), re.compile(r"\n  \"([^\n]*?)\"\(")
 IMPORT = re.compile(r'import(?=[ "{*])[\w$*{}, ]*?"([^"\n]+)"')
 BEFORE_IMPORT = "\n;}"
 BUNDLER = "deno:"  # before the address of a module from a server, in comments
+# Deno's bundler prints such modules anew. Of the others it keeps a map.
+PRINTED = re.compile(r"(?!.*://).*\.[cm]?js", re.DOTALL)
+PLACES = Path(__file__).with_name("places.js")
+NO_PROJECT = ("--no-config", "--no-lock", "--no-npm", "--no-remote")
 URL_SAFE = "/@:+,=&$!*'();~-._"
 
 
@@ -106,31 +111,45 @@ def bundle(
     source_map = _source_map(target)
     here = target.parent.resolve()
     text = target.read_text("utf-8")
-    names = _as_written(source_map["sources"], text, here, deno, file.parent)
-    # A minified bundle does not tell where a module begins.
-    modules = tuple(parts(text, names.get))
-    fixed = _with_fixed_mode(modules, source_map, here, deno, file.parent)
-    own = own_helpers(text)
-    prefix = PLACE if any(needs_place(part) for part in modules) else ""
-    prefix += CREATE_REQUIRE if own.has_require else ""
-    if minify:
-        deno.start_bundle(file, target, external=external, minify=True).output()
-        source_map, text = _source_map(target), target.read_text("utf-8")
-    text = with_helpers(text, own)
-    sources = [
-        stable_name(name, here, deno.task_root, file.parent)
-        for name in source_map["sources"]
-    ]
-    if not minify:
-        contents = dict(zip(sources, source_map["sourcesContent"], strict=True))
-        named = with_class_names(text, lambda path: contents.get(names.get(path, "")))
-        prefix += HELPER if named is not text else ""
-        text = named
-    text = with_names(text, names)
-    text = COMMONJS_EXPORT.sub(_named_export(export), text)
-    if has_map:
-        prefix = first_line(prefix + text) + prefix
-    text = prefix + text
+    with contextlib.ExitStack() as started:
+
+        def start_placing() -> Running | None:
+            if not has_map or _leads_to_files(source_map["sources"], file, here):
+                return None
+            return started.enter_context(_start_placing(deno, file, here, target.name))
+
+        # It runs while this process does the rest.
+        placing = None if minify else start_placing()
+        names = _as_written(source_map["sources"], text, here, deno, file.parent)
+        # A minified bundle does not tell where a module begins.
+        modules = tuple(parts(text, names.get))
+        fixed = _with_fixed_mode(modules, source_map, here, deno, file.parent)
+        own = own_helpers(text)
+        prefix = PLACE if any(needs_place(part) for part in modules) else ""
+        prefix += CREATE_REQUIRE if own.has_require else ""
+        if minify:
+            deno.start_bundle(file, target, external=external, minify=True).output()
+            source_map, text = _source_map(target), target.read_text("utf-8")
+            placing = start_placing()
+        text = with_helpers(text, own)
+        sources = [
+            stable_name(name, here, deno.task_root, file.parent)
+            for name in source_map["sources"]
+        ]
+        if not minify:
+            contents = dict(zip(sources, source_map["sourcesContent"], strict=True))
+            named = with_class_names(
+                text, lambda path: contents.get(names.get(path, ""))
+            )
+            prefix += HELPER if named is not text else ""
+            text = named
+        text = with_names(text, names)
+        text = COMMONJS_EXPORT.sub(_named_export(export), text)
+        if has_map:
+            prefix = first_line(prefix + text) + prefix
+        text = prefix + text
+        if placing is not None:
+            _set_places(source_map, json.loads(placing.output()), here)
     source_map["mappings"] = ";" * prefix.count("\n") + source_map["mappings"]
     source_map["sources"] = [quote(name, safe=URL_SAFE) for name in sources]
     if has_map:
@@ -190,6 +209,32 @@ def _source_map(target: Path) -> dict[str, Any]:
     text = target.with_name(target.name + ".map").read_text("utf-8")
     source_map: dict[str, Any] = json.loads(text)
     return source_map
+
+
+def _leads_to_files(sources: Iterable[str], file: Path, here: Path) -> bool:
+    """Return whether a map leads to no text that Deno's bundler printed anew.
+
+    The handler's module, the file, is bundled as it is.
+    """
+    printed = (name for name in sources if PRINTED.fullmatch(name))
+    return all(_joined(here, unquote(name)) == str(file) for name in printed)
+
+
+def _start_placing(deno: Deno, file: Path, here: Path, name: str) -> Running:
+    """Start to look for the places that a bundle's map should lead to."""
+    arguments = ["run", "--allow-read", str(PLACES), f"{here}/{name}.map"]
+    return deno.start(f"map {file.name!r}", arguments, flags=NO_PROJECT)
+
+
+def _set_places(
+    source_map: dict[str, Any], places: Mapping[str, Any], here: Path
+) -> None:
+    """Let a map lead to files as they are, and contain them."""
+    source_map["mappings"] = places["mappings"]
+    for index in places["sources"]:
+        path = _joined(here, unquote(source_map["sources"][index]))
+        content = Path(path).read_bytes().decode("utf-8-sig", "replace")
+        source_map["sourcesContent"][index] = content
 
 
 def _joined(folder: Path, name: str) -> str:

@@ -1,0 +1,129 @@
+// @ts-check
+/**
+ * The places that a bundle's source map gives: those in the files on disk.
+ *
+ * Deno's bundler prints JavaScript modules anew before esbuild reads them, and keeps no
+ * map of that. So the bundle's map leads to lines and columns of the printed text. This
+ * program takes the path of a map, and writes JSON to stdout: `mappings`, those that lead
+ * to the files, and `sources`, the indexes of the sources for which they are others.
+ * Does not know how a bundle is made. It is not in Python as that takes ten times as long.
+ * Specification: ECMA-426, source map format; Deno's `cli/tools/bundle`.
+ *
+ * @module
+ */
+
+import { Alignment } from "./alignment.js";
+
+const DIGITS =
+  "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+const VALUES = new Uint8Array(128);
+[...DIGITS].forEach((digit, value) => VALUES[digit.charCodeAt(0)] = value);
+const COMMA = 44, SEMICOLON = 59;
+// The bundler has maps of JSX and TypeScript.
+const PRINTED = /^(?!.*:\/\/).*\.[cm]?js$/s;
+// Less than this part of a text found in another one: they are not the same code.
+const SAME_CODE = 0.5;
+
+/**
+ * Returns the mappings that lead to other places in some sources.
+ *
+ * @param {string} mappings
+ * @param {Map<number, Pick<Alignment, "original">>} alignments Of sources, by index.
+ */
+export function moved(mappings, alignments) {
+  /** @type {string[]} */
+  const pieces = [];
+  let copied = 0, at = 0;
+  let source = 0, line = 0, column = 0;
+  let lastSource = 0, lastLine = 0, lastColumn = 0; // as written
+  let isMoved = false; // the segment before
+
+  function number() {
+    let value = 0, shift = 0, digit;
+    do {
+      digit = VALUES[mappings.charCodeAt(at++)];
+      value |= (digit & 31) << shift;
+      shift += 5;
+    } while (digit & 32);
+    return value & 1 ? -(value >>> 1) : value >>> 1;
+  }
+
+  while (at < mappings.length) {
+    if (isBetween(mappings.charCodeAt(at))) {
+      at++;
+      continue;
+    }
+    number(); // column in the bundle
+    if (at === mappings.length || isBetween(mappings.charCodeAt(at))) continue;
+    const begin = at;
+    source += number();
+    line += number();
+    column += number();
+    const alignment = alignments.get(source);
+    const [newLine, newColumn] = alignment?.original(line, column) ??
+      [line, column];
+    if (isMoved || alignment) {
+      pieces.push(
+        mappings.slice(copied, begin),
+        digits(source - lastSource) + digits(newLine - lastLine) +
+          digits(newColumn - lastColumn),
+      );
+      copied = at;
+    }
+    isMoved = alignment !== undefined;
+    [lastSource, lastLine, lastColumn] = [source, newLine, newColumn];
+    while (at < mappings.length && !isBetween(mappings.charCodeAt(at))) at++;
+  }
+  return pieces.join("") + mappings.slice(copied);
+}
+
+/** @param {number} code */
+function isBetween(code) {
+  return code === COMMA || code === SEMICOLON;
+}
+
+/** @param {number} number */
+function digits(number) {
+  let value = number < 0 ? -number << 1 | 1 : number << 1;
+  let text = "";
+  while (value > 31) {
+    text += DIGITS[value & 31 | 32];
+    value >>>= 5;
+  }
+  return text + DIGITS[value];
+}
+
+/** @param {string} file */
+function contentOf(file) {
+  try {
+    // As Deno decodes modules: without a byte order mark, whatever the bytes are.
+    return new TextDecoder().decode(Deno.readFileSync(file));
+  } catch {
+    return undefined; // not a file: the map leads to where it did
+  }
+}
+
+/** @param {string} file */
+function main(file) {
+  const map = JSON.parse(Deno.readTextFileSync(file));
+  const folder = file.slice(0, file.lastIndexOf("/"));
+  /** @type {Map<number, Alignment>} */
+  const alignments = new Map();
+  map.sources.forEach(
+    (/** @type {string} */ source, /** @type {number} */ index) => {
+      const printed = map.sourcesContent[index];
+      if (!printed || !PRINTED.test(source)) return;
+      const path = decodeURIComponent(source);
+      const content = contentOf(
+        path.startsWith("/") ? path : `${folder}/${path}`,
+      );
+      if (content === undefined || content === printed) return;
+      const alignment = new Alignment(printed, content);
+      if (alignment.share >= SAME_CODE) alignments.set(index, alignment);
+    },
+  );
+  const mappings = moved(map.mappings, alignments);
+  console.log(JSON.stringify({ mappings, sources: [...alignments.keys()] }));
+}
+
+if (import.meta.main) main(Deno.args[0]);
