@@ -828,6 +828,244 @@ def test_commonjs_packages_use_node_s_modules_and_are_named_in_stack_traces(
     same_elsewhere(build, project, *options, event='{"asks": true}')
 
 
+# JavaScript that Deno's bundler prints otherwise; "run" fails, and others with it.
+FAILING = {
+    "lib/lines.js": """// comment
+
+
+import { deep } from "./deep.mjs"
+
+/* block
+   comment */
+export   function run()
+{
+
+    const a = { b : 1,
+
+       c : [ 1, 2, ] }
+
+    return   deep( a , ( x ) => x,
+        'q' )
+}
+""",
+    "lib/deep.mjs": """
+
+class   Store   extends   Map {
+
+   static   made = 0
+
+   get( key )   {
+
+      if ( key )   throw   new   TypeError( `no ${ key +
+        "x" } here` )
+
+
+      return   super . get( key ) / 2 }
+}
+export   const   deep = ( a, f, q ) => {
+
+    const   r = /[/'`]/ . test( q ), s = new   Store
+    for ( const one of [ q ] )
+
+
+      s . get( f( one ) )
+}
+""",
+    "lib/windows.js": "\ufeff// one\r\n\r\n\r\nconst   t = `a\r\nb`\r\n\r\n"
+    "export   const   run = () =>   {\r\n\r\n\r\n   missing( t ) }\r\n",
+    "lib/old.js": "// one\r\r\rexport   const   run = () =>   {\r\r\r   missing( ) }\r",
+    "lib/rare.js": "// one\u2028\u2029\nexport const run = () => {\n\n   lost( ) }\n",
+    "lib/beyond.js": """
+
+
+export   const   run = () => {
+
+   const é = "é\U0001f600", \U0001d4b3 = `\U0001f600${ é   }`;    missing( \U0001d4b3 )
+}
+""",
+    "lib/script.js": """#!/usr/bin/env -S deno run "
+
+
+export   const   run = () =>   {
+
+
+   throw   new   Error( "script" ) }
+""",
+    "lib/later.js": """
+
+
+export   async   function   run() {
+
+
+    const   o = {
+
+
+      async   inner() {   await   1
+
+
+         const   x = null;   return   x . y }
+    }
+
+    return   await   o . inner ( )
+}
+""",
+    "lib/dynamic.js": """
+
+
+export   const   run = async () => {
+
+
+    const m = await   import( "./lines.js" )
+
+    return   m . run ( )
+}
+""",
+    "lib/at-load.js": """
+
+
+export   const   run = () =>   import( "./loaded.js" )
+""",
+    "lib/loaded.js": """
+
+
+[ 1 ,
+
+
+   2 ] . map( (   x ) => {   throw   new   Error( "loaded" ) } )
+""",
+    "lib/main.js": """
+
+
+export   const   run = () =>   {
+   if ( import.meta.main )   return   1
+
+
+   throw   new   Error( "here" ) }
+""",
+    "lib/common.cjs": """"use strict"
+
+
+const   other = require( './other.cjs' )
+
+
+exports . run = function() {
+
+
+   return   other( )
+}
+""",
+    "lib/other.cjs": """
+
+
+module . exports   =   function   fail ( )
+
+
+{
+   throw   new   RangeError( 'cjs' )
+}
+""",
+    "lib/typed.ts": """
+
+
+export const run = (): never => {
+
+
+   throw   new   Error( "typed" )
+}
+""",
+    "lib/view.jsx": """
+
+
+const   h = ( t, p ) =>   t( p )
+
+
+const   Bad = ( p ) =>   {
+
+
+   throw   new   Error( "jsx" )
+}
+
+export const run = () => {
+
+
+   return   <Bad   x="1" />
+}
+""",
+    "shared/mapped.js": """
+
+
+export   const   run = ( ) =>   {
+
+
+   throw   new   Error( "here" ) }
+""",
+    "node_modules/failing/index.js": """
+
+
+exports . run   =   function ( )
+
+
+{
+   throw   new   RangeError( 'package' )
+}
+""",
+}
+MAPPED = {
+    "shared/mapped.js": "own/mapped.js",
+    "node_modules/failing/index.js": "failing",
+}
+NOT_CALLED = ("lib/deep.mjs", "lib/loaded.js", "lib/other.cjs")
+
+
+@pytest.mark.parametrize("options", [(), ("--minify",)], ids=str)
+def test_stack_traces_name_the_places_that_javascript_has_in_its_files(
+    build: Build, project: Path, options: tuple[str, ...]
+) -> None:
+    called = [name for name in FAILING if name not in NOT_CALLED]
+    modules = [MAPPED.get(name, f"./{name}") for name in called]
+    imports = [f"import * as m{n} from {name!r};\n" for n, name in enumerate(modules)]
+    runs = ", ".join(f"(m{n}.default ?? m{n}).run" for n in range(len(modules)))
+    write(
+        project,
+        {
+            **FAILING,
+            "function.js": f"""{"".join(imports)}
+const places = async (run) => {{
+  try {{
+    await run();
+  }} catch (error) {{
+    const lines = error.stack.split("\\n").filter((line) => line.includes(" at "));
+    const found = lines.map((line) => line.match(/[^/(]+:\\d+:\\d+/)?.[0] ?? "");
+    // An import of a part of the bundle adds calls to those of the importing module.
+    const here = /^(?!function|runtime|at-load|node:)./;
+    return found.filter((place) => here.test(place)).slice(0, 3);
+  }}
+}};
+export const handler = async () =>   {{
+
+  const all = [];
+  for (const run of [{runs}])   all . push( await   places( run ) );
+  return   all;
+}};
+""",
+            "deno.json": '{"imports": {"own/": "./shared/"}, '
+            '"compilerOptions": {"jsx": "react", "jsxFactory": "h"}}',
+            "package.json": '{"dependencies": {"failing": "1.0.0"}}',
+            "node_modules/failing/package.json": '{"name": "failing", '
+            '"version": "1.0.0"}',
+        },
+    )
+    package = same_elsewhere(build, project, *options)
+    assert (package["form"], package["notes"]) == ("bundle", [])
+    with zipfile.ZipFile(project.parent / package["path"]) as content:
+        source_map = json.loads(content.read("function.bundle.js.map"))
+    contents = dict(
+        zip(source_map["sources"], source_map["sourcesContent"], strict=True)
+    )
+    for path in (name for name in FAILING if name.startswith("lib/")):
+        assert contents[path] == FAILING[path].removeprefix("\ufeff")
+
+
 @pytest.mark.parametrize(
     ("options", "imports"),
     [
