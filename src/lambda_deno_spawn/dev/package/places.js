@@ -14,10 +14,12 @@
 
 import { Alignment } from "./alignment.js";
 
-const DIGITS =
-  "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+const DIGITS = new TextEncoder().encode(
+  "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/",
+);
 const VALUES = new Uint8Array(128);
-[...DIGITS].forEach((digit, value) => VALUES[digit.charCodeAt(0)] = value);
+DIGITS.forEach((digit, value) => VALUES[digit] = value);
+const CONTINUES = 32;
 const COMMA = 44, SEMICOLON = 59;
 // The bundler has maps of JSX and TypeScript.
 const PRINTED = /^(?!.*:\/\/).*\.[cm]?js$/s;
@@ -31,66 +33,58 @@ const SAME_CODE = 0.5;
  * @param {Map<number, Pick<Alignment, "original">>} alignments Of sources, by index.
  */
 export function moved(mappings, alignments) {
-  /** @type {string[]} */
-  const pieces = [];
-  let copied = 0, at = 0;
+  const read = new TextEncoder().encode(mappings);
+  // A number, of at least one digit, becomes one of at most seven.
+  const written = new Uint8Array(7 * read.length);
+  let at = 0, end = 0;
   let source = 0, line = 0, column = 0;
-  let lastSource = 0, lastLine = 0, lastColumn = 0; // as written
-  let isMoved = false; // the segment before
+  let lastLine = 0, lastColumn = 0; // as written
 
-  function number() {
+  function take() {
     let value = 0, shift = 0, digit;
     do {
-      digit = VALUES[mappings.charCodeAt(at++)];
+      digit = VALUES[read[at++]];
       value |= (digit & 31) << shift;
       shift += 5;
-    } while (digit & 32);
+    } while (digit & CONTINUES);
     return value & 1 ? -(value >>> 1) : value >>> 1;
   }
 
-  while (at < mappings.length) {
-    if (isBetween(mappings.charCodeAt(at))) {
-      at++;
+  /** @param {number} number */
+  function put(number) {
+    let value = number < 0 ? -number << 1 | 1 : number << 1;
+    for (; value > 31; value >>>= 5) {
+      written[end++] = DIGITS[value & 31 | CONTINUES];
+    }
+    written[end++] = DIGITS[value];
+  }
+
+  function isInSegment() {
+    return at < read.length && read[at] !== COMMA && read[at] !== SEMICOLON;
+  }
+
+  while (at < read.length) {
+    if (!isInSegment()) {
+      written[end++] = read[at++];
       continue;
     }
-    number(); // column in the bundle
-    if (at === mappings.length || isBetween(mappings.charCodeAt(at))) continue;
-    const begin = at;
-    source += number();
-    line += number();
-    column += number();
-    const alignment = alignments.get(source);
-    const [newLine, newColumn] = alignment?.original(line, column) ??
-      [line, column];
-    if (isMoved || alignment) {
-      pieces.push(
-        mappings.slice(copied, begin),
-        digits(source - lastSource) + digits(newLine - lastLine) +
-          digits(newColumn - lastColumn),
-      );
-      copied = at;
-    }
-    isMoved = alignment !== undefined;
-    [lastSource, lastLine, lastColumn] = [source, newLine, newColumn];
-    while (at < mappings.length && !isBetween(mappings.charCodeAt(at))) at++;
+    put(take()); // column in the bundle
+    if (!isInSegment()) continue;
+    const other = take();
+    source += other;
+    line += take();
+    column += take();
+    const place = alignments.get(source)?.original(line, column);
+    const newLine = place ? place[0] : line;
+    const newColumn = place ? place[1] : column;
+    put(other);
+    put(newLine - lastLine);
+    put(newColumn - lastColumn);
+    lastLine = newLine;
+    lastColumn = newColumn;
+    if (isInSegment()) put(take()); // name
   }
-  return pieces.join("") + mappings.slice(copied);
-}
-
-/** @param {number} code */
-function isBetween(code) {
-  return code === COMMA || code === SEMICOLON;
-}
-
-/** @param {number} number */
-function digits(number) {
-  let value = number < 0 ? -number << 1 | 1 : number << 1;
-  let text = "";
-  while (value > 31) {
-    text += DIGITS[value & 31 | 32];
-    value >>>= 5;
-  }
-  return text + DIGITS[value];
+  return new TextDecoder().decode(written.subarray(0, end));
 }
 
 /** @param {string} file */
