@@ -999,21 +999,8 @@ export   const   run = ( ) =>   {
 
    throw   new   Error( "here" ) }
 """,
-    "node_modules/failing/index.js": """
-
-
-exports . run   =   function ( )
-
-
-{
-   throw   new   RangeError( 'package' )
 }
-""",
-}
-MAPPED = {
-    "shared/mapped.js": "own/mapped.js",
-    "node_modules/failing/index.js": "failing",
-}
+MAPPED = {"shared/mapped.js": "own/mapped.js"}
 NOT_CALLED = ("lib/deep.mjs", "lib/loaded.js", "lib/other.cjs")
 
 
@@ -1050,9 +1037,6 @@ export const handler = async () =>   {{
 """,
             "deno.json": '{"imports": {"own/": "./shared/"}, '
             '"compilerOptions": {"jsx": "react", "jsxFactory": "h"}}',
-            "package.json": '{"dependencies": {"failing": "1.0.0"}}',
-            "node_modules/failing/package.json": '{"name": "failing", '
-            '"version": "1.0.0"}',
         },
     )
     package = same_elsewhere(build, project, *options)

@@ -4,8 +4,9 @@
  *
  * Deno's bundler prints JavaScript modules anew before esbuild reads them, and keeps no
  * map of that. So the bundle's map leads to lines and columns of the printed text. This
- * program takes the path of a map, and writes JSON to stdout: `mappings`, those that lead
- * to the files, and `sources`, the indexes of the sources for which they are others.
+ * program takes the path of a map and the indexes of sources, with commas between, and
+ * writes JSON to stdout: `mappings`, those that lead to the files, and `sources`, the
+ * indexes of the sources for which they are others.
  * Does not know how a bundle is made. It is not in Python as that takes ten times as long.
  * Specification: ECMA-426, source map format; Deno's `cli/tools/bundle`.
  *
@@ -21,8 +22,6 @@ const VALUES = new Uint8Array(128);
 DIGITS.forEach((digit, value) => VALUES[digit] = value);
 const CONTINUES = 32;
 const COMMA = 44, SEMICOLON = 59;
-// The bundler has maps of JSX and TypeScript.
-const PRINTED = /^(?!.*:\/\/).*\.[cm]?js$/s;
 // Less than this part of a text found in another one: they are not the same code.
 const SAME_CODE = 0.5;
 
@@ -97,27 +96,27 @@ function contentOf(file) {
   }
 }
 
-/** @param {string} file */
-function main(file) {
+/**
+ * @param {string} file
+ * @param {number[]} indexes
+ */
+function main(file, indexes) {
   const map = JSON.parse(Deno.readTextFileSync(file));
   const folder = file.slice(0, file.lastIndexOf("/"));
   /** @type {Map<number, Alignment>} */
   const alignments = new Map();
-  map.sources.forEach(
-    (/** @type {string} */ source, /** @type {number} */ index) => {
-      const printed = map.sourcesContent[index];
-      if (!printed || !PRINTED.test(source)) return;
-      const path = decodeURIComponent(source);
-      const content = contentOf(
-        path.startsWith("/") ? path : `${folder}/${path}`,
-      );
-      if (content === undefined || content === printed) return;
-      const alignment = new Alignment(printed, content);
-      if (alignment.share >= SAME_CODE) alignments.set(index, alignment);
-    },
-  );
+  for (const index of indexes) {
+    const printed = map.sourcesContent[index];
+    const path = decodeURIComponent(map.sources[index]);
+    const content = contentOf(
+      path.startsWith("/") ? path : `${folder}/${path}`,
+    );
+    if (!printed || content === undefined || content === printed) continue;
+    const alignment = new Alignment(printed, content);
+    if (alignment.share >= SAME_CODE) alignments.set(index, alignment);
+  }
   const mappings = moved(map.mappings, alignments);
   console.log(JSON.stringify({ mappings, sources: [...alignments.keys()] }));
 }
 
-if (import.meta.main) main(Deno.args[0]);
+if (import.meta.main) main(Deno.args[0], Deno.args[1].split(",").map(Number));
