@@ -886,6 +886,49 @@ def test_modules_that_the_bundler_mistakes_are_not_bundled(
     assert "only in case" in package["notes"][0]
 
 
+@pytest.mark.parametrize(
+    ("code", "options", "notes"),
+    [
+        ("", (), []),
+        ("", ("--no-bundle",), ["--minify has no effect: there is no bundle"]),
+        (
+            "process.env.NODE_ENV",
+            (),
+            [
+                "the files are packaged as they are, without a bundle: 'function.js' "
+                "reads NODE_ENV, which is 'production' in a bundle made with --minify",
+                "--minify has no effect: there is no bundle",
+            ],
+        ),
+        (
+            "pkg",
+            (),
+            [
+                "npm packages are packaged as they are, beside the bundle: "
+                "'pkg/index.js' finds files by its own place",
+                "--minify does not minify the npm packages",
+            ],
+        ),
+    ],
+    ids=["bundle", "asked for", "files", "packages"],
+)
+def test_what_is_not_minified_is_said(
+    build: Build, project: Path, code: str, options: tuple[str, ...], notes: list[str]
+) -> None:
+    files = {
+        "function.js": f"export const handler = () => [{code}];\n",
+        "package.json": '{"type": "module", "dependencies": {"pkg": "1.0.0"}}',
+        "node_modules/pkg/package.json": '{"name": "pkg", "version": "1.0.0"}',
+        "node_modules/pkg/index.js": "module.exports = require('node:fs')"
+        ".readFileSync(__dirname + '/index.js', 'utf8').length;\n",
+    }
+    if "pkg" in code:
+        files["function.js"] = f'import pkg from "pkg";\n{files["function.js"]}'
+    write(project, files)
+    built = build(project.name, "--minify", *options, "-o", "json")
+    assert json.loads(built.stdout)["notes"] == notes
+
+
 def test_node_env_is_what_it_is_on_lambda(build: Build, project: Path) -> None:
     """Deno's bundler makes it "development", and leaves out all that is for others."""
     files = {
