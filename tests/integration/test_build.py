@@ -929,6 +929,53 @@ def test_what_is_not_minified_is_said(
     assert json.loads(built.stdout)["notes"] == notes
 
 
+@pytest.mark.parametrize(
+    ("main", "form"),
+    [
+        # As TypeScript and Rollup write it, like `fecha`, which winston uses.
+        ("exports.__esModule = true; exports.default = () => 1;", "bundle"),
+        # Like `node-fetch` 2.
+        ("module.exports = exports = () => 1; exports.default = exports;", "packages"),
+        ("exports.other = () => 1;", "packages"),
+    ],
+    ids=["the same", "another value", "no default"],
+)
+def test_what_is_required_is_the_same_in_a_bundle(
+    build: Build, project: Path, main: str, form: str
+) -> None:
+    """The bundler takes `module` where Node.js and Deno take `main`."""
+    files = {
+        "function.cjs": 'const pkg = require("pkg");\n'
+        "exports.handler = async () => [typeof pkg, typeof pkg.default];\n",
+        "package.json": '{"dependencies": {"pkg": "1.0.0"}}',
+        "node_modules/pkg/package.json": '{"name": "pkg", "version": "1.0.0", '
+        '"main": "main.js", "module": "module.js"}',
+        "node_modules/pkg/main.js": f"{main}\n",
+        "node_modules/pkg/module.js": "import inner from './inner.js';\n"
+        "export { inner as default };\n",
+        "node_modules/pkg/inner.js": "export default () => 1;\n",
+    }
+    write(project, files)
+    assert same_elsewhere(build, project)["form"] == form
+
+
+def test_what_is_required_from_a_folder_is_the_same_in_a_bundle(
+    build: Build, project: Path
+) -> None:
+    """Like `date-fns/format` of version 2."""
+    files = {
+        "function.cjs": 'const format = require("pkg/format");\n'
+        "exports.handler = async () => typeof format;\n",
+        "package.json": '{"dependencies": {"pkg": "1.0.0"}}',
+        "node_modules/pkg/package.json": '{"name": "pkg", "version": "1.0.0"}',
+        "node_modules/pkg/format/package.json": '{"module": "../esm/format.js"}',
+        "node_modules/pkg/format/index.js": "module.exports = () => 1;\n",
+        "node_modules/pkg/esm/format.js": "export default () => 1;\n",
+    }
+    write(project, files)
+    assert same_elsewhere(build, project)["form"] == "packages"
+
+
 def test_node_env_is_what_it_is_on_lambda(build: Build, project: Path) -> None:
     """Deno's bundler makes it "development", and leaves out all that is for others."""
     files = {

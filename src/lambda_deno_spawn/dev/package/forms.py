@@ -425,7 +425,7 @@ class _Builder:
         self._urls |= bundled.urls
         doubts = [
             *find_doubts(bundled.modules),
-            *mistaken(bundled.files, bundled.inputs, task_root),
+            *mistaken(bundled, task_root, source.parent),
             *self._fixed_modes(bundled),
         ]
         form.doubts = [doubt for doubt in doubts if doubt.level > form.level]
