@@ -929,34 +929,61 @@ def test_what_is_not_minified_is_said(
     assert json.loads(built.stdout)["notes"] == notes
 
 
+REPLACED = "module.exports = { other: 1 }; module.exports"
+
+
 @pytest.mark.parametrize(
-    ("main", "form"),
+    ("main", "taken", "used", "form"),
     [
         # As TypeScript and Rollup write it, like `fecha`, which winston uses.
-        ("exports.__esModule = true; exports.default = () => 1;", "bundle"),
+        (
+            "exports.__esModule = true; exports.default = () => 1;",
+            "pkg",
+            "pkg",
+            "bundle",
+        ),
         # Like `node-fetch` 2.
-        ("module.exports = exports = () => 1; exports.default = exports;", "packages"),
-        ("exports.other = () => 1;", "packages"),
+        (
+            "module.exports = exports = () => 1; exports.default = exports;",
+            "pkg",
+            "pkg",
+            "",
+        ),
+        ("exports.other = () => 1;", "pkg", "pkg", ""),
+        # Like `sift`, which mongoose uses.
+        (f"{REPLACED}.default = () => 1;", "{ default: f }", "f", "bundle"),
+        (REPLACED, "{ other: f }", "f", ""),
+        # Like `punycode`, which `whatwg-url` uses.
+        (f"{REPLACED}.two = () => 1;", "pkg", "pkg.two", "bundle"),
+        (REPLACED, "pkg", "pkg.other", ""),
     ],
-    ids=["the same", "another value", "no default"],
+    ids=[
+        "compiled",
+        "function",
+        "no default",
+        "name",
+        "no name",
+        "member",
+        "no member",
+    ],
 )
 def test_what_is_required_is_the_same_in_a_bundle(
-    build: Build, project: Path, main: str, form: str
+    build: Build, project: Path, main: str, taken: str, used: str, form: str
 ) -> None:
     """The bundler takes `module` where Node.js and Deno take `main`."""
     files = {
-        "function.cjs": 'const pkg = require("pkg");\n'
-        "exports.handler = async () => [typeof pkg, typeof pkg.default];\n",
+        "function.cjs": f'const {taken} = require("pkg");\n'
+        f"exports.handler = async () => typeof {used};\n",
         "package.json": '{"dependencies": {"pkg": "1.0.0"}}',
         "node_modules/pkg/package.json": '{"name": "pkg", "version": "1.0.0", '
         '"main": "main.js", "module": "module.js"}',
         "node_modules/pkg/main.js": f"{main}\n",
         "node_modules/pkg/module.js": "import inner from './inner.js';\n"
-        "export { inner as default };\n",
+        "export { inner as default, inner as two };\n",
         "node_modules/pkg/inner.js": "export default () => 1;\n",
     }
     write(project, files)
-    assert same_elsewhere(build, project)["form"] == form
+    assert same_elsewhere(build, project)["form"] == (form or "packages")
 
 
 def test_what_is_required_from_a_folder_is_the_same_in_a_bundle(

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -37,13 +37,21 @@ IS_COMPILED = "__esModule"
 # An ES module that something requires, as esbuild writes it.
 WRAPPED = re.compile(r"^var (init_[\w$]+) = __esm\(", re.MULTILINE)
 RUN = re.compile(r"(?<![\w$.])(init_[\w$]+)\(\)")
-REQUIRED = re.compile(r"\((init_[\w$]+)\(\), __toCommonJS\(")
+REQUIRED = re.compile(
+    r"(?:(?:\{(?P<taken>[\w$\s:,]*)\}|(?:var|const|let) (?P<whole>[\w$]+)) = )?"
+    r"\((?P<name>init_[\w$]+)\(\), __toCommonJS\([\w$]+\)\)(?:\.(?P<member>[\w$]+))?"
+)
+# What it exports, as esbuild lists it.
+EXPORTED = re.compile(r"^  ([\w$]+): \(\) =>", re.MULTILINE)
 OTHER_DEFAULT = "exports another default from its `module` than from its `main`"
 OTHER_MODULE = "is required, and exports something else from its `module` than `main`"
 
 
 class _Use(NamedTuple):
-    """Whether a bundle imports an ES module, requires it, or both."""
+    """Whether a bundle imports an ES module, and whether it requires it as a whole.
+
+    If only exports by their names are required, ``require`` may return another object.
+    """
 
     is_imported: bool
     is_required: bool
@@ -86,17 +94,32 @@ def mistaken(bundled: Bundle, task_root: Path, folder: Path) -> Iterator[Doubt]:
 
 def _uses(modules: Sequence[Part]) -> dict[str, _Use]:
     """Return how those ES modules are used that are not only imported, by names."""
-    run, required = Counter[str](), Counter[str]()
+    run, required = Counter[str](), defaultdict[str, list[frozenset[str]]](list)
     for part in modules:
         if "init_" in part.text:
             run.update(RUN.findall(part.text))
-            required.update(REQUIRED.findall(part.text))
-    found = {}
+            for found in REQUIRED.finditer(part.text):
+                required[found["name"]].append(_taken(found, part.text))
+    uses = {}
     for part in modules if required else ():
-        if wrapped := WRAPPED.search(part.text):
-            name = wrapped[1]
-            found[part.name] = _Use(run[name] > required[name], required[name] > 0)
-    return found
+        wrapped = WRAPPED.search(part.text)
+        if wrapped and (name := wrapped[1]) in required:
+            exported = set(EXPORTED.findall(part.text))
+            is_whole = not all(names and names <= exported for names in required[name])
+            uses[part.name] = _Use(run[name] > len(required[name]), is_whole)
+    return uses
+
+
+def _taken(found: re.Match[str], text: str) -> frozenset[str]:
+    """Return which exports are used of what is required; empty: perhaps all."""
+    if found["member"]:
+        return frozenset([found["member"]])
+    if whole := found["whole"]:
+        used = rf"(?<![\w$.]){re.escape(whole)}(?![\w$])(?:\.([\w$]+))?"
+        members = re.findall(used, text[: found.start()] + text[found.end() :])
+        return frozenset(members) if all(members) else frozenset()
+    taken = (found["taken"] or "").split(",")
+    return frozenset(one.partition(":")[0].strip() for one in taken if one.strip())
 
 
 class _Fields(NamedTuple):
