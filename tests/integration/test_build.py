@@ -1108,6 +1108,123 @@ def test_modules_that_the_bundler_mistakes_are_not_bundled(
     assert "only in case" in package["notes"][0]
 
 
+@pytest.mark.parametrize(
+    ("code", "options", "notes"),
+    [
+        ("", (), []),
+        ("", ("--no-bundle",), ["--minify has no effect: there is no bundle"]),
+        (
+            "process.env.NODE_ENV",
+            (),
+            [
+                "the files are packaged as they are, without a bundle: 'function.js' "
+                "reads NODE_ENV, which is 'production' in a bundle made with --minify",
+                "--minify has no effect: there is no bundle",
+            ],
+        ),
+        (
+            "pkg",
+            (),
+            [
+                "npm packages are packaged as they are, beside the bundle: "
+                "'pkg/index.js' finds files by its own place",
+                "--minify does not minify the npm packages",
+            ],
+        ),
+    ],
+    ids=["bundle", "asked for", "files", "packages"],
+)
+def test_what_is_not_minified_is_said(
+    build: Build, project: Path, code: str, options: tuple[str, ...], notes: list[str]
+) -> None:
+    files = {
+        "function.js": f"export const handler = () => [{code}];\n",
+        "package.json": '{"type": "module", "dependencies": {"pkg": "1.0.0"}}',
+        "node_modules/pkg/package.json": '{"name": "pkg", "version": "1.0.0"}',
+        "node_modules/pkg/index.js": "module.exports = require('node:fs')"
+        ".readFileSync(__dirname + '/index.js', 'utf8').length;\n",
+    }
+    if "pkg" in code:
+        files["function.js"] = f'import pkg from "pkg";\n{files["function.js"]}'
+    write(project, files)
+    built = build(project.name, "--minify", *options, "-o", "json")
+    assert json.loads(built.stdout)["notes"] == notes
+
+
+REPLACED = "module.exports = { other: 1 }; module.exports"
+
+
+@pytest.mark.parametrize(
+    ("main", "taken", "used", "form"),
+    [
+        # As TypeScript and Rollup write it, like `fecha`, which winston uses.
+        (
+            "exports.__esModule = true; exports.default = () => 1;",
+            "pkg",
+            "pkg",
+            "bundle",
+        ),
+        # Like `node-fetch` 2.
+        (
+            "module.exports = exports = () => 1; exports.default = exports;",
+            "pkg",
+            "pkg",
+            "",
+        ),
+        ("exports.other = () => 1;", "pkg", "pkg", ""),
+        # Like `sift`, which mongoose uses.
+        (f"{REPLACED}.default = () => 1;", "{ default: f }", "f", "bundle"),
+        (REPLACED, "{ other: f }", "f", ""),
+        # Like `punycode`, which `whatwg-url` uses.
+        (f"{REPLACED}.two = () => 1;", "pkg", "pkg.two", "bundle"),
+        (REPLACED, "pkg", "pkg.other", ""),
+    ],
+    ids=[
+        "compiled",
+        "function",
+        "no default",
+        "name",
+        "no name",
+        "member",
+        "no member",
+    ],
+)
+def test_what_is_required_is_the_same_in_a_bundle(
+    build: Build, project: Path, main: str, taken: str, used: str, form: str
+) -> None:
+    """The bundler takes `module` where Node.js and Deno take `main`."""
+    files = {
+        "function.cjs": f'const {taken} = require("pkg");\n'
+        f"exports.handler = async () => typeof {used};\n",
+        "package.json": '{"dependencies": {"pkg": "1.0.0"}}',
+        "node_modules/pkg/package.json": '{"name": "pkg", "version": "1.0.0", '
+        '"main": "main.js", "module": "module.js"}',
+        "node_modules/pkg/main.js": f"{main}\n",
+        "node_modules/pkg/module.js": "import inner from './inner.js';\n"
+        "export { inner as default, inner as two };\n",
+        "node_modules/pkg/inner.js": "export default () => 1;\n",
+    }
+    write(project, files)
+    assert same_elsewhere(build, project)["form"] == (form or "packages")
+
+
+def test_what_is_required_from_a_folder_is_the_same_in_a_bundle(
+    build: Build, project: Path
+) -> None:
+    """Like `date-fns/format` of version 2."""
+    files = {
+        "function.cjs": 'const format = require("pkg/format");\n'
+        "exports.handler = async () => typeof format;\n",
+        "package.json": '{"dependencies": {"pkg": "1.0.0"}}',
+        "node_modules/pkg/package.json": '{"name": "pkg", "version": "1.0.0"}',
+        "node_modules/pkg/format/package.json": '{"module": "../esm/format.js"}',
+        "node_modules/pkg/format/index.js": "module.exports = () => 1;\n",
+        "node_modules/pkg/esm/format.js": "export default () => 1;\n",
+    }
+    write(project, files)
+    assert same_elsewhere(build, project)["form"] == "packages"
+
+
 def test_node_env_is_what_it_is_on_lambda(build: Build, project: Path) -> None:
     """Deno's bundler makes it "development", and leaves out all that is for others."""
     files = {

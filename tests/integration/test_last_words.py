@@ -210,6 +210,14 @@ const ways = {
     port1.onmessage = () => (say(), port1.close());
     port2.postMessage(null);
   },
+  // The runtime's timer for what is due has passed before the event loop looks at it.
+  async stalled(say) {
+    ways.message(say);
+    Promise.resolve().then(async () => {
+      for (let n = 0; n < 200; n += 1) await null;
+      for (const end = Date.now() + 20; Date.now() < end;);
+    });
+  },
   throws(say) {
     setImmediate(say);
     throw new Error("the handler threw");
@@ -245,6 +253,7 @@ async def test_what_is_due_after_the_response_still_runs(
         "microtask",
         "timeout",
         "message",
+        "stalled",
         "throws",
         "waits",
         "again",

@@ -1477,14 +1477,37 @@ function errorFrames(job, error, errorType) {
   const { bytes, type } = errorsLate().errorBody(error, errorType);
   return framesOf("ERROR", bytes, type, doneBehind(job, true));
 }
+function afterDue(resolve) {
+  createSystemTimer(() => atEndOfTurn(() => atEndOfTurn(resolve)), 1, true);
+}
+function atEndOfTurn(callback) {
+  const { immediateRefCount, queueImmediate } = core;
+  if (immediateRefCount === undefined || queueImmediate === undefined) {
+    createSystemTimer(callback, 1, true);
+    return;
+  }
+  immediateRefCount(true);
+  queueImmediate({
+    asyncId: 0,
+    triggerAsyncId: 0,
+    _argv: null,
+    _destroyed: false,
+    _idleNext: null,
+    _idlePrev: null,
+    _onImmediate() {
+      immediateRefCount(false);
+      callback();
+    },
+  });
+}
 async function runDueWork({ nextTurn }) {
   if (nextTurn !== null) await new Promise(nextTurn);
   for (let turns = 0; turns < TURNS_LIMIT && isWorkLeft(); turns += 1) {
-    await new Promise((resolve) => createSystemTimer(resolve, 1, true));
+    await new Promise(afterDue);
     if (!core.hasTickScheduled() && !core.getActiveImmediateCount?.()) return;
   }
 }
-const made = { errorFrames, runDueWork };
+const made = { errorFrames, afterDue, atEndOfTurn, runDueWork };
 outcomeLate = () => made;
 return made;
 };

@@ -263,10 +263,11 @@ def stable_name(source: str, here: Path, task_root: Path, folder: Path) -> str:
     """
     if "://" in source:
         return source
-    return _stable_name(_joined(here, unquote(source)), task_root, folder)
+    return name_of(_joined(here, unquote(source)), task_root, folder)
 
 
-def _stable_name(path: str, task_root: Path, folder: Path) -> str:
+def name_of(path: str, task_root: Path, folder: Path) -> str:
+    """Return the stable name of a file; see ``stable_name``."""
     if path.startswith(f"{folder}/"):
         return path.removeprefix(f"{folder}/")
     if path.startswith(f"{task_root}/"):
@@ -309,7 +310,7 @@ def _as_written(
         if path in paths or Path(path).is_file():
             paths.add(path)
     return names | {
-        os.path.relpath(path, root): _stable_name(path, root, folder) for path in paths
+        os.path.relpath(path, root): name_of(path, root, folder) for path in paths
     }
 
 

@@ -321,6 +321,10 @@ class _Builder:
                 f"the files are packaged as they are, without a bundle: "
                 f"{_listed(reasons)}"
             )
+        if self._options.is_minified and form.level is Level.OWN:
+            form.notes.append("--minify does not minify the npm packages")
+        elif self._options.is_minified and form.level is Level.NOTHING:
+            form.notes.append("--minify has no effect: there is no bundle")
         return form
 
     def observed(self, form: _Form) -> Observed | None:
@@ -421,7 +425,7 @@ class _Builder:
         self._urls |= bundled.urls
         doubts = [
             *find_doubts(bundled.modules),
-            *mistaken(bundled.files, bundled.inputs, task_root),
+            *mistaken(bundled, task_root, source.parent),
             *self._fixed_modes(bundled),
         ]
         form.doubts = [doubt for doubt in doubts if doubt.level > form.level]
@@ -442,12 +446,14 @@ class _Builder:
         The project's own may ask for anything. Packages look for "production" only, so
         with them it counts what the project says.
         """
-        fixed = "production" if self._options.is_minified else "development"
+        is_minified = self._options.is_minified
+        fixed = "production" if is_minified else "development"
         project, given = self._options.project, self._options.variables
         wanted = {**project.variables, **given}.get(MODE)
         if wanted == fixed:
             return
-        reason = f"reads {MODE}, which is {fixed!r} in a bundle"
+        option = " made with --minify" if is_minified else ""
+        reason = f"reads {MODE}, which is {fixed!r} in a bundle{option}"
         for part in bundled.fixed:
             path = part.package_path
             if path is None:

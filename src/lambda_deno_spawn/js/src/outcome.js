@@ -137,6 +137,46 @@ function isWorkLeft() {
 }
 
 /**
+ * Call back after a millisecond, and after what was due by then.
+ *
+ * @param {(value?: unknown) => void} resolve
+ */
+function afterDue(resolve) {
+  // A timer is not enough: one that is late, as on a busy machine, comes before the
+  // messages of a `MessageChannel`. The event loop is given these between two turns, so
+  // the second immediate comes after them.
+  createSystemTimer(() => atEndOfTurn(() => atEndOfTurn(resolve)), 1, true);
+}
+
+/**
+ * Call back when this turn of the event loop ends, as `setImmediate` does, which would
+ * load what belongs to Node.
+ *
+ * @param {(value?: unknown) => void} callback
+ */
+function atEndOfTurn(callback) {
+  const { immediateRefCount, queueImmediate } = core;
+  if (immediateRefCount === undefined || queueImmediate === undefined) {
+    createSystemTimer(callback, 1, true);
+    return;
+  }
+  // While it is counted, the event loop does not wait for anything else.
+  immediateRefCount(true);
+  queueImmediate({
+    asyncId: 0,
+    triggerAsyncId: 0,
+    _argv: null,
+    _destroyed: false,
+    _idleNext: null,
+    _idlePrev: null,
+    _onImmediate() {
+      immediateRefCount(false);
+      callback();
+    },
+  });
+}
+
+/**
  * Let run what is due, as it would in a process that goes on: `setImmediate`,
  * `process.nextTick`, `setTimeout` without a delay, listeners for the end of a stream.
  * Express logs so. What takes longer is for `waitUntil`.
@@ -147,7 +187,7 @@ async function runDueWork({ nextTurn }) {
   // If there is a quick way to it, one turn of the event loop may be enough.
   if (nextTurn !== null) await new Promise(nextTurn);
   for (let turns = 0; turns < TURNS_LIMIT && isWorkLeft(); turns += 1) {
-    await new Promise((resolve) => createSystemTimer(resolve, 1, true));
+    await new Promise(afterDue);
     if (!core.hasTickScheduled() && !core.getActiveImmediateCount?.()) return;
   }
 }
