@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import fcntl
-import itertools
 import os
 import shutil
 import tempfile
@@ -26,10 +25,10 @@ from tests.fixtures.registry import programs, registry
 from tests.integration.harness import RuntimeUnderTest
 from tests.integration.rie import RieUnavailableError
 from tests.integration.rie import rie_binary as find_rie_binary
+from tests.short import WAY
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
-    from types import ModuleType
 
 
 class MakeRuntime(Protocol):
@@ -72,11 +71,6 @@ WAYS = {
 }
 
 
-# So many of all ways has a test in `make test`; `make test-long` runs it in the others.
-SHORT_WAYS = 2
-WAYS_TAKEN: dict[ModuleType, Iterator[str]] = {}
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Run tests marked ``every_way`` in each way, or in those that the mark names."""
     if "make_runtime" not in metafunc.fixturenames:
@@ -86,19 +80,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         ways = [way for way in WAYS if way in (marker.args or WAYS)]
         if library_path() is None:  # `make native` builds it
             ways = [way for way in ways if way != "fork"]
-        short = ways
-        if not marker.args:
-            # The next ones for the next test: so a module has all of them.
-            taken = WAYS_TAKEN.setdefault(metafunc.module, itertools.cycle(ways))
-            short = list(itertools.islice(taken, SHORT_WAYS))
-        metafunc.parametrize(
-            "way",
-            [
-                pytest.param(way, marks=() if way in short else pytest.mark.long)
-                for way in ways
-            ],
-            indirect=True,
-        )
+        metafunc.parametrize(WAY, ways, indirect=True)
 
 
 @pytest.fixture
