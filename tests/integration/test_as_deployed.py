@@ -243,6 +243,7 @@ def event(path: str) -> Any:
     return orjson.loads((EXAMPLES / path).read_bytes())
 
 
+@pytest.mark.cases(1)
 def test_hello_is_served_by_a_process_of_its_own(place: Place, deploy: Deploy) -> None:
     with deploy.run(place, deploy.task("hello")) as rie:
         for _ in range(2):
@@ -280,6 +281,7 @@ def test_inventory_finds_its_data_and_names_its_files(
         assert "/var/task/lib/stock.ts:" in failed["cause"]["stackTrace"][0]
 
 
+@pytest.mark.cases(1)
 def test_s3_csv_is_summarised_by_the_sdk_in_the_bundle(
     place: Place, deploy: Deploy
 ) -> None:
@@ -386,6 +388,7 @@ export const handler = async (event, context) => {
 """
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("strategy", ["fresh", "server"])
 def test_sixteen_events_in_flight_on_a_managed_instance(
     os_only: Place, deploy: Deploy, tmp_path: Path, strategy: str

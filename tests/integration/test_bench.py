@@ -99,6 +99,7 @@ def check(way: dict[str, Any]) -> None:
     assert way["note"] is None
 
 
+@pytest.mark.long
 async def test_a_way_that_cannot_be_run_says_why_and_the_others_go_on(
     tmp_path: Path, mark: str
 ) -> None:
@@ -180,6 +181,7 @@ def test_a_function_that_is_not_there_is_refused(mark: str) -> None:
     assert done.stderr.startswith("Cannot find function 'nowhere'")
 
 
+@pytest.mark.long
 def test_ratios_are_compared_with_the_recorded_ones(tmp_path: Path) -> None:
     figures, ratios = tmp_path / "figures.json", tmp_path / "ratios.json"
     figure = {"name": "cpu: off / bare deno run", "measured": 1.5, "unit": "x"}

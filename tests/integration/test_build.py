@@ -670,6 +670,7 @@ def same_elsewhere(
     return package
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("name", "form"),
     [
@@ -792,6 +793,7 @@ const places = (run: () => void) => {
 """
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("options", "is_dollar"),
     [

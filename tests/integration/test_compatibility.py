@@ -58,6 +58,7 @@ def json_lines(log: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in log.splitlines() if ours not in line]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("export", ["default", "buffered"])
 async def test_hono_answers_as_a_fetch_handler_and_by_its_own_adapter(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, deno_dir: str, export: str
@@ -183,6 +184,7 @@ async def test_powertools_lines_reach_the_log_unchanged(
     }
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("export", ["wrapped", "decorated"])
 async def test_powertools_works_as_middleware_and_as_decorator(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, deno_dir: str, export: str

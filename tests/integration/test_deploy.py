@@ -954,6 +954,7 @@ def test_a_folder_means_its_function_while_there_is_no_other(two: Cloud) -> None
     assert names_in_aws(two) == []
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("command", ["delete", "logs", "deploy"])
 def test_a_function_of_another_account_is_refused(two: Cloud, command: str) -> None:
     arn = f"arn:aws:lambda:{REGION}:999999999999:function:orders-api"

@@ -467,6 +467,7 @@ run "plan" {
 """
 
 
+@pytest.mark.long
 @pytest.mark.deno
 def test_terraform_accepts_what_its_readme_says(
     tmp_path: Path, layers: Path, terraform: Terraform

@@ -109,6 +109,7 @@ def test_killed_after_each_call_the_same_command_finishes(
         assert len(versions) <= (3 if what == "created" else 4)
 
 
+@pytest.mark.long
 def test_two_deployments_at_once_end_in_one_that_is_complete(cloud: Cloud) -> None:
     """Each of two processes ends well, or says that the command has to be repeated."""
     cloud.write_project(f'{HEAD}alias = "live"\nreserved_concurrency = 3\n')
@@ -159,6 +160,7 @@ def test_a_call_that_is_throttled_for_long_is_repeated(cloud: Cloud) -> None:
     assert cloud.function()["Timeout"] == 9
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("state", "says"),
     [

@@ -203,6 +203,7 @@ def test_a_push_that_fails_leaves_the_function_and_is_finished_later(
         assert run(cloud).stderr.endswith("Nothing to do.\n")
 
 
+@pytest.mark.long
 def test_two_deployments_of_images_at_once(cloud: Cloud, registry_port: int) -> None:
     cloud.write_project(f"{IMAGE}")
     command = [

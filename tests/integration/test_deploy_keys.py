@@ -234,6 +234,7 @@ def cloud_url(cloud: Cloud, toml: str) -> str:
     return url
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("table", "names"),
     [

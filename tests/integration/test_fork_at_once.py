@@ -156,6 +156,7 @@ WRITE_ONLY = "--allow-env --allow-write=$TMPDIR"
 LONG = pytest.mark.long
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "permissions",
     [

@@ -374,6 +374,7 @@ export async function handler(event: any) {
 """
 
 
+@pytest.mark.cases(1)
 @pytest.mark.every_way("fresh")
 @WARM
 async def test_programs_that_outlive_their_handler_are_ended(

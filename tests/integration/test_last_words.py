@@ -137,6 +137,7 @@ def heard(log: str) -> dict[str, list[str]]:
     return said
 
 
+@pytest.mark.cases(1)
 @each_start
 async def test_each_program_hears_of_its_end_and_of_accidents(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, start: str
@@ -275,6 +276,7 @@ async def test_what_is_due_after_the_response_still_runs(
         ]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("start", ["exec", "fork"])
 async def test_whatever_the_last_words_are_the_next_event_is_served(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, start: str
@@ -329,6 +331,7 @@ def ways_of(*cases: tuple[str, str]) -> pytest.MarkDecorator:
     )
 
 
+@pytest.mark.cases(1)
 @ways_of(
     ("exec", "pino_buffered"),
     ("fork", "pino_buffered"),
@@ -353,6 +356,7 @@ async def test_loggers_lose_nothing(
         assert len(found) == 1, n
 
 
+@pytest.mark.cases(1)
 @ways_of(
     ("exec", "SIGTERM"),
     ("server", "SIGTERM"),
@@ -390,6 +394,7 @@ SENT = {"Lambda-Runtime-Trace-Id": XRAY}
 W3C = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("way", "start"),
     [("fresh", "exec"), ("reuse", "reuse"), ("server", "server")],

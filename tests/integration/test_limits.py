@@ -193,6 +193,7 @@ async def test_a_fork_bomb_costs_one_event(
             assert len(group.process_ids()) <= 3, "besides, supervisor and template"
 
 
+@pytest.mark.cases(1)
 @needs_pids
 @pytest.mark.parametrize("warm", ["ready", "background", "off"])
 async def test_no_process_left_to_start_is_named_and_passes(
@@ -222,6 +223,7 @@ async def test_no_process_left_to_start_is_named_and_passes(
                     await api.wait_for_next()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("warm", ["ready", "off"])
 async def test_no_descriptor_left_is_named_and_passes(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, warm: str

@@ -97,6 +97,7 @@ async def test_no_record_is_lost_or_moved_however_the_handler_ends(
             assert runtime.log.index(error) > runtime.log.index(records[-1])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("how", ["console", "stderr"])
 async def test_a_burst_of_40_megabytes_is_logged_and_not_kept(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, how: str

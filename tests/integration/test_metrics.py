@@ -42,6 +42,7 @@ export async function handler(event: any, context: any) {
 """
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("warm", ["ready", "background", "off"])
 async def test_every_invocation_leaves_one_line_that_is_true(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, warm: str
@@ -117,6 +118,7 @@ export async function handler(event: any) {
 """
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("ends", ["return", "throw", "exit", "wait"])
 async def test_programs_left_running_are_counted_however_the_handler_ends(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, ends: str

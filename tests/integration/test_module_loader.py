@@ -146,6 +146,7 @@ SHORT = (
 IN_FULL = ("default", "all", "imports")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("setting", SETTINGS)
 async def test_the_loader_cannot_be_sent_to_the_runtime_api(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, setting: str

@@ -42,8 +42,6 @@ NO_WRAPPER = 'exec "$@"'
 FILE_LIMIT_BLOCKS = 8
 
 each_template = pytest.mark.parametrize("template", TEMPLATES)
-# One for events and one for HTTP; the commands of the other READMEs are the same.
-SHORT = ("event", "http")
 
 
 def run(
@@ -107,6 +105,7 @@ def commands(project: NewProject) -> list[str]:
     return re.findall(r"^ {4}(\S.*)$", readme, re.MULTILINE)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.deno
 @each_template
 def test_new_project_passes_its_own_checks(project: NewProject, deno_dir: str) -> None:
@@ -144,13 +143,8 @@ ANSWERS: dict[str, Callable[[str], bool]] = {
 
 
 @pytest.mark.deno
-@pytest.mark.parametrize(
-    "template",
-    [
-        pytest.param(template, marks=() if template in SHORT else pytest.mark.long)
-        for template in TEMPLATES
-    ],
-)
+@each_template  # the commands of most READMEs are the same
+@pytest.mark.cases(1)
 def test_commands_of_the_readme_work_in_their_order(
     project: NewProject,
     deno_dir: str,
@@ -200,6 +194,7 @@ def test_commands_of_the_readme_work_in_their_order(
     )
 
 
+@pytest.mark.cases(1)
 @pytest.mark.deno
 @pytest.mark.parametrize(
     ("template", "event"),

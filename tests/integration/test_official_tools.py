@@ -74,6 +74,7 @@ async def running(module: Path, *arguments: str) -> AsyncIterator[Tool]:
         await process.wait()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("way", "order"),
     [("fresh", "7"), ("server", "8"), ("fresh", "")],
@@ -124,6 +125,7 @@ async def test_a_durable_execution_is_run_by_the_sdk_s_own_runner(
     assert priced[0]["level"] == "INFO"
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("server", "way"),
     [("fetch", "fresh"), ("express", "fresh"), ("express", "server")],

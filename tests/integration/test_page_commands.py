@@ -265,6 +265,7 @@ def reader(empty_cloud: Cloud) -> Path:
     return reader
 
 
+@pytest.mark.long
 def test_the_commands_do_what_the_pages_say(
     reader: Path, stand_in: dict[str, str], tmp_path: Path
 ) -> None:

@@ -106,6 +106,7 @@ def test_a_layer_is_public_only_if_everybody_may_use_it(
     assert (relay.writes == []) == is_public
 
 
+@pytest.mark.long
 def test_a_zip_just_below_the_limit_fits_into_a_request(cloud: Cloud) -> None:
     """Base64 makes 50 MB of zip 69,905,068 bytes, and the request has more in it."""
     cloud.build_layers(padding_bytes=50 * 1024 * 1024 - 64 * 1024 - 1024)

@@ -197,6 +197,7 @@ HANG = "Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0);"
 MANY = 20_000
 
 
+@pytest.mark.cases(1)
 @pytest.mark.deno
 @pytest.mark.parametrize("is_late", [False, True])
 async def test_next_does_not_wait_for_what_there_is_no_time_to_remove(

@@ -131,6 +131,7 @@ SETTINGS = {
 }  # fmt: skip
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("setting", SETTINGS)
 @on_loopback
 async def test_no_spelling_and_no_client_reaches_it(
@@ -139,6 +140,7 @@ async def test_no_spelling_and_no_client_reaches_it(
     await check(make_runtime, api, *SETTINGS[setting])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("api", ["localhost", "[::1]"], indirect=True)
 async def test_nor_by_another_name_of_the_same(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
@@ -237,6 +239,7 @@ async def test_the_name_of_a_socks_proxy_lets_a_greeting_through_and_no_request(
         await api.wait_for_next()
 
 
+@pytest.mark.cases(1)
 @on_loopback
 @pytest.mark.parametrize("permissions", ["", "all", "--allow-env --allow-read"])
 async def test_its_address_is_not_in_the_environment_either(
@@ -264,6 +267,7 @@ export function handler(event: any) {
         await api.wait_for_next()
 
 
+@pytest.mark.long
 @pytest.mark.root
 @pytest.mark.skipif(os.geteuid() != 0, reason="makes a network of its own: needs root")
 @pytest.mark.skipif(NAMED_VARIABLE in os.environ, reason="runs the others in a network")

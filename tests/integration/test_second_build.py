@@ -229,6 +229,7 @@ CHANGES: list[tuple[str, Callable[[Project], None], bool]] = [
 ]  # fmt: skip
 
 
+@pytest.mark.long
 def test_second_build_gives_what_a_first_one_would(project: Project) -> None:
     last = project.built()
     assert last.form == "bundle", last.notes

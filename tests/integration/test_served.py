@@ -85,6 +85,7 @@ async def check(api: FakeRuntimeApi) -> None:
     await api.wait_for_next()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("app", "way"),
     [
@@ -108,6 +109,7 @@ async def test_an_app_answers_unchanged(
         assert app in QUIET or runtime.log.count("TypeError: the route threw") == 1
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("app", ["deno_serve", "fastify"])
 async def test_a_streamed_answer_streams(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, deno_dir: str, app: str
@@ -128,6 +130,7 @@ async def test_a_streamed_answer_streams(
         assert (json.loads(prelude)["statusCode"], body) == (200, b"")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.skipif(library_path() is None, reason="make native builds the library")
 @pytest.mark.parametrize("file", ["deno_serve.ts", "node.js"])
 async def test_a_process_with_an_app_can_be_copied(

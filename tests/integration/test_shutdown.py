@@ -53,6 +53,7 @@ process.on("SIGTERM", () => {
 }
 
 
+@pytest.mark.cases(1)
 @pytest.mark.every_way("reuse", "server")
 @pytest.mark.parametrize("listener", LISTENERS)
 @pytest.mark.parametrize("keeps_open", [False, True], ids=["idle", "timer"])
@@ -122,6 +123,7 @@ export async function* handler() { yield "a"; yield "b"; }
     assert runtime.log.count("unloaded") == 1
 
 
+@pytest.mark.cases(1)
 @pytest.mark.every_way("reuse", "server")
 @pytest.mark.parametrize(
     "source",
@@ -210,6 +212,7 @@ bootstrap.main()
 """
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("can_start", [True, False])
 async def test_a_signal_between_two_callbacks_of_the_loop_ends_it(
     tmp_path: Path, *, can_start: bool
@@ -277,6 +280,7 @@ async def test_it_is_none_otherwise(
     assert api.requests == ["GET invocation next"]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("status", [403, 500, None])
 async def test_a_refusal_to_be_one_is_a_warning(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, status: int | None

@@ -185,6 +185,7 @@ export const handler = () => 1;
     assert answer.json()["errorType"] == "Runtime.ExitError"
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("status", [400, 403, 404, 500, None])
 async def test_a_snapshot_that_cannot_be_taken_is_an_init_error(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, status: int | None
@@ -211,6 +212,7 @@ async def test_the_exit_code_says_it_even_if_nobody_takes_the_error(
     assert "'init error'" in runtime.log
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 async def test_a_signal_while_the_snapshot_is_waited_for_ends_all(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, number: signal.Signals
@@ -302,6 +304,7 @@ async def test_a_process_has_the_credentials_of_after_the_restore(
         assert [s for s in secrets if s in runtime.log] == []
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("names", "expected", "fetched"),
     [
@@ -411,6 +414,7 @@ async def test_a_process_stays_if_there_are_no_newer_credentials(
         await api.wait_for_next()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "body",
     [None, b"", b"[]", b"{}", b'{"AccessKeyId":1}', keys("A")[:-1]],
@@ -434,6 +438,7 @@ async def test_a_handler_that_needs_no_credentials_is_served_without(
         await api.wait_for_next()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("fault", [hang, cut], ids=["hangs", "cut"])
 async def test_credentials_that_do_not_come_hold_up_nothing(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, fault: Fault

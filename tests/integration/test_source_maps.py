@@ -41,6 +41,7 @@ def files(first_line: str) -> dict[str, str]:
     }
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("first_line", "name"), [(FIRST_LINE, "new"), ("", "old")], ids=["built", "other"]
 )

@@ -169,6 +169,7 @@ def part_of(way: str) -> str:
     return part if part in PARTS else "folder"
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("ways", "warm"),
     [

@@ -78,6 +78,7 @@ async def test_a_server_is_replaced_after_as_many_events_as_it_is_told_to(
         assert "Replacing" not in runtime.log
 
 
+@pytest.mark.cases(1)
 @pytest.mark.every_way("reuse", "server")
 @pytest.mark.parametrize("warm", ["ready", "background", "off"])
 async def test_whatever_leaves_a_process_in_doubt_ends_it(

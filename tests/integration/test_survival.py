@@ -130,6 +130,7 @@ export function handler() {
         await api.wait_for_next()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("start", ["exec", "auto"])
 async def test_invocations_without_any_time_left_leak_nothing(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, start: str

@@ -97,6 +97,7 @@ def is_deployed(cloud: Cloud) -> bool:
     return bool(cloud.client("lambda").list_functions()["Functions"])
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("keys", ["y\n", "YES\n", "what\ny\n"])
 def test_yes_goes_on(cloud: Cloud, keys: str) -> None:
     exit_code, stdout, shown = type_at_prompt(keys, "delete", "fn", "-o", "json")
@@ -106,6 +107,7 @@ def test_yes_goes_on(cloud: Cloud, keys: str) -> None:
     assert not is_deployed(cloud)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("keys", ["n\n", "\n"], ids=["n", "enter"])
 def test_no_changes_nothing(cloud: Cloud, keys: str) -> None:
     exit_code, stdout, shown = type_at_prompt(keys, "delete", "fn")
@@ -116,6 +118,7 @@ def test_no_changes_nothing(cloud: Cloud, keys: str) -> None:
     assert is_deployed(cloud)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "keys", ["\x03", "\x04", "y\x03", "y\x04\x04"],
     ids=["ctrl-c", "ctrl-d", "y-ctrl-c", "y-ctrl-d"],
