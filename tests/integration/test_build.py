@@ -1227,6 +1227,7 @@ def test_what_is_required_from_a_folder_is_the_same_in_a_bundle(
     assert same_elsewhere(build, project)["form"] == "packages"
 
 
+@pytest.mark.long
 def test_node_env_is_what_it_is_on_lambda(build: Build, project: Path) -> None:
     """Deno's bundler makes it "development", and leaves out all that is for others."""
     files = {

@@ -33,6 +33,7 @@ export async function handler(event: any) {
 """
 
 
+@pytest.mark.long
 async def test_no_process_stays_however_it_clings(
     make_runtime: MakeRuntime, api: FakeRuntimeApi
 ) -> None:

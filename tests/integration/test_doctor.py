@@ -397,6 +397,7 @@ def isolation(
         return json.loads(done.stdout), done.returncode
 
 
+@pytest.mark.long
 def test_nothing_leaks_from_a_fresh_process(
     isolation: tuple[dict[str, Any], int],
 ) -> None:

@@ -130,6 +130,7 @@ def test_a_new_project_is_deployed_changed_and_deleted(
     assert shell.client("iam").list_roles()["Roles"] == []
 
 
+@pytest.mark.long
 def test_what_is_deployed_is_made_as_the_project_says(
     tmp_path: Path, aws: dict[str, str], dist: Path
 ) -> None:

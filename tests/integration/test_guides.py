@@ -150,7 +150,7 @@ def follow(page: Path, folder: Path, environ: dict[str, str]) -> None:
                 assert missing is None, f"{missing!r} is not in:\n{output}"
 
 
-@pytest.mark.cases(1)
+@pytest.mark.long
 @pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.stem)
 def test_a_guide_works_as_it_is_written(
     page: Path, tmp_path: Path, environ: dict[str, str]

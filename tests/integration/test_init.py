@@ -61,6 +61,7 @@ def app(tmp_path: Path) -> Path:
 LOCK = "src/lambda_deno_spawn/dev/project/templates/http/deno.lock"
 
 
+@pytest.mark.long
 @pytest.mark.deno
 def test_app_for_deno_runs_afterwards(app: Path) -> None:
     before = contents(app)

@@ -647,6 +647,7 @@ def test_command_says_in_a_sentence_why_it_built_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.long
 def test_one_runtime_layer_fits_several_versions_of_python(
     python: Interpreter, tmp_path: Path
 ) -> None:
@@ -696,6 +697,7 @@ class _NoPython:
     executable = "/nonexistent/python"
 
 
+@pytest.mark.long
 def test_layer_of_a_machine_with_an_older_python_fits_the_default_runtime_too(
     python: Interpreter,
     only_older: tuple[dict[str, str], Interpreter],

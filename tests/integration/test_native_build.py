@@ -44,6 +44,7 @@ def libraries() -> dict[str, bytes]:
     return {machine: compile_library(machine) for machine in MACHINES}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("machine", MACHINES)
 def test_it_runs_wherever_deno_does(libraries: dict[str, bytes], machine: str) -> None:
     binary = read_binary(io.BytesIO(libraries[machine]))

@@ -142,6 +142,7 @@ ANSWERS: dict[str, Callable[[str], bool]] = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.deno
 @each_template  # the commands of most READMEs are the same
 @pytest.mark.cases(1)

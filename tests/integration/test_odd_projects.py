@@ -68,6 +68,7 @@ def on_read_only(folder: Path, out: Path, *arguments: str) -> tuple[int, str, st
     return done.returncode, done.stdout, done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.root
 def test_project_that_cannot_be_written_is_built_elsewhere(tmp_path: Path) -> None:
     fetch_bundler()
@@ -93,6 +94,7 @@ def test_project_that_cannot_be_written_is_built_elsewhere(tmp_path: Path) -> No
     assert [path.name for path in project.iterdir()] == ["function.ts"]
 
 
+@pytest.mark.long
 def test_folders_that_are_closed_to_the_user_are_passed_over(tmp_path: Path) -> None:
     """Each ended a command with PermissionError: a home of another user, as under
     `sudo -u`, one on PATH, another program's data beside the projects."""

@@ -137,6 +137,7 @@ def test_a_region_that_fails_does_not_hide_the_others(cloud: Cloud) -> None:
     assert lines[2].split()[-1] == "published"
 
 
+@pytest.mark.long
 def test_a_large_layer_goes_over_a_private_bucket(cloud: Cloud) -> None:
     cloud.build_layers(padding_bytes=50 * 1024 * 1024)
     (result,) = published(cloud, "--kind", "deno")

@@ -241,6 +241,7 @@ async def test_what_is_left_at_the_end_is_removed_by_the_next_supervisor(
             assert len(list(following.temp_root.iterdir())) == 1
 
 
+@pytest.mark.long
 @pytest.mark.root
 @pytest.mark.deno
 async def test_a_disk_that_is_full_of_what_was_left_is_emptied_first(

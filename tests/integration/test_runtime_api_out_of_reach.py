@@ -140,7 +140,7 @@ async def test_no_spelling_and_no_client_reaches_it(
     await check(make_runtime, api, *SETTINGS[setting])
 
 
-@pytest.mark.cases(1)
+@pytest.mark.long
 @pytest.mark.parametrize("api", ["localhost", "[::1]"], indirect=True)
 async def test_nor_by_another_name_of_the_same(
     make_runtime: MakeRuntime, api: FakeRuntimeApi

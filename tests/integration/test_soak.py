@@ -34,6 +34,7 @@ def allow_for_other_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(events, "LATE_S", LATE_S)
 
 
+@pytest.mark.long
 def test_fuzzed_streams_of_frames_end_in_order_or_in_a_named_error() -> None:
     report = frames.run(1000, seed=2)
     assert_passed(report, 1000)

@@ -72,6 +72,7 @@ def variables(cloud: Cloud, name: str) -> dict[str, Any]:
     return found
 
 
+@pytest.mark.long
 def test_each_stage_is_a_function_in_every_command(empty_cloud: Cloud) -> None:
     cloud = empty_cloud
     cloud.build_layers()

@@ -173,14 +173,14 @@ def part_of(way: str) -> str:
 @pytest.mark.parametrize(
     ("ways", "warm"),
     [
+        pytest.param(
+            ["entry-truncated", "closed", "link", "cache-spoilt"], "off", id="warm-off"
+        ),
         *(
             pytest.param(
                 [way for way in WAYS if part_of(way) == part], "ready", id=part
             )
             for part in ("folder", *PARTS)
-        ),
-        pytest.param(
-            ["entry-truncated", "closed", "link", "cache-spoilt"], "off", id="warm-off"
         ),
     ],
 )
