@@ -49,11 +49,11 @@ COVERED := $(BIN)/coverage report --fail-under=100 --show-missing \
   --include='*/lambda_deno_spawn/errors.py,*/invocation.py,*/protocol/frames.py,*/lambda_deno_spawn/config.py,*/permissions.py,*/protocol/hello.py,*/serving/metrics.py,*/serving/pool.py,*/http/http1.py'
 
 # COVERAGE=on: what `make coverage` finds, without running the unit tests again.
-test: $(NATIVE) ## unit and integration tests, but for the long ones
+test: $(NATIVE) ## all unit tests, and integration tests but for the long ones
 	$(BIN)/python -m pytest $(PARALLEL) -m 'not aws and not long' $(if $(COVERAGE),$(MEASURED))
 	$(if $(COVERAGE),$(COVERED))
 
-test-long: $(NATIVE) ## the others: soaks, installations of packages and tools, kills at each step
+test-long: $(NATIVE) ## the others: more parameters and ways, soaks, guides, installations, kills at each step
 	$(BIN)/python -m pytest $(PARALLEL) -m 'long and not aws'
 
 test-unit: $(STAMP) test-js ## the fast ones: no process, no socket

@@ -116,7 +116,6 @@ def has_grown(grown: dict[str, Any]) -> bool:
     )
 
 
-@pytest.mark.long
 @pytest.mark.every_way("fork", "server")
 async def test_nothing_grows_with_events_however_they_end(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, tmp_path: Path, way: str
