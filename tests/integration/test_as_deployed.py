@@ -388,7 +388,6 @@ export const handler = async (event, context) => {
 """
 
 
-@pytest.mark.cases(1)
 @pytest.mark.parametrize("strategy", ["fresh", "server"])
 def test_sixteen_events_in_flight_on_a_managed_instance(
     os_only: Place, deploy: Deploy, tmp_path: Path, strategy: str

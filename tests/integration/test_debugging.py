@@ -121,7 +121,6 @@ async def test_breakpoint_in_typescript_pauses_there_and_the_result_is_right(
     assert "timed out" not in text
 
 
-@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "settings",
     [(), ("--env", "LAMBDA_DENO_STRATEGY=server")],

@@ -244,6 +244,7 @@ export async function handler({ way }, context) {
 """
 
 
+@pytest.mark.cases(4)  # each way
 @each_start
 async def test_what_is_due_after_the_response_still_runs(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, start: str

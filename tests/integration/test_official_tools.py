@@ -125,7 +125,6 @@ async def test_a_durable_execution_is_run_by_the_sdk_s_own_runner(
     assert priced[0]["level"] == "INFO"
 
 
-@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("server", "way"),
     [("fetch", "fresh"), ("express", "fresh"), ("express", "server")],
