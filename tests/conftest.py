@@ -23,13 +23,15 @@ UNIT = Path(__file__).parent / "unit"
 # layers, for which a worker would wait that needs them at once. Those in the first line
 # have most of the tests that are marked ``long``.
 FIRST = (
-    "test_soak", "test_deploy_examples", "test_killed", "test_new_cdk",
-    "test_as_deployed", "test_build", "test_fresh_process", "test_deploy", "test_fork",
+    "test_soak", "test_deploy_examples", "test_killed", "test_page_commands",
+    "test_new_cdk", "test_as_deployed", "test_build", "test_fresh_process",
+    "test_deploy", "test_fork",
     "test_new", "test_examples", "test_log", "test_guides", "test_limits",
     "test_permissions", "test_fork_at_once", "test_module_loader", "test_survival",
     "test_runtime_api_faults", "test_deploy_keys", "test_invoke_cli", "test_last_words",
     "test_managed_instances", "test_fork_faults", "test_streaming", "test_bad_handlers",
     "test_native", "test_official_tools", "test_doctor", "test_layer_zip",
+    "test_runtime_api_out_of_reach", "test_state_folder", "test_snapstart",
 )  # fmt: skip
 
 # How long an example takes says more about the machine than about what is tested.
