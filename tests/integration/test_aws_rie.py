@@ -175,6 +175,7 @@ def test_context_lacks_what_the_caller_did_not_send(rie: Rie) -> None:
     assert context.get("tenantId") is None
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("handler", "error_type"),
     [

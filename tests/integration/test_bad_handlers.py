@@ -207,6 +207,7 @@ async def test_every_failure_is_named_and_costs_one_invocation(
         await api.wait_for_next()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("warm", ["background", "off"])
 async def test_failures_are_named_whenever_the_process_is_started(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, way: str, warm: str

@@ -69,6 +69,7 @@ FORGED = {
 }
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("event", FORGED.values(), ids=FORGED.keys())
 async def test_a_frame_that_is_too_long_costs_its_event(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, event: dict[str, Any]
@@ -248,6 +249,7 @@ async def test_a_media_type_that_cannot_be_a_header_is_the_handler_s_error(
         await api.wait_for_next()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.every_way("fresh", "server")
 @pytest.mark.parametrize("permissions", ["default", "all"])
 async def test_headers_of_a_stream_may_be_longer_than_one_frame(

@@ -354,6 +354,7 @@ COMMONJS = {
 }
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("form", "option"),
     [
@@ -691,6 +692,7 @@ def test_popular_packages_run_elsewhere(
     assert same_elsewhere(build, project, *options)["form"] == form
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("option", ["", "--no-bundle", "--minify"])
 def test_an_ordinary_application_in_commonjs_runs_elsewhere(
     build: Build, project: Path, option: str
@@ -721,6 +723,7 @@ def test_an_ordinary_application_in_commonjs_runs_elsewhere(
     assert package["notes"] == []
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("options", [(), ("--minify",)], ids=str)
 def test_classes_have_the_names_that_they_have_unbundled(
     build: Build, project: Path, options: tuple[str, ...]
@@ -1052,6 +1055,7 @@ export const handler = async () =>   {{
         assert contents[path] == FAILING[path].removeprefix("\ufeff")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("options", "imports"),
     [
@@ -1383,6 +1387,7 @@ def test_a_module_that_loads_nowhere_here_gets_the_form_its_code_needs(
     assert "no table; its cache is incomplete" in package["notes"][0]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("option", ["", "--no-bundle"])
 def test_compiled_files_for_another_machine_are_refused(
     build: Build, project: Path, option: str

@@ -146,6 +146,7 @@ async def test_middy_can_answer_before_the_deadline(
         assert answer.json() == {"statusCode": 408}
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
 async def test_powertools_lines_reach_the_log_unchanged(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, deno_dir: str, log_format: str

@@ -518,6 +518,7 @@ def test_a_function_that_exists_now_is_compared_anew(cloud: Cloud) -> None:
     assert not any(line.startswith("DELETE") for line in relay.writes)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("line", "operation", "answer"),
     [
@@ -543,6 +544,7 @@ def test_other_bytes_than_were_sent_are_a_failure(
     assert "reverted" not in last
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("state", "asked"), [("Active", 0), ("Pending", 1)])
 def test_a_version_is_waited_for_only_if_it_has_to_be(
     cloud: Cloud, state: str, asked: int
@@ -582,6 +584,7 @@ def signalling(number: signal.Signals) -> Callable[[], object]:
     return lambda: signal.pthread_kill(main, number)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("number", "exit_code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 143)],
@@ -722,6 +725,7 @@ def test_deleting_without_a_terminal_needs_yes(cloud: Cloud) -> None:
     assert cloud.function()["FunctionName"] == "fn"
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("answer", "exit_code"), [("n\n", 2), ("y\n", 0)])
 def test_on_a_terminal_what_removes_something_is_asked_about(
     cloud: Cloud, answer: str, exit_code: int
@@ -865,6 +869,7 @@ def test_a_function_that_a_stack_owns_is_not_deleted(cloud: Cloud) -> None:
     assert cloud.function()["FunctionName"] == "fn"
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", ["DATABASE_URL", "PGPASS", "SLACK_WEBHOOK", "DSN"])
 def test_a_value_that_may_be_a_secret_is_not_printed(cloud: Cloud, name: str) -> None:
     finished = cloud.deploy("--env", f"{name}=a-secret", "--env", "STAGE=test")
@@ -888,6 +893,7 @@ def names_in_aws(cloud: Cloud) -> list[str]:
     return sorted(function["FunctionName"] for function in functions)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -927,6 +933,7 @@ def test_a_function_that_may_not_be_looked_for_may_be_there(two: Cloud) -> None:
     assert relay.writes == []
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("arguments", "left"),
     [

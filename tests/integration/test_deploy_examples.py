@@ -506,6 +506,7 @@ def test_terraform_accepts_what_its_readme_says(
         terraform.run(folder, "validate")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("module", ["deno-function", "deno-layers"])
 def test_terraform_modules_pass_their_own_tests(
     module: str, tmp_path: Path, terraform: Terraform

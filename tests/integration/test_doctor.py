@@ -223,6 +223,7 @@ def test_machine_alone_is_a_plain_table_where_no_terminal_is(place: Place) -> No
     assert not re.search(r"^(Function|Caches)", done.stdout, re.MULTILINE)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("script", "check", "found"),
     [
@@ -319,6 +320,7 @@ def test_permission_set_that_is_used_is_named_and_judged(place: Place) -> None:
     assert checks["lock-file"].found.startswith("none, as nothing is imported")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("assignment", "check", "status", "found"),
     [
@@ -485,6 +487,7 @@ def test_isolation_is_the_same_for_an_unprivileged_user_on_a_read_only_root(
     assert done.returncode == (1 if KNOWN else 0)
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("number", "exit_code"),
     [(signal.SIGINT, 130), (signal.SIGTERM, 143)],

@@ -249,6 +249,7 @@ def commands() -> list[str]:
     return found
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("command", commands())
 def test_the_commands_of_the_readmes_do_what_they_say(
     request: pytest.FixtureRequest, deno_dir: str, command: str

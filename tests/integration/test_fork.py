@@ -93,6 +93,7 @@ async def test_each_event_has_a_copy_of_its_own(
         assert it.log.count("Events are served by forks") == 1
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("warm", ["background", "off"])
 async def test_copies_are_made_however_they_are_started(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, warm: str
@@ -122,6 +123,7 @@ SHARED = {
 }
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("loads", SHARED)
 async def test_what_two_processes_cannot_share_is_named_and_not_copied(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, loads: str
@@ -148,6 +150,7 @@ UNSHARED = [
 ]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("loads", UNSHARED)
 async def test_what_is_over_or_can_be_copied_does_not_prevent_it(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, loads: str
@@ -168,6 +171,7 @@ USES = {
 }
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("loads", USES)
 async def test_a_module_that_uses_its_folder_while_it_loads_finds_it_so_every_time(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, loads: str
@@ -328,6 +332,7 @@ async def test_a_bad_event_costs_one_copy(
         assert "still here" not in runtime.log.split('"object"')[-1]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
 async def test_a_template_that_is_gone_costs_nothing_but_a_start(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, number: signal.Signals

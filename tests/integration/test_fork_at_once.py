@@ -336,6 +336,7 @@ NAMED = {
 MAY_RUN = "default --allow-run"
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("loads", "permissions", "reason"),
     [

@@ -72,6 +72,7 @@ def use_library(monkeypatch: pytest.MonkeyPatch, path: Path | None) -> None:
 OTHER_MACHINE = {"x86_64": "aarch64", "aarch64": "x86_64"}
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("library", ["missing", "foreign", "garbage", "gone", "empty"])
 async def test_a_library_that_cannot_be_loaded_means_a_start_for_each_event(
     make_runtime: MakeRuntime,
@@ -143,6 +144,7 @@ if (loads === 2) await new Deno.Command("sh", {
 }
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("does", WHILE_IT_LOADS)
 async def test_what_the_module_does_in_the_template_while_it_loads_ends_there(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, does: str
@@ -178,6 +180,7 @@ MEDDLES = {
 }
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("does", MEDDLES)
 async def test_a_module_that_meddles_with_the_control_channel_gains_nothing(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, does: str
@@ -196,6 +199,7 @@ async def test_a_module_that_meddles_with_the_control_channel_gains_nothing(
         assert "fork" in (await starts(runtime, api)) or STARTED in runtime.log
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("places", ["one", "several"])
 async def test_a_template_killed_again_and_again_costs_starts_only(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, places: str
@@ -275,6 +279,7 @@ async def test_forks_that_the_system_refuses_are_starts(
         assert "exec" in [report["start"] for report in reports(runtime.log)][3:]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("memory_mb", ["128", "10240"])
 async def test_the_smallest_and_the_largest_function_are_forked(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, memory_mb: str

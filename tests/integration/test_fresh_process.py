@@ -204,6 +204,7 @@ export const handler = () => find({ id: "7" });
         await api.wait_for_next()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.every_way("fresh", "server")  # each loads once, with its own entry
 @pytest.mark.parametrize(
     ("handler", "files"),

@@ -926,6 +926,7 @@ def test_result_is_on_stdout_and_the_log_on_stderr(
     assert log.count("from the handler") == 1
 
 
+@pytest.mark.cases(1)
 @pytest.mark.deno
 @pytest.mark.parametrize("source", ["@event.json", "event.json", "-", "--event-file"])
 def test_event_comes_from_a_file_or_stdin(
@@ -939,6 +940,7 @@ def test_event_comes_from_a_file_or_stdin(
     assert done.stdout == b'"\xd0\xb6"\n', done.stderr.decode()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.deno
 @pytest.mark.parametrize("log_format", ["Text", "JSON"])
 def test_what_the_module_prints_is_not_logged_again_for_the_next_process(
@@ -1080,6 +1082,7 @@ def test_shadowed_file_is_noted(write: Callable[[str], Path], mark: str) -> None
     assert done.stderr.startswith(b"Note: 'function.bundle.js' runs instead of")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.deno
 @pytest.mark.parametrize(
     ("number", "exit_code"),
@@ -1312,6 +1315,7 @@ def test_reader_who_leaves_ends_everything(
     assert survivors(mark) == []
 
 
+@pytest.mark.cases(1)
 @pytest.mark.deno
 @pytest.mark.parametrize(
     ("number", "exit_code"),

@@ -201,6 +201,7 @@ def test_every_module_has_byte_code_that_is_used_without_a_look_at_its_source(
     }
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("arch", list(Arch))
 def test_second_build_gives_the_same_bytes_elsewhere_and_with_another_mask(
     built: Built, arch: Arch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -622,6 +623,7 @@ def test_command_prints_a_table_and_what_is_left(
     assert left.endswith("MB left for the function")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("arguments", "code", "message"),
     [

@@ -148,6 +148,7 @@ def command(*arguments: str, cwd: Path, deno_dir: str) -> Any:
     return as_text(run_command(*arguments, cwd=cwd, environ=environ))
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_layout_gives_what_deno_run_gives(
     tmp_path: Path, deno_dir: str, name: str
@@ -211,6 +212,7 @@ def server() -> Iterator[str]:
         thread.join()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("is_right", [True, False], ids=["right", "wrong"])
 def test_the_lock_file_of_a_workspace_counts(
     tmp_path: Path, server: str, is_right: bool

@@ -52,6 +52,7 @@ export async function handler(event: any) {
 """
 
 
+@pytest.mark.cases(1)
 @needs_memory
 @pytest.mark.parametrize(
     ("eats", "memory_mb"),
@@ -80,6 +81,7 @@ async def test_javascript_memory_ends_before_the_kernel_has_to_end_anything(
             assert group.oom_kills() == 0
 
 
+@pytest.mark.cases(1)
 @needs_memory
 @pytest.mark.parametrize("warm", ["ready", "off"])
 async def test_the_kernel_ends_the_worker_and_never_the_supervisor(
@@ -385,6 +387,7 @@ time.sleep(300)
 """
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("program", [COMET, TREE], ids=["comet", "tree"])
 async def test_programs_that_flee_are_caught(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, program: str, tmp_path: Path

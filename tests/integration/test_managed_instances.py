@@ -407,6 +407,7 @@ while True:
 """
 
 
+@pytest.mark.cases(1)
 @pytest.mark.every_way("server")
 @pytest.mark.parametrize("does", ["nothing", "file", "folder", "link", "program"])
 async def test_a_server_that_cannot_be_reached_is_replaced_and_costs_no_event(
@@ -612,6 +613,7 @@ async def test_what_runs_ends_in_order_before_the_runtime_does(
         assert len(requests) == 4, "nothing more was asked for"
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("warm", ["background", "off"])
 async def test_there_are_never_more_processes_than_memory_has_room_for(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, warm: str

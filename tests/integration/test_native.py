@@ -327,6 +327,7 @@ REFUSALS = {
 }  # fmt: skip
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("source", "code"), REFUSALS.values(), ids=REFUSALS.keys())
 def test_what_two_processes_cannot_share_is_refused_by_name(
     tmp_path: Path, library: Path, source: str, code: int

@@ -267,6 +267,7 @@ def test_command_prints_one_object_with_json_output(tmp_path: Path) -> None:
     assert load_project(path).arch is Arch.ARM64
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [

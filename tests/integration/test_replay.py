@@ -209,6 +209,7 @@ async def recorded_by_the_runtime(
     return [line for line in log.splitlines() if f'"{KIND}"' in line]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(("mode", "count"), [("off", 0), ("failures", 1), ("all", 2)])
 async def test_the_runtime_writes_recordings_to_the_log(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, mode: str, count: int

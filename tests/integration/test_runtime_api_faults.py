@@ -263,6 +263,7 @@ async def test_a_next_that_fails_ends_the_runtime_at_once_and_says_why(
         assert api.requests == ["GET invocation next"]
 
 
+@pytest.mark.cases(1)
 @pytest.mark.deno
 @pytest.mark.parametrize("warm", ["ready", "background"])
 async def test_a_poll_that_breaks_on_a_kept_connection_is_repeated_once(
@@ -378,6 +379,7 @@ REFUSED = [
 ]  # fmt: skip
 
 
+@pytest.mark.cases(1)
 @pytest.mark.deno
 @pytest.mark.parametrize("kind", ["response", "large", "error"])
 async def test_an_answer_that_fails_is_logged_never_repeated_and_costs_one_event(

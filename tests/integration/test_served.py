@@ -85,7 +85,7 @@ async def check(api: FakeRuntimeApi) -> None:
     await api.wait_for_next()
 
 
-@pytest.mark.cases(1)
+@pytest.mark.cases(3)
 @pytest.mark.parametrize(
     ("app", "way"),
     [

@@ -295,6 +295,7 @@ async def test_a_refusal_to_be_one_is_a_warning(
     assert "GET event next" not in api.requests
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("fault", [hang, cut], ids=["hangs", "cut"])
 async def test_a_registration_that_is_not_answered_holds_up_nothing(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, fault: Fault

@@ -454,6 +454,7 @@ async def test_credentials_that_do_not_come_hold_up_nothing(
     assert runtime.log.count(said) == 2
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("permissions", ["default", "all"])
 async def test_no_process_can_fetch_them_itself(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, permissions: str

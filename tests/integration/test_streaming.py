@@ -83,6 +83,7 @@ def assert_streamed(answer: Answer, content_type: str) -> None:
     assert "content-length" not in headers
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize(
     ("form", "content_type"),
     [
@@ -195,6 +196,7 @@ async def test_a_stream_is_used_as_that_of_aws(
         await runtime.logged("so what it returned is ignored")
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("form", ["generator", "readable", "streamified"])
 async def test_an_error_is_an_error_before_the_first_byte_and_a_trailer_after_it(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, form: str

@@ -246,6 +246,7 @@ export function handler(_: unknown, context: any) {
         await api.wait_for_next()
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("message", ["x" * 300_000, "é\n" * 300_000])
 async def test_a_long_record_is_cut_and_stays_one_record(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, message: str
@@ -394,6 +395,7 @@ os._exit(0)
             assert await process.wait() == 0
 
 
+@pytest.mark.cases(1)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 async def test_a_bootstrap_that_had_children_ends_with_the_process_it_goes_on_in(
     make_runtime: MakeRuntime, api: FakeRuntimeApi, number: signal.Signals
