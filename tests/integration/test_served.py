@@ -85,14 +85,14 @@ async def check(api: FakeRuntimeApi) -> None:
     await api.wait_for_next()
 
 
-@pytest.mark.cases(3)
+@pytest.mark.cases(3)  # one for each way
 @pytest.mark.parametrize(
     ("app", "way"),
     [
         ("deno_serve", "fresh"),
-        ("node", "reuse"),
-        ("express4", "server"),
         ("express5", "fresh"),
+        ("express4", "server"),
+        ("node", "reuse"),
         ("fastify", "server"),
         ("koa", "reuse"),
         ("hono_node", "server"),
