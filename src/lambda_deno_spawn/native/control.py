@@ -176,9 +176,9 @@ def template_environ(
         library: Path of the library; neither a space nor a colon may be in it.
         descriptor: The number that the process inherits ``ControlSocket``'s end by.
         has_own_cache: Each copy has a ``DENO_DIR`` of its own.
-        alias: The path that is to lead each copy to its private folder, as which all
-            know it; None: a module that reads the path of its folder while it loads is
-            not copied.
+        alias: The path that is to lead each copy to its private folder; all copies know
+            the folder by it. None: a module that reads the path of its folder while it
+            loads is not copied.
     """
     own = {VARIABLE: str(descriptor)}
     if has_own_cache:

@@ -30,8 +30,8 @@ static char cache_path[PATH_MAX]; /* without links */
 static char stand_in[STAND_IN_SIZE];
 static bool has_read_private;
 /* A path that leads each process to a folder in its private one, by a link to a descriptor
- * of this number: what is told of the folder once the module loads, so that it is right in
- * each child. */
+ * of this number: the path that is told once the module loads, so that it is right in each
+ * child. */
 static char alias[PATH_MAX]; /* empty: there is none */
 static const char *alias_end; /* its last part, a folder in the private one */
 static int private_folder = -1;
@@ -106,9 +106,10 @@ void prepare_folders(char **variables, bool has_own_cache, const char *path,
   private_values[0] = value_of(variables, "TMPDIR");
   private_values[1] = value_of(variables, "HOME");
   cache_value = value_of(variables, CACHE);
-  /* Its permissions name that path only. */
+  /* The process has no permission for its folder by another path. No errno: several calls
+   * may have failed, or none. */
   if (path != NULL && !prepare_alias(path))
-    refuse(why, SYSTEM, errno, "the path that leads to its folder");
+    refuse(why, SYSTEM, 0, "the path that leads to its folder");
   if (cache_value == NULL || !has_own_cache) return;
   cache = open(cache_value, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
   if (cache < 0) return;

@@ -7,8 +7,8 @@
 #include "message.h"
 
 /* Notes the folders in the variables that the process came with, and opens DENO_DIR if
- * each child has its own. `alias`: a path to be made one that leads each child into
- * its private folder, or refused; NULL: none is wanted. */
+ * each child has its own. `alias`: a path that is to lead each child into its
+ * private folder, refused if it cannot; NULL: none is wanted. */
 void prepare_folders(char **variables, bool has_own_cache, const char *alias,
                      struct refusal *why);
 

@@ -219,8 +219,8 @@ EXPORT char *getenv(const char *name) {
   return stand_in != NULL ? stand_in : value;
 }
 
-/* The cache's folder of packages is looked up once and kept without links. A module that
- * knows its folder by the alias finds that this is its path without links, too, ... */
+/* Deno looks up the cache's folder of packages once, and keeps the path without links. The
+ * alias is shown as a path without links, too: a module may compare the two. */
 EXPORT char *realpath(const char *path, char *resolved) {
   find_once();
   char *result = real_realpath(path, resolved);
@@ -228,7 +228,7 @@ EXPORT char *realpath(const char *path, char *resolved) {
   return result;
 }
 
-/* ... and the current folder, once that is there: Deno completes relative paths by it. */
+/* Deno completes relative paths by the current folder, and only the alias is granted. */
 EXPORT char *getcwd(char *buffer, size_t size) {
   find_once();
   char *result = real_getcwd(buffer, size);
@@ -364,7 +364,8 @@ __attribute__((constructor)) static void begin(int arguments_count, char **argum
   if (real_madvise == NULL || real_syscall == NULL || real_signal == NULL ||
       real_broadcast == NULL || real_post == NULL || real_join == NULL ||
       real_clock == NULL || real_kill == NULL || real_getenv == NULL ||
-      real_realpath == NULL || real_getcwd == NULL || real_fread == NULL || real_register == NULL || real_read == NULL)
+      real_realpath == NULL || real_getcwd == NULL || real_fread == NULL ||
+      real_register == NULL || real_read == NULL)
     _exit(EX_CONFIG);
   is_active = begin_template((int)number, has_own_cache, alias, variables);
   free(alias);
