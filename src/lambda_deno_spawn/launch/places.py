@@ -80,8 +80,6 @@ def share_folders(
     """
     shared: list[str] = []
     revoked: list[list[str]] = []
-    # What is denied is denied by each path.
-    named = folders if alias is None else (*folders, alias)
     for flag in flags:
         name, _, text = flag.partition("=")
         values = text.split(",")
@@ -95,11 +93,11 @@ def share_folders(
             ends = [value.removeprefix(PRIVATE_DIR_MARK) for value in private]
             if alias is None:
                 revoked += [[REVOCABLE[name], end] for end in ends]
-        granted = named if alias is None or name not in REVOCABLE else (alias,)
+        paths = folders
+        if alias is not None:  # what is denied stays denied by every path
+            paths = [alias] if name in REVOCABLE else [*folders, alias]
         expanded = [
-            value.replace(PRIVATE_DIR_MARK, folder)
-            for value in private
-            for folder in granted
+            value.replace(PRIVATE_DIR_MARK, path) for value in private for path in paths
         ]
         shared.append(f"{name}={','.join([*public, *expanded])}")
     return tuple(shared), revoked
