@@ -59,8 +59,8 @@ export function prepareForForks(places) {
 }
 
 /**
- * Have V8 compile what draws random numbers, and draw none: a process that has drawn
- * some is not forked. So much is refused.
+ * Have V8 compile the functions that draw random numbers, and draw none: a process that
+ * has drawn some is not forked. More bytes than are allowed are refused before the draw.
  */
 function rehearseDrawing() {
   try {
@@ -81,9 +81,9 @@ export function rehearseTimer() {
 }
 
 /**
- * Give up this process's own folder, which none of its children may use, in the way in
- * which they give up those of the others: V8 compiles a function when it is first called,
- * and once more when it has been called often. Done here, no child has to do it again.
+ * Give up this process's own folder, which none of its children may use, as each child
+ * gives up the others'. V8 compiles a function when it is first called, and again when it
+ * has been called often, so the children find these functions compiled.
  *
  * @param {Places} places
  */
